@@ -76,14 +76,14 @@ class NpmManifest:
     data, and the npm scope whose presence shows that it is installed.
     """
 
-    in_repo: str
-    in_wheel: str
+    repo_path: str
+    wheel_path: str
     scope: str
 
 
-CONTRACTS = NpmManifest("contracts", "npm", "@uniswap")
+CONTRACTS_MANIFEST = NpmManifest("contracts", "npm", "@uniswap")
 """Uniswap and anvil."""
-PERPS = NpmManifest("contracts/perps", "npm-perps", "@perp")
+PERPS_MANIFEST = NpmManifest("contracts/perps", "npm-perps", "@perp")
 """Perpetual Protocol v2 and its oracles, for local chains with futures."""
 
 
@@ -127,9 +127,9 @@ def abis_dir() -> Path:
     return _data_dir("abis", "abis")
 
 
-def manifest_dir(manifest: NpmManifest = CONTRACTS) -> Path:
+def manifest_dir(manifest: NpmManifest = CONTRACTS_MANIFEST) -> Path:
     """Return the folder of a manifest's package.json and package-lock.json."""
-    return _data_dir(manifest.in_repo, manifest.in_wheel)
+    return _data_dir(manifest.repo_path, manifest.wheel_path)
 
 
 def _read_artifact(artifact_path: Path, artifact_name: str, remedy: str) -> Artifact:
@@ -169,14 +169,14 @@ def own_artifact(artifact_name: str) -> Artifact:
 
 
 @lru_cache(maxsize=64)
-def npm_artifact(package_path: str, manifest: NpmManifest = CONTRACTS) -> Artifact:
+def npm_artifact(package_path: str, manifest: NpmManifest = CONTRACTS_MANIFEST) -> Artifact:
     """Return an artifact of an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json".
     Raises ConfigError if missing.
     """
     return _read_artifact(
         npm_root(manifest) / package_path,
         package_path,
-        f"run npm install in {manifest.in_repo}/, with the committed lockfile",
+        f"run npm install in {manifest.repo_path}/, with the committed lockfile",
     )
 
 
@@ -225,14 +225,14 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
     return str(process.stdout)
 
 
-def npm_root(manifest: NpmManifest = CONTRACTS) -> Path:
+def npm_root(manifest: NpmManifest = CONTRACTS_MANIFEST) -> Path:
     """Return the node_modules folder with the locked packages: that of the checkout, else one in
     the user's cache, installed if missing.
 
     The cache key is the hash of the lockfile, so that two versions of trimtab never share packages.
     Raises ConfigError.
     """
-    node_modules = _REPO / manifest.in_repo / "node_modules"
+    node_modules = _REPO / manifest.repo_path / "node_modules"
     return node_modules if (node_modules / manifest.scope).is_dir() else _cached_root(manifest)
 
 

@@ -17,8 +17,8 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.layers.states import (
-    ACTIONS,
     LAYER_UNIONS,
+    LIQUIDITY_ACTIONS,
     PARTS,
 )
 from agent.model import (
@@ -266,7 +266,7 @@ def _build_converter() -> Converter:
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is LayerAction,
-        lambda _: lambda json_value, _: converter.structure(json_value, ACTIONS),
+        lambda _: lambda json_value, _: converter.structure(json_value, LIQUIDITY_ACTIONS),
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is Pool, lambda _: _member_reader(tuple(POOL_KINDS.values()), converter)
@@ -320,8 +320,12 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
     return read
 
 
-def _member_reader(union_types: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
-    member_types = [member_type for cls in union_types for member_type in PARTS.get(cls, (cls,))]
+def _member_reader(
+    types_or_part_bases: tuple[Any, ...], converter: Converter
+) -> Callable[[Any, Any], Any]:
+    member_types = [
+        member_type for cls in types_or_part_bases for member_type in PARTS.get(cls, (cls,))
+    ]
     readers = {
         cls.__name__: (_object_reader(cls, converter), cls)
         for cls in member_types
@@ -329,7 +333,7 @@ def _member_reader(union_types: tuple[Any, ...], converter: Converter) -> Callab
     }
 
     def read(json_value: Any, _target: Any) -> Any:
-        if json_value is None and types.NoneType in union_types:
+        if json_value is None and types.NoneType in types_or_part_bases:
             return None
         tag = json_field(json_value, TAG)
         if not isinstance(tag, str) or tag not in readers:

@@ -25,7 +25,7 @@ from agent.execution.confirmation import (
     require_as_confirmed,
     require_exit_possible,
 )
-from agent.execution.cycle_outcome import outcome_of_cycle, unsent_phrase, with_actions
+from agent.execution.cycle_outcome import outcome_of_cycle, unsent_phrase, with_layer_notes
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.execution_parts import end_finished_purchase, end_purchase, record_part_begin
 from agent.execution.progress import (
@@ -39,7 +39,7 @@ from agent.execution.resumption import (
     names_amount,
     new_cycle,
     recorded_outcome,
-    resumed_cycle,
+    resume_cycle,
 )
 from agent.execution.senders import sender_of
 from agent.execution.sending import execute
@@ -54,7 +54,7 @@ from agent.execution.step_context import (
     StepReaders,
     StepTransactor,
     TickExtender,
-    confirm_prices,
+    add_past_prices,
     record_anomalies,
     record_order_stages,
 )
@@ -95,7 +95,7 @@ def run_cycle(
     """
     if transactor is None:
         cycle = new_cycle(request, readers.clock.now_s())
-        return close_step(store, record_evaluation(readers, store, cycle))
+        return close_step(store, evaluate_step(readers, store, cycle))
     transactor.executor.reconcile()
     end_interrupted_steps(store)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
@@ -119,7 +119,7 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
     transactions of this process.
     """
     store, now_s = ports.store, ports.readers.clock.now_s()
-    resumption = resumed_cycle(ports, request)
+    resumption = resume_cycle(ports, request)
     if resumption is not None and resumption.outcome is not None:
         reason = (
             f"carried out before, by the command that was interrupted; {resumption.outcome.reason}"
@@ -168,7 +168,7 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
 
 def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
     """Record that a schedule's review is done, with the random delay of the next."""
-    if outcome.decision_result.reviewed and outcome.kind in REVIEW_DONE_KINDS:
+    if outcome.decision_result.is_reviewed and outcome.kind in REVIEW_DONE_KINDS:
         store.budgets.mark_review(
             capped_chain_time_s(outcome.step_input.snapshot),
             int(readers.chance() * MILLION),
@@ -181,7 +181,7 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
     has ended if nothing more is due in it.
     """
     try:
-        outcome = record_evaluation(ports.readers, ports.store, cycle)
+        outcome = evaluate_step(ports.readers, ports.store, cycle)
     except ExitInterrupted as error:
         may_retry_on_direct_route = error.may_take_direct_route
         return skip_interrupted_exit(
@@ -193,7 +193,9 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
     confirm_result = _act_or_skip(ports, cycle, outcome, _confirm_plan)
     if (plan := confirm_result.plan) is None:
         return confirm_result
-    return _act_or_skip(ports, confirm_result.cycle, outcome, partial(_act, plan=plan))
+    return _act_or_skip(
+        ports, confirm_result.cycle, outcome, partial(_send_next_transaction, plan=plan)
+    )
 
 
 StepAction = Callable[[StepPorts, Cycle, StepOutcome], StepResult]
@@ -239,7 +241,7 @@ def skip_refusal(
     return skip_refused_exit(ports, cycle, outcome, refusal)
 
 
-def record_evaluation(readers: StepReaders, store: Store, cycle: Cycle) -> StepOutcome:
+def evaluate_step(readers: StepReaders, store: Store, cycle: Cycle) -> StepOutcome:
     """Store the step input of a new snapshot in the journal, then evaluate it."""
     step_id = uuid.uuid4().hex[:12]
     step_input, changed_blocks = _read_input(readers, store, cycle)
@@ -248,7 +250,7 @@ def record_evaluation(readers: StepReaders, store: Store, cycle: Cycle) -> StepO
     outcome = evaluate_input(step_input, propose, readers.evidence, step_id, tick_extender)
     if outcome.step_input is not step_input:
         store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(outcome.step_input))
-    return replace(outcome, exits_tried=cycle.exits_tried)
+    return replace(outcome, exits_tried=cycle.tried_exit_tokens)
 
 
 def _read_input(
@@ -263,7 +265,7 @@ def _read_input(
     for before_decision in records.BEFORE_DECISION:
         step_input = before_decision(cycle_readers, store, step_input)
     record_anomalies(store.budgets, store.balances, step_input)
-    step_input = confirm_prices(cycle_readers, step_input)
+    step_input = add_past_prices(cycle_readers, step_input)
     record_order_stages(store.orders, step_input.history)
     return exclude_blocked_exits(step_input, cycle.skipped), changed_blocks
 
@@ -297,13 +299,13 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     if (
         (earlier_confirmation := cycle.confirmed)
         and not earlier_confirmation.is_of_ended_process
-        and not cycle.swapped
+        and not cycle.swap_step_id
     ):
         require_exit_possible(earlier_confirmation, outcome)
     if (plan := _plan_to_send(cycle, outcome)) is None:
-        closed_outcome = close_step(ports.store, with_actions(cycle, outcome))
+        closed_outcome = close_step(ports.store, with_layer_notes(cycle, outcome))
         return StepResult(cycle.end(CycleEnd.NOTHING_DUE), closed_outcome)
-    if (next_cycle := _with_other_exit(cycle, outcome.decision_result.exit_token)) is not None:
+    if (next_cycle := _cycle_to_reconfirm(cycle, outcome.decision_result.exit_token)) is not None:
         return StepResult(next_cycle, close_step(ports.store, outcome))
     confirmation = covering_confirmation(cycle, plan)
     if confirmation is None:
@@ -320,19 +322,19 @@ def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
     that reduce risk may follow an unsold exit. A layer may leave a plan to the next cycle.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
-    if plan is None or (cycle.swapped and not plan.actions):
+    if plan is None or (cycle.swap_step_id and not plan.actions):
         return None
     if any(layer_part.postpones(plan) for layer_part in cycle.layers):
         return None
     return None if cycle.is_risk_reducing_only and not reduces_risk(outcome) else plan
 
 
-def _with_other_exit(cycle: Cycle, exit_token: str) -> Cycle | None:
+def _cycle_to_reconfirm(cycle: Cycle, exit_token: str) -> Cycle | None:
     """Return the cycle without the confirmation, to be evaluated and confirmed again: if the exit
     of this plan was already tried (it is then skipped), or is not the confirmed one. None if the
     plan may go on.
     """
-    if exit_token and exit_token in cycle.exits_tried:
+    if exit_token and exit_token in cycle.tried_exit_tokens:
         return cycle.after_exit(
             BlockedExit(exit_token, evaluation.SOLD_IN_PART_REASON, evaluation.NO_ACTION_REMEDY)
         )
@@ -355,7 +357,9 @@ def _decline(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult
     return StepResult(cycle.end(CycleEnd.DECLINED), declined_outcome)
 
 
-def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> StepResult:
+def _send_next_transaction(
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan
+) -> StepResult:
     """Send the plan's next transaction: a missing approval if there is one, else that of the plan
     itself. The cycle is written before it is sent, so that a restart knows of it.
     """
@@ -365,8 +369,8 @@ def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> St
             before_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
     exit_token = outcome.decision_result.exit_token
-    approval_count = dict(cycle.approved).get(exit_token, 0)
-    is_last_attempt = dict(cycle.attempts).get(exit_token, 0) + 1 >= MAX_APPROVALS
+    approval_count = dict(cycle.approval_counts).get(exit_token, 0)
+    is_last_attempt = dict(cycle.approval_attempts).get(exit_token, 0) + 1 >= MAX_APPROVALS
     if missing_approvals := evaluation.missing_approvals(
         composer, outcome, plan, approval_count, is_last_attempt
     ):
@@ -381,7 +385,7 @@ def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> St
         )
     plan_sender = sender_of(plan)
     draft = plan_sender.draft_transaction(composer, outcome, plan)
-    ports.store.cycles.write(replace(cycle, sending=outcome.step_id))
+    ports.store.cycles.write(replace(cycle, sending_step_id=outcome.step_id))
     outcome, intent = execute(ports, outcome, draft)
     close_step(ports.store, outcome)
     cycle = cycle.with_transaction(intent)
@@ -394,13 +398,13 @@ def _approve(
     """Send one approval, for the use of the next step; a failed one skips its exit or ends the
     cycle.
     """
-    if dict(cycle.attempts).get(approval.token, 0) >= MAX_APPROVALS:
+    if dict(cycle.approval_attempts).get(approval.token, 0) >= MAX_APPROVALS:
         raise OperatorNeeded(
             f"an approval is still missing after {MAX_APPROVALS} attempts",
             "check the token's approve function; it may ignore approvals",
         )
-    prepared_tx = ports.transactor.composer.approve(outcome.step_input, approval)
-    ports.store.cycles.write(replace(cycle, sending=outcome.step_id))
+    prepared_tx = ports.transactor.composer.approval_transaction(outcome.step_input, approval)
+    ports.store.cycles.write(replace(cycle, sending_step_id=outcome.step_id))
     intent = approvals.execute_prepared(ports.transactor, outcome.step_id, prepared_tx)
     cycle, outcome = cycle.with_transaction(intent), replace(outcome, transactions=(intent,))
     return after_approval(ports, cycle, outcome, intent)

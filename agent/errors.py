@@ -23,7 +23,7 @@ EXIT_INTERRUPTED = 130
 """Ctrl-C in a command that uses no chain."""
 
 
-OUTCOME_EXITS = {
+OUTCOME_EXIT_CODES = {
     "refused": EXIT_REFUSED,
     "halt": EXIT_REFUSED,
     "declined": EXIT_REFUSED,
@@ -254,7 +254,7 @@ class Interrupted(TrimtabError):
 
 
 @contextmanager
-def needs_analysis(alternative: str = "") -> Iterator[None]:
+def require_analysis_package(alternative: str = "") -> Iterator[None]:
     """Raise Refused if a package is missing inside the context. The remedy is to install the extra
     `analysis`, followed by the text `alternative`.
     """

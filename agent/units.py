@@ -215,7 +215,7 @@ def parse_bps(share: object, field: str) -> int:
     return share_bps.numerator
 
 
-def parse_share_bps(share: object, field: str) -> int:
+def parse_share_with_unit_bps(share: object, field: str) -> int:
     """Return the basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5
     may mean a half or half a percent (T21).
     """
@@ -228,7 +228,7 @@ def parse_share_bps(share: object, field: str) -> int:
         elif _BARE_NUMBER.fullmatch(share_text):
             fault = "has no unit"
 
-        raise ConfigError(f"{field}: {share!r} {fault}", f"write {_as_percent(share_text)}")
+        raise ConfigError(f"{field}: {share!r} {fault}", f"write {_share_notations(share_text)}")
     bps = Fraction(Decimal(match[1])) * _BPS_BY_UNIT[match[2]]
     if bps.denominator != 1:
         raise ConfigError(
@@ -237,7 +237,7 @@ def parse_share_bps(share: object, field: str) -> int:
     return bps.numerator
 
 
-def _as_percent(share_text: str) -> str:
+def _share_notations(share_text: str) -> str:
     """Format the number of a text as percent and as basis points, for a remedy; an example if it
     has no number.
     """

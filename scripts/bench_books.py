@@ -49,7 +49,7 @@ from agent.model import (
 from agent.policy.step_input import assemble_input
 from agent.store import Store, database
 from agent.store.accounts import ledger, ledger_sums
-from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow, ValuationRow
+from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow, ValuationRow
 from agent.units import NATIVE
 from agent.wiring.context import TaxRunCache
 from tests.support import ledgers
@@ -117,7 +117,7 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
         "stands": lambda store: store.ledger.balances(at_block),
         "history": lambda store: store.budgets.history(at_s),
         "books": lambda store: store.balances.expected(),
-        "unbooked": lambda store: store.journal.unbooked(),
+        "unbooked": lambda store: store.journal.unbooked_intents(),
         "unentered": lambda store: store.ledger.intents_without_entry(),
         "expected_nonce": lambda store: store.journal.expected_nonce(),
         "open_intents": lambda store: store.journal.open_intents(),
@@ -207,7 +207,7 @@ class TradeHistory:
                     insert(TransitionRow), [_transition_row(number) for number in numbers]
                 )
                 session.execute(
-                    insert(BudgetRow),
+                    insert(BudgetUseRow),
                     [_budget_row(number, self.time_s(number)) for number in numbers],
                 )
                 for number in numbers:
@@ -287,7 +287,7 @@ class TradeHistory:
 def build_store(store: Store, trade_count: int, days: int) -> None:
     """Fill an empty store with alternating sales and purchases of WETH."""
     first_step = ledgers.at()
-    store.journal.set_expected_nonce(0, 1)
+    store.journal.adopt_nonce(0, 1)
     store.steps.begin("first", 1, codec.dumps(first_step))
     settlement.record_balance_changes(store.balances, first_step.snapshot, lambda: first_step)
     update_ledger(store, first_step)

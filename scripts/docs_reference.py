@@ -43,7 +43,7 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.guards.table import PAYOUT_REMEDIES, REMEDIES
 from agent.model import LIMITS
 from agent.model.alerts import AlertKind
-from agent.model.rollups import DataFee
+from agent.model.rollups import DataFeeKind
 
 ROOT = Path(__file__).parent.parent
 OPENAPI = ROOT / "agent" / "web" / "api" / "openapi.json"
@@ -413,7 +413,7 @@ def network_page(network: Network) -> str:
     ]
     feeds = network.sequencer_feed or "none is known"
     sequencer = (
-        f" Sequencer's uptime feed: `{feeds}`." if network.data_fee is not DataFee.PLAIN else ""
+        f" Sequencer's uptime feed: `{feeds}`." if network.data_fee is not DataFeeKind.PLAIN else ""
     )
     is_url = network.submission.startswith("https://")
     sending = f"a private endpoint, `{network.submission}`" if is_url else network.submission

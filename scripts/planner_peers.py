@@ -58,11 +58,11 @@ class ContinuousProblem:
         """
         pool_edges = [
             [
-                pool_edge.source,
-                pool_edge.target,
+                pool_edge.token_in_index,
+                pool_edge.token_out_index,
                 pool_edge.curves.real.fee_factor,
                 pool_edge.curves.real.roots.tolist(),
-                pool_edge.curves.real.depths[:-1].tolist(),
+                pool_edge.curves.real.liquidities[:-1].tolist(),
             ]
             for pool_edge in self.pool_graph.pool_edges
         ]
@@ -70,7 +70,7 @@ class ContinuousProblem:
         return {
             "held": self.optimizer.held_values.tolist(),
             "shares": utility.low_shares.tolist(),
-            "price": utility.price,
+            "price": utility.penalty,
             "arcs": pool_edges,
         }
 
@@ -88,7 +88,7 @@ def continuous_problem(seed: int) -> ContinuousProblem:
     )
     problem = build_problem(step, reference_prices(step))
     objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
-    market = build_pool_graph(problem, objective.off_goal)
+    market = build_pool_graph(problem, objective.value_off_goal)
     return ContinuousProblem(market, objective.optimizer(market.scale, np.zeros(TOKENS), {}, None))
 
 
@@ -111,12 +111,13 @@ def solve_by_slsqp(problem: ContinuousProblem) -> TimedSolution:
     """
     curves = [pool_edge.curves.real for pool_edge in problem.pool_graph.pool_edges]
     token_pairs = [
-        (pool_edge.source, pool_edge.target) for pool_edge in problem.pool_graph.pool_edges
+        (pool_edge.token_in_index, pool_edge.token_out_index)
+        for pool_edge in problem.pool_graph.pool_edges
     ]
     holdings_before, shares, price = (
         problem.optimizer.held_values,
         problem.optimizer.utility.low_shares,
-        problem.optimizer.utility.price,
+        problem.optimizer.utility.penalty,
     )
     token_count, curve_count = len(holdings_before), len(curves)
 
@@ -180,7 +181,7 @@ def marginal_output(curve: Any, amount_in: float) -> float:
     """Return the marginal output after `amount_in`."""
     net = amount_in * curve.fee_factor
     range_index = int(np.searchsorted(curve.net_in, net, side="right")) - 1
-    depth, root = float(curve.depths[range_index]), float(curve.roots[range_index])
+    depth, root = float(curve.liquidities[range_index]), float(curve.roots[range_index])
     if depth <= 0:
         return 0.0
     return float(

@@ -27,7 +27,7 @@ def add_extreme_tokens(chain: LocalChain) -> None:
     """Add tokens with 0 and 24 decimals, with pools of both kinds."""
     chain.add_token("WHOLE", 0, Fraction(1, 50))
     chain.add_token("FINE", 24, 40)
-    chain.allow_whale(("WHOLE", "FINE"))
+    chain.approve_protocol(("WHOLE", "FINE"))
     for symbol in ("WHOLE", "FINE"):
         chain.add_v2_pool(symbol, "USDC", 4 * POOL_VALUE_USD)
         pool = chain.add_v3_pool(symbol, "WETH", 3_000)

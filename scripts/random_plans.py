@@ -180,7 +180,7 @@ def plan_problems(kind: str, seeds: Sequence[int], max_questions: int) -> Tally:
     tally = Tally()
     for seed in seeds:
         step = PROBLEMS_BY_KIND[kind](seed)
-        prices = reference_prices(step).by_token
+        prices = reference_prices(step).price_by_token
         name = f"{kind} {seed}"
         try:
             best_plan = plan(step, rebalance_to_targets(step))

@@ -144,11 +144,11 @@ def trade_entry(
     Amounts paid include the pool fees, in the input token of each leg; fees are posted separately.
     """
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
+    for token, raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees_raw.items()):
         builder.move(FEES, TRADING, token, raw)
-    has_exchange = any(account != WALLET for account, _ in builder.moves)
+    has_exchange = any(account != WALLET for account, _ in builder.raw_by_account_and_token)
     return builder.entry(transaction, kind if has_exchange else EntryKind.GAS, ledger_tokens)
 
 
@@ -157,7 +157,7 @@ def payout_entry(
 ) -> Entry:
     """Return the entry of a payout to an address of the owner."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
+    for token, raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, WITHDRAWALS, token, raw)
     return builder.entry(transaction, EntryKind.PAYOUT, ledger_tokens)
 
@@ -170,7 +170,7 @@ def provision_entry(
 ) -> Entry:
     """Return the entry of tokens moved into a liquidity position."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
+    for token, raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, f"{LP}:{position}", token, raw)
     return builder.entry(transaction, EntryKind.PROVIDE, ledger_tokens)
 
@@ -191,7 +191,7 @@ def withdrawal_entry(
     has the same sign in both tokens.
     """
     builder = EntryBuilder(prices)
-    changes_raw = ledger_moves(transaction.moved_raw, ledger_tokens)
+    changes_raw = ledger_changes(transaction.moved_raw, ledger_tokens)
     position_tokens = sorted(
         {*changes_raw, *(token for token in principal_raw if token in ledger_tokens)}
     )
@@ -224,7 +224,7 @@ def external_entry(
     """Return the entry of a wallet transaction that is not in the journal, gas included. Tokens
     both sent and received make it a manual exchange.
     """
-    changes_raw = ledger_moves(moved_raw, ledger_tokens)
+    changes_raw = ledger_changes(moved_raw, ledger_tokens)
     is_exchange = min(changes_raw.values(), default=0) < 0 < max(changes_raw.values(), default=0)
     builder = EntryBuilder(prices)
     for token, raw in changes_raw.items():
@@ -283,13 +283,15 @@ class EntryBuilder:
 
     def __init__(self, prices: EntryPrices) -> None:
         self.prices = prices
-        self.moves: dict[tuple[str, str], int] = {}
+        self.raw_by_account_and_token: dict[tuple[str, str], int] = {}
 
     def move(self, to_account: str, from_account: str, token: str, raw: int) -> None:
         """Add `raw` base units to one account and subtract them from a second."""
         if raw:
             for account, sign in ((to_account, 1), (from_account, -1)):
-                self.moves[account, token] = self.moves.get((account, token), 0) + sign * raw
+                self.raw_by_account_and_token[account, token] = (
+                    self.raw_by_account_and_token.get((account, token), 0) + sign * raw
+                )
 
     def entry(
         self, transaction: SettledTransaction, kind: EntryKind, ledger_tokens: Collection[str]
@@ -298,7 +300,7 @@ class EntryBuilder:
         if NATIVE in ledger_tokens:
             self.move(GAS, WALLET, NATIVE, transaction.gas_wei)
         postings = []
-        for (account, token), raw in self.moves.items():
+        for (account, token), raw in self.raw_by_account_and_token.items():
             price = self.prices.of(token)
             if raw:
                 value = None if price is None else quantize(raw * price)
@@ -315,7 +317,7 @@ class EntryBuilder:
         )
 
 
-def ledger_moves(moved_raw: RawAmounts, ledger_tokens: Collection[str]) -> dict[str, int]:
+def ledger_changes(moved_raw: RawAmounts, ledger_tokens: Collection[str]) -> dict[str, int]:
     """Return the changes of tokens that are in the ledger, base units, in a canonical order."""
     return {
         token: raw for token, raw in sorted(moved_raw.items()) if token in ledger_tokens and raw

@@ -20,8 +20,8 @@ from fractions import Fraction
 from itertools import accumulate
 
 from agent.accounting import entries as accounts
-from agent.accounting.futures import FuturesUnits
-from agent.accounting.tax_lots import Rate, TaxLotRun, identity_rate
+from agent.accounting.futures import CollateralRounding
+from agent.accounting.tax_lots import RateAt, TaxLotRun, identity_rate
 from agent.errors import ConfigError
 from agent.model import Entry, Valuation
 from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_remainder, value_text
@@ -105,7 +105,7 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
     """Yield transfers, income, dust of exchanges, futures results, and gas outside exchanges. Moves
     into liquidity positions and margin are omitted, since both belong to the owner.
     """
-    futures_units = FuturesUnits()
+    futures_units = CollateralRounding()
     for entry in entries:
         exchange_pairs, dust_amounts = _exchange_pairs(entry)
         gas_wei = 0 if exchange_pairs else _gas_wei(entry)
@@ -399,7 +399,7 @@ def _disposals_table(tax_lot_run: TaxLotRun, token_names: TokenNames, currency: 
     rows = [
         (
             format_utc(disposal.disposed_s),
-            disposal.entry,
+            disposal.entry_id,
             str(disposal.by_hand).lower(),
             token_names.label(disposal.token),
             disposal.token,
@@ -501,12 +501,12 @@ class RateTable:
     """
 
     name: str
-    times: tuple[int, ...]
+    times_s: tuple[int, ...]
     rates: tuple[Fraction, ...]
 
     def at(self, at_s: int) -> Fraction:
         """Return the last rate at or before a chain time. Raises ConfigError before the first."""
-        earlier_count = bisect_right(self.times, at_s)
+        earlier_count = bisect_right(self.times_s, at_s)
         if earlier_count == 0:
             day = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
             raise ConfigError(
@@ -517,10 +517,10 @@ class RateTable:
     def age_s(self, at_s: int) -> int:
         """Return the rate's age at a chain time, in seconds. Raises ConfigError as `at` does."""
         self.at(at_s)
-        return at_s - self.times[bisect_right(self.times, at_s) - 1]
+        return at_s - self.times_s[bisect_right(self.times_s, at_s) - 1]
 
 
-def rate_of(rate_table: RateTable | None) -> Rate:
+def rate_lookup(rate_table: RateTable | None) -> RateAt:
     """Return the rates of a table; 1 without one."""
     return identity_rate if rate_table is None else rate_table.at
 

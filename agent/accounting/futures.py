@@ -125,7 +125,7 @@ def sum_changes(margin_changes: Iterable[FuturesChange]) -> FuturesProfit:
 
 
 @dataclass(frozen=True, slots=True)
-class FuturesLines:
+class FuturesSums:
     """Trading fees, settled funding (positive: paid) and realised profit of transactions, in
     numeraire base units at the collateral price of each step.
     """
@@ -135,7 +135,7 @@ class FuturesLines:
     realised: Value
 
 
-def futures_lines(entries: Iterable[Entry]) -> FuturesLines | None:
+def futures_lines(entries: Iterable[Entry]) -> FuturesSums | None:
     """Return the sums of entries; None without fills and funding."""
     fees = funding = realised = Fraction(0)
     has_events = False
@@ -149,7 +149,7 @@ def futures_lines(entries: Iterable[Entry]) -> FuturesLines | None:
         fees += sum(fill.fee_raw for fill in futures_entry.fills) * price_per_quote
         realised += sum(fill.realised_raw for fill in futures_entry.fills) * price_per_quote
         funding += sum(payment.paid_raw for payment in futures_entry.funding) * price_per_quote
-    return FuturesLines(fees, funding, realised) if has_events else None
+    return FuturesSums(fees, funding, realised) if has_events else None
 
 
 def _futures_change(
@@ -360,7 +360,7 @@ def _margin_value(valuation: Valuation) -> Value:
     return Fraction(0) if holding is None else holding.margin_raw * holding.price
 
 
-class FuturesUnits:
+class CollateralRounding:
     """Realised profits and settled funding in base units of the collateral, each rounded so that
     their running sum is at most one base unit off.
     """

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from agent.accounting import entries as accounts
 from agent.accounting.export import CsvRow, ExportTable, TokenNames, format_utc
-from agent.accounting.tax_lots import Rate, identity_rate
+from agent.accounting.tax_lots import RateAt, identity_rate
 from agent.model import Entry
 from agent.units import Value, decimal_text, value_text
 
@@ -45,7 +45,9 @@ def futures_table(entries: Iterable[Entry], token_names: TokenNames) -> ExportTa
     return ExportTable("futures", columns, tuple(rows))
 
 
-def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[str, Value]:
+def futures_profit_by_year(
+    entries: Iterable[Entry], rate: RateAt = identity_rate
+) -> dict[str, Value]:
     """Return realised profit less settled funding by calendar year (UTC), in base units of the
     numeraire times `rate`: the sum of the export's rows of these two events. Events without a price
     do not count.

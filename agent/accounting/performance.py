@@ -51,7 +51,7 @@ class ReturnPeriod:
     from_gas_money: Value = Fraction(0)
 
     @property
-    def factor(self) -> Fraction | None:
+    def growth_factor(self) -> Fraction | None:
         """Growth factor without the inflow; None if the start value is zero."""
         if self.start.managed <= 0:
             return None
@@ -185,13 +185,13 @@ def buy_at_targets(
 
 
 @dataclass(frozen=True, slots=True)
-class OpeningCash:
+class BuyAndHoldTokens:
     """The numeraire, which buys the basket where buy and hold begins before the first trade, and
     the wrapped token, whose target the native coin shares.
     """
 
     numeraire: str
-    wrapped: str
+    wrapped_native: str
 
     def basket(self, start_valuation: Valuation) -> dict[str, Fraction]:
         """Return the base units that buy and hold begins with: those of the valuation, and what its
@@ -206,7 +206,7 @@ class OpeningCash:
         }
         spot_value_by_token: dict[str, Value] = {}
         for holding in start_valuation.held:
-            token = self.wrapped if holding.token == NATIVE else holding.token
+            token = self.wrapped_native if holding.token == NATIVE else holding.token
             token_value = (holding.managed_raw - holding.margin_raw) * holding.price
             spot_value_by_token[token] = spot_value_by_token.get(token, Fraction(0)) + token_value
         total_value, total_bps = (
@@ -244,15 +244,15 @@ class HoldPoint(NamedTuple):
     """
 
     valuation: Valuation
-    before: Value
-    deposited: Value
-    after: Value
+    value_before: Value
+    deposited_value: Value
+    value_after: Value
 
 
 def hold_points(
     valuations: Sequence[Valuation],
     cash_flows: Iterable[ExternalCashFlow],
-    opening: OpeningCash | None = None,
+    opening: BuyAndHoldTokens | None = None,
     shown_blocks: Collection[int] = (),
 ) -> Iterator[HoldPoint]:
     """Yield buy and hold from the first valuation: at each deposit and withdrawal, at the shown
@@ -297,7 +297,7 @@ def hold_points(
 def buy_and_hold(
     valuations: Sequence[Valuation],
     cash_flows: Iterable[ExternalCashFlow],
-    opening: OpeningCash | None = None,
+    opening: BuyAndHoldTokens | None = None,
 ) -> tuple[Value, Fraction | None]:
     """Return (profit, time-weighted return) of buy and hold from the first valuation; see
     `hold_points`.
@@ -307,18 +307,18 @@ def buy_and_hold(
     for hold_point in hold_points(valuations, cash_flows, opening):
         if previous_value > 0:
             growth_factor, has_return = (
-                quantize(growth_factor * hold_point.before / previous_value),
+                quantize(growth_factor * hold_point.value_before / previous_value),
                 True,
             )
-        inflow += hold_point.deposited
-        previous_value = hold_point.after
+        inflow += hold_point.deposited_value
+        previous_value = hold_point.value_after
     return previous_value - start_value - inflow, growth_factor - 1 if has_return else None
 
 
 def hold_values(
     entries: Sequence[Entry],
     valuations: Sequence[Valuation],
-    opening: OpeningCash,
+    opening: BuyAndHoldTokens,
     shown_blocks: Collection[int],
 ) -> dict[int, Value]:
     """Return the value of buy and hold from the first valuation, as in `performance`, at the shown
@@ -333,7 +333,7 @@ def hold_values(
     has_traded = any(map(_is_trade, entries[: len(entries) - len(later_entries)]))
     hold_curve = hold_points(valuations, cash_flows, None if has_traded else opening, shown_blocks)
     return {start_valuation.block: start_valuation.managed} | {
-        hold_point.valuation.block: hold_point.after for hold_point in hold_curve
+        hold_point.valuation.block: hold_point.value_after for hold_point in hold_curve
     }
 
 
@@ -467,7 +467,7 @@ class Performance:
     benchmark: Fraction | None
     effect: Value
     rebalances: int
-    by_hand_swaps: int
+    manual_swap_count: int
     turnover: Value
     costs: PerformanceCosts
     parts: tuple[ReturnPeriod, ...]
@@ -504,7 +504,7 @@ def performance(
     from_s: int,
     until_s: int,
     benchmark: str,
-    opening: OpeningCash,
+    opening: BuyAndHoldTokens,
 ) -> Performance | None:
     """Return the performance from the last valuation at or before `from_s`, else the first, to the
     last before `until_s`; None without two valuations.
@@ -575,7 +575,7 @@ def performance(
         benchmark=_price_return(start_valuation, end_valuation, benchmark),
         effect=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
         rebalances=sum(map(_is_trade, strategy_entries)),
-        by_hand_swaps=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
+        manual_swap_count=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
         turnover=exact_sum(map(turnover, strategy_entries)),
         costs=performance_costs(strategy_entries),
         parts=periods,
@@ -591,12 +591,12 @@ def _cash_flows(
     """Return the external cash flows between the first and the last of the valuations."""
     return (
         *external_cash_flows(entries),
-        *_changed_assets(entries, valuations),
-        *_margin_transfers(margin_changes),
+        *_asset_change_flows(entries, valuations),
+        *_margin_transfer_flows(margin_changes),
     )
 
 
-def _changed_assets(
+def _asset_change_flows(
     entries: Sequence[Entry], valuations: Sequence[Valuation]
 ) -> tuple[ExternalCashFlow, ...]:
     """Return the balances with which assets left or joined the portfolio by an edit, at the
@@ -648,7 +648,7 @@ def _changed_assets(
     return tuple(cash_flows)
 
 
-def _margin_transfers(margin_changes: Sequence[FuturesChange]) -> tuple[ExternalCashFlow, ...]:
+def _margin_transfer_flows(margin_changes: Sequence[FuturesChange]) -> tuple[ExternalCashFlow, ...]:
     """Return the transfers into the margin account that the agent did not make, at the valuation
     that found them.
     """

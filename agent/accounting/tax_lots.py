@@ -57,14 +57,14 @@ class NextLot:
     """
 
     raw: int
-    pool_raw: int
-    pool_cost: Value
+    averaged_raw: int
+    averaged_cost: Value
 
     def cost_of(self, raw: int) -> Value:
         """Return the cost of the first `raw` base units."""
-        if raw == self.pool_raw:
-            return self.pool_cost
-        return prorated_value(self.pool_cost, raw, self.pool_raw)
+        if raw == self.averaged_raw:
+            return self.averaged_cost
+        return prorated_value(self.averaged_cost, raw, self.averaged_raw)
 
 
 class Lots:
@@ -79,13 +79,13 @@ class Lots:
     def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
         self.method = method
         self._lots_by_token: dict[str, _TokenLots] = {}
-        self._unmatched: dict[str, int] = {}
+        self._unmatched_raw_by_token: dict[str, int] = {}
         for lot in lots:
             self._lots_of(lot.token).add(Lot(lot.raw, to_quanta(lot.cost), lot.acquired_s))
 
     def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
         """Acquire base units for `cost`. Earlier disposals without a lot are covered first."""
-        self.acquire_quanta(token, raw, to_quanta(cost), at_s)
+        self.acquire_at_cost_quanta(token, raw, to_quanta(cost), at_s)
 
     def dispose(self, token: str, raw: int, cost_without_lot: Value) -> tuple[LotPortion, ...]:
         """Return the lots that `raw` base units consume. Base units without a lot cost their share
@@ -93,20 +93,20 @@ class Lots:
         """
         return tuple(
             LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s)
-            for lot in self.dispose_quanta(token, raw, to_quanta(cost_without_lot))
+            for lot in self.dispose_at_cost_quanta(token, raw, to_quanta(cost_without_lot))
         )
 
-    def acquire_quanta(self, token: str, raw: int, cost_quanta: int, at_s: int) -> None:
+    def acquire_at_cost_quanta(self, token: str, raw: int, cost_quanta: int, at_s: int) -> None:
         """Acquire base units as `acquire` does, with the cost in quanta."""
-        covered_raw = min(raw, self._unmatched.get(token, 0))
+        covered_raw = min(raw, self._unmatched_raw_by_token.get(token, 0))
         if covered_raw:
-            self._unmatched[token] -= covered_raw
+            self._unmatched_raw_by_token[token] -= covered_raw
         if raw > covered_raw:
             self._lots_of(token).add(
                 Lot(raw - covered_raw, cost_quanta - cost_quanta * covered_raw // raw, at_s)
             )
 
-    def dispose_quanta(self, token: str, raw: int, cost_without_lot: int) -> list[Lot]:
+    def dispose_at_cost_quanta(self, token: str, raw: int, cost_without_lot: int) -> list[Lot]:
         """Return the lots that a disposal consumes as `dispose` does, with costs in quanta."""
         token_lots, remaining_raw, consumed_lots = self._lots_of(token), raw, []
         while remaining_raw > 0 and token_lots.raw:
@@ -114,10 +114,12 @@ class Lots:
             remaining_raw -= consumed_lots[-1].raw
         if remaining_raw > 0:
             consumed_lots.append(Lot(remaining_raw, cost_without_lot * remaining_raw // raw, None))
-            self._unmatched[token] = self._unmatched.get(token, 0) + remaining_raw
+            self._unmatched_raw_by_token[token] = (
+                self._unmatched_raw_by_token.get(token, 0) + remaining_raw
+            )
         return consumed_lots
 
-    def lots_in_order(self, token: str) -> Iterator[NextLot]:
+    def pop_lots(self, token: str) -> Iterator[NextLot]:
         """Yield and remove the lots of a token in the order of disposal."""
         token_lots = self._lots_of(token)
         while token_lots.raw:
@@ -137,7 +139,7 @@ class Lots:
 
     def unmatched(self) -> dict[str, int]:
         """Return the base units by token that were disposed of without a known acquisition."""
-        return {token: raw for token, raw in self._unmatched.items() if raw}
+        return {token: raw for token, raw in self._unmatched_raw_by_token.items() if raw}
 
     def _lots_of(self, token: str) -> _TokenLots:
         return self._lots_by_token.setdefault(token, _TokenLots(self.method))
@@ -162,7 +164,7 @@ class _TokenLots:
         """Consume the next lot, or at most `max_raw` base units of it."""
         lot, sequence = self._pop_next()
         raw = min(max_raw, lot.raw)
-        pool_raw, pool_cost = self._pool(lot)
+        pool_raw, pool_cost = self._averaging_base(lot)
         cost = pool_cost if raw == pool_raw else pool_cost * raw // pool_raw
 
         if raw < lot.raw:
@@ -176,10 +178,10 @@ class _TokenLots:
         """Return the next lot without consuming it."""
         lot, sequence = self._pop_next()
         self._put(lot, sequence, is_remainder=True)
-        pool_raw, pool_cost = self._pool(lot)
+        pool_raw, pool_cost = self._averaging_base(lot)
         return NextLot(lot.raw, pool_raw, from_quanta(pool_cost))
 
-    def _pool(self, lot: Lot) -> tuple[int, int]:
+    def _averaging_base(self, lot: Lot) -> tuple[int, int]:
         """Return the base units and cost over which the cost of a lot is averaged."""
         if self.method is LotMethod.AVERAGE:
             return self.raw, self._cost
@@ -223,7 +225,7 @@ class _TokenLots:
                 self._lots.append(lot)
 
 
-Rate = Callable[[int], Fraction]
+RateAt = Callable[[int], Fraction]
 """Reporting units per numeraire unit at a chain time."""
 _WITHDRAWAL_ACCOUNTS, _DEPOSIT_ACCOUNTS = (
     (accounts.WITHDRAWALS,),
@@ -238,7 +240,7 @@ _EXCHANGE_ACCOUNTS = (accounts.TRADING, accounts.FEES, accounts.GAS)
 class Disposal:
     """Part of a lot that was disposed of. `acquired_s` is None without a known lot."""
 
-    entry: str
+    entry_id: str
     token: str
     raw: int
     proceeds_quanta: int
@@ -272,7 +274,7 @@ class Disposal:
 class TaxLotRun:
     """Lots, disposals and sums of a ledger.
 
-    `acquired_raw` and `disposed_raw` are the base units acquired and disposed of, by token. `sums` are in
+    `acquired_raw_by_token` and `disposed_raw_by_token` are the base units acquired and disposed of, by token. `sums` are in
     quanta: deposits (came), withdrawals (went), income, the excess of value over cost of transfers
     to the owner (carried), and gas outside exchanges (spent). `unpriced_entries` are ids of entries with a
     missing price, which counts as zero.
@@ -280,8 +282,8 @@ class TaxLotRun:
 
     lots: Lots
     disposals: list[Disposal] = field(default_factory=list)
-    acquired_raw: dict[str, int] = field(default_factory=dict)
-    disposed_raw: dict[str, int] = field(default_factory=dict)
+    acquired_raw_by_token: dict[str, int] = field(default_factory=dict)
+    disposed_raw_by_token: dict[str, int] = field(default_factory=dict)
     sums: Counter[str] = field(default_factory=Counter)
     unpriced_entries: list[str] = field(default_factory=list)
 
@@ -324,7 +326,7 @@ class TaxLotRun:
         gain_quanta_by_entry: Counter[str] = Counter()
         for disposal in self.disposals:
             if from_s <= disposal.disposed_s:
-                gain_quanta_by_entry[disposal.entry] += (
+                gain_quanta_by_entry[disposal.entry_id] += (
                     disposal.proceeds_quanta - disposal.cost_quanta
                 )
         return from_quanta(
@@ -353,7 +355,7 @@ def run_tax_lots(
     method: LotMethod,
     numeraire: str,
     wrapped_native: str,
-    rate: Rate = identity_rate,
+    rate: RateAt = identity_rate,
     lots: Lots | None = None,
 ) -> TaxLotRun:
     """Return the lots and disposals of the entries, in ledger order, starting from `lots`. Raises
@@ -510,8 +512,8 @@ class _EntryLots:
                 self._transfer_out(token, abs(raw), value_quanta)
 
     def _acquire(self, token: str, raw: int, cost_quanta: int) -> None:
-        self.run.acquired_raw[token] = self.run.acquired_raw.get(token, 0) + raw
-        self.run.lots.acquire_quanta(token, raw, cost_quanta, self.entry.chain_s)
+        self.run.acquired_raw_by_token[token] = self.run.acquired_raw_by_token.get(token, 0) + raw
+        self.run.lots.acquire_at_cost_quanta(token, raw, cost_quanta, self.entry.chain_s)
 
     def _transfer_out(self, token: str, raw: int, value_quanta: int) -> None:
         self.run.sums["went"] += value_quanta
@@ -523,7 +525,7 @@ class _EntryLots:
         proceeds_quanta_by_lot = split_quanta(proceeds_quanta, [lot.raw for lot in lots])
         for lot, lot_proceeds_quanta in zip(lots, proceeds_quanta_by_lot, strict=True):
             disposal = Disposal(
-                entry=entry.id,
+                entry_id=entry.id,
                 token=token,
                 raw=lot.raw,
                 proceeds_quanta=lot_proceeds_quanta,
@@ -535,8 +537,8 @@ class _EntryLots:
             self.run.disposals.append(disposal)
 
     def _consume(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
-        self.run.disposed_raw[token] = self.run.disposed_raw.get(token, 0) + raw
-        return self.run.lots.dispose_quanta(token, raw, quanta_without_lot)
+        self.run.disposed_raw_by_token[token] = self.run.disposed_raw_by_token.get(token, 0) + raw
+        return self.run.lots.dispose_at_cost_quanta(token, raw, quanta_without_lot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,8 +551,8 @@ class PlannedGain:
     raw: int
     proceeds: Value
     cost: Value
-    oldest_s: int | None
-    newest_s: int | None
+    oldest_acquired_s: int | None
+    newest_acquired_s: int | None
     unknown_raw: int
 
     @property
@@ -609,7 +611,7 @@ def max_sellable_raw(
     if max_gain < 0:
         return 0
     total_gain, sold_raw = Fraction(0), 0
-    for lot in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
+    for lot in Lots(method, (lot for lot in lots if lot.token == token)).pop_lots(token):
         part_raw, gain_before = min(lot.raw, limit_raw - sold_raw), total_gain
         total_gain = gain_before + part_raw * price - lot.cost_of(part_raw)
         if total_gain > max_gain:

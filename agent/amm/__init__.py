@@ -18,7 +18,7 @@ POOL_KINDS: dict[str, type[Pool]] = {
     for kind in (V2Pool, V3Pool, PancakeV3Pool, SlipstreamPool, V4Pool, V4NativePool)
 }
 """Pool kinds by their name in legs and config."""
-FORMS = {form: kind for kind in POOL_KINDS.values() for form in kind.curve_names}
+POOL_KIND_BY_CURVE_NAME = {form: kind for kind in POOL_KINDS.values() for form in kind.curve_names}
 """Pool kinds by curve name, as used in backtest settings."""
 
 

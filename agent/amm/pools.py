@@ -56,7 +56,7 @@ def sqrt_ratio_x96(numerator: int, denominator: int) -> int:
     return isqrt((numerator << 192) // denominator)
 
 
-def moved_back(start_point: int, current_point: int, remaining_share: Fraction) -> int:
+def partly_moved_point(start_point: int, current_point: int, remaining_share: Fraction) -> int:
     """Return the point at `remaining_share` of the way from start to now, rounded towards now."""
     distance = (
         abs(current_point - start_point) * remaining_share.numerator
@@ -83,7 +83,7 @@ def last_that_fits(fits: Callable[[int], bool], largest_fitting: int) -> int:
     return largest_fitting
 
 
-def missing_twap(pool: Pool) -> Refused:
+def missing_twap_refusal(pool: Pool) -> Refused:
     """Return the refusal for a TWAP that was not read, or that the pool kind lacks."""
     return Refused(
         f"pool {pool.address} has no TWAP",

@@ -12,8 +12,8 @@ from typing import ClassVar
 from agent.amm.pools import (
     is_zero_for_one,
     last_that_fits,
-    missing_twap,
-    moved_back,
+    missing_twap_refusal,
+    partly_moved_point,
     sqrt_ratio_x96,
 )
 from agent.amm.v2 import (
@@ -49,7 +49,7 @@ class V2Pool:
     kind: ClassVar[str] = "uniswap_v2"
     curve_names: ClassVar[tuple[str, ...]] = ("v2",)
     gas: ClassVar[SwapGas] = SwapGas(
-        {"swap_router_02": 65_600, "rebalancer": 57_400}, repeat_saving=33_400, first_writes=2
+        {"swap_router_02": 65_600, "rebalancer": 57_400}, repeat_saving=33_400, first_write_slots=2
     )
     venue_keys: ClassVar[VenueKeys] = VenueKeys(("router",), ("fee", "init_code_hash", "pools"))
     style: ClassVar[SwapStyle] = SwapStyle.V2
@@ -155,13 +155,13 @@ class V2Pool:
             price.denominator,
             PIPS - self.fee_pips,
         )
-        best_amount_in = (
+        best_response = (
             isqrt(
                 kept_pips * PIPS * reserve_in * reserve_out * price_denominator // price_numerator
             )
             - reserve_in * PIPS
         ) // kept_pips
-        return min(best_amount_in, self.max_in(token_in, impact_bps)) if best_amount_in > 0 else 0
+        return min(best_response, self.max_in(token_in, impact_bps)) if best_response > 0 else 0
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
         """See Pool: the whole state of a pair is known."""
@@ -196,7 +196,7 @@ class V2Pool:
         """See Pool."""
         if self == start:
             return self
-        target_sqrt_x96 = moved_back(
+        target_sqrt_x96 = partly_moved_point(
             sqrt_ratio_x96(start.reserve1, start.reserve0),
             sqrt_ratio_x96(self.reserve1, self.reserve0),
             remaining_share,
@@ -210,11 +210,11 @@ class V2Pool:
 
     def mean_price(self, token: str) -> Fraction:
         """See Pool. Always raises, because a pair has no TWAP."""
-        raise missing_twap(self)
+        raise missing_twap_refusal(self)
 
     def mean_depth(self, token: str) -> int:
         """See Pool. Always raises, because a pair has no TWAP."""
-        raise missing_twap(self)
+        raise missing_twap_refusal(self)
 
 
 def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -> int:

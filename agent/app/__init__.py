@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.agent import snapshot as snapshot
     from agent.app.agent import step as step
     from agent.app.alert_channels import alerts as alerts
-    from agent.app.alert_channels import try_targets as try_targets
+    from agent.app.alert_channels import send_test_alerts as send_test_alerts
     from agent.app.controls.queue import find_control as find_control
     from agent.app.controls.queue import list_controls as list_controls
     from agent.app.controls.queue import submit_control as submit_control
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.money.rehearsal import rehearse_trade as rehearse_trade
     from agent.app.money.revocation import revoke as revoke
     from agent.app.money.shutdown import stop as stop
-    from agent.app.money.transfers import confirm_transfers as confirm_transfers
+    from agent.app.money.transfers import classify_transfers as classify_transfers
     from agent.app.money.transfers import invest as invest
     from agent.app.money.transfers import list_transfers as list_transfers
     from agent.app.money.transfers import withdraw as withdraw
@@ -99,7 +99,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.waiting import cancel_waiting as cancel_waiting
     from agent.app.records.waiting import limit_price_text as limit_price_text
     from agent.app.records.waiting import order_document as order_document
-    from agent.app.records.waiting import waiting_orders as waiting_orders
+    from agent.app.records.waiting import orders_and_executions as orders_and_executions
     from agent.app.research.backtests import MarketOptions as MarketOptions
     from agent.app.research.backtests import PortfolioOptions as PortfolioOptions
     from agent.app.research.backtests import backtest as backtest
@@ -138,7 +138,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.trials import write_tune_report as write_tune_report
     from agent.app.research.whatif import WhatIf as WhatIf
     from agent.app.research.whatif import what_if as what_if
-    from agent.app.service import OneStopClock as OneStopClock
+    from agent.app.service import FirstStopClock as FirstStopClock
     from agent.app.service import Service as Service
     from agent.app.service import StoppableClock as StoppableClock
     from agent.app.service import StopRequested as StopRequested
@@ -148,7 +148,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.settings.profiles import import_profile as import_profile
     from agent.app.settings.users import add_user as add_user
     from agent.app.settings.users import list_users as list_users
-    from agent.app.settings.users import record_token as record_token
+    from agent.app.settings.users import log_api_token as log_api_token
     from agent.app.settings.users import remove_user as remove_user
     from agent.app.settings.users import user_log as user_log
     from agent.app.start.checks import doctor as doctor
@@ -170,7 +170,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.wallet import import_wallet as import_wallet
     from agent.app.start.wallet import wallet_address as wallet_address
     from agent.config.load import load_config as load_config
-    from agent.execution.approvals import OpenExposure as OpenExposure
+    from agent.execution.approvals import PendingAndAllowances as PendingAndAllowances
     from agent.execution.step_context import OutcomeKind as OutcomeKind
     from agent.execution.step_context import StepOutcome as StepOutcome
 

@@ -15,7 +15,7 @@ from agent.amm.swap_errors import KnownTicksExceeded
 from agent.app.cycles import (
     AgentRun,
     Confirm,
-    ControlQueue,
+    ControlHandler,
     Progress,
     confirm_once,
     continue_execution,
@@ -34,8 +34,12 @@ from agent.config.tables.fields import parse_address, parse_duration_s
 from agent.config.tables.limits import accepted_limits
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
-from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
-from agent.execution.step_context import StepOutcome, TickExtender, confirm_prices
+from agent.execution.approvals import (
+    PendingAndAllowances,
+    cancel_and_revoke,
+    pending_and_allowances,
+)
+from agent.execution.step_context import StepOutcome, TickExtender, add_past_prices
 from agent.layers import documents as layer_documents
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.liquidity.policy import valuation
@@ -87,19 +91,19 @@ class Agent:
     @property
     def on_paper(self) -> bool:
         """True if the agent trades on paper only."""
-        return self.context.loaded.paper
+        return self.context.loaded_config.paper
 
     def step_input(self) -> StepInput:
         """Read a snapshot and assemble the step input: config, stored history, confirmed prices."""
         readers = self.context.readers
         snapshot = readers.reader.snapshot()
-        return confirm_prices(readers, readers.step_input_at(snapshot))
+        return add_past_prices(readers, readers.step_input_at(snapshot))
 
     def status(self) -> PortfolioStatus:
         """Return the status of the portfolio and the current decision."""
         step_input = self.step_input()
         decision_result = proposals.decision_at(step_input)
-        switch_state = self.context.switch.read()
+        switch_state = self.context.kill_switch.read()
         warnings = (
             *minimum.warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),
@@ -154,7 +158,7 @@ class Agent:
 
     def plan(self) -> StepOutcome:
         """Plan a rebalance now and run every guard. Writes nothing."""
-        return evaluation.evaluate(self.context.attended.readers, proposals.rebalance)
+        return evaluation.evaluate(self.context.with_user_present.readers, proposals.rebalance)
 
     def rebalance(
         self,
@@ -166,7 +170,7 @@ class Agent:
         """Run one step on a user's request; with `send` also the remaining slices of a gradual
         execution. Futures triggers that require a confirmation act too.
         """
-        context = self.context.attended
+        context = self.context.with_user_present
         if not send:
             return engine.run_cycle(context.readers, AgentCycle(), context.store, None)
         wallet = wiring.open_wallet_session(context, confirm_once(confirm), progress)
@@ -225,7 +229,7 @@ class Agent:
         every: str = "10m",
         once: bool = False,
         progress: Progress = ignore_progress,
-        controls: ControlQueue | None = None,
+        controls: ControlHandler | None = None,
     ) -> Generator[StepOutcome | TrimtabError, None, None]:
         """Run cycles until the bot is stopped, and yield the outcome of each.
 
@@ -283,11 +287,11 @@ class Agent:
                 "the bot was stopped by its owner", (verdict,), "trimtab resume restarts it"
             )
 
-    def open_exposure(self) -> OpenExposure:
+    def pending_and_allowances(self) -> PendingAndAllowances:
         """Return pending transactions and open allowances that a hard pause would cancel and revoke
         now.
         """
-        return open_exposure(self.context.readers, self.context.store)
+        return pending_and_allowances(self.context.readers, self.context.store)
 
     def cancel_and_revoke(self, reason: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancel pending transactions and revoke allowances under a hard pause."""
@@ -398,7 +402,7 @@ class Agent:
             return dict(
                 zip(
                     (grant.action.token0, grant.action.token1),
-                    own_changes.expected_amounts(lp_action(grant.action)),
+                    own_changes.expected_wallet_changes(lp_action(grant.action)),
                     strict=True,
                 )
             )
@@ -480,8 +484,8 @@ def open_agent(
         loaded_config,
         transports,
         clock,
-        record=record,
-        undeployed_rebalancer=undeployed_rebalancer,
+        record_folder=record,
+        allows_undeployed_rebalancer=undeployed_rebalancer,
     ) as context:
         yield Agent(context if key is None else replace(context, key=SuppliedKey(key)))
 

@@ -21,7 +21,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.tables.alerts import AlertsTable, AlertTargetTable
 from agent.errors import ConfigError
 from agent.execution.settlement import originating_step
-from agent.execution.shortfall import recovered_shortfall
+from agent.execution.shortfall import shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
 from agent.model import AlertKind, AlertMessage, AlertTargetState, Delivery
 from agent.observe.notify import (
@@ -31,7 +31,7 @@ from agent.observe.notify import (
     AlertRules,
     ChannelSubscription,
     QuietHours,
-    apprise_send,
+    apprise_sender,
     drain_channels,
 )
 from agent.store.alerts import AlertStore
@@ -62,7 +62,7 @@ def open_notifier(
         return None
     if (push := push_sender(alerts_table)) is not None:
         target_name, sender = push
-        store.open_push(target_name, sender.public_key)
+        store.record_push_target(target_name, sender.public_key)
     return AlertNotifier(
         store, open_subscriptions(alerts_table, store), alert_rules(alerts_table), on_failed
     )
@@ -152,7 +152,7 @@ def alerts(agent: Agent) -> AlertsDocument:
     }
 
 
-def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
+def send_test_alerts(config: LoadedConfig | Path | str) -> AlertTestDocument:
     """Send a test message to each target and wait for the results; uses no chain, and the store only
     for the devices of web push. Raises ConfigError without targets.
     """
@@ -193,7 +193,7 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
 def _open_channel(
     alerts_table: AlertsTable, target: AlertTargetTable, store: AlertStore | None
 ) -> AlertChannel:
-    url, timeout_s = target.resolve(), float(alerts_table.timeout)
+    url, timeout_s = target.read_address(), float(alerts_table.timeout)
     if store is not None and url.startswith(PUSH_SCHEME):
         from agent.observe.push import PushChannel, PushSender
 
@@ -201,7 +201,7 @@ def _open_channel(
         return PushChannel(
             target.name, sender, store, timeout_s, alerts_table.attempts, alerts_table.label
         )
-    send = apprise_send(url, target.url_env, timeout_s)
+    send = apprise_sender(url, target.url_env, timeout_s)
     return AlertChannel(target.name, send, alerts_table.attempts, alerts_table.label)
 
 
@@ -227,10 +227,10 @@ def _asset_document(agent: Agent, asset_band: AssetBand) -> AssetAlertDocument:
     return {
         "symbol": token.label,
         "price": alert_price_text(drift.price),
-        "alert_low": alert_price_text(asset_band.low_price),
-        "alert_high": alert_price_text(asset_band.high_price),
-        "to_low_bps": distance_bps(asset_band.low_price),
-        "to_high_bps": distance_bps(asset_band.high_price),
+        "alert_low": alert_price_text(asset_band.alert_low_price),
+        "alert_high": alert_price_text(asset_band.alert_high_price),
+        "to_low_bps": distance_bps(asset_band.alert_low_price),
+        "to_high_bps": distance_bps(asset_band.alert_high_price),
         "weight_bps": drift.weight_bps,
         "band_bps": [round(drift.band_low_bps), round(drift.band_high_bps)],
         "side": asset_band.side,
@@ -241,7 +241,7 @@ def _target_document(
     target: AlertTargetTable, target_state: AlertTargetState, alerts_table: AlertsTable
 ) -> AlertTargetDocument:
     try:
-        target.resolve()
+        target.read_address()
         is_ready = True
     except ConfigError:
         is_ready = False
@@ -256,7 +256,7 @@ def _target_document(
     )
 
 
-SHORTFALL_DAYS = 30
+MAX_SHORTFALL_AGE_DAYS = 30
 """Age of a step after which its shortfall raises no alert; ended alerts are kept for longer."""
 
 
@@ -268,12 +268,12 @@ def unreported_shortfalls(
     """
     reported_keys = {alert_state.key for alert_state in alert_store.states()}
     shortfalls = []
-    for intent in store.journal.succeeded_in(OutcomeKind.FAILED.value):
-        is_recent = intent.created_s >= now_s - SHORTFALL_DAYS * 86_400
+    for intent in store.journal.successful_trades(OutcomeKind.FAILED.value):
+        is_recent = intent.created_s >= now_s - MAX_SHORTFALL_AGE_DAYS * 86_400
         if not is_recent or shortfall_key(intent.step_id) in reported_keys:
             continue
         short_tokens, step = (
-            recovered_shortfall(store, intent),
+            shortfall_by_receipt(store, intent),
             originating_step(store.steps, intent),
         )
         if short_tokens and step is not None:

@@ -72,8 +72,8 @@ class AssetBand:
     """
 
     drift: AssetDrift
-    low_price: Price | None
-    high_price: Price | None
+    alert_low_price: Price | None
+    alert_high_price: Price | None
 
     @property
     def side(self) -> str:
@@ -256,9 +256,9 @@ def _format_band(
     if token.label in exposures:
         band_text += f", net exposure {format_percent(exposures[token.label])}"
     edge_name, alert_price = (
-        ("low", asset_band.low_price)
+        ("low", asset_band.alert_low_price)
         if asset_band.side == "below"
-        else ("high", asset_band.high_price)
+        else ("high", asset_band.alert_high_price)
     )
     if alert_price is not None:
         band_text += (

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
-from agent.config.load import check_values, load_config
+from agent.config.load import load_config, validated_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import config_diff
 from agent.errors import ConfigError, Refused
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
-FIRST, CONFIRMED, BY_YES, EDITED, NOTICED = "first", "confirmed", "yes", "edit", "noticed"
+FIRST_ORIGIN, CONFIRMED, BY_YES, EDIT_ORIGIN, NOTICED_ORIGIN = (
+    "first",
+    "confirmed",
+    "yes",
+    "edit",
+    "noticed",
+)
 BY_CONTROL = "control"
 """How a version came into the store; a noticed one is not confirmed."""
 UNKNOWN_CHANGES = ("only the hash of the previous version is stored",)
@@ -57,9 +63,9 @@ def record_version(
 ) -> None:
     """Record this version as confirmed or noticed, unless it is the newest entry already."""
     for newest_version in version_store.newest(1):
-        if newest_version.digest == loaded_config.digest and (newest_version.origin == NOTICED) == (
-            origin == NOTICED
-        ):
+        if newest_version.digest == loaded_config.digest and (
+            newest_version.origin == NOTICED_ORIGIN
+        ) == (origin == NOTICED_ORIGIN):
             return
     version_store.record(
         loaded_config.digest, int(time.time()), loaded_config.redacted_text, origin
@@ -70,7 +76,9 @@ CONTROLLED_TABLES = ("portfolio", "policy", "limits")
 """Tables that a control may edit, besides those of layers."""
 
 
-def owners_config(loaded_config: LoadedConfig, version_store: ConfigVersionStore) -> Config | None:
+def owner_confirmed_config(
+    loaded_config: LoadedConfig, version_store: ConfigVersionStore
+) -> Config | None:
     """Return the present config with the tables that a control may edit as the owner confirmed them
     last; None if that version is not kept or no longer valid, or the present one was changed by
     hand.
@@ -78,7 +86,7 @@ def owners_config(loaded_config: LoadedConfig, version_store: ConfigVersionStore
     if version_store.confirmed_digest() != loaded_config.digest:
         return None
     for version in version_store.newest(1_000):
-        if version.origin in (BY_CONTROL, NOTICED):
+        if version.origin in (BY_CONTROL, NOTICED_ORIGIN):
             continue
         if version.text is None:
             return None
@@ -97,7 +105,7 @@ def owners_config(loaded_config: LoadedConfig, version_store: ConfigVersionStore
                 {table_name: owner_values[table_name]} if table_name in owner_values else {}
             )
         with suppress(ConfigError):
-            return check_values(present_values, "the last config of the owner")
+            return validated_config(present_values, "the last config of the owner")
         return None
     return None
 
@@ -106,16 +114,18 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     """Confirm the config without asking (`--yes`) and return True. Raises Refused with the changes
     if it was edited manually on a live chain.
     """
-    loaded_config, version_store = context.loaded, context.store.configs
-    changed_lines = require_unchanged(loaded_config, version_store)
+    loaded_config, version_store = context.loaded_config, context.store.configs
+    changed_lines = refuse_live_changes(loaded_config, version_store)
     origin = CONFIRMED if changed_lines is None else BY_YES
     record_version(
-        loaded_config, version_store, FIRST if version_store.confirmed_digest() is None else origin
+        loaded_config,
+        version_store,
+        FIRST_ORIGIN if version_store.confirmed_digest() is None else origin,
     )
     return True
 
 
-def require_unchanged(
+def refuse_live_changes(
     loaded_config: LoadedConfig, version_store: ConfigVersionStore
 ) -> tuple[str, ...] | None:
     """Return `unconfirmed_changes`, None without any; on a live chain record them as noticed and
@@ -123,7 +133,7 @@ def require_unchanged(
     """
     changed_lines = unconfirmed_changes(loaded_config, version_store)
     if changed_lines is not None and not loaded_config.config.chain.local:
-        record_version(loaded_config, version_store, NOTICED)
+        record_version(loaded_config, version_store, NOTICED_ORIGIN)
         raise unconfirmed_error(changed_lines)
     return changed_lines
 
@@ -146,13 +156,13 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
 
     Raises ConfigChanged if another version was confirmed in the meantime.
     """
-    loaded_config, version_store = context.loaded, context.store.configs
+    loaded_config, version_store = context.loaded_config, context.store.configs
     confirmed_digest, changed_lines = (
         version_store.confirmed_digest(),
         unconfirmed_changes(loaded_config, version_store) or (),
     )
     if changed_lines:
-        record_version(loaded_config, version_store, NOTICED)
+        record_version(loaded_config, version_store, NOTICED_ORIGIN)
     if not ask(changed_lines):
         return False
     version_store.require_current(loaded_config.digest, confirmed_digest)
@@ -219,7 +229,7 @@ def show_version(config: ConfigSource, number: int) -> Document:
     }
 
 
-FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
+FIXED_TABLES = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
 """Tables that a run reads only at start: endpoints, key, contracts, alert targets."""
 CONFIG_READ_ATTEMPTS = 3
 """Reads of the file, a second apart, because an edit writes the file just before the store."""
@@ -229,7 +239,7 @@ def fixed_tables_changed(config_before: Config, config_after: Config) -> list[st
     """Return the names, in brackets, of the changed tables that a run reads only at start."""
     return [
         f"[{table_name}]"
-        for table_name in FIXED_WHILE_RUNNING
+        for table_name in FIXED_TABLES
         if getattr(config_before, table_name) != getattr(config_after, table_name)
     ]
 
@@ -239,7 +249,7 @@ def fixed_tables_in(diff_lines: Iterable[str]) -> list[str]:
     changed_keys = tuple(line[2:] for line in diff_lines)
     return [
         f"[{table_name}]"
-        for table_name in FIXED_WHILE_RUNNING
+        for table_name in FIXED_TABLES
         if any(
             changed_key.startswith((f"{table_name}.", f"{table_name} "))
             for changed_key in changed_keys
@@ -264,7 +274,7 @@ def with_confirmed_config(
 
 
 def _reopen(context: wiring.AgentContext, change_error: ConfigChanged) -> wiring.AgentContext:
-    loaded_config = None if context.loaded.paper else _load_confirmed(context)
+    loaded_config = None if context.loaded_config.paper else _load_confirmed(context)
     if loaded_config is None:
         raise change_error
     changed_tables = fixed_tables_changed(context.config, loaded_config.config)
@@ -286,7 +296,7 @@ def _load_confirmed(context: wiring.AgentContext) -> LoadedConfig | None:
         if attempt:
             context.clock.sleep(1)
         with suppress(ConfigError):
-            loaded_config = load_config(context.loaded.path)
+            loaded_config = load_config(context.loaded_config.path)
             if loaded_config.digest == context.store.configs.confirmed_digest():
                 return loaded_config
     return None

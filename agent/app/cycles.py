@@ -30,11 +30,11 @@ def run_cycle(context: wiring.AgentContext, transactor: StepTransactor | None) -
     )
     outcome = engine.run_cycle(context.readers, AgentCycle(open_orders), context.store, transactor)
     if open_orders and transactor is not None:
-        close_orders(context, outcome.input_after or outcome.step_input)
+        close_ended_orders(context, outcome.input_after or outcome.step_input)
     return outcome
 
 
-def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
+def close_ended_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
     """Close limit orders that are filled or have expired in chain time; they stay closed (T14)."""
     now_s = step_input.snapshot.head.timestamp_s
     for order in context.store.executions.limit_orders():
@@ -55,14 +55,14 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
     store. Return the outcome of the last slice, with the transactions of all.
     """
     context = wallet.context
-    outcome, last_outcome, transactions = (
+    outcome, last_acting_outcome, transactions = (
         first_outcome,
         first_outcome,
         list(first_outcome.transactions),
     )
     while outcome.kind in CONTINUING_OUTCOMES:
         execution = _open_execution(context, outcome)
-        if execution is None or context.switch.read().paused is not False:
+        if execution is None or context.kill_switch.read().paused is not False:
             break
         now_s = (outcome.input_after or outcome.step_input).snapshot.head.timestamp_s
         if outcome.kind is OutcomeKind.HOLD and now_s >= execution.next_s:
@@ -86,12 +86,12 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
             )
         transactions += outcome.transactions
         if outcome.kind is not OutcomeKind.HOLD:
-            last_outcome = outcome
+            last_acting_outcome = outcome
     if outcome is first_outcome:
         return first_outcome
-    if outcome.kind is OutcomeKind.HOLD and last_outcome.kind is OutcomeKind.DONE:
+    if outcome.kind is OutcomeKind.HOLD and last_acting_outcome.kind is OutcomeKind.DONE:
         return replace(
-            last_outcome,
+            last_acting_outcome,
             transactions=tuple(transactions),
             reason=outcome.reason,
             input_after=outcome.step_input,
@@ -165,7 +165,7 @@ def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[
         remaining_s -= SLEEP_SLICE_S
 
 
-class ControlQueue(Protocol):
+class ControlHandler(Protocol):
     """The queue of controls, as a run uses it (agent/app/controls/runner.py)."""
 
     stopped_by: str
@@ -175,7 +175,7 @@ class ControlQueue(Protocol):
         """Return whether a control is queued."""
         ...
 
-    def carry_out(self, session: wiring.WalletSession, *, serving: bool) -> None:
+    def carry_out(self, session: wiring.WalletSession, *, holds_service_lock: bool) -> None:
         """Carry out queued controls; the caller does not hold the wallet's lock."""
         ...
 
@@ -184,7 +184,7 @@ class ControlQueue(Protocol):
         ...
 
 
-class ConnectedAgent(Protocol):
+class AgentWithContext(Protocol):
     """The agent of a run, which replaces its context by that of a newly confirmed config."""
 
     context: wiring.AgentContext
@@ -195,20 +195,20 @@ class AgentRun:
 
     def __init__(
         self,
-        agent: ConnectedAgent,
+        agent: AgentWithContext,
         wallet: wiring.WalletSession | None,
         every: str,
         once: bool,
         progress: Progress,
-        controls: ControlQueue | None = None,
+        controls: ControlHandler | None = None,
     ) -> None:
         self._agent = agent
         self._controls = None if wallet is None else controls
         self._wallet = wallet
-        self._every = every
-        self._once = once
+        self._interval_text = every
+        self._runs_once = once
         self._progress = progress
-        self._was_hard_paused = agent.context.switch.is_hard()
+        self._was_hard_paused = agent.context.kill_switch.is_hard()
         self._confirmed_digest = agent.context.store.configs.confirmed_digest()
         self._is_config_blocked = False
         """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
@@ -223,13 +223,13 @@ class AgentRun:
         except ConfigChanged:
             raise
         except LockHeld as lock_held:
-            if self._once:
+            if self._runs_once:
                 raise
             return Retryable(lock_held.message, lock_held.remedy)
         except (Retryable, Refused) as error:
             return error
         finally:
-            self._progress(f"next cycle in {self._every}")
+            self._progress(f"next cycle in {self._interval_text}")
 
     def ends_wait(self) -> bool:
         """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,
@@ -240,7 +240,7 @@ class AgentRun:
                 self._is_over()
                 or (
                     self._wallet is not None
-                    and self._agent.context.switch.is_hard()
+                    and self._agent.context.kill_switch.is_hard()
                     and not self._was_hard_paused
                 )
                 or (self._controls is not None and self._controls.has_queued())
@@ -253,7 +253,7 @@ class AgentRun:
         another config was confirmed.
         """
         context = self._agent.context
-        context.store.configs.require_current(context.loaded.digest, self._confirmed_digest)
+        context.store.configs.require_current(context.loaded_config.digest, self._confirmed_digest)
         if self._controls is not None and self._controls.stopped_by:
             return True
         return self._wallet is not None and context.store.requests.active_stop() is not None
@@ -262,7 +262,7 @@ class AgentRun:
         try:
             return self._act()
         except ConfigChanged as error:
-            if self._once:
+            if self._runs_once:
                 raise
             self._is_config_blocked = True
             self._agent.context, self._wallet = config_versions.with_confirmed_config(
@@ -278,24 +278,24 @@ class AgentRun:
         if self._is_over():
             return None
         if self._wallet is None:
-            return self._run_step(None)
+            return self._run_cycle_or_revoke(None)
         if self._controls is not None:
-            self._controls.carry_out(self._wallet, serving=not self._once)
+            self._controls.carry_out(self._wallet, holds_service_lock=not self._runs_once)
         with self._wallet.acting() as transactor:
             # a control, or the owner while this cycle waited for the lock, may have stopped it
-            outcome = None if self._is_over() else self._run_step(transactor)
+            outcome = None if self._is_over() else self._run_cycle_or_revoke(transactor)
         if self._controls is not None:
             self._controls.end_cycle()
         return outcome
 
-    def _run_step(self, transactor: StepTransactor | None) -> StepOutcome:
+    def _run_cycle_or_revoke(self, transactor: StepTransactor | None) -> StepOutcome:
         """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
         context = self._agent.context
-        self._was_hard_paused = context.switch.is_hard()
+        self._was_hard_paused = context.kill_switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)
         if self._was_hard_paused and transactor is not None:
             return cancel_and_revoke(
-                context.readers, context.store, transactor, context.switch.read().reason
+                context.readers, context.store, transactor, context.kill_switch.read().reason
             )
         return withdrawal_run.continue_withdrawal(
             context, transactor, run_cycle(context, transactor)

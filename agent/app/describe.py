@@ -19,8 +19,8 @@ from agent.config.schema import Config
 from agent.config.strategies import build_split, strategy_as_portfolio
 from agent.config.tables.limits import LimitsTable
 from agent.config.tables.triggers import RiskTable
-from agent.config.tables.weights import WeightsTable
-from agent.config.weights import weights_text
+from agent.config.tables.weights import AllocatorTable
+from agent.config.weights import allocator_sentences
 from agent.guards.sandwich import (
     SandwichExposure,
     max_extractable_profit,
@@ -112,7 +112,7 @@ PRIVATE, PUBLIC, EITHER = (
     "private endpoint, public mempool if it fails",
 )
 """Where signed transactions are sent."""
-HIDDEN = (PRIVATE, ORDERED_BY_SEQUENCER)
+HIDDEN_PATHS = (PRIVATE, ORDERED_BY_SEQUENCER)
 """Ways by which no stranger sees a transaction before its block."""
 
 APPROVAL_LEAK = (
@@ -175,7 +175,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     submission_path = submission(config)
     return Sandwich(
         submission_path,
-        submission_path not in HIDDEN and not config.chain.local,
+        submission_path not in HIDDEN_PATHS and not config.chain.local,
         loss_bound,
         loss_bound_bps,
         exposure_under_limits(config),
@@ -188,12 +188,14 @@ def submission_text(config: Config) -> str:
     confirm.
     """
     submission_path = submission(config)
-    if submission_path in HIDDEN or config.chain.local:
+    if submission_path in HIDDEN_PATHS or config.chain.local:
         return submission_path
     return f"{submission_path}: {exposure_under_limits(config).description}; {APPROVAL_LEAK}"
 
 
-def target_shares(split: CapitalSplit, strategies_state: StrategiesState) -> dict[str, Fraction]:
+def strategy_target_shares(
+    split: CapitalSplit, strategies_state: StrategiesState
+) -> dict[str, Fraction]:
     """Return the target share of capital of each strategy; the configured shares if the stored
     strategies differ from the config's.
     """
@@ -292,7 +294,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
             if config.portfolio.use_cash is None
             else f"at most {config.portfolio.use_cash} {numeraire} of the wallet"
         ),
-        "weights": weights_text(config.portfolio),
+        "weights": allocator_sentences(config.portfolio),
         "liquidity positions": (
             ", ".join(position.name for position in portfolio.positions) or "none"
         ),
@@ -324,9 +326,9 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     for describe_layer in PARAMETERS:
         text_by_parameter |= describe_layer(config, portfolio)
     allocator_texts = {
-        strategy.name: weights_text(strategy_as_portfolio(config.portfolio, strategy))
+        strategy.name: allocator_sentences(strategy_as_portfolio(config.portfolio, strategy))
         for strategy in config.strategies
-        if isinstance(strategy.allocator, WeightsTable)
+        if isinstance(strategy.allocator, AllocatorTable)
     }
     text_by_parameter |= strategy_parameters(build_split(config), portfolio, allocator_texts)
     if config.policy.risk is not None:

@@ -20,11 +20,11 @@ from agent import wiring
 from agent.app import service
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.runner import ControlRunner
-from agent.app.documents.status import ORDINARY_DAY
+from agent.app.documents.status import ORDINARY_DAY_INDEX
 from agent.app.paper import always_confirm
-from agent.app.start.past_results import SMALL_MONEY_USD, small_money_year
+from agent.app.start.past_results import SMALL_MONEY_USD, small_money_year_text
 from agent.app.start.setup import pin_all
-from agent.artifacts import PERPS, anvil_binary, npm_root
+from agent.artifacts import PERPS_MANIFEST, anvil_binary, npm_root
 from agent.config.load import load_config
 from agent.config.networks import BASE
 from agent.config.writing.portfolio_templates import (
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
     from agent.model import MarginAccount
 
-START_DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
+START_HOLDING_FACTORS = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 """Initial holdings of the served chain's wallet relative to its targets."""
 COOLDOWN = "10s"
 """Cooldown in a served chain's config, so that the agent reacts to market moves at once."""
@@ -177,7 +177,7 @@ def _require_stopped(config: Path, port: int) -> None:
     """
     try:
         endpoint = load_config(config).config.chain.rpc[0]
-        used_port = urlsplit(endpoint.resolve()).port
+        used_port = urlsplit(endpoint.read_url()).port
         if used_port in (None, port):
             return  # a port in use is refused on its own
         wiring.open_transport(endpoint).call("eth_chainId", [])
@@ -191,7 +191,7 @@ def _require_stopped(config: Path, port: int) -> None:
 
 def unbalance(chain: LocalChain) -> None:
     """Let the wallet's portfolio drift, so that the first rebalance has trades to make."""
-    for symbol, factor in START_DRIFT.items():
+    for symbol, factor in START_HOLDING_FACTORS.items():
         chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 
 
@@ -337,7 +337,7 @@ def mine_at_base_fee(chain: LocalChain) -> None:
     """Mine a block with the base fee of an ordinary day on Base, from which each block follows by
     the rule of EIP-1559.
     """
-    base_fee_wei = BASE.fees.gas_prices_wei[ORDINARY_DAY] - BASE.fees.priority_fee_wei
+    base_fee_wei = BASE.fees.gas_prices_wei[ORDINARY_DAY_INDEX] - BASE.fees.priority_fee_wei
     chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))  # type: ignore[attr-defined]  # anvil
     chain.mine()
 
@@ -351,7 +351,7 @@ def base_demo_world() -> Iterator[DemoWorld]:
         chain.node.rpc("anvil_setBlockTimestampInterval", BASE.block_ms // 1000)  # type: ignore[attr-defined]  # anvil
         mine_at_base_fee(chain)
         with _demo_agent(chain, base_config_text(chain), SMALL_MONEY_START_USD) as agent:
-            yield DemoWorld(agent, chain, SMALL_MONEY_FACTORS, small_money_year(BASE.name))
+            yield DemoWorld(agent, chain, SMALL_MONEY_FACTORS, small_money_year_text(BASE.name))
 
 
 @contextmanager
@@ -606,7 +606,7 @@ def futures_demo_world() -> Iterator[FuturesDemoWorld]:
     if the contracts of Perpetual Protocol are missing and cannot be installed.
     """
     try:
-        npm_root(PERPS)
+        npm_root(PERPS_MANIFEST)
     except ConfigError as error:
         raise ConfigError(
             f"--futures: the contracts of Perpetual Protocol v2 are not installed: {error.message}",

@@ -127,7 +127,7 @@ class StoppableClock:
             raise StopRequested
 
 
-class OneStopClock(StoppableClock):
+class FirstStopClock(StoppableClock):
     """StoppableClock on which further signals interrupt nothing, so that the demo removes what it
     started.
     """
@@ -176,8 +176,8 @@ class Service:
     """Whether the plan of the last cycle waits for a confirmation, until the screen shows it."""
 
     def __post_init__(self) -> None:
-        self._loaded = self.agent.context.loaded
-        self.control_log_end, _ = self.agent.context.store.controls.log_end()
+        self._loaded = self.agent.context.loaded_config
+        self.control_log_end, _ = self.agent.context.store.controls.log_number_and_time()
 
     def on_stage(self, stage: str) -> None:
         """Handle the next stage of the run."""
@@ -200,14 +200,14 @@ class Service:
     def _report(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         duration_s = time.monotonic() - self.cycle_began_s
         self.watchdog.beat("reporting of the last cycle")
-        if (loaded_config := self.agent.context.loaded) != self._loaded:
+        if (loaded_config := self.agent.context.loaded_config) != self._loaded:
             config_changes = config_diff(self._loaded.redacted_text, loaded_config.redacted_text)
             self.config_changes = config_changes or ("only comments",)
             self.log.info(
                 "config reloaded", digest=loaded_config.digest, changes=self.config_changes
             )
             self._loaded = loaded_config
-        switch_state = self.agent.context.switch.read()
+        switch_state = self.agent.context.kill_switch.read()
         is_paused = switch_state.paused is not False
         trouble_text = cycle_trouble(outcome_or_error, is_paused)
         recorder = self.recorder
@@ -294,7 +294,7 @@ class Service:
         run_facts = alerting.RunFacts(
             self.is_paused,
             silence_text,
-            alert_channels.low_gas_wei(context.loaded),
+            alert_channels.low_gas_wei(context.loaded_config),
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
         alerts = [*alerting.cycle_alerts(outcome_or_error, run_facts), *self._due_digest(now_s)]
@@ -312,7 +312,7 @@ class Service:
         if period_kind is None or (due_key := digest_key(period_kind, now_s)) == self.digest_key:
             return
         if due_key not in {alert_state.key for alert_state in context.store.alerts.states()}:
-            yield from digest_alert(context.loaded, period_kind, now_s)
+            yield from digest_alert(context.loaded_config, period_kind, now_s)
         self.digest_key = due_key
 
     def on_error(self, error: TrimtabError) -> None:
@@ -332,7 +332,7 @@ class Service:
         self.log.info("offered")
         self.plan_waits = True
 
-    def take_notes(self) -> tuple[str, ...]:
+    def pop_screen_notes(self) -> tuple[str, ...]:
         """Return the lines of the last cycle for the screen, each once."""
         screen_notes: tuple[str, ...] = ()
         if self.config_changes:
@@ -382,8 +382,8 @@ def serve(
     that of a run that goes on. Paper trading writes only the log, because alerts, heartbeat and
     report describe the live agent.
     """
-    service_table, on_paper = agent.context.config.service, agent.context.loaded.paper
-    secrets = secrets_of(agent.context.loaded)
+    service_table, on_paper = agent.context.config.service, agent.context.loaded_config.paper
+    secrets = secrets_of(agent.context.loaded_config)
     log_style = log_format or service_table.log_format
     log, systemd_notifier = configure(log_style, secrets), SystemdNotifier()
     recorder = RunRecorder(
@@ -463,7 +463,7 @@ def secrets_of(loaded_config: LoadedConfig) -> list[str]:
     config = loaded_config.config
     secrets: list[str] = []
     for read_secret in (
-        *(endpoint.resolve for endpoint in config.chain.rpc),
+        *(endpoint.read_url for endpoint in config.chain.rpc),
         config.service.heartbeat,
         config.execution.submit_url.get_secret_value,
     ):

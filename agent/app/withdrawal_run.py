@@ -114,7 +114,7 @@ class WithdrawalRun:
         short_token = self._short_token(step)
         if sale is None and short_token is not None:
             sale = evaluation.evaluate(
-                self._withdrawal_readers(), requests.raise_money(short_token)
+                self._withdrawal_readers(), requests.raise_money_proposer(short_token)
             )
         verdicts = () if state else self._verdicts(step)
         report = WithdrawalReport(
@@ -190,7 +190,7 @@ class WithdrawalRun:
     def _pay(self, transactor: StepTransactor, sale: StepOutcome | None) -> WithdrawalReport:
         request_id = self._request_id or 0
         if self._payout_address is None:
-            self._context.store.requests.record_parts(request_id, None)
+            self._context.store.requests.record_progress(request_id, None)
             step = withdrawable_step(self._context)
             message = (
                 f"set aside as withdrawal {request_id}; to pay it: trimtab withdraw --resume {request_id}"
@@ -283,7 +283,7 @@ class WithdrawalRun:
             if (
                 self._is_resumed or has_swapped
             ):  # undo the record of the part, since its sale failed
-                request_store.record_parts(self.request.id, self.request.parts)
+                request_store.record_progress(self.request.id, self.request.parts)
             else:
                 request_store.end(
                     self.request.id, RequestState.RELEASED, self._context.clock.now_s()
@@ -346,7 +346,7 @@ class WithdrawalRun:
             step,
             payouts,
             self._context.payout_addresses,
-            self._context.switch.is_paused() is not False,
+            self._context.kill_switch.is_paused() is not False,
         )
 
     def _raw_to_unwrap(self, claim: PendingPayment) -> int:
@@ -395,7 +395,7 @@ def _record_part_begun(store: Store, request: OwnerRequest, sale: StepOutcome, t
         _deadline_s(request, now_s),
         shortfall_before_raw,
     )
-    store.requests.record_parts(request.id, progress)
+    store.requests.record_progress(request.id, progress)
 
 
 def _record_part(
@@ -440,7 +440,7 @@ def _record_part(
     progress = WithdrawalProgress(
         parts_count, parts_done, now_s + part_interval_s, _deadline_s(request, now_s)
     )
-    store.requests.record_parts(request.id, progress)
+    store.requests.record_progress(request.id, progress)
     return (
         f"part {parts_done} of about {parts_count} is raised for withdrawal {request.id}; next at"
         f" {format_time(progress.next_s)}: trimtab run --send continues and pays once the full amount"
@@ -597,7 +597,7 @@ def continue_withdrawal(
     ):  # schedule the next attempt first, in case this one fails
         next_s = step.snapshot.head.timestamp_s + part_interval_s
         request = replace(request, parts=replace(request.parts, next_s=next_s))
-        store.requests.record_parts(request.id, request.parts)
+        store.requests.record_progress(request.id, request.parts)
     unpaid_payments = tuple(
         claim.payment for claim in step.history.cash_flows.claims if claim.request == request.id
     )

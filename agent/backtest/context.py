@@ -21,7 +21,7 @@ from agent.backtest.data import PriceTable
 from agent.backtest.futures.venue import CLEARING_HOUSE, VAULT, VenueEffects
 from agent.backtest.result import SimulatedTaxRuns
 from agent.backtest.router import (
-    FAILED_UNITS,
+    FAILED_SWAP_GAS,
     NullSigner,
     TransactionEffects,
     TransactionReverted,
@@ -33,7 +33,7 @@ from agent.engine import run_cycle
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
 from agent.execution.step_memory import read_memory
-from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
+from agent.execution.submitter import SubmissionSettings, Submitter, max_tip_by_nonce
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.signals.host import SignalHost
@@ -172,7 +172,9 @@ class SimulatedEvidence:
         return Evidence(
             paused=False,
             pause_reason="",
-            trusted=tuple((code.address, code.hash) for code in step.snapshot.code_hashes),
+            pinned_code_hashes=tuple(
+                (code.address, code.hash) for code in step.snapshot.code_hashes
+            ),
             second_quotes=self._quotes(plan),
             quorum=True,
             now_s=self._world.now_s(),
@@ -187,7 +189,7 @@ class SimulatedEvidence:
             except (ContractRevert, BeyondKnownTicks) as error:
                 second_quotes.append(SecondQuote(leg_index, None, error.message))
                 continue
-            pool_by_address[leg.pool] = swap_result.after
+            pool_by_address[leg.pool] = swap_result.pool_after
             second_quotes.append(SecondQuote(leg_index, swap_result.amount_out_raw))
         return tuple(second_quotes)
 
@@ -285,7 +287,7 @@ class SimulatedChain:
         world = self._world
         wallet = world.wallet
         if world.venue is not None and (call := world.venue.decode_call(tx)) is not None:
-            return world.venue.execute(call, wallet.balances, world.now_s())
+            return world.venue.effects_of_call(call, wallet.balances, world.now_s())
         return router.execute(
             tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
         )
@@ -302,7 +304,7 @@ class SimulatedChain:
         if effects is not None and effects.gas_units > tx.gas:  # out of gas
             effects = None
         gas_units, gas_price_wei = (
-            min(tx.gas, FAILED_UNITS),
+            min(tx.gas, FAILED_SWAP_GAS),
             min(world.gas_wei, tx.max_gas_price_wei),
         )
         if effects is not None:
@@ -384,9 +386,9 @@ def _data_fee_wei(
 class SimulatedIntents(IntentStore):
     """Intents of a simulation. Only the newest intent is checked, since there are no reorgs."""
 
-    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+    def intents_ended_in_block(self, limit: int) -> Sequence[Intent]:
         """See IntentStore."""
-        return super().ended_in_block(min(limit, 1))
+        return super().intents_ended_in_block(min(limit, 1))
 
 
 class SimulatedBalances(BalanceStore):
@@ -546,7 +548,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         max_fee_wei=gas_price_ceiling_wei,
         gas_per_day_wei=spec.limits.gas_per_day_wei,
     )
-    signer = NullSigner(signing_rules, partial(signable_nonces, store.journal))
+    signer = NullSigner(signing_rules, partial(max_tip_by_nonce, store.journal))
     executor = JournaledExecutor(
         Submitter(
             store.journal, store.budgets, signer, chain, world, submission_settings, lambda: False

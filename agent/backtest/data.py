@@ -502,7 +502,7 @@ def columns_by_token(spec: BacktestSpec, table: PriceTable) -> dict[str, int]:
     """
     return {
         address: table.symbols.index(symbol)
-        for address, symbol in spec.symbols
+        for address, symbol in spec.tokens_and_symbols
         if symbol in table.symbols
     }
 
@@ -515,7 +515,7 @@ def select_spec_symbols(spec: BacktestSpec, table: PriceTable) -> PriceTable:
     return table.select(
         [
             symbol
-            for address, symbol in spec.symbols
+            for address, symbol in spec.tokens_and_symbols
             if symbol in table.symbols or address != numeraire_address
         ]
     )

@@ -153,7 +153,7 @@ def require_prices(
                 "add its prices, remove its rows, or map it with --as to a symbol with prices:"
                 f" {', '.join(symbols)}",
             )
-        if not rates_within(rate_series, bar_times_s).any():
+        if not within_bars_mask(rate_series, bar_times_s).any():
             rates_range, bars_range = (
                 f"from {_format_minute(times[0])} to {_format_minute(times[-1])}"
                 for times in (rate_series.times_s, bar_times_s)
@@ -173,7 +173,7 @@ def funding_carry(
     `holding_value_at` returns the holding after a bar, at its price, numeraire base units. Each time uses
     the newest bar until then, so no later price or trade changes a payment.
     """
-    is_within, usual_interval_s = rates_within(series, bar_times_s), series.usual_interval_s
+    is_within, usual_interval_s = within_bars_mask(series, bar_times_s), series.usual_interval_s
     times_s = series.times_s[is_within]
     bar_indices = np.searchsorted(bar_times_s, times_s, side="right") - 1
     holding_values = [holding_value_at(bar) for bar in bar_indices.tolist()]
@@ -199,7 +199,7 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     intervals, or look like percent.
     """
     times_s, usual_interval_s, notes = series.times_s, series.usual_interval_s, []
-    note_prefix, is_within = f"funding: {series.symbol}", rates_within(series, bar_times_s)
+    note_prefix, is_within = f"funding: {series.symbol}", within_bars_mask(series, bar_times_s)
     if times_s[0] - bar_times_s[0] > usual_interval_s:
         notes.append(
             f"{note_prefix} starts at {_format_minute(times_s[0])}, after the simulation starts"
@@ -243,7 +243,7 @@ def funding_digest(series: Sequence[FundingRateSeries]) -> str:
     return hasher.hexdigest()
 
 
-def rates_within(series: FundingRateSeries, bar_times_s: Times) -> NDArray[np.bool_]:
+def within_bars_mask(series: FundingRateSeries, bar_times_s: Times) -> NDArray[np.bool_]:
     """Return a mask of the times of the series from the first bar to the last."""
     is_within: NDArray[np.bool_] = (series.times_s >= bar_times_s[0]) & (
         series.times_s <= bar_times_s[-1]

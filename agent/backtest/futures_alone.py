@@ -24,7 +24,7 @@ WALLET_NUMERAIRE = "USD"
 """Numeraire of a book alone."""
 REVIEW_S = 28 * 86_400
 """Interval of the spot portfolio's reviews; it holds nothing to trade."""
-DUST_WALLET = Fraction(1, 10**6)
+DUST_WALLET_COINS = Fraction(1, 10**6)
 """Wallet of a book without reserve, in whole coins."""
 POOL_DEPTH = Fraction(10**9)
 
@@ -47,12 +47,12 @@ def simulate_book(
     market_settings = SimulationSettings(
         POOL_DEPTH,
         0,
-        reserve_coins or DUST_WALLET,
+        reserve_coins or DUST_WALLET_COINS,
         latency_bars=settings.latency_bars,
         seed=settings.seed,
         looks_at_all=looks_at_all,
     )
-    setup = setup_of_options(settings, spec, path.symbols, path)
+    setup = setup_of_settings(settings, spec, path.symbols, path)
     futures_result = simulate(
         spec, _price_table(path), market_settings, progress, (), setup
     ).futures
@@ -61,7 +61,7 @@ def simulate_book(
     return futures_result
 
 
-def setup_of_options(
+def setup_of_settings(
     settings: FuturesSettings,
     spec: BacktestSpec,
     symbols: Sequence[str],

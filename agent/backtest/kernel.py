@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 SAME, CHANGED, CLOSED = 0, 1, 2
 """State of a bar: the same assets trade as in the previous bar, different ones, or none."""
 TARGET, HALFWAY, BAND = 0, 1, 2
-FINAL, HOLD, TURNOVER, COSTS, STRANDED, REBALANCES = range(6)
+FINAL_COLUMN, HOLD_COLUMN, TURNOVER, COSTS, STRANDED_COLUMN, REBALANCES = range(6)
 """Result columns of a run."""
 BAND_TOLERANCE = 1e-12
 """Tolerance in shares for float errors: a weight closer to an edge counts as on it, and smaller
@@ -93,7 +93,7 @@ def set_bands(
 
 
 @_compiled
-def destination_shares(
+def set_end_shares(
     destination: int, shares: Floats, scaled_targets: Floats, bands: Floats, end_shares: Floats
 ) -> float:
     """Write the destination shares into `end_shares`; return the largest correction, as a share
@@ -355,7 +355,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                 for asset in range(asset_count):
                     asset_values[asset] = units[asset] * trade_prices[asset, bar]
                     shares[asset] = asset_values[asset] / portfolio_value
-                largest_correction = destination_shares(
+                largest_correction = set_end_shares(
                     destination, shares, scaled_targets, bands, end_shares
                 )
                 if (
@@ -385,15 +385,15 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             )
             mark_index += 1
         bar += 1
-    run_totals[FINAL] = (
+    run_totals[FINAL_COLUMN] = (
         _portfolio_value(units, quote_prices, bar_count - 1) if has_bought else start_value
     )
-    run_totals[HOLD] = (
+    run_totals[HOLD_COLUMN] = (
         _portfolio_value(hold_units, quote_prices, bar_count - 1) if has_bought else start_value
     )
     for asset in range(asset_count):
         if trade_prices[asset, bar_count - 1] == 0.0:
-            run_totals[STRANDED] += units[asset] * quote_prices[asset, bar_count - 1]
+            run_totals[STRANDED_COLUMN] += units[asset] * quote_prices[asset, bar_count - 1]
     run_totals[TURNOVER], run_totals[COSTS], run_totals[REBALANCES] = (
         turnover,
         costs,

@@ -32,7 +32,7 @@ from agent.backtest.funding import (
     funding_carry,
     funding_digest,
     funding_notes,
-    rates_within,
+    within_bars_mask,
 )
 from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.settings import AppliedTransfer, HealthRecord, TaxRule
@@ -537,9 +537,9 @@ def futures_yearly_gains(world: SimulatedWorld) -> tuple[YearGain, ...]:
         bar_before_year, last_bar = (
             int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s])
         )
-        realised_gain = venue.realised_until(world.numeraire, last_bar) - venue.realised_until(
-            world.numeraire, bar_before_year
-        )
+        realised_gain = venue.realised_profit_until(
+            world.numeraire, last_bar
+        ) - venue.realised_profit_until(world.numeraire, bar_before_year)
         year_gains.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised_gain))
     return tuple(year_gains)
 
@@ -645,6 +645,6 @@ def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> i
     table = world.table
     if series.symbol not in table.symbols:
         return 0
-    rate_times_s = series.times_s[rates_within(series, table.times_s)]
+    rate_times_s = series.times_s[within_bars_mask(series, table.times_s)]
     price_bars = np.searchsorted(table.times_s, rate_times_s, side="right") - 1
     return int(np.isnan(table.closes[price_bars, table.symbols.index(series.symbol)]).sum())

@@ -70,13 +70,13 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
     return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
 
 
-APPROVE_UNITS = 46_000
+APPROVE_GAS = 46_000
 """Gas of an approval of a plain ERC-20 token, as measured on the embedded chain."""
 UNWRAP_UNITS = 30_000
 """Gas of WETH9.withdraw by the wallet."""
 CANCEL_UNITS = 21_000
 """Gas of a transfer of zero value."""
-FAILED_UNITS = 60_000
+FAILED_SWAP_GAS = 60_000
 """Gas of a swap that reverts: about what SwapRouter02 uses before a minimum is missed."""
 
 
@@ -107,7 +107,7 @@ class TransactionEffects:
     `native_wei` is the wallet's native coin, before gas, `router_balances` and `router_wei` are
     what the router holds. `wrap_transfers` has deposits and withdrawals of the wrapped coin,
     `swaps` the tokens and results of swaps, `pools_and_results` the pool before each swap with its
-    result. `legs` are the planner's legs for all this; `unspent_legs` has, by token, the indices of
+    result. `legs` are the planner's legs for all this; `unspent_leg_indices_by_token` has, by token, the indices of
     those whose output is still in the router.
     """
 
@@ -123,7 +123,7 @@ class TransactionEffects:
     swaps: list[tuple[str, str, SwapResult[Pool]]] = field(default_factory=list)
     pools_and_results: list[tuple[Pool, SwapResult[Pool]]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
-    unspent_legs: dict[str, list[int]] = field(default_factory=dict)
+    unspent_leg_indices_by_token: dict[str, list[int]] = field(default_factory=dict)
     gas_units: int = 0
 
 
@@ -156,7 +156,7 @@ def execute(  # noqa: PLR0913
     match call:
         case Approve(spender=spender, raw=raw) if spender == addresses.router and not value_wei:
             effects.allowances[to] = raw
-            effects.gas_units = APPROVE_UNITS
+            effects.gas_units = APPROVE_GAS
         case WithdrawWeth9(raw=raw) if to == addresses.wrapped_native and not value_wei:
             _unwrap(effects, addresses.wallet, effects.balances, raw)
             effects.native_wei += raw
@@ -214,7 +214,7 @@ def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExac
     else:
         _receive(effects, token_out, swap_result.amount_out_raw, sink, pool.address)
         source = _pay(effects, token_in, swap_result.amount_in_raw, source, pool.address)
-    effects.pools[pool.address] = swap_result.after
+    effects.pools[pool.address] = swap_result.pool_after
     effects.swaps.append((token_in, token_out, swap_result))
     effects.pools_and_results.append((pool, swap_result))
     effects.legs.append(
@@ -234,9 +234,9 @@ def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExac
         )
     )
     if source is LegFunding.ROUTER:
-        effects.unspent_legs.pop(token_in, None)
+        effects.unspent_leg_indices_by_token.pop(token_in, None)
     if sink is LegFunding.ROUTER:
-        effects.unspent_legs.setdefault(token_out, []).append(len(effects.legs) - 1)
+        effects.unspent_leg_indices_by_token.setdefault(token_out, []).append(len(effects.legs) - 1)
 
 
 def _swap_or_revert(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
@@ -319,7 +319,7 @@ def _sweep(effects: TransactionEffects, token: str, min_raw: int, recipient: str
         raise TransactionReverted(f"a sweep to {recipient} is not simulated")
     effects.router_balances[token] = 0
     effects.balances[token] = effects.balances.get(token, 0) + amount_raw
-    for leg_index in effects.unspent_legs.pop(token, []):
+    for leg_index in effects.unspent_leg_indices_by_token.pop(token, []):
         effects.legs[leg_index] = replace(effects.legs[leg_index], sink=LegFunding.WALLET)
     if amount_raw:
         effects.transfers.append(Transfer(token, effects.addresses.router, recipient, amount_raw))
@@ -344,7 +344,7 @@ def _unwrap_all(effects: TransactionEffects, min_raw: int, recipient: str) -> No
     )
     _unwrap(effects, effects.addresses.router, effects.router_balances, amount_raw)
     effects.native_wei += amount_raw
-    effects.unspent_legs.pop(wrapped_native, None)
+    effects.unspent_leg_indices_by_token.pop(wrapped_native, None)
     source = LegFunding.WALLET if is_from_wallet else LegFunding.ROUTER
     effects.legs.append(
         _native_leg(wrapped_native, wrapped_native, NATIVE, amount_raw, source, LegFunding.WALLET)
@@ -397,11 +397,11 @@ def _gas_units(
     """
     swap_units, observed_pools = 0, set[str]()
     for pool, swap_result in effects.pools_and_results:
-        moves_tick = pool.observation_key != swap_result.after.observation_key
+        moves_tick = pool.observation_key != swap_result.pool_after.observation_key
         swap_units += leg_gas_units(
             pool,
             swap_result.ticks_crossed,
-            swap_result.steps,
+            swap_result.stop_count,
             writes_observation=moves_tick and pool.address not in observed_pools,
         )
         if moves_tick:

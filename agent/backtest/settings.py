@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from agent.amm import FORMS
+from agent.amm import POOL_KIND_BY_CURVE_NAME
 from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, StrategyBooks
@@ -220,7 +220,7 @@ class TaxRule:
 class BacktestSpec:
     """Portfolio, policy, limits and strategies.
 
-    `symbols` are the portfolio's tokens with their columns in the table. A numeraire missing from
+    `tokens_and_symbols` are the portfolio's tokens with their columns in the table. A numeraire missing from
     the table is the unit of the closes. Without `gas_priced` the native coin has no price, and gas
     cannot be valued.
     """
@@ -230,7 +230,7 @@ class BacktestSpec:
     reference: ReferenceConfig
     limits: Limits
     execution: ExecutionConfig
-    symbols: tuple[tuple[str, str], ...]
+    tokens_and_symbols: tuple[tuple[str, str], ...]
     layers: tuple[LayerConfig, ...] = ()
     """Settings of the layers, other than futures."""
     tax: TaxRule = TaxRule()
@@ -283,8 +283,10 @@ class SimulationSettings:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming an invalid setting."""
-        if self.pool not in FORMS:
-            raise ConfigError(f"--pool: {self.pool!r}", f"choose from {', '.join(FORMS)}")
+        if self.pool not in POOL_KIND_BY_CURVE_NAME:
+            raise ConfigError(
+                f"--pool: {self.pool!r}", f"choose from {', '.join(POOL_KIND_BY_CURVE_NAME)}"
+            )
         if not 0 <= self.fee_pips < PIPS // 2:
             raise ConfigError(
                 f"--cost: {100 * self.fee_pips / PIPS:g}%",
@@ -446,7 +448,7 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
             pace=spec.execution.pace,
             swept=True,
         ),
-        symbols=tuple((token.address, token.symbol) for token in tokens),
+        tokens_and_symbols=tuple((token.address, token.symbol) for token in tokens),
         layers=spec.layers,
         tax=spec.tax,
         gas_priced=spec.gas_priced,
@@ -516,6 +518,6 @@ class HealthLog:
             self._newest[book.name] = record
 
     @property
-    def newest(self) -> tuple[HealthRecord, ...]:
+    def newest_records(self) -> tuple[HealthRecord, ...]:
         """Newest state of each strategy."""
         return tuple(self._newest.values())

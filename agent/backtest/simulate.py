@@ -56,7 +56,7 @@ from agent.backtest.world import (
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import outcome_futures
-from agent.layers.futures.policy.chosen_weights import chosen_futures
+from agent.layers.futures.policy.chosen_weights import chosen_share_by_market
 from agent.layers.futures.policy.targets import due_triggers, emergency_sizes
 from agent.layers.strategies.policy.futures import chosen_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
@@ -123,7 +123,7 @@ class DueBarFinder:
         is_waiting = isinstance(outcome.decision, Hold) and outcome.decision.limiting_rule == ""
         has_succeeded = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE)
         self._due_s = DUE_NOW_S
-        if has_succeeded and (outcome.decision_result.reviewed or is_waiting):
+        if has_succeeded and (outcome.decision_result.is_reviewed or is_waiting):
             self._due_s = outcome.decision_result.next_s or DUE_NOW_S
 
     def next_bar(self, bar: int) -> int:
@@ -134,7 +134,7 @@ class DueBarFinder:
         start_bar, block_size = bar + 1, 64
         while start_bar < bar_count:
             end_bar = min(bar_count, start_bar + block_size)
-            is_due = self._due_bars(start_bar, end_bar)
+            is_due = self._due_bar_mask(start_bar, end_bar)
             if is_due.any():
                 return start_bar + int(np.argmax(is_due))
             start_bar, block_size = end_bar, 2 * block_size
@@ -153,7 +153,7 @@ class DueBarFinder:
             world.pending_transactions
             or venue.has_open_hedge
             or self._is_stale[bar]
-            or self._due_bars(bar, bar + 1)[0]
+            or self._due_bar_mask(bar, bar + 1)[0]
         ):
             return False
         spot_value = world.value(world.wallet.balances) * Fraction(QUOTE.unit, world.numeraire.unit)
@@ -180,7 +180,7 @@ class DueBarFinder:
             ).sum()
         )
 
-    def _due_bars(self, start_bar: int, end_bar: int) -> NDArray[np.bool_]:
+    def _due_bar_mask(self, start_bar: int, end_bar: int) -> NDArray[np.bool_]:
         is_stale = self._is_stale[start_bar:end_bar]
         needs_halt = is_stale
         if not self._trades_without_stale:
@@ -314,7 +314,7 @@ class SimulationRun:
     ) -> None:
         self.world = _build_world(spec, table, settings, futures)
         self.outcome: StepOutcome | None = None
-        self._context = open_simulation(self.world)
+        self._context_manager = open_simulation(self.world)
         self._target_bands: list[TargetBands] = []
         self._futures_weights: list[tuple[int, tuple[tuple[str, Fraction], ...]]] = []
         self._evaluated_bars = self._halted_bars = 0
@@ -326,11 +326,11 @@ class SimulationRun:
         self._due_bar_finder = DueBarFinder(self.world)
 
     def __enter__(self) -> SimulationRun:
-        self.context: SimulationContext = self._context.__enter__()
+        self.context: SimulationContext = self._context_manager.__enter__()
         return self
 
     def __exit__(self, *exception_details: object) -> None:
-        self._context.__exit__(None, None, None)
+        self._context_manager.__exit__(None, None, None)
 
     def evaluate_next_bar(self) -> bool:
         """Evaluate the next bar; return False at the end."""
@@ -390,7 +390,7 @@ class SimulationRun:
         futures_weights = (
             chosen_shares(step_input.config(CapitalSplit), step_input.layer(StrategiesState))
             if step_input.divides_wallet
-            else chosen_futures(step_input)
+            else chosen_share_by_market(step_input)
         )
         if futures_weights is not None and (
             not self._futures_weights
@@ -507,7 +507,7 @@ class SimulationRun:
             delisted_holdings=delisted,
             futures=self._futures_result(paths),
             health_changes=tuple(self._health_log.changes),
-            final_health=self._health_log.newest,
+            final_health=self._health_log.newest_records,
         )
 
     def _cap_note(self, start_value: Fraction) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agent.backtest.settings import BacktestSpec, SimulationSettings
-from agent.errors import ConfigError, needs_analysis
+from agent.errors import ConfigError, require_analysis_package
 from agent.model import Destination, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval
 from agent.policy.triggers.validation import validate_policy
@@ -162,7 +162,7 @@ def _filled_prices(prices: Floats, has_price: NDArray[np.bool_]) -> Floats:
     return filled_prices
 
 
-def _missing_bars(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _missing_bar_counts(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the number of bars, including the current one, for which each asset has had no price;
     zero before its first price.
     """
@@ -179,7 +179,7 @@ def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDAr
     bar_states[0] = CHANGED
     if has_price.all():
         return bar_states
-    missing_bars = _missing_bars(has_price)
+    missing_bars = _missing_bar_counts(has_price)
     is_waiting = missing_bars > 0
     if patience_bars is not None:
         is_waiting &= missing_bars <= patience_bars
@@ -266,21 +266,21 @@ class TradingCosts:
 
     @classmethod
     def pools(
-        cls, fee_bps: float, depth: float, asset_count: int, numeraire: int | None = None
+        cls, fee_bps: float, depth: float, asset_count: int, numeraire_index: int | None = None
     ) -> TradingCosts:
         """Return a pool with that fee and depth for every asset except the numeraire."""
-        if numeraire is not None and not 0 <= numeraire < asset_count:
+        if numeraire_index is not None and not 0 <= numeraire_index < asset_count:
             raise ConfigError(
-                f"costs.numeraire: {numeraire} is not the index of one of {asset_count} assets",
+                f"costs.numeraire: {numeraire_index} is not the index of one of {asset_count} assets",
                 "use the index of its column, or None",
             )
         fees, depths = [float(fee_bps)] * asset_count, [float(depth)] * asset_count
-        if numeraire is not None:
-            fees[numeraire], depths[numeraire] = 0.0, inf
+        if numeraire_index is not None:
+            fees[numeraire_index], depths[numeraire_index] = 0.0, inf
         return cls(tuple(fees), tuple(depths))
 
 
-CONSTANT_PRODUCT = ("v2", "v3", "volatile")
+CONSTANT_PRODUCT_KINDS = ("v2", "v3", "volatile")
 """Pool curves that the kernel supports."""
 
 
@@ -288,10 +288,10 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
     """Return the costs of the simulated market: a pool with the numeraire for each asset. Raises
     ConfigError for an unsupported curve.
     """
-    if settings.pool not in CONSTANT_PRODUCT:
+    if settings.pool not in CONSTANT_PRODUCT_KINDS:
         raise ConfigError(
             f"--pool: the compiled kernel does not support {settings.pool!r}",
-            f"choose from {', '.join(CONSTANT_PRODUCT)}",
+            f"choose from {', '.join(CONSTANT_PRODUCT_KINDS)}",
         )
     asset_addresses = [asset.token.address for asset in spec.portfolio.assets]
     numeraire_address = spec.portfolio.numeraire.address
@@ -428,7 +428,7 @@ class SweepResult:
     """Results of settings, one number per setting, values in the numeraire.
 
     `hold_value` is the final value of the first holdings, `turnover` half the sum of absolute
-    changes of holdings, `costs` the cost of trading, `stranded_value` the part of `final_value` without a
+    changes of holdings, `costs` the cost of trading, `stranded_values` the part of `final_value` without a
     current price at the end. `values[setting, mark]` are values at the requested bars, after
     trading.
     """
@@ -437,7 +437,7 @@ class SweepResult:
     hold_value: Floats
     turnover: Floats
     costs: Floats
-    stranded_value: Floats
+    stranded_values: Floats
     rebalance_counts: NDArray[np.int64]
     values: Floats
 
@@ -507,15 +507,15 @@ def sweep(
     settings: Sequence[KernelSetting],
     start_value: float,
     *,
-    marks: Sequence[int] = (),
+    marked_bars: Sequence[int] = (),
     cores: int | None = None,
 ) -> SweepResult:
-    """Run all settings on `cores` cores (default: all available). `marks` are rising bar numbers.
+    """Run all settings on `cores` cores (default: all available). `marked_bars` are rising bar numbers.
     Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, settings_as_arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
     _check_start_value(start_value)
-    mark_bars = _checked_mark_bars(marks, len(prices.times_s))
+    mark_bars = _checked_mark_bars(marked_bars, len(prices.times_s))
     setting_count = len(settings)
     kernel_totals, mark_values = (
         np.zeros((setting_count, 6)),
@@ -556,7 +556,7 @@ def sweep(
 
 def _kernel() -> ModuleType:
     """Import the kernel. numba takes a second to load, and may not be installed."""
-    with needs_analysis():
+    with require_analysis_package():
         from agent.backtest import kernel as fast_kernel
     return fast_kernel
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.accounting.performance import buy_at_targets
-from agent.amm import FORMS
+from agent.amm import POOL_KIND_BY_CURVE_NAME
 from agent.amm.v3.math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
@@ -62,7 +62,9 @@ def make_pool(
     if not is_token0:
         tokens, reserves_raw, price0 = (numeraire, token), (depth_raw, token_raw), 1 / price
     address = simulated_address(f"{pool_form} {token.address} {numeraire.address}")
-    return FORMS[pool_form].simulated(address, tokens, price0, reserves_raw, fee_pips)
+    return POOL_KIND_BY_CURVE_NAME[pool_form].simulated(
+        address, tokens, price0, reserves_raw, fee_pips
+    )
 
 
 MAX_SWAP_RAW = 2**255 - 1
@@ -173,12 +175,12 @@ def arbitrage_pool(pool: V3Pool, price: Price) -> V3Pool:
     if target_sqrt_price_x96 == pool.sqrt_price_x96:
         return pool
     token_in = pool.token0 if target_sqrt_price_x96 < pool.sqrt_price_x96 else pool.token1
-    return pool.swap(token_in, MAX_SWAP_RAW, target_sqrt_price_x96).after
+    return pool.swap(token_in, MAX_SWAP_RAW, target_sqrt_price_x96).pool_after
 
 
 CHAIN_ID = 31337
 FEED_DECIMALS = 18
-NATIVE_WEI = 10**24
+INITIAL_NATIVE_WEI = 10**24
 """Initial native coin for gas, held outside the portfolio; enough for any simulation."""
 FIRST_BLOCK = 1_000
 
@@ -193,7 +195,7 @@ class SimulatedWallet:
 
     balances: dict[str, int]
     allowances: dict[str, int]
-    native_wei: int = NATIVE_WEI
+    native_wei: int = INITIAL_NATIVE_WEI
     nonce: int = 0
 
 
@@ -456,7 +458,7 @@ class SimulatedWorld:
         spec = self.backtest
         feed_by_symbol = {
             symbol_of_token: spec.portfolio.feed(address)
-            for address, symbol_of_token in spec.symbols
+            for address, symbol_of_token in spec.tokens_and_symbols
         }
         return spec.reference.max_age_s(feed_by_symbol.get(symbol) or "")
 

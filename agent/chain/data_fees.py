@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agent.chain.lens import CallItem, CallStatus, LensAnswer, answer_words, uint_word
 from agent.chain.rpc import RpcCall, hex_data, parse_bytes, require_result
 from agent.errors import ErrorCode, Retryable
-from agent.model import DataFee, DataFeeQuote
+from agent.model import DataFeeKind, DataFeeQuote
 from agent.model.rollups import DATA_FEE_ITEM, MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.signing.calldata import selector
 
@@ -20,21 +20,21 @@ _L1_FEE = selector("getL1Fee(bytes)")
 _L1_FEE_GAS = 2_000_000
 """Gas cap of getL1Fee: it compresses the transaction, at some 200 gas a byte."""
 _OPERATOR_FEE = selector("getOperatorFee(uint256)")
-_PRICES_IN_WEI = selector("getPricesInWei()")
+_PRICES_IN_WEI_SELECTOR = selector("getPricesInWei()")
 _FEE_BITS = 128
 
 
-def fee_items(data_fee: DataFee) -> list[CallItem]:
+def fee_items(data_fee: DataFeeKind) -> list[CallItem]:
     """Return the calls for a snapshot, whose answers `read_quote` takes: bounds, and on the OP Stack
     the fees of typical swaps; none for chains without a fee.
     """
     call_items = _bound_items(data_fee)
-    if data_fee in (DataFee.OP_STACK, DataFee.OP_STACK_COPY):
+    if data_fee in (DataFeeKind.OP_STACK, DataFeeKind.OP_STACK_COPY):
         call_items += [
             CallItem(
                 GAS_PRICE_ORACLE, _bytes_call(_L1_FEE, swap_tx), gas=_L1_FEE_GAS, likely_gas=500_000
             )
-            for swap_tx in (ONE_SWAP, FOUR_SWAPS)
+            for swap_tx in (ONE_LEG_TX, FOUR_LEG_TX)
         ]
     return call_items
 
@@ -44,9 +44,9 @@ def _bytes_call(function_selector: bytes, argument: bytes) -> bytes:
     return function_selector + uint_word(32) + uint_word(len(argument)) + argument + padding
 
 
-def _bound_items(data_fee: DataFee) -> list[CallItem]:
+def _bound_items(data_fee: DataFeeKind) -> list[CallItem]:
     match data_fee:
-        case DataFee.OP_STACK | DataFee.OP_STACK_COPY:
+        case DataFeeKind.OP_STACK | DataFeeKind.OP_STACK_COPY:
             function_calls = [
                 (_L1_FEE_UPPER_BOUND, 0),
                 (_L1_FEE_UPPER_BOUND, MAX_TX_BYTES),
@@ -57,17 +57,17 @@ def _bound_items(data_fee: DataFee) -> list[CallItem]:
                 CallItem(GAS_PRICE_ORACLE, function_selector + uint_word(argument))
                 for function_selector, argument in function_calls
             ]
-        case DataFee.ARBITRUM:
-            return [CallItem(ARB_GAS_INFO, _PRICES_IN_WEI, max_answer_bytes=192)]
+        case DataFeeKind.ARBITRUM:
+            return [CallItem(ARB_GAS_INFO, _PRICES_IN_WEI_SELECTOR, max_answer_bytes=192)]
         case _:
             return []
 
 
-def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote | CallStatus:
+def read_quote(data_fee: DataFeeKind, answers: Sequence[LensAnswer]) -> DataFeeQuote | CallStatus:
     """Return the quote, or the first failure. Arbitrum's getPricesInWei begins with the fee of a
     simple transaction and that of a byte of calldata. Fees of typical swaps may be missing.
     """
-    if data_fee is DataFee.ARBITRUM:
+    if data_fee is DataFeeKind.ARBITRUM:
         prices_wei = answer_words(answers[0], 2)
         if isinstance(prices_wei, CallStatus):
             return prices_wei
@@ -90,10 +90,10 @@ def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote
         )
     ):
         return CallStatus.MALFORMED
-    return DataFeeQuote(*fees_wei, as_gas=data_fee is DataFee.ARBITRUM)
+    return DataFeeQuote(*fees_wei, as_gas=data_fee is DataFeeKind.ARBITRUM)
 
 
-def fee_calls(data_fee: DataFee, block_tag: str) -> list[RpcCall]:
+def fee_calls(data_fee: DataFeeKind, block_tag: str) -> list[RpcCall]:
     """Return the calls for bounds alone, for one node, at a block tag."""
     return [
         ("eth_call", [{"to": call_item.target, "data": hex_data(call_item.data)}, block_tag])
@@ -101,7 +101,9 @@ def fee_calls(data_fee: DataFee, block_tag: str) -> list[RpcCall]:
     ]
 
 
-def node_quote(node_name: str, data_fee: DataFee, answers: Sequence[object]) -> DataFeeQuote | None:
+def node_quote(
+    node_name: str, data_fee: DataFeeKind, answers: Sequence[object]
+) -> DataFeeQuote | None:
     """Return the quote of one node's answers; None for chains without a fee. Raises Retryable if a
     call failed.
     """
@@ -121,7 +123,7 @@ def node_quote(node_name: str, data_fee: DataFee, answers: Sequence[object]) -> 
     return quote
 
 
-ONE_SWAP = bytes.fromhex("""
+ONE_LEG_TX = bytes.fromhex("""
 02f9017182210582058a8391e6708409f861208307bbd594fd08dcda15d783befc5b5f9b3f3c918ae0c67dde80b90144
 b269add30000000000000000000000000000000000000000000000000000000000000020000000000000000000000000
 00000000000000000000000000000000000000f1006825f05e020201ffffffffffffffffffffffffe15b1d486546252d
@@ -135,7 +137,7 @@ f8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f000000010000000bb8000000000000
 for its data than one to SwapRouter02, as agent/venues/calldata.py
 encodes it, with invented addresses and amounts of usual size, which compress like real ones.
 """
-FOUR_SWAPS = bytes.fromhex("""
+FOUR_LEG_TX = bytes.fromhex("""
 02f902b18221058206198311b021840a075a47830594409486424bf45a57e1550bb43ba19885ca597fa7a4bd80b90284
 b269add30000000000000000000000000000000000000000000000000000000000000020000000000000000000000000
 000000000000000000000000000000000000022200667a492b040402ffffffffffffffffffffffffd7450ed3e5a04059

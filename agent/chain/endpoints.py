@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
-from agent.model import DataFee
+from agent.model import DataFeeKind
 from agent.units import format_duration
 
 HALF_LIFE_S = 60.0
@@ -247,7 +247,7 @@ class EndpointPool:
         *,
         max_lag_blocks: int = MAX_LAG_BLOCKS,
         grace_s: float = GRACE_S,
-        data_fee: DataFee = DataFee.PLAIN,
+        data_fee: DataFeeKind = DataFeeKind.PLAIN,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         """Raise ConfigError if the endpoints belong to fewer than `min_operators` operators."""
@@ -283,13 +283,13 @@ class EndpointPool:
     def ask(
         self,
         question: Callable[[Endpoint], T],
-        among: Iterable[Endpoint] | None = None,
+        candidates: Iterable[Endpoint] | None = None,
         is_enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
     ) -> PollResult[T]:
         """Query all endpoints in service in parallel. Once `is_enough` returns True, the others
         have a short grace period. Errors of endpoints are returned; any other error is raised.
         """
-        candidate_endpoints = self.ranked if among is None else list(among)
+        candidate_endpoints = self.ranked if candidates is None else list(candidates)
         queried_endpoints = self._in_service(candidate_endpoints)
         failures: dict[Endpoint, TrimtabError] = {
             endpoint: _resting_error(endpoint)
@@ -359,12 +359,12 @@ class EndpointPool:
             code=ErrorCode.OPERATORS,
         )
 
-    def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
-        """Record an endpoint that differs from the others; with `outvoted`, the others are the
+    def blame(self, endpoint: Endpoint, why: str, *, is_outvoted: bool = True) -> None:
+        """Record an endpoint that differs from the others; with `is_outvoted`, the others are the
         majority. `report` tells it once.
         """
         if endpoint.health.state.why != why:
-            majority_text = "; the others outvoted it" if outvoted else ""
+            majority_text = "; the others outvoted it" if is_outvoted else ""
             self.report(f"{endpoint.name} {why}{majority_text}")
         endpoint.health.blame(why)
 

@@ -22,7 +22,7 @@ from agent.chain.rpc import (
     require_result,
 )
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import DataFee, Head, Pool, Receipt
+from agent.model import DataFeeKind, Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
 
 GET_ROUND_DATA = bytes.fromhex("9a6fc8f5")
@@ -63,7 +63,7 @@ def past_rounds(
     )
     round_by_id: dict[int, PastRound] = {}
     for request_count, round_ids in enumerate(
-        _round_ids(transport, feed, latest_round[0], block_ref), 1
+        _round_id_pages(transport, feed, latest_round[0], block_ref), 1
     ):
         for answer in transport.batch(
             [
@@ -83,7 +83,7 @@ def past_rounds(
     return _rounds_since(round_by_id, since_s), False
 
 
-def _round_ids(
+def _round_id_pages(
     transport: Transport, feed: str, latest_round_id: int, block_ref: dict[str, object]
 ) -> Iterator[Sequence[int]]:
     """Yield pages of round ids, newest first, down to the first round of the first readable
@@ -317,7 +317,7 @@ def _transactions_or_reason(
     head: Head,
     nonce: int,
     feeds: Sequence[str],
-    data_fee: DataFee,
+    data_fee: DataFeeKind,
 ) -> RecentTransactions | str:
     try:
         return recent_transactions_from(transport, owner, head, nonce, feeds, data_fee)
@@ -331,7 +331,7 @@ def recent_transactions_from(
     head: Head,
     nonce: int,
     feeds: Sequence[str] = (),
-    data_fee: DataFee = DataFee.PLAIN,
+    data_fee: DataFeeKind = DataFeeKind.PLAIN,
 ) -> RecentTransactions:
     """Return the transactions as reported by one endpoint. Raises HistoryUnavailable or Retryable."""
     since_block = _first_block(transport, head, head.timestamp_s - DAY_S)
@@ -460,7 +460,7 @@ def _whole_blocks(transport: Transport, heights: Sequence[int]) -> list[Mapping[
 
 
 def _mined_transactions(
-    transport: Transport, owner: str, blocks: Sequence[Mapping[str, Any]], data_fee: DataFee
+    transport: Transport, owner: str, blocks: Sequence[Mapping[str, Any]], data_fee: DataFeeKind
 ) -> tuple[MinedTx, ...]:
     """Return the wallet's transactions in these blocks with receipts, by nonce."""
     wallet_txs = [

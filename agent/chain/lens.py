@@ -380,7 +380,7 @@ class LensPages:
     """
 
     def __init__(self, items: Sequence[LensItem], caller: str = "") -> None:
-        self._sender = {"from": caller} if caller else {}
+        self._from_field = {"from": caller} if caller else {}
         self.pages = [[items[i] for i in item_indexes] for item_indexes in split_into_pages(items)]
         self._creation_codes = [creation_code(page_items) for page_items in self.pages]
         self._items_by_code = dict(zip(self._creation_codes, self.pages, strict=True))
@@ -388,7 +388,7 @@ class LensPages:
     def calls(self, block_ref: object) -> list[RpcCall]:
         """Return the JSON-RPC calls of all pages at one block."""
         return [
-            ("eth_call", [{**self._sender, "data": lens_code}, block_ref])
+            ("eth_call", [{**self._from_field, "data": lens_code}, block_ref])
             for lens_code in self._creation_codes
         ]
 
@@ -439,7 +439,10 @@ class LensPages:
             [
                 (
                     "eth_call",
-                    [{**self._sender, "data": creation_code(page_items)}, calls[call_index][1][1]],
+                    [
+                        {**self._from_field, "data": creation_code(page_items)},
+                        calls[call_index][1][1],
+                    ],
                 )
                 for (call_index, _), page_items in zip(
                     smaller_pages, smaller_page_items, strict=True
@@ -502,7 +505,7 @@ def _encoded_item_answers(
 
 BALANCE_OF = bytes.fromhex("70a08231")
 ALLOWANCE = bytes.fromhex("dd62ed3e")
-DECIMALS = bytes.fromhex("313ce567")
+DECIMALS_SELECTOR = bytes.fromhex("313ce567")
 SYMBOL = bytes.fromhex("95d89b41")
 LATEST_ROUND_DATA = bytes.fromhex("feaf968c")
 AGGREGATOR = bytes.fromhex("245a7bfc")

@@ -33,8 +33,8 @@ from agent.model import (
     PerpFunding,
     PerpMarket,
     Position,
-    QuarantinedItem,
     Receipt,
+    UnreadableItem,
 )
 from agent.signing.calldata import selector
 from agent.units import Token, safe_label
@@ -118,15 +118,15 @@ class PerpScope:
             for question in perp_questions(self)
         ]
 
-    def read(self, answers: Sequence[LensAnswer]) -> tuple[FuturesReading, list[QuarantinedItem]]:
+    def read(self, answers: Sequence[LensAnswer]) -> tuple[FuturesReading, list[UnreadableItem]]:
         """See LayerScope."""
         account_or_reason = read_account(self, answers)
         if isinstance(account_or_reason, str):
-            quarantined_item = QuarantinedItem(MARGIN_ACCOUNT_ITEM, self.trader, account_or_reason)
+            quarantined_item = UnreadableItem(MARGIN_ACCOUNT_ITEM, self.trader, account_or_reason)
             return FuturesReading(unknown=account_or_reason), [quarantined_item]
         return FuturesReading(account_or_reason), []
 
-    def widened(
+    def wider_scope(
         self,
         answers: Sequence[LensAnswer],
         ask: Callable[[Sequence[LensItem]], list[LensAnswer]],
@@ -330,7 +330,7 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
         positions=tuple(positions),
         markets=tuple(markets),
     )
-    sums_by_name = {
+    sum_pairs_by_name = {
         "account value": (
             margin.settled_value_raw(account),
             to_signed(account_value_word) * collateral_scale,
@@ -341,10 +341,10 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
         ),
         "free margin": (max(0, margin.free_margin_raw(account)) // collateral_scale, free_margin),
     }
-    if other_collateral_words and free_margin > sums_by_name["free margin"][0]:
+    if other_collateral_words and free_margin > sum_pairs_by_name["free margin"][0]:
         # anyone may deposit another collateral, which is not counted
-        del sums_by_name["free margin"]
-    for sum_name, (own_sum, venue_sum) in sums_by_name.items():
+        del sum_pairs_by_name["free margin"]
+    for sum_name, (own_sum, venue_sum) in sum_pairs_by_name.items():
         if own_sum != venue_sum:
             raise _Unreadable(
                 f"the {sum_name} is {venue_sum} base units, but its parts sum to {own_sum}"

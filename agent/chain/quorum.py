@@ -18,19 +18,19 @@ NO_MAJORITY_REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """One endpoint's answers at one block: `values` are the wallet's nonce and native balance, and
+    """One endpoint's answers at one block: `block_values` are the wallet's nonce and native balance, and
     each answer of the lens, including code hashes, as its bytes, since the lens encodes
     canonically.
     """
 
     operator: str
     head: Head
-    values: tuple[object, ...]
+    block_values: tuple[object, ...]
 
     @property
     def compared_values(self) -> tuple[object, ...]:
         """Values that must be equal."""
-        return (self.head, self.values)
+        return (self.head, self.block_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def first_difference(
     if agreed_answer.head != dissenting_answer.head:
         return f"the header of block {agreed_answer.head.number}"
     for value_name, agreed_value, dissenting_value in zip(
-        value_names, agreed_answer.values, dissenting_answer.values, strict=True
+        value_names, agreed_answer.block_values, dissenting_answer.block_values, strict=True
     ):
         if agreed_value != dissenting_value:
             return f"the {value_name}"
@@ -246,7 +246,7 @@ def height_disagreement(
             endpoint_pool.blame(
                 endpoint,
                 f"is {block_number - height} blocks ahead of block {height}",
-                outvoted=is_agreed,
+                is_outvoted=is_agreed,
             )
     if is_agreed:
         return ""
@@ -338,12 +338,12 @@ def _heights(
 
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
-    """Answers at one block, by endpoint. `height_disagreement` is the reason why that block may be
+    """Answers at one block, by endpoint. `height_disagreement_text` is the reason why that block may be
     old or forged, or "".
     """
 
     answers: list[tuple[Endpoint, T]]
-    height_disagreement: str
+    height_disagreement_text: str
 
 
 def ask_at_one_block(
@@ -391,7 +391,7 @@ def ask_at_one_block(
         ]
         second_poll = endpoint_pool.ask(
             lambda endpoint: question(endpoint, height),
-            among=endpoints_with_block,
+            candidates=endpoints_with_block,
             is_enough=lambda answers: bool(agreeing_answers(answers)),
         )
         endpoint_pool.require_quorum(second_poll)
@@ -400,23 +400,23 @@ def ask_at_one_block(
         }
         agreed_answers = agreeing_answers(second_poll.answers)
         if not agreed_answers:
-            message = "; ".join(
+            disagreement_text = "; ".join(
                 f"{endpoint.operator}: {head_by_endpoint[endpoint].hash}"
                 for endpoint in second_poll.answers
             )
             raise NoQuorum(
-                f"endpoints disagree on block {height} ({message})",
+                f"endpoints disagree on block {height} ({disagreement_text})",
                 NO_MAJORITY_REMEDY,
                 code=ErrorCode.QUORUM,
             )
     common_head = head_of(agreed_answers[0][1])
-    message = height_disagreement(
+    disagreement_text = height_disagreement(
         endpoint_pool, height_by_endpoint, common_head.number, common_head.timestamp_s
     )
     for endpoint, head in head_by_endpoint.items():
         if head.number == common_head.number and head != common_head:
             endpoint_pool.blame(endpoint, f"differs in the header of block {common_head.number}")
-    return BlockAnswers(agreed_answers, message)
+    return BlockAnswers(agreed_answers, disagreement_text)
 
 
 def read_head(transport: Transport, height: int | None = None) -> Head:

@@ -30,11 +30,11 @@ from agent.chain.rpc import (
 )
 from agent.codec import json_field
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import DataFee, LiquidityAdded, ManagedSwap, Receipt, Transfer
+from agent.model import DataFeeKind, LiquidityAdded, ManagedSwap, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 
-TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
+TRANSFER_TOPIC = hex_data(keccak(text="Transfer(address,address,uint256)"))
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
 DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
 WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
@@ -46,7 +46,7 @@ MANAGED_SWAP = hex_data(
 
 
 def parse_receipt(
-    receipt_json: Mapping[str, object], tx_hash: str, data_fee: DataFee = DataFee.PLAIN
+    receipt_json: Mapping[str, object], tx_hash: str, data_fee: DataFeeKind = DataFeeKind.PLAIN
 ) -> Receipt:
     """Parse a receipt. Raises Retryable if it belongs to another transaction or is inconsistent,
     also with the fees of the chain (`data_fee`).
@@ -77,7 +77,7 @@ def parse_receipt(
         ),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added_liquidity(logs),
-        wrapped=_wrapped(logs),
+        wrapped=_wrap_transfers(logs),
         data_fee_wei=_data_fee_wei(receipt_json, gas_used, data_fee),
         managed_swaps=tuple(swap for log in logs if (swap := _managed_swap(log)) is not None),
     )
@@ -89,14 +89,14 @@ _ISTHMUS_UNIT, _JOVIAN_FACTOR = 10**6, 100
 a daFootprintGasScalar (specs.optimism.io; op-geth, core/types/rollup_cost.go)."""
 
 
-def _data_fee_wei(receipt_json: Mapping[str, object], gas_used: int, data_fee: DataFee) -> int:
+def _data_fee_wei(receipt_json: Mapping[str, object], gas_used: int, data_fee: DataFeeKind) -> int:
     """Return data fee and operator fee of a receipt, wei.
 
     A live OP Stack chain names `l1Fee` in every receipt, and the operator fee's two parameters
     unless both are zero; other supported chains name none of them.
     """
     l1_fee = receipt_json.get("l1Fee")
-    if data_fee in (DataFee.PLAIN, DataFee.ARBITRUM):
+    if data_fee in (DataFeeKind.PLAIN, DataFeeKind.ARBITRUM):
         if l1_fee is not None and parse_quantity(l1_fee, "l1Fee"):
             raise Retryable(
                 "the endpoint's receipt has a data fee (l1Fee), which this chain does not charge",
@@ -105,7 +105,7 @@ def _data_fee_wei(receipt_json: Mapping[str, object], gas_used: int, data_fee: D
             )
         return 0
     if l1_fee is None:
-        if data_fee is DataFee.OP_STACK_COPY:
+        if data_fee is DataFeeKind.OP_STACK_COPY:
             return 0
         raise Retryable(
             "the endpoint's receipt lacks the data fee (l1Fee) that this chain charges",
@@ -133,7 +133,7 @@ def _transfer(log: Log) -> Transfer | None:
     """Return the ERC-20 Transfer of a log entry; None for any other event (an NFT's has four topics
     and no data).
     """
-    topics, log_data = topics_of(log, TRANSFER, 3), log.get("data")
+    topics, log_data = topics_of(log, TRANSFER_TOPIC, 3), log.get("data")
     if topics is None:
         return None
     amount_bytes = parse_bytes(log_data, "log data")
@@ -161,7 +161,7 @@ def _wrap_transfer(log: Log) -> Transfer | None:
     return None
 
 
-def _wrapped(logs: Sequence[Log]) -> tuple[Transfer, ...]:
+def _wrap_transfers(logs: Sequence[Log]) -> tuple[Transfer, ...]:
     """Return Deposit and Withdrawal events in order, without those of coin that the PoolManager takes
     in a later swap: no holder gets it. Other contracts may write events between the two, and may
     give coin that the swap takes too.
@@ -209,7 +209,7 @@ def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
     mint_recipients: dict[tuple[str, int], str] = {}
     added_positions = []
     for log in logs:
-        mint_topics = topics_of(log, TRANSFER, 4)
+        mint_topics = topics_of(log, TRANSFER_TOPIC, 4)
         if mint_topics is not None and address_of(mint_topics[1]) == NATIVE:
             mint_recipients[emitter(log), _topic_number(mint_topics[3])] = address_of(
                 mint_topics[2]

@@ -88,7 +88,7 @@ def parse_recipient(answer: object) -> str:
     return str(to_checksum_address(parse_bytes(answer, "a recipient", 20)))
 
 
-def at_hash(block_hash: str) -> Any:
+def block_ref_at_hash(block_hash: str) -> Any:
     """Return the parameter of a call at a block by its hash, while that is canonical (EIP-1898)."""
     return {"blockHash": block_hash, "requireCanonical": True}
 
@@ -114,7 +114,7 @@ def parse_head(block: object, chain_id: int) -> Head:
     )
 
 
-HEADER_FIELDS = (
+HASHED_HEADER_FIELDS = (
     ("parentHash", False), ("sha3Uncles", False), ("miner", False), ("stateRoot", False), ("transactionsRoot", False),
     ("receiptsRoot", False), ("logsBloom", False), ("difficulty", True), ("number", True), ("gasLimit", True), ("gasUsed", True),
     ("timestamp", True), ("extraData", False), ("mixHash", False), ("nonce", False), ("baseFeePerGas", True),
@@ -135,7 +135,7 @@ def header_verifies(block: object, block_number: int) -> bool:
         return False
     try:
         header_fields: list[int | bytes] = []
-        for field_index, (field_name, is_number) in enumerate(HEADER_FIELDS):
+        for field_index, (field_name, is_number) in enumerate(HASHED_HEADER_FIELDS):
             if (
                 field_json := block.get(field_name)
             ) is None and field_index >= _FIRST_OPTIONAL_FIELD:

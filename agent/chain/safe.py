@@ -32,7 +32,7 @@ from agent.units import NATIVE
 
 VERSIONS = ("1.3.0", "1.4.1")
 """Supported versions. Their domain has a chain id, and a failed call reverts (GS013)."""
-CALL = 0
+CALL_OPERATION = 0
 """Operation of a plain call. Delegate calls, which run arbitrary code as the Safe, are never
 proposed.
 """
@@ -59,7 +59,7 @@ def safe_tx_fields(tx: UnsignedTx) -> dict[str, Any]:
         "to": tx.to,
         "value": tx.value_wei,
         "data": tx.data,
-        "operation": CALL,
+        "operation": CALL_OPERATION,
         "safeTxGas": 0,
         "baseGas": 0,
         "gasPrice": 0,
@@ -103,7 +103,7 @@ class SafeContract:
     transport: Transport
     address: str
 
-    def require_known(self) -> None:
+    def require_supported(self) -> None:
         """Raise ConfigError unless a Safe of a supported version is at the address."""
         try:
             version = str(self._call_view("VERSION()", [], [], ["string"])[0])
@@ -363,6 +363,6 @@ def open_external_signer(
     if not is_safe:
         return WalletOwner(rules, nonces, endpoint_pool, sender), sender
     safe_contract = SafeContract(transport, rules.wallet)
-    safe_contract.require_known()
+    safe_contract.require_supported()
     safe_sender = SafeSender(sender, safe_contract)
     return SafeOwners(rules, nonces, endpoint_pool, safe_sender, safe_contract), safe_sender

@@ -57,15 +57,15 @@ class TrialRecord:
     """
 
     status: int
-    lent: int
+    lent_raw: int
     pool_before: int
-    arrived: int
+    arrived_raw: int
     pool_after_loan: int
     transfer: TransferOutcome
-    passed_on: int
+    forwarded_raw: int
     first_remainder: int
-    approve: TransferOutcome
-    transfer_from: TransferOutcome
+    approve_outcome: TransferOutcome
+    transfer_from_outcome: TransferOutcome
     pool_after: int
     second_remainder: int
     hooks: int
@@ -84,15 +84,15 @@ def decode_record(page_bytes: bytes) -> TrialRecord:
         raise Retryable("the endpoint's answer to the token screen has an unknown status")
     return TrialRecord(
         status=status,
-        lent=record_words[0],
+        lent_raw=record_words[0],
         pool_before=record_words[1],
-        arrived=record_words[2],
+        arrived_raw=record_words[2],
         pool_after_loan=record_words[3],
         transfer=TransferOutcome(record_words[4]),
-        passed_on=record_words[5],
+        forwarded_raw=record_words[5],
         first_remainder=record_words[6],
-        approve=TransferOutcome(record_words[7]),
-        transfer_from=TransferOutcome(record_words[8]),
+        approve_outcome=TransferOutcome(record_words[7]),
+        transfer_from_outcome=TransferOutcome(record_words[8]),
         pool_after=record_words[9],
         second_remainder=record_words[10],
         hooks=record_words[11],
@@ -107,9 +107,9 @@ def judge_trial(trial_record: TrialRecord) -> ScreenResult:
         return _EARLY_END_RESULTS[trial_record.status]
     trial_balances_raw = (
         trial_record.pool_before,
-        trial_record.arrived,
+        trial_record.arrived_raw,
         trial_record.pool_after_loan,
-        trial_record.passed_on,
+        trial_record.forwarded_raw,
         trial_record.first_remainder,
         trial_record.pool_after,
         trial_record.second_remainder,
@@ -118,8 +118,8 @@ def judge_trial(trial_record: TrialRecord) -> ScreenResult:
         return TokenFinding.UNREADABLE, "a balance during the transfer"
     outcome_by_function = {
         "transfer": trial_record.transfer,
-        "approve": trial_record.approve,
-        "transferFrom": trial_record.transfer_from,
+        "approve": trial_record.approve_outcome,
+        "transferFrom": trial_record.transfer_from_outcome,
     }
     for function_name, outcome in outcome_by_function.items():
         if outcome is TransferOutcome.FALSE:
@@ -131,7 +131,7 @@ def judge_trial(trial_record: TrialRecord) -> ScreenResult:
             )
     for function_name, outcome in outcome_by_function.items():
         if outcome is TransferOutcome.FAILED:
-            reason = f"{function_name} of {trial_record.lent} base units paid by a pool reverts"
+            reason = f"{function_name} of {trial_record.lent_raw} base units paid by a pool reverts"
             return TokenFinding.HONEYPOT, reason
     if trial_record.hooks:
         return TokenFinding.CALLBACK, "sender and recipient are called on transfer"
@@ -150,11 +150,11 @@ _EARLY_END_RESULTS: dict[int, ScreenResult] = {
 def _judge_balances(trial_record: TrialRecord, is_silent: bool) -> ScreenResult:
     """Return the finding of a trial by comparing every balance change with the transfer."""
     transfer_stages = (
-        ("a pool transfers it", trial_record.lent, trial_record.arrived),
-        ("it is forwarded", trial_record.arrived, trial_record.passed_on),
+        ("a pool transfers it", trial_record.lent_raw, trial_record.arrived_raw),
+        ("it is forwarded", trial_record.arrived_raw, trial_record.forwarded_raw),
         (
             "it is sold to a pool",
-            trial_record.passed_on,
+            trial_record.forwarded_raw,
             trial_record.pool_after - trial_record.pool_after_loan,
         ),
     )
@@ -170,7 +170,10 @@ def _judge_balances(trial_record: TrialRecord, is_silent: bool) -> ScreenResult:
         and not trial_record.first_remainder
         and not trial_record.second_remainder
     )
-    if not is_exact or trial_record.pool_before - trial_record.pool_after_loan != trial_record.lent:
+    if (
+        not is_exact
+        or trial_record.pool_before - trial_record.pool_after_loan != trial_record.lent_raw
+    ):
         return TokenFinding.REBASING, "balances do not change by the amount transferred"
     return (TokenFinding.NO_RETURN_VALUE if is_silent else TokenFinding.CLEAN), ""
 
@@ -212,7 +215,7 @@ UNLISTED_ADDRESS = "0x000000000000000000000000000000007472696D"
 _PAUSED_SELECTOR = bytes.fromhex("5c975abb")
 _BLOCKLIST_VIEWS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
-TRANSFER = bytes.fromhex("a9059cbb")
+TRANSFER_SELECTOR = bytes.fromhex("a9059cbb")
 TRANSFER_FROM = bytes.fromhex("23b872dd")
 _NOT_TRUE_RESULT = (
     TokenFinding.FALSE_RETURNING,
@@ -576,7 +579,7 @@ def transfer_call(
     token: str, sender: str, recipient: str, amount_raw: int, block_ref: object
 ) -> RpcCall:
     """Return a call of transfer by `sender`."""
-    calldata = TRANSFER + address_word(recipient) + uint_word(amount_raw)
+    calldata = TRANSFER_SELECTOR + address_word(recipient) + uint_word(amount_raw)
     return "eth_call", [{"from": sender, "to": token, "data": hex_data(calldata)}, block_ref]
 
 

@@ -84,7 +84,7 @@ class QuotedVenue(Protocol):
     def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
         """Return the call of the quote. Raises NoSecondQuote if the contracts cannot quote the leg."""
 
-    def quoted(self, words: Sequence[int]) -> int:
+    def decode_quote(self, words: Sequence[int]) -> int:
         """Return the output in the quote's answer, base units. Raises NoSecondQuote."""
 
 
@@ -329,7 +329,7 @@ class ContractQuoter:
         )
         if not venue.is_found(leg, tier, pool_address_int):
             raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
-        return venue.quoted(quote_words)
+        return venue.decode_quote(quote_words)
 
     def _ask(
         self, find_call: ContractCall, quote_call: ContractCall, block_hash: str
@@ -423,7 +423,7 @@ class EvidenceGatherer:
         return Evidence(
             paused=is_paused,
             pause_reason=pause_reason,
-            trusted=trusted_pins,
+            pinned_code_hashes=trusted_pins,
             second_quotes=quotes,
             quorum=len(set(step.snapshot.operators)) >= self.min_operators,
             now_s=self.clock.now_s(),

@@ -29,7 +29,7 @@ from agent.chain.rpc import (
     parse_quantity,
 )
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
-from agent.model import DataFee, Head, SignedTx, UnsignedTx, Verdict
+from agent.model import DataFeeKind, Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
 
@@ -57,7 +57,7 @@ class NodeSender:
         self,
         transport: Transport,
         private_transport: Transport | None = None,
-        data_fee: DataFee = DataFee.PLAIN,
+        data_fee: DataFeeKind = DataFeeKind.PLAIN,
     ) -> None:
         self._transport = transport
         self._data_fee = data_fee
@@ -116,7 +116,9 @@ class NodeSender:
         data_fee_wei = (
             0
             if data_fee_quote is None
-            else data_fee_quote.most_wei(max(tx.gas, gas_units), len(tx.data) // 2 - 1)
+            else data_fee_quote.max_fee_beyond_gas_wei(
+                max(tx.gas, gas_units), len(tx.data) // 2 - 1
+            )
         )
         return Simulation(True, "", gas_units, head, data_fee_wei=data_fee_wei)
 
@@ -342,7 +344,7 @@ class QuorumSender:
         self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
         self._private_endpoint = private_endpoint
-        self._public_fallback = public_fallback
+        self._uses_public_fallback = public_fallback
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
         """See ports.Sender. Simulates at the newest block that enough operators have. Gas comes
@@ -354,7 +356,7 @@ class QuorumSender:
             lambda simulation: simulation.head,
         )
         return replace(
-            self._agreed_simulation(poll.answers), height_disagreement=poll.height_disagreement
+            self._agreed_simulation(poll.answers), height_disagreement=poll.height_disagreement_text
         )
 
     def _simulate_at(
@@ -549,7 +551,7 @@ class QuorumSender:
         quorum = quorum_size(len(height_by_operator), self._endpoint_pool.min_operators)
         return highest_confirmed(height_by_operator, quorum)
 
-    def conflicting_tx(self, owner: str, nonce: int) -> str | None:
+    def conflicting_tx_hash(self, owner: str, nonce: int) -> str | None:
         """See ports.ConflictingTransactionFinder."""
         return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
 
@@ -597,7 +599,7 @@ class QuorumSender:
             if self._private_endpoint is not None
             else []
         )
-        if self._private_endpoint is None or self._public_fallback:
+        if self._private_endpoint is None or self._uses_public_fallback:
             target_pools.append(self._endpoint_pool)
         for target_pool in target_pools:
             poll = target_pool.ask(

@@ -29,7 +29,7 @@ from agent.chain.rpc import (
     RpcCall,
     RpcFault,
     Transport,
-    at_hash,
+    block_ref_at_hash,
     parse_head,
     parse_quantity,
     require_result,
@@ -42,12 +42,12 @@ from agent.chain.watch import (
 )
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import (
-    DataFee,
+    DataFeeKind,
     Head,
     PastPrices,
     ProxyImplementation,
-    QuarantinedItem,
     Snapshot,
+    UnreadableItem,
 )
 from agent.ports import Clock
 
@@ -70,10 +70,10 @@ def read_past_prices(
         spenders=(),
         code_addresses=(),
         positions=(),
-        pair_spender=None,
+        lp_token_spender=None,
         supplies=(),
-        layers=(),
-        data_fee=DataFee.PLAIN,
+        layer_scopes=(),
+        data_fee=DataFeeKind.PLAIN,
     )
     subject = f"the prices of the {len(heights)} blocks before block {head.number}"
     lens_pages = LensPages(
@@ -108,7 +108,9 @@ def _read_pages(
     provider: QuorumProvider, pages: LensPages, block_hashes: Sequence[str]
 ) -> list[list[LensAnswer]]:
     """Return the lens's answers at each block, in one request."""
-    calls = [call for block_hash in block_hashes for call in pages.calls(at_hash(block_hash))]
+    calls = [
+        call for block_hash in block_hashes for call in pages.calls(block_ref_at_hash(block_hash))
+    ]
     answers = read_batch(provider, calls)
     page_count = len(pages.pages)
     return [
@@ -141,7 +143,7 @@ class _BlockReading:
     answers: Sequence[LensAnswer]
     implementations: tuple[ProxyImplementation, ...]
     agreement: QuorumAgreement
-    agreeing_heads: dict[Endpoint, _HeadAnswer]
+    agreeing_head_answers: dict[Endpoint, _HeadAnswer]
     failures: Mapping[Endpoint, TrimtabError]
 
 
@@ -278,7 +280,7 @@ class ChainReader:
         provider = SnapshotProvider(
             self._endpoint_pool, pages, head, endpoints_with_block, failures, item_names
         )
-        block_ref = at_hash(head.hash)
+        block_ref = block_ref_at_hash(head.hash)
         block_answer, nonce_answer, native_answer, *page_answers = read_batch(
             provider,
             [
@@ -318,15 +320,19 @@ class ChainReader:
         layer_answers = iter(reading.answers[len(reading.answers) - len(layer_questions(scope)) :])
         try:
             wider_layers = tuple(
-                layer.widened(
+                layer.wider_scope(
                     [*islice(layer_answers, len(layer.questions()))],
                     lambda items: self._read_items(items, reading.head),
                 )
-                for layer in scope.layers
+                for layer in scope.layer_scopes
             )
         except (Refused, Retryable):
             return None
-        return None if wider_layers == scope.layers else replace(scope, layers=wider_layers)
+        return (
+            None
+            if wider_layers == scope.layer_scopes
+            else replace(scope, layer_scopes=wider_layers)
+        )
 
     def _older_head(self, head: Head, first_answers: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
         """Return the newest block that all endpoints without a large lag have, by quorum on its
@@ -343,7 +349,7 @@ class ChainReader:
             return None
         height = min(first_answers[endpoint].head.number for endpoint in near_endpoints)
         poll = self._endpoint_pool.ask(
-            lambda endpoint: read_head(endpoint, height), among=near_endpoints
+            lambda endpoint: read_head(endpoint, height), candidates=near_endpoints
         )
         votes = [
             (endpoint.operator, endpoint_head) for endpoint, endpoint_head in poll.answers.items()
@@ -399,16 +405,16 @@ class ChainReader:
                 self.scope, code_addresses=(*self.scope.code_addresses, *new_addresses)
             )
         failed_items = tuple(
-            QuarantinedItem("endpoint", endpoint.operator, failure.message)
+            UnreadableItem("endpoint", endpoint.operator, failure.message)
             for endpoint, failure in reading.failures.items()
         )
         dissent_items = tuple(
-            QuarantinedItem("endpoint", operator, f"differs in {field_name}")
+            UnreadableItem("endpoint", operator, f"differs in {field_name}")
             for operator, field_name in agreement.dissent
         )
         # Mempools and suggested fees differ, so the majority decides. With two operators, the
         # cautious value is used: more pending transactions and lower fees.
-        agreeing_heads = reading.agreeing_heads
+        agreeing_heads = reading.agreeing_head_answers
         quorum = quorum_size(len(operators_of(agreeing_heads)), self._min_operators)
         pending_nonces = _by_operator(
             agreeing_heads, lambda head_answer: head_answer.nonce_pending, max
@@ -440,7 +446,7 @@ class ChainReader:
             implementations=reading.implementations,
             supplies=parts.supplies,
             data_fee=parts.data_fee,
-            layers=parts.layers,
+            layers=parts.layer_readings,
         )
 
 

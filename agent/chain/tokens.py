@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agent.amm import swap_style
 from agent.chain.lens import (
     ALLOWANCE,
-    DECIMALS,
+    DECIMALS_SELECTOR,
     SYMBOL,
     CallItem,
     CallStatus,
@@ -50,7 +50,7 @@ def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, 
         call_item
         for address in addresses
         for call_item in (
-            CallItem(address, DECIMALS),
+            CallItem(address, DECIMALS_SELECTOR),
             CallItem(address, SYMBOL, max_answer_bytes=_SYMBOL_BYTES),
         )
     ]
@@ -231,10 +231,10 @@ def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple
     """Return the approvals of `router` that must be mined before `plan`, in order, as (token, base
     units); empty if allowances suffice.
     """
-    return lacking_approvals(swap_spend(plan.legs), snapshot, router)
+    return missing_approvals(swap_spend(plan.legs), snapshot, router)
 
 
-def lacking_approvals(
+def missing_approvals(
     raw_by_token: Mapping[str, int], snapshot: Snapshot, spender: str
 ) -> tuple[tuple[str, int], ...]:
     """Return the approvals of `spender` needed for these base units, in order, as (token, base
@@ -363,7 +363,7 @@ def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
                 yield TokenMove(token, pool, move_raw, spender=action.contract)
 
 
-def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
+def screening_moves(step: StepInput) -> tuple[TokenMove, ...]:
     """Return a transfer of each token in both directions, without a plan: the wallet's balance, or
     a hundredth of the deepest pool.
     """

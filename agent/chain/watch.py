@@ -14,7 +14,7 @@ from agent.chain.data_fees import fee_items, read_quote
 from agent.chain.lens import (
     AGGREGATOR,
     BALANCE_OF,
-    DECIMALS,
+    DECIMALS_SELECTOR,
     LATEST_ROUND_DATA,
     MAX_ANSWER,
     MIN_ANSWER,
@@ -39,15 +39,15 @@ from agent.errors import ConfigError
 from agent.model import (
     Allowance,
     CodeHash,
-    DataFee,
+    DataFeeKind,
     DataFeeQuote,
     FeedRound,
     Holding,
     LayerReading,
     LpPosition,
     Pool,
-    QuarantinedItem,
     TokenSupply,
+    UnreadableItem,
 )
 from agent.model.rollups import DATA_FEE_ITEM
 from agent.units import BPS, Token
@@ -62,7 +62,7 @@ def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
     known bounds.
     """
     return [
-        ("decimals of feed", CallItem(feed, DECIMALS)),
+        ("decimals of feed", CallItem(feed, DECIMALS_SELECTOR)),
         (
             "round of feed",
             CallItem(feed, LATEST_ROUND_DATA, max_answer_bytes=160, likely_gas=60_000),
@@ -74,7 +74,7 @@ def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
 
 def read_feed(
     feed: str, answers: Sequence[LensAnswer]
-) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
+) -> tuple[FeedRound | None, tuple[UnreadableItem, ...]]:
     """Return the latest round, or the items that could not be read."""
     item_names = [item_name for item_name, _ in feed_questions(feed)]
     decimals, round_fields = answer_uint(answers[0], 8), _latest_round(answers[1])
@@ -95,7 +95,7 @@ def read_feed(
     ]
     if isinstance(decimals, CallStatus) or isinstance(round_fields, CallStatus) or unread_items:
         return None, tuple(
-            QuarantinedItem(item_name, feed, item_answer.why)
+            UnreadableItem(item_name, feed, item_answer.why)
             for item_name, item_answer in unread_items
             if isinstance(item_answer, CallStatus)
         )
@@ -153,10 +153,10 @@ class LayerScope(Protocol):
     def questions(self) -> list[LensQuestion]:
         """Return its items in the order that `read` expects."""
 
-    def read(self, answers: Sequence[LensAnswer]) -> tuple[LayerReading, list[QuarantinedItem]]:
+    def read(self, answers: Sequence[LensAnswer]) -> tuple[LayerReading, list[UnreadableItem]]:
         """Return the reading, with an entry for what is unknown."""
 
-    def widened(
+    def wider_scope(
         self,
         answers: Sequence[LensAnswer],
         ask: Callable[[Sequence[LensItem]], list[LensAnswer]],
@@ -171,10 +171,10 @@ class SnapshotScope:
     """Scope of a snapshot.
 
     `code_addresses` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For
-    `pair_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
+    `lp_token_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
     `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
     supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in either
-    direction, and at least for the pool's depth. `layers` is what is read for the layers,
+    direction, and at least for the pool's depth. `layer_scopes` is what is read for the layers,
     `data_fee` the kind of fee that the chain charges beyond gas. `caller` is the account whose
     transactions swap, to which a pool may grant a discount; empty if it is not the owner.
     """
@@ -188,11 +188,11 @@ class SnapshotScope:
     twap_window_s: int
     impact_bps: int
     positions: tuple[PositionRef, ...] = ()
-    pair_spender: str | None = None
+    lp_token_spender: str | None = None
     proxies: tuple[ProxyRef, ...] = ()
     supplies: tuple[str, ...] = ()
-    layers: tuple[LayerScope, ...] = ()
-    data_fee: DataFee = DataFee.PLAIN
+    layer_scopes: tuple[LayerScope, ...] = ()
+    data_fee: DataFeeKind = DataFeeKind.PLAIN
     caller: str = ""
 
 
@@ -206,9 +206,9 @@ class SnapshotParts:
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
     positions: tuple[LpPosition, ...]
-    quarantined: tuple[QuarantinedItem, ...]
+    quarantined: tuple[UnreadableItem, ...]
     supplies: tuple[TokenSupply, ...]
-    layers: tuple[LayerReading, ...]
+    layer_readings: tuple[LayerReading, ...]
     data_fee: DataFeeQuote | None = None
 
 
@@ -242,7 +242,9 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
         questions.append(LensQuestion(f"balance of {token.label}", token.address, balance_item))
         questions.append(
             LensQuestion(
-                f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)
+                f"decimals of {token.label}",
+                token.address,
+                CallItem(token.address, DECIMALS_SELECTOR),
             )
         )
         for spender in scope.spenders:
@@ -291,7 +293,7 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
 
 def layer_questions(scope: SnapshotScope) -> list[LensQuestion]:
     """Return the items of the layers, which are the last."""
-    return [question for layer in scope.layers for question in layer.questions()]
+    return [question for layer in scope.layer_scopes for question in layer.questions()]
 
 
 def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
@@ -299,11 +301,11 @@ def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
     need.
     """
     allowances = [
-        ("LP tokens", position_ref.confirmed.contract, scope.pair_spender)
+        ("LP tokens", position_ref.confirmed.contract, scope.lp_token_spender)
         for position_ref in scope.positions
-        if position_ref.confirmed.token_id is None and scope.pair_spender is not None
+        if position_ref.confirmed.token_id is None and scope.lp_token_spender is not None
     ]
-    for layer in scope.layers:
+    for layer in scope.layer_scopes:
         allowances += layer.allowances
     return allowances
 
@@ -327,7 +329,7 @@ def _are_unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, 
 def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
     """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
     questions = snapshot_questions(scope)
-    quarantined_items: list[QuarantinedItem] = []
+    quarantined_items: list[UnreadableItem] = []
     remaining_answers = iter(zip(questions, answers, strict=True))
 
     def next_uint(max_bits: int = 256) -> int | None:
@@ -339,7 +341,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         return None
 
     def quarantine(question: LensQuestion, status: CallStatus) -> None:
-        quarantined_items.append(QuarantinedItem(question.name, question.address, status.why))
+        quarantined_items.append(UnreadableItem(question.name, question.address, status.why))
 
     holdings: list[Holding] = []
     allowances: list[Allowance] = []
@@ -348,7 +350,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         if decimals is not None and decimals != token.decimals:
             decimals_reason = f"the contract has {decimals} decimals, expected {token.decimals}"
             quarantined_items.append(
-                QuarantinedItem(f"decimals of {token.label}", token.address, decimals_reason)
+                UnreadableItem(f"decimals of {token.label}", token.address, decimals_reason)
             )
         elif balance_raw is not None and decimals is not None:
             holdings.append(Holding(token.address, balance_raw))
@@ -391,7 +393,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         position_or_reason = positions.read_position(position_ref, scope.owner, position_answers)
         if isinstance(position_or_reason, str):
             quarantined_items.append(
-                QuarantinedItem(
+                UnreadableItem(
                     f"position {position_ref.confirmed.name}",
                     position_ref.confirmed.contract,
                     position_or_reason,
@@ -422,7 +424,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         scope, [next(remaining_answers)[1] for _ in fee_items(scope.data_fee)], quarantined_items
     )
     layers: tuple[LayerReading, ...] = ()
-    for layer in scope.layers:
+    for layer in scope.layer_scopes:
         layer_reading, unknown_items = layer.read(
             [next(remaining_answers)[1] for _ in layer.questions()]
         )
@@ -442,7 +444,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
 
 
 def _data_fee(
-    scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined_items: list[QuarantinedItem]
+    scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined_items: list[UnreadableItem]
 ) -> DataFeeQuote | None:
     """Return the data fee; None, with an entry in `quarantined_items`, if the rollup's contract did not
     answer.
@@ -452,7 +454,7 @@ def _data_fee(
     fee_quote = read_quote(scope.data_fee, answers)
     if isinstance(fee_quote, CallStatus):
         quarantined_items.append(
-            QuarantinedItem(DATA_FEE_ITEM, fee_items(scope.data_fee)[0].target, fee_quote.why)
+            UnreadableItem(DATA_FEE_ITEM, fee_items(scope.data_fee)[0].target, fee_quote.why)
         )
         return None
     return fee_quote

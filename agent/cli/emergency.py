@@ -36,12 +36,12 @@ from agent.cli.options import (
     Yes,
     command,
 )
-from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, OUTCOME_EXITS, ConfigError
+from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, OUTCOME_EXIT_CODES, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.app import Agent, OpenExposure
+    from agent.app import Agent, PendingAndAllowances
     from agent.app.money.rehearsal import Rehearsal
     from agent.app.money.revocation import RevocationReport
     from agent.app.money.shutdown import ShutdownReport
@@ -92,7 +92,7 @@ def pause(
         require_answerable(yes)
     with show_spinner("Paused. Reading the chain") as spinner:
 
-        def confirm(exposure: OpenExposure) -> bool:
+        def confirm(exposure: PendingAndAllowances) -> bool:
             if not exposure.pending_intents and not exposure.open_allowances:
                 return True
             with spinner.hidden():
@@ -216,7 +216,7 @@ def stop(
         )
         document = fill(owner.ShutdownDocument, report, agent.portfolio)
         money.show_result(spinner, document, show, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
 
 
 @command(Heading.TROUBLE, 70)
@@ -250,7 +250,7 @@ def revoke(
         )
         document = fill(owner.RevocationDocument, report)
         money.show_result(spinner, document, _show_revoking, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
 
 
 @command(Heading.SET_UP, 60)
@@ -292,7 +292,7 @@ def rehearse(
             agent,
         )
         money.show_result(spinner, document, show, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
 
 
 def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:

@@ -34,7 +34,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.cli.portfolio import confirmer, show_outcome
-from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXITS, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent
@@ -191,7 +191,7 @@ def delegate(
                 ask=hidden_prompt(),
             )
             show_result(spinner, document, futures_tables.show_approval, as_json=as_json)
-            raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], EXIT_OK))
+            raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], EXIT_OK))
     if days is not None:
         raise ConfigError("--days: only Hyperliquid agent keys expire", "omit it")
 

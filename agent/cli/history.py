@@ -89,7 +89,7 @@ def history(
             note("Long reasons are truncated; trimtab explain STEP shows them in full.")
         if document["gradual_executions"]:
             out.print(plan_tables.executions_table(document["gradual_executions"]))
-        ledger.show_values(out, document)
+        ledger.show_costs_and_weights(out, document)
 
     emit(document, as_json, show)
 

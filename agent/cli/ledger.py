@@ -12,11 +12,11 @@ from agent.cli.display.futures_tables import FUTURES_TAX_NOTE
 from agent.cli.display.tables import (
     FigureTable,
     amount,
-    brief,
     document_table,
     figure_cell,
     gain_or_loss,
     money,
+    six_figures,
     table,
 )
 from agent.cli.display.terminal import (
@@ -336,7 +336,7 @@ def _result_text(paid_text: str) -> str:
     )
 
 
-def show_values(console: Console, document: Document) -> None:
+def show_costs_and_weights(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time, unless the ledger is empty."""
     steps_with_cost = [step for step in document["steps"] if step["cost"] is not None]
     if steps_with_cost:
@@ -353,7 +353,7 @@ def show_values(console: Console, document: Document) -> None:
                     "execution.difference",
                 ),
                 steps_with_cost,
-                {"execution.difference": _against_plan},
+                {"execution.difference": _plan_difference_text},
             )
         )
     futures_steps = [
@@ -365,7 +365,10 @@ def show_values(console: Console, document: Document) -> None:
             ("step",),
             ("fees", "funding paid", "realised"),
             rows=(
-                (step, *(brief(futures_costs[name]) for name in ("fees", "funding", "realised")))
+                (
+                    step,
+                    *(six_figures(futures_costs[name]) for name in ("fees", "funding", "realised")),
+                )
                 for step, futures_costs in futures_steps
             ),
         )
@@ -392,7 +395,7 @@ def show_values(console: Console, document: Document) -> None:
         )
 
 
-def _against_plan(step: Document) -> str:
+def _plan_difference_text(step: Document) -> str:
     """Return the value of realised less planned amounts; empty without a swap."""
     if step["execution"] is None:
         return ""

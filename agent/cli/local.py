@@ -295,7 +295,7 @@ def run_live_demo(port: int, as_json: bool) -> None:
 
     drop_key_variables([])
     require_servable(port)
-    clock = api.OneStopClock()
+    clock = api.FirstStopClock()
     with suppress(api.StopRequested), clock.listening(), ExitStack() as stack:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.interruptible():

@@ -33,7 +33,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.errors import OUTCOME_EXITS, ConfigError
+from agent.errors import OUTCOME_EXIT_CODES, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,7 +124,7 @@ def invest(
         )
         document = transfers.investment_document(investment, agent, is_sent=send)
         show_result(spinner, document, show, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], 0))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], 0))
 
 
 @command(Heading.MONEY, 20)
@@ -220,7 +220,7 @@ def withdraw(
             )
         document = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
         show_result(spinner, document, show, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
 
 
 def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
@@ -428,7 +428,7 @@ def confirm(
     """
     from agent import app as api
 
-    document = api.confirm_transfers(config, number, kind)
+    document = api.classify_transfers(config, number, kind)
 
     def show() -> None:
         for change in document["confirmed"]:

@@ -37,7 +37,7 @@ from agent.cli.options import (
     mark_paper,
     paper_or_live,
 )
-from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXITS, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent, LimitOrderRequest, StoppableClock
@@ -336,7 +336,7 @@ def show_outcome(
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
     emit(document, style.as_json, show, style.one_line)
-    return OUTCOME_EXITS.get(document["outcome"], 0)
+    return OUTCOME_EXIT_CODES.get(document["outcome"], 0)
 
 
 def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:
@@ -417,8 +417,8 @@ def limit(
             lambda: say(f"Ended: {cancel}. Sent transactions are not reverted."),
         )
         return
-    document = api.waiting_orders(config)
-    emit(document, as_json, lambda: _show_waiting(document))
+    document = api.orders_and_executions(config)
+    emit(document, as_json, lambda: _show_limit_orders(document))
 
 
 def place_limit_order(
@@ -478,7 +478,7 @@ def _confirm_distance(prices: LimitPricesDocument, spinner: Spinner) -> bool:
         return ask(f"The limit is more than {FAR_LIMIT_BPS // 100} % from the market. Continue?")
 
 
-def _show_waiting(document: WaitingOrdersDocument) -> None:
+def _show_limit_orders(document: WaitingOrdersDocument) -> None:
     from agent.cli.display import plan_tables, tables
 
     if not document["orders"] and not document["gradual_executions"]:

@@ -341,7 +341,7 @@ def edit(
             "use --set, --target, --add, --remove or --confirm",
         )
 
-    if send and not changes.removes:
+    if send and not changes.removed_symbols:
         raise ConfigError(
             "--send needs --remove", "omit --send; a run uses the edited config in its next cycle"
         )
@@ -369,7 +369,7 @@ def edit(
                 return ask("Confirm this?" if confirm else "Write this?")
 
         confirm_edit = confirm_report if is_answerable else None
-        if changes.removes:
+        if changes.removed_symbols:
 
             def ask_for_sale(agent: Agent, outcome: StepOutcome) -> bool:
                 return confirmer(agent, yes, spinner, verbose=verbose)(outcome)

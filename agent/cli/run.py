@@ -40,7 +40,13 @@ from agent.cli.options import (
     command_group,
 )
 from agent.cli.portfolio import confirmer, format_reason, noting_waits, show_outcome
-from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, OUTCOME_EXITS, ConfigError, TrimtabError
+from agent.errors import (
+    EXIT_RETRYABLE,
+    EXIT_UNHEALTHY,
+    OUTCOME_EXIT_CODES,
+    ConfigError,
+    TrimtabError,
+)
 from agent.figures import columns
 from agent.units import format_duration
 
@@ -164,10 +170,10 @@ def run_loop(
                 service.on_stage(stage)
                 spinner.update(stage)
 
-            controls = api.ControlRunner(agent) if options.takes_controls else None
+            control_runner = api.ControlRunner(agent) if options.takes_controls else None
             confirm = make_confirm(agent, spinner)
-            if options.offers_plans and controls is not None:
-                confirm = controls.confirm
+            if options.offers_plans and control_runner is not None:
+                confirm = control_runner.confirm
             printer = CyclePrinter(agent, style, clock, may_send=options.send)
             with closing(
                 agent.run(
@@ -178,12 +184,16 @@ def run_loop(
                     progress=noting_waits(progress)
                     if options.once and not is_logging
                     else progress,
-                    controls=controls,
+                    controls=control_runner,
                 )
             ) as cycles:
                 for cycle in cycles:
                     service.on_cycle(cycle)
-                    if controls is not None and options.offers_plans and controls.has_offer:
+                    if (
+                        control_runner is not None
+                        and options.offers_plans
+                        and control_runner.has_offer
+                    ):
                         service.on_offer()
                     with spinner.hidden():
                         exit_code = printer.show(cycle, is_logged=is_logging)
@@ -192,7 +202,9 @@ def run_loop(
             service.report_controls()  # a stop control, which no further cycle would report
             _show_notes(service)
             if not options.once:  # only a stop ends the cycles
-                service.stopped_by = (controls and controls.stopped_by) or "trimtab stop"
+                service.stopped_by = (
+                    control_runner and control_runner.stopped_by
+                ) or "trimtab stop"
         if not options.once:
             if not is_logging:
                 note(
@@ -220,7 +232,7 @@ def _stop_message(options: RunOptions) -> str:
 
 def _show_notes(service: Service) -> None:
     """Print the notes of the last cycle, unless they were logged."""
-    for line in service.take_notes():
+    for line in service.pop_screen_notes():
         if not service.is_logging:
             note(line)
 
@@ -244,7 +256,7 @@ class CyclePrinter:
         if isinstance(cycle_result, TrimtabError):
             exit_code = cycle_result.exit_code
         else:
-            exit_code = OUTCOME_EXITS.get(cycle_result.kind.value, 0)
+            exit_code = OUTCOME_EXIT_CODES.get(cycle_result.kind.value, 0)
         if is_logged and not self._style.as_json:
             return exit_code
         if self._style.one_line and not self._style.as_json and self._show_time(cycle_result):
@@ -521,7 +533,7 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     from agent import app as api
 
     with show_spinner("Sending to each target"):
-        document = api.try_targets(config)
+        document = api.send_test_alerts(config)
 
     def show() -> None:
         for target in document["targets"]:

@@ -419,7 +419,7 @@ def add(
         name, scope, parse_duration_s(expires, "--expires"), int(time.time())
     )
     document = {**token.document(int(time.time())), "token": token_text}
-    api.record_token(config, name, document["scopes"])
+    api.log_api_token(config, name, document["scopes"])
 
     def show() -> None:
         say(f"{name}: {', '.join(document['scopes'])}, until {document['expires']} UTC.")
@@ -465,7 +465,7 @@ def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson
 
     now_s = int(time.time())
     document = _token_file(config).revoke(name, now_s).document(now_s)
-    api.record_token(config, name)
+    api.log_api_token(config, name)
     emit(document, as_json, lambda: say(f"{name} is revoked."))
 
 

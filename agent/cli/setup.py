@@ -37,7 +37,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.errors import EXIT_REFUSED, OUTCOME_EXITS, ConfigError, Interrupted
+from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument
@@ -214,7 +214,7 @@ def init(
     emit(document, as_json, lambda: _show_init(document))
 
 
-def _init_guided(config: Path, answers: InitAnswers, answered_names: set[str]) -> None:
+def _init_guided(config: Path, answers: InitAnswers, answered_topics: set[str]) -> None:
     from agent.cli.display.dialogue import guided_init
 
     if config.exists():
@@ -222,7 +222,7 @@ def _init_guided(config: Path, answers: InitAnswers, answered_names: set[str]) -
             f"{config}: exists already; nothing was changed", "name another file with --config"
         )
     try:
-        document = guided_init(config, answers, answered_names)
+        document = guided_init(config, answers, answered_topics)
     except KeyboardInterrupt:
         raise Interrupted("interrupted: nothing was written") from None
     if document is None:
@@ -306,7 +306,7 @@ def deploy(
         document = api.deploy_rebalancer(agent, confirm=confirm, progress=spinner.update)
         with spinner.hidden():
             emit(document, as_json, lambda: _show_deployment(document))
-    raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], 0))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], 0))
 
 
 def _show_deployment(document: Document) -> None:

@@ -29,7 +29,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.errors import OUTCOME_EXITS, ConfigError
+from agent.errors import OUTCOME_EXIT_CODES, ConfigError
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -359,7 +359,7 @@ def oracle(
         )
         with spinner.hidden():
             emit(document, as_json, lambda: _show_extension(document, send))
-    raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], 0))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], 0))
 
 
 def _show_observations(document: Document) -> None:

@@ -309,7 +309,7 @@ def _value_text(exact_value: Fraction) -> str:
 
 
 def _show_what_if(document: Document) -> None:
-    from agent.cli.display.tables import money, percent_text, table
+    from agent.cli.display.tables import bps_percent_text, money, table
 
     figure_table = table(
         f"Total {money(document['total'])}",
@@ -327,8 +327,8 @@ def _show_what_if(document: Document) -> None:
         figure_table.add_row(
             safe_text(symbol, "bold red" if asset["outside"] else ""),
             money(asset["value"]),
-            percent_text(asset["weight_bps"]),
-            percent_text(asset["target_bps"]),
+            bps_percent_text(asset["weight_bps"]),
+            bps_percent_text(asset["target_bps"]),
             band_text,
             _signed_text(document["trades"][symbol], money),
         )
@@ -357,7 +357,7 @@ def _show_what_if(document: Document) -> None:
 
 def _show_futures(document: Document) -> None:
     from agent.cli.display.futures_tables import leverage_text
-    from agent.cli.display.tables import money, percent_text, table
+    from agent.cli.display.tables import bps_percent_text, money, table
 
     margin_multiple = leverage_text(document["leverage"])
     out.print(
@@ -369,8 +369,8 @@ def _show_futures(document: Document) -> None:
                 (
                     market["symbol"],
                     money(market["notional"]),
-                    percent_text(market["weight_bps"]),
-                    percent_text(market["target_bps"]),
+                    bps_percent_text(market["weight_bps"]),
+                    bps_percent_text(market["target_bps"]),
                     _signed_text(market["order_notional"], money),
                     _signed_text(market["order_size"], _price_text),
                     "never"
@@ -415,9 +415,9 @@ def _signed_text(amount_text: str, format_value: Callable[[str], str]) -> str:
 
 
 def _price_text(price: str) -> str:
-    from agent.cli.display.tables import brief
+    from agent.cli.display.tables import six_figures
 
-    return brief(price)
+    return six_figures(price)
 
 
 def _edge_cells(alert: Document, side: str) -> tuple[str, str]:

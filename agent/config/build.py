@@ -123,7 +123,7 @@ def build_reference(
         feed_max_age_s=table.feed_max_age,
         feed_ages=tuple(
             (token.feed, token.feed_max_age)
-            for token in config.portfolio.listed
+            for token in config.portfolio.listed_tokens
             if token.feed and token.feed_max_age
         ),
         mean_pools=None if pins is None else tuple(CodeHash(*pin) for pin in pins),

@@ -18,20 +18,20 @@ from agent.errors import ConfigError
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.units import BPS, Token, parse_raw
 
-HYPERLIQUID_MARGIN = "USDC"
+HYPERLIQUID_MARGIN_PREFIX = "USDC"
 """Prefix of the symbol of Hyperliquid's margin token on any chain (USDC, USDC.e)."""
 SHORTEST_ORDER_TIME_S, LONGEST_ORDER_TIME_S = 60, 30 * 86_400
 """Range of the time for which a limit order rests."""
 
 
-def require_futures(config: Config) -> None:
+def require_valid_futures(config: Config) -> None:
     """Raise ValueError naming the field if [futures] contradicts itself or the portfolio. Margin
     must be in the numeraire, since venues value one coin of it as one unit of their quote currency.
     """
     table = config.futures
     if table is None:
         return
-    _require_keys(table, config)
+    _require_usable_signer(table, config)
     symbols = [asset.symbol for asset in config.portfolio.assets]
     choices_text = f"choose from {', '.join(symbols)}, or add it with a target of 0%"
     _require_collateral(table, config.portfolio.numeraire, symbols, choices_text)
@@ -92,10 +92,12 @@ def _require_collateral(
         raise ValueError(
             f"futures.collateral: {table.collateral!r} is not an asset; {choices_text}"
         )
-    if isinstance(table, HyperliquidTable) and not table.collateral.startswith(HYPERLIQUID_MARGIN):
+    if isinstance(table, HyperliquidTable) and not table.collateral.startswith(
+        HYPERLIQUID_MARGIN_PREFIX
+    ):
         raise ValueError(
-            f"futures.collateral: {table.collateral!r} is not the {HYPERLIQUID_MARGIN} that the venue"
-            f" settles in; write {HYPERLIQUID_MARGIN}, or remove [futures]"
+            f"futures.collateral: {table.collateral!r} is not the {HYPERLIQUID_MARGIN_PREFIX} that the venue"
+            f" settles in; write {HYPERLIQUID_MARGIN_PREFIX}, or remove [futures]"
         )
     if table.collateral != numeraire:
         raise ValueError(
@@ -105,7 +107,7 @@ def _require_collateral(
         )
 
 
-def _require_keys(table: FuturesTable | HyperliquidTable, config: Config) -> None:
+def _require_usable_signer(table: FuturesTable | HyperliquidTable, config: Config) -> None:
     """Raise ValueError if the account would be its own delegate, or no agent key could sign."""
     if isinstance(table, HyperliquidTable):
         if config.wallet.mode == "propose":

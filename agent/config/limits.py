@@ -13,14 +13,14 @@ from agent.config.schema import Config
 from agent.config.tables.limits import ANY, CEILINGS, limits_beyond_ceiling
 from agent.config.tables.strategies import StrategyTable
 from agent.config.tables.weights import (
-    WeightsTable,
+    AllocatorTable,
     weight_bounds,
 )
 from agent.model import AllocationMethod
 from agent.units import BPS
 
 
-def require_accepted(config: Config) -> None:
+def require_accepted_limits(config: Config) -> None:
     """Raise ValueError for a limit beyond its ceiling that the owner has not accepted by name."""
     limits = config.limits
     unknown_limit = next((name for name in limits.i_accept if name not in CEILINGS), None)
@@ -50,7 +50,7 @@ def max_weight_bps(config: Config, symbol: str) -> int | None:
     return max_weights.get(ANY)
 
 
-def require_max_weight(config: Config) -> None:
+def require_weights_within_max(config: Config) -> None:
     """Raise ValueError naming asset, value and remedy if a target, or a weight that an allocator
     may choose, is above its limit.
     """
@@ -105,12 +105,12 @@ def _max_strategy_weight_bps(strategy: StrategyTable, symbol: str, asset_count: 
         target_bps = -(-BPS // asset_count)
     else:
         target_bps = strategy.weights.get(symbol, 0)
-    if isinstance(strategy.allocator, WeightsTable):
+    if isinstance(strategy.allocator, AllocatorTable):
         return max(target_bps, _max_allocator_weight_bps(strategy.allocator, symbol))
     return target_bps
 
 
-def _max_allocator_weight_bps(weights: WeightsTable, symbol: str) -> int:
+def _max_allocator_weight_bps(weights: AllocatorTable, symbol: str) -> int:
     """Return the highest weight that the allocator may choose; zero for assets that keep their
     target.
     """
@@ -148,7 +148,7 @@ def require_protection(config: Config) -> None:
             " blocks; write 30m or more"
         )
     require_known_fees(config.chain.chain_id, local=config.chain.local)
-    _require_settled_prices(config)
+    _require_price_consent(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
         raise ValueError("execution.deadline: must be above 0s and at most 30m; for example 90s")
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
@@ -159,7 +159,7 @@ def require_protection(config: Config) -> None:
         )
 
 
-def _require_settled_prices(config: Config) -> None:
+def _require_price_consent(config: Config) -> None:
     """Require explicit consent to triggers that one block can fire, and to a rollup without a
     sequencer feed (T3, T13).
     """
@@ -182,7 +182,7 @@ def _require_settled_prices(config: Config) -> None:
         raise ValueError('policy.jitter: more than half of the interval; write less, such as "10%"')
 
 
-def require_native_top_up(config: Config) -> None:
+def require_valid_native_top_up(config: Config) -> None:
     """Raise ValueError unless limits.native_top_up is above the floor and the wrapped native coin
     is an asset.
     """

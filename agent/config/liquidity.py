@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agent.chain.pools.reading import PoolRef
 
 
-def require_targets(config: Config) -> None:
+def require_valid_lp_targets(config: Config) -> None:
     """Raise ValueError naming the field if targets repeat a pool, lack a venue or exceed the
     limits.
     """
@@ -136,7 +136,7 @@ def require_usable_liquidity(config: Config) -> None:
     """Raise ValueError naming the field if a position or target could not be read, valued or
     bounded.
     """
-    require_targets(config)
+    require_valid_lp_targets(config)
     positions = config.portfolio.positions
     if not positions:
         return

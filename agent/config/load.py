@@ -12,23 +12,23 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.config.build import build_policy
-from agent.config.futures import require_futures
+from agent.config.futures import require_valid_futures
 from agent.config.limits import (
-    require_accepted,
-    require_max_weight,
-    require_native_top_up,
+    require_accepted_limits,
     require_protection,
+    require_valid_native_top_up,
+    require_weights_within_max,
 )
 from agent.config.liquidity import require_usable_liquidity
 from agent.config.loaded import USUAL_STORE, ConfigSource, LoadedConfig, sqlite_file
 from agent.config.orders import require_strategy_orders
-from agent.config.pace import require_pace
-from agent.config.redaction import SQLITE
+from agent.config.pace import require_valid_pace
+from agent.config.redaction import SQLITE_PREFIX
 from agent.config.schema import Config
 from agent.config.secrets.env_file import load_env_file, referenced_env_variables
-from agent.config.strategies import build_split, require_strategies
+from agent.config.strategies import build_split, require_valid_strategies
 from agent.config.tables.messages import describe_errors
-from agent.config.triggers import require_zone
+from agent.config.triggers import require_valid_zone
 from agent.config.venues import require_usable_venues
 from agent.config.weights import require_futures_allocators, require_signals
 from agent.errors import ConfigError, TrimtabError
@@ -37,7 +37,7 @@ from agent.layers import settings
 from agent.policy.triggers import validation
 from agent.store.files.locks import make_private
 
-NO_CONFIG = (
+NO_CONFIG_REMEDY = (
     "create one with: trimtab init; or, for a local chain: trimtab localchain --write-config"
     " trimtab.toml"
 )
@@ -46,7 +46,7 @@ NO_CONFIG = (
 
 def parse_config(toml_text: str, origin: str = "config") -> Config:
     """Parse TOML text into a Config. Raises ConfigError listing every mistake."""
-    return check_values(_parse_toml(toml_text, origin), origin)
+    return validated_config(_parse_toml(toml_text, origin), origin)
 
 
 def _parse_toml(toml_text: str, origin: str) -> dict[str, Any]:
@@ -72,24 +72,24 @@ def _toml_remedy(toml_text: str, toml_error: str) -> str:
 
 CHECKS = (
     require_protection,
-    require_max_weight,
+    require_weights_within_max,
     require_usable_venues,
     require_usable_liquidity,
-    require_zone,
-    require_pace,
-    require_strategies,
+    require_valid_zone,
+    require_valid_pace,
+    require_valid_strategies,
     require_strategy_orders,
-    require_native_top_up,
-    require_futures,
+    require_valid_native_top_up,
+    require_valid_futures,
     require_signals,
     require_futures_allocators,
-    require_accepted,
+    require_accepted_limits,
     *settings.CHECKS,
 )
 """Checks between tables; each raises ValueError naming field and remedy."""
 
 
-def check_values(toml_values: dict[str, Any], origin: str) -> Config:
+def validated_config(toml_values: dict[str, Any], origin: str) -> Config:
     """Return the config of parsed values. Raises ConfigError."""
     try:
         config = Config.model_validate(toml_values)
@@ -132,7 +132,7 @@ def load_config(
         config_bytes = config_file.read_bytes()
         config_text = config_bytes.decode()
     except FileNotFoundError:
-        raise ConfigError(f"{config_file}: no such file", NO_CONFIG) from None
+        raise ConfigError(f"{config_file}: no such file", NO_CONFIG_REMEDY) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{config_file}: cannot be read: {error}", "name a readable text file"
@@ -151,7 +151,7 @@ def load_config_text(
     toml_values = _parse_toml(config_text, origin)
     config_digest = hashlib.sha256(config_text.encode()).hexdigest()
     loaded_config = LoadedConfig(
-        check_values(toml_values, origin), path, config_digest, toml_values
+        validated_config(toml_values, origin), path, config_digest, toml_values
     )
     if loads_env:
         load_env_file(
@@ -186,6 +186,6 @@ def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
 
 def _likely_store(config_text: str, config_file: Path) -> Path:
     """Return the store's file by the only URL in the text that names one, else the usual file."""
-    store_urls = set(re.findall(rf"""["']({SQLITE}[^"'\n]+)""", config_text))
+    store_urls = set(re.findall(rf"""["']({SQLITE_PREFIX}[^"'\n]+)""", config_text))
     store_file = sqlite_file(store_urls.pop(), config_file.parent) if len(store_urls) == 1 else None
     return store_file or config_file.parent / USUAL_STORE

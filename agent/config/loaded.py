@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.config.redaction import SQLITE, redacted_text
+from agent.config.redaction import SQLITE_PREFIX, redacted_text
 from agent.config.schema import Config
 from agent.errors import ConfigError
 
@@ -44,7 +44,7 @@ class LoadedConfig:
 
         Raises ConfigError if the live store has the path of the paper store.
         """
-        url, prefix = self.live_url, "sqlite:///"
+        url, prefix = self.live_store_url, "sqlite:///"
         if not url.startswith(prefix):
             return url
         live_file = Path(url.removeprefix(prefix))
@@ -59,12 +59,12 @@ class LoadedConfig:
         return prefix + str(live_file.with_name(paper_name)) if self.paper else url
 
     @property
-    def live_url(self) -> str:
+    def live_store_url(self) -> str:
         """Return the URL of the live store, even with `paper`."""
         url = self.config.store.url
         if (store_file := sqlite_file(url, self.path.parent)) is None:
             return url
-        return SQLITE + str(store_file)
+        return SQLITE_PREFIX + str(store_file)
 
     @property
     def keystore_path(self) -> Path | None:
@@ -84,7 +84,7 @@ ConfigSource = LoadedConfig | Path | str
 
 def sqlite_file(url: str, folder: Path) -> Path | None:
     """Return the file of a store's URL, relative to `folder`; None for another kind of store."""
-    if not url.startswith(SQLITE):
+    if not url.startswith(SQLITE_PREFIX):
         return None
-    store_file = Path(url.removeprefix(SQLITE))
+    store_file = Path(url.removeprefix(SQLITE_PREFIX))
     return store_file if store_file.is_absolute() else (folder / store_file).resolve()

@@ -23,7 +23,7 @@ from agent.model import (
 from agent.units import format_duration
 
 
-def require_pace(config: Config) -> None:
+def require_valid_pace(config: Config) -> None:
     """Raise ValueError naming field and remedy if the execution style cannot be executed."""
     table = config.execution
     missing_keys = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]

@@ -8,11 +8,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-HIDDEN = "(secret)"
+REDACTED = "(secret)"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _RECOVERY_PHRASE = re.compile(r"([A-Za-z]+\s+){11,}[A-Za-z]+")
-SQLITE = "sqlite:///"
+SQLITE_PREFIX = "sqlite:///"
 
 
 def redacted_text(toml_values: Mapping[str, Any]) -> str:
@@ -40,8 +40,8 @@ def is_secret(text: str) -> bool:
     """Return whether a text looks like a URL, key or recovery phrase. A plain SQLite path does not
     count.
     """
-    if text.startswith(SQLITE):
-        text = text.removeprefix(SQLITE)
+    if text.startswith(SQLITE_PREFIX):
+        text = text.removeprefix(SQLITE_PREFIX)
     return any(pattern.search(text) for pattern in (_URL, _PRIVATE_KEY, _RECOVERY_PHRASE))
 
 
@@ -49,13 +49,13 @@ def _redacted(toml_value: Any) -> Any:
     match toml_value:
         case dict():
             return {
-                HIDDEN if is_secret(key) else key: _redacted(inner_value)
+                REDACTED if is_secret(key) else key: _redacted(inner_value)
                 for key, inner_value in toml_value.items()
             }
         case list():
             return [_redacted(inner_value) for inner_value in toml_value]
         case str() if is_secret(toml_value):
-            return HIDDEN
+            return REDACTED
         case _:
             return toml_value
 

@@ -14,8 +14,8 @@ from agent.config.schema import Config
 from agent.config.tables.portfolio import PortfolioTable
 from agent.config.tables.strategies import StrategyTable
 from agent.config.tables.triggers import build_trigger, is_zone
-from agent.config.tables.weights import WeightsTable, require_weights
-from agent.config.weights import build_signals, build_weights
+from agent.config.tables.weights import AllocatorTable, require_valid_allocator
+from agent.config.weights import build_allocator, build_signals
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
 from agent.model import (
@@ -31,7 +31,7 @@ from agent.units import BPS, largest_remainder
 MAX_STRATEGIES = 12
 
 
-def require_strategies(config: Config) -> None:
+def require_valid_strategies(config: Config) -> None:
     """Raise ValueError naming field and remedy if strategies cannot share the wallet."""
     strategies, split = config.strategies, config.split
     if not strategies:
@@ -66,9 +66,9 @@ def require_strategies(config: Config) -> None:
                 f"strategies.{strategy.name}.weights: {unknown_symbols[0]} is not an asset; choose from"
                 f" {', '.join(symbols)}"
             )
-        if isinstance(strategy.allocator, WeightsTable):
+        if isinstance(strategy.allocator, AllocatorTable):
             try:
-                require_weights(
+                require_valid_allocator(
                     strategy.allocator,
                     {symbol: (strategy.weights or {}).get(symbol, 0) for symbol in symbols},
                     config.portfolio.numeraire,
@@ -114,7 +114,7 @@ def strategy_as_portfolio(table: PortfolioTable, strategy: StrategyTable) -> Por
     assets = [
         asset.model_copy(update={"target": weights.get(asset.symbol, 0)}) for asset in table.assets
     ]
-    allocator = strategy.allocator if isinstance(strategy.allocator, WeightsTable) else None
+    allocator = strategy.allocator if isinstance(strategy.allocator, AllocatorTable) else None
     return table.model_copy(update={"assets": assets, "weights": allocator})
 
 
@@ -247,7 +247,7 @@ def with_allocators(
     strategies = []
     for strategy in split.strategies:
         strategy_portfolio = strategy_as_portfolio(config.portfolio, table_by_name[strategy.name])
-        allocator = build_weights(
+        allocator = build_allocator(
             strategy_portfolio, portfolio, folder, build_signals(config), config.futures
         )
         if allocator is not None and allocator.method is AllocationMethod.FIXED:

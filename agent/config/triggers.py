@@ -12,7 +12,7 @@ from agent.model import NoTradeZone, RiskEstimationWindow, Trigger
 from agent.policy import risk
 
 
-def require_zone(config: Config) -> None:
+def require_valid_zone(config: Config) -> None:
     """Raise ValueError naming field and remedy if the zone could not be evaluated."""
     risk_table = config.policy.risk
     if not is_zone(config.policy.trigger):
@@ -47,7 +47,7 @@ def require_zone(config: Config) -> None:
     zone = build_policy_trigger(config)
     symbol_by_address = {asset.address: asset.symbol for asset in config.portfolio.assets}
     if risk_table.estimate is not None:
-        symbol_by_address = _require_estimate(risk_table, risk_table.estimate, symbol_by_address)
+        symbol_by_address = _configured_symbols(risk_table, risk_table.estimate, symbol_by_address)
     fault_and_remedy = (
         next(risk.faults(zone.risk, symbol_by_address), None)
         if isinstance(zone, NoTradeZone)
@@ -57,7 +57,7 @@ def require_zone(config: Config) -> None:
         raise ValueError("; ".join(fault_and_remedy))
 
 
-def _require_estimate(
+def _configured_symbols(
     risk_table: RiskTable, estimate: EstimateTable, symbol_by_address: dict[str, str]
 ) -> dict[str, str]:
     """Return the symbols of assets with a configured volatility, by address. Raises ValueError if

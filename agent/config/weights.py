@@ -17,7 +17,7 @@ from agent.config.futures import futures_markets
 from agent.config.schema import Config
 from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.config.tables.portfolio import PortfolioTable
-from agent.config.tables.weights import HOUR_S, WeightsTable, weight_bounds
+from agent.config.tables.weights import HOUR_S, AllocatorTable, weight_bounds
 from agent.errors import ConfigError
 from agent.model import (
     AllocationMethod,
@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def build_weights(
+def build_allocator(
     table: PortfolioTable,
     portfolio: Portfolio,
     folder: Path,
@@ -80,7 +80,7 @@ def build_weights(
 
 
 def _futures_risk(
-    weights: WeightsTable,
+    weights: AllocatorTable,
     futures: FuturesTable | HyperliquidTable | None,
     address_by_symbol: Mapping[str, str],
 ) -> FuturesRisk | None:
@@ -107,14 +107,14 @@ def require_futures_allocators(config: Config) -> None:
     """
     table_by_field = {"portfolio.weights": config.portfolio.weights}
     for strategy in config.strategies:
-        if isinstance(strategy.allocator, WeightsTable):
+        if isinstance(strategy.allocator, AllocatorTable):
             table_by_field[f"strategies.{strategy.name}.allocator"] = strategy.allocator
     for field, table in table_by_field.items():
         if table is not None and table.method.needs is AllocationNeeds.MARKETS:
             _require_futures_allocator(field, table, config)
 
 
-def _require_futures_allocator(field: str, table: WeightsTable, config: Config) -> None:
+def _require_futures_allocator(field: str, table: AllocatorTable, config: Config) -> None:
     futures = config.futures
     if futures is None or not futures.leverage:
         raise ValueError(f"{field}: kind {table.kind} needs [futures] with a leverage above 0x")
@@ -177,7 +177,7 @@ def allocator_supply_tokens(portfolio: Portfolio, layers: Iterable[LayerConfig])
     )
 
 
-def weights_text(table: PortfolioTable) -> str:
+def allocator_sentences(table: PortfolioTable) -> str:
     """Return the allocator as text, for the owner to confirm."""
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
@@ -296,7 +296,7 @@ def _signals_by_field(config: Config) -> Iterator[tuple[str, str]]:
     """Yield (field, name) of each signal that an allocator names."""
     table_by_field = {"portfolio.weights.signal": config.portfolio.weights}
     for strategy in config.strategies:
-        if isinstance(strategy.allocator, WeightsTable):
+        if isinstance(strategy.allocator, AllocatorTable):
             table_by_field[f"strategies.{strategy.name}.allocator.signal"] = strategy.allocator
     for field, table in table_by_field.items():
         if table is not None and table.signal is not None:

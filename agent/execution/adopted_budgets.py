@@ -53,7 +53,7 @@ def with_prior_day(
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
-    if balance_store.prior_day_known(now_s):
+    if balance_store.is_prior_day_known(now_s):
         return step
     try:
         if is_contract and snapshot.nonce_latest:
@@ -92,14 +92,14 @@ def prior_day_usage(
     """
     wrapped_native = step.portfolio.wrapped_native
     asset_tokens = {asset.token.address for asset in step.portfolio.assets} | {wrapped_native}
-    current_price_by_token = reference_prices(step).by_token
+    current_price_by_token = reference_prices(step).price_by_token
     day_transactions = []
     for transaction in recent_txs.transactions:
         price_by_token = current_price_by_token
         if transaction.feed_answers:
             price_by_token = {
                 **current_price_by_token,
-                **reference_prices(_with_feeds_as_of(step, transaction)).by_token,
+                **reference_prices(_with_feeds_as_of(step, transaction)).price_by_token,
             }
         moved_tokens = {
             token

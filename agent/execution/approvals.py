@@ -46,7 +46,9 @@ def approve(
     step_input = outcome.step_input
     for approval in missing_approvals:
         intent = execute_prepared(
-            transactor, outcome.step_id, transactor.composer.approve(step_input, approval)
+            transactor,
+            outcome.step_id,
+            transactor.composer.approval_transaction(step_input, approval),
         )
         sent_intents.append(intent)
         if not intent.succeeded:
@@ -86,14 +88,14 @@ def revoke_leftovers(
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:
         return outcome
     sent_intents, step_input = list(outcome.transactions), outcome.input_after or outcome.step_input
-    if not sent_intents and not transactor.composer.open_approvals(step_input):
+    if not sent_intents and not transactor.composer.allowance_resets(step_input):
         return outcome
     if not transactor.executor.may_send():
         return outcome
     try:
         if sent_intents and outcome.input_after is None:
             step_input = readers.step_input_at(readers.reader.snapshot())
-        leftover_approvals = transactor.composer.open_approvals(step_input)
+        leftover_approvals = transactor.composer.allowance_resets(step_input)
         misreported_approvals = [
             approval for approval in leftover_approvals if _is_misreported(store.journal, approval)
         ]
@@ -113,7 +115,7 @@ def revoke_leftovers(
             replace(outcome, reason=f"{outcome.reason}; {message}: set to zero")
         ):
             return outcome
-        failures = set_to_zero(
+        failures = revoke_approvals(
             transactor, outcome.step_id, step_input, leftover_approvals, sent_intents
         )
         snapshot = readers.reader.snapshot()
@@ -127,7 +129,7 @@ def revoke_leftovers(
     return replace(outcome, transactions=tuple(sent_intents), reason=f"{outcome.reason}; {message}")
 
 
-def set_to_zero(
+def revoke_approvals(
     transactor: StepTransactor,
     step_id: str,
     step_input: StepInput,
@@ -141,7 +143,7 @@ def set_to_zero(
     for approval in approvals:
         try:
             intent = execute_prepared(
-                transactor, step_id, transactor.composer.approve(step_input, approval)
+                transactor, step_id, transactor.composer.approval_transaction(step_input, approval)
             )
         except Refused as refusal:
             failures.append(f"{approval.label}: {refusal.message}")
@@ -266,7 +268,7 @@ HARD_PAUSE_DECISION = "retreat"
 
 
 @dataclass(frozen=True, slots=True)
-class OpenExposure:
+class PendingAndAllowances:
     """Subject of a hard pause: pending transactions, and allowances above zero."""
 
     step_input: StepInput
@@ -274,10 +276,10 @@ class OpenExposure:
     open_allowances: tuple[Approval, ...]
 
 
-def open_exposure(readers: StepReaders, store: Store) -> OpenExposure:
+def pending_and_allowances(readers: StepReaders, store: Store) -> PendingAndAllowances:
     """Return pending transactions and open allowances; writes and sends nothing."""
     step_input = readers.step_input_at(readers.reader.snapshot())
-    return OpenExposure(
+    return PendingAndAllowances(
         step_input, pending_intents(store.journal), tuple(allowances.revocations(step_input))
     )
 
@@ -360,7 +362,7 @@ def revoke_allowances(
         return sent_intents, [
             "allowances are revoked once nothing is pending"
         ] if open_allowances else []
-    failures = set_to_zero(transactor, step_id, step_input, open_allowances, sent_intents)
+    failures = revoke_approvals(transactor, step_id, step_input, open_allowances, sent_intents)
     return sent_intents, failures
 
 

@@ -21,7 +21,12 @@ from agent.execution.settlement import (
     realised_legs,
 )
 from agent.execution.step_context import StepReaders
-from agent.layers.memories import ENTRIES, PAYMENTS, READINGS, Principal
+from agent.layers.memories import (
+    ENTRY_BUILDERS,
+    MARGIN_READERS,
+    PAYMENT_ENTRY_BUILDERS,
+    NetAmountsReader,
+)
 from agent.layers.questions import LEDGER_HOLDINGS, outside_raw, unknown_value_reason
 from agent.model import (
     Entry,
@@ -52,13 +57,13 @@ class AuditedEntry:
     """A transaction's recorded entry, and the entry derived from its receipt and step."""
 
     intent: Intent
-    recorded: Entry | None
-    derived: Entry
+    recorded_entry: Entry | None
+    derived_entry: Entry
 
     @property
     def differs(self) -> bool:
         """True if the recorded entry differs from the derived one."""
-        return self.recorded is not None and self.recorded != self.derived
+        return self.recorded_entry is not None and self.recorded_entry != self.derived_entry
 
 
 def update_ledger(
@@ -73,13 +78,13 @@ def update_ledger(
     with `is_forced`.
     """
     for intent in store.ledger.intents_without_entry():
-        store.ledger.enter(intent, _entry_to_post(store, intent, step))
+        store.ledger.record_entry(intent, _entry_to_post(store, intent, step))
     prices = entry_prices(step.portfolio, reference_prices(step))
     new_valuation = valuation(step, prices)
     if new_valuation is None:
         return
     portfolio = step.portfolio
-    store.ledger.record_token_names(
+    store.ledger.record_ledger_tokens(
         [*(asset.token for asset in portfolio.assets), *portfolio.hubs],
         portfolio.numeraire,
         portfolio.wrapped_native,
@@ -91,8 +96,8 @@ def update_ledger(
         # A holding missing from the ledger must not look like a profit.
         if not store.ledger.has_places(holdings_by_place):
             return
-    store.ledger.enter_payments(
-        entry for read_payments in PAYMENTS for entry in read_payments(step, prices)
+    store.ledger.record_funding_entries(
+        entry for read_payments in PAYMENT_ENTRY_BUILDERS for entry in read_payments(step, prices)
     )
     store.valuations.record(new_valuation, is_forced or bool(opened_places), changed_blocks)
 
@@ -124,7 +129,7 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
 
     def principal(position: str) -> dict[str, int]:
         balance_by_account = entries.account_balances(
-            [*opening_entries, *(entry.derived for entry in audited_entries)]
+            [*opening_entries, *(entry.derived_entry for entry in audited_entries)]
         )
         return {
             token: raw
@@ -144,7 +149,7 @@ def derive_entry(
     intent: Intent,
     current_step: StepInput,
     ledger_tokens: frozenset[str],
-    principal: Principal,
+    principal: NetAmountsReader,
 ) -> Entry:
     """Return the entry of a final transaction at the reference prices of its step, or of
     `current_step` if that step is unreadable. `principal` returns the net amounts provided to a
@@ -176,7 +181,7 @@ def derive_entry(
     )
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(transaction, prices, ledger_tokens)
-    if (derive_layer_entry := ENTRIES.get(intent.kind)) is not None and receipt.status == 1:
+    if (derive_layer_entry := ENTRY_BUILDERS.get(intent.kind)) is not None and receipt.status == 1:
         return derive_layer_entry(
             grant, transaction, prices, ledger_tokens, step, receipt, principal
         )
@@ -199,14 +204,14 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     ):
         return None
     try:
-        outside_raw_by_token = outside_raw(step, prices.by_token, READINGS)
+        outside_raw_by_token = outside_raw(step, prices.by_token, MARGIN_READERS)
     except Refused:
         return None
     reserved_raw_by_token = _reserved_by_token(step.portfolio, step.limits, balance_by_token)
     valued_holdings = []
     margin_reading_by_token = {
         token: reading
-        for readings_of in READINGS.values()
+        for readings_of in MARGIN_READERS.values()
         for token, reading in readings_of(step).items()
     }
     for token in (*target_bps_by_token, NATIVE):
@@ -308,7 +313,7 @@ def _is_manual(plan: Plan) -> bool:
 
 def entry_prices(portfolio: Portfolio, references: ReferencePrices) -> EntryPrices:
     """Return the reference prices at which a step's entries are valued."""
-    return EntryPrices(references.by_token, portfolio.wrapped_native)
+    return EntryPrices(references.price_by_token, portfolio.wrapped_native)
 
 
 # --- Entries of transactions that are not final yet: the annual gain limit must count their gains
@@ -324,7 +329,7 @@ def pending_entries(store: Store, current_step: StepInput) -> tuple[Entry, ...]:
     transaction counts, else the first. `current_step` replaces an unreadable step.
     """
     intent_by_nonce: dict[int, Intent] = {}
-    for intent in store.ledger.unsettled():
+    for intent in store.ledger.unsettled_intents():
         earlier_intent = intent_by_nonce.get(intent.tx.nonce)
         if earlier_intent is None or (
             intent.state in _MINED_STATES and earlier_intent.state not in _MINED_STATES

@@ -28,23 +28,25 @@ def outcome_of_cycle(cycle: Cycle, last_outcome: StepOutcome, outcome_of: Outcom
 
 def _trades_outcome(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
     """Return the outcome of the swap, else of the exits, else `last_outcome`."""
-    if last_outcome.step_id == cycle.swapped:
+    if last_outcome.step_id == cycle.swap_step_id:
         return _with_sold_exits(cycle, last_outcome)
-    if cycle.swapped and cycle.ended is CycleEnd.NOTHING_DUE:
-        swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swapped))
+    if cycle.swap_step_id and cycle.ended is CycleEnd.NOTHING_DUE:
+        swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swap_step_id))
         return replace(swap_outcome, input_after=last_outcome.step_input)
     if cycle.exits and cycle.ended in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED):
         return _after_exits(cycle, last_outcome, outcome_of)
     return last_outcome
 
 
-def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
+def with_layer_notes(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
     """Return the outcome of a step that sends nothing more, with what layers did before in the cycle:
     done, if only layers sent transactions.
     """
     notes = [note for layer_part in cycle.layers for note in layer_part.notes()]
-    is_layer_done = any(layer_part.is_done_before(outcome.plan) for layer_part in cycle.layers)
-    if cycle.swapped or cycle.exits or not notes:
+    is_layer_done = any(
+        layer_part.counts_as_done_despite(outcome.plan) for layer_part in cycle.layers
+    )
+    if cycle.swap_step_id or cycle.exits or not notes:
         return outcome
     if outcome.kind is not OutcomeKind.HOLD and not is_layer_done:
         return outcome
@@ -70,7 +72,7 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
         outcome,
         reason="; ".join(reasons),
         decision_result=replace(outcome.decision_result, blocked_exits=unsent_exits),
-        exits_tried=cycle.exits_tried,
+        exits_tried=cycle.tried_exit_tokens,
         input_after=last_outcome.step_input,
     )
 
@@ -80,7 +82,7 @@ def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf
     Raise the endpoint's error if nothing was sent and no exit was withheld.
     """
     is_unsent = outcome.kind in UNSENT_KINDS
-    unsent_steps = [*cycle.failed_in_layers, *cycle.withheld_exits]
+    unsent_steps = [*cycle.failed_layer_exits, *cycle.withheld_exits]
     if is_unsent and unsent_steps:
         outcome = outcome_of(unsent_steps[-1].step_id)
     elif is_unsent and cycle.interrupted and not cycle.sent_kinds:
@@ -88,7 +90,7 @@ def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf
         raise Retryable(
             first_interruption.message, first_interruption.remedy, code=first_interruption.code
         )
-    failures = [*cycle.failed_exits, *cycle.failed_in_layers]
+    failures = [*cycle.failed_exits, *cycle.failed_layer_exits]
     token_of = outcome.step_input.portfolio.token
     unsold_reasons = [note.reason for note in failures if note.reason not in outcome.reason]
     unsold_reasons += [

@@ -16,11 +16,11 @@ from agent.execution.step_context import (
     StepOutcome,
     StepReaders,
     TickExtender,
-    confirm_prices,
+    add_past_prices,
     propose_screened,
 )
 from agent.guards.table import MARKET_GUARDS, REMEDIES
-from agent.layers.planning import REFUSED_PARTS
+from agent.layers.planning import REFUSED_PLAN_REMOVERS
 from agent.layers.policy import acts_beside_spot
 from agent.model import (
     BlockedExit,
@@ -60,7 +60,7 @@ TRADE_SIGNER_RULES = frozenset(
 """Signer rules that judge the traded assets, as opposed to nonce, fees, chain, time, kind,
 recipient or spender.
 """
-BUDGET_GUARDS = frozenset(
+EXIT_SPECIFIC_GUARDS = frozenset(
     (
         "daily_loss",
         "total_loss",
@@ -101,7 +101,8 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
         return None
     if (
         not failed_verdicts
-        or not {verdict.guard for verdict in failed_verdicts} <= MARKET_GUARDS | BUDGET_GUARDS
+        or not {verdict.guard for verdict in failed_verdicts}
+        <= MARKET_GUARDS | EXIT_SPECIFIC_GUARDS
     ):
         return None
     verdicts_text = "; ".join(
@@ -118,7 +119,7 @@ def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
     """True if a limit of the whole wallet refuses: until it allows the exit, only plans that reduce
     risk are sent.
     """
-    return any(verdict.guard in BUDGET_GUARDS for verdict in verdicts if not verdict.passed)
+    return any(verdict.guard in EXIT_SPECIFIC_GUARDS for verdict in verdicts if not verdict.passed)
 
 
 def missing_approvals(
@@ -154,7 +155,7 @@ def missing_approvals(
 def is_budget_refusal(refusal: Refused) -> bool:
     """True if guards failed and each of them is one of BUDGET_GUARDS, so another action may pass."""
     failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
-    return bool(failed_guards) and failed_guards <= BUDGET_GUARDS
+    return bool(failed_guards) and failed_guards <= EXIT_SPECIFIC_GUARDS
 
 
 def concerns_trade(refusal: Refused) -> bool:
@@ -167,7 +168,7 @@ def concerns_trade(refusal: Refused) -> bool:
     )
 
 
-def without_doubtful(
+def without_doubtful_refusals(
     refusals: Sequence[SubmissionRefusal],
     earlier_refusal_by_token: Mapping[str, SubmissionRefusal | None],
 ) -> tuple[SubmissionRefusal, ...]:
@@ -197,7 +198,7 @@ def clear_submission_refusals(budgets: BudgetStore, outcome: StepOutcome) -> Non
 
 def evaluate(readers: StepReaders, propose: Proposer) -> StepOutcome:
     """Evaluate a new snapshot. A refusal is returned as an outcome with verdicts, not raised."""
-    step_input = confirm_prices(readers, readers.step_input_at(readers.reader.snapshot()))
+    step_input = add_past_prices(readers, readers.step_input_at(readers.reader.snapshot()))
     return evaluate_input(
         step_input, propose, readers.evidence, extend_ticks=TickExtender(readers.reader)
     )
@@ -260,7 +261,7 @@ def _without_refused_part(refused_outcome: StepOutcome) -> StepInput | None:
     if not isinstance(decision, Rebalance):
         reduced_steps = (
             without_part(step, decision, refused_outcome.plan, refused_outcome.reason)
-            for without_part in REFUSED_PARTS
+            for without_part in REFUSED_PLAN_REMOVERS
         )
         return next(
             (reduced_step for reduced_step in reduced_steps if reduced_step is not None), None

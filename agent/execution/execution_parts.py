@@ -30,7 +30,7 @@ def end_finished_purchase(store: Store, step: StepInput) -> None:
     references = reference_prices(step)
     if active_purchase is None or decision_faults(step, references):  # the next cycle judges it
         return
-    part_decision = decide_part(step, compute_drifts(step, references.by_token))
+    part_decision = decide_part(step, compute_drifts(step, references.price_by_token))
     if part_decision is not None and part_decision[1].ended:
         chain_s = step.snapshot.head.timestamp_s
         store.executions.end(active_purchase.id, "ended", part_decision[1].ended, chain_s)
@@ -44,7 +44,10 @@ def record_part_begin(store: Store, outcome: StepOutcome) -> None:
         outcome.decision_result,
         outcome.step_input.history.cash_flows.purchase,
     )
-    due_part, new_purchase = decision_result.purchase.due_part, decision_result.purchase.begins
+    due_part, new_purchase = (
+        decision_result.purchase.due_part,
+        decision_result.purchase.new_purchase,
+    )
     part_number = 1 if due_part is None else due_part.number
     if decision_result.order:
         execution_id = decision_result.order

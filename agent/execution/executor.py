@@ -238,7 +238,7 @@ class ProposingExecutor(JournaledExecutor):
                 self._settle(intent, proposal_block_by_id[intent.id])
         self._require_none_sent_late(proposal_block_by_id)
         self._reconciler.run(may_send=False)
-        return [self._current(intent) for intent in open_before]
+        return [self._stored_intent(intent) for intent in open_before]
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -281,7 +281,7 @@ class ProposingExecutor(JournaledExecutor):
         cancelled_ids = {intent.id for intent in cancelled_intents}
         return [
             *(
-                self._current(intent)
+                self._stored_intent(intent)
                 for intent in unsigned_intents
                 if intent.id not in cancelled_ids
             ),
@@ -311,7 +311,7 @@ class ProposingExecutor(JournaledExecutor):
         if next_nonce <= intent.tx.nonce:
             return False
         mined_tx = self._external_signer.mined_at_nonce(intent.tx, since_block)
-        if mined_tx is not None and mined_tx.matches:
+        if mined_tx is not None and mined_tx.is_proposal:
             self._submitter.move(
                 intent,
                 IntentState.SIGNED,
@@ -378,7 +378,7 @@ class ProposingExecutor(JournaledExecutor):
             mined_tx = self._external_signer.mined_at_nonce(
                 intent.tx, proposal_block_by_id[intent.id]
             )
-            if mined_tx is not None and mined_tx.matches:
+            if mined_tx is not None and mined_tx.is_proposal:
                 raise OperatorNeeded(
                     f'the dropped proposal {intent.id} ("{intent.note}") was sent after all, by'
                     f" {mined_tx.tx_hash}",
@@ -386,7 +386,7 @@ class ProposingExecutor(JournaledExecutor):
                     code=ErrorCode.PROPOSAL_SENT,
                 )
 
-    def _current(self, intent: Intent) -> Intent:
+    def _stored_intent(self, intent: Intent) -> Intent:
         return next(
             stored_intent
             for stored_intent in self._journal.intents_at(intent.tx.nonce)

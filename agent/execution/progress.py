@@ -44,12 +44,12 @@ def with_progress(cycle: Cycle, step: StepInput) -> StepInput:
         step.progress,
         spend_caps=cycle.spend_caps,
         spent_gas_wei=cycle.spent_gas_wei,
-        direct=cycle.direct,
+        direct=cycle.direct_route_tokens,
     )
     step = replace(step, progress=progress)
     for layer_part in cycle.layers:
         step = layer_part.with_progress(
-            failures.with_refused_markets(step, layer_part.refused_exits)
+            failures.with_refused_markets(step, layer_part.refusal_time_by_exit)
         )
     return step
 
@@ -112,8 +112,8 @@ def _without_refused_exit(
     """Record the refusal of the confirmed exit, and leave it out."""
     if not isinstance(refusal, evaluation.ExitRefused):
         earlier_refusal = _refusal_by_token(outcome).get(exit_token)
-        earlier_refusal_by_token = dict(cycle.doubtful) | {exit_token: earlier_refusal}
-        cycle = replace(cycle, doubtful=tuple(earlier_refusal_by_token.items()))
+        earlier_refusal_by_token = dict(cycle.earlier_refusals) | {exit_token: earlier_refusal}
+        cycle = replace(cycle, earlier_refusals=tuple(earlier_refusal_by_token.items()))
     blocked_exit = BlockedExit(
         exit_token, f"refused at submission: {refusal.message}", RETRY_REMEDY
     )
@@ -127,10 +127,10 @@ def _without_refused_exit(
 
 def _restore_earlier_refusals(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
     """Restore the earlier refusals of this cycle's refused exits, unless an exit was sold."""
-    if cycle.doubtful and len(cycle.exits) == len(cycle.failed_exits):
+    if cycle.earlier_refusals and len(cycle.exits) == len(cycle.failed_exits):
         ports.store.budgets.mark_submission_refusals(
-            evaluation.without_doubtful(
-                tuple(_refusal_by_token(outcome).values()), dict(cycle.doubtful)
+            evaluation.without_doubtful_refusals(
+                tuple(_refusal_by_token(outcome).values()), dict(cycle.earlier_refusals)
             )
         )
 
@@ -148,7 +148,9 @@ def after_approval(
     """
     approval_terms = ports.store.journal.grant(intent.id).approve
     if approval_terms is not None and approval_terms[2] > 0:  # resets to zero are no attempts
-        cycle = replace(cycle, attempts=increment_count(cycle.attempts, approval_terms[0]))
+        cycle = replace(
+            cycle, approval_attempts=increment_count(cycle.approval_attempts, approval_terms[0])
+        )
     if intent.succeeded:
         return StepResult(cycle, close_step(ports.store, outcome))
     if intent.receipt is not None and intent.tx.to == outcome.decision_result.exit_token:
@@ -172,7 +174,7 @@ def skip_interrupted_exit(
     through another token. Raise any other error, and this one if the next nonce is unknown: the
     swap of the step was sent or a transaction is open.
     """
-    if not isinstance(error, Retryable) or not exit_token or exit_token in cycle.exits_tried:
+    if not isinstance(error, Retryable) or not exit_token or exit_token in cycle.tried_exit_tokens:
         raise error
     step_intents = ports.store.journal.intents(step_id) if step_id else ()
     sent_intents = [

@@ -50,7 +50,7 @@ class TxReplacer:
 
         def replace_if_due(waited_s: float) -> None:
             nonlocal last_try_s
-            newest_intent = None if bump_after_s is None else self._newest(nonce)
+            newest_intent = None if bump_after_s is None else self._newest_intent(nonce)
             if bump_after_s is None or newest_intent is None:
                 return
             if last_try_s is None:  # an earlier process may have sent it: its age counts too
@@ -76,7 +76,7 @@ class TxReplacer:
         it is in a block. Raises Refused if neither may be sent now (kill switch, gas caps),
         OperatorNeeded if a cancel fails.
         """
-        newest_intent = self._newest(nonce)
+        newest_intent = self._newest_intent(nonce)
         if newest_intent is None:
             return
         self._submitter.require_running(_cancel_grant(0, 0, 0))
@@ -173,9 +173,9 @@ class TxReplacer:
         except (NonceUsed, SendRefused) as error:
             submitter.on_event(SubmissionEvent("not-taken", intent, error.message))
 
-    def _newest(self, nonce: int) -> Intent | None:
+    def _newest_intent(self, nonce: int) -> Intent | None:
         """Return the newest sent intent at `nonce`; None if there is none, or one is mined."""
-        in_flight = self._submitter.in_flight(nonce)
+        in_flight = self._submitter.in_flight_intents(nonce)
         if any(intent.state is not IntentState.BROADCAST for intent in in_flight):
             return None
         return next(iter(in_flight), None)
@@ -210,12 +210,12 @@ class TxReplacer:
             )
         if day_limit_wei is None or tx_max_cost_wei <= max(
             intent.tx.max_gas_cost_wei
-            for intent in self._submitter.in_flight(pending_intent.tx.nonce)
+            for intent in self._submitter.in_flight_intents(pending_intent.tx.nonce)
         ):
             return
         unbooked_gas_wei = sum(
             intent.receipt.gas_cost_wei
-            for intent in self._journal.unbooked()
+            for intent in self._journal.unbooked_intents()
             if intent.receipt is not None
         )
         history = self._submitter.budgets.history(now_s)
@@ -261,10 +261,13 @@ def with_bumped_fees(
         bumped_fees = replace(
             bumped_fees, max_fee_wei=max(bumped_fees.max_fee_wei, sufficient_fee_wei)
         )
-    if limit_wei is not None and max(bumped_fees.most_wei, head.base_fee_wei or 0) > limit_wei:
+    if (
+        limit_wei is not None
+        and max(bumped_fees.max_gas_price_wei, head.base_fee_wei or 0) > limit_wei
+    ):
         raise guard_refusal(
             "gas_price",
-            f"{max(bumped_fees.most_wei, head.base_fee_wei or 0)} wei",
+            f"{max(bumped_fees.max_gas_price_wei, head.base_fee_wei or 0)} wei",
             f"{limit_wei} wei",
             "the replacement needs a gas price above the limit",
             "raise limits.gas_price, or wait",
@@ -336,7 +339,7 @@ class Reconciler:
             self._resolve(nonce, may_send)
         if not open_before or not self._submitter.unfinished():
             self.require_known_nonce()
-        return [self._current(intent) for intent in open_before]
+        return [self._stored_intent(intent) for intent in open_before]
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Drop unsent intents and cancel pending ones; return them in their new state. Used at a
@@ -346,7 +349,7 @@ class Reconciler:
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._cancel_at(nonce, why)
         self.run(may_send=True)
-        return [self._current(intent) for intent in open_before]
+        return [self._stored_intent(intent) for intent in open_before]
 
     def _cancel_at(self, nonce: int, why: str) -> None:
         unmined_intents = [
@@ -359,7 +362,7 @@ class Reconciler:
         for intent in self._journal.intents_at(nonce):
             if intent.state is IntentState.SIGNED:
                 self._submitter.drop(intent, why)
-        in_flight = self._submitter.in_flight(nonce)
+        in_flight = self._submitter.in_flight_intents(nonce)
         if in_flight and not any(intent.kind is IntentKind.CANCEL for intent in in_flight):
             self._replacer.cancel(in_flight[0], why)
 
@@ -391,7 +394,7 @@ class Reconciler:
                 code=ErrorCode.FOREIGN_PENDING,
             )
         if expected_nonce is None:
-            self._journal.set_expected_nonce(next_nonce, self._submitter.clock.now_s())
+            self._journal.adopt_nonce(next_nonce, self._submitter.clock.now_s())
             return next_nonce
         if next_nonce > expected_nonce:
             raise self._foreign_nonce_error(expected_nonce, next_nonce)
@@ -427,7 +430,7 @@ class Reconciler:
                     code=ErrorCode.OPEN_TRANSACTION,
                 )
         # The nonce first: the journal accepts a foreign winner only below the expected nonce.
-        self._journal.set_expected_nonce(next_nonce, self._submitter.clock.now_s())
+        self._journal.adopt_nonce(next_nonce, self._submitter.clock.now_s())
         why = "a foreign transaction took the nonce; adopted by the operator"
         for intent in unfinished_intents:
             if intent.state is IntentState.BROADCAST:
@@ -439,7 +442,7 @@ class Reconciler:
     def _nonces(self) -> tuple[int, int]:
         return self._sender.nonces(self._submitter.signer.address)
 
-    def _current(self, intent: Intent) -> Intent:
+    def _stored_intent(self, intent: Intent) -> Intent:
         return next(
             stored_intent
             for stored_intent in self._journal.intents_at(intent.tx.nonce)
@@ -447,7 +450,7 @@ class Reconciler:
         )
 
     def _resolve(self, nonce: int, may_send: bool) -> None:
-        for intent in self._journal.undecided_at(nonce):
+        for intent in self._journal.reopenable_at_nonce(nonce):
             self._submitter.move(
                 intent,
                 IntentState.BROADCAST,
@@ -474,7 +477,7 @@ class Reconciler:
         if self._chain_state(unfinished_intents, nonce) == "unknown":
             if may_send and self._may_resend(unfinished_intents[-1]):
                 self._resend_or_cancel(unfinished_intents)
-                if self._submitter.in_flight(nonce):
+                if self._submitter.in_flight_intents(nonce):
                     self._follow(nonce, may_send)
         elif (
             not self._follow(nonce, may_send) and may_send and self._submitter.is_paused() is False
@@ -579,7 +582,7 @@ class Reconciler:
 
     def _cancel_expired(self, nonce: int) -> None:
         """Cancel a pending transaction past its deadline, because it would only burn gas."""
-        in_flight = self._submitter.in_flight(nonce)
+        in_flight = self._submitter.in_flight_intents(nonce)
         if not in_flight or any(intent.kind is IntentKind.CANCEL for intent in in_flight):
             return
         now_s, deadline_s = self._sender.head().timestamp_s, in_flight[0].deadline_s
@@ -613,7 +616,7 @@ class Reconciler:
         if not isinstance(self._sender, ConflictingTransactionFinder):
             return ""
         try:
-            tx_hash = self._sender.conflicting_tx(self._submitter.signer.address, nonce)
+            tx_hash = self._sender.conflicting_tx_hash(self._submitter.signer.address, nonce)
         except TrimtabError:
             return ""
         return "" if tx_hash is None else f": {tx_hash}"

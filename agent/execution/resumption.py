@@ -10,7 +10,7 @@ from agent.errors import ConfigError, TrimtabError
 from agent.execution.progress import after_approval
 from agent.execution.senders import sender_of
 from agent.execution.sending import failed_outcome
-from agent.execution.shortfall import recovered_shortfall
+from agent.execution.shortfall import shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepPorts, StepResult
 from agent.model import (
@@ -49,7 +49,7 @@ def names_amount(request: PlanRequest) -> bool:
     return isinstance(request, Swap | SwapAtPrice | Unwrap | LayerRequest)
 
 
-def resumed_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
+def resume_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     """Return the open cycle of an ended process with the result of its last transaction; None if
     there is none. A cycle that is too old or was continued too often is closed, with the reason.
     What was confirmed covers only the same plan again.
@@ -93,7 +93,7 @@ def _open_cycle(store: Store, request: PlanRequest) -> Cycle | None:
         )
         if both_agent_cycles or request == cycle.request:
             return cycle
-        is_unreported = cycle.sending and names_amount(cycle.request)
+        is_unreported = cycle.sending_step_id and names_amount(cycle.request)
         close_cycle = store.cycles.leave_unreported if is_unreported else store.cycles.close
         close_cycle("another request began")
     return store.cycles.reopen(request) if names_amount(request) else None
@@ -113,14 +113,14 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
     """Return the cycle after the transaction that was under way when the process ended, with the
     outcome of its step. One that never reached a block is planned again.
     """
-    step_id = cycle.sending
+    step_id = cycle.sending_step_id
     step_intents = ports.store.journal.intents(step_id) if step_id else ()
     mined_intents = [intent for intent in step_intents if intent.receipt is not None]
     if not mined_intents:
         open_ids = {intent.id for intent in ports.store.journal.open_intents()}
         is_pending = any(intent.id in open_ids for intent in step_intents)
-        return (cycle if is_pending else replace(cycle, sending="")), None
-    cycle = replace(cycle, sending="")
+        return (cycle if is_pending else replace(cycle, sending_step_id="")), None
+    cycle = replace(cycle, sending_step_id="")
     original_intents = [intent for intent in step_intents if intent.kind is not IntentKind.CANCEL]
     intent = next(
         (original for original in original_intents if original in mined_intents),
@@ -142,7 +142,7 @@ def _with_result(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutc
         return outcome
     if not intent.succeeded:
         return failed_outcome(outcome, intent, f'"{intent.note}"', "nothing was exchanged")
-    short_tokens = tuple(recovered_shortfall(store, intent))
+    short_tokens = tuple(shortfall_by_receipt(store, intent))
     kind = OutcomeKind.FAILED if short_tokens else OutcomeKind.DONE
     return replace(outcome, kind=kind, short=short_tokens)
 

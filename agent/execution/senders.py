@@ -35,7 +35,7 @@ def _after_swap(cycle: Cycle, outcome: StepOutcome, _: Plan, __: Intent) -> Cycl
             )
         exit_notes = (*cycle.exits, note_of(outcome, failed=is_failed))
         return replace(cycle.after_exit(blocked_exit), exits=exit_notes)
-    cycle = replace(cycle, swapped=outcome.step_id)
+    cycle = replace(cycle, swap_step_id=outcome.step_id)
     if is_failed:
         return cycle.end(CycleEnd.FAILED)
     if any(layer_part.may_act_again for layer_part in cycle.layers):

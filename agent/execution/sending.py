@@ -21,9 +21,9 @@ from agent.ports import Composer, PreparedTransaction
 class Draft:
     """A transaction to send, its name, and what did not happen if it fails."""
 
-    prepared: PreparedTransaction
+    prepared_tx: PreparedTransaction
     name: str
-    consequence: str
+    failure_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class PlanSender:
 
 def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepOutcome, Intent]:
     """Send one transaction, then book it at a new snapshot. Return the outcome with it."""
-    intent = approvals.execute_prepared(ports.transactor, outcome.step_id, draft.prepared)
+    intent = approvals.execute_prepared(ports.transactor, outcome.step_id, draft.prepared_tx)
     outcome = replace(outcome, transactions=(intent,))
     if not intent.succeeded:
-        return failed_outcome(outcome, intent, draft.name, draft.consequence), intent
+        return failed_outcome(outcome, intent, draft.name, draft.failure_text), intent
     outcome = replace(outcome, kind=OutcomeKind.DONE)
     evaluation.clear_submission_refusals(ports.store.budgets, outcome)
     try:

@@ -235,7 +235,7 @@ def record_balance_changes(
     def is_explained(expected_balances: ExpectedBalances) -> bool:
         return (
             balance_changes.is_comparable(snapshot, expected_balances)
-            and not balance_changes.differences(snapshot, expected_balances)
+            and not balance_changes.balance_differences(snapshot, expected_balances)
             and not balance_changes.may_change(expected_balances)
         )
 
@@ -273,7 +273,7 @@ def settle_mined(
     counted as one. Tokens without a price, foreign ones included, count as zero, because a plan
     cannot spend them and events of unknown contracts prove nothing (T11).
     """
-    unbooked_intents = store.journal.unbooked()
+    unbooked_intents = store.journal.unbooked_intents()
     all_balances_expected = True
     if unbooked_intents and snapshot_before is not None:
         expected_tokens = {opening.token for opening in store.balances.expected().openings}
@@ -281,8 +281,8 @@ def settle_mined(
     for intent in unbooked_intents:
         intent_step = originating_step(store.steps, intent)
         price_step = intent_step or current_step()
-        prices = reference_prices(price_step).by_token
-        if intent_step is None and _unpriced(
+        prices = reference_prices(price_step).price_by_token
+        if intent_step is None and _spent_unpriced_asset(
             intent, price_step.portfolio, price_step.snapshot.owner, prices
         ):
             continue
@@ -387,7 +387,7 @@ def _parse_step(input_json: str) -> StepInput:
     return codec.loads(StepInput, input_json)
 
 
-def _unpriced(
+def _spent_unpriced_asset(
     intent: Intent, portfolio: Portfolio, owner: str, prices: dict[str, Fraction]
 ) -> bool:
     """True if the transaction spent an asset that has no price now."""

@@ -22,7 +22,9 @@ def with_shortfall(
     plan, snapshot_before = outcome.plan, outcome.step_input.snapshot
     if plan is None or intent.receipt is None or plan.acts_in_layer:
         return outcome
-    if not (shortfalls := short_tokens(plan, intent.receipt, snapshot_before, snapshot_after)):
+    if not (
+        shortfalls := shortfalls_by_token(plan, intent.receipt, snapshot_before, snapshot_after)
+    ):
         return outcome
     reason = _shortfall_reason(outcome.step_input.portfolio, shortfalls)
     return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(shortfalls))
@@ -33,14 +35,14 @@ def end_interrupted_steps(store: Store) -> None:
     succeeded: failed if it brought less than the plan's minimums by the receipt's events, else
     done. Balances are not compared, because they may have changed since.
     """
-    for intent in store.journal.succeeded_in("", "error"):
+    for intent in store.journal.successful_trades("", "error"):
         if (step := originating_step(store.steps, intent)) is None:
             continue
         outcome_kind, reason = (
             OutcomeKind.DONE,
             "the transaction was mined after the step was interrupted",
         )
-        if shortfalls := recovered_shortfall(store, intent):
+        if shortfalls := shortfall_by_receipt(store, intent):
             outcome_kind, reason = OutcomeKind.FAILED, _shortfall_reason(step.portfolio, shortfalls)
         plan = store.journal.grant(intent.id).plan
         decision_name = "" if plan is None else type(plan.decision).__name__.lower()
@@ -48,15 +50,15 @@ def end_interrupted_steps(store: Store) -> None:
         store.steps.end(intent.step_id, decision_name, reason, plan_json, outcome_kind.value)
 
 
-def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:
-    """Return `short_tokens` of a mined transaction of the journal, by its receipt's events; empty
+def shortfall_by_receipt(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:
+    """Return `shortfalls_by_token` of a mined transaction of the journal, by its receipt's events; empty
     if its step is unreadable.
     """
     step, grant = originating_step(store.steps, intent), store.journal.grant(intent.id)
     if step is None or intent.receipt is None:
         return {}
     if grant.plan is not None:
-        return short_tokens(grant.plan, intent.receipt, step.snapshot, None)
+        return shortfalls_by_token(grant.plan, intent.receipt, step.snapshot, None)
     least_raw_by_token = {} if grant.action is None else grant.action.least_raw
     return _changes_below_least(least_raw_by_token, intent.receipt, step.snapshot, None)
 
@@ -77,7 +79,7 @@ def _shortfall_reason(portfolio: Portfolio, shortfalls: dict[str, tuple[int, int
     )
 
 
-def short_tokens(
+def shortfalls_by_token(
     plan: Plan, receipt: Receipt, snapshot_before: Snapshot, snapshot_after: Snapshot | None
 ) -> dict[str, tuple[int, int]]:
     """Return the tokens whose balance in the wallet changed by less than the plan's minimums allow,

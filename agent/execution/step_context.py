@@ -131,7 +131,7 @@ class StepReaders:
         return self.assemble_for_ledger(step.snapshot, history)
 
 
-def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
+def add_past_prices(readers: StepReaders, step: StepInput) -> StepInput:
     """Add the preceding blocks to the step if it acts on prices and policy.confirm_blocks requires
     them.
     """
@@ -169,7 +169,7 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
     """
     if (tokens_off_peg := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         budgets.mark_depegged(tokens_off_peg)
-    if (unread_tokens := quarantine.unreadable_balances(step)) != step.history.unread:
+    if (unread_tokens := quarantine.unreadable_since_s(step)) != step.history.unread:
         budgets.mark_unreadable(unread_tokens)
     if step.excluded.reason and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
         balances.exclude_unexplained_deposits()

@@ -103,7 +103,7 @@ def read_memory(
     )
 
 
-def part_history_needed(
+def part_history_spans(
     portfolio: Portfolio,
     layers: tuple[LayerConfig, ...],
     now_s: int,
@@ -137,14 +137,14 @@ def _recorded_prices(
     numeraire, allocator = portfolio.numeraire.address, portfolio.weights
     layer_triggers = [trigger for layer_config in step.layers for trigger in layer_config.triggers]
     trigger_span_s = rules.required_history_s(step.policy, layer_triggers)
-    spans_and_intervals = part_history_needed(
+    spans_and_intervals = part_history_spans(
         step.portfolio, step.layers, step.snapshot.head.timestamp_s, allocation_by_owner
     )
     if allocator is not None:
         spans_and_intervals.append(
             (target_changes.allocation_history_s(portfolio, allocation, now_s), allocator.step_s)
         )
-    spans_and_intervals.append(risk_estimates.price_history_needed(step.policy))
+    spans_and_intervals.append(risk_estimates.price_history_and_step_s(step.policy))
     older_until_s = now_s - trigger_span_s - bool(trigger_span_s)
     older_prices = {
         price_point

@@ -314,7 +314,7 @@ class Submitter:
         """Return the agent's mined transaction at `nonce`, checking once; None if there is none.
         Moves the others at that nonce out of MINED.
         """
-        in_flight_intents = self.in_flight(nonce)
+        in_flight_intents = self.in_flight_intents(nonce)
         mined_intents = [
             intent for intent in in_flight_intents if intent.state is IntentState.MINED
         ]
@@ -363,7 +363,7 @@ class Submitter:
         }
         return [intent for intent in open_intents if intent.tx.nonce not in mined_nonces]
 
-    def in_flight(self, nonce: int) -> list[Intent]:
+    def in_flight_intents(self, nonce: int) -> list[Intent]:
         """Return our transactions at `nonce` whose bytes may have been sent, newest first."""
         return [
             intent
@@ -533,7 +533,7 @@ def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
 _SIGNED_STATES = (IntentState.SIGNED, IntentState.BROADCAST)
 
 
-def signable_nonces(journal: IntentStore) -> dict[int, int | None]:
+def max_tip_by_nonce(journal: IntentStore) -> dict[int, int | None]:
     """Return the next nonce and those of signed, unmined transactions, each with the highest tip
     signed at it. Planned intents do not count, because their nonces are unverified. Empty while the
     journal has no nonce.
@@ -574,7 +574,7 @@ class ReorgHandler:
         """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
         Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
         """
-        ended_intents = self._submitter.journal.ended_in_block(_MAX_CHECKED_INTENTS)
+        ended_intents = self._submitter.journal.intents_ended_in_block(_MAX_CHECKED_INTENTS)
         unchecked_intents = self._unchecked(ended_intents)
         if not unchecked_intents:
             return
@@ -600,7 +600,7 @@ class ReorgHandler:
         Otherwise a next nonce below ours may come from a lagging endpoint.
         """
         head = self._submitter.sender.head()
-        for intent in self._submitter.journal.ended_in_block(_MAX_CHECKED_INTENTS):
+        for intent in self._submitter.journal.intents_ended_in_block(_MAX_CHECKED_INTENTS):
             depth = head.number - _block_of(intent)[0] + 1
             if (
                 intent.tx.nonce == nonce

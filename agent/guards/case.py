@@ -16,7 +16,7 @@ from agent.guards.replay import (
     SimulatedSwap,
     replay_legs,
 )
-from agent.layers.policy import build_layer_case
+from agent.layers.policy import build_guard_answers
 from agent.layers.questions import outside_value
 from agent.model import (
     Asset,
@@ -28,7 +28,7 @@ from agent.model import (
     StepInput,
     TopUp,
 )
-from agent.planning.approval_gas import approval_gas_units, plan_sizes, worst_gas_wei
+from agent.planning.approval_gas import approval_gas_units, calldata_sizes, worst_gas_wei
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchases, transfers
 from agent.reference import (
@@ -421,13 +421,13 @@ class GuardCase:
             raise MissingData(f"the rollup's data fee was not read ({unknown_reason})")
         if snapshot.data_fee is None or self.needs_no_gas():
             return 0
-        return snapshot.expected_data_fee_wei(gas_units, *plan_sizes(self.step, self.plan))
+        return snapshot.expected_data_fee_wei(gas_units, *calldata_sizes(self.step, self.plan))
 
 
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:
     """Return the case, with prices, legs and actions recomputed from the snapshot."""
     references = reference_prices(step)
-    prices = references.by_token
+    prices = references.price_by_token
     reason_by_unpriced_token = {
         unpriced_token.token: unpriced_token.why for unpriced_token in references.unpriced
     }
@@ -441,7 +441,7 @@ def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCa
         spot_prices(price_inputs(step)),
         replay,
         references,
-        build_layer_case(step, plan),
+        build_guard_answers(step, plan),
     )
 
 

@@ -88,7 +88,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     return GuardMeasurement(f"{largest_slippage_bps} bps", largest_slippage_bps <= limit_bps)
 
 
-def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
+def measure_fair_floor(case: GuardCase) -> GuardMeasurement:
     """Require each minimum output to be at least fair value less fee, impact limit and slippage
     limit (T1).
 
@@ -136,7 +136,7 @@ def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest relative deviation of an independent quote from the simulation. A missing
     quote refuses the plan.
     """
-    quote_by_leg = {quote.leg: quote for quote in case.evidence.second_quotes}
+    quote_by_leg = {quote.leg_index: quote for quote in case.evidence.second_quotes}
     largest_deviation = Fraction(0)
     for swap in case.swaps():
         quote = quote_by_leg.get(swap.number)
@@ -189,7 +189,7 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
     fixed_guard(
         "fair_floor",
         "reference less fee, impact and slippage limits",
-        fair_floor_kept,
+        measure_fair_floor,
         "a pool is off the reference price or the minimum is too low; plan again later, and keep"
         " slippage or price_impact on",
         judges_market=True,
@@ -272,7 +272,9 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     label = worst_peg.token.label
     if worst_peg.limit_bps != limit_bps:
         label += f", which left its peg: at most {format_ratio(worst_peg.limit_bps / BPS)}"
-    return GuardMeasurement(f"{format_ratio(worst_peg.distance)} ({label})", not worst_peg.is_off)
+    return GuardMeasurement(
+        f"{format_ratio(worst_peg.distance)} ({label})", not worst_peg.is_depegged
+    )
 
 
 def _spot_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:

@@ -188,7 +188,7 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     case.require_complete_replay()
     values_and_tokens = [
         (traded_raw * case.price(token), token)
-        for traded_raw_by_token in (case.replay.sold, case.replay.bought)
+        for traded_raw_by_token in (case.replay.sold_raw_by_token, case.replay.bought_raw_by_token)
         for token, traded_raw in traded_raw_by_token.items()
     ]
     if not values_and_tokens:
@@ -319,6 +319,6 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         max_live_value,
         "withdraw value from the wallet, or raise portfolio.max_live_value",
     ),
-    *layers.HOLDING_GUARDS,
+    *layers.OUTSIDE_GUARDS,
 )
 """Guards in the order of their verdicts."""

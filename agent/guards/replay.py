@@ -44,31 +44,31 @@ class LegFlow:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Replay of all legs: tokens given and received by the wallet, and `stranded` amounts left in
+    """Replay of all legs: tokens given and received by the wallet, and `stranded_raw_by_token` amounts left in
     the router.
 
-    `swaps` are the exchanges in pools, `flows` all legs. `sold` and `bought` count native coin as
+    `swaps` are the exchanges in pools, `flows` all legs. `sold_raw_by_token` and `bought_raw_by_token` count native coin as
     its wrapped token and leave out conversions. `balance_changes_raw` is the change of each
     balance, with native and wrapped coin apart and conversions included. `fault` is the reason why
     the replay ended early (None: complete), which makes the numbers meaningless.
     """
 
     swaps: tuple[SimulatedSwap, ...]
-    sold: Mapping[str, int]
-    bought: Mapping[str, int]
-    stranded: Mapping[str, int]
+    sold_raw_by_token: Mapping[str, int]
+    bought_raw_by_token: Mapping[str, int]
+    stranded_raw_by_token: Mapping[str, int]
     fault: str | None
     flows: tuple[LegFlow, ...] = ()
     balance_changes_raw: Mapping[str, int] = field(default_factory=dict)
 
     def delta_raw(self, token: str) -> int:
         """Return the change of the wallet's balance in base units."""
-        return self.bought.get(token, 0) - self.sold.get(token, 0)
+        return self.bought_raw_by_token.get(token, 0) - self.sold_raw_by_token.get(token, 0)
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Tokens that the wallet gives or receives, in the order of the legs."""
-        return tuple(dict.fromkeys((*self.sold, *self.bought)))
+        return tuple(dict.fromkeys((*self.sold_raw_by_token, *self.bought_raw_by_token)))
 
 
 def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
@@ -158,14 +158,14 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
             )
         if swap_result.amount_out_raw <= 0:
             return end_replay(f"leg {leg_number}: pool {leg.pool} pays nothing for {amount_in_raw}")
-        current_pool_by_address[leg.pool] = swap_result.after
+        current_pool_by_address[leg.pool] = swap_result.pool_after
         swaps.append(
             SimulatedSwap(
                 leg_number,
                 leg,
                 start_pool_by_address[leg.pool],
                 pool_before,
-                swap_result.after,
+                swap_result.pool_after,
                 amount_in_raw,
                 swap_result.amount_out_raw,
             )

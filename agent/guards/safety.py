@@ -69,10 +69,10 @@ def balance(case: GuardCase) -> GuardMeasurement:
                 " too much",
                 False,
             )
-    if case.replay.stranded:
+    if case.replay.stranded_raw_by_token:
         stranded_text = "; ".join(
             f"{stranded_raw} base units of {case.label(token)}"
-            for token, stranded_raw in case.replay.stranded.items()
+            for token, stranded_raw in case.replay.stranded_raw_by_token.items()
         )
         return GuardMeasurement(f"{stranded_text} remain in the router", False)
     return GuardMeasurement("every leg is funded", True)
@@ -86,14 +86,14 @@ class _Wallet:
     def __init__(self, case: GuardCase) -> None:
         self._case = case
         self._assets: dict[str, int] = {}
-        self._forms: dict[str, int] = {}
-        self._wrapped = next(
+        self._raw_by_form: dict[str, int] = {}
+        self._wrapped_native = next(
             (asset.token.address for asset in case.step.portfolio.assets if asset.native), None
         )
-        if self._wrapped is not None:
-            self._forms = {
+        if self._wrapped_native is not None:
+            self._raw_by_form = {
                 NATIVE: case.balance_raw(NATIVE) - floor_wei(case.step.limits),
-                self._wrapped: case.balance_raw(self._wrapped),
+                self._wrapped_native: case.balance_raw(self._wrapped_native),
             }
 
     def spend(self, flow: LegFlow) -> int:
@@ -114,10 +114,14 @@ class _Wallet:
         return overspent_raw
 
     def _asset(self, token: str) -> str:
-        return self._wrapped if token == NATIVE and self._wrapped is not None else token
+        return (
+            self._wrapped_native if token == NATIVE and self._wrapped_native is not None else token
+        )
 
     def _change_form(self, token: str, change_raw: int) -> int:
-        return self._change(self._forms, token, change_raw) if token in self._forms else 0
+        return (
+            self._change(self._raw_by_form, token, change_raw) if token in self._raw_by_form else 0
+        )
 
     def _change(self, raw_by_token: dict[str, int], token: str, change_raw: int) -> int:
         if token not in raw_by_token:
@@ -220,7 +224,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
         for code_hash in case.step.snapshot.code_hashes
     }
     trusted_codes = {
-        (address.lower(), pinned_hash.lower()) for address, pinned_hash in case.evidence.trusted
+        (address.lower(), pinned_hash.lower())
+        for address, pinned_hash in case.evidence.pinned_code_hashes
     }
     pinned_addresses = {address for address, _ in trusted_codes}
     faults = [
@@ -337,7 +342,7 @@ def _failures_text(revert_count: int, approval_count: int) -> str:
     return f"{revert_count} reverts, {approval_count} approval steps without a swap"
 
 
-GUARDS: tuple[Guard[Any], ...] = (
+SAFETY_GUARDS: tuple[Guard[Any], ...] = (
     fixed_guard(
         "kill_switch",
         "not paused",

@@ -31,7 +31,7 @@ from agent.reference import reference_prices
 from agent.units import NATIVE, decimal_text
 
 GUARDS: tuple[Guard[Any], ...] = (
-    *safety.GUARDS,
+    *safety.SAFETY_GUARDS,
     *market.LEG_GUARDS,
     *portfolio.PLAN_GUARDS,
     *market.PRICE_GUARDS,

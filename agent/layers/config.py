@@ -22,5 +22,5 @@ class LayerTables(ConfigTable):
     """Quotes of aggregators."""
 
 
-TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE, HOLDING_TEMPLATE, OPINIONS_TEMPLATE)
+TABLE_TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE, HOLDING_TEMPLATE, OPINIONS_TEMPLATE)
 """Text of the tables in the config of `trimtab init`."""

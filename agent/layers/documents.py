@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from agent.layers.gradual import documents as gradual
 from agent.layers.opinions import documents as opinions
 from agent.model import Plan, Portfolio, StepInput
-from agent.store.executions import PastExecution
+from agent.store.executions import StoredExecution
 from agent.store.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ LIVE_PLAN_KEYS: tuple[Callable[[LayerTables, StepOutcome], Mapping[str, object]]
 """Keys of a plan that was made to be shown; may ask services outside."""
 SENTENCES: tuple[Callable[[StepInput, Plan | None], list[str]], ...] = (gradual.sentences,)
 """Descriptions of a past step's layers and plan."""
-PAST_EXECUTIONS: tuple[Callable[[Store, int], Sequence[PastExecution[Any]]], ...] = (
+PAST_EXECUTIONS: tuple[Callable[[Store, int], Sequence[StoredExecution[Any]]], ...] = (
     gradual.past_executions,
 )
 """Newest executions of the layers, newest first, at most so many."""

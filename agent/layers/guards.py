@@ -15,7 +15,7 @@ from agent.layers.tax import guards as tax
 
 PLAN_GUARDS: tuple[Guard[Any], ...] = (tax.YEAR_LIMIT, holding.HOLDING)
 """Guards of a layer's limits, after those of losses and before those of weights and sizes."""
-HOLDING_GUARDS: tuple[Guard[Any], ...] = (*liquidity.HOLDING_GUARDS,)
+OUTSIDE_GUARDS: tuple[Guard[Any], ...] = (*liquidity.POSITION_GUARDS,)
 """Guards of limits on what a layer has outside the wallet, after those of weights and sizes."""
 LAYER_GUARDS: tuple[Guard[Any], ...] = (*futures.FUTURES_GUARDS,)
 """Guards of plans that act in a layer, after all others."""
@@ -38,11 +38,11 @@ ACTION_SLIPPAGES: tuple[Callable[[GuardCase, int], GuardMeasurement | None], ...
     liquidity.slippage,
 )
 """Slippage of actions against a limit in basis points; None for a plan without actions."""
-ACTION_FLOORS: tuple[Measure, ...] = (liquidity.fair_floor_kept,)
+ACTION_FLOORS: tuple[Measure, ...] = (liquidity.measure_fair_floor,)
 """Minimums of actions against the reference price."""
-OVERSPENT_ACTIONS: tuple[Measure, ...] = (liquidity.overspent,)
+OVERSPENT_ACTIONS: tuple[Measure, ...] = (liquidity.measure_overspending,)
 """Actions that spend more than the wallet has; None if there are none."""
-MISPREDICTED_ACTIONS: tuple[Measure, ...] = (liquidity.mispredicted,)
+MISPREDICTED_ACTIONS: tuple[Measure, ...] = (liquidity.measure_misprediction,)
 """Actions or final balances that the plan predicts otherwise; None if there are none."""
 POOL_DEVIATIONS: tuple[Callable[[GuardCase], Iterator[tuple[Fraction, str]]], ...] = (
     liquidity.pool_deviations,

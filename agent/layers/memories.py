@@ -26,7 +26,7 @@ from agent.ports import Grant
 from agent.store.store import Store
 from agent.units import Price, Value
 
-Principal = Callable[[str], Mapping[str, int]]
+NetAmountsReader = Callable[[str], Mapping[str, int]]
 """Function from the name of a place to its net amounts in the ledger, by token."""
 READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (
     strategies.read_memory,
@@ -46,10 +46,18 @@ BOOKINGS: Mapping[
 step of its prices, the snapshot right after it (None: not read), the price of native coin and the
 chain time; returns its loss in numeraire base units.
 """
-ENTRIES: Mapping[
+ENTRY_BUILDERS: Mapping[
     IntentKind,
     Callable[
-        [Grant, SettledTransaction, EntryPrices, Collection[str], StepInput, Receipt, Principal],
+        [
+            Grant,
+            SettledTransaction,
+            EntryPrices,
+            Collection[str],
+            StepInput,
+            Receipt,
+            NetAmountsReader,
+        ],
         Entry,
     ],
 ] = {
@@ -61,11 +69,11 @@ ENTRIES: Mapping[
 """Ledger entry of a layer's successful transaction, by its kind; the last argument returns the net
 amounts at a place outside the wallet.
 """
-PAYMENTS: tuple[Callable[[StepInput, EntryPrices], tuple[Entry, ...]], ...] = (
+PAYMENT_ENTRY_BUILDERS: tuple[Callable[[StepInput, EntryPrices], tuple[Entry, ...]], ...] = (
     futures.funding_entries,
 )
 """Ledger entries of payments that a venue made by itself."""
-READINGS: Mapping[str, Callable[[StepInput], dict[str, MarginReading]]] = {
+MARGIN_READERS: Mapping[str, Callable[[StepInput], dict[str, MarginReading]]] = {
     MARGIN: account_readings,
 }
 """Readings of an account outside the wallet for the ledger, by the token in which it counts, and by

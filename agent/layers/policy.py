@@ -39,7 +39,7 @@ block them.
 """
 CLOSING_DECIDERS: tuple[Decider, ...] = (futures.close_hedges,)
 """Deciders after the reductions; only stops and faults block them."""
-EXIT_DECIDERS: tuple[Decider, ...] = (liquidity.withdraw_for_exits,)
+FREEING_DECIDERS: tuple[Decider, ...] = (liquidity.withdraw_for_exits,)
 """Deciders that free what triggered exits sell, once the wallet has none of it."""
 LIMIT_DECIDERS: tuple[Decider, ...] = (liquidity.withdraw_over_limit,)
 """Deciders of a layer above its limits, before money flows and also while an open withdrawal blocks
@@ -50,17 +50,17 @@ DECIDERS_BEFORE_TRIGGERS: tuple[Decider, ...] = (
     strategies.rebalance_strategies,
 )
 """Deciders after faults, exits and money flows, and before the triggers."""
-BEFORE_SWAPS: tuple[
+PRE_SWAP_DECIDERS: tuple[
     Callable[[StepInput, Mapping[str, Price]], LayerDecision | Hold | None], ...
 ] = (liquidity.withdrawals_first,)
 """Decisions that precede the rebalance of a fired trigger, because its swaps spend what they free;
 None if a layer frees nothing.
 """
-WITHOUT_SWAPS: tuple[
+NO_SWAP_DECIDERS: tuple[
     Callable[[StepInput, Mapping[str, Price], Hold], LayerDecision | Hold], ...
 ] = (liquidity.liquidity_or_hold,)
 """Decisions while no swap is due or worth its cost; else the hold, with what the layer leaves."""
-INSTEAD_OF_HOLD: tuple[Callable[[DecisionContext, DecisionResult], DecisionResult], ...] = (
+HOLD_REPLACERS: tuple[Callable[[DecisionContext, DecisionResult], DecisionResult], ...] = (
     futures.open_positions,
 )
 """Results in place of that of the spot portfolio, which replace only a hold."""
@@ -73,35 +73,39 @@ RESULT_EXPLAINERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], 
     holding.explain_held,
 )
 """Additions to every decision: what it says of a layer besides, such as why an asset is held."""
-BESIDE_PURCHASES: tuple[Callable[[DecisionContext], LayerResult], ...] = (
+PURCHASE_PART_BUILDERS: tuple[Callable[[DecisionContext], LayerResult], ...] = (
     strategies.beside_purchase,
 )
 """Parts of the layers in the decision on a purchase in parts."""
-CASE_BUILDERS: tuple[Callable[[StepInput, Plan], LayerGuardAnswers | None], ...] = (
+GUARD_ANSWER_BUILDERS: tuple[Callable[[StepInput, Plan], LayerGuardAnswers | None], ...] = (
     build_futures_case,
     build_liquidity_case,
 )
 """What the guards ask a layer about a plan; None if the plan does not act in the layer."""
 
 
-def before_swaps(step: StepInput, prices: Mapping[str, Price]) -> LayerDecision | Hold | None:
+def decide_before_swaps(
+    step: StepInput, prices: Mapping[str, Price]
+) -> LayerDecision | Hold | None:
     """Return the decision that precedes the rebalance of a fired trigger; None if none does."""
-    decisions = (decide(step, prices) for decide in BEFORE_SWAPS)
+    decisions = (decide(step, prices) for decide in PRE_SWAP_DECIDERS)
     return next((decision for decision in decisions if decision is not None), None)
 
 
-def without_swaps(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> LayerDecision | Hold:
+def decide_without_swaps(
+    step: StepInput, prices: Mapping[str, Price], hold: Hold
+) -> LayerDecision | Hold:
     """Return a layer's decision in place of the hold of the spot portfolio, or the hold."""
     decision: LayerDecision | Hold = hold
-    for decide in WITHOUT_SWAPS:
+    for decide in NO_SWAP_DECIDERS:
         if isinstance(decision, Hold):
             decision = decide(step, prices, decision)
     return decision
 
 
-def build_layer_case(step: StepInput, plan: Plan) -> LayerGuardAnswers:
+def build_guard_answers(step: StepInput, plan: Plan) -> LayerGuardAnswers:
     """Return the answers of the layer in which the plan acts."""
-    cases = (case for build in CASE_BUILDERS if (case := build(step, plan)) is not None)
+    cases = (case for build in GUARD_ANSWER_BUILDERS if (case := build(step, plan)) is not None)
     return next(cases, LayerGuardAnswers())
 
 

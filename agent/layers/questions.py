@@ -42,9 +42,9 @@ EXIT_ONLY_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.FUTURES, exposure.unknown_margin_reason),
 )
 """Faults during which only exits and withdrawals of liquidity are allowed, with their reason."""
-EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.exit_name,)
+EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.failure_key,)
 """Name that failures of a risk-reducing plan are counted under; empty for any other plan."""
-GASLESS_DECISIONS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
+GASLESS_CHECKS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
 """True for a decision whose plan sends no transaction."""
 DEPOSITS: tuple[Callable[[StepInput, Plan], tuple[str, int, str]], ...] = (futures.planned_deposit,)
 """Token, base units and spender of a plan's deposit; zero units without one."""
@@ -85,8 +85,8 @@ MARKET_GROWTHS: tuple[Callable[[StepInput, Value], MarketGrowth | None], ...] = 
 """Data for the growth of capital in markets, given the value of the spot portfolio; None if they
 are unknown.
 """
-EMERGENCY_FEES: Mapping[type[LayerPlan], Callable[[StepInput], int | None]] = {
-    FuturesPlan: futures.emergency_fee_wei
+EMERGENCY_GAS_PRICES: Mapping[type[LayerPlan], Callable[[StepInput], int | None]] = {
+    FuturesPlan: futures.max_emergency_gas_price_wei
 }
 """Largest gas price of an emergency in wei, by the layer's part of the plan; None: unlimited."""
 LEDGER_HOLDINGS: tuple[
@@ -95,7 +95,7 @@ LEDGER_HOLDINGS: tuple[
 """Base units outside the wallet for the ledger, by the name of the position and token; a missing
 price counts as one.
 """
-VALUE_CHECKS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.pools_hold,)
+HELD_VALUE_CHECKS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.pools_hold,)
 """True if a layer has at least this value of an asset, which an exit frees and sells."""
 VALUED_TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.pooled_tokens,)
 """Tokens that are needed to value what a layer has."""
@@ -103,7 +103,7 @@ TARGET_REMOVERS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] =
     pools.without_targets,
 )
 """The portfolio in which a layer has no targets with these tokens, which an exit sells."""
-LOCKED: tuple[Callable[[StepInput], Mapping[str, int]], ...] = ()
+LOCKED_AMOUNTS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = ()
 """Base units of the wallet by token that count but that no swap may spend; of an amount above the
 balance, the balance.
 """
@@ -146,7 +146,7 @@ def _summed_by_token(amounts_by_place: Iterable[Mapping[str, int]]) -> dict[str,
 
 def locked_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
-    return _summed_by_token(locked_of(step) for locked_of in LOCKED)
+    return _summed_by_token(locked_of(step) for locked_of in LOCKED_AMOUNTS)
 
 
 def outside_value(
@@ -196,5 +196,7 @@ def gas_price_limit_wei(step: StepInput, plan: Plan) -> int | None:
     """Return the largest gas price of a plan, wei; None: unlimited."""
     layer_plan = next((layer_plan for layer_plan in plan.layers if layer_plan.is_emergency), None)
     return (
-        step.limits.gas_price_wei if layer_plan is None else EMERGENCY_FEES[type(layer_plan)](step)
+        step.limits.gas_price_wei
+        if layer_plan is None
+        else EMERGENCY_GAS_PRICES[type(layer_plan)](step)
     )

@@ -13,14 +13,14 @@ from agent.model import Halt, LayerRequest, Plan, StepInput
 from agent.planning.proposals import Proposer
 
 PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
-    MoveMargin: futures.move_margin,
+    MoveMargin: futures.margin_proposer,
     Deleverage: futures.deleverage,
-    OpenHedge: futures.hedge_by_owner,
-    CloseHedge: futures.hedge_by_owner,
+    OpenHedge: futures.hedge_proposer,
+    CloseHedge: futures.hedge_proposer,
 }
 """Proposer of a request, by its type; equal inputs give equal proposals."""
 SHUTDOWN_RELEASES: tuple[Callable[[StepInput], Plan | Halt | Refused | None], ...] = (
-    liquidity.withdraw_everything,
+    liquidity.plan_full_withdrawal,
 )
 """What a layer frees before the wallet's assets are sold for the shutdown: its plan, the refusal of
 that plan or the halt of the step; None if there is nothing.

@@ -16,7 +16,7 @@ SETTINGS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
     holding.build_settings,
 )
 """Settings of a layer, by token address. Raise ConfigError."""
-CHECKS: tuple[Callable[[Config], None], ...] = (holding.require_assets,)
+CHECKS: tuple[Callable[[Config], None], ...] = (holding.require_holding_symbols,)
 """Rules that span tables, after all others. Raise ValueError for an invalid config."""
 PARAMETERS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (
     liquidity.parameters,

@@ -71,7 +71,7 @@ PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerRequest: REQUESTS,
 }
 """Types of the parts of a step's input, of decisions, plans, cycles and requests, by their base."""
-ACTIONS: Any = LpAction
+LIQUIDITY_ACTIONS: Any = LpAction
 """Actions of plans; they are stored without their type, and told apart by their fields."""
 LAYER_UNIONS: tuple[Any, ...] = (LpPosition,)
 """Unions of the layers, whose members are stored with their type."""

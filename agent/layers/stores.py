@@ -12,13 +12,13 @@ from agent.layers.liquidity import store as liquidity
 from agent.layers.strategies import store as strategies
 from agent.model import IntentKind, LayerState, with_part
 from agent.ports import Grant
-from agent.store.database import FUTURES_DEPOSIT, FUTURES_KINDS, FUTURES_REDUCTION
-from agent.store.tables import BudgetRow, IntentRow
+from agent.store.database import FUTURES_BUDGET_KINDS, FUTURES_DEPOSIT, FUTURES_REDUCTION
+from agent.store.tables import BudgetUseRow, IntentRow
 
 READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
 """Readers of a layer's state from wallet, wrapped native coin and chain time."""
 BUDGET_READERS: tuple[
-    Callable[[Connection, Sequence[BudgetRow], Mapping[str, int | None]], LayerState], ...
+    Callable[[Connection, Sequence[BudgetUseRow], Mapping[str, int | None]], LayerState], ...
 ] = (liquidity.read_state, futures.read_state)
 """Readers of a layer's state from the budget rows of the last 24 h, and from the chain time of the
 newest success of each budget kind.
@@ -27,7 +27,7 @@ INTENT_BUDGET_KINDS: Mapping[IntentKind, Callable[[Grant], str]] = {
     IntentKind.FUTURES: futures.budget_kind
 }
 """Budget kind of a layer's intent, by its kind."""
-LAYER_BUDGET_KINDS: tuple[str, ...] = FUTURES_KINDS[1:]
+LAYER_BUDGET_KINDS: tuple[str, ...] = FUTURES_BUDGET_KINDS[1:]
 """Budget kinds of the layers that are no kinds of intents."""
 UNCOUNTED_TURNOVER_KINDS: tuple[str, ...] = (FUTURES_REDUCTION, FUTURES_DEPOSIT)
 """Budget kinds whose turnover the limits of the portfolio ignore."""
@@ -52,7 +52,7 @@ def read_states(
     wallet: str,
     wrapped_native: str,
     chain_now_s: int,
-    budget_rows: Sequence[BudgetRow],
+    budget_rows: Sequence[BudgetUseRow],
     last_success_s_by_kind: Mapping[str, int | None],
 ) -> tuple[LayerState, ...]:
     """Return the states of all layers that are on; `budget_rows` are the budget rows of the last 24

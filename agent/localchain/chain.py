@@ -102,7 +102,7 @@ class LocalChain(LocalContracts):
             * Fraction(10) ** (token1.decimals - token0.decimals)
         )
 
-    def allow_whale(self, symbols: Iterable[str]) -> None:
+    def approve_protocol(self, symbols: Iterable[str]) -> None:
         """Approve the protocol contracts for the whale's tokens."""
         addresses = self.addresses
         for symbol in symbols:
@@ -183,7 +183,7 @@ class LocalChain(LocalContracts):
             self.send(token_functions.deposit(), value_wei=whale_raw)
         else:
             self.send(token_functions.mint(self.whale.address, whale_raw))
-        self.allow_whale([symbol])
+        self.approve_protocol([symbol])
         self.refresh_feeds([symbol])
         return token
 

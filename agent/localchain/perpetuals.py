@@ -13,7 +13,7 @@ from eth_utils.address import to_checksum_address
 from web3.contract.contract import Contract
 from web3.utils.address import get_create_address
 
-from agent.artifacts import PERPS, Artifact, npm_artifact
+from agent.artifacts import PERPS_MANIFEST, Artifact, npm_artifact
 from agent.config.writing.futures_template import (
     FUTURES_PROFILES,
     VenueFileTable,
@@ -91,7 +91,7 @@ class LocalPerpMarket:
 
 def perp_artifact(name: str) -> Artifact:
     """Return a contract of Perpetual Protocol v2."""
-    return npm_artifact(_PERP_PATH.format(name), PERPS)
+    return npm_artifact(_PERP_PATH.format(name), PERPS_MANIFEST)
 
 
 class LocalPerps:
@@ -150,9 +150,11 @@ class LocalPerps:
         """Deploy and connect the core contracts."""
         collateral_unit = self.collateral.unit
         quote_address = self._deploy_quote()
-        factory_address = self.chain.deploy(npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS))
+        factory_address = self.chain.deploy(
+            npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS_MANIFEST)
+        )
         self._factory = self.chain.contract(
-            factory_address, npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS)
+            factory_address, npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS_MANIFEST)
         )
         clearing_house_config = self._deploy_initialised("ClearingHouseConfig")
         market_registry = self._deploy_initialised("MarketRegistry", factory_address, quote_address)
@@ -246,7 +248,7 @@ class LocalPerps:
         addresses, symbol = self.addresses, perp_spec.symbol
         price = self.chain.deployed.prices_usd[symbol]
         aggregator_address = self.chain.deploy(
-            npm_artifact(_AGGREGATOR_PATH, PERPS),
+            npm_artifact(_AGGREGATOR_PATH, PERPS_MANIFEST),
             self.collateral.address,
             0,
             0,
@@ -258,19 +260,19 @@ class LocalPerps:
         )
         whale_address = self.chain.whale.address
         aggregator_functions = self.chain.contract(
-            aggregator_address, npm_artifact(_AGGREGATOR_PATH, PERPS)
+            aggregator_address, npm_artifact(_AGGREGATOR_PATH, PERPS_MANIFEST)
         ).functions
         self.chain.send(
             aggregator_functions.changeOracles([], [whale_address], [whale_address], 1, 1, 0)
         )
         feed_address = self.chain.deploy(
-            npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS),
+            npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS_MANIFEST),
             aggregator_address,
             FEED_TIMEOUT_S,
             FEED_TWAP_S,
         )
         dispatcher = self.chain.deploy(
-            npm_artifact(_ORACLE_PATH.format("PriceFeedDispatcher"), PERPS), feed_address
+            npm_artifact(_ORACLE_PATH.format("PriceFeedDispatcher"), PERPS_MANIFEST), feed_address
         )
         base_token = self.chain.deploy(perp_artifact("BaseToken"))
         while int(base_token, 16) > int(addresses.quote, 16):
@@ -288,7 +290,7 @@ class LocalPerps:
             symbol, base_token, pool_address, aggregator_address, feed_address
         )
         pool_functions = self.chain.contract(
-            pool_address, npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS)
+            pool_address, npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS_MANIFEST)
         ).functions
         self.chain.send(pool_functions.initialize(sqrt_price_x96(price)))
         self.chain.send(pool_functions.increaseObservationCardinalityNext(OBSERVATION_COUNT))
@@ -327,10 +329,10 @@ class LocalPerps:
         """
         market = self.markets[symbol]
         aggregator_functions = self.chain.contract(
-            market.aggregator, npm_artifact(_AGGREGATOR_PATH, PERPS)
+            market.aggregator, npm_artifact(_AGGREGATOR_PATH, PERPS_MANIFEST)
         ).functions
         feed_contract = self.chain.contract(
-            market.feed, npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS)
+            market.feed, npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS_MANIFEST)
         )
         last_update_s = int(feed_contract.functions.getLastValidTimestamp().call())
         if self.chain.now_s() <= last_update_s:
@@ -401,7 +403,7 @@ class LocalPerps:
         return int(pool_functions.observations(pool_functions.slot0().call()[2]).call()[0])
 
     def _virtual_pool(self, symbol: str) -> Any:
-        artifact = npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS)
+        artifact = npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS_MANIFEST)
         return self.chain.contract(self.markets[symbol].pool, artifact)
 
     def _trade_towards(self, symbol: str, target_sqrt_x96: int, mover: str) -> None:
@@ -446,10 +448,10 @@ def futures_config(
         leverage=leverage or profile.leverage,
         limits={**profile.limits, **limits},
     )
-    return futures_text(profile, venue_of(perps), perps.collateral.symbol, weights, weights)
+    return futures_text(profile, venue_file_table(perps), perps.collateral.symbol, weights, weights)
 
 
-def venue_of(perps: LocalPerps) -> VenueFileTable:
+def venue_file_table(perps: LocalPerps) -> VenueFileTable:
     """Return the contracts in the form of a venue file."""
     addresses = perps.addresses
     return VenueFileTable(

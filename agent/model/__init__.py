@@ -127,7 +127,6 @@ from agent.model.market import PoolMaker as PoolMaker
 from agent.model.market import PriceCurve as PriceCurve
 from agent.model.market import PricePoint as PricePoint
 from agent.model.market import ProxyImplementation as ProxyImplementation
-from agent.model.market import QuarantinedItem as QuarantinedItem
 from agent.model.market import ScreenedToken as ScreenedToken
 from agent.model.market import Snapshot as Snapshot
 from agent.model.market import SwapGas as SwapGas
@@ -135,6 +134,7 @@ from agent.model.market import SwapResult as SwapResult
 from agent.model.market import SwapStyle as SwapStyle
 from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
+from agent.model.market import UnreadableItem as UnreadableItem
 from agent.model.market import VenueKeys as VenueKeys
 from agent.model.parts import LayerAction as LayerAction
 from agent.model.parts import LayerDecision as LayerDecision
@@ -194,9 +194,9 @@ from agent.model.purchases import PurchaseKind as PurchaseKind
 from agent.model.purchases import PurchasePart as PurchasePart
 from agent.model.purchases import PurchaseProgress as PurchaseProgress
 from agent.model.purchases import PurchaseResult as PurchaseResult
-from agent.model.rollups import DataFee as DataFee
+from agent.model.rollups import DataFeeKind as DataFeeKind
 from agent.model.rollups import DataFeeQuote as DataFeeQuote
-from agent.model.rollups import data_fee_of as data_fee_of
+from agent.model.rollups import data_fee_kind as data_fee_kind
 from agent.model.rollups import unsupported_chain_reason as unsupported_chain_reason
 from agent.model.runs.cycle import Confirmation as Confirmation
 from agent.model.runs.cycle import Cycle as Cycle
@@ -263,7 +263,7 @@ from agent.model.triggers import Threshold as Threshold
 from agent.model.triggers import TrackingRisk as TrackingRisk
 from agent.model.triggers import Trigger as Trigger
 from agent.model.triggers import VolatilityJump as VolatilityJump
-from agent.model.triggers import review_interval_s as review_interval_s
+from agent.model.triggers import action_interval_s as action_interval_s
 from agent.model.triggers import schedules_of as schedules_of
 from agent.model.triggers import thresholds_of as thresholds_of
 from agent.model.weights import PRICED_METHODS as PRICED_METHODS

@@ -178,14 +178,14 @@ class ControlEvent:
 class ShownPlan:
     """A plan as shown to its owner, for a control to confirm.
 
-    `exact` must be equal when the plan is carried out. `amounts` are (name, amount, tolerance):
+    `binding_texts` must be equal when the plan is carried out. `amounts` are (name, amount, tolerance):
     planned changes in base units by token or position, which may differ by at most the tolerance.
     `document` is the JSON text that was shown. `seal` is an HMAC-SHA256 over the hash and the time.
     """
 
     kind: ControlKind
     arguments: ControlArguments
-    exact: ControlArguments
+    binding_texts: ControlArguments
     amounts: tuple[tuple[str, int, int], ...]
     shown_at_s: int = 0
     document: str = ""
@@ -198,7 +198,7 @@ class ShownPlan:
             "trimtab plan 1",
             self.kind.value,
             [list(pair) for pair in self.arguments],
-            [list(pair) for pair in self.exact],
+            [list(pair) for pair in self.binding_texts],
             [[name, str(amount), str(tolerance)] for name, amount, tolerance in self.amounts],
             self.document,
         ]
@@ -222,7 +222,7 @@ class ShownPlan:
         """
         if (self.kind, self.arguments) != (replanned.kind, replanned.arguments):
             return "it was shown for another request"
-        shown_texts, current_texts = dict(self.exact), dict(replanned.exact)
+        shown_texts, current_texts = dict(self.binding_texts), dict(replanned.binding_texts)
         for name in (*shown_texts, *current_texts):
             shown_text, current_text = shown_texts.get(name), current_texts.get(name)
             if shown_text != current_text:

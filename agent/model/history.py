@@ -193,8 +193,8 @@ NEW_STORE_HISTORY = History(
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """The store's data at a step's block, except the budgets in its history. `choices` are the
-    newest allocations of the parts that divide the wallet, by owner; `untradable` are tokens to
+    """The store's data at a step's block, except the budgets in its history. `allocation_by_owner` are the
+    newest allocations of the parts that divide the wallet, by owner; `untradable_tokens` are tokens to
     quarantine. `layers` are what the layers read: states join the step's history, the rest is for
     their own use.
     """
@@ -203,8 +203,8 @@ class StepMemory:
     allocation: Allocation | None
     balances: ExpectedBalances
     ledger: tuple[LedgerBalance, ...]
-    choices: tuple[tuple[str, Allocation], ...] = ()
-    untradable: tuple[ScreenedToken, ...] = ()
+    allocation_by_owner: tuple[tuple[str, Allocation], ...] = ()
+    untradable_tokens: tuple[ScreenedToken, ...] = ()
     cash: CashMemory | None = None
     layers: tuple[LayerPart, ...] = ()
 

@@ -440,17 +440,17 @@ class CashAccount:
 @dataclass(frozen=True, slots=True)
 class CashMemory:
     """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes
-    since it was stored: external transfers, and the amounts of final payouts. `transfer`, `intent`
-    and `external` are the newest items contained in `changes` and `payouts_raw`; they are stored
+    since it was stored: external transfers, and the amounts of final payouts. `newest_transfer_id`, `newest_intent_seq`
+    and `counted_tx_hashes` are the newest items contained in `changes` and `payouts_raw`; they are stored
     with the account once it includes them. `version` is the number of the account's writes.
     """
 
     account: CashAccount | None
     changes: tuple[int, ...]
     payouts_raw: tuple[int, ...]
-    transfer: int
-    intent: int
-    external: tuple[str, ...]
+    newest_transfer_id: int
+    newest_intent_seq: int
+    counted_tx_hashes: tuple[str, ...]
     version: int
 
 

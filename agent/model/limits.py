@@ -104,7 +104,7 @@ class LimitSpec:
     binds_exits: bool = True
 
     @property
-    def field(self) -> str:
+    def field_name(self) -> str:
         """Name of the field in Limits: key and unit suffix."""
         return self.key + _FIELD_SUFFIXES[self.unit]
 

@@ -192,13 +192,13 @@ class SwapGas:
 
     `swap` is the gas of one swap, by kind of router; `repeat_saving` is the saving of each further swap in
     the same pool. `observation` is the gas of a price observation, `tick` of each initialised tick
-    crossed, `stop` of each further stop. `first_writes` is the number of storage slots per token
+    crossed, `stop` of each further stop. `first_write_slots` is the number of storage slots per token
     that the first trade writes.
     """
 
     swap: Mapping[str, int]
     repeat_saving: int
-    first_writes: int
+    first_write_slots: int
     observation: int = 0
     tick: int = 0
     stop: int = 0
@@ -209,18 +209,18 @@ PoolT_co = TypeVar("PoolT_co", bound="Pool", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SwapResult(Generic[PoolT_co]):
-    """Result of a swap: amounts in base units, and the state `after` it. `fee_raw` is part of
+    """Result of a swap: amounts in base units, and the state `pool_after` it. `fee_raw` is part of
     amount_in_raw. A swap that reaches its price limit fills partly, and the amounts are those
-    exchanged. `ticks_crossed` counts initialised ticks, `steps` all stops: at a tick, a bitmap word
+    exchanged. `ticks_crossed` counts initialised ticks, `stop_count` all stops: at a tick, a bitmap word
     border, the limit, or inside a range.
     """
 
     amount_in_raw: int
     amount_out_raw: int
     fee_raw: int
-    after: PoolT_co
+    pool_after: PoolT_co
     ticks_crossed: int
-    steps: int = 1
+    stop_count: int = 1
 
 
 class PriceCurve(NamedTuple):
@@ -232,7 +232,7 @@ class PriceCurve(NamedTuple):
     """
 
     roots: list[float]
-    depths: list[float]
+    liquidities: list[float]
 
 
 class TickState(NamedTuple):
@@ -452,7 +452,7 @@ class CodeHash:
 
 
 @dataclass(frozen=True, slots=True)
-class QuarantinedItem:
+class UnreadableItem:
     """An unreadable item, which is reported and excluded, never treated as zero."""
 
     subject: str
@@ -522,7 +522,7 @@ class Snapshot(DerivedValues):
     pools: tuple[Pool, ...]
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
-    quarantined: tuple[QuarantinedItem, ...]
+    quarantined: tuple[UnreadableItem, ...]
     operators: tuple[str, ...]
     requests: int
     positions: tuple[LpPosition, ...] = ()
@@ -554,7 +554,11 @@ class Snapshot(DerivedValues):
         """Return the most that transactions of these sizes pay beyond their gas now; `gas` is that
         of all.
         """
-        return 0 if self.data_fee is None else self.data_fee.most_wei(gas, *calldata_bytes)
+        return (
+            0
+            if self.data_fee is None
+            else self.data_fee.max_fee_beyond_gas_wei(gas, *calldata_bytes)
+        )
 
     def expected_data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas now; `gas` is

@@ -332,7 +332,7 @@ class Plan:
 class SecondQuote:
     """Output of one leg by an independent quote; `error` if there is none."""
 
-    leg: int
+    leg_index: int
     amount_out_raw: int | None
     error: str = ""
 
@@ -341,7 +341,7 @@ class SecondQuote:
 class Evidence:
     """Inputs of the guards beyond the snapshot, read for one plan just before it is judged.
 
-    `paused` is None if the kill switch could not be read, which counts as paused (T14). `trusted`
+    `paused` is None if the kill switch could not be read, which counts as paused (T14). `pinned_code_hashes`
     are the pinned (address, code hash) pairs of `trimtab trust`. `quorum` is true if enough
     operators agreed. `screens` are the transfer tests of the plan's tokens (None: not run). An
     active limit with missing evidence refuses the plan.
@@ -349,7 +349,7 @@ class Evidence:
 
     paused: bool | None
     pause_reason: str
-    trusted: tuple[tuple[str, str], ...]
+    pinned_code_hashes: tuple[tuple[str, str], ...]
     second_quotes: tuple[SecondQuote, ...]
     quorum: bool
     now_s: int

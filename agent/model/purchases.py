@@ -80,11 +80,11 @@ class PurchaseResult:
 
     due_part: PurchasePart | None = None
     ended: str = ""
-    begins: Purchase | None = None
+    new_purchase: Purchase | None = None
 
     def without_trades(self) -> PurchaseResult:
         """Return what remains of this result if the step trades nothing."""
-        return replace(self, due_part=None, begins=None)
+        return replace(self, due_part=None, new_purchase=None)
 
 
 NO_PURCHASE = PurchaseResult()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class DataFee(Enum):
+class DataFeeKind(Enum):
     """Data fee of a chain. OP_STACK_COPY is a local copy of an OP Stack chain, whose node charges
     none; PLAIN chains charge for gas alone.
     """
@@ -118,7 +118,7 @@ class DataFeeQuote:
         rise_wei = max(0, self.full_wei - self.empty_wei)
         return self.empty_wei - (-rise_wei * transaction_bytes // MAX_TX_BYTES)
 
-    def most_wei(self, gas: int, *calldata_bytes: int) -> int:
+    def max_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas, rounded up; `gas`
         is that of all.
         """
@@ -177,12 +177,12 @@ def unsupported_chain_reason(chain_id: int) -> str:
     return "trimtab does not know whether this chain charges fees besides gas"
 
 
-def data_fee_of(chain_id: int, *, is_copy: bool = False) -> DataFee:
+def data_fee_kind(chain_id: int, *, is_copy: bool = False) -> DataFeeKind:
     """Return the data fee of a chain; PLAIN for one without an entry. `is_copy` is true for a local
     copy of a live chain.
     """
     if chain_id in OP_STACK_CHAINS:
-        return DataFee.OP_STACK_COPY if is_copy else DataFee.OP_STACK
+        return DataFeeKind.OP_STACK_COPY if is_copy else DataFeeKind.OP_STACK
     if chain_id in ARBITRUM_CHAINS and not is_copy:
-        return DataFee.ARBITRUM
-    return DataFee.PLAIN
+        return DataFeeKind.ARBITRUM
+    return DataFeeKind.PLAIN

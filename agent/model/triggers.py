@@ -214,7 +214,7 @@ def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
             return ()
 
 
-def review_interval_s(trigger: Trigger) -> int | None:
+def action_interval_s(trigger: Trigger) -> int | None:
     """Return the interval, in seconds, at which a trigger may act; None for a cron schedule, or if
     it may act in every cycle.
     """

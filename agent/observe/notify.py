@@ -290,7 +290,7 @@ def _last_result(retry_state: RetryCallState) -> str:
     return "" if retry_state.outcome is None else str(retry_state.outcome.result())
 
 
-def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
+def apprise_sender(url: str, variable: str, timeout_s: float) -> SendMessage:
     """Build a sender that uses apprise. Raises ConfigError, without the address, if apprise does
     not support it.
     """
@@ -374,7 +374,7 @@ class AlertNotifier:
         messages = self._store.pending()
         removed_targets = {message.target for message in messages} - set(self._subscriptions)
         if removed_targets:
-            self._store.drop(removed_targets)
+            self._store.drop_messages(removed_targets)
         self._enqueue(message for message in messages if message.target not in removed_targets)
 
     def on_cycle(

@@ -29,14 +29,14 @@ SERVICES = re.compile(
     r"fcm\.googleapis\.com|([a-z0-9-]+\.)*(push\.services\.mozilla|notify\.windows|push\.apple)\.com"
 )
 """Hosts of the push services of browsers. Messages go nowhere else, whatever a device names."""
-PRIVATE_KEY = re.compile("[0-9a-fA-F]{64}")
+PRIVATE_KEY_PATTERN = re.compile("[0-9a-fA-F]{64}")
 ENDED_STATUSES = (404, 410)
 """Answers that end a subscription (RFC 8030, section 7.3)."""
 LIFETIME_S = 86_400
 """Time for which a push service keeps a message for a device that is off."""
 TOKEN_LIFETIME_S = 43_200
 RECORD_BYTES = 4_096
-NEWEST_ALERTS = "#t-last"
+NEWEST_ALERTS_ANCHOR = "#t-last"
 """Heading on the page Alerts below which the newest alert is first."""
 NO_DEVICE = "no device receives alerts; turn them on on its page Alerts"
 
@@ -104,7 +104,7 @@ class PushSender:
             if not (
                 split_url.username
                 and split_url.hostname
-                and PRIVATE_KEY.fullmatch(split_url.password or "")
+                and PRIVATE_KEY_PATTERN.fullmatch(split_url.password or "")
             ):
                 raise ValueError
             private_key = ec.derive_private_key(int(split_url.password or "", 16), ec.SECP256R1())
@@ -210,7 +210,7 @@ class PushChannel(AlertChannel):
         self._devices = store.devices()
         self._ended_ids: list[str] = []
         self._message: AlertMessage | None = None
-        self._due: tuple[AlertDevice, ...] = ()
+        self._unreached_devices: tuple[AlertDevice, ...] = ()
         self._has_arrived = False
 
     def take_results(self) -> list[Delivery]:
@@ -224,13 +224,17 @@ class PushChannel(AlertChannel):
     def _send_once(self, message: AlertMessage) -> str:
         """Send one message to each device that an earlier attempt did not reach."""
         if message is not self._message:
-            self._message, self._due, self._has_arrived = message, self._devices, False
+            self._message, self._unreached_devices, self._has_arrived = (
+                message,
+                self._devices,
+                False,
+            )
         return super()._send_once(message)
 
     def _push(self, title: str, text: str) -> str:
         failed_devices, last_failure = [], ""
-        for device in self._due:
-            content = {"title": title, "text": text, "page": device.page + NEWEST_ALERTS}
+        for device in self._unreached_devices:
+            content = {"title": title, "text": text, "page": device.page + NEWEST_ALERTS_ANCHOR}
             status_or_error = self.sender.send(device, content, self._timeout_s)
             if status_or_error in ENDED_STATUSES:
                 self._ended_ids.append(device.id)
@@ -243,7 +247,7 @@ class PushChannel(AlertChannel):
                     if isinstance(status_or_error, int)
                     else status_or_error
                 )
-        self._due = tuple(failed_devices)
+        self._unreached_devices = tuple(failed_devices)
         if failed_devices:
             return f"not accepted for {len(failed_devices)} of {len(self._devices)} devices: {last_failure}"
         return "" if self._has_arrived else NO_DEVICE

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.backtest import router
 from agent.backtest.router import (
-    FAILED_UNITS,
+    FAILED_SWAP_GAS,
     RouterAddresses,
     TicksExhausted,
     TransactionEffects,
@@ -282,7 +282,7 @@ class PaperChain:
             if may_read_ticks and isinstance(error, TicksExhausted):
                 raise
             effects = None
-        gas_units = min(paper_tx.tx.gas, FAILED_UNITS) if effects is None else effects.gas_units
+        gas_units = min(paper_tx.tx.gas, FAILED_SWAP_GAS) if effects is None else effects.gas_units
         native_wei = (
             effects.native_wei if isinstance(effects, TransactionEffects) else wallet.native_wei
         )

@@ -37,7 +37,7 @@ from agent.signing.terms import FuturesRules
 from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
 from agent.venues.hyperliquid.client import HyperliquidClient
-from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, price_of
+from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, model_price
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reason, with_chain_times
 
 UNMATCHED = "Order could not immediately match against any resting orders."
@@ -53,15 +53,15 @@ class PaperOrderVenue:
         venue: HyperliquidPerps,
         client: HyperliquidClient,
         store: PaperStore,
-        read_since_s: Callable[[], int | None],
+        funding_since_s: Callable[[], int | None],
     ) -> None:
-        """Set the sources: `venue` quotes and drafts, `client` reads, and `read_since_s` is the
+        """Set the sources: `venue` quotes and drafts, `client` reads, and `funding_since_s` is the
         time after which the ledger may lack funding payments (see LedgerStore.funding_since_s).
         """
         self._venue = venue
         self._client = client
         self._store = store
-        self._read_since_s = read_since_s
+        self._read_since_s = funding_since_s
 
     def begin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin:
         """Return the first margin account: `deposit_raw` of collateral without positions, or a copy
@@ -115,7 +115,7 @@ class PaperOrderVenue:
                 return receipt
         return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())
 
-    def require_agent(self, until_s: int) -> None:
+    def require_approved_key(self, until_s: int) -> None:
         """See OrderVenue. Paper trading needs no agent."""
 
     def post(self, signed: SignedTx) -> str:
@@ -234,7 +234,7 @@ class PaperOrderVenue:
             for time_ms, rate in funding_rates:
                 close_price = self._client.price_before(position.market, time_ms)
                 paid_raw = ceil_int(
-                    position.size_raw * price_of(close_price, market.size_decimals) * rate
+                    position.size_raw * model_price(close_price, market.size_decimals) * rate
                 )
                 new_payments.append(VenuePayment(position.market, time_ms // 1000, paid_raw))
             settled_s = max(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.backtest.router import APPROVE_UNITS, TransactionReverted
+from agent.backtest.router import APPROVE_GAS, TransactionReverted
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.rpc import CallFailed, Transport, parse_bytes
 from agent.errors import ConfigError
@@ -34,7 +34,7 @@ from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
-from agent.venues.perpetual_protocol import REVERT_DESCRIPTIONS, PerpContracts, revert_code
+from agent.venues.perpetual_protocol import REVERT_DESCRIPTIONS, PerpContractAddresses, revert_code
 
 SWAP_SELECTOR = selector("swap((address,address,bool,bool,bool,uint256,uint160))")
 SETTLE_FUNDING_SELECTOR = selector("settleFunding(address,address)")
@@ -65,7 +65,7 @@ class PaperVenue:
     """Futures venue of paper trading: reads by `eth_call`, sends nothing."""
 
     def __init__(
-        self, contracts: PerpContracts, exchange: str, collateral: str, transport: Transport
+        self, contracts: PerpContractAddresses, exchange: str, collateral: str, transport: Transport
     ) -> None:
         self.contracts = contracts
         self._exchange = exchange
@@ -146,7 +146,7 @@ class PaperVenue:
         match call:
             case Approve(raw=raw):
                 return PaperVenueEffects(
-                    balances_raw, {**allowances_raw, tx.to: raw}, paper_margin, APPROVE_UNITS
+                    balances_raw, {**allowances_raw, tx.to: raw}, paper_margin, APPROVE_GAS
                 )
             case OpenPosition():
                 return self._fill(call, balances_raw, allowances_raw, account, paper_margin, head)

@@ -89,7 +89,7 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
         return 0
     revocation_bytes = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
     data_fee_wei = MAX_FEE_RISE * step.snapshot.data_fee_wei(
-        gas_units, *plan_sizes(step, plan), *revocation_bytes
+        gas_units, *calldata_sizes(step, plan), *revocation_bytes
     )
     return gas_units * gas_price_wei + data_fee_wei
 
@@ -98,7 +98,7 @@ ACTION_BYTES = 1_024
 """Largest calldata of a liquidity action or a futures order."""
 
 
-def plan_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
+def calldata_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the largest calldata of each transaction of the plan, missing approvals included."""
     swap_bytes = [legs_bytes(plan.legs)] if plan.legs else []
     action_count = len(plan.actions) + sum(
@@ -120,7 +120,7 @@ def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
     if step.snapshot.data_fee is None or not plan.gas_units:
         return plan
     gas_units = plan.gas_units + approval_gas_units(step, plan)
-    calldata_bytes = plan_sizes(step, plan)
+    calldata_bytes = calldata_sizes(step, plan)
     data_fee_value = step.snapshot.expected_data_fee_wei(gas_units, *calldata_bytes) * native_price
     return replace(
         plan, cost=replace(plan.cost, gas=plan.cost.gas + data_fee_value, data_fee=data_fee_value)

@@ -222,13 +222,13 @@ def _with_refill_from(legs: Sequence[Leg], leg_index: int) -> tuple[Leg, ...]:
     )
 
 
-TOKEN_UNITS = 2_500
+TOKEN_ACCESS_GAS = 2_500
 """First call of a token contract in a transaction: cold less warm account access."""
-SLOT_UNITS = 4_900
+SLOT_WRITE_GAS = 4_900
 """First write of a non-zero slot: cold read and write, less the cost of a later write."""
 FIRST_WRITE_UNITS = 17_100
 """Extra gas of the first write to a zero slot: 20,000 instead of 2,900."""
-CLEARED_UNITS = 4_800
+CLEARED_SLOT_REFUND = 4_800
 """Refund of a slot reset to zero: a used-up allowance, or a balance sold to the last unit."""
 TRANSIENT_BALANCE_UNITS, TRANSIENT_BALANCE_REFUND = 22_100, 19_900
 """A router balance that rises from zero and returns to zero within the transaction: its cost and
@@ -248,7 +248,7 @@ class RouterGas:
 
     `can_pay_pools` is true if a leg may pay the next pair directly. `value_swap_units` is the gas of
     a swap paid with the value sent, `wrap_units` of wrapping to the wallet, `unwrap_units` and
-    `bought_unwrap_units` of unwrapping from wallet and router, each less the refund for the router's
+    `router_unwrap_units` of unwrapping from wallet and router, each less the refund for the router's
     balance.
     """
 
@@ -259,7 +259,7 @@ class RouterGas:
     value_swap_units: int
     wrap_units: int
     unwrap_units: int
-    bought_unwrap_units: int
+    router_unwrap_units: int
     sweep_units: int | None = None
 
 
@@ -320,8 +320,8 @@ def least_leg_gas_units(pool: Pool, router: RouterGas) -> int:
 
 def least_base_gas_units(router: RouterGas) -> int:
     """Return the least gas units of a plan beside its swaps: it sells a token and buys another."""
-    token_units = 2 * (TOKEN_UNITS + router.units_per_checked_balance) + 3 * SLOT_UNITS
-    return router.base_units + token_units - 2 * CLEARED_UNITS
+    token_units = 2 * (TOKEN_ACCESS_GAS + router.units_per_checked_balance) + 3 * SLOT_WRITE_GAS
+    return router.base_units + token_units - 2 * CLEARED_SLOT_REFUND
 
 
 def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
@@ -335,20 +335,20 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
     bought_tokens = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
     traded_tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
     balance_changes_raw = balance_deltas(legs)
-    gas_units = router.base_units + swap_units + TOKEN_UNITS * len(traded_tokens)
+    gas_units = router.base_units + swap_units + TOKEN_ACCESS_GAS * len(traded_tokens)
     gas_units += (
-        2 * SLOT_UNITS * len(sold_tokens)
-        + SLOT_UNITS * len(bought_tokens - sold_tokens)
+        2 * SLOT_WRITE_GAS * len(sold_tokens)
+        + SLOT_WRITE_GAS * len(bought_tokens - sold_tokens)
         + router.units_per_checked_balance * len(balance_changes_raw)
     )
     gas_units += FIRST_WRITE_UNITS * sum(
         gas_inputs.balances.get(token, 1) == 0 for token in bought_tokens
     ) + _first_write_gas_units(gas_inputs, legs)
     gas_units -= _repeat_savings_gas_units(gas_inputs, legs)
-    refund_units = CLEARED_UNITS * sum(
+    refund_units = CLEARED_SLOT_REFUND * sum(
         gas_inputs.allowances.get(token, 0) <= _spent_raw(legs, token) for token in sold_tokens
     )
-    refund_units += CLEARED_UNITS * sum(
+    refund_units += CLEARED_SLOT_REFUND * sum(
         gas_inputs.balances.get(token, 0) == -balance_changes_raw[token] for token in sold_tokens
     )
     for leg_index, leg in enumerate(legs):
@@ -408,7 +408,7 @@ def _first_write_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int:
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
         pool = gas_inputs.pools.get(address)
         if pool is not None and pool.unwritten[token_in != pool.token0]:
-            write_gas_units += FIRST_WRITE_UNITS * pool.gas.first_writes
+            write_gas_units += FIRST_WRITE_UNITS * pool.gas.first_write_slots
     return write_gas_units
 
 
@@ -437,4 +437,4 @@ def _wrap_gas_units(router: RouterGas, leg: Leg) -> int:
         return router.value_swap_units
     if leg.source is LegFunding.WALLET:
         return router.unwrap_units
-    return router.bought_unwrap_units
+    return router.router_unwrap_units

@@ -26,7 +26,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     balance is missing.
     """
     token = step.portfolio.wrapped_native
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     if token not in prices:
         raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
     legs = (unwrap(token, decision.raw),)

@@ -30,7 +30,7 @@ from agent.units import (
 )
 
 
-def limit_swap(
+def plan_limit_swap(
     step: StepInput, token_in: str, token_out: str, amount_in_raw: int, limit_price: Fraction
 ) -> tuple[Plan | None, str]:
     """Return a manual swap at `limit_price` or better, with minimums to match, else None and the

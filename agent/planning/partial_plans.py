@@ -118,7 +118,9 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     history, loss_left = step.history, _daily_loss_left(step)
     if loss_left is None or history.budgets.unknown != history.budgets.unpriced_falls:
         return None
-    native_price = reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
+    native_price = reference_prices(step).price_by_token.get(
+        step.portfolio.wrapped_native, Fraction(0)
+    )
     losses_beside_trades = history.budgets.fell_24h + history.budgets.wasted_24h_wei * native_price
     return loss_left + min(losses_beside_trades, max(Fraction(0), history.budgets.loss_24h))
 
@@ -132,7 +134,7 @@ def worst_case_loss(
     """
     disagreement_value = Fraction(0)
     if prices is None:
-        prices = reference_prices(step).by_token
+        prices = reference_prices(step).price_by_token
         disagreement_value = disagreement_loss(step, balance_deltas(plan.legs))
     all_prices = with_native(step.portfolio, prices)
     min_received_values = (
@@ -147,7 +149,7 @@ def worst_case_loss(
 def worst_case_gas(step: StepInput, plan: Plan, prices: Mapping[str, Price] | None = None) -> Value:
     """Return the gas part of the worst case."""
     if prices is None:
-        prices = reference_prices(step).by_token
+        prices = reference_prices(step).price_by_token
     return worst_gas_wei(step, plan) * with_native(step.portfolio, prices)[NATIVE]
 
 
@@ -205,4 +207,4 @@ def with_native(portfolio: Portfolio, prices: Mapping[str, Price]) -> dict[str, 
 
 
 def _investable_value(step: StepInput) -> Value:
-    return investable_total(compute_drifts(step, reference_prices(step).by_token))
+    return investable_total(compute_drifts(step, reference_prices(step).price_by_token))

@@ -91,7 +91,7 @@ class _Remainder:
     (`turnover_binds`), otherwise it is empty.
     """
 
-    token: int
+    token_index: int
     value: float
     is_excess: bool
     counterparts: tuple[int, ...]
@@ -103,7 +103,7 @@ class _Remainder:
     def moves_as_needed(self, source: int, target: int) -> bool:
         """True if an exchange moves the token in the missing direction."""
         moved_token = source if self.is_excess else target
-        return moved_token == self.token
+        return moved_token == self.token_index
 
 
 def skipped_items(
@@ -231,10 +231,10 @@ def _off_target_reason(
     keeps it there.
     """
     unmoved_tokens, nodes = remainder.fixed_point.unmoved_tokens, remainder.graph.problem.nodes
-    if remainder.value < nodes[remainder.token].price:
-        label = nodes[remainder.token].label
+    if remainder.value < nodes[remainder.token_index].price:
+        label = nodes[remainder.token_index].label
         return f"{COARSE_UNIT} {label} is worth more than the drift", MIN_TRADE
-    if remainder.token in unmoved_tokens:
+    if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
     locked_tokens = {
         index
@@ -251,14 +251,14 @@ def _off_target_reason(
             unmoved_tokens.get(index) == BELOW_MIN_TRADE for index in remainder.counterparts
         )
         return why, MIN_TRADE if are_dust and not remainder.turnover_binds else ""
-    return _market_reason(remainder, in_zone=objective.risk is not None)
+    return _market_reason(remainder, weighs_risk=objective.risk is not None)
 
 
 def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
-    why, min_trade = remainder.fixed_point.unmoved_tokens[remainder.token], limits.min_trade
+    why, min_trade = remainder.fixed_point.unmoved_tokens[remainder.token_index], limits.min_trade
     is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
         return why, MIN_TRADE if is_dust else ""
@@ -270,13 +270,15 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
 
 
-def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
+def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
     """Return why the market does not bring a token to its goal (no route, impact bound, turnover
     limit, cost), and the limit that alone keeps it off.
     """
     graph, fixed_point = remainder.graph, remainder.fixed_point
     useful_edges = [
-        edge for edge in graph.pool_edges if remainder.moves_as_needed(edge.source, edge.target)
+        edge
+        for edge in graph.pool_edges
+        if remainder.moves_as_needed(edge.token_in_index, edge.token_out_index)
     ]
     if not useful_edges:
         pools_below_floor = [
@@ -289,7 +291,7 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
             return f"{pools_text} pays less than the floor set by the reference price", ""
         return "no usable pool trades it", ""
     if not _is_connected(
-        graph, remainder.token, remainder.is_excess, frozenset(remainder.counterparts)
+        graph, remainder.token_index, remainder.is_excess, frozenset(remainder.counterparts)
     ):
         return "no route of usable pools connects it to a token off target on the other side", ""
     drop_reasons = {fixed_point.dropped_pools.get(edge.pool_address, "") for edge in useful_edges}
@@ -306,7 +308,7 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
         ):
             return "the rest of the native coin is kept for gas", ""
         return "this step has not approved more", ""
-    return _bounds_reason(remainder, useful_edges, in_zone)
+    return _bounds_reason(remainder, useful_edges, weighs_risk)
 
 
 def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, str]:
@@ -340,9 +342,9 @@ def _bounds_reason(
     )
     elsewhere_text = "elsewhere " if full_pools else ""
     reasons = []
-    pools_without_ticks = pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps)
-    if pools_without_ticks and set(full_pools) & set(pools_without_ticks):
-        reasons.append(f"the ticks read end at {', '.join(pools_without_ticks)}")
+    exhausted_tick_pools = pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps)
+    if exhausted_tick_pools and set(full_pools) & set(exhausted_tick_pools):
+        reasons.append(f"the ticks read end at {', '.join(exhausted_tick_pools)}")
     elif full_pools and problem.impact_bps != UNBOUNDED_BPS:
         reasons.append(
             f"{', '.join(full_pools)} accept no more within limits.price_impact "
@@ -389,7 +391,7 @@ def _is_connected(
     graph: PoolGraph, token: int, is_excess: bool, counterparts: frozenset[int]
 ) -> bool:
     """True if a chain of pools joins the token with one that moves the other way."""
-    edges = [(edge.source, edge.target) for edge in graph.pool_edges]
+    edges = [(edge.token_in_index, edge.token_out_index) for edge in graph.pool_edges]
     if not is_excess:
         edges = [(target, source) for source, target in edges]
     reached_tokens = {token}

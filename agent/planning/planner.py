@@ -265,21 +265,21 @@ def plan(
     references: ReferencePrices | None = None,
     *,
     turnover_cap: tuple[Value, str] | None = None,
-    between_tokens: Collection[str] = (),
+    allowed_pool_tokens: Collection[str] = (),
 ) -> Plan:
     """Return the swaps towards the decision's goal within all bounds; `skipped` has every part that
     does not fit.
 
     A zone's plan has its saving and cost; the caller decides if it is worthwhile. `references`
     replace the prices of the step's own pools, for a simulated step. `turnover_cap` is the largest
-    turnover of the plan, with the name of the limit that sets it. `between_tokens` restricts the
+    turnover of the plan, with the name of the limit that sets it. `allowed_pool_tokens` restricts the
     pools to those between these tokens. Raises Refused with verdicts if no sensible plan exists: a
     price or balance is missing, the day's turnover is used up, or every move is dust, above
     plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
-    if between_tokens:
-        problem = problem.with_pools_between(between_tokens)
+    if allowed_pool_tokens:
+        problem = problem.with_pools_between(allowed_pool_tokens)
     if problem.total <= 0:
         raise Refused(
             "nothing to invest: every balance is zero or reserved",
@@ -332,7 +332,7 @@ def plan(
             binding_limit = (turnover_limit_name, max_turnover)
         else:
             binding_limit = None
-        raise _nothing_planned(step, problem, objective.off_goal, skips, binding_limit)
+        raise _nothing_planned(step, problem, objective.value_off_goal, skips, binding_limit)
     if decision.exit and not {skipped_item.subject for skipped_item in skips} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
@@ -442,7 +442,7 @@ def _fixed_point_within_plan_cost(
     tightened first. Tokens in `unmoved_tokens` (by index, with the reason) stay unmoved.
     """
     scale, plan_cost_bps = (
-        max(objective.off_goal, float(problem.total) / BPS),
+        max(objective.value_off_goal, float(problem.total) / BPS),
         problem.plan_cost_bps,
     )
     if objective.risk is None or plan_cost_bps is None:
@@ -501,12 +501,13 @@ def _costliest_pool(problem: Problem, draft: PlanDraft) -> str:
         return (
             value_in
             - value_out
-            + sum(draft.leg_gas[leg_index] for leg_index in leg_indices) * problem.gas_unit_value
+            + sum(draft.leg_gas_units[leg_index] for leg_index in leg_indices)
+            * problem.gas_unit_value
             + len(leg_indices) * problem.leg_data_fee
         ) / value_in
 
     pool_use_counts = Counter(leg.pool for leg in draft.legs)
-    costliest_indices = max(draft.chains(), key=unit_cost)
+    costliest_indices = max(draft.leg_chains(), key=unit_cost)
     return min(
         (draft.legs[index].pool for index in costliest_indices),
         key=lambda pool: pool_use_counts[pool],
@@ -568,7 +569,7 @@ def _nothing_planned(
         f"nothing to trade of a drift of {drift_text}: {reasons_text}",
         verdicts,
         "see the reasons; trimtab status shows the drift of each asset",
-        _holding_cause(problem, skips, drift_value),
+        _hold_cause(problem, skips, drift_value),
         Fraction(round(drift_value)),
         [
             skipped_item
@@ -578,7 +579,7 @@ def _nothing_planned(
     )
 
 
-def _holding_cause(problem: Problem, skips: Sequence[SkippedItem], drift_value: float) -> str:
+def _hold_cause(problem: Problem, skips: Sequence[SkippedItem], drift_value: float) -> str:
     """Return the limit of cost or size that alone blocks every asset off target, or LOCKED if there
     is no other excess to sell; empty if anything else does.
     """

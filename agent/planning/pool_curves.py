@@ -36,7 +36,7 @@ MIN_SPREAD = 0.1
 distinguish amounts.
 """
 TINY = 1e-300
-WHOLE_UNITS = 1 << 16
+MAX_WHOLE_UNITS = 1 << 16
 """Largest portfolio, in base units of a token, for which what its pools pay is quoted unit by
 unit.
 """
@@ -64,7 +64,7 @@ class PoolCurve:
     fee_factor: float
     rates: FloatArray
     roots: FloatArray
-    depths: FloatArray
+    liquidities: FloatArray
     net_in: FloatArray
     out: FloatArray
     surplus: FloatArray
@@ -86,7 +86,7 @@ class PoolCurve:
         net_input = amount_in * self.fee_factor
         k = int(np.searchsorted(self.net_in, net_input, side="right")) - 1
         depth, root, remaining_input = (
-            float(self.depths[k]),
+            float(self.liquidities[k]),
             float(self.roots[k]),
             net_input - float(self.net_in[k]),
         )
@@ -102,7 +102,7 @@ class PoolCurve:
         """
         k = int(np.searchsorted(self.out, amount_out, side="right")) - 1
         depth, root, remaining_output = (
-            float(self.depths[k]),
+            float(self.liquidities[k]),
             float(self.roots[k]),
             amount_out - float(self.out[k]),
         )
@@ -114,7 +114,7 @@ class PoolCurve:
             float(self.net_in[k]) + remaining_output / (root * (root - remaining_output / depth))
         ) / self.fee_factor
 
-    def edges_passed(self, amount_in: float) -> int:
+    def range_ends_crossed(self, amount_in: float) -> int:
         """Return the number of range ends that an input of this value crosses, not counting the
         bound.
         """
@@ -157,7 +157,7 @@ def build_trade_curves(
     depth_scale = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
     roots, depths = (
         np.array(pool_curve.roots) * root_scale,
-        np.array(pool_curve.depths) * depth_scale,
+        np.array(pool_curve.liquidities) * depth_scale,
     )
     fee_factor = 1 - pool.fee_for(token_in) / PIPS
     real_curve = (
@@ -184,7 +184,7 @@ def in_whole_units(
     in base units of the token that goes in, is small; None if no number of units pays. `unit_in`
     and `unit_out` are the values of a base unit.
     """
-    if not 1 <= portfolio_raw <= WHOLE_UNITS:
+    if not 1 <= portfolio_raw <= MAX_WHOLE_UNITS:
         return curves
     max_units = min(floor_int(portfolio_raw), int(curves.real.capacity / unit_in))
     curve_and_loss = _in_whole_units(quote, max_units, unit_in, unit_out)
@@ -301,7 +301,7 @@ def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     net_input, value_out, root = net_k, out_k, 0.0
     later_depths = np.array([])
     if k < len(curve.roots) - 1:
-        depth, top_root = float(curve.depths[k]), float(curve.roots[k])
+        depth, top_root = float(curve.liquidities[k]), float(curve.roots[k])
         # in differences, since a small charge is lost in the rounding of squares of the depth
         fall_squared = depth * (charge - float(curve.surplus[k])) / top_root + net_k * (
             out_k - charge
@@ -314,7 +314,7 @@ def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
             net_k + depth * root_gap / (root * top_root),
             out_k + depth * root_gap,
         )
-        later_depths = curve.depths[k:-1]
+        later_depths = curve.liquidities[k:-1]
     if value_out <= charge:
         return None
     low_root = max(root, math.sqrt((value_out - charge) / net_input))
@@ -359,11 +359,11 @@ def _cut_curve(curve: PoolCurve, max_input: float) -> PoolCurve:
     if curve.net_in[-1] <= max_input:
         return curve
     k = int(np.searchsorted(curve.net_in, max_input)) - 1
-    end_root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.depths[k])
+    end_root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.liquidities[k])
     return _sum_up(
         curve.fee_factor,
         np.append(curve.rates[: k + 1], curve.fee_factor * end_root * end_root - 1),
-        curve.depths[: k + 1],
+        curve.liquidities[: k + 1],
     )
 
 
@@ -378,7 +378,7 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     if curve.rates[0] <= -BAND_WIDTH:
         return curve
     count_above = int(np.count_nonzero(curve.rates > -BAND_WIDTH))
-    rates, depths = curve.rates, curve.depths[:-1]
+    rates, depths = curve.rates, curve.liquidities[:-1]
     if count_above < len(rates):  # the range that crosses the reference is split there
         rates, depths = (
             np.insert(rates, count_above, -BAND_WIDTH),
@@ -454,7 +454,7 @@ def stack_curves(curve_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStac
     cells[0, :, 0] = 0.0
     for row, (_, _, curve) in enumerate(curve_edges):
         for cell_kind, row_cells in enumerate(
-            (curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.surplus)
+            (curve.rates, curve.roots, curve.liquidities, curve.net_in, curve.out, curve.surplus)
         ):
             cells[cell_kind, row, 1 : len(row_cells) + 1] = row_cells
     row_tokens = np.array(

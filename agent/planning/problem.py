@@ -26,7 +26,7 @@ from agent.planning.gas import (
     wrapped_native_of,
 )
 from agent.planning.pool_curves import (
-    WHOLE_UNITS,
+    MAX_WHOLE_UNITS,
     ChargedCurves,
     CurveStack,
     TradeCurves,
@@ -183,7 +183,7 @@ class Problem:
 
     def has_few_units(self, index: int) -> bool:
         """True if the portfolio is worth at most WHOLE_UNITS base units of a token."""
-        return self.total <= WHOLE_UNITS * self.nodes[index].price
+        return self.total <= MAX_WHOLE_UNITS * self.nodes[index].price
 
     def with_pools_between(self, tokens: Collection[str]) -> Problem:
         """Return the problem restricted to pools whose tokens are both among these."""
@@ -324,7 +324,7 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
     }
     spend_caps_raw = dict(step.progress.spend_caps)
     outside_raw_by_token, locked_raw_by_token = (
-        outside_raw(step, references.by_token),
+        outside_raw(step, references.price_by_token),
         locked_raw(step),
     )
     nodes = []
@@ -503,8 +503,8 @@ class PoolEdge:
     """One direction of a pool between two tokens, by their indices, with its curves."""
 
     pool_address: str
-    source: int
-    target: int
+    token_in_index: int
+    token_out_index: int
     curves: TradeCurves
 
 
@@ -547,7 +547,7 @@ class PoolGraph:
     overpaying_pools: tuple[str, ...]
 
     def rows(
-        self, dropped_pools: Iterable[str] = (), banned_edges: Collection[tuple[str, int]] = ()
+        self, dropped_pools: Iterable[str] = (), banned_directions: Collection[tuple[str, int]] = ()
     ) -> IndexArray:
         """Return the rows of all pools, except some pools and some directions (pool, source)."""
         excluded_pools = set(dropped_pools)
@@ -555,7 +555,7 @@ class PoolGraph:
             row
             for row, pool_edge in enumerate(self.pool_edges)
             if pool_edge.pool_address not in excluded_pools
-            and (pool_edge.pool_address, pool_edge.source) not in banned_edges
+            and (pool_edge.pool_address, pool_edge.token_in_index) not in banned_directions
         )
         return np.array(list(kept_rows), dtype=np.intp)
 
@@ -566,7 +566,7 @@ class PoolGraph:
         gas_values = [
             float(self.real_after_charges.charges[row]) - edge.curves.rounding_loss
             for row, edge in enumerate(self.pool_edges)
-            if (edge.pool_address, edge.source) in used_directions
+            if (edge.pool_address, edge.token_in_index) in used_directions
         ]
         return self.base_gas + math.fsum(gas_values) if used_directions else 0.0
 
@@ -609,7 +609,7 @@ def build_pool_graph(
         float(problem.gas_unit_value) / scale,
         float(problem.leg_data_fee) / scale,
     )
-    edge_ends = [(edge.source, edge.target) for edge in pool_edges]
+    edge_ends = [(edge.token_in_index, edge.token_out_index) for edge in pool_edges]
     router = problem.gas_inputs.router
     charges = np.array(
         [
@@ -650,7 +650,7 @@ def first_leg_cost(graph: PoolGraph, flow: EdgeFlow) -> float:
     it loses to whole base units, in units of the scale.
     """
     pool, curves = graph.problem.pools[flow.pool_edge.pool_address], flow.pool_edge.curves
-    ticks_passed = curves.tick_curve.edges_passed(flow.amount_in)
+    ticks_passed = curves.tick_curve.range_ends_crossed(flow.amount_in)
     gas_units = leg_gas_units(pool, ticks_passed, router=graph.problem.gas_inputs.router)
     return gas_units * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss
 

@@ -9,7 +9,7 @@ from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
 from agent.layers import sales
-from agent.layers.policy import acts_beside_spot, without_swaps
+from agent.layers.policy import acts_beside_spot, decide_without_swaps
 from agent.model import (
     PORTFOLIO_SUBJECT,
     AdjustFutures,
@@ -32,7 +32,7 @@ from agent.model import (
 )
 from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.cost_reasons import ALLOWED_PHRASE
-from agent.planning.limit_swaps import limit_swap
+from agent.planning.limit_swaps import plan_limit_swap
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
@@ -83,7 +83,7 @@ class RefusedWithBlockedExits(Refused):
         self.step = step
 
 
-HOLDING_CAUSES = (PLAN_COST, MIN_TRADE, LOCKED)
+HOLD_CAUSES = (PLAN_COST, MIN_TRADE, LOCKED)
 """Causes for which a fired trigger holds instead of refusing: the trade is not worth its cost, or
 swaps cannot spend the excess.
 """
@@ -145,7 +145,7 @@ def _propose_trigger_trade(step: StepInput, active_purchase: PurchaseProgress) -
     step_without_purchase = purchases.with_purchase(step, None)
     try:
         step_after_purchase = replace(
-            purchases.after_purchase(step), history=step_without_purchase.history
+            purchases.step_after_purchase(step), history=step_without_purchase.history
         )
         if not isinstance(decide(step_after_purchase).decision, Rebalance):
             return None
@@ -223,7 +223,7 @@ def _or_layers_beside_spot(
     hold = spot_proposal.decision_result.decision
     if not acts_beside_spot(step) or step.progress.spot_held or not decision.by_trigger:
         return spot_proposal
-    if not isinstance(hold, Hold) or hold.limiting_rule not in HOLDING_CAUSES:
+    if not isinstance(hold, Hold) or hold.limiting_rule not in HOLD_CAUSES:
         return spot_proposal
     why = hold.reason.removeprefix(f"{decision.reason}; ")
     step_input = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
@@ -237,7 +237,7 @@ def _propose_in_layer(step: StepInput, decision_result: DecisionResult) -> Propo
     """Return the plan of a layer's decision; if the layer can do nothing, the proposal without
     it, with the reason.
     """
-    plan_or_step = layers.PLANS[type(decision_result.decision)](step, decision_result)
+    plan_or_step = layers.PLANNERS[type(decision_result.decision)](step, decision_result)
     if isinstance(plan_or_step, Plan):
         return Proposal(replace(decision_result, decision=plan_or_step.decision), plan_or_step)
     return _propose_decision(plan_or_step, decide(plan_or_step))
@@ -300,17 +300,17 @@ def plan_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blocke
     token may be at fault.
     """
     if blocked_exits.avoids_other_tokens(step.history, step.progress.direct, token):
-        between_tokens = (token, step.portfolio.numeraire.address)
-        if isinstance(plan := _plan_exit_between(step, decision, token, between_tokens), Plan):
+        only_tokens = (token, step.portfolio.numeraire.address)
+        if isinstance(plan := _plan_exit_among(step, decision, token, only_tokens), Plan):
             return plan
-    return _plan_exit_between(step, decision, token)
+    return _plan_exit_among(step, decision, token)
 
 
-def _plan_exit_between(
-    step: StepInput, decision: Rebalance, token: str, between_tokens: Collection[str] = ()
+def _plan_exit_among(
+    step: StepInput, decision: Rebalance, token: str, allowed_pool_tokens: Collection[str] = ()
 ) -> Plan | BlockedExit:
     try:
-        plan = planner.plan(step, decision, between_tokens=between_tokens)
+        plan = planner.plan(step, decision, allowed_pool_tokens=allowed_pool_tokens)
     except planner.NothingPlanned as no_plan:
         label = step.portfolio.token(token).label
         cost_reasons = (
@@ -357,7 +357,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         return initial_result
     is_held = (
         isinstance(decision_result.decision, Hold)
-        and decision_result.decision.limiting_rule in HOLDING_CAUSES
+        and decision_result.decision.limiting_rule in HOLD_CAUSES
     )
     return decision_result if is_held or needs_plan else initial_result
 
@@ -407,7 +407,7 @@ def _plan_rebalance(
         decision = plan.decision
         decision_result = replace(decision_result, decision=decision)
     if zone is None or plan.saving is None:
-        for replace_sale in layers.INSTEAD_OF_SALE:
+        for replace_sale in layers.SALE_REPLACERS:
             decision_result, plan = replace_sale(step_input, decision_result, decision, plan)
         if isinstance(plan.decision, Rebalance):
             return _schedule_plan(step_input, decision_result, plan.decision, plan)
@@ -499,7 +499,7 @@ def _not_worth_reason(
 
 def _propose_layers_or_hold(step: StepInput, decision_result: DecisionResult, why: str) -> Proposal:
     """Return what layers do, or the hold of a zone in which no swap saves more than it costs."""
-    decision = without_swaps(step, decision_result.references.by_token, Hold(why))
+    decision = decide_without_swaps(step, decision_result.references.price_by_token, Hold(why))
     decision_result = replace(decision_result, decision=decision)
     return (
         Proposal(decision_result, None)
@@ -508,7 +508,7 @@ def _propose_layers_or_hold(step: StepInput, decision_result: DecisionResult, wh
     )
 
 
-def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
+def manual_swap_proposer(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     """Return the proposer of one manual swap, without triggers but with guards."""
 
     def propose(step_input: StepInput) -> Proposal:
@@ -526,7 +526,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     return propose
 
 
-def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
+def orders_proposer(orders: Sequence[LimitOrder]) -> Proposer:
     """Return a proposer that fills the first of `orders` whose price is reached, and otherwise
     rebalances.
 
@@ -574,7 +574,7 @@ def _propose_first_fill(
         ):
             continue
         try:
-            plan, why = limit_swap(
+            plan, why = plan_limit_swap(
                 step_input, order.token_in, order.token_out, order.amount_in_raw, order.price
             )
         except KnownTicksExceeded as ticks_error:
@@ -582,7 +582,7 @@ def _propose_first_fill(
             continue
         if plan is not None:
             fill_result = replace(
-                decision_result.without_trades(plan.decision), reviewed=False, order=order.id
+                decision_result.without_trades(plan.decision), is_reviewed=False, order=order.id
             )
             return Proposal(fill_result, plan, step_input, needs_more_ticks), "", needs_more_ticks
     return None, why, needs_more_ticks
@@ -606,7 +606,7 @@ def _blocked_purchase_reason(portfolio: Portfolio, orders: OrderStates, order: L
     )
 
 
-def single_order(order: LimitOrder) -> Proposer:
+def single_order_proposer(order: LimitOrder) -> Proposer:
     """Return the proposer of a single order, which holds, with the reason, until its price is
     reached.
     """
@@ -615,7 +615,7 @@ def single_order(order: LimitOrder) -> Proposer:
         exit_proposal = _propose_exits_first(step_input)
         decision_result = exit_proposal.decision_result
         if isinstance(decision_result.decision, Halt):
-            return Proposal(replace(decision_result, reviewed=False), None)
+            return Proposal(replace(decision_result, is_reviewed=False), None)
         why, needs_more_ticks = f"waits: {decision_result.decision.reason}", False
         if exit_proposal.plan is None:
             fill_proposal, why, needs_more_ticks = _propose_first_fill(

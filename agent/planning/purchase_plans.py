@@ -52,7 +52,7 @@ def plan_proportional_part(
         _reached_fractions(step.portfolio, decision_result, whole_plan, move_values).values(),
         default=Fraction(1),
     )
-    fitting_fraction = _part_that_fits(step, whole_plan)
+    fitting_fraction = _fitting_fraction(step, whole_plan)
     if fitting_fraction == 1 and reached_fraction >= REACHED_FRACTION:
         return whole_plan, Fraction(1)
     if fitting_fraction < 1 and not _has_useful_room(step):
@@ -84,7 +84,7 @@ def plan_proportional_part(
             _reached_fractions(step.portfolio, decision_result, plan, part_values).values(),
             default=Fraction(1),
         )
-        fitting_fraction = _part_that_fits(step, plan)
+        fitting_fraction = _fitting_fraction(step, plan)
         if fitting_fraction == 1 and reached_fraction >= REACHED_FRACTION:
             return replace(plan, decision=decision), goal_fraction
     if fits_daily_loss(step, whole_plan):
@@ -97,7 +97,7 @@ def plan_proportional_part(
     return plan, min(Fraction(1), plan.turnover / whole_plan.turnover)
 
 
-def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
+def _fitting_fraction(step: StepInput, plan: Plan) -> Fraction:
     """Return the fraction of a plan that fits limits.daily_loss, with all of its gas and its other
     cost in proportion.
     """
@@ -168,7 +168,7 @@ def _reached_fractions(
     }
 
 
-def move_value(decision_result: DecisionResult, goal: Goal) -> Value:
+def goal_value_to_move(decision_result: DecisionResult, goal: Goal) -> Value:
     """Return the value to sell, or to buy if that is more, until the goal is reached."""
     move_values = corrections(decision_result.drifts, goal).values()
     return max(

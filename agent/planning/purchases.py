@@ -16,7 +16,11 @@ from agent.model import (
     StepInput,
 )
 from agent.planning.partial_plans import DAILY_LOSS, daily_loss_wait_reason, fits_daily_loss
-from agent.planning.purchase_plans import daily_loss_reason, move_value, plan_proportional_part
+from agent.planning.purchase_plans import (
+    daily_loss_reason,
+    goal_value_to_move,
+    plan_proportional_part,
+)
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult
@@ -33,7 +37,7 @@ def plan_purchase(
     Returns a hold without a plan while the remainder of limits.daily_loss is too little for a
     further part. Raises Refused as the planner does.
     """
-    intended_value = move_value(decision_result, decision.goal)
+    intended_value = goal_value_to_move(decision_result, decision.goal)
     whole_plan = sales.plan_sales(step, decision)
     plan, goal_fraction = plan_proportional_part(step, decision_result, decision, whole_plan)
     active_purchase = step.history.cash_flows.purchase

@@ -45,11 +45,11 @@ from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.proposals import (
     Proposal,
     Proposer,
-    manual_swap,
+    manual_swap_proposer,
+    orders_proposer,
     plan_exit,
     rebalance,
-    single_order,
-    waiting_orders,
+    single_order_proposer,
 )
 from agent.planning.purchase_plans import plan_proportional_part
 from agent.planning.purchases import plan_purchase
@@ -67,7 +67,7 @@ SOLD_OUT = "nothing more can be sold"
 """Beginning of the hold after the sale of everything; the assets that stay follow, with reasons."""
 
 
-def raise_money(token: str) -> Proposer:
+def raise_money_proposer(token: str) -> Proposer:
     """Return the proposer that sells for the shortfall of `token`.
 
     It sells all at once if it can. Otherwise it sells in parts: as much of each asset as its market
@@ -182,7 +182,7 @@ def _uninvested_proposal(step: StepInput, why: str) -> Proposal:
     return _owner_proposal(step, Hold(cash_limit.append_excluded(step.excluded, message)), None)
 
 
-def sell_everything(step: StepInput) -> Proposal:
+def propose_selling_everything(step: StepInput) -> Proposal:
     """Sell everything for the numeraire: first what layers free, then one asset per plan; hold once
     nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
     sold too.
@@ -208,7 +208,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
                 halt_decision = halt
             case Refused() as refusal:  # a manipulated pool must not delay the wallet's assets
                 layer_refusal = refusal
-    drifts = compute_drifts(step, reference_prices(step).by_token)
+    drifts = compute_drifts(step, reference_prices(step).price_by_token)
     if investable_total(drifts) == 0 and step is original_step:
         return _owner_proposal(
             step, Hold("nothing to sell: all balances are zero or reserved"), None
@@ -226,7 +226,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         blocked_exits.append(sale_or_block)
     if step is not original_step:
         compute_drifts(
-            original_step, reference_prices(original_step).by_token
+            original_step, reference_prices(original_step).price_by_token
         )  # raises if a price is missing
     if layer_refusal is not None:
         raise layer_refusal
@@ -240,7 +240,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
     return _owner_proposal(step, Hold("; ".join([SOLD_OUT, *kept_asset_notes])), None)
 
 
-def sell_out(token: str) -> Proposer:
+def sell_out_proposer(token: str) -> Proposer:
     """Return the proposer that sells all of one token for the numeraire, to the last base unit, and
     then holds.
     """
@@ -251,7 +251,7 @@ def sell_out(token: str) -> Proposer:
         if isinstance(decision_result.decision, Halt) and not drifts:
             if not spares_exits(decision_result.decision) or exit_price_fault(step, token):
                 return _owner_proposal(step, decision_result.decision, None)
-            drifts = compute_drifts(step, reference_prices(step).by_token)
+            drifts = compute_drifts(step, reference_prices(step).price_by_token)
         blocked_reasons = [
             blocked_exit.why for blocked_exit in step.blocked_exits if blocked_exit.token == token
         ]
@@ -399,22 +399,22 @@ def proposer(request: PlanRequest) -> Proposer:
     match request:
         case AgentCycle():
             if request.orders:
-                return waiting_orders(request.orders)
+                return orders_proposer(request.orders)
             return rebalance
         case Swap():
-            return manual_swap(request.token_in, request.token_out, request.amount_in_raw)
+            return manual_swap_proposer(request.token_in, request.token_out, request.amount_in_raw)
         case SwapAtPrice():
-            return single_order(request.order)
+            return single_order_proposer(request.order)
         case Invest():
             return invest(dict(request.deposits), request.purchase_id)
         case RaiseForWithdrawal():
-            return raise_money(request.token)
+            return raise_money_proposer(request.token)
         case Unwrap():
             return unwrap(request.raw)
         case SellEverything():
-            return sell_everything
+            return propose_selling_everything
         case SellEntireBalance():
-            return sell_out(request.token)
+            return sell_out_proposer(request.token)
         case LayerRequest():
             return layers.PROPOSERS[type(request)](request)
 

@@ -26,18 +26,18 @@ from agent.units import BPS, Value, floor_int
 @dataclass(slots=True)
 class PlanDraft:
     """Legs so far with their effects: changes of the wallet, and what is sold and bought, by token.
-    `leg_gas` is the gas of each leg, `full_pools` are pools that take no more. `barred_pools` are
+    `leg_gas_units` is the gas of each leg, `full_pools` are pools that take no more. `below_floor_pools` are
     the pools of legs below their fair floor, with the reason; `untraded_values` is the value not
     traded because of them.
     """
 
     legs: list[Leg] = field(default_factory=list)
-    leg_gas: list[int] = field(default_factory=list)
+    leg_gas_units: list[int] = field(default_factory=list)
     delta_raw: dict[str, int] = field(default_factory=dict)
     sold_raw: dict[str, int] = field(default_factory=dict)
     bought_raw: dict[str, int] = field(default_factory=dict)
     full_pools: set[str] = field(default_factory=set)
-    barred_pools: dict[str, str] = field(default_factory=dict)
+    below_floor_pools: dict[str, str] = field(default_factory=dict)
     untraded_values: dict[str, Value] = field(default_factory=dict)
     fees: Value = Fraction(0)
     impact: Value = Fraction(0)
@@ -49,10 +49,10 @@ class PlanDraft:
         return plan_gas_units(
             problem.gas_inputs,
             with_payment_legs(problem.wrapped_native, self.legs),
-            sum(self.leg_gas),
+            sum(self.leg_gas_units),
         )
 
-    def chains(self) -> list[list[int]]:
+    def leg_chains(self) -> list[list[int]]:
         """Return the indices of each chain's legs, in order, up to the leg that pays the
         wallet.
         """
@@ -173,7 +173,7 @@ class _SimulatedLeg:
 class _RouteTrial:
     """Legs of a route not booked yet, with the pools after them.
 
-    If a leg does not fit, `shortfall` has the sources that pay it and the fraction of their amounts
+    If a leg does not fit, `retry` has the sources that pay it and the fraction of their amounts
     to try next.
     """
 
@@ -181,7 +181,7 @@ class _RouteTrial:
     simulated_legs: list[_SimulatedLeg] = field(default_factory=list)
     current_pools: dict[str, Pool] = field(default_factory=dict)
     spent_raw: dict[tuple[str, str], int] = field(default_factory=dict)
-    shortfall: tuple[range, Fraction] | None = None
+    retry: tuple[range, Fraction] | None = None
 
 
 class RouteSimulator:
@@ -240,9 +240,9 @@ class RouteSimulator:
             trial = _RouteTrial(amounts_raw)
             if self._follow(route, trial, ends_route=True) == 0:
                 return None
-            if trial.shortfall is None:
+            if trial.retry is None:
                 return trial
-            source_range, fraction = trial.shortfall
+            source_range, fraction = trial.retry
             amounts_raw = [
                 max(0, min(raw - 1, floor_int(raw * fraction)))
                 if source_index in source_range
@@ -271,7 +271,7 @@ class RouteSimulator:
                 amounts_raw[other_index] += unsold_raw
                 retry_trial = _RouteTrial(amounts_raw)
                 self._follow(route, retry_trial, ends_route=True)
-                if retry_trial.shortfall is None:
+                if retry_trial.retry is None:
                     trial = retry_trial
                     break
         return trial
@@ -283,7 +283,7 @@ class RouteSimulator:
         its pool.
         """
         draft, problem = self.draft, self.problem
-        draft.barred_pools[leg.pool] = (
+        draft.below_floor_pools[leg.pool] = (
             f"pays {leg.amount_out_raw} base units, but the reference price requires at least"
             f" {leg.min_out_raw}"
         )
@@ -326,7 +326,7 @@ class RouteSimulator:
                 )
                 if (
                     self._follow(route, candidate_trial, ends_route=True) >= paid_raw
-                    and candidate_trial.shortfall is None
+                    and candidate_trial.retry is None
                 ):
                     smallest_trial, enough_raw = candidate_trial, middle_raw
                 else:
@@ -395,20 +395,20 @@ class RouteSimulator:
         units, or the input of a leg that does not fit.
         """
         source_end, amount_raw = first_source, 0
-        for feed in route.feeds:
+        for feed in route.feeding_routes:
             amount_raw += self._follow(feed, trial, ends_route=False, first_source=source_end)
             source_end += len(feed.sources)
-        if not route.feeds:
+        if not route.feeding_routes:
             source_end, amount_raw = first_source + 1, trial.amounts[first_source]
         for hop_index, (pool, token_in) in enumerate(route.hops):
-            if trial.shortfall is not None or amount_raw == 0:
+            if trial.retry is not None or amount_raw == 0:
                 return amount_raw
             swap_or_fraction = self._try_leg(trial, pool, token_in, amount_raw)
             if isinstance(swap_or_fraction, Fraction):
-                trial.shortfall = range(first_source, source_end), swap_or_fraction
+                trial.retry = range(first_source, source_end), swap_or_fraction
                 return amount_raw
             from_wallet, to_wallet = (
-                hop_index == 0 and not route.feeds,
+                hop_index == 0 and not route.feeding_routes,
                 ends_route and hop_index == len(route.hops) - 1,
             )
             pool_before = trial.current_pools.get(pool, self.current_pools[pool])
@@ -423,7 +423,7 @@ class RouteSimulator:
                     range(first_source, source_end),
                 )
             )
-            trial.current_pools[pool] = swap_or_fraction.after
+            trial.current_pools[pool] = swap_or_fraction.pool_after
             trial.spent_raw[pool, token_in] = trial.spent_raw.get((pool, token_in), 0) + amount_raw
             amount_raw = swap_or_fraction.amount_out_raw
         return amount_raw
@@ -445,7 +445,7 @@ class RouteSimulator:
         except ContractRevert:
             return Fraction(0)
         if (
-            pools.price_move_bps(self.problem.pools[pool_address], swap_result.after, token_in)
+            pools.price_move_bps(self.problem.pools[pool_address], swap_result.pool_after, token_in)
             > self.problem.impact_bps
         ):
             self.draft.full_pools.add(pool_address)
@@ -481,7 +481,7 @@ class RouteSimulator:
         for simulated_leg, leg in zip(trial.simulated_legs, legs, strict=True):
             direction = (leg.pool, leg.token_in)
             self._spent_raw[direction] = self._spent_raw.get(direction, 0) + leg.amount_in_raw
-            self.current_pools[leg.pool] = simulated_leg.swap_result.after
+            self.current_pools[leg.pool] = simulated_leg.swap_result.pool_after
             self._add_costs(simulated_leg, leg)
             if simulated_leg.from_wallet:
                 draft.sold_raw[leg.token_in] = (
@@ -522,7 +522,7 @@ class RouteSimulator:
             ),
             fee_raw=swap_result.fee_raw,
             impact_bps=pools.price_move_bps(
-                simulated_leg.pool_before, swap_result.after, simulated_leg.token_in
+                simulated_leg.pool_before, swap_result.pool_after, simulated_leg.token_in
             ),
             source=LegFunding.WALLET if simulated_leg.from_wallet else LegFunding.ROUTER,
             sink=LegFunding.WALLET if simulated_leg.to_wallet else LegFunding.ROUTER,
@@ -549,15 +549,15 @@ class RouteSimulator:
             problem.pools[leg.pool].observation_key,
         )
         writes_observation = (
-            simulated_leg.swap_result.after.observation_key
+            simulated_leg.swap_result.pool_after.observation_key
             != observation_before
             == observation_at_start
         )  # a pool writes one observation per block
-        draft.leg_gas.append(
+        draft.leg_gas_units.append(
             leg_gas_units(
                 simulated_leg.pool_before,
                 simulated_leg.swap_result.ticks_crossed,
-                simulated_leg.swap_result.steps,
+                simulated_leg.swap_result.stop_count,
                 problem.gas_inputs.router,
                 writes_observation,
             )

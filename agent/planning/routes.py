@@ -29,17 +29,17 @@ class FlowPath:
     @property
     def source(self) -> int:
         """Index of the sold token."""
-        return self.flows[0].pool_edge.source
+        return self.flows[0].pool_edge.token_in_index
 
 
 @dataclass(frozen=True, slots=True)
 class FlowPaths:
-    """Paths in the order of execution. `cut_paths` are paths of more than MAX_LEGS legs, which are
+    """Paths in the order of execution. `overlong_paths` are paths of more than MAX_LEGS legs, which are
     not used.
     """
 
     paths: tuple[FlowPath, ...]
-    cut_paths: tuple[FlowPath, ...]
+    overlong_paths: tuple[FlowPath, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,13 @@ def decompose_flows(
     for flow in flows:
         if flow.amount_in <= DUST_FLOW or flow.amount_out <= 0:
             continue
-        if rank_by_token[flow.pool_edge.source] >= rank_by_token[flow.pool_edge.target]:
+        if (
+            rank_by_token[flow.pool_edge.token_in_index]
+            >= rank_by_token[flow.pool_edge.token_out_index]
+        ):
             raise ValueError("flows run in a cycle")
-        outflows[flow.pool_edge.source].append(flow)
-        inflow_by_token[flow.pool_edge.target] += flow.amount_out
+        outflows[flow.pool_edge.token_in_index].append(flow)
+        inflow_by_token[flow.pool_edge.token_out_index] += flow.amount_out
     passed_on_share = {
         token: (
             math.fsum(flow.amount_in for flow in outflows[token]) / inflow_by_token[token]
@@ -138,7 +141,9 @@ def decompose_flows(
             )
         cut_parcels += [parcel for parcel in arrived_parcels if len(parcel.route) >= MAX_LEGS]
         _assign_parcels(
-            sorted(outflows[token], key=lambda flow: passed_on_share[flow.pool_edge.target]),
+            sorted(
+                outflows[token], key=lambda flow: passed_on_share[flow.pool_edge.token_out_index]
+            ),
             [parcel for parcel in arrived_parcels if len(parcel.route) < MAX_LEGS],
             parcels,
         )
@@ -194,7 +199,7 @@ def _assign_parcels(
                 entered_value + flow.amount_in * parcel.amount / assigned_amount,
             )
             amount_out = curve.output_for(entered_value) - curve.output_for(entered_value_before)
-            arrivals[flow.pool_edge.target].append(
+            arrivals[flow.pool_edge.token_out_index].append(
                 _Parcel(
                     (*parcel.route, flow),
                     (*parcel.taken_before, entered_value_before),
@@ -224,18 +229,18 @@ Hop = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Route:
     """Pools of a route, first to last, with the token that enters each. The first pool takes
-    `amount_raw` base units from the wallet, or else all that `feeds` pay, one after another.
+    `amount_raw` base units from the wallet, or else all that `feeding_routes` pay, one after another.
     """
 
     hops: tuple[Hop, ...]
     amount_raw: int = 0
-    feeds: tuple[Route, ...] = ()
+    feeding_routes: tuple[Route, ...] = ()
 
     @property
     def sources(self) -> tuple[Route, ...]:
         """Return the routes that begin at the wallet, in execution order."""
-        if self.feeds:
-            return tuple(source for feed in self.feeds for source in feed.sources)
+        if self.feeding_routes:
+            return tuple(source for feed in self.feeding_routes for source in feed.sources)
         return (self,)
 
 

@@ -119,7 +119,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         *problem.exclusions,
         *(
             SkippedItem(f"pool {pool}", why)
-            for pool, why in (split.barred_pools | split.not_worth_gas).items()
+            for pool, why in (split.barred_pools | split.dropped_pools).items()
         ),
     )
     reason = (
@@ -208,7 +208,7 @@ class _Split:
 
     draft: PlanDraft
     barred_pools: dict[str, str]
-    not_worth_gas: dict[str, str]
+    dropped_pools: dict[str, str]
     gap_bps: Fraction
 
 
@@ -236,9 +236,9 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
     def serves_swap(row: int) -> bool:
         pool_edge = graph.pool_edges[row]
         return (
-            pool_edge.source != target
-            and pool_edge.target != source
-            and (pool_edge.source == source or pool_edge.target == target)
+            pool_edge.token_in_index != target
+            and pool_edge.token_out_index != source
+            and (pool_edge.token_in_index == source or pool_edge.token_out_index == target)
         )
 
     barred_pools = {
@@ -274,7 +274,7 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
             lambda draft: float(draft.sold_raw.get(token_in, 0)),
             is_exact_input=True,
         )
-        if not draft.barred_pools or draft.sold_raw.get(token_in) == amount_in_raw:
+        if not draft.below_floor_pools or draft.sold_raw.get(token_in) == amount_in_raw:
             value_out = (
                 draft.bought_raw.get(token_out, 0) * problem.nodes[target].price / sold_value
             )
@@ -284,7 +284,7 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
                 dict(selection.dropped_pools),
                 rounded_gap(Fraction(first_bound) - value_out, Fraction(1)),
             )
-        barred_pools |= draft.barred_pools
+        barred_pools |= draft.below_floor_pools
 
 
 def _solve_sale(
@@ -381,7 +381,7 @@ def _quote_prices(step: StepInput) -> dict[str, Fraction]:
     """
     prices = {token: price for token, price in spot_prices(price_inputs(step)).items() if price > 0}
     return prices | {
-        token: price for token, price in reference_prices(step).by_token.items() if price > 0
+        token: price for token, price in reference_prices(step).price_by_token.items() if price > 0
     }
 
 
@@ -454,7 +454,7 @@ def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) 
         amount_out_raw=swap_result.amount_out_raw,
         min_out_raw=min_out(swap_result.amount_out_raw, 1, slippage_bps),
         fee_raw=swap_result.fee_raw,
-        impact_bps=pools.price_move_bps(pool, swap_result.after, token_in),
+        impact_bps=pools.price_move_bps(pool, swap_result.pool_after, token_in),
         source=LegFunding.WALLET,
         sink=LegFunding.WALLET,
     )

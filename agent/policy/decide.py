@@ -152,7 +152,7 @@ def _run_deciders(step: StepInput) -> DecisionResult:
         decision_result for decider in DECIDERS if (decision_result := decider(context)) is not None
     )
     decision_result = exits.hold_beside_exit(step, decision_result)
-    for replace_hold in layers.INSTEAD_OF_HOLD:
+    for replace_hold in layers.HOLD_REPLACERS:
         decision_result = replace_hold(context, decision_result)
     return decision_result
 

@@ -51,7 +51,7 @@ class DecisionResult:
     """A decision with its inputs and consequences. `drifts` is empty if balances or prices are
     unknown.
 
-    `reviewed` is true if a schedule was due and its review is done, so that its next interval
+    `is_reviewed` is true if a schedule was due and its review is done, so that its next interval
     starts at this block; `due_schedules` are the names of such schedules in the store, `next_s` is
     the next due time. `zone` is the state of a no-trade zone, whose rebalance is valid only if the
     plan saves more than it costs. `order` is the id of the limit order that is filled. `exit_token`
@@ -62,7 +62,7 @@ class DecisionResult:
     decision: Decision
     drifts: tuple[AssetDrift, ...]
     references: ReferencePrices
-    reviewed: bool = False
+    is_reviewed: bool = False
     zone: ZoneView | None = None
     due_schedules: tuple[str, ...] = ()
     next_s: int | None = None
@@ -104,7 +104,7 @@ class DecisionResult:
         """
         layer_parts = without_defaults(layer_part.postponed() for layer_part in self.layers)
         return replace(
-            self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=layer_parts
+            self, decision=decision, is_reviewed=False, purchase=NO_PURCHASE, layers=layer_parts
         )
 
     @property
@@ -129,7 +129,7 @@ class DecisionContext:
     @cached_property
     def prices(self) -> Mapping[str, Price]:
         """Reference prices by token, in the numeraire's base units per base unit."""
-        return self.references.by_token
+        return self.references.price_by_token
 
     @cached_property
     def drifts(self) -> tuple[AssetDrift, ...]:

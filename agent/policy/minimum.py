@@ -23,7 +23,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     Trigger,
-    review_interval_s,
+    action_interval_s,
 )
 from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
@@ -413,7 +413,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         max((fee_pips for fee_pips in fees_pips if fee_pips is not None), default=ASSUMED_FEE_PIPS),
         gas_price_wei,
         native_price.price,
-        review_interval_s(step.policy.trigger),
+        action_interval_s(step.policy.trigger),
         step.history.reviews.last_rebalance_s is not None,
         data_fee_wei=snapshot.expected_data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
     )

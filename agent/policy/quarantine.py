@@ -18,7 +18,7 @@ from agent.model import (
     TokenFinding,
 )
 from agent.policy import native_coin
-from agent.policy.step_faults import unknown_balances
+from agent.policy.step_faults import balance_faults
 from agent.reference import (
     reference_prices,
 )
@@ -85,7 +85,7 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
     )
 
 
-def unreadable_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
+def unreadable_since_s(step: StepInput) -> tuple[tuple[str, int], ...]:
     """Return (token, chain time of the first failed read) of assets with an unreadable balance."""
     first_failure_s_by_token, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
     tokens_with_balance = {holding.token for holding in step.snapshot.holdings}
@@ -109,7 +109,7 @@ def unreadable_assets(step: StepInput) -> list[ScreenedToken]:
     )
     unreadable_tokens = [
         (token, since_s)
-        for token, since_s in unreadable_balances(step)
+        for token, since_s in unreadable_since_s(step)
         if token not in indispensable_tokens and now_s - since_s >= UNREADABLE_WAIT_S
     ]
     return [
@@ -131,7 +131,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     unread_reason_by_token = {
         asset.token.address: fault.message
         for asset in portfolio.assets
-        for fault in unknown_balances(step.snapshot, (asset,))
+        for fault in balance_faults(step.snapshot, (asset,))
     }
     reason_by_token |= unread_reason_by_token
     excluded_tokens = reason_by_token.keys() - _indispensable_tokens(portfolio)
@@ -149,20 +149,22 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     remaining_portfolio_assets = [
         asset for asset in portfolio.assets if asset.token.address in remaining_tokens
     ]
-    excluded_hubs = [
+    excluded_asset_tokens = [
         asset.token for asset in portfolio.assets if asset.token.address in excluded_tokens
     ]
     portfolio = replace(
-        portfolio, assets=tuple(remaining_portfolio_assets), hubs=(*portfolio.hubs, *excluded_hubs)
+        portfolio,
+        assets=tuple(remaining_portfolio_assets),
+        hubs=(*portfolio.hubs, *excluded_asset_tokens),
     )
     quarantined_tokens_before = {screened_token.token for screened_token in step.targets.quarantine}
     unreadable_tokens = [
         ScreenedToken(token.address, TokenFinding.UNREADABLE)
-        for token in excluded_hubs
+        for token in excluded_asset_tokens
         if token.address in unread_reason_by_token
         and token.address not in quarantined_tokens_before
     ]
-    excluded_reason = "; ".join(reason_by_token[token.address] for token in excluded_hubs)
+    excluded_reason = "; ".join(reason_by_token[token.address] for token in excluded_asset_tokens)
     return replace(
         step,
         portfolio=portfolio,
@@ -187,10 +189,10 @@ def quarantine_unreadable_assets(step: StepInput) -> StepInput:
     return quarantine_tokens(step, unreadable_assets(step))
 
 
-def changed_tokens(
+def tokens_with_changed_code(
     snapshot: Snapshot,
     tokens: Sequence[str],
-    pins: Mapping[str, str],
+    pinned_code_hashes: Mapping[str, str],
     pinned_implementations: Mapping[str, tuple[str, str]],
 ) -> list[ScreenedToken]:
     """Return the tokens whose code differs from its pin: `pins` are code hashes,
@@ -204,9 +206,12 @@ def changed_tokens(
         implementations_by_token.setdefault(implementation.token, []).append(implementation.address)
     screened_tokens = []
     for token in tokens:
-        if token not in pins:
+        if token not in pinned_code_hashes:
             continue
-        if token in code_hash_by_address and code_hash_by_address[token] != pins[token]:
+        if (
+            token in code_hash_by_address
+            and code_hash_by_address[token] != pinned_code_hashes[token]
+        ):
             screened_tokens.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
         elif (token in implementations_by_token or token in pinned_implementations) and (
             change_text := _implementation_change(

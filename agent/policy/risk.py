@@ -166,7 +166,7 @@ def _correlation_faults(
                     f"policy.risk.correlations: {pair_text} = {correlation_bps / 100:g}% is beyond 99%",
                     'write "99%" for tokens that move as one',
                 )
-    contradicting_row = first_contradiction(correlations(risk, tokens)) if is_complete else None
+    contradicting_row = first_contradicting_row(correlations(risk, tokens)) if is_complete else None
     if contradicting_row is not None:
         yield (
             (
@@ -178,7 +178,7 @@ def _correlation_faults(
         )
 
 
-def first_contradiction(correlation_matrix: Matrix) -> int | None:
+def first_contradicting_row(correlation_matrix: Matrix) -> int | None:
     """Return the row at which a correlation matrix stops being positive definite, its least
     eigenvalue below LEAST_EIGENVALUE; None if it never does. Exact pivots of Gaussian elimination:
     all are positive if and only if the matrix is positive definite (Sylvester).

@@ -13,7 +13,7 @@ from agent.policy.risk import (
     MAX_VOLATILITY_BPS,
     MIN_VOLATILITY_BPS,
     Matrix,
-    first_contradiction,
+    first_contradicting_row,
 )
 from agent.policy.target_changes import trusted_time_s
 from agent.units import BPS, format_duration, format_time
@@ -25,7 +25,7 @@ SHRINK_FACTOR = Fraction(99, 100)
 """
 
 
-def price_history_needed(policy: Policy) -> tuple[int, int]:
+def price_history_and_step_s(policy: Policy) -> tuple[int, int]:
     """Return (seconds, step in seconds) of recorded prices that the zone measures; (0, 0) if it
     measures nothing.
     """
@@ -116,7 +116,7 @@ def _shrink_to_consistent(
     """Scale correlations towards zero until they are consistent, because rounding or configured
     values may contradict them.
     """
-    while first_contradiction(_correlation_matrix(bps_by_pair, tokens)) is not None:
+    while first_contradicting_row(_correlation_matrix(bps_by_pair, tokens)) is not None:
         bps_by_pair = {
             token_pair: int(bps * SHRINK_FACTOR) for token_pair, bps in bps_by_pair.items()
         }

@@ -42,7 +42,7 @@ def data_fee_fault(snapshot: Snapshot) -> str:
     return f"the rollup's data fee was not read ({unknown_reason})" if unknown_reason else ""
 
 
-def unknown_balances(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]:
+def balance_faults(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]:
     """Return a fault for each asset whose balance is quarantined, not read, or read with different
     results.
     """
@@ -124,9 +124,11 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
     ]
     faults += [
         Fault(HaltCode.ORDERS, fault_message)
-        for fault_message in exits.faults(step.portfolio, step.history.orders, references)
+        for fault_message in exits.price_contradictions(
+            step.portfolio, step.history.orders, references
+        )
     ]
-    faults += unknown_balances(step.snapshot, step.portfolio.assets)
+    faults += balance_faults(step.snapshot, step.portfolio.assets)
     faults += [
         Fault(halt_code, fault_message)
         for halt_code, find_faults in HOLDING_FAULTS

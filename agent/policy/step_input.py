@@ -66,7 +66,7 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight
         quarantine.quarantine_unreadable_assets,
-        partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable),
+        partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable_tokens),
         *layers.AFTER_QUARANTINE,
     )
 
@@ -95,7 +95,7 @@ def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
 # --- Differences between ledger and chain, by token.
 
 
-REMEDY = (
+LEDGER_REMEDY = (
     "find the entry with trimtab books check, or restart from the chain's balances with trimtab"
     " books open"
 )
@@ -113,7 +113,7 @@ def reconcile_ledger(
         return step
     unrecorded_raw_by_token = {
         token: delta_raw
-        for token, (delta_raw, _) in balance_changes.differences(
+        for token, (delta_raw, _) in balance_changes.balance_differences(
             step.snapshot, expected_balances
         ).items()
     }
@@ -139,7 +139,7 @@ def reconcile_ledger(
         return step
     mismatch_message = (
         f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(disagreements)};"
-        f" {REMEDY}"
+        f" {LEDGER_REMEDY}"
     )
     return replace(step, history=replace(step.history, ledger_mismatch=mismatch_message))
 

@@ -77,7 +77,7 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
     portfolio = step.portfolio
     current_prices = {portfolio.numeraire.address: Fraction(1)}
     if step.policy.confirm_blocks == 0:
-        current_prices |= reference_prices(step).by_token
+        current_prices |= reference_prices(step).price_by_token
     label_by_token = {asset.token.address: asset.token.label for asset in portfolio.assets}
     return AllocatorData(
         trusted_time_s(step.snapshot),

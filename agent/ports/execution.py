@@ -78,7 +78,7 @@ class PreparedTransaction:
 class Approval:
     """Approval of `raw` base units of `token` for `spender`.
 
-    `action` is the liquidity action that needs it, `layer` the action in a layer (both None: a
+    `action` is the liquidity action that needs it, `layer_grant` the action in a layer (both None: a
     swap). `label` and `holder` are the display names of token and spender.
     """
 
@@ -88,7 +88,7 @@ class Approval:
     label: str
     holder: str
     action: LayerAction | None = None
-    layer: LayerGrant | None = None
+    layer_grant: LayerGrant | None = None
 
 
 class Composer(Protocol):
@@ -99,7 +99,7 @@ class Composer(Protocol):
         zero is a separate approval.
         """
 
-    def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
+    def approval_transaction(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Return the approval as a transaction."""
 
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
@@ -120,7 +120,7 @@ class Composer(Protocol):
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """Return a payment to a confirmed payout address."""
 
-    def open_approvals(self, step: StepInput) -> Sequence[Approval]:
+    def allowance_resets(self, step: StepInput) -> Sequence[Approval]:
         """Return approvals that reset leftover allowances to zero, with or without a plan."""
 
 
@@ -191,11 +191,11 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """Mined transaction at the nonce of a proposal; `matches` is true if it is the proposal's."""
+    """Mined transaction at the nonce of a proposal; `is_proposal` is true if it is the proposal's."""
 
     tx_hash: str
     block: int
-    matches: bool
+    is_proposal: bool
 
 
 class ExternalSigner(Protocol):
@@ -257,7 +257,7 @@ class ConflictingTransactionFinder(Protocol):
     operator.
     """
 
-    def conflicting_tx(self, owner: str, nonce: int) -> str | None:
+    def conflicting_tx_hash(self, owner: str, nonce: int) -> str | None:
         """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if
         unknown.
         """

@@ -69,7 +69,7 @@ class PerpVenue(Protocol):
 class OrderVenue(PerpVenue, Protocol):
     """An off-chain venue, which accepts each signed order once, by the order's nonce."""
 
-    def require_agent(self, until_s: int) -> None:
+    def require_approved_key(self, until_s: int) -> None:
         """Raise Refused with the code `agent_key` unless the key may trade for the account until
         `until_s`.
         """

@@ -80,7 +80,7 @@ def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
     if not set(_FEED_AND_TWAP) <= set(inputs.reference.kinds):
         return
     feed_price_by_token, twap_by_token = (
-        prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP
+        prices_from(inputs.with_source(source)).price_by_token for source in _FEED_AND_TWAP
     )
     for token in feed_price_by_token.keys() & twap_by_token.keys():
         yield abs(twap_by_token[token] / feed_price_by_token[token] - 1), token
@@ -101,7 +101,7 @@ def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[st
     ):
         return frozenset()
     feed_price_by_token, twap_by_token = (
-        prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP
+        prices_from(inputs.with_source(source)).price_by_token for source in _FEED_AND_TWAP
     )
     late_tokens = {
         token
@@ -110,9 +110,11 @@ def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[st
     }
     for inputs_at_block in (
         inputs,
-        *(inputs.at(past_block) for past_block in inputs.snapshot.past),
+        *(inputs.at_block(past_block) for past_block in inputs.snapshot.past),
     ):
-        feed_price_at_block = prices_from(inputs_at_block.only(PriceSource.FEED)).by_token
+        feed_price_at_block = prices_from(
+            inputs_at_block.with_source(PriceSource.FEED)
+        ).price_by_token
         spot_price_at_block = price_sources.spot_prices(inputs_at_block)
         late_tokens = {
             token
@@ -173,9 +175,9 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     because in a fall that the TWAP follows late, nobody pays the TWAP (T20).
     """
     limit_bps, range_by_token = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
-    reference_price_by_token = reference_prices(step).by_token
+    reference_price_by_token = reference_prices(step).price_by_token
     prices_by_source = [
-        prices_from(price_inputs(step).only(source)).by_token
+        prices_from(price_inputs(step).with_source(source)).price_by_token
         for source in _FEED_AND_TWAP
         if step.reference.cautious and limit_bps is not None and source in step.reference.kinds
     ]
@@ -203,7 +205,10 @@ def disagreement_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) ->
     the reference prices: what it gives at the highest, what it receives at the lowest. `delta_raw_by_token`
     are the changes of the wallet.
     """
-    reference_price_by_token, range_by_token = reference_prices(step).by_token, price_ranges(step)
+    reference_price_by_token, range_by_token = (
+        reference_prices(step).price_by_token,
+        price_ranges(step),
+    )
     priced_delta_raw_by_token = _priced_deltas(step.portfolio, delta_raw_by_token)
     losses = (
         delta_raw * (reference_price_by_token[token] - range_by_token[token][delta_raw < 0])
@@ -223,7 +228,7 @@ def deviation_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Va
     if not step.reference.cautious or limit_bps is None:
         return Fraction(0)
     reference_price_by_token, numeraire_address = (
-        reference_prices(step).by_token,
+        reference_prices(step).price_by_token,
         step.portfolio.numeraire.address,
     )
     traded_values = (
@@ -245,9 +250,9 @@ def _priced_deltas(portfolio: Portfolio, delta_raw_by_token: Mapping[str, int]) 
     return priced_delta_raw_by_token
 
 
-RECORDED_FIGURES = 18
+PRICE_DIGITS = 18
 """Significant figures of a recorded price, rounded half to even."""
-_ROUNDING = Context(prec=RECORDED_FIGURES, rounding=ROUND_HALF_EVEN)
+_ROUNDING = Context(prec=PRICE_DIGITS, rounding=ROUND_HALF_EVEN)
 
 
 def confirmed_prices(
@@ -271,7 +276,10 @@ def confirmed_prices(
     inputs = price_inputs(step)
     prices_by_block = [
         prices_from(block_inputs).prices
-        for block_inputs in (inputs, *(inputs.at(past_block) for past_block in confirming_blocks))
+        for block_inputs in (
+            inputs,
+            *(inputs.at_block(past_block) for past_block in confirming_blocks),
+        )
     ]
     tokens = [token for token in prices_by_block[0] if token != step.portfolio.numeraire.address]
     priced_tokens = [
@@ -321,16 +329,16 @@ class DollarPeg:
     """Price of a stablecoin in dollars per whole token, and the limit of its deviation in bps."""
 
     token: Token
-    usd: Fraction
+    price_usd: Fraction
     limit_bps: Fraction
 
     @property
     def distance(self) -> Fraction:
         """Relative deviation from one dollar."""
-        return abs(self.usd - 1)
+        return abs(self.price_usd - 1)
 
     @property
-    def is_off(self) -> bool:
+    def is_depegged(self) -> bool:
         """True if the deviation exceeds the limit."""
         return self.distance * BPS > self.limit_bps
 
@@ -366,7 +374,7 @@ def depegged_tokens(
         return ()
     try:
         pegs = dollar_pegs(step, references, limit_bps, among_tokens)
-        return tuple(peg.token.address for peg in pegs if peg.is_off)
+        return tuple(peg.token.address for peg in pegs if peg.is_depegged)
     except PegUnknown:
         asset_tokens = {asset.token.address for asset in step.portfolio.assets}
         asset_tokens &= asset_tokens if among_tokens is None else {*among_tokens}
@@ -385,7 +393,9 @@ def depeg_fault(
     if limit_bps is None or not depegged_addresses:
         return ""
     try:
-        pegs = [peg for peg in dollar_pegs(step, references, limit_bps, among_tokens) if peg.is_off]
+        pegs = [
+            peg for peg in dollar_pegs(step, references, limit_bps, among_tokens) if peg.is_depegged
+        ]
     except PegUnknown as error:
         depegged_labels = ", ".join(
             step.portfolio.token(token).label for token in depegged_addresses
@@ -395,7 +405,7 @@ def depeg_fault(
         f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
     )
     return "; ".join(
-        f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {limit_text}"
+        f"{peg.token.label} has lost its peg: {float(peg.price_usd):.4f} USD, {limit_text}"
         for peg in pegs
     )
 

@@ -177,7 +177,7 @@ class ReferencePrices:
     unpriced: tuple[UnpricedToken, ...]
 
     @property
-    def by_token(self) -> dict[str, Price]:
+    def price_by_token(self) -> dict[str, Price]:
         """Prices by token address, as a new dict."""
         return {token: reference.price for token, reference in self.prices.items()}
 
@@ -211,7 +211,7 @@ class PriceInputs:
     portfolio: Portfolio
     reference: ReferenceConfig
 
-    def at(self, past: PastPrices) -> PriceInputs:
+    def at_block(self, past: PastPrices) -> PriceInputs:
         """Return the inputs at an earlier block: its head, feeds and pools, and the blocks before
         it.
         """
@@ -223,7 +223,7 @@ class PriceInputs:
         )
         return replace(self, snapshot=snapshot)
 
-    def only(self, source: PriceSource) -> PriceInputs:
+    def with_source(self, source: PriceSource) -> PriceInputs:
         """Return the inputs with a single source."""
         return replace(self, reference=replace(self.reference, kinds=(source,)))
 

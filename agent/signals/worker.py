@@ -43,7 +43,7 @@ def find_signal(name: str) -> EntryPoint:
     return next(iter(entry_point_by_source.values()))
 
 
-def signal_source(name: str) -> str:
+def signal_package(name: str) -> str:
     """Return the distribution and version that provide a signal. Raises ConfigError like
     find_signal.
     """

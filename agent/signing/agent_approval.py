@@ -18,11 +18,11 @@ from agent.ports import Clock, SigningKey
 from agent.signing.terms import refuse
 
 LONGEST_APPROVAL_MS = 180 * 86_400_000
-AGENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,16}")
+AGENT_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,16}")
 NONCE_SLACK_S = 60
 """Largest difference between the nonce, which is a timestamp, and this machine's clock, seconds."""
 PRIMARY_TYPE = "HyperliquidTransaction:ApproveAgent"
-SIGNING_CHAIN = 0x66EEE
+SIGNING_CHAIN_ID = 0x66EEE
 """Chain id in the signatures of the venue's own library, on both networks."""
 _NETWORK_NAMES = {True: "Mainnet", False: "Testnet"}
 _DOMAIN_TYPE = [
@@ -78,7 +78,7 @@ def approval_typed_data(approval: AgentApproval) -> dict[str, Any]:
         "domain": {
             "name": "HyperliquidSignTransaction",
             "version": "1",
-            "chainId": SIGNING_CHAIN,
+            "chainId": SIGNING_CHAIN_ID,
             "verifyingContract": "0x" + 40 * "0",
         },
         "types": {PRIMARY_TYPE: _MESSAGE_TYPE, "EIP712Domain": _DOMAIN_TYPE},

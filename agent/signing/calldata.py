@@ -60,7 +60,7 @@ class CalldataReader:
         """Return the next word as a checksummed address."""
         return address_from_word(self.uint(160))
 
-    def exactly(self, expected: int, subject: str) -> None:
+    def require_word(self, expected: int, subject: str) -> None:
         """Require the next word, which encodes `subject`, to be `expected`."""
         if self.uint() != expected:
             raise UndecodableCalldata(f"calldata: unexpected value for {subject}")
@@ -82,7 +82,7 @@ class CalldataReader:
         self._offset += length
         return taken_bytes
 
-    def padded(self, length: int) -> bytes:
+    def take_padded(self, length: int) -> bytes:
         """Return `length` bytes, followed by zeros up to a whole word."""
         padded_bytes = self.take(length)
         if any(self.take(-length % WORD_BYTES)):
@@ -96,7 +96,7 @@ class CalldataReader:
 
 
 LEG_BYTES = 44
-ROW_BYTES = 53
+MAKER_BYTES = 53
 
 
 class FundsLocation(Enum):
@@ -105,7 +105,7 @@ class FundsLocation(Enum):
     """
 
     WALLET = 0
-    HERE = 1
+    REBALANCER = 1
     PAIR = 2
 
 
@@ -127,7 +127,7 @@ class ProgramLeg:
 
     The pool is derived from `maker`, both tokens and `tier`, never from an address in the plan; a
     tier of V4 is fee and tick spacing (SPACING_SHIFT).
-    `amount_raw` is 0 unless the wallet pays; `pair_with` and `pair_maker` are set if the recipient
+    `amount_raw` is 0 unless the wallet pays; `next_pair_token` and `next_pair_maker` are set if the recipient
     is a pair.
     """
 
@@ -136,11 +136,11 @@ class ProgramLeg:
     sink: FundsLocation
     token_in: str
     token_out: str
-    pair_with: str | None
-    pair_maker: PoolMaker | None
+    next_pair_token: str | None
+    next_pair_maker: PoolMaker | None
     tier: int
     amount_raw: int
-    least_raw: int
+    min_out_raw: int
 
     @property
     def style(self) -> SwapStyle:
@@ -151,13 +151,13 @@ class ProgramLeg:
 @dataclass(frozen=True, slots=True)
 class RebalanceCall:
     """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the
-    block). The changes of the watched balances, at their prices, sum to at least `floor_raw`
+    block). The changes of the watched balances, at their prices, sum to at least `min_value_change_raw`
     numeraire base units.
     """
 
     deadline_s: int
-    floor_raw: int
-    watched: tuple[WatchedBalance, ...]
+    min_value_change_raw: int
+    watched_balances: tuple[WatchedBalance, ...]
     unwatched_tokens: tuple[str, ...]
     legs: tuple[ProgramLeg, ...]
 
@@ -199,7 +199,7 @@ def decode_program(program: bytes) -> RebalanceCall:
         WatchedBalance(token, reader.take(24), reader.take(16, signed=True))
         for token in tokens[:watched_count]
     )
-    makers = tuple(_read_row(reader) for _ in range(row_count))
+    makers = tuple(_read_maker(reader) for _ in range(row_count))
     if len(set(tokens)) != len(tokens):
         raise ValueError("the program lists a token twice")
     if reader.remaining_bytes == 0 or reader.remaining_bytes % LEG_BYTES:
@@ -208,7 +208,7 @@ def decode_program(program: bytes) -> RebalanceCall:
         _read_leg(reader, tokens, makers) for _ in range(reader.remaining_bytes // LEG_BYTES)
     )
     if unused_tokens := set(tokens) - {
-        token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)
+        token for leg in legs for token in (leg.token_in, leg.token_out, leg.next_pair_token)
     }:
         raise ValueError(
             f"the program lists {', '.join(sorted(unused_tokens))} and does not trade it"
@@ -218,7 +218,7 @@ def decode_program(program: bytes) -> RebalanceCall:
     return RebalanceCall(deadline_s, floor_raw, watched_balances, tokens[watched_count:], legs)
 
 
-def _read_row(reader: _ProgramReader) -> PoolMaker:
+def _read_maker(reader: _ProgramReader) -> PoolMaker:
     style = _enum_member(SwapStyle, reader.take(1))
     maker = PoolMaker(style, reader.address(), f"0x{reader.take(32):064x}")
     if style is SwapStyle.NATIVE and maker != PoolMaker(style, maker.address):
@@ -450,7 +450,7 @@ def _decode_exact_input_single(words: CalldataReader) -> ExactInputSingle:
 
 def _decode_swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
     amount_in_raw, min_out_raw = words.uint(), words.uint()
-    words.exactly(4 * WORD_BYTES, "the path")
+    words.require_word(4 * WORD_BYTES, "the path")
     recipient = words.address()
     path = tuple(words.address() for _ in range(words.count(MAX_PATH_TOKENS, "tokens in a path")))
     return SwapExactTokens(amount_in_raw, min_out_raw, path, recipient)
@@ -458,7 +458,7 @@ def _decode_swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
 
 def _decode_multicall(words: CalldataReader) -> Multicall:
     deadline_s = words.uint()
-    words.exactly(2 * WORD_BYTES, "the list of calls")
+    words.require_word(2 * WORD_BYTES, "the list of calls")
     call_count = words.count(MAX_CALLS, "calls")
     offsets = [words.uint() for _ in range(call_count)]
     calls: list[MulticallItem] = []
@@ -467,7 +467,7 @@ def _decode_multicall(words: CalldataReader) -> Multicall:
         if offset != expected_offset:
             raise UndecodableCalldata("calldata: a call is not at its canonical offset")
         length = words.count(1 << 16, "bytes in a call")
-        call = _decode(words.padded(length), _MULTICALL_DECODERS)
+        call = _decode(words.take_padded(length), _MULTICALL_DECODERS)
         if not isinstance(call, MulticallItem):
             raise UndecodableCalldata("calldata: only swaps and payments may be inside a multicall")
         calls.append(call)
@@ -476,8 +476,8 @@ def _decode_multicall(words: CalldataReader) -> Multicall:
 
 
 def _decode_rebalance(words: CalldataReader) -> RebalanceCall:
-    words.exactly(WORD_BYTES, "the program")
-    program = words.padded(words.count(1 << 16, "bytes in a program"))
+    words.require_word(WORD_BYTES, "the program")
+    program = words.take_padded(words.count(1 << 16, "bytes in a program"))
     try:
         return decode_program(program)
     except ValueError as error:

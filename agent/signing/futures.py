@@ -101,14 +101,14 @@ def _decode_order(words: CalldataReader, trader: str | None = None) -> OpenPosit
     if is_sale != is_exact_input:
         raise UndecodableCalldata("calldata: the size of the order is not in base units")
     size_raw, bound_raw, deadline_s = words.uint(), words.uint(), words.uint()
-    words.exactly(0, "the price limit")
-    words.exactly(0, "the referral code")
+    words.require_word(0, "the price limit")
+    words.require_word(0, "the referral code")
     return OpenPosition(trader, market, -size_raw if is_sale else size_raw, bound_raw, deadline_s)
 
 
 def _decode_delegate(words: CalldataReader, *, is_allowed: bool) -> ChangeDelegate:
     delegate = words.address()
-    words.exactly(TRADE_ONLY, "the right to trade")
+    words.require_word(TRADE_ONLY, "the right to trade")
     return ChangeDelegate(delegate, is_allowed)
 
 
@@ -408,7 +408,7 @@ def is_limit_cloid(cloid: str) -> bool:
     return cloid.startswith(hex_tag) and re.fullmatch("0x[0-9a-f]{32}", cloid) is not None
 
 
-def granted_order(grant: Grant) -> PerpOrder | RestingAction:
+def granted_venue_action(grant: Grant) -> PerpOrder | RestingAction:
     """Return the action of an off-chain venue that a grant permits. Raises Refused without one."""
     action = granted_action(grant)
     if grant.kind is not IntentKind.FUTURES or action is None:
@@ -424,7 +424,7 @@ def require_signable_order(
     """Return the action of an order if it may be signed at `now_s` of this machine's clock. Raises
     Refused with the failed rule.
     """
-    order, layer_grant = granted_order(grant), futures_grant(grant)
+    order, layer_grant = granted_venue_action(grant), futures_grant(grant)
     if layer_grant is None:
         refuse("action", "an order", "none: the grant has no futures action")
     if tx.to != rules.trader:

@@ -480,19 +480,19 @@ SecretPrompt = Callable[[str], str]
 
 
 def load_key(
-    source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False
+    source: KeySource, chain_id: int, *, ask: SecretPrompt | None, is_fork: bool = False
 ) -> SigningKey:
     """Return the key of `source`, checked against its chain.
 
-    `ask` is None if no prompt is possible. With `fork` (a copy of a live chain with its chain id)
+    `ask` is None if no prompt is possible. With `is_fork` (a copy of a live chain with its chain id)
     only published test keys are accepted; otherwise they are accepted on local chain ids only.
     Raises ConfigError with the field and the remedy, whose message and traceback do not hold the
     key.
     """
     disable_core_dumps()
-    is_live = chain_id not in LOCAL_CHAIN_IDS and not fork
+    is_live = chain_id not in LOCAL_CHAIN_IDS and not is_fork
     if isinstance(source, TestAccountKey):
-        return _published_account(source.index, chain_id, is_live)
+        return _published_key(source.index, chain_id, is_live)
     key = _read_key(source, ask)
     if isinstance(key, ConfigError):
         raise key
@@ -502,7 +502,7 @@ def load_key(
             f"the key of {key.address} is published, and chain {chain_id} is not local",
             "use your own private key",
         )
-    if fork and not has_published_key:
+    if is_fork and not has_published_key:
         raise ConfigError(
             f"the key of {key.address} is not a test key, and this is a fork: its signatures are"
             f" valid on chain {chain_id}",
@@ -511,7 +511,7 @@ def load_key(
     return key
 
 
-def _published_account(index: int, chain_id: int, is_live: bool) -> SigningKey:
+def _published_key(index: int, chain_id: int, is_live: bool) -> SigningKey:
     if is_live:
         raise ConfigError(
             f"wallet.test_account: its key is published, and chain {chain_id} is not local",

@@ -25,7 +25,9 @@ MINT = selector(
     "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))"
 )
 ADD = selector("addLiquidity(address,address,uint256,uint256,uint256,uint256,address,uint256)")
-REMOVE = selector("removeLiquidity(address,address,uint256,uint256,uint256,address,uint256)")
+REMOVE_LIQUIDITY = selector(
+    "removeLiquidity(address,address,uint256,uint256,uint256,address,uint256)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +192,12 @@ def _decode_remove(words: CalldataReader) -> RemoveLiquidity:
 
 def _decode_decrease_and_collect(words: CalldataReader) -> DecreaseAndCollect:
     """Require exactly two calls, each at its canonical offset."""
-    words.exactly(WORD_BYTES, "the list of calls")
-    words.exactly(2, "the number of calls")
+    words.require_word(WORD_BYTES, "the list of calls")
+    words.require_word(2, "the number of calls")
     call_lengths = 4 + 5 * WORD_BYTES, 4 + 4 * WORD_BYTES
     first_offset = 2 * WORD_BYTES
-    words.exactly(first_offset, "the first call")
-    words.exactly(
+    words.require_word(first_offset, "the first call")
+    words.require_word(
         first_offset + WORD_BYTES + call_lengths[0] + -call_lengths[0] % WORD_BYTES,
         "the second call",
     )
@@ -211,8 +213,8 @@ def _inner_call(
     expected_selector: bytes,
     decoder: Callable[[CalldataReader], T],
 ) -> T:
-    words.exactly(length, "the length of a call")
-    data = words.padded(length)
+    words.require_word(length, "the length of a call")
+    data = words.take_padded(length)
     if data[:4] != expected_selector:
         raise UndecodableCalldata(
             "calldata: only decreaseLiquidity and then collect may be inside the manager's"
@@ -227,7 +229,7 @@ _DECODERS: dict[bytes, Callable[[CalldataReader], LiquidityCall]] = {
     INCREASE: _decode_increase,
     MINT: _decode_mint,
     ADD: _decode_add,
-    REMOVE: _decode_remove,
+    REMOVE_LIQUIDITY: _decode_remove,
 }
 SELECTORS = frozenset(_DECODERS)
 """Functions that a transaction about liquidity may call."""
@@ -287,7 +289,7 @@ def require_approval(
                 refuse("contract", token, "a pinned token that the action provides")
         case Withdraw(venue=LpVenue.V2):
             spent_raw_by_token = {action.contract: action.liquidity}
-            if token not in spent_raw_by_token or token not in rules.pairs:
+            if token not in spent_raw_by_token or token not in rules.v2_pairs:
                 refuse(
                     "contract",
                     token,
@@ -312,7 +314,7 @@ def _allowed_contracts(action: LayerAction, rules: SigningRules) -> tuple[str, .
     """Return contracts that may be called, or may spend, for this action."""
     if action.venue == LpVenue.V2:
         return rules.v2_routers
-    return tuple(manager for manager in rules.managers if manager == action.contract)
+    return tuple(manager for manager in rules.position_managers if manager == action.contract)
 
 
 def _contract_role(action: LayerAction) -> str:
@@ -324,7 +326,7 @@ def _require_contract(to: str, action: LayerAction, rules: SigningRules) -> None
         refuse("venue", action.venue, f"{LpVenue.V2} or {LpVenue.V3}")
     if to not in _allowed_contracts(action, rules):
         refuse("contract", to, f"the pinned {_contract_role(action)}")
-    if action.venue == LpVenue.V2 and action.contract not in rules.pairs:
+    if action.venue == LpVenue.V2 and action.contract not in rules.v2_pairs:
         refuse("contract", action.contract, "a pinned pair")
     if not {action.token0, action.token1} <= set(rules.tokens) or action.token0 == action.token1:
         refuse("tokens", f"{action.token0} and {action.token1}", "two different pinned tokens")

@@ -26,7 +26,7 @@ def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
     if grant.oracle is None:
         refuse("oracle", f"{observation_count} observations", "none: the grant names no pool")
     pool, granted_count = grant.oracle
-    if tx.to not in rules.oracles:
+    if tx.to not in rules.oracle_pools:
         refuse("contract", tx.to, "a pinned V3 pool")
     if tx.to != pool:
         refuse("contract", tx.to, f"the granted pool {pool}")

@@ -56,16 +56,16 @@ def _require_recipient(to: str, payout: Payout, rules: SigningRules) -> None:
         refuse("recipient", to, f"the granted address {payout.to}")
     if to not in rules.payout_addresses:
         refuse("recipient", to, "a payout address confirmed by the owner")
-    own_contracts = (
+    forbidden_recipients = (
         rules.wallet,
         *rules.tokens,
         *rules.routers,
         *rules.rebalancers,
-        *rules.managers,
+        *rules.position_managers,
         *rules.v2_routers,
-        *rules.pairs,
+        *rules.v2_pairs,
     )
-    if to in (*own_contracts, *rules.oracles) or int(to, 16) == 0:
+    if to in (*forbidden_recipients, *rules.oracle_pools) or int(to, 16) == 0:
         refuse(
             "recipient",
             to,

@@ -172,7 +172,7 @@ def _judge_approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRule
     if not isinstance(call, Approve) or grant.approve is None:
         refuse("approval", "an approval", "none: the grant names no approval")
     token, spender, granted_raw = grant.approve
-    if tx.to not in rules.tokens and tx.to not in rules.pairs:
+    if tx.to not in rules.tokens and tx.to not in rules.v2_pairs:
         refuse("contract", tx.to, "a pinned token")
     if tx.to != token:
         refuse("contract", tx.to, f"the granted token {token}")
@@ -299,7 +299,7 @@ class LocalSigner:
         require_signable(tx, grant, self._rules, self._nonces())
         return self._key.sign_transaction(tx)
 
-    def sign_typed(self, typed_data: Mapping[str, object], grant: Grant) -> NoReturn:
+    def refuse_typed(self, typed_data: Mapping[str, object], grant: Grant) -> NoReturn:
         """Raise Refused: no typed data is signed."""
         refuse_typed_data(typed_data)
 

@@ -407,7 +407,7 @@ def _without_conversions(
             token_in=conversion_tokens[0],
             token_out=conversion_tokens[1],
             tier=0,
-            least_raw=1,
+            min_out_raw=1,
         )
         handover = (
             program_pair[0].sink,
@@ -416,9 +416,9 @@ def _without_conversions(
             program_pair[1].token_in,
         )
         if conversion != expected_conversion or handover != (
-            FundsLocation.HERE,
+            FundsLocation.REBALANCER,
             NATIVE,
-            FundsLocation.HERE,
+            FundsLocation.REBALANCER,
             NATIVE,
         ):
             refuse(
@@ -436,8 +436,8 @@ def _without_conversions(
                 swap,
                 token_out=wrapped_native,
                 sink=conversion.sink,
-                pair_with=conversion.pair_with,
-                pair_maker=conversion.pair_maker,
+                next_pair_token=conversion.next_pair_token,
+                next_pair_maker=conversion.next_pair_maker,
             )
     yield from remaining_program_legs
 
@@ -451,7 +451,7 @@ def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: Sign
     """Require the plan's pool, made by the pinned maker of its venue, between two pinned tokens; or
     wrapping of the native coin.
     """
-    maker = dict(rules.makers).get(leg.venue)
+    maker = dict(rules.venue_makers).get(leg.venue)
     if maker is None or program_leg.maker != maker:
         refuse("venue", f"{leg_label}{program_leg.maker}", f"{leg.venue}, made by {maker}")
     tokens = {program_leg.token_in, program_leg.token_out}
@@ -515,10 +515,10 @@ def _require_leg(
             f"{leg_label}minimum of the plan {leg.min_out_raw}",
             f"at least the floor {floor_raw}, and above zero",
         )
-    if program_leg.least_raw != leg.min_out_raw:
+    if program_leg.min_out_raw != leg.min_out_raw:
         refuse(
             "min_out",
-            f"{leg_label}{program_leg.least_raw}",
+            f"{leg_label}{program_leg.min_out_raw}",
             f"exactly the plan's {leg.min_out_raw}",
         )
 
@@ -534,7 +534,7 @@ def _require_nothing_left(call: RebalanceCall) -> None:
             f"leg {leg_number}",
             (leg.maker, frozenset((leg.token_in, leg.token_out))),
         )
-        if leg.source is FundsLocation.HERE:
+        if leg.source is FundsLocation.REBALANCER:
             if leg.token_in not in contract_tokens:
                 refuse(
                     "router_balance",
@@ -556,12 +556,12 @@ def _require_nothing_left(call: RebalanceCall) -> None:
                 f"{leg_label} expects its input already in its pool, which is not a V2 pair",
                 "prepayment only to a V2 pair",
             )
-        if leg.sink is FundsLocation.HERE:
+        if leg.sink is FundsLocation.REBALANCER:
             contract_tokens.add(leg.token_out)
-        elif leg.sink is FundsLocation.PAIR and leg.pair_with is not None:
-            next_pair = leg.pair_maker, frozenset((leg.token_out, leg.pair_with))
+        elif leg.sink is FundsLocation.PAIR and leg.next_pair_token is not None:
+            next_pair = leg.next_pair_maker, frozenset((leg.token_out, leg.next_pair_token))
             if (
-                leg.token_out == leg.pair_with
+                leg.token_out == leg.next_pair_token
                 or next_pair == leg_pair
                 or prepaid_token_by_pair.setdefault(next_pair, leg.token_out) != leg.token_out
             ):
@@ -594,7 +594,8 @@ def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant
                 expected_bound_raw_by_token.get(leg.token_out, 0) + leg.min_out_raw
             )
     bound_raw_by_token = {
-        watched_balance.token: watched_balance.bound_raw for watched_balance in call.watched
+        watched_balance.token: watched_balance.bound_raw
+        for watched_balance in call.watched_balances
     }
     if bound_raw_by_token != expected_bound_raw_by_token:
         refuse(
@@ -602,7 +603,7 @@ def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant
             f"{len(bound_raw_by_token)} balances with bounds {bound_raw_by_token}",
             f"those of the plan {expected_bound_raw_by_token}",
         )
-    for watched_balance in call.watched:
+    for watched_balance in call.watched_balances:
         price = price_by_token.get(watched_balance.token, Fraction(0))
         if price <= 0 or watched_balance.price_x128 != floor_int(price * 2**128):
             refuse(
@@ -610,13 +611,13 @@ def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant
                 f"{watched_balance.token} at {watched_balance.price_x128}",
                 f"the granted price {price} times 2^128",
             )
-    if call.floor_raw != grant.value_floor_raw:
-        refuse("value_floor", call.floor_raw, f"the granted {grant.value_floor_raw}")
+    if call.min_value_change_raw != grant.value_floor_raw:
+        refuse("value_floor", call.min_value_change_raw, f"the granted {grant.value_floor_raw}")
     min_change_raw = _min_value_change(legs, grant.floors_raw, price_by_token)
-    if call.floor_raw < min_change_raw:
+    if call.min_value_change_raw < min_change_raw:
         refuse(
             "value_floor",
-            call.floor_raw,
+            call.min_value_change_raw,
             f"at least {min_change_raw}, the sum of the legs' floors",
         )
 

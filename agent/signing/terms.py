@@ -64,14 +64,14 @@ class SigningRules:
     """The signer's fixed terms. Addresses are checksummed.
 
     `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash
-    are pinned in the store and were compared with the chain in this step. `managers` (V3 position
-    managers), `v2_routers` and `pairs` (V2) are pinned in the same way, and only for liquidity.
-    `oracles` are V3 pools whose number of price observations may be increased, `init_code_hash` is
+    are pinned in the store and were compared with the chain in this step. `position_managers` (V3 position
+    managers), `v2_routers` and `v2_pairs` (V2) are pinned in the same way, and only for liquidity.
+    `oracle_pools` are V3 pools whose number of price observations may be increased, `init_code_hash` is
     that of the only creation code that may be deployed (None: none is). Payouts go only to
     `payout_addresses`, addresses in the config that the owner confirmed. `max_deadline_s` is the
     longest validity of a swap, in seconds from the grant's chain time. `max_fee_wei` is
     limits.gas_price, the largest price of one unit of gas (None: off). `wrapped_native` is the
-    token that the native coin may be exchanged for, `makers` who makes the pools of each venue
+    token that the native coin may be exchanged for, `venue_makers` who makes the pools of each venue
     through which a Rebalancer may trade. `futures` are the terms of the futures layer
     (None: none is signed).
     """
@@ -84,11 +84,11 @@ class SigningRules:
     max_fee_wei: int | None
     rebalancers: tuple[str, ...] = ()
     wrapped_native: str | None = None
-    makers: tuple[tuple[str, PoolMaker], ...] = ()
-    managers: tuple[str, ...] = ()
+    venue_makers: tuple[tuple[str, PoolMaker], ...] = ()
+    position_managers: tuple[str, ...] = ()
     v2_routers: tuple[str, ...] = ()
-    pairs: tuple[str, ...] = ()
-    oracles: tuple[str, ...] = ()
+    v2_pairs: tuple[str, ...] = ()
+    oracle_pools: tuple[str, ...] = ()
     payout_addresses: tuple[str, ...] = ()
     futures: FuturesRules | None = None
     init_code_hash: str | None = None

@@ -27,7 +27,7 @@ from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 MAX_PENDING_MESSAGES = 100
 """Largest number of pending messages per target; the oldest beyond it are dropped and counted."""
 MAX_DEVICES = 20
-PUSH_TARGET, PUSH_KEY, DEVICES = "push_target", "push_key", "push_devices"
+PUSH_TARGET, PUSH_PUBLIC_KEY, PUSH_DEVICES = "push_target", "push_key", "push_devices"
 """Keys of the name of the target of web push, its public key, and its devices as JSON."""
 RETENTION_S = 90 * 86_400
 """Age at which an ended alert without a pending message is deleted."""
@@ -119,7 +119,7 @@ class AlertStore:
                     columns |= {"delivered_s": delivery.at_s, "failures": 0}
                 upsert_rows(db, AlertTargetRow, [columns | {"why": delivery.why}])
 
-    def drop(self, targets: Iterable[str]) -> None:
+    def drop_messages(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""
         with self.db.write("write sent alerts") as db:
             db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
@@ -144,14 +144,14 @@ class AlertStore:
                 for target_name in sorted({*row_by_target, *pending_count_by_target})
             }
 
-    def open_push(self, target: str, public_key: str) -> None:
+    def record_push_target(self, target: str, public_key: str) -> None:
         """Record the target of web push and its public key. With another key than before every
         device is removed, since its subscription is for that key.
         """
         with self.db.write("write the key of web push") as db:
-            facts = {PUSH_TARGET: target, PUSH_KEY: public_key}
-            if database.fact_text(db, PUSH_KEY) != public_key:
-                facts[DEVICES] = "[]"
+            facts = {PUSH_TARGET: target, PUSH_PUBLIC_KEY: public_key}
+            if database.fact_text(db, PUSH_PUBLIC_KEY) != public_key:
+                facts[PUSH_DEVICES] = "[]"
             database.write_facts(db, facts)
 
     def push_target(self) -> tuple[str, str]:
@@ -159,7 +159,7 @@ class AlertStore:
         before.
         """
         with self.db.read("read the key of web push") as db:
-            return database.fact_text(db, PUSH_TARGET), database.fact_text(db, PUSH_KEY)
+            return database.fact_text(db, PUSH_TARGET), database.fact_text(db, PUSH_PUBLIC_KEY)
 
     def devices(self) -> tuple[AlertDevice, ...]:
         """Return the devices of web push, oldest first."""
@@ -195,14 +195,14 @@ class AlertStore:
 
 def _devices(db: Connection) -> tuple[AlertDevice, ...]:
     try:
-        devices_json = json.loads(database.fact_text(db, DEVICES) or "[]")
+        devices_json = json.loads(database.fact_text(db, PUSH_DEVICES) or "[]")
         return tuple(AlertDevice(**device_fields) for device_fields in devices_json)
     except (TypeError, ValueError):  # damaged: they are added again
         return ()
 
 
 def _write_devices(db: Connection, devices: Iterable[AlertDevice]) -> None:
-    database.write_facts(db, {DEVICES: json.dumps([asdict(device) for device in devices])})
+    database.write_facts(db, {PUSH_DEVICES: json.dumps([asdict(device) for device in devices])})
 
 
 def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) -> AlertMessage:

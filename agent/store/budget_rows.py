@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from agent.errors import ErrorCode, OperatorNeeded
-from agent.store.tables import BudgetRow, ExternalTransactionRow
+from agent.store.tables import BudgetUseRow, ExternalTransactionRow
 
 
-def turnover_sum(budget_rows: Sequence[BudgetRow | ExternalTransactionRow]) -> Fraction:
+def turnover_sum(budget_rows: Sequence[BudgetUseRow | ExternalTransactionRow]) -> Fraction:
     """Return the turnover of these rows, numeraire base units."""
     return sum((parse_fraction(row.turnover) for row in budget_rows), Fraction(0))
 
@@ -38,8 +38,8 @@ def parse_fraction(fraction_text: str) -> Fraction:
 @cache
 def _select_newest_successes(kinds: tuple[str, ...]) -> Select[Any]:
     """Select the chain time of the newest success of each kind, each found by the index."""
-    select_succeeded = select(BudgetRow.chain_s).where(BudgetRow.succeeded.is_(True))
-    select_newest = select_succeeded.order_by(BudgetRow.chain_s.desc()).limit(1)
+    select_succeeded = select(BudgetUseRow.chain_s).where(BudgetUseRow.succeeded.is_(True))
+    select_newest = select_succeeded.order_by(BudgetUseRow.chain_s.desc()).limit(1)
     return select(
-        *(select_newest.where(BudgetRow.kind == kind).scalar_subquery() for kind in kinds)
+        *(select_newest.where(BudgetUseRow.kind == kind).scalar_subquery() for kind in kinds)
     )

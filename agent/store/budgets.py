@@ -59,7 +59,7 @@ from agent.store.requests import (
     select_booked_loss,
 )
 from agent.store.tables import (
-    BudgetRow,
+    BudgetUseRow,
     EntryRow,
     ExternalTransactionRow,
     IntentRow,
@@ -178,7 +178,7 @@ class BudgetStore:
                 "gas_wei": str(gas_wei),
                 "outflow": str(outflow) if outflow else None,
             }
-            insert_rows(db, BudgetRow, [budget_row])
+            insert_rows(db, BudgetUseRow, [budget_row])
             ledger_sums.add_loss(db, loss)
             ledger_sums.advance_settled(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
@@ -207,20 +207,22 @@ class BudgetStore:
                 for row in all_rows(db, select_newest, MovementRow)
             )
 
-    def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
+    def mark_review(
+        self, chain_s: int, delay_ppm: int = 0, schedule_names: Sequence[str] = ()
+    ) -> None:
         """Record the last review of the portfolio, its schedules, and the random delay of the next
         review, in millionths of the longest.
         """
         with self.db.write("write the review") as db:
             facts: dict[str, object] = {LAST_REVIEW: chain_s, REVIEW_DELAY: delay_ppm}
-            if reviews:
+            if schedule_names:
                 previous_reviews = _parse_reviews(database.read_facts(db, SCHEDULE_REVIEWS))
                 updated_reviews = [
                     (schedule_name, at_s)
                     for schedule_name, at_s in previous_reviews
-                    if schedule_name not in reviews
+                    if schedule_name not in schedule_names
                 ]
-                updated_reviews += [(schedule_name, chain_s) for schedule_name in reviews]
+                updated_reviews += [(schedule_name, chain_s) for schedule_name in schedule_names]
                 facts[SCHEDULE_REVIEWS] = json.dumps(updated_reviews[-MAX_REVIEWS:])
             database.write_facts(db, facts)
 
@@ -247,8 +249,8 @@ def _budget_kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
     the policy. A swap without a plan counts as a rebalance.
     """
-    if (layer_kind := stores.INTENT_BUDGET_KINDS.get(intent.kind)) is not None:
-        return layer_kind(grant_of_intent(db, intent.id))
+    if (find_layer_kind := stores.INTENT_BUDGET_KINDS.get(intent.kind)) is not None:
+        return find_layer_kind(grant_of_intent(db, intent.id))
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
     plan = plan_of_intent(db, intent.id)
@@ -261,7 +263,7 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
     """Remove an intent from budgets, movements and ledger after a reorg removed its block."""
     if (loss := db.scalar(select_booked_loss(), {"intent_id": intent.id})) is not None:
         ledger_sums.add_loss(db, parse_fraction(loss), -1)
-        db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
+        db.execute(delete(BudgetUseRow).where(BudgetUseRow.intent_id == intent.id))
     if (
         entry_row := first_row(db, ledger.select_entry(), EntryRow, intent_id=intent.id)
     ) is not None:
@@ -280,11 +282,11 @@ def _history(
 ) -> tuple[History, float]:
     """Return the history, and the chain time up to which it is valid without a write."""
     facts = database.read_facts(db, *HISTORY_KEYS)
-    own_rows = all_rows(db, _select_recent(), BudgetRow, since=chain_now_s - DAY_S)
+    own_rows = all_rows(db, _select_recent(), BudgetUseRow, since=chain_now_s - DAY_S)
     refusals = _parse_submission_refusals(facts)
     streak = failure_streak(db, facts, _refusal_seq_by_token(refusals))
     external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
-    recent_rows: list[BudgetRow | ExternalTransactionRow] = [
+    recent_rows: list[BudgetUseRow | ExternalTransactionRow] = [
         *own_rows,
         *(row for row in external_rows if row.chain_s > chain_now_s - DAY_S),
     ]
@@ -294,8 +296,8 @@ def _history(
         if getattr(row, "kind", "") not in stores.UNCOUNTED_TURNOVER_KINDS
     ]
     newest_success_s_by_kind = newest_successes(db, _BUDGET_KINDS)
-    pending_requests = requests.pending_requests(db)
-    losses, unexplained_transfers = (
+    pending_requests = requests.withdrawals_and_stop(db)
+    unexplained_losses, unexplained_transfers = (
         balances.lost_value(db, chain_now_s),
         balances.open_transfers(db),
     )
@@ -312,24 +314,25 @@ def _history(
         budgets=Budgets(
             turnover_24h=turnover_sum(turnover_rows),
             loss_24h=sum(
-                (max(Fraction(0), parse_fraction(row.loss)) for row in recent_rows), losses.last_day
+                (max(Fraction(0), parse_fraction(row.loss)) for row in recent_rows),
+                unexplained_losses.last_day_value,
             ),
-            loss_total=ledger_sums.loss_total(facts) + external_loss + losses.total,
+            loss_total=ledger_sums.loss_total(facts) + external_loss + unexplained_losses.total,
             gas_24h_wei=sum(int(row.gas_wei) for row in recent_rows),
             outflow_24h=sum(
                 (parse_fraction(row.outflow) for row in recent_rows if row.outflow is not None),
                 Fraction(0),
             ),
-            fell_24h=losses.last_day,
-            fell_total=losses.total,
+            fell_24h=unexplained_losses.last_day_value,
+            fell_total=unexplained_losses.total,
             wasted_24h_wei=sum(
                 int(row.gas_wei)
                 for row in own_rows
                 if not row.succeeded or row.kind in _NON_TRADE_KINDS
             ),
             wasted_wei=sum(map(int, column_values(db, _select_gas_of_reverts()))),
-            unknown=losses.unknown_reason,
-            unpriced_falls=losses.unknown_reason,
+            unknown=unexplained_losses.unknown_reason,
+            unpriced_falls=unexplained_losses.unknown_reason,
         ),
         failures=Failures(
             reverts_in_row=streak.reverts,
@@ -347,7 +350,7 @@ def _history(
             rose_s=balances.blocked_since_s(facts),
             left_rises=balances.excluded_deposits(db, facts),
             purchase=read_purchase(db, wallet, wrapped_native),
-            claims=requests.open_claims(db, pending_requests),
+            claims=requests.unpaid_payments(db, pending_requests),
         ),
         orders=OrderStates(
             states=orders.read_orders(db),
@@ -435,11 +438,13 @@ def mark_resumed(db: Connection) -> None:
     database.write_facts(db, {FAILURE_STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
 
 
-_select_recent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
+_select_recent = cache(
+    lambda: select(BudgetUseRow).where(BudgetUseRow.chain_s > bindparam("since"))
+)
 _select_external_transactions = cache(lambda: select(ExternalTransactionRow))
 _select_first_step_s = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
 _select_gas_of_reverts = cache(
-    lambda: select(BudgetRow.gas_wei).where(
-        BudgetRow.kind.in_(_BUDGET_KINDS), BudgetRow.succeeded.is_(False)
+    lambda: select(BudgetUseRow.gas_wei).where(
+        BudgetUseRow.kind.in_(_BUDGET_KINDS), BudgetUseRow.succeeded.is_(False)
     )
 )

@@ -45,7 +45,7 @@ MAX_SHOWN_PLANS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class QueuedControl:
+class NumberedControl:
     """A queued row by its number. `control` is None if the row is damaged."""
 
     number: int
@@ -53,7 +53,7 @@ class QueuedControl:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlEnd:
+class ControlStateChange:
     """The end of a control, by its row's number."""
 
     number: int
@@ -122,17 +122,17 @@ class ControlStore:
         with self.db.read("read the controls") as db:
             return db.scalar(_select_first_queued()) is not None
 
-    def queued_controls(self, limit: int = MAX_QUEUED) -> tuple[QueuedControl, ...]:
+    def queued_controls(self, limit: int = MAX_QUEUED) -> tuple[NumberedControl, ...]:
         """Return the oldest queued controls, oldest first."""
         with self.db.read("read the controls") as db:
             control_rows = all_rows(db, _select_in_state(), ControlRow, state="queued", limit=limit)
-            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in control_rows)
+            return tuple(NumberedControl(row.seq, _control_from_row(row)) for row in control_rows)
 
-    def taken_controls(self) -> tuple[QueuedControl, ...]:
+    def taken_controls(self) -> tuple[NumberedControl, ...]:
         """Return the controls that were taken and not finished, oldest first."""
         with self.db.read("read the controls") as db:
             control_rows = all_rows(db, _select_in_state(), ControlRow, state="taken", limit=-1)
-            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in control_rows)
+            return tuple(NumberedControl(row.seq, _control_from_row(row)) for row in control_rows)
 
     def take(self, control_number: int, now_s: int) -> bool:
         """Move a control from QUEUED to TAKEN. Return False, and write nothing, if it is not queued
@@ -142,12 +142,14 @@ class ControlStore:
             row = first_row(db, _select_control(), ControlRow, row_seq=control_number)
             if row is None or row.state != ControlState.QUEUED.value:
                 return False
-            if any(self._sealed(db, _select_log_of_taken(), control_id=row.id)):
+            if any(self._sealed_lines(db, _select_log_of_taken(), control_id=row.id)):
                 return False
-            self._end(db, [(row, ControlEnd(control_number, ControlState.TAKEN))], now_s)
+            self._write_states(
+                db, [(row, ControlStateChange(control_number, ControlState.TAKEN))], now_s
+            )
             return True
 
-    def finish(self, ends: Sequence[ControlEnd], now_s: int) -> None:
+    def finish(self, ends: Sequence[ControlStateChange], now_s: int) -> None:
         """Store the final states of queued or taken controls. A finished one keeps its state."""
         if not ends:
             return
@@ -156,7 +158,7 @@ class ControlStore:
             control_rows = all_rows(
                 db, _select_unfinished(), ControlRow, row_seqs=list(end_by_number)
             )
-            self._end(db, [(row, end_by_number[row.seq]) for row in control_rows], now_s)
+            self._write_states(db, [(row, end_by_number[row.seq]) for row in control_rows], now_s)
 
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
@@ -178,7 +180,7 @@ class ControlStore:
         valid seal are omitted.
         """
         with self.db.read("read the log of controls") as db:
-            log_rows = islice(self._sealed(db, _select_log_after(), after_seq=after), limit)
+            log_rows = islice(self._sealed_lines(db, _select_log_after(), after_seq=after), limit)
             return tuple(
                 ControlEvent(
                     row.seq,
@@ -194,13 +196,13 @@ class ControlStore:
                 for row in log_rows
             )
 
-    def log_end(self) -> tuple[int, int]:
+    def log_number_and_time(self) -> tuple[int, int]:
         """Return number and latest time of the audit log; zeros while it is empty. Lines without a
         valid seal do not count.
         """
         with self.db.read("read the log of controls") as db:
-            last_line = next(self._sealed(db, _select_log_newest_first()), None)
-            latest_dated_line = next(self._sealed(db, _select_log_latest_first()), None)
+            last_line = next(self._sealed_lines(db, _select_log_newest_first()), None)
+            latest_dated_line = next(self._sealed_lines(db, _select_log_latest_first()), None)
             return (last_line.seq if last_line else 0), (
                 latest_dated_line.at_s if latest_dated_line else 0
             )
@@ -243,7 +245,7 @@ class ControlStore:
         with self.db.write("withdraw the waiting plan") as db:
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
 
-    def _sealed(
+    def _sealed_lines(
         self, db: Connection, query: Select[Any], **binds: object
     ) -> Iterator[ControlLogRow]:
         return seals.sealed_rows(self.db, db, query, ControlLogRow, **binds)
@@ -269,11 +271,14 @@ class ControlStore:
         )
         row = first_row(db, _select_control(), ControlRow, row_seq=control_number)
         if row is not None:
-            self._log(db, [(row, ControlEnd(control_number, state))], control.asked_at_s)
+            self._log(db, [(row, ControlStateChange(control_number, state))], control.asked_at_s)
         return control_number
 
-    def _end(
-        self, db: Connection, rows_and_ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
+    def _write_states(
+        self,
+        db: Connection,
+        rows_and_ends: Sequence[tuple[ControlRow, ControlStateChange]],
+        now_s: int,
     ) -> None:
         """Write new states of rows, with a line of the log for each."""
         if not rows_and_ends:
@@ -295,7 +300,10 @@ class ControlStore:
         self._log(db, rows_and_ends, now_s)
 
     def _log(
-        self, db: Connection, rows_and_ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
+        self,
+        db: Connection,
+        rows_and_ends: Sequence[tuple[ControlRow, ControlStateChange]],
+        now_s: int,
     ) -> None:
         log_rows = [
             {
@@ -317,8 +325,8 @@ def _control_from_row(row: ControlRow) -> Control | None:
     """Return the control of a row; None if the row is damaged."""
     try:
         arguments = tuple(
-            (str(argument_name), str(column_text))
-            for argument_name, column_text in json.loads(row.arguments_json)
+            (str(argument_name), str(argument_text))
+            for argument_name, argument_text in json.loads(row.arguments_json)
         )
         kind, origin = ControlKind(row.kind), ControlOrigin(row.origin)
         asked_s, expires_s = int(row.asked_s), int(row.expires_s)
@@ -442,13 +450,13 @@ def _select_in_state() -> Select[Any]:
     )
 
 
-NEWEST_UPDATE, NEWEST_UPDATE_S = "phone_update", "phone_update_s"
+NEWEST_UPDATE, NEWEST_UPDATE_TIME = "phone_update", "phone_update_s"
 """Keys of number and time of the newest handled update."""
 OPEN_CODES, REPORTED_OFFER, REPORTED_LINE = "phone_codes", "phone_offered", "phone_log"
 """Keys of the open codes as JSON, of the hash of the newest reported offer, and of the number of the
 newest reported line of the log of controls.
 """
-SEQUENCE_S = 6 * 86_400
+MAX_UPDATE_GAP_S = 6 * 86_400
 """Seconds after the newest update during which update numbers still rise; after a week without
 updates Telegram chooses the next number at random.
 """
@@ -485,22 +493,22 @@ class TelegramBotStore:
         with self.db.read("read the phone's state") as db:
             return _last_update(db, now_s)
 
-    def take_update(self, update_number: int, now_s: int) -> bool:
+    def mark_update_handled(self, update_number: int, now_s: int) -> bool:
         """Record an update as handled before anything is done for it; return False if it or a later
         one already was.
         """
         with self.db.write("write the phone's state") as db:
             if _last_update(db, now_s) >= update_number:
                 return False
-            database.write_facts(db, {NEWEST_UPDATE: update_number, NEWEST_UPDATE_S: now_s})
+            database.write_facts(db, {NEWEST_UPDATE: update_number, NEWEST_UPDATE_TIME: now_s})
             return True
 
-    def last_reported(self) -> int:
+    def last_reported_line(self) -> int:
         """Return the number of the newest reported line of the log of controls; 0 without one."""
         with self.db.read("read the phone's state") as db:
             return database.fact_number(db, REPORTED_LINE)
 
-    def take_line(self, line_number: int) -> bool:
+    def mark_line_reported(self, line_number: int) -> bool:
         """Record a line of the log of controls as reported; return False if it already was."""
         with self.db.write("write the phone's state") as db:
             if database.fact_number(db, REPORTED_LINE) >= line_number:
@@ -508,7 +516,7 @@ class TelegramBotStore:
             database.write_facts(db, {REPORTED_LINE: line_number})
             return True
 
-    def take_offer(self, plan_hash: str) -> bool:
+    def mark_offer_reported(self, plan_hash: str) -> bool:
         """Record an offered plan as reported; return False if it is the newest reported one."""
         with self.db.write("write the phone's state") as db:
             if database.fact_text(db, REPORTED_OFFER) == plan_hash:
@@ -516,7 +524,7 @@ class TelegramBotStore:
             database.write_facts(db, {REPORTED_OFFER: plan_hash})
             return True
 
-    def open_code(self, code: PhoneCode, now_s: int) -> None:
+    def store_code(self, code: PhoneCode, now_s: int) -> None:
         """Store a code; it replaces every earlier code of the chat."""
         with self.db.write("write the phone's state") as db:
             other_codes = [
@@ -548,7 +556,7 @@ class TelegramBotStore:
 
 def _last_update(db: Connection, now_s: int) -> int:
     # a time in the future was recorded by a wrong clock
-    if abs(now_s - database.fact_number(db, NEWEST_UPDATE_S)) > SEQUENCE_S:
+    if abs(now_s - database.fact_number(db, NEWEST_UPDATE_TIME)) > MAX_UPDATE_GAP_S:
         return 0
     return database.fact_number(db, NEWEST_UPDATE)
 

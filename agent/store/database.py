@@ -277,12 +277,12 @@ def upsert_rows(
     columns.
     """
     if rows:
-        db.execute(upsert(model, frozenset(rows[0]), db.dialect.name, key), list(rows))
+        db.execute(upsert_statement(model, frozenset(rows[0]), db.dialect.name, key), list(rows))
 
 
 def insert_new_rows(db: Connection, model: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
     """Insert rows whose key is new; return their number."""
-    statement = insert_new(model, db.dialect.name)
+    statement = insert_new_statement(model, db.dialect.name)
     return sum(db.execute(statement, row).rowcount for row in rows)
 
 
@@ -297,7 +297,9 @@ def _insert(model: type[Base]) -> Insert:
 
 
 @cache
-def upsert(model: type[Base], columns: frozenset[str], dialect: str, key: str = "") -> Insert:
+def upsert_statement(
+    model: type[Base], columns: frozenset[str], dialect: str, key: str = ""
+) -> Insert:
     """Build an insert that updates the columns `columns` of an existing row."""
     key_columns = [key] if key else [column.name for column in inspect(model).primary_key]
     statement = _dialect_insert(model, dialect)
@@ -308,7 +310,7 @@ def upsert(model: type[Base], columns: frozenset[str], dialect: str, key: str = 
 
 
 @cache
-def insert_new(model: type[Base], dialect: str) -> Insert:
+def insert_new_statement(model: type[Base], dialect: str) -> Insert:
     """Build an insert that keeps existing rows and reports the number written, which PostgreSQL's
     drivers omit by default.
     """
@@ -360,22 +362,22 @@ def fact_number(db: Connection, key: str) -> int:
     return parse_fact_number(key, find_fact(db, key))
 
 
-def stored_fact(key: str) -> ScalarSelect[str]:
+def fact_expression(key: str) -> ScalarSelect[str]:
     """Return the value of a key as an expression for a statement; NULL if missing."""
     return select(MetaRow.value).where(MetaRow.key == key).scalar_subquery()
 
 
-def stored_number(key: str) -> ColumnElement[int]:
+def fact_number_expression(key: str) -> ColumnElement[int]:
     """Return the whole number of a key as an expression for a statement; 0 if missing."""
-    return func.coalesce(stored_fact(key).cast(BigInteger), 0)
+    return func.coalesce(fact_expression(key).cast(BigInteger), 0)
 
 
-def beside_facts(query: Select[Any], **key_by_column: str) -> Select[Any]:
+def select_with_facts(query: Select[Any], **key_by_column: str) -> Select[Any]:
     """Select rows with the values of keys as further columns, named as the arguments; without rows,
     one row whose other columns are NULL.
     """
     facts_subquery = select(
-        *(stored_fact(key).label(column_name) for column_name, key in key_by_column.items())
+        *(fact_expression(key).label(column_name) for column_name, key in key_by_column.items())
     ).subquery()
     rows_subquery = query.subquery()
     return select(facts_subquery, rows_subquery).select_from(
@@ -429,7 +431,7 @@ too.
 FUTURES_RESTING = "futures_resting"
 """Budget kind of stops, limit orders and their cancels, none of which changes a hedge."""
 
-FUTURES_KINDS = (
+FUTURES_BUDGET_KINDS = (
     IntentKind.FUTURES.value,
     FUTURES_REDUCTION,
     FUTURES_EMERGENCY,

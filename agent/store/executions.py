@@ -34,7 +34,7 @@ _CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
 
 
 @dataclass(frozen=True, slots=True)
-class PastExecution(Generic[P_co]):
+class StoredExecution(Generic[P_co]):
     """An execution and its progress; `state` is "open", "ended" or "cancelled", with the reason in
     `why`; `seq` counts all executions.
     """
@@ -47,33 +47,39 @@ class PastExecution(Generic[P_co]):
 
 @dataclass(frozen=True)
 class ExecutedParts:
-    """Attempts at the parts of an execution, with all their `mined` transactions."""
+    """Attempts at the parts of an execution, with all their `mined_intents` transactions."""
 
     attempts: Sequence[ExecutionAttemptRow]
-    mined: Sequence[Intent]
+    mined_intents: Sequence[Intent]
 
     @cached_property
     def swaps(self) -> list[Intent]:
         """Successful swaps."""
         return [
-            intent for intent in self.mined if intent.kind is IntentKind.SWAP and intent.succeeded
+            intent
+            for intent in self.mined_intents
+            if intent.kind is IntentKind.SWAP and intent.succeeded
         ]
 
     @cached_property
-    def trading_attempts(self) -> dict[int, ExecutionAttemptRow]:
+    def trading_attempt_by_part(self) -> dict[int, ExecutionAttemptRow]:
         """The attempt that traded each part, by number."""
         step_ids = {intent.step_id for intent in self.swaps}
         return {attempt.number: attempt for attempt in self.attempts if attempt.step_id in step_ids}
 
     @property
-    def newest(self) -> ExecutionAttemptRow | None:
+    def newest_trading_attempt(self) -> ExecutionAttemptRow | None:
         """The attempt that traded the last part; None before the first."""
-        return self.trading_attempts[max(self.trading_attempts)] if self.trading_attempts else None
+        return (
+            self.trading_attempt_by_part[max(self.trading_attempt_by_part)]
+            if self.trading_attempt_by_part
+            else None
+        )
 
     @property
     def _traded_intents(self) -> list[Intent]:
         step_ids = {intent.step_id for intent in self.swaps}
-        return [intent for intent in self.mined if intent.step_id in step_ids]
+        return [intent for intent in self.mined_intents if intent.step_id in step_ids]
 
     def moved_value(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value moved at these prices by token."""
@@ -92,7 +98,9 @@ class ExecutedParts:
     ) -> Fraction:
         """Return the value lost at these prices, gas of every mined transaction included."""
         native_price_by_token = {NATIVE: prices.get(wrapped_native, Fraction(0))}
-        balance_changes = (intent.balance_changes(wallet, wrapped_native) for intent in self.mined)
+        balance_changes = (
+            intent.balance_changes(wallet, wrapped_native) for intent in self.mined_intents
+        )
         return -sum(
             (
                 _value_at(change_raw_by_token, {**prices, **native_price_by_token})
@@ -101,7 +109,7 @@ class ExecutedParts:
             Fraction(0),
         )
 
-    def sold_raw(self, wallet: str, wrapped_native: str) -> tuple[tuple[str, int], ...]:
+    def sold_raw_by_token(self, wallet: str, wrapped_native: str) -> tuple[tuple[str, int], ...]:
         """Return the base units by token that the wallet sold; native coin counts as its wrapped
         token.
         """
@@ -152,17 +160,17 @@ class ExecutionStore:
                 end_execution(db, row, state, why, chain_s)
             return bool(execution_rows)
 
-    def open_ids(self) -> tuple[str, ...]:
+    def open_execution_ids(self) -> tuple[str, ...]:
         """Return the ids of all open executions, oldest first."""
         with self.db.read("read the executions") as db:
             return tuple(row.id for row in open_executions(db))
 
-    def purchases(self, limit: int = 20) -> tuple[PastExecution[PurchaseProgress], ...]:
+    def purchases(self, limit: int = 20) -> tuple[StoredExecution[PurchaseProgress], ...]:
         """Return the newest purchases, newest first."""
         wallet, wrapped_native = self.db.wallet, self.db.wrapped_native
         with self.db.read("read the purchases") as db:
             return tuple(
-                PastExecution(
+                StoredExecution(
                     row.seq, _purchase_from_row(db, row, wallet, wrapped_native), row.state, row.why
                 )
                 for row in newest_executions(db, PURCHASE, limit)
@@ -200,11 +208,13 @@ def _purchase_from_row(
     return PurchaseProgress(
         id=row.id,
         terms=terms,
-        parts_done=len(parts.trading_attempts),
+        parts_done=len(parts.trading_attempt_by_part),
         moved_value=parts.moved_value(wallet, arrival_price_by_token),
         spent=parts.lost_value(wallet, wrapped_native, arrival_price_by_token),
-        next_s=terms.began_s if parts.newest is None else parts.newest.at_s + terms.interval_s,
-        sold=parts.sold_raw(wallet, wrapped_native),
+        next_s=terms.began_s
+        if parts.newest_trading_attempt is None
+        else parts.newest_trading_attempt.at_s + terms.interval_s,
+        sold=parts.sold_raw_by_token(wallet, wrapped_native),
     )
 
 

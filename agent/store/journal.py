@@ -47,7 +47,7 @@ from agent.store.database import (
     max_value,
     upsert_rows,
 )
-from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow
+from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
     CONSUMED_STATES,
     ENDED_IN_BLOCK,
@@ -341,7 +341,7 @@ class IntentStore:
         with self.db.read("read transactions") as db:
             return _intents_at_nonce(db, nonce)
 
-    def undecided_at(self, nonce: int) -> Sequence[Intent]:
+    def reopenable_at_nonce(self, nonce: int) -> Sequence[Intent]:
         """Return ended intents with this nonce that may still be mined, because none of them ended
         in a block and an open intent shares the nonce.
         """
@@ -363,17 +363,17 @@ class IntentStore:
                     undecided_intents.append(intent)
             return tuple(undecided_intents)
 
-    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+    def intents_ended_in_block(self, limit: int) -> Sequence[Intent]:
         """Return the newest intents that ended in a block since the operator last adopted a nonce,
         newest first.
         """
         return self.db.query("read transactions", _ended_in_block, limit)
 
-    def unbooked(self) -> Sequence[Intent]:
+    def unbooked_intents(self) -> Sequence[Intent]:
         """Return intents with a receipt that are not in the budgets yet, oldest first."""
         return self.db.query("read transactions", _unbooked)
 
-    def succeeded_in(self, *outcomes: str) -> Sequence[Intent]:
+    def successful_trades(self, *outcomes: str) -> Sequence[Intent]:
         """Return the successful swaps and liquidity actions of steps with one of these outcomes,
         oldest first; "" stands for a step without an outcome.
         """
@@ -426,7 +426,7 @@ class IntentStore:
             select_highest = select(func.max(IntentRow.nonce))
             return db.scalar(select_highest.where(IntentRow.nonce >= FIRST_VENUE_NONCE)) or 0
 
-    def set_expected_nonce(self, nonce: int, now_s: int) -> None:
+    def adopt_nonce(self, nonce: int, now_s: int) -> None:
         """Adopt `nonce` as the chain's next nonce, regardless of earlier intents."""
         with self.db.write("adopt the nonce") as db:
             if database.find_fact(db, ADOPTED_NONCE) is not None:
@@ -525,8 +525,8 @@ def _transition_facts(
         stored_receipt = database.decode_json(Receipt, row.receipt_json)
     return TransitionFacts(
         tx_hash=tx_hash or row.tx_hash,
-        may_have_left=db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
-        ended_kind=next(ended_kinds, None),
+        may_have_been_sent=db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
+        final_peer_kind=next(ended_kinds, None),
         adopted=adopted_nonce_and_seq is not None and row.seq <= adopted_nonce_and_seq[1],
         stored_receipt=stored_receipt,
         receipt=receipt,
@@ -615,7 +615,7 @@ _select_newest = cache(
 _select_ended_in_block = cache(
     lambda: _select_newest().where(
         IntentRow.state.in_(_ENDED_STATE_NAMES),
-        IntentRow.seq > database.stored_number(ADOPTED_AFTER),
+        IntentRow.seq > database.fact_number_expression(ADOPTED_AFTER),
         _is_on_chain(),
     )
 )
@@ -640,7 +640,7 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     """Select the adopted nonce, the newest intent at that time, and the highest nonce used since.
     SQLite walks the index down to the first match instead of sorting all rows.
     """
-    is_later = IntentRow.seq + 0 > database.stored_number(ADOPTED_AFTER)
+    is_later = IntentRow.seq + 0 > database.fact_number_expression(ADOPTED_AFTER)
     conditions = (
         func.coalesce(IntentRow.state, "").in_(_CONSUMED_STATE_NAMES),
         is_later,
@@ -649,7 +649,7 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     last_used_nonce = (
         select(IntentRow.nonce).where(*conditions).order_by(IntentRow.nonce.desc()).limit(1)
     )
-    adopted_facts = (database.stored_fact(key) for key in (ADOPTED_NONCE, ADOPTED_AFTER))
+    adopted_facts = (database.fact_expression(key) for key in (ADOPTED_NONCE, ADOPTED_AFTER))
     return select(*adopted_facts, last_used_nonce.scalar_subquery())
 
 
@@ -675,6 +675,8 @@ def _select_unbooked() -> Select[Any]:
     """
     conditions = (
         IntentRow.state.in_(_CONSUMED_STATE_NAMES),
-        ~exists().where(BudgetRow.intent_id == IntentRow.id),
+        ~exists().where(BudgetUseRow.intent_id == IntentRow.id),
     )
-    return _select_ordered().where(IntentRow.seq > ledger_sums.settled_to_column(), *conditions)
+    return _select_ordered().where(
+        IntentRow.seq > ledger_sums.settled_up_to_expression(), *conditions
+    )

@@ -31,7 +31,7 @@ from agent.store.database import (
     write_transaction,
 )
 from agent.store.files import backup
-from agent.store.files.locks import make_private, require_private
+from agent.store.files.locks import make_private, require_unwritable
 from agent.store.migrations.schema import create_tables
 from agent.store.store import Store
 
@@ -42,7 +42,7 @@ each.
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5_000
-_CHECKED_BYTES = 64 * 1024 * 1024
+_MAX_CHECKED_BYTES = 64 * 1024 * 1024
 """Largest file that is checked completely at opening, which takes a second. SQLite checks the pages
 of larger files as it reads them.
 """
@@ -147,7 +147,7 @@ def _create_private_file(path: Path) -> None:
         raise ConfigError(
             f"store.url: folder {str(path.parent)!r} does not exist; create it or name another"
         )
-    require_private(path, "store", companions=True)
+    require_unwritable(path, "store", checks_companions=True)
     # An existing file is never opened here: closing the descriptor would drop the locks of a store
     # that this process has open, and another process could then remove the write-ahead log under it.
     with suppress(FileExistsError):
@@ -201,7 +201,7 @@ def _checked_version(engine: Engine, path: Path | None) -> str | None:
 
 
 def _require_intact(connection: Connection, path: Path) -> None:
-    if path.stat().st_size > _CHECKED_BYTES:
+    if path.stat().st_size > _MAX_CHECKED_BYTES:
         return
     defect = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if defect != "ok":

@@ -18,7 +18,7 @@ from agent.model import (
 )
 from agent.store import database
 from agent.store.database import (
-    FUTURES_KINDS,
+    FUTURES_BUDGET_KINDS,
     Database,
     all_rows,
     column_values,
@@ -27,7 +27,7 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.tables import (
-    BudgetRow,
+    BudgetUseRow,
     OrderRow,
 )
 
@@ -101,9 +101,9 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
     stored_nav = decode_json(NavPerShare, facts[NAV_PER_SHARE])
     loss_texts = column_values(
         db,
-        select(BudgetRow.loss).where(
-            BudgetRow.chain_s > stored_nav.at_s,
-            BudgetRow.kind.not_in(FUTURES_KINDS),
+        select(BudgetUseRow.loss).where(
+            BudgetUseRow.chain_s > stored_nav.at_s,
+            BudgetUseRow.kind.not_in(FUTURES_BUDGET_KINDS),
         ),
     )
     return replace(stored_nav, lost=sum(map(Fraction, loss_texts), Fraction(0)))

@@ -43,7 +43,7 @@ from agent.policy import failures
 from agent.ports import Grant
 from agent.store import database
 from agent.store.database import (
-    FUTURES_KINDS,
+    FUTURES_BUDGET_KINDS,
     UNTRIGGERED_SWAP,
     Database,
     all_rows,
@@ -54,7 +54,7 @@ from agent.store.database import (
     insert_returning_id,
     upsert_rows,
 )
-from agent.store.tables import BudgetRow, IntentRow, PayoutAddressRow, RequestRow, StepRow
+from agent.store.tables import BudgetUseRow, IntentRow, PayoutAddressRow, RequestRow, StepRow
 from agent.store.transitions import CONSUMED_STATES
 from agent.units import NATIVE
 
@@ -71,7 +71,7 @@ _EXIT_KINDS = (
     UNTRIGGERED_SWAP,
     IntentKind.LIQUIDITY.value,
     IntentKind.UNWRAP.value,
-    *FUTURES_KINDS,
+    *FUTURES_BUDGET_KINDS,
 )
 """Budget kinds that exits may have."""
 
@@ -102,7 +102,7 @@ def exit_failures(
     db: Connection,
     facts: Mapping[str, str],
     refusal_seq_by_token: Mapping[str, int],
-    recent_budgets: Sequence[BudgetRow],
+    recent_budgets: Sequence[BudgetUseRow],
     chain_now_s: int,
 ) -> tuple[ExitFailures, ...]:
     """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
@@ -177,7 +177,7 @@ class _ExitStreak:
 
 
 def _newest_reverts(
-    db: Connection, resumed_after_seq: int, recent_budgets: Sequence[BudgetRow], chain_now_s: int
+    db: Connection, resumed_after_seq: int, recent_budgets: Sequence[BudgetUseRow], chain_now_s: int
 ) -> dict[str, int]:
     """Return the chain time by intent of each revert that is in `recent_budgets`, or in
     none.
@@ -301,7 +301,7 @@ def plan_of_intent(db: Connection, intent_id: str) -> Plan | None:
 
 
 select_booked_loss = cache(
-    lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindparam("intent_id"))
+    lambda: select(BudgetUseRow.loss).where(BudgetUseRow.intent_id == bindparam("intent_id"))
 )
 
 
@@ -365,7 +365,7 @@ class RequestStore:
                 _update_request(), {"row_seq": request_number, "request_json": codec.dumps(request)}
             )
 
-    def record_parts(self, request_number: int, progress: WithdrawalProgress | None) -> None:
+    def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
             request = replace(_request_from_row(_request_row(db, request_number)), parts=progress)
@@ -424,7 +424,9 @@ class RequestStore:
             return tuple(column_values(db, query))
 
 
-def open_claims(db: Connection, request_rows: Iterable[RequestRow]) -> tuple[PendingPayment, ...]:
+def unpaid_payments(
+    db: Connection, request_rows: Iterable[RequestRow]
+) -> tuple[PendingPayment, ...]:
     """Return the payments of open withdrawals in `request_rows` that are in no block."""
     claims = [
         PendingPayment(request.id, payment, request.parts)
@@ -461,7 +463,7 @@ def active_stop(db: Connection) -> OwnerRequest | None:
     )
 
 
-def pending_requests(db: Connection) -> Sequence[RequestRow]:
+def withdrawals_and_stop(db: Connection) -> Sequence[RequestRow]:
     """Return the open withdrawals and the newest stop, oldest first."""
     return all_rows(db, _select_pending_requests(), RequestRow)
 

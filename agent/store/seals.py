@@ -41,7 +41,7 @@ class SealReport:
     table: str
     row_count: int
     unsealed_count: int
-    missing_count: int
+    gap_count: int
 
 
 def append_rows(

@@ -40,7 +40,7 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.executions import ExecutionStore
-from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
+from agent.store.files.backup import COPY_KEY, STORE_KIND_KEY, open_read_only
 from agent.store.files.pause import PauseSwitch
 from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import OrderStore
@@ -103,13 +103,13 @@ class Store:
         """Write wallet, chain and kind of data to a new store; compare them in an existing one."""
         owner_facts = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
-            stored_facts = database.read_facts(db, *owner_facts, BOOKS_KEY)
-        book_kind = stored_facts.pop(BOOKS_KEY, LIVE)
+            stored_facts = database.read_facts(db, *owner_facts, STORE_KIND_KEY)
+        book_kind = stored_facts.pop(STORE_KIND_KEY, LIVE)
         if not stored_facts:
             facts_to_write = (
                 owner_facts
                 if self.db.book_kind == LIVE
-                else {**owner_facts, BOOKS_KEY: self.db.book_kind}
+                else {**owner_facts, STORE_KIND_KEY: self.db.book_kind}
             )
             with self.db.write("write its owner") as db:
                 database.write_facts(db, facts_to_write)
@@ -142,7 +142,7 @@ class Store:
             return tuple(seal_report(self.db, db, model) for model in SEALED_TABLES)
 
 
-AGENT_KEY_PREFIX = "agent:"
+AGENT_EXPIRY_PREFIX = "agent:"
 """Prefix of the key of the expiry of an agent's approval, Unix milliseconds."""
 MARKETS_KEY_PREFIX = "markets:"
 """Prefix of the key of the pinned market numbers of a network of the off-chain futures venue."""
@@ -203,7 +203,7 @@ class TrustStore:
         """Record when the approval of a futures venue's agent key expires, unless already recorded;
         return the recorded time.
         """
-        fact_key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = AGENT_EXPIRY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.write("write the agent's approval") as db:
             if (recorded_ms := database.fact_number(db, fact_key)) == 0:
                 database.write_facts(db, {fact_key: until_ms})
@@ -220,7 +220,7 @@ class TrustStore:
 
     def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry of an agent's approval; zero without one."""
-        fact_key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = AGENT_EXPIRY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.read("read the agent's approval") as db:
             return database.fact_number(db, fact_key)
 

@@ -132,7 +132,7 @@ class TransitionRow(Base):
     seal: Mapped[str] = mapped_column(String(64), server_default="")
 
 
-class BudgetRow(Base):
+class BudgetUseRow(Base):
     """Use of daily limits by one intent, at the chain time of its block, as fractions "a/b";
     `outflow` is the value of its payout. `kind` is a budget kind: the intent's kind, or a more
     specific one for swaps without a trigger and for futures actions (store/database.py).
@@ -170,7 +170,7 @@ class MovementRow(Base):
     )
 
 
-class LiquidityRow(Base):
+class PositionChangeRow(Base):
     """Change of a liquidity position by one mined intent, as JSON; deleted if a reorg removes its
     block.
     """

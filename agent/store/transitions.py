@@ -28,15 +28,15 @@ _FINAL, _REVERTED, _REPLACED, _CANCELLED = (
 class TransitionFacts:
     """Facts about an intent at a transition, and the data of the transition itself.
 
-    `may_have_left` is True if it was ever BROADCAST, so its bytes may have been sent. `ended_kind`
+    `may_have_been_sent` is True if it was ever BROADCAST, so its bytes may have been sent. `final_peer_kind`
     is the kind of the intent that ended in a block among those that share its nonce by replacement.
     `adopted` is True if the operator has since adopted a nonce. `stored_receipt` is the receipt in
     the store, `receipt` that of the transition.
     """
 
     tx_hash: str | None
-    may_have_left: bool = False
-    ended_kind: IntentKind | None = None
+    may_have_been_sent: bool = False
+    final_peer_kind: IntentKind | None = None
     adopted: bool = False
     stored_receipt: Receipt | None = None
     receipt: Receipt | None = None
@@ -57,7 +57,7 @@ def _hash_guard(facts: TransitionFacts) -> str | None:
 
 
 def _never_left_guard(facts: TransitionFacts) -> str | None:
-    return _refuse_unless(not facts.may_have_left, "once its bytes may have left")
+    return _refuse_unless(not facts.may_have_been_sent, "once its bytes may have left")
 
 
 def _own_receipt_guard(facts: TransitionFacts) -> str | None:
@@ -100,19 +100,21 @@ def _revert_guard(facts: TransitionFacts) -> str | None:
 
 def _lost_nonce_guard(facts: TransitionFacts) -> str | None:
     nonce_is_used = facts.adopted or (
-        facts.ended_kind is not None and facts.ended_kind is not IntentKind.CANCEL
+        facts.final_peer_kind is not None and facts.final_peer_kind is not IntentKind.CANCEL
     )
     return _refuse_unless(nonce_is_used, "while nothing else at its nonce is final")
 
 
 def _cancel_guard(facts: TransitionFacts) -> str | None:
-    return _refuse_unless(facts.ended_kind is IntentKind.CANCEL, "while no cancel of it is final")
+    return _refuse_unless(
+        facts.final_peer_kind is IntentKind.CANCEL, "while no cancel of it is final"
+    )
 
 
 def _reopening_guard(facts: TransitionFacts) -> str | None:
-    if not facts.may_have_left:
+    if not facts.may_have_been_sent:
         return "since its bytes never left"
-    if facts.ended_kind is not None:
+    if facts.final_peer_kind is not None:
         return "while another transaction at its nonce is final"
     return _adoption_guard(facts)
 

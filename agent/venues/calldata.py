@@ -63,11 +63,11 @@ class RebalancerTerms:
     """Conditions of the whole transaction.
 
     `prices` are numeraire base units per token base unit, of every token whose balance changes.
-    `floor_raw` is the least change of the wallet's value, numeraire base units, usually negative.
+    `min_value_change_raw` is the least change of the wallet's value, numeraire base units, usually negative.
     """
 
     prices: Mapping[str, Fraction]
-    floor_raw: int
+    min_value_change_raw: int
 
 
 def encode_rebalance(
@@ -109,7 +109,7 @@ def encode_rebalance(
     header = (
         deadline_s.to_bytes(5, "big")
         + bytes([len(min_change_by_token), len(tokens), len(pool_makers)])
-        + _int128_bytes(terms.floor_raw, "the value floor")
+        + _int128_bytes(terms.min_value_change_raw, "the value floor")
     )
     conditions = [
         price_x128(terms.prices, token).to_bytes(24, "big") + _int128_bytes(min_change_raw, token)
@@ -188,11 +188,11 @@ def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _LegFlow:
-    """Payer and recipient of a leg; `spender` is the leg into whose pair it pays, by index."""
+    """Payer and recipient of a leg; `next_leg_index` is the leg into whose pair it pays, by index."""
 
     source: FundsLocation
     sink: FundsLocation
-    spender: int | None = None
+    next_leg_index: int | None = None
 
 
 def _leg_bytes(
@@ -217,7 +217,7 @@ def _leg_bytes(
             f"leg through pool {leg.pool}: an amount does not fit 128 bits",
             remedy="trade in smaller parts",
         )
-    next_leg = None if flow.spender is None else legs[flow.spender]
+    next_leg = None if flow.next_leg_index is None else legs[flow.next_leg_index]
     maker = maker_by_venue[leg.venue]
     tier = 0 if maker.style is SwapStyle.NATIVE else tier_by_pool.get(leg.pool, leg.fee_pips)
     leg_header = [
@@ -290,13 +290,13 @@ def _leg_flows(legs: Sequence[Leg], maker_by_venue: Mapping[str, PoolMaker]) -> 
         elif leg_index in directly_paid_legs:
             source = FundsLocation.PAIR
         else:
-            source = FundsLocation.HERE
+            source = FundsLocation.REBALANCER
         if leg.sink is LegFunding.WALLET:
             flows.append(_LegFlow(source, FundsLocation.WALLET))
         elif spender_by_feeder[leg_index] in directly_paid_legs:
             flows.append(_LegFlow(source, FundsLocation.PAIR, spender_by_feeder[leg_index]))
         else:
-            flows.append(_LegFlow(source, FundsLocation.HERE))
+            flows.append(_LegFlow(source, FundsLocation.REBALANCER))
     return flows
 
 

@@ -54,7 +54,7 @@ def prices_with_native(portfolio: Portfolio, references: ReferencePrices) -> dic
     """Return reference prices by token, numeraire base units per base unit. The native coin has the
     price of its wrapped token.
     """
-    prices = references.by_token
+    prices = references.price_by_token
     if portfolio.wrapped_native in prices:
         prices[NATIVE] = prices[portfolio.wrapped_native]
     return prices
@@ -131,7 +131,7 @@ class RouterComposer:
         self._wallet = wallet
         self._clock = clock
         self._layers = layers
-        self._makers = maker_by_venue
+        self._maker_by_venue = maker_by_venue
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan lacks, for the router of its swaps or its
@@ -148,11 +148,11 @@ class RouterComposer:
             build_approval(step, token, router, needed_raw) for token, needed_raw in needed_amounts
         ]
 
-    def open_approvals(self, step: StepInput) -> Sequence[Approval]:
+    def allowance_resets(self, step: StepInput) -> Sequence[Approval]:
         """Return approvals that set every open allowance to zero."""
         return revocations(step)
 
-    def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
+    def approval_transaction(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Compose an approval of the exact amount."""
         token, spender, approved_raw = approval.token, approval.spender, approval.raw
         draft = TxDraft(
@@ -160,9 +160,9 @@ class RouterComposer:
             tokens.encode_approve(spender, approved_raw),
             IntentKind.APPROVE,
             approval_note(step.portfolio, approval),
-            approve=(token, spender, approved_raw),
+            approval_terms=(token, spender, approved_raw),
         )
-        draft = replace(draft, action=approval.action, layer=approval.layer)
+        draft = replace(draft, action=approval.action, layer_grant=approval.layer_grant)
         approval_tx = self._prepare(step, draft)
         max_gas_units = MAX_APPROVAL_GAS + step.snapshot.max_data_gas(len(draft.data) // 2 - 1)
         if approval_tx.tx.gas > max_gas_units:
@@ -259,8 +259,10 @@ class RouterComposer:
             calldata_hex = calldata.encode_multicall(plan, self._wallet, deadline_s)
         else:
             terms = rebalancer_terms(step, plan)
-            tiers = {pool.address: pool.tier for pool in step.snapshot.pools}
-            calldata_hex = calldata.encode_rebalance(plan, deadline_s, terms, self._makers, tiers)
+            tier_by_pool = {pool.address: pool.tier for pool in step.snapshot.pools}
+            calldata_hex = calldata.encode_rebalance(
+                plan, deadline_s, terms, self._maker_by_venue, tier_by_pool
+            )
         return TxDraft(
             step.execution.router,
             calldata_hex,
@@ -321,7 +323,7 @@ class RouterComposer:
             step.snapshot.gas_price_wei,
             limit_wei=step.limits.gas_price_wei
             if emergency_limits is None
-            else emergency_limits.price_wei,
+            else emergency_limits.max_gas_price_wei,
             priority_cap_wei=max_tip_wei,
         )
         fee_fields = fees.max_fee_wei, fees.max_priority_fee_wei, fees.gas_price_wei
@@ -347,10 +349,10 @@ class RouterComposer:
                 "inspect the token's transfer function",
             )
         tx = replace(tx, gas=int(max(simulation.gas, draft.gas_units) * GAS_MARGIN))
-        max_gas_cost_wei = tx.gas * fees.most_wei
-        is_revocation = draft.approve is not None and draft.approve[2] == 0
-        data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=is_revocation)
-        max_cost_wei = max_gas_cost_wei + (data_fee_wei or 0)
+        max_gas_cost_wei = tx.gas * fees.max_gas_price_wei
+        is_revocation = draft.approval_terms is not None and draft.approval_terms[2] == 0
+        max_data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=is_revocation)
+        max_cost_wei = max_gas_cost_wei + (max_data_fee_wei or 0)
         native_floor_wei = step.limits.native_floor_wei if emergency_limits is None else 0
         native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - max_cost_wei
         is_top_up = draft.kind is IntentKind.UNWRAP
@@ -376,7 +378,7 @@ class RouterComposer:
         )
         if emergency_limits is not None:
             gas_per_day_wei, gas_spent_wei = (
-                emergency_limits.day_wei,
+                emergency_limits.max_gas_24h_wei,
                 step.history.emergency_gas_24h_wei,
             )
         if gas_per_day_wei is not None:
@@ -391,14 +393,14 @@ class RouterComposer:
             max_gas_wei=max_gas_wei,
             plan=plan,
             floors_raw=draft.floors_raw if plan is None else leg_floors(step, plan),
-            approve=draft.approve,
+            approve=draft.approval_terms,
             prices=() if draft.terms is None else tuple(draft.terms.prices.items()),
-            value_floor_raw=None if draft.terms is None else draft.terms.floor_raw,
+            value_floor_raw=None if draft.terms is None else draft.terms.min_value_change_raw,
             action=draft.action,
             oracle=draft.oracle,
             payout=draft.payout,
-            layer=draft.layer,
-            data_fee_wei=data_fee_wei,
+            layer=draft.layer_grant,
+            data_fee_wei=max_data_fee_wei,
             init_code_hash=draft.init_code_hash,
         )
         return PreparedTransaction(tx, grant, note)

@@ -58,7 +58,7 @@ def discover_pools(
                 "which are neither assets nor hubs",
                 "remove the pool, or add the token to portfolio.hubs",
             )
-    pools = tuple(_with_price(transport, candidates))
+    pools = tuple(_priced_pools(transport, candidates))
     _require_pools(pools, list(tokens))
     return pools
 
@@ -67,7 +67,7 @@ def require_router_factories(transport: Transport, router: str, venues: Sequence
     """Raise ConfigError unless SwapRouter02 at `router` trades in the pools of each venue's factory:
     on some chains it is older than Uniswap V2 there, and has no factory for pairs.
     """
-    calls: list[LensItem] = [CallItem(router, venue.router_factory) for venue in venues]
+    calls: list[LensItem] = [CallItem(router, venue.router_factory_selector) for venue in venues]
     for venue, answer in zip(venues, query_lens(transport, calls), strict=True):
         factory_int = answer_uint(answer, 160)
         router_factory = (
@@ -81,7 +81,7 @@ def require_router_factories(transport: Transport, router: str, venues: Sequence
             )
 
 
-def _with_price(
+def _priced_pools(
     transport: Transport, candidates: Sequence[tuple[AmmVenue, PoolRef]]
 ) -> Iterator[PoolRef]:
     """Check every candidate and yield those with a price, because anyone can create an
@@ -98,7 +98,7 @@ def _with_price(
     )
     for (venue, pool), candidate_calls in zip(candidates, calls_by_candidate, strict=True):
         pool_answers: list[LensAnswer] = [next(lens_answers) for _ in candidate_calls]
-        if (checked_pool := venue.checked(pool, pool_answers)) is not None:
+        if (checked_pool := venue.checked_pool(pool, pool_answers)) is not None:
             yield checked_pool
         elif venue.pools is not None:
             raise ConfigError(

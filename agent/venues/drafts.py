@@ -17,8 +17,8 @@ class EmergencyLimits:
     in wei (None: no limit).
     """
 
-    price_wei: int | None
-    day_wei: int | None
+    max_gas_price_wei: int | None
+    max_gas_24h_wei: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class TxDraft:
     kind: IntentKind
     note: str
     plan: Plan | None = None
-    approve: tuple[str, str, int] | None = None
+    approval_terms: tuple[str, str, int] | None = None
     deadline_s: int | None = None
     terms: RebalancerTerms | None = None
     value_wei: int = 0
@@ -44,7 +44,7 @@ class TxDraft:
     floors_raw: tuple[int, ...] = ()
     oracle: tuple[str, int] | None = None
     payout: Payout | None = None
-    layer: LayerGrant | None = None
+    layer_grant: LayerGrant | None = None
     gas_units: int = 0
     emergency: EmergencyLimits | None = None
     init_code_hash: str | None = None

@@ -22,7 +22,7 @@ class GasFees:
     gas_price_wei: int | None
 
     @property
-    def most_wei(self) -> int:
+    def max_gas_price_wei(self) -> int:
         """Maximum price of one unit of gas, wei."""
         return (self.gas_price_wei if self.max_fee_wei is None else self.max_fee_wei) or 0
 

@@ -71,7 +71,7 @@ REVOKE_DELEGATE = selector("revoke(address,uint8)")
 
 
 @dataclass(frozen=True, slots=True)
-class PerpContracts:
+class PerpContractAddresses:
     """Contracts to which transactions go, and the account that trades. A delegate trades for
     another account: `trader` is then not the sender.
     """
@@ -89,7 +89,7 @@ class PerpetualProtocol:
 
     def __init__(
         self,
-        contracts: PerpContracts,
+        contracts: PerpContractAddresses,
         wallet: str,
         collateral: str,
         valid_s: int,
@@ -131,7 +131,9 @@ class PerpetualProtocol:
         return self._status_of(str(intent.tx_hash)).receipt
 
 
-def encode_order(order: PerpOrder, contracts: PerpContracts, sender: str, deadline_s: int) -> str:
+def encode_order(
+    order: PerpOrder, contracts: PerpContractAddresses, sender: str, deadline_s: int
+) -> str:
     """Return 0x-hex calldata of an order for the clearing house.
 
     A sale is exact base in with a minimum quote out, a purchase exact base out with a maximum quote
@@ -181,7 +183,11 @@ def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
 
 
 def futures_call(
-    action: FuturesAction, contracts: PerpContracts, sender: str, collateral: str, deadline_s: int
+    action: FuturesAction,
+    contracts: PerpContractAddresses,
+    sender: str,
+    collateral: str,
+    deadline_s: int,
 ) -> tuple[str, str]:
     """Return contract and 0x-hex calldata of an action. Raises Refused for an order that the venue
     does not support.
@@ -202,7 +208,7 @@ def futures_call(
 def quote_order(
     transport: Transport,
     order: PerpOrder,
-    contracts: PerpContracts,
+    contracts: PerpContractAddresses,
     sender: str,
     deadline_s: int,
     block: object = "latest",

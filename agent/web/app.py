@@ -49,7 +49,6 @@ from agent.web.api.tokens import TokenFile
 from agent.web.controls import ControlPages
 from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS, DocumentCache
 from agent.web.pages import (
-    ASSETS,
     CONTROL_PAGE,
     CONTROLS,
     EXPORTS,
@@ -57,6 +56,7 @@ from agent.web.pages import (
     REPORT_PAGE,
     REPORTS,
     REVIEW_PAGE,
+    STATIC_FILES,
     STEP_PAGE,
     Page,
     Renderer,
@@ -78,7 +78,7 @@ MEDIA_TYPES = {
 }
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
-FORM_NOT_SENT = (
+FORM_NOT_SENT_TEXT = (
     "Your session has ended, and the form was not carried out. Log in and send it again."
 )
 
@@ -123,7 +123,7 @@ class StaticFiles:
 
     def __init__(self) -> None:
         self._files = {
-            name: (artifacts.WEB_FOLDER / "static" / name).read_bytes() for name in ASSETS
+            name: (artifacts.WEB_FOLDER / "static" / name).read_bytes() for name in STATIC_FILES
         }
         self._gzipped_files: dict[str, bytes] = {}
 
@@ -164,7 +164,7 @@ class LoginPages:
         if request.scope["session"] is not None:
             return RedirectResponse(_return_path(request), 303)
         if request.url.query == UNSENT_FORM_QUERY:
-            return self._page(request, 200, FORM_NOT_SENT)
+            return self._page(request, 200, FORM_NOT_SENT_TEXT)
         if "sig" not in request.query_params:
             return self._page(request, 200)
         if (plan_hash := self._linked_plan_hash(request)) is None:
@@ -304,10 +304,12 @@ def build_app(
 ) -> AccessMiddleware:
     """Return the ASGI application of a document cache behind its checks, by default without users."""
     access = access or Access(Reach())
-    return AccessMiddleware(build_pages(cache, is_stopping, access), access)
+    return AccessMiddleware(build_unchecked_app(cache, is_stopping, access), access)
 
 
-def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: Access) -> FastAPI:
+def build_unchecked_app(
+    cache: DocumentCache, is_stopping: Callable[[], bool], access: Access
+) -> FastAPI:
     """Return the application of a document cache without its checks, which must run before it. Event streams
     end once `is_stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
     Jinja2 is missing.
@@ -390,7 +392,7 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
     return app
 
 
-READ_REPORT = "research.kept_reports.read_report"
+READ_REPORT_FUNCTION = "research.kept_reports.read_report"
 REPORT_HEADERS = {
     "Content-Security-Policy": (
         "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src"
@@ -425,7 +427,9 @@ class ReportPages:
     async def show_report(self, request: Request) -> Response:
         """Answer with a report."""
         try:
-            report = await self._cache.call("stored", READ_REPORT, request.path_params["report"])
+            report = await self._cache.call(
+                "stored", READ_REPORT_FUNCTION, request.path_params["report"]
+            )
         except ConfigError:
             return PlainTextResponse("404: no such report\n", 404)
         except TrimtabError as error:

@@ -55,11 +55,11 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
 """Fields of the forms of each kind, named like the arguments of the control; `asset` is the symbol
 to which ASSET_FIELDS belong.
 """
-TARGET, SETTING, PRESENT = "target", "set", "was"
+TARGET_PREFIX, SETTING_PREFIX, PRESENT_VALUE_PREFIX = "target", "set", "was"
 """Prefixes of the fields of a target by symbol, a setting by key, and its present value."""
 
 
-async def read_control(
+async def read_control_form(
     request: Request, access: Access
 ) -> tuple[Session, dict[str, list[str]]] | Response:
     """Return session and fields of a form that a user who may control sent, or the answer that refuses
@@ -123,7 +123,7 @@ class ControlPages:
         """Answer a form: carry out what needs no plan at once, show anything else with its plan to
         confirm.
         """
-        session_and_fields = await read_control(request, self._access)
+        session_and_fields = await read_control_form(request, self._access)
         if isinstance(session_and_fields, Response):
             return session_and_fields
         session, fields = session_and_fields
@@ -154,7 +154,7 @@ class ControlPages:
 
     async def confirm(self, request: Request) -> Response:
         """Queue the control of a review, once, if the form showed its present plan."""
-        session_and_fields = await read_control(request, self._access)
+        session_and_fields = await read_control_form(request, self._access)
         if isinstance(session_and_fields, Response):
             return session_and_fields
         session, fields = session_and_fields
@@ -303,13 +303,15 @@ def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tupl
         for form_field, typed_texts in fields.items():
             prefix, _, symbol_or_key = form_field.partition(":")
             typed_text = typed_texts[0].strip()
-            if prefix == TARGET:
+            if prefix == TARGET_PREFIX:
                 typed_text = typed_text.removesuffix("%").strip()
-            is_changed = [typed_text] != list(fields.get(f"{PRESENT}:{symbol_or_key}", ()))
-            if symbol_or_key and is_changed and prefix in (TARGET, SETTING):
+            is_changed = [typed_text] != list(
+                fields.get(f"{PRESENT_VALUE_PREFIX}:{symbol_or_key}", ())
+            )
+            if symbol_or_key and is_changed and prefix in (TARGET_PREFIX, SETTING_PREFIX):
                 assignment = (
                     f"{symbol_or_key}={typed_text}%"
-                    if prefix == TARGET
+                    if prefix == TARGET_PREFIX
                     else f'{symbol_or_key}="{typed_text}"'
                 )
                 arguments.append((prefix, assignment))

@@ -92,7 +92,7 @@ class DocumentCache:
         self._is_closing = False
         self._seen_report: SeenReport | None = None
         self._announced_health: RunHealth | None = None
-        self._report_read: asyncio.Task[SeenReport] | None = None
+        self._report_task: asyncio.Task[SeenReport] | None = None
         self._report_read_s = 0.0
 
     async def watch(self) -> None:
@@ -134,13 +134,13 @@ class DocumentCache:
         self._start_read("stored", "stored_documents")
         self._start_read("live", "live_documents")
 
-    def follow(self, function: str) -> None:
+    def follow(self, function_path: str) -> None:
         """Read documents of the store now and after each of its changes. A read in progress is
         repeated after its end.
         """
-        self._followed_functions.add(function)
-        self._overtaken_functions |= self._reading_tasks.keys() & {function}
-        self._start_read("stored", function)
+        self._followed_functions.add(function_path)
+        self._overtaken_functions |= self._reading_tasks.keys() & {function_path}
+        self._start_read("stored", function_path)
 
     def read_if_old(self, *functions: str) -> None:
         """Read missing or old documents in the background."""
@@ -197,10 +197,10 @@ class DocumentCache:
         share one read, which waits for no read of documents. Raises its TrimtabError, and Retryable
         beyond REPORT_WAIT_S.
         """
-        read_task = self._report_read
+        read_task = self._report_task
         is_old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
         if read_task is None or (read_task.done() and is_old):
-            read_task = self._report_read = asyncio.create_task(self._read_report("controls"))
+            read_task = self._report_task = asyncio.create_task(self._read_report("controls"))
             read_task.add_done_callback(
                 lambda finished_task: finished_task.cancelled() or finished_task.exception()
             )
@@ -221,11 +221,11 @@ class DocumentCache:
         """The report read last."""
         return None if self._seen_report is None else self._seen_report.report
 
-    async def call(self, process: str, function: str, *arguments: Any) -> Any:
+    async def call(self, process_name: str, function: str, *arguments: Any) -> Any:
         """Return the result of a function in the process "stored", "live" or "controls"; calls of
         "controls" wait for no read. Raises its TrimtabError.
         """
-        return await self._processes[process].call(function, self.config_path, *arguments)
+        return await self._processes[process_name].call(function, self.config_path, *arguments)
 
     async def events(
         self, seen_version: int, may_continue: Callable[[], bool]
@@ -259,8 +259,8 @@ class DocumentCache:
         self.end_streams()
         for task in self._reading_tasks.values():
             task.cancel()
-        if self._report_read is not None:
-            self._report_read.cancel()
+        if self._report_task is not None:
+            self._report_task.cancel()
         for process in self._processes.values():
             process.stop()
 

@@ -17,7 +17,7 @@ from agent import artifacts
 from agent.errors import TrimtabError
 from agent.figures import format_figure
 from agent.web.access import Access
-from agent.web.controls import read_control
+from agent.web.controls import read_control_form
 from agent.web.pages import PACKAGE_EXTRA
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import Session
@@ -31,7 +31,7 @@ NEW_PAGE = SetupPage(
 )
 COPY_PAGE = SetupPage("/portfolios/copy", "Copy", "copy", ("name", "wallet"))
 NEXT_PAGE = SetupPage("/portfolios/next", "A new portfolio", "next", ())
-MAY_NOT_ADD = (
+MAY_NOT_ADD_TEXT = (
     "403: only a user who may control a portfolio adds one. In a terminal: trimtab user add NAME, or"
     " trimtab init\n"
 )
@@ -71,7 +71,7 @@ class NewPortfolios:
     ) -> Response:
         """Answer with the form, with the network, wallet and endpoints of the portfolio."""
         if not _may_add(request):
-            return PlainTextResponse(MAY_NOT_ADD, 403)
+            return PlainTextResponse(MAY_NOT_ADD_TEXT, 403)
         checked_answers = await self._check(page, source_config, {})
         if isinstance(checked_answers, Response):
             return checked_answers
@@ -83,7 +83,7 @@ class NewPortfolios:
         self, page: SetupPage, access: Access, source_config: Path, request: Request
     ) -> Response:
         """Show what the answers would write, and write it if the form had just that."""
-        session_and_fields = await read_control(request, access)
+        session_and_fields = await read_control_form(request, access)
         if isinstance(session_and_fields, Response):
             return session_and_fields
         session, fields = session_and_fields

@@ -101,27 +101,31 @@ class Page(NamedTuple):
     document: str = ""
 
 
-STORED, LIVE, PLAN = "stored_documents", "live_documents", "plan_document"
+STORED_FUNCTION, LIVE_FUNCTION, PLAN_FUNCTION = (
+    "stored_documents",
+    "live_documents",
+    "plan_document",
+)
 CONTROLS = "controls.queue.dashboard_controls"
 REPORTS = "research.kept_reports.dashboard_reports"
 REPORT_PAGE = Page("/reports", "Reports", "reports.html", (REPORTS,))
 PAGES = (
-    Page("/", "Overview", "overview.html", (LIVE, STORED)),
-    Page("/history", "History", "history.html", (STORED,)),
-    Page("/assets", "Assets", "assets.html", (LIVE, STORED)),
-    Page("/liquidity", "Liquidity", "liquidity.html", (LIVE,), "lp"),
-    Page("/strategies", "Strategies", "strategies.html", (LIVE,), "strategies"),
-    Page("/alerts", "Alerts", "alerts.html", (LIVE,)),
-    Page("/futures", "Futures", "futures.html", (LIVE,), "margin"),
-    Page("/plan", "Plan now", "plan.html", (PLAN,)),
-    Page("/settings", "Settings", "settings.html", (STORED,)),
+    Page("/", "Overview", "overview.html", (LIVE_FUNCTION, STORED_FUNCTION)),
+    Page("/history", "History", "history.html", (STORED_FUNCTION,)),
+    Page("/assets", "Assets", "assets.html", (LIVE_FUNCTION, STORED_FUNCTION)),
+    Page("/liquidity", "Liquidity", "liquidity.html", (LIVE_FUNCTION,), "lp"),
+    Page("/strategies", "Strategies", "strategies.html", (LIVE_FUNCTION,), "strategies"),
+    Page("/alerts", "Alerts", "alerts.html", (LIVE_FUNCTION,)),
+    Page("/futures", "Futures", "futures.html", (LIVE_FUNCTION,), "margin"),
+    Page("/plan", "Plan now", "plan.html", (PLAN_FUNCTION,)),
+    Page("/settings", "Settings", "settings.html", (STORED_FUNCTION,)),
     REPORT_PAGE,
 )
-CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE))
+CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE_FUNCTION))
 """Shown to logged-in users."""
 REVIEW_PAGE = Page("/controls/review/{review}", "", "review.html", ())
 STEP_PAGE = Page("/history/{step}", "Step", "step.html", ())
-ASSETS = (
+STATIC_FILES = (
     "vendor/htmx-2.0.11.min.js",
     "vendor/uplot-1.6.32.min.js",
     "vendor/uplot-1.6.32.min.css",
@@ -204,8 +208,8 @@ class Renderer:
             bar=weight_bar,
             periods=newest_periods,
             steps_of=step_indices_by_kind,
-            last_swap=last_swap,
-            approvals_before=approvals_before,
+            last_swap=last_swap_index,
+            approvals_before=approval_indices_before,
             nearest=nearest_alert,
             limits={
                 "rebalances": SHOWN_REBALANCES,
@@ -302,12 +306,12 @@ def step_indices_by_kind(history: Mapping[str, Any]) -> dict[str, list[int]]:
     return indices_by_kind
 
 
-def last_swap(steps: Sequence[Mapping[str, Any]]) -> int | None:
+def last_swap_index(steps: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the index of the newest step that swapped; None without one."""
     return next((index for index, step in enumerate(steps) if step["execution"]), None)
 
 
-def approvals_before(steps: Sequence[Mapping[str, Any]], step_index: int) -> list[int]:
+def approval_indices_before(steps: Sequence[Mapping[str, Any]], step_index: int) -> list[int]:
     """Return the indices of the steps directly before a step that sent its approvals."""
     approval_indices = []
     for index, step in enumerate(steps[step_index + 1 :], step_index + 1):

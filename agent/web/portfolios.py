@@ -34,10 +34,10 @@ from agent.web.access import (
     cookie_value,
 )
 from agent.web.api.gate import ApiError, problem_response
-from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
+from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_unchecked_app
 from agent.web.document_cache import DocumentCache
 from agent.web.new_portfolios import NewPortfolios
-from agent.web.pages import CONTROLS, LIVE, STORED, Renderer
+from agent.web.pages import CONTROLS, LIVE_FUNCTION, STORED_FUNCTION, Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
 from agent.web.reading import Documents, ReadingProcess
@@ -201,7 +201,7 @@ class ServedPortfolio:
         is_stopping: Callable[[], bool],
     ) -> None:
         """Serve the portfolio from this cache."""
-        pages = build_pages(cache, is_stopping, access)
+        pages = build_unchecked_app(cache, is_stopping, access)
         self.opened = OpenedPortfolio(
             cache, access, identity, pages, AccessMiddleware(pages, access)
         )
@@ -405,7 +405,7 @@ class Portfolios:
         html = self._renderer.portfolios(
             list_rows, shown_documents, state_hash, may_add=self._new_portfolios is not None
         )
-        headers = {"Content-Security-Policy": content_policy(forms=not is_open_to_all)}
+        headers = {"Content-Security-Policy": content_policy(allows_forms=not is_open_to_all)}
         return HTMLResponse(html, headers=headers)
 
 
@@ -437,7 +437,7 @@ def _find_session(portfolio: ServedPortfolio, request: Request, *, touch: bool) 
 
 def _refresh(cache: DocumentCache, session: Session | None) -> None:
     """Read missing or old documents, and the queue of controls for a logged-in user."""
-    cache.read_if_old(LIVE, STORED)
+    cache.read_if_old(LIVE_FUNCTION, STORED_FUNCTION)
     if session is not None:
         cache.follow(CONTROLS)
 
@@ -538,7 +538,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     problems = [
         *_read_failures(cache),
         *_run_problems(cache, health),
-        *_stop_reasons(status, history),
+        *_inaction_reasons(status, history),
     ]
     for alert in alerts.get("open", ()):
         is_price_alert = alert["key"].startswith(PRICE_ALERT_KEYS)  # news, which asks for nothing
@@ -570,7 +570,7 @@ def _run_problems(cache: DocumentCache, health: RunHealth | None) -> Iterator[st
     )
 
 
-def _stop_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
+def _inaction_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
     """Yield why the agent does not act: a halt, exits that cannot be sold, or a failed cycle."""
     decision = status.get("decision", {})
     if decision.get("kind") == "halt":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ConfigError
-from agent.hosts import LOOPBACK
+from agent.hosts import LOOPBACK_HOSTS
 
 _ADDRESS_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
 PROXY_HEADER = "x-trimtab-proxy"
@@ -33,7 +33,7 @@ class PublicOptions:
     tls_key: Path | None = None
     proxy: str | None = None
     name: str | None = None
-    proxy_secret: Path | None = None
+    proxy_secret_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Reach:
     one, and `portfolio` is its name. `banner` is shown on each page.
     """
 
-    host_names: frozenset[str] = frozenset(LOOPBACK)
+    host_names: frozenset[str] = frozenset(LOOPBACK_HOSTS)
     uses_tls: bool = False
     proxies: frozenset[str] = frozenset()
     port: int = 0
@@ -81,16 +81,16 @@ def require_protected(host: str, port: int, public_options: PublicOptions) -> No
         raise ConfigError(f"{missing_option}: missing", "give certificate and key together")
     if has_certificate and public_options.proxy:
         raise ConfigError("--proxy: cannot be combined with --tls-cert", "give one of them")
-    if (public_options.proxy is None) is not (public_options.proxy_secret is None):
+    if (public_options.proxy is None) is not (public_options.proxy_secret_file is None):
         raise ConfigError(
             "--proxy-secret: needed with --proxy, and only with it",
             "the file of a secret that the proxy sends (docs/dashboard.md)",
         )
-    if public_options.proxy_secret is not None:
-        _read_secret(public_options.proxy_secret)
+    if public_options.proxy_secret_file is not None:
+        _read_secret(public_options.proxy_secret_file)
     if public_options.name and (public_options.proxy or not has_certificate):
         raise ConfigError("--name: only with --tls-cert", "a proxy is known by its own name")
-    if host in LOOPBACK:
+    if host in LOOPBACK_HOSTS:
         pass
     elif not has_certificate and not public_options.proxy:
         raise ConfigError(
@@ -139,9 +139,15 @@ def _read_secret(path: Path) -> str:
 def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
     """Return the names and proxies of a dashboard with these options."""
     if public_options.proxy is not None:
-        proxies = frozenset(LOOPBACK) if host in LOOPBACK else _addresses(public_options.proxy)
+        proxies = (
+            frozenset(LOOPBACK_HOSTS)
+            if host in LOOPBACK_HOSTS
+            else _addresses(public_options.proxy)
+        )
         proxy_secret = (
-            "" if public_options.proxy_secret is None else _read_secret(public_options.proxy_secret)
+            ""
+            if public_options.proxy_secret_file is None
+            else _read_secret(public_options.proxy_secret_file)
         )
         proxy_names = frozenset({public_options.proxy.lower()})
         return Reach(proxy_names, True, proxies, port, proxy_secret=proxy_secret)
@@ -150,8 +156,8 @@ def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
         for host_name in (public_options.name, host)
         if host_name and host_name not in WILDCARD_HOSTS
     }
-    if host in LOOPBACK:
-        host_names |= set(LOOPBACK)
+    if host in LOOPBACK_HOSTS:
+        host_names |= set(LOOPBACK_HOSTS)
     return Reach(frozenset(host_names), public_options.tls_cert is not None, frozenset(), port)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from agent.errors import ConfigError, Retryable, TrimtabError
-from agent.hosts import LOOPBACK
+from agent.hosts import LOOPBACK_HOSTS
 from agent.web.reach import (
     PublicOptions,
     Reach,
@@ -171,7 +171,7 @@ def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], No
     `on_ready` with the address that opens it once. Raises ConfigError for another host, and if the
     config exists or its folder does not.
     """
-    if host not in LOOPBACK:
+    if host not in LOOPBACK_HOSTS:
         raise ConfigError(f"--host {host}: --setup is for this machine alone", "omit it")
     _require_packages()
     if config.exists():
@@ -208,7 +208,7 @@ def _require_packages() -> None:
 
 def _is_exposed(host: str, public_options: PublicOptions) -> bool:
     """Return whether other machines reach the dashboard."""
-    return host not in LOOPBACK or public_options.proxy is not None
+    return host not in LOOPBACK_HOSTS or public_options.proxy is not None
 
 
 def _serve_app(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-IDLE_S = 1_800
+MAX_IDLE_S = 1_800
 """A session ends if its user opens no page for this time."""
 MAX_AGE_S = 43_200
 
@@ -30,11 +30,11 @@ class Session:
     def is_alive(self, now_s: float) -> bool:
         """Return whether the session has neither ended nor expired."""
         return not self.is_ended and now_s < min(
-            self.last_used_s + IDLE_S, self.began_s + MAX_AGE_S
+            self.last_used_s + MAX_IDLE_S, self.began_s + MAX_AGE_S
         )
 
 
-REVIEW_S = 600.0
+MAX_REVIEW_AGE_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
 SETTING_TABLES = ("portfolio.", "policy.", "limits.")
 """Tables without targets, apart from those of assets. A control may change the targets of other tables
@@ -92,5 +92,5 @@ class Review:
             self.document is not None
             and bool(self.document["plan_hash"])
             and not self.is_queued
-            and time.monotonic() < self.began_s + REVIEW_S
+            and time.monotonic() < self.began_s + MAX_REVIEW_AGE_S
         )

@@ -32,11 +32,11 @@ OWNER_USER = {1: ("set-up", False)}
 MAX_TEXT_CHARS = 500
 SECRET_PATTERN = re.compile(r"[0-9a-fA-F]{60}|(?:[^\W\d_]+[\s\d,.;:()-]+){11,}[^\W\d_]+")
 """A private key, even truncated, or a recovery phrase, even with numbers or commas."""
-KEY_TYPED = (
+KEY_TYPED_TEXT = (
     "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
     " the browser: type keys at trimtab wallet import only."
 )
-URL_TYPED = (
+URL_TYPED_TEXT = (
     "This is a URL, which may contain a secret, so it was not kept. Put it into an environment"
     " variable, and type the variable's name in the field that asks for one."
 )
@@ -44,7 +44,7 @@ URL_FIELDS = frozenset({"endpoints", "alert"})
 """Fields for names of variables. Their URLs may be typed there by mistake."""
 VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
 """The name of a variable, with or without an operator."""
-ANSWERS_CHANGED = "The answers changed after this page was opened. Compare them again."
+ANSWERS_CHANGED_TEXT = "The answers changed after this page was opened. Compare them again."
 SHARE_PREFIX = "share:"
 
 
@@ -65,7 +65,7 @@ QUESTION_PAGES = (
 REVIEW_PAGE = SetupPage("/setup/review", "Check and write", "review", ())
 DONE_PAGE = SetupPage("/setup/done", "The config is written", "done", ())
 BEGIN_PAGE = SetupPage(LOGIN_PATH, "New config", "begin", ())
-NOT_OPENED = "403: open the address that trimtab serve --setup printed; it works once\n"
+NOT_OPENED_TEXT = "403: open the address that trimtab serve --setup printed; it works once\n"
 DEFAULT_ANSWERS = {"network": "ethereum", "share:USDC": "0"}
 
 
@@ -110,7 +110,7 @@ class SetupPages:
         if request.scope["session"] is not None:
             return RedirectResponse("/", 303)
         if not matches_token(request.query_params.getlist("token"), self._token):
-            return PlainTextResponse(NOT_OPENED, 403)
+            return PlainTextResponse(NOT_OPENED_TEXT, 403)
         html = self._template.render(
             title=BEGIN_PAGE.title, page=BEGIN_PAGE, errors={}, token=self._token
         )
@@ -120,7 +120,7 @@ class SetupPages:
         """Begin the one session."""
         fields = await read_form(request)
         if fields is None or not matches_token(fields.get("token"), self._token):
-            return PlainTextResponse(NOT_OPENED, 403)
+            return PlainTextResponse(NOT_OPENED_TEXT, 403)
         self._token = secrets.token_urlsafe(32)  # so that the printed one no longer works
         response = RedirectResponse("/", 303)
         session_id = self._access.begin_session(next(iter(OWNER_USER)))
@@ -183,7 +183,9 @@ class SetupPages:
         if (next_page := await self._next_page(checked_answers)) is not REVIEW_PAGE:
             return RedirectResponse(next_page.path, 303)
         if not matches_token(fields.get("answers_hash"), _answers_hash(checked_answers)):
-            return self._html(request, REVIEW_PAGE, checked_answers, {"": ANSWERS_CHANGED}, 409)
+            return self._html(
+                request, REVIEW_PAGE, checked_answers, {"": ANSWERS_CHANGED_TEXT}, 409
+            )
         async with self._write_lock:
             if self._written_document is None:
                 try:
@@ -273,8 +275,8 @@ def field_texts(
             field_name.startswith(SHARE_PREFIX) and "basket" in page.fields
         ):
             text_by_field[field_name] = typed_texts[0][:MAX_TEXT_CHARS]
-            refusal = KEY_TYPED if SECRET_PATTERN.search(text_by_field[field_name]) else ""
-            if refusal := refusal or (URL_TYPED if "://" in text_by_field[field_name] else ""):
+            refusal = KEY_TYPED_TEXT if SECRET_PATTERN.search(text_by_field[field_name]) else ""
+            if refusal := refusal or (URL_TYPED_TEXT if "://" in text_by_field[field_name] else ""):
                 (
                     text_by_field[field_name],
                     refusal_by_field[field_name if field_name in page.fields else "basket"],

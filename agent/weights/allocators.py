@@ -22,7 +22,7 @@ from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
 from agent.units import BPS, Price, proportional_shares
 from agent.weights.extras import import_extra
-from agent.weights.returns import Floats, Returns, compute_returns, covariance
+from agent.weights.returns import Floats, Returns, compute_returns, shrunk_covariance
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
 """(covariance, minimum shares, maximum shares) to shares within these bounds with sum 1."""
@@ -45,7 +45,7 @@ converges undamped).
 def minimum_variance_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> Floats:
     """Return the shares w that minimise wᵀΣw (Markowitz 1952), by convex optimisation."""
     estimator = import_extra("skfolio.optimization").MeanRisk(
-        prior_estimator=_prior(covariance),
+        prior_estimator=_fixed_prior(covariance),
         solver_params=_SOLVER_TOLERANCES,
         **_bound_parameters(min_shares, max_shares),
     )
@@ -186,8 +186,8 @@ def hrp_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> F
         linkage_method=cluster_module.LinkageMethod.SINGLE
     )
     estimator = import_extra("skfolio.optimization").HierarchicalRiskParity(
-        prior_estimator=_prior(covariance),
-        distance_estimator=_distance(covariance),
+        prior_estimator=_fixed_prior(covariance),
+        distance_estimator=_distance_estimator(covariance),
         seriation_estimator=seriation_module.HierarchicalSeriation(
             hierarchical_clustering_estimator=tree_estimator, optimal_ordering=False
         ),
@@ -197,7 +197,7 @@ def hrp_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> F
 
 
 def _risk_budgeting_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> Floats:
-    prior = _prior(covariance)
+    prior = _fixed_prior(covariance)
     estimator = import_extra("skfolio.optimization").RiskBudgeting(
         prior_estimator=prior,
         solver_params=_SOLVER_TOLERANCES,
@@ -245,7 +245,7 @@ def _fit_weights(estimator: Any, covariance: Floats) -> Floats:
     return shares
 
 
-def _prior(covariance: Floats) -> Any:
+def _fixed_prior(covariance: Floats) -> Any:
     """Return a skfolio prior with this covariance, scaled, and expected returns of zero."""
     prior_module = import_extra("skfolio.prior")
     mean_variance = fsum_array(np.diag(covariance)) / len(
@@ -266,7 +266,7 @@ def _prior(covariance: Floats) -> Any:
     return FixedPrior(covariance)
 
 
-def _distance(covariance: Floats) -> Any:
+def _distance_estimator(covariance: Floats) -> Any:
     """Return a skfolio distance estimator with the distance of the paper, for this covariance."""
     distance_module = import_extra("skfolio.distance")
 
@@ -303,7 +303,7 @@ class AllocatorData:
 
     now_s: int
     prices: tuple[PricePoint, ...]
-    labels: Mapping[str, str]
+    label_by_token: Mapping[str, str]
     supplies: tuple[TokenSupply, ...] = ()
     current_prices: Mapping[str, Price] | None = None
     signal_answer: SignalAnswer | None = None
@@ -366,7 +366,7 @@ def market_cap(
     supply_by_token = {supply.token: supply for supply in (*inputs.supplies, *settings.supplies)}
     market_caps, price_times_s, supply_sources = [], [], []
     for token in bounds.tokens:
-        label, supply = inputs.labels[token], supply_by_token.get(token)
+        label, supply = inputs.label_by_token[token], supply_by_token.get(token)
         if supply is None:
             raise Refused(
                 f"the supply of {label} could not be read from its contract", remedy=_SUPPLY_REMEDY
@@ -384,11 +384,11 @@ def market_cap(
     shares = proportional_shares(market_caps, bounds.low_bps, bounds.high_bps, bounds.total_bps)
     total_cap = sum(market_caps, Fraction(0))
     shares_text = ", ".join(
-        f"{inputs.labels[free_token]} {float(cap / total_cap * 100):.2f} %"
+        f"{inputs.label_by_token[free_token]} {float(cap / total_cap * 100):.2f} %"
         for free_token, cap in zip(bounds.tokens, market_caps, strict=True)
     )
     names_at_limit = [
-        inputs.labels[free_token]
+        inputs.label_by_token[free_token]
         for free_token, share, low_bps, high_bps in zip(
             bounds.tokens, shares, bounds.low_bps, bounds.high_bps, strict=True
         )
@@ -411,7 +411,9 @@ def inverse_volatility(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
-    returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
+    returns = compute_returns(
+        settings, bounds.tokens, inputs.label_by_token, inputs.prices, inputs.now_s
+    )
     shares = proportional_shares(
         [Fraction(1 / float(volatility)) for volatility in returns.volatilities],
         bounds.low_bps,
@@ -419,10 +421,10 @@ def inverse_volatility(
         bounds.total_bps,
     )
     volatilities_text = ", ".join(
-        f"{inputs.labels[token]} {volatility:.1%}"
+        f"{inputs.label_by_token[token]} {volatility:.1%}"
         for token, volatility in zip(bounds.tokens, returns.volatilities, strict=True)
     )
-    return from_returns(
+    return weights_with_sample(
         tuple(shares), f"in inverse proportion to annual volatilities: {volatilities_text}", returns
     )
 
@@ -434,7 +436,7 @@ def minimum_variance(
     returns, shares, covariance_matrix = _optimise(
         settings, bounds, inputs, minimum_variance_weights
     )
-    return from_returns(
+    return weights_with_sample(
         _shares_in_bps(shares, bounds),
         f"minimum variance: annual volatility {_volatility(shares, covariance_matrix):.1%}",
         returns,
@@ -449,10 +451,10 @@ def risk_parity(
     gradient = matvec(covariance_matrix, shares)
     contributions = shares * gradient / dot(shares, gradient)
     contributions_text = ", ".join(
-        f"{inputs.labels[token]} {contribution:.1%}"
+        f"{inputs.label_by_token[token]} {contribution:.1%}"
         for token, contribution in zip(bounds.tokens, contributions, strict=True)
     )
-    return from_returns(
+    return weights_with_sample(
         _shares_in_bps(shares, bounds),
         f"equal contributions to the variance: {contributions_text}",
         returns,
@@ -466,7 +468,7 @@ def hrp(settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData) 
         "hierarchical risk parity on the tree of correlations: annual volatility"
         f" {_volatility(shares, covariance_matrix):.1%}"
     )
-    return from_returns(_shares_in_bps(shares, bounds), reason, returns)
+    return weights_with_sample(_shares_in_bps(shares, bounds), reason, returns)
 
 
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
@@ -483,8 +485,10 @@ def _optimise(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData, optimiser: Optimiser
 ) -> tuple[Returns, Floats, Floats]:
     """Return (returns, shares with sum 1, annual covariance)."""
-    returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
-    covariance_matrix = covariance(returns, inputs.labels)
+    returns = compute_returns(
+        settings, bounds.tokens, inputs.label_by_token, inputs.prices, inputs.now_s
+    )
+    covariance_matrix = shrunk_covariance(returns, inputs.label_by_token)
     min_shares, max_shares = (
         np.array(bounds_bps, dtype=np.float64) / bounds.total_bps
         for bounds_bps in (bounds.low_bps, bounds.high_bps)
@@ -496,7 +500,9 @@ def _optimise(
     )
 
 
-def from_returns(shares: tuple[Fraction, ...], reason: str, returns: Returns) -> UnroundedWeights:
+def weights_with_sample(
+    shares: tuple[Fraction, ...], reason: str, returns: Returns
+) -> UnroundedWeights:
     """Return the weights with a description of the sample."""
     gaps_text = (
         f", {returns.skipped_intervals} intervals skipped for missing prices"
@@ -553,7 +559,7 @@ def _newest_price(
     if newest_point is not None:
         age_text = f"the newest is {(inputs.now_s - newest_point.at_s) / 3_600:.1f} h old"
     raise Refused(
-        f"no price of {inputs.labels[token]} within max_age: {age_text}",
+        f"no price of {inputs.label_by_token[token]} within max_age: {age_text}",
         remedy="the agent's next cycles record it",
     )
 

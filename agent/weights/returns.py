@@ -163,7 +163,7 @@ def compute_returns(
     return Returns(tuple(tokens), simple_returns, window.step_s, from_s, until_s, skipped_intervals)
 
 
-def covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
+def shrunk_covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
     """Return the annual covariance: sample volatilities, and correlations shrunk towards zero as in
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
     (2004). Standardised returns are used, so that shrinkage does not depend on volatility. Raises

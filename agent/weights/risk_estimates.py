@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.model import PricePoint
 from agent.units import BPS
-from agent.weights.returns import ReturnsWindow, compute_returns, covariance
+from agent.weights.returns import ReturnsWindow, compute_returns, shrunk_covariance
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def estimate_risk(
     missing, too old or constant, or a token that is a combination of others.
     """
     returns = compute_returns(window, tokens, labels, prices, now_s)
-    annual_covariance = covariance(returns, labels)
+    annual_covariance = shrunk_covariance(returns, labels)
     volatilities = np.sqrt(np.diag(annual_covariance))
     correlations = annual_covariance / np.outer(volatilities, volatilities)
     index_pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]

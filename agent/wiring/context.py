@@ -40,9 +40,9 @@ from agent.config.liquidity import build_targets, known_positions, liquidity_con
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.config.tables.chain import RpcTable
-from agent.config.tables.record import FILES, MEGABYTES
+from agent.config.tables.record import DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTES
 from agent.config.venues import position_manager
-from agent.config.weights import allocator_supply_tokens, build_signals, build_weights
+from agent.config.weights import allocator_supply_tokens, build_allocator, build_signals
 from agent.errors import ConfigError
 from agent.execution.adopted_budgets import with_prior_day
 from agent.execution.step_context import StepReaders
@@ -67,7 +67,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     SwapStyle,
-    data_fee_of,
+    data_fee_kind,
     without_defaults,
 )
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
@@ -111,7 +111,7 @@ def open_recorder(loaded_config: LoadedConfig, folder: Path | None) -> StepRecor
     """
     record_table = loaded_config.config.record
     store_kind = "paper" if loaded_config.paper else "live"
-    recorder_limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
+    recorder_limits = RecorderLimits(DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTES * MEGABYTE)
     if record_table is not None:
         recorder_limits = RecorderLimits(
             record_table.keep_files, record_table.keep_megabytes * MEGABYTE
@@ -149,7 +149,7 @@ class AgentContext:
     `endpoints`.
     """
 
-    loaded: LoadedConfig
+    loaded_config: LoadedConfig
     endpoints: EndpointPool
     transport: Transport
     portfolio: Portfolio
@@ -159,7 +159,7 @@ class AgentContext:
     limits: Limits
     execution: ExecutionConfig
     store: Store
-    switch: KillSwitch
+    kill_switch: KillSwitch
     clock: Clock
     reader: PositionReader
     quoter: UnanimousQuoter
@@ -168,7 +168,7 @@ class AgentContext:
     """
     key: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
-    agent_key: keys.KeySource | None = None
+    agent_key_source: keys.KeySource | None = None
     """Agent key of the futures venue that replaces the config's, if the calling program has one."""
     layers: tuple[LayerConfig, ...] = ()
     """Settings of the layers from the config alone."""
@@ -184,10 +184,10 @@ class AgentContext:
     @property
     def config(self) -> Config:
         """Tables of the config."""
-        return self.loaded.config
+        return self.loaded_config.config
 
     @property
-    def attended(self) -> AgentContext:
+    def with_user_present(self) -> AgentContext:
         """The context of a step started by the user, in which no futures trigger waits for
         confirmation.
         """
@@ -246,7 +246,7 @@ class AgentContext:
             self.transport,
             position_manager(self.config),
         )
-        changed_tokens = quarantine.changed_tokens(
+        changed_tokens = quarantine.tokens_with_changed_code(
             snapshot, self.tokens, code_hash_by_address, implementations
         )
         return assemble_input(
@@ -320,10 +320,10 @@ class AgentContext:
         """Return the off-chain futures venue; None if there is none. Without `key` it is
         read-only.
         """
-        return order_venue(self.loaded, self.portfolio, self.store, self.clock, key)
+        return order_venue(self.loaded_config, self.portfolio, self.store, self.clock, key)
 
     def _read_switch(self) -> tuple[bool, str]:
-        switch_state = self.switch.read()
+        switch_state = self.kill_switch.read()
         return switch_state.paused is not False, switch_state.reason
 
 
@@ -402,7 +402,7 @@ def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
     from agent.chain.providers.endpoint import EndpointProvider  # web3 is loaded to connect only
 
     return EndpointProvider(
-        endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts
+        endpoint.read_url(), endpoint.operator, float(endpoint.timeout), attempts=attempts
     )
 
 
@@ -418,7 +418,7 @@ def open_endpoint_pool(
         transports,
         config.chain.min_operators,
         max_lag_blocks=config.chain.max_lag_blocks,
-        data_fee=data_fee_of(config.chain.chain_id, is_copy=config.chain.fork),
+        data_fee=data_fee_kind(config.chain.chain_id, is_copy=config.chain.fork),
         now_s=clock.now_s,
     )
 
@@ -428,15 +428,15 @@ def open_context(
     loaded_config: LoadedConfig,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
-    untrusted_pools: bool = False,
-    record: Path | None = None,
-    undeployed_rebalancer: bool = False,
+    includes_untrusted_pools: bool = False,
+    record_folder: Path | None = None,
+    allows_undeployed_rebalancer: bool = False,
 ) -> Iterator[AgentContext]:
-    """Connect to the chain and the store; read tokens, discover pools. With `undeployed_rebalancer`
+    """Connect to the chain and the store; read tokens, discover pools. With `allows_undeployed_rebalancer`
     the config may name a Rebalancer that is not on the chain yet.
 
     Once pools are pinned, unpinned pools are excluded, so that a pool created after `trimtab trust`
-    needs the owner's confirmation; `untrusted_pools` includes them for display. With `record`, or
+    needs the owner's confirmation; `includes_untrusted_pools` includes them for display. With `record_folder`, or
     [record] in the config, each step is written as a file.
     """
     clock = clock or SystemClock()
@@ -446,7 +446,7 @@ def open_context(
         confirmed_hash = store.configs.confirmed_digest()
         if loaded_config.paper:
             prepare_paper_store(loaded_config, store)
-        if (recorder := open_recorder(loaded_config, record)) is not None:
+        if (recorder := open_recorder(loaded_config, record_folder)) is not None:
             store.steps.on_step_recorded = recorder.write_step
         context = _build_context(
             loaded_config,
@@ -456,8 +456,8 @@ def open_context(
             store,
             switch,
             clock,
-            untrusted_pools=untrusted_pools,
-            undeployed_rebalancer=undeployed_rebalancer,
+            untrusted_pools=includes_untrusted_pools,
+            undeployed_rebalancer=allows_undeployed_rebalancer,
         )
         yield replace(context, recorder=recorder, confirmed_hash=confirmed_hash)
 
@@ -471,7 +471,7 @@ def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentC
         *_target_portfolio(loaded_config, context.endpoints),
         context.endpoints,
         context.store,
-        context.switch,
+        context.kill_switch,
         context.clock,
         untrusted_pools=False,
     )
@@ -482,7 +482,7 @@ def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentC
         recorder=context.recorder,
         confirmed_hash=loaded_config.digest,
         key=context.key,
-        agent_key=context.agent_key,
+        agent_key_source=context.agent_key_source,
     )
 
 
@@ -493,13 +493,13 @@ def _target_portfolio(
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
 
     config = loaded_config.config
-    token_addresses = [token.address for token in config.portfolio.listed]
+    token_addresses = [token.address for token in config.portfolio.listed_tokens]
     listed_tokens = read_tokens(QuorumProvider(endpoint_pool), token_addresses)
     token_by_address = {token.address: token for token in listed_tokens}
     portfolio = build_portfolio(config, token_by_address)
     portfolio = replace(
         portfolio,
-        weights=build_weights(
+        weights=build_allocator(
             config.portfolio,
             portfolio,
             loaded_config.path.parent,
@@ -594,8 +594,10 @@ def _build_context(  # noqa: PLR0913
         impact_bps=(
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
-        pair_spender=dict(execution.liquidity).get(LpVenue.V2),
-        layers=() if (futures_scope := perp_scope(config, portfolio)) is None else (futures_scope,),
+        lp_token_spender=dict(execution.liquidity).get(LpVenue.V2),
+        layer_scopes=()
+        if (futures_scope := perp_scope(config, portfolio)) is None
+        else (futures_scope,),
         data_fee=endpoint_pool.data_fee,
         caller="" if config.wallet.safe else config.wallet.address,
     )

@@ -19,7 +19,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.errors import ConfigError
-from agent.layers.futures.policy.plans import fee_ceiling_wei
+from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei
 from agent.model import (
     ExecutionConfig,
     FuturesPolicy,
@@ -40,10 +40,10 @@ from agent.signing.secret import AgentPrivateKey, PrivateKey
 from agent.signing.terms import FuturesRules
 from agent.store.store import Store, TrustStore
 from agent.units import Token
-from agent.venues.hyperliquid.account import USDC, parse_numbers
+from agent.venues.hyperliquid.account import USDC, parse_market_numbers
 from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient, VenueConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
-from agent.venues.perpetual_protocol import PerpContracts, PerpetualProtocol
+from agent.venues.perpetual_protocol import PerpContractAddresses, PerpetualProtocol
 
 PAPER_FOLDER = "paper"
 """Folder of paper steps below record.dir."""
@@ -69,7 +69,7 @@ def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
 
 def live_store_file(loaded_config: LoadedConfig) -> Path:
     """Return the path of the live store's file, which paper trading only reads."""
-    return Path(loaded_config.live_url.removeprefix("sqlite:///"))
+    return Path(loaded_config.live_store_url.removeprefix("sqlite:///"))
 
 
 def paper_chain(
@@ -125,12 +125,12 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
     )
 
 
-def perp_contracts(config: Config) -> PerpContracts | None:
+def perp_addresses(config: Config) -> PerpContractAddresses | None:
     """Return the contracts that the futures layer calls; None without [futures] on the chain."""
     futures_table = config.futures
     if not isinstance(futures_table, FuturesTable):
         return None
-    return PerpContracts(
+    return PerpContractAddresses(
         futures_table.clearing_house,
         futures_table.vault,
         futures_table.delegate_approval,
@@ -162,7 +162,7 @@ def futures_rules(
     market_numbers: Mapping[str, int] = {}
     if isinstance(futures_table, HyperliquidTable):
         market_numbers = trust.market_numbers(futures_table.network)
-    if (protocol_contracts := perp_contracts(config)) is not None:
+    if (protocol_contracts := perp_addresses(config)) is not None:
         contract_addresses = (
             protocol_contracts.clearing_house,
             protocol_contracts.vault,
@@ -178,7 +178,7 @@ def futures_rules(
         limits.slippage_bps,
         limits.emergency_slippage_bps,
         limits.index_age_s,
-        fee_ceiling_wei(limits, spot_limits),
+        emergency_gas_price_limit_wei(limits, spot_limits),
         config.execution.deadline,
         tuple(market_numbers.items()),
         policy.order_kind,
@@ -192,7 +192,7 @@ def chain_venue(
     status_of: Callable[[str], TransactionStatus],
 ) -> PerpetualProtocol | None:
     """Return the on-chain venue of [futures]; None if there is none."""
-    contracts, policy = perp_contracts(config), build_futures(config, _token_by_symbol(portfolio))
+    contracts, policy = perp_addresses(config), build_futures(config, _token_by_symbol(portfolio))
     if contracts is None or policy is None:
         return None
     return PerpetualProtocol(
@@ -207,7 +207,7 @@ def chain_venue(
 
 def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> PaperVenue | None:
     """Return the simulated venue of paper trading; None without [futures] on the chain."""
-    contracts, futures_table = perp_contracts(config), config.futures
+    contracts, futures_table = perp_addresses(config), config.futures
     if contracts is None or not isinstance(futures_table, FuturesTable):
         return None
     collateral = _token_by_symbol(portfolio)[futures_table.collateral].address
@@ -231,10 +231,10 @@ def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
         )
 
 
-def missing_agent_key(loaded_config: LoadedConfig) -> str:
+def missing_agent_key_reason(loaded_config: LoadedConfig) -> str:
     """Return why there is no agent key for the venue of [futures]; empty if there is one."""
     futures_table = loaded_config.config.futures
-    if not isinstance(futures_table, HyperliquidTable) or futures_table.key_name is None:
+    if not isinstance(futures_table, HyperliquidTable) or futures_table.key_source_name is None:
         return "no agent key is configured; set futures.agent_keystore"
     if (
         futures_table.agent_keystore
@@ -282,7 +282,7 @@ def order_venue(
         store.journal.newest_venue_nonce,
         futures_table.agent_name,
         store.trust,
-        no_key_reason=missing_agent_key(loaded_config),
+        no_key_reason=missing_agent_key_reason(loaded_config),
     )
     if loaded_config.paper:
         return PaperOrderVenue(venue, client, store.paper, store.ledger.funding_since_s)
@@ -295,7 +295,7 @@ def listed_numbers(futures_table: HyperliquidTable) -> dict[str, int]:
     connection = VenueConnection(
         futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
     )
-    return parse_numbers(connection.info(type="metaAndAssetCtxs"))
+    return parse_market_numbers(connection.info(type="metaAndAssetCtxs"))
 
 
 def agent_key(config: Config, key: SigningKey) -> AgentKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from agent.accounting.export import rate_of
+from agent.accounting.export import rate_lookup
 from agent.accounting.performance import year_start_s
 from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.config.loaded import LoadedConfig
@@ -45,7 +45,7 @@ class TaxRunCache:
             return None
         try:
             rate_table = read_rates(self._loaded)
-            rate_at = rate_of(rate_table)
+            rate_at = rate_lookup(rate_table)
             method = LotMethod(tax_table.method)
             booked_run = self._run_booked(store, method, rate_at)
             numeraire, year_begin_s = self._portfolio.numeraire, year_start_s(now_s)

@@ -30,10 +30,10 @@ from agent.execution.executor import (
     require_no_open_proposals,
 )
 from agent.execution.step_context import StepOutcome, StepTransactor
-from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
+from agent.execution.submitter import SubmissionSettings, Submitter, max_tip_by_nonce
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
-from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei, gas_per_day_wei
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain_reason
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
@@ -59,7 +59,7 @@ from agent.wiring.futures import (
     agent_key,
     chain_venue,
     futures_rules,
-    missing_agent_key,
+    missing_agent_key_reason,
 )
 
 
@@ -94,11 +94,11 @@ def signing_rules(
     v2_pairs = tuple(pool.address for pool in pools if pool.venue == LpVenue.V2)
     return replace(
         rules,
-        managers=position_managers,
+        position_managers=position_managers,
         v2_routers=v2_routers,
-        oracles=tuple(pool.address for pool in pools if pool.keeps_observations),
+        oracle_pools=tuple(pool.address for pool in pools if pool.keeps_observations),
         payout_addresses=payout_addresses,
-        pairs=v2_pairs if v2_routers else (),
+        v2_pairs=v2_pairs if v2_routers else (),
         init_code_hash=init_code_hash(),
     )
 
@@ -126,7 +126,7 @@ class WalletSession:
         with self.locked():
             if not cancels_only:
                 self.context.store.configs.require_current(
-                    self.context.loaded.digest, self.context.confirmed_hash
+                    self.context.loaded_config.digest, self.context.confirmed_hash
                 )
             yield self._transactor()
 
@@ -135,7 +135,9 @@ class WalletSession:
         wallet_source = None if self.key is None else keys.SuppliedKey(self.key)
         agent_source = None if self.agent_key is None else keys.SuppliedKey(self.agent_key)
         return replace(
-            context, key=wallet_source or context.key, agent_key=agent_source or context.agent_key
+            context,
+            key=wallet_source or context.key,
+            agent_key_source=agent_source or context.agent_key_source,
         )
 
     @contextmanager
@@ -145,7 +147,7 @@ class WalletSession:
         """
         context, wait_s = self.context, self.context.config.service.wallet_wait
         with wait_for_lock(
-            *lock_locations(context.loaded),
+            *lock_locations(context.loaded_config),
             patience_s=wait_s,
             sleep=context.clock.sleep,
             report_holder=self.progress,
@@ -166,7 +168,7 @@ class WalletSession:
             config, context.portfolio, context.limits, context.store.trust
         )
         rules = replace(rules, futures=futures_terms)
-        read_nonces = partial(signable_nonces, context.store.journal)
+        read_nonces = partial(max_tip_by_nonce, context.store.journal)
         context.endpoints.report = self.progress
         if context.paper is not None:
             return paper_transactor(
@@ -205,8 +207,8 @@ class WalletSession:
             sender=sender,
             clock=context.clock,
             settings=submission_settings(config, context.limits, context.futures),
-            is_paused=context.switch.is_paused,
-            is_hard=context.switch.is_hard,
+            is_paused=context.kill_switch.is_paused,
+            is_hard=context.kill_switch.is_hard,
             proposed_ids=context.store.proposals.proposal_blocks,
             on_event=lambda event: self.progress(event.text or event.name),
         )
@@ -222,7 +224,7 @@ class WalletSession:
                 submitter,
                 context.store.proposals,
                 external_signer,
-                FileOutbox(context.loaded.proposals_path),
+                FileOutbox(context.loaded_config.proposals_path),
             )
         futures_venue = order_venue or chain_venue(
             config, context.portfolio, context.transport, sender.status_of
@@ -256,19 +258,19 @@ def paper_transactor(
     """Build executor and composer on the paper chain, where a transaction that pays the base fee is
     mined and any other stays pending.
     """
-    if context.paper is None or not context.loaded.paper:
+    if context.paper is None or not context.loaded_config.paper:
         raise OperatorNeeded(
             "this agent was not opened for paper trading", "open it with trimtab paper"
         )
     submitter = Submitter(
         journal=context.store.journal,
         budgets=context.store.budgets,
-        signer=NullSigner(rules, partial(signable_nonces, context.store.journal)),
+        signer=NullSigner(rules, partial(max_tip_by_nonce, context.store.journal)),
         sender=context.paper,
         clock=context.clock,
         settings=replace(settings, bump_after_s=None),
-        is_paused=context.switch.is_paused,
-        is_hard=context.switch.is_hard,
+        is_paused=context.kill_switch.is_paused,
+        is_hard=context.kill_switch.is_hard,
         on_event=lambda event: progress(event.text or event.name),
     )
     chain_executor = JournaledExecutor(submitter)
@@ -315,7 +317,7 @@ def open_service(
     """Hold the wallet's service lock, so that no second run starts; the session takes the wallet's
     lock for each action. Raises LockHeld at once if another run holds the service lock.
     """
-    with service_lock(*lock_locations(context.loaded)):
+    with service_lock(*lock_locations(context.loaded_config)):
         yield open_wallet_session(context, confirm, progress)
 
 
@@ -343,10 +345,10 @@ def open_wallet_session(
     if signs and config.wallet.mode != "propose":
         ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(
-            context.key or key_source(context.loaded),
+            context.key or key_source(context.loaded_config),
             config.chain.chain_id,
             ask=ask_passphrase,
-            fork=config.chain.fork,
+            is_fork=config.chain.fork,
         )
     agent_signing_key = _load_agent_key(context) if key is not None else None
     return WalletSession(context, confirm, progress, key, submit_endpoint, agent_signing_key)
@@ -357,11 +359,11 @@ def _load_agent_key(context: AgentContext) -> SigningKey | None:
     without it. Raises ConfigError.
     """
     config = context.config
-    if missing_agent_key(context.loaded):
+    if missing_agent_key_reason(context.loaded_config):
         return None
     ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
     try:
-        agent_source = context.agent_key or agent_key_source(context.loaded)
+        agent_source = context.agent_key_source or agent_key_source(context.loaded_config)
         return keys.load_key(agent_source, config.chain.chain_id, ask=ask_passphrase)
     except ConfigError as error:
         message = error.message.replace("wallet.", "futures.agent_", 1)
@@ -374,11 +376,11 @@ def lock_locations(loaded_config: LoadedConfig) -> tuple[Path, int, str, Path]:
     """
     chain_table, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
     store_path = store_file(loaded_config).resolve()
-    is_own_lock = (
+    is_lock_beside_store = (
         chain_table.local or loaded_config.paper
     )  # a paper store never blocks the wallet itself
     return (
-        lock_path(chain_table.chain_id, wallet, store_path, local_chain=is_own_lock),
+        lock_path(chain_table.chain_id, wallet, store_path, local_chain=is_lock_beside_store),
         chain_table.chain_id,
         wallet,
         store_lock_path(store_path),
@@ -399,7 +401,7 @@ def submission_settings(
     emergency_caps_wei: tuple[int | None, int | None] = (None, None)
     if futures is not None:
         emergency_caps_wei = (
-            fee_ceiling_wei(futures.limits, limits),
+            emergency_gas_price_limit_wei(futures.limits, limits),
             gas_per_day_wei(futures.limits, limits),
         )
     return SubmissionSettings(
@@ -472,9 +474,9 @@ class AgentApprover:
         context = self._context
         ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         chain_table = context.config.chain
-        wallet_source = context.key or key_source(context.loaded)
+        wallet_source = context.key or key_source(context.loaded_config)
         key = keys.load_key(
-            wallet_source, chain_table.chain_id, ask=ask_passphrase, fork=chain_table.fork
+            wallet_source, chain_table.chain_id, ask=ask_passphrase, is_fork=chain_table.fork
         )
         if not isinstance(key, ApprovalKey):
             raise ConfigError(

@@ -52,7 +52,7 @@ def at_the_page(
     access.set_users({1: ("ann", False), 2: ("eve", True)})
     board = HereBoard(str(loaded.path), wiring.store_file(loaded))
     with again(chain, loaded, clock=SystemClock()) as agent, Served(access, board) as served:
-        agent.context.switch.pause("still", agent.context.clock.now_s())
+        agent.context.kill_switch.pause("still", agent.context.clock.now_s())
         runner, address = ControlRunner(agent, transports=[chain.transport]), f"http://localhost:{served.port}"
         pages = []
         for user in (1, 2):

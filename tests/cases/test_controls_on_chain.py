@@ -205,20 +205,20 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
     chain = anvil_chain
     with bot(chain, tmp_path) as run:
         run.ask("pause", ("reason", "smoke"))
-        assert run.agent.context.switch.is_paused()
+        assert run.agent.context.kill_switch.is_paused()
         assert run.look().kind is OutcomeKind.REFUSED
         before = purse(chain)
         chain.warp(1)
         resumed = run.ended(run.ask("resume"))
         assert resumed.state is ControlState.DONE
-        assert not run.agent.context.switch.is_paused()
+        assert not run.agent.context.kill_switch.is_paused()
         assert purse(chain).nonce > before.nonce, "the cycle after it trades again"
 
 
 def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as run:
-        before, switch = purse(chain), run.agent.context.switch
+        before, switch = purse(chain), run.agent.context.kill_switch
         run.ask("pause")
         early = run.ask("resume")
         run.ask("pause", ("reason", "smoke"))
@@ -389,7 +389,7 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
         record = run.store.controls.find(asked.id)
         assert record is not None, record
         assert record.state in (ControlState.REFUSED, ControlState.FAILED), record
-        assert run.store.requests.active_stop() is not None or agent.context.switch.is_paused()
+        assert run.store.requests.active_stop() is not None or agent.context.kill_switch.is_paused()
         assert "stopped" in record.reason or "paused" in record.reason, record.reason
         run.look()
         assert purse(chain).raw == before.raw
@@ -542,7 +542,7 @@ def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_ch
         with raises_code(Refused, "queue_full"):
             run.ask("resume")
         run.ask("pause")
-        assert run.agent.context.switch.is_paused(), "a pause needs no queue"
+        assert run.agent.context.kill_switch.is_paused(), "a pause needs no queue"
         run.look()
         assert not run.store.controls.has_queued()
         assert len(run.store.controls.events(limit=20_000)) == 10_001

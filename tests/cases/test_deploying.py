@@ -44,7 +44,7 @@ def require_deployed_once(chain: LocalChain, agent: Agent, nonce: int, native_we
     after, store = purse(chain), agent.context.store
     assert after.nonce == nonce + 1
     assert store.journal.open_intents() == ()
-    assert store.journal.unbooked() == ()
+    assert store.journal.unbooked_intents() == ()
     (sent,) = [intent for intent in store.journal.intents() if intent.receipt is not None]
     assert sent.receipt is not None
     assert (sent.kind, sent.state, sent.tx.value_wei) == (IntentKind.DEPLOY, IntentState.FINAL, 0)
@@ -104,10 +104,10 @@ def test_a_no_a_pause_other_code_and_a_missing_deployer_send_nothing(anvil_chain
     with agent_on(chain, tmp_path, ROOMY) as agent:
         before = purse(chain)
         assert deploy_rebalancer(agent, confirm=lambda _: False)["outcome"] == "declined"
-        agent.context.switch.pause("looking", chain.now_s())
+        agent.context.kill_switch.pause("looking", chain.now_s())
         with raises_code(Refused, "kill_switch"):
             deploy_rebalancer(agent, confirm=agreed)
-        agent.context.switch.resume("looked", chain.now_s())
+        agent.context.kill_switch.resume("looked", chain.now_s())
         chain.transport.call("anvil_setCode", [rebalancer_address(), "0x6001"])
         with pytest.raises(OperatorNeeded, match=code_hash()) as caught:
             deploy_rebalancer(agent, confirm=agreed)

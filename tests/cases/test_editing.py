@@ -111,26 +111,28 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
-    kept = bot.refused(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)))
+    kept = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))
     assert "unmanaged" in kept.message
     assert "WBTC=0%" in kept.remedy
     assert (
         "halt"
-        in bot.refused(ConfigChanges(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
+        in bot.refused(
+            ConfigChanges(key_settings=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))
+        ).message
     )
     stop = "portfolio.assets.WETH.stop_loss"
-    assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(sets=((stop, '"999999"'),))).message
-    shown = bot.edit(ConfigChanges(sets=((stop, '"20%"'),)), answer=False)
+    assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(key_settings=((stop, '"999999"'),))).message
+    shown = bot.edit(ConfigChanges(key_settings=((stop, '"20%"'),)), answer=False)
     assert [one.split(", ")[1] for one in shown.warnings if one.startswith("stop_loss of WETH: at ")] == ["20 % below the present price"]
     assert not any("no alert target" in one for one in shown.warnings)
-    alert = bot.edit(ConfigChanges(sets=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
+    alert = bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
     assert any("no alert target" in one for one in alert.warnings)
     with raises_field("wallet.address", "old value"):
-        bot.edit(ConfigChanges(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
+        bot.edit(ConfigChanges(key_settings=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110%"):
         bot.edit(weights(WETH="60%"))
     assert bot.file.read_text() == bot.text
-    done = bot.edit(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
+    done = bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
     assert done.state == "written"
     assert any("WBTC stay" in one for one in done.warnings)
 
@@ -138,10 +140,10 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
 def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a_gain(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
     bot.value()
-    bot.edit(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
+    bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
     left = bot.value()
     assert (left["profit"], left["withdrawals"], left["end_value"]) == ("0", "1999.9998", "8000")
-    bot.edit(ConfigChanges(adds=(("WBTC", anvil_chain.tokens["WBTC"].address, "20%"),), targets=(("WETH", "50%"),)))
+    bot.edit(ConfigChanges(added_assets=(("WBTC", anvil_chain.tokens["WBTC"].address, "20%"),), targets=(("WETH", "50%"),)))
     back = bot.value()
     assert back["profit"] == "0"
     assert Decimal(back["end_value"]) - 8_000 == Decimal(back["deposits"]) > 1_999
@@ -151,7 +153,11 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     link = chain.tokens["LINK"].address
     done = bot.edit(
-        ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WETH", "40%"),), sets=(("reference.kind", '["feed", "twap", "spot"]'),))
+        ConfigChanges(
+            added_assets=(("LINK", link, "10%"),),
+            targets=(("WETH", "40%"),),
+            key_settings=(("reference.kind", '["feed", "twap", "spot"]'),),
+        )
     )
     assert done.state == "written"
     assert "trimtab trust" in done.next_commands[0]
@@ -173,7 +179,9 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
     with again(chain, loaded) as agent:
         assert config_versions.unconfirmed_changes(loaded, agent.context.store.configs) == lines
         live = Agent(
-            replace(agent.context, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
+            replace(
+                agent.context, loaded_config=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)}))
+            )
         )
         with raises_code(Refused, "config", "not confirmed") as refused:
             config_versions.confirm_without_asking(live.context)
@@ -192,7 +200,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    assert bot.edit(ConfigChanges(sets=(("policy.cooldown", "2h"),))).earlier_edits == ()
+    assert bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),))).earlier_edits == ()
     stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
     assert stolen != bot.file.read_text()
     bot.file.write_text(stolen)
@@ -201,9 +209,9 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 
     def machine(found: EditReport, agent: Agent) -> bool:
         shown.append(found)
-        config = agent.context.loaded.config
-        live = replace(agent.context.loaded, config=config.model_copy(update={"chain": _live(config.chain)}))
-        return editing.accept_edit(found, Agent(replace(agent.context, loaded=live)))
+        config = agent.context.loaded_config.config
+        live = replace(agent.context.loaded_config, config=config.model_copy(update={"chain": _live(config.chain)}))
+        return editing.accept_edit(found, Agent(replace(agent.context, loaded_config=live)))
 
     def edit(confirm: Confirm) -> EditReport:
         return editing.edit(
@@ -227,7 +235,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot, thief = Bot(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
-    bot.edit(ConfigChanges(sets=(("policy.cooldown", "2h"),)))
+    bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),)))
     bot.file.write_text(bot.file.read_text().replace("payout_addresses = []", f'payout_addresses = ["{thief}"]'))
     loaded, line = load_config(bot.file), anvil_chain.transport
     chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
@@ -248,7 +256,7 @@ def _live(table: object) -> object:
 def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
     with raises_field("portfolio.numeraire", "portfolio.max_live_value", "limits.min_trade") as caught:
-        bot.edit(ConfigChanges(sets=(("portfolio.numeraire", "WETH"),)))
+        bot.edit(ConfigChanges(key_settings=(("portfolio.numeraire", "WETH"),)))
     assert "--set portfolio.max_live_value" in caught.value.remedy
     converted = {
         "portfolio.max_live_value": "40",
@@ -256,7 +264,7 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
         "limits.pool_min_value": "20",
         "limits.payout_per_day": "40",
     }
-    assert bot.edit(ConfigChanges(sets=(("portfolio.numeraire", "WETH"), *converted.items()))).state == "written"
+    assert bot.edit(ConfigChanges(key_settings=(("portfolio.numeraire", "WETH"), *converted.items()))).state == "written"
 
 
 def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -266,14 +274,14 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         link = chain.tokens["LINK"].address
         more = (("policy.cooldown", "0s"), ("reference.kind", '["feed", "twap", "spot"]'))
-        bot.edit(ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more), pins_new=True)
+        bot.edit(ConfigChanges(added_assets=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), key_settings=more), pins_new=True)
         began_s = chain.clock.now_s()
         found = next(looks)
         assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
         assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
         assert chain.balance("LINK") > 0
         assert agent.context.config.policy.cooldown == 0
-        assert agent.context.loaded.digest == load_config(bot.file).digest == agent.context.store.configs.confirmed_digest()
+        assert agent.context.loaded_config.digest == load_config(bot.file).digest == agent.context.store.configs.confirmed_digest()
 
 
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -284,11 +292,11 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         bot.file.write_text(apply_changes(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
-        assert agent.context.loaded == bot.loaded
+        assert agent.context.loaded_config == bot.loaded
         agent.context.store.configs.record("another", 0, origin="edit")  # a confirmed version that the file is not
         with raises_code(ConfigChanged, "config"):
             next(looks)
-        assert agent.context.loaded == bot.loaded
+        assert agent.context.loaded_config == bot.loaded
 
 
 def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -296,7 +304,7 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
-        bot.edit(ConfigChanges(sets=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
+        bot.edit(ConfigChanges(key_settings=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
         with raises_code(ConfigChanged, "config", "[execution]"):
             next(looks)
 
@@ -313,9 +321,9 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
             patch.setattr(wiring, "reopen_context", lambda *_: (_ for _ in ()).throw(Retryable("away")))
             for _ in range(2):
                 assert isinstance(next(looks), Retryable)
-                assert agent.context.loaded == bot.loaded
+                assert agent.context.loaded_config == bot.loaded
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
-        assert agent.context.loaded.digest == load_config(bot.file).digest
+        assert agent.context.loaded_config.digest == load_config(bot.file).digest
 
 
 def test_an_edit_while_an_imported_profile_is_tried_on_past_prices_is_kept(

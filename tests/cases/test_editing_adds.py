@@ -22,7 +22,7 @@ from tests.support.text import mentions
 def link(chain: LocalChain, **more: str) -> ConfigChanges:
     """LINK for a tenth; `more` are keys of it."""
     keys = tuple((f"portfolio.assets.LINK.{key}", value) for key, value in more.items())
-    return ConfigChanges(adds=(("LINK", chain.tokens["LINK"].address, "10%"),), targets=(("WETH", "40%"),), sets=keys)
+    return ConfigChanges(added_assets=(("LINK", chain.tokens["LINK"].address, "10%"),), targets=(("WETH", "40%"),), key_settings=keys)
 
 
 def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -79,12 +79,14 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
 
 def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    unpriced = bot.refused(replace(link(chain), sets=(("reference.kind", '["feed"]'),)), pins_new=True)
+    unpriced = bot.refused(replace(link(chain), key_settings=(("reference.kind", '["feed"]'),)), pins_new=True)
     assert mentions(unpriced.message, "LINK", "feed", "has no")
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
     taxed = turned_bad(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
     sets = (("portfolio.assets.TAXED.feed", chain.feeds["TAXED"]),)
-    refused = bot.refused(ConfigChanges(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins_new=True)
+    refused = bot.refused(
+        ConfigChanges(added_assets=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), key_settings=sets), pins_new=True
+    )
     assert mentions(refused.message, "TAXED is not")
     with wiring.open_store_offline(bot.loaded) as (store, _):
         assert taxed not in {pin.address for pin in store.trust.pins()}

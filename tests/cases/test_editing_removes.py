@@ -15,7 +15,7 @@ from tests.cases.test_editing import Bot
 from tests.support.agents import again, yes
 from tests.support.text import mentions
 
-GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
+GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 
 
 def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
@@ -41,7 +41,7 @@ def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil
     with again(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("WBTC") == 0
-    assert remove(bot, ConfigChanges(removes=("WBTC",))).state == "written"
+    assert remove(bot, ConfigChanges(removed_symbols=("WBTC",))).state == "written"
     assert [asset.symbol for asset in load_config(bot.file).config.portfolio.assets] == ["WETH", "USDC"]
 
 
@@ -51,13 +51,13 @@ def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: L
     with again(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     chain.set_balance("WBTC", 3)
-    done = remove(bot, ConfigChanges(removes=("WBTC",)))
+    done = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
     assert done.state == "written"
     assert mentions(done.warnings[0], "0.00000003 WBTC", "gas")
     with again(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.cash_flows.unexplained == ()
         assert agent.plan().kind is OutcomeKind.HOLD
-    back = ConfigChanges(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
+    back = ConfigChanges(added_assets=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
     assert bot.edit(back, pins_new=True).state == "written"
     with again(chain, load_config(bot.file)) as agent:
         assert not any(flow.halts for flow in agent.step_input().history.cash_flows.unexplained)

@@ -76,7 +76,7 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
             next(looks)
         with raises_code(ConfigChanged, "config"):  # nor does another one of the same program
             next(agent.run(send=True, confirm=lambda _: False, every="28d"))
-        agent.context.store.configs.record(agent.context.loaded.digest, 0, origin="edit")  # taken back
+        agent.context.store.configs.record(agent.context.loaded_config.digest, 0, origin="edit")  # taken back
         again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         next(again_looks)
         agent.context.store.requests.record(RequestKind.STOP, (), None, False, 0)

@@ -222,7 +222,7 @@ def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_
         for _ in range(4):
             last = agent.rebalance(send=True, confirm=agents.yes)
         assert last.kind is OutcomeKind.HOLD, last.reason
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
     assert 0 <= size(perps, "WETH") < before
     assert leverage(perps) <= MOST
 

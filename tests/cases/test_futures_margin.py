@@ -63,7 +63,7 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         assert history.budgets.loss_24h < 50 * agents.USD, "a deposit is no loss"
         assert history.cash_flows.unexplained == ()
         assert history.budgets.unknown == ""
-        assert store.journal.unbooked() == () == store.journal.open_intents()
+        assert store.journal.unbooked_intents() == () == store.journal.open_intents()
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert IntentKind.FUTURES not in kinds(again), again.reason
 
@@ -116,7 +116,7 @@ def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: 
         assert withdrawn.kind is OutcomeKind.DONE, withdrawn.reason
         moved(agent, DelegateChange(key, is_allowed=False))
         assert not approval.canOpenPositionFor(wallet, key).call()
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
 
 
 def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
         gas_wei = sum(one.receipt.gas_cost_wei for one in sent if one.receipt is not None)
         assert history.emergency_gas_24h_wei == gas_wei > 0
         assert history.layer(FuturesState).reduced_24h == 0 == history.budgets.turnover_24h
-        assert store.journal.unbooked() == () == store.journal.open_intents()
+        assert store.journal.unbooked_intents() == () == store.journal.open_intents()
 
 
 def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: LocalPerps, tmp_path: Path) -> None:

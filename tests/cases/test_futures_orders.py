@@ -58,7 +58,7 @@ def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_24h
         assert 0 < history.budgets.loss_24h < 200 * agents.USD, "fees, slippage and gas are booked"
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 

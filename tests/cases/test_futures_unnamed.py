@@ -131,7 +131,7 @@ def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
         assert granted.is_emergency
         assert abs(size(perps, "WBTC")) <= abs(before) / 2
         assert not margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))
-        assert agent.context.store.journal.unbooked() == () == agent.context.store.journal.open_intents()
+        assert agent.context.store.journal.unbooked_intents() == () == agent.context.store.journal.open_intents()
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
     chain = anvil_chain
     with gifted(chain, tmp_path, {}) as agent:
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
-        path = agent.context.loaded.path
+        path = agent.context.loaded_config.path
     shown = editing.edit(path, changed, confirm=None, transports=[chain.transport], clock=chain.clock)
     assert shown.transition is not None, shown.transition
     assert shown.transition.kind is OutcomeKind.PLANNED, shown.transition

@@ -65,9 +65,9 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
             assert {(intent.kind, intent.state, intent.tx.nonce) for intent in swaps} == {
                 (IntentKind.SWAP, IntentState.BROADCAST, before.nonce)
             }
-            agent.context.switch.pause("stop it all", 1, hard=True)
+            agent.context.kill_switch.pause("stop it all", 1, hard=True)
             clock.mining = True
-            found = agent.open_exposure()
+            found = agent.pending_and_allowances()
             assert {intent.id for intent in found.pending_intents} == {intent.id for intent in swaps}
             assert sorted(one.label for one in found.open_allowances) == ["LINK", "WETH"]
             outcome = agent.cancel_and_revoke("stop it all")
@@ -88,7 +88,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         assert "no open" in again_told.reason
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
         assert purse(chain).nonce == before.nonce + 3
-        agent.context.switch.resume("seen", 1)
+        agent.context.kill_switch.resume("seen", 1)
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
@@ -98,7 +98,7 @@ def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain,
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        agent.context.switch.pause("lunch", 1)
+        agent.context.kill_switch.pause("lunch", 1)
         outcome = agent.cancel_and_revoke("lunch")
         assert outcome.kind is OutcomeKind.FAILED
         assert "allowances are" in outcome.reason
@@ -110,7 +110,7 @@ def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_pat
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.context.switch.pause("stop", 1, hard=True)
+        agent.context.kill_switch.pause("stop", 1, hard=True)
         monkeypatch.setattr(decide, "DECIDERS", (no_decider,))
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.DONE
@@ -123,7 +123,7 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
     fund(chain, HELD)
     allow(chain, "WETH", "USDC")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.context.switch.pause("stop", 1, hard=True)
+        agent.context.kill_switch.pause("stop", 1, hard=True)
         frozen(chain, "WETH")
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.FAILED
@@ -138,10 +138,10 @@ def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_c
     fund(chain, HELD)
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         allow(chain, "WETH")
-        agent.context.switch.pause("lunch", 1)
+        agent.context.kill_switch.pause("lunch", 1)
         looks = agent.run(send=True, confirm=yes, every="1h")
         kinds = [next(looks).kind]  # type: ignore[union-attr]  # an outcome
-        agent.context.switch.pause("stop", 1, hard=True)
+        agent.context.kill_switch.pause("stop", 1, hard=True)
         clock.slept = 0.0
         kinds.append(next(looks).kind)  # type: ignore[union-attr]  # an outcome
         assert clock.slept < 60, "an hour's rest ends at once"

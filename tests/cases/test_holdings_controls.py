@@ -43,8 +43,8 @@ def ended(run: Bot, control: Control) -> tuple[ControlState, str]:
 
 
 def paused(chain: LocalChain, agent: Agent) -> Bot:
-    agent.context.switch.pause("still", chain.now_s())
-    return Bot(chain, agent.context.loaded, agent)
+    agent.context.kill_switch.pause("still", chain.now_s())
+    return Bot(chain, agent.context.loaded_config, agent)
 
 
 def give(chain: LocalChain, token_id: int | None) -> None:
@@ -263,5 +263,5 @@ def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
 def test_a_request_that_is_no_change_is_refused_with_its_field(anvil_chain: LocalChain, tmp_path: Path, given: Any) -> None:
     chain = anvil_chain
     with again(chain, trusted(chain, tmp_path, VALUED, EVEN)) as agent, pytest.raises(TrimtabError) as refused:
-        Bot(chain, agent.context.loaded, agent).shown("holdings", *given)
+        Bot(chain, agent.context.loaded_config, agent).shown("holdings", *given)
     assert refused.value.remedy

@@ -23,7 +23,7 @@ from agent.venues.hyperliquid.client import (
     NamedAgent,
     VenueConnection,
 )
-from agent.venues.hyperliquid.orders import OrderTicket, TicketStage, issue_tickets
+from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage, issue_tickets
 from agent.venues.hyperliquid.venue import require_fresh_agent
 from tests.support.hyperliquid import approve_agent
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
@@ -108,7 +108,7 @@ def test_mainnet_and_testnet_sign_other_bytes(world: World) -> None:
     assert world.size("ETH") == 0
     with hyperliquid(is_mainnet=True) as server:
         main = opened(server)
-        assert main.venue.submit(main.ticket(order("ETH", 10_000, "3010"))).stage is TicketStage.FILLED
+        assert main.venue.submit(main.ticket(order("ETH", 10_000, "3010"))).stage is VenueOrderStage.FILLED
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_full_close_below_ten_dollars_is_sent_and_a_part_is_refused(world: Wor
         world.venue.submit(world.ticket(order("ETH", -30, "2990")))
     world.server.move("ETH", "-50/100")
     world.server.seed("ETH")
-    assert world.venue.submit(world.ticket(order("ETH", -40, "1450", reduce=True))).stage is TicketStage.FILLED
+    assert world.venue.submit(world.ticket(order("ETH", -40, "1450", reduce=True))).stage is VenueOrderStage.FILLED
     assert world.size("ETH") == 0
 
 
@@ -288,14 +288,14 @@ def test_isolated_margin_and_missing_markets_stop_the_read(world: World) -> None
 
 def test_market_orders_walk_the_book_up_to_their_bound(world: World) -> None:
     state = world.venue.submit(world.ticket(order("ETH", lots("ETH", "12"), "3006")))
-    assert (state.stage, state.filled_raw) == (TicketStage.FILLED, lots("ETH", "12"))
-    assert state.quote_raw == -(10 * 3_003 + 2 * 3_006) * 10**6
+    assert (state.stage, state.filled_raw) == (VenueOrderStage.FILLED, lots("ETH", "12"))
+    assert state.quote_change_raw == -(10 * 3_003 + 2 * 3_006) * 10**6
     assert state.fee_raw == 16_218_900  # 0.045 % of 36,042 USD
 
 
 def test_a_thin_book_fills_a_part_and_no_more(world: World) -> None:
     state = world.venue.submit(world.ticket(order("ETH", lots("ETH", "12"), "3004")))
-    assert (state.stage, state.filled_raw) == (TicketStage.CANCELED, lots("ETH", "10"))
+    assert (state.stage, state.filled_raw) == (VenueOrderStage.CANCELED, lots("ETH", "10"))
     assert world.size("ETH") == 10
     with pytest.raises(Refused, match="could not immediately match"):
         world.venue.submit(world.ticket(order("ETH", lots("ETH", "1"), "3004")))
@@ -303,20 +303,20 @@ def test_a_thin_book_fills_a_part_and_no_more(world: World) -> None:
 
 def test_limit_orders_rest_fill_by_price_then_time_and_are_cancelled(world: World) -> None:
     ticket = world.ticket(order("ETH", lots("ETH", "1"), "2998.25", PerpOrderKind.LIMIT))
-    assert world.venue.submit(ticket).stage is TicketStage.OPEN
+    assert world.venue.submit(ticket).stage is VenueOrderStage.OPEN
     assert world.server.orders[-1].price == Fraction("2998.2")  # a buy is rounded down to its tick
     world.server.fund(key_of(9).address, 100_000)
     later = world.server.place(key_of(9).address.lower(), "ETH", True, Fraction("2998.2"), Fraction(1), "Gtc")
     world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
     state = world.venue.state_of(ticket.cloid)
     assert "resting" in later
-    assert state.stage is TicketStage.OPEN
+    assert state.stage is VenueOrderStage.OPEN
     assert state.filled_raw == 0
     world.server.fund(key_of(8).address, 100_000)
     world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
     assert world.venue.state_of(ticket.cloid).filled_raw == 2_500
     ended = world.venue.cancel(ticket.cloid)
-    assert (ended.stage, ended.filled_raw) == (TicketStage.CANCELED, 2_500)
+    assert (ended.stage, ended.filled_raw) == (VenueOrderStage.CANCELED, 2_500)
     assert world.venue.cancel(ticket.cloid) == ended
 
 
@@ -371,7 +371,7 @@ def test_an_accepted_order_whose_answer_is_lost_is_found_and_not_repeated(world:
     world.server.faults = [fault]
     world.connection._timeout_s = 4 if fault == "slow" else 60
     state = world.venue.submit(ticket)
-    assert state.stage is TicketStage.FILLED
+    assert state.stage is VenueOrderStage.FILLED
     assert world.size("ETH") == 1
     restarted = world.client()
     assert restarted.submit(ticket) == state
@@ -406,7 +406,7 @@ def test_the_same_ticket_posted_twice_happens_once(world: World) -> None:
     assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT
     assert world.posted() == 2
     assert world.size("ETH") == 1
-    assert world.venue.submit(ticket).stage is TicketStage.FILLED
+    assert world.venue.submit(ticket).stage is VenueOrderStage.FILLED
     assert not world.venue.is_dead(ticket)
 
 
@@ -446,7 +446,7 @@ def test_orders_submitted_until_final_happen_exactly_once(faults: list[str], hid
                     break
             except Retryable:
                 server.now_ms += 500
-        assert world.client().state_of(ticket.cloid).stage is TicketStage.FILLED
+        assert world.client().state_of(ticket.cloid).stage is VenueOrderStage.FILLED
         assert world.size("ETH") == 1
         assert len({body["nonce"] for body in server.bodies}) == 1
 

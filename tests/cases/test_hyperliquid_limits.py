@@ -76,7 +76,7 @@ def orders(agent: Agent) -> list[Intent]:
 def require_settled(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
     """Require that the journal has every fill of the venue exactly once, and nothing is open or unbooked."""
     journal = agent.context.store.journal
-    assert journal.open_intents() == () == journal.unbooked()
+    assert journal.open_intents() == () == journal.unbooked_intents()
     fills = [fill for one in journal.intents() if one.receipt for fill in one.receipt.fills]
     mine = {str(one["tid"]): one for one in server.fills if one["user"] == chain.wallet.address.lower()}
     assert sorted(fill.fill_id for fill in fills) == sorted(mine)
@@ -109,7 +109,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
             assert intent.is_resting
             assert intent.receipt is not None
             assert len(intent.receipt.fills) == number
-            assert journal.unbooked() == ()
+            assert journal.unbooked_intents() == ()
             losses.append(budgets.history(anvil_chain.now_s()).budgets.loss_24h)
         assert losses[0] > 0
         assert losses[1] == 2 * losses[0]
@@ -195,11 +195,11 @@ def test_an_order_whose_time_passed_is_cancelled_and_placed_anew(
 
 
 def soft_pause(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
-    agent.context.switch.pause("by a test", chain.now_s())
+    agent.context.kill_switch.pause("by a test", chain.now_s())
 
 
 def hard_pause(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
-    agent.context.switch.pause("by a test", chain.now_s(), hard=True)
+    agent.context.kill_switch.pause("by a test", chain.now_s(), hard=True)
     agent.cancel_and_revoke("by a test")
 
 
@@ -300,7 +300,7 @@ def test_a_cancel_that_is_lost_is_sent_again_once_it_can_no_longer_arrive(
 
     with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
         step(agent)
-        agent.context.switch.pause("by a test", anvil_chain.now_s())
+        agent.context.kill_switch.pause("by a test", anvil_chain.now_s())
         server.faults = ["dropped"]
         for _ in range(2):
             step(agent)
@@ -367,7 +367,7 @@ def test_an_order_whose_answer_is_lost_rests_once(server: HyperliquidServer, anv
         assert len(resting(server)) == 1
         [intent] = agent.context.store.journal.open_intents()
         assert intent.is_resting
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
 
 
 FAULTS = ("", "", "", "lost", "dropped", "late", "garbled", "down")
@@ -392,7 +392,7 @@ def random_event(dice: random.Random, agent: Agent, server: HyperliquidServer, c
         case 6:
             server.seed(dice.choice(["ETH", "BTC"]), ("2",))
         case 7:
-            switch = agent.context.switch
+            switch = agent.context.kill_switch
             if switch.is_paused():
                 switch.resume("by a test", chain.now_s())
             else:
@@ -408,7 +408,7 @@ def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
     dice = random.Random(seed)
     changes = limits(server, dice.choice(["gtc", "post_only"]), ETH_AND_BTC)
     with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
-        loaded = agent.context.loaded
+        loaded = agent.context.loaded_config
     for _ in range(6):
         with agents.again(anvil_chain, loaded) as agent:
             for _ in range(4):
@@ -419,14 +419,14 @@ def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
                 assert len(coins) == len(set(coins))
     server.faults, server.hides_orders = [], 0
     with agents.again(anvil_chain, loaded) as agent:
-        agent.context.switch.pause("by a test", anvil_chain.now_s())
+        agent.context.kill_switch.pause("by a test", anvil_chain.now_s())
         for _ in range(3):
             with contextlib.suppress(Retryable):
                 step(agent)
             anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
         assert resting(server) == []
         journal = agent.context.store.journal
-        assert journal.open_intents() == () == journal.unbooked()
+        assert journal.open_intents() == () == journal.unbooked_intents()
         done = journal.intents(limit=1_000)
         owner = anvil_chain.wallet.address.lower()
         numbers = [fill.fill_id for one in done if one.receipt for fill in one.receipt.fills if fill.fill_id]

@@ -66,7 +66,7 @@ def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, a
             granted = futures_grant(store.journal.grant(intent.id))
             assert granted is not None
             assert (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
-        assert store.journal.open_intents() == () == store.journal.unbooked()
+        assert store.journal.open_intents() == () == store.journal.unbooked_intents()
         history = store.budgets.history(anvil_chain.now_s())
         assert 0 < history.budgets.loss_24h < 100 * agents.USD
         assert history.budgets.gas_24h_wei == 0
@@ -106,7 +106,7 @@ def test_an_order_found_late_is_settled_by_the_next_step(server: HyperliquidServ
         assert settled.receipt is not None
         [fill] = settled.receipt.fills
         assert fill.size_raw == held(server, anvil_chain, "ETH") * 10**4
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
 
 
 @pytest.mark.parametrize("fault", ["dropped", pytest.param("down", marks=pytest.mark.slow)])
@@ -343,7 +343,7 @@ def test_dear_gas_on_the_chain_holds_no_reduction_back(server: HyperliquidServer
 
 def test_a_paused_agent_posts_nothing(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
-        agent.context.switch.pause("by a test", anvil_chain.now_s())
+        agent.context.kill_switch.pause("by a test", anvil_chain.now_s())
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.transactions == ()
         assert posted(server) == 0
@@ -510,7 +510,7 @@ def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
     assert value > 0
     assert server.fire("ETH") == [stop]
     assert held(server, anvil_chain, "ETH") == 0
-    with agents.again(anvil_chain, agent.context.loaded) as restarted:
+    with agents.again(anvil_chain, agent.context.loaded_config) as restarted:
         account = margin_account(restarted.step_input().snapshot)
         assert account is not None
         assert account.positions == ()
@@ -530,7 +530,7 @@ def test_a_stop_whose_answer_is_lost_rests_once(server: HyperliquidServer, anvil
             agent.rebalance(send=True, confirm=agents.yes)
         [stop] = stops(server)
         assert stop.left == held(server, anvil_chain, "ETH")
-        assert agent.context.store.journal.open_intents() == () == agent.context.store.journal.unbooked()
+        assert agent.context.store.journal.open_intents() == () == agent.context.store.journal.unbooked_intents()
 
 
 def test_a_venue_that_rejects_stops_holds_up_nothing_else(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -549,10 +549,10 @@ def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
-        agent.context.switch.pause("by a test", anvil_chain.now_s(), hard=True)
+        agent.context.kill_switch.pause("by a test", anvil_chain.now_s(), hard=True)
         agent.cancel_and_revoke("by a test")
         assert len(stops(server)) == 1, "it only reduces, and the agent sends nothing now"
-        agent.context.switch.resume("by a test", anvil_chain.now_s())
+        agent.context.kill_switch.resume("by a test", anvil_chain.now_s())
         server.place(anvil_chain.wallet.address.lower(), "ETH", False, Fraction(9_000), Fraction(1), "Gtc")
     off = agents.agent_config(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN)
     with agents.again(anvil_chain, off) as agent:
@@ -598,4 +598,4 @@ def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncer
         assert alert.kind is AlertKind.REVIEW
         assert alert.lasting
         refresh_ledger(agent)
-        assert "airdrop" in api.pnl(agent.context.loaded)["uncertain"]
+        assert "airdrop" in api.pnl(agent.context.loaded_config)["uncertain"]

@@ -203,7 +203,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
         for entry in books.entries:
             for one in entry.postings:
                 if entry.kind is EntryKind.TRADE and one.account == book.WALLET and one.token != NATIVE:
-                    net[one.token] = net.get(one.token, Fraction(0)) + Fraction(one.raw, 10 ** books.names.decimals(one.token))
+                    net[one.token] = net.get(one.token, Fraction(0)) + Fraction(one.raw, 10 ** books.token_names.decimals(one.token))
     assert [row["Description"].split()[-1] for row in trades] == ids
     for token, amount in net.items():
         name = f"eip155:{chain.chain_id}/erc20:{token}"

@@ -70,7 +70,7 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
     assert after.raw["USDC"] - before.raw["USDC"] >= 155 * 10**6, "3,100 for each, fee and impact included"
     assert len(done) == 1
     assert later.kind is not OutcomeKind.DONE
-    listed = api.waiting_orders(loaded.path)["orders"]
+    listed = api.orders_and_executions(loaded.path)["orders"]
     assert [one["state"] for one in listed] == ["filled"]
     assert mentions(listed[0]["note"], "sell 0.05 WETH", "3100 USDC")
 
@@ -106,14 +106,14 @@ def test_while_paused_no_order_is_filled_and_an_old_one_is_never_filled_late(anv
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         place(agent, "3100", until="2h")
-        agent.context.switch.pause("looking away", chain.now_s())
+        agent.context.kill_switch.pause("looking away", chain.now_s())
         chain.move_market({"WETH": Fraction(3_130)})
         before = purse(chain)
         refused = looks(agent, 1)[0]
         assert refused.kind is OutcomeKind.REFUSED
         assert refused.decision_result.order != ""
         chain.warp(7_200)
-        agent.context.switch.resume("back", chain.now_s())
+        agent.context.kill_switch.resume("back", chain.now_s())
         assert looks(agent, 1)[0].transactions == ()
         assert order_of(agent).state == "expired"
         assert purse(chain) == before

@@ -152,10 +152,10 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
         step, found = agent.quote("LINK", "USDC", "20000")
         price = Fraction(found.amount_out_raw, 20_000 * LINK)
         order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())
-        outcome = evaluation.evaluate(agent.context.readers, proposals.single_order(order))
+        outcome = evaluation.evaluate(agent.context.readers, proposals.single_order_proposer(order))
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert outcome.step_input.snapshot.requests == step.snapshot.requests
-        waits = evaluation.evaluate(agent.context.readers, proposals.single_order(replace(order, price=price * 2)))
+        waits = evaluation.evaluate(agent.context.readers, proposals.single_order_proposer(replace(order, price=price * 2)))
         assert waits.kind is OutcomeKind.HOLD
         assert "its price" in waits.reason
 

@@ -94,10 +94,10 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chai
                 raise_observations(agent, at, wrong)
         with raises_field("POOL", "V3 pool"):
             raise_observations(agent, chain.pools["v2 WETH/USDC"], 100)
-        agent.context.switch.pause("looking", chain.now_s())
+        agent.context.kill_switch.pause("looking", chain.now_s())
         with raises_code(Refused, "kill_switch"):
             raise_observations(agent, at, 100, send=True, confirm=agreed)
-        agent.context.switch.resume("looked", chain.now_s())
+        agent.context.kill_switch.resume("looked", chain.now_s())
         agent.context.store.trust.unpin(at)
     with again(chain, loaded) as agent, raises_field("POOL", "V3 pool"):
         raise_observations(agent, at, 100, send=True, confirm=agreed)

@@ -124,7 +124,7 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
         assert account is not None
         assert account.collateral_raw == 15_000 * WAD
         assert margin.leverage(account) == pytest.approx(2, abs=0.05)
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         assert opened(agent) == sizes, "the positions are in the store"
         prices = {

@@ -105,7 +105,7 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
             assert done.kind is OutcomeKind.DONE, done.reason
         require_equal(agent, live, 9)
         assert (margin.leverage(account_of(agent)) or 9) <= 1
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
 
 
 @pytest.fixture

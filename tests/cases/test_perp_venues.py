@@ -160,7 +160,7 @@ def test_a_fill_is_the_position_with_its_sign_and_its_cost(desk: Desk) -> None:
     assert abs(paid - (fill.fee_raw - fill.quote_raw - at_mark)) <= unit, "the fee, and the fill against the mark"
     history = desk.agent.context.store.budgets.history(desk.step().snapshot.head.timestamp_s)
     assert history.budgets.loss_24h > 0
-    assert desk.agent.context.store.journal.unbooked() == ()
+    assert desk.agent.context.store.journal.unbooked_intents() == ()
 
 
 def test_a_sale_reduces_what_was_bought(desk: Desk) -> None:

@@ -132,7 +132,7 @@ def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalCha
     chain = anvil_chain
     safe = deploy_safe(chain, owners=(5,), threshold=1)
     contract = SafeContract(chain.transport, safe.address)
-    contract.require_known()
+    contract.require_supported()
     for nonce, value, data in ((0, 0, "0x"), (1, 10**18, "0x1234"), (2**40, 2**200, "0x" + "ab" * 333)):
         tx = UnsignedTx(chain.chain_id, nonce, address(f"target {nonce}"), value, data, 0, None, None, 1)
         said = safe.contract.functions.getTransactionHash(

@@ -234,7 +234,7 @@ def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> 
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
-        agent.context.switch.pause("test", 1)
+        agent.context.kill_switch.pause("test", 1)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.REFUSED
         assert [verdict.guard for verdict in agents.failed(outcome)] == ["kill_switch"]

@@ -54,12 +54,12 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(an
         assert not any(allowances(chain).values())
         call = decode(swap.tx.data)
         assert isinstance(call, RebalanceCall)
-        changes = {entry.token: entry.bound_raw for entry in call.watched}
+        changes = {entry.token: entry.bound_raw for entry in call.watched_balances}
         actual = {token.address: chain.balance(symbol) - before.raw[symbol] for symbol, token in chain.tokens.items()}
         assert all(changes[token] <= raw for token, raw in actual.items() if raw)
         assert set(changes) == {t for t, raw in actual.items() if raw}
         lost = plan.cost.total - plan.cost.gas
-        assert lost <= -call.floor_raw <= plan.turnover * (agent.context.limits.plan_cost_bps or 0) / BPS + lost + 2
+        assert lost <= -call.min_value_change_raw <= plan.turnover * (agent.context.limits.plan_cost_bps or 0) / BPS + lost + 2
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 

@@ -136,10 +136,10 @@ def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalCh
             return engine.run_cycle(replace(agent.context.readers, chance=lambda: chance), AgentCycle(), agent.context.store, transactor)
 
         first = step(0.75)
-        assert first.decision_result.reviewed, first.reason
+        assert first.decision_result.is_reviewed, first.reason
         seen_s = first.step_input.snapshot.head.timestamp_s
         assert agent.context.store.budgets.history(seen_s).reviews.delay_ppm == 750_000
         due_s = seen_s + 7_200 + 2_700  # three quarters of the hour that half of two hours comes to
         for at_s, due in ((seen_s + 7_200, False), (due_s - 60, False), (due_s + 60, True)):
             chain.warp(at_s - chain.now_s())
-            assert step(0.5).decision_result.reviewed is due
+            assert step(0.5).decision_result.is_reviewed is due

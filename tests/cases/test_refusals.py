@@ -88,12 +88,12 @@ def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChai
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.context.switch.pause("the owner is away", 1)
-        assert "is away" in require_refused(chain, agent, "kill_switch").measured or agent.context.switch.file.exists()
-        agent.context.switch.resume("", 2)
-        agent.context.switch.file.touch()
-        assert str(agent.context.switch.file) in require_refused(chain, agent, "kill_switch").measured
-        agent.context.switch.file.unlink()
+        agent.context.kill_switch.pause("the owner is away", 1)
+        assert "is away" in require_refused(chain, agent, "kill_switch").measured or agent.context.kill_switch.file.exists()
+        agent.context.kill_switch.resume("", 2)
+        agent.context.kill_switch.file.touch()
+        assert str(agent.context.kill_switch.file) in require_refused(chain, agent, "kill_switch").measured
+        agent.context.kill_switch.file.unlink()
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
@@ -105,7 +105,7 @@ def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: 
 
         def progress(event: str) -> None:
             if event == "before:signed":
-                agent.context.switch.pause("now", 1)
+                agent.context.kill_switch.pause("now", 1)
 
         outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
         assert outcome.kind is OutcomeKind.REFUSED

@@ -60,7 +60,7 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
         allow(chain, "WETH", raw=7)
         for spender in (PERMIT2, at.v2_router, at.position_manager):
             chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
-        agent.context.store.journal.set_expected_nonce(purse(chain).nonce, 0)
+        agent.context.store.journal.adopt_nonce(purse(chain).nonce, 0)
         found = revocation.revoke(agent, confirm=sure)
         shown = {(one.label, one.holder): one.raw for one in found.allowances}
         most = 2**256 - 1

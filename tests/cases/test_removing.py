@@ -16,7 +16,7 @@ from tests.cases.test_editing import Bot
 from tests.support.agents import again, explained, yes
 from tests.support.text import mentions
 
-GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
+GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 
 
 class Boom(Exception):
@@ -84,7 +84,7 @@ def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: Lo
 
 def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    bot.edit(ConfigChanges(sets=(("portfolio.assets.WBTC.reserve", "0.01"),)))
+    bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WBTC.reserve", "0.01"),)))
     assert remove(bot).state == "removed"
     assert chain.balance("WBTC") == 0
 
@@ -99,7 +99,7 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         chain.set_balance("WBTC", 3)
         chain.mine()
         assert agent.rebalance(send=True, confirm=yes).step_input.history.cash_flows.unexplained, "it was asked what these three units are"
-    found = remove(bot, ConfigChanges(removes=("WBTC",)))
+    found = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
     assert found.state == "removed"
     assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edit_report.warnings)
     with again(chain, load_config(bot.file)) as agent:

@@ -54,7 +54,7 @@ class Done:
         with again(chain, self.loaded) as agent:
             store = agent.context.store
             assert store.journal.open_intents() == ()
-            assert store.journal.unbooked() == ()
+            assert store.journal.unbooked_intents() == ()
             mined = [intent for intent in store.journal.intents() if intent.receipt is not None]
             for intent in mined:
                 seen = agent.context.transport.call("eth_getTransactionReceipt", [intent.tx_hash])

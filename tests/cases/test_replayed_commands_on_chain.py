@@ -144,7 +144,7 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000})
     loaded = trusted(chain, tmp_path, {"record": {"dir": "steps"}}, TARGETS)
-    gone = edits.ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
+    gone = edits.ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 
     def agreed(*_: Any) -> bool:
         return True

@@ -97,10 +97,10 @@ def test_an_allowance_found_at_rest_is_taken_back_and_never_while_paused(anvil_c
     router = chain.addresses.swap_router_02
     chain.token_contract("WETH").functions.approve(router, 10**18).transact({"from": chain.wallet.address})
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY) as agent:
-        agent.context.switch.pause("test", 1)
+        agent.context.kill_switch.pause("test", 1)
         assert agent.rebalance(send=True, confirm=yes).transactions == ()
         assert allowances(chain)["WETH"] == 10**18
-        agent.context.switch.resume("test", 2)
+        agent.context.kill_switch.resume("test", 2)
         assert agent.rebalance().transactions == ()
         assert agent.rebalance(send=True).transactions == ()
         assert allowances(chain)["WETH"] == 10**18

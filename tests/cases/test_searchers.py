@@ -65,7 +65,7 @@ def test_the_other_tactics_keep_to_the_limits_too(anvil_chain: LocalChain, tmp_p
 
 def require_told(searcher: Searcher, turn: Turn) -> None:
     """History and explanation of the attacked step tell each leg as the Swap events of the pools do, and the sum as the searcher's."""
-    chain, loaded = searcher.chain, searcher.agent.context.loaded
+    chain, loaded = searcher.chain, searcher.agent.context.loaded_config
     step = next(one for one in history(loaded)["steps"] if one["execution"])
     swap = next(one for one in step["transactions"] if one["kind"] == "swap")
     swaps = {}

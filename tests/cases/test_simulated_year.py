@@ -20,7 +20,7 @@ OWNERS = {
 }
 """What the owner does in the first week of a month."""
 EDITS = {
-    "05": ConfigChanges(sets=(("portfolio.assets.2.stop_loss", '"18"'),)),
+    "05": ConfigChanges(key_settings=(("portfolio.assets.2.stop_loss", '"18"'),)),
     "08": ConfigChanges(targets=(("WETH", "45%"), ("WBTC", "25%"))),
 }
 """What he changes before a month begins; LINK stands at 23 then, and falls with all others soon."""

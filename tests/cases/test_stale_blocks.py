@@ -12,7 +12,7 @@ from agent.app.agent import Agent
 from agent.app.start.checks import doctor
 from agent.app.start.setup import pin_all
 from agent.chain.quorum import INTERVAL_BLOCKS, NoQuorum
-from agent.chain.rpc import HEADER_FIELDS, header_verifies
+from agent.chain.rpc import HASHED_HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -28,8 +28,8 @@ COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ET
 ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
 POOL = "v3 WETH/USDC 500"
 MAX_LAG = 3
-NUMBERS = {name for name, is_number in HEADER_FIELDS if is_number}
-HEADER = {*dict(HEADER_FIELDS), "hash"}
+NUMBERS = {name for name, is_number in HASHED_HEADER_FIELDS if is_number}
+HEADER = {*dict(HASHED_HEADER_FIELDS), "hash"}
 
 
 def each_lag(*lags: int, also: Sequence[tuple[str, int]]) -> pytest.MarkDecorator:

@@ -43,7 +43,7 @@ def planned(_: LocalChain, agent: Agent) -> StepOutcome:
 
 
 def refused(_: LocalChain, agent: Agent) -> StepOutcome:
-    agent.context.switch.pause("test", 1)
+    agent.context.kill_switch.pause("test", 1)
     return agent.rebalance(send=True, confirm=yes)
 
 
@@ -139,7 +139,7 @@ def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalCha
             assert moves == [
                 IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED, IntentState.FINAL,
             ]  # fmt: skip
-        assert agent.context.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked_intents() == ()
         deltas: dict[str, int] = {}
         for movement in agent.context.store.budgets.movements():
             deltas[movement.token] = deltas.get(movement.token, 0) + movement.delta_raw

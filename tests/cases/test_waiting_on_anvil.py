@@ -120,7 +120,7 @@ def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trad
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.CANCELLED)
     assert states(store) == [("swap", "cancelled"), ("cancel", "final")]
     assert trade.context.balances() == before
-    assert [intent.kind for intent in store.journal.unbooked()] == [IntentKind.CANCEL]
+    assert [intent.kind for intent in store.journal.unbooked_intents()] == [IntentKind.CANCEL]
     store.close()
 
 
@@ -194,14 +194,14 @@ def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its
     before, store = trade.context.balances(), trade.store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
-    (cancel,) = store.journal.unbooked()
+    (cancel,) = store.journal.unbooked_intents()
     store.budgets.book_intent(cancel, Fraction(0), Fraction(1), 1, 0)
     call(trade, "anvil_reorg", 1, [])
     trade.context.sender.send(trade.context.signer.sign(trade.tx, trade.grant))  # somebody kept its bytes
     mine(trade)
     executor(trade, store).reconcile()
     assert states(store) == [("swap", "reverted"), ("cancel", "replaced")]  # its deadline is over: it costs its gas and no more
-    assert [intent.kind for intent in store.journal.unbooked()] == [IntentKind.SWAP]
+    assert [intent.kind for intent in store.journal.unbooked_intents()] == [IntentKind.SWAP]
     assert store.budgets.history(trade.context.sender.head().timestamp_s).budgets.loss_24h == 0
     assert trade.context.balances() == before
     store.close()

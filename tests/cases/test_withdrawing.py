@@ -188,7 +188,7 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
         before = purse(chain)
         for amount in ("100", "3500"):
             assert transfers.withdraw(agent, amount, to=HOME, send=True, confirm=lambda _: False).state == "declined"
-        agent.context.switch.pause("holiday", 0)
+        agent.context.kill_switch.pause("holiday", 0)
         with raises_code(Refused, "kill_switch"):
             transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
         assert purse(chain) == before
@@ -209,7 +209,7 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
             anvil_chain.warp(3_601)
             before = max((valuation.block for valuation in valuations.newest(1)), default=-1)
             if is_paused:
-                agent.context.switch.pause("holiday", 0)
+                agent.context.kill_switch.pause("holiday", 0)
             found = transfers.withdraw(agent, "3500", send=True, confirm=lambda _: False)
             assert found.state == state, found.reason
             assert agent.context.store.requests.newest(open_only=True) == ()
@@ -227,7 +227,7 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
         number = agent.context.store.requests.record(RequestKind.WITHDRAW, wanted, None, False, 0).id
 
         def yes_and_pause(_: WithdrawalReport) -> bool:
-            agent.context.switch.pause("second thoughts", 0)
+            agent.context.kill_switch.pause("second thoughts", 0)
             return True
 
         found = transfers.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)

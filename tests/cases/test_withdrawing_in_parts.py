@@ -226,7 +226,7 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
         step = agent.step_input()
         assert isinstance(requests.rebalance_wholly_to_targets(step).decision_result.decision, Halt)
         at_any_price = LimitOrder("order", step.portfolio.numeraire.address, weth(step), 10**9, Fraction(1), 2**40, 0)
-        filled = proposals.waiting_orders((at_any_price,))(step)
+        filled = proposals.orders_proposer((at_any_price,))(step)
         assert filled.plan is None
         assert isinstance(filled.decision_result.decision, Hold)
 
@@ -241,9 +241,9 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         (old,) = store.requests.newest(10, open_only=True)
         assert old.parts is not None
         raised = replace(old.parts, until_s=agent.step_input().snapshot.head.timestamp_s)
-        store.requests.record_parts(old.id, raised)
+        store.requests.record_progress(old.id, raised)
         young = store.requests.record(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
-        store.requests.record_parts(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
+        store.requests.record_progress(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
         due = [one.id for one in store.requests.newest(10, open_only=True) if withdrawal_run.is_continuable(one, agent.step_input())]
         assert due == [young.id]
         assert look(agent).kind is OutcomeKind.DONE

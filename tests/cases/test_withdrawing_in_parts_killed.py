@@ -110,7 +110,7 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
         before = agent.context.store.requests.newest()
 
         def paused(_: WithdrawalReport) -> bool:
-            agent.context.switch.pause("while it is asked for", 0)
+            agent.context.kill_switch.pause("while it is asked for", 0)
             return True
 
         found = transfers.resume(agent, 1, send=True, confirm=paused)

@@ -93,7 +93,7 @@ def test_w8_alert_prices_are_minus_18_2_and_plus_22_2_percent_and_hold_exactly()
     assert low / weth.price - 1 == Fraction(-2, 11)
     assert high / weth.price - 1 == Fraction(2, 9)
     assert [round(float(price / weth.price - 1) * 100, 1) for price in (low, high)] == [-18.2, 22.2]
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     for edge, hair in ((low, Fraction(-1, BPS)), (high, Fraction(1, BPS))):
         assert not compute_drifts(step, prices | {weth.token: edge})[0].outside
         assert compute_drifts(step, prices | {weth.token: edge * (1 + hair)})[0].outside

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.display.terminal import printable
+from agent.cli.display.terminal import escape_control_codes
 from tests.cli.tools import SECRET, Desk, attach
 
 HARMFUL = ("\x1b[31mRED\x1b[0m\x1b]0;owned\x07", "[bold red]X[/] \u202eCDSU <script>=1+1", "Q" * 5000)
@@ -61,7 +61,7 @@ def test_a_harmful_symbol_shows_up_in_no_command(desk: Desk, symbol: str) -> Non
 
 
 def test_what_could_steer_a_terminal_is_written_out() -> None:
-    assert printable("\x1b[31m\x9b\u202e\u200bé\n\t✓") == "\\u001b[31m\\u009b\\u202e\\u200bé\n\t✓"
+    assert escape_control_codes("\x1b[31m\x9b\u202e\u200bé\n\t✓") == "\\u001b[31m\\u009b\\u202e\\u200bé\n\t✓"
 
 
 def test_a_reason_given_by_hand_is_shown_as_it_is(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from agent.config.load import load_config
 from agent.config.writing.futures_template import FUTURES_PROFILES
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
-from agent.units import parse_share_bps
+from agent.units import parse_share_with_unit_bps
 from tests.cli.tools import Said
 
 Ask = Callable[..., Said]
@@ -52,7 +52,7 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
     ]
     bound = PORTFOLIO_TEMPLATES[name].futures
     assert bound is not None
-    assert table.limits.spot_multiple == parse_share_bps(f"{bound}x", "bound")
+    assert table.limits.spot_multiple == parse_share_with_unit_bps(f"{bound}x", "bound")
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ def test_a_local_chains_config_gives_its_wallet_and_endpoint_and_a_real_ones_giv
     assert not [line for line in said.json["next"] if "export" in line]
     loaded = load_config(config).config
     assert (loaded.wallet.address, loaded.wallet.test_account) == (about["wallet"], 0)
-    assert [endpoint.resolve() for endpoint in loaded.chain.rpc] == [about["url"]]
+    assert [endpoint.read_url() for endpoint in loaded.chain.rpc] == [about["url"]]
     assert (loaded.policy.cooldown, loaded.policy.confirm_blocks) == (10, 0), "as an idle chain needs"
     assert bare("trust", "--config", str(config), "--yes").code == 0
     assert bare("plan", "--config", str(config), "--json").json["decision"]

@@ -163,7 +163,7 @@ def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> Non
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", full=True), PORTFOLIO)
     job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.allocator_schedule, True)
     found = estimate_work(job, job.chunks(), 2)
-    assert (found.runs, found.measured_runs, found.cores, found.bars) == (2, 2, 2, 14)
+    assert (found.run_count, found.measured_run_count, found.cores, found.bars) == (2, 2, 2, 14)
     assert found.core_s > 0
     assert found.wall_s == found.core_s / 2
 
@@ -277,7 +277,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     assert 2 <= len(before) < 6
     with clusters(port):
         found = api.run_tune(asked, scheduler=address, folder=kept)
-    assert found.resumed_runs == len(before)
+    assert found.resumed_run_count == len(before)
     assert {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet") if one.name in before} == before
     here = api.run_tune(replace(asked, uses_full_step=False))
     assert len(found.results) == 5

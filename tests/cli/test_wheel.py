@@ -16,7 +16,7 @@ import pytest
 
 from agent.config.load import load_config
 from agent.store import open_store
-from agent.web.pages import ASSETS, PAGES
+from agent.web.pages import PAGES, STATIC_FILES
 from scripts.check_install import PYTHONS, interpreter
 from tests.cli.tools import first_document
 from tests.support import agents
@@ -143,9 +143,9 @@ def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Inst
         for page in PAGES:
             text = urlopen(address.rstrip("/") + page.path).read().decode()
             names = set(re.findall(r'"/static/([^"]+)"', text))
-            assert {"dashboard.css", "dashboard.js"} <= names <= set(ASSETS), page
+            assert {"dashboard.css", "dashboard.js"} <= names <= set(STATIC_FILES), page
             assert not re.findall(r"(?:https?:)?//[a-z]", text), page
-        for name in ASSETS:
+        for name in STATIC_FILES:
             assert urlopen(f"{address}static/{name}").read() == (ROOT / "agent" / "web" / "static" / name).read_bytes()
         assert urlopen(f"{address}api/v1/openapi.json").read() == (ROOT / "agent" / "web" / "api" / "openapi.json").read_bytes()
     finally:

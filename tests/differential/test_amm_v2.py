@@ -96,12 +96,12 @@ def check_swaps(chain: LocalChain, random: Random, pairs: list[V2Pool], number: 
         data = on_chain.calldata(SWAP_IN if exact_in else SWAP_OUT, amount, bound, path, chain.whale.address, FAR_FUTURE_S)
         calls.append((chain.addresses.v2_router, data))
         expected.append((pair, done))
-        current[i] = done.after
+        current[i] = done.pool_after
     for (pair, done), receipt in zip(expected, on_chain.transact(chain, calls), strict=True):
         in0, in1, out0, out1 = on_chain.log_data(receipt, pair.address, ("uint256",) * 4)
         assert (in0 + in1, out0 + out1) == (done.amount_in_raw, done.amount_out_raw), pair
         reserves = on_chain.log_data(receipt, pair.address, SYNC_TYPES, -2)
-        assert reserves == (done.after.reserve0, done.after.reserve1), pair
+        assert reserves == (done.pool_after.reserve0, done.pool_after.reserve1), pair
 
 
 @pytest.mark.timeout(300)

@@ -133,7 +133,7 @@ def cases_of(random: Random, states: list[V3Pool], number: int, most_steps: int 
     cases: list[Case] = []
     while len(cases) < number:
         case = random_case(random, random.choice(states))
-        if case.ours is None or case.ours.steps <= most_steps:
+        if case.ours is None or case.ours.stop_count <= most_steps:
             cases.append(case)
     return cases
 
@@ -154,7 +154,7 @@ def check_quotes(chain: LocalChain, cases: list[Case]) -> int:
             continue
         assert not isinstance(answer, RpcFault), f"{case} reverts: {answer}"
         paid = case.ours.amount_out_raw if case.exact_in else case.ours.amount_in_raw
-        assert answer == (paid, case.ours.after.sqrt_price_x96), case
+        assert answer == (paid, case.ours.pool_after.sqrt_price_x96), case
         quoted += 1
     return quoted
 
@@ -167,7 +167,7 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
     while len(cases) < number:
         i = random.randrange(len(current))
         case = random_case(random, current[i])
-        if case.ours is None or case.ours.steps > MOST_STEPS // 3 or case.ours.amount_in_raw == 0:
+        if case.ours is None or case.ours.stop_count > MOST_STEPS // 3 or case.ours.amount_in_raw == 0:
             continue
         pool, other = case.pool, pools.token_out(case.pool, case.token_in)
         bound = 0 if case.exact_in else on_chain.RICH
@@ -175,11 +175,11 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
         name = "exactInputSingle" if case.exact_in else "exactOutputSingle"
         calls.append((chain.addresses.swap_router_02, on_chain.calldata(f"{name}({SWAP})", asked)))
         cases.append(case)
-        current[i] = case.ours.after
+        current[i] = case.ours.pool_after
     for case, receipt in zip(cases, on_chain.transact(chain, calls), strict=True):
         amount0, amount1, price, liquidity, tick = on_chain.log_data(receipt, case.pool.address, on_chain.SWAP_EVENT_TYPES)
         paid, got = (amount0, -amount1) if case.token_in == case.pool.token0 else (amount1, -amount0)
-        ours, after = case.ours, case.ours.after
+        ours, after = case.ours, case.ours.pool_after
         assert (paid, got) == (ours.amount_in_raw, ours.amount_out_raw), case
         assert (price, tick, liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity), case
     assert on_chain.v3_on_chain(chain, current) == [(pool.sqrt_price_x96, pool.tick, pool.liquidity) for pool in current]
@@ -196,8 +196,8 @@ def test_random_swaps_on_anvil_equal_the_contracts(anvil_chain, hundreds):
     assert check_quotes(anvil_chain, cases_of(random, states, quotes)) > quotes * 13 // 20
     done = check_swaps(anvil_chain, random, states, swaps)
     assert sum(swap.ticks_crossed > 0 for swap in done) > swaps // 12
-    assert sum(swap.steps > 1 + swap.ticks_crossed for swap in done) > swaps // 24, "word borders without a tick must be among them"
-    assert any(swap.after.liquidity == 0 for swap in done)
+    assert sum(swap.stop_count > 1 + swap.ticks_crossed for swap in done) > swaps // 24, "word borders without a tick must be among them"
+    assert any(swap.pool_after.liquidity == 0 for swap in done)
 
 
 @pytest.mark.slow

@@ -143,7 +143,7 @@ def test_serve_writes_a_working_config_keeps_its_head_fresh_and_stops_when_told(
     assert within(60, path.exists)
     config = parse_config(path.read_text())
     assert path.stat().st_mode & 0o077 == 0
-    transport = EndpointProvider(config.chain.rpc[0].resolve(), "local", 30)
+    transport = EndpointProvider(config.chain.rpc[0].read_url(), "local", 30)
     assert int(transport.call("eth_chainId", []), 16) == config.chain.chain_id
     assert transport.call("eth_getCode", [config.portfolio.assets[0].address, "latest"]) != "0x"
     assert (config.limits.head_age or 0) > HEARTBEAT_S

@@ -13,7 +13,7 @@ from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.lens import (
     AGGREGATOR,
     BALANCE_OF,
-    DECIMALS,
+    DECIMALS_SELECTOR,
     CallItem,
     CallStatus,
     CodeItem,
@@ -133,8 +133,12 @@ def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where
 
 def test_a_call_by_way_of_another_contract_fails_alone(anvil_chain: LocalChain) -> None:
     token = anvil_chain.tokens["USDC"].address
-    decimals = CallItem(token, DECIMALS)
-    items: list[LensItem] = [ViaItem(token, AGGREGATOR, decimals), ViaItem(token, DECIMALS, decimals), ViaItem(token, BALANCE_OF, decimals)]
+    decimals = CallItem(token, DECIMALS_SELECTOR)
+    items: list[LensItem] = [
+        ViaItem(token, AGGREGATOR, decimals),
+        ViaItem(token, DECIMALS_SELECTOR, decimals),
+        ViaItem(token, BALANCE_OF, decimals),
+    ]
     answers = query_lens(anvil_chain.transport, [*items, decimals])
     assert answers == [
         CallStatus.FAILED,
@@ -180,7 +184,9 @@ def test_an_answer_longer_than_its_bound_fails_and_costs_little(anvil_chain: Loc
     mega = anvil_chain.deploy(own_artifact("MegabyteToken"))
     call = address_call(BALANCE_OF, anvil_chain.wallet.address)
     rich = CallItem(mega, call, gas=5_000_000)
-    got = query_lens(anvil_chain.transport, [CallItem(mega, DECIMALS), rich, CallItem(mega, call), CallItem(mega, DECIMALS)])
+    got = query_lens(
+        anvil_chain.transport, [CallItem(mega, DECIMALS_SELECTOR), rich, CallItem(mega, call), CallItem(mega, DECIMALS_SELECTOR)]
+    )
     assert got == [(18).to_bytes(32, "big"), CallStatus.TOO_LONG, CallStatus.FAILED, (18).to_bytes(32, "big")]
 
 

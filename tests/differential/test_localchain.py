@@ -289,7 +289,7 @@ def test_the_config_it_writes_is_complete(local_chain: LocalChain) -> None:
     config = parse_config(local_chain.config_text())
     assert config.chain.chain_id == local_chain.chain_id
     assert config.chain.local
-    assert config.chain.rpc[0].resolve() == (local_chain.url or IN_PROCESS_URL)
+    assert config.chain.rpc[0].read_url() == (local_chain.url or IN_PROCESS_URL)
     assert config.wallet.address == local_chain.wallet.address
     assert config.wallet.test_account == 0
     assert {a.symbol: a.target for a in config.portfolio.assets} == {

@@ -184,9 +184,11 @@ def test_a_fall_and_a_rise_never_liquidate_the_book_of_the_agent(perps: LocalPer
 
 def test_amounts_of_the_venue_are_within_its_words() -> None:
     with pytest.raises(Refused, match="no limit orders"):
-        venue.encode_order(PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.LIMIT, 1, False), venue.PerpContracts("", "", "", ""), "", 1)
+        venue.encode_order(PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.LIMIT, 1, False), venue.PerpContractAddresses("", "", "", ""), "", 1)
     with pytest.raises(Refused, match="no bound"):
-        venue.encode_order(PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.MARKET, 0, False), venue.PerpContracts("", "", "", ""), "", 1)
+        venue.encode_order(
+            PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.MARKET, 0, False), venue.PerpContractAddresses("", "", "", ""), "", 1
+        )
     assert venue.revert_code("", "execution reverted: CH_TLRS") == "CH_TLRS"
     assert venue.revert_code("0x08c379a0" + "00" * 5, "") == ""
     assert venue.revert_code("0x", hex(UINT256_MAX)) == ""

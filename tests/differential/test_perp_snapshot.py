@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
-from agent.model import FuturesReading, QuarantinedItem
+from agent.model import FuturesReading, UnreadableItem
 from agent.model.futures import MARGIN_ACCOUNT_ITEM
 from tests.support import agents
 from tests.support.endpoints import Through, passing_on, pools, reader, serve
@@ -36,7 +36,7 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPerps) -> None:
     chain = perps.chain
     who = chain.wallet.address
-    seen = reader(chain, pools=pools(chain)[:2], layers=(scope_of(perps, who),)).snapshot()
+    seen = reader(chain, pools=pools(chain)[:2], layer_scopes=(scope_of(perps, who),)).snapshot()
     assert seen.requests == 2
     assert (len(seen.pools), seen.quarantined, seen.layer(FuturesReading).unknown) == (2, (), "")
     assert margin_account(seen) is not None
@@ -74,18 +74,18 @@ def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPe
     """The whale provides liquidity, whose value is not counted."""
     chain = perps.chain
     scope = scope_of(perps, chain.whale.address)
-    seen = reader(chain, layers=(scope,)).snapshot()
+    seen = reader(chain, layer_scopes=(scope,)).snapshot()
     why = "the account provides liquidity, whose value is not counted"
     assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
-    assert QuarantinedItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in seen.quarantined
+    assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in seen.quarantined
 
 
 def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on_in_two_round_trips(perps: LocalPerps) -> None:
     chain = perps.chain
     scope = scope_of(perps, chain.wallet.address)
-    alone = reader(chain, layers=(replace(scope, markets=scope.markets[:1]),))
+    alone = reader(chain, layer_scopes=(replace(scope, markets=scope.markets[:1]),))
     first, second = alone.snapshot(), alone.snapshot()
-    whole = margin_account(reader(chain, layers=(scope,)).snapshot())
+    whole = margin_account(reader(chain, layer_scopes=(scope,)).snapshot())
     assert whole is not None
     assert margin_account(first) is not None
     assert first.layer(FuturesReading).unknown == ""
@@ -108,7 +108,7 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
         asked += method == "eth_call"
         return "0x" if method == "eth_call" and asked > 1 else answer
 
-    seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), layers=(narrow,)).snapshot()
+    seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
     assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
 
@@ -144,9 +144,9 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
 
     liar = Through(honest(chain, "liar"), "liar", change=lie)
     with raises_code(Refused, "quorum", "liar"):
-        reader(chain, honest(chain, "alpha"), liar, min_operators=2, layers=(scope,)).snapshot()
+        reader(chain, honest(chain, "alpha"), liar, min_operators=2, layer_scopes=(scope,)).snapshot()
     alpha, beta = honest(chain, "alpha"), honest(chain, "beta")
-    seen = reader(chain, liar, alpha, beta, min_operators=2, layers=(scope,)).snapshot()
+    seen = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
     assert seen.operators == ("alpha", "beta")
     assert margin_account(seen) is not None
     assert [(one.subject, one.address) for one in seen.quarantined] == [("endpoint", "liar")]

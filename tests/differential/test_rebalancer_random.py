@@ -53,7 +53,7 @@ class Builder:
             return False
         if done.amount_in_raw != raw or done.amount_out_raw <= 0:
             return False
-        self.states[pool] = done.after
+        self.states[pool] = done.pool_after
         out, fee_pips = pools.token_out(before, token_in), before.fee_pips
         if source is R:
             del self.router[token_in]
@@ -186,4 +186,4 @@ def test_a_pair_used_between_its_feeder_and_its_spender_still_pays_to_the_wei(an
     if between:
         assert builder.swap("v2 WETH/USDC", desk.at("USDC"), 10**9, W, W)
     assert builder.swap("v2 WETH/USDC", desk.at("WETH"), builder.router[desk.at("WETH")], R, W)
-    assert check(desk, plan_of(*builder.legs)) == {FundsLocation.WALLET, FundsLocation.HERE if between else FundsLocation.PAIR}
+    assert check(desk, plan_of(*builder.legs)) == {FundsLocation.WALLET, FundsLocation.REBALANCER if between else FundsLocation.PAIR}

@@ -66,7 +66,7 @@ def leg(before: Pool, token_in: str, amount_in_raw: int) -> tuple[Leg, Pool]:
         LegFunding.WALLET,
         LegFunding.WALLET,
     )
-    return made, done.after
+    return made, done.pool_after
 
 
 def plan(*legs: Leg) -> Plan:

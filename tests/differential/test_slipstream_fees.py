@@ -125,7 +125,7 @@ def two_legs(stall: Stall, market: Market, pool: SlipstreamPool) -> tuple[Any, i
     """Return a program of two sales of WETH in the pool, with what they pay as their least, and the sum of that."""
     sold, first = stall.at("WETH"), 8 * 10**18
     swapped = pool.swap(sold, first)
-    second = swapped.after.swap(sold, first)
+    second = swapped.pool_after.swap(sold, first)
     legs = [market.pool.leg(sold, first, result.amount_out_raw) for result in (swapped, second)]
     return stall.program(*legs), swapped.amount_out_raw + second.amount_out_raw
 
@@ -135,7 +135,7 @@ def test_each_swap_of_a_transaction_pays_the_fee_of_its_own_tick(venues: Venues)
     stall.chain.set_balance("WETH", 100 * 10**18)
     market.jump(40)
     (pool,) = market.read(caller=stall.victim)
-    assert pool.fee_pips < pool.swap(stall.at("WETH"), 8 * 10**18).after.fee_pips
+    assert pool.fee_pips < pool.swap(stall.at("WETH"), 8 * 10**18).pool_after.fee_pips
     assert loads(SlipstreamPool, dumps(pool)) == pool
     program, paid = two_legs(stall, market, pool)
     stall.chain.node.rpc("evm_setNextBlockTimestamp", stall.chain.node.now_s() + INCLUSION_S)

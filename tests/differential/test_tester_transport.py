@@ -11,7 +11,7 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.providers.checked import open_web3
 from agent.chain.providers.eth_tester import EthTesterTransport
 from agent.chain.providers.quorum import QuorumProvider
-from agent.chain.rpc import CallFailed, RpcFault, at_hash, parse_head
+from agent.chain.rpc import CallFailed, RpcFault, block_ref_at_hash, parse_head
 from agent.chain.tokens import encode_approve
 from agent.localchain import LocalChain
 from tests.support.wallets import Desk, three_way_plan
@@ -127,7 +127,7 @@ def test_a_gas_estimate_suffices_and_is_hardly_more_than_what_does(tester_chain:
 def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalChain) -> None:
     """By the transport itself and by a quorum over it; header, balance and a contract call at a hash are one batch."""
     truth, wallet = tester_chain.w3.eth.get_block("latest"), tester_chain.wallet.address
-    at: Any = at_hash("0x" + bytes(truth["hash"]).hex())
+    at: Any = block_ref_at_hash("0x" + bytes(truth["hash"]).hex())
     token = tester_chain.tokens["WETH"].address
     line = EthTesterTransport(cast("Any", tester_chain.node).provider)
     for one in (line, QuorumProvider(EndpointPool([line], 1))):

@@ -12,7 +12,7 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
 from agent.chain.screening import TokenScreen
-from agent.chain.tokens import initial_token_moves
+from agent.chain.tokens import screening_moves
 from agent.localchain import LocalChain
 from agent.model import TokenFinding
 from tests.cases.test_bad_tokens import turned_bad, with_guest
@@ -29,7 +29,7 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
         step, line = agent.step_input(), agent.context.transport
         before = line.requests
-        found = {one.token: one.finding for one in agent.context.token_screen.screen(step, initial_token_moves(step))}
+        found = {one.token: one.finding for one in agent.context.token_screen.screen(step, screening_moves(step))}
         assert line.requests == before + 1
     clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
     assert found == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
@@ -46,7 +46,7 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
     pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        found = {one.token: one for one in agent.context.token_screen.screen(step, initial_token_moves(step))}
+        found = {one.token: one for one in agent.context.token_screen.screen(step, screening_moves(step))}
         assert not found.pop(address).finding.is_tradable
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
         assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
@@ -61,7 +61,7 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
     pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        first = tuple(sorted(initial_token_moves(step), key=lambda move: move.token != address))
+        first = tuple(sorted(screening_moves(step), key=lambda move: move.token != address))
         found = {one.token: one for one in agent.context.token_screen.screen(step, first)}
         assert not found.pop(address).finding.is_tradable
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
@@ -82,7 +82,7 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
     liar, other = Liar(line, alter), Liar(line, lambda method, params, answer: answer, "other")
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
-        moves = initial_token_moves(step)
+        moves = screening_moves(step)
         by_three = TokenScreen(QuorumProvider(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)
         found = {one.token: one.finding for one in by_three.screen(step, moves)}
         assert found.pop(address) is TokenFinding.PAUSED

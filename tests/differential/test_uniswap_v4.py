@@ -60,7 +60,7 @@ def swaps_equal(venues: Venues, seed: int, count: int) -> None:
         out = venues.quote(pool, token_in, amount)
         assert state.quote(token_in, amount) == state.quoter(token_in)(amount) == out, (pool, token_in, amount)
         if number % 10 == 9:
-            after: Any = state.swap(token_in, amount).after
+            after: Any = state.swap(token_in, amount).pool_after
             venues.swap(pool, token_in, amount)
             (now,) = [found for found in read_pools(venues, kind) if found.address == state.address]
             assert (now.sqrt_price_x96, now.tick, now.liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity)  # type: ignore[attr-defined]
@@ -133,7 +133,7 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
         assert f"code at {hook} changed" in agent.plan().reason
         chain.node.rpc("anvil_setCode", hook, kept)
         chain.node.rpc("anvil_setStorageAt", hook, IMPLEMENTATION_SLOTS[0], "0x" + plain.pool_id.hex())
-        with raises_field("", hook, "is a proxy"), agents.again(chain, agent.context.loaded):
+        with raises_field("", hook, "is a proxy"), agents.again(chain, agent.context.loaded_config):
             pass
         chain.node.rpc("anvil_setStorageAt", hook, IMPLEMENTATION_SLOTS[0], "0x" + 64 * "0")
         before = purse(chain)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
-from agent.units import BPS, parse_share_bps
+from agent.units import BPS, parse_share_with_unit_bps
 from agent.venues.perpetual_protocol import encode_delegate
 from tests.faults.scene import Layer, Scenario, Scene, staged, undone
 from tests.support.agents import ROOMY, Changes
@@ -107,7 +107,7 @@ def futures_scene(
             perps.trade(chain.whale.address, symbol, -size)  # the pool is back at its index
         limits = {"max_leverage": kind.most, "max_top_up_per_day": kind.deposits}
         table = futures_table(perps, kind.weights, kind.leverage, **limits) | ({"account": trader} if kind.others else {})
-        most_bps = parse_share_bps(kind.most, "max_leverage")
+        most_bps = parse_share_with_unit_bps(kind.most, "max_leverage")
         assert most_bps > BPS
         layer = Layer(perps, trader, read_now(perps, trader), kind.weights, most_bps, int(kind.deposits != "0%"))
         more = {"portfolio.max_live_value": "200000", "futures": table, **(changes or {})}

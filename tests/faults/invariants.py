@@ -154,8 +154,8 @@ def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     strangers_wei = sum(_paid_wei(scene, one["hash"]) for one in sent if one["hash"] in scene.foreign)
     if booked[NATIVE] != now.native_wei - scene.before.native_wei + strangers_wei:
         told.append(f"the books say {booked[NATIVE]} wei, the chain {now.native_wei - scene.before.native_wei + strangers_wei}")
-    if store.journal.unbooked():
-        told.append(f"{len(store.journal.unbooked())} mined intents are not booked")
+    if store.journal.unbooked_intents():
+        told.append(f"{len(store.journal.unbooked_intents())} mined intents are not booked")
     return told
 
 

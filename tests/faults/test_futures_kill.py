@@ -51,7 +51,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_p
         world.restarted()
         with again(world.chain, world.loaded) as agent:
             store = agent.context.store
-            assert store.journal.open_intents() == () == store.journal.unbooked()
+            assert store.journal.open_intents() == () == store.journal.unbooked_intents()
             intents = store.journal.intents()
             history = store.budgets.history(world.chain.now_s())
         assert {intent.state for intent in intents} <= ENDS

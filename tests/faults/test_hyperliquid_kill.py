@@ -58,7 +58,7 @@ def test_a_stop_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str
         world.chain.node.mine_at(world.chain.now_s() + 1_000)
     with again(world.chain, world.loaded) as agent:
         store = agent.context.store
-        assert store.journal.open_intents() == () == store.journal.unbooked()
+        assert store.journal.open_intents() == () == store.journal.unbooked_intents()
         assert {intent.state for intent in store.journal.intents()} <= ENDS
     stops = [order for order in server.orders if order.trigger is not None]
     size = server.wallet(world.chain.wallet.address).held["ETH"].size
@@ -83,7 +83,7 @@ def require_each_fill_once(world: World, server: HyperliquidServer) -> None:
     """Require that the journal has every fill of the venue once, and that nothing was posted twice."""
     with again(world.chain, world.loaded) as agent:
         store = agent.context.store
-        assert store.journal.unbooked() == ()
+        assert store.journal.unbooked_intents() == ()
         assert all(intent.is_resting for intent in store.journal.open_intents())
         fills = [fill.fill_id for intent in store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
     mine = [str(fill["tid"]) for fill in server.fills if fill["user"] == world.chain.wallet.address.lower()]
@@ -138,7 +138,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, momen
     world.restarted()
     with again(world.chain, world.loaded) as agent:
         store = agent.context.store
-        assert store.journal.open_intents() == () == store.journal.unbooked()
+        assert store.journal.open_intents() == () == store.journal.unbooked_intents()
         intents = store.journal.intents()
     assert {intent.state for intent in intents} <= ENDS
     fills = [fill for intent in intents if intent.receipt is not None for fill in intent.receipt.fills]

@@ -49,7 +49,7 @@ def require_exactly_one_position(world: World) -> None:
     with again(chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.open_intents() == ()
-        assert store.journal.unbooked() == ()
+        assert store.journal.unbooked_intents() == ()
         intents = store.journal.intents()
         [move] = store.positions.changes()
         [position] = agent.step_input().snapshot.positions

@@ -113,7 +113,7 @@ def require_exactly_once(world: World) -> None:
     with again(chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.open_intents() == ()
-        assert store.journal.unbooked() == ()
+        assert store.journal.unbooked_intents() == ()
         intents = store.journal.intents()
         assert {intent.state for intent in intents} <= ENDS
         mined = [intent for intent in intents if intent.receipt is not None]

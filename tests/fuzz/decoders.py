@@ -137,7 +137,7 @@ QUESTIONS: dict[str, Question] = {
     "second_quote": second_quotes,
     "safe_nonce": lambda line, at: SafeContract(line, at.owner).nonce(),
     "safe_hash": lambda line, at: SafeContract(line, at.owner).require_hash(at.tx),
-    "safe_known": lambda line, at: SafeContract(line, at.owner).require_known(),
+    "safe_known": lambda line, at: SafeContract(line, at.owner).require_supported(),
     "head": lambda line, at: _sender(line, at).head(),
     "nonces": lambda line, at: _sender(line, at).nonces(at.owner),
     "block_hash": lambda line, at: _sender(line, at).block_hash(at.head.number),

@@ -211,7 +211,7 @@ def attack_typed(dice: random.Random, score: Score) -> None:
     name, message = mutated_typed(dice, *dice.choice(typed_messages(WALLET)))
     score.cases[f"typed data, {name}"] += 1
     try:
-        LocalSigner(KEY, RULES, lambda: NONCES).sign_typed(message, SIGNABLES["approve"].grant)
+        LocalSigner(KEY, RULES, lambda: NONCES).refuse_typed(message, SIGNABLES["approve"].grant)
     except Refused as refusal:
         score.refusals[refusal.verdicts[0].guard] += 1
         if refusal.verdicts[0].guard != "signer.typed_data" or not str(refusal).isprintable() or len(str(refusal)) > 300:

@@ -45,7 +45,7 @@ RULES[PeakDrawdown] = TriggerRules(
     validate=lambda event: _validate_drawdown(_over_28_days(event)),
     evaluate=lambda event, inputs: _evaluate_drawdown(_over_28_days(event), inputs),
     describe=lambda event, portfolio: f"peak_drawdown: {format_bps(event.fall_bps)} of {_tokens_text(event.tokens, portfolio)}",
-    history_s=lambda event: MAX_INTERVAL_S + HISTORY_MARGIN_S,
+    price_history_s=lambda event: MAX_INTERVAL_S + HISTORY_MARGIN_S,
 )
 NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS_KEY, PeakDrawdown, keys_required=True),)
 """,
@@ -65,9 +65,10 @@ ALLOCATOR: Addition = MappingProxyType(
 
 def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In inverse proportion to the variance."""
-    seen = compute_returns(weights, bounds.tokens, facts.labels, facts.prices, facts.now_s)
+    seen = compute_returns(weights, bounds.tokens, facts.label_by_token, facts.prices, facts.now_s)
     wanted = [Fraction(1 / float(v) ** 2) for v in seen.volatilities]
-    return from_returns(tuple(proportional_shares(wanted, bounds.low_bps, bounds.high_bps, bounds.total_bps)), "inverse variance", seen)
+    shares = tuple(proportional_shares(wanted, bounds.low_bps, bounds.high_bps, bounds.total_bps))
+    return weights_with_sample(shares, "inverse variance", seen)
 
 
 ALLOCATORS[AllocationMethod.INVERSE_VARIANCE] = inverse_variance
@@ -263,7 +264,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         "layers/config.py": (
             "# after: from agent.config.tables.fields import ConfigTable\nfrom agent.layers.lockup import config as lockup_config\n",
             "# after:     tax: TaxTable | None = None\n    lockup: lockup_config.LockupTable | None = None\n",
-            "\n\nTEMPLATES += (lockup_config.TEMPLATE,)\n",
+            "\n\nTABLE_TEMPLATES += (lockup_config.TEMPLATE,)\n",
         ),
         "layers/settings.py": (
             "# after: from agent.layers.liquidity import settings as liquidity\nfrom agent.layers.lockup import settings as lockup\n",
@@ -271,7 +272,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
         "layers/questions.py": (
             "# after: from agent.layers.liquidity.policy import valuation as liquidity\nfrom agent.layers.lockup import policy as lockup\n",
-            "\n\nLOCKED += (lockup.locked,)\nPLACE_NAMES += (lockup.place,)\n",
+            "\n\nLOCKED_AMOUNTS += (lockup.locked,)\nPLACE_NAMES += (lockup.place,)\n",
         ),
         "layers/guards.py": (
             "# after: from agent.layers.liquidity import guards as liquidity\nfrom agent.layers.lockup import guards as lockup\n",
@@ -283,7 +284,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
     }
 )
-"""A layer of a second kind: it answers LOCKED, which no layer of agent/layers does."""
+"""A layer of a second kind: it answers LOCKED_AMOUNTS, which no layer of agent/layers does."""
 
 COMMAND: Addition = MappingProxyType(
     {
@@ -475,13 +476,13 @@ def check_alert_kind() -> None:
     from agent.app.alerting import LASTING_KINDS, RunFacts, cycle_alerts
     from agent.config.tables.alerts import AlertsTable
     from agent.execution.step_context import OutcomeKind, StepOutcome
-    from agent.model import AlertKind, QuarantinedItem
+    from agent.model import AlertKind, UnreadableItem
     from agent.policy.decide import decide
     from tests.support.builders import step_input, with_snapshot
 
     kind = AlertKind("quarantine")
     assert "quarantine" in AlertsTable.model_validate({"cooldowns": {"quarantine": "1h"}}).events
-    step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), quarantined=(QuarantinedItem("pool", "0x00", "reverted"),))
+    step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), quarantined=(UnreadableItem("pool", "0x00", "reverted"),))
     decided = decide(step)
     outcome = StepOutcome("0123", OutcomeKind.HOLD, decided.decision.reason, step, decided, None)
     (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)) if one.kind is kind]

@@ -33,7 +33,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, SkippedItem, Verdict
 from agent.ports import Clock
-from agent.units import BPS, floor_int, parse_share_bps
+from agent.units import BPS, floor_int, parse_share_with_unit_bps
 from tests.support.worlds import price_now
 
 # --- Configs and profiles in files, for tests of import and export.
@@ -144,7 +144,7 @@ def _index(table: Any, part: str) -> int | str:
 def beyond(limits: Mapping[str, object]) -> list[str]:
     """Return the limits of a test that exceed their ceilings, as names for `limits.i_accept`."""
     written = {key: limits[key] for key in CEILINGS if key in limits}
-    return [key for key, value in written.items() if value == "off" or parse_share_bps(value, key) > CEILINGS[key]]
+    return [key for key, value in written.items() if value == "off" or parse_share_with_unit_bps(value, key) > CEILINGS[key]]
 
 
 def trusted(
@@ -184,7 +184,7 @@ def _pinned_by(chain: LocalChain, config: Config) -> str | None:
     venue = config.futures is not None and config.futures.contracts
     if names != (set(chain.tokens), set(chain.pools)) or lp_venues(config, ()) or venue:
         return None
-    listed = {token.address: bytes(chain.w3.eth.get_code(token.address)).hex() for token in config.portfolio.listed}
+    listed = {token.address: bytes(chain.w3.eth.get_code(token.address)).hex() for token in config.portfolio.listed_tokens}
     return repr((chain.chain_id, chain.url, chain.addresses, chain.pools, listed, config.venues, fixed_contracts(config)))
 
 

@@ -56,7 +56,7 @@ def add_foreign(chain: LocalChain, symbol: str, artifact: Artifact, *arguments: 
         prices_usd={**books.prices_usd, symbol: Fraction(1)},
     )
     chain.set_balance(symbol, 10**9 * 10**decimals, owner=chain.whale.address)
-    chain.allow_whale([symbol])
+    chain.approve_protocol([symbol])
     return token
 
 

@@ -19,7 +19,7 @@ import rlp
 from eth_utils.crypto import keccak
 
 from agent.chain.pools.reading import PoolRef
-from agent.chain.rpc import HEADER_FIELDS, CallFailed, RpcCall, RpcFault, Transport, require_result
+from agent.chain.rpc import HASHED_HEADER_FIELDS, CallFailed, RpcCall, RpcFault, Transport, require_result
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import SnapshotScope
@@ -361,7 +361,7 @@ def forged_header(header: Mapping[str, Any], ahead: int) -> dict[str, Any]:
     block = {**header, "number": hex(int(header["number"], 16) + ahead)}
     fields = [
         int(block[name], 16) if is_number else bytes.fromhex(block[name][2:])
-        for name, is_number in HEADER_FIELDS
+        for name, is_number in HASHED_HEADER_FIELDS
         if block.get(name) is not None
     ]
     return block | {"hash": "0x" + keccak(rlp.encode(fields)).hex()}

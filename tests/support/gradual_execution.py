@@ -155,8 +155,8 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
     step = step.with_layer(replace(step.layer(GradualState), draw=draw()))
     first = proposals.rebalance(step)
     assert first.plan is not None, first.decision_result.decision.reason
-    assert first.decision_result.layer(GradualResult).begins is not None, first.decision_result.decision.reason
-    campaign = first.decision_result.layer(GradualResult).begins
+    assert first.decision_result.layer(GradualResult).new_execution is not None, first.decision_result.decision.reason
+    campaign = first.decision_result.layer(GradualResult).new_execution
     under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
     done = Run(campaign, [], [], [], [], Fraction(0), "")
     prices = dict(campaign.arrival)

@@ -252,10 +252,10 @@ def soak(
         rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.on_stage)
         for number in range(1, looks + 1):
             if number % trade_every == 0:
-                agent.context.switch.pause("soaking", chain.now_s())
+                agent.context.kill_switch.pause("soaking", chain.now_s())
                 chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
             elif number % trade_every == trade_every // PAUSED_PART:
-                agent.context.switch.resume("soaked", chain.now_s())
+                agent.context.kill_switch.resume("soaked", chain.now_s())
             found = next(rounds)
             service.on_cycle(found)
             metrics_text(service.recorder.report, service.recorder.health(), chain.now_s())

@@ -271,7 +271,7 @@ def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[StepOutcome]]:
     assert before.native_wei - after.native_wei == sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
     assert {intent.state for intent in mined} <= {IntentState.FINAL, IntentState.REVERTED}
     assert agent.context.store.journal.open_intents() == ()
-    assert agent.context.store.journal.unbooked() == ()
+    assert agent.context.store.journal.unbooked_intents() == ()
     assert allowances(chain) == {0}
 
 

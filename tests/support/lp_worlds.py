@@ -167,7 +167,7 @@ def world(
 
 def book(step: StepInput) -> PositionBook:
     """Return the book of the snapshot's wallet and positions."""
-    return open_position_book(step, reference_prices(step).by_token)
+    return open_position_book(step, reference_prices(step).price_by_token)
 
 
 def planned(step: StepInput) -> Plan:

@@ -19,7 +19,7 @@ from agent.chain.lens import abi_encode, uint_word
 from agent.chain.rpc import Transport, hex_data
 from agent.localchain import LocalChain
 from agent.localchain.op_stack import BASE_FEE_SCALAR, BLOB_FEE_SCALAR, L1_BLOCK, ORACLE_IMPLEMENTATION, oracle_proxy_code
-from agent.model import DataFee, DataFeeQuote, Leg, LegFunding, UnsignedTx
+from agent.model import DataFeeKind, DataFeeQuote, Leg, LegFunding, UnsignedTx
 from agent.model.rollups import OP_STACK_CHAINS
 from agent.signing.calldata import APPROVE, selector
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance
@@ -75,7 +75,7 @@ def _true_fees(line: Transport, unsigned: Sequence[bytes]) -> list[int]:
 
 def quote(line: Transport) -> DataFeeQuote:
     """Return the fees as a snapshot reads them."""
-    read = node_quote("anvil", DataFee.OP_STACK, _ask(line, [item.data for item in fee_items(DataFee.OP_STACK)]))
+    read = node_quote("anvil", DataFeeKind.OP_STACK, _ask(line, [item.data for item in fee_items(DataFeeKind.OP_STACK)]))
     assert read is not None
     return read
 

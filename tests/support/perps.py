@@ -14,7 +14,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec
 from agent.margin.account import wad_of_sqrt_x96
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
-from agent.venues.perpetual_protocol import PerpContracts
+from agent.venues.perpetual_protocol import PerpContractAddresses
 
 WAD = 10**18
 MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
@@ -101,10 +101,10 @@ def scope_of(perps: LocalPerps, who: str) -> PerpScope:
     )
 
 
-def contracts_of(perps: LocalPerps, trader: str) -> PerpContracts:
+def contracts_of(perps: LocalPerps, trader: str) -> PerpContractAddresses:
     """Return the contracts that the account's transactions call."""
     at = perps.addresses
-    return PerpContracts(at.clearing_house, at.vault, at.delegate_approval, trader)
+    return PerpContractAddresses(at.clearing_house, at.vault, at.delegate_approval, trader)
 
 
 def send_data(perps: LocalPerps, to: str, data: str, sender: str) -> HexStr:

@@ -238,9 +238,9 @@ def check_legs(step: StepInput, found: Plan) -> None:
     for leg in found.legs:
         swapped = states[leg.pool].swap(leg.token_in, leg.amount_in_raw)
         assert (swapped.amount_in_raw, swapped.amount_out_raw) == (leg.amount_in_raw, leg.amount_out_raw)
-        assert amm.price_move_bps(states[leg.pool], swapped.after, leg.token_in) == leg.impact_bps
+        assert amm.price_move_bps(states[leg.pool], swapped.pool_after, leg.token_in) == leg.impact_bps
         assert 0 < leg.min_out_raw <= leg.amount_out_raw
-        states[leg.pool] = swapped.after
+        states[leg.pool] = swapped.pool_after
         if leg.source is LegFunding.WALLET:
             assert leg.token_in not in router, "what the wallet pays does not mix with what waits in the router"
             spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw

@@ -71,7 +71,7 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
         amount_in = swap.amount_in_raw if swap.source is W else router.pop(swap.token_in)
         before = states[swap.pool.address]
         done = before.swap(swap.token_in, amount_in)
-        states[swap.pool.address] = done.after
+        states[swap.pool.address] = done.pool_after
         out = pools.token_out(before, swap.token_in)
         if swap.source is W:
             held[swap.token_in] = held.get(swap.token_in, 0) - amount_in
@@ -88,7 +88,7 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
                 amount_out_raw=done.amount_out_raw,
                 min_out_raw=floor_of(step, before, swap.token_in, amount_in, done.amount_out_raw),
                 fee_raw=done.fee_raw,
-                impact_bps=pools.price_move_bps(before, done.after, swap.token_in),
+                impact_bps=pools.price_move_bps(before, done.pool_after, swap.token_in),
                 source=swap.source,
                 sink=swap.sink,
             )
@@ -139,7 +139,7 @@ def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
     plain = Evidence(
         paused=False,
         pause_reason="",
-        trusted=tuple((entry.address, entry.hash) for entry in step.snapshot.code_hashes),
+        pinned_code_hashes=tuple((entry.address, entry.hash) for entry in step.snapshot.code_hashes),
         second_quotes=tuple(SecondQuote(number, leg.amount_out_raw) for number, leg in enumerate(plan.legs)),
         quorum=True,
         now_s=step.snapshot.head.timestamp_s,

@@ -54,7 +54,7 @@ class World:
         self.asked: list[StepOutcome] = []
         self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
         self.left: list[Approval] = []
-        store.journal.set_expected_nonce(step.snapshot.nonce_latest, NOW_S)
+        store.journal.adopt_nonce(step.snapshot.nonce_latest, NOW_S)
         assert store.orders.update(step.history.orders.states, step.history.orders.nav_per_share, 0)
 
     @property
@@ -88,7 +88,7 @@ class World:
     def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
         return [Approval(one, "router", raw, one, "router") for one, raw in swap_spend(plan.legs).items() if one in self.lacks]
 
-    def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
+    def approval_transaction(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         granted = replace(grant(IntentKind.APPROVE), approve=(approval.token, approval.spender, approval.raw))
         return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=approval.token), granted, str(approval.raw))
 
@@ -98,7 +98,7 @@ class World:
     def require_unexpired(self, step: StepInput, plan: Plan) -> None:
         pass
 
-    def open_approvals(self, step: StepInput) -> list[Approval]:
+    def allowance_resets(self, step: StepInput) -> list[Approval]:
         return self.left
 
     # --- Executor.

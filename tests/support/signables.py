@@ -68,7 +68,7 @@ SIGNABLES: dict[str, Signable] = {
     "memory of a pool": Signable(
         tx(POOL, oracle_rules.encode_observations(120)),
         Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, 120)),
-        replace(RULES, oracles=(POOL,)),
+        replace(RULES, oracle_pools=(POOL,)),
     ),
     "deployment": Signable(
         tx(deployment_rules.CREATE2_DEPLOYER, deployment_rules.encode_deployment(INIT_CODE)),

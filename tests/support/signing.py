@@ -48,7 +48,7 @@ from agent.units import NATIVE, Token, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
-from agent.venues.perpetual_protocol import PerpContracts, encode_delegate, encode_deposit, encode_order, encode_withdrawal
+from agent.venues.perpetual_protocol import PerpContractAddresses, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from tests.support.builders import address
 
 CHAIN_ID = 31337
@@ -165,7 +165,7 @@ def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> Refused:
 
 MANAGER, V2_ROUTER, PAIR, POOL = (address(name) for name in ("position manager", "v2 router", "pair", "v3 pool"))
 TOKENS = tuple(sorted((WETH, USDC), key=lambda at: int(at, 16)))
-LP_RULES = replace(RULES, managers=(MANAGER,), v2_routers=(V2_ROUTER,), pairs=(PAIR,))
+LP_RULES = replace(RULES, position_managers=(MANAGER,), v2_routers=(V2_ROUTER,), v2_pairs=(PAIR,))
 PROVIDING_FLOORS = (9 * 10**17, 2_700 * 10**6)
 
 WITHDRAW_V3 = Withdraw(
@@ -216,7 +216,7 @@ PROVIDING_ALLOWED = CHANGES | APPROVALS
 
 
 REBALANCER = address("rebalancer")
-REBALANCER_RULES = replace(RULES, routers=(), rebalancers=(REBALANCER,), wrapped_native=WETH, makers=tuple(MAKERS.items()))
+REBALANCER_RULES = replace(RULES, routers=(), rebalancers=(REBALANCER,), wrapped_native=WETH, venue_makers=tuple(MAKERS.items()))
 PRICES = {
     WETH: Fraction(3_000 * 10**6, 10**18),
     NATIVE: Fraction(3_000 * 10**6, 10**18),
@@ -263,7 +263,9 @@ def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
     """Return the grant of the plan, with floors slightly below its minimums."""
     floors = tuple(max(1, one.min_out_raw - 1) for one in plan.legs)
     kept = conditions(plan)
-    plain = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(kept.prices.items()), kept.floor_raw)
+    plain = Grant(
+        IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(kept.prices.items()), kept.min_value_change_raw
+    )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
@@ -289,7 +291,7 @@ FUTURES = FuturesRules(
 )  # fmt: skip
 FUTURES_RULES = replace(RULES, futures=FUTURES)
 DELEGATE_RULES = replace(RULES, futures=replace(FUTURES, trader=TRADER))
-CONTRACTS = PerpContracts(HOUSE, VAULT, DELEGATES, WALLET)
+CONTRACTS = PerpContractAddresses(HOUSE, VAULT, DELEGATES, WALLET)
 
 
 def perp_market(market: str, symbol: str, price: int, **changes: object) -> PerpMarket:
@@ -317,7 +319,7 @@ def futures_grant(action: FuturesAction, account: MarginAccount = ACCOUNT, **cha
     return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, layer=granted)
 
 
-def order_tx(order: PerpOrder, contracts: PerpContracts = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:
+def order_tx(order: PerpOrder, contracts: PerpContractAddresses = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:
     """Return the order as one transaction of the wallet."""
     return tx(contracts.clearing_house, encode_order(order, contracts, WALLET, deadline_s))
 

@@ -27,7 +27,7 @@ def behind_proxy(folder: Path, name: str = "dash.example.org") -> PublicOptions:
     file = folder / "proxy.secret"
     file.write_text(PROXY_SECRET + "\n")
     file.chmod(0o600)
-    return PublicOptions(proxy=name, proxy_secret=file)
+    return PublicOptions(proxy=name, proxy_secret_file=file)
 
 
 class Now:

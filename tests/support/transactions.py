@@ -168,7 +168,7 @@ class ScriptedChain:
         latest = max([self.base_nonce, *(n + 1 for block in self.blocks for n in block.values())])
         return latest, max([latest, *(n + 1 for n in self.pool.values())])
 
-    def conflicting_tx(self, _owner: str, nonce: int) -> str | None:
+    def conflicting_tx_hash(self, _owner: str, nonce: int) -> str | None:
         return self.foreign.get(nonce)
 
     def block_hash(self, number: int) -> str | None:
@@ -323,7 +323,7 @@ class Walk:
         """Return a world with an original that was sent and is pending."""
         chain = ScriptedChain(automine=False)
         self.store.steps.begin("s", START_S, "{}")
-        self.store.journal.set_expected_nonce(0, START_S)
+        self.store.journal.adopt_nonce(0, START_S)
         intent = self.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
         signed = ScriptedSigner(chain).sign(tx(0), grant())
         self.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=signed.hash)
@@ -372,7 +372,7 @@ class Walk:
                 return
             except (Retryable, Refused):
                 pass
-            for intent in self.store.journal.unbooked():
+            for intent in self.store.journal.unbooked_intents():
                 assert intent.receipt is not None
                 self.store.budgets.book_intent(intent, Fraction(1), Fraction(1), intent.receipt.gas_cost_wei, START_S)
             kinds = {str(intent.tx_hash): intent.kind for intent in self.store.journal.intents()}

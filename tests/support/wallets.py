@@ -15,7 +15,7 @@ from web3.contract import Contract
 from agent.artifacts import npm_artifact
 from agent.chain.sender import NodeSender
 from agent.chain.tokens import encode_approve, needed_approvals
-from agent.execution.submitter import SubmissionSettings, signable_nonces
+from agent.execution.submitter import SubmissionSettings, max_tip_by_nonce
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX, dev_accounts
 from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, PoolMaker, Receipt, SwapStyle, UnsignedTx
@@ -60,7 +60,7 @@ class Desk:
 
     def signer_of(self, store: Store, settings: SubmissionSettings) -> LocalSigner:
         """Return the signer of an agent with this store and fee ceiling."""
-        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable_nonces, store.journal))
+        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(max_tip_by_nonce, store.journal))
 
     def at(self, symbol: str) -> str:
         """Return the address of a token."""
@@ -215,7 +215,7 @@ class AtomicDesk(Desk):
         kept = self.terms(plan.legs)
         floors = tuple(leg.min_out_raw for leg in plan.legs)
         prices = tuple((token, kept.prices[token]) for token in min_balance_changes(plan.legs))
-        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, value_floor_raw=kept.floor_raw)
+        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, value_floor_raw=kept.min_value_change_raw)
         return self.run(self.swap_tx(plan, legacy, **changes), grant)
 
     def would(self, data: str, sender: str | None = None, to: str | None = None, value_wei: int = 0) -> Simulation:

@@ -268,7 +268,7 @@ class WholeAgent(RuleBasedStateMachine):
         assert max(off_target(self.chain, self.targets).values()) <= NEAR_BPS, weights(self.chain, self.targets)
         assert set(allowances(self.chain).values()) == {0}
         assert [intent for intent in store.journal.open_intents() if intent.receipt is None] == []
-        assert store.journal.unbooked() == ()
+        assert store.journal.unbooked_intents() == ()
         since_s = self.chain.now_s() - 86_400
         booked, ours = store.budgets.history(self.chain.now_s()).budgets.gas_24h_wei, self.ledger.gas_wei(since_s)
         assert ours <= booked <= ours + self.ledger.others_gas_wei(since_s), "books of a new store may begin with the wallet's last day"

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from agent.model import Alert, AlertKind, AlertState, Delivery
-from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, sanitize_text
+from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_sender, sanitize_text
 from agent.store.alerts import RETENTION_S
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, sms_gateway, webhook
@@ -71,7 +71,7 @@ def settled(store: Store, telling: AlertNotifier) -> None:
 def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) -> None:
     hook, mail = Box(), Box()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
-        telling = announcer(store, channel(apprise_send(hook_url, "H", 15)), channel(apprise_send(mail_url, "M", 15), "mail"))
+        telling = announcer(store, channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail"))
         for number in range(5):
             telling.on_cycle([happened(number)], KINDS, NOON + number)
         telling.on_cycle([HALT], KINDS, NOON + 9)
@@ -91,7 +91,7 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
 def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
     phone = Box()
     with sms_gateway(phone, SECRET) as url:
-        telling = announcer(store, channel(apprise_send(url, "P", 15), "phone"))
+        telling = announcer(store, channel(apprise_sender(url, "P", 15), "phone"))
         telling.on_cycle([HALT], KINDS, NOON)
         settled(store, telling)
     assert [item["to"] for item in phone.items] == ["15551234567"]
@@ -102,7 +102,7 @@ def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
 def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:
     hook, mail, failures = Box(failing=2), Box(failing=2), list[Delivery]()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
-        carriers = channel(apprise_send(hook_url, "H", 15)), channel(apprise_send(mail_url, "M", 15), "mail")
+        carriers = channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail")
         telling = announcer(store, *carriers, failed=failures.append)
         telling.on_cycle([happened(1), happened(2)], KINDS, NOON)
         settled(store, telling)
@@ -114,7 +114,7 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
 def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried(store: Store) -> None:
     hook, failures = Box(failing=3), list[Delivery]()
     with webhook(hook) as url:
-        telling = announcer(store, channel(apprise_send(url, "H", 15), attempts=3), failed=failures.append)
+        telling = announcer(store, channel(apprise_sender(url, "H", 15), attempts=3), failed=failures.append)
         telling.on_cycle([happened(1)], KINDS, NOON)
         hook.until(3, tries=True)
         telling.on_cycle([happened(2)], KINDS, NOON + 1)
@@ -129,7 +129,7 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
 def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Store) -> None:
     with silent() as gone:
         pass
-    telling = announcer(store, channel(apprise_send(gone, "G", 5), attempts=2))
+    telling = announcer(store, channel(apprise_sender(gone, "G", 5), attempts=2))
     telling.on_cycle([happened(1), happened(2)], KINDS, NOON)
     settled(store, telling)
     (target,) = store.alerts.targets().values()
@@ -146,7 +146,7 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
         return UNANSWERED
 
     with webhook(hook) as url:
-        telling = announcer(store, channel(never, "silent"), channel(apprise_send(url, "H", 15)))
+        telling = announcer(store, channel(never, "silent"), channel(apprise_sender(url, "H", 15)))
         telling.on_cycle([happened(0)], KINDS, NOON)
         assert entered.wait(60)
         for number in range(1, 20):
@@ -170,7 +170,7 @@ def test_a_run_that_ends_waits_for_a_silent_target_once(store: Store) -> None:
 
 def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
     with silent() as url:
-        telling = announcer(store, channel(apprise_send(url, "S", 0.2), attempts=2))
+        telling = announcer(store, channel(apprise_sender(url, "S", 0.2), attempts=2))
         telling.on_cycle([happened(1)], KINDS, NOON)
         settled(store, telling)
     (target,) = store.alerts.targets().values()
@@ -180,7 +180,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(st
 def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) -> None:
     hook, over = Box(), threading.Event()
     with webhook(hook) as url:
-        first = announcer(store, channel(apprise_send(url, "H", 15)), channel(stuck(over), "slow"))
+        first = announcer(store, channel(apprise_sender(url, "H", 15)), channel(stuck(over), "slow"))
         first.on_cycle([HALT, happened(1)], KINDS, NOON)
         hook.until(2)
         first.on_cycle([HALT], KINDS, NOON + 1)
@@ -188,7 +188,7 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
             time.sleep(0.02)
             first.on_cycle([HALT], KINDS, NOON + 1)
         slow = Box()
-        second = announcer(store, channel(apprise_send(url, "H", 15)), channel(into(slow), "slow"))
+        second = announcer(store, channel(apprise_sender(url, "H", 15)), channel(into(slow), "slow"))
         second.begin()
         second.on_cycle([HALT], KINDS, NOON + HOUR)
         settled(store, second)
@@ -267,7 +267,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
 def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
     hook = Box()
     with webhook(hook) as url:
-        telling = announcer(store, channel(apprise_send(url, "H", 15)))
+        telling = announcer(store, channel(apprise_sender(url, "H", 15)))
         store.close()
         telling.send_now(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
         hook.until(1)
@@ -278,7 +278,7 @@ def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
     assert all(kind.title.replace(" ", "").isalnum() for kind in AlertKind)
     hook, harmless = Box(), [sanitize_text(text) or "nothing" for text in CORPUS.values()]
     with webhook(hook) as url:
-        send = apprise_send(url, "H", 15)
+        send = apprise_sender(url, "H", 15)
         assert [send("t", text) for text in harmless] == [""] * len(harmless)
     assert hook.texts == [text.strip() for text in harmless]
 
@@ -286,7 +286,7 @@ def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
 def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
     mail = Box()
     with mailbox(mail) as url:
-        assert apprise_send(url, "M", 15)("trimtab: test", sanitize_text(" ".join(CORPUS.values()))) == ""
+        assert apprise_sender(url, "M", 15)("trimtab: test", sanitize_text(" ".join(CORPUS.values()))) == ""
     source = mail.texts[0]
     assert "<script" not in source
     assert "<img" not in source
@@ -300,12 +300,12 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
     hook = Box(failing=1)
     with all_logs() as logs, webhook(hook, SECRET) as url, silent() as gone:
         telling = announcer(
-            store, channel(apprise_send(url, "H", 15)), channel(apprise_send(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
+            store, channel(apprise_sender(url, "H", 15)), channel(apprise_sender(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
         )
         telling.on_cycle([DONE], KINDS, NOON)
         settled(store, telling)
         with raises_field("alerts.targets.url_env", "WRONG", "no address supported") as refused:
-            apprise_send(f"nonsense://{SECRET}", "WRONG", 15)
+            apprise_sender(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
     shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.targets().values()))
     assert not found_in(shown.encode(), [SECRET])

@@ -27,11 +27,11 @@ from agent.model import (
     OrderKind,
     OrderStage,
     OrderTerms,
-    QuarantinedItem,
     Rebalance,
     Receipt,
     StepInput,
     TaxInputs,
+    UnreadableItem,
     Verdict,
 )
 from agent.planning.planner import plan
@@ -65,8 +65,8 @@ def sent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
 def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18_and_plus_22_percent() -> None:
     drifts = decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts
     weth = asset_bands(drifts)[0]
-    assert (weth.low_price, weth.high_price) == alert_prices(drifts)[weth.drift.token]
-    limits = (weth.low_price, weth.high_price)
+    assert (weth.alert_low_price, weth.alert_high_price) == alert_prices(drifts)[weth.drift.token]
+    limits = (weth.alert_low_price, weth.alert_high_price)
     assert [round(float(price_distance(weth.drift.price, limit) or 0), 4) for limit in limits] == [-0.1818, 0.2222]
     assert weth.side == "inside"
 
@@ -291,7 +291,7 @@ def test_nothing_that_a_stranger_wrote_is_in_any_alert(text: str) -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
     named = replace(step.portfolio.assets[0], token=replace(step.portfolio.assets[0].token, symbol=text))
     step = replace(step, portfolio=replace(step.portfolio, assets=(named, *step.portfolio.assets[1:])))
-    step = with_snapshot(step, quarantined=(QuarantinedItem("endpoint", "one", text),), native_wei=0)
+    step = with_snapshot(step, quarantined=(UnreadableItem("endpoint", "one", text),), native_wei=0)
     verdicts = (Verdict(text, text, text, False), Verdict("plan_cost", text, text, False))
     facts = replace(CALM, low_gas_wei=1)
     found: list[Alert] = []

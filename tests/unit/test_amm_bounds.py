@@ -31,8 +31,8 @@ def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denomi
     """Squares in units of 2^-192: the least root at or above the price, the greatest at or below it."""
     price, least, greatest = (
         numerator << 192,
-        pool_swap.price_floor(numerator, denominator),
-        pool_swap.price_ceiling(numerator, denominator),
+        pool_swap.min_sqrt_price_x96(numerator, denominator),
+        pool_swap.max_sqrt_price_x96(numerator, denominator),
     )
     assert (least - 1) ** 2 * denominator < price <= least**2 * denominator
     assert greatest**2 * denominator <= price < (greatest + 1) ** 2 * denominator
@@ -44,10 +44,10 @@ def test_max_in_is_the_last_input_within_the_impact_bound(state, token_in, impac
     assert most >= 0
     if most and (done := swapped(state, token_in, most)):
         assert done.amount_in_raw == most
-        assert pools.price_move_bps(state, done.after, token_in) <= impact_bps
+        assert pools.price_move_bps(state, done.pool_after, token_in) <= impact_bps
     more = swapped(state, token_in, most + 1)
     if more:
-        assert more.amount_in_raw <= most or pools.price_move_bps(state, more.after, token_in) > impact_bps
+        assert more.amount_in_raw <= most or pools.price_move_bps(state, more.pool_after, token_in) > impact_bps
 
 
 @given(given_pools.v3_pools(windowed=True), given_pools.tokens, impacts)
@@ -56,12 +56,12 @@ def test_max_in_stays_within_the_known_ticks(state, token_in, impact_bps):
     if most:
         done = state.swap(token_in, most)
         assert done.amount_in_raw == most
-        assert pools.price_move_bps(state, done.after, token_in) <= impact_bps
+        assert pools.price_move_bps(state, done.pool_after, token_in) <= impact_bps
     try:
         more = state.swap(token_in, most + 1)
     except Refused:
         return
-    assert more.amount_in_raw <= most or pools.price_move_bps(state, more.after, token_in) > impact_bps
+    assert more.amount_in_raw <= most or pools.price_move_bps(state, more.pool_after, token_in) > impact_bps
 
 
 def last_unit_rate(state, token_in, amount) -> Fraction:
@@ -70,7 +70,7 @@ def last_unit_rate(state, token_in, amount) -> Fraction:
     if isinstance(state, V2Pool):
         r_in, r_out = (state.reserve0, state.reserve1) if token_in == TOKEN0 else (state.reserve1, state.reserve0)
         return kept * r_in * r_out / (r_in + kept * amount) ** 2
-    after = state.swap(token_in, amount).after if amount else state
+    after = state.swap(token_in, amount).pool_after if amount else state
     return kept * pools.marginal_price(after, token_in)
 
 
@@ -100,7 +100,7 @@ def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_roundi
 
     def gain_and_steps(amount: int) -> tuple[Fraction, int]:
         done = swapped(state, token_in, amount) if amount else None
-        return (done.amount_out_raw - price * done.amount_in_raw, done.steps) if done else (Fraction(0), 0)
+        return (done.amount_out_raw - price * done.amount_in_raw, done.stop_count) if done else (Fraction(0), 0)
 
     (best_gain, best_steps), (other_gain, other_steps) = gain_and_steps(best), gain_and_steps(other)
     assert other_gain <= best_gain + (best_steps + other_steps + 1) * (2 + 2 * price)
@@ -127,8 +127,8 @@ def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quo
         assert side == ("in" if swap is V3Pool.swap else "out")
         if largest:
             quoted, truth = swap(state, token_in, largest), swap(full, token_in, largest)
-            assert replace(truth, after=quoted.after) == quoted
-            assert (quoted.after.sqrt_price_x96, quoted.after.tick) == (truth.after.sqrt_price_x96, truth.after.tick)
+            assert replace(truth, pool_after=quoted.pool_after) == quoted
+            assert (quoted.pool_after.sqrt_price_x96, quoted.pool_after.tick) == (truth.pool_after.sqrt_price_x96, truth.pool_after.tick)
         with pytest.raises(BeyondKnownTicks):
             swap(state, token_in, largest + 1)
 
@@ -140,8 +140,8 @@ def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
     state = v3_pool([(-50 * spacing, 54 * spacing, 2**120)], high, 52 * spacing, 50, spacing)
     goal = get_sqrt_ratio_at_tick(1)
     most = pool_swap.largest_in(state, True, goal)
-    assert state.swap(TOKEN0, most).after.sqrt_price_x96 >= goal
-    assert state.swap(TOKEN0, most + 1).after.sqrt_price_x96 < goal
+    assert state.swap(TOKEN0, most).pool_after.sqrt_price_x96 >= goal
+    assert state.swap(TOKEN0, most + 1).pool_after.sqrt_price_x96 < goal
 
 
 def test_a_pool_past_its_known_ticks_quotes_nothing():

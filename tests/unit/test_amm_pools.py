@@ -22,14 +22,14 @@ def test_more_in_never_pays_less_nor_moves_the_price_less(state, token_in, a, b)
     small, large = swapped(state, token_in, min(a, b)), swapped(state, token_in, max(a, b))
     assume(small and large)
     assert small.amount_out_raw <= large.amount_out_raw
-    assert pools.price_move_bps(state, small.after, token_in) <= pools.price_move_bps(state, large.after, token_in)
+    assert pools.price_move_bps(state, small.pool_after, token_in) <= pools.price_move_bps(state, large.pool_after, token_in)
 
 
 @given(given_pools.pools, given_pools.tokens, given_pools.amounts)
 def test_there_and_back_never_ends_with_more(state, token_in, amount):
     there = swapped(state, token_in, amount)
     assume(there and there.amount_out_raw)
-    back = swapped(there.after, pools.token_out(state, token_in), there.amount_out_raw)
+    back = swapped(there.pool_after, pools.token_out(state, token_in), there.amount_out_raw)
     assert back is None or back.amount_out_raw <= there.amount_in_raw
 
 
@@ -38,9 +38,9 @@ def test_two_swaps_never_pay_more_than_one_by_more_than_rounding(state, token_in
     whole = swapped(state, token_in, a + b)
     first = swapped(state, token_in, a)
     assume(whole and first)
-    second = swapped(first.after, token_in, b)
+    second = swapped(first.pool_after, token_in, b)
     assume(second)
-    assert first.amount_out_raw + second.amount_out_raw <= whole.amount_out_raw + whole.steps + 1
+    assert first.amount_out_raw + second.amount_out_raw <= whole.amount_out_raw + whole.stop_count + 1
 
 
 @given(given_pools.pools, given_pools.tokens, given_pools.amounts)
@@ -69,7 +69,7 @@ def test_no_swap_pays_better_than_the_marginal_price_after_fee(state, token_in, 
     assume(done)
     after_fee = pools.marginal_price(state, token_in) * Fraction(PIPS - state.fee_pips, PIPS)
     assert done.amount_out_raw <= done.amount_in_raw * after_fee
-    assert done.fee_raw * PIPS >= (done.amount_in_raw - done.steps) * state.fee_pips - PIPS
+    assert done.fee_raw * PIPS >= (done.amount_in_raw - done.stop_count) * state.fee_pips - PIPS
 
 
 @given(given_pools.v3_pools(), given_pools.tokens, given_pools.amounts, st.booleans(), st.integers(1, 2**64))
@@ -79,7 +79,7 @@ def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state,
     assume(MIN_SQRT_RATIO < limit < MAX_SQRT_RATIO)
     done = (state.swap if exact_in else state.swap_exact_out)(token_in, amount, limit)
     filled = done.amount_in_raw if exact_in else done.amount_out_raw
-    reached = done.after.sqrt_price_x96
+    reached = done.pool_after.sqrt_price_x96
     assert reached >= limit if down else reached <= limit
     assert filled == amount or (filled < amount and reached == limit)
 
@@ -88,38 +88,38 @@ def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state,
 def test_the_tick_after_a_swap_is_that_of_its_price_or_one_below_a_crossed_one(state, token_in, amount):
     done = swapped(state, token_in, amount)
     assume(done)
-    tick, price = done.after.tick, done.after.sqrt_price_x96
+    tick, price = done.pool_after.tick, done.pool_after.sqrt_price_x96
     at_border = price == get_sqrt_ratio_at_tick(tick + 1)
     assert at_border or get_sqrt_ratio_at_tick(tick) <= price < get_sqrt_ratio_at_tick(tick + 1)
     in_range = sum(t.liquidity_net for t in state.ticks if t.index <= tick)
-    assert done.after.liquidity == in_range
+    assert done.pool_after.liquidity == in_range
 
 
 def test_a_swap_rounds_at_the_border_of_every_bitmap_word():
     stepped = flat(liquidity=10**9, tick_spacing=1, fee_pips=100)
     done = stepped.swap(TOKEN1, 10**7)
-    assert (done.ticks_crossed, done.steps) == (0, 1)
+    assert (done.ticks_crossed, done.stop_count) == (0, 1)
     done = stepped.swap(TOKEN1, 10**8)
     assert done.ticks_crossed == 0
-    assert done.steps == 1 + (done.after.tick + 1) // 256
+    assert done.stop_count == 1 + (done.pool_after.tick + 1) // 256
     assert done.fee_raw > -(-(10**8) * 100 // 10**6), "every step rounds its own fee up"
 
 
 def test_a_gap_without_liquidity_is_crossed_for_nothing():
     state = v3_pool([(-120, 60, 10**18), (6000, 6060, 10**18)], Q96, 0)
     done = state.swap(TOKEN1, 5 * 10**15)
-    assert done.after.tick >= 6000
+    assert done.pool_after.tick >= 6000
     assert done.ticks_crossed == 2
-    assert done.after.liquidity == 10**18
+    assert done.pool_after.liquidity == 10**18
 
 
 def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_range():
     done = flat().swap(TOKEN0, 10**30)
     assert done.amount_in_raw < 10**19
-    assert (done.after.sqrt_price_x96, done.after.tick, done.after.liquidity) == (MIN_SQRT_RATIO + 1, MIN_TICK, 0)
+    assert (done.pool_after.sqrt_price_x96, done.pool_after.tick, done.pool_after.liquidity) == (MIN_SQRT_RATIO + 1, MIN_TICK, 0)
     done = flat().swap_exact_out(TOKEN1, 10**30)
     assert done.amount_out_raw < 10**18
-    assert (done.after.sqrt_price_x96, done.after.liquidity) == (MAX_SQRT_RATIO - 1, 0)
+    assert (done.pool_after.sqrt_price_x96, done.pool_after.liquidity) == (MAX_SQRT_RATIO - 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_v2_pair_takes_no_price_limit():
 def test_a_move_is_rounded_up_so_that_only_an_unmoved_pool_reads_zero():
     state = flat()
     assert pools.price_move_bps(state, state, TOKEN0) == 0
-    moved = state.swap(TOKEN0, 10).after
+    moved = state.swap(TOKEN0, 10).pool_after
     assert moved.sqrt_price_x96 < state.sqrt_price_x96
     assert pools.price_move_bps(state, moved, TOKEN0) == pools.price_move_bps(state, moved, TOKEN1) == 1
 

@@ -50,18 +50,18 @@ def test_swaps_one_after_another_end_as_the_same_swaps_by_steps(state, data):
 def test_a_tick_whose_crossing_reverts_bounds_what_the_pool_takes():
     state = flat(liquidity=10**18, ticks=flat(liquidity=2 * 10**18).ticks)  # more is to be taken off at -6000 than there is
     most = state.max_in(TOKEN0, 9_999)
-    assert state.swap(TOKEN0, most).after.tick == -6000
+    assert state.swap(TOKEN0, most).pool_after.tick == -6000
     with pytest.raises(ContractRevert):
         state.swap(TOKEN0, most + 1)
 
 
 def test_a_price_that_has_just_crossed_the_first_known_tick_can_come_back():
     state = v3_pool([(-60, 60, 10**18), (-6000, 6000, 10**18)], Q96, 0, window=(-60, 6000))
-    low = state.swap(TOKEN0, 10**18, get_sqrt_ratio_at_tick(-60)).after
+    low = state.swap(TOKEN0, 10**18, get_sqrt_ratio_at_tick(-60)).pool_after
     assert low.tick == -61
     amount, limit = 10**16, price_limit(False)
     assert by_swap(low, False, amount, limit) == by_steps(low, False, amount, limit)
-    assert low.swap(TOKEN1, amount).after.tick > 0
+    assert low.swap(TOKEN1, amount).pool_after.tick > 0
     with pytest.raises(BeyondKnownTicks):
         low.swap(TOKEN0, 1)
 

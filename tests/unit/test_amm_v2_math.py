@@ -88,7 +88,7 @@ def test_a_reserve_may_be_the_largest_number_that_the_pair_stores_and_no_more():
     """UniswapV2Pair._update: balance <= uint112(-1)."""
     amount = 10**30
     pool = V2Pool("pair", "uniswap_v2", "0x01", "0x02", 2**112 - 1 - amount, 10**33)
-    full = pool.swap("0x01", amount).after
+    full = pool.swap("0x01", amount).pool_after
     assert full.reserve0 == 2**112 - 1
     assert full.max_in("0x01", 10_000) == 0
     with pytest.raises(ContractRevert, match="UniswapV2: OVERFLOW"):

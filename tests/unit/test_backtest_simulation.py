@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.amm import FORMS
+from agent.amm import POOL_KIND_BY_CURVE_NAME
 from agent.amm.v2 import get_amount_out
 from agent.backtest import context
 from agent.backtest.result import SimulationResult
@@ -180,7 +180,7 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
     seed=st.integers(0, 10**6),
     gas_gwei=st.sampled_from([0, 20]),
     depth=st.sampled_from([20_000, 10**7]),
-    pool=st.sampled_from(sorted(FORMS)),
+    pool=st.sampled_from(sorted(POOL_KIND_BY_CURVE_NAME)),
 )
 @settings(max_examples=6, deadline=None, derandomize=True)
 def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
@@ -197,7 +197,7 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
             assert min(world.wallet.balances.values()) >= 0
             assert set(world.wallet.allowances.values()) <= {0}
             before = dict(world.wallet.balances)
-        assert store.journal.unbooked() == ()
+        assert store.journal.unbooked_intents() == ()
         assert store.journal.open_intents() == ()
         stands = {stand.token: stand.raw for stand in store.ledger.balances(world.block_number)}
         assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances

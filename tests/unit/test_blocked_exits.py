@@ -118,7 +118,7 @@ def test_a_stop_is_sold_whole_in_a_fall_that_the_mean_follows_late(mean: int) ->
     assert found.plan is not None
     assert dict(found.plan.holdings_after)[WETH.address] == 0
     assert all(one.passed for one in found.plan.verdicts)
-    market = reference_prices(found.step_input).by_token[WETH.address]
+    market = reference_prices(found.step_input).price_by_token[WETH.address]
     leg = found.plan.legs[0]
     assert leg_floors(found.step_input, found.plan)[0] == fair_floor(leg.amount_in_raw, market, Fraction(1), leg.fee_pips, 100, 30)
 
@@ -267,16 +267,16 @@ def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:
 def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     step = fired("LINK")
     order = LimitOrder("o", WETH.address, USDC.address, 10**17, Fraction(1_000, 10**12), 2_000_000_000, 1)
-    found = proposals.waiting_orders((order,))(step)
+    found = proposals.orders_proposer((order,))(step)
     assert found.decision_result.order == "o"
     assert found.plan is not None
     assert [one.token for one in found.decision_result.blocked_exits] == [LINK.address], "it is told all the same"
     dear = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=1)
     sells = replace(order, token_in=LINK.address, amount_in_raw=10**18, price=Fraction(1, 10**12))
-    by_hand = proposals.single_order(sells)(dear)
+    by_hand = proposals.single_order_proposer(sells)(dear)
     assert by_hand.plan is not None
     assert moved(by_hand.plan) == {LINK.address, USDC.address}
-    first = proposals.single_order(sells)(with_limits(dear, plan_cost_bps=200))
+    first = proposals.single_order_proposer(sells)(with_limits(dear, plan_cost_bps=200))
     assert first.plan is None
     assert mentions(first.decision_result.decision.reason, "stop_loss", "LINK"), "an exit that can be done goes first"
 
@@ -327,7 +327,7 @@ def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(heal
     assert LINK.address not in moved(found.plan)
     netting = found.decision_result.layer(StrategiesResult).netting
     assert netting is not None
-    assert all(dict(wish.adjustments)[LINK.address] == 0 for wish in netting.adjustments)
+    assert all(dict(wish.values_to_trade)[LINK.address] == 0 for wish in netting.adjustments)
 
 
 def test_the_exit_by_itself_cannot_be_planned() -> None:
@@ -401,7 +401,7 @@ def test_a_stop_is_sold_at_the_feed_in_a_fall_that_the_mean_alone_follows_late(m
     assert found.plan is not None, found.reason
     assert dict(found.plan.holdings_after)[WETH.address] == 0
     assert all(one.passed for one in found.plan.verdicts)
-    market = reference_prices(found.step_input).by_token[WETH.address]
+    market = reference_prices(found.step_input).price_by_token[WETH.address]
     leg = found.plan.legs[0]
     floor = fair_floor(leg.amount_in_raw, market, Fraction(1), leg.fee_pips, 100, 30)
     assert leg_floors(found.step_input, found.plan)[0] == floor <= leg.min_out_raw
@@ -497,17 +497,17 @@ def test_a_stale_feed_of_another_asset_refuses_no_exit() -> None:
 
 def test_the_end_of_a_bot_sells_what_a_conflict_of_other_prices_does_not_concern() -> None:
     step, sold = two_sources(pools=(SOUND, APART)), []
-    while (outcome := evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")).plan is not None:
+    while (outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")).plan is not None:
         if outcome.kind is not OutcomeKind.PLANNED:
             break
         sold.append(outcome.decision_result.exit_token)
         step = exclude_blocked_exits(outcome.step_input, [BlockedExit(sold[-1], "sold", "")])
     assert sold == [WETH.address, WBTC.address]
     assert any(one.token == LINK.address and ORACLE in one.why for one in outcome.decision_result.blocked_exits)
-    removed = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(WBTC.address), Sees(), "abc")
+    removed = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out_proposer(WBTC.address), Sees(), "abc")
     assert removed.kind is OutcomeKind.PLANNED
     assert moved(removed.plan) == {WBTC.address, USDC.address}
-    held = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(LINK.address), Sees(), "abc")
+    held = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out_proposer(LINK.address), Sees(), "abc")
     assert held.kind is OutcomeKind.HALT
 
 
@@ -580,7 +580,7 @@ def test_a_missing_price_still_halts_every_rebalance() -> None:
 
 def test_the_end_of_a_bot_sells_everything_that_has_a_price() -> None:
     step, sold = unpriced(), []
-    while (outcome := evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")).kind is OutcomeKind.PLANNED:
+    while (outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")).kind is OutcomeKind.PLANNED:
         sold.append(outcome.decision_result.exit_token)
         held = tuple(replace(one, raw=0) if one.token in sold else one for one in step.snapshot.holdings)
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
@@ -603,7 +603,7 @@ def test_an_order_that_contradicts_its_price_halts_no_exit() -> None:
         assert mentions(found.reason, "nothing else is traded", "contradicts the price", symbol)
         gone = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
         assert judged(replace(step, snapshot=replace(step.snapshot, holdings=gone))).kind is OutcomeKind.HALT, "purchases wait"
-        sold = evaluation.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
+        sold = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), Sees(), "abc")
         assert sold.kind is OutcomeKind.PLANNED
         assert moved(sold.plan) == {WBTC.address, USDC.address}
 
@@ -627,7 +627,7 @@ def test_an_exit_is_sold_while_the_balance_of_another_asset_is_unknown(answers: 
     assert evaluation.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
     assert judged(hidden(fired(values=HEAVY, pools=pools), *more)).kind is OutcomeKind.HALT, "purchases wait"
     assert judged(hidden(fired("WBTC", pools=pools), *more)).kind is OutcomeKind.HALT
-    ended = evaluation.evaluate_input(hidden(fired(pools=pools), *more), requests.sell_everything, Sees(), "abc")
+    ended = evaluation.evaluate_input(hidden(fired(pools=pools), *more), requests.propose_selling_everything, Sees(), "abc")
     assert ended.kind is OutcomeKind.PLANNED
     assert ended.decision_result.exit_token == WETH.address
     numeraire = fired("LINK", pools=pools)
@@ -657,6 +657,6 @@ def test_the_sale_of_everything_through_dear_pools_ends() -> None:
         v3_pool(LINK, USDC, Fraction(25, 2), deep),
     ]
     step = step_input(bps, values, {"WETH": 10**6, "WBTC": 60_000, "LINK": 10}, pools=places, kinds=(PriceSource.FEED,))
-    outcome = evaluation.evaluate_input(step, requests.sell_everything, Sees())
+    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees())
     assert outcome.kind is OutcomeKind.HOLD
     assert mentions(outcome.reason, "nothing more can be sold", "WBTC stays")

@@ -50,7 +50,7 @@ def step_with(*positions: LpPosition) -> StepInput:
 
 
 def prices(step: StepInput) -> tuple[Fraction, Fraction]:
-    found = reference_prices(step).by_token
+    found = reference_prices(step).price_by_token
     return found[TOKEN0], found[TOKEN1]
 
 
@@ -88,7 +88,7 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
     snapshot = step.snapshot if after is None else after.snapshot
     for _ in range(2):
         settlement.settle_mined(store, snapshot, lambda: step, snapshot_before=None if after is None else step.snapshot)
-    assert store.journal.unbooked() == ()
+    assert store.journal.unbooked_intents() == ()
     found = store.budgets.history(step.snapshot.head.timestamp_s)
     return found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei
 

@@ -13,7 +13,7 @@ from agent import wiring
 from agent.app.start import checks
 from agent.app.start.checks import FAIL, OK, UNBOUNDED_ANSWER, WARN, format_answer_bounds, price_checks
 from agent.config.networks import NETWORKS, Network
-from agent.model import Cron, DataFeeQuote, Every, FeedRound, HybridTrigger, PriceSource, QuarantinedItem, StepInput, Threshold, Trigger
+from agent.model import Cron, DataFeeQuote, Every, FeedRound, HybridTrigger, PriceSource, StepInput, Threshold, Trigger, UnreadableItem
 from agent.model.rollups import DATA_FEE_ITEM
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
 from tests.support.text import mentions
@@ -65,7 +65,7 @@ def test_the_data_fee_has_a_row_on_rollups() -> None:
     known = rows(with_snapshot(step, data_fee=DataFeeQuote(10**12, 10**15)))["data_fee"]
     assert known[0] == OK
     assert "at most 0.0000104" in known[1]
-    unread = QuarantinedItem(DATA_FEE_ITEM, address("oracle"), "there is no contract at this address")
+    unread = UnreadableItem(DATA_FEE_ITEM, address("oracle"), "there is no contract at this address")
     assert rows(with_snapshot(step, quarantined=(unread,)))["data_fee"][0] == FAIL
 
 

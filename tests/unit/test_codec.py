@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.layers.states import ACTIONS, PARTS
+from agent.layers.states import LIQUIDITY_ACTIONS, PARTS
 from agent.model import (
     Cron,
     Decision,
@@ -55,7 +55,7 @@ def _written_and_read(cls: Any, value: object) -> None:
 
 for base, kinds in PARTS.items():
     st.register_type_strategy(base, st.one_of([st.from_type(kind) for kind in kinds]))
-st.register_type_strategy(LayerAction, st.from_type(ACTIONS))
+st.register_type_strategy(LayerAction, st.from_type(LIQUIDITY_ACTIONS))
 st.register_type_strategy(Pool, st.one_of([st.from_type(kind) for kind in POOL_KINDS.values()]))
 
 
@@ -193,8 +193,8 @@ def test_several_faults_are_counted() -> None:
 
 def test_pairs_have_two_entries() -> None:
     evidence = json.loads(codec.dumps(Evidence(None, "", (("0x1", "0x2"),), (), True, 1)))
-    evidence["trusted"][0].append("0x3")
-    with pytest.raises(ConfigError, match=r"3 entries.*\$\.trusted\[0\]"):
+    evidence["pinned_code_hashes"][0].append("0x3")
+    with pytest.raises(ConfigError, match=r"3 entries.*\$\.pinned_code_hashes\[0\]"):
         codec.from_jsonable(Evidence, evidence)
 
 

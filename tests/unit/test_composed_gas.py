@@ -41,13 +41,13 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
     chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
     clock.now = NOW_S
     approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
-    assert RouterComposer(chain, OWNER, clock).approve(step, approval).tx.gas == 75_000
+    assert RouterComposer(chain, OWNER, clock).approval_transaction(step, approval).tx.gas == 75_000
     chain.gas = MAX_APPROVAL_GAS
     with raises_code(UnsendableTransaction, "gas", "625000"):
-        RouterComposer(chain, OWNER, clock).approve(step, approval)
+        RouterComposer(chain, OWNER, clock).approval_transaction(step, approval)
     with raises_code(UnsendableTransaction, "gas", "625000"):
-        RouterComposer(chain, OWNER, clock).approve(with_snapshot(step, data_fee=replace(DEAR_DATA, as_gas=False)), approval)
-    assert RouterComposer(chain, OWNER, clock).approve(with_snapshot(step, data_fee=DEAR_DATA), approval).tx.gas == 625_000
+        RouterComposer(chain, OWNER, clock).approval_transaction(with_snapshot(step, data_fee=replace(DEAR_DATA, as_gas=False)), approval)
+    assert RouterComposer(chain, OWNER, clock).approval_transaction(with_snapshot(step, data_fee=DEAR_DATA), approval).tx.gas == 625_000
 
 
 @pytest.mark.parametrize("exit_", [False, True])

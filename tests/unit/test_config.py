@@ -132,9 +132,9 @@ def test_one_operator_is_enough_only_when_named() -> None:
 def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RPC_A", raising=False)
     with raises_field("chain.rpc.url_env", "RPC_A"):
-        parse_config(text()).chain.rpc[0].resolve()
+        parse_config(text()).chain.rpc[0].read_url()
     monkeypatch.setenv("RPC_A", "http://x")
-    assert parse_config(text()).chain.rpc[0].resolve() == "http://x"
+    assert parse_config(text()).chain.rpc[0].read_url() == "http://x"
 
 
 def test_triggers_are_built(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_token_is_removed_with_its_lines_alone() -> None:
     text = edited(removes=["WBTC"], targets=["WETH=70%"])
     assert [a.symbol for a in parse_config(text).portfolio.assets] == ["WETH", "USDC"]
     assert set(comments(TEXT)) == set(comments(text)), "comments behind it stay"
-    last = apply_changes(TEXT, ConfigChanges(removes=("USDC",)))
+    last = apply_changes(TEXT, ConfigChanges(removed_symbols=("USDC",)))
     assert "[reference]" in last
     assert [a["symbol"] for a in tomllib.loads(last)["portfolio"]["assets"]] == ["WETH", "WBTC"]
 
@@ -119,7 +119,7 @@ def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
     with pytest.raises(ConfigError, match=rf"{wrong}.*checksum.*{LINK.address}"):
         parse_changes([], [], [f"LINK={wrong}:10%"], [])
     for spelt in (LINK.address.lower(), "0x" + LINK.address[2:].upper()):
-        assert parse_changes([], [], [f"LINK={spelt}:10%"], []).adds[0][1] == LINK.address
+        assert parse_changes([], [], [f"LINK={spelt}:10%"], []).added_assets[0][1] == LINK.address
 
 
 def test_an_address_without_quotes_is_told_to_need_them() -> None:

@@ -38,13 +38,13 @@ def beside(folder: Path, content: str, mode: int = 0o600) -> Path:
 def test_what_the_config_names_is_taken_from_the_file_beside_it(tmp_path: Path) -> None:
     path = beside(tmp_path, f'# endpoints\nRPC_A=https://a.example/{CANARY}\nexport RPC_B="https://b.example/x y"\n\n')
     rpc = load_config(path).config.chain.rpc
-    assert [one.resolve() for one in rpc] == [f"https://a.example/{CANARY}", "https://b.example/x y"]
+    assert [one.read_url() for one in rpc] == [f"https://a.example/{CANARY}", "https://b.example/x y"]
 
 
 def test_the_environment_wins(tmp_path: Path) -> None:
     os.environ["RPC_A"] = "https://outside.example"
     rpc = load_config(beside(tmp_path, "RPC_A=https://a.example\nRPC_B=https://b.example\n")).config.chain.rpc
-    assert [one.resolve() for one in rpc] == ["https://outside.example", "https://b.example"]
+    assert [one.read_url() for one in rpc] == ["https://outside.example", "https://b.example"]
 
 
 def test_nothing_is_taken_that_no_config_names_but_our_own(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_without_the_file_nothing_happens_and_what_is_no_text_is_named(tmp_path:
 
 def test_a_text_that_is_not_in_its_file_yet_takes_it_too(tmp_path: Path) -> None:
     path = beside(tmp_path, "RPC_A=https://a.example\n")
-    assert load_config_text(text(), path, "edited").config.chain.rpc[0].resolve() == "https://a.example"
+    assert load_config_text(text(), path, "edited").config.chain.rpc[0].read_url() == "https://a.example"

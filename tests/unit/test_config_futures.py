@@ -9,7 +9,7 @@ from agent.config.futures import build_futures, require_hedge_market
 from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
-from agent.wiring.futures import perp_contracts, perp_scope
+from agent.wiring.futures import perp_addresses, perp_scope
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
 
@@ -87,7 +87,7 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         vault=address(2),
         margin_in_weights=False,
     )
-    scope, contracts = perp_scope(config, portfolio), perp_contracts(config)
+    scope, contracts = perp_scope(config, portfolio), perp_addresses(config)
     assert scope is not None
     assert contracts is not None
     assert (scope.trader, scope.collateral, scope.vault) == (WALLET, by_symbol["USDC"], address(2))
@@ -100,7 +100,7 @@ def test_futures_become_a_policy_and_a_scope() -> None:
 
 def test_another_account_may_be_the_trader() -> None:
     config = parse_config(with_futures(("collateral =", f'account = "{address(9)}"\ncollateral =')))
-    scope, contracts = perp_scope(config, build_portfolio(config, tokens())), perp_contracts(config)
+    scope, contracts = perp_scope(config, build_portfolio(config, tokens())), perp_addresses(config)
     assert scope is not None
     assert contracts is not None
     assert (scope.trader, contracts.trader) == (address(9), address(9))
@@ -122,7 +122,7 @@ def test_without_futures_there_is_no_policy() -> None:
     config = parse_config(text())
     assert build_futures(config, {}) is None
     assert perp_scope(config, build_portfolio(config, tokens())) is None
-    assert perp_contracts(config) is None
+    assert perp_addresses(config) is None
 
 
 def test_limits_that_may_be_off_are_zero() -> None:
@@ -243,7 +243,7 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
     assert policy.targets == (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000))
     assert (policy.account, policy.collateral) == (WALLET, USDC.address)
     assert perp_scope(config, portfolio) is None
-    assert perp_contracts(config) is None
+    assert perp_addresses(config) is None
     assert fixed_contracts(config) == fixed_contracts(parse_config(text()))
 
 

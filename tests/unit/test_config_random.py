@@ -18,7 +18,7 @@ from agent.config.build import build_execution, build_limits, build_policy, buil
 from agent.config.liquidity import build_targets
 from agent.config.load import load_config, parse_config
 from agent.config.schema import Config
-from agent.config.weights import build_weights
+from agent.config.weights import build_allocator
 from agent.errors import ConfigError
 from tests.support.samples import examples
 from tests.unit.test_config import text, tokens
@@ -97,7 +97,7 @@ def everything(config: Config) -> None:
     build_policy(config)
     build_execution(config, ())
     build_targets(config, portfolio, REFS)
-    build_weights(config.portfolio, portfolio, FOLDER)
+    build_allocator(config.portfolio, portfolio, FOLDER)
 
 
 def attempt(document: str) -> str:

@@ -12,7 +12,7 @@ from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.weights import build_weights, supply_tokens
+from agent.config.weights import build_allocator, supply_tokens
 from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
@@ -60,7 +60,7 @@ def portfolio_of(config: Config) -> Portfolio:
 
 def built(weights: str, folder: Path = Path()) -> AllocatorConfig:
     config = parse_config(config_text(weights))
-    found = build_weights(config.portfolio, portfolio_of(config), folder)
+    found = build_allocator(config.portfolio, portfolio_of(config), folder)
     assert found is not None
     return found
 
@@ -93,7 +93,7 @@ def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
 
 def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
     config = parse_config(config_text('kind = "fixed"\n').replace('[portfolio.weights]\nkind = "fixed"\n', ""))
-    assert build_weights(config.portfolio, portfolio_of(config), Path()) is None
+    assert build_allocator(config.portfolio, portfolio_of(config), Path()) is None
     assert built('kind = "fixed"\n').method is AllocationMethod.FIXED
 
 

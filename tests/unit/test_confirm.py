@@ -153,8 +153,8 @@ def test_a_schedule_asks_no_price_and_a_hybrid_stays_due_until_prices_are_confir
     both = HybridTrigger(Threshold(None, 1_000), Every(86_400))
     held = decide(priced(AWAY, [AWAY, FAIR, FAIR], 3, trigger=both, past=history(last_review_s=NOW_S - 90_000)))
     assert isinstance(held.decision, Hold)
-    assert not held.reviewed
-    assert decide(priced(AWAY, [AWAY, AWAY, AWAY], 3, trigger=both)).reviewed
+    assert not held.is_reviewed
+    assert decide(priced(AWAY, [AWAY, AWAY, AWAY], 3, trigger=both)).is_reviewed
 
 
 def test_one_asset_that_was_away_all_along_is_enough() -> None:

@@ -275,10 +275,10 @@ def test_a_local_account_cannot_pose_as_the_proxy(proofs: list[str], proxied: Pu
 
 
 def test_the_secret_of_the_proxy_is_needed_long_and_private(proxied: PublicOptions) -> None:
-    file = proxied.proxy_secret
+    file = proxied.proxy_secret_file
     assert file is not None
     require_protected("127.0.0.1", 1, proxied)
-    for options in (PublicOptions(proxy="dash.example.org"), PublicOptions(proxy_secret=file)):
+    for options in (PublicOptions(proxy="dash.example.org"), PublicOptions(proxy_secret_file=file)):
         with pytest.raises(ConfigError, match="--proxy-secret: needed with --proxy"):
             require_protected("127.0.0.1", 1, options)
     file.chmod(0o640)

@@ -27,7 +27,7 @@ from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, Perp
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
 from agent.store import Store, open_store
-from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlEnd
+from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange
 from agent.store.files.secret import installation_secret, secret_path
 from agent.store.tables import ControlRow
 from tests.support import agents, builders
@@ -80,7 +80,7 @@ def test_a_hash_covers_what_binds_and_nothing_else() -> None:
     for changed in (
         replace(PLAN, kind=ControlKind.STOP),
         replace(PLAN, arguments=(("a", "b"),)),
-        replace(PLAN, exact=()),
+        replace(PLAN, binding_texts=()),
         replace(PLAN, document='{"a": 1}'),
         replace(PLAN, amounts=PLAN.amounts[:1]),
         replace(PLAN, amounts=(("0xA", -1_000, 11), PLAN.amounts[1])),
@@ -96,8 +96,8 @@ def test_a_hash_covers_what_binds_and_nothing_else() -> None:
         (replace(PLAN, amounts=(("0xA", -1_011, 0), ("0xB", 2_000, 0))), "0xA"),
         (replace(PLAN, amounts=(("0xA", -1_000, 0),)), "0xB"),
         (replace(PLAN, amounts=(*PLAN.amounts, ("0xC", 1, 10**9))), "0xC"),
-        (replace(PLAN, exact=()), "futures"),
-        (replace(PLAN, exact=(*PLAN.exact, ("to", "0x1"))), "to"),
+        (replace(PLAN, binding_texts=()), "futures"),
+        (replace(PLAN, binding_texts=(*PLAN.binding_texts, ("to", "0x1"))), "to"),
         (replace(PLAN, arguments=(("a", "b"),)), "another request"),
         (replace(PLAN, kind=ControlKind.STOP), "another request"),
     ],
@@ -118,20 +118,20 @@ def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     assert not store.controls.take(number, 1_011)
     assert not store.controls.has_queued()
     assert [one.number for one in store.controls.taken_controls()] == [number]
-    end = ControlEnd(number, ControlState.DONE, "", "paid", (("transaction", "0x1"),))
+    end = ControlStateChange(number, ControlState.DONE, "", "paid", (("transaction", "0x1"),))
     store.controls.finish([end], 1_020)
-    store.controls.finish([ControlEnd(number, ControlState.REFUSED)], 1_021)
+    store.controls.finish([ControlStateChange(number, ControlState.REFUSED)], 1_021)
     (record,) = store.controls.newest()
     assert (record.state, record.reason, record.result, record.changed_s) == (ControlState.DONE, "paid", end.result, 1_020)
     assert store.controls.find(control().id) == record
     assert store.controls.find("no") is None
     assert [event.state for event in store.controls.events()] == ["queued", "taken", "done"]
     assert [event.state for event in store.controls.events(after=2)] == ["done"]
-    assert store.controls.log_end() == (3, 1_020)
+    assert store.controls.log_number_and_time() == (3, 1_020)
 
 
 def test_an_empty_log_of_controls_ends_at_zero(store: Store) -> None:
-    assert store.controls.log_end() == (0, 0)
+    assert store.controls.log_number_and_time() == (0, 0)
 
 
 def test_of_several_processes_one_takes_a_control(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_controls_come_in_the_order_of_their_requests(store: Store) -> None:
 def test_a_row_set_back_to_queued_is_not_taken_again(store: Store) -> None:
     number = store.controls.queue(control())
     assert store.controls.take(number, 1_010)
-    store.controls.finish([ControlEnd(number, ControlState.DONE)], 1_020)
+    store.controls.finish([ControlStateChange(number, ControlState.DONE)], 1_020)
     with store.db.write("alter") as db:
         db.execute(update(ControlRow).values(state="queued"))
     assert store.controls.has_queued()
@@ -174,7 +174,7 @@ def test_a_damaged_row_is_reported_and_never_raises(store: Store, column: str) -
         db.execute(update(ControlRow).values({column: '{"a": 1'}))
     (found,) = store.controls.queued_controls()
     assert (found.number, found.control) == (number, None)
-    store.controls.finish([ControlEnd(number, ControlState.REFUSED, ControlCode.SEAL)], 1_000)
+    store.controls.finish([ControlStateChange(number, ControlState.REFUSED, ControlCode.SEAL)], 1_000)
     assert not store.controls.has_queued()
     assert store.controls.newest() == ()
     assert store.controls.events()[-1].code == "seal"
@@ -195,7 +195,7 @@ def test_a_full_queue_refuses_with_its_reason(store: Store) -> None:
         store.controls.queue(control(MAX_QUEUED))
     assert refused.value.code == ControlCode.QUEUE_FULL
     assert refused.value.guards == ("control_queue",)
-    store.controls.finish([ControlEnd(store.controls.queued_controls()[0].number, ControlState.EXPIRED)], 2_000)
+    store.controls.finish([ControlStateChange(store.controls.queued_controls()[0].number, ControlState.EXPIRED)], 2_000)
     store.controls.queue(control(MAX_QUEUED))
 
 
@@ -203,16 +203,16 @@ def test_one_plan_waits_and_shown_plans_are_bounded(store: Store) -> None:
     assert store.controls.offered_plan() is None
     assert store.controls.shown_plan(PLAN.hash) is None
     store.controls.store_offer(PLAN)
-    other = replace(PLAN, exact=())
+    other = replace(PLAN, binding_texts=())
     store.controls.record_shown(PLAN)
     assert store.controls.offered_plan() == PLAN, "showing it again leaves it waiting"
     store.controls.store_offer(other)
     assert store.controls.offered_plan() == other
     assert store.controls.shown_plan(PLAN.hash) is None
     for number in range(MAX_SHOWN_PLANS + 3):
-        store.controls.record_shown(replace(PLAN, exact=(("n", str(number)),), shown_at_s=number))
-    assert store.controls.shown_plan(replace(PLAN, exact=(("n", "2"),)).hash) is None
-    assert store.controls.shown_plan(replace(PLAN, exact=(("n", "3"),)).hash) is not None
+        store.controls.record_shown(replace(PLAN, binding_texts=(("n", str(number)),), shown_at_s=number))
+    assert store.controls.shown_plan(replace(PLAN, binding_texts=(("n", "2"),)).hash) is None
+    assert store.controls.shown_plan(replace(PLAN, binding_texts=(("n", "3"),)).hash) is not None
     assert store.controls.offered_plan() == other
     store.controls.end_offer()
     assert store.controls.offered_plan() is None
@@ -377,7 +377,7 @@ def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> N
             submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key=key)
         assert refused.value.code == ControlCode.PLAN_USED
     (queued,) = store.controls.queued_controls()
-    store.controls.finish([ControlEnd(queued.number, ControlState.REFUSED, "slippage")], now_s)
+    store.controls.finish([ControlStateChange(queued.number, ControlState.REFUSED, "slippage")], now_s)
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="c")  # nothing was sent for the first
     later = replace(stop, shown_at_s=now_s + 60).sealed(secret)
     store.controls.record_shown(later)
@@ -393,7 +393,7 @@ def edited(folder: Path, changes: str) -> tuple[Config, Config]:
     """A config before and after an edit, in the notation of `trimtab edit`."""
     before = agents.config(folder, template="moderate", numeraire="USDC")
     text, (key, _, value) = before.read_text(), changes.partition("=")
-    after = apply_changes(text, ConfigChanges(sets=((key, value),)))
+    after = apply_changes(text, ConfigChanges(key_settings=((key, value),)))
     return load_config_text(text, before, "a").config, load_config_text(after, before, "b").config
 
 
@@ -492,7 +492,7 @@ def with_plan(outcome: StepOutcome, **changes: object) -> StepOutcome:
 
 def test_amounts_are_those_of_the_wallet_with_a_twentieth_of_the_turnover_as_tolerance() -> None:
     outcome = planned()
-    plan, prices = outcome.plan, reference_prices(outcome.step_input).by_token
+    plan, prices = outcome.plan, reference_prices(outcome.step_input).price_by_token
     assert plan is not None
     shown = shown_step(ControlKind.REBALANCE, outcome)
     assert {name: raw for name, raw, _ in shown.amounts} == plan.wallet_changes()

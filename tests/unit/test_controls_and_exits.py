@@ -52,7 +52,7 @@ def loaded(file: Path, text: str) -> LoadedConfig:
 
 def edited(file: Path, *sets: str) -> LoadedConfig:
     pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
-    return loaded(file, apply_changes(file.read_text(), ConfigChanges(sets=pairs)))
+    return loaded(file, apply_changes(file.read_text(), ConfigChanges(key_settings=pairs)))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def file(tmp_path: Path) -> Path:
 
 def edited_text(path: Path, *sets: str) -> str:
     pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
-    return apply_changes(path.read_text(), ConfigChanges(sets=pairs))
+    return apply_changes(path.read_text(), ConfigChanges(key_settings=pairs))
 
 
 CASES = [(spec.key, value) for spec in LIMITS.values() for value in extremes(spec)]
@@ -85,7 +85,7 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
         return
     spec = LIMITS[key]
     step = fired("WBTC")
-    step = replace(step, limits=replace(step.limits, **{spec.field: EXACT[value]}))
+    step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
     outcome = evaluation.evaluate_input(step, proposals.rebalance, Sees(), "abc")
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
@@ -139,7 +139,7 @@ class Versions:
 def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: LoadedConfig) -> None:
     """Judge the edit of a control after another control's edit."""
     versions = Versions((owner, "first"), (present, "noticed"), (present, "control"))
-    owners = config_versions.owners_config(present, versions)  # type: ignore[arg-type]  # a store's versions
+    owners = config_versions.owner_confirmed_config(present, versions)  # type: ignore[arg-type]  # a store's versions
     assert owners is not None
     require_no_widening(present.config, after.config, owners)
 
@@ -171,7 +171,7 @@ def test_a_control_changes_nothing_back_beyond_the_owner_s_value(file: Path) -> 
 def test_a_file_changed_by_hand_has_nothing_to_change_back(file: Path) -> None:
     owner, present = edited(file, "limits.turnover=30%"), edited(file, "limits.turnover=5%")
     versions = Versions((owner, "first"), (present, "noticed"))
-    assert config_versions.owners_config(present, versions) is None  # type: ignore[arg-type]  # a store's versions
+    assert config_versions.owner_confirmed_config(present, versions) is None  # type: ignore[arg-type]  # a store's versions
 
 
 def test_other_tables_are_never_those_of_an_earlier_version(file: Path) -> None:

@@ -16,7 +16,7 @@ from agent import codec, engine
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution import approvals
 from agent.execution.confirmation import confirmation_of, covering_confirmation, plan_hash
-from agent.execution.resumption import MAX_AGE_OF_AMOUNT_S, MAX_AGE_S, MAX_RESTARTS, new_cycle, resumed_cycle
+from agent.execution.resumption import MAX_AGE_OF_AMOUNT_S, MAX_AGE_S, MAX_RESTARTS, new_cycle, resume_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult
 from agent.layers.futures.requests import MoveMargin
@@ -237,7 +237,7 @@ def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[.
     if case == "unreadable":
         with world.store.db.write("damage") as db:
             db.exec_driver_sql("UPDATE cycles SET cycle_json = '{}'")
-    assert resumed_cycle(world.ports(), request) is None
+    assert resume_cycle(world.ports(), request) is None
     ((state, reason),) = world.rows()
     assert (state, bool(reason)) == ("closed", True)
     assert world.store.cycles.open_cycle() is None
@@ -247,7 +247,7 @@ def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     cycle = replace(new_cycle(AgentCycle(), NOW_S - MAX_AGE_S), skipped=(BlockedExit(LINK.address, "skipped", "wait"),))
     world.store.cycles.write(cycle)
-    resumed = resumed_cycle(world.ports(), AgentCycle())
+    resumed = resume_cycle(world.ports(), AgentCycle())
     assert resumed == StepResult(replace(cycle, restarts=1), None)
     assert world.store.cycles.open_cycle() == resumed.cycle
     world.begin()
@@ -348,7 +348,7 @@ def test_a_killed_swap_is_reported_after_another_request(worlds: Callable[..., M
 
 def test_a_swap_that_was_left_a_day_ago_is_another_swap(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired(pools=ALL), lambda _: False)
-    world.store.cycles.write(Cycle("1", SWAP, NOW_S - MAX_AGE_OF_AMOUNT_S - 1, sending="a step"))
+    world.store.cycles.write(Cycle("1", SWAP, NOW_S - MAX_AGE_OF_AMOUNT_S - 1, sending_step_id="a step"))
     world.begin(AgentCycle())
     world.begin(SWAP)
     assert world.rows()[0] == ("closed", f"not continued within {MAX_AGE_OF_AMOUNT_S} s of its start")
@@ -475,8 +475,8 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
     )
     store.cycles.write(cycle)
     assert store.cycles.open_cycle() == cycle == codec.loads(Cycle, codec.dumps(cycle))
-    store.cycles.write(replace(cycle, sending=""))
-    assert store.cycles.open_cycle() == replace(cycle, sending="")
+    store.cycles.write(replace(cycle, sending_step_id=""))
+    assert store.cycles.open_cycle() == replace(cycle, sending_step_id="")
     store.cycles.close("over")
     assert store.cycles.open_cycle() is None
 

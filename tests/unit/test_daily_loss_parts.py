@@ -67,7 +67,7 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     assert outcome.plan is not None
     assert worst(step, outcome.plan) <= room(step, outcome.plan)
     bought = {leg.token_out: leg.amount_in_raw for leg in outcome.plan.legs}
-    if outcome.decision_result.purchase.begins is not None:
+    if outcome.decision_result.purchase.new_purchase is not None:
         assert len(bought) == 2
         assert "limits.daily_loss" in outcome.reason
 
@@ -85,7 +85,7 @@ def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
     outcome = look(halves_of())
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.plan is not None
-    begins = outcome.decision_result.purchase.begins
+    begins = outcome.decision_result.purchase.new_purchase
     assert begins is not None
     assert begins.kind is PurchaseKind.FIRST
     assert begins.parts > 1
@@ -93,12 +93,12 @@ def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
     assert 'limits.daily_loss = "' in outcome.reason
     wanted_bps = Fraction(outcome.reason.split('limits.daily_loss = "')[1].split("%")[0]) * 100
     at_once = look(halves_of(daily_loss_bps=int(wanted_bps)))
-    assert at_once.decision_result.purchase.begins is None
+    assert at_once.decision_result.purchase.new_purchase is None
     assert at_once.plan is not None, "the setting that is named does it at once"
 
 
 def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
-    begun = look(halves_of()).decision_result.purchase.begins
+    begun = look(halves_of()).decision_result.purchase.new_purchase
     assert begun is not None
     active = PurchaseProgress("1", begun, 1, Fraction(0), Fraction(0), 0)
     step = halves_of(Fraction(12 * MILLION))
@@ -118,7 +118,7 @@ def test_with_nothing_left_it_is_refused_as_ever_with_the_remedy() -> None:
     outcome = look(halves_of(Fraction(14 * MILLION)))
     assert outcome.kind is OutcomeKind.REFUSED
     assert [one.guard for one in outcome.verdicts if not one.passed] == ["daily_loss"]
-    assert outcome.decision_result.purchase.begins is None
+    assert outcome.decision_result.purchase.new_purchase is None
 
 
 def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:

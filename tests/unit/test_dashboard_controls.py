@@ -26,7 +26,7 @@ from agent.app.documents.research import EditBacktestDocument
 from agent.config.load import load_config
 from agent.errors import Refused
 from agent.model import ControlKind, ShownPlan
-from agent.observe.push import NEWEST_ALERTS
+from agent.observe.push import NEWEST_ALERTS_ANCHOR
 from agent.store import Store, open_store
 from agent.store.files.locks import service_lock
 from agent.store.files.secret import installation_secret
@@ -36,7 +36,7 @@ from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS,
 from agent.web.pages import CONTROLS, Renderer
 from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
-from agent.web.sessions import REVIEW_S, Review
+from agent.web.sessions import MAX_REVIEW_AGE_S, Review
 from agent.wiring import open_store_offline
 from agent.wiring.transactor import lock_locations
 from tests.cli.documents import misfits
@@ -175,7 +175,7 @@ def test_the_page_of_alerts_offers_this_device_once_a_run_has_its_key(site: Site
     text = site.ask("/alerts", Cookie=cookie)[2].decode()
     assert f'data-key="{DEVICES["key"]}"' in text
     assert HOSTILE not in text
-    assert f'id="{NEWEST_ALERTS.removeprefix("#")}"' in text
+    assert f'id="{NEWEST_ALERTS_ANCHOR.removeprefix("#")}"' in text
     assert "is read-only" in (read_only := site.ask("/alerts", Cookie=site.enter(READ_ONLY))[2].decode())
     assert "/controls/device" not in read_only
     fields = {"csrf": site.token(cookie), "endpoint": "https://web.push.apple.com/a", "key": "B" + "A" * 86, "auth": "s" * 22}
@@ -247,7 +247,7 @@ def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path
     assert site.post(path, {"csrf": token, "plan_hash": "0" * 64}, cookie)[0] == 409  # the form showed another
     session = site.access.find_session(cookie.partition("=")[2], touch=False)
     assert session is not None
-    session.reviews[path.rpartition("/")[2]].began_s -= REVIEW_S
+    session.reviews[path.rpartition("/")[2]].began_s -= MAX_REVIEW_AGE_S
     assert site.post(path, {"csrf": token, "plan_hash": document["plan_hash"]}, cookie)[0] == 409  # expired
     assert b'name="plan_hash"' not in site.ask(path, Cookie=cookie)[2]
     forgotten = review(site, cookie, "rebalance", {**document, "plan_hash": "1" * 64})

@@ -32,12 +32,12 @@ from agent.app.settings.users import _network
 from agent.cli.display.terminal import out
 from agent.cli.serve import serve
 from agent.errors import ConfigError, TrimtabError
-from agent.store.files.users import FIRST_LOCK_S, LOCKING_FAILURES, UserStore
+from agent.store.files.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S, UserStore
 from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
 from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
-from agent.web.sessions import IDLE_S, MAX_AGE_S
+from agent.web.sessions import MAX_AGE_S, MAX_IDLE_S
 from tests.support.dashboards import HOSTILE, MARKUP, Served
 from tests.support.sites import FULL, HASH, PASSWORD, PROXY_SECRET, Site, behind_proxy
 
@@ -237,8 +237,8 @@ def test_dns_rebinding_a_foreign_host_is_refused_with_a_session_and_for_forms(si
 
 
 def test_brute_force_a_lock_out_is_told_and_logged(site: Site) -> None:
-    answers = [site.log_in("cleo", f"{number:06d}") for number in range(LOCKING_FAILURES["name"] + 1)]
-    assert [code for code, *_ in answers] == [401] * (LOCKING_FAILURES["name"] - 1) + [429, 429]
+    answers = [site.log_in("cleo", f"{number:06d}") for number in range(FAILURES_BEFORE_LOCK["name"] + 1)]
+    assert [code for code, *_ in answers] == [401] * (FAILURES_BEFORE_LOCK["name"] - 1) + [429, 429]
     _, headers, body = answers[-1]
     assert 0 < int(headers["retry-after"]) <= FIRST_LOCK_S
     assert f"Try again in {format_duration(int(headers['retry-after']))}" in body.decode()
@@ -259,7 +259,7 @@ def test_session_expiry_idle_and_absolute(site: Site) -> None:
     while site.now.s < began + MAX_AGE_S - 1:
         assert site.ask("/", Cookie=busy)[0] == 200
         site.ask("/alerts", Cookie=idle, HX_Request="true")  # the page's own updates are no use of it
-        site.now.s = min(site.now.s + IDLE_S - 1, began + MAX_AGE_S - 1)
+        site.now.s = min(site.now.s + MAX_IDLE_S - 1, began + MAX_AGE_S - 1)
     assert site.ask("/", Cookie=idle)[0] == 303
     assert site.ask("/", Cookie=busy)[0] == 200
     site.now.s += 1
@@ -270,7 +270,7 @@ def test_session_expiry_idle_and_absolute(site: Site) -> None:
 def test_a_stream_ends_with_its_session(site: Site) -> None:
     link = site.stream(cookie=site.enter())
     assert b"text/event-stream" in link.recv(4096)
-    site.now.s += IDLE_S
+    site.now.s += MAX_IDLE_S
     site.loop.call_soon_threadsafe(site.board.announce)
     until_end(link)
     link.close()

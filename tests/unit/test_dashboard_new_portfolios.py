@@ -117,7 +117,7 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     written = folder.folder / "variant.toml"
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     loaded, source = load_config(written), load_config(folder.folder / "mine.toml")
-    assert loaded.live_url == f"sqlite:///{folder.folder}/variant/trimtab.db"
+    assert loaded.live_store_url == f"sqlite:///{folder.folder}/variant/trimtab.db"
     assert loaded.keystore_path == folder.folder / "variant" / "wallet.json"
     assert not list((folder.folder / "variant").iterdir()), "neither key nor store"
     same = {"wallet": source.config.wallet, "store": source.config.store}

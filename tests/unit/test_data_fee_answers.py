@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chain.data_fees import ARB_GAS_INFO, FOUR_SWAPS, GAS_PRICE_ORACLE, ONE_SWAP, fee_calls, fee_items, node_quote, read_quote
+from agent.chain.data_fees import ARB_GAS_INFO, FOUR_LEG_TX, GAS_PRICE_ORACLE, ONE_LEG_TX, fee_calls, fee_items, node_quote, read_quote
 from agent.chain.lens import CallStatus, LensAnswer, abi_encode, uint_word
 from agent.chain.rpc import RpcFault
 from agent.errors import ErrorCode, Retryable
-from agent.model import DataFee, DataFeeQuote
+from agent.model import DataFeeKind, DataFeeQuote
 from agent.model.rollups import MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 
-OP_STACKS = [DataFee.OP_STACK, DataFee.OP_STACK_COPY]
+OP_STACKS = [DataFeeKind.OP_STACK, DataFeeKind.OP_STACK_COPY]
 LARGEST = 2**128 - 1
 
 
 def read(*fees: int) -> DataFeeQuote | CallStatus:
-    return read_quote(DataFee.OP_STACK, [uint_word(fee) for fee in fees])
+    return read_quote(DataFeeKind.OP_STACK, [uint_word(fee) for fee in fees])
 
 
 def read_arbitrum(*prices: int) -> DataFeeQuote | CallStatus:
-    return read_quote(DataFee.ARBITRUM, [b"".join(map(uint_word, prices))])
+    return read_quote(DataFeeKind.ARBITRUM, [b"".join(map(uint_word, prices))])
 
 
 def test_op_stack__four_fees_are_in_their_places() -> None:
@@ -57,21 +57,21 @@ def test_op_stack__two_fees_of_129_bits_are_malformed(first: int) -> None:
 def test_op_stack__failure_of_any_call_is_the_answer(position: int) -> None:
     answers: list[LensAnswer] = [uint_word(9)] * 4
     answers[position] = CallStatus.UNREAD
-    assert read_quote(DataFee.OP_STACK, answers) is CallStatus.UNREAD
+    assert read_quote(DataFeeKind.OP_STACK, answers) is CallStatus.UNREAD
 
 
 def test_op_stack__first_of_two_failures_is_the_answer() -> None:
     answers: list[LensAnswer] = [uint_word(1), CallStatus.FAILED, CallStatus.UNREAD, uint_word(4)]
-    assert read_quote(DataFee.OP_STACK, answers) is CallStatus.FAILED
+    assert read_quote(DataFeeKind.OP_STACK, answers) is CallStatus.FAILED
 
 
 @pytest.mark.parametrize("data_fee", OP_STACKS)
-def test_op_stack__data_and_operator_fee_are_asked_for_nothing_and_for_the_size(data_fee: DataFee) -> None:
+def test_op_stack__data_and_operator_fee_are_asked_for_nothing_and_for_the_size(data_fee: DataFeeKind) -> None:
     """Selectors of getL1FeeUpperBound(uint256) and getOperatorFee(uint256), then of getL1Fee(bytes) with two typical swaps."""
     calls = [("f1c7a58b", 0), ("f1c7a58b", MAX_TX_BYTES), ("275aedd2", 0), ("275aedd2", OPERATOR_SAMPLE_GAS)]
     assert [(item.target, item.data.hex()) for item in fee_items(data_fee)] == [
         *((GAS_PRICE_ORACLE, f"{function}{argument:064x}") for function, argument in calls),
-        *((GAS_PRICE_ORACLE, "49948e0e" + abi_encode(["bytes"], [swap]).hex()) for swap in (ONE_SWAP, FOUR_SWAPS)),
+        *((GAS_PRICE_ORACLE, "49948e0e" + abi_encode(["bytes"], [swap]).hex()) for swap in (ONE_LEG_TX, FOUR_LEG_TX)),
     ]
     assert len(fee_calls(data_fee, "latest")) == 4, "before a send the bound alone is asked for"
 
@@ -100,33 +100,33 @@ def test_arbitrum__largest_fee_is_that_of_all_bytes() -> None:
 
 
 def test_arbitrum__failure_is_the_answer() -> None:
-    assert read_quote(DataFee.ARBITRUM, [CallStatus.UNREAD]) is CallStatus.UNREAD
+    assert read_quote(DataFeeKind.ARBITRUM, [CallStatus.UNREAD]) is CallStatus.UNREAD
 
 
 def test_arbitrum__answer_may_have_all_six_words() -> None:
-    assert [item.max_answer_bytes for item in fee_items(DataFee.ARBITRUM)] == [6 * 32]
+    assert [item.max_answer_bytes for item in fee_items(DataFeeKind.ARBITRUM)] == [6 * 32]
 
 
 def test_node__calls_are_the_lens_s_at_the_block() -> None:
-    assert fee_calls(DataFee.ARBITRUM, "0x7") == [("eth_call", [{"to": ARB_GAS_INFO, "data": "0x41b247a8"}, "0x7"])]
+    assert fee_calls(DataFeeKind.ARBITRUM, "0x7") == [("eth_call", [{"to": ARB_GAS_INFO, "data": "0x41b247a8"}, "0x7"])]
 
 
 def test_node__answers_are_read_like_the_lens_s() -> None:
     answers = [f"0x{fee:064x}" for fee in (1, 2, 3, 4)]
-    assert node_quote("endpoint 'a'", DataFee.OP_STACK, answers) == DataFeeQuote(1, 2, 3, 4)
+    assert node_quote("endpoint 'a'", DataFeeKind.OP_STACK, answers) == DataFeeQuote(1, 2, 3, 4)
 
 
 def test_node__chain_without_a_fee_has_no_quote() -> None:
-    assert node_quote("endpoint 'a'", DataFee.PLAIN, []) is None
+    assert node_quote("endpoint 'a'", DataFeeKind.PLAIN, []) is None
 
 
 def test_node__malformed_quote_may_be_asked_again() -> None:
     answers = [f"0x{fee:064x}" for fee in (2, 1, 3, 4)]
     with pytest.raises(Retryable, match="endpoint 'a' cannot report") as error:
-        node_quote("endpoint 'a'", DataFee.OP_STACK, answers)
+        node_quote("endpoint 'a'", DataFeeKind.OP_STACK, answers)
     assert error.value.code is ErrorCode.ANSWER
 
 
 def test_node__failed_call_may_be_asked_again() -> None:
     with pytest.raises(Retryable):
-        node_quote("endpoint 'a'", DataFee.OP_STACK, [RpcFault(-32000, "execution reverted"), *["0x" + "00" * 32] * 3])
+        node_quote("endpoint 'a'", DataFeeKind.OP_STACK, [RpcFault(-32000, "execution reverted"), *["0x" + "00" * 32] * 3])

@@ -11,7 +11,7 @@ from agent.chain.safe import SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
 from agent.config.networks.presets import require_known_fees
 from agent.errors import Retryable
-from agent.model import DataFee, Receipt, data_fee_of, unsupported_chain_reason
+from agent.model import DataFeeKind, Receipt, data_fee_kind, unsupported_chain_reason
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, UNSUPPORTED_CHAINS
 from tests.support.builders import OWNER
 from tests.support.endpoints import Script
@@ -29,14 +29,14 @@ RAW = {
 L1_FEE = 123_456_789_012
 
 
-def cost(data_fee: DataFee, **named: str) -> int:
+def cost(data_fee: DataFeeKind, **named: str) -> int:
     return parse_receipt({**RAW, **named}, HASH, data_fee).gas_cost_wei - 100_000 * 1_000_000
 
 
 def test_the_data_fee_of_a_receipt_is_part_of_its_cost() -> None:
-    assert cost(DataFee.OP_STACK, l1Fee=hex(L1_FEE)) == L1_FEE
-    assert cost(DataFee.OP_STACK_COPY, l1Fee=hex(L1_FEE)) == L1_FEE
-    assert cost(DataFee.OP_STACK_COPY) == 0
+    assert cost(DataFeeKind.OP_STACK, l1Fee=hex(L1_FEE)) == L1_FEE
+    assert cost(DataFeeKind.OP_STACK_COPY, l1Fee=hex(L1_FEE)) == L1_FEE
+    assert cost(DataFeeKind.OP_STACK_COPY) == 0
 
 
 @pytest.mark.parametrize(
@@ -50,21 +50,21 @@ def test_the_data_fee_of_a_receipt_is_part_of_its_cost() -> None:
     ],
 )
 def test_the_operator_fee_follows_the_rules_of_its_upgrade(named: dict[str, str], more: int) -> None:
-    assert cost(DataFee.OP_STACK, l1Fee=hex(L1_FEE), **named) == L1_FEE + more
+    assert cost(DataFeeKind.OP_STACK, l1Fee=hex(L1_FEE), **named) == L1_FEE + more
 
 
 @pytest.mark.parametrize(
     ("data_fee", "named", "said"),
     [
-        (DataFee.OP_STACK, {}, "lacks the data fee"),
-        (DataFee.OP_STACK, {"l1Fee": "many"}, "l1Fee is not a number"),
-        (DataFee.OP_STACK, {"l1Fee": "0x1", "operatorFeeScalar": "0x1"}, "operatorFeeConstant is not a number"),
-        (DataFee.OP_STACK, {"l1Fee": "0x1", "operatorFeeConstant": "0x1"}, "operatorFeeScalar is not a number"),
-        (DataFee.PLAIN, {"l1Fee": "0x1"}, "does not charge"),
-        (DataFee.ARBITRUM, {"l1Fee": "0x1"}, "does not charge"),
+        (DataFeeKind.OP_STACK, {}, "lacks the data fee"),
+        (DataFeeKind.OP_STACK, {"l1Fee": "many"}, "l1Fee is not a number"),
+        (DataFeeKind.OP_STACK, {"l1Fee": "0x1", "operatorFeeScalar": "0x1"}, "operatorFeeConstant is not a number"),
+        (DataFeeKind.OP_STACK, {"l1Fee": "0x1", "operatorFeeConstant": "0x1"}, "operatorFeeScalar is not a number"),
+        (DataFeeKind.PLAIN, {"l1Fee": "0x1"}, "does not charge"),
+        (DataFeeKind.ARBITRUM, {"l1Fee": "0x1"}, "does not charge"),
     ],
 )
-def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFee, named: dict[str, str], said: str) -> None:
+def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFeeKind, named: dict[str, str], said: str) -> None:
     with pytest.raises(Retryable, match=said):
         cost(data_fee, **named)
 
@@ -72,7 +72,7 @@ def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFee, 
 def test_a_stored_receipt_keeps_its_data_fee_or_none() -> None:
     plain = parse_receipt(RAW, HASH)
     assert codec.loads(Receipt, codec.dumps(plain)) == plain
-    paid = parse_receipt({**RAW, "l1Fee": hex(L1_FEE)}, HASH, DataFee.OP_STACK)
+    paid = parse_receipt({**RAW, "l1Fee": hex(L1_FEE)}, HASH, DataFeeKind.OP_STACK)
     assert codec.loads(Receipt, codec.dumps(paid)) == paid
 
 
@@ -81,7 +81,7 @@ def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
         return Script(name, eth_getTransactionReceipt={**RAW, "l1Fee": hex(fee)}, eth_getTransactionByHash=None)
 
     def status(*nodes: Script) -> Receipt | None:
-        pool = EndpointPool(nodes, 2, grace_s=0.02, data_fee=DataFee.OP_STACK)
+        pool = EndpointPool(nodes, 2, grace_s=0.02, data_fee=DataFeeKind.OP_STACK)
         return QuorumSender(pool, 10).status_of(HASH).receipt
 
     agreed = status(node("a", L1_FEE), node("b", 1), node("c", L1_FEE))
@@ -92,7 +92,7 @@ def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
 
 def test_a_safe_pays_neither_gas_nor_data_fee_of_its_executor() -> None:
     node = Script("a", eth_getTransactionReceipt={**RAW, "l1Fee": hex(L1_FEE)}, eth_getTransactionByHash=None)
-    sender = QuorumSender(EndpointPool([node], 1, data_fee=DataFee.OP_STACK), 10)
+    sender = QuorumSender(EndpointPool([node], 1, data_fee=DataFeeKind.OP_STACK), 10)
     receipt = SafeSender(sender, SafeContract(node, OWNER)).status_of(HASH).receipt
     assert receipt is not None
     assert receipt.gas_cost_wei == 0
@@ -101,11 +101,11 @@ def test_a_safe_pays_neither_gas_nor_data_fee_of_its_executor() -> None:
 def test_each_chain_has_one_kind_and_unknown_ones_send_nothing() -> None:
     known = [*OP_STACK_CHAINS, *ARBITRUM_CHAINS, *PLAIN_CHAINS, *UNSUPPORTED_CHAINS]
     assert len(known) == len(set(known))
-    assert data_fee_of(10) is DataFee.OP_STACK
-    assert data_fee_of(10, is_copy=True) is DataFee.OP_STACK_COPY
-    assert data_fee_of(42161) is DataFee.ARBITRUM
-    assert data_fee_of(42161, is_copy=True) is DataFee.PLAIN
-    assert data_fee_of(1) is data_fee_of(31337) is DataFee.PLAIN
+    assert data_fee_kind(10) is DataFeeKind.OP_STACK
+    assert data_fee_kind(10, is_copy=True) is DataFeeKind.OP_STACK_COPY
+    assert data_fee_kind(42161) is DataFeeKind.ARBITRUM
+    assert data_fee_kind(42161, is_copy=True) is DataFeeKind.PLAIN
+    assert data_fee_kind(1) is data_fee_kind(31337) is DataFeeKind.PLAIN
     assert not unsupported_chain_reason(8453)
     assert not unsupported_chain_reason(1)
     assert "does not know whether" in unsupported_chain_reason(777)

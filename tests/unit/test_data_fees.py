@@ -21,24 +21,24 @@ from agent.guards.case import build_guard_case
 from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import (
     Allowance,
-    DataFee,
+    DataFeeKind,
     DataFeeQuote,
     IntentKind,
     MarginDeposit,
     PerpOrder,
     PerpOrderKind,
-    QuarantinedItem,
     Snapshot,
+    UnreadableItem,
     UnsignedTx,
 )
 from agent.model.rollups import DATA_FEE_ITEM, ENVELOPE_BYTES, MAX_FEE_RISE, MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.planning import proposals
-from agent.planning.approval_gas import ACTION_BYTES, legs_bytes, plan_sizes, with_data_fee
+from agent.planning.approval_gas import ACTION_BYTES, calldata_sizes, legs_bytes, with_data_fee
 from agent.policy import minimum, native_coin
 from agent.policy.minimum import APPROVAL_BYTES
 from agent.policy.step_faults import data_fee_fault
 from agent.ports import Grant, Simulation
-from agent.venues.perpetual_protocol import PerpContracts, futures_call
+from agent.venues.perpetual_protocol import PerpContractAddresses, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.plans import evidence, sell_weth, verdict
@@ -78,13 +78,13 @@ def test_the_operator_fee_is_not_below_that_of_the_gas(gas: int, scalar: int, co
         return constant + (units * scalar * 100 if jovian else units * scalar // 10**6)
 
     quote = DataFeeQuote(0, 0, fee(0), fee(OPERATOR_SAMPLE_GAS))
-    assert fee(gas) <= quote.most_wei(gas, 100) <= fee(gas) + 2
+    assert fee(gas) <= quote.max_fee_beyond_gas_wei(gas, 100) <= fee(gas) + 2
 
 
 def test_arbitrum_prices_a_byte_and_the_rest_of_a_transaction() -> None:
-    (item,) = fee_items(DataFee.ARBITRUM)
+    (item,) = fee_items(DataFeeKind.ARBITRUM)
     assert (item.target, item.data.hex()) == (ARB_GAS_INFO, "41b247a8")
-    read = read_quote(DataFee.ARBITRUM, [b"".join(map(uint_word, (1_400, 10, 3, 4, 5, 6)))])
+    read = read_quote(DataFeeKind.ARBITRUM, [b"".join(map(uint_word, (1_400, 10, 3, 4, 5, 6)))])
     assert read == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, as_gas=True)
 
 
@@ -100,12 +100,12 @@ def test_arbitrum_prices_a_byte_and_the_rest_of_a_transaction() -> None:
 )
 def test_an_oracle_without_a_sound_answer_leaves_the_fee_unread(answers: list[int | CallStatus], status: CallStatus) -> None:
     read = [answer if isinstance(answer, CallStatus) else uint_word(answer) for answer in answers]
-    assert read_quote(DataFee.OP_STACK, read) is status
+    assert read_quote(DataFeeKind.OP_STACK, read) is status
 
 
 def test_no_fee_is_read_on_other_chains() -> None:
-    assert fee_items(DataFee.PLAIN) == []
-    assert len(fee_items(DataFee.OP_STACK_COPY)) == len(fee_items(DataFee.OP_STACK)) == 6
+    assert fee_items(DataFeeKind.PLAIN) == []
+    assert len(fee_items(DataFeeKind.OP_STACK_COPY)) == len(fee_items(DataFeeKind.OP_STACK)) == 6
 
 
 @given(one=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
@@ -142,7 +142,7 @@ def test_plans_count_the_expected_fee_and_caps_twice_the_bound() -> None:
 
 def test_no_action_has_more_calldata_than_its_plan_counts() -> None:
     order = PerpOrder(OWNER, -(10**24), PerpOrderKind.MARKET, 10**24, is_reduce_only=True)
-    for_another = PerpContracts(*[OWNER] * 3, trader=STRANGER)
+    for_another = PerpContractAddresses(*[OWNER] * 3, trader=STRANGER)
     calls = [encode_liquidity(action, OWNER, 2**40) for action in ACTIONS.values()]
     calls += [futures_call(action, for_another, OWNER, OWNER, 2**40)[1] for action in (order, MarginDeposit(10**24))]
     assert max(len(data) // 2 - 1 for data in calls) <= ACTION_BYTES
@@ -182,8 +182,8 @@ def test_a_plan_pays_for_the_data_of_its_swap_and_of_each_approval(allowed_raw: 
     plan = sell_weth(step)
     units = plan.gas_units + approvals * minimum.APPROVAL_GAS
     sizes = (minimum.LEG_BYTES * (len(plan.legs) + 1), *[APPROVAL_BYTES] * approvals)
-    assert plan_sizes(step, plan) == sizes
-    fee_wei = QUOTE.most_wei(units, *sizes)
+    assert calldata_sizes(step, plan) == sizes
+    fee_wei = QUOTE.max_fee_beyond_gas_wei(units, *sizes)
     assert fee_wei >= (approvals + 1) * (QUOTE.empty_wei + QUOTE.operator_wei)
     price = Fraction(2_000 * 10**6, 10**18)
     charged = with_data_fee(step, plan, price)
@@ -193,7 +193,7 @@ def test_a_plan_pays_for_the_data_of_its_swap_and_of_each_approval(allowed_raw: 
     planned = proposals.rebalance(step).plan
     assert planned is not None
     sizes = (minimum.LEG_BYTES * (len(planned.legs) + 1), *[APPROVAL_BYTES] * approvals)
-    fee_wei = QUOTE.most_wei(planned.gas_units + approvals * minimum.APPROVAL_GAS, *sizes)
+    fee_wei = QUOTE.max_fee_beyond_gas_wei(planned.gas_units + approvals * minimum.APPROVAL_GAS, *sizes)
     assert abs(planned.cost.data_fee / price - fee_wei) <= 1, "swap and approvals are rounded up by themselves"
 
 
@@ -202,16 +202,16 @@ def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
     rollup = with_snapshot(plain, data_fee=QUOTE)
     price = Fraction(1, 10**9)
     leg = minimum.leg_gas_value(rollup.snapshot, price) - minimum.leg_gas_value(plain.snapshot, price)
-    assert leg == QUOTE.most_wei(minimum.LEG_GAS, minimum.LEG_BYTES) * price
+    assert leg == QUOTE.max_fee_beyond_gas_wei(minimum.LEG_GAS, minimum.LEG_BYTES) * price
     margin_wei = native_coin.worst_gas_cost_wei(rollup.snapshot, rollup.limits) - native_coin.worst_gas_cost_wei(
         plain.snapshot, plain.limits
     )
-    assert margin_wei == MAX_FEE_RISE * QUOTE.most_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
+    assert margin_wei == MAX_FEE_RISE * QUOTE.max_fee_beyond_gas_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
     least_wei = native_coin.gas_cost_with_margin_wei(rollup.snapshot, 100_000) - native_coin.gas_cost_with_margin_wei(
         plain.snapshot, 100_000
     )
-    assert least_wei == QUOTE.most_wei(125_000, native_coin.UNWRAP_BYTES)
-    assert native_coin.data_fee_cap_wei(rollup.snapshot, TX) == MAX_FEE_RISE * QUOTE.most_wei(TX.gas, 100)
+    assert least_wei == QUOTE.max_fee_beyond_gas_wei(125_000, native_coin.UNWRAP_BYTES)
+    assert native_coin.data_fee_cap_wei(rollup.snapshot, TX) == MAX_FEE_RISE * QUOTE.max_fee_beyond_gas_wei(TX.gas, 100)
 
 
 def test_the_fee_is_valued_where_gas_is_free() -> None:
@@ -225,7 +225,7 @@ def test_the_fee_is_valued_where_gas_is_free() -> None:
 def test_an_unread_fee_halts_and_refuses() -> None:
     step = step_input()
     plan = sell_weth(step)
-    unread = with_snapshot(step, quarantined=(QuarantinedItem(DATA_FEE_ITEM, OWNER, "there is no contract"),))
+    unread = with_snapshot(step, quarantined=(UnreadableItem(DATA_FEE_ITEM, OWNER, "there is no contract"),))
     assert "there is no contract" in data_fee_fault(unread.snapshot)
     assert data_fee_fault(step.snapshot) == ""
     judged = verdict("gas_per_day", with_limits(unread, gas_per_day_wei=10**30), plan)
@@ -257,17 +257,17 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
         return Script(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
 
     def fee(*nodes: Script) -> int:
-        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFee.OP_STACK)
+        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFeeKind.OP_STACK)
         return QuorumSender(pool, 31337).simulate(TX, OWNER).data_fee_wei
 
-    honest = DataFeeQuote(0, MAX_TX_BYTES * 1_000).most_wei(50_000, 100)
+    honest = DataFeeQuote(0, MAX_TX_BYTES * 1_000).max_fee_beyond_gas_wei(50_000, 100)
     assert fee(node("a", 1_000), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 10**9), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 0), node("b", 1_000)) == honest
     broken = [Script(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
     assert fee(node("a", 1_000), node("b", 1_000), broken[2]) == honest
     for nodes in (broken, [node("a", 1_000), *broken[1:]]):
-        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFee.OP_STACK)
+        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFeeKind.OP_STACK)
         found = QuorumSender(pool, 31337).simulate(TX, OWNER)
         assert found.ok
         assert "data fee" in found.data_fee_unknown_reason

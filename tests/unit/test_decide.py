@@ -16,10 +16,10 @@ from agent.model import (
     Holding,
     HybridTrigger,
     PriceSource,
-    QuarantinedItem,
     Rebalance,
     StepInput,
     Threshold,
+    UnreadableItem,
 )
 from agent.policy import minimum
 from agent.policy.decide import current_drifts, decide
@@ -60,7 +60,7 @@ def test_within_the_bands_it_holds_and_says_what_is_closest_and_when_it_looks_ag
         "all within their bands; closest is WETH at 53 %, 2 points from the upper edge of 45-55 %, "
         "left when its price alone rises by more than 8.39 %; checked again in the next cycle"
     )
-    assert not decided.reviewed
+    assert not decided.is_reviewed
 
 
 def test_outside_a_band_it_rebalances_all_assets_to_the_target_and_says_which_are_outside() -> None:
@@ -119,9 +119,9 @@ def test_a_hub_without_a_price_does_not_halt() -> None:
 def test_a_quarantined_token_halts_and_a_quarantined_pool_does_not() -> None:
     step = step_input(values=OFF)
     weth = step.portfolio.assets[0].token.address
-    halted = with_snapshot(step, quarantined=(QuarantinedItem("balance", weth, "out of gas"),))
+    halted = with_snapshot(step, quarantined=(UnreadableItem("balance", weth, "out of gas"),))
     assert mentions(_reason(halted, Halt, HaltCode.QUARANTINE), "WETH", "balance: out of gas")
-    pool = with_snapshot(step, quarantined=(QuarantinedItem("pool", step.snapshot.pools[0].address, "reverted"),))
+    pool = with_snapshot(step, quarantined=(UnreadableItem("pool", step.snapshot.pools[0].address, "reverted"),))
     assert isinstance(decide(pool).decision, Rebalance)
 
 
@@ -210,7 +210,7 @@ def test_while_gas_is_too_dear_for_the_smallest_leg_it_holds_and_the_review_stay
     assert isinstance(decided.decision, Hold)
     assert decided.decision.limiting_rule == "gas"
     assert mentions(decided.decision.reason, "20 times", "600 USDC", "1200 USDC")
-    assert not decided.reviewed
+    assert not decided.is_reviewed
     assert isinstance(decide(with_limits(dear, min_trade=None)).decision, Rebalance)
 
 
@@ -241,7 +241,7 @@ def test_a_review_does_not_start_a_cooldown_but_a_cooldown_leaves_the_review_due
     step = step_input(values=OFF, trigger=Every(1_800), cooldown_s=7_200, past=history(last_rebalance_s=NOW_S - 1_800))
     decided = decide(step)
     assert isinstance(decided.decision, Hold)
-    assert not decided.reviewed
+    assert not decided.is_reviewed
 
 
 def test_a_due_review_that_finds_nothing_to_do_holds_and_counts_as_done() -> None:
@@ -249,7 +249,7 @@ def test_a_due_review_that_finds_nothing_to_do_holds_and_counts_as_done() -> Non
     assert decided.decision == Hold(
         "first review; all exactly on target; nothing to do; next review 2027-01-16 08:00:00 UTC", NOW_S + DAY_S
     )
-    assert decided.reviewed
+    assert decided.is_reviewed
 
 
 def test_corrections_below_the_smallest_trade_are_left_and_the_review_counts_as_done() -> None:
@@ -258,16 +258,16 @@ def test_corrections_below_the_smallest_trade_are_left_and_the_review_counts_as_
     assert isinstance(decided.decision, Hold)
     assert mentions(decided.decision.reason, "9.98 USDC", "min_trade 10 USDC")
     assert decided.decision.limiting_rule == "limits.min_trade"
-    assert decided.reviewed
+    assert decided.is_reviewed
     for acts in (with_limits(step, min_trade=None), step_input(values={"WETH": 5_010, "USDC": 4_990}, trigger=Every(DAY_S))):
         assert isinstance(decide(acts).decision, Rebalance)
-        assert decide(acts).reviewed
+        assert decide(acts).is_reviewed
 
 
 def test_a_hybrid_that_is_due_within_the_bands_holds_counts_as_done_and_names_the_next_review() -> None:
     decided = decide(step_input(trigger=HybridTrigger(Threshold(None, 1_000), Every(DAY_S))))
     assert isinstance(decided.decision, Hold)
-    assert decided.reviewed
+    assert decided.is_reviewed
     assert mentions(decided.decision.reason, "first review", "WETH")
     assert mentions(decided.decision.reason, "2027-01-16 08:00:00 UTC")
 
@@ -277,7 +277,7 @@ def test_a_hybrid_between_reviews_holds_outside_its_band_and_names_the_review_on
     decided = decide(step)
     assert isinstance(decided.decision, Hold)
     assert decided.decision.reason.count("next review") == 1
-    assert not decided.reviewed
+    assert not decided.is_reviewed
 
 
 def test_a_cron_expression_that_is_none_is_a_config_error() -> None:

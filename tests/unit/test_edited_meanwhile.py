@@ -35,7 +35,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     store = open_store(loaded.store_url, 1, builders.OWNER)
     store.configs.record(loaded.digest, 1)
     yield SimpleNamespace(
-        loaded=loaded, config=loaded.config, store=store, confirmed_hash=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
+        loaded_config=loaded, config=loaded.config, store=store, confirmed_hash=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
     )
     store.close()
 
@@ -52,7 +52,7 @@ def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(de
         raise AssertionError("acts by limits that are nobody's any more")
     with wallet(desk).acting(cancels_only=True) as transactor:
         assert str(transactor) == "hands", "a hard pause waits for no restart"
-    desk.store.configs.record(desk.loaded.digest, 3)  # and taken back
+    desk.store.configs.record(desk.loaded_config.digest, 3)  # and taken back
     with wallet(desk).acting():
         pass
 
@@ -73,7 +73,7 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
     desk.store.budgets = SimpleNamespace(execution=lambda _: execution)
     desk.readers = None  # a round that began would fail here
-    desk.switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
+    desk.kill_switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     desk.store.configs.record(OTHER, 2)
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
     found = cycles.continue_execution(wallet(desk), first)

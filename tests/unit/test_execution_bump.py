@@ -32,7 +32,7 @@ def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is
         original.deadline_s,
     )
     assert made.store.journal.open_intents() == ()
-    assert [intent.id for intent in made.store.journal.unbooked()] == [bump.id]
+    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [bump.id]
 
 
 def test_the_hash_of_a_replacement_is_on_disk_before_it_leaves(tmp_path: Path) -> None:

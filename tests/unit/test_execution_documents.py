@@ -13,7 +13,7 @@ from agent.app.documents import ConvertedBy, fill
 from agent.app.documents.executions import GradualExecutionDocument, ProgressDocument, gradual_execution_document, purchase_progress
 from agent.cli.display.plan_tables import format_execution
 from agent.model import Purchase, PurchaseKind, PurchaseProgress
-from agent.store.executions import PastExecution
+from agent.store.executions import StoredExecution
 
 PORTFOLIO = SimpleNamespace(numeraire=SimpleNamespace(decimals=6))
 
@@ -34,7 +34,7 @@ def progress(kind: PurchaseKind = PurchaseKind.TOP_UP) -> PurchaseProgress:
 
 
 def test_amounts_between_two_base_units_are_rounded() -> None:
-    document = gradual_execution_document(PastExecution(1, progress(), "open", ""))
+    document = gradual_execution_document(StoredExecution(1, progress(), "open", ""))
     assert TypeAdapter(GradualExecutionDocument).validate_python(document)["moved_raw"] == "2279938908"
 
 

@@ -77,7 +77,7 @@ def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile
     made.paused = made.hard = True
     (ended,) = executor.cancel_pending("hard pause")
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
-    assert [intent.id for intent in made.store.journal.unbooked()] == [ended.id], "what it lost counts"
+    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [ended.id], "what it lost counts"
     assert not list((tmp_path / "proposals").iterdir())
     assert made.store.journal.expected_nonce() == 1
 

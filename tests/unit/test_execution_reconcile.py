@@ -203,14 +203,14 @@ def test_a_receipt_that_costs_more_than_was_signed_books_nothing(tmp_path: Path,
     with raises_code(Retryable, "answer", "signed for at most 1000000000000000 wei", "chain.rpc"):
         made.executor().reconcile()
     assert states(made) == [("swap", "broadcast")]
-    assert made.store.journal.unbooked() == ()
+    assert made.store.journal.unbooked_intents() == ()
     with raises_code(Retryable, "open_transaction"):
         made.run(1)
     assert len(made.chain.sent) == 1
     made.chain.gas_used, made.chain.gas_price_wei = 100_000, 10 * GWEI
     (ended,) = made.executor().reconcile()
     assert ended.state is S.FINAL
-    assert [intent.receipt and intent.receipt.gas_cost_wei for intent in made.store.journal.unbooked()] == [10**15]
+    assert [intent.receipt and intent.receipt.gas_cost_wei for intent in made.store.journal.unbooked_intents()] == [10**15]
 
 
 def test_while_a_receipt_is_refused_nothing_is_bumped_or_cancelled(tmp_path: Path) -> None:

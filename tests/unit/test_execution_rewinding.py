@@ -51,7 +51,7 @@ def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_ar
     assert made.chain.sent[:1] == [swap]
     assert (made.chain.sent[1] == swap) != late
     assert booked(made) == (0, 0, None, 0)
-    assert [intent.state for intent in made.store.journal.unbooked()] == [S.FINAL]
+    assert [intent.state for intent in made.store.journal.unbooked_intents()] == [S.FINAL]
     assert made.store.journal.expected_nonce() == 1
     assert made.run(1).state is S.FINAL
 
@@ -99,7 +99,7 @@ def test_several_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     made.executor().reconcile()
     assert states(made) == [("swap", "final")] * 4
     assert made.chain.sent == [*hashes, *hashes[1:]]
-    assert [intent.tx.nonce for intent in made.store.journal.unbooked()] == [1, 2, 3]
+    assert [intent.tx.nonce for intent in made.store.journal.unbooked_intents()] == [1, 2, 3]
 
 
 def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path
     assert moved.receipt is not None
     assert moved.receipt.block_number == 3
     assert booked(made) == (0, 0, None, 0)
-    assert [intent.id for intent in made.store.journal.unbooked()] == [moved.id]
+    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [moved.id]
 
 
 def test_what_nodes_have_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_long_lived_process_asks_for_one_block_where_nothing_changed(tmp_path:
 def test_what_was_final_before_an_adoption_is_the_operators_affair(tmp_path: Path) -> None:
     made = bench(tmp_path)
     settled(made)
-    made.store.journal.set_expected_nonce(1, START_S)
+    made.store.journal.adopt_nonce(1, START_S)
     made.chain.reorg(1)
     made.chain.base_nonce = 1
     assert made.executor().reconcile() == []
@@ -272,13 +272,13 @@ def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_pat
     """Dry looks hold no lock: one may have read a receipt that the journal lost meanwhile."""
     made = bench(tmp_path)
     ended = made.run()
-    (stale,) = made.store.journal.unbooked()
+    (stale,) = made.store.journal.unbooked_intents()
     made.store.journal.advance(ended.id, S.BROADCAST, START_S)
     made.store.budgets.book_intent(stale, Fraction(3), Fraction(5), 7, START_S)
     assert booked(made) == (0, 0, None, 0)
     reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
     made.store.journal.advance(ended.id, S.MINED, START_S, receipt=reverted)
-    assert [intent.receipt for intent in made.store.journal.unbooked()] == [reverted]
+    assert [intent.receipt for intent in made.store.journal.unbooked_intents()] == [reverted]
 
 
 def test_a_height_that_nobody_could_tell_once_is_asked_again(tmp_path: Path) -> None:

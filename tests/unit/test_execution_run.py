@@ -101,7 +101,7 @@ def test_a_revert_on_chain_ends_reverted_and_its_gas_can_be_booked(tmp_path: Pat
     made.chain.status = 0
     intent = made.run()
     assert intent.state is S.REVERTED
-    assert made.store.journal.unbooked() == (intent,)
+    assert made.store.journal.unbooked_intents() == (intent,)
     made.store.budgets.book_intent(intent, Fraction(0), Fraction(1), intent.receipt.gas_cost_wei, START_S)
     assert made.store.budgets.history(START_S).failures.reverts_in_row == 1
 

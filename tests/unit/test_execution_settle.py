@@ -179,7 +179,7 @@ def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: P
         Fraction(39_900, 2),
         intent.receipt.gas_cost_wei,
     )
-    assert made.store.journal.unbooked() == ()
+    assert made.store.journal.unbooked_intents() == ()
 
 
 @pytest.mark.parametrize(("into", "turnover"), [(USDC, 0), (WETH, 15_000), ("", 17_500)])

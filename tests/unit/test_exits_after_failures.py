@@ -191,7 +191,7 @@ def test_a_success_ends_the_wait_and_only_the_owner_ends_the_stop(store: Store) 
 def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
     for nonce in range(8):
         mined(store, nonce, IntentKind.APPROVE)
-        (approval,) = store.journal.unbooked()
+        (approval,) = store.journal.unbooked_intents()
         store.budgets.book_intent(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
         assert store.budgets.history(START_S + 9).failures.is_stopped is (nonce == 7)
 

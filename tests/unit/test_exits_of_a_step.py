@@ -245,14 +245,14 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worl
     step = fired("LINK", "WBTC", pools=ALL)
     world = worlds(step, lambda _: False)
     world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
-    approve = world.approve
+    approve = world.approval_transaction
 
     def refuses(step: StepInput, approval: Approval) -> PreparedTransaction:
         if approval.token == LINK.address:
             raise Refused("the token says no")
         return approve(step, approval)
 
-    world.approve = refuses  # type: ignore[method-assign]
+    world.approval_transaction = refuses  # type: ignore[method-assign]
     after = world.tidy(OutcomeKind.DONE, "done")
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address]
     assert mentions(after.reason, "done", "allowances", "LINK")
@@ -266,7 +266,7 @@ def test_gas_for_taking_allowances_back_is_in_the_budgets_before_the_step_ends(w
     world.left = [Approval(LINK.address, "router", 0, LINK.symbol, "router")]
     after = world.tidy(OutcomeKind.HOLD, "holds")
     assert [intent.tx.to for intent in after.transactions] == [LINK.address]
-    assert list(world.store.journal.unbooked()) == []
+    assert list(world.store.journal.unbooked_intents()) == []
 
 
 def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(worlds: Worlds) -> None:
@@ -453,12 +453,12 @@ def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() 
     pools = tuple(pushed if one.address == pushed.address else one for one in step.snapshot.pools)
     position = ranged(2_000, 1_600, 2_500, pool=pushed)
     step = replace(with_history(step, states=()), snapshot=replace(step.snapshot, pools=pools, positions=(position,)))
-    found = evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+    found = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
     assert found.kind is OutcomeKind.PLANNED
     assert found.decision_result.exit_token == LINK.address
     held = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
     step = replace(step, snapshot=replace(step.snapshot, holdings=held))
-    left = evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+    left = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
     assert left.kind is OutcomeKind.REFUSED
     assert mentions(left.reason, "not withdrawn: its pool", "off the reference")
 
@@ -556,7 +556,7 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     asked: list[int] = []
     world.past = lambda head, blocks: asked.append(blocks) or ()
     own = FuturesCycle(
-        reduced_markets=("ETH",), order_parts=(("ETH", 4),), reduction_goals=(("ETH", 5),), refused_markets=(("BTC", NOW_S),)
+        reduced_markets=("ETH",), order_divisors=(("ETH", 4),), reduction_goals=(("ETH", 5),), refused_markets=(("BTC", NOW_S),)
     )
     cycle = new_cycle(AgentCycle(), NOW_S).with_layer(own).with_layer(LiquidityCycle(left_pools=("pool",)))
     found, _ = engine._read_input(world.readers(), world.store, cycle)

@@ -62,7 +62,8 @@ def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, pa
 
 @pytest.mark.parametrize(("trigger", "destination"), KINDS)
 @pytest.mark.parametrize(
-    "costs", [TradingCosts.proportional(10, 4), TradingCosts.proportional(10, 4, numeraire=0), TradingCosts.pools(30, 1e6, 4, numeraire=0)]
+    "costs",
+    [TradingCosts.proportional(10, 4), TradingCosts.proportional(10, 4, numeraire=0), TradingCosts.pools(30, 1e6, 4, numeraire_index=0)],
 )
 def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
     trigger: Threshold | Every | HybridTrigger, destination: Destination, costs: TradingCosts
@@ -146,11 +147,11 @@ def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, 
     bars = table(seed, 150, 3, True, 6)
     some = data.draw(st.lists(settings_of(3), min_size=1, max_size=9))
     marks = [0, 7, 8, 100, 149]
-    found = sweep(bars, some, VALUE, marks=marks, cores=cores)
+    found = sweep(bars, some, VALUE, marked_bars=marks, cores=cores)
     for k, setting in enumerate(some):
         one = run_kernel(bars, setting, VALUE, with_path=True)
         totals = (found.final_value[k], found.hold_value[k], found.turnover[k], found.costs[k])
-        row = (*totals, found.stranded_value[k], found.rebalance_counts[k])
+        row = (*totals, found.stranded_values[k], found.rebalance_counts[k])
         assert row == (one.final_value, one.hold_value, one.turnover, one.costs, one.stranded_value, one.rebalance_count)
         assert found.values[k].tolist() == one.values[marks].tolist()
 
@@ -233,7 +234,7 @@ def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
             run_kernel(bars, EVEN, value)
     for marks in ([3, 2], [1, 1], [-1], [10]):
         with pytest.raises(ConfigError, match=r"^marks"):
-            sweep(bars, [EVEN], VALUE, marks=marks)
+            sweep(bars, [EVEN], VALUE, marked_bars=marks)
     with raises_field("costs.numeraire", "numeraire"):
         TradingCosts.proportional(10, 4, numeraire=4)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.backtest.kernel import BAND, HALFWAY, TARGET, destination_shares, set_bands
+from agent.backtest.kernel import BAND, HALFWAY, TARGET, set_bands, set_end_shares
 from agent.backtest.sweep import KernelSetting, TradingCosts, prepare_prices, run_kernel
 from agent.model import NEW_STORE_HISTORY, Asset, Destination, Every, HybridTrigger, Threshold
 from agent.policy.drift import band, corrections, drifts_from_balances, investable_total, rebalance_goal
@@ -54,7 +54,7 @@ def test_one_step_decides_and_aims_as_the_policy_does(raw: list[int], widths: Th
     assert bands[1] == pytest.approx([float(high / BPS) for _, high in edges], abs=1e-15)
     for destination, number in NUMBERS.items():
         aim = rebalance_goal(drifts, destination)
-        largest = destination_shares(number, shares, wanted, bands, land)
+        largest = set_end_shares(number, shares, wanted, bands, land)
         assert largest == pytest.approx(float(max(abs(v) for v in corrections(drifts, aim).values()) / investable_total(drifts)), abs=1e-12)
         assert land.sum() == pytest.approx(1.0, abs=1e-12)
         for got, one in zip(land, aim.weights, strict=True):

@@ -82,7 +82,7 @@ def due_round() -> StepInput:
     """A correction in rounds whose second round is due now."""
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
     step = paced(step, recovery_s=1)
-    begins = proposals.rebalance(step).decision_result.layer(GradualResult).begins
+    begins = proposals.rebalance(step).decision_result.layer(GradualResult).new_execution
     assert begins is not None
     under = ExecutionProgress("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, SliceDraw(500_000, 0))
     step = later(step.with_layer(replace(step.layer(GradualState), progress=under)), 1_000)
@@ -93,10 +93,10 @@ def due_round() -> StepInput:
 def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -> None:
     step = transfers.reserve_claims(due_round(), (PendingPayment(0, Payment(USDC.address, raw(310_000, USDC))),))
     for found in (
-        requests.raise_money(USDC.address)(step),
-        requests.sell_everything(due_round()),
+        requests.raise_money_proposer(USDC.address)(step),
+        requests.propose_selling_everything(due_round()),
         requests.rebalance_to_targets(due_round()),
-        proposals.manual_swap(WETH.address, USDC.address, raw(1, WETH))(due_round()),
+        proposals.manual_swap_proposer(WETH.address, USDC.address, raw(1, WETH))(due_round()),
     ):
         assert found.plan is not None
         assert (
@@ -127,8 +127,8 @@ def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at
     found, plan = in_time(step, decided, decided.decision, planner.plan(step, decided.decision))
     assert isinstance(found.decision, Hold), found.decision
     assert plan is None, found.decision
-    assert not found.reviewed
-    assert found.layer(GradualResult).begins is None
+    assert not found.is_reviewed
+    assert found.layer(GradualResult).new_execution is None
 
 
 # orders by hand
@@ -136,11 +136,11 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     step = with_order(step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}), "WETH", STOP, OrderStage.FIRED, 2_500)
     step = apply_orders(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
-    found = proposals.waiting_orders((buys,))(step)
+    found = proposals.orders_proposer((buys,))(step)
     assert found.decision_result.order == ""
     assert found.plan is not None
     assert found.plan.is_exit
-    alone = proposals.single_order(buys)(step)
+    alone = proposals.single_order_proposer(buys)(step)
     assert alone.plan is None
     assert isinstance(alone.decision_result.decision, Hold)
     assert mentions(alone.decision_result.decision.reason, "stop_loss", "WETH")
@@ -152,7 +152,7 @@ def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
 
     def why(symbol: str, sold: str = "USDC", coins: Fraction | int = 500) -> str:
         asked = LimitOrder("o1", token(sold).address, token(symbol).address, raw(coins, token(sold)), Fraction(1, 10**9), 2_000_000_000, 0)
-        found = proposals.single_order(asked)(step)
+        found = proposals.single_order_proposer(asked)(step)
         assert (found.plan is None) is ("waits: WETH" in found.decision_result.decision.reason), found.decision_result.decision.reason
         return found.decision_result.decision.reason
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.execution.settlement import settle_mined
-from agent.model import ExternalTransferKind, Halt, HaltCode, IntentKind, IntentState, QuarantinedItem, Transfer
+from agent.model import ExternalTransferKind, Halt, HaltCode, IntentKind, IntentState, Transfer, UnreadableItem
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
@@ -90,7 +90,7 @@ def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: 
 
 def test_a_balance_that_could_not_be_read_keeps_its_books(store: Store) -> None:
     looked(store, at())
-    unread = at(1_001, "1", quarantined=(QuarantinedItem("balance", WETH.address, "reverts"),))
+    unread = at(1_001, "1", quarantined=(UnreadableItem("balance", WETH.address, "reverts"),))
     assert opened(store, unread) == []
     assert opened(store, at(1_002)) == []
 
@@ -139,7 +139,7 @@ def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_e
     looked(store, at(1_002, "9", native=native))
     (ours,) = store.journal.open_intents()
     store.journal.advance(ours.id, IntentState.FINAL, 2)
-    looked(store, at(1_300, "9", native=native, quarantined=(QuarantinedItem("balance", WETH.address, "reverts"),)))
+    looked(store, at(1_300, "9", native=native, quarantined=(UnreadableItem("balance", WETH.address, "reverts"),)))
     assert store.balances.expected().own_changes == ()
     assert opened(store, at(1_301, "9", native=native)) == []
     assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
@@ -150,7 +150,7 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
     looked(store, at())
     events = (Transfer(USDC.address, WALLET, NATIVE, 5), Transfer(WETH.address, WALLET, NATIVE, COIN))
     moved(store, 3, 1_001, to=WETH.address, wrapped=events)
-    (ours,) = store.journal.unbooked()
+    (ours,) = store.journal.unbooked_intents()
     store.budgets.book_intent(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
     assert {(m.token, m.delta_raw, m.kind) for m in store.budgets.movements() if m.token == NATIVE} == {
         (NATIVE, COIN, "swap"),

@@ -143,7 +143,7 @@ def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int | None, halt
     step = swapping(at())
     flow = ExternalTransfer(1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
     step = with_history(step, unexplained=(flow,))
-    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
     assert verdict.passed is passes, verdict
@@ -177,7 +177,7 @@ def test_the_guard_measures_all_unexplained_changes_of_a_day_at_its_limit(change
         for number, (sign, value, age_s, halts) in enumerate(changes, 1)
     )
     step = with_history(step, unexplained=found)
-    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
     assert (verdict.passed, measured in verdict.measured) == (passes, True), verdict
@@ -211,7 +211,7 @@ def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
     )
     lost = Fraction(20_000 * DOLLAR)
     step = with_history(step, unexplained=tuple(found), loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost)
-    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, exit=exits))
@@ -225,7 +225,7 @@ def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
 def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
     step = swapping(at())
     step = with_history(step, unknown="nobody knows")
-    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed and "nobody knows" in v.measured}
     assert refused == {"daily_loss", "daily_turnover", "gas_per_day"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.accounting import export
-from agent.accounting.performance import OpeningCash, performance
+from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.accounting.tax_lots import run_tax_lots
 from agent.execution.bookkeeping import update_ledger
 from agent.model import EntryKind, ExternalTransferKind, Halt, LotMethod
@@ -49,7 +49,7 @@ def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its
         update_ledger(store, step, is_forced=True)
     entries, values = store.ledger.entries(), store.valuations.between()
     assert [one.kind for one in entries][3:] == [EntryKind.UNDONE] * 2
-    found = performance(entries, values, 0, 2 * 10**9, USDC.address, OpeningCash(USDC.address, WETH.address))
+    found = performance(entries, values, 0, 2 * 10**9, USDC.address, BuyAndHoldTokens(USDC.address, WETH.address))
     assert found is not None
     assert (found.profit, found.deposits, found.withdrawals) == (0, 0, 0)
     for method in LotMethod:

@@ -129,7 +129,7 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     assert [one.bar for one in held.liquidations] == ([] if closed is None else [3])
     if closed is not None:
         assert abs(held.liquidations[0].size_raw) / E18 == pytest.approx(closed / (100 * (1 - fall)), rel=1e-9)
-    assert held.final_raw / E18 == pytest.approx(max(0.0, left), abs=1e-6)
+    assert held.final_value_raw / E18 == pytest.approx(max(0.0, left), abs=1e-6)
     assert held.profit.insured_raw / E18 == pytest.approx(max(0.0, -left), abs=1e-6)
 
 
@@ -172,5 +172,5 @@ def test_profit_by_source_adds_up_to_the_base_unit(seeds: int) -> None:
         book = simulate_book(random_path(seed, 80, 0.05), SETTINGS).agent_book
         parts = book.profit
         total = parts.price_raw - parts.slippage_raw - parts.funding_raw - parts.fees_raw - parts.penalties_raw + parts.insured_raw
-        assert book.final_raw == 10_000 * E18 + total
+        assert book.final_value_raw == 10_000 * E18 + total
         assert Fraction(total) == parts.total_raw

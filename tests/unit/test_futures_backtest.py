@@ -64,7 +64,7 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     assert found.agent_book.sizes == (("BTC", 200 * E18),)
     profit = found.agent_book.profit
     assert (profit.price_raw, profit.funding_raw, profit.fees_raw) == (2_000 * E18, 420 * E18, 0)
-    assert found.agent_book.final_raw == 11_580 * E18
+    assert found.agent_book.final_value_raw == 11_580 * E18
     assert found.agent_book.equity.tolist() == [10_000, 9_800, 11_580]
     assert found.agent_book.leverage.tolist() == [2, pytest.approx(20_000 / 9_800), pytest.approx(22_000 / 11_580)]
 
@@ -109,7 +109,7 @@ def test_the_venue_liquidates_below_maintenance_with_its_penalty() -> None:
     assert first.size_raw == -150 * E18
     assert first.penalty_raw == 150 * 69 * E18 * 25 // 1_000
     gone = simulate_book(moves(100, 100, 50), long_btc(30_000)).held_book
-    assert (gone.sizes, gone.final_raw, len(gone.liquidations)) == ((), 0, 1)
+    assert (gone.sizes, gone.final_value_raw, len(gone.liquidations)) == ((), 0, 1)
     assert gone.profit.insured_raw == (5_000 + 375) * E18
 
 
@@ -138,7 +138,7 @@ def test_collateral_in_reserve_is_deposited_before_anything_is_reduced() -> None
     assert found.agent_book.deposited_raw > 0
     assert found.held_book.deposited_raw == 0
     assert found.agent_book.sizes == found.held_book.sizes
-    assert found.agent_book.final_raw == found.held_book.final_raw == 16_400 * E18
+    assert found.agent_book.final_value_raw == found.held_book.final_value_raw == 16_400 * E18
 
 
 def test_a_missing_price_plans_and_fills_nothing_until_it_returns() -> None:
@@ -153,7 +153,7 @@ def test_a_missing_price_plans_and_fills_nothing_until_it_returns() -> None:
 def test_a_book_without_size_earns_nothing() -> None:
     flat = replace(SETTINGS, policy=replace(SETTINGS.policy, targets=(), leverage_bps=0))
     found = simulate_book(random_path(1), flat)
-    assert found.agent_book.final_raw == found.held_book.final_raw == found.start_raw
+    assert found.agent_book.final_value_raw == found.held_book.final_value_raw == found.start_value_raw
     assert (found.agent_book.fills, found.agent_book.profit.total_raw) == ((), 0)
 
 
@@ -161,7 +161,7 @@ seeds = st.integers(0, 10**6)
 
 
 def both(found: FuturesResult) -> Sequence[tuple[int, int]]:
-    return [(one.final_raw - found.start_raw, one.profit.total_raw) for one in (found.agent_book, found.held_book)]
+    return [(one.final_value_raw - found.start_value_raw, one.profit.total_raw) for one in (found.agent_book, found.held_book)]
 
 
 any_book = (st.integers(10_000, 60_000), st.sampled_from([0.01, 0.05, 0.15]), st.integers(0, 2), st.integers(0, 5_000))
@@ -190,7 +190,7 @@ def test_value_is_conserved_in_two_books(seed: int, leverage: int, volatility: f
 def test_value_of_a_held_book_is_conserved(seed: int, leverage: int, volatility: float, latency: int, reserve: int) -> None:
     changed = replace(SETTINGS, policy=replace(SETTINGS.policy, leverage_bps=leverage), latency_bars=latency, reserve_raw=reserve * E18)
     held = held_book(random_path(seed, volatility=volatility), changed)
-    assert held.final_raw - (10_000 + reserve) * E18 == held.profit.total_raw
+    assert held.final_value_raw - (10_000 + reserve) * E18 == held.profit.total_raw
 
 
 @examples(8)

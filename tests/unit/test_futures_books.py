@@ -13,8 +13,8 @@ from agent.accounting import entries as book
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotki_events
 from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, sum_changes
-from agent.accounting.futures_export import futures_table, futures_years
-from agent.accounting.performance import OpeningCash, performance
+from agent.accounting.futures_export import futures_profit_by_year, futures_table
+from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.layers.futures.accounting import futures_entry, margin_entry
 from agent.model import (
     Entry,
@@ -31,7 +31,7 @@ from tests.support.ledgers import COUNTED, USDC, WETH
 
 E6, E12, E18 = 10**6, 10**12, 10**18
 DAY_S = 86_400
-OPENING = OpeningCash(USDC, WETH)
+OPENING = BuyAndHoldTokens(USDC, WETH)
 PRICES = EntryPrices({USDC: Fraction(1), WETH: Fraction(2_000, E12)}, WETH)
 
 
@@ -181,8 +181,8 @@ def test_readings_and_effects_are_read_back_where_they_are_and_where_not() -> No
 def test_realised_futures_count_in_the_year_of_their_settlement_at_its_rate() -> None:
     first, second = order(2, size=-1, realised=40, funding=-3), replace(order(3, size=-1, realised=-10), chain_s=366 * DAY_S)
     unpriced = replace(first, futures=replace(effect(realised=7, size=1), price=None))
-    assert futures_years([first, second, unpriced, deposit(1, 400)]) == {"1970": 43 * E6, "1971": -10 * E6}
-    assert futures_years([first, second], lambda at_s: Fraction(1, 2) if at_s < DAY_S else Fraction(2)) == {
+    assert futures_profit_by_year([first, second, unpriced, deposit(1, 400)]) == {"1970": 43 * E6, "1971": -10 * E6}
+    assert futures_profit_by_year([first, second], lambda at_s: Fraction(1, 2) if at_s < DAY_S else Fraction(2)) == {
         "1970": 43 * E6 / 2,
         "1971": -20 * E6,
     }
@@ -201,7 +201,9 @@ def test_the_export_names_each_fee_profit_payment_and_move() -> None:
         ("realised profit", "33", "33"),
         ("funding", "-5", "-5"),
     ]
-    assert futures_years(entries) == {"1970": 28 * E6}, "the profit less the funding; fees of openings count when their share is closed"
+    assert futures_profit_by_year(entries) == {"1970": 28 * E6}, (
+        "the profit less the funding; fees of openings count when their share is closed"
+    )
     assert {row["currency"] for row in rows} == {"USDC"}
     assert rows[1]["size"] == "2"
     assert futures_table([], NAMES).rows == ()

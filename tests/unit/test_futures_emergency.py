@@ -12,7 +12,7 @@ import pytest
 from agent import guards
 from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused, Retryable
-from agent.layers.futures.policy.plans import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import EMERGENCY_GAS_PRICE_MULTIPLE, emergency_gas_price_limit_wei, gas_per_day_wei
 from agent.layers.futures.policy.targets import emergency_sizes
 from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin
@@ -20,7 +20,7 @@ from agent.margin.state import after_fill_at_mark
 from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
 from agent.model.futures import FuturesGrant, Hedge, PerpOrder, PerpOrderKind
 from agent.model.transactions import PerpFill
-from agent.planning.proposals import rebalance, waiting_orders
+from agent.planning.proposals import orders_proposer, rebalance
 from agent.policy import failures
 from agent.policy.decide import decide
 from agent.signing.rules import require_signable
@@ -73,9 +73,9 @@ def test_an_emergency_goes_before_exits_and_a_reduction_after_them(held: Any, fi
 def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
     step = step_of(held)
     order = LimitOrder("one", token("WETH").address, token("USDC").address, E18 // 10, Fraction(1, 10**20), NOW_S + 100, NOW_S)
-    found = waiting_orders([order])(step)
+    found = orders_proposer([order])(step)
     assert isinstance(found.decision_result.decision, AdjustFutures)
-    assert waiting_orders([order])(with_policy(step, None)).decision_result.order == "one"
+    assert orders_proposer([order])(with_policy(step, None)).decision_result.order == "one"
 
 
 def test_an_emergency_closes_half_at_its_own_bound() -> None:
@@ -133,9 +133,9 @@ def test_the_fee_ceiling_of_an_emergency_is_its_own() -> None:
     assert "gas_price" in refusing(with_limits(at_gas(step_of(OVER), 100), **dear))
     near = with_limits(at_gas(step_of(NEAR), 100), **dear)
     assert refusing(near) == set()
-    assert refusing(with_limits(at_gas(near, 60 * FEE_MULTIPLE + 1), **dear)) == {"gas_price"}
+    assert refusing(with_limits(at_gas(near, 60 * EMERGENCY_GAS_PRICE_MULTIPLE + 1), **dear)) == {"gas_price"}
     assert refusing(with_futures_limits(near, emergency_gas_price_wei=90 * GWEI)) == {"gas_price"}
-    assert fee_ceiling_wei(POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
+    assert emergency_gas_price_limit_wei(POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
 
 
 def test_the_gas_budget_of_an_emergency_is_its_own() -> None:

@@ -79,7 +79,7 @@ def test_every_bar_is_what_numpy_works_out() -> None:
     assert found.hold_equity == pytest.approx(0.4 * 15_000 / 100 * closes + 0.6 * 15_000, abs=1e-9)
     assert found.weights[:, 0] == pytest.approx(60 * closes / (wallet + value), rel=1e-9), "margin counts as its collateral"
     assert (float(found.start_value), float(found.final_value)) == pytest.approx((15_000e18, (wallet + value)[-1] * 1e18), rel=1e-12)
-    assert book.profit.total_raw == book.final_raw - 5_000 * E18
+    assert book.profit.total_raw == book.final_value_raw - 5_000 * E18
 
 
 def test_realised_futures_are_a_figure_of_the_year_of_their_own() -> None:
@@ -141,7 +141,7 @@ def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
     book = book_of(found).agent_book
     assert book.deposited_raw > 0
     assert not book.liquidations
-    assert book.final_raw == 5_000 * E18 + book.deposited_raw + book.profit.total_raw
+    assert book.final_value_raw == 5_000 * E18 + book.deposited_raw + book.profit.total_raw
     usd = dict(found.balances)[next(token.address for token in spec_of().tokens if token.symbol == "USD")]
     assert usd < 4_000 * E18
 

@@ -21,8 +21,8 @@ from agent.layers.futures.planning.plans import (
 )
 from agent.layers.futures.policy import exposure
 from agent.layers.futures.policy.needs import (
-    APPROVAL_WARNING_S,
-    approval_ends_soon,
+    AGENT_KEY_WARNING_S,
+    agent_key_ends_soon,
     back_off_reason,
     cooldown_reason,
     depositable_raw,
@@ -32,7 +32,7 @@ from agent.layers.futures.policy.needs import (
     spendable_collateral_raw,
     spot_value_in_quote,
 )
-from agent.layers.futures.policy.plans import MARGIN, fee_ceiling_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import MARGIN, emergency_gas_price_limit_wei, gas_per_day_wei
 from agent.layers.futures.state import FuturesCycle, FuturesState, planned_futures
 from agent.margin import account as margin
 from agent.model import Allowance, ExitFailures, StepInput
@@ -181,9 +181,9 @@ def test_back_off__emergency_waits_for_its_shorter_time_at_most() -> None:
     assert waits == [False, True]
 
 
-@pytest.mark.parametrize(("end_s", "warns"), [(0, False), (NOW_S + APPROVAL_WARNING_S - 1, True), (NOW_S + APPROVAL_WARNING_S, False)])
+@pytest.mark.parametrize(("end_s", "warns"), [(0, False), (NOW_S + AGENT_KEY_WARNING_S - 1, True), (NOW_S + AGENT_KEY_WARNING_S, False)])
 def test_approval__warning_begins_within_its_time_of_the_end(end_s: int, warns: bool) -> None:
-    assert approval_ends_soon(with_snapshot(step_of(EMPTY), agent_end_s=end_s).snapshot) is warns
+    assert agent_key_ends_soon(with_snapshot(step_of(EMPTY), agent_end_s=end_s).snapshot) is warns
 
 
 def test_gas_of_emergencies__own_limit_replaces_the_general_one() -> None:
@@ -351,7 +351,7 @@ def test_cycle__actions_that_reverted_are_not_done() -> None:
 
 def test_gas__emergency_fee_ceiling_is_a_multiple_of_the_general_one() -> None:
     step = with_limits(step_of(EMPTY), gas_price_wei=20 * GWEI)
-    assert fee_ceiling_wei(LIMITS, step.limits) == 100 * GWEI
+    assert emergency_gas_price_limit_wei(LIMITS, step.limits) == 100 * GWEI
 
 
 def test_composer__composes_plans_with_futures_actions_alone() -> None:

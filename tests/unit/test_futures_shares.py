@@ -19,9 +19,9 @@ from agent.layers.futures.policy.targets import (
     position_trims,
     sizes_to_target,
     stale_index_reason,
-    stale_indexes,
+    stale_index_reasons,
     uncertain_profit_reason,
-    unnamed_reasons,
+    unnamed_market_reasons,
     without_hedges,
 )
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, Position
@@ -291,12 +291,12 @@ def test_index__is_current_from_its_second_to_its_age(index_s: int, now_s: int, 
 )
 def test_stale_indexes__held_markets_count_or_else_the_targets(eth: int, btc_weight_bps: int, stale: list[str]) -> None:
     policy = replace(LONGS, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", btc_weight_bps)))
-    assert list(stale_indexes(book(10_000, eth), policy, NOW_S + 601)) == stale
+    assert list(stale_index_reasons(book(10_000, eth), policy, NOW_S + 601)) == stale
 
 
 @pytest.mark.parametrize(("eth", "is_named", "markets"), [(E18, False, ["ETH"]), (E18, True, []), (0, False, [])])
 def test_unnamed__market_counts_while_it_has_a_position(eth: int, is_named: bool, markets: list[str]) -> None:
-    assert list(unnamed_reasons(changed(book(10_000, eth), "ETH", is_named=is_named))) == markets
+    assert list(unnamed_market_reasons(changed(book(10_000, eth), "ETH", is_named=is_named))) == markets
 
 
 def test_profit__is_uncertain_with_transfers_of_unknown_kinds_alone() -> None:

@@ -19,7 +19,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals, spendable_collateral_raw
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
-from agent.model import AdjustFutures, Evidence, ExitFailures, Hold, Holding, Plan, QuarantinedItem, Rebalance, StepInput
+from agent.model import AdjustFutures, Evidence, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
 from agent.policy import failures
@@ -206,7 +206,7 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
 def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
     step, usdc = step_of(OVER), token("USDC").address
     assert spendable_collateral_raw(step.snapshot, step.portfolio, step.limits, usdc) > 0
-    doubtful = with_snapshot(step, quarantined=(QuarantinedItem("balance", usdc, "differs"),))
+    doubtful = with_snapshot(step, quarantined=(UnreadableItem("balance", usdc, "differs"),))
     assert spendable_collateral_raw(doubtful.snapshot, doubtful.portfolio, doubtful.limits, usdc) == 0
     twice = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(usdc, 1)))
     assert spendable_collateral_raw(twice.snapshot, twice.portfolio, twice.limits, usdc) == 0

@@ -18,7 +18,7 @@ from agent.layers.futures.policy.targets import (
     known_breaches,
     position_trims,
     reduction_sizes,
-    stress_need,
+    stress_value_per_notional,
     target_gross,
     unfinished_sizes,
 )
@@ -165,7 +165,7 @@ def test_position_trim__share_that_equals_the_maximum_stays(eth: int, trimmed: b
 
 def test_stress__need_is_the_move_and_the_maintenance_after_it() -> None:
     """20 % of loss and 6.25 % of the 80 % that are left."""
-    assert stress_need(book(10_000, 10 * E18), replace(LONGS, limits=replace(PLAIN, stress_move_bps=2_000))) == Fraction(1, 4)
+    assert stress_value_per_notional(book(10_000, 10 * E18), replace(LONGS, limits=replace(PLAIN, stress_move_bps=2_000))) == Fraction(1, 4)
 
 
 # Deposits

@@ -17,7 +17,7 @@ from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, 
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
-from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
+from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, ScreenedToken, StepInput, TokenFinding, UnreadableItem
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, MarginTier
 from agent.planning.proposals import rebalance
 from agent.policy.decide import current_drifts, decide
@@ -172,7 +172,7 @@ def unread(step: StepInput, symbol: str) -> StepInput:
     """The step whose balance of a token could not be read."""
     address = token(symbol).address
     kept = tuple(one for one in step.snapshot.holdings if one.token != address)
-    return with_snapshot(step, holdings=kept, quarantined=(QuarantinedItem(f"balance of {symbol}", address, "reverted"),))
+    return with_snapshot(step, holdings=kept, quarantined=(UnreadableItem(f"balance of {symbol}", address, "reverted"),))
 
 
 BLINDED = {

@@ -196,7 +196,7 @@ def test_why_a_layer_is_held_is_read_back() -> None:
 
 def nav(step: StepInput, kept: NavPerShare | None = None) -> NavPerShare:
     step = with_history(step, nav_per_share=kept)
-    return updated_nav_record(step, reference_prices(step).by_token, current_drifts(step))
+    return updated_nav_record(step, reference_prices(step).price_by_token, current_drifts(step))
 
 
 def test_the_value_per_share_falls_with_futures_and_not_with_deposits() -> None:
@@ -228,7 +228,7 @@ def test_strategies_do_not_own_the_margin_and_the_goal_counts_it() -> None:
     step = margined(book(5_000), {"WETH": 6_000, "USDC": 4_000}).with_config(strategies)
     ledger = opening({"core": {"WETH": 3, "USDC": 4_000}})
     step = brought_up(step, ledger)
-    goal = net_strategies(step, reference_prices(step).by_token).goal
+    goal = net_strategies(step, reference_prices(step).price_by_token).goal
     assert [one.low for one in goal.weights] == [Fraction(1, 3), Fraction(2, 3)], "5,000 of 15,000, and 5,000 with the margin"
 
 
@@ -236,4 +236,4 @@ def test_margin_in_a_quarantined_token_counts_nowhere() -> None:
     step = margined(book(2_500), {"WETH": 5_000, "USDC": 5_000})
     shut = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
     assert margin_holdings(shut) == {}
-    assert investable_total(compute_drifts(shut, reference_prices(shut).by_token)) == 5_000 * E6
+    assert investable_total(compute_drifts(shut, reference_prices(shut).price_by_token)) == 5_000 * E6

@@ -49,16 +49,16 @@ def drifted(**pace: object) -> StepInput:
 def begun(step: StepInput) -> StepInput:
     """The same once the campaign is written down, before its first round."""
     found = proposals.rebalance(step)
-    assert found.decision_result.layer(GradualResult).begins is not None, found.decision_result.decision.reason
+    assert found.decision_result.layer(GradualResult).new_execution is not None, found.decision_result.decision.reason
     return under(
         step,
         ExecutionProgress(
             "c1",
-            found.decision_result.layer(GradualResult).begins,
+            found.decision_result.layer(GradualResult).new_execution,
             0,
             Fraction(0),
             Fraction(0),
-            found.decision_result.layer(GradualResult).begins.began_s,
+            found.decision_result.layer(GradualResult).new_execution.began_s,
             SliceDraw(500_000, 0),
         ),
     )
@@ -95,16 +95,16 @@ def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_wri
     step = drifted()
     step = step.with_layer(replace(step.layer(GradualState), draw=SliceDraw(123_456, 654_321)))
     shown = proposals.rebalance(step)
-    assert shown.decision_result.layer(GradualResult).begins is not None
-    assert shown.decision_result.layer(GradualResult).begins.first == SliceDraw(123_456, 654_321)
+    assert shown.decision_result.layer(GradualResult).new_execution is not None
+    assert shown.decision_result.layer(GradualResult).new_execution.first == SliceDraw(123_456, 654_321)
     written = ExecutionProgress(
         "c1",
-        shown.decision_result.layer(GradualResult).begins,
+        shown.decision_result.layer(GradualResult).new_execution,
         0,
         Fraction(0),
         Fraction(0),
-        shown.decision_result.layer(GradualResult).begins.began_s,
-        shown.decision_result.layer(GradualResult).begins.first,
+        shown.decision_result.layer(GradualResult).new_execution.began_s,
+        shown.decision_result.layer(GradualResult).new_execution.first,
     )
     again = proposals.rebalance(under(step, written))
     assert again.plan is not None
@@ -167,7 +167,7 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     faster = paced(step, max_rounds=3)
     assert mentions(decide(faster).layer(GradualResult).ended, "[execution]")
     rested = with_history(faster, last_rebalance_s=None)
-    assert proposals.rebalance(rested).decision_result.layer(GradualResult).begins is not None
+    assert proposals.rebalance(rested).decision_result.layer(GradualResult).new_execution is not None
 
 
 def test_assets_in_another_order_end_it_since_a_goal_goes_by_their_order() -> None:
@@ -231,7 +231,7 @@ def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it
 
 def test_a_first_round_that_no_budget_allows_begins_no_campaign() -> None:
     found = proposals.rebalance(drifted(budget_bps=1))
-    assert (found.plan, found.decision_result.layer(GradualResult).begins) == (None, None)
+    assert (found.plan, found.decision_result.layer(GradualResult).new_execution) == (None, None)
     assert "its budget" in found.decision_result.decision.reason
 
 
@@ -280,7 +280,7 @@ def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(
         return market(step, Fraction(2_000) * (1 + Fraction(drop * number, 10_000)))
 
     step = paced(drifted(), replace(TWAP, budget_bps=budget, max_rounds=6))
-    if proposals.rebalance(step).decision_result.layer(GradualResult).begins is None:
+    if proposals.rebalance(step).decision_result.layer(GradualResult).new_execution is None:
         return
     done = run(step, random.Random(seed), moves)
     assert done.execution.budget is not None
@@ -307,10 +307,10 @@ def test_a_correction_over_a_stated_time_ends_within_it() -> None:
 
 def test_what_was_approved_in_this_step_is_traded_at_once() -> None:
     for step in (drifted(budget_bps=None), drifted(budget_bps=None, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)):
-        assert proposals.rebalance(step).decision_result.layer(GradualResult).begins is not None
+        assert proposals.rebalance(step).decision_result.layer(GradualResult).new_execution is not None
         approved = replace(step, progress=replace(step.progress, spend_caps=((WETH.address, 10**24), (USDC.address, 10**18))))
         found = proposals.rebalance(approved)
-        assert found.decision_result.layer(GradualResult).begins is None
+        assert found.decision_result.layer(GradualResult).new_execution is None
         assert found.plan is not None
         [sale] = found.plan.legs
         assert sale.amount_in_raw > 95 * 10**18, "all of the 200,000"
@@ -364,7 +364,7 @@ def test_an_exit_is_never_spread() -> None:
     assert isinstance(found.decision, Rebalance)
     exit_ = replace(found.decision, exit=True)
     decided, plan = in_time(step, found, exit_, planner.plan(step, exit_))
-    assert decided.layer(GradualResult).begins is None
+    assert decided.layer(GradualResult).new_execution is None
     assert plan is not None
     assert plan.turnover > 195_000 * USD
 

@@ -168,31 +168,31 @@ def test_each_contract_of_the_plan_must_have_the_code_that_was_pinned(who: str, 
 def test_each_contract_of_the_plan_must_be_pinned(who: str) -> None:
     step = step_input()
     plan = sell_weth(step)
-    pins = tuple(pin for pin in evidence(step, plan).trusted if pin[0] != involved()[who])
-    refused = verdict("allowlist", step, plan, evidence(step, plan, trusted=pins))
+    pins = tuple(pin for pin in evidence(step, plan).pinned_code_hashes if pin[0] != involved()[who])
+    refused = verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins))
     assert mentions(refused.measured, f"{involved()[who]}", "not pinned")
 
 
 def test_no_code_is_refused_even_when_it_was_pinned() -> None:
     step = code(step_input(), ROUTER, NO_CODE_HASH)
     plan = sell_weth(step)
-    assert (ROUTER, NO_CODE_HASH) in evidence(step, plan).trusted
+    assert (ROUTER, NO_CODE_HASH) in evidence(step, plan).pinned_code_hashes
     assert not verdict("allowlist", step, plan).passed
 
 
 def test_a_hash_that_is_pinned_for_another_address_does_not_count() -> None:
     step = step_input()
     plan = sell_weth(step)
-    pins = dict(evidence(step, plan).trusted)
+    pins = dict(evidence(step, plan).pinned_code_hashes)
     pins[WETH.address], pins[USDC.address] = pins[USDC.address], pins[WETH.address]
-    assert not verdict("allowlist", step, plan, evidence(step, plan, trusted=tuple(pins.items()))).passed
+    assert not verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=tuple(pins.items()))).passed
 
 
 def test_letter_case_of_addresses_and_hashes_does_not_matter() -> None:
     step = step_input()
     plan = sell_weth(step)
-    pins = tuple((at.lower(), found.upper().replace("0X", "0x")) for at, found in evidence(step, plan).trusted)
-    assert verdict("allowlist", step, plan, evidence(step, plan, trusted=pins)).passed
+    pins = tuple((at.lower(), found.upper().replace("0X", "0x")) for at, found in evidence(step, plan).pinned_code_hashes)
+    assert verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins)).passed
 
 
 def test_what_the_execution_wants_pinned_is_judged_even_without_a_leg_through_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.app.agent import OpenExposure
+from agent.app.agent import PendingAndAllowances
 from agent.app.money.hard_pause import HardPauseReport, hard_pause_document
 from agent.ports import Approval
 from tests.support import builders
@@ -17,7 +17,7 @@ def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     """Whoever has the wallet may be a command at its question, and then nothing is taken back by itself."""
     allowed = Approval(builders.address("token"), builders.address("router"), 0, "WETH", "router")
     held = HardPauseReport(
-        "stolen laptop", True, OpenExposure(STEP, (), (allowed,)), lock_holder="another trimtab (process 7) already acts"
+        "stolen laptop", True, PendingAndAllowances(STEP, (), (allowed,)), lock_holder="another trimtab (process 7) already acts"
     )
     told = hard_pause_document(held, send=True)
     assert told["outcome"] == "handed over"

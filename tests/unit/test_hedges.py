@@ -14,7 +14,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.planning.hedges import open_by_owner
-from agent.layers.futures.planning.requests import hedge_by_owner
+from agent.layers.futures.planning.requests import hedge_proposer
 from agent.layers.futures.policy.hedge_closing import filled_hedges, hedge_closing_decision, unwind_reason
 from agent.layers.futures.policy.hedges import apply_hedges, compare_text, held_hedges, margin_share, short_costs, with_choice
 from agent.layers.futures.policy.needs import uses_reduction_budget
@@ -501,12 +501,12 @@ def test_only_what_the_rebalance_sells_is_compared_with_a_hedge(wbtc: int) -> No
 
 
 def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
-    found = hedge_by_owner(OpenHedge(WETH, 2_500))(overweight(cost=200_000))
+    found = hedge_proposer(OpenHedge(WETH, 2_500))(overweight(cost=200_000))
     assert found.plan is not None
     assert planned_futures(found.plan) is not None
     assert planned_futures(found.plan).orders[0].size_raw == -25 * 10**17
     assert "requested by the owner" in found.plan.decision.reason
-    closing = hedge_by_owner(CloseHedge(WETH))(later(0))
+    closing = hedge_proposer(CloseHedge(WETH))(later(0))
     assert closing.plan is not None
     assert planned_futures(closing.plan) is not None
     assert planned_futures(closing.plan).orders[0].size_raw == 5 * E18
@@ -528,10 +528,10 @@ def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: Ste
 
 
 def test_without_a_hedge_there_is_nothing_to_close() -> None:
-    found = hedge_by_owner(CloseHedge(WETH))(overweight())
+    found = hedge_proposer(CloseHedge(WETH))(overweight())
     assert found.plan is None
     assert found.decision_result.decision.reason == "WETH has no open hedge"
-    again = hedge_by_owner(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(after_hedge=True)))
+    again = hedge_proposer(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(after_hedge=True)))
     assert again.plan is None
     assert again.decision_result.decision.reason == "WETH is hedged"
 

@@ -170,7 +170,7 @@ def test_a_transition_that_the_owner_asks_for_waits_too() -> None:
 
 def test_exits_stops_and_manual_swaps_do_not_wait() -> None:
     step = overweight(3_600)
-    everything = requests.sell_everything(step).plan
+    everything = requests.propose_selling_everything(step).plan
     assert everything is not None
     assert everything.wallet_changes()[WETH] < 0
     judged = verdict("holding", step, everything)

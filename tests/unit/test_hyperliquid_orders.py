@@ -20,15 +20,15 @@ from agent.signing.futures import TIME_IN_FORCE
 from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, parse_universe
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
-    TicketStage,
+    VenueOrderStage,
     cloid_of,
     issue_tickets,
     limit_price,
+    model_price,
     order_action,
     order_state,
     parse_order_status,
     parse_refusal,
-    price_of,
     price_text,
     quoted_price,
     size_text,
@@ -75,14 +75,14 @@ def test_prices_and_sizes_are_written_as_the_library_writes_them(price: int, siz
     rounded = Fraction(price, 10**6) // tick_at(Fraction(price, 10**6), size_decimals) * tick_at(Fraction(price, 10**6), size_decimals)
     assert price_text(rounded) == signing.float_to_wire(float(rounded))
     assert Decimal(size_text(market, -size)) == Decimal(size) / 10**size_decimals
-    assert price_of(quoted_price(ETH.mark, size_decimals), size_decimals) == ETH.mark
+    assert model_price(quoted_price(ETH.mark, size_decimals), size_decimals) == ETH.mark
 
 
 @given(st.integers(1, 10**8), st.integers(1, 10**6), st.sampled_from(PerpOrderKind), st.booleans())
 def test_an_action_is_that_of_the_library_for_the_same_order(lots: int, ticks: int, kind: PerpOrderKind, reduce: bool) -> None:
     price = Fraction(ticks, 10)
     price = price // tick_at(price, 4) * tick_at(price, 4)
-    bound = price_of(price, 4) * lots
+    bound = model_price(price, 4) * lots
     if not price or bound < MIN_NOTIONAL_RAW:
         return
     (ticket,) = issue_tickets("step", [order(-lots, int(bound), kind, reduce)], 1_000, 5_000)
@@ -149,7 +149,12 @@ def test_fills_of_an_order_add_up_signed_and_with_the_fee_rounded_up() -> None:
     record = parse_order_status(status("canceled"), "0x" + "ab" * 16)
     assert record is not None
     state = order_state(record, [FILL, {**FILL, "oid": 8}], 4)
-    assert (state.stage, state.filled_raw, state.quote_raw, state.fee_raw) == (TicketStage.CANCELED, -6_000, 1_800_300_000, 810_200)
+    assert (state.stage, state.filled_raw, state.quote_change_raw, state.fee_raw) == (
+        VenueOrderStage.CANCELED,
+        -6_000,
+        1_800_300_000,
+        810_200,
+    )
     assert state.is_final
 
 
@@ -199,7 +204,7 @@ def test_every_documented_ending_of_an_order_has_a_stage() -> None:
         "selfTradeCanceled", "reduceOnlyCanceled", "siblingFilledCanceled", "delistedCanceled", "liquidatedCanceled", "scheduledCancel",
         "tickRejected", "minTradeNtlRejected", "perpMarginRejected", "reduceOnlyRejected", "badAloPxRejected", "iocCancelRejected",
     )}  # fmt: skip
-    assert all(record is not None and record.stage is not TicketStage.UNKNOWN for record in stages.values())
+    assert all(record is not None and record.stage is not VenueOrderStage.UNKNOWN for record in stages.values())
 
 
 def test_a_refused_order_is_judged_and_a_refused_action_is_not() -> None:

@@ -14,7 +14,7 @@ import pytest
 from agent.app.start.setup import initialise
 from agent.chain.rpc import parse_fault, scrub
 from agent.chain.tokens import symbol_text
-from agent.cli.display.terminal import printable
+from agent.cli.display.terminal import escape_control_codes
 from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.observe.logs import LineFormatter, LogStyle, Redactor
@@ -63,7 +63,7 @@ def test_an_error_carries_nothing_that_steers_and_no_endless_word(text: str) -> 
         for shown in (error.message, error.remedy, str(error), *map(str, error.args)):
             assert all(harmless(line) for line in shown.split("\n"))
             assert max(map(len, shown.split(" "))) <= 700
-    assert all(harmless(line) for line in printable(text).replace("\t", "\n").split("\n")) or "\u0351" in text
+    assert all(harmless(line) for line in escape_control_codes(text).replace("\t", "\n").split("\n")) or "\u0351" in text
 
 
 @ALL

@@ -54,10 +54,10 @@ def test_a_cron_time_is_late_too_and_its_window_an_hour_at_most(trigger: Schedul
 def test_the_lateness_is_part_of_the_input_so_that_the_same_input_decides_alike() -> None:
     step = step_input(trigger=Every(86_400), past=history(last_review_s=NOW_S - 86_400 - 600, delay_ppm=100_000))
     early = replace(step, policy=replace(step.policy, jitter_bps=TENTH_BPS))
-    assert decide(step).reviewed
-    assert decide(early).reviewed  # a tenth of an hour, which is over
+    assert decide(step).is_reviewed
+    assert decide(early).is_reviewed  # a tenth of an hour, which is over
     later = with_history(early, delay_ppm=500_000)
-    assert not decide(later).reviewed
+    assert not decide(later).is_reviewed
 
 
 class Simulated:

@@ -14,7 +14,7 @@ import pytest
 from agent import codec
 from agent.model import Drawdown, Every, Goal, Hold, IntentKind, IntentState, Plan, PricePoint, Rebalance
 from agent.planning import requests
-from agent.planning.proposals import manual_swap, rebalance
+from agent.planning.proposals import manual_swap_proposer, rebalance
 from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import schedule_status
@@ -123,10 +123,10 @@ def test_each_way_to_swap_says_what_it_is() -> None:
     assert transfers.goal_to_raise(withdraws, USDC.address)
     ways = {
         "trigger": rebalance(step),
-        "hand": manual_swap(WETH.address, USDC.address, 10**17)(step),
-        "withdrawal": requests.raise_money(USDC.address)(withdraws),
+        "hand": manual_swap_proposer(WETH.address, USDC.address, 10**17)(step),
+        "withdrawal": requests.raise_money_proposer(USDC.address)(withdraws),
         "investment": requests.invest({WETH.address: 10**18})(step),
-        "stop": requests.sell_everything(step),
+        "stop": requests.propose_selling_everything(step),
         "edit": requests.rebalance_to_targets(step),
     }
     decisions = {name: way.plan.decision for name, way in ways.items() if way.plan is not None}

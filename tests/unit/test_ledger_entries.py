@@ -37,8 +37,8 @@ def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: 
     for lot in found.open_lots():
         assert lot.raw > 0
         left[lot.token] = left.get(lot.token, 0) + lot.raw
-    for token, raw in found.acquired_raw.items():
-        assert raw == found.disposed_raw.get(token, 0) + left.get(token, 0)
+    for token, raw in found.acquired_raw_by_token.items():
+        assert raw == found.disposed_raw_by_token.get(token, 0) + left.get(token, 0)
     held = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
     held[WETH] += held.pop(NATIVE)
     assert {token: raw for token, raw in held.items() if raw} == left

@@ -97,7 +97,7 @@ def test_units_and_start_values_of_the_page_are_those_of_the_rows() -> None:
 
 def test_every_field_of_limits_has_its_row_and_unit() -> None:
     found = {one.name: str(one.type) for one in dataclasses.fields(Limits) if one.name != "max_live_value"}
-    assert found == {one.field: TYPES.get(one.unit, "int | None") for one in LIMITS.values()}
+    assert found == {one.field_name: TYPES.get(one.unit, "int | None") for one in LIMITS.values()}
 
 
 def test_the_keys_declared_for_mypy_are_those_of_the_model() -> None:
@@ -110,7 +110,7 @@ def test_the_keys_declared_for_mypy_are_those_of_the_model() -> None:
 
 @pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard.name in LIMITS], ids=lambda guard: guard.name)
 def test_a_guard_reads_the_limit_of_its_own_name(guard: Guard[Any]) -> None:
-    bare, own = with_limits(step_input(), **dict.fromkeys(Limits.__slots__)), LIMITS[guard.name].field
+    bare, own = with_limits(step_input(), **dict.fromkeys(Limits.__slots__)), LIMITS[guard.name].field_name
     assert guard.limit(bare) is None
     assert guard.limit(with_limits(bare, **{own: 1})) == 1
 

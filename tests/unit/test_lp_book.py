@@ -19,7 +19,7 @@ def opened() -> PositionBook:
 
 def moved(before: PositionBook, after: PositionBook) -> tuple[int, int]:
     """Change of the wallet, in the order of the pool's tokens."""
-    first, second = (after.balances[token] - before.balances[token] for token in PAIR)
+    first, second = (after.wallet_raw_by_token[token] - before.wallet_raw_by_token[token] for token in PAIR)
     return first, second
 
 
@@ -36,11 +36,11 @@ def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> No
     assert min(*paid, *fees) > 0
     after = start.after_withdrawal(one, half, (paid[0] - 3, paid[1] - 5))
     assert moved(start, after) == (paid[0] + fees[0], paid[1] + fees[1])
-    assert doubt(after.uncertain_raw) == (3, 5)
+    assert doubt(after.uncertain_raw_by_token) == (3, 5)
     assert after.state_of(one) == position_changes.after_withdrawal(position, half)
     again = after.after_withdrawal(one, 1, (0, 0))
     rest = positions.principal(position_changes.after_withdrawal(position, half), 1)
-    assert doubt(again.uncertain_raw) == (3 + rest[0], 5 + rest[1])
+    assert doubt(again.uncertain_raw_by_token) == (3 + rest[0], 5 + rest[1])
 
 
 def test_collected_fees_are_sure() -> None:
@@ -48,7 +48,7 @@ def test_collected_fees_are_sure() -> None:
     ((one, position),) = start.position_states
     after = start.after_collection(one)
     assert moved(start, after) == positions.uncollected_fees(position)
-    assert doubt(after.uncertain_raw) == (0, 0)
+    assert doubt(after.uncertain_raw_by_token) == (0, 0)
 
 
 def test_what_is_put_in_or_minted_leaves_the_wallet_to_the_unit() -> None:
@@ -56,10 +56,10 @@ def test_what_is_put_in_or_minted_leaves_the_wallet_to_the_unit() -> None:
     ((one, position),) = start.position_states
     put = start.after_provision(one, 10, (7, 9))
     assert moved(start, put) == (-7, -9)
-    assert doubt(put.uncertain_raw) == (0, 0)
+    assert doubt(put.uncertain_raw_by_token) == (0, 0)
     assert isinstance(position, LpV3Position)
     minted = start.after_mint(wanted(1_000), position, (7, 9))
     assert moved(start, minted) == (-7, -9)
-    assert doubt(minted.uncertain_raw) == (0, 0)
+    assert doubt(minted.uncertain_raw_by_token) == (0, 0)
     assert len(minted.position_states) == 2
     assert {WETH.address, USDC.address} == set(PAIR)

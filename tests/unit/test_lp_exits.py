@@ -13,7 +13,7 @@ from agent.guards.case import build_guard_case
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.layers.liquidity.policy.book import liquidity_limits
-from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
+from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.model import AdjustLiquidity, Collect, ExternalTransfer, Halt, Hold, Rebalance, StepInput, Withdraw
 from agent.policy.decide import decide
 from tests.support import lp_worlds as lp
@@ -38,7 +38,7 @@ def after(step: StepInput) -> StepInput:
     layer = build_guard_case(step, plan, evidence(step, plan)).layer
     assert isinstance(layer, LiquidityCase)
     done = layer.replay
-    holdings = tuple(replace(holding, raw=done.book_after.balances[holding.token]) for holding in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=done.book_after.wallet_raw_by_token[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.book_after.position_states))
     return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.book_after.position_states)))
 
@@ -58,8 +58,8 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     assert name == f"uniswap_v2 {paired(1).pair}"
     assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
     load = book(after(step)).exposure()
-    assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
-    assert load.value / load.total == pytest.approx(0.15 * 0.95, abs=5e-4)
+    assert load.within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
+    assert load.value / load.portfolio_value == pytest.approx(0.15 * 0.95, abs=5e-4)
     assert isinstance(decide(after(step)).decision, Hold)
 
 
@@ -70,8 +70,8 @@ def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
     assert isinstance(decision, AdjustLiquidity)
     assert "above limits.impermanent_loss 0.3 %" in decision.reason
     load = book(after(step)).exposure()
-    assert float(load.loss / load.total) == pytest.approx(0.003 * 0.95, rel=5e-3)
-    assert load.loss <= load.total * Fraction(30, 10_000) * EXIT_TARGET_SHARE
+    assert float(load.loss / load.portfolio_value) == pytest.approx(0.003 * 0.95, rel=5e-3)
+    assert load.loss <= load.portfolio_value * Fraction(30, 10_000) * LIMIT_GOAL_SHARE
 
 
 def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_needed() -> None:
@@ -84,7 +84,7 @@ def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_
     assert list(parts.values())[:-1] == [1] * (len(parts) - 1), "all but the last are taken whole"
     assert "uniswap_v3 #2" not in parts, "what loses least stays"
     load = book(after(step)).exposure()
-    assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
+    assert load.within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
 
 
 def test_a_limit_of_nothing_takes_everything_out() -> None:

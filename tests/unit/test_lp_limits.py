@@ -49,7 +49,7 @@ def test_limits__both_are_scaled_and_one_that_is_off_stays_off() -> None:
 
 def test_exposure__total_is_wallet_and_positions_together() -> None:
     exposure = book(world([paired(2_000)])).exposure()
-    assert exposure.total - exposure.value == 8_000 * USD
+    assert exposure.portfolio_value - exposure.value == 8_000 * USD
 
 
 # Price of the pool
@@ -91,23 +91,23 @@ def test_band__is_the_sum_of_both_limits(oracle_bps: int | None, slippage_bps: i
 def test_spendable__is_the_balance_less_its_reserve_and_what_is_uncertain() -> None:
     """4,000 USDC besides a reserve of 500, 300 of them not certain."""
     opened = book(world(reserves={"USDC": 500}))
-    assert replace(opened, uncertain_raw={USDC.address: 300 * USD}).spendable(USDC.address) == 3_700 * USD
+    assert replace(opened, uncertain_raw_by_token={USDC.address: 300 * USD}).spendable_raw(USDC.address) == 3_700 * USD
 
 
 def test_spendable__is_never_below_nothing() -> None:
     opened = book(world(reserves={"USDC": 500}))
-    assert replace(opened, uncertain_raw={USDC.address: 4_001 * USD}).spendable(USDC.address) == 0
+    assert replace(opened, uncertain_raw_by_token={USDC.address: 4_001 * USD}).spendable_raw(USDC.address) == 0
 
 
 @pytest.mark.parametrize(("approved", "spendable"), [(100, 100), (4_000 * USD, 4_000 * USD), (4_001 * USD, 4_000 * USD), (0, 0)])
 def test_spendable__is_at_most_what_the_step_has_approved(approved: int, spendable: int) -> None:
     step = world()
     step = replace(step, progress=replace(step.progress, spend_caps=((USDC.address, approved),)))
-    assert book(step).spendable(USDC.address) == spendable
+    assert book(step).spendable_raw(USDC.address) == spendable
 
 
 def test_spendable__token_that_is_no_asset_is_not() -> None:
-    assert book(world()).spendable("0xother") == 0
+    assert book(world()).spendable_raw("0xother") == 0
 
 
 FLOOR_WEI = ETHER // 20
@@ -126,7 +126,7 @@ def native_world(coin_wei: int) -> StepInput:
 )
 def test_spendable__of_the_coin_s_wrapped_token_the_floor_is_taken_from_the_coin_first(coin_wei: int, spendable: int) -> None:
     """What is unwrapped cannot be provided."""
-    assert book(native_world(coin_wei)).spendable(WETH.address) == spendable
+    assert book(native_world(coin_wei)).spendable_raw(WETH.address) == spendable
 
 
 def test_counted__coin_counts_with_its_wrapped_token_less_the_floor() -> None:
@@ -138,15 +138,17 @@ def test_counted__coin_counts_with_its_wrapped_token_less_the_floor() -> None:
 def test_exposure__balance_below_its_reserve_counts_as_nothing(usdc: int, total: int) -> None:
     """500 USDC are reserved beside 4,000 of WETH."""
     opened = book(world(reserves={"USDC": 500}))
-    balances = {**opened.balances, USDC.address: usdc * USD}
-    assert replace(opened, balances=balances).exposure().total == total * USD
+    balances = {**opened.wallet_raw_by_token, USDC.address: usdc * USD}
+    assert replace(opened, wallet_raw_by_token=balances).exposure().portfolio_value == total * USD
 
 
 @pytest.mark.parametrize("uncertain_raw", [0, 1])
 def test_spendable__what_is_uncertain_is_taken_before_what_is_approved(uncertain_raw: int) -> None:
     step = world()
     step = replace(step, progress=replace(step.progress, spend_caps=((USDC.address, 4_000 * USD),)))
-    assert replace(book(step), uncertain_raw={USDC.address: uncertain_raw}).spendable(USDC.address) == 4_000 * USD - uncertain_raw
+    assert (
+        replace(book(step), uncertain_raw_by_token={USDC.address: uncertain_raw}).spendable_raw(USDC.address) == 4_000 * USD - uncertain_raw
+    )
 
 
 # Cost of a move
@@ -260,7 +262,7 @@ def test_slippage__overpayment_that_equals_the_limit_passes(less: Fraction, pass
 def test_limits_of_liquidity__share_after_the_plan_may_equal_the_limit(guard: str, limit: str, less: Fraction, passes: bool) -> None:
     step, plan = providing()
     after = case_of(step, plan)[1].exposures()[1]
-    share = (after.value if guard == "lp_max_weight" else after.loss) * 10_000 / after.total
+    share = (after.value if guard == "lp_max_weight" else after.loss) * 10_000 / after.portfolio_value
     assert verdict(guard, with_limits(step, **{limit: share - less}), plan).passed is passes
 
 

@@ -40,16 +40,17 @@ def expected_value(of: LiquidityCurve, spread: float) -> float:
     def between(power: float) -> float:
         """E[x^power] within the range."""
         z = [
-            math.inf if end == math.inf else -math.inf if end == 0 else 2 * math.log(end) / spread + spread / 2 for end in (of.low, of.high)
+            math.inf if end == math.inf else -math.inf if end == 0 else 2 * math.log(end) / spread + spread / 2
+            for end in (of.low_sqrt_ratio, of.high_sqrt_ratio)
         ]
         return math.exp(spread**2 * power * (power - 1) / 2) * (phi(z[1] - power * spread) - phi(z[0] - power * spread))
 
     def below(end: float, power: float) -> float:
         return 0.0 if end == 0 else phi(2 * math.log(end) / spread + spread / 2 - power * spread)
 
-    above = 0.0 if of.high == math.inf else (of.high - of.low) * (1 - below(of.high, 0))
-    under = 0.0 if of.low == 0 else (1 / of.low - 1 / of.high) * below(of.low, 1)
-    return under + 2 * between(0.5) - between(1) / of.high - of.low * between(0) + above
+    above = 0.0 if of.high_sqrt_ratio == math.inf else (of.high_sqrt_ratio - of.low_sqrt_ratio) * (1 - below(of.high_sqrt_ratio, 0))
+    under = 0.0 if of.low_sqrt_ratio == 0 else (1 / of.low_sqrt_ratio - 1 / of.high_sqrt_ratio) * below(of.low_sqrt_ratio, 1)
+    return under + 2 * between(0.5) - between(1) / of.high_sqrt_ratio - of.low_sqrt_ratio * between(0) + above
 
 
 def test_the_loss_of_a_pair_at_round_figures() -> None:
@@ -77,7 +78,7 @@ def test_a_loss_is_a_share_of_what_was_held(one: float, other: float, x: Fractio
 def test_inside_the_range_the_loss_is_that_of_the_whole_curve_over_less_value(end: float, x: Fraction) -> None:
     """H - V of a range is that of V2 while the price stays inside: only the value that bears it is smaller."""
     of = LiquidityCurve(1 / end, end)
-    assume(of.low**2 < x < of.high**2)
+    assume(of.low_sqrt_ratio**2 < x < of.high_sqrt_ratio**2)
     lost = of.hold(float(x)) - of.value(float(x))
     assert lost == pytest.approx((math.sqrt(x) - 1) ** 2, abs=1e-9)
 
@@ -136,7 +137,7 @@ def test_more_volatility_or_time_never_costs_less(low: float, high: float) -> No
 def test_the_curve_of_a_position_lies_around_the_reference_price() -> None:
     of = liquidity_curve(v3(-6_000, 6_000), ONE, ONE)
     assert of is not None
-    assert (of.low, of.high) == (pytest.approx(1.0001**-3_000, rel=1e-9), pytest.approx(1.0001**3_000, rel=1e-9))
+    assert (of.low_sqrt_ratio, of.high_sqrt_ratio) == (pytest.approx(1.0001**-3_000, rel=1e-9), pytest.approx(1.0001**3_000, rel=1e-9))
     moved = liquidity_curve(v3(-6_000, 6_000), price_at(6_001), ONE)
     assert moved is not None
     assert not moved.in_range

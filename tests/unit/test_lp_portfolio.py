@@ -13,7 +13,7 @@ from agent.amm.lp import positions
 from agent.errors import ConfigError, Refused
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.pools import POSITIONS
-from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, QuarantinedItem, Rebalance, Snapshot, StepInput
+from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, Rebalance, Snapshot, StepInput, UnreadableItem
 from agent.planning import planner
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices, compute_drifts, corrections, investable_total, rebalance_goal
@@ -112,7 +112,7 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
     [
         ({"positions": ()}, "position uniswap_v2 {}: it was not read"),
         (
-            {"positions": (), "quarantined": (QuarantinedItem(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
+            {"positions": (), "quarantined": (UnreadableItem(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
             "position uniswap_v2 {}: it belongs to somebody",
         ),
     ],
@@ -247,7 +247,7 @@ def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> N
 
 # reports
 def report(step: StepInput) -> valuation.PositionReport:
-    [found] = valuation.position_reports(step.snapshot, step.portfolio, reference_prices(step).by_token)
+    [found] = valuation.position_reports(step.snapshot, step.portfolio, reference_prices(step).price_by_token)
     return found
 
 

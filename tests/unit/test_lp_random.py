@@ -15,7 +15,7 @@ from agent.guards.case import build_guard_case
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.layers.liquidity.policy.book import liquidity_limits
-from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
+from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.layers.liquidity.policy.replay import replay_actions
 from agent.layers.liquidity.state import LiquidityProgress
 from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
@@ -101,7 +101,7 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
     if before.within(limits):
         assert after.within(limits)
         if after.loss > before.loss and limits.loss is not None:
-            assert after.loss <= limits.loss * EXIT_TARGET_SHARE * after.total + 1
+            assert after.loss <= limits.loss * LIMIT_GOAL_SHARE * after.portfolio_value + 1
     else:
         assert all(isinstance(action, Withdraw) for action in found.plan.actions)
         out = {
@@ -109,7 +109,7 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
         }
         stuck = {item.subject for item in found.plan.skipped}
         assert (
-            after.within(limits.scaled(EXIT_TARGET_SHARE))
+            after.within(limits.scaled(LIMIT_GOAL_SHARE))
             or {one.name for one, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
         )
 
@@ -157,7 +157,7 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
         else (one, place)
         for one, place in done.book_after.position_states
     ]
-    holdings = tuple(replace(holding, raw=done.book_after.balances[holding.token]) for holding in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=done.book_after.wallet_raw_by_token[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))
     return replace(
         later,

@@ -11,7 +11,7 @@ from agent import guards
 from agent.amm.lp import minting
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.policy.book import liquidity_limits
-from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
+from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.layers.liquidity.state import LiquidityProgress
 from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput
 from agent.planning.proposals import rebalance
@@ -134,7 +134,7 @@ def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, o
     plan = planned(step)
     assert any(said in item.why for item in plan.skipped)
     load = book(after(step)).exposure()
-    assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
+    assert load.within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
     assert passes(step)
     assert isinstance(decide(after(step)).decision, Hold), "neither the exit nor the target asks again"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.receipts import MANAGED_SWAP, TRANSFER, WITHDRAWAL, parse_receipt
+from agent.chain.receipts import MANAGED_SWAP, TRANSFER_TOPIC, WITHDRAWAL, parse_receipt
 
 WALLET, REBALANCER, MANAGER, WETH, USDC, HOOK = ("0x" + byte * 20 for byte in ("11", "22", "33", "44", "55", "66"))
 TX_HASH = "0x" + "ab" * 32
@@ -28,11 +28,11 @@ def topic(address: str) -> str:
 
 def receipt(*between: dict[str, Any], taken: int = SOLD) -> Any:
     logs = [
-        log(WETH, [TRANSFER, topic(WALLET), topic(REBALANCER)], SOLD),
+        log(WETH, [TRANSFER_TOPIC, topic(WALLET), topic(REBALANCER)], SOLD),
         log(WETH, [WITHDRAWAL, topic(REBALANCER)], SOLD),
         *between,
         log(MANAGER, [MANAGED_SWAP, "0x" + "cd" * 32, topic(REBALANCER)], -taken, BOUGHT, 1, 1, 0, 3000),
-        log(USDC, [TRANSFER, topic(MANAGER), topic(WALLET)], BOUGHT),
+        log(USDC, [TRANSFER_TOPIC, topic(MANAGER), topic(WALLET)], BOUGHT),
     ]
     document = {"transactionHash": TX_HASH, "status": "0x1", "blockNumber": "0x1", "blockHash": "0x" + "01" * 32}
     return parse_receipt({**document, "gasUsed": "0x5208", "effectiveGasPrice": "0x1", "logs": logs}, TX_HASH)

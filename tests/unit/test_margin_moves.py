@@ -17,7 +17,7 @@ from agent.layers.futures.requests import MoveMargin
 from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
 from agent.margin.state import after_action
-from agent.model import AdjustFutures, Allowance, ExitFailures, Halt, Holding, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
+from agent.model import AdjustFutures, Allowance, ExitFailures, Halt, Holding, Plan, ScreenedToken, StepInput, TokenFinding, UnreadableItem
 from agent.model.futures import (
     AccountAction,
     DelegateChange,
@@ -301,7 +301,7 @@ def test_the_last_deposit_beside_contradictory_prices_is_one_that_the_guard_pass
 def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
     step = step_of(OVER, policy(None))
     if change == "quarantined":
-        step = with_snapshot(step, quarantined=(QuarantinedItem("balance", USDC, "reverted"),))
+        step = with_snapshot(step, quarantined=(UnreadableItem("balance", USDC, "reverted"),))
     elif change == "two balances":
         step = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(USDC, 5_000 * UNIT + 1)))
     else:

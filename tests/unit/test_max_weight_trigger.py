@@ -103,7 +103,7 @@ def test_a_limit_at_the_target_asks_for_nothing() -> None:
 
 def test_the_blocks_before_have_to_ask_for_it_too() -> None:
     step = undue(Every(28 * DAY_S))
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     assert trigger_signals(step, prices) == {("above limits.max_weight", WETH)}
     waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
     assert isinstance(waits.decision, Hold)
@@ -152,5 +152,5 @@ def test_what_is_sold_goes_to_what_lacks_most(weths: int) -> None:
     drifts = decide(undue(Every(28 * DAY_S), weths)).drifts
     down = {one.token: one.low for one in bands.reduction_goal(drifts).weights}
     assert sum(down.values()) == 1
-    assert down[WETH] == Fraction(6_000 - bands.BELOW_LIMIT_BPS, BPS)
+    assert down[WETH] == Fraction(6_000 - bands.LIMIT_MARGIN_BPS, BPS)
     assert down[USDC] > 0

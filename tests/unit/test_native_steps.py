@@ -46,13 +46,13 @@ def passes(step: StepInput, plan: Plan) -> list[str]:
     """Guards that refuse."""
     swaps = [(number, one) for number, one in enumerate(plan.legs) if one.venue != "wrapped_native"]
     plain = evidence(step, plan)
-    quotes = tuple(quote for quote in plain.second_quotes if quote.leg in dict(swaps))
+    quotes = tuple(quote for quote in plain.second_quotes if quote.leg_index in dict(swaps))
     return [f"{v.guard}: {v.measured}" for v in guards.judge(step, plan, replace(plain, second_quotes=quotes)) if not v.passed]
 
 
 def test_both_forms_count_less_the_reserve_and_the_floor_for_gas() -> None:
     step = native_step(2 * ETHER, weth=2_000, usdc=1_000, reserve_raw=ETHER // 2)
-    eth = compute_drifts(step, reference_prices(step).by_token)[0]
+    eth = compute_drifts(step, reference_prices(step).price_by_token)[0]
     assert eth.raw == 3 * ETHER
     assert eth.investable_raw == 3 * ETHER - ETHER // 2 - FLOOR
     alone = native_step(2 * ETHER, weth=2_000, usdc=1_000, counts=False)
@@ -179,10 +179,10 @@ def test_gas_comes_first_and_the_review_stays_due() -> None:
     due = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
     rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.worst_gas_cost_wei(due.snapshot, due.limits) - 1))
     assert isinstance(rich.decision, Rebalance)
-    assert rich.reviewed
+    assert rich.is_reviewed
     assert rich.due_schedules
     assert isinstance(poor.decision, TopUp)
-    assert not poor.reviewed
+    assert not poor.is_reviewed
     assert not poor.due_schedules
 
 

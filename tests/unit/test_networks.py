@@ -12,7 +12,7 @@ from eth_utils import to_checksum_address
 from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, PUBLIC_MEMPOOL, Network
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.venues import VenueTable
-from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, DataFee
+from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, DataFeeKind
 from scripts.published_addresses import NAMES, PACKAGES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -166,7 +166,7 @@ def test_a_network_holds_together(network: Network) -> None:
     assert {token.priced_as for token in network.tokens} - {None} == set(network.feeds)
     assert {token.decimals for token in network.tokens} <= {6, 8, 18}
     assert network.submission.startswith("https://") or network.submission in {ORDERED_BY_SEQUENCER, PUBLIC_MEMPOOL}
-    assert (network.submission == ORDERED_BY_SEQUENCER) == (network.data_fee is not DataFee.PLAIN)
+    assert (network.submission == ORDERED_BY_SEQUENCER) == (network.data_fee is not DataFeeKind.PLAIN)
     assert {**OP_STACK_CHAINS, **ARBITRUM_CHAINS, **PLAIN_CHAINS}[network.chain_id].startswith(network.title)
     assert len({venue.kind for venue in network.venues}) == len(network.venues)
 
@@ -177,7 +177,7 @@ def test_names_and_chain_ids_are_single() -> None:
 
 def test_a_preset_has_the_venues_that_can_be_traded_and_those_that_need_our_contract_apart() -> None:
     kinds = {
-        name: tuple([venue["kind"] for venue in venues] for venues in (preset.venues, preset.other_venues))
+        name: tuple([venue["kind"] for venue in venues] for venues in (preset.venues, preset.untraded_venues))
         for name, preset in PRESETS.items()
     }
     with_pairs, native = {"ethereum", "unichain"}, ["uniswap_v4", "uniswap_v4_native"]
@@ -188,7 +188,7 @@ def test_a_preset_has_the_venues_that_can_be_traded_and_those_that_need_our_cont
         for name in BY_NAME
     }
     for preset in PRESETS.values():
-        for venue in (*preset.venues, *preset.other_venues):
+        for venue in (*preset.venues, *preset.untraded_venues):
             VenueTable.model_validate(venue)
 
 

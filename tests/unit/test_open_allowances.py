@@ -17,8 +17,8 @@ from agent.execution.approvals import (
     RESET_LOOKBACK_NONCES,
     format_open_allowances,
     pending_intents,
+    revoke_approvals,
     revoke_leftovers,
-    set_to_zero,
 )
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.model import Intent, IntentKind, IntentState, StepInput
@@ -257,7 +257,7 @@ def test_misreported__resets_of_the_newest_twelve_nonces_count(
 
 def test_misreported__nonce_zero_counts(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
-    world.store.journal.set_expected_nonce(0, NOW_S)
+    world.store.journal.adopt_nonce(0, NOW_S)
     for _ in range(MAX_RESETS):
         set_before(world)
     assert revoked(world) == []
@@ -266,7 +266,7 @@ def test_misreported__nonce_zero_counts(worlds: Callable[[], StoppableWorld]) ->
 def zeroed(world: World, approvals: list[Approval]) -> tuple[list[str], list[str]]:
     """Return the tokens that were set to zero, and the failures."""
     intents: list[Intent] = []
-    failures = set_to_zero(world.transactor(), STEP_ID, world.step, approvals, intents)
+    failures = revoke_approvals(world.transactor(), STEP_ID, world.step, approvals, intents)
     return [intent.tx.to for intent in intents], failures
 
 
@@ -275,14 +275,14 @@ BOTH = [open_allowance(LINK.address, "LINK"), open_allowance(WBTC.address, "WBTC
 
 def failing(world: World, error: Exception) -> None:
     """Make the approval of LINK fail with an error."""
-    approve = world.approve
+    approve = world.approval_transaction
 
     def fail(step: StepInput, approval: Approval) -> PreparedTransaction:
         if approval.token == LINK.address:
             raise error
         return approve(step, approval)
 
-    world.approve = fail  # type: ignore[method-assign]
+    world.approval_transaction = fail  # type: ignore[method-assign]
 
 
 def test_set_to_zero__refusal_does_not_stop_the_others(worlds: Callable[[], StoppableWorld]) -> None:
@@ -303,13 +303,13 @@ def test_set_to_zero__all_that_succeed_are_no_failures(worlds: Callable[[], Stop
 
 def test_set_to_zero__gas_of_each_is_taken_from_the_coin_before_the_next(worlds: Callable[[], StoppableWorld]) -> None:
     world, coins = worlds(), []
-    approve = world.approve
+    approve = world.approval_transaction
 
     def approve_noted(step: StepInput, approval: Approval) -> PreparedTransaction:
         coins.append(step.snapshot.native_wei)
         return approve(step, approval)
 
-    world.approve = approve_noted  # type: ignore[method-assign]
+    world.approval_transaction = approve_noted  # type: ignore[method-assign]
     zeroed(world, BOTH)
     (cost_wei,) = {intent.receipt.gas_cost_wei for intent in world.store.journal.intents() if intent.receipt is not None}
     assert coins == [world.step.snapshot.native_wei, world.step.snapshot.native_wei - cost_wei]

@@ -13,7 +13,7 @@ import pytest
 from agent import engine
 from agent.app.cycles import continue_execution
 from agent.execution import evaluation
-from agent.execution.step_context import OutcomeKind, StepOutcome, confirm_prices
+from agent.execution.step_context import OutcomeKind, StepOutcome, add_past_prices
 from agent.layers.gradual.policy import NO_JITTER
 from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState
 from agent.model import (
@@ -129,7 +129,7 @@ def test_the_blocks_that_confirm_a_trigger_are_read_beside_a_purchase_that_waits
         for back in (1, 2)
     )
     readers: Any = SimpleNamespace(reader=SimpleNamespace(past=lambda *_: past))
-    outcome = look(confirm_prices(readers, step))
+    outcome = look(add_past_prices(readers, step))
     assert outcome.kind is (OutcomeKind.HOLD if values is BALANCED else OutcomeKind.PLANNED), outcome.reason
 
 
@@ -164,7 +164,7 @@ def test_a_stop_loss_sells_while_a_purchase_is_open() -> None:
 
 def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
     step = topped_up(CRASHED, 400, 340, plan_cost_bps=10)
-    drifts = compute_drifts(step, reference_prices(step).by_token)
+    drifts = compute_drifts(step, reference_prices(step).price_by_token)
     wanted = rebalance_goal(drifts, Destination.TARGET)
     sides = tuple((token, 1 if lack > 0 else -1) for token, lack in corrections(drifts, wanted).items())
     active = step.history.cash_flows.purchase
@@ -204,7 +204,7 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
     store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
     switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
-    context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), switch=switch)
+    context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), kill_switch=switch)
     wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, acting=nullcontext)
     left = [held(now_s) for now_s in times_s[1:]]
     monkeypatch.setattr(engine, "run_cycle", lambda *_: left.pop(0))
@@ -216,7 +216,7 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
 def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | None) -> None:
     execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
     store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
-    context: Any = SimpleNamespace(store=store, switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
+    context: Any = SimpleNamespace(store=store, kill_switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
     assert continue_execution(cast(Any, SimpleNamespace(context=context)), held(1_000)).kind is OutcomeKind.HOLD
 
 
@@ -224,8 +224,8 @@ def test_a_swap_by_hand_is_no_part_of_a_purchase_that_is_due() -> None:
     step = topped_up({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, 2_000, 400)
     assert look(step).decision_result.purchase.due_part is not None
     usdc, weth = token("USDC").address, token("WETH").address
-    by_hand = proposals.manual_swap(usdc, weth, 50 * MILLION)(step)
-    waiting = proposals.single_order(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)
+    by_hand = proposals.manual_swap_proposer(usdc, weth, 50 * MILLION)(step)
+    waiting = proposals.single_order_proposer(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)
     for proposal in (by_hand, waiting):
         assert proposal.decision_result.purchase == NO_PURCHASE
         assert proposal.decision_result.layers == ()

@@ -33,7 +33,7 @@ def stopped(step: StepInput) -> StepInput:
 
 
 def prices(step: StepInput) -> dict[str, Price]:
-    return reference_prices(step).by_token
+    return reference_prices(step).price_by_token
 
 
 def test_the_wallet_s_part_goes_first_and_what_lies_in_liquidity_is_locked() -> None:

@@ -18,11 +18,11 @@ from agent.model import (
     OrdersConfig,
     OrderStage,
     PriceSource,
-    QuarantinedItem,
     Rebalance,
     ScreenedToken,
     StepInput,
     TokenFinding,
+    UnreadableItem,
 )
 from agent.planning import proposals
 from agent.policy.decide import decide
@@ -76,7 +76,7 @@ def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is
     bot.look({"WETH": 2_000})
     low = bot.seen({"WETH": 1_000})
     no_feed = replace(low, snapshot=replace(low.snapshot, feeds=tuple(one for one in low.snapshot.feeds if one.answer != 1_000 * 10**8)))
-    unread = replace(low, snapshot=replace(low.snapshot, quarantined=(QuarantinedItem("balance of WETH", WETH.address, "no answer"),)))
+    unread = replace(low, snapshot=replace(low.snapshot, quarantined=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
     both = replace(low.reference, kinds=(PriceSource.FEED, PriceSource.TWAP))
     off = replace(low, reference=both, snapshot=replace(low.snapshot, pools=(v3_pool(WETH, USDC, 2_000, 50_000_000),)))
     for step, why in ((no_feed, "WETH has no reference price"), (off, "sources contradict each other")):
@@ -227,7 +227,7 @@ def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wall
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     deltas = {token_: raw - held[token_] for token_, raw in found.holdings_after}
     wished, base = netting.strategy_adjustments(step)
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     after, _ = settle_trade(base, wished, deltas, prices, list(held))
     assert all(book.get(WETH.address, 0) == 0 <= book[USDC.address] for book in after.values())
     assert sum(book[USDC.address] for book in after.values()) == dict(found.holdings_after)[USDC.address]

@@ -46,7 +46,7 @@ def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live
     assert (lock_locations(live)[3], lock_locations(paper)[3]) == (tmp_path / "trimtab.db.lock", lock_locations(paper)[0]), (
         "and one for all who use the store"
     )
-    assert paper.live_url == live.store_url
+    assert paper.live_store_url == live.store_url
 
 
 def test_two_portfolios_of_a_folder_have_a_paper_store_each(tmp_path: Path) -> None:

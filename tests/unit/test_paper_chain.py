@@ -167,7 +167,7 @@ def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits
     late = world.send(builders.ROUTER, sale(pool), 10)
     assert [world.chain.status_of(one).state for one in (*sent, late)] == ["mined", "mined", "pending"]
     first = pool.swap(WETH.address, SOLD)
-    second = first.after.swap(WETH.address, SOLD)
+    second = first.pool_after.swap(WETH.address, SOLD)
     assert second.amount_out_raw < first.amount_out_raw
     assert world.held("USDC") == first.amount_out_raw + second.amount_out_raw
 

@@ -21,7 +21,7 @@ from agent.app.research.past_results import (
     past_result_or_reason,
     year_results,
 )
-from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_years, stored_results, template_result
+from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_year_results, stored_results, template_result
 from agent.app.start.setup import initialise
 from agent.backtest.data import read_table
 from agent.config.load import load_config
@@ -90,7 +90,7 @@ def opens_at_midnight(day: str) -> dict[str, float]:
 
 
 def test_every_template_has_the_years_in_which_each_of_its_coins_had_a_price() -> None:
-    stored = stored_other_years()
+    stored = stored_other_year_results()
     assert list(stored) == list(PRESETS)
     all_years, one_year = ["2018", "2019", "2020", "2022", "2023"], ["2022"]
     two_coins = ("60/40", "stable-reserve", "small")
@@ -108,7 +108,7 @@ def test_every_template_has_the_years_in_which_each_of_its_coins_had_a_price() -
 @pytest.mark.parametrize("network", PRESETS)
 def test_what_holding_a_basket_returned_in_other_years_follows_from_the_first_and_last_prices(network: str) -> None:
     coins = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC"}
-    for name, results in stored_other_years()[network].items():
+    for name, results in stored_other_year_results()[network].items():
         targets = [(coins.get(symbol, symbol), share) for symbol, share in template_targets(PORTFOLIO_TEMPLATES[name], PRESETS[network])]
         for result in results:
             first, last = (opens_at_midnight(result[end]) for end in ("from", "until"))

@@ -100,14 +100,14 @@ def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:
 @pytest.mark.parametrize("price", [1, 10**9], ids=["filled", "waits"])
 def test_an_order_at_a_price_is_planned_once(asked: list[Any], price: int) -> None:
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(price), NOW_S + 3_600, NOW_S)
-    evaluation.evaluate_input(two(5_000, 5_000), proposals.single_order(order), Seen())
+    evaluation.evaluate_input(two(5_000, 5_000), proposals.single_order_proposer(order), Seen())
     assert len(asked) == 1
 
 
 def test_an_exit_is_planned_once_beside_waiting_orders(asked: list[Any]) -> None:
     step = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=200)
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(1), NOW_S + 3_600, NOW_S)
-    found = proposals.waiting_orders((order,))(step)
+    found = proposals.orders_proposer((order,))(step)
     assert found.plan is not None
     assert found.plan.is_exit
     require_once(asked)

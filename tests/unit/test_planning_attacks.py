@@ -43,7 +43,7 @@ SLIPPAGE_BPS = 30
 def pushed(pool: Pool, sold: str, bps: int) -> Pool:
     """The pool after a whale sold into it until the price of what it sold was so much lower, or all known liquidity was used."""
     raw = pool.max_in(sold, bps)
-    return pool.swap(sold, raw).after if raw > 0 else pool
+    return pool.swap(sold, raw).pool_after if raw > 0 else pool
 
 
 def of_a_moment(pool: Pool, times: int) -> Pool:

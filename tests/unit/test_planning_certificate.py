@@ -51,7 +51,7 @@ def settled(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     budget, _ = turnover_left(step, problem.total)
-    market = build_pool_graph(problem, max(aim.off_goal, float(problem.total) / BPS))
+    market = build_pool_graph(problem, max(aim.value_off_goal, float(problem.total) / BPS))
     return market, find_fixed_point(market, aim, budget, step.limits.min_trade, {}), budget
 
 

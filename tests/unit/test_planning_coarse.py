@@ -80,7 +80,7 @@ def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
     taken = walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17])
     assert taken == [0, 10**17]
     assert [leg.pool for leg in walk.draft.legs] == [pools[1].address, pools[2].address]
-    assert list(walk.draft.barred_pools) == [pools[0].address]
+    assert list(walk.draft.below_floor_pools) == [pools[0].address]
     assert walk.draft.untraded_values == {pools[0].address: 20_000}
 
 
@@ -188,6 +188,6 @@ def test_a_refusal_advises_only_limits_that_are_on(
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     with pytest.raises(Refused) as refused:
-        find_fixed_point(build_pool_graph(problem, aim.off_goal), aim, budget, min_trade, {})
+        find_fixed_point(build_pool_graph(problem, aim.value_off_goal), aim, budget, min_trade, {})
     told = f"{refused.value.message} {refused.value.remedy}"
     assert [limit for limit in ("turnover", "min_trade") if limit in told] == named

@@ -146,7 +146,7 @@ def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, b
     reached = search.final_values(stack, found)
     best = search.utility.of(reached)
     assert found.bound >= best - 1e-9
-    assert found.bound == pytest.approx(best, abs=1e-5 * search.utility.price * 100)
+    assert found.bound == pytest.approx(best, abs=1e-5 * search.utility.penalty * 100)
     for _ in range(20):
         part = np.array([dice.random() ** 3 for _ in range(len(stack))]) * dice.random()
         tried = _flows(stack, found.amount_in, part, dice, size)

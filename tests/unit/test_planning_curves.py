@@ -87,7 +87,7 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
         if amount * PRICES[token_in] < 1_000:
             continue  # buys less than one base unit
         swapped = state.swap(token_in, amount)
-        state, spent, got = swapped.after, spent + swapped.amount_in_raw, got + swapped.amount_out_raw
+        state, spent, got = swapped.pool_after, spent + swapped.amount_in_raw, got + swapped.amount_out_raw
     value_in, value_out = float(spent * PRICES[token_in] / SCALE), float(got * PRICES[token_out] / SCALE)
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
     assert value_in <= curve.capacity * (1 + 1e-12) + float(rounded_up * PRICES[token_in] / SCALE)
@@ -196,12 +196,12 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     ticks = (lower, TickLiquidity(low, -far), TickLiquidity(high, near), upper)
     gapped = replace(pool, ticks=(TickLiquidity(lower.index, far), *ticks[1:]))
     curve = offer(gapped, pool.token0).real
-    assert (curve.depths == 0).sum() == 2, "the gap, and the end"
+    assert (curve.liquidities == 0).sum() == 2, "the gap, and the end"
     share = curve.capacity * 0.9
     raw = int(share * SCALE / float(PRICES[pool.token0]))
     got = gapped.swap(pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
     assert float(got) == pytest.approx(curve.output_for(share), rel=1e-6)
-    assert curve.edges_passed(share) == 2
+    assert curve.range_ends_crossed(share) == 2
 
 
 @given(

@@ -62,9 +62,9 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
     assert found.turnover <= (drift - left) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
     replayed = replay_legs(step.snapshot, found)
     assert replayed.fault is None
-    assert not replayed.stranded
+    assert not replayed.stranded_raw_by_token
     if step.limits.min_trade is not None:
-        for moved in (replayed.sold, replayed.bought):
+        for moved in (replayed.sold_raw_by_token, replayed.bought_raw_by_token):
             for at, raw in moved.items():
                 token = step.portfolio.token(at)
                 assert raw * price_of(token.symbol, PRICES) * Fraction(10) ** (6 - token.decimals) >= step.limits.min_trade

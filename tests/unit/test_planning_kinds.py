@@ -55,7 +55,7 @@ def test_what_a_plan_left_in_a_hub_counts_in_its_gap() -> None:
     step = through_a_hub()
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
-    market = build_pool_graph(problem, aim.off_goal)
+    market = build_pool_graph(problem, aim.value_off_goal)
     whole = find_fixed_point(market, aim, None, None, {})
     left_raw = 100 * 10**18
     delta = {**whole.draft.delta_raw, USDC.address: whole.draft.delta_raw[USDC.address] - 100 * 10**6, DAI.address: left_raw}

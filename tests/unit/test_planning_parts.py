@@ -83,13 +83,13 @@ def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
 
 
 def _trips(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-arg]  # paths of any length
-    return {(path.source, *(flow.pool_edge.target for flow in path.flows)): path.amount_in for path in paths}
+    return {(path.source, *(flow.pool_edge.token_out_index for flow in path.flows)): path.amount_in for path in paths}
 
 
 def test_flows_become_paths_through_an_empty_hub() -> None:
     routes = decompose_flows([_flow(0, 1, 6.0), _flow(1, 2, 4.0), _flow(1, 3, 2.0)], [0, 1, 2, 3], frozenset({0}), frozenset({2, 3}))
     assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 4.0, (0, 1, 3): 2.0})
-    assert routes.cut_paths == ()
+    assert routes.overlong_paths == ()
 
 
 def test_a_token_that_keeps_takes_the_longest_routes_and_passes_on_the_shortest() -> None:
@@ -121,7 +121,7 @@ def test_a_chain_longer_than_allowed_is_cut_and_said() -> None:
     flows = [_flow(i, i + 1, 1.0) for i in range(MAX_LEGS + 1)]
     routes = decompose_flows(flows, list(range(MAX_LEGS + 2)), frozenset({0}), frozenset({MAX_LEGS + 1}))
     assert routes.paths == ()
-    assert _trips(routes.cut_paths) == pytest.approx({tuple(range(MAX_LEGS + 1)): 1.0})
+    assert _trips(routes.overlong_paths) == pytest.approx({tuple(range(MAX_LEGS + 1)): 1.0})
 
 
 def test_flows_that_run_in_a_cycle_are_an_error() -> None:

@@ -134,7 +134,7 @@ def test_a_quote_of_one_pool_is_exactly_what_that_pool_pays() -> None:
         exact = pool.swap(WETH.address, 3 * ONE)
         found = quote(step, WETH.address, USDC.address, 3 * ONE, pool.address)
         assert (found.amount_in_raw, found.amount_out_raw) == (3 * ONE, exact.amount_out_raw)
-        assert found.price_impact_bps == amm.price_move_bps(pool, exact.after, WETH.address)
+        assert found.price_impact_bps == amm.price_move_bps(pool, exact.pool_after, WETH.address)
         assert found.fee == exact.fee_raw * Fraction(2_000 * 10**6, ONE)
         assert found.legs[0].min_out_raw == exact.amount_out_raw * 9_970 // 10_000
 

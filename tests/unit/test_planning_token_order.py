@@ -28,7 +28,7 @@ def skewed(seed: int, tokens: int, pools: int, turnover_bps: int | None = None) 
     step = without_gas(with_limits(step, pool_min_value=None, min_trade=None, turnover_bps=turnover_bps, daily_turnover_bps=None))
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
-    market = build_pool_graph(problem, max(aim.off_goal, float(problem.total) / BPS))
+    market = build_pool_graph(problem, max(aim.value_off_goal, float(problem.total) / BPS))
     budget, _ = turnover_left(step, problem.total)
     return market, aim.optimizer(market.scale, np.zeros(tokens), {}, None if budget is None else float(budget))
 
@@ -57,7 +57,7 @@ def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.Mon
         market, search = skewed(seed, 4, 12)
         course = order_tokens(market, market.rows(), search)
         within, everything = course.restrict(search), market.real_curves.rows(market.rows())
-        assert break_cycles(everything, within).proven
+        assert break_cycles(everything, within).is_proven_best
         mine = within.solve(market.real_curves.rows(course.rows(market.real_curves, market.rows()))).bound
         for order in permutations(range(4)):
             rows = replace(course, rank=np.array(order)).rows(market.real_curves, market.rows())
@@ -70,9 +70,9 @@ def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: 
     for seed in range(6):
         market, search = skewed(seed, 6, 30)
         found = break_cycles(market.real_curves.rows(market.rows()), order_tokens(market, market.rows(), search).restrict(search))
-        unproven += not found.proven
-        assert shortest_cycle(dict.fromkeys(found.edges, 1.0)) == []
-        assert shortest_cycle(dict.fromkeys(found.cycles_cut, 1.0)) == []
+        unproven += not found.is_proven_best
+        assert shortest_cycle(dict.fromkeys(found.best_pairs, 1.0)) == []
+        assert shortest_cycle(dict.fromkeys(found.pairs_after_cuts, 1.0)) == []
     assert unproven >= 3
 
 
@@ -80,10 +80,10 @@ def test_without_pools_off_the_reference_no_flows_run_in_a_circle() -> None:
     step = without_gas(with_limits(random_step(1, 6, 30, skew=0.0), pool_min_value=None, min_trade=None))
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
-    market = build_pool_graph(problem, aim.off_goal)
+    market = build_pool_graph(problem, aim.value_off_goal)
     search = aim.optimizer(market.scale, np.zeros(6), {}, None)
     assert shortest_cycle(flows_by_token_pair(market.real_curves, search.solve(market.real_curves))) == []
-    assert break_cycles(market.real_curves, search).proven
+    assert break_cycles(market.real_curves, search).is_proven_best
 
 
 def test_the_shortest_circle_comes_first_and_of_these_the_widest() -> None:

@@ -35,7 +35,7 @@ def test_each_month_realises_what_it_sold_and_the_ledger_is_read_once(monkeypatc
     months = [_worth(1, _at(1, 1), 2, 0, 100), _worth(3, _at(1, 31), 1, 150, 150), _worth(3, _at(2, 27), 1, 150, 90)]
     months.append(_worth(5, _at(3, 20), 0, 230, 80))
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
     names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
     found = ledger.LedgerData(loaded, store, USDC, WETH.address, (_opened(), *sold), tuple(months), names)
 
@@ -67,8 +67,8 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
         f"{figures['from']} to {figures['to']}: value 300.00 USDC, profit 100.00 (+50.00 %), against holding 0.00; rebalances: 1,"
         " costs 0.00. trimtab pnl --period day"
     )
-    assert [digest._cents(amount) for amount in ("-1.370604", "1234.999")] == ["-1.38", "1,234.99"]
-    assert digest._cents("0.001", ROUND_CEILING) == "0.01"
+    assert [digest._two_place_text(amount) for amount in ("-1.370604", "1234.999")] == ["-1.38", "1,234.99"]
+    assert digest._two_place_text("0.001", ROUND_CEILING) == "0.01"
     for no_digest_s in (midnight - 1, midnight + 86_400):  # the day has not ended, or is not the newest that has
         assert not [*digest.digest_alert(loaded, "day", no_digest_s)]
     assert digest.digest_key("day", midnight + 86_399) == alert.key != digest.digest_key("day", midnight - 1)
@@ -96,7 +96,7 @@ def test_gas_paid_by_transactions_that_are_not_booked_yet_is_no_lot_of_the_wrapp
     gas = replace(valued.held[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
     found = _ledger(entries, (replace(valued, held=(*valued.held[:-1], gas)),))
     paid = [SimpleNamespace(receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
-    found.store.ledger.unsettled = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
+    found.store.ledger.unsettled_intents = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
     lots = ledger.lots_document(found)
     weth = next(one for one in lots["assets"] if one["symbol"] == "WETH")
     assert (weth["amount"], weth["cost"]) == ("2", "200")
@@ -134,7 +134,7 @@ def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(ca
 
 def _ledger(entries: tuple[Entry, ...], valuations: tuple[Valuation, ...]) -> ledger.LedgerData:
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
     names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
     return ledger.LedgerData(loaded, store, USDC, WETH.address, entries, valuations, names)
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.amm import FORMS, POOL_KINDS
+from agent.amm import POOL_KIND_BY_CURVE_NAME, POOL_KINDS
 from agent.amm.pools import marginal_price, price_move_bps, token_out
 from agent.amm.swap_errors import ContractRevert
 from agent.errors import ConfigError
@@ -64,8 +64,8 @@ def part(found: Drawn, impact_bps: int, share: float) -> int:
 
 
 def test_every_form_of_a_back_test_is_a_kind() -> None:
-    assert {"v2", "v3"} == set(FORMS)
-    assert set(FORMS.values()) <= set(POOL_KINDS.values())
+    assert {"v2", "v3"} == set(POOL_KIND_BY_CURVE_NAME)
+    assert set(POOL_KIND_BY_CURVE_NAME.values()) <= set(POOL_KINDS.values())
 
 
 @forms
@@ -76,8 +76,8 @@ def test_quote_and_quoter_are_the_output_of_the_swap(form: str, data: st.DataObj
     done = found.pool.swap(found.token_in, amount)
     assert found.pool.quote(found.token_in, amount) == found.pool.quoter(found.token_in)(amount) == done.amount_out_raw
     assert done.amount_in_raw == amount
-    assert done.after.kind == found.pool.kind
-    assert done.after.address == found.pool.address
+    assert done.pool_after.kind == found.pool.kind
+    assert done.pool_after.address == found.pool.address
 
 
 @forms
@@ -104,7 +104,7 @@ def test_swap_and_swap_back_never_gains(form: str, data: st.DataObject, impact: 
     amount = part(found, impact, share)
     there = found.pool.swap(found.token_in, amount)
     try:
-        back = there.after.swap(found.token_out, there.amount_out_raw)
+        back = there.pool_after.swap(found.token_out, there.amount_out_raw)
     except ContractRevert:
         return
     assert back.amount_out_raw < amount
@@ -119,7 +119,7 @@ def test_two_swaps_pay_no_more_than_one(form: str, data: st.DataObject, impact: 
     assume(amount > first)
     one = found.pool.swap(found.token_in, first)
     try:
-        other = one.after.swap(found.token_in, amount - first).amount_out_raw
+        other = one.pool_after.swap(found.token_in, amount - first).amount_out_raw
     except ContractRevert:
         other = 0
     rounded_fees = 2 * marginal_price(found.pool, found.token_in)
@@ -131,9 +131,9 @@ def test_two_swaps_pay_no_more_than_one(form: str, data: st.DataObject, impact: 
 def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObject, impact: int) -> None:
     found = data.draw(drawn(form))
     most = found.pool.max_in(found.token_in, impact)
-    assert price_move_bps(found.pool, found.pool.swap(found.token_in, most).after, found.token_in) <= impact
+    assert price_move_bps(found.pool, found.pool.swap(found.token_in, most).pool_after, found.token_in) <= impact
     further = most + max(2, most // 10**6)
-    assert price_move_bps(found.pool, found.pool.swap(found.token_in, further).after, found.token_in) > impact
+    assert price_move_bps(found.pool, found.pool.swap(found.token_in, further).pool_after, found.token_in) > impact
 
 
 @forms
@@ -174,9 +174,9 @@ def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
     pool, token_in = found.pool, found.token_in
     curve = pool.curve(token_in, impact)
     assert curve is not None
-    assert len(curve.roots) == len(curve.depths) + 1
+    assert len(curve.roots) == len(curve.liquidities) + 1
     assert all(high >= low > 0 for high, low in zip(curve.roots, curve.roots[1:], strict=False))
-    assert all(depth >= 0 for depth in curve.depths)
+    assert all(depth >= 0 for depth in curve.liquidities)
     price, most = marginal_price(pool, token_in), pool.max_in(token_in, impact)
     scale = float(most)
     offer = build_trade_curves(pool, token_in, Fraction(1), 1 / price, scale, impact)
@@ -191,7 +191,7 @@ def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
 @given(data=st.data(), impact=impacts, share=st.floats(0.1, 1))
 def test_recovered_pool_is_back_at_its_price(form: str, data: st.DataObject, impact: int, share: float) -> None:
     found = data.draw(drawn(form))
-    moved = found.pool.swap(found.token_in, part(found, impact, share)).after
+    moved = found.pool.swap(found.token_in, part(found, impact, share)).pool_after
     assert found.pool.recovered(found.pool, Fraction(1, 2)) == found.pool
     assert price_move_bps(found.pool, moved.recovered(found.pool, Fraction(0)), found.token_in) <= 1
     half = moved.recovered(found.pool, Fraction(1, 2))

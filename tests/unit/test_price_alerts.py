@@ -115,7 +115,7 @@ def test_a_level_already_reached_fires_at_once_and_contradicts_no_price() -> Non
     assert isinstance(bot.look({"WETH": 2_000}), Hold)
     assert bot.stages() == {"WETH alert_above": "fired", "WETH alert_below": "armed"}
     assert bot.step is not None
-    assert exits.faults(bot.step.portfolio, bot.step.history.orders, reference_prices(bot.step)) == []
+    assert exits.price_contradictions(bot.step.portfolio, bot.step.history.orders, reference_prices(bot.step)) == []
 
 
 def test_alerts_wait_for_no_entry_and_outlast_an_exit() -> None:

@@ -53,7 +53,7 @@ def test_a_token_has_the_lowest_and_the_highest_price_of_the_sources_that_agree(
     ids=["beyond the limit", "one source", "recorded before", "limit off"],
 )
 def test_otherwise_the_reference_price_alone_counts(step: StepInput) -> None:
-    reference = reference_prices(step).by_token
+    reference = reference_prices(step).price_by_token
     assert price_ranges(step) == {address: (price, price) for address, price in reference.items()}
     assert disagreement_loss(step, {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}) == 0
 

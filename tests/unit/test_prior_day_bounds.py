@@ -189,7 +189,7 @@ def test_prior_day__safe_with_transactions_stays_unknown(store: Store) -> None:
 
 def test_prior_day__safe_without_transactions_is_known(store: Store) -> None:
     assert budgets_after(store, Node(), 0, is_contract=True).unknown == ""
-    assert store.balances.prior_day_known(NOW_S)
+    assert store.balances.is_prior_day_known(NOW_S)
 
 
 def test_prior_day__wallet_of_a_key_with_transactions_is_read(store: Store) -> None:

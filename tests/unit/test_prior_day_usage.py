@@ -175,7 +175,7 @@ def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     before = at(18_500)
     store.balances.record(before.snapshot, {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}, (), 0)
-    store.journal.set_expected_nonce(2, 1)
+    store.journal.adopt_nonce(2, 1)
     node = Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}})
     with_prior_day(
         replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S)),

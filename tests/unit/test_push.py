@@ -29,7 +29,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, ControlOrigin, Delivery
 from agent.observe.notify import AlertNotifier, ChannelSubscription
 from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
-from agent.store.alerts import DEVICES, MAX_DEVICES, AlertStore
+from agent.store.alerts import MAX_DEVICES, PUSH_DEVICES, AlertStore
 from agent.store.database import write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
@@ -304,7 +304,7 @@ def test_devices_are_bounded_replaced_removed_and_survive_a_damaged_row(store: S
     assert {device.user for device in store.alerts.devices()} == {"bob"}
     assert store.alerts.remove_devices() == 0
     with store.db.write("damage a row") as db:
-        write_facts(db, {DEVICES: '[{"endpoint": 1}]'})
+        write_facts(db, {PUSH_DEVICES: '[{"endpoint": 1}]'})
     assert store.alerts.devices() == ()
     store.alerts.add_device(devices[0])
     assert store.alerts.devices() == (devices[0],)
@@ -339,5 +339,5 @@ def test_alerts_test_sends_to_each_device(service: PushService, monkeypatch: pyt
     monkeypatch.setenv("PUSH", f"{URL}?service={service.host}")
     with wiring.open_store_offline(load_config(config)) as (store, _):
         store.alerts.add_device(browser.device(service.host))
-    assert alert_channels.try_targets(config) == {"reached": True, "targets": [{"name": "phone", "delivered": True, "why": ""}]}
+    assert alert_channels.send_test_alerts(config) == {"reached": True, "targets": [{"name": "phone", "delivered": True, "why": ""}]}
     assert [browser.read(body)["text"] for _, body in service.got["/a"]] == [alert_channels.TEST_MESSAGE]

@@ -17,11 +17,11 @@ from agent.planning import proposals
 from agent.policy.decide import decide
 from agent.policy.quarantine import (
     UNREADABLE_WAIT_S,
-    changed_tokens,
     format_quarantine,
     quarantine_tokens,
+    tokens_with_changed_code,
     unreadable_assets,
-    unreadable_balances,
+    unreadable_since_s,
 )
 from agent.units import BPS
 from tests.support.builders import address, step_input, token, with_snapshot
@@ -88,7 +88,7 @@ def test_fewer_than_two_tokens_left_halt() -> None:
 def test_a_swap_by_hand_of_it_is_refused_and_says_why() -> None:
     step = quarantine_tokens(whole(), [PAUSED])
     with raises_code(Refused, "token_screen", "WETH") as refusal:
-        proposals.manual_swap(WETH, USDC, 10**17)(step)
+        proposals.manual_swap_proposer(WETH, USDC, 10**17)(step)
     assert refusal.value.verdicts[0].guard == "token_screen"
 
 
@@ -170,7 +170,7 @@ def test_what_differs_from_the_pins_is_named(
         code_hashes=(CodeHash(WETH, code), CodeHash(PLACE, CODE), CodeHash(ELSEWHERE, CODE)),
         implementations=tuple(ProxyImplementation(WETH, place) for place in now),
     )
-    found = changed_tokens(snapshot, [WETH, USDC], pins, backing)
+    found = tokens_with_changed_code(snapshot, [WETH, USDC], pins, backing)
     assert [one.finding for one in found] == ([] if finding is None else [finding])
 
 
@@ -179,19 +179,19 @@ def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_it
     found = quarantine_tokens(step, unreadable_assets(step))
     assert {a.token.symbol: a.target_bps for a in found.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
     assert mentions(format_quarantine(found.portfolio, found.targets.quarantine), "WBTC", "quarantine", "1 h")
-    assert unreadable_balances(found) == step.history.unread, "what is left alone is still remembered as unread"
+    assert unreadable_since_s(found) == step.history.unread, "what is left alone is still remembered as unread"
 
 
 def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
     assert not unreadable_assets(silent_for(UNREADABLE_WAIT_S - 1))
-    assert unreadable_balances(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
+    assert unreadable_since_s(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
 
 
 def test_the_numeraire_and_the_coin_that_pays_for_gas_are_never_left_alone() -> None:
     for symbol in ("USDC", "WETH"):
         step = without_balance(step_input(THREE), symbol)
         step = replace(step, history=replace(step.history, unread=((token(symbol).address, 0),)))
-        assert unreadable_balances(step)
+        assert unreadable_since_s(step)
         assert not unreadable_assets(step)
 
 

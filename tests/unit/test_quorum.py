@@ -26,10 +26,10 @@ def says(operator: str, **changes: Any) -> EndpointAnswer:
 LIES = [
     ({"head": replace(HEAD, timestamp_s=HEAD.timestamp_s + 1)}, "the header of block 100"),
     ({"head": replace(HEAD, base_fee_wei=1)}, "the header of block 100"),
-    ({"values": (6, *VALUES[1:])}, "the wallet's nonce"),
-    ({"values": (5, 0, *VALUES[2:])}, "the wallet's native balance"),
-    ({"values": (*VALUES[:2], b"\1" * 31 + b"\2", VALUES[3])}, "the balance of WETH"),
-    ({"values": (*VALUES[:3], CallStatus.FAILED)}, "the round of feed"),
+    ({"block_values": (6, *VALUES[1:])}, "the wallet's nonce"),
+    ({"block_values": (5, 0, *VALUES[2:])}, "the wallet's native balance"),
+    ({"block_values": (*VALUES[:2], b"\1" * 31 + b"\2", VALUES[3])}, "the balance of WETH"),
+    ({"block_values": (*VALUES[:3], CallStatus.FAILED)}, "the round of feed"),
 ]
 
 
@@ -67,20 +67,20 @@ def test_two_endpoints_of_one_operator_count_once() -> None:
 
 def test_many_endpoints_of_one_operator_do_not_outvote_another_operator() -> None:
     with pytest.raises(Refused):
-        find_quorum([says("liar", values=(9, *VALUES[1:]))] * 5 + [says("alpha")], NAMES, 1)
+        find_quorum([says("liar", block_values=(9, *VALUES[1:]))] * 5 + [says("alpha")], NAMES, 1)
 
 
 def test_an_operator_that_contradicts_itself_counts_for_nothing() -> None:
     with pytest.raises(Refused):
-        find_quorum([says("alpha"), says("alpha", values=(6, *VALUES[1:]))], NAMES, 1)
-    agreed = find_quorum([says("two-faced", values=(6, *VALUES[1:])), says("two-faced"), says("alpha"), says("beta")], NAMES, 2)
+        find_quorum([says("alpha"), says("alpha", block_values=(6, *VALUES[1:]))], NAMES, 1)
+    agreed = find_quorum([says("two-faced", block_values=(6, *VALUES[1:])), says("two-faced"), says("alpha"), says("beta")], NAMES, 2)
     assert agreed.operators == ("alpha", "beta")
     assert agreed.dissent == (("two-faced", "the wallet's nonce"),)
 
 
 def test_one_against_one_is_refused_even_where_one_would_do() -> None:
     with pytest.raises(Refused):
-        find_quorum([says("alpha"), says("beta", values=(5, 7, *VALUES[2:]))], NAMES, 1)
+        find_quorum([says("alpha"), says("beta", block_values=(5, 7, *VALUES[2:]))], NAMES, 1)
 
 
 def test_a_single_operator_is_enough_where_it_was_allowed() -> None:

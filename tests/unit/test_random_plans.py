@@ -23,7 +23,7 @@ def test_a_few_plans_of_each_kind_have_nothing_wrong(kind: str) -> None:
 def test_another_solver_gets_each_pool_up_to_its_bound() -> None:
     for seed in range(40):
         step = KINDS["hubs"](seed)
-        prices = reference_prices(step).by_token
+        prices = reference_prices(step).price_by_token
         for pool in step.snapshot.pools:
             token_out = {pool.token0: pool.token1, pool.token1: pool.token0}
             for token_in in token_out:

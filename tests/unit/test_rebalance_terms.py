@@ -53,8 +53,8 @@ def test_a_plan_may_not_cost_in_the_end_what_it_may_not_cost_by_prediction() -> 
     found = step(slippage_bps=300, plan_cost_bps=90)
     plan = plan_of(found, CHAIN)
     sold = value(found, {AT["WETH"]: 10**18})
-    assert rebalancer_terms(found, plan).floor_raw == floor_int(-sold * Fraction(90, 10_000)) - 1
-    assert rebalancer_terms(found, plan).floor_raw > value(found, min_balance_changes(plan.legs)), (
+    assert rebalancer_terms(found, plan).min_value_change_raw == floor_int(-sold * Fraction(90, 10_000)) - 1
+    assert rebalancer_terms(found, plan).min_value_change_raw > value(found, min_balance_changes(plan.legs)), (
         "the minimums alone would let it lose 3 %"
     )
 
@@ -62,13 +62,13 @@ def test_a_plan_may_not_cost_in_the_end_what_it_may_not_cost_by_prediction() -> 
 def test_minimums_that_are_stricter_than_plan_cost_are_the_floor() -> None:
     found = step(slippage_bps=30, plan_cost_bps=500)
     plan = plan_of(found, CHAIN)
-    assert rebalancer_terms(found, plan).floor_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
+    assert rebalancer_terms(found, plan).min_value_change_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
 
 
 def test_with_plan_cost_switched_off_the_minimums_are_the_floor() -> None:
     found = step(slippage_bps=300, plan_cost_bps=None)
     plan = plan_of(found, CHAIN)
-    assert rebalancer_terms(found, plan).floor_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
+    assert rebalancer_terms(found, plan).min_value_change_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
 
 
 def test_the_native_coin_is_worth_its_wrapped_token() -> None:

@@ -58,11 +58,11 @@ def places(plan: Plan) -> list[tuple[FundsLocation, FundsLocation]]:
 def test_a_program_reads_back_as_its_plan(name: str) -> None:
     plan, call = PLANS[name], read(PLANS[name])
     assert call.deadline_s == DEADLINE_S
-    assert call.floor_raw == conditions(plan).floor_raw
-    assert {entry.token: entry.bound_raw for entry in call.watched} == min_balance_changes(plan.legs)
-    assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched)
+    assert call.min_value_change_raw == conditions(plan).min_value_change_raw
+    assert {entry.token: entry.bound_raw for entry in call.watched_balances} == min_balance_changes(plan.legs)
+    assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched_balances)
     for swap, one in zip(call.legs, plan.legs, strict=True):
-        assert (swap.token_in, swap.token_out, swap.least_raw) == (one.token_in, one.token_out, one.min_out_raw)
+        assert (swap.token_in, swap.token_out, swap.min_out_raw) == (one.token_in, one.token_out, one.min_out_raw)
         assert swap.amount_raw == (one.amount_in_raw if one.source is LegFunding.WALLET else 0)
         assert swap.tier == one.fee_pips
         assert swap.maker == MAKERS[one.venue]
@@ -71,13 +71,18 @@ def test_a_program_reads_back_as_its_plan(name: str) -> None:
 def test_a_hub_amount_goes_straight_into_a_v2_pair_and_else_through_the_contract() -> None:
     wallet = FundsLocation.WALLET
     assert places(PLAN) == [(wallet, wallet), (wallet, wallet), (wallet, FundsLocation.PAIR), (FundsLocation.PAIR, wallet)]
-    assert read(PLAN).legs[2].pair_with == WBTC
-    assert places(HUB) == [(wallet, wallet), (wallet, FundsLocation.HERE), (wallet, FundsLocation.HERE), (FundsLocation.HERE, wallet)]
+    assert read(PLAN).legs[2].next_pair_token == WBTC
+    assert places(HUB) == [
+        (wallet, wallet),
+        (wallet, FundsLocation.REBALANCER),
+        (wallet, FundsLocation.REBALANCER),
+        (FundsLocation.REBALANCER, wallet),
+    ]
     assert places(COIN) == [
         (wallet, FundsLocation.PAIR),
         (FundsLocation.PAIR, wallet),
-        (wallet, FundsLocation.HERE),
-        (FundsLocation.HERE, wallet),
+        (wallet, FundsLocation.REBALANCER),
+        (FundsLocation.REBALANCER, wallet),
     ]
 
 
@@ -85,17 +90,20 @@ def test_a_pair_that_another_leg_uses_in_between_is_not_paid_early() -> None:
     first, second = PLAN.legs[2], PLAN.legs[3]
     between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool)
     assert places(plan_of(first, between, second)) == [
-        (FundsLocation.WALLET, FundsLocation.HERE),
+        (FundsLocation.WALLET, FundsLocation.REBALANCER),
         (FundsLocation.WALLET, FundsLocation.WALLET),
-        (FundsLocation.HERE, FundsLocation.WALLET),
+        (FundsLocation.REBALANCER, FundsLocation.WALLET),
     ]
     itself = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool, sink=R)
-    assert places(plan_of(itself, second)) == [(FundsLocation.WALLET, FundsLocation.HERE), (FundsLocation.HERE, FundsLocation.WALLET)]
+    assert places(plan_of(itself, second)) == [
+        (FundsLocation.WALLET, FundsLocation.REBALANCER),
+        (FundsLocation.REBALANCER, FundsLocation.WALLET),
+    ]
 
 
 def test_hubs_are_listed_and_not_watched() -> None:
     call = read(plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WBTC, 3_000_000_000, 5_000_000, source=R)))
-    assert [entry.token for entry in call.watched] == [WETH, WBTC]
+    assert [entry.token for entry in call.watched_balances] == [WETH, WBTC]
     assert call.unwatched_tokens == (USDC,)
 
 
@@ -149,7 +157,7 @@ def test_a_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
         with raises_code(Refused, "deadline"):
             encode_program(PLAN, deadline_s, conditions(PLAN))
     with raises_code(Refused, "range", "value floor"):
-        encode_program(PLAN, DEADLINE_S, replace(conditions(PLAN), floor_raw=-(2**127) - 1))
+        encode_program(PLAN, DEADLINE_S, replace(conditions(PLAN), min_value_change_raw=-(2**127) - 1))
 
 
 def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from agent import codec
 from agent.amm.v3.pool import V3Pool
-from agent.model import Pool, PriceSource, QuarantinedItem, StepInput
+from agent.model import Pool, PriceSource, StepInput, UnreadableItem
 from agent.reference import ReferencePrice, price_inputs, reference_prices, spot_prices
 from agent.units import Token
 from tests.support.builders import (
@@ -109,7 +109,7 @@ def test_a_token_feed_without_a_numeraire_feed_is_no_price() -> None:
 
 def test_a_quarantined_feed_is_named_with_its_reason() -> None:
     step = with_snapshot(
-        without_feed(step_input(kinds=[FEED]), "WETH"), quarantined=(QuarantinedItem("feed", feed_address("WETH"), "reverted"),)
+        without_feed(step_input(kinds=[FEED]), "WETH"), quarantined=(UnreadableItem("feed", feed_address("WETH"), "reverted"),)
     )
     assert mentions(_why(step), "feed: ", "WETH", "reverted")
 
@@ -269,6 +269,6 @@ def test_prices_are_worked_out_once_for_a_snapshot_and_its_sources() -> None:
     assert codec.dumps(step) == text
     assert codec.loads(StepInput, text) == step
     dearer = with_snapshot(step, feeds=(feed_round("WETH", 3_000), feed_round("USDC", 1)))
-    assert reference_prices(dearer).by_token[WETH.address] == unit_price(WETH, 3_000, USDC)
-    assert not reference_prices(replace(step, reference=replace(step.reference, kinds=()))).by_token
-    assert not reference_prices(without_feed(step, "WETH")).by_token.keys() & {WETH.address}
+    assert reference_prices(dearer).price_by_token[WETH.address] == unit_price(WETH, 3_000, USDC)
+    assert not reference_prices(replace(step, reference=replace(step.reference, kinds=()))).price_by_token
+    assert not reference_prices(without_feed(step, "WETH")).price_by_token.keys() & {WETH.address}

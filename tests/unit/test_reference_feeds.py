@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model import FeedRound, Halt, PastPrices, PriceSource, QuarantinedItem, StepInput
+from agent.model import FeedRound, Halt, PastPrices, PriceSource, StepInput, UnreadableItem
 from agent.policy.decide import decide
 from agent.reference import price_inputs, prices_from, reference_prices, sequencer_fault
 from tests.support.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, token, with_feed, with_snapshot
@@ -67,9 +67,11 @@ def test_a_round_lower_than_one_of_an_earlier_block_is_no_price() -> None:
 def test_the_price_of_an_earlier_block_is_that_of_its_own_rounds_at_its_own_time() -> None:
     step = step_input(kinds=FEED)
     then = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 30), feed_round("USDC", 1, updated_at_s=NOW_S - 30))
-    assert prices_from(price_inputs(step).at(then)).prices[WETH.address].price * 2 == reference_prices(step).prices[WETH.address].price
+    assert (
+        prices_from(price_inputs(step).at_block(then)).prices[WETH.address].price * 2 == reference_prices(step).prices[WETH.address].price
+    )
     later = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 23), feed_round("USDC", 1))
-    assert WETH.address not in prices_from(price_inputs(step).at(later)).prices  # a second after that block
+    assert WETH.address not in prices_from(price_inputs(step).at_block(later)).prices  # a second after that block
 
 
 def test_a_feed_may_have_an_age_of_its_own() -> None:
@@ -120,7 +122,7 @@ def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_i
 def test_an_uptime_feed_that_was_not_read_halts_and_none_at_all_does_not() -> None:
     silent = rollup()
     assert mentions(sequencer_fault(silent.snapshot, silent.reference), "uptime feed")
-    named = with_snapshot(silent, quarantined=(QuarantinedItem("round of feed", UPTIME, "the call reverted"),))
+    named = with_snapshot(silent, quarantined=(UnreadableItem("round of feed", UPTIME, "the call reverted"),))
     assert "call reverted" in sequencer_fault(named.snapshot, named.reference)
     assert isinstance(decide(named).decision, Halt)
     assert sequencer_fault(step_input().snapshot, step_input().reference) == ""

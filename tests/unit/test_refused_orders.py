@@ -19,8 +19,8 @@ from agent.execution.step_result import StepPorts, StepResult, note_of
 from agent.layers.futures.execution.cycle import (
     DIVISOR_STEP,
     FUTURES_SIGNER_RULES,
+    MAX_ACTIONS,
     MAX_DIVISOR,
-    MAX_ORDERS,
     completed_outcome,
     skip_failed_market,
 )
@@ -52,7 +52,7 @@ from tests.unit.test_futures_step import EVEN, OVER
 REVERTED = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 NO_KEY = Refused("the agent key may not trade", code=ErrorCode.AGENT_KEY)
 PAUSED = Refused("the kill switch is on", (Verdict("kill_switch", "on", "off", False),))
-BEGUN = replace(new_cycle(AgentCycle(), NOW_S), spend_caps=(("0x", 5),), attempts=(("0x", 2),))
+BEGUN = replace(new_cycle(AgentCycle(), NOW_S), spend_caps=(("0x", 5),), approval_attempts=(("0x", 2),))
 """A cycle with an approval for its plan."""
 
 
@@ -102,16 +102,16 @@ def recorded(ports: StepPorts, outcome: StepOutcome) -> str | None:
 def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_then_skipped(ports: StepPorts) -> None:
     outcome, own = planned(ports), FuturesCycle()
     market, parts, cycle = market_of(outcome), [], BEGUN
-    while market not in own.refused_exits:
-        cycle, own = refused(ports, replace(cycle, spend_caps=(("0x", 5),), attempts=(("0x", 2),)), outcome)
+    while market not in own.refusal_time_by_exit:
+        cycle, own = refused(ports, replace(cycle, spend_caps=(("0x", 5),), approval_attempts=(("0x", 2),)), outcome)
         assert recorded(ports, outcome) == "refused", "each part is written"
         ports.store.steps.end(outcome.step_id, "", "", None, "")
-        assert (cycle.spend_caps, cycle.attempts) == ((), ()), "the next plan begins"
-        parts.append(dict(own.order_parts).get(market))
+        assert (cycle.spend_caps, cycle.approval_attempts) == ((), ()), "the next plan begins"
+        parts.append(dict(own.order_divisors).get(market))
     assert parts == [DIVISOR_STEP, DIVISOR_STEP**2, DIVISOR_STEP**3, DIVISOR_STEP**3]
     assert DIVISOR_STEP**3 == MAX_DIVISOR
     assert len(own.refused_orders) == 1
-    assert own.refused_exits == {market: outcome.step_input.snapshot.head.timestamp_s}
+    assert own.refusal_time_by_exit == {market: outcome.step_input.snapshot.head.timestamp_s}
     again = ended(ports, cycle, outcome, REVERTED).outcome
     assert again is not None
     assert again.kind is OutcomeKind.REFUSED, "a market is skipped once"
@@ -127,10 +127,10 @@ def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(port
     outcome = planned(ports, EMPTY)
     cycle, own = refused(ports, BEGUN, outcome)
     assert own.refused_orders == (StepNote(outcome.step_id, str(REVERTED)),)
-    assert (own.order_parts, own.refused_markets) == (((market_of(outcome), DIVISOR_STEP),), ())
+    assert (own.order_divisors, own.refused_markets) == (((market_of(outcome), DIVISOR_STEP),), ())
     _, own = refused(ports, cycle, outcome)
     assert len(own.refused_orders) == 1
-    assert own.order_parts == ((market_of(outcome), DIVISOR_STEP**2),)
+    assert own.order_divisors == ((market_of(outcome), DIVISOR_STEP**2),)
 
 
 def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
@@ -139,7 +139,7 @@ def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
     assert account is not None
     step = with_snapshot(outcome.step_input, futures=replace(account, is_on_chain=False))
     _, own = refused(ports, BEGUN, replace(outcome, step_input=step))
-    assert (own.order_parts, list(own.refused_exits)) == ((), [market_of(outcome)])
+    assert (own.order_divisors, list(own.refusal_time_by_exit)) == ((), [market_of(outcome)])
 
 
 def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: StepPorts) -> None:
@@ -183,7 +183,7 @@ def test_a_refusal_of_the_signer_skips_the_market_only_where_futures_rules_alone
     failed = [Verdict(guard, "1", "0", False) for guard in sorted(FUTURES_SIGNER_RULES)[:2]]
     other = Verdict("signer.nonce", "7", "6", False)
     _, own = refused(ports, BEGUN, outcome, Refused("no", (*failed, replace(other, passed=True))))
-    assert list(own.refused_exits) == [market_of(outcome)]
+    assert list(own.refusal_time_by_exit) == [market_of(outcome)]
     for verdicts in ((*failed, other), ()):
         ended(ports, BEGUN, outcome, Refused("no", verdicts))
 
@@ -214,7 +214,7 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
     assert outcome.plan is not None
     cycle = FUTURES_SENDER.after_sent(BEGUN.with_transaction(sent()), outcome, outcome.plan, sent())
     own = cycle.layer(FuturesCycle)
-    assert own.refused_exits == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
+    assert own.refusal_time_by_exit == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
     assert own.refused_orders == (note_of(outcome, failed=True),)
     assert (own.orders, own.reverted) == (1, 1)
     assert cycle.is_open
@@ -228,7 +228,7 @@ def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: s
     plan, decision = outcome.plan, outcome.decision
     assert plan is not None
     assert isinstance(decision, AdjustFutures)
-    orders = MAX_ORDERS - 1 if case == "too many orders" else MAX_ORDERS - 2
+    orders = MAX_ACTIONS - 1 if case == "too many orders" else MAX_ACTIONS - 2
     if case == "by the owner":
         outcome = replace(outcome, decision_result=replace(outcome.decision_result, decision=replace(decision, by_owner=True)))
     before = BEGUN.with_layer(FuturesCycle(orders=orders))
@@ -271,9 +271,9 @@ def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_beg
     before = replace(BEGUN, confirmed=confirmation_of(outcome, outcome.plan))
     direct, left = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
     for after in (direct, left):
-        assert (after.confirmed, after.spend_caps, after.attempts) == (None, (), ())
+        assert (after.confirmed, after.spend_caps, after.approval_attempts) == (None, (), ())
     own = left.layer(LiquidityCycle)
-    assert (direct.direct, own.left_pools, own.unwithdrawn) == (("0xtoken",), ("0xpool",), (note,))
+    assert (direct.direct_route_tokens, own.left_pools, own.unwithdrawn) == (("0xtoken",), ("0xpool",), (note,))
     assert left.is_risk_reducing_only
     assert left.skipped == ()
     assert not direct.is_risk_reducing_only

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agent.accounting import entries
 from agent.accounting.export import weights_bps
 from agent.accounting.performance import (
+    BuyAndHoldTokens,
     ExternalCashFlow,
-    OpeningCash,
     Performance,
     PerformanceCosts,
     annualize,
@@ -34,7 +34,7 @@ from tests.support.ledgers import COUNTED, USDC, WETH, Wallet
 from tests.support.text import raises_field
 
 DAY_S = 86_400
-OPENING = OpeningCash(USDC, WETH)
+OPENING = BuyAndHoldTokens(USDC, WETH)
 FLOW = {True: ExternalTransferKind.DEPOSIT, False: ExternalTransferKind.WITHDRAWAL}
 
 
@@ -224,7 +224,7 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     found = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
     assert found is not None
     assert (found.profit, found.by_hand, found.twr) == (0, -100 * 10**6, 0)
-    assert (found.rebalances, found.by_hand_swaps, found.costs.total) == (0, 1, 0)
+    assert (found.rebalances, found.manual_swap_count, found.costs.total) == (0, 1, 0)
     own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC, OPENING)
     assert own is not None
     assert own.profit == -100 * 10**6

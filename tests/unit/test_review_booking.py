@@ -61,7 +61,7 @@ def test_a_strangers_event_that_takes_from_us_does_not_stop_the_books(store: Sto
     made = step()
     swapped(store, made, Transfer(STRANGER, WALLET, OTHER, 10**30))
     found = booked(store, made.snapshot)
-    assert store.journal.unbooked() == ()
+    assert store.journal.unbooked_intents() == ()
     assert found.budgets.loss_24h == gas_value(made)
 
 
@@ -70,7 +70,7 @@ def test_a_step_that_cannot_be_read_any_more_is_booked_at_the_prices_of_now(stor
     made = step()
     swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text=text)
     found = booked(store, made.snapshot, lambda: made)
-    assert store.journal.unbooked() == ()
+    assert store.journal.unbooked_intents() == ()
     assert found.budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
 
 
@@ -85,7 +85,7 @@ def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: St
     swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}")
     blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
     assert booked(store, made.snapshot, lambda: blind).budgets.loss_24h == 0
-    assert len(store.journal.unbooked()) == 1
+    assert len(store.journal.unbooked_intents()) == 1
     assert booked(store, made.snapshot, lambda: made).budgets.loss_24h > 0
 
 
@@ -94,7 +94,7 @@ def test_only_an_asset_that_was_spent_needs_a_price(store: Store, moved: Transfe
     made = step()
     swapped(store, made, moved, text="{}")
     booked(store, made.snapshot, lambda: replace(made, snapshot=replace(made.snapshot, feeds=(), pools=())))
-    assert store.journal.unbooked() == ()
+    assert store.journal.unbooked_intents() == ()
 
 
 def test_a_balance_that_could_not_be_read_afterwards_is_not_a_loss_of_everything(store: Store) -> None:

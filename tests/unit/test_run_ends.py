@@ -27,7 +27,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def looks(**_told: Any) -> Any:
         yield Retryable("the node does not answer", "wait")
 
-    service = SimpleNamespace(on_cycle=lambda found: None, is_logging=False, report_controls=lambda: None, take_notes=tuple)
+    service = SimpleNamespace(on_cycle=lambda found: None, is_logging=False, report_controls=lambda: None, pop_screen_notes=tuple)
     monkeypatch.setattr(api, "serve", lambda *_args, **_more: nullcontext(service))
     clock: Any = SimpleNamespace(listening=nullcontext, check=lambda: None)
 

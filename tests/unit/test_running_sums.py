@@ -54,7 +54,7 @@ class Life:
         """A block later: mined is booked, final is entered."""
         self.block += 1
         step = self.step()
-        for intent in self.store.journal.unbooked():
+        for intent in self.store.journal.unbooked_intents():
             self.store.budgets.book_intent(
                 intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s
             )
@@ -125,7 +125,7 @@ def test_whatever_happens_the_sums_are_what_the_entries_come_to(
         life.look()
         assert store.ledger.find_misstatements() == ()
         assert store.ledger.intents_without_entry() == ()
-        assert store.journal.unbooked() == ()
+        assert store.journal.unbooked_intents() == ()
         stands = {one.token: one.raw for one in store.ledger.balances(life.block)}
         assert stands == {WETH.address: life.weth, USDC.address: life.usdc, NATIVE: life.native}
         sums = entries.account_balances(store.ledger.entries())

@@ -28,7 +28,7 @@ def test_a_nonce_that_is_none_is_an_error_of_ours(answer: object) -> None:
     with pytest.raises(Retryable):
         SafeContract(Script(eth_call=answer), WALLET).require_hash(tx(WALLET, "0x"))
     with raises_field("wallet.safe", "not a Safe"):
-        SafeContract(Script(eth_call=answer), WALLET).require_known()
+        SafeContract(Script(eth_call=answer), WALLET).require_supported()
 
 
 def test_a_nonce_is_read() -> None:

@@ -12,7 +12,16 @@ from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.receipts import EXECUTION_SUCCESS
-from agent.chain.safe import CALL, SafeContract, SafeOwners, SafeReader, SafeSender, WalletOwner, open_external_signer, safe_tx_hash
+from agent.chain.safe import (
+    CALL_OPERATION,
+    SafeContract,
+    SafeOwners,
+    SafeReader,
+    SafeSender,
+    WalletOwner,
+    open_external_signer,
+    safe_tx_hash,
+)
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.model import Head, Snapshot
@@ -32,7 +41,7 @@ MINED_AT = 137
 HASH = "0x" + "ab" * 32
 
 
-def hash_by_the_contract(safe: str, call: Any, operation: int = CALL) -> str:
+def hash_by_the_contract(safe: str, call: Any, operation: int = CALL_OPERATION) -> str:
     """Safe.encodeTransactionData, word by word."""
     words = abi_encode(
         ["bytes32", "address", "uint256", "bytes32", "uint8", "uint256", "uint256", "uint256", "address", "address", "uint256"],
@@ -117,13 +126,13 @@ def test_hash__contract_is_asked_with_every_field() -> None:
 
 @pytest.mark.parametrize("version", ["1.3.0", "1.4.1"])
 def test_version__that_is_supported_is_taken(version: str) -> None:
-    contract(text_answer(version)).require_known()
+    contract(text_answer(version)).require_supported()
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "1.4.0", "1.5.0", "1.3.0+L2", ""])
 def test_version__another_one_is_refused(version: str) -> None:
     with pytest.raises(ConfigError):
-        contract(text_answer(version)).require_known()
+        contract(text_answer(version)).require_supported()
 
 
 def test_nonce__of_a_snapshot_is_the_safe_s_at_its_block() -> None:

@@ -101,7 +101,7 @@ def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is
     step = step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, depth=3_000)
     step = with_limits(step, pool_min_value=None, min_trade=None, plan_cost_bps=None)
     with raises_code(Refused, "withdrawal") as refused:
-        requests.raise_money(USDC.address)(wanting(step, 6_000))
+        requests.raise_money_proposer(USDC.address)(wanting(step, 6_000))
     assert [(one.guard, one.passed) for one in refused.value.verdicts] == [("withdrawal", False)]
 
 
@@ -137,7 +137,7 @@ def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
 
 def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() -> None:
     step = transfers.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
-    found = requests.sell_everything(step)
+    found = requests.propose_selling_everything(step)
     assert found.plan is None
     assert isinstance(found.decision_result.decision, Hold)
     assert "to sell" in found.decision_result.decision.reason
@@ -169,7 +169,7 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
 def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
     assert isinstance(decide(step).decision, Hold)
-    found = requests.sell_everything(step)
+    found = requests.propose_selling_everything(step)
     assert isinstance(found.decision_result.decision, AdjustLiquidity)
     assert found.plan is not None
     (action,) = found.plan.actions

@@ -12,7 +12,7 @@ from agent.artifacts import own_artifact
 from agent.chain import lens
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.chain.screening import RECORD_FORMAT, TokenScreen
-from agent.chain.tokens import initial_token_moves
+from agent.chain.tokens import screening_moves
 from agent.errors import Retryable
 from agent.model import TokenFinding
 from tests.support.builders import step_input
@@ -56,7 +56,7 @@ class Node:
 
 def found(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    return [one.finding for one in TokenScreen(Node(refuse), "").screen(step, initial_token_moves(step))]
+    return [one.finding for one in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
 
 
 def test_a_node_that_runs_everything_finds_them_clean() -> None:

@@ -22,24 +22,27 @@ UNREAD = 2**256 - 1
     ("changes", "finding"),
     [
         ({}, TokenFinding.CLEAN),
-        ({"transfer": TransferOutcome.SILENT, "transfer_from": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
-        ({"approve": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
-        ({"arrived": RAW * 95 // 100, "passed_on": RAW * 95 // 100, "pool_after": 9 * RAW + RAW * 95 // 100}, TokenFinding.FEE_ON_TRANSFER),
-        ({"passed_on": RAW - 3, "pool_after": 10 * RAW - 3}, TokenFinding.FEE_ON_TRANSFER),
+        ({"transfer": TransferOutcome.SILENT, "transfer_from_outcome": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
+        ({"approve_outcome": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
+        (
+            {"arrived_raw": RAW * 95 // 100, "forwarded_raw": RAW * 95 // 100, "pool_after": 9 * RAW + RAW * 95 // 100},
+            TokenFinding.FEE_ON_TRANSFER,
+        ),
+        ({"forwarded_raw": RAW - 3, "pool_after": 10 * RAW - 3}, TokenFinding.FEE_ON_TRANSFER),
         ({"pool_after": 9 * RAW + RAW // 2}, TokenFinding.FEE_ON_TRANSFER),
-        ({"arrived": RAW - 1, "passed_on": RAW - 2, "pool_after": 10 * RAW - 2}, TokenFinding.REBASING),
-        ({"arrived": RAW + 5, "passed_on": RAW + 5, "pool_after": 10 * RAW + 5}, TokenFinding.REBASING),
+        ({"arrived_raw": RAW - 1, "forwarded_raw": RAW - 2, "pool_after": 10 * RAW - 2}, TokenFinding.REBASING),
+        ({"arrived_raw": RAW + 5, "forwarded_raw": RAW + 5, "pool_after": 10 * RAW + 5}, TokenFinding.REBASING),
         ({"first_remainder": 1}, TokenFinding.REBASING),
         ({"second_remainder": 7}, TokenFinding.REBASING),
         ({"pool_after_loan": 9 * RAW + 1, "pool_after": 10 * RAW + 1}, TokenFinding.REBASING),
         ({"transfer": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
-        ({"transfer_from": TransferOutcome.ODD}, TokenFinding.FALSE_RETURNING),
-        ({"approve": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
-        ({"transfer": TransferOutcome.FAILED, "passed_on": 0}, TokenFinding.HONEYPOT),
-        ({"transfer_from": TransferOutcome.FAILED, "pool_after": 9 * RAW}, TokenFinding.HONEYPOT),
-        ({"approve": TransferOutcome.FAILED}, TokenFinding.HONEYPOT),
+        ({"transfer_from_outcome": TransferOutcome.ODD}, TokenFinding.FALSE_RETURNING),
+        ({"approve_outcome": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
+        ({"transfer": TransferOutcome.FAILED, "forwarded_raw": 0}, TokenFinding.HONEYPOT),
+        ({"transfer_from_outcome": TransferOutcome.FAILED, "pool_after": 9 * RAW}, TokenFinding.HONEYPOT),
+        ({"approve_outcome": TransferOutcome.FAILED}, TokenFinding.HONEYPOT),
         ({"hooks": 1}, TokenFinding.CALLBACK),
-        ({"arrived": UNREAD}, TokenFinding.UNREADABLE),
+        ({"arrived_raw": UNREAD}, TokenFinding.UNREADABLE),
         ({"pool_after": UNREAD}, TokenFinding.UNREADABLE),
         ({"status": 1}, TokenFinding.UNKNOWN),
         ({"status": 2}, TokenFinding.UNKNOWN),
@@ -61,7 +64,9 @@ def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: 
     except Retryable:
         return
     found, _ = judge_trial(record)
-    assert not found.is_tradable or (record.arrived == record.lent == record.passed_on and record.pool_after == record.pool_before)
+    assert not found.is_tradable or (
+        record.arrived_raw == record.lent_raw == record.forwarded_raw and record.pool_after == record.pool_before
+    )
 
 
 @given(st.binary(max_size=2 * RECORD_BYTES))

@@ -11,7 +11,7 @@ import pytest
 
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentKind, IntentState
 from agent.store import Store
-from agent.store.controls import ControlEnd
+from agent.store.controls import ControlStateChange
 from agent.store.files.backup import backup
 from agent.store.files.secret import secret_path
 from tests.support.transactions import START_S, grant, new_store, tx
@@ -81,13 +81,13 @@ def test_a_row_of_a_log_is_neither_changed_nor_deleted(store: Store, table: str,
 
 def test_a_line_from_the_future_that_was_not_sealed_does_not_count(store: Store) -> None:
     alter(store, FORGED_LINE, FORGED_LINE.replace("(control_id", "(seq, control_id").replace("('x'", f"({2**63 - 1}, 'x'"))
-    assert store.controls.log_end() == (1, START_S)
+    assert store.controls.log_number_and_time() == (1, START_S)
     assert store.controls.take(1, START_S + 1)
-    store.controls.finish([ControlEnd(1, ControlState.DONE)], START_S + 2)
+    store.controls.finish([ControlStateChange(1, ControlState.DONE)], START_S + 2)
     store.controls.queue(control(2))
     assert [event.state for event in store.controls.events()] == ["queued", "taken", "done", "queued"]
     assert [event.state for event in store.controls.events(after=1, limit=2)] == ["taken", "done"]
-    assert store.controls.log_end() == (store.controls.events()[-1].number, START_S + 2)
+    assert store.controls.log_number_and_time() == (store.controls.events()[-1].number, START_S + 2)
 
 
 def test_many_forged_lines_do_not_hide_a_genuine_one(store: Store) -> None:
@@ -160,9 +160,9 @@ def test_a_genuine_line_does_not_count_a_second_time(store: Store) -> None:
 def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
     for number in (2, 3):
         store.controls.queue(control(number))
-    assert [found.missing_count for found in store.seal_reports()] == [0, 0]
+    assert [found.gap_count for found in store.seal_reports()] == [0, 0]
     alter(store, "DROP TRIGGER control_log_no_delete", "DELETE FROM control_log WHERE seq = 2")
-    assert [found.missing_count for found in store.seal_reports()] == [1, 0]
+    assert [found.gap_count for found in store.seal_reports()] == [1, 0]
 
 
 def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None:
@@ -173,7 +173,7 @@ def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None
     store.controls.queue(control(2))
     assert [event.control for event in store.controls.events()] == [control(2).id]
     assert path.exists()
-    assert [(found.row_count, found.unsealed_count, found.missing_count) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
+    assert [(found.row_count, found.unsealed_count, found.gap_count) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
     path.with_suffix(".kept").replace(path)
     assert [event.control for event in store.controls.events()] == [control().id]
 

@@ -56,7 +56,7 @@ def test_each_leg_is_asked_at_the_plan_s_block() -> None:
     source = ExactPair()
     quotes = second_quotes(plan(leg(10**18)), "0xabc", source)
     assert source.asked == [(10**18, "0xabc")]
-    assert [(q.leg, q.amount_out_raw, q.error) for q in quotes] == [(0, get_amount_out(10**18, *RESERVES), "")]
+    assert [(q.leg_index, q.amount_out_raw, q.error) for q in quotes] == [(0, get_amount_out(10**18, *RESERVES), "")]
 
 
 @given(first=st.integers(10**15, 10**19), second=st.integers(10**15, 10**19))
@@ -181,7 +181,13 @@ def raising(error: Exception) -> Any:
 def test_evidence_carries_what_its_sources_say() -> None:
     step = step_input()
     found = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_switch": lambda: (True, "holiday")}).gather(step, plan(leg(10**18)))
-    assert (found.paused, found.pause_reason, found.trusted, found.quorum, found.now_s) == (True, "holiday", (("0xa", "0xb"),), True, NOW_S)
+    assert (found.paused, found.pause_reason, found.pinned_code_hashes, found.quorum, found.now_s) == (
+        True,
+        "holiday",
+        (("0xa", "0xb"),),
+        True,
+        NOW_S,
+    )
     assert found.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
 
 

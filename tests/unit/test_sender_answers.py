@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.chain.receipts import INCREASE_LIQUIDITY, TRANSFER
+from agent.chain.receipts import INCREASE_LIQUIDITY, TRANSFER_TOPIC
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.chain.tokens import encode_approve
@@ -86,11 +86,11 @@ def receipt_json(**changes: object) -> dict[str, object]:
     token = "0x" + "11" * 20
     log = {
         "address": token,
-        "topics": [TRANSFER, "0x" + bytes(12).hex() + WALLET[2:], "0x" + bytes(12).hex() + ROUTER[2:]],
+        "topics": [TRANSFER_TOPIC, "0x" + bytes(12).hex() + WALLET[2:], "0x" + bytes(12).hex() + ROUTER[2:]],
         "data": "0x" + f"{5:064x}",
     }
-    nft = {"address": token, "topics": [TRANSFER, BLOCK, BLOCK, BLOCK], "data": "0x"}
-    odd = {"address": token, "topics": [TRANSFER, BLOCK, BLOCK], "data": "0x"}
+    nft = {"address": token, "topics": [TRANSFER_TOPIC, BLOCK, BLOCK, BLOCK], "data": "0x"}
+    odd = {"address": token, "topics": [TRANSFER_TOPIC, BLOCK, BLOCK], "data": "0x"}
     other = {"address": token, "topics": [BLOCK], "data": "0x1234"}
     plain = {
         "transactionHash": HASH,
@@ -114,8 +114,8 @@ def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
 
 def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
     manager, word = "0x" + "22" * 20, "0x" + bytes(12).hex()
-    minted = {"address": manager, "topics": [TRANSFER, word + "00" * 20, word + WALLET[2:], f"0x{7:064x}"], "data": "0x"}
-    moved = {"address": manager, "topics": [TRANSFER, word + ROUTER[2:], word + WALLET[2:], f"0x{8:064x}"], "data": "0x"}
+    minted = {"address": manager, "topics": [TRANSFER_TOPIC, word + "00" * 20, word + WALLET[2:], f"0x{7:064x}"], "data": "0x"}
+    moved = {"address": manager, "topics": [TRANSFER_TOPIC, word + ROUTER[2:], word + WALLET[2:], f"0x{8:064x}"], "data": "0x"}
     data = "0x" + "".join(f"{number:064x}" for number in (10**20, 5, 6))
     grown = [{"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{number:064x}"], "data": data} for number in (7, 8)]
     odd = {"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{9:064x}"], "data": "0x"}

@@ -12,7 +12,7 @@ from agent.chain.lens import uint_word
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable
-from agent.model import DataFee, UnsignedTx
+from agent.model import DataFeeKind, UnsignedTx
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.signing import CANCEL, WALLET
 from tests.support.text import raises_code
@@ -79,7 +79,7 @@ def test_the_operator_fee_is_that_of_the_larger_of_limit_and_estimate(limit: int
         data = params[0]["data"]
         return "0x" if params[0]["to"] == TX.to else "0x" + uint_word(0 if data.startswith("0xf1c7a58b") else int(data[10:], 16)).hex()
 
-    rollup = NodeSender(Script(eth_call=call, eth_estimateGas=hex(estimate)), data_fee=DataFee.OP_STACK)
+    rollup = NodeSender(Script(eth_call=call, eth_estimateGas=hex(estimate)), data_fee=DataFeeKind.OP_STACK)
     assert rollup.simulate(replace(TX, gas=limit), WALLET).data_fee_wei == 50_000
 
 

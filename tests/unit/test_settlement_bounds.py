@@ -10,7 +10,7 @@ import pytest
 
 from agent import codec
 from agent.execution import settlement
-from agent.execution.shortfall import recovered_shortfall
+from agent.execution.shortfall import shortfall_by_receipt
 from agent.model import Intent, IntentKind, Payout, StepInput, Transfer
 from agent.store.store import Store
 from tests.support.builders import step_input
@@ -141,7 +141,7 @@ def test_a_step_that_is_missing_or_cannot_be_read_is_none(tmp_path: Path, step_i
 def test_a_transaction_without_plan_and_action_owes_nothing(tmp_path: Path) -> None:
     setup, intent = swapped(tmp_path)
     setup.store.steps.begin("own", START_S, codec.dumps(step_input()))
-    assert recovered_shortfall(setup.store, replace(intent, step_id="own")) == {}
+    assert shortfall_by_receipt(setup.store, replace(intent, step_id="own")) == {}
 
 
 def test_a_token_without_price_that_did_not_change_costs_nothing() -> None:

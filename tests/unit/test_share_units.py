@@ -14,7 +14,7 @@ from agent.config.load import parse_config
 from agent.config.tables.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
-from agent.units import parse_share_bps
+from agent.units import parse_share_with_unit_bps
 from tests.unit.test_config import text
 
 WITHOUT = ["0.5", "0,5", "0.5 percent", "0,5%", "0.5 %%", 0.5, 1, 0, "5", "half", "", True, None]
@@ -101,13 +101,13 @@ def test_the_error_names_key_value_and_what_to_write(old: str, new: str, said: s
     [("0.5%", 50), ("50bps", 50), ("50 bps", 50), (".5%", 50), ("1x", 10_000), ("1.5x", 15_000), ("0%", 0), ("250%", 25_000)],
 )
 def test_a_share_with_its_unit_is_read_exactly(value: str, bps: int) -> None:
-    assert parse_share_bps(value, "limits.slippage") == bps
+    assert parse_share_with_unit_bps(value, "limits.slippage") == bps
 
 
 def test_what_is_finer_than_a_basis_point_or_negative_is_refused() -> None:
     for value, why in (("0.005%", "finer"), ("-1%", "negative"), (-0.5, "negative"), (float("nan"), "not a share"), (1e300, "not a share")):
         with pytest.raises(ConfigError, match=why):
-            parse_share_bps(value, "limits.slippage")
+            parse_share_with_unit_bps(value, "limits.slippage")
 
 
 def test_a_target_weight_may_still_be_a_fraction() -> None:

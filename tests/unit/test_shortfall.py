@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.execution.shortfall import end_interrupted_steps, short_tokens, with_shortfall
+from agent.execution.shortfall import end_interrupted_steps, shortfalls_by_token, with_shortfall
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import Holding, Intent, IntentKind, IntentState, LegFunding, Plan, Receipt, Snapshot, Transfer
 from agent.policy.decide import decide
@@ -50,39 +50,41 @@ def test_the_smaller_of_events_and_balances_is_compared_with_the_minimum(
 ) -> None:
     before, now = snapshot(weth=10**18, usdc=50), snapshot(weth=0, usdc=50 + after)
     moved = receipt((WETH, -(10**18)), *([(USDC, brought)] if brought else []))
-    assert short_tokens(plan_of(SELL), moved, before, now) == short
+    assert shortfalls_by_token(plan_of(SELL), moved, before, now) == short
 
 
 def test_without_balances_afterwards_the_events_decide() -> None:
     before, right = snapshot(weth=10**18, usdc=0), receipt((WETH, -(10**18)), (USDC, LEAST))
-    assert short_tokens(plan_of(SELL), right, before, None) == {}
-    assert short_tokens(plan_of(SELL), receipt((WETH, -(10**18)), (USDC, LEAST - 1)), before, None) == {USDC: (LEAST - 1, LEAST)}
-    assert short_tokens(plan_of(SELL), right, snapshot(weth=10**18), snapshot(weth=0, usdc=0)) == {}, "not held before, so not compared"
+    assert shortfalls_by_token(plan_of(SELL), right, before, None) == {}
+    assert shortfalls_by_token(plan_of(SELL), receipt((WETH, -(10**18)), (USDC, LEAST - 1)), before, None) == {USDC: (LEAST - 1, LEAST)}
+    assert shortfalls_by_token(plan_of(SELL), right, snapshot(weth=10**18), snapshot(weth=0, usdc=0)) == {}, (
+        "not held before, so not compared"
+    )
 
 
 def test_more_spent_than_planned_is_a_shortfall_and_gas_is_not() -> None:
     before, now = snapshot(weth=2 * 10**18, usdc=0), snapshot(weth=10**18 - 1, usdc=LEAST)
     spent = receipt((WETH, -(10**18) - 1), (USDC, LEAST))
-    assert short_tokens(plan_of(SELL), spent, before, now) == {WETH: (-(10**18) - 1, -(10**18))}
+    assert shortfalls_by_token(plan_of(SELL), spent, before, now) == {WETH: (-(10**18) - 1, -(10**18))}
     coin = plan_of(replace(SELL, token_in=NATIVE))
-    assert short_tokens(coin, receipt((USDC, LEAST)), before, None) == {}
+    assert shortfalls_by_token(coin, receipt((USDC, LEAST)), before, None) == {}
 
 
 def test_hubs_count_by_what_is_left_in_the_wallet_alone() -> None:
     first = leg(USDT, USDC, 500, 499, sink=LegFunding.ROUTER)
     hub = plan_of(first, leg(USDC, WBTC, 499, 80, source=LegFunding.ROUTER))
     least = hub.legs[1].min_out_raw
-    assert short_tokens(hub, receipt((USDT, -500), (WBTC, least)), snapshot(), None) == {}
-    assert short_tokens(hub, receipt((USDT, -500), (WBTC, least - 1)), snapshot(), None) == {WBTC: (least - 1, least)}
+    assert shortfalls_by_token(hub, receipt((USDT, -500), (WBTC, least)), snapshot(), None) == {}
+    assert shortfalls_by_token(hub, receipt((USDT, -500), (WBTC, least - 1)), snapshot(), None) == {WBTC: (least - 1, least)}
 
 
 def test_a_withdrawal_owes_its_minimums_and_other_actions_none() -> None:
     plan: Plan = replace(plan_of(), actions=(WITHDRAW_V3,))
     least = dict(zip(TOKENS, WITHDRAW_V3.min_raw, strict=True))
-    assert short_tokens(plan, receipt(*least.items()), snapshot(), None) == {}
+    assert shortfalls_by_token(plan, receipt(*least.items()), snapshot(), None) == {}
     for withdrawn in TOKENS:
         lower = {**least, withdrawn: least[withdrawn] - 1}
-        assert short_tokens(plan, receipt(*lower.items()), snapshot(), None) == {withdrawn: (least[withdrawn] - 1, least[withdrawn])}
+        assert shortfalls_by_token(plan, receipt(*lower.items()), snapshot(), None) == {withdrawn: (least[withdrawn] - 1, least[withdrawn])}
 
 
 SOLD, BOUGHT = token("WETH").address, token("USDC").address

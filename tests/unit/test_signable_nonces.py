@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Refused
-from agent.execution.submitter import open_transactions, signable_nonces
+from agent.execution.submitter import max_tip_by_nonce, open_transactions
 from agent.model import FIRST_VENUE_NONCE, IntentState, Receipt
 from agent.signing.terms import PRIORITY_CAP_WEI, replacement_fee_wei, tip_range_wei
 from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
@@ -20,18 +20,18 @@ TIP = tx(0).max_priority_fee_wei
 
 def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
-    assert signable_nonces(made.store.journal) == {}
+    assert max_tip_by_nonce(made.store.journal) == {}
     with raises_code(Refused, "signer.nonce"):
-        LocalSigner(KEY, RULES, lambda: signable_nonces(made.store.journal)).sign(CANCEL, CANCEL_GRANT)
+        LocalSigner(KEY, RULES, lambda: max_tip_by_nonce(made.store.journal)).sign(CANCEL, CANCEL_GRANT)
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
 def test_what_is_only_planned_lends_its_nonce_to_nobody(tmp_path: Path, at: str) -> None:
     made = bench(tmp_path)
     killed_at(made, at)
-    assert signable_nonces(made.store.journal) == {0: None}
+    assert max_tip_by_nonce(made.store.journal) == {0: None}
     intend(made, nonce=9)
-    assert signable_nonces(made.store.journal) == {0: None}
+    assert max_tip_by_nonce(made.store.journal) == {0: None}
 
 
 def intend(made: Bench, nonce: int) -> None:
@@ -46,7 +46,7 @@ def test_what_was_signed_may_be_signed_again_at_its_own_nonce(tmp_path: Path, at
     made = bench(tmp_path)
     killed_at(made, at)
     if made.store.journal.intents()[0].state in (IntentState.SIGNED, IntentState.BROADCAST):
-        assert signable_nonces(made.store.journal) == {0: TIP}
+        assert max_tip_by_nonce(made.store.journal) == {0: TIP}
 
 
 def test_a_transaction_without_a_tip_has_paid_none(tmp_path: Path) -> None:
@@ -55,19 +55,19 @@ def test_a_transaction_without_a_tip_has_paid_none(tmp_path: Path) -> None:
     legacy = replace(tx(1), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
     intent = made.store.journal.add_intent("step0", CANCEL_GRANT.kind, legacy, grant(deadline_s=2**40), "cancel", 0, None, None)
     made.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
-    assert signable_nonces(made.store.journal) == {1: 0}
+    assert max_tip_by_nonce(made.store.journal) == {1: 0}
 
 
 def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.run()
-    assert signable_nonces(made.store.journal) == {1: None}
+    assert max_tip_by_nonce(made.store.journal) == {1: None}
     made.run(nonce=1)
-    assert signable_nonces(made.store.journal) == {2: None}
+    assert max_tip_by_nonce(made.store.journal) == {2: None}
 
 
 def test_a_lost_transaction_may_be_replaced_and_no_later_nonce_used(tmp_path: Path) -> None:
-    assert signable_nonces(lost_in_broadcast(tmp_path).store.journal) == {0: TIP}
+    assert max_tip_by_nonce(lost_in_broadcast(tmp_path).store.journal) == {0: TIP}
 
 
 def test_a_replacement_may_tip_one_bump_more_than_what_it_replaces() -> None:
@@ -105,15 +105,15 @@ def test_an_order_of_a_venue_is_no_transaction_of_the_chain(tmp_path: Path) -> N
     intend(made, nonce=FIRST_VENUE_NONCE + 7)
     [order] = journal.open_intents()
     journal.advance(order.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 16)
-    assert signable_nonces(journal) == {1: None}
+    assert max_tip_by_nonce(journal) == {1: None}
     assert open_transactions(journal) == []
     journal.advance(order.id, IntentState.BROADCAST, 2)
     journal.advance(order.id, IntentState.MINED, 3, receipt=Receipt("0x" + "ab" * 16, 0, 1, "", 0, 0, ()))
     journal.advance(order.id, IntentState.REVERTED, 4)
     assert (journal.expected_nonce(), journal.newest_venue_nonce()) == (1, FIRST_VENUE_NONCE + 7)
-    assert order.id not in {intent.id for intent in journal.ended_in_block(9)}
+    assert order.id not in {intent.id for intent in journal.intents_ended_in_block(9)}
     made.run(nonce=1)
-    assert signable_nonces(journal) == {2: None}
+    assert max_tip_by_nonce(journal) == {2: None}
 
 
 @pytest.mark.parametrize(("paid_wei", "more_wei"), [(0, 1), (1, 2), (7, 8), (8, 9), (9, 11), (16, 18), (17, 20), (8 * GWEI, 9 * GWEI)])

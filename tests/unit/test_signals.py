@@ -15,7 +15,7 @@ from agent import codec
 from agent.config.load import parse_config
 from agent.config.weights import build_signals
 from agent.errors import ConfigError
-from agent.layers.futures.policy.chosen_weights import combined_policy
+from agent.layers.futures.policy.chosen_weights import policy_with_shares
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.policy import checked_answer, signal_requests
@@ -212,7 +212,7 @@ def test_a_flat_signal_opens_no_futures() -> None:
 
 
 def test_weights_that_sum_to_less_lower_the_leverage() -> None:
-    found = combined_policy(FUTURES_POLICY, {"ETH": Fraction(1, 4), "BTC": Fraction(-1, 8)})
+    found = policy_with_shares(FUTURES_POLICY, {"ETH": Fraction(1, 4), "BTC": Fraction(-1, 8)})
     assert (found.targets, found.leverage_bps) == ((FuturesTarget("ETH", 6_667), FuturesTarget("BTC", -3_333)), 7_500)
 
 

@@ -154,7 +154,7 @@ def test_no_other_typed_data_is_signed_and_no_mutation_of_it() -> None:
 def test_the_signer_of_steps_signs_no_approval() -> None:
     one = SIGNABLES["approve"]
     with pytest.raises(Refused) as caught:
-        LocalSigner(KEY, one.rules, lambda: NONCES).sign_typed(approval_typed_data(GRANTED), one.grant)
+        LocalSigner(KEY, one.rules, lambda: NONCES).refuse_typed(approval_typed_data(GRANTED), one.grant)
     assert caught.value.verdicts[0].guard == "signer.typed_data"
 
 

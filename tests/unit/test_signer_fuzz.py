@@ -62,7 +62,7 @@ def test_typed_data_that_gives_money_away_is_refused(name: str, message: dict[st
     assert len(encode_typed_data(full_message=message).body) == 32
     for one in SIGNABLES.values():
         with pytest.raises(Refused) as caught:
-            LocalSigner(KEY, one.rules, lambda: NONCES).sign_typed(message, one.grant)
+            LocalSigner(KEY, one.rules, lambda: NONCES).refuse_typed(message, one.grant)
         assert caught.value.verdicts[0].guard == "signer.typed_data"
 
 
@@ -71,7 +71,7 @@ def test_typed_data_that_gives_money_away_is_refused(name: str, message: dict[st
 def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
     _, message = mutated_typed(random.Random(seed), *typed_messages(WALLET)[number])
     with pytest.raises(Refused) as caught:
-        LocalSigner(KEY, RULES, lambda: NONCES).sign_typed(message, SIGNABLES["approve"].grant)
+        LocalSigner(KEY, RULES, lambda: NONCES).refuse_typed(message, SIGNABLES["approve"].grant)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
 
@@ -83,7 +83,7 @@ def test_nothing_but_transactions_and_approvals_of_agents_can_be_asked_of_signer
         kind: {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} for kind in (LocalSigner, PrivateKey, RemoteKey)
     }
     assert public == {
-        LocalSigner: {"address", "sign", "sign_typed"},
+        LocalSigner: {"address", "sign", "refuse_typed"},
         PrivateKey: {"address", "reveal", "sign", "sign_agent_approval", "sign_transaction"},
         RemoteKey: {"sign_agent_approval", "sign_transaction"},
     }

@@ -204,8 +204,8 @@ def test_a_published_key_is_refused_on_a_live_chain_wherever_it_comes_from(
 
 def test_a_fork_takes_test_keys_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K", CANARY.hex())
-    assert load_key(TestAccountKey(1), MAINNET, ask=None, fork=True).address
-    error = refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None, fork=True))
+    assert load_key(TestAccountKey(1), MAINNET, ask=None, is_fork=True).address
+    error = refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None, is_fork=True))
     assert "fork" in str(error)
 
 

@@ -110,9 +110,9 @@ def test_only_the_pinned_contract_of_the_venue_is_called(name: str) -> None:
     action = ACTIONS[name]
     for to in (STRANGER, ROUTER, PAIR, V2_ROUTER if action.venue == "uniswap_v3" else MANAGER):
         refused(replace(action_tx(action), to=to), grant_of(action), "contract")
-    refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, managers=(), v2_routers=()))
+    refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, position_managers=(), v2_routers=()))
     if action.venue == "uniswap_v2":
-        refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, pairs=()))
+        refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, v2_pairs=()))
     else:
         refused(action_tx(action), grant_of(replace(action, contract=STRANGER)), "contract")
 

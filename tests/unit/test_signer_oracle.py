@@ -19,7 +19,7 @@ from tests.support.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RUL
 from tests.support.text import raises_code
 
 POOL, OTHER = address("pool"), address("another pool")
-ORACLE_RULES = replace(RULES, oracles=(POOL, OTHER))
+ORACLE_RULES = replace(RULES, oracle_pools=(POOL, OTHER))
 SLOTS = 151
 RAISE = tx(POOL, encode_observations(SLOTS))
 GRANT = Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, SLOTS))

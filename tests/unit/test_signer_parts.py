@@ -81,8 +81,8 @@ def head(base_fee_wei: int | None) -> Head:
 def test_fees_are_twice_the_base_fee_and_a_bounded_tip() -> None:
     assert gas_fees(head(10), 2, 0, limit_wei=100, priority_cap_wei=5) == GasFees(22, 2, None)
     assert gas_fees(head(10), 9_999, 0, limit_wei=100, priority_cap_wei=5) == GasFees(25, 5, None)
-    assert gas_fees(head(10), 2, 0, limit_wei=None, priority_cap_wei=5).most_wei == 22
-    assert gas_fees(head(0), 0, 0, limit_wei=None, priority_cap_wei=5).most_wei == 1
+    assert gas_fees(head(10), 2, 0, limit_wei=None, priority_cap_wei=5).max_gas_price_wei == 22
+    assert gas_fees(head(0), 0, 0, limit_wei=None, priority_cap_wei=5).max_gas_price_wei == 1
 
 
 def test_the_ceiling_caps_the_max_fee_and_refuses_when_it_is_passed_already() -> None:
@@ -95,7 +95,7 @@ def test_the_ceiling_caps_the_max_fee_and_refuses_when_it_is_passed_already() ->
 
 def test_legacy_chains_pay_the_gas_price_under_the_same_ceiling() -> None:
     assert gas_fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5) == GasFees(None, None, 40)
-    assert gas_fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5).most_wei == 40
+    assert gas_fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5).max_gas_price_wei == 40
     with pytest.raises(Refused):
         gas_fees(head(None), 2, 41, limit_wei=40, priority_cap_wei=5)
 

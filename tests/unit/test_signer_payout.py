@@ -95,7 +95,7 @@ def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant
 def test_nobody_is_paid_whom_the_owner_has_not_confirmed_nor_a_contract_that_is_traded_with(to: str) -> None:
     tokens, granted, coin, coin_granted = paying(to)
     assert (rule_of(tokens, granted), rule_of(coin, coin_granted)) == ("recipient", "recipient")
-    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, to), managers=(MANAGER,), pairs=(PAIR,), oracles=(POOL,))
+    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, to), position_managers=(MANAGER,), v2_pairs=(PAIR,), oracle_pools=(POOL,))
     expected = None if to == STRANGER else "recipient"
     assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (expected, expected)
 
@@ -137,7 +137,7 @@ def test_a_payment_of_all_that_the_day_has_left_is_signed(raw: int) -> None:
     assert rule_of(replace(PAY_COIN, value_wei=raw), grant_of(replace(COIN, raw=raw, most_raw=raw))) is None
 
 
-@pytest.mark.parametrize("field", ["routers", "rebalancers", "managers", "v2_routers", "pairs", "oracles", "tokens"])
+@pytest.mark.parametrize("field", ["routers", "rebalancers", "position_managers", "v2_routers", "v2_pairs", "oracle_pools", "tokens"])
 def test_a_contract_of_each_kind_is_paid_nothing_although_confirmed(field: str) -> None:
     tokens, granted, coin, coin_granted = paying(STRANGER)
     rules = replace(PAYOUT_RULES, payout_addresses=(HOME, STRANGER))

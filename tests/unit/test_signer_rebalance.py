@@ -72,7 +72,7 @@ def altered(plan: Plan, number: int, **changes: object) -> UnsignedTx:
 
 
 def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
-    terms = RebalancerTerms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).floor_raw)
+    terms = RebalancerTerms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).min_value_change_raw)
     return tx(REBALANCER, encode_program(changed, DEADLINE_S, terms))
 
 
@@ -138,7 +138,7 @@ def test_a_leg_that_keeps_what_the_wallet_should_get_is_refused_and_one_that_spe
 V4_TIER = 60 << 24 | 3_000
 V4 = UniswapV4("uniswap_v4", "0x000000000004444c5dc75cB358380D2e3dE08A90").maker
 V4_PLAN = plan_of(leg(WETH, USDC, 10**18, 3 * 10**9, venue="uniswap_v4", pool=pool_address(V4, WETH, USDC, V4_TIER)))
-V4_SIGNER = signer(replace(REBALANCER_RULES, makers=(*MAKERS.items(), ("uniswap_v4", V4))))
+V4_SIGNER = signer(replace(REBALANCER_RULES, venue_makers=(*MAKERS.items(), ("uniswap_v4", V4))))
 
 
 def _v4_refused(rule: str, plan: Plan = V4_PLAN, maker: PoolMaker = V4, tier: int = V4_TIER) -> None:
@@ -164,19 +164,19 @@ def test_what_a_leg_of_v4_gives_goes_to_a_pair_through_the_contract() -> None:
     assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(plan)).raw
     program = decode(data)
     assert isinstance(program, RebalanceCall)
-    assert program.legs[0].sink is program.legs[1].source is FundsLocation.HERE
+    assert program.legs[0].sink is program.legs[1].source is FundsLocation.REBALANCER
 
 
 NATIVE_POOL = pool_address(V4, NATIVE, USDC, V4_TIER)
 NATIVE_MAKERS = {"uniswap_v4_native": V4, "uniswap_v4": V4, "wrapped_native": MAKERS["wrapped_native"]}
-NATIVE_SIGNER = signer(replace(REBALANCER_RULES, makers=tuple(NATIVE_MAKERS.items())))
+NATIVE_SIGNER = signer(replace(REBALANCER_RULES, venue_makers=tuple(NATIVE_MAKERS.items())))
 SALE = plan_of(leg(WETH, USDC, 10**18, 3 * 10**9, venue="uniswap_v4_native", pool=NATIVE_POOL))
 PURCHASE = plan_of(leg(USDC, WETH, 3 * 10**9, 10**18, venue="uniswap_v4_native", pool=NATIVE_POOL))
 
 
 def _native_tx(plan: Plan, granted: Plan) -> UnsignedTx:
     tiers = dict.fromkeys((NATIVE_POOL, V4_PLAN.legs[0].pool), V4_TIER)
-    terms = RebalancerTerms(PRICES, conditions(granted).floor_raw)
+    terms = RebalancerTerms(PRICES, conditions(granted).min_value_change_raw)
     return tx(REBALANCER, encode_rebalance(plan, DEADLINE_S, terms, NATIVE_MAKERS, tiers))
 
 
@@ -215,7 +215,9 @@ def test_a_leg_between_the_only_two_pinned_tokens_is_signed() -> None:
 def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
     foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
     terms = RebalancerTerms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
-    grant = replace(grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), value_floor_raw=terms.floor_raw)
+    grant = replace(
+        grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), value_floor_raw=terms.min_value_change_raw
+    )
     refused(tx(REBALANCER, encode_program(foreign, DEADLINE_S, terms)), grant, "tokens")
     same = plan_of(leg(WETH, WETH, 10**18, 500))
     kept = RebalancerTerms({WETH: PRICES[WETH]}, -(10**10))
@@ -230,21 +232,25 @@ def test_a_deadline_that_has_passed_or_is_too_far_is_refused(deadline_s: int) ->
 @pytest.mark.parametrize("floor_raw", [-(2**127), -1, 0, 1])
 def test_another_value_floor_than_the_granted_is_refused(floor_raw: int) -> None:
     granted = conditions(PLAN)
-    refused(rebalance_tx(PLAN, terms=replace(granted, floor_raw=floor_raw)), grant_of(PLAN), "value_floor")
+    refused(rebalance_tx(PLAN, terms=replace(granted, min_value_change_raw=floor_raw)), grant_of(PLAN), "value_floor")
 
 
 def test_a_granted_value_floor_below_what_the_floors_come_to_is_refused() -> None:
-    low = conditions(PLAN).floor_raw - 10**4  # a base unit of WBTC, by which the floors are lower, is worth 600
-    refused(rebalance_tx(PLAN, terms=replace(conditions(PLAN), floor_raw=low)), grant_of(PLAN, value_floor_raw=low), "value_floor")
-    high = conditions(PLAN).floor_raw + 10**6
-    assert SIGNER.sign(rebalance_tx(PLAN, terms=replace(conditions(PLAN), floor_raw=high)), grant_of(PLAN, value_floor_raw=high)).raw
+    low = conditions(PLAN).min_value_change_raw - 10**4  # a base unit of WBTC, by which the floors are lower, is worth 600
+    refused(
+        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=low)), grant_of(PLAN, value_floor_raw=low), "value_floor"
+    )
+    high = conditions(PLAN).min_value_change_raw + 10**6
+    assert SIGNER.sign(
+        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=high)), grant_of(PLAN, value_floor_raw=high)
+    ).raw
 
 
 @pytest.mark.parametrize("factor", [Fraction(1, 2), Fraction(2), 1 + Fraction(1, 2**60)])
 def test_a_price_that_is_not_the_granted_one_is_refused(factor: Fraction) -> None:
     granted = conditions(PLAN)
     for token in granted.prices:
-        other = RebalancerTerms({**granted.prices, token: granted.prices[token] * factor}, granted.floor_raw)
+        other = RebalancerTerms({**granted.prices, token: granted.prices[token] * factor}, granted.min_value_change_raw)
         refused(rebalance_tx(PLAN, terms=other), grant_of(PLAN), "price")
 
 
@@ -274,7 +280,9 @@ def test_floors_above_the_minimums_or_too_few_are_refused() -> None:
 def test_native_coin_is_exchanged_for_its_pinned_wrapping_alone() -> None:
     other = plan_of(native_leg(NATIVE, USDC, 10**9))
     grant = replace(grant_of(PLAN), plan=other, floors_raw=(1,), prices=((NATIVE, PRICES[NATIVE]), (USDC, Fraction(1))))
-    transaction = tx(REBALANCER, encode_program(other, DEADLINE_S, RebalancerTerms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
+    transaction = tx(
+        REBALANCER, encode_program(other, DEADLINE_S, RebalancerTerms(PRICES, conditions(PLAN).min_value_change_raw)), value_wei=10**9
+    )
     refused(transaction, grant, "tokens")
     transaction, grant = REBALANCES["coin"]
     for value_wei in (0, 10**18 - 1, 10**18 + 1, 2 * 10**18):
@@ -333,7 +341,7 @@ def program_with(plan: Plan, flows: dict[int, tuple[FundsLocation, FundsLocation
     length = int.from_bytes(data[36:68], "big")
     call = decode("0x" + data.hex())
     assert isinstance(call, RebalanceCall)
-    tokens = [*(entry.token for entry in call.watched), *call.unwatched_tokens]
+    tokens = [*(entry.token for entry in call.watched_balances), *call.unwatched_tokens]
     rows = list(dict.fromkeys(swap.maker for swap in call.legs))
     start = 68 + length - 44 * len(plan.legs)
     for number, (source, sink, next_token) in flows.items():
@@ -385,7 +393,7 @@ def test_pools_of_another_maker_than_the_pinned_are_refused(venue: str) -> None:
     others = [replace(maker, address=STRANGER), replace(maker, init_code_hash="0x" + "11" * 32)]
     for pinned in [MAKERS | {venue: other} for other in others] + [{name: MAKERS[name] for name in MAKERS if name != venue}]:
         with raises_code(Refused, "signer.venue"):
-            signer(replace(REBALANCER_RULES, makers=tuple(pinned.items()))).sign(transaction, grant)
+            signer(replace(REBALANCER_RULES, venue_makers=tuple(pinned.items()))).sign(transaction, grant)
 
 
 def test_a_pool_that_is_not_the_plans_is_refused_though_its_maker_is_pinned() -> None:
@@ -417,7 +425,7 @@ def test_a_value_floor_may_be_what_the_floors_come_to_and_no_base_unit_less() ->
     least = floor - 10**18 * PRICES[WETH] - 1
     assert least.denominator == 1
     for value_floor, is_signed in ((int(least), True), (int(least) - 1, False)):
-        transaction = rebalance_tx(plan, terms=replace(conditions(plan), floor_raw=value_floor))
+        transaction = rebalance_tx(plan, terms=replace(conditions(plan), min_value_change_raw=value_floor))
         grant = grant_of(plan, floors_raw=(floor,), value_floor_raw=value_floor)
         if is_signed:
             assert SIGNER.sign(transaction, grant).raw

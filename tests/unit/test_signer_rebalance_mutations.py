@@ -157,7 +157,7 @@ def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: st
         dict.fromkeys((leg.token_in for leg in legs), Fraction(1)) | dict.fromkeys((leg.token_out for leg in legs), Fraction(1)) | PRICES
     )
     try:
-        encoded = encode_program(plan_of(*legs), DEADLINE_S, RebalancerTerms(prices, conditions(plan).floor_raw))
+        encoded = encode_program(plan_of(*legs), DEADLINE_S, RebalancerTerms(prices, conditions(plan).min_value_change_raw))
     except Refused:
         return  # the encoder refuses it before the signer sees it
     mutated = replace(transaction, data=encoded)
@@ -179,7 +179,7 @@ def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataO
     kept = conditions(plan)
     token = data.draw(st.sampled_from(sorted(kept.prices)))
     price = data.draw(st.fractions(min_value=0, max_value=10**9))
-    floor_raw = data.draw(st.just(kept.floor_raw) | st.integers(-(2**127), 2**127 - 1))
+    floor_raw = data.draw(st.just(kept.min_value_change_raw) | st.integers(-(2**127), 2**127 - 1))
     try:
         mutated = replace(transaction, data=encode_program(plan, DEADLINE_S, RebalancerTerms({**kept.prices, token: price}, floor_raw)))
     except Refused:

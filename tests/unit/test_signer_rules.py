@@ -326,7 +326,7 @@ def test_typed_data_is_refused_whatever_it_says(kind: IntentKind) -> None:
     permit = {"primaryType": "Permit", "domain": {"chainId": 31337}, "message": {"owner": WALLET, "spender": ROUTER}}
     for typed in (permit, {"primaryType": "\x1b[31mred"}, {}):
         with pytest.raises(Refused) as caught:
-            signer().sign_typed(typed, replace(CANCEL_GRANT, kind=kind))
+            signer().refuse_typed(typed, replace(CANCEL_GRANT, kind=kind))
         assert caught.value.verdicts[0].guard == "signer.typed_data"
         assert "\x1b" not in str(caught.value)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.layers.gradual.policy import TARGETS_CHANGED_REASON, budget_left, carried_budget, prior_budget_use, slice_wait_s
+from agent.layers.gradual.policy import TARGETS_CHANGED_REASON, budget_left, carried_budget, find_prior_carryover, slice_wait_s
 from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.model import ExecutionPace, ExecutionStyle, StepInput
 from agent.planning import proposals
@@ -63,7 +63,7 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
             under, spent = None, carried_budget(under, found.decision_result.layer(GradualResult).ended)
         if found.plan is not None:
             assert found.decision_result.layer(GradualResult).due_slice is not None, "nothing goes around the budget"
-            if (begins := found.decision_result.layer(GradualResult).begins) is not None:
+            if (begins := found.decision_result.layer(GradualResult).new_execution) is not None:
                 done.begun.append(begins)
                 until_s = until_s or begins.expires_s
                 under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
@@ -140,7 +140,7 @@ def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
 
 def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     found = proposals.rebalance(drifted())
-    first = found.decision_result.layer(GradualResult).begins
+    first = found.decision_result.layer(GradualResult).new_execution
     assert first is not None
     gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
     left = carried_budget(gained, TARGETS_CHANGED_REASON)
@@ -158,8 +158,8 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
     for until_s, fresh in ((now_s + 1, False), (now_s, True)):
         spent = BudgetCarryover(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
         found = proposals.rebalance(step.with_layer(GradualState(carried=spent)))
-        assert (found.decision_result.layer(GradualResult).begins is not None) == fresh
-        assert prior_budget_use(step.with_layer(GradualState(carried=spent))) == (None if fresh else spent)
+        assert (found.decision_result.layer(GradualResult).new_execution is not None) == fresh
+        assert find_prior_carryover(step.with_layer(GradualState(carried=spent))) == (None if fresh else spent)
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
@@ -177,7 +177,7 @@ def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Executi
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
 def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60))
-    first = proposals.rebalance(step).decision_result.layer(GradualResult).begins
+    first = proposals.rebalance(step).decision_result.layer(GradualResult).new_execution
     assert first is not None
     assert first.budget is not None
     nearly = ExecutionProgress("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
@@ -194,15 +194,15 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
     step = drifted(ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-100, patience_s=14_400))
     waits = proposals.rebalance(step)
     assert waits.plan is None
-    assert waits.decision_result.layer(GradualResult).begins is not None
+    assert waits.decision_result.layer(GradualResult).new_execution is not None
     under = ExecutionProgress(
         "c",
-        waits.decision_result.layer(GradualResult).begins,
+        waits.decision_result.layer(GradualResult).new_execution,
         0,
         Fraction(0),
         Fraction(0),
-        waits.decision_result.layer(GradualResult).begins.began_s,
-        waits.decision_result.layer(GradualResult).begins.first,
+        waits.decision_result.layer(GradualResult).new_execution.began_s,
+        waits.decision_result.layer(GradualResult).new_execution.first,
     )
     moved = replace(
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
@@ -214,7 +214,7 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
 
 def test_an_execution_without_one_before_it_is_read_without_that_field() -> None:
     step = drifted()
-    begun = proposals.rebalance(step).decision_result.layer(GradualResult).begins
+    begun = proposals.rebalance(step).decision_result.layer(GradualResult).new_execution
     written = codec.to_jsonable(begun)
     del written["carryover"]
     assert codec.from_jsonable(GradualExecution, written) == begun

@@ -14,9 +14,9 @@ from agent.layers.gradual.policy import (
     budget_left,
     carried_budget,
     execution_deadlines,
+    find_prior_carryover,
     jitter_factor,
     mean_interval_s,
-    prior_budget_use,
     slice_fraction,
     slice_wait_s,
 )
@@ -118,7 +118,7 @@ def test_carryover__losses_add_up_and_gains_win_nothing_back(
 def test_carryover__ends_at_its_second(until_s: int, is_shared: bool) -> None:
     carried = BudgetCarryover(until_s, Fraction(1_000), Fraction(5))
     step = step_input().with_layer(GradualState(carried=carried))
-    assert (prior_budget_use(step) is not None) is is_shared
+    assert (find_prior_carryover(step) is not None) is is_shared
 
 
 @pytest.mark.parametrize(

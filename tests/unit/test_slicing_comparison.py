@@ -156,7 +156,7 @@ def test_the_market_style_plans_as_before() -> None:
     found = proposals.rebalance(market)
     assert found.plan is not None
     assert found.plan.pacing is None
-    assert found.decision_result.layer(GradualResult).begins is None
+    assert found.decision_result.layer(GradualResult).new_execution is None
     whole = proposals.rebalance(step)
     assert found.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
 
@@ -164,7 +164,7 @@ def test_the_market_style_plans_as_before() -> None:
 def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
     step = replace(large(), progress=replace(large().progress, spend_caps=((WETH.address, 10**30),)))
     found = proposals.rebalance(step)
-    assert found.decision_result.layer(GradualResult).begins is None
+    assert found.decision_result.layer(GradualResult).new_execution is None
     assert found.plan is not None
     assert found.plan.turnover > 290_000 * USD
 
@@ -185,7 +185,7 @@ def test_half_of_the_way_is_left_after_one_half_life() -> None:
 def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sell: object) -> None:
     token_in = sell.address  # type: ignore[attr-defined]  # a token
     amount = 200 * 10**18 if sell is WETH else 400_000 * USD
-    moved = pool.swap(token_in, amount).after
+    moved = pool.swap(token_in, amount).pool_after
     full = Fraction(pools.price_move_bps(pool, moved, token_in))
     assert full > 300
     for left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
@@ -199,7 +199,7 @@ def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sel
 
 def test_ranges_that_were_crossed_are_crossed_back() -> None:
     pool = ranged(V3, random.Random(5), 60)
-    moved = pool.swap(WETH.address, 30 * 10**18).after
+    moved = pool.swap(WETH.address, 30 * 10**18).pool_after
     assert moved.liquidity != pool.liquidity  # type: ignore[union-attr]  # a V3 pool
     back = moved.recovered(pool, Fraction(1, 10**12))
     assert back.liquidity == pool.liquidity  # type: ignore[union-attr]  # a V3 pool

@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
 from agent.store import Store
-from agent.store.accounts.balances import MAX_SHOWN_TRANSFERS
+from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
 from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
@@ -72,21 +72,21 @@ def test_an_external_transaction_explains_changes_only_above_the_block_of_the_op
 
 
 def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store) -> None:
-    assert not store.balances.prior_day_known(NOW_S + 2 * DAY_S)
+    assert not store.balances.is_prior_day_known(NOW_S + 2 * DAY_S)
     store.balances.mark_prior_day_failed(NOW_S)
     store.balances.mark_prior_day_failed(NOW_S + 500)
-    assert not store.balances.prior_day_known(NOW_S + DAY_S - 1)
-    assert store.balances.prior_day_known(NOW_S + DAY_S)
+    assert not store.balances.is_prior_day_known(NOW_S + DAY_S - 1)
+    assert store.balances.is_prior_day_known(NOW_S + DAY_S)
 
 
 def test_an_adopted_nonce_forgets_the_prior_day_and_the_scan_unless_it_was_read_up_to_there(store: Store) -> None:
     store.positions.record((), NOW_S)
     store.balances.record_prior_day((), 5)
-    store.journal.set_expected_nonce(5, NOW_S)
-    assert store.balances.prior_day_known(NOW_S)
+    store.journal.adopt_nonce(5, NOW_S)
+    assert store.balances.is_prior_day_known(NOW_S)
     assert store.positions.is_scanned()
-    store.journal.set_expected_nonce(6, NOW_S)
-    assert not store.balances.prior_day_known(NOW_S)
+    store.journal.adopt_nonce(6, NOW_S)
+    assert not store.balances.is_prior_day_known(NOW_S)
     assert not store.positions.is_scanned()
 
 
@@ -143,10 +143,10 @@ def test_deposits_up_to_the_exclusion_stay_excluded_until_they_are_classified(st
 
 
 def test_dust_hides_neither_a_halting_deposit_nor_a_loss_nor_part_of_the_sum(store: Store) -> None:
-    recorded(store, transfer(halts=True), transfer(-COIN), *[transfer(1)] * (MAX_SHOWN_TRANSFERS + 3))
+    recorded(store, transfer(halts=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
     flows = store.budgets.history(NOW_S).cash_flows
-    assert [flow.id for flow in flows.unexplained] == [1, 2, *range(6, MAX_SHOWN_TRANSFERS + 6)]
-    assert flows.rises == ((WETH.address, COIN + MAX_SHOWN_TRANSFERS + 3),)
+    assert [flow.id for flow in flows.unexplained] == [1, 2, *range(6, MAX_OPEN_TRANSFERS + 6)]
+    assert flows.rises == ((WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
 
 
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:

@@ -216,11 +216,11 @@ def test_the_loss_since_the_start_forgets_nothing(store: Store) -> None:
 
 def test_what_is_mined_and_not_booked_is_listed_until_it_is(store: Store) -> None:
     first, second = ended(store, 0), ended(store, 1, status=0)
-    assert store.journal.unbooked() == (first, second)
+    assert store.journal.unbooked_intents() == (first, second)
     store.budgets.book_intent(first, Fraction(0), Fraction(0), 0, START_S)
-    assert store.journal.unbooked() == (second,)
+    assert store.journal.unbooked_intents() == (second,)
     store.budgets.book_intent(second, Fraction(0), Fraction(0), 0, START_S)
-    assert store.journal.unbooked() == ()
+    assert store.journal.unbooked_intents() == ()
 
 
 def test_reviews_are_remembered(store: Store) -> None:
@@ -260,7 +260,7 @@ def test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none(
 
 def test_the_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None:
     assert store.journal.expected_nonce() is None
-    store.journal.set_expected_nonce(3, START_S)
+    store.journal.adopt_nonce(3, START_S)
     assert store.journal.expected_nonce() == 3
     ended(store, 3)
     ended(store, 4, status=0)
@@ -270,9 +270,9 @@ def test_the_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None
 
 
 def test_an_adopted_nonce_outweighs_what_came_before(store: Store) -> None:
-    store.journal.set_expected_nonce(8, START_S)
+    store.journal.adopt_nonce(8, START_S)
     ended(store, 8)
-    store.journal.set_expected_nonce(2, START_S)
+    store.journal.adopt_nonce(2, START_S)
     assert store.journal.expected_nonce() == 2
 
 
@@ -306,7 +306,7 @@ def test_a_transaction_whose_receipt_has_changed_meanwhile_is_not_booked(store: 
     moved = replace(seen, receipt=replace(seen.receipt, block_number=seen.receipt.block_number + 1))
     store.budgets.book_intent(moved, Fraction(1), Fraction(2), 3, START_S)
     assert store.budgets.history(START_S).budgets.gas_24h_wei == 0
-    assert store.journal.unbooked() == (seen,)
+    assert store.journal.unbooked_intents() == (seen,)
 
 
 def test_a_success_of_each_kind_but_a_swap_leaves_the_last_rebalance_as_it_was(store: Store) -> None:

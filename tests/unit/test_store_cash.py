@@ -53,7 +53,7 @@ def test_transfers_count_up_to_the_block_and_after_those_in_the_account(store: S
     assert store.cash.record(ACCOUNT, 0)
     read = {block: store.cash.read(USDC.address, block) for block in (1_000, 1_001, 1_002)}
     assert {block: memory.changes for block, memory in read.items()} == {1_000: (), 1_001: (5,), 1_002: (5, -7)}
-    assert {block: memory.transfer for block, memory in read.items()} == {1_000: 0, 1_001: 3, 1_002: 3}
+    assert {block: memory.newest_transfer_id for block, memory in read.items()} == {1_000: 0, 1_001: 3, 1_002: 3}
     assert store.cash.record(replace(ACCOUNT, transfer=1), 1)
     assert store.cash.read(USDC.address, 1_002).changes == (-7,)
 
@@ -66,9 +66,9 @@ def test_a_payment_from_outside_counts_once_and_a_trade_from_outside_never(store
     store.balances.record_prior_day((paid, traded, later), 1)
     assert store.cash.record(ACCOUNT, 0)
     memory = store.cash.read(USDC.address, 1_002)
-    assert (memory.changes, memory.external) == ((-5,), ("0x02", "0x01"))
+    assert (memory.changes, memory.counted_tx_hashes) == ((-5,), ("0x02", "0x01"))
     assert store.cash.read(USDC.address, 1_003).changes == (-5, 8)
-    assert store.cash.record(replace(ACCOUNT, external=memory.external), 1)
+    assert store.cash.record(replace(ACCOUNT, external=memory.counted_tx_hashes), 1)
     assert store.cash.read(USDC.address, 1_003).changes == (8,)
 
 
@@ -88,10 +88,10 @@ def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     settled(store, second, 20, status=0)
     settled(store, fourth, 40)
     memory = store.cash.read(USDC.address, 9)
-    assert (memory.payouts_raw, memory.intent) == ((10,), 2)
+    assert (memory.payouts_raw, memory.newest_intent_seq) == ((10,), 2)
     settled(store, third, 30)
     memory = store.cash.read(USDC.address, 9)
-    assert (memory.payouts_raw, memory.intent) == ((10, 30, 40), 4)
+    assert (memory.payouts_raw, memory.newest_intent_seq) == ((10, 30, 40), 4)
     assert store.cash.record(replace(ACCOUNT, intent=1), 1)
     assert store.cash.read(USDC.address, 9).payouts_raw == (30, 40)
 
@@ -104,7 +104,14 @@ def test_an_account_is_written_once_for_each_reading_and_opened_anew_for_another
     payout(store, 0)
     recorded(store, transfer(5))
     other = store.cash.read(WETH.address, 1_001)
-    assert (other.account, other.changes, other.payouts_raw, other.transfer, other.intent, other.version) == (None, (), (), 1, 1, 1)
+    assert (other.account, other.changes, other.payouts_raw, other.newest_transfer_id, other.newest_intent_seq, other.version) == (
+        None,
+        (),
+        (),
+        1,
+        1,
+        1,
+    )
 
 
 def test_a_forgotten_account_lets_no_earlier_reading_write(store: Store) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import Refused
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, ShownPlan
 from agent.store import Store
-from agent.store.controls import MAX_CODES, MAX_TRIES, SEQUENCE_S, ControlEnd, PhoneCode
+from agent.store.controls import MAX_CODES, MAX_TRIES, MAX_UPDATE_GAP_S, ControlStateChange, PhoneCode
 from tests.support.text import raises_code
 from tests.support.transactions import START_S, new_store
 
@@ -62,7 +62,7 @@ def test_a_control_since_its_plan_was_shown_is_the_only_one_for_it(store: Store,
 def test_a_plan_is_free_again_only_after_a_refused_or_expired_control(store: Store, state: ControlState) -> None:
     store.controls.record_shown(PLAN)
     number = store.controls.queue(control(1, ControlKind.REBALANCE, START_S, PLAN.hash))
-    store.controls.finish([ControlEnd(number, state)], START_S + 1)
+    store.controls.finish([ControlStateChange(number, state)], START_S + 1)
     second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
     if state in (ControlState.REFUSED, ControlState.EXPIRED):
         assert store.controls.queue(second)
@@ -92,7 +92,7 @@ def test_a_waiting_plan_that_is_shown_again_still_waits_and_gives_way_to_the_nex
 def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> None:
     first, second = (store.controls.queue(control(number)) for number in (1, 2))
     assert store.controls.take(first, START_S + 1)
-    store.controls.finish([ControlEnd(first, ControlState.FAILED, "code", "why", (("a", "b"),))], START_S + 2)
+    store.controls.finish([ControlStateChange(first, ControlState.FAILED, "code", "why", (("a", "b"),))], START_S + 2)
     newest, oldest = store.controls.newest()
     assert (newest.number, newest.state, newest.changed_s) == (second, ControlState.QUEUED, START_S)
     assert (oldest.state, oldest.code, oldest.reason, oldest.result) == (ControlState.FAILED, "code", "why", (("a", "b"),))
@@ -104,28 +104,29 @@ def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> 
 
 
 def test_an_update_of_the_phone_is_taken_once_and_none_before_it(store: Store) -> None:
-    assert [store.telegram_bot.take_update(number, START_S) for number in (7, 7, 6, 8)] == [True, False, False, True]
+    assert [store.telegram_bot.mark_update_handled(number, START_S) for number in (7, 7, 6, 8)] == [True, False, False, True]
     assert store.telegram_bot.last_update(START_S) == 8
 
 
 @pytest.mark.parametrize(
-    ("off_s", "is_known"), [(SEQUENCE_S, True), (-SEQUENCE_S, True), (SEQUENCE_S + 1, False), (-SEQUENCE_S - 1, False)]
+    ("off_s", "is_known"),
+    [(MAX_UPDATE_GAP_S, True), (-MAX_UPDATE_GAP_S, True), (MAX_UPDATE_GAP_S + 1, False), (-MAX_UPDATE_GAP_S - 1, False)],
 )
 def test_update_numbers_begin_anew_after_a_quiet_week(store: Store, off_s: int, is_known: bool) -> None:
-    store.telegram_bot.take_update(7, START_S)
+    store.telegram_bot.mark_update_handled(7, START_S)
     assert store.telegram_bot.last_update(START_S + off_s) == (7 if is_known else 0)
-    assert store.telegram_bot.take_update(3, START_S + off_s) is not is_known
+    assert store.telegram_bot.mark_update_handled(3, START_S + off_s) is not is_known
 
 
 def test_a_line_and_an_offer_are_reported_once(store: Store) -> None:
-    assert [store.telegram_bot.take_line(number) for number in (2, 2, 1, 3)] == [True, False, False, True]
-    assert store.telegram_bot.last_reported() == 3
-    assert [store.telegram_bot.take_offer(plan_hash) for plan_hash in ("a", "a", "b", "a")] == [True, False, True, True]
+    assert [store.telegram_bot.mark_line_reported(number) for number in (2, 2, 1, 3)] == [True, False, False, True]
+    assert store.telegram_bot.last_reported_line() == 3
+    assert [store.telegram_bot.mark_offer_reported(plan_hash) for plan_hash in ("a", "a", "b", "a")] == [True, False, True, True]
 
 
 def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store) -> None:
     for wrong, answer in ((MAX_TRIES - 1, "right"), (MAX_TRIES, None)):
-        store.telegram_bot.open_code(code(1), START_S)
+        store.telegram_bot.store_code(code(1), START_S)
         for _ in range(wrong):
             assert store.telegram_bot.use_code(1, "wrong", START_S) is None
         used = store.telegram_bot.use_code(1, "right", START_S)
@@ -134,7 +135,7 @@ def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store) -> N
 
 def test_wrong_answers_of_a_chat_and_its_used_code_leave_those_of_others_open(store: Store) -> None:
     for chat in (1, 2, 3):
-        store.telegram_bot.open_code(code(chat), START_S)
+        store.telegram_bot.store_code(code(chat), START_S)
     assert store.telegram_bot.use_code(1, "right", START_S) == code(1)
     assert store.telegram_bot.use_code(2, "wrong", START_S) is None
     assert store.telegram_bot.use_code(2, "right", START_S) == replace(code(2), tries=1)
@@ -143,6 +144,6 @@ def test_wrong_answers_of_a_chat_and_its_used_code_leave_those_of_others_open(st
 
 def test_only_the_newest_codes_are_kept(store: Store) -> None:
     for chat in range(MAX_CODES + 1):
-        store.telegram_bot.open_code(code(chat), START_S)
+        store.telegram_bot.store_code(code(chat), START_S)
     answers = [store.telegram_bot.use_code(chat, "right", START_S) is not None for chat in range(MAX_CODES + 1)]
     assert answers == [False] + [True] * MAX_CODES

@@ -92,7 +92,7 @@ def test_a_purchase_ends_the_one_before_it_and_no_limit_order(store: Store) -> N
     first = store.executions.begin_purchase(TERMS)
     order = store.executions.add_limit_order(limit_order())
     second = store.executions.begin_purchase(TERMS)
-    assert store.executions.open_ids() == (order.id, second)
+    assert store.executions.open_execution_ids() == (order.id, second)
     newest, ended = store.executions.purchases()
     assert (newest.progress.id, newest.state) == (second, "open")
     assert (ended.progress.id, ended.state) == (first, "ended")

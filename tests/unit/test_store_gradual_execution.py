@@ -194,7 +194,7 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
 def test_records__execution_that_waits_for_its_price_begins_with_the_decision(store: Store, kind: OutcomeKind, is_open: bool) -> None:
     """One whose first slice is planned begins as that is sent."""
     step = step_input()
-    decided = decide(step).with_layer(GradualResult(begins=CAMPAIGN))
+    decided = decide(step).with_layer(GradualResult(new_execution=CAMPAIGN))
     after_decision(store, StepOutcome("step", kind, "", step, decided, None))
     assert (store.budgets.history(2_000).layer(GradualState).progress is not None) is is_open
 

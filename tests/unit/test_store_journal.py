@@ -77,7 +77,7 @@ def test_a_reverted_replacement_has_used_the_nonce_of_every_one_before_it(store:
 def test_a_final_transaction_of_an_earlier_use_of_the_nonce_is_no_replacement(store: Store) -> None:
     """A reorganisation removed it long ago, and the operator has adopted the nonce since."""
     earlier = ended(store, sent(store, 1))
-    store.journal.set_expected_nonce(0, NOW_S)
+    store.journal.adopt_nonce(0, NOW_S)
     later = sent(store, 2)
     with pytest.raises(ValueError, match="nothing else at its nonce is final"):
         store.journal.advance(later.id, IntentState.REPLACED, NOW_S)
@@ -86,7 +86,7 @@ def test_a_final_transaction_of_an_earlier_use_of_the_nonce_is_no_replacement(st
 
 def test_an_adopted_nonce_settles_the_intents_before_it_and_none_after(store: Store) -> None:
     before = sent(store, 1)
-    store.journal.set_expected_nonce(1, NOW_S)
+    store.journal.adopt_nonce(1, NOW_S)
     after = sent(store, 2, nonce=1)
     assert store.journal.advance(before.id, IntentState.REPLACED, NOW_S).state is IntentState.REPLACED
     with pytest.raises(ValueError, match="nothing else at its nonce is final"):
@@ -98,7 +98,7 @@ def test_an_adopted_nonce_settles_the_intents_before_it_and_none_after(store: St
 @pytest.mark.parametrize("used", [0, 1, 2])
 def test_the_next_nonce_is_the_adopted_one_or_one_more_than_was_used_since(store: Store, used: int) -> None:
     ended(store, sent(store, 1, nonce=9))
-    store.journal.set_expected_nonce(3, NOW_S)
+    store.journal.adopt_nonce(3, NOW_S)
     for number in range(used):
         ended(store, sent(store, 10 + number, nonce=3 + number), status=number % 2)
     sent(store, 20, nonce=7)
@@ -106,7 +106,7 @@ def test_the_next_nonce_is_the_adopted_one_or_one_more_than_was_used_since(store
 
 
 def test_a_lower_nonce_that_was_used_since_does_not_lower_the_next(store: Store) -> None:
-    store.journal.set_expected_nonce(3, NOW_S)
+    store.journal.adopt_nonce(3, NOW_S)
     ended(store, sent(store, 1, nonce=1))
     assert store.journal.expected_nonce() == 3
 
@@ -124,12 +124,12 @@ def test_the_newest_intents_are_listed_newest_first_and_those_of_a_step_oldest_f
 
 def test_transactions_that_ended_in_a_block_are_listed_since_the_adoption_without_orders_of_venues(store: Store) -> None:
     ended(store, sent(store, 1))
-    store.journal.set_expected_nonce(1, NOW_S)
+    store.journal.adopt_nonce(1, NOW_S)
     final, reverted = ended(store, sent(store, 2, nonce=1)), ended(store, sent(store, 3, nonce=2), status=0)
     ended(store, sent(store, 4, nonce=FIRST_VENUE_NONCE))
     sent(store, 5, nonce=3)
-    assert ids(store.journal.ended_in_block(9)) == [reverted.id, final.id]
-    assert ids(store.journal.ended_in_block(1)) == [reverted.id]
+    assert ids(store.journal.intents_ended_in_block(9)) == [reverted.id, final.id]
+    assert ids(store.journal.intents_ended_in_block(1)) == [reverted.id]
 
 
 def test_successes_are_listed_by_the_outcome_of_their_step(store: Store) -> None:
@@ -139,9 +139,9 @@ def test_successes_are_listed_by_the_outcome_of_their_step(store: Store) -> None
     ended(store, sent(store, 3, nonce=2), status=0)
     ended(store, sent(store, 4, nonce=3, kind=IntentKind.APPROVE))
     ended(store, sent(store, 5, nonce=4, kind=IntentKind.UNWRAP))
-    assert ids(store.journal.succeeded_in("")) == [unfinished.id]
-    assert ids(store.journal.succeeded_in("failed", "")) == [unfinished.id, failed.id]
-    assert store.journal.succeeded_in("done") == ()
+    assert ids(store.journal.successful_trades("")) == [unfinished.id]
+    assert ids(store.journal.successful_trades("failed", "")) == [unfinished.id, failed.id]
+    assert store.journal.successful_trades("done") == ()
 
 
 def test_every_move_of_an_intent_is_listed_with_its_states_hash_and_note(store: Store) -> None:

@@ -137,7 +137,7 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
     step = at(1_001)
     fewer = replace(step, portfolio=replace(step.portfolio, assets=tuple(a for a in step.portfolio.assets if a.token.symbol == "USDC")))
     looked(store, fewer)
-    known = store.ledger.token_names()
+    known = store.ledger.ledger_tokens()
     assert known is not None
     assert {token.symbol for token in known.tokens} >= {"WETH", "USDC"}
 
@@ -212,10 +212,10 @@ def test_a_transaction_from_before_the_book_is_neither_counted_nor_entered(store
     looked(store, at(1_002))
     assert store.ledger.counted_tokens(before.id) == frozenset()
     assert store.ledger.intents_without_entry() == ()
-    assert store.ledger.unsettled() == ()
+    assert store.ledger.unsettled_intents() == ()
     sold(1_003, 1, store)
     (after,) = store.journal.open_intents()
-    assert store.ledger.unsettled() == (after,)
+    assert store.ledger.unsettled_intents() == (after,)
     final(store)
     assert store.ledger.counted_tokens(after.id) == {WETH.address, USDC.address, NATIVE}
     assert [intent.id for intent in store.ledger.intents_without_entry()] == [after.id]
@@ -229,16 +229,16 @@ def test_a_transaction_enters_once_and_not_with_a_receipt_that_has_changed(store
     looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
     (entry,) = store.ledger.intent_entries()
     (intent,) = store.ledger.enterable_intents()
-    assert not store.ledger.enter(intent, entry), "it has an entry"
+    assert not store.ledger.record_entry(intent, entry), "it has an entry"
     sold(1_003, 1, store)
     (open_intent,) = store.journal.open_intents()
-    assert not store.ledger.enter(open_intent, replace(entry, id=open_intent.id)), "it is not final"
+    assert not store.ledger.record_entry(open_intent, replace(entry, id=open_intent.id)), "it is not final"
     final(store)
     (waiting,) = store.ledger.intents_without_entry()
     assert waiting.receipt is not None
     stale = replace(waiting, receipt=replace(waiting.receipt, block_number=1_004))
-    assert not store.ledger.enter(stale, replace(entry, id=waiting.id)), "a reorganisation has moved it"
-    assert store.ledger.enter(waiting, replace(entry, id=waiting.id))
+    assert not store.ledger.record_entry(stale, replace(entry, id=waiting.id)), "a reorganisation has moved it"
+    assert store.ledger.record_entry(waiting, replace(entry, id=waiting.id))
 
 
 def test_a_reorganisation_takes_an_entry_out_of_the_balances_once(store: Store) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Never
 import pytest
 
 from agent.errors import Retryable
-from agent.execution.step_context import StepReaders, confirm_prices, record_order_stages
+from agent.execution.step_context import StepReaders, add_past_prices, record_order_stages
 from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
 from agent.policy.orders.conditional import format_order_price, trigger_price
 from agent.policy.orders.exits import apply_orders
@@ -79,7 +79,7 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     store = opened(tmp_path)
     bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
     step = apply_orders(bot.seen({"WETH": 2_000}))
-    confirmed = confirm_prices(eyes_of(store), step)
+    confirmed = add_past_prices(eyes_of(store), step)
     record_order_stages(store.orders, confirmed.history)
     (armed,), turn = store.orders.orders_and_version()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)

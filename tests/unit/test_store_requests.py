@@ -64,16 +64,16 @@ def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: S
     number, other = withdrawal(store), withdrawal(store)
     parts = WithdrawalProgress(3, 1, START_S + 60, START_S + 600, 5)
     store.requests.redirect(number, WALLET)
-    store.requests.record_parts(number, parts)
+    store.requests.record_progress(number, parts)
     first, second = store.requests.newest()
     assert (first.id, first.to, first.parts, first.payments) == (number, WALLET, parts, PAYMENTS)
     assert (second.id, second.to, second.parts) == (other, OTHER, None)
     store.requests.redirect(number, None)
-    store.requests.record_parts(number, None)
+    store.requests.record_progress(number, None)
     assert (store.requests.newest()[0].to, store.requests.newest()[0].parts) == (None, None)
     for change in (
         lambda: store.requests.redirect(99, None),
-        lambda: store.requests.record_parts(99, None),
+        lambda: store.requests.record_progress(99, None),
         lambda: store.requests.end(99, RequestState.DONE, START_S),
     ):
         with raises_code(ConfigError, "unknown", "request 99"):
@@ -95,7 +95,7 @@ def test_payments_of_open_withdrawals_are_claimed_until_their_payout_is_in_a_blo
     mined(store, sent(store, 2, Payout(NATIVE, OTHER, 6, 10**9, number)))
     mined(store, sent(store, 3, Payout(WETH, OTHER, 7, 10**9, number)))
     assert claims(store) == [coin, second], "another amount or token is another payment"
-    store.requests.record_parts(other, WithdrawalProgress(2, 0, 1, 2))
+    store.requests.record_progress(other, WithdrawalProgress(2, 0, 1, 2))
     assert claims(store) == [coin, replace(second, parts=WithdrawalProgress(2, 0, 1, 2))]
     store.requests.end(other, RequestState.RELEASED, START_S)
     assert claims(store) == [coin]
@@ -161,17 +161,17 @@ def test_confirmed_addresses_are_kept_in_order_and_once(store: Store) -> None:
 
 def test_adopting_a_nonce_releases_open_withdrawals_and_leaves_a_stop(store: Store) -> None:
     """An unknown transaction of the wallet may have paid them."""
-    store.journal.set_expected_nonce(3, START_S)
+    store.journal.adopt_nonce(3, START_S)
     done, number = withdrawal(store), withdrawal(store)
     store.requests.end(done, RequestState.DONE, START_S)
     stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
     assert len(claims(store)) == 2
-    store.journal.set_expected_nonce(5, START_S)
+    store.journal.adopt_nonce(5, START_S)
     states = {one.id: one.state for one in store.requests.newest()}
     assert states == {done: RequestState.DONE, number: RequestState.RELEASED, stop.id: RequestState.OPEN}
 
 
 def test_the_first_nonce_of_a_new_store_releases_nothing(store: Store) -> None:
     number = withdrawal(store)
-    store.journal.set_expected_nonce(3, START_S)
+    store.journal.adopt_nonce(3, START_S)
     assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.OPEN)]

@@ -190,14 +190,14 @@ def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> 
 
 # guards
 MINED_HERE, MINED_THERE = receipt(HASH, 1, "0x01"), receipt(HASH, 2, "0x02")
-FACTS = TransitionFacts(HASH, may_have_left=True)
+FACTS = TransitionFacts(HASH, may_have_been_sent=True)
 PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
     **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND)], TransitionFacts(HASH)),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], TransitionFacts(None)),
     **dict.fromkeys([(S.BROADCAST, E.SEND), (S.MINED, E.UNMINE), (S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], FACTS),
     (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
-    (S.BROADCAST, E.LOSE): replace(FACTS, ended_kind=IntentKind.SWAP),
-    (S.BROADCAST, E.YIELD): replace(FACTS, ended_kind=IntentKind.CANCEL),
+    (S.BROADCAST, E.LOSE): replace(FACTS, final_peer_kind=IntentKind.SWAP),
+    (S.BROADCAST, E.YIELD): replace(FACTS, final_peer_kind=IntentKind.CANCEL),
     **dict.fromkeys(
         [(S.MINED, E.MINE), (S.FINAL, E.MINE), (S.REVERTED, E.MINE)], replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE)
     ),
@@ -210,12 +210,13 @@ _ADOPTED = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE, adopte
 _FOREIGN = replace(FACTS, receipt=receipt(RIVAL, 1, "0x01"))
 REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
     **dict.fromkeys(
-        [(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)], (TransitionFacts(None, may_have_left=True),)
+        [(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)],
+        (TransitionFacts(None, may_have_been_sent=True),),
     ),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
     (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
-    (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, ended_kind=IntentKind.CANCEL)),
-    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, ended_kind=IntentKind.SWAP), replace(FACTS, adopted=True)),
+    (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, final_peer_kind=IntentKind.CANCEL)),
+    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, final_peer_kind=IntentKind.SWAP), replace(FACTS, adopted=True)),
     (S.MINED, E.MINE): (FACTS, _FOREIGN, _SAME),
     (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, stored_receipt=replace(MINED_HERE, status=0))),
     (S.MINED, E.FAIL): (FACTS, replace(FACTS, stored_receipt=MINED_HERE)),
@@ -225,8 +226,8 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
         [(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)],
         (
             TransitionFacts(HASH),
-            replace(FACTS, ended_kind=IntentKind.SWAP),
-            replace(FACTS, ended_kind=IntentKind.CANCEL),
+            replace(FACTS, final_peer_kind=IntentKind.SWAP),
+            replace(FACTS, final_peer_kind=IntentKind.CANCEL),
             replace(FACTS, adopted=True),
         ),
     ),
@@ -243,7 +244,7 @@ def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: TransitionR
 def adopted(state: IntentState) -> Callable[[Store], str]:
     def build(store: Store) -> str:
         intent_id = placed(store, state)
-        store.journal.set_expected_nonce(0, NOW)
+        store.journal.adopt_nonce(0, NOW)
         return intent_id
 
     return build
@@ -308,7 +309,7 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
         None,
     )
     assert store.budgets.movements() == ()
-    assert [intent.id for intent in store.journal.unbooked()] == ([intent_id] if event is E.MINE else [])
+    assert [intent.id for intent in store.journal.unbooked_intents()] == ([intent_id] if event is E.MINE else [])
 
 
 # docs/journal.md

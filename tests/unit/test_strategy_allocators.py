@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.execution.step_memory import part_history_needed
+from agent.execution.step_memory import part_history_spans
 from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, Halt, HaltCode, StepInput
 from agent.policy.decide import decide
@@ -48,10 +48,10 @@ def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> Non
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=recorded(moves())))
     found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
     assert found.divides_wallet
-    assert part_history_needed(found.portfolio, found.layers, found.snapshot.head.timestamp_s, {}) == [(91 * DAY_S, DAY_S)]
+    assert part_history_spans(found.portfolio, found.layers, found.snapshot.head.timestamp_s, {}) == [(91 * DAY_S, DAY_S)]
     last = dict(books_of(found).choices)
-    assert part_history_needed(found.portfolio, found.layers, found.snapshot.head.timestamp_s, last) == []
+    assert part_history_spans(found.portfolio, found.layers, found.snapshot.head.timestamp_s, last) == []
     head = replace(found.snapshot.head, timestamp_s=NOW_S + 8 * DAY_S)
     later = replace(found, snapshot=replace(found.snapshot, head=head))
-    assert part_history_needed(later.portfolio, later.layers, later.snapshot.head.timestamp_s, last) == [(91 * DAY_S, DAY_S)]
-    assert part_history_needed(step.portfolio, step.layers, step.snapshot.head.timestamp_s, {}) == []
+    assert part_history_spans(later.portfolio, later.layers, later.snapshot.head.timestamp_s, last) == [(91 * DAY_S, DAY_S)]
+    assert part_history_spans(step.portfolio, step.layers, step.snapshot.head.timestamp_s, {}) == []

@@ -242,7 +242,7 @@ def test_capital_band__share_on_its_edge_is_left(first: int, is_paused: bool, si
     [(100, 3, 4, 33), (100, 3, 2, -34), (100, 3, 3, 0), (0, 0, 5, 5_000_000), (7, 0, 5, 4_999_993), (0, 3, 5, 5_000_000)],
 )
 def test_units__are_issued_and_burnt_at_their_value_before_rounded_down(units: int, before: int, after: int, issued: int) -> None:
-    assert accounting.units_for(units, Fraction(before), Fraction(after)) == issued
+    assert accounting.units_to_issue(units, Fraction(before), Fraction(after)) == issued
 
 
 @pytest.mark.parametrize(("value", "units", "nav"), [(1, 10**6, 10**12), (2, 3, 2 * 10**18 // 3), (1, 0, None)])

@@ -93,7 +93,7 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
     assert "until" in by_name["rests"].reason
     assert isinstance(found.decision, Rebalance)
-    assert by_name["acts"].adjustments == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
+    assert by_name["acts"].values_to_trade == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
     assert shares(found.decision.goal) == {WETH: Fraction(6, 10), USDC: Fraction(4, 10)}
 
 
@@ -108,14 +108,14 @@ def test_each_goes_by_its_own_trigger_and_destination() -> None:
 def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
     timed, banded = strategy("timed", 5_000, UP, Every(86_400)), strategy("banded", 5_000, HALF)
     first = decide(shared(timed, banded))
-    assert first.reviewed
+    assert first.is_reviewed
     assert first.due_schedules == ("timed: review every 86400",)
     past = replace(
         step_input().history, reviews=replace(step_input().history.reviews, by_schedule=((first.due_schedules[0], NOW_S - 3_600),))
     )
     again = decide(shared(timed, banded, past=past))
     assert isinstance(again.decision, Hold)
-    assert not again.reviewed
+    assert not again.is_reviewed
     assert not any(one.acts for one in view_of(again).adjustments)
 
 

@@ -89,7 +89,7 @@ def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nob
 def test_the_value_of_a_unit_follows_every_base_unit() -> None:
     """Of 5,000 dollars one base unit is 200 of the 10^12."""
     whole = Fraction(5_000 * 10**6)
-    units = accounting.units_for(0, Fraction(0), whole)
+    units = accounting.units_to_issue(0, Fraction(0), whole)
     assert accounting.nav_per_unit(whole, units) == 10**12
     assert accounting.nav_per_unit(whole + 1, units) == 10**12 + 200
     assert accounting.nav_per_unit(whole * 11 / 10, units) == 11 * 10**11

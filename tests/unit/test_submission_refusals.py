@@ -64,7 +64,7 @@ def test_only_a_refusal_of_what_is_traded_blocks_the_exit(guards: list[str], blo
 
 def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> None:
     step = fired("LINK", pools=ALL)
-    swap = proposals.manual_swap(LINK.address, USDC.address, 10**18)(step)
+    swap = proposals.manual_swap_proposer(LINK.address, USDC.address, 10**18)(step)
     assert swap.plan is not None
     assert not swap.plan.is_exit
     assert not swap.decision_result.exit_token
@@ -72,7 +72,7 @@ def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> No
 
 def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
     def sale(step: StepInput) -> StepOutcome:
-        return evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
+        return evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
 
     step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
     while (outcome := sale(step)).plan is not None:
@@ -87,7 +87,7 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
 
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
     step = fired(pools=(MARKET[0], DEAR, SOUND))
-    held = evaluation.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
+    held = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), Sees(), "abc")
     assert held.kind is OutcomeKind.HOLD
     assert mentions(held.reason, "WBTC", "oracle_deviation")
 
@@ -147,7 +147,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
 def test_no_sale_that_the_owner_asks_for_rests() -> None:
     step = fired("LINK", pools=ALL)
     refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
-    found = requests.sell_out(LINK.address)(with_history(step, submission_refusals=(refused,)))
+    found = requests.sell_out_proposer(LINK.address)(with_history(step, submission_refusals=(refused,)))
     assert found.plan is not None
     assert moved(found.plan) == {LINK.address, USDC.address}
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from agent.cli import emergency
 from agent.cli.display.tables import FigureTable, decision_notice, gain_or_loss, holdings_table, table
-from agent.cli.display.terminal import Bar, Document
+from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_wei, steps_table
 from agent.cli.portfolio import noting_waits
@@ -53,7 +53,7 @@ def test_a_narrow_terminal_stacks_rows_and_a_wide_one_has_bars() -> None:
 
 def test_bars_go_before_rows_are_stacked() -> None:
     made = table("", ("token", ""), ("amount",), column_order=("token", "amount", ""))
-    made.add_row("WETH", "1,234,567.123456", Bar(10, 20, 30, False))
+    made.add_row("WETH", "1,234,567.123456", WeightBar(10, 20, 30, False))
     assert drawn(made, 26).splitlines()[-2] == "WETH   1,234,567.123456"
     assert "┃" in drawn(made, 40)
 

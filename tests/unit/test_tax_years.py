@@ -167,7 +167,7 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
     path = tmp_path / "eur.csv"
     tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
     found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
     path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
     told = ledger._tax_years(found)
@@ -185,14 +185,14 @@ def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation
     left: dict[str, tuple[float, float]] = {}
     expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True, left=left)
     (tmp_path / "eur.csv").write_text(
-        "time,rate\n" + "".join(f"{at_s},{float(rate)}\n" for at_s, rate in zip(RATES.times, RATES.rates, strict=True))
+        "time,rate\n" + "".join(f"{at_s},{float(rate)}\n" for at_s, rate in zip(RATES.times_s, RATES.rates, strict=True))
     )
     tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
     held = tuple(
         ValuedHolding(token, 1, 0, Fraction(price), 5_000) for token, price in ((NATIVE, Fraction(3_000, 10**12)), (USDC, 1), (WBTC, 0))
     )
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
     found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (Valuation(999, TRADES[-1].at_s + 60, Fraction(1), held),), NAMES)
     told = lots_document(found, method)
     assert misfits(LotsDocument, told) == []
@@ -219,7 +219,7 @@ def test_pnl_and_the_exported_disposals_say_the_same_of_each_year(monkeypatch: p
     expected = independent(TRADES, method.value)
     tax = SimpleNamespace(method=method.value, currency=None, rates=None, year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax))
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
     held = (ValuedHolding(WETH, 10**18, 0, Fraction(2_000 * DOLLAR, 10**18), 10_000),)
     values = tuple(Valuation(block, START_S + block * 86_400, Fraction(2_000 * DOLLAR), held) for block in (1, 200))
     found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, values, NAMES)

@@ -48,7 +48,7 @@ def planned(step: StepInput) -> Plan:
 
 
 def gain(step: StepInput, plan: Plan) -> Fraction:
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     tax = step.layer(TaxState).inputs
     assert tax is not None
     found = planned_gains(plan, tax, prices, USDC, step.portfolio.wrapped_native, step.snapshot.head.timestamp_s)
@@ -99,8 +99,8 @@ def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
     pace = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=2, over_s=14_400)
     spread = replace(step, execution=replace(step.execution, pace=pace))
     found = proposals.rebalance(spread)
-    assert found.decision_result.layer(GradualResult).begins is not None
-    assert found.decision_result.layer(GradualResult).begins.rounds == 2
+    assert found.decision_result.layer(GradualResult).new_execution is not None
+    assert found.decision_result.layer(GradualResult).new_execution.rounds == 2
     assert found.plan is not None
     assert 0 < gain(spread, found.plan) <= 300
 
@@ -285,7 +285,7 @@ RATES = ["time,rate", "2026-01-01,0.92", "2026-02-01T12:00:00+00:00,0.90", "1780
 
 def test_a_day_written_without_hyphens_is_that_day_and_no_second_of_1970() -> None:
     table = parse_rates("tax.rates eur.csv", ["time,rate", "20260131,0.92", "1782000000,0.9"])
-    assert table.times == (int(datetime(2026, 1, 31, tzinfo=UTC).timestamp()), 1_782_000_000)
+    assert table.times_s == (int(datetime(2026, 1, 31, tzinfo=UTC).timestamp()), 1_782_000_000)
     with raises_field("tax.rates", "line 2"):
         parse_rates("tax.rates eur.csv", ["time,rate", "1769817,0.92"])
 

@@ -21,7 +21,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.tables.telegram import TelegramTable
 from agent.errors import ConfigError, Refused
 from agent.model import Control, ControlEvent, ControlKind, ControlOrigin, ControlState, PlanLink, ShownPlan
-from agent.store.controls import MAX_TRIES, SEQUENCE_S, ControlEnd, PhoneCode
+from agent.store.controls import MAX_TRIES, MAX_UPDATE_GAP_S, ControlStateChange, PhoneCode
 from tests.support.agents import config
 from tests.support.telegram_server import TOKEN, BotApi, bot_api, code_in, failure, running
 from tests.support.text import mentions
@@ -126,15 +126,15 @@ def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotA
     loaded = configured(tmp_path, api)
     with wiring.open_store_offline(loaded) as (store, _):
         phone, code = store.telegram_bot, PhoneCode(ME, "right", "rebalance", HASH, 1_000)
-        phone.open_code(code, 900)
+        phone.store_code(code, 900)
         assert phone.use_code(OTHER, "right", 900) is None
         assert phone.use_code(ME, "right", 1_000) is None
         assert phone.use_code(ME, "right", 999) == code
         assert phone.use_code(ME, "right", 999) is None
-        phone.open_code(code, 900)
-        phone.open_code(PhoneCode(ME, "newer", "rebalance", "", 1_000), 900)
+        phone.store_code(code, 900)
+        phone.store_code(PhoneCode(ME, "newer", "rebalance", "", 1_000), 900)
         assert phone.use_code(ME, "right", 900) is None, "a newer code ends the older"
-        phone.open_code(code, 900)
+        phone.store_code(code, 900)
         assert [phone.use_code(ME, "wrong", 900) for _ in range(MAX_TRIES)] == [None] * MAX_TRIES
         assert phone.use_code(ME, "right", 900) is None
 
@@ -263,18 +263,18 @@ def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path)
 
 def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_path: Path) -> None:
     with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
-        assert store.telegram_bot.take_update(900, 1_000)
-        assert not store.telegram_bot.take_update(900, 1_001)
-        assert not store.telegram_bot.take_update(5, 1_000 + SEQUENCE_S)
-        assert store.telegram_bot.take_update(5, 1_001 + SEQUENCE_S)
-        assert store.telegram_bot.last_update(1_001 + SEQUENCE_S) == 5
+        assert store.telegram_bot.mark_update_handled(900, 1_000)
+        assert not store.telegram_bot.mark_update_handled(900, 1_001)
+        assert not store.telegram_bot.mark_update_handled(5, 1_000 + MAX_UPDATE_GAP_S)
+        assert store.telegram_bot.mark_update_handled(5, 1_001 + MAX_UPDATE_GAP_S)
+        assert store.telegram_bot.last_update(1_001 + MAX_UPDATE_GAP_S) == 5
 
 
 def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:
     with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
-        assert store.telegram_bot.take_update(900, 10**9 + 365 * 86_400)
-        assert store.telegram_bot.take_update(5, 10**9)
-        assert not store.telegram_bot.take_update(5, 10**9 - 60)
+        assert store.telegram_bot.mark_update_handled(900, 10**9 + 365 * 86_400)
+        assert store.telegram_bot.mark_update_handled(5, 10**9)
+        assert not store.telegram_bot.mark_update_handled(5, 10**9 - 60)
 
 
 @pytest.mark.slow
@@ -328,7 +328,7 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tm
             assert code_in(api.sent[0][1])
             for number, origin in enumerate((ControlOrigin.TELEGRAM, ControlOrigin.API), 1):
                 row = store.controls.queue(control(number, origin))
-                store.controls.finish([ControlEnd(row, ControlState.REFUSED, "slippage", "too dear")], 5)
+                store.controls.finish([ControlStateChange(row, ControlState.REFUSED, "slippage", "too dear")], 5)
             assert mentions(api.until(2)[1][1], "confirm refused", "slippage")
         with running(loaded, desk, desk.go.set):
             assert api.quiet() == 2

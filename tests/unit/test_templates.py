@@ -15,8 +15,8 @@ from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.schema import Config
-from agent.config.weights import build_weights
-from agent.config.writing.portfolio_templates import CLASSES, PORTFOLIO_TEMPLATES, SUPPLIES
+from agent.config.weights import build_allocator
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, SUPPLIES_FILE, TOKEN_CLASSES
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift
 from agent.policy.drift import drifts_from_balances, ideal_trades
@@ -65,7 +65,7 @@ def test_profiles_have_the_shares_and_the_bound_on_futures_that_are_promised(nam
     core, stable, beta, futures = PROMISED[name]
     config, text = made(tmp_path, name)
     shares = {asset.symbol: asset.target for asset in config.portfolio.assets}
-    classes = {name: [symbols[0] for symbols in alternatives] for name, alternatives in CLASSES.items()}
+    classes = {name: [symbols[0] for symbols in alternatives] for name, alternatives in TOKEN_CLASSES.items()}
     assert [sum(shares[symbol] for symbol in classes[kind]) for kind in ("core", "stable", "high-beta")] == [core, stable, beta]
     assert tomllib.loads(text)["limits"]["futures_notional"] == futures
 
@@ -87,15 +87,15 @@ def test_equal_begins_where_its_allocator_ends_and_market_cap_says_what_the_chai
     assert {asset.target for asset in config.portfolio.assets} == {2_000}
     other = tmp_path / "cap.toml"
     document = initialise(other, "ethereum", WALLET, [], "USDC", RPC, template="market-cap")
-    assert any(SUPPLIES in line and "WETH, WBTC" in line for line in document["next"])
+    assert any(SUPPLIES_FILE in line and "WETH, WBTC" in line for line in document["next"])
     config = load_config(other).config
     portfolio = build_portfolio(
         config, {one.address: Token(one.address, one.symbol, one.decimals or 18) for one in config.portfolio.assets}
     )
-    with pytest.raises(ConfigError, match=rf"{SUPPLIES}.*be read"):
-        build_weights(config.portfolio, portfolio, tmp_path)
-    (tmp_path / SUPPLIES).write_text("symbol,supply,as_of\nWETH,120000000,2026-01-01\nWBTC,19800000,2026-01-01\n")
-    weights = build_weights(config.portfolio, portfolio, tmp_path)
+    with pytest.raises(ConfigError, match=rf"{SUPPLIES_FILE}.*be read"):
+        build_allocator(config.portfolio, portfolio, tmp_path)
+    (tmp_path / SUPPLIES_FILE).write_text("symbol,supply,as_of\nWETH,120000000,2026-01-01\nWBTC,19800000,2026-01-01\n")
+    weights = build_allocator(config.portfolio, portfolio, tmp_path)
     assert weights is not None
     assert len(weights.supplies) == 2
     assert {limit.high_bps for limit in weights.limits} == {4_000}

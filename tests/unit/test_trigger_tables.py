@@ -69,7 +69,7 @@ class Agent:
         )
         decided = decide(codec.loads(StepInput, codec.dumps(step)))
         reviews = dict(self.past.reviews.by_schedule) | dict.fromkeys(decided.due_schedules, at(now))
-        if decided.reviewed:
+        if decided.is_reviewed:
             self.past = history(self.past, last_review_s=at(now), by_schedule=tuple(reviews.items()))
         if isinstance(decided.decision, Rebalance):
             self.past = history(self.past, last_rebalance_s=at(now))
@@ -195,7 +195,7 @@ def test_an_execution_that_is_held_up_stays_due() -> None:
     agent.past = history(agent.past, last_rebalance_s=at("2026-01-28T00:00:00"))  # a swap by hand
     held = agent.look("2026-01-29T00:00:00", 60)
     assert mentions(held.decision.reason, "cooldown", "2026-01-30 00:00:00 UTC")
-    assert not held.reviewed
+    assert not held.is_reviewed
     assert mentions(agent.look("2026-01-30T00:00:00", 60).decision.reason, "execution", "2026-01-29 00:00:00 UTC")
 
 
@@ -288,7 +288,7 @@ def test_bands_of_a_hybrid_whose_review_is_not_due_confirm_nothing() -> None:
     both = AnyOf((Threshold(1_000, None), HybridTrigger(Threshold(200, None), Every(DAY_S))))
     for last_s, found in ((NOW_S - 60, 0), (NOW_S - DAY_S, 2)):
         step = step_input(values={"WETH": 5_500, "USDC": 4_500}, trigger=both, past=history(last_review_s=last_s))
-        prices = reference_prices(step).by_token
+        prices = reference_prices(step).price_by_token
         assert len(price_confirmation.trigger_signals(step, prices)) == found
 
 

@@ -68,7 +68,7 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
     found = tuned(asked, tmp_path, second)
     assert sorted(first.done + second.done) == list(range(len(files(tmp_path))))  # each once
     assert {name: files(tmp_path)[name] for name in before} == before
-    assert found.resumed_runs == 12
+    assert found.resumed_run_count == 12
     assert not list(tmp_path.glob(".*.draft"))
     assert all(np.array_equal(one.values, other.values) for one, other in zip(whole.results, found.results, strict=True))
     assert (whole.verdict, whole.claims) == (found.verdict, found.claims)

@@ -208,11 +208,11 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
 def test_kernel_and_full_step_find_the_same() -> None:
     asked = search(walks(3, 24), band="8%rel", destination="target,halfway")
     quick, whole = tuned(asked), tuned(replace(asked, uses_full_step=True))
-    assert dict(quick.runs_by_engine) == {"kernel": 3}
-    assert dict(whole.runs_by_engine) == {"full": 3}
+    assert dict(quick.run_counts_by_engine) == {"kernel": 3}
+    assert dict(whole.run_counts_by_engine) == {"full": 3}
     assert sum(one.rebalances for one in quick.results) >= 2
     # The calendar rule apart: at the first bar the full step finds dust to trade, refuses, and reviews a bar later.
-    for one, other in zip((*quick.results, quick.last_results[0]), (*whole.results, whole.last_results[0]), strict=True):
+    for one, other in zip((*quick.results, quick.last_quarter_results[0]), (*whole.results, whole.last_quarter_results[0]), strict=True):
         assert one.values == pytest.approx(other.values, rel=1e-5)
         assert one.rebalances == other.rebalances
         assert (one.turnover, one.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
@@ -222,15 +222,17 @@ def test_kernel_and_full_step_find_the_same() -> None:
 def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
     asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", allocator_schedule=AllocatorSchedule(4 * DAY_S, 6 * DAY_S))
     found = tuned(asked)
-    assert dict(found.runs_by_engine) == {"kernel": 1, "full": 1}
+    assert dict(found.run_counts_by_engine) == {"kernel": 1, "full": 1}
     plain = tuned(search(asked.table, band="25%rel"))
     fixed, chosen = plain.results[0], found.results[0]
     assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.values[-1] != pytest.approx(fixed.values[-1], rel=1e-4)
-    last = found.last_results[0].values  # of three bars, after six more in which the allocator looked at prices
-    assert len(last) == len(found.last_hold_path) == len(found.last_results[1].values) == 3
+    last = found.last_quarter_results[0].values  # of three bars, after six more in which the allocator looked at prices
+    assert len(last) == len(found.last_quarter_hold_values) == len(found.last_quarter_results[1].values) == 3
     assert last[0] == pytest.approx(10_000)
-    assert last[-1] != pytest.approx(plain.last_results[0].values[-1], rel=1e-4)  # it begins with chosen weights, not with the targets
+    assert last[-1] != pytest.approx(
+        plain.last_quarter_results[0].values[-1], rel=1e-4
+    )  # it begins with chosen weights, not with the targets
     wanted = spec_for_choice(asked.backtest, found.choices[0], asked.allocator_schedule, DAY_S)
     direct = simulate(wanted, slice_table(asked.table, 0, 9), FAIR)  # and no later bar
     assert chosen.values[:9] == pytest.approx(direct.equity)
@@ -321,6 +323,6 @@ def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.Monke
     assert estimate_work(job, job.chunks(), 4).core_s == 0.0  # fifty are nothing
     monkeypatch.setattr(jobs, "MAX_UNMEASURED_RUNS", 10)
     found = estimate_work(job, job.chunks(), 4)
-    assert (found.runs, found.measured_runs, found.bars) == (50, 8, 40)
+    assert (found.run_count, found.measured_run_count, found.bars) == (50, 8, 40)
     assert found.core_s > 0
     assert found.wall_s == found.core_s / 4

@@ -17,8 +17,8 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import AlertDevice, Control, ControlKind, ControlOrigin, ControlState
 from agent.store.files.users import (
     FAILURE_MEMORY_S,
+    FAILURES_BEFORE_LOCK,
     FIRST_LOCK_S,
-    LOCKING_FAILURES,
     LONGEST_LOCK_S,
     MAX_EVENTS,
     UserEvent,
@@ -100,7 +100,7 @@ def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, cloc
     def guess(number: int) -> int:
         return int(users.login(file, "ann", PASSWORD, "000000", f"192.0.2.{number}")["locked_s"])
 
-    assert [guess(number) for number in range(LOCKING_FAILURES["name"])] == [0] * (LOCKING_FAILURES["name"] - 1) + [FIRST_LOCK_S]
+    assert [guess(number) for number in range(FAILURES_BEFORE_LOCK["name"])] == [0] * (FAILURES_BEFORE_LOCK["name"] - 1) + [FIRST_LOCK_S]
     before = kinds(file)
     assert guess(50) == FIRST_LOCK_S  # whatever the address, and uncounted
     assert users.login(file, "ann", PASSWORD, clock.code, HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
@@ -118,7 +118,7 @@ def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, cloc
 
 def test_guesses_lock_an_address_out_whatever_the_names(file: str, clock: Clock) -> None:
     store = UserStore(Path(file))
-    for number in range(LOCKING_FAILURES["address"]):
+    for number in range(FAILURES_BEFORE_LOCK["address"]):
         assert store.count_attempt(f"name{number}", HERE, clock.now_s) == 0
     assert users.login(file, "ann", PASSWORD, clock.code, HERE)["locked_s"] == FIRST_LOCK_S
     assert users.login(file, "ann", PASSWORD, clock.code, "192.0.2.8")["user"] == 1
@@ -132,7 +132,7 @@ def test_attempts_at_the_same_time_share_no_guess(file: str) -> None:
 
 def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(file: str, clock: Clock) -> None:
     store = UserStore(Path(file))
-    for number in range(LOCKING_FAILURES["address"] - 2):
+    for number in range(FAILURES_BEFORE_LOCK["address"] - 2):
         store.count_attempt(f"name{number}", HERE, clock.now_s)
     assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
     assert store.count_attempt("b", HERE, clock.now_s) == 0
@@ -141,7 +141,7 @@ def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(file: st
 
 
 def test_addresses_of_one_ipv6_network_count_together(file: str, clock: Clock) -> None:
-    for number in range(LOCKING_FAILURES["address"]):
+    for number in range(FAILURES_BEFORE_LOCK["address"]):
         UserStore(Path(file)).count_attempt(f"n{number}", users._network(f"2001:db8::{number:x}"), clock.now_s)
     assert users.login(file, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
     assert users._network("::1") == "::1"
@@ -195,7 +195,7 @@ def test_the_log_is_bounded_and_failures_push_out_no_control(file: str) -> None:
     with store._write("fill") as db:
         rows = ((START_S, "login_failed", "", HERE, "") for _ in range(MAX_EVENTS))
         db.executemany("INSERT INTO event (at_s, kind, user, address, detail) VALUES (?, ?, ?, ?, ?)", rows)
-    store.reject("x", HERE, "password", START_S)
+    store.log_failed_login("x", HERE, "password", START_S)
     found = [event.kind for event in store.events(2 * MAX_EVENTS)]
     assert found.count(UserEventKind.FAILED) == MAX_EVENTS
     assert UserEventKind.CONTROL in found
@@ -261,7 +261,7 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     ("origin", "end", "reason"),
     [
         (ControlOrigin.DASHBOARD, users.remove_user, "its user was removed"),
-        (ControlOrigin.API, users.record_token, "its token was revoked"),
+        (ControlOrigin.API, users.log_api_token, "its token was revoked"),
     ],
 )
 def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
@@ -298,5 +298,5 @@ def test_the_devices_of_a_revoked_token_get_no_more_alerts_unless_a_user_has_its
         for device in devices:
             store.alerts.add_device(device)
         for name in ("ann", "ci"):
-            users.record_token(config, name)
+            users.log_api_token(config, name)
         assert store.alerts.devices() == (devices[0],)

@@ -16,7 +16,7 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.providers.one_block import BlockProvider
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
-from agent.chain.rpc import CallFailed, RpcCall, RpcFault, at_hash
+from agent.chain.rpc import CallFailed, RpcCall, RpcFault, block_ref_at_hash
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx
@@ -233,7 +233,7 @@ def test_a_contract_call_at_a_hash_stays_at_the_hash() -> None:
         w3 = open_web3(BlockProvider(provider(server.url), BLOCK))
         assert w3.eth.contract(OWNER, abi=abi).functions.f().call() == 7
         (asked,) = server.seen
-        assert (asked["method"], asked["params"][1]) == ("eth_call", at_hash(BLOCK))
+        assert (asked["method"], asked["params"][1]) == ("eth_call", block_ref_at_hash(BLOCK))
         assert set(asked["params"][0]) == {"to", "data"}
 
 
@@ -264,7 +264,7 @@ def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
     told: list[str] = []
     pool.report = told.append
     w3 = open_web3(QuorumProvider(pool))
-    at: Any = at_hash(BLOCK)
+    at: Any = block_ref_at_hash(BLOCK)
     assert w3.eth.get_balance(OWNER, at) == 7
     assert told == ["endpoint 'liar' differs in the answer to eth_getBalance; the others outvoted it"]
     alone = QuorumProvider(EndpointPool([Script("alpha", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2))

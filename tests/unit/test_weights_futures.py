@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.config.load import parse_config
-from agent.config.weights import build_weights
+from agent.config.weights import build_allocator
 from agent.errors import ConfigError, Refused
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.layers.futures.weights import futures_volatility
@@ -110,7 +110,7 @@ def with_weights(weights: str = WEIGHTS) -> str:
 
 def test_the_config_names_the_markets_by_their_assets() -> None:
     config = parse_config(with_weights())
-    built = build_weights(config.portfolio, portfolio_of(config), Path(), {}, config.futures)
+    built = build_allocator(config.portfolio, portfolio_of(config), Path(), {}, config.futures)
     assert built is not None
     assert built.futures is not None
     assert (built.futures.leverage_bps, built.futures.stress_move_bps, built.futures.stress_loss_bps) == (20_000, 2_000, 2_500)

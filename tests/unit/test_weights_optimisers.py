@@ -13,7 +13,7 @@ from agent.model import AllocationMethod
 from agent.policy.targets import bounds_of
 from agent.weights import allocators
 from agent.weights.allocators import AllocatorData, inverse_volatility
-from agent.weights.returns import Floats, Returns, compute_returns, covariance
+from agent.weights.returns import Floats, Returns, compute_returns, shrunk_covariance
 from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed
 from tests.support.text import raises_code
@@ -175,7 +175,7 @@ def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not
     share = min(noise / apart, 1)
     expected = np.outer(found.volatilities, found.volatilities) * ((1 - share) * sample + share * np.eye(width))
     assert 0.01 < share < 1
-    assert np.abs(covariance(found, NAMES) - expected).max() < NEAR
+    assert np.abs(shrunk_covariance(found, NAMES) - expected).max() < NEAR
 
 
 def test_inverse_volatility_is_the_closed_form() -> None:
@@ -203,7 +203,7 @@ def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
     weights = allocator(AllocationMethod.HRP, window_s=len(plain) * DAY_S)
     found = compute_returns(weights, sorted(names), names, points, NOW_S)
     assert len(found.simple_returns) == len(plain) > 600
-    matrix = covariance(found, names)
+    matrix = shrunk_covariance(found, names)
     assert np.abs(allocators.hrp_weights(matrix, *free(6)) - paper(matrix)).max() < NEAR
     parity = allocators.risk_parity_weights(matrix, *free(6))
     assert np.ptp(parity * (matrix @ parity) / (parity @ matrix @ parity)) < NEAR

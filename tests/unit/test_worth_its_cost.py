@@ -12,7 +12,7 @@ from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.cli.options import PrintStyle
 from agent.cli.portfolio import show_outcome
-from agent.errors import EXIT_OK, OUTCOME_EXITS, Refused
+from agent.errors import EXIT_OK, OUTCOME_EXIT_CODES, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput, Threshold
@@ -40,7 +40,7 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     assert isinstance(outcome.decision, Hold)
     assert outcome.decision.limiting_rule == "limits.plan_cost"
     assert "limits.plan_cost 50 bps): WETH 30 USDC off target: plan_cost allows 0.15; " in outcome.reason
-    assert outcome.decision_result.reviewed
+    assert outcome.decision_result.is_reviewed
     assert outcome.decision_result.due_schedules
     assert outcome.kind in REVIEW_DONE_KINDS
     assert not outcome.verdicts
@@ -94,7 +94,7 @@ def test_a_pool_below_its_floor_stays_a_refusal() -> None:
 
 
 def test_each_end_of_a_step_has_its_own_exit_code() -> None:
-    codes = {kind: OUTCOME_EXITS.get(kind.value, EXIT_OK) for kind in OutcomeKind}
+    codes = {kind: OUTCOME_EXIT_CODES.get(kind.value, EXIT_OK) for kind in OutcomeKind}
     assert codes[OutcomeKind.HOLD] == codes[OutcomeKind.DONE] == codes[OutcomeKind.PLANNED] == 0
     assert codes[OutcomeKind.REFUSED] == codes[OutcomeKind.HALT] == codes[OutcomeKind.DECLINED] == 10
     assert codes[OutcomeKind.FAILED] == 11

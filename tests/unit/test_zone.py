@@ -12,7 +12,7 @@ import pytest
 from agent import codec
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
-from agent.model import Destination, Halt, HaltCode, Hold, NoTradeZone, QuarantinedItem, Rebalance, StepInput, Threshold
+from agent.model import Destination, Halt, HaltCode, Hold, NoTradeZone, Rebalance, StepInput, Threshold, UnreadableItem
 from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, ZoneView
 from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned
@@ -126,7 +126,7 @@ def test_a_quarantined_pool_is_no_route_of_the_zone() -> None:
     step = standing(pools=[v2_pool(WETH, USDC, 2_000, 10**9), CHEAP])
     assert edges(step)[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
     for unread, cost in ((CHEAP.address, FEE), (WBTC.address, 0.0005)):
-        named = with_snapshot(step, quarantined=(QuarantinedItem("pool", unread, "the call reverted"),))
+        named = with_snapshot(step, quarantined=(UnreadableItem("pool", unread, "the call reverted"),))
         assert edges(named)[0] == pytest.approx(pair_edge(cost), rel=1e-6)
 
 

@@ -118,7 +118,7 @@ def zoomed(search: FlowOptimizer, pools: list[list[tuple[int, int, PoolCurve]]])
 
     Where the token in the middle is pinned, the third pair trades on what the first brought it or took from it.
     """
-    pinned = 1 in search.utility.pinned
+    pinned = 1 in search.utility.end_value_by_token
 
     def traded(number: int, flow: float) -> Numbers:
         source, target, curve = pools[number][0] if flow > 0 else pools[number][1]

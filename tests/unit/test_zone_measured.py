@@ -142,7 +142,7 @@ def test_correlations_that_contradict_each_other_are_drawn_together_until_prices
     )
     found = risk_of(step(moves(THREE, 90), told))
     tokens = [token(symbol).address for symbol in (*THREE, "USDC")]
-    assert risks.first_contradiction(risks.correlations(found, tokens)) is None
+    assert risks.first_contradicting_row(risks.correlations(found, tokens)) is None
     assert {bps for _, _, bps in found.correlations_bps} != {9_900, -9_900, 0}
 
 
@@ -168,7 +168,7 @@ def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path
     unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None))))
     plain = assemble_input(unmeasured, read_memory(unmeasured, store))
     assert plain.history.prices == ()
-    assert risk_estimates.price_history_needed(plain.policy) == (0, 0)
+    assert risk_estimates.price_history_and_step_s(plain.policy) == (0, 0)
     store.close()
 
 

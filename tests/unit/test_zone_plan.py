@@ -208,7 +208,7 @@ def test_the_fee_of_the_last_unit_is_what_it_saves() -> None:
     plan = rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]
-    after = pool.swap(leg.token_in, leg.amount_in_raw).after
+    after = pool.swap(leg.token_in, leg.amount_in_raw).pool_after
     rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pool.fee_pips / PIPS)
     ends = {at: float(raw * unit_value(step, at)) / COIN for at, raw in plan.holdings_after}
     off = (ends[WETH.address] - ends[USDC.address]) / 2
@@ -221,6 +221,6 @@ def test_no_unit_is_exchanged_for_more_than_plan_cost_however_much_risk_it_saves
     plan = rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]
-    after = pool.swap(leg.token_in, leg.amount_in_raw).after
+    after = pool.swap(leg.token_in, leg.amount_in_raw).pool_after
     rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pool.fee_pips / PIPS)
     assert 0.00398 < 1 - rate <= 0.004 * (1 + 1e-3)

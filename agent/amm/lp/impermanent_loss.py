@@ -96,21 +96,21 @@ ROUNDING_DENOMINATOR = 10**12
 
 @dataclass(frozen=True, slots=True)
 class LiquidityCurve:
-    """Amounts and value of a position as functions of price, per unit of L·√P. `low` and `high` are
+    """Amounts and value of a position as functions of price, per unit of L·√P. `low_sqrt_ratio` and `high_sqrt_ratio` are
     √(range end / current price).
 
     Uniswap V2 is the range from 0 to infinity.
     """
 
-    low: float
-    high: float
+    low_sqrt_ratio: float
+    high_sqrt_ratio: float
 
     def amounts(self, x: float) -> tuple[float, float]:
         """Return token0 (in units currently worth 1 token1) and token1 at x times the current price
         (whitepaper v3, 6.29, 6.30).
         """
-        sqrt_ratio = min(max(math.sqrt(x), self.low), self.high)
-        return 1 / sqrt_ratio - 1 / self.high, sqrt_ratio - self.low
+        sqrt_ratio = min(max(math.sqrt(x), self.low_sqrt_ratio), self.high_sqrt_ratio)
+        return 1 / sqrt_ratio - 1 / self.high_sqrt_ratio, sqrt_ratio - self.low_sqrt_ratio
 
     def value(self, x: float) -> float:
         """Return the value in token1 at x."""
@@ -125,7 +125,7 @@ class LiquidityCurve:
     @property
     def in_range(self) -> bool:
         """True if the position earns fees, and loses to arbitrage, at the current price."""
-        return self.low <= 1 < self.high
+        return self.low_sqrt_ratio <= 1 < self.high_sqrt_ratio
 
 
 V2_CURVE = LiquidityCurve(0.0, math.inf)
@@ -198,7 +198,7 @@ def expected_loss(curve: LiquidityCurve, volatility_bps: int, horizon_s: int) ->
 
     kinks = [
         2 * log(range_end) / std_deviation + std_deviation / 2
-        for range_end in (curve.low, curve.high)
+        for range_end in (curve.low_sqrt_ratio, curve.high_sqrt_ratio)
         if 0 < range_end < math.inf
     ]
     return to_fraction(max(0.0, normal_mean(loss, kinks, std_deviation) / curve.value(1.0)))

@@ -95,12 +95,12 @@ def _unshown_error(action: Provide, receipt: Receipt) -> OperatorNeeded:
     )
 
 
-def imported_position(mint: LpPositionChange, amounts_raw: tuple[int, int]) -> LpPositionChange:
+def imported_mint(mint: LpPositionChange, amounts_raw: tuple[int, int]) -> LpPositionChange:
     """Return the mint of a position imported by the owner, as if `amounts_raw` had been provided."""
     return replace(mint, amounts_raw=amounts_raw)
 
 
-def expected_amounts(action: LpAction) -> tuple[int, int]:
+def expected_wallet_changes(action: LpAction) -> tuple[int, int]:
     """Return the planned effect of an action on the wallet, base units of (token0, token1);
     negative for payments.
     """

@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import isqrt
 from typing import ClassVar, Self
 
-from agent.amm.pools import is_zero_for_one, missing_twap, moved_back
+from agent.amm.pools import is_zero_for_one, missing_twap_refusal, partly_moved_point
 from agent.amm.swap_errors import BeyondKnownTicks
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
@@ -30,8 +30,8 @@ from agent.amm.v3.pool_swap import (
     amount_between,
     largest_in,
     largest_out,
-    price_ceiling,
-    price_floor,
+    max_sqrt_price_x96,
+    min_sqrt_price_x96,
     quoter,
     swap,
 )
@@ -66,7 +66,7 @@ class V3Pool(V3State):
     gas: ClassVar[SwapGas] = SwapGas(
         {"swap_router_02": 65_600, "rebalancer": 60_500},
         repeat_saving=25_400,
-        first_writes=1,
+        first_write_slots=1,
         observation=8_800,
         tick=65_400,
         stop=7_400,
@@ -272,11 +272,11 @@ class V3Pool(V3State):
         bound_x96 = self._impact_bound(zero_for_one, impact_bps)
         if zero_for_one:
             bound_x96 = max(
-                bound_x96, price_floor(price_numerator * PIPS, price_denominator * kept_pips)
+                bound_x96, min_sqrt_price_x96(price_numerator * PIPS, price_denominator * kept_pips)
             )
         else:
             bound_x96 = min(
-                bound_x96, price_ceiling(price_denominator * kept_pips, price_numerator * PIPS)
+                bound_x96, max_sqrt_price_x96(price_denominator * kept_pips, price_numerator * PIPS)
             )
         return largest_in(self, zero_for_one, bound_x96)
 
@@ -365,11 +365,11 @@ class V3Pool(V3State):
 
     def recovered(self, start: Self, remaining_share: Fraction) -> Self:
         """See Pool."""
-        target_x96 = moved_back(start.sqrt_price_x96, self.sqrt_price_x96, remaining_share)
+        target_x96 = partly_moved_point(start.sqrt_price_x96, self.sqrt_price_x96, remaining_share)
         if target_x96 == self.sqrt_price_x96:
             return self
         token_in = self.token1 if target_x96 > self.sqrt_price_x96 else self.token0
-        return self.swap(token_in, UNBOUNDED_AMOUNT, target_x96).after
+        return self.swap(token_in, UNBOUNDED_AMOUNT, target_x96).pool_after
 
     @property
     def mean_window_s(self) -> int | None:
@@ -379,7 +379,7 @@ class V3Pool(V3State):
     def mean_price(self, token: str) -> Fraction:
         """See Pool: the price at twap_tick (OracleLibrary.getQuoteAtTick, unrounded)."""
         if self.twap_tick is None:
-            raise missing_twap(self)
+            raise missing_twap_refusal(self)
         mean_sqrt_price_x96 = get_sqrt_ratio_at_tick(self.twap_tick)
         price_x192 = mean_sqrt_price_x96 * mean_sqrt_price_x96
         return (

@@ -35,17 +35,17 @@ INT256_MAX = 2**255 - 1
 UINT128_BITS = 128
 
 
-class End(Enum):
+class EndReason(Enum):
     """Reason why a swap cannot continue: the price range ends, the ticks are unknown, or the
     contract reverts.
     """
 
     PRICES = 0
-    KNOWLEDGE = 1
+    KNOWN_TICKS = 1
     REVERTS = 2
 
 
-class Range(NamedTuple):
+class TickRange(NamedTuple):
     """What one step of the contract's loop can pass: constant liquidity from `start_x96` to the
     stop at `end_x96`, which is an initialised tick (`crosses`) or a border of a bitmap word.
 
@@ -59,10 +59,10 @@ class Range(NamedTuple):
     tick_beyond: int
     liquidity_beyond: int
     crosses: bool
-    end: End | None
+    end_reason: EndReason | None
 
 
-def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
+def ranges(pool: V3State, zero_for_one: bool) -> Iterator[TickRange]:
     """Yield the ranges that a swap passes, up to the one with an end reason.
 
     If the known ticks end, that one ends at the last known tick, or at once if the price is already
@@ -70,7 +70,9 @@ def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
     """
     ticks, price_x96, tick, liquidity = pool.ticks, pool.sqrt_price_x96, pool.tick, pool.liquidity
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
-        yield Range(price_x96, price_x96, liquidity, tick, liquidity, False, End.KNOWLEDGE)
+        yield TickRange(
+            price_x96, price_x96, liquidity, tick, liquidity, False, EndReason.KNOWN_TICKS
+        )
         return
     tick_index = bisect_right(ticks, tick, key=attrgetter("index"))
     end_reason = None
@@ -81,13 +83,13 @@ def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
         tick = stop_tick - 1 if zero_for_one else stop_tick
         liquidity_beyond = liquidity
         if zero_for_one and MIN_TICK < pool.known_from_tick > stop_tick:
-            crosses, end_reason = False, End.KNOWLEDGE
+            crosses, end_reason = False, EndReason.KNOWN_TICKS
             stop_x96 = min(price_x96, get_sqrt_ratio_at_tick(pool.known_from_tick))
         elif not zero_for_one and MAX_TICK > pool.known_to_tick < stop_tick:
-            crosses, end_reason = False, End.KNOWLEDGE
+            crosses, end_reason = False, EndReason.KNOWN_TICKS
             stop_x96 = max(price_x96, get_sqrt_ratio_at_tick(pool.known_to_tick))
         elif not MIN_TICK < stop_tick < MAX_TICK:
-            crosses, end_reason, stop_x96 = False, End.PRICES, price_limit(zero_for_one)
+            crosses, end_reason, stop_x96 = False, EndReason.PRICES, price_limit(zero_for_one)
         else:
             stop_x96 = get_sqrt_ratio_at_tick(stop_tick)
             if crosses:
@@ -96,8 +98,8 @@ def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
                 liquidity_beyond += -net_liquidity if zero_for_one else net_liquidity
                 tick_index += not zero_for_one
             if not 0 <= liquidity_beyond < 1 << UINT128_BITS:
-                end_reason = End.REVERTS
-        yield Range(price_x96, stop_x96, liquidity, tick, liquidity_beyond, crosses, end_reason)
+                end_reason = EndReason.REVERTS
+        yield TickRange(price_x96, stop_x96, liquidity, tick, liquidity_beyond, crosses, end_reason)
         price_x96, liquidity = stop_x96, liquidity_beyond
 
 
@@ -150,14 +152,14 @@ def swap(
             price_x96, nearer_of(tick_range.end_x96, limit_x96), liquidity, remaining_raw, fee_pips
         )
         is_passed = reached_x96 == tick_range.end_x96
-        if is_passed and tick_range.end is not None:
-            if tick_range.end is End.REVERTS:
+        if is_passed and tick_range.end_reason is not None:
+            if tick_range.end_reason is EndReason.REVERTS:
                 raise ContractRevert(
                     "LiquidityMath.addDelta",
                     "LS" if tick_range.liquidity_beyond < 0 else "LA",
                     "the ticks do not fit this pool's liquidity",
                 )
-            if tick_range.end is End.KNOWLEDGE and reached_x96 != limit_x96:
+            if tick_range.end_reason is EndReason.KNOWN_TICKS and reached_x96 != limit_x96:
                 # the contract's target is further away, so its amounts for this step differ
                 left_known_ticks = True
                 break
@@ -208,7 +210,7 @@ def _refusal(amount_specified: int) -> ContractRevert:
     )
 
 
-def _with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int, int, Range]]:
+def _ranges_with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int, int, TickRange]]:
     """Yield the input (with fee) and the output of all whole ranges before a range, and the
     range.
     """
@@ -221,14 +223,14 @@ def _with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int, int, 
         total_in, total_out = total_in + amount_in + fee, total_out + amount_out
 
 
-def range_at(pool: V3State, zero_for_one: bool, price_x96: int) -> tuple[int, int, Range]:
+def range_at(pool: V3State, zero_for_one: bool, price_x96: int) -> tuple[int, int, TickRange]:
     """Return the range that leads past a sqrt price (Q96), or the last one before it, with the
     input (with fee) and the output of all whole ranges before.
     """
     return next(
         (total_in, total_out, tick_range)
-        for total_in, total_out, tick_range in _with_totals(pool, zero_for_one)
-        if tick_range.end is not None
+        for total_in, total_out, tick_range in _ranges_with_totals(pool, zero_for_one)
+        if tick_range.end_reason is not None
         or (tick_range.end_x96 < price_x96 if zero_for_one else tick_range.end_x96 > price_x96)
     )
 
@@ -247,16 +249,16 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
         tick_range.start_x96,
         tick_range.end_x96,
         tick_range.liquidity,
-        tick_range.end,
+        tick_range.end_reason,
     )
     if (
-        end_reason is End.PRICES and reachable_x96 == end_x96
+        end_reason is EndReason.PRICES and reachable_x96 == end_x96
     ):  # the swap stops there and takes no more than needed
         amount_in, _, fee = whole_step(start_x96, end_x96, liquidity, fee_pips)
         return min(total_in + amount_in + fee, INT256_MAX)
     if end_reason in (
-        End.KNOWLEDGE,
-        End.REVERTS,
+        EndReason.KNOWN_TICKS,
+        EndReason.REVERTS,
     ):  # stop short of this price: the contract reverts at it, or its behaviour is unknown
         reachable_x96 = (
             max(reachable_x96, end_x96 + 1) if zero_for_one else min(reachable_x96, end_x96 - 1)
@@ -265,9 +267,9 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
         start_x96 >= reachable_x96 if zero_for_one else start_x96 <= reachable_x96
     ):
         net_in = (
-            _largest_down(start_x96, reachable_x96, liquidity)
+            _largest_token0_in(start_x96, reachable_x96, liquidity)
             if zero_for_one
-            else _largest_up(start_x96, reachable_x96, liquidity)
+            else _largest_token1_in(start_x96, reachable_x96, liquidity)
         )
         total_in += mul_div_up(net_in + 1, PIPS, PIPS - fee_pips) - 1
     return min(total_in, INT256_MAX)
@@ -320,7 +322,7 @@ def _reachable_price_x96(zero_for_one: bool, bound_x96: int) -> int:
     return max(bound_x96, last_price_x96) if zero_for_one else min(bound_x96, last_price_x96)
 
 
-def price_floor(numerator: int, denominator: int) -> int:
+def min_sqrt_price_x96(numerator: int, denominator: int) -> int:
     """Return the least sqrt price (Q96) whose square is at least numerator / denominator · 2^192,
     for a positive price.
     """
@@ -328,12 +330,12 @@ def price_floor(numerator: int, denominator: int) -> int:
     return isqrt(price_x192 - 1) + 1
 
 
-def price_ceiling(numerator: int, denominator: int) -> int:
+def max_sqrt_price_x96(numerator: int, denominator: int) -> int:
     """Return the greatest sqrt price (Q96) with a square up to numerator / denominator · 2^192."""
     return isqrt((numerator << 192) // denominator)
 
 
-def _largest_down(start_x96: int, bound_x96: int, liquidity: int) -> int:
+def _largest_token0_in(start_x96: int, bound_x96: int, liquidity: int) -> int:
     """Return the largest token0 amount (after fee) for which getNextSqrtPriceFromAmount0RoundingUp
     stays at or above `bound_x96`. ceil(N·s / (N + a·s)) >= b ⇔ N·s > (b - 1)·(N + a·s), with N =
     L·2^96. If the sum exceeds 256 bits, which takes a fall by a factor of 2^32 within one range,
@@ -346,7 +348,7 @@ def _largest_down(start_x96: int, bound_x96: int, liquidity: int) -> int:
     return amount_in
 
 
-def _largest_up(start_x96: int, bound_x96: int, liquidity: int) -> int:
+def _largest_token1_in(start_x96: int, bound_x96: int, liquidity: int) -> int:
     """Return the largest token1 amount (after fee) for which
     getNextSqrtPriceFromAmount1RoundingDown stays at or below `bound_x96`.
     """
@@ -364,7 +366,7 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
     price_x96, last_price_x96 = pool.sqrt_price_x96, price_limit(zero_for_one)
     if price_x96 <= last_price_x96 if zero_for_one else price_x96 >= last_price_x96:
         return fallback
-    remaining_ranges = _with_totals(pool, zero_for_one)
+    remaining_ranges = _ranges_with_totals(pool, zero_for_one)
     totals_so_far = [next(remaining_ranges)]
     total_inputs, fee_pips = [0], pool.fee_toward(zero_for_one)
 
@@ -382,7 +384,9 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
             amount_in - total_in,
             fee_pips,
         )
-        if amount_in <= 0 or (tick_range.end is not None and reached_x96 == tick_range.end_x96):
+        if amount_in <= 0 or (
+            tick_range.end_reason is not None and reached_x96 == tick_range.end_x96
+        ):
             return fallback(amount_in)
         return total_out + amount_out
 

@@ -87,4 +87,6 @@ class SlipstreamPool(V3Pool):
         if self.dynamic_fee is None:
             return swap_result
         next_fee_pips = self.dynamic_fee.pips(end_state.tick)
-        return replace(swap_result, after=replace(swap_result.after, fee_pips=next_fee_pips))
+        return replace(
+            swap_result, pool_after=replace(swap_result.pool_after, fee_pips=next_fee_pips)
+        )

@@ -125,7 +125,7 @@ def submit_control(  # noqa: PLR0913
     secret = installation_secret(wiring.store_file(loaded_config))
     with wiring.open_store_offline(loaded_config) as (store, _):
         if (earlier_record := store.controls.find(control.id)) is not None:
-            return _same_request(earlier_record.control, control)
+            return _require_same_request(earlier_record.control, control)
         _require_shown(store, control, secret)
         control = control.sealed(secret)
         store.controls.queue(control)
@@ -162,7 +162,7 @@ def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
                 raise
             return control
         if (earlier_record := store.controls.find(control.id)) is not None:
-            return _same_request(earlier_record.control, control)
+            return _require_same_request(earlier_record.control, control)
         switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
         control = control.sealed(installation_secret(wiring.store_file(loaded_config)))
         store.controls.record_done(control)
@@ -190,7 +190,7 @@ def _id_of_key(origin: ControlOrigin, asked_by: str, request_key: str) -> str:
     return hashlib.sha256(key_bytes).hexdigest()[:32]
 
 
-def _same_request(known_control: Control, requested_control: Control) -> Control:
+def _require_same_request(known_control: Control, requested_control: Control) -> Control:
     """Return the known control with the same key. Raises Refused if its request differs."""
     if (known_control.kind, known_control.arguments, known_control.plan_hash) != (
         requested_control.kind,

@@ -34,7 +34,7 @@ from agent.model import (
     RequestState,
     ShownPlan,
 )
-from agent.store.controls import ControlEnd, QueuedControl
+from agent.store.controls import ControlStateChange, NumberedControl
 from agent.store.files.locks import LockHeld, service_lock
 from agent.store.files.secret import installation_secret
 from agent.units import format_duration
@@ -109,16 +109,19 @@ class ControlRunner:
         """Return whether a control is queued."""
         return self._agent.context.store.controls.has_queued()
 
-    def carry_out(self, session: wiring.WalletSession, *, serving: bool) -> None:
+    def carry_out(self, session: wiring.WalletSession, *, holds_service_lock: bool) -> None:
         """Carry out the queued controls, at most MAX_PER_CYCLE of them. The caller does not hold the
-        wallet's lock; `serving` means that it holds the service lock.
+        wallet's lock; `holds_service_lock` means that it holds the service lock.
 
         Without the service lock another run may be carrying out controls, so this takes the lock
         for the duration and does nothing if it is held.
         """
         self._has_offered = False
-        lock_locations = wiring.lock_locations(self._agent.context.loaded)
-        with suppress(LockHeld), nullcontext() if serving else service_lock(*lock_locations):
+        lock_locations = wiring.lock_locations(self._agent.context.loaded_config)
+        with (
+            suppress(LockHeld),
+            nullcontext() if holds_service_lock else service_lock(*lock_locations),
+        ):
             self._secret = self._read_secret()
             self._recover()
             for _ in range(MAX_PER_CYCLE):
@@ -157,7 +160,7 @@ class ControlRunner:
     def _read_secret(self) -> bytes | None:
         """Return the secret; None if it cannot be read, so that every control is refused."""
         with suppress(TrimtabError):
-            return installation_secret(wiring.store_file(self._agent.context.loaded))
+            return installation_secret(wiring.store_file(self._agent.context.loaded_config))
         return None
 
     def _recover(self) -> None:
@@ -183,7 +186,9 @@ class ControlRunner:
             control_ends.append(control_end)
         context.store.controls.finish(control_ends, context.clock.now_s())
 
-    def _pause_unless_stopped(self, control: Control, control_end: ControlEnd) -> ControlEnd:
+    def _pause_unless_stopped(
+        self, control: Control, control_end: ControlStateChange
+    ) -> ControlStateChange:
         """Pause if a stop that was taken has not stopped the bot, such as one whose sales differ
         from those shown: its owner wants no more trades. Returns the end with that reason.
         """
@@ -194,13 +199,13 @@ class ControlRunner:
         if context.store.requests.active_stop() is not None:
             return control_end
         reason = f"a stop by {control.asked_by} ({control.origin.value}) was not carried out"
-        context.switch.pause(reason, context.clock.now_s())
+        context.kill_switch.pause(reason, context.clock.now_s())
         remedy = "the bot is paused instead; resume it, then ask for the stop again"
         return replace(control_end, reason=f"{control_end.reason}; {remedy}")
 
     def _failed_end(
         self, control_number: int, control: Control | None, code: str, reason: str
-    ) -> ControlEnd:
+    ) -> ControlStateChange:
         """Return the end of a control that was begun. A withdrawal names the requests that it may
         have begun: an open one is resumed, never requested again.
         """
@@ -219,7 +224,7 @@ class ControlRunner:
                     f"{request.id} ({request.state.value})" for request in begun_requests
                 )
                 reason += f"; before another request, see withdrawal {requests_text}"
-        return ControlEnd(control_number, ControlState.FAILED, code, reason, notes)
+        return ControlStateChange(control_number, ControlState.FAILED, code, reason, notes)
 
     def _next_valid(self) -> tuple[int, Control] | None:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
@@ -227,13 +232,14 @@ class ControlRunner:
         """
         control_store, clock = self._agent.context.store.controls, self._agent.context.clock
         for _ in range(MAX_BATCHES):
-            control_ends: list[ControlEnd] = []
+            control_ends: list[ControlStateChange] = []
             if not (queued_batch := control_store.queued_controls()):
                 break
             now_s = clock.now_s()
             # latest time of a sealed row: the clock must not precede it
             newest_row_s = max(
-                control_store.log_end()[1], self._agent.context.store.journal.newest_transition_s()
+                control_store.log_number_and_time()[1],
+                self._agent.context.store.journal.newest_transition_s(),
             )
             for queued_control in queued_batch:
                 control_end = self._refusal(queued_control, now_s, newest_row_s)
@@ -245,13 +251,13 @@ class ControlRunner:
         return None
 
     def _refusal(
-        self, queued_control: QueuedControl, now_s: int, newest_row_s: int
-    ) -> ControlEnd | None:
+        self, queued_control: NumberedControl, now_s: int, newest_row_s: int
+    ) -> ControlStateChange | None:
         """Return the end of a control that may not be carried out; None if it may."""
         control = queued_control.control
 
-        def refused_end(code: ControlCode, reason: str) -> ControlEnd:
-            return ControlEnd(queued_control.number, ControlState.REFUSED, code, reason)
+        def refused_end(code: ControlCode, reason: str) -> ControlStateChange:
+            return ControlStateChange(queued_control.number, ControlState.REFUSED, code, reason)
 
         if self._secret is None:
             return refused_end(ControlCode.SEAL, "the secret of the installation cannot be read")
@@ -270,7 +276,7 @@ class ControlRunner:
                 f"the clock was set back by {format_duration(newest_row_s - now_s)}; correct it, then ask again",
             )
         if now_s >= control.expires_at_s:
-            return ControlEnd(
+            return ControlStateChange(
                 queued_control.number,
                 ControlState.EXPIRED,
                 ControlCode.EXPIRED,
@@ -289,7 +295,7 @@ class ControlRunner:
         control_store, clock = context.store.controls, context.clock
         self._taken_ids.add(control.id)
         if not control_store.take(control_number, clock.now_s()):
-            control_end = ControlEnd(
+            control_end = ControlStateChange(
                 control_number, ControlState.REFUSED, ControlCode.REPLAYED, "already carried out"
             )
             control_store.finish([control_end], clock.now_s())
@@ -303,7 +309,7 @@ class ControlRunner:
                 intent.id for intent in context.store.journal.intents(limit=1)
             } - last_intent_ids
             code = error.code or ControlCode.ERROR
-            control_end = ControlEnd(control_number, ControlState.REFUSED, code, str(error))
+            control_end = ControlStateChange(control_number, ControlState.REFUSED, code, str(error))
             if new_intent_ids:
                 control_end = self._failed_end(control_number, control, code, str(error))
             control_store.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
@@ -320,33 +326,35 @@ class ControlRunner:
 
     def _act(
         self, control_number: int, control: Control, session: wiring.WalletSession
-    ) -> ControlEnd:
+    ) -> ControlStateChange:
         """Carry out a taken control. On paper that is a stop, which ends this run and is not kept."""
         context = self._agent.context
         if self._agent.on_paper:
             if control.kind is not ControlKind.STOP or control.arguments:
                 reason = "a paper run can only be stopped"
-                return ControlEnd(control_number, ControlState.REFUSED, ErrorCode.PAPER, reason)
+                return ControlStateChange(
+                    control_number, ControlState.REFUSED, ErrorCode.PAPER, reason
+                )
             self.stopped_by = f"{control.asked_by} ({control.origin.value})"
-            return ControlEnd(control_number, ControlState.DONE, "", "the paper run ends")
+            return ControlStateChange(control_number, ControlState.DONE, "", "the paper run ends")
         if control.kind is ControlKind.RESUME:
             if self._is_paused_since(control_number, control):
                 refusal = "a pause came after this request; ask again"
-                return ControlEnd(
+                return ControlStateChange(
                     control_number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, refusal
                 )
             self._agent.require_not_stopped()
             reason = f"resumed by {control.asked_by} ({control.origin.value})"
-            end_pause(context.store, context.switch, reason, context.clock.now_s())
-            return ControlEnd(control_number, ControlState.DONE, "", "resumed")
+            end_pause(context.store, context.kill_switch, reason, context.clock.now_s())
+            return ControlStateChange(control_number, ControlState.DONE, "", "resumed")
         if control.kind is ControlKind.DEVICE:
             reason = change_devices(context.config.alerts, context.store.alerts, control)
-            return ControlEnd(control_number, ControlState.DONE, "", reason)
+            return ControlStateChange(control_number, ControlState.DONE, "", reason)
         plan_or_reason = self._plan_or_refusal(control)
         if isinstance(plan_or_reason, str):
             is_confirm = control.kind is ControlKind.CONFIRM
             code = ControlCode.NOT_WAITING if is_confirm else ControlCode.NOT_SHOWN
-            return ControlEnd(control_number, ControlState.REFUSED, code, plan_or_reason)
+            return ControlStateChange(control_number, ControlState.REFUSED, code, plan_or_reason)
         if control.kind is ControlKind.CONFIRM:
             context.store.controls.end_offer()
         agent = Agent(session.with_keys(context))
@@ -361,7 +369,7 @@ class ControlRunner:
     def _is_paused_since(self, control_number: int, control: Control) -> bool:
         """Return whether a pause is newer than a control."""
         context = self._agent.context
-        return context.switch.is_paused_since(
+        return context.kill_switch.is_paused_since(
             control.asked_at_s
         ) or context.store.controls.is_paused_since(control_number)
 
@@ -423,7 +431,7 @@ class ControlCommand:
         """
         kind = self.control.kind
         is_confirm = kind is ControlKind.CONFIRM
-        context = self.agent.context if is_confirm else self.agent.context.attended
+        context = self.agent.context if is_confirm else self.agent.context.with_user_present
 
         def confirm(outcome: StepOutcome) -> bool:
             return self._accept(shown_plans.shown_step(kind, outcome))
@@ -507,7 +515,7 @@ def _step_result(outcome: StepOutcome) -> ControlResult:
 
 def _control_end(
     control_number: int, control_result: ControlResult, plan_check: PlanCheck
-) -> ControlEnd:
+) -> ControlStateChange:
     """Return the end of a control whose command returned."""
     transaction_notes = tuple(
         ("transaction", intent.tx_hash or intent.id) for intent in control_result.transactions
@@ -515,18 +523,22 @@ def _control_end(
     notes = (("outcome", control_result.outcome), *control_result.notes, *transaction_notes)
     if plan_check.has_expired:
         reason = "it expired before its plan was ready"
-        return ControlEnd(control_number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes)
+        return ControlStateChange(
+            control_number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes
+        )
     if plan_check.difference:
         state = ControlState.FAILED if transaction_notes else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {plan_check.difference}"
-        return ControlEnd(control_number, state, ControlCode.PLAN_CHANGED, reason, notes)
+        return ControlStateChange(control_number, state, ControlCode.PLAN_CHANGED, reason, notes)
     if plan_check.has_further_plan and all(
         intent.succeeded for intent in control_result.transactions
     ):
         reason = "carried out; the remainder needs a separate confirmation"
-        return ControlEnd(control_number, ControlState.DONE, "", reason, notes)
+        return ControlStateChange(control_number, ControlState.DONE, "", reason, notes)
     if control_result.outcome in SUCCESS_OUTCOMES:
-        return ControlEnd(control_number, ControlState.DONE, "", control_result.reason, notes)
+        return ControlStateChange(
+            control_number, ControlState.DONE, "", control_result.reason, notes
+        )
     state = ControlState.REFUSED
     if transaction_notes or control_result.outcome in ("failed", "unfinished"):
         state = ControlState.FAILED
@@ -534,4 +546,4 @@ def _control_end(
         (guard for note_name, guard in control_result.notes if note_name == "guard"),
         control_result.outcome,
     )
-    return ControlEnd(control_number, state, code, control_result.reason, notes)
+    return ControlStateChange(control_number, state, code, control_result.reason, notes)

@@ -279,7 +279,7 @@ def edit_by_control(
     confirm: editing.Confirm | None,
 ) -> EditReport:
     """Edit the config, unless the edit would permit more than before (Refused)."""
-    control, config_path = _as_control(arguments), agent.context.loaded.path
+    control, config_path = _as_control(arguments), agent.context.loaded_config.path
     config_changes = parse_changes(
         control.argument_values("set"),
         control.argument_values("target"),
@@ -295,7 +295,9 @@ def edit_by_control(
             raise Refused(
                 "the edit changes nothing", remedy=TERMINAL_REMEDY, code=ControlCode.UNCHANGED
             )
-        owner_config = config_versions.owners_config(config_before, agent.context.store.configs)
+        owner_config = config_versions.owner_confirmed_config(
+            config_before, agent.context.store.configs
+        )
         require_no_widening(config_before.config, config_after.config, owner_config)
         return config_text_after
 
@@ -304,7 +306,7 @@ def edit_by_control(
         partial(edit_text, edit_changes=config_changes),
         in_slices=control.flag("in-slices"),
         sale_edit_text=partial(edit_text, edit_changes=sell_removed_assets(config_changes))
-        if config_changes.removes
+        if config_changes.removed_symbols
         else None,
         unreviewed=True,
         origin=config_versions.BY_CONTROL,
@@ -426,7 +428,7 @@ def _plan_amounts(
             continue
         for amount_name, amount, tolerance in (
             *_swap_amounts(
-                reference_prices(outcome.step_input).by_token, outcome.plan, tolerance_bps
+                reference_prices(outcome.step_input).price_by_token, outcome.plan, tolerance_bps
             ),
             *_liquidity_amounts(outcome.plan, tolerance_bps),
             *_futures_amounts(outcome.plan, tolerance_bps),

@@ -96,7 +96,7 @@ class TelegramBot:
     link_key: bytes = b""
     now: Callable[[], float] = time.time
     watch_interval_s: float = WATCH_INTERVAL_S
-    _strangers: dict[int, float] = field(default_factory=dict)
+    _reported_s_by_chat_id: dict[int, float] = field(default_factory=dict)
     _reply_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _read_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -123,7 +123,7 @@ class TelegramBot:
             )
             for update in updates:
                 # recorded first: a command is lost rather than carried out twice
-                if self.store.telegram_bot.take_update(update.update_id, int(self.now())):
+                if self.store.telegram_bot.mark_update_handled(update.update_id, int(self.now())):
                     await self._handle(update)
 
     async def _get_updates(self, offset: int | None) -> tuple[Update, ...]:
@@ -244,7 +244,7 @@ class TelegramBot:
         phone_code = PhoneCode(
             chat_id, self._digest(chat_id, code), kind.value, plan_hash, now_s + self.table.code_ttl
         )
-        self.store.telegram_bot.open_code(phone_code, now_s)
+        self.store.telegram_bot.store_code(phone_code, now_s)
         return code
 
     def _digest(self, chat_id: int, code: str) -> str:
@@ -266,7 +266,7 @@ class TelegramBot:
 
     async def _send_offer(self) -> None:
         offer = self.store.controls.offered_plan()
-        if offer is None or not self.store.telegram_bot.take_offer(offer.hash):
+        if offer is None or not self.store.telegram_bot.mark_offer_reported(offer.hash):
             return
         plan_document = await self._read_document(self.actions.plan)
         for chat_id in self.table.chats:
@@ -276,8 +276,8 @@ class TelegramBot:
             )
 
     async def _report_ended_controls(self) -> None:
-        for event in self.store.controls.events(self.store.telegram_bot.last_reported()):
-            if not self.store.telegram_bot.take_line(event.number):
+        for event in self.store.controls.events(self.store.telegram_bot.last_reported_line()):
+            if not self.store.telegram_bot.mark_line_reported(event.number):
                 continue
             if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
                 for chat_id in self.table.chats:
@@ -290,14 +290,17 @@ class TelegramBot:
     async def _report_stranger(self, chat_id: int) -> None:
         """Report the number of an unknown chat to the allowed chats; its sender gets no answer."""
         now_s = self.now()
-        self._strangers = {
+        self._reported_s_by_chat_id = {
             stranger_id: seen_s
-            for stranger_id, seen_s in self._strangers.items()
+            for stranger_id, seen_s in self._reported_s_by_chat_id.items()
             if now_s - seen_s < STRANGER_WINDOW_S
         }
-        if chat_id in self._strangers or len(self._strangers) >= MAX_REPORTED_STRANGERS:
+        if (
+            chat_id in self._reported_s_by_chat_id
+            or len(self._reported_s_by_chat_id) >= MAX_REPORTED_STRANGERS
+        ):
             return
-        self._strangers[chat_id] = now_s
+        self._reported_s_by_chat_id[chat_id] = now_s
         log.warning("ignored a message from chat %d", chat_id)
         for allowed_chat_id in self.table.chats:
             await self._send(allowed_chat_id, f"Ignored a message from unknown chat {chat_id}.")
@@ -371,26 +374,30 @@ class QueueActions:
         transports: Sequence[Transport] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._loaded, self._transports, self._clock = loaded_config, transports, clock
+        self._loaded_config, self._transports, self._clock = loaded_config, transports, clock
 
     def status(self) -> dict[str, Any]:
         """See PhoneActions."""
-        with open_agent(self._loaded, transports=self._transports, clock=self._clock) as agent:
+        with open_agent(
+            self._loaded_config, transports=self._transports, clock=self._clock
+        ) as agent:
             return dict(status_document(agent.status()))
 
     def plan(self) -> dict[str, Any]:
         """See PhoneActions."""
-        with wiring.open_store_offline(self._loaded) as (store, _):
+        with wiring.open_store_offline(self._loaded_config) as (store, _):
             has_offer = store.controls.offered_plan() is not None
         kind = ControlKind.CONFIRM if has_offer else ControlKind.REBALANCE
         return dict(
-            preview_control(self._loaded, kind, transports=self._transports, clock=self._clock)
+            preview_control(
+                self._loaded_config, kind, transports=self._transports, clock=self._clock
+            )
         )
 
     def submit(self, kind: ControlKind, plan_hash: str, asked_by: str) -> None:
         """See PhoneActions."""
         submit_control(
-            self._loaded,
+            self._loaded_config,
             kind,
             plan_hash=plan_hash,
             asked_by=asked_by,
@@ -409,7 +416,7 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
             "telegram: not configured",
             "write [telegram] with token_env and chats (docs/telegram.md)",
         )
-    token = telegram_table.resolve()
+    token = telegram_table.read_bot_token()
     try:
         from telegram import Bot
         from telegram.request import HTTPXRequest

@@ -155,7 +155,7 @@ Raw = Annotated[
 """Base units, as text: JSON numbers would be rounded by some parsers."""
 RoundedRaw = Annotated[Raw, ConvertedBy(lambda raw, _: str(round(raw)))]
 DECIMAL_PATTERN = r"^-?[0-9]+(\.[0-9]+)?$"
-Decimal = Annotated[str, Field(pattern=DECIMAL_PATTERN), shown(figure="amount")]
+DecimalText = Annotated[str, Field(pattern=DECIMAL_PATTERN), shown(figure="amount")]
 """A price, amount or ratio as text, without exponent."""
 Money = Annotated[
     str, Field(pattern=DECIMAL_PATTERN), shown(figure="money"), ConvertedBy(money_text)
@@ -163,11 +163,11 @@ Money = Annotated[
 """A value in the numeraire, as text."""
 SmallMoney = Annotated[Money, shown(figure="amount")]
 """A value of which cents matter, such as a cost."""
-Paid = Annotated[Decimal, shown(figure="amount+")]
+Paid = Annotated[DecimalText, shown(figure="amount+")]
 PaidMoney = Annotated[Money, shown(figure="amount+")]
 Count = Annotated[int, shown(figure="number")]
 Number = Annotated[float, ConvertedBy(lambda number, _: float(number))]
-Time = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]
+TimeText = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]
 Symbol = Annotated[str, ConvertedBy(lambda token, portfolio: portfolio.token(token).label)]
 """Display name of a token, from its address."""
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
@@ -178,7 +178,7 @@ TokenAddress = Annotated[
     str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$"), FromAttributes("token")
 ]
 Amount = Annotated[
-    Decimal,
+    DecimalText,
     ConvertedBy(
         lambda raw_and_token, portfolio: decimal_text(
             raw_and_token[0], portfolio.token(raw_and_token[1]).decimals

@@ -11,14 +11,14 @@ from agent.app.documents import (
     FromAttributes,
     Money,
     RoundedRaw,
-    Time,
+    TimeText,
     fill,
     one_of,
     utc_text,
 )
 from agent.model import PurchaseProgress, StepInput
 from agent.policy.decision import DecisionResult
-from agent.store.executions import PastExecution
+from agent.store.executions import StoredExecution
 
 
 class ProgressDocument(TypedDict):
@@ -27,11 +27,11 @@ class ProgressDocument(TypedDict):
     id: str
     style: Annotated[str, FromAttributes("terms.style")]
     purchase: str | None
-    began: Annotated[Time, FromAttributes("terms.began_s")]
-    expires: Annotated[Time, FromAttributes("terms.expires_s")]
+    began: Annotated[TimeText, FromAttributes("terms.began_s")]
+    expires: Annotated[TimeText, FromAttributes("terms.expires_s")]
     rounds_done: Annotated[int, FromAttributes("parts_done")]
     rounds_about: Annotated[int, FromAttributes("terms.parts")]
-    next: Annotated[Time, FromAttributes("next_s")]
+    next: Annotated[TimeText, FromAttributes("next_s")]
     to_move: Annotated[Money, FromAttributes("terms.value_to_move")]
     moved: Annotated[Money, FromAttributes("moved_value")]
     spent: Money
@@ -45,8 +45,8 @@ class GradualExecutionDocument(TypedDict):
     style: Annotated[str, one_of("rounds", "twap", "limit"), FromAttributes("progress.terms.style")]
     state: Annotated[str, one_of("open", "ended", "cancelled")]
     why: str
-    began: Annotated[Time, FromAttributes("progress.terms.began_s")]
-    expires: Annotated[Time, FromAttributes("progress.terms.expires_s")]
+    began: Annotated[TimeText, FromAttributes("progress.terms.began_s")]
+    expires: Annotated[TimeText, FromAttributes("progress.terms.expires_s")]
     rounds_done: Annotated[int, FromAttributes("progress.parts_done")]
     rounds_about: Annotated[int, FromAttributes("progress.terms.parts")]
     next: str | None
@@ -56,7 +56,7 @@ class GradualExecutionDocument(TypedDict):
     budget_raw: Annotated[RoundedRaw | None, FromAttributes("progress.terms.budget")]
 
 
-def gradual_execution_document(past_execution: PastExecution[Any]) -> GradualExecutionDocument:
+def gradual_execution_document(past_execution: StoredExecution[Any]) -> GradualExecutionDocument:
     """Return the document of an execution."""
     next_time = utc_text(past_execution.progress.next_s) if past_execution.state == "open" else None
     return fill(GradualExecutionDocument, past_execution, next=next_time)

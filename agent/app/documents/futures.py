@@ -14,7 +14,7 @@ from agent.app.documents import (
     Address,
     ConvertedBy,
     Count,
-    Decimal,
+    DecimalText,
     FromAttributes,
     Money,
     Paid,
@@ -29,7 +29,7 @@ from agent.app.documents import (
 from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_order_documents
 from agent.layers.futures.execution.cycle import comparisons
-from agent.layers.futures.policy.targets import unnamed_reasons
+from agent.layers.futures.policy.targets import unnamed_market_reasons
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     )
     from agent.units import Token
 
-FUNDING_DAYS = 30
+FUNDING_HORIZON_DAYS = 30
 """Horizon of the expected funding."""
 RATIO_PLACES = 6
 RATE_PLACES = 12
@@ -72,17 +72,17 @@ FuturesPositionDocument = TypedDict(
         "market": str,
         "symbol": Annotated[str, shown("market")],
         "side": Side,
-        "size": Decimal,
+        "size": DecimalText,
         "size_raw": Raw,
-        "notional": Annotated[Decimal, shown(figure="money")],
-        "entry": Decimal,
-        "mark": Decimal,
-        "index": Decimal,
+        "notional": Annotated[DecimalText, shown(figure="money")],
+        "entry": DecimalText,
+        "mark": DecimalText,
+        "index": DecimalText,
         "index_age_s": int,
-        "unrealised": Annotated[Decimal, shown(figure="money+")],
-        "funding_pending": Annotated[Decimal, shown("funding", "money+")],
-        "liquidation_price": Annotated[Decimal | None, shown("liquidation")],
-        "liquidation_distance": Annotated[Decimal | None, shown("distance", "ratio+")],
+        "unrealised": Annotated[DecimalText, shown(figure="money+")],
+        "funding_pending": Annotated[DecimalText, shown("funding", "money+")],
+        "liquidation_price": Annotated[DecimalText | None, shown("liquidation")],
+        "liquidation_distance": Annotated[DecimalText | None, shown("distance", "ratio+")],
     },
 )
 """An open position. `unrealised` is the profit at the mark, `funding_pending` the amount that the
@@ -97,32 +97,32 @@ LimitDocument = TypedDict("LimitDocument", {
     "limit": str, "measured": str, "allowed": str, "broken": Annotated[bool, FromAttributes("is_broken"), shown("state")],
 })  # fmt: skip
 FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
-    "market": str, "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw,
-    "bound": Decimal, "bound_raw": Raw, "bound_price": Decimal, "reduce_only": bool,
+    "market": str, "symbol": str, "side": OrderSide, "size": DecimalText, "size_raw": Raw,
+    "bound": DecimalText, "bound_raw": Raw, "bound_price": DecimalText, "reduce_only": bool,
 })  # fmt: skip
 """An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
 FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
-    "trigger": str, "reason": str, "top_up": Decimal, "top_up_raw": Raw, "reducing": bool,
+    "trigger": str, "reason": str, "top_up": DecimalText, "top_up_raw": Raw, "reducing": bool,
     "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "hold_reason": str,
 })  # fmt: skip
 """The current plan; `hold_reason` is the reason why none of its orders is sent (empty if they are)."""
 MarginFiguresDocument = TypedDict(
     "MarginFiguresDocument",
     {
-        "collateral": Annotated[Decimal, shown(figure="money")],
-        "realised": Annotated[Decimal, shown("realised, unsettled", "money")],
-        "unrealised": Annotated[Decimal, shown(figure="money+")],
-        "funding_pending": Annotated[Decimal, shown("funding owed", "money+")],
-        "value": Annotated[Decimal, shown("account value", "money")],
-        "free": Annotated[Decimal, shown("free margin", "money")],
-        "utilisation": Annotated[Decimal | None, shown("margin in use", "ratio")],
-        "leverage": Annotated[Decimal | None, shown(figure="multiple")],
-        "initial": Annotated[Decimal, shown("initial margin", "money")],
-        "maintenance": Annotated[Decimal, shown("maintenance margin", "money")],
-        "gross": Annotated[Decimal, shown("gross notional", "money")],
-        "net": Annotated[Decimal, shown("net notional", "money")],
-        "spot_value": Annotated[Decimal | None, shown("spot portfolio", "money")],
-        "target_leverage": Annotated[Decimal, shown(figure="multiple")],
+        "collateral": Annotated[DecimalText, shown(figure="money")],
+        "realised": Annotated[DecimalText, shown("realised, unsettled", "money")],
+        "unrealised": Annotated[DecimalText, shown(figure="money+")],
+        "funding_pending": Annotated[DecimalText, shown("funding owed", "money+")],
+        "value": Annotated[DecimalText, shown("account value", "money")],
+        "free": Annotated[DecimalText, shown("free margin", "money")],
+        "utilisation": Annotated[DecimalText | None, shown("margin in use", "ratio")],
+        "leverage": Annotated[DecimalText | None, shown(figure="multiple")],
+        "initial": Annotated[DecimalText, shown("initial margin", "money")],
+        "maintenance": Annotated[DecimalText, shown("maintenance margin", "money")],
+        "gross": Annotated[DecimalText, shown("gross notional", "money")],
+        "net": Annotated[DecimalText, shown("net notional", "money")],
+        "spot_value": Annotated[DecimalText | None, shown("spot portfolio", "money")],
+        "target_leverage": Annotated[DecimalText, shown(figure="multiple")],
         "target_note": str,
     },
 )
@@ -142,11 +142,11 @@ MarketFundingDocument = TypedDict(
     {
         "market": str,
         "symbol": Annotated[str, shown("market")],
-        "daily_rate": Annotated[Decimal, shown(figure="rate+")],
-        "notional": Annotated[Decimal, shown(figure="money")],
-        "pending": Annotated[Decimal, shown("owed", "amount+")],
+        "daily_rate": Annotated[DecimalText, shown(figure="rate+")],
+        "notional": Annotated[DecimalText, shown(figure="money")],
+        "pending": Annotated[DecimalText, shown("owed", "amount+")],
         "today": PaidMoney,
-        "daily": Annotated[Decimal, shown("a day", "amount+")],
+        "daily": Annotated[DecimalText, shown("a day", "amount+")],
         "expected": Paid,
     },
 )
@@ -162,7 +162,7 @@ FundingDayDocument = TypedDict(
         "market": str,
         "symbol": Annotated[str, shown("market")],
         "paid": PaidMoney,
-        "daily_rate": Annotated[Decimal, shown("mean daily rate", "rate+")],
+        "daily_rate": Annotated[DecimalText, shown("mean daily rate", "rate+")],
         "readings": Count,
     },
 )
@@ -178,9 +178,9 @@ FundingDocument = TypedDict(
         "numeraire": str,
         "days": Count,
         "markets": list[MarketFundingDocument],
-        "pending": Annotated[Decimal, shown("owed", "amount+")],
+        "pending": Annotated[DecimalText, shown("owed", "amount+")],
         "today": PaidMoney,
-        "daily": Annotated[Decimal, shown("a day", "amount+")],
+        "daily": Annotated[DecimalText, shown("a day", "amount+")],
         "expected": Paid,
         "recorded": list[FundingDayDocument],
         "book_kind": NotRequired[str],
@@ -192,7 +192,7 @@ HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
     "symbol": TokenSymbol, "excess": Money, "hedged": Money, "sale_fees": Money, "sale_impact": Money,
     "sale_tax": Money, "sale_cost": Money, "hedge_fees": Money, "hedge_funding": Money,
     "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Annotated[
-        Decimal,
+        DecimalText,
         ConvertedBy(lambda horizon_s, _: value_text(Fraction(horizon_s, DAY_S), 0, RATIO_PLACES)),
         FromAttributes("horizon_s"),
     ],
@@ -209,8 +209,8 @@ include gas. `margin` is the margin required by the short, `hedge_funding` the f
 `days` (negative: received).
 """
 FuturesFillDocument = TypedDict("FuturesFillDocument", {
-    "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw, "price": Decimal,
-    "notional": Decimal, "fee": Decimal, "realised": Decimal, "unit": str, "note": str,
+    "symbol": str, "side": OrderSide, "size": DecimalText, "size_raw": Raw, "price": DecimalText,
+    "notional": DecimalText, "fee": DecimalText, "realised": DecimalText, "unit": str, "note": str,
 })  # fmt: skip
 """A filled futures order. `price` is the mean price; `notional`, `fee` and `realised` are in
 `unit`; `note` describes the order with its bound.
@@ -219,13 +219,13 @@ ExposureDocument = TypedDict(
     "ExposureDocument", {"symbol": str, "spot": Money, "futures": Money, "net": Money}
 )
 NearestLiquidationDocument = TypedDict("NearestLiquidationDocument", {
-    "symbol": str, "price": Decimal, "distance": Decimal,
+    "symbol": str, "price": DecimalText, "distance": DecimalText,
 })  # fmt: skip
 """The position whose mark is nearest to its liquidation price: `distance` is the move as a share."""
 FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
-    "account": Address, "unknown": str, "unit": str, "leverage": Decimal | None,
-    "max_leverage": Decimal, "value": Decimal, "gross": Decimal, "utilisation": Decimal | None,
-    "max_utilisation": Decimal, "target_leverage": Decimal, "target_note": str,
+    "account": Address, "unknown": str, "unit": str, "leverage": DecimalText | None,
+    "max_leverage": DecimalText, "value": DecimalText, "gross": DecimalText, "utilisation": DecimalText | None,
+    "max_utilisation": DecimalText, "target_leverage": DecimalText, "target_note": str,
     "liquidation": NearestLiquidationDocument | None,
     "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
     "unnamed": list[str], "paused": list[str], "margin_in_weights": bool, "open_orders": list[OpenOrderDocument],
@@ -317,12 +317,12 @@ def funding_document(
     return {
         **_account_keys(report),
         "numeraire": portfolio.numeraire.label,
-        "days": FUNDING_DAYS,
+        "days": FUNDING_HORIZON_DAYS,
         "markets": market_documents,
         "pending": _quote_text(account, pending_raw),
         "today": money_text(sum(paid_by_market.values(), Fraction(0)), portfolio),
         "daily": _quote_text(account, daily_raw),
-        "expected": _quote_text(account, FUNDING_DAYS * daily_raw),
+        "expected": _quote_text(account, FUNDING_HORIZON_DAYS * daily_raw),
         "recorded": [
             fill(
                 FundingDayDocument,
@@ -336,7 +336,7 @@ def funding_document(
     }
 
 
-def fill_documents(outcome: StepOutcome) -> list[FuturesFillDocument]:
+def order_fill_documents(outcome: StepOutcome) -> list[FuturesFillDocument]:
     """Return the documents of the fills of a step's futures orders."""
     account, policy = (
         margin_account(outcome.step_input.snapshot),
@@ -392,7 +392,7 @@ def summary_document(report: FuturesReport) -> FuturesSummaryDocument:
         value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
         liquidation = _nearest_liquidation_document(account)
         unnamed_symbols = [
-            account.market(market_name).symbol for market_name in unnamed_reasons(account)
+            account.market(market_name).symbol for market_name in unnamed_market_reasons(account)
         ]
     return {
         "account": account_keys["account"],
@@ -645,7 +645,7 @@ def _market_funding_document(account: MarginAccount, market: PerpMarket) -> Mark
         "pending": _quote_text(account, Fraction(pending_raw)),
         "today": "0",
         "daily": _quote_text(account, daily_funding),
-        "expected": _quote_text(account, FUNDING_DAYS * daily_funding),
+        "expected": _quote_text(account, FUNDING_HORIZON_DAYS * daily_funding),
     }
 
 

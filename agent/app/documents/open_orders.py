@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Decimal, Time, one_of, utc_text
+from agent.app.documents import DecimalText, TimeText, one_of, utc_text
 from agent.units import decimal_text, price_text
 
 if TYPE_CHECKING:
     from agent.model import FuturesGrant, FuturesPolicy, Intent, MarginAccount, PerpOrder
 
 OpenOrderDocument = TypedDict("OpenOrderDocument", {
-    "symbol": str, "side": Annotated[str, one_of("buy", "sell")], "size": Decimal,
-    "filled": Decimal, "price": Decimal, "expires": Time,
+    "symbol": str, "side": Annotated[str, one_of("buy", "sell")], "size": DecimalText,
+    "filled": DecimalText, "price": DecimalText, "expires": TimeText,
 })  # fmt: skip
 """A limit order that rests at the venue; the agent cancels it once `expires` is past."""
 

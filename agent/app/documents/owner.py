@@ -19,7 +19,7 @@ from agent.app.documents import (
     Amount,
     ConvertedBy,
     Count,
-    Decimal,
+    DecimalText,
     FromAttributes,
     Hash,
     Money,
@@ -142,8 +142,8 @@ class DeploymentDocument(TypedDict):
     to: str
     value_wei: str
     data: str
-    most_gas_native: Decimal | None
-    most_data_fee_native: Decimal | None
+    most_gas_native: DecimalText | None
+    most_data_fee_native: DecimalText | None
     outcome: Annotated[str, one_of("planned", "hold", "done", "declined", "failed")]
     transactions: list[TransactionDocument]
 
@@ -270,7 +270,7 @@ NewAssetDocument = TypedDict("NewAssetDocument", {
 })  # fmt: skip
 InitDocument = TypedDict("InitDocument", {
     "config": str, "chain_id": int, "token_list_sha256": str | None, "template": str | None,
-    "numeraire": str, "numeraire_usd": Decimal, "ceiling": Decimal | None,
+    "numeraire": str, "numeraire_usd": DecimalText, "ceiling": DecimalText | None,
     "least_total": list[MinimumTotalDocument], "assets": list[NewAssetDocument],
     "warnings": list[str], "next": list[str], "year_costs": list[str],
 })  # fmt: skip
@@ -388,9 +388,9 @@ AssetAlertDocument = TypedDict(
     "AssetAlertDocument",
     {
         "symbol": Annotated[str, shown("asset")],
-        "price": Decimal | None,
-        "alert_low": Annotated[Decimal | None, shown("alert below")],
-        "alert_high": Annotated[Decimal | None, shown("alert above")],
+        "price": DecimalText | None,
+        "alert_low": Annotated[DecimalText | None, shown("alert below")],
+        "alert_high": Annotated[DecimalText | None, shown("alert above")],
         "to_low_bps": Annotated[int | None, shown("distance", "percent+")],
         "to_high_bps": Annotated[int | None, shown("distance", "percent+")],
         "weight_bps": int,
@@ -492,7 +492,7 @@ DemoDocument = TypedDict("DemoDocument", {
 })  # fmt: skip
 """`year` is the measured cost of a year, with --network."""
 UnreducedPositionsDocument = TypedDict("UnreducedPositionsDocument", {
-    "leverage": Decimal | None, "is_liquidated": bool,
+    "leverage": DecimalText | None, "is_liquidated": bool,
 })  # fmt: skip
 """The initial positions as if none had been reduced: their leverage, and whether they could be
 liquidated.

@@ -15,7 +15,7 @@ from agent.app.describe import pool_names
 from agent.app.documents import (
     Address,
     ConvertedBy,
-    Decimal,
+    DecimalText,
     FromAttributes,
     Money,
     Number,
@@ -23,7 +23,7 @@ from agent.app.documents import (
     Raw,
     SmallMoney,
     Symbol,
-    Time,
+    TimeText,
     TokenAddress,
     TokenSymbol,
     TxHash,
@@ -37,9 +37,9 @@ from agent.app.documents.futures import (
     FuturesFillDocument,
     FuturesSummaryDocument,
     HedgeComparisonDocument,
-    fill_documents,
     optional_comparisons,
     optional_summary,
+    order_fill_documents,
 )
 from agent.guards.sandwich import plan_worst_case
 from agent.layers import documents as layer_documents
@@ -73,7 +73,9 @@ def bps_text(share: Fraction) -> str:
     return decimal_text(round(share * BPS * 100), 2)
 
 
-BpsText = Annotated[Decimal, shown(figure="percent"), ConvertedBy(lambda share, _: bps_text(share))]
+BpsText = Annotated[
+    DecimalText, shown(figure="percent"), ConvertedBy(lambda share, _: bps_text(share))
+]
 TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges])
 
 TradeoffDocument = TypedDict("TradeoffDocument", {
@@ -117,7 +119,7 @@ BlockedExitDocument = TypedDict("BlockedExitDocument", {
     "symbol": TokenSymbol, "address": TokenAddress, "why": str, "remedy": str,
 })  # fmt: skip
 ExcludedHoldingDocument = TypedDict("ExcludedHoldingDocument", {
-    "symbol": str, "address": str, "raw": Raw, "amount": Decimal, "why": str,
+    "symbol": str, "address": str, "raw": Raw, "amount": DecimalText, "why": str,
 })  # fmt: skip
 
 
@@ -186,14 +188,17 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
         return None
     now_s, token_gains = step.snapshot.head.timestamp_s, tuple[PlannedGain, ...]()
     if plan is not None and plan.legs:
-        price_by_token, numeraire = reference_prices(step).by_token, portfolio.numeraire.address
+        price_by_token, numeraire = (
+            reference_prices(step).price_by_token,
+            portfolio.numeraire.address,
+        )
         token_gains = planned_gains(
             plan, tax_inputs, price_by_token, numeraire, portfolio.wrapped_native, now_s
         )
     lot_ages_days = [
         [
             None if acquired_s is None else max(0, now_s - acquired_s) // 86_400
-            for acquired_s in (token_gain.oldest_s, token_gain.newest_s)
+            for acquired_s in (token_gain.oldest_acquired_s, token_gain.newest_acquired_s)
         ]
         for token_gain in token_gains
     ]
@@ -519,7 +524,7 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
 class LimitOrderDocument(TypedDict):
     id: str
     note: str
-    until: Annotated[Time, FromAttributes("until_s")]
+    until: Annotated[TimeText, FromAttributes("until_s")]
     state: Annotated[str, one_of("open", "filled", "cancelled", "expired")]
     why: str
 
@@ -695,7 +700,7 @@ def rebalance_document(
     """Return the document of a plan with its transactions and realised changes."""
     transactions = [transaction_document(intent) for intent in outcome.transactions]
     document = {**plan_document(outcome), "transactions": transactions, "realised": realised}
-    if order_fills := fill_documents(outcome):
+    if order_fills := order_fill_documents(outcome):
         document["fills"] = order_fills
     return cast(RebalanceDocument, document)
 

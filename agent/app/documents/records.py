@@ -15,14 +15,14 @@ from agent.app.documents import (
     Address,
     ConvertedBy,
     Count,
-    Decimal,
+    DecimalText,
     FromAttributes,
     Hash,
     Money,
     PoolAddress,
     Raw,
     SmallMoney,
-    Time,
+    TimeText,
     TxHash,
     fill,
     money_text,
@@ -114,7 +114,7 @@ class PositionDocument(TypedDict):
     value: Money
     hold_value: Annotated[Money, shown("if held")]
     loss: Annotated[Money, shown("loss so far", "money+")]
-    loss_bps: Annotated[Decimal | None, shown("loss, share", "percent+")]
+    loss_bps: Annotated[DecimalText | None, shown("loss, share", "percent+")]
     fees: Money
     lvr_per_day: Annotated[Money, shown("LVR a day", "amount")]
     volatility_bps: Annotated[int, FromAttributes("confirmed.volatility_bps")]
@@ -181,13 +181,13 @@ class ConditionalOrderDocument(NamedOrderDocument):
     """
 
     terms: str
-    level: Decimal | None
-    level_now: Decimal | None
-    price: Decimal | None
+    level: DecimalText | None
+    level_now: DecimalText | None
+    price: DecimalText | None
     distance_bps: Annotated[int | None, shown("distance", "percent+")]
-    basis: Decimal | None
-    highest: Decimal | None
-    fired_at: Decimal | None
+    basis: DecimalText | None
+    highest: DecimalText | None
+    fired_at: DecimalText | None
     since_s: int | None
     since: Annotated[str | None, shown("since (UTC)")]
     next_stage: Stage | None
@@ -206,7 +206,7 @@ ChangedLevelsDocument = TypedDict("ChangedLevelsDocument", {
 """Levels before and after, by kind of order; `notes` say what levels without a unit mean."""
 OrdersDocument = TypedDict("OrdersDocument", {
     "block": int, "numeraire": str, "absent": Annotated[str, one_of("cash", "redistribute")],
-    "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": Decimal | None,
+    "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": DecimalText | None,
     "contradictions": list[str], "orders": list[ConditionalOrderDocument], "target_reasons": list[str],
     "blocked_exits": list[str], "limit_orders": NotRequired[list[OpenLimitOrderDocument]],
     "book_kind": NotRequired[str],
@@ -214,7 +214,7 @@ OrdersDocument = TypedDict("OrdersDocument", {
 """Orders: `absent` says where the weight of an asset goes that was sold or awaits its entry,
 `unit_worth` is the portfolio's NAV per share. `book_kind` is set for paper trading."""
 StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
-    "symbol": Annotated[str, shown("asset")], "raw": Raw, "amount": Decimal, "value": Money, "weight_bps": int,
+    "symbol": Annotated[str, shown("asset")], "raw": Raw, "amount": DecimalText, "value": Money, "weight_bps": int,
     "target_bps": int,
 })  # fmt: skip
 StrategyDocument = TypedDict("StrategyDocument", {
@@ -222,7 +222,8 @@ StrategyDocument = TypedDict("StrategyDocument", {
     "since_s": Annotated[int, FromAttributes("state.since_s"), shown("since (UTC)", "text")],
     "state_reason": Annotated[str, FromAttributes("state.reason")],
     "capital": Money, "share_bps": int | None, "target_share_bps": Annotated[int, shown("target")], "floor_bps": int,
-    "units": Raw, "unit_value": Decimal | None, "return_bps": Annotated[int | None, shown(figure="percent+")], "sharpe": Decimal | None,
+    "units": Raw, "unit_value": DecimalText | None, "return_bps": Annotated[int | None, shown(figure="percent+")],
+    "sharpe": DecimalText | None,
     "sharpe_window_s": int | None, "sharpe_crossed_s": Annotated[int | None, FromAttributes("state.turning_s")],
     "costs": Money, "last_rebalance_s": int | None, "acts": bool, "reason": str,
     "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
@@ -323,9 +324,9 @@ class RaisedObservationsDocument(ObservationsDocument):
     to: int
     increase: int
     gas_units: int
-    cost_native: Decimal
+    cost_native: DecimalText
     cost: Money | None
-    most_native: Decimal | None
+    most_native: DecimalText | None
     outcome: Annotated[str, one_of("planned", "hold", "done", "declined", "failed")]
     transactions: list[TransactionDocument]
 
@@ -336,14 +337,14 @@ AllocationDocument = TypedDict("AllocationDocument", {
 })  # fmt: skip
 WeightedAssetDocument = TypedDict("WeightedAssetDocument", {
     "symbol": str, "address": str, "fixed": bool, "target_bps": int, "chosen_bps": int | None,
-    "now_bps": int | None, "limits_bps": list[int] | None, "volatility": Decimal | None,
+    "now_bps": int | None, "limits_bps": list[int] | None, "volatility": DecimalText | None,
     "supply_raw": Raw | None, "supply_source": str | None,
 })  # fmt: skip
 WeightsDocument = TypedDict("WeightsDocument", {
     "block": int, "at_s": int, "kind": str, "due": bool, "next_s": int | None,
     "chosen": AllocationDocument | None, "now": AllocationDocument | None, "fault": str,
     "turnover_bps": int | None, "assets": list[WeightedAssetDocument],
-    "correlations": dict[str, Decimal], "target_reasons": list[str],
+    "correlations": dict[str, DecimalText], "target_reasons": list[str],
 })  # fmt: skip
 
 
@@ -386,11 +387,11 @@ LegExecutionDocument = TypedDict(
         "state": str,
         "token_in": Annotated[str, shown("sell")],
         "token_out": Annotated[str, shown("buy")],
-        "planned_in": Decimal,
-        "planned_out": Decimal,
-        "floor": Annotated[Decimal, shown("at least")],
-        "realised_in": Decimal | None,
-        "realised_out": Decimal | None,
+        "planned_in": DecimalText,
+        "planned_out": DecimalText,
+        "floor": Annotated[DecimalText, shown("at least")],
+        "realised_in": DecimalText | None,
+        "realised_out": DecimalText | None,
         "difference_bps": Annotated[float | None, shown(figure="percent+")],
     },
 )
@@ -402,7 +403,7 @@ ExecutionDocument = TypedDict(
     {
         "legs": Count,
         "unknown": Count,
-        "amounts": Annotated[dict[str, Decimal] | None, shown(figure="amount+")],
+        "amounts": Annotated[dict[str, DecimalText] | None, shown(figure="amount+")],
         "difference": Annotated[Money | None, shown("against plan", "amount+")],
         "difference_bps": Annotated[float | None, shown(figure="percent+")],
     },
@@ -411,7 +412,8 @@ ExecutionDocument = TypedDict(
 legs; value of realised less planned amounts in the numeraire, and in bps of the turnover, both None
 until the swaps are final, with `unknown` legs, or without a price."""
 PastStepDocument = TypedDict("PastStepDocument", {
-    "step": Annotated[str, FromAttributes("id")], "time": Annotated[Time, FromAttributes("now_s"), shown("time (UTC)")], "decision": str,
+    "step": Annotated[str, FromAttributes("id")], "time": Annotated[TimeText, FromAttributes("now_s"), shown("time (UTC)")],
+    "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
     "cost": RealisedCostsDocument | None, "execution": ExecutionDocument | None,
     "futures": NotRequired[FuturesLinesDocument],
@@ -419,7 +421,7 @@ PastStepDocument = TypedDict("PastStepDocument", {
 
 
 ValuationDocument = TypedDict("ValuationDocument", {
-    "time": str, "block": int, "value": Decimal, "weights_bps": dict[str, int],
+    "time": str, "block": int, "value": DecimalText, "weights_bps": dict[str, int],
 })  # fmt: skip
 HistoryDocument = TypedDict("HistoryDocument", {
     "steps": list[PastStepDocument], "gradual_executions": list[GradualExecutionDocument],
@@ -451,8 +453,8 @@ class JournalledTransactionDocument(TypedDict):
     hash: TxHash
     replaces: str | None
     note: str
-    created: Annotated[Time, FromAttributes("created_s")]
-    deadline: Annotated[Time | None, FromAttributes("deadline_s")]
+    created: Annotated[TimeText, FromAttributes("created_s")]
+    deadline: Annotated[TimeText | None, FromAttributes("deadline_s")]
     gas: Annotated[int, FromAttributes("tx.gas")]
     max_fee_wei: Raw
     block: int | None
@@ -462,7 +464,7 @@ class JournalledTransactionDocument(TypedDict):
 
 
 class TransitionDocument(TypedDict):
-    time: Annotated[Time, FromAttributes("at_s")]
+    time: Annotated[TimeText, FromAttributes("at_s")]
     status: Annotated[str, FromAttributes("after")]
     note: str
 
@@ -530,7 +532,7 @@ class PeriodDocument(PeriodDates):
     costs: RealisedCostsDocument
     manual_swaps: ManualSwapsDocument
     realised: Annotated[Money, shown(figure="money+")]
-    realised_by_token: dict[str, Decimal]
+    realised_by_token: dict[str, DecimalText]
     weights_bps: dict[str, int]
     hint: str
     statistics: StatisticsDocument | None
@@ -538,8 +540,8 @@ class PeriodDocument(PeriodDates):
 
 
 TaxYearsDocument = TypedDict("TaxYearsDocument", {
-    "method": str, "currency": str, "years": dict[str, Decimal], "year_limit": str | None,
-    "rate_warning": str, "futures": NotRequired[dict[str, Decimal]],
+    "method": str, "currency": str, "years": dict[str, DecimalText], "year_limit": str | None,
+    "rate_warning": str, "futures": NotRequired[dict[str, DecimalText]],
 })  # fmt: skip
 """Realised gains by calendar year. `futures` is realised profit less settled funding of futures, by
 year and apart from the gains; missing without futures."""
@@ -574,18 +576,18 @@ from their receipts, and stored sums that are not those of the entries (`misstat
 
 class PostingDocument(TypedDict):
     account: str
-    token: Annotated[str, ConvertedBy(lambda token, ledger: ledger.names.label(token))]
+    token: Annotated[str, ConvertedBy(lambda token, ledger: ledger.token_names.label(token))]
     raw: Raw
     decimals: Annotated[
         int,
-        ConvertedBy(lambda token, ledger: ledger.names.decimals(token)),
+        ConvertedBy(lambda token, ledger: ledger.token_names.decimals(token)),
         FromAttributes("token"),
     ]
     value: Money | None
 
 
 FuturesEventDocument = TypedDict("FuturesEventDocument", {
-    "event": str, "symbol": str, "amount": Decimal, "value": str,
+    "event": str, "symbol": str, "amount": DecimalText, "value": str,
 })  # fmt: skip
 """A trading fee, realised profit or funding payment of the margin account: `amount` in the venue's
 quote, `value` in the numeraire (empty: no price); negative for a cost."""
@@ -616,11 +618,11 @@ LotDocument = TypedDict(
     "LotDocument",
     {
         "acquired": Annotated[str, shown("acquired (UTC)", "time")],
-        "amount": Decimal,
-        "cost": Annotated[Decimal, shown(figure="money")],
-        "entry_price": Decimal,
-        "value": Annotated[Decimal | None, shown(figure="money")],
-        "unrealised": Annotated[Decimal | None, shown(figure="money+")],
+        "amount": DecimalText,
+        "cost": Annotated[DecimalText, shown(figure="money")],
+        "entry_price": DecimalText,
+        "value": Annotated[DecimalText | None, shown(figure="money")],
+        "unrealised": Annotated[DecimalText | None, shown(figure="money+")],
     },
 )
 AssetLotsDocument = TypedDict(
@@ -628,14 +630,14 @@ AssetLotsDocument = TypedDict(
     {
         "symbol": Annotated[str, shown("asset")],
         "address": Address,
-        "amount": Decimal,
-        "cost": Annotated[Decimal, shown(figure="money")],
-        "entry_price": Decimal | None,
-        "price": Decimal | None,
-        "value": Annotated[Decimal | None, shown(figure="money")],
-        "unrealised": Annotated[Decimal | None, shown(figure="money+")],
-        "realised": Annotated[Decimal, shown(figure="money+")],
-        "unmatched": Decimal,
+        "amount": DecimalText,
+        "cost": Annotated[DecimalText, shown(figure="money")],
+        "entry_price": DecimalText | None,
+        "price": DecimalText | None,
+        "value": Annotated[DecimalText | None, shown(figure="money")],
+        "unrealised": Annotated[DecimalText | None, shown(figure="money+")],
+        "realised": Annotated[DecimalText, shown(figure="money+")],
+        "unmatched": DecimalText,
         "lots": list[LotDocument],
     },
 )
@@ -643,7 +645,7 @@ AssetLotsDocument = TypedDict(
 `unmatched` was disposed of without a known purchase."""
 LotsDocument = TypedDict("LotsDocument", {
     "method": LotMethodName, "currency": str, "valued": Annotated[str | None, shown(figure="time")], "year": str | None,
-    "realised": Annotated[Decimal, shown(figure="money+")], "unpriced": list[str], "assets": list[AssetLotsDocument],
+    "realised": Annotated[DecimalText, shown(figure="money+")], "unpriced": list[str], "assets": list[AssetLotsDocument],
     "gas_money": AssetLotsDocument | None, "not_final": Count, "book_kind": NotRequired[str],
 })  # fmt: skip
 """Open tax lots in the reporting currency. `gas_money` is native coin that only pays for gas, with

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Address, Decimal, one_of
+from agent.app.documents import Address, DecimalText, one_of
 from agent.app.documents.status import MinimumTotalDocument
 
 SettingsResultDocument = TypedDict("SettingsResultDocument", {
-    "return": Decimal, "max_drawdown": Decimal, "rebalances": int, "costs": Decimal,
+    "return": DecimalText, "max_drawdown": DecimalText, "rebalances": int, "costs": DecimalText,
 })  # fmt: skip
 """Backtest of one config: return and drawdown as decimal shares, costs in the numeraire."""
 
@@ -22,9 +22,9 @@ class ExcessGrowthDocument(TypedDict):
     `periods` returns. `beyond_chance` is True if the interval excludes zero.
     """
 
-    mean: Decimal
-    low: Decimal
-    high: Decimal
+    mean: DecimalText
+    low: DecimalText
+    high: DecimalText
     periods: int
     beyond_chance: bool
 
@@ -39,14 +39,14 @@ class NeighbouringSettingsDocument(TypedDict):
     settings: int
     folds: int
     walk_forward: ExcessGrowthDocument | None
-    overfitting: Decimal | None
+    overfitting: DecimalText | None
     split_count: int
 
 
 EditBacktestDocument = TypedDict("EditBacktestDocument", {
-    "source": str, "from": str, "until": str, "days": int, "numeraire": str, "start_value": Decimal,
-    "edited": SettingsResultDocument, "present": SettingsResultDocument, "held_return": Decimal,
-    "held_max_drawdown": Decimal, "over_present": ExcessGrowthDocument | None,
+    "source": str, "from": str, "until": str, "days": int, "numeraire": str, "start_value": DecimalText,
+    "edited": SettingsResultDocument, "present": SettingsResultDocument, "held_return": DecimalText,
+    "held_max_drawdown": DecimalText, "over_present": ExcessGrowthDocument | None,
     "over_holding": ExcessGrowthDocument | None, "neighbours": NeighbouringSettingsDocument | None,
     "notes": list[str], "edited_hash": str, "present_hash": str, "data_hash": str,
 })  # fmt: skip
@@ -89,12 +89,12 @@ WhatIfDecisionDocument = TypedDict(
     "WhatIfDecisionDocument", {"kind": Annotated[str, one_of("hold", "rebalance")], "reason": str}
 )
 WhatIfAssetDocument = TypedDict("WhatIfAssetDocument", {
-    "symbol": str, "value": Decimal, "weight_bps": int, "target_bps": int, "drift_bps": int,
+    "symbol": str, "value": DecimalText, "weight_bps": int, "target_bps": int, "drift_bps": int,
     "band_bps": list[int] | None, "outside": bool,
 })  # fmt: skip
 AlertPricesDocument = TypedDict("AlertPricesDocument", {
-    "price": Decimal, "low": Decimal | None, "high": Decimal | None,
-    "low_change_percent": Decimal | None, "high_change_percent": Decimal | None,
+    "price": DecimalText, "low": DecimalText | None, "high": DecimalText | None,
+    "low_change_percent": DecimalText | None, "high_change_percent": DecimalText | None,
     "low_missing_reason": str, "high_missing_reason": str,
 })  # fmt: skip
 """Prices at which an asset leaves its band if only its price moves, and their changes from `price`
@@ -167,11 +167,11 @@ class WhatIfDocument(TypedDict):
     has the symbols outside their bands, `least_total` the minimum total at each gas price.
     """
 
-    total: Decimal
+    total: DecimalText
     triggered: list[str]
     decision: WhatIfDecisionDocument
-    trades: dict[str, Decimal]
-    to_target: dict[str, Decimal]
+    trades: dict[str, DecimalText]
+    to_target: dict[str, DecimalText]
     weights_bps: dict[str, int]
     assets: list[WhatIfAssetDocument]
     alert_prices: dict[str, AlertPricesDocument]
@@ -182,41 +182,42 @@ class WhatIfDocument(TypedDict):
 
 
 SimulatedCostsDocument = TypedDict(
-    "SimulatedCostsDocument", {"fees": Decimal, "impact": Decimal, "gas": Decimal, "total": Decimal}
+    "SimulatedCostsDocument",
+    {"fees": DecimalText, "impact": DecimalText, "gas": DecimalText, "total": DecimalText},
 )
 PathFiguresDocument = TypedDict("PathFiguresDocument", {
-    "cagr": Decimal | None, "volatility": Decimal | None, "sharpe": Decimal | None,
-    "max_drawdown": Decimal | None,
+    "cagr": DecimalText | None, "volatility": DecimalText | None, "sharpe": DecimalText | None,
+    "max_drawdown": DecimalText | None,
 })  # fmt: skip
 ComparedFiguresDocument = TypedDict(
     "ComparedFiguresDocument", {"rebalanced": PathFiguresDocument, "held": PathFiguresDocument}
 )
 FundingCarryDocument = TypedDict("FundingCarryDocument", {
-    "carry": Decimal, "yearly_rate": Decimal | None, "notional": Decimal, "intervals": int,
+    "carry": DecimalText, "yearly_rate": DecimalText | None, "notional": DecimalText, "intervals": int,
     "from": int, "until": int,
 })  # fmt: skip
 """Funding that a short of one holding would have received (`carry`); `yearly_rate` is a share of
 `notional`, `intervals` counts payments.
 """
 TotalCarryDocument = TypedDict("TotalCarryDocument", {
-    "total": Decimal, "yearly_rate": Decimal | None, "intervals": int,
+    "total": DecimalText, "yearly_rate": DecimalText | None, "intervals": int,
     "assets": dict[str, FundingCarryDocument], "data_hash": str,
 })  # fmt: skip
 SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
-    "time": int, "turnover": Decimal, "fees": Decimal, "impact": Decimal, "gas": Decimal,
+    "time": int, "turnover": DecimalText, "fees": DecimalText, "impact": DecimalText, "gas": DecimalText,
     "succeeded": bool,
 })  # fmt: skip
 SimulatedFlowDocument = TypedDict(
-    "SimulatedFlowDocument", {"time": int, "value": Decimal, "before": Decimal}
+    "SimulatedFlowDocument", {"time": int, "value": DecimalText, "before": DecimalText}
 )
 """A deposit (negative: withdrawal) of the owner; `before` is the portfolio value before it."""
 RealisedGainsDocument = TypedDict("RealisedGainsDocument", {
-    "lot_rule": str, "years": dict[str, Decimal], "futures": NotRequired[dict[str, Decimal]],
+    "lot_rule": str, "years": dict[str, DecimalText], "futures": NotRequired[dict[str, DecimalText]],
 })  # fmt: skip
 """Gains less losses by calendar year; `futures` has those of the margin account."""
 DelistedHoldingDocument = TypedDict("DelistedHoldingDocument", {
-    "symbol": str, "amount": Decimal, "price": Decimal, "time": int, "value": Decimal,
-    "share": Decimal | None,
+    "symbol": str, "amount": DecimalText, "price": DecimalText, "time": int, "value": DecimalText,
+    "share": DecimalText | None,
 })  # fmt: skip
 """A holding whose prices ended, at its last price and the time of that price. `share` is that of
 the final value.
@@ -310,7 +311,7 @@ class StrategyHealthDocument(TypedDict):
     time: int
     name: str
     health: str
-    sharpe: Decimal | None
+    sharpe: DecimalText | None
     reason: str
 
 
@@ -338,10 +339,10 @@ the same initial positions (`held`). `max_leverage` is the limit. Values are dec
 the prices.
 """
 BacktestDocument = TypedDict("BacktestDocument", {
-    "final_value": Decimal, "hold_value": Decimal, "start_value": Decimal, "twr": Decimal,
-    "hold_twr": Decimal, "numeraire": str, "rebalances": int, "turnover": Decimal,
+    "final_value": DecimalText, "hold_value": DecimalText, "start_value": DecimalText, "twr": DecimalText,
+    "hold_twr": DecimalText, "numeraire": str, "rebalances": int, "turnover": DecimalText,
     "costs": SimulatedCostsDocument, "gas_counted": bool, "figures": ComparedFiguresDocument,
-    "rebalancing_premium": dict[str, Decimal] | None, "funding": TotalCarryDocument | None,
+    "rebalancing_premium": dict[str, DecimalText] | None, "funding": TotalCarryDocument | None,
     "from": int, "until": int, "bars": int, "evaluated_bars": int, "halted_bars": int,
     "refused": dict[str, int], "held_back": dict[str, int], "weights_bps": dict[str, int],
     "trades": list[SimulatedTradeDocument], "flows": list[SimulatedFlowDocument],
@@ -364,8 +365,8 @@ FuturesOnlyBacktestDocument = TypedDict(
 
 
 DistributionDocument = TypedDict("DistributionDocument", {
-    "mean": Decimal, "worst": Decimal, "expected_shortfall": Decimal,
-    "quantiles": dict[str, Decimal],
+    "mean": DecimalText, "worst": DecimalText, "expected_shortfall": DecimalText,
+    "quantiles": dict[str, DecimalText],
 })  # fmt: skip
 StressCaseDocument = TypedDict("StressCaseDocument", {
     "name": str, "engine": str, "paths": int,
@@ -417,7 +418,7 @@ class FuturesStressDocument(TypedDict):
 
 StressDocument = TypedDict("StressDocument", {
     "cases": list[StressCaseDocument], "skipped": dict[str, str], "bars": int, "interval_s": int,
-    "return_count": int, "bootstrap_block_length": Decimal, "jumps_per_bar": Decimal,
+    "return_count": int, "bootstrap_block_length": DecimalText, "jumps_per_bar": DecimalText,
     "kernel_difference": str | None, "notes": list[str], "parameters": dict[str, str],
     "seed": int, "config_hash": str, "data_hash": str, "versions": dict[str, str],
     "report": NotRequired[list[str]], "futures": NotRequired[FuturesStressDocument],
@@ -444,28 +445,28 @@ class RankedSettingDocument(TuneSettingDocument):
     is its excess log growth a year over buy and hold.
     """
 
-    objective: Decimal
-    over_hold: Decimal
-    final_value: Decimal
-    turnover: Decimal
-    costs: Decimal
+    objective: DecimalText
+    over_hold: DecimalText
+    final_value: DecimalText
+    turnover: DecimalText
+    costs: DecimalText
     rebalances: int
 
 
 ExcessIntervalDocument = TypedDict("ExcessIntervalDocument", {
-    "benchmark": str, "mean": Decimal | None, "low": Decimal | None, "high": Decimal | None,
-    "level": Decimal, "periods": int | None, "bootstrap_block_length": Decimal | None,
+    "benchmark": str, "mean": DecimalText | None, "low": DecimalText | None, "high": DecimalText | None,
+    "level": DecimalText, "periods": int | None, "bootstrap_block_length": DecimalText | None,
 })  # fmt: skip
 """Mean excess log growth a year over the benchmark, with its confidence interval at `level`.
 """
 LastQuarterDocument = TypedDict("LastQuarterDocument", {
-    "excess_intervals": list[ExcessIntervalDocument], "final_value": Decimal,
-    "calendar_value": Decimal, "hold_value": Decimal, "settings_judged": int, "costs": Decimal,
+    "excess_intervals": list[ExcessIntervalDocument], "final_value": DecimalText,
+    "calendar_value": DecimalText, "hold_value": DecimalText, "settings_judged": int, "costs": DecimalText,
     "rebalances": int,
 })  # fmt: skip
 FoldDocument = TypedDict("FoldDocument", {
-    "chosen": str, "in_sample": Decimal, "out_of_sample": Decimal, "over_hold": Decimal,
-    "over_calendar": Decimal, "periods": int,
+    "chosen": str, "in_sample": DecimalText, "out_of_sample": DecimalText, "over_hold": DecimalText,
+    "over_calendar": DecimalText, "periods": int,
 })  # fmt: skip
 """One fold: the chosen setting's objective in the periods before it and in its own, and its excess
 log growth a year.
@@ -476,19 +477,19 @@ WalkForwardDocument = TypedDict("WalkForwardDocument", {
 })  # fmt: skip
 """The window of past data is anchored or rolling; the intervals are of all folds together."""
 DeflatedSharpeDocument = TypedDict("DeflatedSharpeDocument", {
-    "sharpe": Decimal, "threshold": Decimal, "trials": int, "probability": Decimal,
+    "sharpe": DecimalText, "threshold": DecimalText, "trials": int, "probability": DecimalText,
 })  # fmt: skip
 OverfittingDocument = TypedDict(
-    "OverfittingDocument", {"probability": Decimal, "split_count": int, "blocks": int}
+    "OverfittingDocument", {"probability": DecimalText, "split_count": int, "blocks": int}
 )
 NeighboursDocument = TypedDict("NeighboursDocument", {
-    "count": int, "mean_fall": Decimal, "largest_fall": Decimal, "fall_to_median": Decimal,
+    "count": int, "mean_fall": DecimalText, "largest_fall": DecimalText, "fall_to_median": DecimalText,
 })  # fmt: skip
 """Decline of the objective from the best setting to its `count` neighbours, and to the median of
 all."""
 StabilityDocument = TypedDict("StabilityDocument", {
     "row_name": str, "column_name": str, "rows": list[str], "columns": list[str],
-    "values": list[list[Decimal | None]], "best": list[int],
+    "values": list[list[DecimalText | None]], "best": list[int],
     "neighbours": NeighboursDocument | None,
 })  # fmt: skip
 """The objective over two parameters of the grid; `best` is the row and column of the best setting.

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from agent.app.documents import (
     Address,
     ConvertedBy,
-    Decimal,
+    DecimalText,
     FromAttributes,
     Hash,
     Money,
@@ -46,7 +46,7 @@ from agent.config.networks import ETHEREUM, TypicalFees, typical_fees
 from agent.config.schema import Config
 from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.liquidity.policy.pools import POSITIONS
-from agent.model import PRICE_ALERTS, StepInput, review_interval_s
+from agent.model import PRICE_ALERTS, StepInput, action_interval_s
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
@@ -91,8 +91,8 @@ HoldingDocument = TypedDict(
         "decimals": int,
         "raw": Raw,
         "lp_raw": Raw,
-        "amount": Decimal,
-        "price": Decimal,
+        "amount": DecimalText,
+        "price": DecimalText,
         "value": Money,
         "weight_bps": int,
         "target_bps": int,
@@ -117,9 +117,9 @@ TriggerDocument = TypedDict("TriggerDocument", {
 may act).
 """
 MinimumTotalDocument = TypedDict("MinimumTotalDocument", {
-    "total": Decimal | None, "first_purchase": Decimal | None, "unit": str, "by": str,
-    "gas_gwei": Decimal, "pool_fee_percent": Decimal, "corrections_a_year": Decimal,
-    "cost_a_year": Decimal, "enough": bool | None, "year": str, "changes": list[str],
+    "total": DecimalText | None, "first_purchase": DecimalText | None, "unit": str, "by": str,
+    "gas_gwei": DecimalText, "pool_fee_percent": DecimalText, "corrections_a_year": DecimalText,
+    "cost_a_year": DecimalText, "enough": bool | None, "year": str, "changes": list[str],
     "summary": str, "text": str,
 })  # fmt: skip
 """Minimum total of a portfolio. `enough` compares it with the total, None: not compared; `year` has
@@ -262,7 +262,7 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
     )
 
 
-ORDINARY_DAY = 1
+ORDINARY_DAY_INDEX = 1
 """Position of an ordinary day among the gas prices of estimates."""
 DAY_S = 86_400
 MIN_HEADROOM, SUGGESTED_HEADROOM = Fraction(6, 5), Fraction(3, 2)
@@ -361,7 +361,7 @@ def minimum_totals_of_config(
         wei_value,
         network_fees,
     )
-    interval_s = review_interval_s(trigger)
+    interval_s = action_interval_s(trigger)
     return _minimum_total_documents(
         [replace(inputs, interval_s=interval_s) for inputs in inputs_by_gas_price],
         portfolio_table.numeraire,
@@ -397,7 +397,7 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     ]
     if not minimums_above_ceiling:
         return headroom_warnings
-    if minimums_above_ceiling == minimum_totals[ORDINARY_DAY + 1 :]:
+    if minimums_above_ceiling == minimum_totals[ORDINARY_DAY_INDEX + 1 :]:
         busy_day_minimum = minimums_above_ceiling[0]
         return [
             *headroom_warnings,
@@ -427,7 +427,7 @@ def year_cost_lines(minimum_totals: Sequence[MinimumTotalDocument], total: Value
     """
     if not minimum_totals:
         return []
-    shown_minimum = minimum_totals[ORDINARY_DAY]
+    shown_minimum = minimum_totals[ORDINARY_DAY_INDEX]
     other_years = "; ".join(
         minimum_total["year"]
         for minimum_total in minimum_totals
@@ -541,7 +541,7 @@ class TargetSettingDocument(TypedDict):
     address: Address
     target_bps: int
     band_bps: list[Number] | None
-    reserve: Annotated[Decimal, shown(figure="number")]
+    reserve: Annotated[DecimalText, shown(figure="number")]
     orders: str
 
 

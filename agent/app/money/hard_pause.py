@@ -19,10 +19,10 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
 from agent.execution.approvals import (
-    OpenExposure,
+    PendingAndAllowances,
 )
 from agent.execution.step_context import StepOutcome
-from agent.store.files.locks import LockHeld, require_private
+from agent.store.files.locks import LockHeld, require_unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class HardPauseReport:
 
     reason: str
     hard: bool
-    exposure: OpenExposure
+    pending_and_allowances: PendingAndAllowances
     outcome: StepOutcome | None = None
     lock_holder: str = ""
 
@@ -46,7 +46,7 @@ def pause_hard(
     *,
     send: bool,
     confirmed: bool,
-    confirm: Callable[[OpenExposure], bool],
+    confirm: Callable[[PendingAndAllowances], bool],
     progress: Progress = ignore_progress,
 ) -> HardPauseReport:
     """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
@@ -67,12 +67,12 @@ def pause_hard(
                 code=ErrorCode.HARD_PAUSE,
             ) from error
         switch.pause(reason, int(time.time()), hard=send and confirmed)
-    require_private(loaded_config.path, "config")
+    require_unwritable(loaded_config.path, "config")
     with open_agent(loaded_config) as agent:
-        exposure = agent.open_exposure()
+        exposure = agent.pending_and_allowances()
         if not send or not (confirmed or confirm(exposure)):
-            return HardPauseReport(reason, agent.context.switch.is_hard(), exposure)
-        agent.context.switch.pause(reason, int(time.time()), hard=True)
+            return HardPauseReport(reason, agent.context.kill_switch.is_hard(), exposure)
+        agent.context.kill_switch.pause(reason, int(time.time()), hard=True)
         try:
             return HardPauseReport(
                 reason, True, exposure, agent.cancel_and_revoke(reason, progress)
@@ -83,7 +83,7 @@ def pause_hard(
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
     """Return the document of a hard pause."""
-    exposure_fields = fill(CancelAndRevokeDocument, report.exposure)
+    exposure_fields = fill(CancelAndRevokeDocument, report.pending_and_allowances)
     is_clear = not exposure_fields["cancel"] and not exposure_fields["revoke"]
     if report.outcome is not None:
         outcome, message = report.outcome.kind.value.replace("halt", "clear"), report.outcome.reason

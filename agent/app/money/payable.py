@@ -29,7 +29,7 @@ def payable_today(step: StepInput, payment: Payment) -> Payment:
     )
 
 
-def free_payments(step: StepInput) -> tuple[Payment, ...]:
+def payments_of_free_holdings(step: StepInput) -> tuple[Payment, ...]:
     """Return the payments of all holdings beyond reserves, gas money and positions, with native and
     wrapped coin listed separately. Payments worth less than their gas are omitted.
     """

@@ -213,7 +213,7 @@ def _smallest_trade(
             continue
         outcome = evaluation.evaluate_input(
             step,
-            proposals.manual_swap(token_in.address, token_out.address, amount_in_raw),
+            proposals.manual_swap_proposer(token_in.address, token_out.address, amount_in_raw),
             agent.context.readers.evidence,
         )
         verdicts = outcome.verdicts or outcome.plan_verdicts
@@ -235,7 +235,9 @@ def _exceeds_plan_cost(
     """Return whether limits.plan_cost refuses the plan; the check needs no evidence."""
     limit_bps = step.limits.plan_cost_bps
     try:
-        plan = proposals.manual_swap(token_in.address, token_out.address, amount_in_raw)(step).plan
+        plan = proposals.manual_swap_proposer(token_in.address, token_out.address, amount_in_raw)(
+            step
+        ).plan
     except Refused:
         return False
     return (

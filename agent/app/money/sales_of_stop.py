@@ -13,7 +13,7 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
     """Return the current plans to sell everything, each as if it were the first, and the text of
     what stays unsold after them.
     """
-    sale_outcomes = [evaluation.evaluate(readers, requests.sell_everything)]
+    sale_outcomes = [evaluation.evaluate(readers, requests.propose_selling_everything)]
     while sale_outcomes[-1].kind is OutcomeKind.PLANNED and (
         exit_token := sale_outcomes[-1].decision_result.exit_token
     ):
@@ -21,7 +21,7 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
             sale_outcomes[-1].step_input, [BlockedExit(exit_token, "", "")]
         )
         sale_outcomes.append(
-            evaluation.evaluate_input(step, requests.sell_everything, readers.evidence)
+            evaluation.evaluate_input(step, requests.propose_selling_everything, readers.evidence)
         )
     unsold_text = unsold_assets_text(sale_outcomes[-1])
     if len(sale_outcomes) > 1 and sale_outcomes[-1].kind is OutcomeKind.HOLD:

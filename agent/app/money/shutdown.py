@@ -13,7 +13,7 @@ from functools import partial
 from agent import codec, engine, wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress
-from agent.app.money.payable import free_payments, payable_today
+from agent.app.money.payable import payable_today, payments_of_free_holdings
 from agent.app.money.sales_of_stop import (
     blocked_exits_text,
     planned_sales,
@@ -25,8 +25,8 @@ from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.execution.approvals import (
     current_step_input,
     format_open_allowances,
-    open_exposure,
     pay,
+    pending_and_allowances,
     revoke_allowances,
 )
 from agent.execution.bookkeeping import update_ledger
@@ -175,7 +175,7 @@ def _find_open_stop(
 
 def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) -> ShutdownReport:
     context = agent.context
-    open_state = open_exposure(context.readers, context.store)
+    open_state = pending_and_allowances(context.readers, context.store)
     step, sales, sale_problem, unsold_text = (
         open_state.step_input,
         tuple[StepOutcome, ...](),
@@ -190,8 +190,8 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     if payout_address is not None:
-        payments = free_payments(_step_after_sales(step, sales))
-        is_paused = context.switch.is_paused() is not False
+        payments = payments_of_free_holdings(_step_after_sales(step, sales))
+        is_paused = context.kill_switch.is_paused() is not False
         verdicts = table.judge_payout_permission(
             step, _payouts(payments, payout_address, 0), context.payout_addresses, is_paused
         )
@@ -239,7 +239,7 @@ class _Shutdown:
     ) -> None:
         self._context, self._transactor = agent.context, transactor
         self._request, self._preview = request, preview
-        self._sent: list[Intent] = []
+        self._sent_intents: list[Intent] = []
         self._sale_waits = request.to_stable
         self._unsold_text = ""
 
@@ -255,7 +255,7 @@ class _Shutdown:
             actions.append(partial(self._pay, request.to))
         wait_reasons: list[str] = []
         try:
-            for action in (*actions, self._require_open):
+            for action in (*actions, self._require_not_resumed):
                 try:
                     action()
                 except _ResumedDuringStop:
@@ -295,9 +295,9 @@ class _Shutdown:
             if attempt:
                 with suppress(Retryable):
                     self._transactor.executor.reconcile(may_send=False)
-            sent_ids = {intent.id for intent in self._sent}
-            nonces = sorted({intent.tx.nonce for intent in self._sent})
-            self._sent = [
+            sent_ids = {intent.id for intent in self._sent_intents}
+            nonces = sorted({intent.tx.nonce for intent in self._sent_intents})
+            self._sent_intents = [
                 current_intent
                 for nonce in nonces
                 for current_intent in journal.intents_at(nonce)
@@ -305,14 +305,14 @@ class _Shutdown:
             ]
             unconfirmed_intents = [
                 intent
-                for intent in self._sent
+                for intent in self._sent_intents
                 if intent.succeeded and intent.state is not IntentState.FINAL
             ]
             if not unconfirmed_intents:
                 return True
         return False
 
-    def _require_open(self) -> None:
+    def _require_not_resumed(self) -> None:
         """Raise _ResumedDuringStop if another command has resumed the bot."""
         open_request = self._context.store.requests.active_stop()
         if open_request is None or open_request.id != self._request.id:
@@ -333,7 +333,7 @@ class _Shutdown:
         numeraire = step.portfolio.numeraire.address
         remaining_texts = tuple(
             f"{transfers.format_payment(step.portfolio, payment)} {step.portfolio.token(payment.token).label}"
-            for payment in free_payments(step)
+            for payment in payments_of_free_holdings(step)
             if self._request.to is not None
             or (self._request.to_stable and payment.token != numeraire)
         )
@@ -342,7 +342,7 @@ class _Shutdown:
             step_input=step,
             state=state,
             reason=reason,
-            transactions=tuple(self._sent),
+            transactions=tuple(self._sent_intents),
             remaining=remaining_texts,
         )
 
@@ -353,17 +353,17 @@ class _Shutdown:
         finally:
             step = current_step_input(self._context.readers, self._context.store)
             executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
-            for execution_id in executions.open_ids():
+            for execution_id in executions.open_execution_ids():
                 executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
 
     def _sell(self) -> None:
         """Sell everything. Raises Refused with the reason for any remainder."""
         for _ in range(MAX_SALES):
-            self._require_open()
+            self._require_not_resumed()
             outcome = engine.run_cycle(
                 self._context.readers, SellEverything(), self._context.store, self._transactor
             )
-            self._sent += outcome.transactions
+            self._sent_intents += outcome.transactions
             if outcome.kind is OutcomeKind.DONE:
                 continue
             unsold_reason = (
@@ -388,7 +388,7 @@ class _Shutdown:
             codec.dumps(ManualAction("stop")),
         )
         sent_intents, failures = revoke_allowances(self._transactor, step_id, step, approvals)
-        self._sent += sent_intents
+        self._sent_intents += sent_intents
         self._context.store.steps.end(
             step_id,
             "halt",
@@ -405,7 +405,12 @@ class _Shutdown:
         cannot keep the shutdown from ending. Raises Refused with the reasons for any remainder.
         """
         max_payouts = (
-            4 * len(free_payments(current_step_input(self._context.readers, self._context.store)))
+            4
+            * len(
+                payments_of_free_holdings(
+                    current_step_input(self._context.readers, self._context.store)
+                )
+            )
             + 1
         )
         refusal_by_payment_key: dict[tuple[str, bool], str] = {}
@@ -413,13 +418,13 @@ class _Shutdown:
             step = current_step_input(self._context.readers, self._context.store)
             due_payments = [
                 payment
-                for payment in free_payments(step)
+                for payment in payments_of_free_holdings(step)
                 if (payment.token, payment.native) not in refusal_by_payment_key
                 and not (self._sale_waits and payment.token != step.portfolio.numeraire.address)
             ]
             if not due_payments:
                 break
-            self._require_open()
+            self._require_not_resumed()
             (payout,) = _payouts(
                 (payable_today(step, due_payments[0]),), payout_address, self._request.id
             )
@@ -434,7 +439,7 @@ class _Shutdown:
             except Refused as refusal:
                 refusal_by_payment_key[due_payments[0].token, due_payments[0].native] = str(refusal)
                 continue
-            self._sent.append(intent)
+            self._sent_intents.append(intent)
             if not intent.succeeded:
                 failure_reason = f'"{intent.note}" ended as {intent.state.value}'
                 refusal_by_payment_key[due_payments[0].token, due_payments[0].native] = (

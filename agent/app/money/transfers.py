@@ -104,7 +104,7 @@ def invest(
     if not send:
         report = _find_deposits(current_step_input(context.readers, context.store), transfer_ids)
         if not report.deposits:
-            return _without_deposits(report)
+            return _with_open_top_up(report)
         readers = _deposit_readers(context.readers, report)
         return replace(
             report, outcome=evaluation.evaluate(readers, proposer(_invest_request(report)))
@@ -130,7 +130,7 @@ def invest(
         transactor.executor.reconcile()
         report = _find_deposits(current_step_input(context.readers, context.store), transfer_ids)
         if not report.deposits:
-            return _without_deposits(report)
+            return _with_open_top_up(report)
         outcome = engine.run_cycle(
             _deposit_readers(context.readers, report),
             _invest_request(report),
@@ -147,7 +147,7 @@ def invest(
         )
 
 
-def _without_deposits(report: InvestmentReport) -> InvestmentReport:
+def _with_open_top_up(report: InvestmentReport) -> InvestmentReport:
     return replace(report, open_top_up=report.step_input.history.cash_flows.purchase)
 
 
@@ -247,7 +247,7 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     return replace(readers, assemble=assemble)
 
 
-KIND_NAMES = tuple(
+ASSIGNABLE_KIND_NAMES = tuple(
     kind.value
     for kind in (
         ExternalTransferKind.DEPOSIT,
@@ -289,7 +289,7 @@ def list_transfers(
     }
 
 
-def confirm_transfers(
+def classify_transfers(
     config: Path | str, number: str, kind: str | None = None
 ) -> ConfirmedTransfersDocument:
     """Record the owner's classification of open transfers; `number` is an id or "all". Raises
@@ -299,8 +299,10 @@ def confirm_transfers(
         raise ConfigError(
             f"flow: {number!r} is not the id of a transfer", "see trimtab flows, or write all"
         )
-    if kind is not None and kind not in KIND_NAMES:
-        raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(KIND_NAMES)}")
+    if kind is not None and kind not in ASSIGNABLE_KIND_NAMES:
+        raise ConfigError(
+            f"--as: {kind!r} is unknown", f"choose from {', '.join(ASSIGNABLE_KIND_NAMES)}"
+        )
     with wiring.open_store_offline(load_config(config)) as (store, _):
         classified_transfers = store.balances.classify(
             None if number == "all" else int(number),
@@ -352,7 +354,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
         shortfall_value := (payment_raw - free_raw_by_token[token.address]) * price
     ) > other_assets_value:
         asset_value = free_raw_by_token[token.address] * price
-        raise transfers.insufficient_balance(
+        raise transfers.insufficient_balance_refusal(
             step.portfolio,
             step.limits,
             step.history.cash_flows,

@@ -47,7 +47,7 @@ from agent.model import (
 )
 from agent.policy.decide import current_drifts
 from agent.reference import reference_prices
-from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_text
+from agent.units import BPS, Price, Token, parse_raw, parse_share_with_unit_bps, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (
@@ -289,7 +289,7 @@ def _leverage_band_bps(options: FuturesOptions) -> int:
     """
     if options.leverage_band == "off" or not (options.leverage or options.leverage_band):
         return 0
-    return parse_share_bps(options.leverage_band or LEVERAGE_BAND, "--leverage-band")
+    return parse_share_with_unit_bps(options.leverage_band or LEVERAGE_BAND, "--leverage-band")
 
 
 def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
@@ -320,7 +320,7 @@ def _parse_amounts(pairs_text: str, option: str) -> dict[str, Fraction]:
 
 
 def _optional_share_bps(share_text: str, option: str, default_bps: int) -> int:
-    return parse_share_bps(share_text, option) if share_text else default_bps
+    return parse_share_with_unit_bps(share_text, option) if share_text else default_bps
 
 
 def _market_documents(
@@ -600,7 +600,7 @@ def hedge(
                 "futures.hedge: missing",
                 "add [futures.hedge] with horizon, min_saving, tax_rate and capital_cost",
             )
-        ratio_bps = parse_share_bps(ratio, "--ratio") if ratio else hedge_terms.ratio_bps
+        ratio_bps = parse_share_with_unit_bps(ratio, "--ratio") if ratio else hedge_terms.ratio_bps
         if not 0 < ratio_bps <= BPS:
             raise ConfigError(f"--ratio: {ratio}", "write more than 0% and at most 100%")
         request = OpenHedge(token.address, ratio_bps)
@@ -652,6 +652,6 @@ def reopening_note(agent: Agent, leverage: str | None) -> str:
 def _leverage_bps(leverage_text: str) -> int:
     """Return the basis points of "2x". Raises ConfigError."""
     try:
-        return parse_share_bps(leverage_text, "--to")
+        return parse_share_with_unit_bps(leverage_text, "--to")
     except ConfigError as error:
         raise ConfigError(error.message, "write it as a multiple, such as 2x or 0.5x") from None

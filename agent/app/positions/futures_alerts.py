@@ -17,13 +17,13 @@ from agent.layers.futures.policy.exposure import (
     trades_for_another,
 )
 from agent.layers.futures.policy.needs import (
-    approval_ends_soon,
+    agent_key_ends_soon,
     futures_need,
     reopening_s,
     spot_value_in_quote,
     waiting_triggers,
 )
-from agent.layers.futures.policy.targets import uncertain_profit_reason, unnamed_reasons
+from agent.layers.futures.policy.targets import uncertain_profit_reason, unnamed_market_reasons
 from agent.layers.futures.state import futures_policy, futures_state, margin_account
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -134,7 +134,7 @@ def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator
 def unnamed_market_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the account has positions in markets that the config does not name."""
     account = margin_account(snapshot)
-    if account is None or not (reason_by_market := unnamed_reasons(account)):
+    if account is None or not (reason_by_market := unnamed_market_reasons(account)):
         return
     sizes_text = ", ".join(
         f"{decimal_text(account.size_raw(market_name), market.size_decimals)} {market.symbol}"
@@ -165,7 +165,7 @@ def agent_key_alerts(snapshot: Snapshot) -> Iterator[Alert]:
             f"No futures order can be sent: {futures_reading.blocked}. Spot trading continues"
         )
         yield Alert(AlertKind.HALT, "futures:agent", alert_text, True)
-    elif approval_ends_soon(snapshot):
+    elif agent_key_ends_soon(snapshot):
         alert_text = (
             f"The agent key's approval at the futures venue ends at"
             f" {format_time(futures_reading.agent_end_s)}. {RENEW_COMMAND}"

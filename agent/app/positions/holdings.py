@@ -98,7 +98,7 @@ def change_by_control(agent: Agent, arguments: ControlArguments) -> HoldingsChan
         case "apply":
             return reconciliation(agent)
         case "deposits-to":
-            return routing(agent.context.store, agent.context.config, option_value)
+            return deposit_routing(agent.context.store, agent.context.config, option_value)
         case "take":
             return adoption(agent, option_value)
     return _forgetting_by_control(agent, option_value)
@@ -144,7 +144,7 @@ class LiquidityReport:
 def liquidity(agent: Agent) -> LiquidityReport:
     """Read the wallet's positions, confirmed or not; writes and sends nothing."""
     step = agent.step_input()
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     block_ref = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager_address = position_manager(agent.context.config)
     unsolicited_positions = find_unsolicited_positions(
@@ -294,7 +294,7 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
         (f"{name} counts from now on: liquidity {position.liquidity}",),
         lambda: store.positions.decide(
             name,
-            own_changes.imported_position(position_change, principal_raw),
+            own_changes.imported_mint(position_change, principal_raw),
             context.clock.now_s(),
         ),
         _amounts("", dict(zip(position.tokens, principal_raw, strict=True)), ANY_AMOUNT_BPS),
@@ -361,11 +361,11 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
         ),
         None,
     )
-    is_target, loses_exits = name in step.layer(LiquidityState).undecided, False
+    would_be_provided_again, loses_exits = name in step.layer(LiquidityState).undecided, False
     lost_raw_by_token: dict[str, int] = {}
     if held_position is not None:
         token_pair = held_position.token0, held_position.token1
-        is_target = token_pair in {
+        would_be_provided_again = token_pair in {
             (target.token0, target.token1) for target in step.portfolio.lp_targets
         }
         loses_exits = has_exits(agent.context.config)
@@ -373,8 +373,12 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
         lost_raw_by_token = {
             token: -raw for token, raw in zip(token_pair, principal_raw, strict=True)
         }
-    if is_target or loses_exits:
-        reason = "its target would provide again" if is_target else "exits would not withdraw it"
+    if would_be_provided_again or loses_exits:
+        reason = (
+            "its target would provide again"
+            if would_be_provided_again
+            else "exits would not withdraw it"
+        )
         raise Refused(
             f"forget: the wallet holds {name}, and {reason}",
             remedy=f"forget it at the terminal: trimtab lp forget {number_or_pair}",
@@ -480,13 +484,13 @@ def route_transfers(config: ConfigSource, name: str) -> RoutedTransfersDocument:
     """
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, _):
-        change = routing(store, loaded_config.config, name)
+        change = deposit_routing(store, loaded_config.config, name)
         change.write()
     routing_document: RoutedTransfersDocument = change.document
     return routing_document
 
 
-def routing(store: Store, config: Config, name: str) -> HoldingsChange:
+def deposit_routing(store: Store, config: Config, name: str) -> HoldingsChange:
     """Return the change that assigns transfers. Raises the errors of `route_transfers`."""
     strategy_names = [strategy.name for strategy in config.strategies]
     if name != "all" and name not in strategy_names:
@@ -521,7 +525,7 @@ def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
     capital_split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES_FAULT}", "add them, see docs/strategies.md")
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     numeraire = step.portfolio.numeraire
     netting_result = _netting_result(step, books)
     adjustment_by_name = (
@@ -529,7 +533,9 @@ def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
         if netting_result is None
         else {adjustment.name: adjustment for adjustment in netting_result.adjustments}
     )
-    target_shares = describe.target_shares(step.config(CapitalSplit), step.layer(StrategiesState))
+    target_shares = describe.strategy_target_shares(
+        step.config(CapitalSplit), step.layer(StrategiesState)
+    )
     strategy_documents = [
         strategy_document(
             book,
@@ -570,7 +576,7 @@ def _netting_result(step: StepInput, books: StrategyBooks) -> netting.NettingRes
     if books.fault or strategies_fault(step):
         return None
     try:
-        prices = reference_prices(step).by_token
+        prices = reference_prices(step).price_by_token
         return netting.net_strategies(step.with_layer(StrategiesState(books)), prices)
     except (Refused, KeyError):
         return None

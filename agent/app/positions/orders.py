@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
-from agent.app.cycles import Confirm, Progress, close_orders
+from agent.app.cycles import Confirm, Progress, close_ended_orders
 from agent.app.documents.plans import limit_prices
 from agent.app.records.waiting import order_document
 from agent.config.load import load_config, parse_config
@@ -98,7 +98,9 @@ def orders_document(
         "unit_worth": None
         if step.history.orders.nav_per_share is None
         else price_text(_nav_per_share(step), 0, 0),
-        "contradictions": exits.faults(step.portfolio, step.history.orders, references),
+        "contradictions": exits.price_contradictions(
+            step.portfolio, step.history.orders, references
+        ),
         "orders": [
             _order_document(step, order, stored_by_key.get(order.key))
             for order in step.history.orders.states
@@ -211,10 +213,10 @@ def set_orders(
             with wiring.open_store_offline(loaded_config) as (store, _):
                 if config_versions.unconfirmed_changes(loaded_config, store.configs) is None:
                     is_first = store.configs.confirmed_digest() is None
-                    origin = config_versions.FIRST if is_first else config_versions.CONFIRMED
+                    origin = config_versions.FIRST_ORIGIN if is_first else config_versions.CONFIRMED
                     config_versions.record_version(loaded_config, store.configs, origin)
                     config_versions.record_version(
-                        load_config(path), store.configs, config_versions.EDITED
+                        load_config(path), store.configs, config_versions.EDIT_ORIGIN
                     )
     return {"config": str(path), "subject": subject, "changes": level_changes, "notes": notes}
 
@@ -461,7 +463,7 @@ def _current_price(step: StepInput, token: str) -> Price | None:
 
 
 def _nav_per_share(step: StepInput) -> Fraction:
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     return conditional_orders.nav_per_share_at(
         step.history.orders.nav_per_share, prices, margin_result(step, prices)
     )
@@ -504,7 +506,7 @@ def swap_at_limit(
     """
     context = agent.context
     new_order = _new_limit_order(agent, request)
-    dry_run = evaluation.evaluate(context.readers, proposals.single_order(new_order))
+    dry_run = evaluation.evaluate(context.readers, proposals.single_order_proposer(new_order))
     if not send:
         return new_order, dry_run
     if not confirm_price(limit_prices(new_order, dry_run.step_input)) or not confirm(dry_run):
@@ -536,7 +538,7 @@ def _try_order(
 ) -> StepOutcome:
     """Run one cycle that fills the order if its price is reached."""
     outcome = engine.run_cycle(context.readers, SwapAtPrice(order), context.store, transactor)
-    close_orders(context, outcome.input_after or outcome.step_input)
+    close_ended_orders(context, outcome.input_after or outcome.step_input)
     return outcome
 
 

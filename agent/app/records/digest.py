@@ -37,15 +37,15 @@ def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> I
             continue
         return_text = "" if period["twr_bps"] is None else f" ({period['twr_bps'] / 100:+.2f} %)"
         digest_text = (
-            f"{period['from']} to {period['to']}: value {_cents(period['end_value'])}"
-            f" {profit_document['numeraire']}, profit {_cents(period['profit'])}{return_text}, against"
-            f" holding {_cents(period['rebalancing_effect'])}; rebalances: {period['rebalances']},"
-            f" costs {_cents(period['costs']['total'], ROUND_CEILING)}."
+            f"{period['from']} to {period['to']}: value {_two_place_text(period['end_value'])}"
+            f" {profit_document['numeraire']}, profit {_two_place_text(period['profit'])}{return_text}, against"
+            f" holding {_two_place_text(period['rebalancing_effect'])}; rebalances: {period['rebalances']},"
+            f" costs {_two_place_text(period['costs']['total'], ROUND_CEILING)}."
             f" trimtab pnl --period {period_kind}"
         )
         alert_key = digest_key(period_kind, now_s)
         yield Alert(AlertKind.DIGEST, alert_key, sanitize_text(digest_text))
 
 
-def _cents(amount: str, rounding: str = ROUND_FLOOR) -> str:
+def _two_place_text(amount: str, rounding: str = ROUND_FLOOR) -> str:
     return f"{Decimal(amount).quantize(Decimal('0.01'), rounding):,f}"

@@ -133,13 +133,16 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
-    tax_settings = ledger.loaded.config.tax
+    tax_settings = ledger.loaded_config.config.tax
     currency = (
         ledger.numeraire.label
         if tax_settings is None or tax_settings.currency is None
         else tax_settings.currency
     )
-    token_names, futures_sheet = ledger.names, futures_table(ledger.entries, ledger.names)
+    token_names, futures_sheet = (
+        ledger.token_names,
+        futures_table(ledger.entries, ledger.token_names),
+    )
     tables = export_tables(
         ledger.entries, ledger.lot_run(), ledger.valuations, token_names, currency
     )
@@ -147,13 +150,13 @@ def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
 
 
 def _rotki_tables(ledger: LedgerData, native_name: str | None) -> tuple[ExportTable, ...]:
-    chain = ledger.loaded.config.chain
+    chain = ledger.loaded_config.config.chain
     if native_name is None and not chain.local and chain.chain_id not in ETHER_CHAINS:
         raise ConfigError(
             f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
             "give its rotki name, for example XDAI",
         )
-    rotki_assets = RotkiAssets(chain.chain_id, native_name or "ETH", ledger.names.decimals)
+    rotki_assets = RotkiAssets(chain.chain_id, native_name or "ETH", ledger.token_names.decimals)
     return (
         ExportTable(
             "rotki_generic_trades",

@@ -17,12 +17,12 @@ from agent.accounting.entries import MARGIN, prorated_value, unbalanced_tokens
 from agent.accounting.export import (
     TokenNames,
     format_utc,
-    rate_of,
+    rate_lookup,
     weights_bps,
 )
-from agent.accounting.futures_export import futures_events, futures_years
+from agent.accounting.futures_export import futures_events, futures_profit_by_year
 from agent.accounting.performance import (
-    OpeningCash,
+    BuyAndHoldTokens,
     Performance,
     ReturnPeriod,
     annualize,
@@ -91,9 +91,9 @@ def daily_returns(periods: Sequence[ReturnPeriod]) -> list[float]:
     """
     growth_by_day: dict[int, float] = {}
     for period in periods:
-        if period.factor is not None:
+        if period.growth_factor is not None:
             day = period.end.chain_s // DAY_S
-            growth_by_day[day] = growth_by_day.get(day, 1.0) * float(period.factor)
+            growth_by_day[day] = growth_by_day.get(day, 1.0) * float(period.growth_factor)
     days = range(min(growth_by_day), max(growth_by_day) + 1) if growth_by_day else ()
     return [growth_by_day.get(day, 1.0) - 1 for day in days]
 
@@ -143,13 +143,13 @@ OLD_RATE_DAYS = 31
 class LedgerData:
     """Data of all ledger reports."""
 
-    loaded: LoadedConfig
+    loaded_config: LoadedConfig
     store: Store
     numeraire: Token
     wrapped_native: str
     entries: tuple[Entry, ...]
     valuations: tuple[Valuation, ...]
-    names: TokenNames
+    token_names: TokenNames
     newest_step: StepInput | None = None
     """Input of the newest step; None without steps."""
     lot_runs: dict[tuple[bool, LotMethod], TaxLotRun] = field(default_factory=dict)
@@ -161,15 +161,19 @@ class LedgerData:
         """Return lots and disposals by `method`, or else that of [tax], in its currency unless
         `numeraire_only`; FIFO without [tax].
         """
-        tax_settings = self.loaded.config.tax
-        rates = None if numeraire_only else read_rates(self.loaded)
+        tax_settings = self.loaded_config.config.tax
+        rates = None if numeraire_only else read_rates(self.loaded_config)
         method = method or (
             LotMethod.FIFO if tax_settings is None else LotMethod(tax_settings.method)
         )
         run_key = rates is not None, method
         if run_key not in self.lot_runs:
             self.lot_runs[run_key] = run_tax_lots(
-                self.entries, method, self.numeraire.address, self.wrapped_native, rate_of(rates)
+                self.entries,
+                method,
+                self.numeraire.address,
+                self.wrapped_native,
+                rate_lookup(rates),
             )
         return self.lot_runs[run_key]
 
@@ -179,7 +183,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     """Open the ledger. Raises ConfigError before the first cycle."""
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, _):
-        ledger_tokens = store.ledger.token_names()
+        ledger_tokens = store.ledger.ledger_tokens()
         if ledger_tokens is None:
             raise ConfigError(
                 "the ledger is empty: no cycle has run yet",
@@ -217,12 +221,14 @@ def pnl(
     period or benchmark, and for an empty ledger.
     """
     with open_ledger_data(config) as ledger:
-        return _profit(ledger, period, benchmark, period_count)
+        return _profit_document(ledger, period, benchmark, period_count)
 
 
 def newest_pnl(ledger: LedgerData, period_kinds: Sequence[str]) -> dict[str, ProfitDocument]:
     """Return the newest period of each kind, as `pnl` does with `period_count` 1."""
-    return {period_kind: _profit(ledger, period_kind, None, 1) for period_kind in period_kinds}
+    return {
+        period_kind: _profit_document(ledger, period_kind, None, 1) for period_kind in period_kinds
+    }
 
 
 SERIES_DAYS = (1, 7, 30, 365)
@@ -238,7 +244,9 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     sample_indices = {0, len(valuations) - 1}
     for span_s in (*(days * DAY_S for days in SERIES_DAYS), valuations[-1].chain_s):
         first_index = bisect_left(
-            valuations, valuations[-1].chain_s - span_s, key=lambda valued: valued.chain_s
+            valuations,
+            valuations[-1].chain_s - span_s,
+            key=lambda dated_valuation: dated_valuation.chain_s,
         )
         sample_indices |= set(
             range(
@@ -246,7 +254,7 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
             )
         )
     sampled_valuations = [valuations[index] for index in sorted(sample_indices)]
-    opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
+    opening_cash = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
     sampled_blocks = [valuation.block for valuation in sampled_valuations]
     hold_value_by_block = hold_values(
         ledger.entries, valuations, opening_cash, frozenset(sampled_blocks)
@@ -279,7 +287,7 @@ def _no_valuations() -> ConfigError:
     )
 
 
-def _profit(
+def _profit_document(
     ledger: LedgerData, period_kind: str, benchmark: str | None, period_count: int
 ) -> ProfitDocument:
     if not ledger.valuations:
@@ -291,7 +299,7 @@ def _profit(
     period_bounds_s = calendar_periods(
         period_kind, first_valuation.chain_s, last_valuation.chain_s
     )[-min(period_count, MAX_PERIODS) :]
-    opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
+    opening_cash = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
     performances = [
         performance(
             ledger.entries, ledger.valuations, start_s, end_s, benchmark_token, opening_cash
@@ -310,7 +318,7 @@ def _profit(
     uncertain_reason = "" if account is None else uncertain_profit_reason(account)
     profit_document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,
-        "benchmark": ledger.names.label(benchmark_token),
+        "benchmark": ledger.token_names.label(benchmark_token),
         "period": period_kind,
         "why_empty": "" if period_documents else _why_empty(ledger.valuations),
         "since": format_utc(first_valuation.chain_s),
@@ -319,7 +327,7 @@ def _profit(
         "gas_money": _money_text(ledger, last_valuation.gas_money),
         "reserved": _money_text(ledger, last_valuation.reserved - last_valuation.gas_money),
         "periods": period_documents,
-        "unrealised": _money_text(ledger, _unrealised(ledger, lot_run, last_valuation)),
+        "unrealised": _money_text(ledger, _unrealised_gain(ledger, lot_run, last_valuation)),
         "method": lot_run.lots.method.value,
         "unpriced": sorted(set(lot_run.unpriced_entries)),
         "tax": _tax_years(ledger),
@@ -343,9 +351,9 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
         ]
         misstatements = store_ledger.find_misstatements()
         if rebuild:
-            store_ledger.rewrite(
+            store_ledger.replace_entries(
                 [
-                    (audited_entry.intent, audited_entry.derived)
+                    (audited_entry.intent, audited_entry.derived_entry)
                     for audited_entry in differing_entries
                 ]
             )
@@ -360,7 +368,7 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
             "misstated": list(misstatements),
             "rebuilt": rebuild and bool(differing_entries or misstatements),
             "missing_lots": {
-                ledger.names.label(token): str(raw) for token, raw in unmatched_raw.items()
+                ledger.token_names.label(token): str(raw) for token, raw in unmatched_raw.items()
             },
             "sound": not unbalanced_ids and (rebuild or not (differing_entries or misstatements)),
         }
@@ -409,7 +417,12 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
         return {
             "numeraire": ledger_data.numeraire.label,
             "entries": [
-                fill(EntryDocument, entry, ledger_data, **_futures_events(entry, ledger_data.names))
+                fill(
+                    EntryDocument,
+                    entry,
+                    ledger_data,
+                    **_futures_events(entry, ledger_data.token_names),
+                )
                 for entry in reversed(ledger_data.entries[-limit:])
             ],
         }
@@ -444,10 +457,10 @@ def _period_document(
         disposal
         for disposal in lot_run.disposals
         if bounds_s[0] <= disposal.disposed_s < bounds_s[1]
-        and entry_blocks[disposal.entry] <= last_valuation.block
+        and entry_blocks[disposal.entry_id] <= last_valuation.block
     ]
     weight_bps_by_label = {
-        ledger.names.label(token): weight_bps
+        ledger.token_names.label(token): weight_bps
         for token, weight_bps in weights_bps(last_valuation).items()
     }
     extra_fields: dict[str, object] = {
@@ -456,12 +469,12 @@ def _period_document(
         "mwr_bps": mwr_bps,
         "mwr_year_bps": mwr_year_bps,
         "manual_swaps": {
-            "swaps": performance_result.by_hand_swaps,
+            "swaps": performance_result.manual_swap_count,
             "effect": _money_text(ledger, performance_result.by_hand),
         },
         "realised": _money_text(ledger, net_gain(disposals)),
         "realised_by_token": {
-            ledger.names.label(token): _money_text(
+            ledger.token_names.label(token): _money_text(
                 ledger, net_gain(disposal for disposal in disposals if disposal.token == token)
             )
             for token in sorted({disposal.token for disposal in disposals})
@@ -488,7 +501,7 @@ def _why_empty(valuations: Sequence[Valuation]) -> str:
 
 def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     """Return the realised gains by calendar year, in the currency of [tax]; None without [tax]."""
-    tax_settings = ledger.loaded.config.tax
+    tax_settings = ledger.loaded_config.config.tax
     if tax_settings is None:
         return None
     disposals = ledger.lot_run().disposals
@@ -498,8 +511,8 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     gains_by_year = {
         year: net_gain(year_disposals) for year, year_disposals in disposals_by_year.items()
     }
-    exchange_rates = read_rates(ledger.loaded)
-    futures_by_year = futures_years(ledger.entries, rate_of(exchange_rates))
+    exchange_rates = read_rates(ledger.loaded_config)
+    futures_by_year = futures_profit_by_year(ledger.entries, rate_lookup(exchange_rates))
     tax_document: TaxYearsDocument = {
         "method": tax_settings.method,
         "currency": tax_settings.currency or ledger.numeraire.label,
@@ -519,7 +532,7 @@ def _rate_warning(ledger: LedgerData) -> str:
     """Return a warning if the oldest exchange rate used is more than a month old: the table has
     gaps or ends early.
     """
-    exchange_rates = read_rates(ledger.loaded)
+    exchange_rates = read_rates(ledger.loaded_config)
     if exchange_rates is None or not ledger.entries:
         return ""
     oldest_rate_entry_s = max((entry.chain_s for entry in ledger.entries), key=exchange_rates.age_s)
@@ -532,7 +545,7 @@ def _rate_warning(ledger: LedgerData) -> str:
     )
 
 
-def _unrealised(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) -> Value:
+def _unrealised_gain(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) -> Value:
     """Return the value of the holdings less the cost of their lots, without gas money. Positions
     count with their current amounts, the margin account with its deposits, since its profit is
     reported separately.
@@ -543,13 +556,13 @@ def _unrealised(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) ->
         valuation.value - valuation.gas_money,
     )
     if (collateral := valuation.collateral) is not None:
-        deposited_value = sum(
+        deposited_raw = sum(
             posting.raw
             for entry in ledger.entries
             for posting in entry.postings
             if (posting.account, posting.token) == (MARGIN, collateral.token)
         )
-        value_without_gas += (deposited_value - collateral.margin_raw) * collateral.price
+        value_without_gas += (deposited_raw - collateral.margin_raw) * collateral.price
     return value_without_gas - lots_cost
 
 
@@ -584,18 +597,20 @@ def split_gas_money(
 def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
     """Return the receipts of transactions that are mined but not final."""
     return [
-        intent.receipt for intent in ledger.store.ledger.unsettled() if intent.receipt is not None
+        intent.receipt
+        for intent in ledger.store.ledger.unsettled_intents()
+        if intent.receipt is not None
     ]
 
 
 def _token_address(ledger: LedgerData, symbol_or_address: str) -> str:
-    for address, token in ledger.names.tokens.items():
+    for address, token in ledger.token_names.tokens.items():
         if (
             symbol_or_address in (token.symbol, address)
             or symbol_or_address.lower() == address.lower()
         ):
             return address
-    labels = ", ".join(token.label for token in ledger.names.tokens.values())
+    labels = ", ".join(token.label for token in ledger.token_names.tokens.values())
     raise ConfigError(
         f"--benchmark: {symbol_or_address!r} was never held",
         f"choose from {labels}",
@@ -633,7 +648,7 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
     ]
     lot_documents, tax_settings = (
         _LotDocuments(ledger, lot_run, disposals),
-        ledger.loaded.config.tax,
+        ledger.loaded_config.config.tax,
     )
     tokens = {lot.token for lot in lot_documents.lots} | {disposal.token for disposal in disposals}
     if lot_documents.coin_is_only_gas:
@@ -646,7 +661,8 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
         "realised": lot_documents.money_text(net_gain(disposals)),
         "unpriced": sorted(set(lot_run.unpriced_entries)),
         "assets": [
-            lot_documents.asset_document(token) for token in sorted(tokens, key=ledger.names.label)
+            lot_documents.asset_document(token)
+            for token in sorted(tokens, key=ledger.token_names.label)
         ],
         "gas_money": lot_documents.gas_money_document(),
         "not_final": len(_unbooked_receipts(ledger)),
@@ -671,7 +687,7 @@ class _LotDocuments:
         self._prices: dict[str, Price] = {}
         if ledger.valuations:
             valuation = ledger.valuations[-1]
-            rate = rate_of(read_rates(ledger.loaded))(valuation.chain_s)
+            rate = rate_lookup(read_rates(ledger.loaded_config))(valuation.chain_s)
             self._prices = {
                 valued_holding.token: valued_holding.price * rate
                 for valued_holding in valuation.held
@@ -699,7 +715,7 @@ class _LotDocuments:
         return gas_document
 
     def _asset_lots(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
-        token_names, price = self._ledger.names, self._prices.get(token)
+        token_names, price = self._ledger.token_names, self._prices.get(token)
         cost, total_raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
         holding_value_text, unrealised_text = self._value_and_gain(total_raw, cost, price)
         decimals = token_names.decimals(token)
@@ -731,7 +747,7 @@ class _LotDocuments:
         lot_value_text, unrealised_text = self._value_and_gain(lot.raw, lot.cost, price)
         return {
             "acquired": format_utc(lot.acquired_s),
-            "amount": decimal_text(lot.raw, self._ledger.names.decimals(lot.token)),
+            "amount": decimal_text(lot.raw, self._ledger.token_names.decimals(lot.token)),
             "cost": self.money_text(lot.cost),
             "entry_price": self._price_text(lot.cost / lot.raw, lot.token),
             "value": lot_value_text,
@@ -743,5 +759,5 @@ class _LotDocuments:
 
     def _price_text(self, price: Price, token: str) -> str:
         return price_text(
-            price, self._ledger.names.decimals(token), self._ledger.numeraire.decimals
+            price, self._ledger.token_names.decimals(token), self._ledger.numeraire.decimals
         )

@@ -118,17 +118,17 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledTran
 def _book_mined(agent: Agent) -> int:
     """Book mined transactions that no budget contains yet; return their number."""
     context = agent.context
-    unbooked_intents = context.store.journal.unbooked()
+    unbooked_intents = context.store.journal.unbooked_intents()
     if not unbooked_intents:
         return 0
     readers = context.readers
     snapshot = readers.reader.snapshot()
     settle_mined(context.store, snapshot, lambda: readers.step_input_at(snapshot))
-    return len(unbooked_intents) - len(context.store.journal.unbooked())
+    return len(unbooked_intents) - len(context.store.journal.unbooked_intents())
 
 
 def _require_unpaused(agent: Agent) -> None:
-    switch_state = agent.context.switch.read()
+    switch_state = agent.context.kill_switch.read()
     if switch_state.paused is not False:
         verdict = Verdict(
             "kill_switch", "paused" if switch_state.paused else "cannot be read", "off", False

@@ -257,15 +257,15 @@ def weights(agent: Agent) -> WeightsDocument:
         priced_step.with_layer(SignalState(signal_answers))
     )
     last_allocation = store.allocations.newest()
-    current_allocation = targets.valid_allocation(allocator, assets, last_allocation)
+    stored_allocation = targets.valid_allocation(allocator, assets, last_allocation)
     returns: Returns | None = None
     weight_bounds: WeightBounds | None = None
-    chosen_allocation: Allocation | None = None
+    allocation_now: Allocation | None = None
     fault = ""
     try:
         weight_bounds = targets.bounds_of(allocator, assets)
         returns = targets.unrounded_weights(allocator, assets, allocator_inputs)[1].returns
-        chosen_allocation = targets.choose_allocation(
+        allocation_now = targets.choose_allocation(
             allocator, assets, allocator_inputs, last_allocation
         )
     except Refused as refusal:
@@ -275,19 +275,17 @@ def weights(agent: Agent) -> WeightsDocument:
         "at_s": now_s,
         "kind": allocator.method.value,
         "due": targets.is_allocation_due(allocator, assets, last_allocation, now_s),
-        "next_s": None
-        if current_allocation is None
-        else current_allocation.at_s + allocator.every_s,
-        "chosen": _allocation_document(step.portfolio, current_allocation),
-        "now": _allocation_document(step.portfolio, chosen_allocation),
+        "next_s": None if stored_allocation is None else stored_allocation.at_s + allocator.every_s,
+        "chosen": _allocation_document(step.portfolio, stored_allocation),
+        "now": _allocation_document(step.portfolio, allocation_now),
         "fault": fault,
-        "turnover_bps": _turnover_bps(chosen_allocation, current_allocation),
+        "turnover_bps": _turnover_bps(allocation_now, stored_allocation),
         "assets": _asset_documents(
             step.snapshot,
             allocator,
             weight_bounds,
-            current_allocation,
-            chosen_allocation,
+            stored_allocation,
+            allocation_now,
             returns,
             agent,
         ),
@@ -311,8 +309,8 @@ def _asset_documents(
     snapshot: Snapshot,
     allocator: AllocatorConfig,
     weight_bounds: WeightBounds | None,
-    current_allocation: Allocation | None,
-    chosen_allocation: Allocation | None,
+    stored_allocation: Allocation | None,
+    allocation_now: Allocation | None,
     returns: Returns | None,
     agent: Agent,
 ) -> list[WeightedAssetDocument]:
@@ -341,11 +339,9 @@ def _asset_documents(
                 "fixed": address in allocator.fixed,
                 "target_bps": asset.target_bps,
                 "chosen_bps": None
-                if current_allocation is None
-                else current_allocation.weight_bps(address),
-                "now_bps": None
-                if chosen_allocation is None
-                else chosen_allocation.weight_bps(address),
+                if stored_allocation is None
+                else stored_allocation.weight_bps(address),
+                "now_bps": None if allocation_now is None else allocation_now.weight_bps(address),
                 "limits_bps": limits_by_token.get(address),
                 "volatility": f"{volatility_by_token[address]:.6f}"
                 if address in volatility_by_token
@@ -367,17 +363,17 @@ def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, st
 
 
 def _turnover_bps(
-    chosen_allocation: Allocation | None, current_allocation: Allocation | None
+    allocation_now: Allocation | None, stored_allocation: Allocation | None
 ) -> int | None:
     """Return half of the sum of absolute weight changes, rounded up; None unless both choices
     exist.
     """
-    if chosen_allocation is None or current_allocation is None:
+    if allocation_now is None or stored_allocation is None:
         return None
     return -(
         -sum(
-            abs(weight_bps - current_allocation.weight_bps(token))
-            for token, weight_bps in chosen_allocation.weights_bps
+            abs(weight_bps - stored_allocation.weight_bps(token))
+            for token, weight_bps in allocation_now.weights_bps
         )
         // 2
     )

@@ -317,7 +317,7 @@ def import_prices(
     """
     config_symbols, sha256, data_table = {}, "", agent.context.config.data.get(str(path))
     if data_table is not None and not path.exists():
-        published_prices = published_file(agent.context.loaded, str(path))
+        published_prices = published_file(agent.context.loaded_config, str(path))
         path, sha256 = published_prices.path, published_prices.sha256
         if data_table.kind == "supplies":
             supplies = read_supplies(path, agent.portfolio)

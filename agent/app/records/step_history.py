@@ -81,44 +81,44 @@ class LedgerRecords:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._names: TokenNames | None = None
-        if (ledger_tokens := store.ledger.token_names()) is not None:
+        self._token_names: TokenNames | None = None
+        if (ledger_tokens := store.ledger.ledger_tokens()) is not None:
             tokens = {token.address: token for token in ledger_tokens.tokens}
-            self._names = TokenNames(tokens, ledger_tokens.numeraire)
+            self._token_names = TokenNames(tokens, ledger_tokens.numeraire)
 
     def cost(self, intents: Iterable[Intent]) -> RealisedCostsDocument | None:
         """Return fees, impact, gas and their sum in the numeraire; None if no transaction is
         final.
         """
         entries = self._store.ledger.entries_of(intent.id for intent in intents)
-        if not entries or self._names is None:
+        if not entries or self._token_names is None:
             return None
-        return fill(RealisedCostsDocument, performance_costs(entries), self._names)
+        return fill(RealisedCostsDocument, performance_costs(entries), self._token_names)
 
     def futures(self, intents: Iterable[Intent]) -> dict[str, FuturesLinesDocument]:
         """Return the key `futures` with fees, funding and realised profit of final transactions;
         empty without futures.
         """
         step_lines = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
-        if step_lines is None or self._names is None:
+        if step_lines is None or self._token_names is None:
             return {}
-        return {"futures": fill(FuturesLinesDocument, step_lines, self._names)}
+        return {"futures": fill(FuturesLinesDocument, step_lines, self._token_names)}
 
     def execution(self, intents: Sequence[Intent]) -> ExecutionDocument | None:
         """Return the mined swaps against their plans, summed; None without any."""
-        if self._names is None:
+        if self._token_names is None:
             return None
         plans_and_intents = executed_swaps(self._store, intents)
         entries = self._store.ledger.entries_of(intent.id for _, intent in plans_and_intents)
-        return execution_document(plans_and_intents, entries, self._names)
+        return execution_document(plans_and_intents, entries, self._token_names)
 
     def valuations(self, limit: int) -> list[ValuationDocument]:
         """Return the newest valuations, newest first, that of the newest step included: managed
         value, and weight of each token.
         """
-        if self._names is None:
+        if self._token_names is None:
             return []
-        token_names, valuations = self._names, self._store.valuations.newest(limit)
+        token_names, valuations = self._token_names, self._store.valuations.newest(limit)
         if valuations:
             step = newest_step_input(self._store)
             newest_valuation = later_valuation(self._store, step, valuations[0])
@@ -434,7 +434,7 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
             f"  {action_number}. {action_note(step_input.portfolio, action)}: {action.reason}."
             for action_number, action in enumerate(map(lp_action, plan.actions), 1)
         ]
-        return sentences + _skipped_lines(plan, pool_labels)
+        return sentences + _refusal_and_skip_lines(plan, pool_labels)
     if (futures_plan := planned_futures(plan)) is not None:
         actions, noun = futures_plan.actions, "order" if futures_plan.orders else "action"
         count_text = f"1 {noun}" if len(actions) == 1 else f"{len(actions)} {noun}s"
@@ -445,7 +445,7 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
             f"  {action_number}. {futures_action_note(step_input, action)}."
             for action_number, action in enumerate(actions, 1)
         ]
-        return sentences + _skipped_lines(plan, pool_labels)
+        return sentences + _refusal_and_skip_lines(plan, pool_labels)
     swap_count = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
     sentences = [
         f"The plan: {swap_count} swaps, turnover {turnover_text} {numeraire.label}, expected cost {cost_text}"
@@ -465,10 +465,10 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
             f" {decimal_text(leg.min_out_raw, token_out.decimals)}, in"
             f" {pool_labels.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
         )
-    return sentences + _skipped_lines(plan, pool_labels)
+    return sentences + _refusal_and_skip_lines(plan, pool_labels)
 
 
-def _skipped_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
+def _refusal_and_skip_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
     refusal_lines = [
         f"Guard {verdict.guard} refused: {replace_pool_addresses(verdict.measured, pool_labels)} against {verdict.limit}."
         for verdict in plan.verdicts

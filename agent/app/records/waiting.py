@@ -17,7 +17,7 @@ from agent.layers import documents as layer_documents
 from agent.model import (
     LimitOrder,
 )
-from agent.store.executions import PastExecution
+from agent.store.executions import StoredExecution
 from agent.units import (
     ceil_int,
     decimal_text,
@@ -39,7 +39,7 @@ MAX_EXECUTIONS = 20
 """Maximum number of executions listed."""
 
 
-def waiting_orders(config: Path | str) -> WaitingOrdersDocument:
+def orders_and_executions(config: Path | str) -> WaitingOrdersDocument:
     """Return limit orders and gradual executions, newest first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         order_documents = [
@@ -67,7 +67,7 @@ def cancel_waiting(config: Path | str, order_id: str) -> CancelledOrderDocument:
 
 def newest_executions(store: Store, limit: int) -> list[GradualExecutionDocument]:
     """Return the newest executions in several steps, newest first."""
-    executions: list[PastExecution[Any]] = [*store.executions.purchases(limit)]
+    executions: list[StoredExecution[Any]] = [*store.executions.purchases(limit)]
     for read_newest in layer_documents.PAST_EXECUTIONS:
         executions += read_newest(store, limit)
     executions.sort(key=lambda execution: execution.seq, reverse=True)

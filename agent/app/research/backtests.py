@@ -42,7 +42,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.pace import build_pace
 from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
-from agent.config.weights import build_signals, build_weights
+from agent.config.weights import build_allocator, build_signals
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
 from agent.layers.tax.settings import year_limit
@@ -57,7 +57,7 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.triggers.validation import validate_policy
-from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
+from agent.units import BPS, PIPS, Token, parse_raw, parse_share_with_unit_bps
 
 __all__ = ["backtest_document"]
 EXPIRE_BLOCKS = 25
@@ -99,7 +99,7 @@ class MarketOptions:
             depth=Fraction(
                 parse_raw(self.depth, DEFAULT_DECIMALS, "--depth"), 10**DEFAULT_DECIMALS
             ),
-            fee_pips=parse_share_bps(self.pool_fee, "--cost") * (PIPS // BPS),
+            fee_pips=parse_share_with_unit_bps(self.pool_fee, "--cost") * (PIPS // BPS),
             start_value=Fraction(
                 parse_raw(self.value, DEFAULT_DECIMALS, "--value"), 10**DEFAULT_DECIMALS
             ),
@@ -296,7 +296,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     """
     config = loaded_config.config
     token_by_address = {}
-    for listed_token in config.portfolio.listed:
+    for listed_token in config.portfolio.listed_tokens:
         decimals = DEFAULT_DECIMALS if listed_token.decimals is None else listed_token.decimals
         token_by_address[listed_token.address] = Token(
             listed_token.address, listed_token.symbol, decimals
@@ -304,7 +304,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     portfolio = build_portfolio(config, token_by_address)
     portfolio = replace(
         portfolio,
-        weights=build_weights(
+        weights=build_allocator(
             config.portfolio,
             portfolio,
             loaded_config.path.parent,

@@ -50,7 +50,7 @@ from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.fields import parse_duration_s
 from agent.config.writing.edits import apply_changes, parse_changes
-from agent.errors import ConfigError, TrimtabError, needs_analysis
+from agent.errors import ConfigError, TrimtabError, require_analysis_package
 from agent.model import Every, HybridTrigger, Threshold, Trigger
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.units import BPS, YEAR_S, format_time, value_text
@@ -89,7 +89,7 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
     edited_config = load_config_text(
         apply_changes(config_text, changes), present_config.path, "the edited config"
     )
-    with needs_analysis():
+    with require_analysis_package():
         return _compare_configs(present_config, edited_config)
 
 
@@ -219,7 +219,7 @@ def _recorded_closes(loaded_config: LoadedConfig) -> PriceTable | None:
     if not wiring.store_file(loaded_config).exists():
         return None
     symbols_by_address = {
-        token.address: token.symbol for token in loaded_config.config.portfolio.listed
+        token.address: token.symbol for token in loaded_config.config.portfolio.listed_tokens
     }
     portfolio = loaded_config.config.portfolio
     numeraire_address = next(
@@ -299,7 +299,7 @@ def _simulate(
         growth = growth_series(simulation)
         value_index, hold_value_index = (
             growth.index[growth.sample_bars],
-            growth.hold_index[growth.sample_bars],
+            growth.hold_unit_growth[growth.sample_bars],
         )
         figures: SettingsResultDocument = {
             "return": f"{simulation.twr:.6f}",
@@ -381,7 +381,7 @@ def _neighbour_figures(
         kernel_prices,
         kernel_settings,
         float(simulation_settings.start_value),
-        marks=bar_indices,
+        marked_bars=bar_indices,
         cores=1,
     )
     returns = np.column_stack(

@@ -27,8 +27,8 @@ from agent.backtest.futures.simulate import (
     settings_digest,
 )
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
-from agent.backtest.futures_alone import setup_of_options, simulate_book
-from agent.backtest.report.series import growth_of_indices, performance
+from agent.backtest.futures_alone import setup_of_settings, simulate_book
+from agent.backtest.report.series import growth_series_of_units, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
 from agent.backtest.simulate import Progress, library_versions, simulate
@@ -44,7 +44,7 @@ from agent.config.load import load_config
 from agent.config.tables.futures import EMERGENCY_COOLDOWN_S, MarketTable
 from agent.errors import ConfigError
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
-from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_bps
+from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_with_unit_bps
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (
@@ -96,7 +96,7 @@ class FuturesBookOptions:
         weight_bps_by_symbol = {}
         for symbol, weight_text in parse_pairs(self.target, "--futures-target").items():
             share_text = weight_text.removeprefix("-").removesuffix("%")
-            weight_bps = parse_share_bps(f"{share_text}%", f"--futures-target {symbol}")
+            weight_bps = parse_share_with_unit_bps(f"{share_text}%", f"--futures-target {symbol}")
             weight_bps_by_symbol[symbol] = (
                 -weight_bps if weight_text.startswith("-") else weight_bps
             )
@@ -149,13 +149,17 @@ class FuturesBookOptions:
         if self.config is not None:
             return _config_policy(self.config, bound_bps, index_age_s)
         limits = FuturesLimits(
-            max_leverage_bps=parse_share_bps(self.max_leverage, "--max-leverage"),
-            max_utilisation_bps=parse_share_bps(self.max_utilisation, "--max-utilisation"),
+            max_leverage_bps=parse_share_with_unit_bps(self.max_leverage, "--max-leverage"),
+            max_utilisation_bps=parse_share_with_unit_bps(
+                self.max_utilisation, "--max-utilisation"
+            ),
             max_position_bps=BPS,
             spot_multiple_bps=(
-                parse_share_bps(self.spot_multiple, "--spot-multiple") if self.spot_multiple else 0
+                parse_share_with_unit_bps(self.spot_multiple, "--spot-multiple")
+                if self.spot_multiple
+                else 0
             ),
-            stress_move_bps=parse_share_bps(self.stress_move, "--stress"),
+            stress_move_bps=parse_share_with_unit_bps(self.stress_move, "--stress"),
             slippage_bps=bound_bps,
             hysteresis_bps=HYSTERESIS_BPS,
             emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
@@ -169,8 +173,8 @@ class FuturesBookOptions:
                 FuturesTarget(symbol, weight_bps)
                 for symbol, weight_bps in weight_bps_by_symbol.items()
             ),
-            parse_share_bps(self.leverage, "--leverage"),
-            parse_share_bps(self.band, "--futures-band"),
+            parse_share_with_unit_bps(self.leverage, "--leverage"),
+            parse_share_with_unit_bps(self.band, "--futures-band"),
             limits,
             margin_in_weights=False,
         )
@@ -185,7 +189,7 @@ class FuturesBookOptions:
                 f"--venue: {unknown_names[0]!r}", f"choose from {', '.join(VENUE_DEFAULTS)}"
             )
         share_bps_by_name = {
-            option_name: parse_share_bps(
+            option_name: parse_share_with_unit_bps(
                 venue_texts.get(option_name, default_text), f"--venue {option_name}"
             )
             for option_name, default_text in VENUE_DEFAULTS.items()
@@ -369,7 +373,7 @@ def _futures_setup(
                 f"--futures-target: {missing_symbols[0]} is not an asset of the config",
                 "add it with a target of 0%",
             )
-        return setup_of_options(settings, spec, symbols, rates=rate_series), spec
+        return setup_of_settings(settings, spec, symbols, rates=rate_series), spec
     token_by_symbol, config_tables = (
         {token.symbol: token for token in spec.tokens},
         load_config(config_path).config,
@@ -424,7 +428,7 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
         "from": futures_result.times_s[0],
         "until": futures_result.times_s[-1],
         "bars": len(futures_result.times_s),
-        "start_value": _coin_text(futures_result.start_raw),
+        "start_value": _coin_text(futures_result.start_value_raw),
         "max_leverage": _multiple_text(
             futures_result.settings.policy.limits.max_leverage_bps / BPS
         ),
@@ -454,7 +458,7 @@ def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBo
     leverage_limit_bps, profit = futures_result.settings.policy.limits.max_leverage_bps, book.profit
     highest_leverage = float(book.leverage.max())
     return {
-        "final_value": _coin_text(book.final_raw),
+        "final_value": _coin_text(book.final_value_raw),
         "profit": {
             "total": _coin_text(profit.total_raw),
             "price": _coin_text(profit.price_raw),
@@ -500,7 +504,7 @@ def _figures_document(times_s: Sequence[int], book: BookResult) -> FuturesFigure
     if book.equity.min() <= 0:
         return {"cagr": None, "volatility": None, "sharpe": None, "max_drawdown": "-1.000000"}
     growth = book.equity / book.equity[0]
-    metrics, _ = performance(growth_of_indices(np.asarray(times_s), growth, growth))
+    metrics, _ = performance(growth_series_of_units(np.asarray(times_s), growth, growth))
     figure_texts = {
         metric_name: None if math.isnan(metric_value) else f"{metric_value:.6f}"
         for metric_name, metric_value in asdict(metrics).items()
@@ -539,7 +543,7 @@ def prepare_futures_stress(
 
 def futures_stress_seconds(spec: FuturesStressSpec) -> float:
     """Return the estimated duration on one core."""
-    return SECONDS_PER_BAR * spec.simulated_bars
+    return SECONDS_PER_BAR * spec.simulated_bar_count
 
 
 def stress_futures(
@@ -553,7 +557,7 @@ def stress_futures(
         repr(spec.severity),
         spec.bars,
         spec.paths,
-        spec.seeds,
+        spec.seed_count,
     )
     return {
         "bars": spec.bars,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
-from agent.app.documents.status import ORDINARY_DAY
+from agent.app.documents.status import ORDINARY_DAY_INDEX
 from agent.app.research.backtests import (
     MarketOptions,
     sample_files,
@@ -37,7 +37,7 @@ from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod
 from agent.units import format_time
 
-COINS = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC", "cbBTC": "BTC"}
+COIN_BY_TOKEN = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC", "cbBTC": "BTC"}
 """Coins of the sample by the token that stands for each; a depeg of a token is not in its prices."""
 ETHER_SYMBOLS = ("WETH", "ETH")
 ASSUMED_MARKET = MarketOptions(pool_fee="30bps", value="10000", gas="1 gwei")
@@ -55,10 +55,10 @@ def closes_by_token(loaded_config: LoadedConfig, price_table: PriceTable) -> Pri
     token with prices of its own keeps them.
     """
     closes_by_symbol = {
-        token.symbol: price_table.closes[:, price_table.symbols.index(COINS[token.symbol])]
-        for token in loaded_config.config.portfolio.listed
+        token.symbol: price_table.closes[:, price_table.symbols.index(COIN_BY_TOKEN[token.symbol])]
+        for token in loaded_config.config.portfolio.listed_tokens
         if token.symbol not in price_table.symbols
-        and COINS.get(token.symbol) in price_table.symbols
+        and COIN_BY_TOKEN.get(token.symbol) in price_table.symbols
     }
     return _with_prices(price_table, closes_by_symbol)
 
@@ -82,7 +82,7 @@ def network_market(chain_id: int, start_value: str) -> MarketOptions:
     ether_per_coin = fees.native_usd / ETHEREUM.fees.native_usd
     gas_wei, data_fee_wei = (
         math.ceil(fee_wei * ether_per_coin)
-        for fee_wei in (fees.gas_prices_wei[ORDINARY_DAY], fees.data_fee_wei)
+        for fee_wei in (fees.gas_prices_wei[ORDINARY_DAY_INDEX], fees.data_fee_wei)
     )
     return replace(
         ASSUMED_MARKET, value=start_value, gas=f"{gas_wei} wei", data_fee=f"{data_fee_wei} wei"
@@ -196,7 +196,7 @@ def _worst_month(simulation: SimulationResult) -> WorstMonthDocument:
     return {
         "worst_month": bar_months[end_bar],
         "worst_month_return": f"{worst_return:.4f}",
-        "worst_month_return_of_holding": f"{growth.hold_index[end_bar] / growth.hold_index[start_bar] - 1:.4f}",
+        "worst_month_return_of_holding": f"{growth.hold_unit_growth[end_bar] / growth.hold_unit_growth[start_bar] - 1:.4f}",
     }
 
 
@@ -218,7 +218,7 @@ def year_results(
     price_table = closes_by_token(loaded_config, read_table(prices_path))
     if (numeraire := loaded_config.config.portfolio.numeraire) not in price_table.symbols:
         price_table = _with_prices(price_table, {numeraire: np.ones(price_table.bar_count)})
-    daily_table = _daily(price_table)
+    daily_table = _daily_table(price_table)
     bar_years = daily_table.times_s.astype("datetime64[s]").astype("datetime64[Y]")
     basis = PAST_BASIS.replace("of 2021", f"of {prices_path.name}")
     past_results, reasons = [], []
@@ -238,7 +238,7 @@ def year_results(
     return past_results, reasons
 
 
-def _daily(price_table: PriceTable) -> PriceTable:
+def _daily_table(price_table: PriceTable) -> PriceTable:
     """Return the first price of each symbol on each day (UTC), at the day's first bar."""
     bar_days = price_table.times_s.astype("datetime64[s]").astype("datetime64[D]")
     all_days, first_bars = np.unique(bar_days, return_index=True)
@@ -259,7 +259,7 @@ def _require_each_day(loaded_config: LoadedConfig, table: PriceTable, day_count:
     """
     priced_counts = np.count_nonzero(~np.isnan(table.closes), axis=0).tolist()
     count_by_symbol = dict(zip(table.symbols, priced_counts, strict=True))
-    for symbol in (token.symbol for token in loaded_config.config.portfolio.listed):
+    for symbol in (token.symbol for token in loaded_config.config.portfolio.listed_tokens):
         priced_count = count_by_symbol.get(symbol, day_count)
         if priced_count < day_count:
             raise ConfigError(

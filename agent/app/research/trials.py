@@ -52,7 +52,7 @@ from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod, Every
-from agent.units import parse_raw, parse_share_bps
+from agent.units import parse_raw, parse_share_with_unit_bps
 
 __all__ = ["stress_document", "tune_document"]
 
@@ -91,9 +91,9 @@ class StressOptions:
         if self.bars < 0 or self.bars > MAX_BARS:
             raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
         severity = Severity(
-            crash_bps=parse_share_bps(self.crash, "--crash"),
+            crash_bps=parse_share_with_unit_bps(self.crash, "--crash"),
             crash_bars=self.crash_bars,
-            depeg_bps=parse_share_bps(self.depeg, "--depeg"),
+            depeg_bps=parse_share_with_unit_bps(self.depeg, "--depeg"),
             gas_wei=parse_gas_price_wei(self.gas_spike, "--gas-spike"),
             depth_part=_parse_fraction(self.thin_depth, "--thin"),
         )

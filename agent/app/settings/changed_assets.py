@@ -64,7 +64,7 @@ def inspect_new_tokens(
     """
     if config_before is None:
         return context, NO_NEW_TOKENS
-    addresses_before = {asset.address for asset in config_before.config.portfolio.listed}
+    addresses_before = {asset.address for asset in config_before.config.portfolio.listed_tokens}
     added_tokens = [address for address in context.tokens if address not in addresses_before]
     if not added_tokens:
         return context, NO_NEW_TOKENS
@@ -234,7 +234,9 @@ def find_leftovers(
     addresses_after = {asset.address for asset in config_after.config.portfolio.assets}
     if all(asset.address in addresses_after for asset in config_before.config.portfolio.assets):
         return []
-    with wiring.open_context(config_before, transports, clock, untrusted_pools=True) as context:
+    with wiring.open_context(
+        config_before, transports, clock, includes_untrusted_pools=True
+    ) as context:
         step = Agent(context).step_input()
     held_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     price_by_token = reference_prices(step).prices

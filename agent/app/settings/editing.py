@@ -25,7 +25,7 @@ from agent.app.settings.changed_assets import (
 )
 from agent.app.start import setup
 from agent.chain.rpc import Transport
-from agent.config.load import NO_CONFIG, load_config, load_config_text
+from agent.config.load import NO_CONFIG_REMEDY, load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.orders import named_levels, price_level_notes, unsent_alert_notes
 from agent.config.redaction import config_diff
@@ -59,7 +59,7 @@ from agent.policy.drift import investable_total
 from agent.policy.orders.conditional import format_order_price, order_name, trigger_price
 from agent.ports import Clock
 from agent.reference import is_dollar, reference_prices
-from agent.store.files.locks import require_private
+from agent.store.files.locks import require_unwritable
 from agent.store.store import ConfigVersionStore
 from agent.units import BPS, Token, ceil_int, format_percent
 
@@ -108,7 +108,7 @@ def edit(  # noqa: PLR0913
     pins_new: bool = False,
     unreviewed: bool = False,
     by_hand_only: bool = False,
-    origin: str = config_versions.EDITED,
+    origin: str = config_versions.EDIT_ORIGIN,
     confirm: Confirm | None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
@@ -144,7 +144,9 @@ def edit(  # noqa: PLR0913
     )
     is_unchanged = text_after == text_before
     _require_fixed_keys(config_before, config_after)
-    with wiring.open_context(config_after, transports, clock, untrusted_pools=True) as context:
+    with wiring.open_context(
+        config_after, transports, clock, includes_untrusted_pools=True
+    ) as context:
         if (
             is_unchanged
             and config_versions.unconfirmed_changes(config_after, context.store.configs) is None
@@ -207,7 +209,7 @@ def _record_versions(
         config_versions.record_version(
             config_before,
             config_store,
-            config_versions.FIRST if is_first else config_versions.NOTICED,
+            config_versions.FIRST_ORIGIN if is_first else config_versions.NOTICED_ORIGIN,
         )
     config_versions.record_version(config_after, config_store, origin)
 
@@ -222,11 +224,11 @@ def accept_edit(report: EditReport, agent: Agent) -> bool:
 
 
 def _read_config(config_file: Path) -> str:
-    require_private(config_file, "config")
+    require_unwritable(config_file, "config")
     try:
         return config_file.read_bytes().decode()
     except FileNotFoundError:
-        raise ConfigError(f"{config_file}: no such file", NO_CONFIG) from None
+        raise ConfigError(f"{config_file}: no such file", NO_CONFIG_REMEDY) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config_file}: cannot be read: {error}") from None
 
@@ -304,7 +306,7 @@ def _plan_edit(
     """Return the edit's changes, planned transition and warnings; the confirmation pins the
     `addresses_to_pin` addresses. Raises Refused if the transition is not allowed.
     """
-    loaded_config, context = agent.context.loaded, agent.context
+    loaded_config, context = agent.context.loaded_config, agent.context
     changes: tuple[str, ...] = ()
     restart_tables: list[str] = []
     if is_unchanged:
@@ -377,7 +379,7 @@ def _plan_edit(
     warnings += _order_notes(
         transition.step_input.portfolio,
         transition.step_input.history.orders.states,
-        reference_prices(transition.step_input).by_token,
+        reference_prices(transition.step_input).price_by_token,
         {order.terms for order in context.store.orders.orders_and_version()[0]},
         changed_order_names,
     )
@@ -562,7 +564,9 @@ def remove(  # noqa: PLR0913
         )
 
     first_report = run_edit(changes, confirm)
-    remaining_symbols = [symbol for symbol in _asset_symbols(path) if symbol in changes.removes]
+    remaining_symbols = [
+        symbol for symbol in _asset_symbols(path) if symbol in changes.removed_symbols
+    ]
     if not remaining_symbols and first_report.state == "written":
         return RemovalReport(first_report, "removed", "")
     if not send or first_report.state in ("planned", "declined"):
@@ -574,7 +578,7 @@ def remove(  # noqa: PLR0913
     last_report = first_report
     if is_sold_out:
         last_report = run_edit(
-            ConfigChanges(removes=tuple(remaining_symbols)), lambda _edit, _agent: True
+            ConfigChanges(removed_symbols=tuple(remaining_symbols)), lambda _edit, _agent: True
         )
     if set(_asset_symbols(path)) & set(remaining_symbols):
         remove_options = " ".join(f"--remove {symbol}" for symbol in remaining_symbols)

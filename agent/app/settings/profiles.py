@@ -36,7 +36,7 @@ from agent.config.writing.profile import (
     Profile,
     profile_text,
     read_profile,
-    require_addresses,
+    require_valid_addresses,
 )
 from agent.config.writing.profile_merge import OFF, inline, merge_profile
 from agent.config.writing.profile_tokens import ResolvedToken, resolve_token
@@ -123,7 +123,7 @@ def import_profile(  # noqa: PLR0913
         resolve_token(asset.symbol, loaded_config.config, listed_tokens, profile.origin)
         for asset in profile.table.assets
     ]
-    require_addresses(profile)
+    require_valid_addresses(profile)
     limit_documents = _compare_limits(profile, loaded_config, resolved_tokens)
     adopted_limits = {
         limit_document["key"]: profile.raw["limits"][limit_document["key"]]
@@ -215,7 +215,7 @@ def profile_arguments(
     """
     loaded_config = load_config(config)
     profile = read_profile(profile_toml.encode(), "profile", loaded_config)
-    require_addresses(profile)
+    require_valid_addresses(profile)
     config_tables = tomllib.loads(loaded_config.path.read_text(encoding="utf-8"))
     config_asset_by_symbol = {
         asset["symbol"]: asset for asset in config_tables["portfolio"]["assets"]

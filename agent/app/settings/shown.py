@@ -88,7 +88,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
             token.symbol,
             ASSUMED_DECIMALS if token.decimals is None else token.decimals,
         )
-        for token in settings_tables.portfolio.listed
+        for token in settings_tables.portfolio.listed_tokens
     }
     portfolio, policy = (
         build_portfolio(settings_tables, token_by_address),

@@ -112,7 +112,7 @@ def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
     user_store = _open_users(config)
     if not user_store.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
-    _end_requests(config, name, ControlOrigin.DASHBOARD, "its user was removed")
+    _refuse_controls(config, name, ControlOrigin.DASHBOARD, "its user was removed")
     return {"removed": name, "remaining": len(user_store.users())}
 
 
@@ -132,23 +132,23 @@ def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
     }
 
 
-def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) -> None:
+def log_api_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) -> None:
     """Record in the audit log that a token of the API was added with these scopes or, without
     scopes, revoked. What a revoked token has queued is refused, and its devices get no more alerts.
     """
     event_kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
     _open_users(config).record(UserEvent(_now_s(), event_kind, name, "", " ".join(scopes)))
     if not scopes:
-        _end_requests(config, name, ControlOrigin.API, "its token was revoked")
+        _refuse_controls(config, name, ControlOrigin.API, "its token was revoked")
 
 
-def _end_requests(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> None:
+def _refuse_controls(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> None:
     """Refuse the queued controls of a user or token, and remove the devices of that name, unless it
     is that of a user.
     """
     from agent import wiring
     from agent.config.load import load_config
-    from agent.store.controls import ControlEnd
+    from agent.store.controls import ControlStateChange
 
     loaded_config = load_config(config)
     if not wiring.store_file(loaded_config).is_file():
@@ -157,7 +157,7 @@ def _end_requests(config: ConfigSource, name: str, origin: ControlOrigin, reason
         if name not in {user.name for user in _open_users(config).users()}:
             store.alerts.remove_devices(user=name)
         refusals = [
-            ControlEnd(
+            ControlStateChange(
                 queued_control.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason
             )
             for queued_control in store.controls.queued_controls()
@@ -204,10 +204,13 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     rejected_part = "name or password"
     if password_matches and user is not None:
         code_period = _code_period(user, code, now_s)
-        if code_period and user_store.accept(user, code_period, network, now_s):
+        if code_period and user_store.record_login(user, code_period, network, now_s):
             return {"user": user.id, "locked_s": 0}
         rejected_part = "one-time code used before" if code_period else "one-time code"
-    return {"user": None, "locked_s": user_store.reject(name, network, rejected_part, now_s)}
+    return {
+        "user": None,
+        "locked_s": user_store.log_failed_login(name, network, rejected_part, now_s),
+    }
 
 
 def record_event(file: str, event_kind: str, user: str, address: str, detail: str) -> None:

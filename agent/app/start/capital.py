@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING
 
-from agent.app.documents.status import ORDINARY_DAY, minimum_totals_of_config
+from agent.app.documents.status import ORDINARY_DAY_INDEX, minimum_totals_of_config
 from agent.app.start.amounts import with_amounts
 from agent.config.load import parse_config
 from agent.config.networks import NETWORKS
@@ -54,7 +54,7 @@ def minimum_capital_of(config: Config) -> str:
     if not is_dollar(Token("", numeraire, 18)):
         return ""
     minimum_totals = minimum_totals_of_config(config, Fraction(1))
-    total_text = minimum_totals[ORDINARY_DAY]["total"] if minimum_totals else None
+    total_text = minimum_totals[ORDINARY_DAY_INDEX]["total"] if minimum_totals else None
     return f"{Decimal(total_text).to_integral_value(ROUND_CEILING):,}" if total_text else ""
 
 
@@ -68,7 +68,7 @@ def minimum_capitals(template: PortfolioTemplate) -> dict[str, str]:
 def ordinary_gas_gwei() -> dict[str, str]:
     """Return the gas price of an ordinary day by network."""
     return {
-        network.name: value_text(Fraction(network.fees.gas_prices_wei[ORDINARY_DAY]), 9, 4)
+        network.name: value_text(Fraction(network.fees.gas_prices_wei[ORDINARY_DAY_INDEX]), 9, 4)
         for network in NETWORKS
     }
 

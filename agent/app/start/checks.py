@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import codec, wiring
-from agent.app.describe import HIDDEN, submission, submission_text
+from agent.app.describe import HIDDEN_PATHS, submission, submission_text
 from agent.app.documents import fill
 from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument, CheckLine
 from agent.app.documents.status import current_minimum_total
@@ -20,12 +20,12 @@ from agent.app.start.endpoint_checks import (
     probe_endpoints,
     probed_endpoint_documents,
 )
-from agent.app.start.setup import EMPTY_CODE, NO_CODE
+from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
-from agent.chain.tokens import initial_token_moves, symbol_text
+from agent.chain.tokens import screening_moves, symbol_text
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks import feed_name
@@ -56,7 +56,7 @@ from agent.policy.drift import compute_drifts, investable_total, portfolio_total
 from agent.reference import reference_prices, sequencer_fault
 from agent.reference.prices import feed_round_fault, twap_rejection
 from agent.store import Store
-from agent.store.files.locks import require_private
+from agent.store.files.locks import require_unwritable
 from agent.store.files.secret import secret_path
 from agent.units import decimal_text, format_duration, price_text, safe_label
 from agent.venues import allowances
@@ -232,7 +232,7 @@ def screen_tokens(
     }
     all_screenings = list(quarantined_by_token.values())
     if context.limits.token_screen:
-        screened_tokens = context.token_screen.screen(step, initial_token_moves(step))
+        screened_tokens = context.token_screen.screen(step, screening_moves(step))
         all_screenings += [
             token_screening
             for token_screening in screened_tokens
@@ -286,7 +286,7 @@ def _checks(
         return
     yield _config_check(loaded_config)
     try:
-        require_private(wiring.store_file(loaded_config), "store", companions=True)
+        require_unwritable(wiring.store_file(loaded_config), "store", checks_companions=True)
     except ConfigError as error:
         yield _failed_check("store", error)
     yield from _limit_checks(loaded_config.config.limits)
@@ -318,7 +318,9 @@ def _checks(
     if not has_quorum:
         return
     try:
-        with wiring.open_context(loaded_config, chain_endpoints, untrusted_pools=True) as context:
+        with wiring.open_context(
+            loaded_config, chain_endpoints, includes_untrusted_pools=True
+        ) as context:
             yield CheckResult("store", OK, str(wiring.store_file(loaded_config)))
             yield from _seal_checks(context.store, loaded_config)
             snapshot = context.reader.snapshot()
@@ -329,7 +331,7 @@ def _checks(
                 )
             ]
             yield from _chain_checks(context, snapshot)
-            switch_state = context.switch.read()
+            switch_state = context.kill_switch.read()
             if switch_state.paused is False:
                 yield CheckResult("kill switch", OK, "not paused")
             else:
@@ -349,8 +351,8 @@ def _seal_checks(store: Store, loaded_config: LoadedConfig) -> Iterator[CheckRes
             faults.append(
                 f"{seal_report.unsealed_count} of {seal_report.row_count} rows are not sealed and do not count"
             )
-        if seal_report.missing_count:
-            faults.append(f"rows are missing in {seal_report.missing_count} places")
+        if seal_report.gap_count:
+            faults.append(f"rows are missing in {seal_report.gap_count} places")
         if faults:
             remedy = f"find out which program wrote to the store, or restore {seal_secret_path}"
             yield CheckResult(seal_report.table, WARN, "; ".join(faults), remedy)
@@ -497,7 +499,7 @@ def _submission_check(config: Config) -> CheckResult:
     """Check whether transactions are public before they are mined, and state the possible loss (T1,
     T15).
     """
-    if config.chain.local or submission(config) in HIDDEN:
+    if config.chain.local or submission(config) in HIDDEN_PATHS:
         return CheckResult("submission", OK, submission_text(config))
     return CheckResult(
         "submission",
@@ -515,7 +517,7 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
     codeless_addresses = [
         address
         for address in contract_addresses
-        if code_hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)
+        if code_hashes.get(address, NO_CODE_HASH) in (NO_CODE_HASH, EMPTY_CODE_HASH)
     ]
     if codeless_addresses:
         yield CheckResult(
@@ -629,7 +631,7 @@ def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:
     """Yield a row on the minimum total at which these settings work, and one if the total is above
     portfolio.max_live_value.
     """
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     try:
         drifts = compute_drifts(step, prices)
         total_value = portfolio_total(step, drifts)

@@ -281,7 +281,7 @@ def variable_state(variable_name: str) -> str:
 
 OWN_WEIGHTS = "own"
 """Name of the basket of typed weights, whose fields are named SHARE plus the symbol."""
-SHARE_FIELD = "share:"
+SHARE_FIELD_PREFIX = "share:"
 OPTION_PREFIX = re.compile(r"^(--)?[a-z]+: ")
 
 
@@ -389,7 +389,7 @@ def _with_basket(
         share_by_symbol = {
             symbol: share_text.strip().removesuffix("%").strip()
             for symbol in _token_symbols(answers)
-            if (share_text := field_texts.get(SHARE_FIELD + symbol, "")).strip()
+            if (share_text := field_texts.get(SHARE_FIELD_PREFIX + symbol, "")).strip()
         }
         if not share_by_symbol:
             raise ConfigError("No weights were entered", "write the share of each token in percent")

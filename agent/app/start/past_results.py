@@ -32,10 +32,10 @@ def other_years(network: str, name: str) -> list[PastResultDocument]:
     """Return the results of a template on a network in the other recorded years, oldest first; only
     those of which each asset has prices.
     """
-    return stored_other_years().get(network, {}).get(name, [])
+    return stored_other_year_results().get(network, {}).get(name, [])
 
 
-def small_money_year(network: str) -> str:
+def small_money_year_text(network: str) -> str:
     """Return the measured trades and cost of a year of the template for small money; empty on a
     network without a stored result.
     """
@@ -53,7 +53,7 @@ def small_money_year(network: str) -> str:
 
 def small_money_lines(template: str | None, network: str) -> list[str]:
     """Return the measured year if the template is that for small money and has one there."""
-    year_line = small_money_year(network) if template == SMALL_MONEY else ""
+    year_line = small_money_year_text(network) if template == SMALL_MONEY else ""
     return [f"Measured in a back-test, beside the estimate above: {year_line}"] if year_line else []
 
 
@@ -67,7 +67,7 @@ def stored_results() -> dict[str, dict[str, PastResultDocument]]:
 
 
 @cache
-def stored_other_years() -> dict[str, dict[str, list[PastResultDocument]]]:
+def stored_other_year_results() -> dict[str, dict[str, list[PastResultDocument]]]:
     """Return the results of the other years by network and template."""
     results_by_network: dict[str, dict[str, list[PastResultDocument]]] = json.loads(
         OTHER_YEARS_FILE.read_text(encoding="utf-8")

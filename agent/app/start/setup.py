@@ -125,8 +125,8 @@ def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Ite
 
 Implementation = tuple[str, str, str]
 """(token, implementation, code hash of the implementation)."""
-NO_CODE = "0x" + "0" * 64
-EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+NO_CODE_HASH = "0x" + "0" * 64
+EMPTY_CODE_HASH = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
 """keccak256 of no code: EXTCODEHASH of an account that exists without code."""
 
 
@@ -317,7 +317,7 @@ class LocalStart:
 
     wallet: str
     url: str
-    waits: Mapping[str, str | int]
+    policy_settings: Mapping[str, str | int]
 
 
 def local_start(network: str) -> LocalStart | None:
@@ -359,7 +359,7 @@ def find_preset(network: str) -> Preset:
         )
     tokens = [
         PresetToken(token.symbol, token.address, token.decimals, token.feed)
-        for token in config.portfolio.listed
+        for token in config.portfolio.listed_tokens
     ]
     return Preset(
         config.chain.chain_id,
@@ -382,7 +382,7 @@ def _with_alert_and_key(
     if local_chain is not None:
         url_line = f"url = {json.dumps(local_chain.url)}"
         config_text = re.sub("url_env = .*", lambda _: url_line, config_text, count=1)
-        for key, wait in local_chain.waits.items():
+        for key, wait in local_chain.policy_settings.items():
             config_text = re.sub(
                 f"(?m)^{key} = [^ \n]*", f"{key} = {json.dumps(wait)}", config_text, count=1
             )
@@ -449,9 +449,9 @@ def trust(
     answer.
     """
     loaded_config = load_config(config)
-    with wiring.open_context(loaded_config, transports, untrusted_pools=True) as context:
+    with wiring.open_context(loaded_config, transports, includes_untrusted_pools=True) as context:
         if unreviewed:
-            config_versions.require_unchanged(loaded_config, context.store.configs)
+            config_versions.refuse_live_changes(loaded_config, context.store.configs)
         snapshot = context.reader.snapshot()
         contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
         contracts += (payout_documents := _payout_address_documents(context))
@@ -494,8 +494,8 @@ def list_contracts(
     for address in dict.fromkeys(
         (*context.execution.pinned, *(pool.contract for pool in context.pools))
     ):
-        code_hash = code_hashes.get(address, NO_CODE)
-        if code_hash in (NO_CODE, EMPTY_CODE):
+        code_hash = code_hashes.get(address, NO_CODE_HASH)
+        if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
             no_code_verdicts.append(
                 Verdict(
                     "code", f"{name_by_address[address]} at {address}: no code", "a contract", False
@@ -512,11 +512,11 @@ def list_contracts(
         )
     pinned_implementations, implementations = context.store.trust.implementations(), []
     for implementation in snapshot.implementations:
-        code_hash = code_hashes.get(implementation.address, NO_CODE)
+        code_hash = code_hashes.get(implementation.address, NO_CODE_HASH)
         contract_name = (
             f"implementation of {name_by_address[implementation.token].removeprefix('token ')}"
         )
-        if code_hash in (NO_CODE, EMPTY_CODE):
+        if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
             no_code_text = (
                 f"{contract_name} at {implementation.address}: no code, or it cannot be read"
             )
@@ -579,7 +579,7 @@ def _payout_address_documents(context: wiring.AgentContext) -> list[ContractDocu
         {
             "role": "payout address",
             "address": address,
-            "code_hash": NO_CODE,
+            "code_hash": NO_CODE_HASH,
             "state": "unchanged" if address in confirmed_addresses else "new",
         }
         for address in wallet.payout_addresses

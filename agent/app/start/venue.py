@@ -30,7 +30,7 @@ from agent.config.secrets.key_sources import agent_key_source
 from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder
-from agent.layers.futures.policy.needs import approval_ends_soon
+from agent.layers.futures.policy.needs import agent_key_ends_soon
 from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
 from agent.model import FuturesReading, Portfolio, Snapshot, Verdict
@@ -56,9 +56,15 @@ CONTRACT_LINKS = (
     ("vault", "getAccountBalance()", "account_balance"),
 )
 """(contract, view, key of [futures] that its answer must equal)."""
-_SETTLEMENT_TOKEN, _VAULT_DECIMALS = selector("getSettlementToken()"), selector("decimals()")
-_HAS_POOL, _PRICE_FEED = selector("hasPool(address)"), selector("getPriceFeed()")
-_CHAINLINK_FEED, _AGGREGATOR = selector("getChainlinkPriceFeedV3()"), selector("getAggregator()")
+_SETTLEMENT_TOKEN_SELECTOR, _DECIMALS_SELECTOR = (
+    selector("getSettlementToken()"),
+    selector("decimals()"),
+)
+_HAS_POOL_SELECTOR, _PRICE_FEED_SELECTOR = selector("hasPool(address)"), selector("getPriceFeed()")
+_CHAINLINK_FEED_SELECTOR, _AGGREGATOR_SELECTOR = (
+    selector("getChainlinkPriceFeedV3()"),
+    selector("getAggregator()"),
+)
 
 
 def venue_checks(
@@ -105,11 +111,11 @@ def _hyperliquid_checks(
         yield "futures agent", WARN, blocked_reason, remedy
     else:
         finding = f"{futures_table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).agent_end_s)}"
-        if approval_ends_soon(snapshot):
+        if agent_key_ends_soon(snapshot):
             yield "futures agent", WARN, finding, remedy
         else:
             yield "futures agent", OK, finding, ""
-    yield _agent_key_check(futures_table, context.loaded.path.parent)
+    yield _agent_key_check(futures_table, context.loaded_config.path.parent)
 
 
 def list_markets(
@@ -165,7 +171,7 @@ def pin_markets(context: wiring.AgentContext, market_numbers: Mapping[str, int])
 def _agent_key_check(futures_table: HyperliquidTable, folder: Path) -> CheckLine:
     """Check that a source of the agent key exists, without opening it."""
     check_name = "futures agent key"
-    if futures_table.key_name is None:
+    if futures_table.key_source_name is None:
         return (
             check_name,
             WARN,
@@ -173,7 +179,7 @@ def _agent_key_check(futures_table: HyperliquidTable, folder: Path) -> CheckLine
             "set futures.agent_keystore before --send",
         )
     if futures_table.agent_keystore is None:
-        return check_name, OK, f"from {futures_table.key_name}", ""
+        return check_name, OK, f"from {futures_table.key_source_name}", ""
     keystore_path = folder / futures_table.agent_keystore
     if not keystore_path.is_file():
         return check_name, WARN, f"{keystore_path} does not exist", "trimtab delegate --send"
@@ -201,8 +207,8 @@ def _collateral_checks(
     token_answer, decimals_answer, balance_answer = query_lens(
         context.transport,
         [
-            CallItem(futures_table.vault, _SETTLEMENT_TOKEN),
-            CallItem(futures_table.vault, _VAULT_DECIMALS),
+            CallItem(futures_table.vault, _SETTLEMENT_TOKEN_SELECTOR),
+            CallItem(futures_table.vault, _DECIMALS_SELECTOR),
             CallItem(collateral.address, address_call(BALANCE_OF, futures_table.vault)),
         ],
     )
@@ -288,12 +294,12 @@ def _market_checks(
     listed_answers = query_lens(
         transport,
         [
-            CallItem(futures_table.market_registry, address_call(_HAS_POOL, base_token))
+            CallItem(futures_table.market_registry, address_call(_HAS_POOL_SELECTOR, base_token))
             for base_token in base_tokens
         ],
     )
     source_contracts = base_tokens
-    for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
+    for view in (_PRICE_FEED_SELECTOR, _CHAINLINK_FEED_SELECTOR, _AGGREGATOR_SELECTOR):
         address_answers = query_lens(
             transport, [CallItem(contract, view) for contract in source_contracts]
         )
@@ -316,7 +322,7 @@ def _market_checks(
 
 
 def _implementation_checks(
-    context: wiring.AgentContext, snapshot: Snapshot, contract_by_address: Mapping[str, str]
+    context: wiring.AgentContext, snapshot: Snapshot, contract_name_by_address: Mapping[str, str]
 ) -> Iterator[CheckLine]:
     """Compare the implementation behind each proxy of the venue with its pin."""
     pinned_implementations = context.store.trust.implementations()
@@ -324,11 +330,11 @@ def _implementation_checks(
     implementations = [
         implementation
         for implementation in snapshot.implementations
-        if implementation.token in contract_by_address
+        if implementation.token in contract_name_by_address
     ]
     for implementation in implementations:
         check_name, pinned_implementation = (
-            f"proxy {contract_by_address[implementation.token]}",
+            f"proxy {contract_name_by_address[implementation.token]}",
             pinned_implementations.get(implementation.token),
         )
         if pinned_implementation is None:
@@ -467,7 +473,7 @@ def approve_agent_key(
             }
         if is_unused:
             agent_key = keys.load_key(
-                agent_key_source(agent.context.loaded), _chain_id(agent), ask=ask
+                agent_key_source(agent.context.loaded_config), _chain_id(agent), ask=ask
             )
             new_approval = approver.approve(signer, agent_key.address, until_ms)
             return {**approval_document, "outcome": "done", "agent": new_approval.address}
@@ -506,7 +512,7 @@ def _require_table(agent: Agent, *, revokes: bool) -> HyperliquidTable:
 def _key_location(agent: Agent, futures_table: HyperliquidTable) -> _KeyLocation:
     """Return the key's location and address. Raises ConfigError."""
     if futures_table.agent_keystore is not None:
-        keystore_path = agent.context.loaded.path.parent / futures_table.agent_keystore
+        keystore_path = agent.context.loaded_config.path.parent / futures_table.agent_keystore
         file_exists = os.path.lexists(keystore_path)
         address = (
             stated_address(keys.read_private_file(keystore_path), keystore_path)
@@ -521,7 +527,7 @@ def _key_location(agent: Agent, futures_table: HyperliquidTable) -> _KeyLocation
             keys.load_from_keyring(keyring_entry).address if keys.in_keyring(keyring_entry) else ""
         )
         return _KeyLocation(None, keyring_entry, address, f"keyring {futures_table.agent_keyring}")
-    key_source = agent_key_source(agent.context.loaded)
+    key_source = agent_key_source(agent.context.loaded_config)
     address = keys.load_key(key_source, _chain_id(agent), ask=None).address
     return _KeyLocation(None, None, address, f"variable {futures_table.agent_key_env}")
 
@@ -599,6 +605,6 @@ def _chain_id(agent: Agent) -> int:
 
 def _require_unpaused(agent: Agent) -> None:
     """Raise Refused while the kill switch is on."""
-    if agent.context.switch.is_paused() is not False:
+    if agent.context.kill_switch.is_paused() is not False:
         verdict = Verdict("kill_switch", "on", "off", False)
         raise Refused("the kill switch is on: nothing is sent", (verdict,), "trimtab resume")

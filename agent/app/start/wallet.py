@@ -117,7 +117,7 @@ def change_password(
 def wallet_address(
     keystore_file: Path | None,
     keyring: str | None,
-    config: Path | None,
+    config_path: Path | None,
     password_source: PasswordSource,
     ask: Ask | None,
     verify: bool,
@@ -126,7 +126,10 @@ def wallet_address(
     keyring, computed from the key itself. Raises ConfigError.
     """
     disable_core_dumps()
-    if sum(address_source is not None for address_source in (keystore_file, keyring, config)) > 1:
+    if (
+        sum(address_source is not None for address_source in (keystore_file, keyring, config_path))
+        > 1
+    ):
         raise ConfigError(
             "--keystore, --keyring and --config exclude each other", "give one of them"
         )
@@ -137,8 +140,8 @@ def wallet_address(
             "keyring": entry_text,
             "verified": True,
         }
-    if config is not None:
-        return _config_address(config, ask, verify)
+    if config_path is not None:
+        return _config_address(config_path, ask, verify)
     keystore_path = keystore_file or Path("wallet.json")
     keystore_bytes = keys.read_private_file(keystore_path)
     if not verify:
@@ -160,7 +163,7 @@ def _config_address(config_path: Path, ask: Ask | None, verify: bool) -> KeyAddr
     configured_address, chain = loaded_config.config.wallet.address, loaded_config.config.chain
     if verify:
         key_address = keys.load_key(
-            key_source(loaded_config), chain.chain_id, ask=ask, fork=chain.fork
+            key_source(loaded_config), chain.chain_id, ask=ask, is_fork=chain.fork
         ).address
         if key_address != configured_address:
             raise ConfigError(

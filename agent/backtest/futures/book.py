@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.backtest.data import PriceTable, forward_fill
-from agent.backtest.funding import FundingRateSeries, rates_within
+from agent.backtest.funding import FundingRateSeries, within_bars_mask
 from agent.margin import account as margin
 from agent.margin.account import position_value_raw
 from agent.model import Hedge, MarginAccount, MarginTier, PerpMarket, PerpOrder
@@ -89,7 +89,10 @@ def _funding_by_bar(
     for series in funding:
         if series.symbol not in table.symbols:
             continue
-        column, is_within = table.symbols.index(series.symbol), rates_within(series, table.times_s)
+        column, is_within = (
+            table.symbols.index(series.symbol),
+            within_bars_mask(series, table.times_s),
+        )
         times_s, usual_interval_s = series.times_s[is_within], series.usual_interval_s
         payment_bars = np.searchsorted(table.times_s, times_s, side="left").tolist()
         price_bars = (np.searchsorted(table.times_s, times_s, side="right") - 1).tolist()

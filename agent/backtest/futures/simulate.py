@@ -25,7 +25,7 @@ from agent.backtest.futures.book import (
     PerpVenueSettings,
 )
 from agent.layers.futures.planning.orders import plan_futures
-from agent.layers.futures.policy.chosen_weights import combined_policy
+from agent.layers.futures.policy.chosen_weights import policy_with_shares
 from agent.margin import account as margin
 from agent.model import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
 from agent.units import BPS, Token
@@ -59,7 +59,7 @@ class BookResult:
     counts the orders that were not filled, and `refusals` the refused plans, by reason.
     """
 
-    final_raw: int
+    final_value_raw: int
     profit: BookProfit
     equity: Floats
     leverage: Floats
@@ -91,7 +91,7 @@ class FuturesResult:
 
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
-    start_raw: int
+    start_value_raw: int
     agent_book: BookResult
     held_book: BookResult
     settings: FuturesSettings
@@ -182,13 +182,13 @@ def policies_by_bar(
     """
     if not weights_by_bar:
         return ()
-    current_policy = combined_policy(
+    current_policy = policy_with_shares(
         policy, {target.market: Fraction(0) for target in policy.targets}
     )
     policies, pending_weights = [], [*weights_by_bar]
     for bar in bars:
         while pending_weights and pending_weights[0][0] <= bar:
-            current_policy = combined_policy(policy, pending_weights.pop(0)[1])
+            current_policy = policy_with_shares(policy, pending_weights.pop(0)[1])
         policies.append(current_policy)
     return tuple(policies)
 

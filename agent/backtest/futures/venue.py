@@ -31,7 +31,7 @@ from agent.backtest.futures.simulate import (
     markets_at,
     settle_bar,
 )
-from agent.backtest.router import APPROVE_UNITS, TransactionReverted
+from agent.backtest.router import APPROVE_GAS, TransactionReverted
 from agent.backtest.settings import WALLET, BacktestSpec, simulated_address
 from agent.layers.futures.planning.plans import DEPOSIT_GAS
 from agent.layers.futures.policy.needs import ORDER_GAS
@@ -61,11 +61,13 @@ from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
 from agent.signing.terms import FuturesRules
 from agent.units import Token, Value
-from agent.venues.perpetual_protocol import PerpContracts, futures_call
+from agent.venues.perpetual_protocol import PerpContractAddresses, futures_call
 
 CLEARING_HOUSE = simulated_address("clearing house")
 VAULT = simulated_address("vault")
-CONTRACTS = PerpContracts(CLEARING_HOUSE, VAULT, simulated_address("delegate approval"), WALLET)
+CONTRACTS = PerpContractAddresses(
+    CLEARING_HOUSE, VAULT, simulated_address("delegate approval"), WALLET
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,7 @@ class SimulatedVenue:
         account_value_by_bar: Floats = self._figures[0]
         return account_value_by_bar
 
-    def realised_until(self, numeraire: Token, bar: int) -> Value:
+    def realised_profit_until(self, numeraire: Token, bar: int) -> Value:
         """Return realised profit less funding and penalties up to the end of a bar, numeraire base
         units; zero before the first.
         """
@@ -296,14 +298,14 @@ class SimulatedVenue:
             return None
         return call if isinstance(call, Approve) and call.spender == VAULT else None
 
-    def execute(
+    def effects_of_call(
         self, call: FuturesCall | Approve, balances: Mapping[str, int], now_s: int
     ) -> VenueEffects:
         """Return the effects of a call at this bar. Raises TransactionReverted."""
         book, new_balances = self.book.copy(), dict(balances)
         match call:
             case Approve(raw=amount_raw):
-                return VenueEffects(new_balances, amount_raw, book, APPROVE_UNITS)
+                return VenueEffects(new_balances, amount_raw, book, APPROVE_GAS)
             case MarginTransfer(token=token, raw=amount_raw, is_deposit=True):
                 if min(new_balances.get(token, 0), self.allowance_raw) < amount_raw:
                     raise TransactionReverted("STF")

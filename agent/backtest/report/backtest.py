@@ -218,7 +218,9 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     premium = analysis.result.premium
     if premium is None or not any(rebalance.succeeded for rebalance in analysis.result.rebalances):
         return None
-    excess_log_growth = math.log(float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]))
+    excess_log_growth = math.log(
+        float(analysis.growth.index[-1] / analysis.growth.hold_unit_growth[-1])
+    )
     unattributed_growth = excess_log_growth - premium.advantage
     unattributed_parts = (
         [_unattributed_part(analysis.result, unattributed_growth)]
@@ -487,7 +489,7 @@ def excess_return(analysis: BacktestAnalysis) -> float:
     """Return the growth of the rebalanced portfolio relative to buy and hold, minus one, without
     transfers.
     """
-    return float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]) - 1
+    return float(analysis.growth.index[-1] / analysis.growth.hold_unit_growth[-1]) - 1
 
 
 def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
@@ -579,7 +581,7 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
 
 
 def _max_drawdown(analysis: BacktestAnalysis, of_holding: bool = False) -> float:
-    growth_index = analysis.growth.hold_index if of_holding else analysis.growth.index
+    growth_index = analysis.growth.hold_unit_growth if of_holding else analysis.growth.index
     return float(drawdown_series(growth_index).min())
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from agent.backtest.futures.simulate import DECIMALS, QUOTE, BookResult, FuturesResult
 from agent.backtest.report.page import (
-    PERCENT,
-    STRONG,
+    PERCENT_FORMAT,
+    STRONG_WIDTH,
     PlotlyDict,
     ReportFact,
     ReportPage,
@@ -43,7 +43,9 @@ def futures_page(futures_result: FuturesResult) -> ReportPage:
         kind=f"Backtest, {format_date_range(futures_result.times_s[0], futures_result.times_s[-1])}",
         facts=(
             ReportFact(
-                "Final value", _money(agent_book.final_raw), f"held: {_money(held_book.final_raw)}"
+                "Final value",
+                _money(agent_book.final_value_raw),
+                f"held: {_money(held_book.final_value_raw)}",
             ),
             ReportFact("Funding paid", _money(agent_book.profit.funding_raw)),
             ReportFact(
@@ -91,7 +93,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
                 _points(agent_series, chart_rows),
                 "agent",
                 "--c1",
-                width=STRONG,
+                width=STRONG_WIDTH,
                 number_format=number_format,
             ),
         ]
@@ -107,7 +109,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
                     number_format=number_format,
                 )
             )
-        unit = {PERCENT: "", COINS_FORMAT: QUOTE.symbol}.get(number_format, "×")
+        unit = {PERCENT_FORMAT: "", COINS_FORMAT: QUOTE.symbol}.get(number_format, "×")
         return time_chart(traces, unit, number_format) | {
             "title": title,
             "says": f"{title} of the agent's book and the held book over time",
@@ -127,7 +129,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
             "Margin in use",
             agent_book.utilisation,
             held_book.utilisation,
-            PERCENT,
+            PERCENT_FORMAT,
             limits.max_utilisation_bps / BPS,
         ),
         chart("Funding paid so far", agent_book.funding, held_book.funding, COINS_FORMAT),
@@ -165,7 +167,7 @@ def _hedge_table(futures_result: FuturesResult) -> ReportTable:
 def _profit_table(futures_result: FuturesResult) -> ReportTable:
     books = (futures_result.agent_book, futures_result.held_book)
     profit_rows: list[tuple[str, ...]] = [
-        ("start value", *(_money(futures_result.start_raw) for _ in books)),
+        ("start value", *(_money(futures_result.start_value_raw) for _ in books)),
         *(
             (label, *(_money(sign * getattr(book.profit, f"{profit_part}_raw")) for book in books))
             for label, profit_part, sign in (
@@ -177,7 +179,7 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
                 ("from the venue's insurance", "insured", 1),
             )
         ),
-        ("final value", *(_money(book.final_raw) for book in books)),
+        ("final value", *(_money(book.final_value_raw) for book in books)),
     ]
     limit_bps = futures_result.settings.policy.limits.max_leverage_bps
     profit_rows += [
@@ -195,11 +197,11 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
 def _summary(futures_result: FuturesResult) -> str:
     agent_book, held_book = futures_result.agent_book, futures_result.held_book
     leverage_limit = futures_result.settings.policy.limits.max_leverage_bps / BPS
-    growth = agent_book.final_raw / futures_result.start_raw - 1
+    growth = agent_book.final_value_raw / futures_result.start_value_raw - 1
     return (
-        f"The futures book ends at {_money(agent_book.final_raw)} {QUOTE.symbol}"
+        f"The futures book ends at {_money(agent_book.final_value_raw)} {QUOTE.symbol}"
         f" ({format_percent(growth, signed=True)}); held without the agent, at"
-        f" {_money(held_book.final_raw)}. The agent's book is"
+        f" {_money(held_book.final_value_raw)}. The agent's book is"
         f" above its limit of {leverage_limit:g}x for at most"
         f" {pluralize(agent_book.longest_above_leverage(futures_result.settings.policy.limits.max_leverage_bps), 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent_book.liquidations), 'time')};"

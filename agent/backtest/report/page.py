@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-Figure = Mapping[str, Any]
+Chart = Mapping[str, Any]
 """A Plotly figure as plain data: `data` (traces of type scatter, bar or pie) and `layout`. Optional
 keys: `title` (above the chart; `layout.title` works too), `says` (one sentence for screen readers),
 `height` in pixels (320), `small` (true: several share a row).
@@ -90,7 +90,7 @@ class ReportSection:
 
     title: str
     paragraphs: tuple[str, ...] = ()
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[Chart, ...] = ()
     tables: tuple[ReportTable, ...] = ()
 
 
@@ -263,7 +263,7 @@ def _script_hash(script: str) -> str:
     return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
-def _figures_json(figures: list[Figure]) -> str:
+def _figures_json(figures: list[Chart]) -> str:
     """Return JSON that cannot close a script element; a long list shared by several series is
     written once.
     """
@@ -294,7 +294,7 @@ def _json(plain_value: Any) -> str:
     return json.dumps(plain_value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _layout(figure: Figure) -> dict[str, Any]:
+def _layout(figure: Chart) -> dict[str, Any]:
     return {
         key: setting
         for key, setting in figure.get("layout", {}).items()
@@ -302,7 +302,7 @@ def _layout(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _chart_frame(chart_number: int, figure: Figure) -> ChartFrame:
+def _chart_frame(chart_number: int, figure: Chart) -> ChartFrame:
     layout = figure.get("layout", {})
     title = layout.get("title", "")
     if isinstance(title, dict):
@@ -395,8 +395,8 @@ def pluralize(number: int, noun: str) -> str:
 
 PlotlyDict = dict[str, Any]
 DATE_AXIS = {"type": "date", "hoverformat": "%-d %b %Y %H:%M"}
-PERCENT = ".1%"
-THIN, MIDDLE, STRONG = 1.2, 1.6, 2.2
+PERCENT_FORMAT = ".1%"
+THIN, MIDDLE, STRONG_WIDTH = 1.2, 1.6, 2.2
 MARKER_PX = 7
 
 
@@ -409,11 +409,11 @@ def line_trace(  # noqa: PLR0913
     width: float = MIDDLE,
     dash: str = "solid",
     number_format: str = "",
-    step: bool = False,
+    is_stepped: bool = False,
 ) -> PlotlyDict:
     """Return a line; `number_format` is the number format of its hover text."""
     line_style: PlotlyDict = {"color": f"var({colour})", "width": width, "dash": dash}
-    if step:
+    if is_stepped:
         line_style["shape"] = "hv"
     trace: PlotlyDict = {
         "type": "scatter",

@@ -11,8 +11,8 @@ import numpy as np
 from agent.backtest.funding import FundingCarry
 from agent.backtest.report.page import (
     DASH,
-    PERCENT,
-    STRONG,
+    PERCENT_FORMAT,
+    STRONG_WIDTH,
     THIN,
     PlotlyDict,
     ReportSection,
@@ -84,7 +84,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     simulation_result, growth_index, hold_growth_index = (
         analysis.result,
         analysis.growth.index,
-        analysis.growth.hold_index,
+        analysis.growth.hold_unit_growth,
     )
     first_targets = _first_target_shares(simulation_result)
     single_asset_columns = [
@@ -141,7 +141,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
             values_at(simulation_result.equity, chart_rows),
             "rebalanced",
             "--c1",
-            width=STRONG,
+            width=STRONG_WIDTH,
             number_format=number_format,
         )
         | {"legendrank": 10},
@@ -229,13 +229,15 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
                 values_at(simulation_result.weights[:, column], chart_rows, 4),
                 "weight",
                 "--c1",
-                number_format=PERCENT,
+                number_format=PERCENT_FORMAT,
             )
         )
         lowest_weight = float(np.nanmin(simulation_result.weights[:, column]))
         highest_weight = float(np.nanmax(simulation_result.weights[:, column]))
         panels.append(
-            time_chart(traces, "", ".0%" if highest_weight - lowest_weight > 0.04 else PERCENT)
+            time_chart(
+                traces, "", ".0%" if highest_weight - lowest_weight > 0.04 else PERCENT_FORMAT
+            )
             | {
                 "title": short_name(simulation_result.symbols[column]),
                 "says": f"Weight between {format_percent(lowest_weight)} and {format_percent(highest_weight)}",
@@ -282,7 +284,7 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
         analysis.result,
         drawdown_series(analysis.growth.index),
     )
-    hold_drawdowns = drawdown_series(analysis.growth.hold_index)
+    hold_drawdowns = drawdown_series(analysis.growth.hold_unit_growth)
     chart_rows = downsample_indices([rebalanced_drawdowns, hold_drawdowns])
     times_ms = to_milliseconds(simulation_result.times_s, chart_rows)
     drawdown_line = line_trace(
@@ -290,7 +292,7 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
         values_at(rebalanced_drawdowns, chart_rows, 4),
         "rebalanced",
         "--c1",
-        number_format=PERCENT,
+        number_format=PERCENT_FORMAT,
     ) | {
         "fill": "tozeroy",
         "fillcolor": "var(--c1)/0.14",
@@ -304,7 +306,7 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
                 "held",
                 "--c8",
                 dash="dash",
-                number_format=PERCENT,
+                number_format=PERCENT_FORMAT,
             ),
         ],
         "",
@@ -491,7 +493,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                         values_at(risk.rolling_sharpe, chart_rows, 4),
                         "rebalanced",
                         "--c1",
-                        width=STRONG,
+                        width=STRONG_WIDTH,
                         number_format=".2f",
                     ),
                     line_trace(
@@ -524,7 +526,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                     )
                 ],
                 "",
-                PERCENT,
+                PERCENT_FORMAT,
                 showlegend=False,
             )
             | {
@@ -627,7 +629,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
             )
             for carry, colour in zip(largest_carries, ASSET_COLOURS, strict=False)
         ),
-        _carry_line(times_ms, total_carry, chart_rows, "all", "--c1", STRONG),
+        _carry_line(times_ms, total_carry, chart_rows, "all", "--c1", STRONG_WIDTH),
     ]
     chart = time_chart(traces, simulation_result.numeraire) | {
         "title": f"Cumulative funding, in {simulation_result.numeraire}",
@@ -707,7 +709,7 @@ def _carry_line(
         colour,
         width=width,
         number_format=",.2f",
-        step=True,
+        is_stepped=True,
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.backtest.funding import FundingSummary
 from agent.backtest.result import SimulationResult
-from agent.errors import needs_analysis
+from agent.errors import require_analysis_package
 from agent.units import YEAR_S, Value, decimal_text, price_text, value_text
 
 Floats = NDArray[np.float64]
@@ -70,7 +70,7 @@ class GrowthSeries:
     """
 
     index: Floats
-    hold_index: Floats
+    hold_unit_growth: Floats
     sample_bars: Indices
     samples_per_year: float
     returns: Floats
@@ -101,14 +101,14 @@ def growth_series(simulation_result: SimulationResult) -> GrowthSeries:
         for transfer in simulation_result.transfers
     ]
     start_value = float(simulation_result.hold_equity[0])  # the value before the first bar's trades
-    return growth_of_indices(
+    return growth_series_of_units(
         simulation_result.times_s,
         _unit_growth(simulation_result.equity, flow_values, raw_per_coin, start_value),
         _unit_growth(simulation_result.hold_equity, hold_flow_values, raw_per_coin, start_value),
     )
 
 
-def growth_of_indices(times_s: Indices, index: Floats, hold_index: Floats) -> GrowthSeries:
+def growth_series_of_units(times_s: Indices, index: Floats, hold_index: Floats) -> GrowthSeries:
     """Return the growth of two units and their samples."""
     days = times_s // DAY_S
     sample_bars = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
@@ -207,7 +207,7 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     """Compute risk metrics with empyrical-reloaded. Sharpe ratios use a risk-free rate of zero.
     Raises Refused if it is not installed.
     """
-    with needs_analysis():
+    with require_analysis_package():
         import empyrical
     samples_per_year, excess_returns, window_samples = (
         growth.samples_per_year,
@@ -290,7 +290,7 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
 
     return (
         metrics_of(growth.index, risk.volatility, risk.sharpe),
-        metrics_of(growth.hold_index, risk.hold_volatility, risk.hold_sharpe),
+        metrics_of(growth.hold_unit_growth, risk.hold_volatility, risk.hold_sharpe),
     )
 
 

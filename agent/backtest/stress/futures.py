@@ -49,7 +49,7 @@ class FuturesScenario(Enum):
     CRASH_RALLY = "crash-rally"
 
 
-GAPS_BPS = {
+GAP_BPS_BY_SCENARIO = {
     FuturesScenario.GAP_10: 1_000,
     FuturesScenario.GAP_20: 2_000,
     FuturesScenario.GAP_30: 3_000,
@@ -98,7 +98,7 @@ class StressedScenario:
 @dataclass(frozen=True, slots=True)
 class FuturesStressSpec:
     """Spec of a stress test: `paths` of the table's last `bars` for each scenario (the first as
-    recorded, the others resampled), and one crash with a rally for each of `seeds`.
+    recorded, the others resampled), and one crash with a rally for each of `seed_count`.
     """
 
     table: PriceTable
@@ -106,13 +106,13 @@ class FuturesStressSpec:
     severity: FuturesSeverity
     bars: int
     paths: int
-    seeds: int
+    seed_count: int
 
     @property
-    def simulated_bars(self) -> int:
+    def simulated_bar_count(self) -> int:
         """Bars of all paths."""
         scenario_bars = (len(FuturesScenario) - 1) * self.paths * self.bars
-        return scenario_bars + self.seeds * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
+        return scenario_bars + self.seed_count * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
 
 
 def run_futures_stress(
@@ -131,7 +131,8 @@ def run_futures_stress(
     for scenario in FuturesScenario:
         if scenario is FuturesScenario.CRASH_RALLY:
             paths = [
-                crash_and_rally(spec.table, spec.settings.seed + seed) for seed in range(spec.seeds)
+                crash_and_rally(spec.table, spec.settings.seed + seed)
+                for seed in range(spec.seed_count)
             ]
         else:
             paths = [
@@ -145,7 +146,7 @@ def run_futures_stress(
         stressed_books = [
             _stressed_book(
                 [
-                    (futures_result.start_raw, book)
+                    (futures_result.start_value_raw, book)
                     for futures_result, book in zip(path_results, book_results, strict=True)
                 ],
                 spec,
@@ -195,8 +196,10 @@ def stressed_path(
                 _move_index_and_marks(path, price_moves, move_shares),
                 paused_bars=frozenset(paused_bars),
             )
-        case _ if scenario in GAPS_BPS:
-            price_moves = [-sign * Fraction(GAPS_BPS[scenario], BPS) for sign in target_signs]
+        case _ if scenario in GAP_BPS_BY_SCENARIO:
+            price_moves = [
+                -sign * Fraction(GAP_BPS_BY_SCENARIO[scenario], BPS) for sign in target_signs
+            ]
             return _move_index_and_marks(
                 path, price_moves, {bar: Fraction(1) for bar in range(start_bar, path.bar_count)}
             )
@@ -290,7 +293,7 @@ def _stressed_book(
     books_with_start: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
 ) -> StressedBook:
     limit_bps = spec.settings.policy.limits.max_leverage_bps
-    losses = [1 - book.final_raw / start_raw for start_raw, book in books_with_start]
+    losses = [1 - book.final_value_raw / start_raw for start_raw, book in books_with_start]
     return StressedBook(
         mean_loss=sum(losses) / len(losses),
         worst_loss=max(losses),

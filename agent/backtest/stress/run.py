@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, forward_fill, select_spec_symbols
 from agent.backtest.report.page import (
-    Figure,
+    Chart,
     ReportFact,
     ReportPage,
     ReportSection,
@@ -538,7 +538,7 @@ def _kernel_note(stress_result: StressResult) -> tuple[str, ...]:
     )
 
 
-def _distribution_figure(cases: list[StressCase], measure: str) -> Figure:
+def _distribution_figure(cases: list[StressCase], measure: str) -> Chart:
     all_outcomes = np.concatenate([case.values(FIELD_BY_MEASURE[measure]) for case in cases])
     bin_edges = np.linspace(all_outcomes.min(), all_outcomes.max() + 1e-12, BIN_COUNT + 1)
     bin_centres = (bin_edges[1:] + bin_edges[:-1]) / 2
@@ -569,7 +569,7 @@ def _distribution_figure(cases: list[StressCase], measure: str) -> Figure:
     }
 
 
-def _loss_figure(cases: list[StressCase]) -> Figure:
+def _loss_figure(cases: list[StressCase]) -> Chart:
     case_names = [case.name for case in cases]
     traces = [
         {

@@ -27,7 +27,7 @@ from agent.backtest.stress.paths import (
     jump_diffusion_path,
 )
 from agent.backtest.sweep import (
-    CONSTANT_PRODUCT,
+    CONSTANT_PRODUCT_KINDS,
     DESTINATION_CODES,
     KernelResult,
     KernelSetting,
@@ -85,7 +85,7 @@ def kernel_setting_or_reason(
         (settings.latency_bars > 0, "latency"),
         (bool(settings.flows), "deposits and withdrawals"),
         (bool(settings.recorded), "recorded pools"),
-        (settings.pool not in CONSTANT_PRODUCT, "this pool curve"),
+        (settings.pool not in CONSTANT_PRODUCT_KINDS, "this pool curve"),
         (
             is_band_and_schedule_only(trigger)
             and has_band(trigger)

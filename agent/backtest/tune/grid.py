@@ -17,7 +17,7 @@ from agent.model import (
     Every,
     HybridTrigger,
     Threshold,
-    review_interval_s,
+    action_interval_s,
     thresholds_of,
 )
 from agent.policy.triggers.bands import validate_band
@@ -54,7 +54,7 @@ class PolicyChoice:
     @property
     def every_s(self) -> int | None:
         """The interval, if any."""
-        return review_interval_s(self.trigger)
+        return action_interval_s(self.trigger)
 
     @property
     def label(self) -> str:

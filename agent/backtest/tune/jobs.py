@@ -138,7 +138,7 @@ class TuneJob:
             for choice in self.choices[chunk.start : chunk.end]
         ]
         sweep_result = sweep(
-            kernel_prices, kernel_settings, start_value, marks=self.mark_bars, cores=cores
+            kernel_prices, kernel_settings, start_value, marked_bars=self.mark_bars, cores=cores
         )
         return [
             RunResult(
@@ -495,11 +495,11 @@ KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0
 class WorkEstimate:
     """Remaining runs, their bars, the work in seconds of one core, and the number of cores."""
 
-    runs: int
+    run_count: int
     bars: int
     core_s: float
     cores: int
-    measured_runs: int
+    measured_run_count: int
 
     @property
     def wall_s(self) -> float:
@@ -513,7 +513,7 @@ class WorkEstimate:
         if self.cores > 1:
             cores_text = f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
         return (
-            f"{self.runs:,} runs over {self.bars:,} bars: about"
+            f"{self.run_count:,} runs over {self.bars:,} bars: about"
             f" {format_duration(max(1, round(self.core_s)))} of one core{cores_text}"
         )
 

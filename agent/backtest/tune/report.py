@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.report.page import Figure, ReportFact, ReportPage, ReportSection, ReportTable
+from agent.backtest.report.page import Chart, ReportFact, ReportPage, ReportSection, ReportTable
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
@@ -28,7 +28,7 @@ RANKED_IN_DOCUMENT = 20
 
 def tune_document(tune_result: TuneResult) -> Document:
     """Return the document of a search."""
-    search, heat_map = tune_result.search, tune_result.heat_map
+    search, heat_map = tune_result.spec, tune_result.heat_map
     ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_IN_DOCUMENT]
     neighbours, overfitting, deflated_sharpe = (
         tune_result.neighbours,
@@ -41,8 +41,8 @@ def tune_document(tune_result: TuneResult) -> Document:
         "safe_default": tune_result.verdict.safe_default,
         "best": _ranked_document(tune_result, tune_result.best_index),
         "settings": len(tune_result.choices),
-        "engines": dict(tune_result.runs_by_engine),
-        "resumed": tune_result.resumed_runs,
+        "engines": dict(tune_result.run_counts_by_engine),
+        "resumed": tune_result.resumed_run_count,
         "objective": search.objective.value,
         "numeraire": search.backtest.portfolio.numeraire.symbol,
         "bars": search.table.bar_count,
@@ -53,15 +53,15 @@ def tune_document(tune_result: TuneResult) -> Document:
         "calendar": _choice_document(search.calendar),
         "last_quarter": {
             "excess_intervals": [_excess_document(claim) for claim in tune_result.claims],
-            "final_value": _format_number(tune_result.last_results[0].final_value),
-            "calendar_value": _format_number(tune_result.last_results[1].final_value),
+            "final_value": _format_number(tune_result.last_quarter_results[0].final_value),
+            "calendar_value": _format_number(tune_result.last_quarter_results[1].final_value),
             "hold_value": _format_number(tune_result.last_hold_value),
             "settings_judged": tune_result.settings_judged,
-            "costs": _format_number(tune_result.last_results[0].costs),
-            "rebalances": tune_result.last_results[0].rebalances,
+            "costs": _format_number(tune_result.last_quarter_results[0].costs),
+            "rebalances": tune_result.last_quarter_results[0].rebalances,
         },
         "walk_forward": {
-            "window_mode": search.walk.value,
+            "window_mode": search.walk_forward_mode.value,
             "folds": [
                 {
                     "chosen": tune_result.choices[fold_result.choice].label,
@@ -71,7 +71,7 @@ def tune_document(tune_result: TuneResult) -> Document:
                     "over_calendar": _format_number(yearly_mean(tune_result, over_calendar)),
                     "periods": fold_result.fold.evaluation_end - fold_result.fold.evaluation_start,
                 }
-                for fold_result, over_hold, over_calendar in tune_result.fold_results
+                for fold_result, over_hold, over_calendar in tune_result.fold_results_and_excesses
             ],
             "excess_intervals": [_excess_document(fold_claim) for fold_claim in tune_result.fold_claims],
         },
@@ -177,7 +177,7 @@ COLOUR_SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 
 def tune_page(tune_result: TuneResult) -> ReportPage:
     """Build the whole report."""
-    stamp, search = tune_result.stamp, tune_result.search
+    stamp, search = tune_result.stamp, tune_result.spec
     verdict_label = "recommended" if tune_result.verdict.is_recommended else "no edge"
     facts = [
         ReportFact("Verdict", verdict_label, tune_result.choices[tune_result.best_index].label),
@@ -185,7 +185,7 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         ReportFact(
             "Settings tried",
             f"{len(tune_result.choices):,}",
-            ", ".join(f"{count} {name}" for name, count in tune_result.runs_by_engine),
+            ", ".join(f"{count} {name}" for name, count in tune_result.run_counts_by_engine),
         ),
     ]
     if tune_result.overfitting is not None:
@@ -211,7 +211,7 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         ReportFact("seed", str(search.settings.seed)),
         ReportFact("objective", search.objective.value),
         ReportFact("calendar rule", search.calendar.label),
-        ReportFact("walk-forward", f"{search.walk.value}, {search.folds} folds"),
+        ReportFact("walk-forward", f"{search.walk_forward_mode.value}, {search.folds} folds"),
     )
     return ReportPage(
         "Search for a setting",
@@ -249,17 +249,23 @@ def _excess_fact(claim: ExcessGrowth) -> ReportFact:
 
 
 def _format_objective(tune_result: TuneResult, score: float) -> str:
-    if tune_result.search.objective is Objective.GROWTH:
+    if tune_result.spec.objective is Objective.GROWTH:
         return format_signed_percent(score)
     return f"{score:.3f}"
 
 
 def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
-    times_ms = [time_s * 1000 for time_s in tune_result.last_times_s.tolist()]
+    times_ms = [time_s * 1000 for time_s in tune_result.last_quarter_times_s.tolist()]
     names_and_values = (
-        (tune_result.choices[tune_result.best_index].label, tune_result.last_results[0].values),
-        (f"calendar, {tune_result.search.calendar.label}", tune_result.last_results[1].values),
-        ("hold", tune_result.last_hold_path),
+        (
+            tune_result.choices[tune_result.best_index].label,
+            tune_result.last_quarter_results[0].values,
+        ),
+        (
+            f"calendar, {tune_result.spec.calendar.label}",
+            tune_result.last_quarter_results[1].values,
+        ),
+        ("hold", tune_result.last_quarter_hold_values),
     )
     figure = {
         "title": "Growth in the last quarter",
@@ -298,7 +304,7 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
     )
     header = (
         "setting",
-        f"{tune_result.search.objective.value} a year",
+        f"{tune_result.spec.objective.value} a year",
         "excess over holding, per year",
         "turnover",
         "costs",
@@ -338,17 +344,17 @@ def _stability_section(tune_result: TuneResult) -> ReportSection:
     return ReportSection(
         "Stability of the optimum",
         tuple(paragraphs),
-        (heat_figure(heat_map, tune_result.search.objective),),
+        (heat_figure(heat_map, tune_result.spec.objective),),
     )
 
 
 def _format_decline(tune_result: TuneResult, decline: float) -> str:
-    if tune_result.search.objective is Objective.GROWTH:
+    if tune_result.spec.objective is Objective.GROWTH:
         return f"{decline * 100:.2f} points a year"
     return f"{decline:.3f}"
 
 
-def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
+def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
     """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
     row_indices, column_indices = np.nonzero(~np.isnan(heat_map.values))
     cell_scores = heat_map.values[row_indices, column_indices]
@@ -417,15 +423,15 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
 
 
 def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
-    if not tune_result.fold_results:
+    if not tune_result.fold_results_and_excesses:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
     start_ms, period_ms, fold_rows = (
-        int(tune_result.search.table.times_s[0]) * 1000,
+        int(tune_result.spec.table.times_s[0]) * 1000,
         round(tune_result.period_s) * 1000,
         [],
     )
     times_ms: list[int] = []
-    for fold_result, over_hold, over_calendar in tune_result.fold_results:
+    for fold_result, over_hold, over_calendar in tune_result.fold_results_and_excesses:
         evaluation_start, evaluation_end = (
             fold_result.fold.evaluation_start,
             fold_result.fold.evaluation_end,
@@ -462,11 +468,17 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
             for excess_name, excess_returns in (
                 (
                     "over hold",
-                    [fold_and_excesses[1] for fold_and_excesses in tune_result.fold_results],
+                    [
+                        fold_and_excesses[1]
+                        for fold_and_excesses in tune_result.fold_results_and_excesses
+                    ],
                 ),
                 (
                     "over the calendar rule",
-                    [fold_and_excesses[2] for fold_and_excesses in tune_result.fold_results],
+                    [
+                        fold_and_excesses[2]
+                        for fold_and_excesses in tune_result.fold_results_and_excesses
+                    ],
                 ),
             )
         ],

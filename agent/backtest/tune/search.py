@@ -81,7 +81,7 @@ class TuneSpec:
     calendar: PolicyChoice
     allocator_schedule: AllocatorSchedule
     objective: Objective = Objective.GROWTH
-    walk: WalkForwardMode = WalkForwardMode.ANCHORED
+    walk_forward_mode: WalkForwardMode = WalkForwardMode.ANCHORED
     folds: int = 4
     uses_full_step: bool = False
 
@@ -93,17 +93,17 @@ class TuneResult:
     - `scores` is each choice's annualised objective, `excess_growths` its annualised log growth above buy
       and hold, both over the first three quarters of the data; `period_s` is the length of one
       return's period.
-    - `fold_results` has per fold the choice and its excess log returns over buy and hold and over
+    - `fold_results_and_excesses` has per fold the choice and its excess log returns over buy and hold and over
       the calendar rule; `fold_claims` are the claims from all folds pooled.
-    - `claims` are the claims from the last quarter. For that quarter, `last_results` are the
-      results of the best setting and of the calendar rule, `last_hold_path` the values of buy and
+    - `claims` are the claims from the last quarter. For that quarter, `last_quarter_results` are the
+      results of the best setting and of the calendar rule, `last_quarter_hold_values` the values of buy and
       hold at the same times, `last_hold_value` its value at the last bar, and `settings_judged` the
       number of this folder's settings evaluated on it.
-    - `runs_by_engine` counts runs by engine, `resumed_runs` the runs loaded from the folder; `stamp` identifies
+    - `run_counts_by_engine` counts runs by engine, `resumed_run_count` the runs loaded from the folder; `stamp` identifies
       the search.
     """
 
-    search: TuneSpec
+    spec: TuneSpec
     choices: tuple[PolicyChoice, ...]
     results: tuple[RunResult, ...]
     scores: Floats
@@ -114,18 +114,18 @@ class TuneResult:
     overfitting: OverfittingEstimate | None
     heat_map: HeatMap
     neighbours: NeighbourComparison | None
-    fold_results: tuple[tuple[FoldResult, Floats, Floats], ...]
+    fold_results_and_excesses: tuple[tuple[FoldResult, Floats, Floats], ...]
     fold_claims: tuple[ExcessGrowth, ...]
     claims: tuple[ExcessGrowth, ...]
     verdict: TuneVerdict
     last_quarter_start_s: int
-    last_results: tuple[RunResult, RunResult]
-    last_hold_path: Floats
+    last_quarter_results: tuple[RunResult, RunResult]
+    last_quarter_hold_values: Floats
     last_hold_value: float
     settings_judged: int
-    last_times_s: NDArray[np.int64]
-    runs_by_engine: tuple[tuple[str, int], ...]
-    resumed_runs: int
+    last_quarter_times_s: NDArray[np.int64]
+    run_counts_by_engine: tuple[tuple[str, int], ...]
+    resumed_run_count: int
     stamp: dict[str, str]
 
 
@@ -235,7 +235,9 @@ def _assemble_result(
     scores = objective_scores(choice_returns, objective) * annual_factor
     best_index = int(scores.argmax())
     fold_results = walk_forward(
-        choice_returns, objective, make_folds(len(choice_returns), search.folds, search.walk)
+        choice_returns,
+        objective,
+        make_folds(len(choice_returns), search.folds, search.walk_forward_mode),
     )
     fold_excess_pairs = [
         _fold_excess_returns(search, job, fold_result, calendar_returns)
@@ -250,7 +252,7 @@ def _assemble_result(
     )  # one of them is the calendar rule
     engine_names = [job.engine(choice).value for choice in job.choices]
     return TuneResult(
-        search=search,
+        spec=search,
         choices=choices,
         results=run_results[:-1],
         scores=scores,
@@ -261,7 +263,9 @@ def _assemble_result(
         overfitting=overfitting,
         heat_map=heat_map(choices, scores, best_index),
         neighbours=compare_neighbours(choices, scores, best_index),
-        fold_results=tuple((chosen_fold, *excess_pair) for chosen_fold, excess_pair in zip(fold_results, fold_excess_pairs, strict=True)),
+        fold_results_and_excesses=tuple(
+            (chosen_fold, *excess_pair) for chosen_fold, excess_pair in zip(fold_results, fold_excess_pairs, strict=True)
+        ),
         fold_claims=() if not fold_excess_pairs else tuple(
             ExcessGrowth(benchmark_name, _yearly_interval(np.concatenate(excess_returns), periods_per_year, search.settings.seed))
             for benchmark_name, excess_returns in zip(_benchmark_names(search), zip(*fold_excess_pairs, strict=True), strict=True)
@@ -269,13 +273,15 @@ def _assemble_result(
         claims=claims,
         verdict=judge_choice(choices[best_index], search.calendar, claims, overfitting, settings_judged),
         last_quarter_start_s=int(table.times_s[last_quarter_start(table.bar_count)]),
-        last_results=last_results,
-        last_hold_path=last_hold_path,
+        last_quarter_results=last_results,
+        last_quarter_hold_values=last_hold_path,
         last_hold_value=last_hold_value,
         settings_judged=settings_judged,
-        last_times_s=last_times_s,
-        runs_by_engine=tuple((engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names),
-        resumed_runs=resumed_count,
+        last_quarter_times_s=last_times_s,
+        run_counts_by_engine=tuple(
+            (engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names
+        ),
+        resumed_run_count=resumed_count,
         stamp=_stamp(search, job.choices),
     )  # fmt: skip
 

@@ -365,7 +365,7 @@ class NeighbourComparison:
     median_decline: float
 
 
-def _band_order(choice: PolicyChoice) -> tuple[int, int]:
+def _band_sort_key(choice: PolicyChoice) -> tuple[int, int]:
     band = choice.band
     if band is None:
         return (2, 0)
@@ -383,7 +383,7 @@ def _schedule_order(choice: PolicyChoice) -> tuple[int, int]:
 _AXES: tuple[
     tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callable[[PolicyChoice], str]], ...
 ] = (
-    ("band", _band_order, lambda c: "no band" if c.band is None else band_text(c.band)),
+    ("band", _band_sort_key, lambda c: "no band" if c.band is None else band_text(c.band)),
     (
         "interval",
         _schedule_order,
@@ -392,7 +392,7 @@ _AXES: tuple[
     ("destination", lambda c: c.destination.value, lambda c: c.destination.value),
     ("allocator", lambda c: c.allocator.value, lambda c: c.allocator.value),
 )
-_ORDERED_AXES = 2
+_ORDERED_AXIS_COUNT = 2
 """Number of ordered axes, which come first; on the others all values are neighbours."""
 
 
@@ -454,7 +454,7 @@ def compare_neighbours(
         differs_only_on_axis = (np.delete(distances, axis, axis=1) == 0).all(axis=1) & (
             distances[:, axis] > 0
         )
-        if axis < _ORDERED_AXES:
+        if axis < _ORDERED_AXIS_COUNT:
             best_value = values_by_axis[axis][grid_indices[best_index][axis]]
             is_same_kind = np.array(
                 [axis_value[0] == best_value[0] for axis_value in values_by_axis[axis]]  # type: ignore[index]  # ordered axes have pairs

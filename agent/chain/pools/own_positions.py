@@ -174,16 +174,20 @@ def find_unsolicited_positions(
 
 
 def foreign_position_texts(
-    transport: Transport, owner: str, managers: Mapping[str, str], block_ref: object
+    transport: Transport, owner: str, venue_by_manager: Mapping[str, str], block_ref: object
 ) -> tuple[str, ...]:
     """Return a text for each contract of positions of other kinds, with the name of its venue, of
     which `owner` holds tokens at one block. Raises Retryable from the endpoint.
     """
-    balance_calls = [CallItem(manager, address_call(BALANCE_OF, owner)) for manager in managers]
+    balance_calls = [
+        CallItem(manager, address_call(BALANCE_OF, owner)) for manager in venue_by_manager
+    ]
     position_counts = map(answer_uint, query_lens(transport, balance_calls, block_ref))
     return tuple(
         f"{position_count} position(s) of {venue} at {manager} do not count and are left alone"
-        for (manager, venue), position_count in zip(managers.items(), position_counts, strict=True)
+        for (manager, venue), position_count in zip(
+            venue_by_manager.items(), position_counts, strict=True
+        )
         if not isinstance(position_count, CallStatus) and position_count > 0
     )
 

@@ -119,7 +119,7 @@ def resolve_positions(
         if range_fields is not None
     ]
     pool_calls = [
-        _get_pool(position_ref.factory, position_ref.confirmed, range_fields[0])
+        _get_pool_item(position_ref.factory, position_ref.confirmed, range_fields[0])
         for position_ref, range_fields in existing_v3_tokens
     ]
     pool_answers = {
@@ -139,12 +139,12 @@ def _first_items(position: ConfirmedPosition, factory: str) -> list[CallItem]:
         return [
             CallItem(position.contract, TOKEN0),
             CallItem(position.contract, TOKEN1),
-            _get_pair(factory, position),
+            _get_pair_item(factory, position),
         ]
     return [
         CallItem(position.contract, FACTORY),
         CallItem(position.contract, TOTAL_SUPPLY),
-        _manager_position(position),
+        _manager_position_item(position),
     ]
 
 
@@ -258,13 +258,13 @@ def position_questions(position_ref: PositionRef, owner: str) -> list[PositionQu
                 "balance of token1", CallItem(position.token1, address_call(BALANCE_OF, pair))
             ),
             PositionQuestion("feeTo", CallItem(position_ref.factory, FEE_TO)),
-            PositionQuestion("pair of the factory", _get_pair(position_ref.factory, position)),
+            PositionQuestion("pair of the factory", _get_pair_item(position_ref.factory, position)),
         ]
     questions = [
         PositionQuestion(
             "owner", CallItem(position.contract, OWNER_OF + uint_word(position.token_id))
         ),
-        PositionQuestion("position", _manager_position(position)),
+        PositionQuestion("position", _manager_position_item(position)),
     ]
     if position_ref.range is None:
         return questions
@@ -276,7 +276,7 @@ def position_questions(position_ref: PositionRef, owner: str) -> list[PositionQu
         *questions,
         PositionQuestion(
             "pool of the factory",
-            _get_pool(position_ref.factory, position, position_ref.range.fee_pips),
+            _get_pool_item(position_ref.factory, position, position_ref.range.fee_pips),
         ),
         PositionQuestion("price", CallItem(pool, SLOT0, max_answer_bytes=224)),
         PositionQuestion("fee growth of token0", CallItem(pool, FEE_GROWTH_GLOBAL_0)),
@@ -445,7 +445,7 @@ def _require_bits(word: int, max_bits: int) -> int:
     return word
 
 
-def _manager_position(position: ConfirmedPosition) -> CallItem:
+def _manager_position_item(position: ConfirmedPosition) -> CallItem:
     return CallItem(
         position.contract,
         MANAGER_POSITIONS + uint_word(position.token_id or 0),
@@ -453,13 +453,13 @@ def _manager_position(position: ConfirmedPosition) -> CallItem:
     )
 
 
-def _get_pair(factory: str, position: ConfirmedPosition) -> CallItem:
+def _get_pair_item(factory: str, position: ConfirmedPosition) -> CallItem:
     return CallItem(
         factory, address_call(GET_PAIR, position.token0, position.token1), likely_gas=8_000
     )
 
 
-def _get_pool(factory: str, position: ConfirmedPosition, fee_pips: int) -> CallItem:
+def _get_pool_item(factory: str, position: ConfirmedPosition, fee_pips: int) -> CallItem:
     return CallItem(
         factory,
         address_call(GET_POOL, position.token0, position.token1) + uint_word(fee_pips),

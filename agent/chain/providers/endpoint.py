@@ -27,7 +27,7 @@ from agent.chain.providers.sessions import open_session, read_body
 from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault, parse_fault, scrub
 from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
-from agent.hosts import LOOPBACK
+from agent.hosts import LOOPBACK_HOSTS
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _MAX_HEADER_CHARS = 64
@@ -327,7 +327,7 @@ def _host(url: str) -> str | None:
             and bool(url_parts.hostname)
             and (url_parts.port is None or url_parts.port > 0)
         )
-        if not is_usable or url_parts.hostname not in LOOPBACK or url_parts.port is None:
+        if not is_usable or url_parts.hostname not in LOOPBACK_HOSTS or url_parts.port is None:
             return url_parts.hostname if is_usable else None
         host = f"[{url_parts.hostname}]" if ":" in url_parts.hostname else url_parts.hostname
         return f"{host}:{url_parts.port}"

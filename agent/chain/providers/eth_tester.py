@@ -138,16 +138,18 @@ class EthTesterTransport(CheckedProvider):
         try:
             if method == "eth_getStorageAt":
                 return _json_value(
-                    storage_at(self._tester, params[0], params[1], self._number(method, params[2]))
+                    storage_at(
+                        self._tester, params[0], params[1], self._block_number(method, params[2])
+                    )
                 )
             # A call without transaction fields may have any sender.
             if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:
                 return _json_value(
-                    call_as(self._tester, params[0], self._number(method, params[1]))
+                    call_as(self._tester, params[0], self._block_number(method, params[1]))
                 )
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
                 first_block, last_block = (
-                    self._number(method, params[0].get(range_end, "latest"))
+                    self._block_number(method, params[0].get(range_end, "latest"))
                     for range_end in ("fromBlock", "toBlock")
                 )
                 return _json_value(logs(self._tester, params[0], first_block, last_block))
@@ -170,7 +172,7 @@ class EthTesterTransport(CheckedProvider):
             return parse_fault(response["error"])
         return _json_value(response.get("result"))
 
-    def _number(self, method: str, block_ref: object) -> int:
+    def _block_number(self, method: str, block_ref: object) -> int:
         """Return the block number of a parameter."""
         converted_ref = self._param(method, block_ref)
         return int(

@@ -8,7 +8,7 @@ from typing import Any
 from web3.types import RPCEndpoint, RPCResponse
 
 from agent.chain.providers.checked import CALL_METHOD, CheckedProvider
-from agent.chain.rpc import RpcCall, Transport, at_hash, parse_bytes
+from agent.chain.rpc import RpcCall, Transport, block_ref_at_hash, parse_bytes
 from agent.errors import ErrorCode, TrimtabError
 
 
@@ -26,7 +26,7 @@ class BlockProvider(CheckedProvider):
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Only recipient and data of a call are passed on."""
-        block_ref = at_hash(self.block_hash)
+        block_ref = block_ref_at_hash(self.block_hash)
         answers = self.transport.batch(
             [
                 (

@@ -33,7 +33,7 @@ from agent.chain.rpc import (
     CallFailed,
     RpcCall,
     RpcFault,
-    at_hash,
+    block_ref_at_hash,
     hex_data,
     parse_head,
     require_result,
@@ -57,7 +57,7 @@ class QuorumProvider(CheckedProvider):
         super().__init__()
         self._endpoint_pool = endpoint_pool
         self._pages = pages
-        self._what = answer_name
+        self._answer_name = answer_name
         self.operator = ", ".join(sorted(operators_of(endpoint_pool.endpoints)))
         self.name = endpoint_pool.endpoints[0].name
         if len(endpoint_pool.endpoints) > 1:
@@ -74,13 +74,13 @@ class QuorumProvider(CheckedProvider):
         if not calls or len(endpoints) == 1:
             return self._ask(endpoints[0], calls)
         if any("latest" in params for _, params in calls):
-            block_ref = at_hash(self._head().hash)
+            block_ref = block_ref_at_hash(self._head().hash)
             calls = [
                 (method, [block_ref if param == "latest" else param for param in params])
                 for method, params in calls
             ]
 
-        answer_names = [self._what or f"the answer to {method}" for method, _ in calls]
+        answer_names = [self._answer_name or f"the answer to {method}" for method, _ in calls]
 
         def vote(answers: Mapping[Endpoint, list[Any]]) -> list[str]:
             return [
@@ -130,8 +130,8 @@ class QuorumProvider(CheckedProvider):
         since an old block may lack contracts.
         """
         poll = ask_at_one_block(self._endpoint_pool, read_head, lambda head: head)
-        if poll.height_disagreement:
-            raise NoQuorum(poll.height_disagreement, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
+        if poll.height_disagreement_text:
+            raise NoQuorum(poll.height_disagreement_text, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         return poll.answers[0][1]
 
 
@@ -155,7 +155,7 @@ class SnapshotProvider(QuorumProvider):
         names: Sequence[str],
     ) -> None:
         super().__init__(endpoint_pool)
-        self._snapshot_pages, self._block, self._endpoints_with_block, self._names = (
+        self._snapshot_pages, self._block_head, self._endpoints_with_block, self._names = (
             pages,
             head,
             endpoints_with_block,
@@ -203,9 +203,9 @@ class SnapshotProvider(QuorumProvider):
         """
         raw_answers = endpoint.batch(calls)
         header = require_result(endpoint.name, BLOCK_METHOD, raw_answers[0])
-        if parse_head(header, 0).hash != self._block.hash:
+        if parse_head(header, 0).hash != self._block_head.hash:
             raise Retryable(
-                f"{endpoint.name} returned a different block {self._block.number} than before",
+                f"{endpoint.name} returned a different block {self._block_head.number} than before",
                 "a reorg happened; try again",
                 code=ErrorCode.REORG,
             )

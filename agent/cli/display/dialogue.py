@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.display.tables import past_costs_text, past_text, past_years_text
-from agent.cli.display.terminal import err, printable
+from agent.cli.display.terminal import err, escape_control_codes
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _say(text: str, indent: str = "") -> None:
     for line in text.split("\n") or [""]:
         first_indent = indent + line[: len(line) - len(line.lstrip())]
         wrapped_lines = textwrap.wrap(
-            printable(line.strip()),
+            escape_control_codes(line.strip()),
             MAX_COLUMNS,
             initial_indent=first_indent,
             subsequent_indent=f"{first_indent}  ",

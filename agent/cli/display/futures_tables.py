@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from agent.cli.display.tables import (
     FigureTable,
     amount,
-    brief,
     document_table,
     figure_cell,
     figure_text,
     money,
+    six_figures,
     table,
 )
 from agent.cli.display.terminal import Document, out, safe_text, say, spaced_time
@@ -144,7 +144,7 @@ def orders_table(plan: Document, title: str) -> FigureTable:
                 order["side"],
                 amount(order["size"]),
                 money(order["bound"]),
-                brief(order["bound_price"]),
+                six_figures(order["bound_price"]),
                 "reduce only" if order["reduce_only"] else "",
             )
             for order in plan["orders"]
@@ -163,7 +163,7 @@ def fills_table(fills: list[Document]) -> FigureTable:
                 fill["symbol"],
                 fill["side"],
                 amount(fill["size"]),
-                brief(fill["price"]),
+                six_figures(fill["price"]),
                 money(fill["notional"]),
                 money(fill["fee"]),
                 money(fill["realised"]),
@@ -260,7 +260,7 @@ def show_summary(console: Console, document: Document) -> None:
     )
     if (nearest_liquidation := summary["liquidation"]) is not None:
         line_text += (
-            f"; nearest liquidation: {nearest_liquidation['symbol']} at {brief(nearest_liquidation['price'])},"
+            f"; nearest liquidation: {nearest_liquidation['symbol']} at {six_figures(nearest_liquidation['price'])},"
             f" {percent_text(nearest_liquidation['distance'], '+')} away"
         )
     if summary["broken"]:
@@ -279,7 +279,7 @@ def show_summary(console: Console, document: Document) -> None:
     for order in summary["open_orders"]:
         line_text = (
             f"Resting order: {order['side']} {order['size']} {order['symbol']} at"
-            f" {brief(order['price'])}, {order['filled']} filled, until {spaced_time(order['expires'])}"
+            f" {six_figures(order['price'])}, {order['filled']} filled, until {spaced_time(order['expires'])}"
         )
         console.print(safe_text(line_text))
     if summary["actions"] and not summary["blocked"]:

@@ -10,7 +10,7 @@ import click
 from rich.padding import Padding
 from typer.core import TyperGroup
 
-from agent.cli.display.tables import word_grid
+from agent.cli.display.tables import definition_grid
 from agent.cli.display.terminal import note, out, safe_text, say
 
 DAILY_COMMANDS = {
@@ -33,7 +33,7 @@ RENAMED_OPTIONS = {
 """Present name of an option, by its command and its old name; the next version drops the old ones."""
 SUMMARY_LENGTH = 1_000
 """Longest first sentence of a command's help: none is cut."""
-_SHOWS_ALL = f"{__name__}.shows_all"
+_SHOWS_ALL_KEY = f"{__name__}.shows_all"
 
 
 class CommandLine(TyperGroup):
@@ -42,14 +42,14 @@ class CommandLine(TyperGroup):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options before the command, and rewrite the words of help and of renamed options."""
         if args[:1] == ["help"]:
-            ctx.meta[_SHOWS_ALL] = args[1:2] == ["all"]
-            args = ["--help"] if ctx.meta[_SHOWS_ALL] else [*args[1:], "--help"]
+            ctx.meta[_SHOWS_ALL_KEY] = args[1:2] == ["all"]
+            args = ["--help"] if ctx.meta[_SHOWS_ALL_KEY] else [*args[1:], "--help"]
         return super().parse_args(ctx, with_present_names(args))
 
     def format_help(self, ctx: click.Context, _formatter: click.HelpFormatter) -> None:
         """Print the commands below their headings, one line each where the terminal is wide enough."""
         rows_by_heading: dict[str, list[tuple[str, str]]] = {}
-        shows_all = ctx.meta.get(_SHOWS_ALL, False)
+        shows_all = ctx.meta.get(_SHOWS_ALL_KEY, False)
         if shows_all:
             for command_name, command in self.commands.items():
                 heading = getattr(command, "rich_help_panel", "")
@@ -69,7 +69,7 @@ class CommandLine(TyperGroup):
         for heading, heading_rows in rows_by_heading.items():
             out.print(safe_text(heading, "bold"))
             name_width = max(map(len, chain(*DAILY_COMMANDS.values())))
-            out.print(Padding.indent(word_grid(heading_rows, name_width), 2))
+            out.print(Padding.indent(definition_grid(heading_rows, name_width), 2))
         say("All commands: trimtab help all. One of them: trimtab help COMMAND")
 
 

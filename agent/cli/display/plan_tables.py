@@ -14,14 +14,14 @@ from agent.cli.display.tables import (
     FigureTable,
     Notice,
     amount,
-    brief,
+    bps_percent_text,
     coins,
     decision_notice,
     document_table,
     figure_cell,
     money,
-    percent_text,
     realised_table,
+    six_figures,
     table,
     transactions_table,
     transfers_table,
@@ -131,7 +131,7 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
             )
     if document["outcome"] != "refused" and document["legs"]:
         weights_text = ", ".join(
-            f"{symbol} {percent_text(weight)}"
+            f"{symbol} {bps_percent_text(weight)}"
             for symbol, weight in document["weights_after_bps"].items()
         )
         console.print(safe_text(f"Weights after: {weights_text}"))
@@ -371,7 +371,7 @@ def actions_table(actions: Sequence[Document], decimals_by_symbol: dict[str, int
                 *(
                     ""
                     if action[amount_key] is None
-                    else brief(coins(action[amount_key][symbol], decimals_by_symbol[symbol]))
+                    else six_figures(coins(action[amount_key][symbol], decimals_by_symbol[symbol]))
                     for amount_key in ACTION_AMOUNT_KEYS
                 ),
                 reason,

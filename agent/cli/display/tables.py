@@ -17,10 +17,10 @@ from rich.text import Text
 from agent.cli.display.terminal import (
     MAX_BAR_CELLS,
     MIN_BAR_CELLS,
-    Bar,
     Document,
+    WeightBar,
+    escape_control_codes,
     out,
-    printable,
     safe_text,
     say,
 )
@@ -41,7 +41,7 @@ MIN_TEXT_WIDTH = 14
 """Minimum width of a wrapped text column; narrower tables are stacked."""
 
 
-NO_CELLS: Mapping[str, Callable[[Document], str | Text | Bar]] = {}
+NO_CELLS: Mapping[str, Callable[[Document], str | Text | WeightBar]] = {}
 
 
 @dataclass(slots=True)
@@ -57,11 +57,13 @@ class FigureTable:
     figure_columns: frozenset[str]
     note: str = ""
     show_header: bool = True
-    rows: list[tuple[tuple[Text | Bar, ...], str]] = field(default_factory=list)
+    rows: list[tuple[tuple[Text | WeightBar, ...], str]] = field(default_factory=list)
 
-    def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
+    def add_row(self, *cells: str | Text | WeightBar, style: str = "") -> None:
         """Add a row. Missing cells at its end are empty."""
-        row_cells = [cell if isinstance(cell, Text | Bar) else safe_text(cell) for cell in cells]
+        row_cells = [
+            cell if isinstance(cell, Text | WeightBar) else safe_text(cell) for cell in cells
+        ]
         self.rows.append(
             (tuple(row_cells + [Text()] * (len(self.column_names) - len(row_cells))), style)
         )
@@ -73,7 +75,7 @@ class FigureTable:
             column_index
             for cells, _ in self.rows
             for column_index, cell in enumerate(cells)
-            if isinstance(cell, Bar)
+            if isinstance(cell, WeightBar)
         }
         columns_without_bars = [
             column_index
@@ -121,7 +123,7 @@ class FigureTable:
         """
         header = self.column_names[column_index] if self.show_header else ""
         column_cells = [row_cells[column_index] for row_cells, _ in self.rows]
-        if any(isinstance(cell, Bar) for cell in column_cells):
+        if any(isinstance(cell, WeightBar) for cell in column_cells):
             return MIN_BAR_CELLS, MAX_BAR_CELLS
         texts = [cell.plain for cell in column_cells if isinstance(cell, Text)]
         full_width = max(
@@ -155,7 +157,7 @@ class FigureTable:
         return grid
 
     def _stacked(
-        self, named_cells: Sequence[tuple[str, Text | Bar]], style: str, max_width: int
+        self, named_cells: Sequence[tuple[str, Text | WeightBar]], style: str, max_width: int
     ) -> RenderResult:
         """Return one row as lines: its name, then each figure after its label, or below it if the
         line is too short.
@@ -233,7 +235,7 @@ def table(
     figure_columns: Sequence[str] = (),
     *,
     column_order: Sequence[str] = (),
-    rows: Iterable[Sequence[str | Text | Bar]] = (),
+    rows: Iterable[Sequence[str | Text | WeightBar]] = (),
 ) -> FigureTable:
     """Create a table; `text_columns` and `figure_columns` name the columns by alignment, `column_order` is
     their order (text first by default).
@@ -254,7 +256,7 @@ def document_table(
     title: str,
     shown: Sequence[Column],
     rows: Iterable[Document],
-    cells: Mapping[str, Callable[[Document], str | Text | Bar]] = NO_CELLS,
+    cells: Mapping[str, Callable[[Document], str | Text | WeightBar]] = NO_CELLS,
     row_style: Callable[[Document], str] = lambda _: "",
 ) -> FigureTable:
     """Create a table of rows of a document, with the labels and formats that its type declares;
@@ -295,7 +297,7 @@ class Notice:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if not options.is_terminal:
-            yield Text(printable(f"{self.title}: {self.text}"), style=self.style)
+            yield Text(escape_control_codes(f"{self.title}: {self.text}"), style=self.style)
             return
         title = safe_text(self.title, f"bold {self.style}")
         yield Panel(
@@ -307,7 +309,7 @@ class Notice:
         )
 
 
-def word_grid(rows: Iterable[tuple[str, str]], min_width: int) -> Table:
+def definition_grid(rows: Iterable[tuple[str, str]], min_width: int) -> Table:
     """Return names with their meanings beside them, without lines; names are min_width wide at least."""
     grid = Table.grid("", "", padding=(0, 2, 0, 0))
     grid.columns[0].min_width = min_width
@@ -316,7 +318,7 @@ def word_grid(rows: Iterable[tuple[str, str]], min_width: int) -> Table:
     return grid
 
 
-def percent_text(bps: int) -> str:
+def bps_percent_text(bps: int) -> str:
     """Format basis points as percent: 4250 as 42.50 %."""
     return f"{bps / 100:.2f} %"
 
@@ -344,7 +346,7 @@ def gain_or_loss(number_text: str) -> str:
     return money(gain_text(number_text))
 
 
-def brief(number_text: str) -> str:
+def six_figures(number_text: str) -> str:
     """Format a decimal string with six significant figures and at least two places. The JSON has
     all digits.
     """
@@ -382,11 +384,11 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
         document["holdings"],
         {
             "weight_bps": lambda holding: safe_text(
-                percent_text(holding["weight_bps"]), "bold red" if is_outside(holding) else ""
+                bps_percent_text(holding["weight_bps"]), "bold red" if is_outside(holding) else ""
             ),
             "net": lambda holding: net_by_symbol.get(holding["symbol"], ""),
             "band_bps": band_text,
-            "bar": lambda holding: Bar(
+            "bar": lambda holding: WeightBar(
                 holding["weight_bps"], holding["target_bps"], full_bps, is_outside(holding)
             ),
         },

@@ -77,7 +77,7 @@ terminal (T17).
 """
 
 
-def printable(text: str) -> str:
+def escape_control_codes(text: str) -> str:
     """Return the text with terminal control characters escaped."""
     return _UNPRINTABLE_PATTERN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
@@ -86,7 +86,7 @@ def safe_text(text: object, style: str = "") -> Text:
     """Return free text safe for the terminal: no markup, no control codes, durations in words, and
     long words wrapped instead of truncated.
     """
-    return Text(printable(spell_durations(str(text))), style=style, overflow="fold")
+    return Text(escape_control_codes(spell_durations(str(text))), style=style, overflow="fold")
 
 
 def say(text: str) -> None:
@@ -269,7 +269,7 @@ MAX_BAR_CELLS, MIN_BAR_CELLS = 24, 5
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class WeightBar:
     """A weight as a bar of the available width, with `full_bps` as full width; excess and shortfall
     are highlighted.
     """

@@ -31,14 +31,14 @@ class PresetToken:
 @dataclass(frozen=True, slots=True)
 class Preset:
     """Initial config values of a network; each venue as the keys and values of its table. The router
-    of a new config does not trade in `other_venues`. `network` is None for a local chain.
+    of a new config does not trade in `untraded_venues`. `network` is None for a local chain.
     """
 
     chain_id: int
     wrapped_native: str
     venues: tuple[Mapping[str, Any], ...]
     tokens: tuple[PresetToken, ...]
-    other_venues: tuple[Mapping[str, Any], ...] = ()
+    untraded_venues: tuple[Mapping[str, Any], ...] = ()
     network: Network | None = None
 
 

@@ -39,7 +39,7 @@ class AlertTargetTable(ConfigTable):
     events: list[Event] | None = None
     """The only events sent to it; default: all of `events`."""
 
-    def resolve(self) -> str:
+    def read_address(self) -> str:
         """Return the address. Raises ConfigError if its variable is not set."""
         address = os.environ.get(self.url_env, "")
         if not address:

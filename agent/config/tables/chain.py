@@ -44,7 +44,7 @@ class RpcTable(ConfigTable):
             )
         return self
 
-    def resolve(self) -> str:
+    def read_url(self) -> str:
         """Return the URL, from file or environment. Raises ConfigError if the variable is not set."""
         if self.url is not None:
             return self.url.get_secret_value()

@@ -16,7 +16,7 @@ from eth_utils.address import (
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from agent.errors import ConfigError
-from agent.units import parse_bps, parse_share_bps
+from agent.units import parse_bps, parse_share_with_unit_bps
 
 OFF = "off"
 _Parser = Callable[[object], object]
@@ -154,7 +154,7 @@ def to_value_error(error: ConfigError) -> ValueError:
     )
 
 
-def _relay(parse: _Parser) -> _Parser:
+def _validator_of(parse: _Parser) -> _Parser:
     """Make a pydantic validator from a parser of this module."""
 
     def validate(config_value: object) -> object:
@@ -182,31 +182,34 @@ def _page(page_address: str) -> str:
     return page_address
 
 
-Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
+Address = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_address(v, "value")))]
 AddressOrOff = Annotated[
-    str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))
+    str | None, BeforeValidator(_or_off(_validator_of(lambda v: parse_address(v, "value"))))
 ]
-Weight = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
+Weight = Annotated[int, BeforeValidator(_validator_of(lambda v: parse_bps(v, "value")))]
 """A target weight. A bare fraction is allowed (R1.1), because the sum of weights, 100 %, reveals a
 wrong unit.
 """
-Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_share_bps(v, "value")))]
+Share = Annotated[
+    int, BeforeValidator(_validator_of(lambda v: parse_share_with_unit_bps(v, "value")))
+]
 """A share with its unit."""
-Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
-Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
-KeyringName = Annotated[str, BeforeValidator(_relay(lambda v: parse_keyring(v, "value")))]
+Duration = Annotated[int, BeforeValidator(_validator_of(lambda v: parse_duration_s(v, "value")))]
+Variable = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_variable(v, "value")))]
+KeyringName = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_keyring(v, "value")))]
 PageAddress = Annotated[str, AfterValidator(_page)]
 """The https address of a web page, without user and query, or empty."""
 PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
 ShareOrOff = Annotated[
-    int | None, BeforeValidator(_or_off(_relay(lambda v: parse_share_bps(v, "value"))))
+    int | None,
+    BeforeValidator(_or_off(_validator_of(lambda v: parse_share_with_unit_bps(v, "value")))),
 ]
 DurationOrOff = Annotated[
-    int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))
+    int | None, BeforeValidator(_or_off(_validator_of(lambda v: parse_duration_s(v, "value"))))
 ]
-GasPrice = Annotated[int, BeforeValidator(_relay(lambda v: parse_gas_price_wei(v, "value")))]
+GasPrice = Annotated[int, BeforeValidator(_validator_of(lambda v: parse_gas_price_wei(v, "value")))]
 GasPriceOrOff = Annotated[
-    int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))
+    int | None, BeforeValidator(_or_off(_validator_of(lambda v: parse_gas_price_wei(v, "value"))))
 ]
 Switch = Annotated[bool | None, BeforeValidator(_switch)]
 DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]

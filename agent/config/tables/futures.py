@@ -23,7 +23,7 @@ from agent.config.tables.fields import (
 )
 from agent.errors import ConfigError
 from agent.layers.futures.policy.targets import FuturesTrigger
-from agent.units import BPS, parse_share_bps
+from agent.units import BPS, parse_share_with_unit_bps
 
 MOST_LEVERAGE_BPS = 10 * BPS
 """Highest leverage, since the initial margin of Perpetual Protocol v2 is 10 %."""
@@ -31,7 +31,7 @@ MOST_MARKETS = 10
 """Maximum number of markets, as one snapshot reads all of them."""
 MOST_SLIPPAGE_BPS = 500
 """Maximum distance of an order's bound from the index; MOST_EMERGENCY_BPS for emergency orders."""
-MOST_EMERGENCY_BPS = 2_000
+MAX_EMERGENCY_SLIPPAGE_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
 EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
 """Default and longest time after an emergency in which no position is opened."""
@@ -44,7 +44,7 @@ def _signed_share(config_value: object) -> int:
     stripped_share = config_value.strip() if isinstance(config_value, str) else config_value
     is_short = isinstance(stripped_share, str) and stripped_share.startswith("-")
     try:
-        bps = parse_share_bps(
+        bps = parse_share_with_unit_bps(
             stripped_share[1:] if isinstance(stripped_share, str) and is_short else stripped_share,
             "value",
         )
@@ -144,7 +144,7 @@ class FuturesLimitsTable(ConfigTable):
             "max_utilisation": BPS,
             "max_position": BPS,
             "slippage": MOST_SLIPPAGE_BPS,
-            "emergency_slippage": MOST_EMERGENCY_BPS,
+            "emergency_slippage": MAX_EMERGENCY_SLIPPAGE_BPS,
             "max_basis": BPS,
         }
         for key, max_bps in max_bps_by_key.items():
@@ -334,7 +334,7 @@ class HyperliquidTable(FuturesLayerTable):
         )
 
     @property
-    def key_name(self) -> str | None:
+    def key_source_name(self) -> str | None:
         """Name of the source of the agent key; None without one."""
         source_keys = ("agent_keystore", "agent_key_env", "agent_keyring")
         return next((key for key in source_keys if getattr(self, key)), None)

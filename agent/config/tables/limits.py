@@ -108,7 +108,7 @@ def build_limits_from_table(
 ) -> Limits:
     """Build the limits in exact units: values in the numeraire's base units, gas in wei."""
     limit_by_field: dict[str, Any] = {
-        spec.field: _in_exact_units(spec, getattr(table, spec.key), numeraire)
+        spec.field_name: _in_exact_units(spec, getattr(table, spec.key), numeraire)
         for spec in LIMITS.values()
     }
     max_live_value_raw = None

@@ -166,7 +166,7 @@ def _path_and_tables(
     return path_names, tables
 
 
-def _name(entry: object, own_key: str) -> str:
+def _name(entry: object, extra_name_key: str) -> str:
     """Return the name of an entry by NAME_KEYS, or by a key of its list; empty without a name that
     may be shown.
     """
@@ -175,7 +175,7 @@ def _name(entry: object, own_key: str) -> str:
     name = next(
         (
             str(entry[name_key])
-            for name_key in (*NAME_KEYS, own_key)
+            for name_key in (*NAME_KEYS, extra_name_key)
             if isinstance(entry.get(name_key), str | int)
         ),
         "",

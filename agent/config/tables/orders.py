@@ -129,7 +129,7 @@ class OrdersTable(ExitKeys):
     """What happens to an entry above the price, which fills at once."""
 
 
-def require_orders(
+def require_triggerable_orders(
     table: OrdersTable, orders_by_symbol: Mapping[str, OrderKeys], numeraire: str
 ) -> None:
     """Raise ValueError naming field and remedy for orders that could never trigger, or would trigger

@@ -17,9 +17,9 @@ from agent.config.tables.fields import (
     Weight,
 )
 from agent.config.tables.liquidity import LpPositionTable
-from agent.config.tables.orders import OrderKeys, OrdersTable, require_orders
+from agent.config.tables.orders import OrderKeys, OrdersTable, require_triggerable_orders
 from agent.config.tables.triggers import Band
-from agent.config.tables.weights import WeightsTable, require_weights
+from agent.config.tables.weights import AllocatorTable, require_valid_allocator
 from agent.units import BPS
 
 NATIVE = "native"
@@ -129,7 +129,7 @@ class PortfolioTable(ConfigTable):
     """Tokens that routes may use."""
     positions: list[LpPositionTable] = Field(default_factory=list)
     """Liquidity positions that count."""
-    weights: WeightsTable | None = None
+    weights: AllocatorTable | None = None
     """Allocator that chooses the targets."""
     orders: OrdersTable | None = None
     """Orders of the whole portfolio."""
@@ -173,12 +173,12 @@ class PortfolioTable(ConfigTable):
             )
         if self.weights is not None:
             target_bps_by_symbol = {asset.symbol: asset.target for asset in self.assets}
-            require_weights(self.weights, target_bps_by_symbol, self.numeraire)
+            require_valid_allocator(self.weights, target_bps_by_symbol, self.numeraire)
         orders_by_symbol = {asset.symbol: asset for asset in self.assets}
-        require_orders(self.orders or OrdersTable(), orders_by_symbol, self.numeraire)
+        require_triggerable_orders(self.orders or OrdersTable(), orders_by_symbol, self.numeraire)
         return self
 
     @property
-    def listed(self) -> list[AssetTable | HubTable]:
+    def listed_tokens(self) -> list[AssetTable | HubTable]:
         """Assets, then hubs."""
         return [*self.assets, *self.hubs]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from agent.config.tables.fields import ConfigTable
 
-FILES, MEGABYTES = 10_000, 1_000
+DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTES = 10_000, 1_000
 """Default retention in files and megabytes: ten weeks of cycles every ten minutes."""
 
 
@@ -15,7 +15,7 @@ class RecordTable(ConfigTable):
 
     dir: str = Field(min_length=1)
     """Folder, relative to the config file."""
-    keep_files: int = Field(default=FILES, ge=1, le=1_000_000)
+    keep_files: int = Field(default=DEFAULT_KEEP_FILES, ge=1, le=1_000_000)
     """Newest files that are kept."""
-    keep_megabytes: int = Field(default=MEGABYTES, ge=1, le=1_000_000)
+    keep_megabytes: int = Field(default=DEFAULT_KEEP_MEGABYTES, ge=1, le=1_000_000)
     """Their largest size in all."""

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from agent.config.tables.fields import ConfigTable, Duration, Share, Weight
 from agent.config.tables.futures import SignedShare
 from agent.config.tables.triggers import TriggerTable
-from agent.config.tables.weights import WeightsTable
+from agent.config.tables.weights import AllocatorTable
 from agent.units import BPS
 
 DAY_S = 86_400
@@ -85,7 +85,7 @@ class StrategyTable(ConfigTable):
     """Weights of its own capital by symbol, sum 100 %; or `allocator`."""
     futures: dict[str, SignedShare] = Field(default_factory=dict)
     """Signed shares of its target notional by market; needs [futures]."""
-    allocator: Literal["equal"] | WeightsTable | None = None
+    allocator: Literal["equal"] | AllocatorTable | None = None
     """"equal", or the keys of an allocator."""
     trigger: TriggerTable | None = None
     """Its trigger, no zone; default: that of [policy]."""

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from agent.config.tables.fields import ConfigTable, Duration, Variable
 from agent.errors import ConfigError
-from agent.hosts import LOOPBACK
+from agent.hosts import LOOPBACK_HOSTS
 
 TELEGRAM_API = "https://api.telegram.org"
 LONGEST_POLL_S = 50
@@ -46,7 +46,7 @@ class TelegramTable(ConfigTable):
             raise ValueError(f"code_ttl: {self.code_ttl}s; write 1s to 15m, such as 5m")
         return self
 
-    def resolve(self) -> str:
+    def read_bot_token(self) -> str:
         """Return the bot's token. Raises ConfigError if its variable has none."""
         bot_token = os.environ.get(self.token_env, "")
         if not _TOKEN.fullmatch(bot_token):
@@ -62,7 +62,7 @@ def _is_address(url: str) -> bool:
     be appended (no query, fragment or trailing slash).
     """
     url_parts = urlsplit(url)
-    is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK
+    is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK_HOSTS
     is_plain = not (url_parts.query or url_parts.fragment or url.endswith("/"))
     return bool(is_plain and url_parts.hostname and (url_parts.scheme == "https" or is_local))
 

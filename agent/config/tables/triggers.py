@@ -25,7 +25,7 @@ from agent.errors import ConfigError
 from agent.model import AnyOf, NoTradeZone, Threshold, Trigger
 from agent.policy.triggers.bands import KeyUnit, TriggerNotation
 from agent.policy.triggers.rules import NOTATIONS
-from agent.units import BPS, parse_share_bps
+from agent.units import BPS, parse_share_with_unit_bps
 
 
 def _parse_yearly_cost(config_value: object) -> Fraction:
@@ -194,7 +194,7 @@ def parse_band(band_text: object, field: str) -> Threshold:
             f"{field}: {band_text!r} is not a band",
             "write 10%rel (of the target) or 5%abs (points of the portfolio)",
         )
-    width_bps = parse_share_bps(compact_text.removesuffix(band_kind), field)
+    width_bps = parse_share_with_unit_bps(compact_text.removesuffix(band_kind), field)
     return Threshold(width_bps, None) if band_kind == "abs" else Threshold(None, width_bps)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from agent.config.tables.fields import ConfigTable, Duration, Share
-from agent.hosts import LOOPBACK
+from agent.hosts import LOOPBACK_HOSTS
 from agent.model import (
     AllocationMethod,
     AllocationNeeds,
@@ -53,7 +53,7 @@ class WeightLimitTable(ConfigTable):
     """Highest weight."""
 
 
-class WeightsTable(ConfigTable):
+class AllocatorTable(ConfigTable):
     """An allocator (docs/weights.md). Every key of its kind is required but `fixed`, `cap`,
     `limits`, `supplies`.
     """
@@ -95,7 +95,7 @@ class WeightsTable(ConfigTable):
         return AllocationMethod(self.kind)
 
     @model_validator(mode="after")
-    def _check_keys_of_kind(self) -> WeightsTable:
+    def _check_keys_of_kind(self) -> AllocatorTable:
         method = self.method
         allowed_keys = {*_KEYS_BY_NEEDS[method.needs]}
         if method is not AllocationMethod.FIXED:
@@ -158,8 +158,8 @@ def require_sampling(
         )
 
 
-def require_weights(
-    weights: WeightsTable, target_bps_by_symbol: Mapping[str, int], numeraire: str
+def require_valid_allocator(
+    weights: AllocatorTable, target_bps_by_symbol: Mapping[str, int], numeraire: str
 ) -> None:
     """Raise ValueError if the allocator does not fit the assets, whose targets are in bps by symbol:
     unknown names, infeasible bounds, or a numeraire without returns.
@@ -215,7 +215,7 @@ def require_weights(
         )
 
 
-def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
+def weight_bounds(weights: AllocatorTable, symbol: str) -> tuple[int, int]:
     """Return the smallest and largest weight that the allocator may choose for an asset, in bps."""
     weight_limit = weights.limits.get(symbol)
     cap_bps = BPS if weights.cap is None else weights.cap
@@ -244,7 +244,7 @@ class DataTable(ConfigTable):
     @classmethod
     def _check_source(cls, file_or_url: str) -> str:
         url_parts = urlsplit(file_or_url)
-        is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK
+        is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK_HOSTS
         if "://" in file_or_url and not (url_parts.scheme == "https" or is_local):
             raise ValueError(f"{file_or_url!r} is not an https address; write one, or a file")
         if url_parts.username or url_parts.password:

@@ -8,7 +8,7 @@ import tomlkit
 
 from agent.config.loaded import USUAL_STORE
 
-WALLET_KEYS = {"address", "payout_addresses"}
+COPIED_WALLET_FIELDS = {"address", "payout_addresses"}
 """Keys of [wallet] that a copy has; the others are of the key or of its signer."""
 FUTURES_KEY_SOURCES = {"agent_keystore", "agent_key_env", "agent_keyring"}
 
@@ -25,7 +25,7 @@ def copy_text(
     wallet_table = document["wallet"]
     is_other_wallet = wallet_table["address"].lower() != wallet_address.lower()
     dropped_keys = {
-        "wallet": wallet_table.keys() - WALLET_KEYS,
+        "wallet": wallet_table.keys() - COPIED_WALLET_FIELDS,
         "portfolio": {"positions"},
         "futures": FUTURES_KEY_SOURCES | ({"account", "delegate"} if is_other_wallet else set()),
         "service": {"heartbeat_url", "heartbeat_url_env"},

@@ -28,19 +28,19 @@ _TABLE_HEADER = re.compile(r"\s*\[")
 
 @dataclass(frozen=True, slots=True)
 class ConfigChanges:
-    """Changes: `sets` are (dotted key, value), `targets` (symbol, share), `adds` (symbol, address,
-    share), `removes` symbols.
+    """Changes: `key_settings` are (dotted key, value), `targets` (symbol, share), `added_assets` (symbol, address,
+    share), `removed_symbols` symbols.
     """
 
-    sets: tuple[tuple[str, str], ...] = ()
+    key_settings: tuple[tuple[str, str], ...] = ()
     targets: tuple[tuple[str, str], ...] = ()
-    adds: tuple[tuple[str, str, str], ...] = ()
-    removes: tuple[str, ...] = ()
+    added_assets: tuple[tuple[str, str, str], ...] = ()
+    removed_symbols: tuple[str, ...] = ()
 
     @property
     def any(self) -> bool:
         """True if there is a change."""
-        return bool(self.sets or self.targets or self.adds or self.removes)
+        return bool(self.key_settings or self.targets or self.added_assets or self.removed_symbols)
 
 
 def parse_changes(
@@ -82,9 +82,9 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     Raises ConfigError for an unknown key or asset, or if an added asset exists already. The result
     is not validated as a config.
     """
-    for symbol in changes.removes:
+    for symbol in changes.removed_symbols:
         config_text = _without_asset(config_text, symbol)
-    for symbol, address, share in changes.adds:
+    for symbol, address, share in changes.added_assets:
         config_text = _with_asset(config_text, symbol, address, share)
     try:
         document = tomlkit.parse(config_text)
@@ -95,7 +95,7 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     for symbol, share in changes.targets:
         parse_bps(share, f"--target {symbol}")
         _asset(document, symbol)["target"] = share
-    for key, value in changes.sets:
+    for key, value in changes.key_settings:
         _set_key(document, key, value)
     return tomlkit.dumps(document)
 
@@ -104,13 +104,15 @@ def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
     """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the
     whole asset.
     """
-    zero_targets = tuple((symbol, "0%") for symbol in changes.removes)
-    reserve_sets = tuple((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes)
+    zero_targets = tuple((symbol, "0%") for symbol in changes.removed_symbols)
+    reserve_sets = tuple(
+        (f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removed_symbols
+    )
     return replace(
         changes,
-        removes=(),
+        removed_symbols=(),
         targets=changes.targets + zero_targets,
-        sets=changes.sets + reserve_sets,
+        key_settings=changes.key_settings + reserve_sets,
     )
 
 

@@ -16,9 +16,9 @@ from agent.config.tables.fields import Address, ConfigTable
 from agent.config.tables.futures import MOST_MARKETS, PerpetualContracts
 from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
-from agent.units import BPS, largest_remainder, parse_share_bps
+from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
 
-POSITION_MARGIN_BPS = 1_500
+POSITION_HEADROOM_BPS = 1_500
 """Minimum distance of `max_position` from the largest target weight."""
 
 
@@ -116,15 +116,15 @@ class VenueFileTable(PerpetualContracts):
 
     markets: dict[str, VenueMarketTable] = Field(min_length=1)
 
-    def name_of(self, symbol: str) -> str | None:
+    def market_of(self, symbol: str) -> str | None:
         """Return the market of an asset; None without one."""
         return symbol if symbol in self.markets else None
 
-    def keys(self) -> dict[str, str]:
+    def futures_values(self) -> dict[str, str]:
         """Return the venue's keys of [futures]."""
         return {key: getattr(self, key) for key in PerpetualContracts.model_fields}
 
-    def market_keys(self, name: str) -> dict[str, str]:
+    def market_values(self, name: str) -> dict[str, str]:
         """Return the venue's keys of a market."""
         market = self.markets[name]
         return {"base": market.base, "aggregator": market.aggregator}
@@ -140,23 +140,23 @@ class HyperliquidFileTable(ConfigTable):
     network: Literal["mainnet", "testnet"]
     markets: dict[str, str] = Field(min_length=1)
 
-    def name_of(self, symbol: str) -> str | None:
+    def market_of(self, symbol: str) -> str | None:
         """Return the market of an asset, or the market itself; None without one."""
         if symbol in self.markets.values():
             return symbol
         return self.markets.get(symbol)
 
-    def keys(self) -> dict[str, str]:
+    def futures_values(self) -> dict[str, str]:
         """Return the venue's keys of [futures], including agent_name and agent_keystore."""
         agent_keys = {"agent_name": "trimtab", "agent_keystore": "agent.json"}
         return {"venue": self.venue, "url": self.url, "network": self.network, **agent_keys}
 
-    def market_keys(self, _name: str) -> dict[str, str]:
+    def market_values(self, _name: str) -> dict[str, str]:
         """Return the venue's keys of a market: none, since its name is enough."""
         return {}
 
 
-VenueTable = VenueFileTable | HyperliquidFileTable
+VenueFile = VenueFileTable | HyperliquidFileTable
 _HYPERLIQUID_APIS = {
     "hyperliquid": ("https://api.hyperliquid.xyz", "mainnet"),
     "hyperliquid-testnet": ("https://api.hyperliquid-testnet.xyz", "testnet"),
@@ -168,7 +168,7 @@ _MARKET_BY_SYMBOL = {"WETH": "ETH", "WBTC": "BTC"} | {
 """Hyperliquid's markets by the symbol of the asset; trimtab doctor checks them at the venue."""
 
 
-def read_venue(path: Path) -> VenueTable:
+def read_venue(path: Path) -> VenueFile:
     """Read a venue file, or the venue of a config with [futures], or return the venue of a name in
     `_HYPERLIQUID_APIS`. Raises ConfigError with all mistakes.
     """
@@ -222,7 +222,7 @@ def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def futures_weights(
-    venue: VenueTable, spot_targets: Mapping[str, str], overrides: Mapping[str, str]
+    venue: VenueFile, spot_targets: Mapping[str, str], overrides: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the target weights of the markets: `overrides`, or by default the proportions of the spot
     targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
@@ -231,13 +231,15 @@ def futures_weights(
     if overrides:
         weight_sum_bps, weight_by_market = 0, dict[str, str]()
         for symbol, share in overrides.items():
-            if (market_name := venue.name_of(symbol)) is None or market_name in weight_by_market:
+            if (market_name := venue.market_of(symbol)) is None or market_name in weight_by_market:
                 raise ConfigError(
                     f"--futures-target: {symbol!r} has no market at the venue, or its market was"
                     " already given",
                     f"choose from {', '.join(venue.markets)}",
                 )
-            weight_sum_bps += parse_share_bps(share.removeprefix("-"), f"--futures-target {symbol}")
+            weight_sum_bps += parse_share_with_unit_bps(
+                share.removeprefix("-"), f"--futures-target {symbol}"
+            )
             weight_by_market[market_name] = share
         if weight_sum_bps != BPS:
             raise ConfigError(
@@ -247,8 +249,8 @@ def futures_weights(
         return weight_by_market
     share_bps_by_market: dict[str, int] = {}
     for symbol, share in spot_targets.items():
-        if (market_name := venue.name_of(symbol)) and (
-            share_bps := parse_share_bps(share, f"--target {symbol}")
+        if (market_name := venue.market_of(symbol)) and (
+            share_bps := parse_share_with_unit_bps(share, f"--target {symbol}")
         ):
             share_bps_by_market[market_name] = share_bps_by_market.get(market_name, 0) + share_bps
     if not share_bps_by_market or len(share_bps_by_market) > MOST_MARKETS:
@@ -266,7 +268,7 @@ def futures_weights(
 
 def futures_text(
     profile: FuturesProfile,
-    venue: VenueTable,
+    venue: VenueFile,
     collateral: str,
     weights: Mapping[str, str],
     asset_symbols: Iterable[str],
@@ -277,10 +279,10 @@ def futures_text(
     """
     asset_by_market = dict[str, str]()
     for symbol in asset_symbols:
-        if (market_name := venue.name_of(symbol)) is not None:
+        if (market_name := venue.market_of(symbol)) is not None:
             asset_by_market.setdefault(market_name, symbol)
     venue_keys = {
-        **venue.keys(),
+        **venue.futures_values(),
         "collateral": collateral,
         "leverage": profile.leverage,
         "band": BAND,
@@ -290,7 +292,7 @@ def futures_text(
     toml_tables = [("[futures]", venue_keys)]
     for market, weight in weights.items():
         asset_entry = {"asset": asset_by_market[market]} if market in asset_by_market else {}
-        market_keys = {"symbol": market, **venue.market_keys(market), **asset_entry}
+        market_keys = {"symbol": market, **venue.market_values(market), **asset_entry}
         toml_tables.append(("[[futures.markets]]", {**market_keys, "weight": weight}))
     toml_tables.append(
         ("[futures.limits]", {**profile.limits, "max_position": _max_position(profile, weights)})
@@ -314,7 +316,7 @@ def futures_text(
 def _max_position(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
     """Return the profile's maximum position, or the largest weight plus POSITION_MARGIN_BPS if that is higher."""
     largest_weight_bps = max(
-        parse_share_bps(weight.removeprefix("-"), "weight") for weight in weights.values()
+        parse_share_with_unit_bps(weight.removeprefix("-"), "weight") for weight in weights.values()
     )
-    profile_max_bps = parse_share_bps(profile.limits["max_position"], "max_position")
-    return f"{min(BPS, max(profile_max_bps, largest_weight_bps + POSITION_MARGIN_BPS)) / 100:g}%"
+    profile_max_bps = parse_share_with_unit_bps(profile.limits["max_position"], "max_position")
+    return f"{min(BPS, max(profile_max_bps, largest_weight_bps + POSITION_HEADROOM_BPS)) / 100:g}%"

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from agent.config.networks.presets import (
     Preset,
 )
-from agent.config.writing.template import FUTURES_NOTIONAL
+from agent.config.writing.template import FUTURES_NOTIONAL_COMMENT
 from agent.errors import ConfigError
-from agent.units import BPS, largest_remainder, parse_share_bps
+from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
     from tomlkit.items import Item, Table
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
-CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+TOKEN_CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     CORE: (("WETH", "ETH"), ("WBTC", "BTCB", "cbBTC")),
     STABLE: (("USDC",),),
     HIGH_BETA: (("LINK", "AERO", "UNI"), ("AAVE",)),
@@ -30,7 +30,7 @@ preset lacks are left out.
 """
 SMALL_MONEY = "small"
 """Template of a small portfolio; scripts/past_results.py measures its year on rollups."""
-SUPPLIES = "supplies.csv"
+SUPPLIES_FILE = "supplies.csv"
 ALLOCATOR_ANCHOR = "[reference]\n"
 """Header of the table that follows those of the portfolio."""
 
@@ -39,7 +39,7 @@ ALLOCATOR_ANCHOR = "[reference]\n"
 class PortfolioTemplate:
     """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and
     `limits` in the config's notation. `futures` is the maximum futures notional as a multiple of
-    the spot value. `adjustable` allows choosing the share of stable tokens. `weights` is an
+    the spot value. `has_adjustable_stable_share` allows choosing the share of stable tokens. `weights` is an
     allocator in place of `shares`, and `todo` the preparation that it needs.
     """
 
@@ -49,7 +49,7 @@ class PortfolioTemplate:
     policy: Mapping[str, str | Mapping[str, str]]
     limits: Mapping[str, str]
     futures: str | None = None
-    adjustable: bool = False
+    has_adjustable_stable_share: bool = False
     weights: Mapping[str, str | list[str]] = field(default_factory=dict)
     todo: str = ""
 
@@ -144,11 +144,11 @@ PORTFOLIO_TEMPLATES = {
                 "max_age": "1d",
                 "fixed": ["USDC"],
                 "cap": "40%",
-                "supplies": SUPPLIES,
+                "supplies": SUPPLIES_FILE,
             },
             todo=(
-                f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for"
-                f" {', '.join(symbols[0] for symbols in CLASSES[CORE])}: the chain has only the supply of the wrapped coins"
+                f"write {SUPPLIES_FILE} beside the config with lines symbol,supply,as_of for"
+                f" {', '.join(symbols[0] for symbols in TOKEN_CLASSES[CORE])}: the chain has only the supply of the wrapped coins"
             ),
         ),
         PortfolioTemplate(
@@ -158,7 +158,7 @@ PORTFOLIO_TEMPLATES = {
             {CORE: 8_000, STABLE: 2_000},
             {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "6h"},
             {"turnover": "30%", "daily_turnover": "60%"},
-            adjustable=True,
+            has_adjustable_stable_share=True,
         ),
         PortfolioTemplate(
             SMALL_MONEY,
@@ -188,17 +188,17 @@ def template_shares(template: PortfolioTemplate, stable_share: str | None) -> Ma
     """
     if stable_share is None:
         return template.shares
-    if not template.adjustable:
+    if not template.has_adjustable_stable_share:
         adjustable_names = ", ".join(
             name
             for name, other_template in PORTFOLIO_TEMPLATES.items()
-            if other_template.adjustable
+            if other_template.has_adjustable_stable_share
         )
         raise ConfigError(
             f"--stable: the shares of {template.name} are fixed",
             f"omit --stable, or use --template {adjustable_names}",
         )
-    stable_bps = parse_share_bps(stable_share, "--stable")
+    stable_bps = parse_share_with_unit_bps(stable_share, "--stable")
     if not 0 < stable_bps < BPS:
         raise ConfigError(
             f"--stable: {stable_share} leaves nothing to rebalance",
@@ -226,7 +226,7 @@ def template_targets(
             for symbols in alternatives
             if (known_symbols := [symbol for symbol in symbols if symbol in preset_symbols])
         )
-        for token_class, alternatives in CLASSES.items()
+        for token_class, alternatives in TOKEN_CLASSES.items()
     }
     shares = template_shares(template, stable_share)
     if not all(symbols_by_class[token_class] for token_class in shares):
@@ -256,7 +256,7 @@ def apply_template(config_text: str, template: PortfolioTemplate) -> str:
         limits[key] = value
     if template.futures is not None:
         futures_notional = tomlkit.item(f"{template.futures}x")
-        limits.add("futures_notional", futures_notional.comment(FUTURES_NOTIONAL))
+        limits.add("futures_notional", futures_notional.comment(FUTURES_NOTIONAL_COMMENT))
         futures_notional.trivia.comment_ws = " " * 10
     templated_text = tomlkit.dumps(document)
     if template.weights:

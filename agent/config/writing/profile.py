@@ -20,7 +20,7 @@ from agent.config.tables.limits import LimitsTable, read_limits
 from agent.config.tables.messages import describe_errors
 from agent.config.tables.portfolio import NATIVE
 from agent.config.tables.triggers import Band, RiskTable, TriggerTable
-from agent.config.tables.weights import WeightsTable
+from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
 from agent.model import LIMITS
 
@@ -76,7 +76,7 @@ class ProfileTable(ConfigTable):
 
     profile: ProfileHeaderTable
     assets: list[ProfileAssetTable] = Field(min_length=2, max_length=MOST_ASSETS)
-    weights: WeightsTable | None = None
+    weights: AllocatorTable | None = None
     policy: ProfilePolicyTable
     limits: dict[str, Any] = Field(default_factory=dict)
 
@@ -161,7 +161,7 @@ def read_profile(
         raise ConfigError(
             f"{origin}: not a profile: {error}", "use a file written by trimtab export-profile"
         ) from None
-    _refuse_foreign(profile_values, origin)
+    _refuse_foreign_keys(profile_values, origin)
     mistakes: list[str] = []
     try:
         profile_table = ProfileTable.model_validate(profile_values)
@@ -192,14 +192,14 @@ def read_profile(
     return Profile(profile_table, profile_values, sha256_digest, origin)
 
 
-def require_addresses(profile: Profile) -> None:
+def require_valid_addresses(profile: Profile) -> None:
     """Raise ConfigError for an invalid address."""
     for asset in profile.table.assets:
         if asset.address not in (None, NATIVE):
             parse_address(asset.address, f"{profile.origin}: address of {asset.symbol}")
 
 
-def _refuse_foreign(profile_values: Mapping[str, Any], origin: str) -> None:
+def _refuse_foreign_keys(profile_values: Mapping[str, Any], origin: str) -> None:
     """Raise ConfigError naming every key that is not allowed in a profile."""
     foreign_keys = list(_foreign_keys(profile_values))
     if foreign_keys:
@@ -224,7 +224,7 @@ def _foreign_keys(profile_values: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown_keys(
         profile_values.get("weights"),
         "weights",
-        tuple(name for name in WeightsTable.model_fields if name not in FILE_KEYS),
+        tuple(name for name in AllocatorTable.model_fields if name not in FILE_KEYS),
     )
 
 

@@ -111,7 +111,7 @@ def _update_hubs(
 
 
 def _wrapped_token(config: Config, wrapped_address: str) -> ResolvedToken:
-    for listed_token in config.portfolio.listed:
+    for listed_token in config.portfolio.listed_tokens:
         if listed_token.address == wrapped_address and not getattr(listed_token, "native", False):
             return ResolvedToken(
                 listed_token.symbol,

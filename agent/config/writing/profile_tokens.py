@@ -40,7 +40,7 @@ def resolve_token(
             token_table.feed,
             token_table.decimals,
         )
-        for token_table in config.portfolio.listed
+        for token_table in config.portfolio.listed_tokens
     ]
     preset_tokens = known_tokens(config.chain.chain_id)
     symbol_field = f"{origin}: symbol"

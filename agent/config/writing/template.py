@@ -22,7 +22,7 @@ from agent.config.networks.presets import (
 )
 from agent.config.tables.limits import CEILINGS, LimitsTable, build_limits_from_table
 from agent.config.writing.venues import venues_text
-from agent.layers.config import TEMPLATES
+from agent.layers.config import TABLE_TEMPLATES
 from agent.model import (
     LIMITS_IN_CONFIG_ORDER,
     AllocationMethod,
@@ -37,26 +37,29 @@ from agent.units import Token
 
 @dataclass(frozen=True, slots=True)
 class _DollarCaps:
-    """Config lines of caps set in dollars, in a numeraire whose coin costs `dollars`."""
+    """Config lines of caps set in dollars, in a numeraire whose coin costs `dollars_per_coin`."""
 
     numeraire: str
-    dollars: Fraction
+    dollars_per_coin: Fraction
 
     def at_most(self, key: str, usd: int) -> str:
         """Return the line of a maximum, rounded down."""
         return self._line(key, usd, ROUND_FLOOR)
 
-    def at_least(self, key: str, usd: int) -> str:
+    def minimum_line(self, key: str, usd: int) -> str:
         """Return the line of a minimum, rounded up."""
         return self._line(key, usd, ROUND_CEILING)
 
     def _line(self, key: str, usd: int, rounding: str) -> str:
         """Return the line of a cap, rounded to two figures if converted from dollars."""
-        coins, note = Decimal(usd * self.dollars.denominator) / self.dollars.numerator, ""
-        if self.dollars != 1:
+        coins, note = (
+            Decimal(usd * self.dollars_per_coin.denominator) / self.dollars_per_coin.numerator,
+            "",
+        )
+        if self.dollars_per_coin != 1:
             two_figures = Decimal(1).scaleb(coins.adjusted() - 1)
             coins = coins.quantize(two_figures, rounding).normalize()
-            note = f", {usd} dollars at {float(self.dollars):.10g} each"
+            note = f", {usd} dollars at {float(self.dollars_per_coin):.10g} each"
         return f'{key} = "{coins:f}"'.ljust(35) + f"# {self.numeraire}{note}"
 
 
@@ -67,14 +70,14 @@ def render(
     hubs: Sequence[TemplateAsset],
     numeraire: str,
     rpc_envs: Sequence[tuple[str, str]],
-    dollars: Fraction = Fraction(1),
+    dollars_per_coin: Fraction = Fraction(1),
 ) -> str:
     """Render the commented config.
 
     `rpc_envs` are (environment variable, operator) pairs, since URLs are secrets and not written to
-    the file. `dollars` is the price of a coin of the numeraire, in which caps are written.
+    the file. `dollars_per_coin` is the price of a coin of the numeraire, in which caps are written.
     """
-    caps = _DollarCaps(numeraire, dollars)
+    caps = _DollarCaps(numeraire, dollars_per_coin)
     rpc_tables = "\n".join(
         f'[[chain.rpc]]\nurl_env = "{variable}"      # the URL is secret and stays in the'
         f' environment\noperator = "{operator}"'
@@ -129,7 +132,7 @@ kind = ["feed", "twap"]            # price of a token: its feed, else a time-wei
 twap_window = "30m"
 feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day; an asset may have its own feed_max_age
 {_sequencer_lines(preset)}
-{venues_text(preset.venues, preset.other_venues)}
+{venues_text(preset.venues, preset.untraded_venues)}
 [policy]
 {_trigger_comments()}
 # zone: trades as long as the risk saved exceeds the cost (docs/zone.md); requires destination = "zone":
@@ -182,7 +185,7 @@ horizon = "30d"                    # horizon of the expected loss
 # width = "20%"                    # from reference price / 1.2 to reference price * 1.2
 # compound_above = "25"            # fees above this in the numeraire are reinvested; "off" leaves them
 
-{chr(10).join(TEMPLATES)}
+{chr(10).join(TABLE_TEMPLATES)}
 # Several strategies over this wallet, each with its own accounts (docs/strategies.md):
 # [[strategies]]
 # name = "trend"
@@ -254,7 +257,7 @@ cooldown = "6h"                    # minimum time between two alerts of one caus
 
 
 MOST_COLUMNS = 140
-FUTURES_NOTIONAL = "maximum gross notional of [futures] per spot value, unless futures.limits.spot_multiple is lower"
+FUTURES_NOTIONAL_COMMENT = "maximum gross notional of [futures] per spot value, unless futures.limits.spot_multiple is lower"
 MAX_WEIGHT_LINE = (
     '# max_weight = { any = "60%" }     # maximum weight of any asset except the numeraire; or by name:'
     ' { any = "60%", WETH = "50%" }'
@@ -349,7 +352,7 @@ def _limit_lines(
     lines = []
     for spec in LIMITS_IN_CONFIG_ORDER:
         if spec.unit is LimitUnit.COINS:
-            cap_line = caps.at_least if spec.tighter is TighterDirection.MORE else caps.at_most
+            cap_line = caps.minimum_line if spec.tighter is TighterDirection.MORE else caps.at_most
             line = cap_line(spec.key, int(spec.initial_value))
             if spec.comment:
                 line += f": {spec.comment}"

@@ -15,7 +15,7 @@ _COMMENTS_WITH_TIERS = {
     "quoter": "V4Quoter, for the second quote",
     "tiers": "fee in millionths, tick spacing; without hooks",
 }
-_OTHER_VENUES = (
+_UNTRADED_VENUES_COMMENT = (
     '# Traded with router = "rebalancer" alone, once trimtab deploy shows that it is on this chain:'
 )
 
@@ -29,7 +29,7 @@ def venues_text(
     table_lines = [line for venue in venues for line in _table_lines(venue)]
     if other_venues:
         other_lines = [line for venue in other_venues for line in _table_lines(venue)]
-        table_lines += [_OTHER_VENUES, *(f"# {line}" for line in other_lines)]
+        table_lines += [_UNTRADED_VENUES_COMMENT, *(f"# {line}" for line in other_lines)]
     return "".join(f"{line}\n" for line in table_lines)
 
 

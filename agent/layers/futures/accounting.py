@@ -13,7 +13,7 @@ from agent.accounting.entries import (
     EntryBuilder,
     EntryPrices,
     SettledTransaction,
-    ledger_moves,
+    ledger_changes,
     trade_entry,
 )
 from agent.layers.futures.state import futures_policy, margin_account
@@ -65,7 +65,7 @@ def margin_entry(
 ) -> Entry:
     """Return the entry of an internal transfer of collateral between wallet and margin account."""
     builder = EntryBuilder(prices)
-    for token, moved_raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
+    for token, moved_raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, MARGIN, token, moved_raw)
     return replace(
         builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=account_effect

@@ -9,7 +9,7 @@ from agent.errors import Refused
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import action_gas
 from agent.layers.futures.policy.needs import uses_reduction_budget
-from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei, gas_per_day_wei
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.model import (
     UNREAD_ACCOUNT,
@@ -50,8 +50,10 @@ class FuturesComposer:
         spend_raw_by_token = {policy.collateral: action.raw}
         layer_grant = FuturesGrant(action, account)
         return [
-            replace(build_approval(step, token, policy.vault, approval_raw), layer=layer_grant)
-            for token, approval_raw in tokens.lacking_approvals(
+            replace(
+                build_approval(step, token, policy.vault, approval_raw), layer_grant=layer_grant
+            )
+            for token, approval_raw in tokens.missing_approvals(
                 spend_raw_by_token, step.snapshot, policy.vault
             )
         ]
@@ -80,7 +82,7 @@ class FuturesComposer:
             emergency_limits = None
             if policy is not None and futures_plan.is_emergency:
                 emergency_limits = EmergencyLimits(
-                    fee_ceiling_wei(policy.limits, step.limits),
+                    emergency_gas_price_limit_wei(policy.limits, step.limits),
                     gas_per_day_wei(policy.limits, step.limits),
                 )
             return TxDraft(
@@ -89,7 +91,7 @@ class FuturesComposer:
                 IntentKind.FUTURES,
                 note,
                 deadline_s=draft.deadline_s,
-                layer=layer_grant,
+                layer_grant=layer_grant,
                 gas_units=action_gas(action),
                 emergency=emergency_limits,
                 explain=explain_revert,

@@ -23,7 +23,7 @@ from agent.layers.futures.policy.needs import (
     spendable_collateral_raw,
     uses_reduction_budget,
 )
-from agent.layers.futures.policy.targets import emergency_sizes, unnamed_reasons
+from agent.layers.futures.policy.targets import emergency_sizes, unnamed_market_reasons
 from agent.layers.futures.state import (
     FuturesState,
     futures_policy,
@@ -202,11 +202,11 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("every action reduces or deposits", True)
     if all(isinstance(action, DelegateChange) for action in layer_plan.actions):
         return GuardMeasurement("no position and no margin changes", True)
-    reason_by_unnamed_market = unnamed_reasons(account)
-    if reason_by_unnamed_market and any(
+    reason_by_unconfigured_market = unnamed_market_reasons(account)
+    if reason_by_unconfigured_market and any(
         not is_reduction(account, order) for order in layer_plan.orders
     ):
-        return GuardMeasurement("; ".join(reason_by_unnamed_market.values()), False)
+        return GuardMeasurement("; ".join(reason_by_unconfigured_market.values()), False)
     account_after = after_resting_fills(account)
     for action in layer_plan.actions:
         if _opens_by_reduction(account_after, action):

@@ -65,7 +65,7 @@ class FuturesProgress(LayerProgress):
     """
     reduction_goals: tuple[tuple[str, int], ...] = ()
     """Final sizes, by market, of this cycle's reduction; empty if none is in progress."""
-    order_parts: tuple[tuple[str, int], ...] = ()
+    order_divisors: tuple[tuple[str, int], ...] = ()
     """Divisors, by market, of reductions whose simulation reverted in this cycle."""
     hold_reason: str = ""
     """Reason why the layer sends nothing in this proposal: no order is possible, or guards refused
@@ -96,7 +96,7 @@ class FuturesCycle(LayerCycle):
     """Markets of sent reductions."""
     reduction_goals: tuple[tuple[str, int], ...] = ()
     """Sizes at which a reduction to a limit ends, by market."""
-    order_parts: tuple[tuple[str, int], ...] = ()
+    order_divisors: tuple[tuple[str, int], ...] = ()
     """Divisors of reductions that the venue refused, by market."""
     hedged: tuple[HedgeComparison, ...] = ()
     """For each opened hedge, the comparison of its cost with that of a sale; the rebalance
@@ -114,7 +114,7 @@ class FuturesCycle(LayerCycle):
     """Reason why the rest of the cycle sends no action, if the agent's key may not trade."""
 
     @property
-    def refused_exits(self) -> Mapping[str, int]:
+    def refusal_time_by_exit(self) -> Mapping[str, int]:
         """Refused and reverted reductions, hedges and deposits."""
         return dict(self.refused_markets)
 
@@ -125,7 +125,7 @@ class FuturesCycle(LayerCycle):
             FuturesProgress(
                 self.reduced_markets,
                 self.reduction_goals,
-                self.order_parts,
+                self.order_divisors,
                 hold_reason,
                 bool(self.hedged),
             )

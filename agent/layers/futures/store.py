@@ -23,19 +23,19 @@ from agent.ports import Grant
 from agent.ports.perpetuals import futures_grant
 from agent.store.budget_rows import turnover_sum
 from agent.store.database import (
+    FUTURES_BUDGET_KINDS,
     FUTURES_DEPOSIT,
     FUTURES_EMERGENCY,
-    FUTURES_KINDS,
     FUTURES_REDUCTION,
     FUTURES_RESTING,
     decode_json,
     decompress_text,
 )
-from agent.store.tables import BudgetRow, IntentRow
+from agent.store.tables import BudgetUseRow, IntentRow
 
 
 def read_state(
-    db: Connection, budget_rows: Sequence[BudgetRow], newest_s_by_kind: Mapping[str, int | None]
+    db: Connection, budget_rows: Sequence[BudgetUseRow], newest_s_by_kind: Mapping[str, int | None]
 ) -> FuturesState:
     """Return the state from the budget rows of the last 24 h and from the newest orders;
     `newest_s_by_kind` are the chain times of the newest success of each budget kind.
@@ -89,7 +89,7 @@ def _stored_hedges(db: Connection, newest_s_by_kind: Mapping[str, int | None]) -
     """
     newest_order_rows = [
         row
-        for kind in FUTURES_KINDS
+        for kind in FUTURES_BUDGET_KINDS
         if kind != FUTURES_RESTING
         and newest_s_by_kind[kind] is not None
         and (row := db.execute(_select_newest_order(), {"kind": kind}).one_or_none()) is not None
@@ -114,8 +114,8 @@ def _select_newest_order() -> Select[int, bytes, str | None]:
     """Select the newest successful intent of a budget kind: its number, grant and receipt."""
     return (
         select(IntentRow.seq, IntentRow.grant_z, IntentRow.receipt_json)
-        .join(BudgetRow, BudgetRow.intent_id == IntentRow.id)
-        .where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
-        .order_by(BudgetRow.chain_s.desc(), IntentRow.seq.desc())
+        .join(BudgetUseRow, BudgetUseRow.intent_id == IntentRow.id)
+        .where(BudgetUseRow.kind == bindparam("kind"), BudgetUseRow.succeeded.is_(True))
+        .order_by(BudgetUseRow.chain_s.desc(), IntentRow.seq.desc())
         .limit(1)
     )

@@ -8,7 +8,12 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import AllocatorConfig
 from agent.units import BPS, bounded_bps, proportional_shares
-from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds, from_returns
+from agent.weights.allocators import (
+    AllocatorData,
+    UnroundedWeights,
+    WeightBounds,
+    weights_with_sample,
+)
 from agent.weights.returns import compute_returns
 
 
@@ -27,7 +32,9 @@ def futures_volatility(
     if futures_settings is None:
         raise Refused("no futures markets are configured", remedy="add [futures]")
     tokens = tuple(side.token for side in futures_settings.sides)
-    sample_returns = compute_returns(settings, tokens, inputs.labels, inputs.prices, inputs.now_s)
+    sample_returns = compute_returns(
+        settings, tokens, inputs.label_by_token, inputs.prices, inputs.now_s
+    )
     max_weights_bps = [futures_settings.max_weight_bps] * len(tokens)
     total_bps = min(BPS, len(tokens) * futures_settings.max_weight_bps)
     min_weights_bps = [0] * len(tokens)
@@ -39,7 +46,7 @@ def futures_volatility(
     )
     weights_bps = bounded_bps(unrounded_shares, min_weights_bps, max_weights_bps, total_bps)
     weight_texts = ", ".join(
-        f"{inputs.labels[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({volatility:.1%})"
+        f"{inputs.label_by_token[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({volatility:.1%})"
         for side, bps, volatility in zip(
             futures_settings.sides, weights_bps, sample_returns.volatilities, strict=True
         )
@@ -49,7 +56,7 @@ def futures_volatility(
         max(weights_bps) * futures_settings.leverage_bps * futures_settings.stress_move_bps,
         BPS * BPS * BPS,
     )
-    unrounded_weights = from_returns(
+    unrounded_weights = weights_with_sample(
         (),
         f"futures weights in inverse proportion to annual volatilities: {weight_texts}; {float(gross_leverage):.2f}x"
         f" of the account value in all, and a move of {futures_settings.stress_move_bps / 100:g} % against one"

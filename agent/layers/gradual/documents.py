@@ -11,7 +11,7 @@ from agent.app.documents import FromAttributes, Money, fill, utc_text
 from agent.layers.gradual.state import ExecutionProgress, GradualState
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Plan, Portfolio, StepInput
-from agent.store.executions import PastExecution
+from agent.store.executions import StoredExecution
 from agent.store.store import Store
 from agent.units import Value, value_text
 
@@ -52,7 +52,7 @@ def plan_keys(plan: Plan, portfolio: Portfolio) -> PlanKeys:
     return {"pacing": None if comparison is None else fill(SlicingDocument, comparison, portfolio)}
 
 
-def past_executions(store: Store, limit: int) -> Sequence[PastExecution[ExecutionProgress]]:
+def past_executions(store: Store, limit: int) -> Sequence[StoredExecution[ExecutionProgress]]:
     """Return the newest gradual executions, newest first."""
     return store.layer(GradualExecutionStore).newest(limit)
 

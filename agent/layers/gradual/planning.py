@@ -19,8 +19,8 @@ from agent.layers.gradual.policy import (
     budget_left,
     decide_slice,
     execution_deadlines,
+    find_prior_carryover,
     format_budget,
-    prior_budget_use,
 )
 from agent.layers.gradual.state import (
     ExecutionProgress,
@@ -82,7 +82,7 @@ def compare_slice_counts(
     up to execution.pace.max_rounds. Slices are equal and a mean interval apart, at constant prices.
     No slice is smaller than limits.min_trade.
     """
-    pace, prices = step.execution.pace, references.by_token
+    pace, prices = step.execution.pace, references.price_by_token
     intended_value = value_to_move(step, goal, prices)
     simulations = [
         _SliceSimulation(step, decision, goal, references, prices, pace, slice_count)
@@ -239,7 +239,7 @@ def _step_after(step: StepInput, plan: Plan) -> StepInput:
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
             pool_by_address[leg.pool] = (
-                pool_by_address[leg.pool].swap(leg.token_in, leg.amount_in_raw).after
+                pool_by_address[leg.pool].swap(leg.token_in, leg.amount_in_raw).pool_after
             )
     raw_after_by_token, spent_raw_by_token = dict(plan.holdings_after), swap_spend(plan.legs)
     snapshot = step.snapshot
@@ -358,7 +358,7 @@ def schedule_plan(
         return _plan_at_price(
             step.portfolio,
             decision_result.with_layer(
-                replace(decision_result.layer(GradualResult), begins=execution)
+                replace(decision_result.layer(GradualResult), new_execution=execution)
             ),
             single_plan,
             execution,
@@ -375,7 +375,7 @@ def schedule_plan(
             step.execution,
             value_to_move(step, goal, _reference_prices(decision_result)),
         )
-    if slice_count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
+    if slice_count == 1 and (pace.budget_bps is None or find_prior_carryover(step) is None):
         return decision_result, replace(single_plan, pacing=comparison)
     return _begin_gradual_execution(
         step,
@@ -411,7 +411,7 @@ def _begin_gradual_execution(
         else:
             why = f"{decision.reason}; {slice_decision.decision.reason}"
         return (
-            replace(decision_result, decision=Hold(why), reviewed=False),
+            replace(decision_result, decision=Hold(why), is_reviewed=False),
             None,
         )  # a plan that may not begin in slices may not be sent at once either
     first_slice_decision = replace(
@@ -480,7 +480,7 @@ def _new_gradual_execution(
     pace = step.execution.pace
     prices = _reference_prices(decision_result)
     now_s = step.snapshot.head.timestamp_s
-    intended_value, prior_carryover = value_to_move(step, goal, prices), prior_budget_use(step)
+    intended_value, prior_carryover = value_to_move(step, goal, prices), find_prior_carryover(step)
     ends_s, expires_s = execution_deadlines(pace, slice_count, now_s)
     arrival_prices = prices | (
         {}
@@ -526,7 +526,7 @@ def _execution_goal(goal: Goal, single_plan: Plan) -> Goal:
 
 
 def _reference_prices(decision_result: DecisionResult) -> dict[str, Price]:
-    return decision_result.references.by_token
+    return decision_result.references.price_by_token
 
 
 def _money_text(portfolio: Portfolio, value: Value) -> str:

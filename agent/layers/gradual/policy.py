@@ -123,12 +123,12 @@ rounding of slices.
 class SliceDecision:
     """Decision on the current gradual execution.
 
-    `due_slice` is the slice to trade now, `ended` the reason if it is over.
+    `due_slice` is the slice to trade now, `end_reason` the reason if it is over.
     """
 
     decision: Decision
     due_slice: ExecutionSlice | None = None
-    ended: str = ""
+    end_reason: str = ""
 
 
 def invalidation_reason(step: StepInput) -> str:
@@ -187,8 +187,8 @@ def decide_slice(
         remaining_value,
     ):
         return SliceDecision(
-            Hold(over_text(execution, why)),
-            ended=why,
+            Hold(end_text(execution, why)),
+            end_reason=why,
         )
     began_text, remaining_text = (
         format_time(execution.began_s),
@@ -224,7 +224,7 @@ def decide_slice(
     )
 
 
-def over_text(execution: GradualExecution, why: str) -> str:
+def end_text(execution: GradualExecution, why: str) -> str:
     """Return the text of an execution's end."""
     return f"the gradual execution from {format_time(execution.began_s)} is over: {why}"
 
@@ -245,7 +245,7 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     )
 
 
-def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
+def find_prior_carryover(step: StepInput) -> BudgetCarryover | None:
     """Return the shared budget used by earlier executions, for a new one; None if the new one has
     its own. It comes from the execution that ends in this cycle, or from the store until the first
     execution's time is over.
@@ -402,7 +402,7 @@ def continue_execution(context: DecisionContext) -> DecisionResult | None:
     step, prices = context.step, context.prices
     if (slice_decision := decide_slice(step, context.drifts, prices)) is None:
         return None
-    gradual_result = GradualResult(slice_decision.due_slice, slice_decision.ended)
+    gradual_result = GradualResult(slice_decision.due_slice, slice_decision.end_reason)
     decision_result = context.result(slice_decision.decision).with_layer(gradual_result)
     if gradual_result.due_slice is not None and (
         top_up := native_coin.top_up(step, decision_result.decision)

@@ -42,8 +42,8 @@ def after_decision(store: Store, outcome: StepOutcome) -> None:
         store.executions.end(
             progress.id, "ended", gradual_result.ended, step.snapshot.head.timestamp_s
         )
-    if gradual_result.begins is not None and outcome.kind is OutcomeKind.HOLD:
-        execution_store.begin(gradual_result.begins)
+    if gradual_result.new_execution is not None and outcome.kind is OutcomeKind.HOLD:
+        execution_store.begin(gradual_result.new_execution)
 
 
 def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
@@ -57,8 +57,8 @@ def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> Non
     )
     if gradual_result.due_slice is None:
         return
-    if gradual_result.begins is not None:
-        execution_id = execution_store.begin(gradual_result.begins)
+    if gradual_result.new_execution is not None:
+        execution_id = execution_store.begin(gradual_result.new_execution)
     elif progress is not None:
         execution_id = progress.id
     else:

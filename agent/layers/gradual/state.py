@@ -147,12 +147,12 @@ class GradualState(LayerState):
 @dataclass(frozen=True, slots=True)
 class GradualResult(LayerResult):
     """Part of a decision: the slice that is `due_slice` (None: none), why the execution `ended` (empty:
-    it did not), and the execution that `begins` with this decision (None: none).
+    it did not), and the execution that `new_execution` with this decision (None: none).
     """
 
     due_slice: ExecutionSlice | None = None
     ended: str = ""
-    begins: GradualExecution | None = None
+    new_execution: GradualExecution | None = None
 
     @property
     def ends_execution(self) -> bool:
@@ -161,6 +161,6 @@ class GradualResult(LayerResult):
 
     def without_trades(self, not_worth_reason: str = "") -> LayerResult:
         """See LayerResult."""
-        if not_worth_reason and self.due_slice is not None and self.begins is None:
+        if not_worth_reason and self.due_slice is not None and self.new_execution is None:
             return GradualResult(ended=f"its next slice is {not_worth_reason}")
         return GradualResult(ended=self.ended)

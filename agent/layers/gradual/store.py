@@ -27,7 +27,7 @@ from agent.store.database import Database, first_row
 from agent.store.executions import (
     OPEN,
     PURCHASE,
-    PastExecution,
+    StoredExecution,
     add_attempt,
     add_execution,
     executed_parts,
@@ -93,12 +93,12 @@ class GradualExecutionStore:
             draw_columns = {"size_ppm": stored_draw.size_ppm, "wait_ppm": stored_draw.wait_ppm}
             add_attempt(db, execution_id, slice_number, step_id, at_s, **draw_columns)
 
-    def newest(self, limit: int = 20) -> tuple[PastExecution[ExecutionProgress], ...]:
+    def newest(self, limit: int = 20) -> tuple[StoredExecution[ExecutionProgress], ...]:
         """Return the newest executions, newest first."""
         wallet, wrapped_native = self.db.wallet, self.db.wrapped_native
         with self.db.read("read the executions") as db:
             return tuple(
-                PastExecution(
+                StoredExecution(
                     row.seq, _progress(db, row, wallet, wrapped_native), row.state, row.why
                 )
                 for row in newest_executions(db, GRADUAL, limit)
@@ -142,13 +142,13 @@ def _progress(
     """
     execution, executed_slices = load_terms(GradualExecution, row), executed_parts(db, row)
     next_draw, next_s, arrival_prices = execution.first, execution.began_s, dict(execution.arrival)
-    if (newest_attempt := executed_slices.newest) is not None:
+    if (newest_attempt := executed_slices.newest_trading_attempt) is not None:
         next_draw = SliceDraw(newest_attempt.size_ppm, newest_attempt.wait_ppm)
         next_s = newest_attempt.at_s + slice_wait_s(execution, next_draw)
     return ExecutionProgress(
         id=row.id,
         execution=execution,
-        parts_done=len(executed_slices.trading_attempts),
+        parts_done=len(executed_slices.trading_attempt_by_part),
         moved_value=executed_slices.moved_value(wallet, arrival_prices),
         spent=executed_slices.lost_value(wallet, wrapped_native, arrival_prices),
         next_s=next_s,
@@ -191,4 +191,4 @@ def _select_state() -> Select[Any]:
         ExecutionRow.state == OPEN, ExecutionRow.seq == last_ended_seq.scalar_subquery()
     )
     gradual_rows = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, is_open_or_last)
-    return database.beside_facts(gradual_rows, draw=SLICE_DRAW).order_by("seq")
+    return database.select_with_facts(gradual_rows, draw=SLICE_DRAW).order_by("seq")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.guards.case import GuardCase, GuardMeasurement
 from agent.guards.guard import Guard
-from agent.layers.holding.policy import held_until_s, tokens_sold_early
+from agent.layers.holding.policy import hold_ends_s_by_token, tokens_sold_early
 from agent.model import Rebalance, StepInput
 from agent.units import format_time
 
@@ -32,7 +32,7 @@ def _limit_text(hold_end_s_by_token: dict[str, int], step: StepInput) -> str:
 
 HOLDING = Guard(
     "holding",
-    lambda step: held_until_s(step) or None,
+    lambda step: hold_ends_s_by_token(step) or None,
     _limit_text,
     _measure_sales,
     "wait until then, or lower holding.hours",

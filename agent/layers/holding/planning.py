@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.holding.policy import held_reason, held_text, held_until_s, tokens_sold_early
+from agent.layers.holding.policy import (
+    held_reason,
+    held_text,
+    hold_ends_s_by_token,
+    tokens_sold_early,
+)
 from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import LOCKED
@@ -26,7 +31,7 @@ def without_held_sales(
     sold_tokens = tokens_sold_early(step, unrestricted_plan)
     if decision.exit or not sold_tokens:
         return unrestricted_plan
-    unsold_tokens = tuple(dict.fromkeys((*decision.goal.unsold, *held_until_s(step))))
+    unsold_tokens = tuple(dict.fromkeys((*decision.goal.unsold, *hold_ends_s_by_token(step))))
     restricted_decision = replace(decision, goal=replace(decision.goal, unsold=unsold_tokens))
     try:
         plan = planner.plan(step, restricted_decision, turnover_cap=turnover_cap)

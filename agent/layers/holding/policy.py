@@ -11,7 +11,7 @@ from agent.policy.decision import DecisionResult
 from agent.units import format_time
 
 
-def held_until_s(step: StepInput) -> dict[str, int]:
+def hold_ends_s_by_token(step: StepInput) -> dict[str, int]:
     """Return the chain time from which each token that is held may be sold."""
     config, now_s = step.config(HoldingConfig), step.snapshot.head.timestamp_s
     hold_end_s_by_token = {
@@ -30,12 +30,12 @@ def tokens_sold_early(step: StepInput, plan: Plan) -> list[str]:
     for address, change_raw in plan.wallet_changes().items():
         token = step.portfolio.pricing_token(address)
         change_raw_by_token[token] = change_raw_by_token.get(token, 0) + change_raw
-    return [token for token in held_until_s(step) if change_raw_by_token.get(token, 0) < 0]
+    return [token for token in hold_ends_s_by_token(step) if change_raw_by_token.get(token, 0) < 0]
 
 
 def held_text(step: StepInput, token: str) -> str:
     """Return when a held token was bought, and until when it is kept."""
-    end_s = held_until_s(step)[token]
+    end_s = hold_ends_s_by_token(step)[token]
     bought_s = end_s - step.config(HoldingConfig).least_s
     return f"bought {format_time(bought_s)}, is kept until {format_time(end_s)} (holding.hours)"
 
@@ -56,7 +56,7 @@ def explain_held(step: StepInput, decision_result: DecisionResult) -> DecisionRe
         return decision_result
     if isinstance(decision, Rebalance) and (decision.exit or decision.by_hand):
         return decision_result
-    hold_end_s_by_token = held_until_s(step)
+    hold_end_s_by_token = hold_ends_s_by_token(step)
     tokens_above_target = [
         drift.token
         for drift in decision_result.drifts

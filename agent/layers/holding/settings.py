@@ -11,7 +11,7 @@ from agent.model import Portfolio
 from agent.units import format_duration
 
 
-def require_assets(config: Config) -> None:
+def require_holding_symbols(config: Config) -> None:
     """Raise ValueError for a symbol that is no asset of the portfolio, or is the numeraire."""
     if config.holding is None:
         return

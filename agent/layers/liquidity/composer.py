@@ -9,7 +9,7 @@ from agent.chain import tokens
 from agent.chain.lens import abi_encode
 from agent.errors import ErrorCode, Refused
 from agent.layers.liquidity.policy.minimums import minimum_amounts
-from agent.layers.liquidity.policy.pools import ROLES
+from agent.layers.liquidity.policy.pools import POSITION_CONTRACT_ROLES
 from agent.model import (
     Collect,
     ExecutionConfig,
@@ -32,7 +32,7 @@ from agent.signing.liquidity import (
     INCREASE,
     MANAGER_MULTICALL,
     MINT,
-    REMOVE,
+    REMOVE_LIQUIDITY,
     UINT128_MAX,
 )
 from agent.units import decimal_text
@@ -55,7 +55,7 @@ class LiquidityComposer:
         """See LayerComposer."""
         action = plan.actions[0]
         spender = action_contract(step.execution, action)
-        lacking_approvals = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
+        lacking_approvals = tokens.missing_approvals(action.spends_raw, step.snapshot, spender)
         return [
             build_approval(step, token, spender, approval_raw, action)
             for token, approval_raw in lacking_approvals
@@ -95,7 +95,7 @@ def action_contract(execution: ExecutionConfig, action: LayerAction) -> str:
     contract = execution.position_contract(action.venue)
     if not contract or (action.venue == LpVenue.V3 and action.contract != contract):
         raise Refused(
-            f"{action.name}: the config has no {ROLES.get(action.venue, action.venue)} for it",
+            f"{action.name}: the config has no {POSITION_CONTRACT_ROLES.get(action.venue, action.venue)} for it",
             remedy="see [venues]",
         )
     return contract
@@ -156,7 +156,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                 "uint256",
             ]
             return to_hex(
-                REMOVE
+                REMOVE_LIQUIDITY
                 + abi_encode(
                     abi_types,
                     [

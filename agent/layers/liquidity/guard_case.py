@@ -34,7 +34,7 @@ class LiquidityCase(LayerGuardAnswers):
     @cached_property
     def book(self) -> PositionBook:
         """Wallet and positions of the snapshot. Raises Refused if a position is unknown."""
-        return open_position_book(self.step, reference_prices(self.step).by_token)
+        return open_position_book(self.step, reference_prices(self.step).price_by_token)
 
     @cached_property
     def replay(self) -> LpReplay:

@@ -97,14 +97,14 @@ def _measure_after(
     """Return the share after the actions. Above the limit, a plan passes if it only withdraws and
     lowers the share.
     """
-    if min(exposure_before.total, exposure_after.total) <= 0:
+    if min(exposure_before.portfolio_value, exposure_after.portfolio_value) <= 0:
         return GuardMeasurement(
             f"{format_money(value_after, case.numeraire)} {qualifier} of an empty portfolio",
             value_after == 0,
         )
     share_before, share_after = (
-        value_before / exposure_before.total,
-        value_after / exposure_after.total,
+        value_before / exposure_before.portfolio_value,
+        value_after / exposure_after.portfolio_value,
     )
     measured_text = (
         f"{format_ratio(share_after)} ({format_money(value_after, case.numeraire)} {qualifier})"
@@ -184,7 +184,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     )
 
 
-def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
+def measure_fair_floor(case: GuardCase) -> GuardMeasurement | None:
     """Require each minimum of an action to be at least that of the reference price; None for a plan
     without actions.
     """
@@ -211,7 +211,7 @@ def pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
         yield simulation.deviation, f"pool {simulation.action.pool}"
 
 
-def overspent(case: GuardCase) -> GuardMeasurement | None:
+def measure_overspending(case: GuardCase) -> GuardMeasurement | None:
     """Refuse an action that provides more than investable balances and the minimums of earlier
     actions; None if there is none.
     """
@@ -221,7 +221,7 @@ def overspent(case: GuardCase) -> GuardMeasurement | None:
         for token, desired_raw in zip(
             (action.token0, action.token1), action.desired_raw, strict=True
         ):
-            overspent_raw = desired_raw - simulation.book_before.spendable(token)
+            overspent_raw = desired_raw - simulation.book_before.spendable_raw(token)
             if overspent_raw > 0:
                 return GuardMeasurement(
                     f"action {simulation.number} provides {overspent_raw} base units of {case.label(token)}"
@@ -231,7 +231,7 @@ def overspent(case: GuardCase) -> GuardMeasurement | None:
     return None
 
 
-def mispredicted(case: GuardCase) -> GuardMeasurement | None:
+def measure_misprediction(case: GuardCase) -> GuardMeasurement | None:
     """Refuse a plan that predicts other amounts of its actions, or other final balances, than the
     replay; None if there are none.
     """
@@ -244,7 +244,7 @@ def mispredicted(case: GuardCase) -> GuardMeasurement | None:
                 False,
             )
     if isinstance(case.layer, LiquidityCase):
-        final_raw_by_token = case.layer.replay.book_after.balances
+        final_raw_by_token = case.layer.replay.book_after.wallet_raw_by_token
         for token, predicted_raw in case.plan.holdings_after:
             if final_raw_by_token.get(token) != predicted_raw:
                 return GuardMeasurement(
@@ -271,7 +271,7 @@ def _simulated_actions(case: GuardCase) -> tuple[SimulatedAction, ...]:
     return from_layer(case.layer.simulated_actions) if isinstance(case.layer, LiquidityCase) else ()
 
 
-HOLDING_GUARDS: tuple[Guard[Any], ...] = (
+POSITION_GUARDS: tuple[Guard[Any], ...] = (
     limit_guard(
         "impermanent_loss",
         lambda limits: limits.impermanent_loss_bps,

@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import IntentKind
 from agent.store.accounts import positions
-from agent.store.tables import BudgetRow
+from agent.store.tables import BudgetUseRow
 
 
 def read_state(
     db: Connection,
-    budget_rows: Sequence[BudgetRow],
+    budget_rows: Sequence[BudgetUseRow],
     last_success_s_by_kind: Mapping[str, int | None],
 ) -> LiquidityState:
     """Return the time of the newest action, and the positions that await the owner's decision;
@@ -22,5 +22,5 @@ def read_state(
     """
     del budget_rows
     return LiquidityState(
-        last_success_s_by_kind[IntentKind.LIQUIDITY.value], positions.undecided_positions(db)
+        last_success_s_by_kind[IntentKind.LIQUIDITY.value], positions.undecided_position_names(db)
     )

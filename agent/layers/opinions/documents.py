@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Decimal, Raw
+from agent.app.documents import DecimalText, Raw
 from agent.layers.opinions.services import SERVICES, Sale, ask
 from agent.model import LegFunding, Plan, Portfolio
 from agent.units import BPS, ceil_int, decimal_text
@@ -27,7 +27,7 @@ class AnswerDocument(TypedDict):
 
     service: str
     amount_raw: Raw | None
-    more_bps: Decimal | None
+    more_bps: DecimalText | None
     text: str
 
 

@@ -29,10 +29,10 @@ Request = tuple[str, object, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """A question: `raw` base units of the token `sold`, for the token `bought`."""
+    """A question: `raw` base units of the token `sold_token`, for the token `bought_token`."""
 
-    sold: str
-    bought: str
+    sold_token: str
+    bought_token: str
     raw: int
 
 
@@ -57,9 +57,9 @@ class Aggregator:
 
     label: str
     url: str
-    chains: Mapping[int, str]
-    request: Callable[[str, Sale, str], Request]
-    read: Callable[[object], Offer]
+    chain_name_by_id: Mapping[int, str]
+    build_request: Callable[[str, Sale, str], Request]
+    read_offer: Callable[[object], Offer]
     needs_key: bool = False
 
 
@@ -71,12 +71,12 @@ def _amount_raw(answer_object: object, field_name: str) -> int:
     return int(amount_text)
 
 
-def _ask_zero_x(chain_name: str, sale: Sale, api_key: str) -> Request:
+def _zero_x_request(chain_name: str, sale: Sale, api_key: str) -> Request:
     """Indicative price of Swap API v2 (0x.org/docs/api)."""
     query = {
         "chainId": chain_name,
-        "sellToken": sale.sold,
-        "buyToken": sale.bought,
+        "sellToken": sale.sold_token,
+        "buyToken": sale.bought_token,
         "sellAmount": sale.raw,
     }
     headers = {"0x-api-key": api_key, "0x-version": "v2"}
@@ -95,9 +95,9 @@ def _read_zero_x(answer: object) -> Offer:
     )
 
 
-def _ask_kyberswap(chain_name: str, sale: Sale, _: str) -> Request:
+def _kyberswap_request(chain_name: str, sale: Sale, _: str) -> Request:
     """Route of Aggregator API v1 (docs.kyberswap.com)."""
-    query = {"tokenIn": sale.sold, "tokenOut": sale.bought, "amountIn": sale.raw}
+    query = {"tokenIn": sale.sold_token, "tokenOut": sale.bought_token, "amountIn": sale.raw}
     return f"/{chain_name}/api/v1/routes?{urlencode(query)}", None, {"x-client-id": "trimtab"}
 
 
@@ -109,11 +109,11 @@ def _read_kyberswap(answer: object) -> Offer:
     )
 
 
-def _ask_cow(chain_name: str, sale: Sale, _: str) -> Request:
+def _cow_request(chain_name: str, sale: Sale, _: str) -> Request:
     """Quote of the order book (docs.cow.fi, @cowprotocol/sdk-order-book)."""
     body = {
-        "sellToken": sale.sold,
-        "buyToken": sale.bought,
+        "sellToken": sale.sold_token,
+        "buyToken": sale.bought_token,
         "from": NO_WALLET,
         "kind": "sell",
         "sellAmountBeforeFee": str(sale.raw),
@@ -142,7 +142,7 @@ SERVICES = {
         "0x",
         "https://api.0x.org",
         {chain_id: str(chain_id) for chain_id in (1, 10, 56, 130, 137, 8453, 42161)},
-        _ask_zero_x,
+        _zero_x_request,
         _read_zero_x,
         needs_key=True,
     ),
@@ -158,14 +158,14 @@ SERVICES = {
             8453: "base",
             42161: "arbitrum",
         },
-        _ask_kyberswap,
+        _kyberswap_request,
         _read_kyberswap,
     ),
     "cow": Aggregator(
         "CoW",
         "https://api.cow.fi",
         {1: "mainnet", 56: "bnb", 137: "polygon", 8453: "base", 42161: "arbitrum_one"},
-        _ask_cow,
+        _cow_request,
         _read_cow,
     ),
 }
@@ -215,11 +215,11 @@ def _answer_of(
     """Return the base units paid, or why they are unknown, in our words: neither the server's text
     nor the key is repeated.
     """
-    if (chain_name := aggregator.chains.get(chain_id)) is None:
+    if (chain_name := aggregator.chain_name_by_id.get(chain_id)) is None:
         return f"does not know chain {chain_id}"
     if aggregator.needs_key and not api_key:
         return "its key is not set"
-    path, body, headers = aggregator.request(chain_name, sale, api_key)
+    path, body, headers = aggregator.build_request(chain_name, sale, api_key)
     try:
         with (
             _open_session(aggregator.url) as session,
@@ -245,11 +245,11 @@ def _answer_of(
     except ValueError:
         return "odd answer: no JSON"
     try:
-        offer = aggregator.read(answer)
+        offer = aggregator.read_offer(answer)
     except ValueError as error:
         return f"odd answer: {error}"
     answered_tokens = [str(token).lower() for token in (offer.sold, offer.bought)]
-    if answered_tokens != [sale.sold.lower(), sale.bought.lower()]:
+    if answered_tokens != [sale.sold_token.lower(), sale.bought_token.lower()]:
         return "odd answer: other tokens"
     if offer.raw != sale.raw:
         return "odd answer: another amount"

@@ -18,7 +18,7 @@ from typing import IO, Any
 from agent.errors import ConfigError
 from agent.layers.signals.policy import checked_answer
 from agent.model import SignalAnswer, SignalRequest, SignalView
-from agent.signals.worker import signal_source
+from agent.signals.worker import signal_package
 
 MAX_ANSWER_BYTES = 65_536
 PASSED_VARIABLES = ("PATH", "LANG", "LC_ALL", "HOME", "SYSTEMROOT", "VIRTUAL_ENV")
@@ -114,7 +114,7 @@ class SignalHost:
         if request.why:
             return _failed_answer(empty_answer, request.why)
         try:
-            source = signal_source(settings.name)
+            source = signal_package(settings.name)
         except ConfigError as error:
             return _failed_answer(empty_answer, error.message)
         timeout_s = float(settings.timeout_s)

@@ -18,4 +18,6 @@ class SignalReader:
 
     def __call__(self, step: StepInput, memory: StepMemory) -> SignalState:
         """Return the answers of the signals that are due."""
-        return SignalState(self.host.answers(signal_requests(step, dict(memory.choices))))
+        return SignalState(
+            self.host.answers(signal_requests(step, dict(memory.allocation_by_owner)))
+        )

@@ -29,7 +29,7 @@ def signal(
         share_bps = Fraction(spot_ppm.get(token, 0) * bounds.total_bps) / (total_ppm or 1)
         if spot_ppm and not low_bps <= share_bps <= high_bps:
             raise Refused(
-                f"signal {answer.name}: {inputs.labels[token]} {float(share_bps) / 100:.2f} % is not"
+                f"signal {answer.name}: {inputs.label_by_token[token]} {float(share_bps) / 100:.2f} % is not"
                 f" within {low_bps / 100:g} to {high_bps / 100:g} %",
                 remedy="change the signal, or limits and cap of the allocator",
             )

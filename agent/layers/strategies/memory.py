@@ -49,7 +49,7 @@ def _strategy_step(store: Store, intent: Intent) -> StepInput | None:
             or not step.config(CapitalSplit).strategies
         ):
             return None
-        netting_result = netting.net_strategies(step, reference_prices(step).by_token)
+        netting_result = netting.net_strategies(step, reference_prices(step).price_by_token)
         return step if netting_result.result.fired else None
     except (ConfigError, OperatorNeeded, Refused, KeyError):
         return None

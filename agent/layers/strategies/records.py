@@ -75,7 +75,7 @@ def after_cycle(store: Store, outcome: StepOutcome) -> None:
 def _record_strategy_states(
     strategy_store: StrategyStore, step: StepInput, books: StrategyBooks
 ) -> None:
-    now_s, prices = capped_chain_time_s(step.snapshot), reference_prices(step).by_token
+    now_s, prices = capped_chain_time_s(step.snapshot), reference_prices(step).price_by_token
     strategy_by_name = {
         strategy.name: strategy for strategy in step.config(CapitalSplit).strategies
     }

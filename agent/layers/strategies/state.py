@@ -207,7 +207,7 @@ class StrategyLedger:
     """Stored records of strategies: bookings (oldest first), states, and wallet changes not booked
     yet.
 
-    `unjournalled` are wallet transactions that are not in the journal, as (transaction, block, balance
+    `external_transactions` are wallet transactions that are not in the journal, as (transaction, block, balance
     changes). `flows_to` is the strategy that gets deposits and withdrawals (None: all, in
     proportion to capital), `record_version` the version of the records, which each write raises.
     """
@@ -216,6 +216,6 @@ class StrategyLedger:
     states: tuple[StrategyState, ...] = ()
     intents: tuple[Intent, ...] = ()
     flows: tuple[ExternalTransfer, ...] = ()
-    unjournalled: tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...] = ()
+    external_transactions: tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...] = ()
     flows_to: str | None = None
     record_version: int = 0

@@ -87,7 +87,7 @@ class StrategyStore:
                 states=states,
                 intents=_unbooked_intents(db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)),
                 flows=_unbooked_transfers(db, bookings, int(facts.get(BOOKED_TO_TRANSFER) or 0)),
-                unjournalled=_unbooked_external(db, bookings),
+                external_transactions=_unbooked_external(db, bookings),
                 flows_to=facts.get(TRANSFERS_STRATEGY) or None,
                 record_version=int(facts.get(STRATEGIES_VERSION) or 0),
             )

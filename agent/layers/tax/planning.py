@@ -101,13 +101,13 @@ def _sale_caps(
     """Return the base units that may be sold of each asset: tokens with gains share the remainder
     in proportion, others must not realise a gain.
     """
-    prices = references.by_token
-    total_gain = sum(
+    prices = references.price_by_token
+    positive_gain_sum = sum(
         (max(planned_gain.gain, Fraction(0)) for planned_gain in plan_gains), Fraction(0)
     )
-    if total_gain:
+    if positive_gain_sum:
         gain_share_by_token = {
-            planned_gain.token: max(planned_gain.gain, Fraction(0)) / total_gain
+            planned_gain.token: max(planned_gain.gain, Fraction(0)) / positive_gain_sum
             for planned_gain in plan_gains
         }
     else:
@@ -137,7 +137,7 @@ def _gains_of(
         return planned_gains(
             plan,
             tax_inputs,
-            references.by_token,
+            references.price_by_token,
             portfolio.numeraire.address,
             portfolio.wrapped_native,
             now_s,

@@ -75,7 +75,7 @@ class LayerCycle(LayerPart):
     """Base of what a cycle has done in a layer, and has found impossible there."""
 
     @property
-    def refused_exits(self) -> Mapping[str, int]:
+    def refusal_time_by_exit(self) -> Mapping[str, int]:
         """Names of refused exits of the layer, with the chain time of the refusal."""
         return {}
 
@@ -87,7 +87,7 @@ class LayerCycle(LayerPart):
         """True if the layer postpones this plan to the next cycle."""
         return False
 
-    def is_done_before(self, plan: Plan | None) -> bool:
+    def counts_as_done_despite(self, plan: Plan | None) -> bool:
         """True if the cycle counts as done although this plan of the layer follows."""
         return False
 
@@ -113,16 +113,16 @@ C = TypeVar("C", bound=LayerCycle)
 class Cycle:
     """What the steps of a cycle have confirmed, sent and skipped.
 
-    `spend_caps` (base units by token), `spent_gas_wei` and `attempts` (approvals sent by token)
-    concern the current plan. `sent_kinds` are the kinds of all transactions, `approved` the number of
+    `spend_caps` (base units by token), `spent_gas_wei` and `approval_attempts` (approvals sent by token)
+    concern the current plan. `sent_kinds` are the kinds of all transactions, `approval_counts` the number of
     successful approvals by token.
 
-    `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `doubtful` are
+    `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `earlier_refusals` are
     the exits that simulation or signer refused, each with the refusal that was stored before (None:
     none). `interrupted` are exits that an endpoint's failure kept from being sent. `withheld_exits` are exits that the owner declined or
     whose gas was refused. After an interrupted, withheld or failed exit only plans that reduce risk are
-    sent. `direct` are tokens whose exits failed on a route through another token and are planned
-    again without it. `swapped` is the id of the step of the rebalance's swap, `sending` that of the
+    sent. `direct_route_tokens` are tokens whose exits failed on a route through another token and are planned
+    again without it. `swap_step_id` is the id of the step of the rebalance's swap, `sending_step_id` that of the
     step whose transaction may be under way.
     """
 
@@ -131,21 +131,21 @@ class Cycle:
     began_s: int
     ended: CycleEnd = CycleEnd.OPEN
     restarts: int = 0
-    sending: str = ""
+    sending_step_id: str = ""
     sent_kinds: tuple[IntentKind, ...] = ()
     spend_caps: tuple[tuple[str, int], ...] = ()
     spent_gas_wei: int = 0
-    attempts: tuple[tuple[str, int], ...] = ()
-    approved: tuple[tuple[str, int], ...] = ()
+    approval_attempts: tuple[tuple[str, int], ...] = ()
+    approval_counts: tuple[tuple[str, int], ...] = ()
     layers: tuple[LayerCycle, ...] = ()
     confirmed: Confirmation | None = None
-    swapped: str = ""
+    swap_step_id: str = ""
     exits: tuple[StepNote, ...] = ()
     skipped: tuple[BlockedExit, ...] = ()
-    doubtful: tuple[tuple[str, SubmissionRefusal | None], ...] = ()
+    earlier_refusals: tuple[tuple[str, SubmissionRefusal | None], ...] = ()
     interrupted: tuple[InterruptedExit, ...] = ()
     withheld_exits: tuple[StepNote, ...] = ()
-    direct: tuple[str, ...] = ()
+    direct_route_tokens: tuple[str, ...] = ()
 
     def layer(self, part_type: type[C]) -> C:
         """Return what the cycle has done in a layer."""
@@ -161,7 +161,7 @@ class Cycle:
         return self.ended is CycleEnd.OPEN
 
     @property
-    def exits_tried(self) -> tuple[str, ...]:
+    def tried_exit_tokens(self) -> tuple[str, ...]:
         """Tokens of the exits that were sent or skipped."""
         sent_tokens = [note.exit_token for note in self.exits]
         return tuple(
@@ -174,14 +174,14 @@ class Cycle:
         return tuple(note for note in self.exits if note.failed)
 
     @property
-    def failed_in_layers(self) -> tuple[StepNote, ...]:
+    def failed_layer_exits(self) -> tuple[StepNote, ...]:
         """Exits of layers that were refused or failed."""
         return tuple(note for part in self.layers for note in part.failed_exits)
 
     @property
     def is_risk_reducing_only(self) -> bool:
         """True after an unsold exit: purchases wait for the next cycle."""
-        failed_exits = self.failed_exits or self.failed_in_layers
+        failed_exits = self.failed_exits or self.failed_layer_exits
         return bool(failed_exits or self.interrupted or self.withheld_exits)
 
     def end(self, reason: CycleEnd) -> Cycle:
@@ -190,20 +190,20 @@ class Cycle:
 
     def begin_plan(self) -> Cycle:
         """Return the cycle before its next plan, which has approvals of its own."""
-        return replace(self, attempts=(), spend_caps=(), spent_gas_wei=0)
+        return replace(self, approval_attempts=(), spend_caps=(), spent_gas_wei=0)
 
     def with_transaction(self, intent: Intent) -> Cycle:
         """Return the cycle after a transaction, with its gas and its approval."""
         gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
-        approval_counts = self.approved
+        approval_counts = self.approval_counts
         if intent.kind is IntentKind.APPROVE and intent.succeeded:
             approval_counts = increment_count(approval_counts, intent.tx.to)
         return replace(
             self,
-            sending="",
+            sending_step_id="",
             sent_kinds=(*self.sent_kinds, intent.kind),
             spent_gas_wei=self.spent_gas_wei + gas_wei,
-            approved=approval_counts,
+            approval_counts=approval_counts,
         )
 
     def after_exit(self, blocked_exit: BlockedExit | None = None) -> Cycle:
@@ -217,7 +217,7 @@ class Cycle:
         """Return the cycle in which this exit is planned again, without a route through another
         token.
         """
-        return replace(self.after_exit(), direct=(*self.direct, token))
+        return replace(self.after_exit(), direct_route_tokens=(*self.direct_route_tokens, token))
 
 
 def increment_count(counts: tuple[tuple[str, int], ...], name: str) -> tuple[tuple[str, int], ...]:

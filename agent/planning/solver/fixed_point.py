@@ -12,7 +12,7 @@ import numpy as np
 
 from agent.errors import Refused
 from agent.floats import FloatArray, IndexArray
-from agent.planning.pool_curves import WHOLE_UNITS, CurveStack
+from agent.planning.pool_curves import MAX_WHOLE_UNITS, CurveStack
 from agent.planning.problem import PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
 from agent.planning.routes import (
@@ -71,8 +71,8 @@ class FixedPoint:
     """Result of the iteration: legs, and every excluded item with its reason.
 
     `unmoved_tokens` has, by index, the reason why a token does not move. `dropped_pools` are not
-    used, by address with the reason; `unfair_pools` are those dropped because of their floors,
-    `banned_edges` the edges (pool, source) used only by chains with too many legs.
+    used, by address with the reason; `below_floor_pools` are those dropped because of their floors,
+    `banned_directions` the edges (pool, source) used only by chains with too many legs.
     `turnover_fraction` is the used fraction of the turnover limit, `turnover_binds` is true if that
     limit binds, and `approval_binds` if more would be sold than the step has approved.
     `token_order` is set if pools pay more than the reference.
@@ -85,8 +85,8 @@ class FixedPoint:
     token_order: TokenOrder | None = None
     unmoved_tokens: dict[int, str] = field(default_factory=dict)
     dropped_pools: dict[str, str] = field(default_factory=dict)
-    banned_edges: set[tuple[str, int]] = field(default_factory=set)
-    unfair_pools: set[str] = field(default_factory=set)
+    banned_directions: set[tuple[str, int]] = field(default_factory=set)
+    below_floor_pools: set[str] = field(default_factory=set)
 
 
 def find_fixed_point(
@@ -109,7 +109,7 @@ def find_fixed_point(
     )
     iteration_count = 0
     while (
-        iteration_count < MAX_ITERATIONS + len(iteration.state.unfair_pools)
+        iteration_count < MAX_ITERATIONS + len(iteration.state.below_floor_pools)
         and not iteration.iterate()
     ):
         iteration_count += 1
@@ -183,7 +183,7 @@ class _FixedPointIteration:
             if self.max_turnover is None
             else float(self.max_turnover * state.turnover_fraction),
         )
-        curve_rows = self.graph.rows(state.dropped_pools, state.banned_edges)
+        curve_rows = self.graph.rows(state.dropped_pools, state.banned_directions)
         if self.graph.pays_above_reference and not self.is_pruned:
             state.token_order, self.last_solution = (
                 order_tokens(self.graph, curve_rows, optimizer),
@@ -283,10 +283,12 @@ class _FixedPointIteration:
         edges.
         """
         state, flow_paths = self.state, self._flow_paths(selection)
-        cut_paths = [path for path in flow_paths.cut_paths if path.amount_in > MIN_ROUTE_FRACTION]
+        cut_paths = [
+            path for path in flow_paths.overlong_paths if path.amount_in > MIN_ROUTE_FRACTION
+        ]
         if not cut_paths:
             return flow_paths
-        state.banned_edges |= {_narrowest_edge(path) for path in cut_paths}
+        state.banned_directions |= {_narrowest_edge(path) for path in cut_paths}
         state.dropped_pools = {
             pool: why
             for pool, why in state.dropped_pools.items()
@@ -316,7 +318,7 @@ class _FixedPointIteration:
         )
         largest_unit = max(float(node.price) / graph.scale for node in graph.problem.nodes)
         is_settled = float(np.abs(extra_output - self.extra_output).max(initial=0.0)) <= max(
-            SETTLED_TOLERANCE / max(self.objective.price, LEAST_PRICE), 2 * largest_unit
+            SETTLED_TOLERANCE / max(self.objective.penalty, LEAST_PRICE), 2 * largest_unit
         )
         self.extra_output = extra_output
         if _breaks_limit(graph, state, self.max_turnover, self.min_trade, is_settled):
@@ -356,8 +358,8 @@ def legs_by_edge(flow_paths: FlowPaths) -> MergedLegs:
     """
     return merged_legs(
         [
-            [(flow.pool_edge.pool_address, flow.pool_edge.source) for flow in path.flows]
-            for path in (*flow_paths.paths, *flow_paths.cut_paths)
+            [(flow.pool_edge.pool_address, flow.pool_edge.token_in_index) for flow in path.flows]
+            for path in (*flow_paths.paths, *flow_paths.overlong_paths)
         ]
     )
 
@@ -365,7 +367,7 @@ def legs_by_edge(flow_paths: FlowPaths) -> MergedLegs:
 def _narrowest_edge(path: FlowPath) -> tuple[str, int]:
     """Return the edge of a path with the smallest flow, whose removal costs least."""
     pool_edge = min(path.flows, key=lambda flow: flow.amount_in).pool_edge
-    return pool_edge.pool_address, pool_edge.source
+    return pool_edge.pool_address, pool_edge.token_in_index
 
 
 def to_routes(graph: PoolGraph, flow_paths: FlowPaths) -> list[Route]:
@@ -375,10 +377,10 @@ def to_routes(graph: PoolGraph, flow_paths: FlowPaths) -> list[Route]:
     for path in flow_paths.paths:
         unrounded_raw = Fraction(path.amount_in) * Fraction(graph.scale) / nodes[path.source].price
         amount_raw = floor_int(unrounded_raw)
-        if amount_raw < WHOLE_UNITS and graph.problem.has_few_units(path.source):
+        if amount_raw < MAX_WHOLE_UNITS and graph.problem.has_few_units(path.source):
             amount_raw = floor_int(unrounded_raw + UNIT_ERROR)
         hops = tuple(
-            (flow.pool_edge.pool_address, nodes[flow.pool_edge.source].address)
+            (flow.pool_edge.pool_address, nodes[flow.pool_edge.token_in_index].address)
             for flow in path.flows
         )
         integer_routes.append(Route(hops, amount_raw))
@@ -423,7 +425,7 @@ def _breaks_limit(
     than min_trade, and more than dust through a pool below its floor.
     """
     problem, draft, has_breach = graph.problem, state.draft, False
-    for pool, why in draft.barred_pools.items():
+    for pool, why in draft.below_floor_pools.items():
         traded_value = sum(
             (
                 leg.amount_in_raw * problem.price(leg.token_in)
@@ -436,7 +438,7 @@ def _breaks_limit(
             DUST_PORTFOLIO_SHARE * problem.total, DUST_TRADE_SHARE * traded_value
         ):
             state.dropped_pools[pool], has_breach = why, True
-            state.unfair_pools.add(pool)
+            state.below_floor_pools.add(pool)
     turnover = draft.turnover(problem)
     if max_turnover is not None and turnover > max_turnover:
         has_breach = True
@@ -490,9 +492,9 @@ def sell_exits_whole(
         draft, sold_tokens = _draft_exits(
             graph_without_gains, exiting_tokens, bought_token, dropped_pools
         )
-        if not draft.barred_pools.keys() - dropped_pools.keys():
+        if not draft.below_floor_pools.keys() - dropped_pools.keys():
             break
-        dropped_pools |= draft.barred_pools
+        dropped_pools |= draft.below_floor_pools
     plan_cost_bps = problem.plan_cost_bps
     sells_whole = bool(sold_tokens) and all(
         _unsold_raw(problem, draft, i) == 0 for i in sold_tokens

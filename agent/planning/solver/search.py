@@ -72,7 +72,7 @@ class PoolSelection:
         """Return a flow's contribution after gas; with `charges_one_leg`, after the gas of one leg,
         as if the others were free.
         """
-        pool_side = (flow.pool_edge.pool_address, flow.pool_edge.source)
+        pool_side = (flow.pool_edge.pool_address, flow.pool_edge.token_in_index)
         if pool_side not in self.first_leg_gas:
             return flow.surplus
         return flow.surplus - (
@@ -81,7 +81,9 @@ class PoolSelection:
 
     def surplus_after_chains(self, flow: EdgeFlow) -> float:
         """Return a flow's contribution after gas, that of the other legs of its chains included."""
-        chain_gas = self.chain_gas.get((flow.pool_edge.pool_address, flow.pool_edge.source), 0.0)
+        chain_gas = self.chain_gas.get(
+            (flow.pool_edge.pool_address, flow.pool_edge.token_in_index), 0.0
+        )
         return self.surplus_after_gas(flow, charges_one_leg=False) - chain_gas
 
     def _total_gas(self, pool_side: PoolSide) -> float:
@@ -124,8 +126,10 @@ class PoolSelector:
         if not charged_curves.charges.any():
             return self._prune(full_selection, charges_one_leg=False)
         if len(full_selection.flows) > MANY_POOLS:
-            stack, charged_rows = charged_curves.rows(np.array([], dtype=np.intp), curve_rows)
-            charged_solution = self.solve_flows(stack, full_selection.solution)
+            charged_curve_stack, charged_rows = charged_curves.rows(
+                np.array([], dtype=np.intp), curve_rows
+            )
+            charged_solution = self.solve_flows(charged_curve_stack, full_selection.solution)
             best_so_far = self._prune(
                 self._select(charged_rows[charged_solution.amount_in > 0], charged_solution), False
             )
@@ -184,13 +188,13 @@ class PoolSelector:
         """Drop pools while that improves the result; first, all at once, those beside a larger pool
         of the same pair, which costs little.
         """
-        needed_pools: set[str] = set()
+        untried_pools: set[str] = set()
         while True:
             small_pools = _pools_too_small(best_selection.flows, self.min_trade)
             costly_flows = [
                 flow
                 for flow in best_selection.flows
-                if flow.pool_edge.pool_address not in needed_pools
+                if flow.pool_edge.pool_address not in untried_pools
                 and best_selection.surplus_after_gas(flow, charges_one_leg) < 0
             ]
             pools_beside_larger = {
@@ -227,9 +231,11 @@ class PoolSelector:
                     best_selection = trial_selection
                     break
                 if len(pools) == 1:
-                    needed_pools |= pools
+                    untried_pools |= pools
             if not pool_sets:
-                improved_selection = self._without_chain(best_selection, needed_pools)
+                improved_selection = self._without_pool_of_costly_chain(
+                    best_selection, untried_pools
+                )
                 if improved_selection is None:
                     return best_selection
                 best_selection = improved_selection
@@ -238,19 +244,19 @@ class PoolSelector:
         """Return a selection without the pools that are worth their own gas, but not that of the
         other legs of their chains.
         """
-        needed_pools = {
+        kept_pools = {
             flow.pool_edge.pool_address
             for flow in current_selection.flows
             if current_selection.surplus_after_gas(flow, charges_one_leg=False) < 0
         }
         while (
-            improved_selection := self._without_chain(current_selection, needed_pools)
+            improved_selection := self._without_pool_of_costly_chain(current_selection, kept_pools)
         ) is not None:
             current_selection = improved_selection
         return current_selection
 
-    def _without_chain(
-        self, best_selection: PoolSelection, needed_pools: set[str]
+    def _without_pool_of_costly_chain(
+        self, best_selection: PoolSelection, kept_pools: set[str]
     ) -> PoolSelection | None:
         """Return the best selection without a pool that is not worth the gas of its chains; None if
         none is better. `needed_pools` gets the pools without which the selection is no better.
@@ -258,7 +264,7 @@ class PoolSelector:
         costly_flows = [
             flow
             for flow in best_selection.flows
-            if flow.pool_edge.pool_address not in needed_pools
+            if flow.pool_edge.pool_address not in kept_pools
             and best_selection.surplus_after_chains(flow) < 0
         ]
         start_selection = best_selection
@@ -269,7 +275,7 @@ class PoolSelector:
                 start_selection, {flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING
             )
             if trial_selection.net_utility <= start_selection.net_utility:
-                needed_pools.add(flow.pool_edge.pool_address)
+                kept_pools.add(flow.pool_edge.pool_address)
             best_selection = _better_selection(best_selection, trial_selection)
         return None if best_selection is start_selection else best_selection
 
@@ -282,15 +288,15 @@ class PoolSelector:
         dropped, then with only the pools in use, because pruning one pool at a time may keep
         several pools for the next leg of the new routes.
         """
-        graph, used_rows = self.graph, set(best_selection.rows.tolist())
-        unused_rows = np.array(
-            [row for row in curve_rows.tolist() if row not in used_rows], dtype=np.intp
+        graph, kept_rows = self.graph, set(best_selection.rows.tolist())
+        dropped_rows = np.array(
+            [row for row in curve_rows.tolist() if row not in kept_rows], dtype=np.intp
         )
         responses = PoolResponses(
-            graph.real_curves.rows(unused_rows), best_selection.solution.prices - 1
+            graph.real_curves.rows(dropped_rows), best_selection.solution.prices - 1
         )
         amounts_by_row = zip(
-            unused_rows.tolist(),
+            dropped_rows.tolist(),
             responses.amount_in.tolist(),
             responses.amount_out.tolist(),
             responses.surplus.tolist(),
@@ -313,7 +319,7 @@ class PoolSelector:
                 [
                     row
                     for row in curve_rows.tolist()
-                    if row in used_rows or graph.pool_edges[row].pool_address == candidate_pool
+                    if row in kept_rows or graph.pool_edges[row].pool_address == candidate_pool
                 ],
                 dtype=np.intp,
             )
@@ -340,27 +346,29 @@ class PoolSelector:
         self, curve_rows: IndexArray, best_selection: PoolSelection
     ) -> PoolSelection:
         """Return a selection with all rows that take nothing at its prices, the others dropped."""
-        used_rows = set(best_selection.rows.tolist())
-        unused_rows = np.array(
-            [row for row in curve_rows.tolist() if row not in used_rows], dtype=np.intp
+        selected_rows = set(best_selection.rows.tolist())
+        dropped_rows = np.array(
+            [row for row in curve_rows.tolist() if row not in selected_rows], dtype=np.intp
         )
         responses = PoolResponses(
-            self.graph.real_curves.rows(unused_rows), best_selection.solution.prices - 1
+            self.graph.real_curves.rows(dropped_rows), best_selection.solution.prices - 1
         )
-        active_pools = {
+        tempting_pools = {
             self.graph.pool_edges[row].pool_address
-            for row in unused_rows[responses.amount_in > 0].tolist()
+            for row in dropped_rows[responses.amount_in > 0].tolist()
         }
-        idle_rows = [
+        rows_without_tempting_pools = [
             row
             for row in curve_rows.tolist()
-            if self.graph.pool_edges[row].pool_address not in active_pools
+            if self.graph.pool_edges[row].pool_address not in tempting_pools
         ]
         dropped_pools = {
-            pool: self._drop_reason(pool, GAS_EXCEEDS_SAVING) for pool in sorted(active_pools)
+            pool: self._drop_reason(pool, GAS_EXCEEDS_SAVING) for pool in sorted(tempting_pools)
         } | dict(best_selection.dropped_pools)
         return replace(
-            self._select(np.array(idle_rows, dtype=np.intp), best_selection.solution),
+            self._select(
+                np.array(rows_without_tempting_pools, dtype=np.intp), best_selection.solution
+            ),
             dropped_pools=dropped_pools,
         )
 
@@ -398,7 +406,7 @@ class PoolSelector:
             <= repeat_leg_cost(graph, coarsest_edge) - coarsest_edge.curves.rounding_loss
         ):
             return why
-        label = graph.problem.nodes[coarsest_edge.source].label
+        label = graph.problem.nodes[coarsest_edge.token_in_index].label
         return f"{COARSE_UNIT} {label}, which each swap may lose, is worth more than it saves"
 
     def _select(self, curve_rows: IndexArray, earlier_solution: Solution | None) -> PoolSelection:
@@ -423,11 +431,13 @@ class PoolSelector:
         if not graph.real_after_charges.charges.any():
             return selection
         first_leg_gas = {
-            (flow.pool_edge.pool_address, flow.pool_edge.source): first_leg_cost(graph, flow)
+            (flow.pool_edge.pool_address, flow.pool_edge.token_in_index): first_leg_cost(
+                graph, flow
+            )
             for flow in flows
         }
         repeat_leg_gas = {
-            (flow.pool_edge.pool_address, flow.pool_edge.source): repeat_leg_cost(
+            (flow.pool_edge.pool_address, flow.pool_edge.token_in_index): repeat_leg_cost(
                 graph, flow.pool_edge
             )
             for flow in flows
@@ -479,9 +489,9 @@ def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
 
 def _has_larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
     """True if another pool carries more between the same two tokens in the same direction."""
-    token_pair = (flow.pool_edge.source, flow.pool_edge.target)
+    token_pair = (flow.pool_edge.token_in_index, flow.pool_edge.token_out_index)
     return any(
-        (other_flow.pool_edge.source, other_flow.pool_edge.target) == token_pair
+        (other_flow.pool_edge.token_in_index, other_flow.pool_edge.token_out_index) == token_pair
         and other_flow.amount_in > flow.amount_in
         for other_flow in flows
     )

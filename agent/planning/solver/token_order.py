@@ -41,13 +41,13 @@ TokenEdge = tuple[int, int]
 class AcyclicFlows:
     """Token pairs with flow in the best known acyclic flows.
 
-    `proven` is true if no other acyclic flows have a higher utility. `cycles_cut` are the pairs
+    `is_proven_best` is true if no other acyclic flows have a higher utility. `pairs_after_cuts` are the pairs
     after cycles are cut at their smallest flow: another starting point.
     """
 
-    edges: frozenset[TokenEdge]
-    cycles_cut: frozenset[TokenEdge]
-    proven: bool
+    best_pairs: frozenset[TokenEdge]
+    pairs_after_cuts: frozenset[TokenEdge]
+    is_proven_best: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class _BranchNode:
 
     excluded_pairs: frozenset[TokenEdge]
     solution: Solution
-    edges: Mapping[TokenEdge, float]
+    flow_by_pair: Mapping[TokenEdge, float]
 
     @property
     def bound(self) -> float:
@@ -96,7 +96,7 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
         if best_node is not None and current_node.bound <= best_node.bound + EQUAL_UTILITY:
             open_nodes = []
             break
-        cycle = shortest_cycle(current_node.edges)
+        cycle = shortest_cycle(current_node.flow_by_pair)
         if not cycle:
             best_node = current_node
             heapq.heapify(open_nodes)
@@ -112,13 +112,13 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
         open_nodes += sorted(child_nodes, reverse=True)
         if best_node is not None:
             heapq.heapify(open_nodes)
-    cycles_cut = frozenset(_without_cycles(root_node.edges))
+    cycles_cut = frozenset(_without_cycles(root_node.flow_by_pair))
     if best_node is None:
-        return AcyclicFlows(cycles_cut, cycles_cut, proven=False)
+        return AcyclicFlows(cycles_cut, cycles_cut, is_proven_best=False)
     return AcyclicFlows(
-        frozenset(best_node.edges),
+        frozenset(best_node.flow_by_pair),
         cycles_cut,
-        proven=not open_nodes or -min(open_nodes)[0] <= best_node.bound + EQUAL_UTILITY,
+        is_proven_best=not open_nodes or -min(open_nodes)[0] <= best_node.bound + EQUAL_UTILITY,
     )
 
 
@@ -237,37 +237,37 @@ class TokenOrder:
 
 def order_tokens(graph: PoolGraph, curve_rows: IndexArray, optimizer: FlowOptimizer) -> TokenOrder:
     """Return the best order found for a search over some rows of the graph."""
-    counted_curves, real_curves = (
+    capped_curves, real_curves = (
         graph.counted_curves.rows(curve_rows),
         graph.real_curves.rows(curve_rows),
     )
-    counted_solution = optimizer.solve(counted_curves)
-    initial_order = _initial_order(
-        optimizer, optimizer.final_values(counted_curves, counted_solution)
-    )
+    capped_solution = optimizer.solve(capped_curves)
+    order_bounds = _order_bounds(optimizer, optimizer.final_values(capped_curves, capped_solution))
     token_count, pool_counts = (
-        len(counted_solution.prices),
-        np.bincount(real_curves.source, minlength=len(counted_solution.prices)),
+        len(capped_solution.prices),
+        np.bincount(real_curves.source, minlength=len(capped_solution.prices)),
     )
     sides = optimizer.side(np.arange(token_count))
     tie_break_keys = [
         (
-            round(float(counted_solution.prices[i]) / MIN_PRICE_DIFFERENCE),
+            round(float(capped_solution.prices[i]) / MIN_PRICE_DIFFERENCE),
             float(sides[i]),
             float(sides[i] * pool_counts[i]),
             i,
         )
         for i in range(token_count)
     ]
-    restricted_optimizer = initial_order.restrict(optimizer)
+    restricted_optimizer = order_bounds.restrict(optimizer)
     acyclic_flows = break_cycles(real_curves, restricted_optimizer)
-    if acyclic_flows.proven:
-        return replace(initial_order, rank=_ranks(token_count, acyclic_flows.edges, tie_break_keys))
+    if acyclic_flows.is_proven_best:
+        return replace(
+            order_bounds, rank=_ranks(token_count, acyclic_flows.best_pairs, tie_break_keys)
+        )
     start_edges = dict.fromkeys(
         (
-            frozenset(flows_by_token_pair(counted_curves, counted_solution)),
-            acyclic_flows.edges,
-            acyclic_flows.cycles_cut,
+            frozenset(flows_by_token_pair(capped_curves, capped_solution)),
+            acyclic_flows.best_pairs,
+            acyclic_flows.pairs_after_cuts,
         )
     )
     improved_orders = [
@@ -275,7 +275,7 @@ def order_tokens(graph: PoolGraph, curve_rows: IndexArray, optimizer: FlowOptimi
             graph,
             curve_rows,
             restricted_optimizer,
-            replace(initial_order, rank=_ranks(token_count, edges, tie_break_keys)),
+            replace(order_bounds, rank=_ranks(token_count, edges, tie_break_keys)),
         )
         for edges in start_edges
     ]
@@ -300,7 +300,7 @@ def _ranks(
     return ranks
 
 
-def _initial_order(optimizer: FlowOptimizer, final_values: FloatArray) -> TokenOrder:
+def _order_bounds(optimizer: FlowOptimizer, final_values: FloatArray) -> TokenOrder:
     """Return bounds that hold for any token order. If all goals are points, no token overshoots its
     goal; otherwise no token moves further than in the first flows, except a bought token whose goal
     allows the whole portfolio.

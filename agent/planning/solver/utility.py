@@ -105,21 +105,25 @@ class PlanUtility:
     """Goal shares by index, the price P of a unit that has to move, θ as `above_weight`, and the
     risk that replaces the distance in a zone.
 
-    `pinned` are tokens that must end at a given value, such as empty hubs, in units of the scale.
+    `end_value_by_token` are tokens that must end at a given value, such as empty hubs, in units of the scale.
     """
 
     low_shares: FloatArray
     high_shares: FloatArray
-    price: float
+    penalty: float
     above_weight: float
-    pinned: Mapping[int, float]
+    end_value_by_token: Mapping[int, float]
     risk: DeviationRisk | None = None
 
     @property
     def goal_tokens(self) -> IndexArray:
         """Tokens that have a goal."""
         return np.array(
-            [index for index in range(len(self.low_shares)) if index not in self.pinned],
+            [
+                index
+                for index in range(len(self.low_shares))
+                if index not in self.end_value_by_token
+            ],
             dtype=np.intp,
         )
 
@@ -127,14 +131,14 @@ class PlanUtility:
         """Return the utility of the final token values, in units of the scale."""
         total, goal_tokens = fsum_array(final_values), self.goal_tokens
         if self.risk is not None:
-            return total - self.risk.cost(final_values - self.low_shares * total, self.price / 2)
+            return total - self.risk.cost(final_values - self.low_shares * total, self.penalty / 2)
         total_above = fsum_array(
             np.maximum(final_values - self.high_shares * total, 0.0)[goal_tokens]
         )
         total_below = fsum_array(
             np.maximum(self.low_shares * total - final_values, 0.0)[goal_tokens]
         )
-        return total - self.price * (
+        return total - self.penalty * (
             self.above_weight * total_above + (1 - self.above_weight) * total_below
         )
 
@@ -161,7 +165,7 @@ class PlanUtility:
             Fraction(0),
         )
         above_weight = Fraction(self.above_weight)
-        return total - Fraction(self.price) * (
+        return total - Fraction(self.penalty) * (
             above_weight * total_above + (1 - above_weight) * total_below
         )
 
@@ -281,7 +285,7 @@ class FlowOptimizer:
             i
             for bound_index, i in enumerate(self._bounded_below)
             if solution.multipliers[first_bound_index + bound_index]
-            > OVERSOLD_FRACTION * utility.price
+            > OVERSOLD_FRACTION * utility.penalty
         ]
 
     def side(self, goal_tokens: IndexArray) -> FloatArray:
@@ -307,7 +311,7 @@ class FlowOptimizer:
         The limit adds μ·(max_turnover − turnover). A separate multiplier lets a token that does not
         move pay less than its half of μ, unless its bounds have one.
         """
-        utility, goal_tokens, price = self.utility, self.utility.goal_tokens, self.utility.price
+        utility, goal_tokens, price = self.utility, self.utility.goal_tokens, self.utility.penalty
         bound_price = price + HARD_BOUND_PRICE
         multiplier_rows: list[MultiplierRow] = []
         if utility.risk is not None:
@@ -356,7 +360,7 @@ class FlowOptimizer:
         ]
         multiplier_rows += [
             (i, 0.0, -1.0, end_value, -bound_price, bound_price)
-            for i, end_value in utility.pinned.items()
+            for i, end_value in utility.end_value_by_token.items()
         ]
         last_rises = None
         if signs is not None and self.max_turnover is not None:
@@ -455,7 +459,7 @@ EDGE_MARGIN = 5e-5
 class PlanObjective:
     """Goal shares of the final total by node (hubs zero), current values, the price of a unit to
     move, and θ as `above_weight`. `min_values` is the value that cannot be sold: in positions, not
-    approved, or protected. No token is bought beyond `max_values`. `off_goal` is the value to move;
+    approved, or protected. No token is bought beyond `max_values`. `value_off_goal` is the value to move;
     in a zone `risk` prices the remainder.
     """
 
@@ -466,9 +470,9 @@ class PlanObjective:
     low_shares: FloatArray
     high_shares: FloatArray
     hubs: tuple[int, ...]
-    price: float
+    penalty: float
     above_weight: float
-    off_goal: float
+    value_off_goal: float
     risk: DeviationRisk | None = None
 
     def utility(self, scale: float, unmoved_values: Mapping[int, float]) -> PlanUtility:
@@ -485,7 +489,7 @@ class PlanObjective:
         return PlanUtility(
             self.low_shares,
             self.high_shares,
-            self.price if risk is None else ZONE_PRICE,
+            self.penalty if risk is None else ZONE_PRICE,
             self.above_weight,
             pinned_values,
             risk,

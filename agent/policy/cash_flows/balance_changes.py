@@ -59,7 +59,7 @@ def is_comparable(snapshot: Snapshot, expected_balances: ExpectedBalances) -> bo
     )
 
 
-def differences(
+def balance_differences(
     snapshot: Snapshot, expected_balances: ExpectedBalances
 ) -> dict[str, tuple[int, int]]:
     """Return the difference of balance and expected balance by token, base units, with the block of
@@ -123,7 +123,7 @@ def changes_to_record(
     limits.balance_jump_wait is accepted as a deposit; while portfolio.max_live_value is exceeded it
     stays unexplained but does not block.
     """
-    all_differences = differences(step.snapshot, expected_balances)
+    all_differences = balance_differences(step.snapshot, expected_balances)
     asset_by_token = {asset.token.address: asset for asset in step.portfolio.assets}
     change_by_token = {
         token: change
@@ -134,7 +134,7 @@ def changes_to_record(
         may_change(expected_balances) and is_comparable(step.snapshot, expected_balances)
     ):
         return ()
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     # Use chain time: a machine clock set back would move a decrease out of the last 24 h (T6).
     chain_s = step.snapshot.head.timestamp_s
     new_flows = []

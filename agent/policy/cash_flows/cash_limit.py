@@ -60,9 +60,9 @@ def reserve_unused_cash(
             limit_raw,
             taken_raw,
             max(0, (balance_raw or 0) - reserve_raw - taken_raw),
-            cash_memory.transfer,
-            cash_memory.intent,
-            cash_memory.external,
+            cash_memory.newest_transfer_id,
+            cash_memory.newest_intent_seq,
+            cash_memory.counted_tx_hashes,
         )
         # an opening holds the whole balance: a transfer that is recorded later would count twice
         is_known = (
@@ -109,9 +109,9 @@ def with_recorded_changes(account: CashAccount, cash_memory: CashMemory) -> Cash
     return replace(
         updated_account,
         taken_raw=max(0, updated_account.taken_raw - sum(cash_memory.payouts_raw)),
-        transfer=cash_memory.transfer,
-        intent=cash_memory.intent,
-        external=cash_memory.external,
+        transfer=cash_memory.newest_transfer_id,
+        intent=cash_memory.newest_intent_seq,
+        external=cash_memory.counted_tx_hashes,
     )
 
 
@@ -248,7 +248,7 @@ def exclude_unexplained_increases(step: StepInput) -> StepInput:
     )
     if max_value is None or not any(increases_raw.values()):
         return step
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     try:
         drifts = compute_drifts(step, prices)
     except Refused:

@@ -94,7 +94,7 @@ def turnover_allowance(step: StepInput) -> Value:
     """Return the value that is exempt from the turnover limits now, numeraire base units at present
     prices.
     """
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     if is_first_purchase(step.limits, step.history) and not step.history.cash_flows.invested:
         if any(asset.token.address not in prices for asset in step.portfolio.assets):
             return ZERO
@@ -134,7 +134,7 @@ def format_progress(terms: Purchase, parts_done: int) -> str:
 
 
 def _first_purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
-    if (goal := divided_goal(step, reference_prices(step).by_token)) is not None:
+    if (goal := divided_goal(step, reference_prices(step).price_by_token)) is not None:
         return goal
     return restrict_to_side(
         tuple(drifts),
@@ -213,11 +213,11 @@ def end_text(terms: Purchase, why: str) -> str:
     return f"the {terms.kind.value} from {format_time(terms.began_s)} is over: {why}"
 
 
-def after_purchase(step: StepInput) -> StepInput:
+def step_after_purchase(step: StepInput) -> StepInput:
     """Return the step with the balances that the rest of the active purchase leads to, without
     costs. Raises Refused as purchase_goal does.
     """
-    drifts = compute_drifts(step, reference_prices(step).by_token)
+    drifts = compute_drifts(step, reference_prices(step).price_by_token)
     correction_by_token = corrections(drifts, purchase_goal(step, drifts))
     changes_raw = {
         drift.token: floor_int(correction_by_token[drift.token] / drift.price) for drift in drifts

@@ -318,7 +318,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
         for other_drift in other_drifts
     }
     if needed_value > (available_value := sum(free_values.values(), Fraction(0))):
-        raise insufficient_balance(
+        raise insufficient_balance_refusal(
             step.portfolio, step.limits, step.history.cash_flows, needed_value, available_value
         )
     gross_value = _gross_value(step.limits, needed_value, available_value)
@@ -432,7 +432,7 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
     )
 
 
-def insufficient_balance(
+def insufficient_balance_refusal(
     portfolio: Portfolio,
     limits: Limits,
     cash_flows: CashFlows,
@@ -487,7 +487,7 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
         (raw * price for raw, price in raw_and_price_by_token.values()), Fraction(0)
     )
     if value > available_value:
-        raise insufficient_balance(
+        raise insufficient_balance_refusal(
             step.portfolio, step.limits, step.history.cash_flows, value, available_value
         )
     return {
@@ -543,7 +543,7 @@ def _cost_margin(limits: Limits) -> Fraction:
 
 
 def _priced_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     unpriced_labels = [
         asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices
     ]
@@ -565,7 +565,7 @@ def investable_deposits(
     max_live_value, restored_step = step.limits.max_live_value, restore_excluded(step)
     if max_live_value is None or not deposits:
         return tuple(deposits)
-    prices = reference_prices(restored_step).by_token
+    prices = reference_prices(restored_step).price_by_token
     try:
         drifts = compute_drifts(restored_step, prices)
     except Refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.policy import EXIT_DECIDERS
+from agent.layers.policy import FREEING_DECIDERS
 from agent.model import (
     Hold,
     Rebalance,
@@ -24,7 +24,7 @@ def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
         return None
     step, drifts = context.step, context.drifts
     if (sale := exits.triggered_exit(step, drifts)) is None:
-        return first_result(EXIT_DECIDERS, context)
+        return first_result(FREEING_DECIDERS, context)
     if refill := native_coin.top_up(step, sale):
         return context.result(refill)
     return replace(context.result(sale), exit_token=exits.exit_tokens(step, drifts)[0])
@@ -44,4 +44,4 @@ def hold_beside_exit(step: StepInput, decision_result: DecisionResult) -> Decisi
         hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(notes))
     else:
         return decision_result
-    return replace(decision_result.without_trades(hold), reviewed=False)
+    return replace(decision_result.without_trades(hold), is_reviewed=False)

@@ -33,7 +33,7 @@ def continue_purchase(context: DecisionContext) -> DecisionResult | None:
         return None
     decision, purchase_result = decision_and_part
     decision_result = replace(context.result(decision), purchase=purchase_result)
-    for layer_part_of in layers.BESIDE_PURCHASES:
+    for layer_part_of in layers.PURCHASE_PART_BUILDERS:
         decision_result = decision_result.with_layer(layer_part_of(context))
     if purchase_result.due_part is not None and (refill := native_coin.top_up(step, decision)):
         return decision_result.without_trades(refill)

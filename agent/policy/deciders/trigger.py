@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.policy import before_swaps, without_swaps
+from agent.layers.policy import decide_before_swaps, decide_without_swaps
 from agent.model import (
     AssetDrift,
     Decision,
@@ -44,10 +44,10 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
             decision, is_reviewed = rebalances.confirm_rebalance(
                 step, prices, decision, is_reviewed, trigger_result.fired_by_schedule
             )
-        if isinstance(decision, Rebalance) and (before_swap := before_swaps(step, prices)):
+        if isinstance(decision, Rebalance) and (before_swap := decide_before_swaps(step, prices)):
             decision, is_reviewed = before_swap, False
     else:
-        decision = without_swaps(
+        decision = decide_without_swaps(
             step,
             prices,
             rebalances.review_hold(

@@ -213,7 +213,7 @@ def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, i
     target_bps_before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.divides_wallet:
         return target_bps_before  # redistributed already, or handled by each part of the wallet
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     if not (drifts := drifts_if_known(step, prices)):
         return target_bps_before  # the total is unknown, so only exits are decided
     total = investable_total(drifts)

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers.questions import (
-    VALUE_CHECKS,
+    HELD_VALUE_CHECKS,
     account_baseline,
     account_result,
     unknown_value_reason,
@@ -418,7 +418,7 @@ def advance_orders(step: StepInput) -> StepInput:
         step, references, (numeraire,)
     ):
         return step
-    prices = references.by_token
+    prices = references.price_by_token
     drifts = drifts_if_known(step, prices)
     nav_record = step.history.orders.nav_per_share
     order_tokens = dict.fromkeys(
@@ -518,7 +518,10 @@ def _price_window(
         )
         for block_prices in (
             dict(prices),
-            *(prices_from(reference_inputs.at(block)).by_token for block in past_blocks),
+            *(
+                prices_from(reference_inputs.at_block(block)).price_by_token
+                for block in past_blocks
+            ),
         )
     ]
     return PriceWindow(current_prices, tuple(preceding_prices), is_complete)
@@ -664,7 +667,7 @@ def _done_if_sold(
     min_value = dust_value(step.limits, drifts)
     has_remainder = any(
         0 < drift_to_sell.investable_raw * drift_to_sell.price >= min_value
-        or any(keeps_value(step, drift_to_sell, min_value) for keeps_value in VALUE_CHECKS)
+        or any(keeps_value(step, drift_to_sell, min_value) for keeps_value in HELD_VALUE_CHECKS)
         for drift_to_sell in drifts_to_sell
     )
     if has_remainder or not drifts:

@@ -50,7 +50,7 @@ from agent.policy.orders.conditional import (
 from agent.reference import ReferencePrices, price_fault, reference_prices
 from agent.units import BPS, Price, Value, format_time, largest_remainder
 
-SHARE_TOLERANCE = Fraction(10, 9)
+MAX_SHARE_FACTOR = Fraction(10, 9)
 """Factor by which the shares of unsold assets may change in an exit, because its cost reduces the
 total.
 """
@@ -75,7 +75,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
         for asset in assets
         if _exit_order(order_states, asset.token.address) is not None
     ]
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     drifts = drifts_if_known(step, prices)
     waiting_bps = {
         asset.token.address: _kept_target_bps(asset, drifts)
@@ -141,7 +141,9 @@ def apply_order_targets(step: StepInput) -> StepInput:
     )
 
 
-def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrices) -> list[str]:
+def price_contradictions(
+    portfolio: Portfolio, orders: OrderStates, references: ReferencePrices
+) -> list[str]:
     """Return the orders that contradict current prices; each blocks all trading except exits until
     the owner resolves it.
     """
@@ -294,7 +296,7 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
         Fraction(0),
     )
     share_ranges = {
-        other_token: (share / SHARE_TOLERANCE, min(Fraction(1), share * SHARE_TOLERANCE))
+        other_token: (share / MAX_SHARE_FACTOR, min(Fraction(1), share * MAX_SHARE_FACTOR))
         for other_token, share in shares.items()
     }
     share_ranges |= {

@@ -70,14 +70,14 @@ class TriggerRules:
     """Rules of one class of agent/model/triggers.py.
 
     `validate` raises ConfigError for a trigger that could never fire, or has invalid numbers.
-    `history_s` are the seconds of recorded prices that it needs. `is_band_and_schedule_only` is true if only its band
+    `price_history_s` are the seconds of recorded prices that it needs. `is_band_and_schedule_only` is true if only its band
     and its schedule decide; a backtest then skips the bars in between and may compile the rest.
     """
 
     validate: Callable[[Any], None]
     evaluate: Callable[[Any, TriggerInput], TriggerResult]
     describe: Callable[[Any, Portfolio], str]
-    history_s: Callable[[Any], int] = lambda _: 0
+    price_history_s: Callable[[Any], int] = lambda _: 0
     is_band_and_schedule_only: bool = False
 
 
@@ -278,7 +278,7 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
 # trigger.
 
 
-BELOW_LIMIT_BPS = 50
+LIMIT_MARGIN_BPS = 50
 """Distance below its limit to which a weight is reduced, so that the next small rise triggers no
 trade.
 """
@@ -361,7 +361,7 @@ def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
 
 
 def _capped_share(drift: AssetDrift) -> Fraction:
-    return Fraction(max(drift.target_bps, (drift.max_bps or BPS) - BELOW_LIMIT_BPS), BPS)
+    return Fraction(max(drift.target_bps, (drift.max_bps or BPS) - LIMIT_MARGIN_BPS), BPS)
 
 
 def _spread_missing_share(

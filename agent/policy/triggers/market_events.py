@@ -83,13 +83,15 @@ def _trigger_result(
     """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
     prices are named and never fire.
     """
-    fired_assets = [asset_progress for asset_progress in progress_of_assets if asset_progress.fired]
-    judged_assets = [
+    fired_progress = [
+        asset_progress for asset_progress in progress_of_assets if asset_progress.fired
+    ]
+    judged_progress = [
         asset_progress for asset_progress in progress_of_assets if not asset_progress.unknown
     ]
-    asset_texts = [asset_progress.description for asset_progress in fired_assets] or [
-        max(judged_assets, key=lambda asset_progress: asset_progress.limit_ratio).description
-        for _ in judged_assets[:1]
+    asset_texts = [asset_progress.description for asset_progress in fired_progress] or [
+        max(judged_progress, key=lambda asset_progress: asset_progress.limit_ratio).description
+        for _ in judged_progress[:1]
     ]
     asset_texts += [
         f"{asset_progress.symbol} is not judged: {asset_progress.unknown}"
@@ -97,16 +99,16 @@ def _trigger_result(
         if asset_progress.unknown
     ]
     asset_texts = asset_texts or ["none of the watched assets is in the portfolio"]
-    if fired_assets:
+    if fired_progress:
         reason = f"{limit_text}: {'; '.join(asset_texts)}"
     else:
         reason = f"no asset has {limit_text}: {'; '.join(asset_texts)}"
     return TriggerResult(
-        bool(fired_assets),
+        bool(fired_progress),
         reason,
         None,
         signals=tuple(
-            sorted((signal_kind, asset_progress.token) for asset_progress in fired_assets)
+            sorted((signal_kind, asset_progress.token) for asset_progress in fired_progress)
         ),
     )
 
@@ -190,7 +192,7 @@ def _jump_progress(
     ]
     timed_prices.append((now_s, drift.price))
     timed_returns = [
-        (start_s, at_s, _relative_return(previous_price, price))
+        (start_s, at_s, _scaled_return(previous_price, price))
         for (start_s, previous_price), (at_s, price) in pairwise(timed_prices)
     ]
     short_variance = _variance(
@@ -212,8 +214,8 @@ def _jump_progress(
         )
     usual_variance = max(long_variance, Fraction(MIN_USUAL_VOLATILITY_BPS**2, BPS**2 * YEAR_S))
     volatility_text = (
-        f"the annual volatility of {drift.symbol} is {_yearly_text(short_variance)} over"
-        f" {format_duration(event.short_s)}, {_yearly_text(usual_variance)} over the"
+        f"the annual volatility of {drift.symbol} is {_annual_volatility_text(short_variance)} over"
+        f" {format_duration(event.short_s)}, {_annual_volatility_text(usual_variance)} over the"
         f" {format_duration(event.long_s)} before"
     )
     return EventProgress(
@@ -224,7 +226,7 @@ def _jump_progress(
     )
 
 
-def _relative_return(price_before: Price, price_after: Price) -> int:
+def _scaled_return(price_before: Price, price_after: Price) -> int:
     return round((price_after / price_before - 1) * RETURN_UNIT)
 
 
@@ -240,7 +242,7 @@ def _variance(
     )
 
 
-def _yearly_text(variance: Fraction) -> str:
+def _annual_volatility_text(variance: Fraction) -> str:
     yearly_variance = variance * YEAR_S
     return format_percent(
         Fraction(
@@ -313,13 +315,13 @@ RULES = {
         _validate_drawdown,
         _evaluate_drawdown,
         _describe_drawdown,
-        history_s=lambda event: event.within_s + HISTORY_MARGIN_S,
+        price_history_s=lambda event: event.within_s + HISTORY_MARGIN_S,
     ),
     VolatilityJump: TriggerRules(
         _validate_jump,
         _evaluate_jump,
         _describe_jump,
-        history_s=lambda event: event.short_s + event.long_s + 2 * HOUR_S,
+        price_history_s=lambda event: event.short_s + event.long_s + 2 * HOUR_S,
     ),
 }
 _SHARE, _DURATION, _ASSETS_KEY = KeyUnit.SHARE, KeyUnit.DURATION, {"assets": KeyUnit.SYMBOLS}

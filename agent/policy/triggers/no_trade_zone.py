@@ -421,7 +421,7 @@ def _bps_text(share: Fraction) -> str:
 # --- Rules and notation of the zone. Its risk is complete only with [policy.risk], and it needs a whole step.
 
 
-def _evaluate(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
+def _refuse_evaluation(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
     raise ConfigError("policy.trigger: a zone weighs a whole portfolio", "use another trigger")
 
 
@@ -435,7 +435,7 @@ def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
     )
 
 
-RULES = {NoTradeZone: TriggerRules(lambda _: None, _evaluate, _describe)}
+RULES = {NoTradeZone: TriggerRules(lambda _: None, _refuse_evaluation, _describe)}
 """Rules of the zone. They accept every zone, because agent/policy/risk.py validates the risk of the
 assets.
 """

@@ -104,7 +104,7 @@ def _signals_at(
     """Return the signals at that block's prices and pools with the current wallet, or why they are
     unknown.
     """
-    references = prices_from(price_inputs(step).at(past_block))
+    references = prices_from(price_inputs(step).at_block(past_block))
     unpriced_reasons = [
         f"{unpriced.label} had no reference price"
         for unpriced in references.unpriced
@@ -114,7 +114,7 @@ def _signals_at(
         return frozenset(), "; ".join(unpriced_reasons)
     past_step = replace(step, snapshot=replace(step.snapshot, pools=past_block.pools))
     try:
-        return signals_at(past_step, references.by_token), ""
+        return signals_at(past_step, references.price_by_token), ""
     except Refused as refusal:
         return frozenset(), refusal.message
 

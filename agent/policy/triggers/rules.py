@@ -16,7 +16,7 @@ from agent.model import (
     SingleTrigger,
     Threshold,
     Trigger,
-    review_interval_s,
+    action_interval_s,
     schedules_of,
     thresholds_of,
 )
@@ -108,7 +108,7 @@ def trigger_history_s(trigger: Trigger) -> int:
     """Return the seconds of recorded prices that a trigger needs."""
     if isinstance(trigger, AnyOf):
         return max(map(trigger_history_s, trigger.triggers))
-    return RULES[type(trigger)].history_s(trigger)
+    return RULES[type(trigger)].price_history_s(trigger)
 
 
 def required_history_s(policy: Policy, other_triggers: Iterable[Trigger] = ()) -> int:
@@ -131,4 +131,4 @@ def band_and_interval(trigger: Trigger) -> tuple[Threshold | None, int | None] |
         isinstance(schedule, Cron) for schedule in schedules_of(trigger)
     ):
         return None
-    return next(iter(thresholds_of(trigger)), None), review_interval_s(trigger)
+    return next(iter(thresholds_of(trigger)), None), action_interval_s(trigger)

@@ -129,7 +129,7 @@ def _evaluate_schedule(trigger: Schedule, inputs: TriggerInput) -> TriggerResult
         reason,
         review_status.next_s,
         review_status.is_due,
-        _due_reviews(review_status),
+        _due_review_names(review_status),
         review_status.is_due,
     )
 
@@ -146,7 +146,7 @@ def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerRes
         reason,
         review_status.next_s,
         review_status.is_due,
-        _due_reviews(review_status),
+        _due_review_names(review_status),
         signals=signals,
     )
 
@@ -186,12 +186,12 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
         reason,
         next_s,
         review_status.is_due,
-        _due_reviews(review_status),
+        _due_review_names(review_status),
         executes_at_s=executes_at_s,
     )
 
 
-def _due_reviews(review_status: ScheduleStatus) -> tuple[str, ...]:
+def _due_review_names(review_status: ScheduleStatus) -> tuple[str, ...]:
     return (review_status.name,) if review_status.is_due else ()
 
 

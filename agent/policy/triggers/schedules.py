@@ -129,7 +129,9 @@ def schedule_name(schedule: Schedule, purpose: str = REVIEW) -> str:
             return f"{purpose} {' '.join(expression.split())} {timezone}"
 
 
-def last_run_s(schedule: Schedule, history: History, purpose: str = REVIEW) -> int | None:
+def schedule_interval_start_s(
+    schedule: Schedule, history: History, purpose: str = REVIEW
+) -> int | None:
     """Return the start of a schedule's interval.
 
     A rebalance counts as a review; the interval of executions starts only at an execution. A
@@ -153,7 +155,7 @@ def schedule_status(
     """Return a schedule's status at block time `now_s`."""
     status_name, interval_start_s = (
         schedule_name(schedule, purpose),
-        last_run_s(schedule, history, purpose),
+        schedule_interval_start_s(schedule, history, purpose),
     )
     if interval_start_s is None:
         return ScheduleStatus(True, f"first {purpose}", next_time(schedule, now_s), status_name)

@@ -100,7 +100,7 @@ hide transfers from a search by time.
 """
 MAX_ID = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
-MAX_SHOWN_TRANSFERS = 50
+MAX_OPEN_TRANSFERS = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
 _CONSUMED_STATE_NAMES = frozenset(state.value for state in CONSUMED_STATES)
 _OPEN_STATE_NAMES = frozenset(state.value for state in OPEN_STATES)
@@ -114,11 +114,11 @@ IS_DECREASE = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 @dataclass(frozen=True, slots=True)
 class _StoredBalances:
     """Openings, and the intents and external transactions that are not yet included in them for
-    good. `last_folded` is the newest intent that is included, `version` the number of writes of the
+    good. `last_folded_seq` is the newest intent that is included, `version` the number of writes of the
     openings.
     """
 
-    last_folded: int
+    last_folded_seq: int
     version: int
     intents: Sequence[IntentRow]
     openings: Sequence[OpeningRow]
@@ -241,7 +241,7 @@ def sum_open_deposits(
     """Return all unexplained deposits, base units by token; `shown_transfers` are those of
     `open_transfers`, which has all of them if there are few.
     """
-    if len(shown_transfers) >= MAX_SHOWN_TRANSFERS:
+    if len(shown_transfers) >= MAX_OPEN_TRANSFERS:
         return sum_unexplained_deposits(db)
     return _sum_by_token(
         (transfer.token, transfer.delta_raw)
@@ -268,7 +268,7 @@ def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int
     if transfer.kind is ExternalTransferKind.ACCEPTED:
         acceptance_columns = {"kind": transfer.kind.value, "told_s": now_s}
         earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED_DEPOSITS))[
-            1 - MAX_SHOWN_TRANSFERS :
+            1 - MAX_OPEN_TRANSFERS :
         ]
         database.write_facts(
             db,
@@ -344,11 +344,11 @@ def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
     """Return unexplained transfers, oldest first: the newest MAX_SHOWN_TRANSFERS, plus as many of the
     newest that halt and of the newest losses, so that dust cannot hide them.
     """
-    newest_open_transfers = _oldest_first(db, _select_unexplained(), MAX_SHOWN_TRANSFERS)
-    if len(newest_open_transfers) < MAX_SHOWN_TRANSFERS:
+    newest_open_transfers = _oldest_first(db, _select_unexplained(), MAX_OPEN_TRANSFERS)
+    if len(newest_open_transfers) < MAX_OPEN_TRANSFERS:
         return newest_open_transfers
     halting_transfers, decrease_transfers = (
-        _oldest_first(db, select_newest_first, MAX_SHOWN_TRANSFERS)
+        _oldest_first(db, select_newest_first, MAX_OPEN_TRANSFERS)
         for select_newest_first in (_select_unexplained_halting(), _select_unexplained_decreases())
     )
     return _merged([*newest_open_transfers, *halting_transfers, *decrease_transfers])
@@ -368,7 +368,7 @@ class LostValue:
     calculated, otherwise empty.
     """
 
-    last_day: Fraction
+    last_day_value: Fraction
     total: Fraction
     unknown_reason: str
 
@@ -425,7 +425,7 @@ def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
 
 
 _select_external_transactions = cache(
-    lambda: database.beside_facts(
+    lambda: database.select_with_facts(
         select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
     ).order_by("block_number")
 )
@@ -512,7 +512,7 @@ class BalanceStore:
         """Write the balances at that block as openings, with the newest intent that they contain
         permanently.
         """
-        last_folded, block_by_nonce = stored_balances.last_folded, dict[int, int]()
+        last_folded, block_by_nonce = stored_balances.last_folded_seq, dict[int, int]()
         # A replaced intent may still be mined as long as a reorg can remove the transaction that
         # took its nonce.
         for row in stored_balances.intents:
@@ -617,7 +617,7 @@ class BalanceStore:
                 classified_transfers.append(replace(_transfer_from_row(row), kind=chosen_kind))
             return tuple(classified_transfers)
 
-    def prior_day_known(self, chain_now_s: int) -> bool:
+    def is_prior_day_known(self, chain_now_s: int) -> bool:
         """True if all transactions of the last 24 h are known: they were read from the chain, or 24
         h have passed since the first attempt.
         """

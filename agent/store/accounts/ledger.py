@@ -32,7 +32,7 @@ from agent.store.accounts import balances, ledger_sums, positions
 from agent.store.accounts.ledger_sums import (
     LedgerBook,
     current_book,
-    opened_after_intent,
+    first_opening_seq,
     openings,
     valuations,
 )
@@ -283,7 +283,7 @@ def _select_unentered() -> Select[Any]:
     """Select intents after the last settled one that are in a block and have no entry."""
     without_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
-        IntentRow.seq > ledger_sums.settled_to_column(),
+        IntentRow.seq > ledger_sums.settled_up_to_expression(),
         IntentRow.state.in_(_CONSUMED_STATE_NAMES),
         without_entry,
     )
@@ -339,12 +339,12 @@ class LedgerStore:
         """Return final and reverted intents without an entry, oldest first."""
         return self.db.query("read the ledger", _intents_without_entry, self.db.book_kind)
 
-    def unsettled(self) -> tuple[Intent, ...]:
+    def unsettled_intents(self) -> tuple[Intent, ...]:
         """Return intents since the first opening that are open, or ended on chain without an entry,
         oldest first.
         """
         with self.db.read("read the ledger") as db:
-            if (opened_after := _opened_after(db, self.db.book_kind)) is None:
+            if (opened_after := _first_opening_seq(db, self.db.book_kind)) is None:
                 return ()
             intent_rows = all_rows(
                 db, _select_without_entry(_UNSETTLED_STATE_NAMES), IntentRow, after_seq=opened_after
@@ -354,7 +354,7 @@ class LedgerStore:
     def enterable_intents(self) -> tuple[Intent, ...]:
         """Return all final and reverted intents since the book opened, in chain order."""
         with self.db.read("read the ledger") as db:
-            if (opened_after := _opened_after(db, self.db.book_kind)) is None:
+            if (opened_after := _first_opening_seq(db, self.db.book_kind)) is None:
                 return ()
             intent_rows = all_rows(
                 db, _select_intents_since(_ENDED_STATE_NAMES), IntentRow, after_seq=opened_after
@@ -390,7 +390,7 @@ class LedgerStore:
             if account == lp_account
         }
 
-    def enter(self, intent: Intent, entry: Entry) -> bool:
+    def record_entry(self, intent: Intent, entry: Entry) -> bool:
         """Write the entry of a final intent; return False, with nothing written, if it has one or
         its receipt has changed.
         """
@@ -422,7 +422,7 @@ class LedgerStore:
             )
         return max(book.opened_s, (newest_payment_s or 0) - FUNDING_OVERLAP_S)
 
-    def enter_payments(self, entries: Iterable[Entry]) -> None:
+    def record_funding_entries(self, entries: Iterable[Entry]) -> None:
         """Store entries of payments that a venue made by itself; those with an entry are unchanged."""
         payment_rows = [
             {
@@ -457,11 +457,11 @@ class LedgerStore:
                 db, self.db.book_kind, snapshot.head.timestamp_s, ""
             )
             known_places = {(row.place, row.token) for row in openings(db, book)}
-            own_positions = positions.positions_moved_since(db, opened_after_intent(db, book))
+            own_positions = positions.moved_position_names(db, first_opening_seq(db, book))
             new_places = [
-                place
-                for place in holdings
-                if place not in known_places and place[0] not in own_positions
+                placed_token
+                for placed_token in holdings
+                if placed_token not in known_places and placed_token[0] not in own_positions
             ]
             if (
                 not new_places
@@ -508,7 +508,7 @@ class LedgerStore:
                 for place_name, token in opened_places
                 if not place_name
             }
-            ledger_sums.open_balances(db, book.number, wallet_raw_by_token)
+            ledger_sums.write_opening_balances(db, book.number, wallet_raw_by_token)
             return opened_places
 
     def has_places(self, places: Iterable[PlacedToken]) -> bool:
@@ -586,7 +586,7 @@ class LedgerStore:
                 )
             )
 
-    def rewrite(self, new_entries: Sequence[tuple[Intent, Entry]]) -> None:
+    def replace_entries(self, new_entries: Sequence[tuple[Intent, Entry]]) -> None:
         """Replace the entries of these intents in one transaction; an intent without an entry gets
         none.
         """
@@ -606,15 +606,15 @@ class LedgerStore:
                     )
                     ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
 
-    def record_token_names(
+    def record_ledger_tokens(
         self, tokens: Sequence[Token], numeraire: Token, wrapped_native: str
     ) -> None:
         """Record token names, which are needed after a token has left the portfolio. Writes only if
         there are new ones.
         """
-        stored_names = self.token_names()
+        stored_tokens = self.ledger_tokens()
         previous_names = (
-            LedgerTokens((), numeraire, wrapped_native) if stored_names is None else stored_names
+            LedgerTokens((), numeraire, wrapped_native) if stored_tokens is None else stored_tokens
         )
         token_by_address = {token.address: token for token in (*previous_names.tokens, *tokens)}
         updated_names = LedgerTokens(
@@ -622,29 +622,29 @@ class LedgerStore:
             numeraire,
             wrapped_native,
         )
-        if updated_names != stored_names:
+        if updated_names != stored_tokens:
             with self.db.write("write token names") as db:
                 database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_names)})
 
-    def token_names(self) -> LedgerTokens | None:
+    def ledger_tokens(self) -> LedgerTokens | None:
         """Return every token that was ever in the portfolio, the numeraire, and the wrapped native
         coin; None before the first cycle.
         """
         return self.db.query("read the ledger", _token_names)
 
 
-def _opened_after(db: Connection, book_kind: str) -> int | None:
+def _first_opening_seq(db: Connection, book_kind: str) -> int | None:
     """Return the number of the newest intent in the first opening of the current book; None before
     an opening.
     """
     book = current_book(db, book_kind)
-    return None if book is None else opened_after_intent(db, book)
+    return None if book is None else first_opening_seq(db, book)
 
 
 def _intents_without_entry(db: Connection, book_kind: str) -> tuple[Intent, ...]:
     intent_rows = all_rows(db, _select_without_entry(_ENDED_STATE_NAMES), IntentRow, after_seq=0)
     mined_rows = [row for row in intent_rows if row.receipt_json is not None]
-    if not mined_rows or (opened_after := _opened_after(db, book_kind)) is None:
+    if not mined_rows or (opened_after := _first_opening_seq(db, book_kind)) is None:
         return ()
     return tuple(database.intent_from_row(row) for row in mined_rows if row.seq > opened_after)
 
@@ -660,7 +660,7 @@ def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) 
     missing_places = places - {(row.place, row.token) for row in opening_rows}
     if not missing_places:
         return True
-    own_positions = positions.positions_moved_since(
+    own_positions = positions.moved_position_names(
         db, min(row.after_intent for row in opening_rows)
     )
     return all(place_name in own_positions for place_name, _ in missing_places)
@@ -682,6 +682,6 @@ def _select_without_entry(state_names: tuple[str, ...]) -> Select[Any]:
     entry, oldest first.
     """
     later_intents = _select_intents_since(state_names).where(
-        IntentRow.seq > ledger_sums.settled_to_column()
+        IntentRow.seq > ledger_sums.settled_up_to_expression()
     )
     return later_intents.where(~exists().where(EntryRow.intent_id == IntentRow.id))

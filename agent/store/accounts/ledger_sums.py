@@ -48,7 +48,7 @@ from agent.store.database import (
 from agent.store.tables import (
     BookOpeningRow,
     BookRow,
-    BudgetRow,
+    BudgetUseRow,
     EntryRow,
     ExternalTransferRow,
     IntentRow,
@@ -92,7 +92,7 @@ def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
     return all_rows(db, _select_openings(), BookOpeningRow, book_number=book.number)
 
 
-def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
+def first_opening_seq(db: Connection, book: LedgerBook) -> int | None:
     """Return the number of the newest intent in the first opening; None before an opening."""
     seq: int | None = db.scalar(_select_opened_after(), {"book_number": book.number})
     return seq
@@ -132,7 +132,7 @@ def running_balances(db: Connection, book_number: int) -> dict[str, int]:
     }
 
 
-def open_balances(
+def write_opening_balances(
     db: Connection, book_number: int, balance_raw_by_token: Mapping[str, int]
 ) -> None:
     """Write the opening balances of tokens in the wallet, in base units."""
@@ -197,7 +197,7 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
 def rebuild_sums(db: Connection, book_number: int) -> None:
     """Rebuild all sums from their rows."""
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book_number))
-    open_balances(db, book_number, recomputed_balances(db, book_number))
+    write_opening_balances(db, book_number, recomputed_balances(db, book_number))
     database.write_facts(
         db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _sum_losses(db), SETTLED_TO: 0}
     )
@@ -261,9 +261,9 @@ def settled_to(db: Connection) -> int:
     return database.fact_number(db, SETTLED_TO)
 
 
-def settled_to_column() -> ColumnElement[int]:
+def settled_up_to_expression() -> ColumnElement[int]:
     """Return the number of `settled_to` as an expression for a statement."""
-    return database.stored_number(SETTLED_TO)
+    return database.fact_number_expression(SETTLED_TO)
 
 
 def advance_settled(db: Connection) -> None:
@@ -302,7 +302,7 @@ def reopen_settled(db: Connection, seq: int) -> None:
 def _sum_losses(db: Connection) -> int:
     return sum(
         round_loss_up(Fraction(loss))
-        for loss in column_values(db, select(BudgetRow.loss))
+        for loss in column_values(db, select(BudgetUseRow.loss))
         if loss != "0"
     )
 
@@ -334,7 +334,7 @@ def _select_first_unsettled() -> Select[Any]:
     `opened_after` needs no entry.
     """
     is_unbooked = IntentRow.state.in_(_CONSUMED_STATE_NAMES) & ~exists().where(
-        BudgetRow.intent_id == IntentRow.id
+        BudgetUseRow.intent_id == IntentRow.id
     )
     is_unentered = (
         IntentRow.state.in_(_ENDED_STATE_NAMES)

@@ -51,7 +51,7 @@ from agent.store.tables import (
     ExternalTransferRow,
     FoundPositionRow,
     IntentRow,
-    LiquidityRow,
+    PositionChangeRow,
 )
 from agent.store.transitions import OPEN_STATES
 from agent.units import NATIVE
@@ -64,7 +64,7 @@ POSITIONS_SCANNED = "positions_looked"
 """Key that is set once the wallet was scanned, after the store was created or adopted."""
 
 
-def positions_moved_since(db: Connection, after_seq: int | None) -> set[str]:
+def moved_position_names(db: Connection, after_seq: int | None) -> set[str]:
     """Return the names of positions that intents after that number changed; empty without a
     number.
     """
@@ -76,7 +76,7 @@ def positions_moved_since(db: Connection, after_seq: int | None) -> set[str]:
     }
 
 
-def undecided_positions(db: Connection) -> tuple[str, ...]:
+def undecided_position_names(db: Connection) -> tuple[str, ...]:
     """Return the names of positions that await the owner's decision."""
     return tuple(column_values(db, _select_undecided()))
 
@@ -95,9 +95,11 @@ def record_change(db: Connection, row: IntentRow, wallet: str, receipt: Receipt 
     if receipt is not None and action is not None:
         change = position_change(lp_action(action), receipt, wallet)
     if change is None:
-        db.execute(delete(LiquidityRow).where(LiquidityRow.intent_id == row.id))
+        db.execute(delete(PositionChangeRow).where(PositionChangeRow.intent_id == row.id))
     else:
-        upsert_rows(db, LiquidityRow, [{"intent_id": row.id, "move_json": codec.dumps(change)}])
+        upsert_rows(
+            db, PositionChangeRow, [{"intent_id": row.id, "move_json": codec.dumps(change)}]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +206,8 @@ def _select_undecided() -> Select[Any]:
 @cache
 def _select_own_changes() -> Select[str, int]:
     """Select position changes of mined intents with the intents' numbers, oldest first."""
-    select_changes = select(LiquidityRow.move_json, IntentRow.seq).join(
-        IntentRow, IntentRow.id == LiquidityRow.intent_id
+    select_changes = select(PositionChangeRow.move_json, IntentRow.seq).join(
+        IntentRow, IntentRow.id == PositionChangeRow.intent_id
     )
     return select_changes.order_by(IntentRow.seq)
 
@@ -224,7 +226,7 @@ def _select_changes() -> CompoundSelect[*tuple[Any, ...]]:
     own_rows = _select_own_changes().with_only_columns(
         literal("").label("name"),
         literal(OWN_CHANGE).label("verdict"),
-        LiquidityRow.move_json,
+        PositionChangeRow.move_json,
         IntentRow.seq,
     )
     return union_all(discovered_rows, own_rows.order_by(None)).order_by("seq", "name")
@@ -235,7 +237,7 @@ def _select_own_changes_after() -> Select[Any]:
     """Select position changes of intents with a number above `after_seq`."""
     return (
         _select_own_changes()
-        .with_only_columns(LiquidityRow.move_json)
+        .with_only_columns(PositionChangeRow.move_json)
         .where(IntentRow.seq > bindparam("after_seq"))
     )
 

@@ -18,7 +18,7 @@ from agent.store.database import database_errors
 
 COPY_KEY = "copy_of"
 """Key that marks a copy until it is adopted."""
-BOOKS_KEY = "books"
+STORE_KIND_KEY = "books"
 """Key that holds the kind of data; only a paper store has it."""
 _COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps beside the database."""
@@ -160,7 +160,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
         fact_by_key.get("wallet", "nobody"),
         fact_by_key.get("chain_id", "none"),
         fact_by_key.get(COPY_KEY),
-        fact_by_key.get(BOOKS_KEY, "live"),
+        fact_by_key.get(STORE_KIND_KEY, "live"),
     )
 
 

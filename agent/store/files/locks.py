@@ -225,7 +225,7 @@ _COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite reads beside the database."""
 
 
-def require_private(path: Path, description: str, *, companions: bool = False) -> None:
+def require_unwritable(path: Path, description: str, *, checks_companions: bool = False) -> None:
     """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder.
     `description` names it in the message.
 
@@ -234,7 +234,7 @@ def require_private(path: Path, description: str, *, companions: bool = False) -
     members (which a umask of 002 creates), or be sticky like /tmp, where only owners can remove
     files. With `companions` SQLite's files beside it are checked too. A missing file passes.
     """
-    for file in _with_companions(path, companions):
+    for file in _with_companions(path, checks_companions):
         if (status := _file_status(file)) is not None:
             _require_owner(status, file, description)
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -242,15 +242,15 @@ def require_private(path: Path, description: str, *, companions: bool = False) -
     for folder in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
         if (status := _file_status(folder)) is not None:
             _require_owner(status, folder, f"the folder of {description}")
-            if not _folder_is_ours(status):
+            if not _is_folder_protected(status):
                 raise _writable_error(f"the folder of {description}", folder, status)
 
 
 def make_private(path: Path, description: str, *, companions: bool = False) -> None:
-    """Check like `require_private`, then take the permissions of others from files of this user.
+    """Check like `require_unwritable`, then take the permissions of others from files of this user.
     Raises ConfigError if that is not possible. A file of root's keeps its mode: root chose it.
     """
-    require_private(path, description, companions=companions)
+    require_unwritable(path, description, checks_companions=companions)
     for file in _with_companions(path, companions):
         status = _file_status(file)
         if status is None or status.st_uid != os.geteuid() or not status.st_mode & 0o077:
@@ -272,7 +272,7 @@ def _with_companions(path: Path, companions: bool) -> tuple[Path, ...]:
     )
 
 
-def _folder_is_ours(status: os.stat_result) -> bool:
+def _is_folder_protected(status: os.stat_result) -> bool:
     if status.st_mode & stat.S_ISVTX:
         return True
     if status.st_mode & stat.S_IWOTH:

@@ -71,7 +71,7 @@ class PauseSwitch:
 
 
 _select_newest = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
-_select_state = cache(lambda: database.beside_facts(_select_newest(), copy=COPY_KEY))
+_select_state = cache(lambda: database.select_with_facts(_select_newest(), copy=COPY_KEY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import sync_folder
-from agent.store.files.locks import require_private
+from agent.store.files.locks import require_unwritable
 
 SECRET_BYTES = 32
 
@@ -34,10 +34,10 @@ def installation_secret(store_file: Path) -> bytes:
     try:
         _write_secret(path)
     except OSError as error:
-        raise _unreadable(path, str(error)) from error
+        raise _secret_error(path, str(error)) from error
     secret = find_secret(store_file)
     if secret is None:
-        raise _unreadable(path, "it was removed")
+        raise _secret_error(path, "it was removed")
     return secret
 
 
@@ -49,7 +49,7 @@ def find_secret(store_file: Path) -> bytes | None:
     try:
         if not path.exists():
             return None
-        require_private(path, "secret")
+        require_unwritable(path, "secret")
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(
@@ -57,7 +57,7 @@ def find_secret(store_file: Path) -> bytes | None:
             )
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise _secret_error(path, str(error)) from error
     if len(secret) != SECRET_BYTES:
         raise OperatorNeeded(
             f"{path} does not hold {SECRET_BYTES} bytes", _REMEDY, code=ErrorCode.FILE
@@ -71,7 +71,7 @@ _REMEDY = (
 )
 
 
-def _unreadable(path: Path, reason: str) -> OperatorNeeded:
+def _secret_error(path: Path, reason: str) -> OperatorNeeded:
     return OperatorNeeded(f"{path} cannot be read: {reason}", _REMEDY, code=ErrorCode.FILE)
 
 

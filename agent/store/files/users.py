@@ -16,13 +16,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
-from agent.store.files.locks import require_private
+from agent.store.files.locks import require_unwritable
 
 SUFFIX = ".users"
 """Suffix of the file's name, after the name of the store."""
 BUSY_TIMEOUT_S = 10.0
 """How long a transaction waits for one of another process."""
-LOCKING_FAILURES = {"name": 5, "address": 20}
+FAILURES_BEFORE_LOCK = {"name": 5, "address": 20}
 """Number of failed logins that causes a lock-out: more for an address, which users may share."""
 FIRST_LOCK_S, LONGEST_LOCK_S = 60, 900
 """Length of a first lock-out, which doubles with each further failure, up to the longest."""
@@ -83,9 +83,9 @@ class UserEvent:
     detail: str
 
 
-def users_path(store: Path) -> Path:
+def users_path(store_file: Path) -> Path:
     """Return the file of a store's users."""
-    return store.with_name(store.name + SUFFIX)
+    return store_file.with_name(store_file.name + SUFFIX)
 
 
 class UserStore:
@@ -154,7 +154,7 @@ class UserStore:
         nothing and return its remaining seconds.
 
         Each attempt is counted before its check, so that simultaneous attempts cannot evade the
-        limit; `accept` takes the count back.
+        limit; `record_login` takes the count back.
         """
         with self._write("count a login") as db:
             db.execute(
@@ -185,7 +185,7 @@ class UserStore:
                 )
             return 0
 
-    def reject(self, name: str, address: str, reason: str, now_s: int) -> int:
+    def log_failed_login(self, name: str, address: str, reason: str, now_s: int) -> int:
         """Log a failed login; return the seconds of the lock-out that it causes, else 0.
 
         The name is logged only if a user has it: it may be a password typed into the wrong field.
@@ -208,7 +208,7 @@ class UserStore:
                     longest_lock_s = max(longest_lock_s, lock_s)
             return longest_lock_s
 
-    def accept(self, user: DashboardUser, counter: int, address: str, now_s: int) -> bool:
+    def record_login(self, user: DashboardUser, counter: int, address: str, now_s: int) -> bool:
         """Use up a one-time code and log the login; return False if the code, or a later one, was
         used before, or if the user is gone.
         """
@@ -274,7 +274,7 @@ class UserStore:
 
     @contextmanager
     def _write(self, action: str) -> Iterator[sqlite3.Connection]:
-        require_private(self._path, "the users")
+        require_unwritable(self._path, "the users")
         if self._path.stat().st_mode & 0o077:
             raise ConfigError(
                 f"{self._path}: other users of this machine can read it",
@@ -293,7 +293,7 @@ class UserStore:
 
 def _lock_out_s(kind: str, failure_count: int) -> int:
     """Return the length of the lock-out after this number of failures in a row; 0 for none."""
-    excess_failures = failure_count - LOCKING_FAILURES[kind]
+    excess_failures = failure_count - FAILURES_BEFORE_LOCK[kind]
     return (
         0 if excess_failures < 0 else min(LONGEST_LOCK_S, FIRST_LOCK_S << min(excess_failures, 10))
     )

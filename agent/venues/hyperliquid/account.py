@@ -26,10 +26,10 @@ from agent.units import BPS, Token, ceil_int, safe_label, sign_of
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
     QUOTE_DECIMALS,
+    model_price,
     parse_amount,
     parse_decimal,
     parse_raw,
-    price_of,
     tick_at,
 )
 
@@ -38,7 +38,7 @@ USDC = Token("", "USDC", QUOTE_DECIMALS)
 FIRST_TIERED_TABLE_ID = 50
 """Margin tables with a smaller id have one tier, whose maximum leverage is the id."""
 HOURS_PER_DAY = 24
-MIN_PLANNED_RAW = MIN_NOTIONAL_RAW * 1_001 // 1_000
+MIN_PLANNED_NOTIONAL_RAW = MIN_NOTIONAL_RAW * 1_001 // 1_000
 """Smallest order of a plan, chosen so that a bound rounded to a tick still meets the venue's
 minimum.
 """
@@ -110,7 +110,7 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     return market_by_coin
 
 
-def parse_numbers(answer: object) -> dict[str, int]:
+def parse_market_numbers(answer: object) -> dict[str, int]:
     """Return the number of every market in a `metaAndAssetCtxs` answer by name. Raises Retryable
     for an unexpected format, and for a name that is listed twice.
     """
@@ -126,7 +126,7 @@ def parse_numbers(answer: object) -> dict[str, int]:
     return number_by_market
 
 
-def require_pinned(
+def require_pinned_numbers(
     number_by_market: Mapping[str, int], pinned_number_by_market: Mapping[str, int]
 ) -> None:
     """Raise OperatorNeeded if the venue lists a market under another number than the pinned one: an
@@ -223,36 +223,36 @@ def build_market(
         asset=asset,
         size_decimals=listed_market.size_decimals,
         lot_raw=1,
-        tick=price_of(
+        tick=model_price(
             tick_at(listed_market.mark, listed_market.size_decimals), listed_market.size_decimals
         ),
         tiers=margin_tiers(listed_market, leverage),
         fee_ppm=fee_ppm,
-        mark=price_of(listed_market.mark, listed_market.size_decimals),
-        index=price_of(listed_market.index, listed_market.size_decimals),
+        mark=model_price(listed_market.mark, listed_market.size_decimals),
+        index=model_price(listed_market.index, listed_market.size_decimals),
         index_s=read_s,
         funding_daily=listed_market.funding_hourly * HOURS_PER_DAY,
         is_paused=listed_market.is_paused,
-        min_notional_raw=MIN_PLANNED_RAW,
+        min_notional_raw=MIN_PLANNED_NOTIONAL_RAW,
         is_named=is_named,
-        mid=price_of(listed_market.mid, listed_market.size_decimals),
+        mid=model_price(listed_market.mid, listed_market.size_decimals),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedAccount:
     """A `clearinghouseState` answer in base units. `raw_usd_raw` is the balance including the cost
-    and proceeds of positions; `values_raw` are signed values of the positions at the venue's mark.
+    and proceeds of positions; `position_values_raw` are signed values of the positions at the venue's mark.
     """
 
     time_ms: int
     account_value_raw: int
     raw_usd_raw: int
-    gross_raw: int
+    gross_notional_raw: int
     maintenance_raw: int
     withdrawable_raw: int
     positions: tuple[Position, ...]
-    values_raw: tuple[int, ...]
+    position_values_raw: tuple[int, ...]
     leverages: tuple[tuple[str, int], ...]
 
 
@@ -318,20 +318,24 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         time_ms=answer["time"],
         account_value_raw=_usd_raw(all_margin, "accountValue"),
         raw_usd_raw=_usd_raw(all_margin, "totalRawUsd"),
-        gross_raw=_usd_raw(all_margin, "totalNtlPos"),
+        gross_notional_raw=_usd_raw(all_margin, "totalNtlPos"),
         maintenance_raw=_usd_raw(answer, "crossMaintenanceMarginUsed"),
         withdrawable_raw=_usd_raw(answer, "withdrawable"),
         positions=tuple(positions),
-        values_raw=tuple(values_raw),
+        position_values_raw=tuple(values_raw),
         leverages=tuple(leverages),
     )
     for subject, reported_raw, expected_raw in (
         (
             "account value",
             account.account_value_raw,
-            account.raw_usd_raw + sum(account.values_raw),
+            account.raw_usd_raw + sum(account.position_values_raw),
         ),
-        ("notional", account.gross_raw, sum(abs(value_raw) for value_raw in account.values_raw)),
+        (
+            "notional",
+            account.gross_notional_raw,
+            sum(abs(value_raw) for value_raw in account.position_values_raw),
+        ),
     ):
         if abs(reported_raw - expected_raw) > len(account.positions) + 1:
             raise _contradiction(subject, reported_raw, expected_raw)
@@ -353,7 +357,7 @@ def build_account(
     """
     market_by_name = {market.market: market for market in markets}
     required_margin_raw, rounding_raw = Fraction(0), 1
-    for position, value_raw in zip(reported.positions, reported.values_raw, strict=True):
+    for position, value_raw in zip(reported.positions, reported.position_values_raw, strict=True):
         market = market_by_name[position.market]
         required_margin_raw += margin.tiered_margin_raw(
             market.tiers, abs(value_raw), is_initial=False
@@ -401,7 +405,7 @@ def parse_transfers(
 
 NO_MARGIN_KINDS = ("spotTransfer", "spotGenesis", "cStakingTransfer", "liquidation")
 """Kinds that move no margin: spot and staking balances, and liquidations, whose fills do."""
-MAIN_MARKETS = ""
+MAIN_DEX_NAME = ""
 """Name in `send` rows of the markets whose margin account is read here; the others are "spot" and
 those of other deployers.
 """
@@ -444,8 +448,8 @@ def _sent_raw(delta: Mapping[str, object], *, is_sender: bool, is_receiver: bool
     """Return the margin that a `send` row moved. It names the balances of both sides, which may
     belong to one account.
     """
-    leaves_margin = is_sender and delta.get("sourceDex") == MAIN_MARKETS
-    enters_margin = is_receiver and delta.get("destinationDex") == MAIN_MARKETS
+    leaves_margin = is_sender and delta.get("sourceDex") == MAIN_DEX_NAME
+    enters_margin = is_receiver and delta.get("destinationDex") == MAIN_DEX_NAME
     if not leaves_margin and not enters_margin:
         return 0 if "sourceDex" in delta and "destinationDex" in delta else None
     if delta.get("token") != USDC.symbol:
@@ -486,12 +490,12 @@ def parse_stops(
         size_raw = sign * parse_raw(row.get("sz"), size_decimals, f"the size of a stop of {coin}")
         trigger = parse_decimal(row.get("triggerPx"), f"the trigger of a stop of {coin}")
         resting_stops.append(
-            RestingStop(coin, size_raw, price_of(trigger, size_decimals), str(row["cloid"]))
+            RestingStop(coin, size_raw, model_price(trigger, size_decimals), str(row["cloid"]))
         )
     return tuple(resting_stops)
 
 
-def parse_resting(
+def parse_resting_orders(
     order_rows: Sequence[Mapping[str, object]], market_by_coin: Mapping[str, ListedMarket]
 ) -> tuple[RestingOrder, ...]:
     """Return the resting limit orders of the rows, oldest first. Raises Retryable for an unexpected
@@ -505,8 +509,8 @@ def parse_resting(
             sign * parse_raw(row.get(size_key), size_decimals, order_name)
             for size_key in ("sz", "origSz")
         )
-        price = price_of(parse_decimal(row.get("limitPx"), order_name), size_decimals)
-        placed_s = time_of(row, "timestamp") // 1000
+        price = model_price(parse_decimal(row.get("limitPx"), order_name), size_decimals)
+        placed_s = row_time_ms(row, "timestamp") // 1000
         if (
             not 0 < abs(unfilled_raw) <= abs(size_raw)
             or price <= 0
@@ -538,11 +542,11 @@ def parse_payments(payment_rows: Sequence[Mapping[str, object]]) -> tuple[VenueP
         delta = row.get("delta")
         if not isinstance(delta, Mapping) or not isinstance(coin := delta.get("coin"), str):
             raise _malformed("a funding payment")
-        payments.append(VenuePayment(coin, time_of(row) // 1000, -_usd_raw(delta, "usdc")))
+        payments.append(VenuePayment(coin, row_time_ms(row) // 1000, -_usd_raw(delta, "usdc")))
     return tuple(sorted(payments, key=lambda payment: (payment.at_s, payment.market)))
 
 
-def time_of(row: Mapping[str, object], key: str = "time") -> int:
+def row_time_ms(row: Mapping[str, object], key: str = "time") -> int:
     """Return a row's time of the venue in milliseconds. Raises Retryable without one."""
     if not isinstance(time_ms := row.get(key), int):
         raise _malformed("a time")

@@ -30,23 +30,23 @@ from agent.venues.hyperliquid.account import (
     parse_account,
     parse_fee_ppm,
     parse_leverage,
-    parse_numbers,
+    parse_market_numbers,
     parse_payments,
-    parse_resting,
+    parse_resting_orders,
     parse_stops,
     parse_transfers,
     parse_universe,
     require_market,
     require_own_margin,
-    require_pinned,
+    require_pinned_numbers,
+    row_time_ms,
     tagged_rows,
-    time_of,
 )
 from agent.venues.hyperliquid.orders import (
     OrderState,
     OrderTicket,
     Refusal,
-    TicketStage,
+    VenueOrderStage,
     cancel_action,
     order_action,
     order_state,
@@ -213,7 +213,7 @@ class HyperliquidClient:
         self._now_ms = now_ms
         self._key = key
         self._funding_since_s = funding_since_s
-        self._pinned = pinned_numbers
+        self._read_pinned_numbers = pinned_numbers
         self._market_by_coin: dict[str, ListedMarket] = {}
         self._last_cancel_nonce_ms = 0
         self._transfer_total = _TransferTotal(-1, 0, ())
@@ -241,7 +241,7 @@ class HyperliquidClient:
         ]
         coins_to_read = {*self._token_by_coin, *open_coins}
         universe_answer = self._connection.info(type="metaAndAssetCtxs")
-        require_pinned(parse_numbers(universe_answer), self._pinned())
+        require_pinned_numbers(parse_market_numbers(universe_answer), self._read_pinned_numbers())
         self._market_by_coin = parse_universe(universe_answer, coins_to_read)
         for coin in self._token_by_coin:
             require_market(self._market_by_coin, coin)
@@ -263,17 +263,17 @@ class HyperliquidClient:
             )
             for coin, listed_market in self._market_by_coin.items()
         )
-        account = build_account(reported_account, markets, *self._deposits_and_unknown())
+        account = build_account(reported_account, markets, *self._net_deposits_and_unknown_kinds())
         account = replace(
             account,
             stops=parse_stops(stop_rows, self._market_by_coin),
-            resting=parse_resting(limit_rows, self._market_by_coin),
+            resting=parse_resting_orders(limit_rows, self._market_by_coin),
         )
         if (since_s := self._funding_since_s()) is None:
             return account
         return replace(account, payments=self.payments(since_s * 1000, reported_account.time_ms))
 
-    def _deposits_and_unknown(self) -> tuple[int, tuple[str, ...]]:
+    def _net_deposits_and_unknown_kinds(self) -> tuple[int, tuple[str, ...]]:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
         known. Sums of rows before the last full page are kept.
         """
@@ -283,12 +283,12 @@ class HyperliquidClient:
         deposited_raw += self._transfer_total.raw
         unknown_kinds = tuple(dict.fromkeys((*self._transfer_total.unknown_kinds, *unknown_kinds)))
         if len(transfer_rows) >= ROWS_PER_PAGE:
-            last_ms = max(time_of(row) for row in transfer_rows)
-            moved_at_last_raw, _ = parse_transfers(
-                [row for row in transfer_rows if time_of(row) == last_ms], self._account
+            last_ms = max(row_time_ms(row) for row in transfer_rows)
+            last_time_net_raw, _ = parse_transfers(
+                [row for row in transfer_rows if row_time_ms(row) == last_ms], self._account
             )
             self._transfer_total = _TransferTotal(
-                last_ms - 1, deposited_raw - moved_at_last_raw, unknown_kinds
+                last_ms - 1, deposited_raw - last_time_net_raw, unknown_kinds
             )
         return deposited_raw, unknown_kinds
 
@@ -297,7 +297,7 @@ class HyperliquidClient:
         venue's time, oldest first. Raises Retryable.
         """
         payment_rows = self._pages("userFunding", since_ms, user=self._account.lower())
-        return parse_payments([row for row in payment_rows if time_of(row) <= until_ms])
+        return parse_payments([row for row in payment_rows if row_time_ms(row) <= until_ms])
 
     def funding_rates(
         self, coin: str, since_ms: int, until_ms: int
@@ -307,9 +307,9 @@ class HyperliquidClient:
         """
         rate_rows = self._pages("fundingHistory", since_ms, coin=coin)
         return tuple(
-            (time_of(row), parse_decimal(row.get("fundingRate"), f"the funding of {coin}"))
+            (row_time_ms(row), parse_decimal(row.get("fundingRate"), f"the funding of {coin}"))
             for row in rate_rows
-            if time_of(row) <= until_ms
+            if row_time_ms(row) <= until_ms
         )
 
     def price_before(self, coin: str, time_ms: int) -> Fraction:
@@ -324,7 +324,9 @@ class HyperliquidClient:
         }
         answer = self._connection.info(type="candleSnapshot", req=candle_range)
         closed_candles = [
-            candle for candle in _require_rows(answer, "candles") if time_of(candle, "T") < time_ms
+            candle
+            for candle in _require_rows(answer, "candles")
+            if row_time_ms(candle, "T") < time_ms
         ]
         if not closed_candles:
             raise Retryable(f"the venue has no price of {coin} in the day before its funding")
@@ -342,9 +344,9 @@ class HyperliquidClient:
             page_rows = _require_rows(answer, request_type)
             if len(page_rows) < ROWS_PER_PAGE:
                 return all_rows + page_rows
-            last_ms = max(time_of(row) for row in page_rows)
+            last_ms = max(row_time_ms(row) for row in page_rows)
             # Rows of the last time may continue on the next page.
-            complete_rows = [row for row in page_rows if time_of(row) < last_ms]
+            complete_rows = [row for row in page_rows if row_time_ms(row) < last_ms]
             all_rows += complete_rows or page_rows
             since_ms = last_ms - 1 if complete_rows else last_ms
 
@@ -364,9 +366,9 @@ class HyperliquidClient:
             for level in levels[asks]
         ]
 
-    def unpinned(self) -> tuple[str, ...]:
+    def unpinned_markets(self) -> tuple[str, ...]:
         """Return the configured markets without a pinned number."""
-        pinned_numbers = self._pinned()
+        pinned_numbers = self._read_pinned_numbers()
         return tuple(coin for coin in self._token_by_coin if coin not in pinned_numbers)
 
     def market_number(self, coin: str) -> int:
@@ -419,7 +421,7 @@ class HyperliquidClient:
         """
         key = self._require_key()
         known_state = self.state_of(ticket.cloid)
-        if known_state.stage is not TicketStage.UNKNOWN:
+        if known_state.stage is not VenueOrderStage.UNKNOWN:
             return _require_accepted(known_state, None)
         if self._now_ms() >= ticket.expires_ms:
             if self.is_dead(ticket):
@@ -442,7 +444,7 @@ class HyperliquidClient:
         except Retryable:
             has_no_answer = True
         state = self.state_of(ticket.cloid)
-        if state.stage is TicketStage.UNKNOWN:
+        if state.stage is VenueOrderStage.UNKNOWN:
             if refusal is not None and (refusal.is_judged or _is_signer_unknown(refusal)):
                 raise _refusal_error(refusal)
             if refusal is not None or has_no_answer:
@@ -453,7 +455,7 @@ class HyperliquidClient:
         """Return the venue's state of a client order id, with its fills."""
         order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if order_record is None:
-            return OrderState(cloid, TicketStage.UNKNOWN)
+            return OrderState(cloid, VenueOrderStage.UNKNOWN)
         fills_answer = self._info("userFillsByTime", startTime=order_record.accepted_ms)
         return order_state(
             order_record, fills_answer, self._market(order_record.coin).size_decimals
@@ -467,7 +469,7 @@ class HyperliquidClient:
 
     def never_happened(self, cloid: str, expires_ms: int) -> bool:
         """True if an order that expires at `expires_ms` is unknown at a later time of the venue."""
-        return self.is_past(expires_ms) and self.state_of(cloid).stage is TicketStage.UNKNOWN
+        return self.is_past(expires_ms) and self.state_of(cloid).stage is VenueOrderStage.UNKNOWN
 
     def is_past(self, time_ms: int) -> bool:
         """True if the venue's time is after `time_ms`."""
@@ -491,13 +493,13 @@ class HyperliquidClient:
         are odd and those of tickets even, so they never collide.
         """
         order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
-        if order_record is not None and order_record.stage is TicketStage.OPEN:
+        if order_record is not None and order_record.stage is VenueOrderStage.OPEN:
             action = cancel_action(cloid, self._market(order_record.coin).number)
             self._last_cancel_nonce_ms = max(self._now_ms() | 1, self._last_cancel_nonce_ms + 2)
             body = self._require_key().sign(action, self._last_cancel_nonce_ms, None)
             refusal = parse_refusal(self._connection.exchange(body))
             state = self.state_of(cloid)
-            if refusal is not None and state.stage is TicketStage.OPEN:
+            if refusal is not None and state.stage is VenueOrderStage.OPEN:
                 raise _refusal_error(refusal)
             return state
         return self.state_of(cloid)
@@ -521,7 +523,7 @@ class HyperliquidClient:
 
 def _require_accepted(state: OrderState, refusal: Refusal | None) -> OrderState:
     """Return the state of an accepted order. Raises Refused for a rejected one."""
-    if state.stage is TicketStage.REJECTED:
+    if state.stage is VenueOrderStage.REJECTED:
         raise _refusal_error(refusal or Refusal(state.reason, is_judged=True))
     return state
 

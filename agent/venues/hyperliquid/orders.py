@@ -40,10 +40,10 @@ def parse_decimal(venue_decimal: object, value_name: str) -> Fraction:
 
 def parse_raw(venue_decimal: object, decimals: int, value_name: str) -> int:
     """Parse a decimal as base units. Raises Retryable with `value_name` if it has more places."""
-    return parse_whole(parse_decimal(venue_decimal, value_name) * 10**decimals, value_name)
+    return require_whole(parse_decimal(venue_decimal, value_name) * 10**decimals, value_name)
 
 
-def parse_whole(base_units: Fraction, value_name: str) -> int:
+def require_whole(base_units: Fraction, value_name: str) -> int:
     """Parse a number of base units. Raises Retryable for a fraction of a base unit."""
     if base_units.denominator != 1:
         raise Retryable(
@@ -61,7 +61,7 @@ def parse_amount(venue_decimal: object, value_name: str) -> int:
     return rounded_raw
 
 
-def price_of(venue_price: Fraction, size_decimals: int) -> Price:
+def model_price(venue_price: Fraction, size_decimals: int) -> Price:
     """Return a quoted price, USDC per coin, in quote base units per base unit of size."""
     return venue_price * Fraction(10**QUOTE_DECIMALS, 10**size_decimals)
 
@@ -173,7 +173,7 @@ def order_action(
         raise Refused(
             f"{market.symbol}: the bound is below one tick", remedy="plan again with a wider bound"
         )
-    notional_raw = floor_int(price_of(venue_price, market.size_decimals) * abs(order.size_raw))
+    notional_raw = floor_int(model_price(venue_price, market.size_decimals) * abs(order.size_raw))
     if notional_raw < MIN_NOTIONAL_RAW and not is_close:
         raise Refused(
             f"{market.symbol}: an order of {decimal_text(notional_raw, QUOTE_DECIMALS)} USD is below"
@@ -223,7 +223,7 @@ def cancel_action(cloid: str, market_number: int) -> dict[str, object]:
     return {"type": CANCEL_TYPE, "cancels": [{"asset": market_number, "cloid": cloid}]}
 
 
-class TicketStage(Enum):
+class VenueOrderStage(Enum):
     """Outcome of an order."""
 
     UNKNOWN = "unknown"
@@ -239,34 +239,38 @@ class OrderFill:
 
     fill_id: str
     size_raw: int
-    quote_raw: int
+    quote_change_raw: int
     fee_raw: int
-    closed_raw: int
+    realised_profit_raw: int
 
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
     """The venue's status of a client order id. `filled_raw` has the sign of the order's size,
-    `quote_raw` is the change of the quote balance by the fills without the fee, `fee_raw` the fee
-    (negative: a rebate), `closed_raw` the profit realised by the fills, before the fee. `fills` are
+    `quote_change_raw` is the change of the quote balance by the fills without the fee, `fee_raw` the fee
+    (negative: a rebate), `realised_profit_raw` the profit realised by the fills, before the fee. `fills` are
     the single fills, oldest first. `reason` is the venue's status verbatim.
     """
 
     cloid: str
-    stage: TicketStage
+    stage: VenueOrderStage
     oid: int = 0
     filled_raw: int = 0
-    quote_raw: int = 0
+    quote_change_raw: int = 0
     fee_raw: int = 0
     reason: str = ""
     coin: str = ""
-    closed_raw: int = 0
+    realised_profit_raw: int = 0
     fills: tuple[OrderFill, ...] = ()
 
     @property
     def is_final(self) -> bool:
         """True if the order cannot fill further."""
-        return self.stage in {TicketStage.FILLED, TicketStage.CANCELED, TicketStage.REJECTED}
+        return self.stage in {
+            VenueOrderStage.FILLED,
+            VenueOrderStage.CANCELED,
+            VenueOrderStage.REJECTED,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +280,7 @@ class OrderRecord:
     """
 
     cloid: str
-    stage: TicketStage
+    stage: VenueOrderStage
     oid: int
     coin: str
     size: Fraction
@@ -364,7 +368,7 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
         )
         fill_by_id[str(fill_id)] = OrderFill(
             str(fill_id),
-            parse_whole(fill_size * 10**size_decimals, "the size of a fill"),
+            require_whole(fill_size * 10**size_decimals, "the size of a fill"),
             floor_int(fill_quote_change * 10**QUOTE_DECIMALS),
             ceil_int(fill_fee * 10**QUOTE_DECIMALS),
             floor_int(fill_profit * 10**QUOTE_DECIMALS),
@@ -375,7 +379,7 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
         record.cloid,
         record.stage,
         record.oid,
-        parse_whole(filled_size * 10**size_decimals, "the size of a fill"),
+        require_whole(filled_size * 10**size_decimals, "the size of a fill"),
         floor_int(quote_change * 10**QUOTE_DECIMALS),
         ceil_int(fee_total * 10**QUOTE_DECIMALS),
         record.reason,
@@ -390,27 +394,27 @@ def _reported_fill(record: OrderRecord, listed_size: Fraction) -> Fraction:
     say it, as for a cancelled order whose rest is reported as nothing or as everything.
     """
     match record.stage:
-        case TicketStage.FILLED:
+        case VenueOrderStage.FILLED:
             return record.size
-        case TicketStage.OPEN:
+        case VenueOrderStage.OPEN:
             return record.size - record.unfilled_size
-        case TicketStage.CANCELED if 0 < record.unfilled_size / record.size < 1:
+        case VenueOrderStage.CANCELED if 0 < record.unfilled_size / record.size < 1:
             return record.size - record.unfilled_size
     return listed_size
 
 
-def _stage_of(status: str) -> TicketStage:
+def _stage_of(status: str) -> VenueOrderStage:
     """Return the stage of a status word. The venue's many other final statuses end in `Canceled` or
     `Rejected`.
     """
     if status in ("open", "triggered"):
-        return TicketStage.OPEN
+        return VenueOrderStage.OPEN
     if status == "filled":
-        return TicketStage.FILLED
+        return VenueOrderStage.FILLED
     if status.lower().endswith(("canceled", "cancel")):
-        return TicketStage.CANCELED
+        return VenueOrderStage.CANCELED
     if status.lower().endswith("rejected"):
-        return TicketStage.REJECTED
+        return VenueOrderStage.REJECTED
     raise Retryable(f"the venue has an unknown status of an order: {status}", code=ErrorCode.ANSWER)
 
 

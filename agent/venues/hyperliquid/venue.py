@@ -44,15 +44,15 @@ from agent.model import (
 from agent.ports import Clock, Grant
 from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing.agent_approval import (
-    AGENT_NAME,
+    AGENT_NAME_PATTERN,
     LONGEST_APPROVAL_MS,
     PRIMARY_TYPE,
-    SIGNING_CHAIN,
+    SIGNING_CHAIN_ID,
     AgentApproval,
 )
 from agent.signing.futures import (
     cloid_of,
-    granted_order,
+    granted_venue_action,
     is_limit_cloid,
     require_signable_order,
 )
@@ -70,7 +70,7 @@ from agent.venues.hyperliquid.orders import (
     QUOTE_DECIMALS,
     OrderState,
     OrderTicket,
-    TicketStage,
+    VenueOrderStage,
     cancel_action,
     limit_price,
     order_action,
@@ -108,7 +108,7 @@ def new_approval(
     ConfigError for a name or an expiry that the venue does not accept. An agent without a name is
     never approved, because the venue's library signs an empty name but posts none.
     """
-    if not AGENT_NAME.fullmatch(agent.name):
+    if not AGENT_NAME_PATTERN.fullmatch(agent.name):
         raise ConfigError(
             f"hyperliquid agent: {agent.name!r} is not a valid name",
             "use 1 to 16 letters, digits, dots and dashes",
@@ -131,7 +131,7 @@ def approval_action(approval: AgentApproval) -> dict[str, object]:
     """Return the action of an approval in the form in which it is posted."""
     return {
         "type": "approveAgent",
-        "signatureChainId": hex(SIGNING_CHAIN),
+        "signatureChainId": hex(SIGNING_CHAIN_ID),
         "hyperliquidChain": "Mainnet" if approval.is_mainnet else "Testnet",
         "agentAddress": approval.agent.lower(),
         "agentName": f"{approval.name} valid_until {approval.valid_until_ms}",
@@ -178,7 +178,7 @@ timestamps.
 RENEW_REMEDY = "trimtab delegate --send approves a new key"
 
 
-class AgentRecord(Protocol):
+class AgentExpiryStore(Protocol):
     """Record of agent approvals: the expiry of each, by address."""
 
     def agent_expiry_ms(self, address: str) -> int:
@@ -198,7 +198,7 @@ class HyperliquidPerps:
         valid_s: int,
         newest_nonce: Callable[[], int],
         agent_name: str,
-        agent_record: AgentRecord,
+        agent_record: AgentExpiryStore,
         *,
         no_key_reason: str,
     ) -> None:
@@ -211,7 +211,7 @@ class HyperliquidPerps:
         self._valid_s = valid_s
         self._newest_nonce = newest_nonce
         self._agent_name = agent_name
-        self._record = agent_record
+        self._agent_expiries = agent_record
         self._no_key_reason = no_key_reason
 
     def read(self, snapshot: Snapshot) -> Snapshot:
@@ -236,7 +236,7 @@ class HyperliquidPerps:
         """
         if self._no_key_reason:
             return self._no_key_reason, 0
-        if unpinned_coins := self._client.unpinned():
+        if unpinned_coins := self._client.unpinned_markets():
             return (
                 f"no number is pinned for the market {', '.join(unpinned_coins)}; trimtab trust",
                 0,
@@ -257,7 +257,7 @@ class HyperliquidPerps:
                 f"the approval of the agent {agent_name} ends at {format_time(approval_end_s)}; {RENEW_REMEDY}",
                 approval_end_s,
             )
-        if self._record.agent_expiry_ms(agent.address) not in (0, agent.valid_until_ms):
+        if self._agent_expiries.agent_expiry_ms(agent.address) not in (0, agent.valid_until_ms):
             return (
                 f"the agent {agent.address} was approved a second time; {RENEW_REMEDY}",
                 approval_end_s,
@@ -340,9 +340,9 @@ class HyperliquidPerps:
         if action["type"] == CANCEL_TYPE:
             return self._cancel_receipt(intent, str(action["cancels"][0]["cloid"]))
         state = self._client.state_of(cloid)
-        if state.stage is TicketStage.OPEN and "trigger" in action["orders"][0]["t"]:
+        if state.stage is VenueOrderStage.OPEN and "trigger" in action["orders"][0]["t"]:
             return replace(_receipt(cloid, ()), status=1)
-        if state.stage is TicketStage.UNKNOWN:
+        if state.stage is VenueOrderStage.UNKNOWN:
             if intent.state is not IntentState.BROADCAST or intent.deadline_s is None:
                 return None
             is_dead = self._client.never_happened(cloid, intent.deadline_s * 1000)
@@ -358,9 +358,9 @@ class HyperliquidPerps:
             self._client.account,
             state.coin,
             state.filled_raw,
-            state.quote_raw,
+            state.quote_change_raw,
             state.fee_raw,
-            state.closed_raw - state.fee_raw,
+            state.realised_profit_raw - state.fee_raw,
         )
         return _receipt(cloid, (fill,))
 
@@ -372,15 +372,15 @@ class HyperliquidPerps:
                 self._client.account,
                 state.coin,
                 fill.size_raw,
-                fill.quote_raw,
+                fill.quote_change_raw,
                 fill.fee_raw,
-                fill.closed_raw - fill.fee_raw,
+                fill.realised_profit_raw - fill.fee_raw,
                 fill.fill_id,
             )
             for fill in state.fills
         )
         receipt = _receipt(state.cloid, fills)
-        is_rejected = state.stage is TicketStage.REJECTED and not fills
+        is_rejected = state.stage is VenueOrderStage.REJECTED and not fills
         return replace(receipt, status=0 if is_rejected else 1, is_open=not state.is_final)
 
     def _cancel_receipt(self, intent: Intent, cloid: str) -> Receipt | None:
@@ -388,7 +388,7 @@ class HyperliquidPerps:
         if intent.state is IntentState.SIGNED:
             return None
         receipt = _receipt(str(intent.tx_hash), ())
-        if self._client.state_of(cloid).stage is not TicketStage.OPEN:
+        if self._client.state_of(cloid).stage is not VenueOrderStage.OPEN:
             return replace(receipt, status=1)
         is_expired = self._client.is_past((intent.deadline_s or 0) * 1000)
         return receipt if is_expired else None
@@ -400,7 +400,7 @@ class HyperliquidPerps:
         ]
         return next(iter(matching_agents), None)
 
-    def require_agent(self, until_s: int) -> None:
+    def require_approved_key(self, until_s: int) -> None:
         """See OrderVenue. The agent must have the configured name and its original expiry, because
         an agent approved again could repeat old orders.
         """
@@ -419,7 +419,10 @@ class HyperliquidPerps:
                 f"the agent {agent.address} is named {agent.name!r} at the venue, not"
                 f" {self._agent_name!r}"
             )
-        if self._record.remember_agent(agent.address, agent.valid_until_ms) != agent.valid_until_ms:
+        if (
+            self._agent_expiries.remember_agent(agent.address, agent.valid_until_ms)
+            != agent.valid_until_ms
+        ):
             raise _agent_refusal(f"the agent {agent.address} was approved a second time")
 
     def post(self, signed: SignedTx) -> str:
@@ -449,7 +452,9 @@ class AgentSigner:
         """
         action = require_signable_order(tx, grant, self._rules, self._clock.now_s())
         body = self._key.sign(action, tx.nonce, grant.deadline_s * 1000)
-        return SignedTx(json.dumps(body).encode(), cloid_of(str(tx.nonce), 0, granted_order(grant)))
+        return SignedTx(
+            json.dumps(body).encode(), cloid_of(str(tx.nonce), 0, granted_venue_action(grant))
+        )
 
 
 def _agent_refusal(reason: str) -> Refused:

@@ -210,7 +210,7 @@ class Slipstream(AmmVenue):
         """See AmmVenue: for each tick spacing, or with the spacing of each named pool."""
         if self.pools is None:
             return [
-                self._get_pool(*pair, tick_spacing)
+                self._get_pool_call(*pair, tick_spacing)
                 for pair in pairs
                 for tick_spacing in self.tick_spacings
             ]
@@ -241,13 +241,13 @@ class Slipstream(AmmVenue):
     def check_calls(self, pool: PoolRef) -> list[CallItem]:
         """See AmmVenue."""
         return [
-            self._get_pool(pool.token0, pool.token1, pool.tick_spacing),
+            self._get_pool_call(pool.token0, pool.token1, pool.tick_spacing),
             CallItem(pool.address, SLOT0, max_answer_bytes=192, gas=POOL_GAS),
         ]
 
-    def checked(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
+    def checked_pool(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
         """See AmmVenue."""
-        self.require_own(pool, answers[0])
+        self.require_created_by_factory(pool, answers[0])
         slot0_words = answer_words(answers[1], 1)
         return None if isinstance(slot0_words, CallStatus) or slot0_words[0] == 0 else pool
 
@@ -260,11 +260,11 @@ class Slipstream(AmmVenue):
         arguments = (leg.token_in, leg.token_out, amount_in_raw, tier, 0)
         return self.quoter, _QUOTE_ABI, (arguments,)
 
-    def quoted(self, words: Sequence[int]) -> int:
+    def decode_quote(self, words: Sequence[int]) -> int:
         """See AmmVenue."""
         return words[0]
 
-    def _get_pool(self, token0: str, token1: str, tick_spacing: int) -> CallItem:
+    def _get_pool_call(self, token0: str, token1: str, tick_spacing: int) -> CallItem:
         return CallItem(
             self.factory,
             address_call(GET_POOL, token0, token1) + uint_word(tick_spacing),

@@ -43,7 +43,7 @@ class UniswapV2(AmmVenue):
     """See AmmVenue. `fee_pips` is the fee of its pairs, 0 for that of Uniswap."""
 
     pool_class = V2Pool
-    router_factory: ClassVar[bytes] = FACTORY_V2
+    router_factory_selector: ClassVar[bytes] = FACTORY_V2
     library_version: ClassVar[int | None] = 2
 
     @property
@@ -64,7 +64,7 @@ class UniswapV2(AmmVenue):
     def search_calls(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
         """See AmmVenue."""
         if self.pools is None:
-            return [self._get_pair(token0, token1) for token0, token1 in pairs]
+            return [self._get_pair_call(token0, token1) for token0, token1 in pairs]
         return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1)]
 
     def candidates(
@@ -89,13 +89,13 @@ class UniswapV2(AmmVenue):
     def check_calls(self, pool: PoolRef) -> list[CallItem]:
         """See AmmVenue: the price is in the reserves."""
         return [
-            self._get_pair(pool.token0, pool.token1),
+            self._get_pair_call(pool.token0, pool.token1),
             CallItem(pool.address, GET_RESERVES, max_answer_bytes=96),
         ]
 
-    def checked(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
+    def checked_pool(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
         """See AmmVenue."""
-        self.require_own(pool, answers[0])
+        self.require_created_by_factory(pool, answers[0])
         reserves = answer_words(answers[1], 2)
         has_price = not isinstance(reserves, CallStatus) and reserves[0] > 0 and reserves[1] > 0
         return pool if has_price else None
@@ -114,14 +114,14 @@ class UniswapV2(AmmVenue):
             )
         return self.router, _GET_AMOUNTS_ABI, (amount_in_raw, (leg.token_in, leg.token_out))
 
-    def quoted(self, words: Sequence[int]) -> int:
+    def decode_quote(self, words: Sequence[int]) -> int:
         """See AmmVenue."""
         list_offset, amount_count, _, amount_out_raw = words
         if (list_offset, amount_count) != _AMOUNTS_OF_TWO:
             raise NoSecondQuote("Router02 did not return two amounts", code=ErrorCode.ANSWER)
         return amount_out_raw
 
-    def _get_pair(self, token0: str, token1: str) -> CallItem:
+    def _get_pair_call(self, token0: str, token1: str) -> CallItem:
         return CallItem(self.factory, address_call(GET_PAIR, token0, token1), likely_gas=8_000)
 
     def _ref(self, pool: str, token0: str, token1: str) -> PoolRef:

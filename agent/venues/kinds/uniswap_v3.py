@@ -48,7 +48,7 @@ class UniswapV3(AmmVenue):
 
     pool_class = V3Pool
     reader = V3Reader()
-    router_factory: ClassVar[bytes] = FACTORY
+    router_factory_selector: ClassVar[bytes] = FACTORY
     library_version: ClassVar[int | None] = 3
 
     @property
@@ -65,7 +65,9 @@ class UniswapV3(AmmVenue):
         """See AmmVenue: for each fee tier, or with the fee of each named pool."""
         if self.pools is None:
             return [
-                self._get_pool(*pair, fee_pips) for pair in pairs for fee_pips in self.fee_tiers
+                self._get_pool_call(*pair, fee_pips)
+                for pair in pairs
+                for fee_pips in self.fee_tiers
             ]
         return [
             CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)
@@ -90,18 +92,18 @@ class UniswapV3(AmmVenue):
     def check_calls(self, pool: PoolRef) -> list[CallItem]:
         """See AmmVenue: the tier's tick spacing too."""
         return [
-            self._get_pool(pool.token0, pool.token1, pool.fee_pips),
+            self._get_pool_call(pool.token0, pool.token1, pool.fee_pips),
             CallItem(
                 self.factory, FEE_AMOUNT_TICK_SPACING + uint_word(pool.fee_pips), likely_gas=5_000
             ),
             CallItem(pool.address, SLOT0, max_answer_bytes=224),
         ]
 
-    def checked(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
+    def checked_pool(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
         """See AmmVenue: the pool with its tick spacing. Raises ConfigError also if the factory has
         no such tier.
         """
-        self.require_own(pool, answers[0])
+        self.require_created_by_factory(pool, answers[0])
         slot0_words = answer_words(answers[2], 1)
         if isinstance(slot0_words, CallStatus) or slot0_words[0] == 0:
             return None
@@ -122,11 +124,11 @@ class UniswapV3(AmmVenue):
         arguments = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
         return self.quoter, _QUOTE_ABI, (arguments,)
 
-    def quoted(self, words: Sequence[int]) -> int:
+    def decode_quote(self, words: Sequence[int]) -> int:
         """See AmmVenue."""
         return words[0]
 
-    def _get_pool(self, token0: str, token1: str, fee_pips: int) -> CallItem:
+    def _get_pool_call(self, token0: str, token1: str, fee_pips: int) -> CallItem:
         return CallItem(
             self.factory,
             address_call(GET_POOL, token0, token1) + uint_word(fee_pips),

@@ -39,7 +39,7 @@ _QUOTE_ABI = view_abi(
 )
 
 
-def _slot_call(pool_id: str, offset: int = 0) -> bytes:
+def _slot_calldata(pool_id: str, offset: int = 0) -> bytes:
     """Return the call of a word of the pool's state (Pool.State)."""
     state_slot = int.from_bytes(keccak(bytes.fromhex(pool_id[2:]) + POOLS_SLOT.to_bytes(32, "big")))
     return EXTSLOAD + (state_slot + offset).to_bytes(32, "big")
@@ -55,12 +55,12 @@ class V4Reader(V3Reader):
 
     def unwritten_calldata(self, pool: PoolRef) -> Sequence[bytes]:
         """See PoolReader."""
-        return [_slot_call(pool.address, offset) for offset in _FEE_GROWTH_OFFSETS]
+        return [_slot_calldata(pool.address, offset) for offset in _FEE_GROWTH_OFFSETS]
 
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader: without a TWAP, which V4 does not keep."""
         slot0_item = CallItem(
-            pool.contract, _slot_call(pool.address), gas=POOL_GAS, likely_gas=6_000
+            pool.contract, _slot_calldata(pool.address), gas=POOL_GAS, likely_gas=6_000
         )
         return [*V3Reader.items(self, pool, tick_window, 0), slot0_item]
 
@@ -115,14 +115,14 @@ class UniswapV4(AmmVenue):
         return [
             pool
             for pool, answer in zip(self._refs(pairs), answers, strict=True)
-            if self._word(answer)
+            if self._slot0_word(answer)
         ]
 
     def check_calls(self, pool: PoolRef) -> list[CallItem]:
         """See AmmVenue: nothing, as a PoolId is a hash of all that makes the pool."""
         return []
 
-    def checked(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
+    def checked_pool(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
         """See AmmVenue."""
         return pool
 
@@ -145,7 +145,7 @@ class UniswapV4(AmmVenue):
         zero_for_one = currency_in == currencies[0]
         return self.quoter, _QUOTE_ABI, ((pool_key, zero_for_one, amount_in_raw, b""),)
 
-    def quoted(self, words: Sequence[int]) -> int:
+    def decode_quote(self, words: Sequence[int]) -> int:
         """See AmmVenue: the output; the second word is gas."""
         return words[0]
 
@@ -167,9 +167,9 @@ class UniswapV4(AmmVenue):
         return pairs
 
     def _slot0_item(self, pool: PoolRef) -> CallItem:
-        return CallItem(self.factory, _slot_call(pool.address), likely_gas=6_000)
+        return CallItem(self.factory, _slot_calldata(pool.address), likely_gas=6_000)
 
-    def _word(self, answer: LensAnswer) -> int:
+    def _slot0_word(self, answer: LensAnswer) -> int:
         slot0 = answer_uint(answer)
         if isinstance(slot0, CallStatus):
             raise ConfigError(

@@ -48,7 +48,7 @@ class AmmVenue(ABC):
 
     pool_class: ClassVar[type[Pool]]
     """State of its pools."""
-    router_factory: ClassVar[bytes] = b""
+    router_factory_selector: ClassVar[bytes] = b""
     """Selector of SwapRouter02's getter of the factory in whose pools it trades; empty if in none."""
     library_version: ClassVar[int | None] = None
     """Version of Uniswap by which uniswap-python quotes its pools; None if it cannot."""
@@ -103,7 +103,7 @@ class AmmVenue(ABC):
         """Return the calls that check a candidate: the factory's pool, and what tells its price."""
 
     @abstractmethod
-    def checked(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
+    def checked_pool(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
         """Return the pool with what the answers to check_calls add, None if it has no price. Raises
         ConfigError if the factory did not create it.
         """
@@ -123,7 +123,7 @@ class AmmVenue(ABC):
         """
 
     @abstractmethod
-    def quoted(self, words: Sequence[int]) -> int:
+    def decode_quote(self, words: Sequence[int]) -> int:
         """Return the output in the words of the quote's answer, base units. Raises NoSecondQuote."""
 
     def factory_pool(self, answer: LensAnswer) -> str | None:
@@ -148,7 +148,7 @@ class AmmVenue(ABC):
             )
         return address_from_word(address_int)
 
-    def require_own(self, pool: PoolRef, answer: LensAnswer) -> None:
+    def require_created_by_factory(self, pool: PoolRef, answer: LensAnswer) -> None:
         """Raise ConfigError unless the factory's answer is this pool, because anyone can deploy a
         similar contract.
         """

@@ -34,7 +34,7 @@ INSTRUCTIONS = (
     f" floats. {DATA_NOTICE} No tool sends a transaction."
 )
 DOCS_URI_PREFIX, MARKDOWN = "trimtab://docs/", "text/markdown"
-STEP_ID = r"^[A-Za-z0-9_-]{1,64}$"
+STEP_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 
 class ToolArguments(BaseModel):
@@ -47,13 +47,17 @@ class HistoryArguments(ToolArguments):
     """Pages of steps."""
 
     limit: int = Field(20, ge=1, le=200, description="Number of steps.")
-    before: str | None = Field(None, pattern=STEP_ID, description="Id of a step, for older ones.")
+    before: str | None = Field(
+        None, pattern=STEP_ID_PATTERN, description="Id of a step, for older ones."
+    )
 
 
 class ExplainArguments(ToolArguments):
     """A step."""
 
-    step: str | None = Field(None, pattern=STEP_ID, description="Id from history; default: newest.")
+    step: str | None = Field(
+        None, pattern=STEP_ID_PATTERN, description="Id from history; default: newest."
+    )
 
 
 class ProfitArguments(ToolArguments):
@@ -70,7 +74,7 @@ class PlanArguments(ToolArguments):
     kind: Literal["rebalance", "confirm", "invest"]
 
 
-class ControlArguments(ToolArguments):
+class RequestControlArguments(ToolArguments):
     """A control to queue."""
 
     kind: Literal["pause", "rebalance", "confirm", "invest"]
@@ -166,7 +170,7 @@ CONTROL_TOOLS = (
         "request_control",
         "Queues a control for trimtab run, which carries it out under its guards if the plan is"
         " still the one shown; a pause takes effect at once. Ask the owner first.",
-        ControlArguments,
+        RequestControlArguments,
         lambda arguments: ("controls.queue.submit_request", (arguments.queue_request(),), None),
         changes_queue=True,
     ),

@@ -33,7 +33,7 @@ SPECIFICATION_PATH = "/openapi.json"
 """The one path that needs no token."""
 CALLS_PER_MINUTE, BURST = 120, 60
 """Calls of one token."""
-INVALID_PER_MINUTE, INVALID_BURST = 60, 30
+INVALID_CALLS_PER_MINUTE, INVALID_BURST = 60, 30
 """Calls without a valid token, from all clients together. They never slow down a valid token."""
 MAX_BODY_BYTES = 262_144
 """Bytes; above the largest body that a route's model allows."""
@@ -104,7 +104,7 @@ class Gate:
         self.tokens = tokens
         self.app, self._now_s, self._clock_s = app, now_s, clock_s
         self._limits: dict[str, RateLimit] = {}
-        self._invalid_calls = RateLimit(INVALID_PER_MINUTE, INVALID_BURST, clock_s)
+        self._invalid_calls = RateLimit(INVALID_CALLS_PER_MINUTE, INVALID_BURST, clock_s)
 
     async def __call__(
         self,
@@ -285,7 +285,7 @@ def refusal_response(refusal: Response) -> Response:
     return _problem_response(status, status.name.lower(), detail)
 
 
-async def invalid_response(_: Request, error: Any) -> Response:
+async def validation_error_response(_: Request, error: Any) -> Response:
     """Return the first invalid parameter, without its value, as problem+json."""
     first_error = error.errors()[0]
     parameter_path = ".".join(str(location_part) for location_part in first_error["loc"])
@@ -297,7 +297,7 @@ async def invalid_response(_: Request, error: Any) -> Response:
     )
 
 
-async def status_response(_: Request, error: Any) -> Response:
+async def routing_error_response(_: Request, error: Any) -> Response:
     """Return an error of the router, such as an unknown path or method, as problem+json."""
     status = HTTPStatus(error.status_code)
     remedy = (
@@ -318,8 +318,8 @@ async def failure_response(_: Request, error: Exception) -> Response:
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {
-    RequestValidationError: invalid_response,
-    HTTPException: status_response,
+    RequestValidationError: validation_error_response,
+    HTTPException: routing_error_response,
     TrimtabError: failure_response,
     Exception: failure_response,
 }

@@ -35,7 +35,7 @@ from agent.web.api.gate import (
 )
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import DocumentCache
-from agent.web.pages import LIVE, PLAN
+from agent.web.pages import LIVE_FUNCTION, PLAN_FUNCTION
 
 MAX_PAGE_SIZE = 1_000
 STEP_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -189,7 +189,7 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def live_response(
         request: Request, document_name: str, document_key: str | None = None
     ) -> Response:
-        documents = await cache.read_fresh(LIVE)
+        documents = await cache.read_fresh(LIVE_FUNCTION)
         if document_name not in documents:
             config_table = "[lp]" if document_name == "lp" else "[futures]"
             raise ApiError(
@@ -200,7 +200,7 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
             )
         if "raised" in (document := documents[document_name]):
             raise document["raised"].with_traceback(None)
-        age_s = time.monotonic() - cache.read_at_s[LIVE]
+        age_s = time.monotonic() - cache.read_at_s[LIVE_FUNCTION]
         return document_response(
             request, {document_key: document[document_key]} if document_key else document, age_s
         )
@@ -227,9 +227,9 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("LivePlanDocument", TokenScope.PLAN),
     )
     async def plan(request: Request) -> Response:
-        documents = await cache.read_fresh(PLAN)
+        documents = await cache.read_fresh(PLAN_FUNCTION)
         return document_response(
-            request, documents["plan"], time.monotonic() - cache.read_at_s[PLAN]
+            request, documents["plan"], time.monotonic() - cache.read_at_s[PLAN_FUNCTION]
         )
 
 

@@ -136,7 +136,7 @@ class TokenFile:
             raise ConfigError(
                 f"--expires: must be above 0 and at most {MAX_LIFETIME_S // DAY_S}d", "write 90d"
             )
-        with self._locked() as tokens:
+        with self._locked_tokens() as tokens:
             if any(
                 api_token.name == name and api_token.state(now_s) == "active"
                 for api_token in tokens
@@ -158,7 +158,7 @@ class TokenFile:
 
     def revoke(self, name: str, now_s: int) -> ApiToken:
         """Revoke the active token of this name at once. Raises ConfigError if there is none."""
-        with self._locked() as tokens:
+        with self._locked_tokens() as tokens:
             matching_tokens = [
                 token for token in tokens if token.name == name and token.state(now_s) == "active"
             ]
@@ -187,7 +187,7 @@ class TokenFile:
         return api_token if hmac.compare_digest(_digest(token_text), expected_digest) else None
 
     @contextmanager
-    def _locked(self) -> Iterator[tuple[ApiToken, ...]]:
+    def _locked_tokens(self) -> Iterator[tuple[ApiToken, ...]]:
         lock = FileLock(
             self.path.with_name(self.path.name + ".lock"), timeout=LOCK_TIMEOUT_S, mode=0o600
         )

@@ -29,7 +29,7 @@ from agent.model import (
 )
 from agent.policy import failures
 
-MAX_ORDERS = 12
+MAX_ACTIONS = 12
 """Maximum futures actions of a cycle, each with a plan of its own."""
 DIVISOR_STEP, MAX_DIVISOR = 4, 64
 """Each refused simulation multiplies the divisor of an order by DIVISOR_STEP, up to MAX_DIVISOR in
@@ -111,7 +111,7 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
         return None
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
     if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not futures_cycle.hold_reason:
-        return _refuse_order(
+        return _note_refusal(
             cycle, replace(futures_cycle, hold_reason=f"futures: {refusal}"), outcome, refusal
         )
     failure_key = failures.exit_name(plan)
@@ -121,7 +121,7 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
         failure_key = layer_plan.orders[0].market
     refused_markets, divisor_by_market = (
         dict(futures_cycle.refused_markets),
-        dict(futures_cycle.order_parts),
+        dict(futures_cycle.order_divisors),
     )
     if (
         by_owner
@@ -133,19 +133,20 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     if (divisor := _next_divisor(futures_cycle, outcome, refusal)) > 1:
         is_first_divisor = failure_key not in divisor_by_market
         futures_cycle = replace(
-            futures_cycle, order_parts=tuple((divisor_by_market | {failure_key: divisor}).items())
+            futures_cycle,
+            order_divisors=tuple((divisor_by_market | {failure_key: divisor}).items()),
         )
         if is_first_divisor and not layer_plan.is_reducing:
             # a part of an opening may not be worth its cost
-            return _refuse_order(cycle, futures_cycle, outcome, refusal)
+            return _note_refusal(cycle, futures_cycle, outcome, refusal)
         refused_outcome = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
         return StepResult(cycle.with_layer(futures_cycle).begin_plan(), refused_outcome)
     refused_markets[failure_key] = outcome.step_input.snapshot.head.timestamp_s
     futures_cycle = replace(futures_cycle, refused_markets=tuple(refused_markets.items()))
-    return _refuse_order(cycle, futures_cycle, outcome, refusal)
+    return _note_refusal(cycle, futures_cycle, outcome, refusal)
 
 
-def _refuse_order(
+def _note_refusal(
     cycle: Cycle, futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Refused
 ) -> StepResult:
     """Note the refusal of a futures action, and begin the next plan."""
@@ -170,7 +171,7 @@ def _next_divisor(futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Re
     action = layer_plan.actions[0]
     if not isinstance(refusal, UnsendableTransaction) or not isinstance(action, PerpOrder):
         return 0
-    divisor = dict(futures_cycle.order_parts).get(action.market, 1) * DIVISOR_STEP
+    divisor = dict(futures_cycle.order_divisors).get(action.market, 1) * DIVISOR_STEP
     return divisor if divisor <= MAX_DIVISOR else 0
 
 
@@ -186,7 +187,7 @@ def skip_failed_market(
     failure_key, refused_markets = failures.exit_name(plan), dict(futures_cycle.refused_markets)
     if intent.receipt is None or by_owner or failure_key in ("", MARGIN):
         return None
-    if futures_cycle.orders >= MAX_ORDERS or failure_key in refused_markets:
+    if futures_cycle.orders >= MAX_ACTIONS or failure_key in refused_markets:
         return None
     refused_markets[failure_key] = outcome.step_input.snapshot.head.timestamp_s
     return replace(

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from agent.execution.sending import Draft, PlanSender
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import MAX_ORDERS, skip_failed_market
-from agent.layers.futures.planning.plans import HEDGE
+from agent.layers.futures.execution.cycle import MAX_ACTIONS, skip_failed_market
+from agent.layers.futures.planning.plans import OPEN_HEDGE
 from agent.layers.futures.policy.needs import reduction_goals
 from agent.layers.futures.requests import MoveMargin
 from agent.layers.futures.state import FuturesCycle, planned_futures
@@ -50,14 +50,14 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
         and (skipping_cycle := skip_failed_market(futures_cycle, outcome, plan, intent)) is not None
     ):
         return cycle.with_layer(skipping_cycle).begin_plan()
-    if layer_plan.trigger == HEDGE:
+    if layer_plan.trigger == OPEN_HEDGE:
         comparisons = plan.layer(HedgeChoices).comparisons
         hedged_comparisons = [comparison for comparison in comparisons if comparison.is_hedged]
         futures_cycle = replace(futures_cycle, hedged=(*futures_cycle.hedged, *hedged_comparisons))
     cycle = cycle.with_layer(futures_cycle)
     if has_failed:
         return cycle.end(CycleEnd.FAILED)
-    if futures_cycle.orders == MAX_ORDERS:
+    if futures_cycle.orders == MAX_ACTIONS:
         return cycle.end(CycleEnd.STEP_LIMIT)
     if isinstance(cycle.request, MoveMargin):
         return cycle.end(CycleEnd.DONE)

@@ -129,7 +129,7 @@ class VenueExecutor:
         submitter = self._submitter
         submitter.require_running(grant)
         self._require_none_unresolved(grant)
-        self._venue.require_agent(grant.deadline_s)
+        self._venue.require_approved_key(grant.deadline_s)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         intent, rejection_reason = self._post(intent, grant)
         resolved_order = self._await_outcome(intent, rejection_reason)
@@ -175,7 +175,7 @@ class VenueExecutor:
             max_gas_wei=0,
             layer=FuturesGrant(action, UNREAD_ACCOUNT),
         )
-        self._venue.require_agent(draft.deadline_s)
+        self._venue.require_approved_key(draft.deadline_s)
         tx = replace(order.tx, nonce=draft.nonce, data=draft.data)
         note = f"cancel an order that rests: {why}"
         intent = submitter.record_intent(

@@ -12,8 +12,8 @@ from agent.errors import Refused
 from agent.layers import sales
 from agent.layers.futures.planning.orders import market_order, no_opening_reason, untradable_reason
 from agent.layers.futures.planning.plans import (
-    HEDGE,
     HEDGE_MARGIN,
+    OPEN_HEDGE,
     approved_raw,
     closing_plan,
     futures_plan,
@@ -29,7 +29,7 @@ from agent.layers.futures.policy.needs import (
     futures_fault,
     reopening_s,
     spot_value_in_quote,
-    stale_markets,
+    stale_market_reasons,
 )
 from agent.layers.futures.policy.targets import stale_index_reason
 from agent.layers.futures.state import (
@@ -124,7 +124,7 @@ def hedge_instead(
             plan = _opening_plan(step, decision_result.drifts, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
             decision_result = replace(
-                decision_result.without_trades(plan.decision), reviewed=False, due_schedules=()
+                decision_result.without_trades(plan.decision), is_reviewed=False, due_schedules=()
             )
             return decision_result, plan
     if not comparisons:
@@ -184,7 +184,7 @@ def compare(
         hedge_settings.capital_cost_bps,
     )
     basis_cost = max(ZERO, 1 - market.mark / market.index) * hedged_value
-    plan_beside = _plan_beside(step, decision, sale_plan, drift, hedged_value)
+    plan_beside = _plan_beside_hedge(step, decision, sale_plan, drift, hedged_value)
     saved_costs, order_gas_value = (
         _fees_and_impact(sale_plan),
         _order_gas(step.snapshot, step.portfolio, reference_prices(step)),
@@ -369,7 +369,7 @@ def _deposit_raw(
     return min(available_raw, ceil_int(required_margin / account.settlement_raw))
 
 
-def _plan_beside(
+def _plan_beside_hedge(
     step: StepInput, decision: Rebalance, sale_plan: Plan, drift: AssetDrift, hedged_value: Value
 ) -> Plan | None:
     """Return the plan of the rebalance without the hedged part of the sale; None if nothing is left
@@ -392,7 +392,7 @@ def _fees_and_impact(plan: Plan) -> tuple[Value, Value]:
 
 def _order_gas(snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices) -> Value:
     """Return the gas of one futures order."""
-    native_price = references.by_token.get(portfolio.wrapped_native, ZERO)
+    native_price = references.price_by_token.get(portfolio.wrapped_native, ZERO)
     return ORDER_GAS * snapshot.current_gas_price_wei * native_price
 
 
@@ -440,7 +440,7 @@ def _opening_plan(
     hedge = Hedge(market.market, comparison.token, size_raw, now_s, comparison.sale_cost)
     layer_plan = FuturesPlan(
         (order,),
-        HEDGE,
+        OPEN_HEDGE,
         _comparison_text(step.portfolio, comparison),
         hedges=hedges_after(
             step.snapshot,
@@ -513,9 +513,9 @@ def close_by_owner(step: StepInput, decision_result: DecisionResult, token: str)
     )
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
-    if fault := futures_progress(step).hold_reason or stale_markets(step.snapshot, policy).get(
-        hedge.market
-    ):
+    if fault := futures_progress(step).hold_reason or stale_market_reasons(
+        step.snapshot, policy
+    ).get(hedge.market):
         raise Refused(
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )

@@ -24,11 +24,11 @@ from agent.layers.futures.policy.targets import (
     reduction_sizes,
     sizes_to_target,
     stale_index_reason,
-    stale_indexes,
-    stress_need,
+    stale_index_reasons,
+    stress_value_per_notional,
     target_gross,
     unfinished_sizes,
-    unnamed_reasons,
+    unnamed_market_reasons,
     without_hedges,
 )
 from agent.margin import account as margin
@@ -80,8 +80,8 @@ def plan_futures(  # noqa: PLR0913
     deposited, and only the other markets are reduced. Unnamed markets are reduced too in an
     emergency, and for a limit that the other positions alone cannot meet.
     """
-    reason_by_stale_market = stale_indexes(account, policy, now_s)
-    reason_by_skipped_market = {**unnamed_reasons(account), **reason_by_stale_market}
+    reason_by_stale_market = stale_index_reasons(account, policy, now_s)
+    reason_by_skipped_market = {**unnamed_market_reasons(account), **reason_by_stale_market}
     if emergency_size_by_market := emergency_sizes(account, policy):
         return reducing_plan(
             account,
@@ -178,7 +178,7 @@ def top_up_raw(
                 )
             case "stress_move":
                 required_deposits.append(
-                    gross_notional / hysteresis_factor * stress_need(account, policy)
+                    gross_notional / hysteresis_factor * stress_value_per_notional(account, policy)
                     - account_value
                 )
             case "spot_multiple":

@@ -24,16 +24,16 @@ from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     RESTING_STOP,
     STOPS_CHANGE_REASON,
+    account_for_planning,
     back_off_reason,
+    blocking_market_reasons,
     depositable_raw,
     due_stops,
     futures_need,
-    planned_account,
     reduction_budget_left,
     reopening_s,
     spot_value_in_quote,
-    stale_markets,
-    untouched_markets,
+    stale_market_reasons,
 )
 from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, REDUCING_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import (
@@ -84,7 +84,7 @@ DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
 PPM = 1_000_000
 CLOSE_HEDGE = "close_hedge"
 """Trigger of the order that closes a hedge."""
-HEDGE = "hedge"
+OPEN_HEDGE = "hedge"
 """Trigger of the order that opens a hedge."""
 HEDGE_MARGIN = "hedge_margin"
 """Trigger of the deposit that a hedge needs first."""
@@ -132,7 +132,7 @@ def _opens_hedge(plan: Plan | None) -> bool:
     """True if a plan opens a hedge or deposits margin for one; without the hedge the asset
     is sold.
     """
-    triggers = (HEDGE, HEDGE_MARGIN)
+    triggers = (OPEN_HEDGE, HEDGE_MARGIN)
     return plan is not None and plan.layer(FuturesPlan).trigger in triggers
 
 
@@ -150,7 +150,7 @@ def plan_adjustment(
             step.snapshot, futures_policy(step), decision.closes, decision.reason
         )
     else:
-        planning_account = planned_account(step, drifts) or account
+        planning_account = account_for_planning(step, drifts) or account
         draft_layer_plan = plan_futures(
             planning_account,
             policy,
@@ -171,7 +171,7 @@ def plan_adjustment(
         draft_layer_plan = _closing_hedges_first(
             step.snapshot, step.history, futures_policy(step), draft_layer_plan
         )
-    divisor_by_market = dict(futures_progress(step).order_parts)
+    divisor_by_market = dict(futures_progress(step).order_divisors)
     draft_layer_plan = replace(
         draft_layer_plan,
         orders=smaller_orders(account, draft_layer_plan, policy.limits, divisor_by_market),
@@ -263,7 +263,7 @@ def plan_now(
     None without an account.
     """
     account, now_s = margin_account(step.snapshot), step.snapshot.head.timestamp_s
-    if account is None or (planning_account := planned_account(step, drifts)) is None:
+    if account is None or (planning_account := account_for_planning(step, drifts)) is None:
         return None
     plan = plan_futures(
         planning_account,
@@ -404,7 +404,11 @@ def _last_resort_deposit_raw(
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or layer_plan.trigger not in HEDGE_CLOSING_TRIGGERS:
         return 0
-    if not layer_plan.orders or not account.is_on_chain or untouched_markets(step.snapshot, policy):
+    if (
+        not layer_plan.orders
+        or not account.is_on_chain
+        or blocking_market_reasons(step.snapshot, policy)
+    ):
         return 0
     restoring_deposit_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
     max_deposit_raw = deposit_at_hand_raw(step, drifts)
@@ -493,9 +497,9 @@ def _closing_hedges_first(
         return layer_plan
     for hedge in policy.hedges:
         hedge_plan = closing_plan(snapshot, policy, hedge.market, "")
-        blocked_reason = stale_markets(snapshot, policy).get(hedge.market) or back_off_reason(
-            snapshot, history, hedge.market
-        )
+        blocked_reason = stale_market_reasons(snapshot, policy).get(
+            hedge.market
+        ) or back_off_reason(snapshot, history, hedge.market)
         if hedge_plan.is_reducing and not blocked_reason:
             reason = f"{layer_plan.trigger} is above its limit; close a hedge first"
             return replace(hedge_plan, trigger=layer_plan.trigger, reason=reason)
@@ -517,7 +521,7 @@ def futures_plan(
     collateral_change_by_token = (
         {} if policy is None else {policy.collateral: sum(map(moved_raw, layer_plan.actions))}
     )
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     asset_values = [drift.value for drift in drifts]
     weights_bps = (
         largest_remainder(asset_values) if sum(asset_values) > 0 else [0] * len(asset_values)

@@ -11,7 +11,7 @@ from agent.layers.futures.planning import hedges
 from agent.layers.futures.planning.orders import reducing_plan
 from agent.layers.futures.planning.plans import futures_plan
 from agent.layers.futures.policy.hedge_closing import hedges_after
-from agent.layers.futures.policy.needs import closing_sizes, deleverage_sizes, stale_markets
+from agent.layers.futures.policy.needs import closing_sizes, deleverage_sizes, stale_market_reasons
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.futures.state import (
     FuturesProgress,
@@ -56,7 +56,7 @@ def move_command(request: MoveMargin) -> str:
     return "delegate" if isinstance(request.action, DelegateChange) else "margin"
 
 
-def hedge_by_owner(request: OpenHedge | CloseHedge) -> Proposer:
+def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
     """Return the proposer that shorts part of a token's excess over its target, or closes its
     hedge, and then holds.
     """
@@ -80,7 +80,7 @@ def hedge_by_owner(request: OpenHedge | CloseHedge) -> Proposer:
     return propose
 
 
-def move_margin(request: MoveMargin) -> Proposer:
+def margin_proposer(request: MoveMargin) -> Proposer:
     """Return the proposer of one requested margin move or delegate change."""
     action = request.action
 
@@ -121,7 +121,7 @@ def deleverage(request: Deleverage) -> Proposer:
             )
         size_by_market, reason_by_stale_market = (
             _remaining_sizes(futures_progress(step), policy, account, leverage_bps, symbol),
-            stale_markets(step.snapshot, futures_policy(step)),
+            stale_market_reasons(step.snapshot, futures_policy(step)),
         )
         if reason_by_stale_market and reason_by_stale_market.keys() >= size_by_market.keys():
             stale_text = ", ".join(reason_by_stale_market.values())

@@ -19,10 +19,10 @@ def apply_futures_targets(step: StepInput) -> StepInput:
     """
     allocator = step.portfolio.weights
     origin = "the signal" if allocator and allocator.signal else "the allocator"
-    return with_market_weights(step, chosen_futures(step), origin)
+    return with_market_weights(step, chosen_share_by_market(step), origin)
 
 
-def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
+def chosen_share_by_market(step: StepInput) -> dict[str, Fraction] | None:
     """Return the signed shares of the target notional, by market, that the signal or the allocator
     requests; None if it keeps the config's targets.
     """
@@ -42,7 +42,7 @@ def with_market_weights(
     """
     if (policy := futures_policy(step)) is None or share_by_market is None:
         return step
-    policy_with_weights = combined_policy(policy, share_by_market)
+    policy_with_weights = policy_with_shares(policy, share_by_market)
     gross_share = sum(map(abs, share_by_market.values()), Fraction(0))
     note = f"futures targets are those of {origin}: {format_percent(gross_share)} of the target notional"
     return with_policy(
@@ -51,7 +51,7 @@ def with_market_weights(
     )
 
 
-def combined_policy(
+def policy_with_shares(
     policy: FuturesPolicy, share_by_market: Mapping[str, Fraction]
 ) -> FuturesPolicy:
     """Return the policy with these signed shares of its target notional: weights whose absolute

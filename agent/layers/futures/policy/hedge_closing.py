@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import DAY_S, expected_funding, quote_per_numeraire
 from agent.layers.futures.policy.hedges import hedged_value
-from agent.layers.futures.policy.needs import stale_markets
+from agent.layers.futures.policy.needs import stale_market_reasons
 from agent.layers.futures.state import (
     FuturesConfig,
     FuturesState,
@@ -93,7 +93,7 @@ def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).hold_reason:
         return None
-    reason_by_stale_market = stale_markets(step.snapshot, policy)
+    reason_by_stale_market = stale_market_reasons(step.snapshot, policy)
     for hedge in policy.hedges:
         if hedge.market not in reason_by_stale_market and (
             why := unwind_reason(step, drifts, hedge)

@@ -167,7 +167,7 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     if account is None or policy is None or not hedges:
         return step
     step = with_policy(step, replace(policy, hedges=hedges))
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     read_tokens = {holding.token for holding in step.snapshot.holdings}
     if any(
         asset.token.address not in prices.keys() & read_tokens for asset in step.portfolio.assets

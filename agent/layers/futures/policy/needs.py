@@ -28,10 +28,10 @@ from agent.layers.futures.policy.targets import (
     fired_triggers,
     funding_notes,
     position_notes,
-    stale_indexes,
+    stale_index_reasons,
     uncertain_profit_reason,
     unfinished_sizes,
-    unnamed_reasons,
+    unnamed_market_reasons,
 )
 from agent.layers.futures.state import (
     FuturesProgress,
@@ -67,7 +67,7 @@ from agent.units import BPS, Value, ceil_int, floor_int, format_time
 
 ASK_REMEDY = "futures.ask requires a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
-APPROVAL_WARNING_S = 7 * 86_400
+AGENT_KEY_WARNING_S = 7 * 86_400
 """Time before the expiry of an agent key's approval at which an alert begins."""
 ORDER_GAS = 1_100_000
 """Gas of an order; the largest measured on the real contracts was 1.08 million."""
@@ -82,7 +82,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).hold_reason:
         return None
-    reason_by_stale_market = stale_markets(step.snapshot, policy)
+    reason_by_stale_market = stale_market_reasons(step.snapshot, policy)
     if reason_by_stale_market and reason_by_stale_market.keys() >= {
         position.market for position in account.positions
     }:
@@ -102,7 +102,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
             after_resting_fills(account), policy, spot_value_in_quote(step, drifts)
         )
     is_rebalance = triggers and triggers[0] in DRIFT_REASONS
-    if is_rebalance and not (reason_by_stale_market or unnamed_reasons(account)):
+    if is_rebalance and not (reason_by_stale_market or unnamed_market_reasons(account)):
         return AdjustFutures(f"futures: {DRIFT_REASONS[triggers[0]]}", is_reducing=False)
     if due_stops(step.snapshot, step.history, futures_policy(step)):
         return AdjustFutures(f"futures: {STOPS_CHANGE_REASON}", is_reducing=True)
@@ -117,7 +117,7 @@ def hold_blocked_futures(step: StepInput) -> StepInput:
     return hold_futures(step, f"futures: no order, {block_reason}")
 
 
-def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAccount | None:
+def account_for_planning(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAccount | None:
     """Return the account from which orders are planned: as if every resting limit order were
     filled, unless a reduction is due; None without an account.
     """
@@ -147,7 +147,7 @@ def due_stops(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return ()
-    reason_by_stale_market = stale_markets(snapshot, policy)
+    reason_by_stale_market = stale_market_reasons(snapshot, policy)
     return tuple(
         stop_change
         for stop_change in stop_changes(account, policy)
@@ -169,28 +169,30 @@ def reduction_goals(snapshot: Snapshot, plan: FuturesPlan) -> tuple[tuple[str, i
     )
 
 
-def stale_markets(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[str, str]:
+def stale_market_reasons(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[str, str]:
     """Return, by market, why each unknown index is unknown; empty without an account."""
     account = margin_account(snapshot)
     if policy is None or account is None:
         return {}
-    return stale_indexes(account, policy, snapshot.head.timestamp_s)
+    return stale_index_reasons(account, policy, snapshot.head.timestamp_s)
 
 
 def futures_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     """Return why the futures layer opens no position at this block; empty if it may."""
     return account_fault(snapshot, policy) or ", ".join(
-        untouched_markets(snapshot, policy).values()
+        blocking_market_reasons(snapshot, policy).values()
     )
 
 
-def untouched_markets(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[str, str]:
+def blocking_market_reasons(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[str, str]:
     """Return, by market, why its position prevents new positions and is not reduced first: its
     index is unknown, or the config does not name the market. Empty without an account.
     """
     account = margin_account(snapshot)
     return (
-        {} if account is None else {**unnamed_reasons(account), **stale_markets(snapshot, policy)}
+        {}
+        if account is None
+        else {**unnamed_market_reasons(account), **stale_market_reasons(snapshot, policy)}
     )
 
 
@@ -223,7 +225,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     ]
     if fault := futures_fault(step.snapshot, policy):
         open_count = 0 if account is None else len(account.positions)
-        has_other_positions = open_count > len(untouched_markets(step.snapshot, policy))
+        has_other_positions = open_count > len(blocking_market_reasons(step.snapshot, policy))
         notes.append(
             f"futures: {'nothing is opened' if has_other_positions else 'no order'}, {fault}"
         )
@@ -332,9 +334,9 @@ def spendable_collateral_raw(
     return max(0, read_balances_raw.pop() - native_coin.reserved_raw(limits, asset))
 
 
-def approval_ends_soon(snapshot: Snapshot) -> bool:
+def agent_key_ends_soon(snapshot: Snapshot) -> bool:
     """True within APPROVAL_WARNING_S of the time at which the agent key's approval expires."""
-    return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + APPROVAL_WARNING_S
+    return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + AGENT_KEY_WARNING_S
 
 
 def back_off_reason(
@@ -367,7 +369,7 @@ def required_by_index(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return False
-    account_at_index = margin.with_index_marks(account, stale_markets(snapshot, policy))
+    account_at_index = margin.with_index_marks(account, stale_market_reasons(snapshot, policy))
     return bool(set(due_triggers(account_at_index, policy, spot_value)) & set(LIMIT_TRIGGERS))
 
 
@@ -407,7 +409,7 @@ def emergency_need(
     account = margin_account(snapshot)
     if account is None or policy is None or progress.hold_reason:
         return None
-    if not emergency_sizes(account, policy).keys() - stale_markets(snapshot, policy).keys():
+    if not emergency_sizes(account, policy).keys() - stale_market_reasons(snapshot, policy).keys():
         return None
     return AdjustFutures("futures: liquidation is near", is_reducing=True)
 

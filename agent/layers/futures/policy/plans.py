@@ -18,11 +18,11 @@ MARGIN = "margin"
 """Name of the margin account among the places of holdings, and under which failed deposits into it
 are counted.
 """
-FEE_MULTIPLE = 5
+EMERGENCY_GAS_PRICE_MULTIPLE = 5
 """Default fee ceiling of an emergency, as a multiple of limits.gas_price."""
 
 
-def exit_name(plan: Plan) -> str:
+def failure_key(plan: Plan) -> str:
     """Return the market of the first reduction, MARGIN for a deposit; empty for any other plan."""
     layer_plan = planned_futures(plan)
     if layer_plan is None or not layer_plan.is_reducing:
@@ -68,13 +68,17 @@ def vault_spender(policy: FuturesPolicy | None) -> dict[str, str]:
     return {policy.vault: "futures vault"} if policy is not None and policy.vault else {}
 
 
-def fee_ceiling_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
+def emergency_gas_price_limit_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
     """Return the maximum gas price of an emergency, in wei (None: unlimited):
     futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
     """
     if futures_limits.emergency_gas_price_wei:
         return futures_limits.emergency_gas_price_wei
-    return None if limits.gas_price_wei is None else FEE_MULTIPLE * limits.gas_price_wei
+    return (
+        None
+        if limits.gas_price_wei is None
+        else EMERGENCY_GAS_PRICE_MULTIPLE * limits.gas_price_wei
+    )
 
 
 def gas_per_day_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
@@ -84,9 +88,11 @@ def gas_per_day_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None
     return futures_limits.emergency_gas_per_day_wei or limits.gas_per_day_wei
 
 
-def emergency_fee_wei(step: StepInput) -> int | None:
+def max_emergency_gas_price_wei(step: StepInput) -> int | None:
     """Return the maximum gas price of an emergency, in wei; None: unlimited."""
     policy = futures_policy(step)
     return (
-        step.limits.gas_price_wei if policy is None else fee_ceiling_wei(policy.limits, step.limits)
+        step.limits.gas_price_wei
+        if policy is None
+        else emergency_gas_price_limit_wei(policy.limits, step.limits)
     )

@@ -430,7 +430,7 @@ def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fract
 
 def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the gross notional whose stress loss leaves just the maintenance margin."""
-    value_per_notional = stress_need(account, policy)
+    value_per_notional = stress_value_per_notional(account, policy)
     return (
         Fraction(max(0, margin.account_value_raw(account))) / value_per_notional
         if value_per_notional
@@ -438,7 +438,7 @@ def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     )
 
 
-def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
+def stress_value_per_notional(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the account value per gross notional that just keeps the maintenance margin after the
     stress move: value - g·move = rate·(longs·(1 - move) + shorts·(1 + move)); zero without
     positions. By tiers the rate of a smaller book is at most that of the whole.
@@ -513,7 +513,9 @@ def unfinished_sizes(account: MarginAccount, goals: Iterable[tuple[str, int]]) -
     return size_by_market
 
 
-def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> dict[str, str]:
+def stale_index_reasons(
+    account: MarginAccount, policy: FuturesPolicy, now_s: int
+) -> dict[str, str]:
     """Return, by market, why each unknown index is unknown: for held markets, or for targeted
     markets if none is held. A market without a position never blocks a reduction of another. No
     position is opened while an index is unknown. A reduction needs only the index of its own
@@ -542,7 +544,7 @@ def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) ->
     return f"the index of {market.symbol} is {age_s} s old"
 
 
-def unnamed_reasons(account: MarginAccount) -> dict[str, str]:
+def unnamed_market_reasons(account: MarginAccount) -> dict[str, str]:
     """Return a message for each held market that the config does not name: someone else, such as
     the holder of a stolen delegate key, has opened a position there. It counts in every figure.
     Until it is closed no position is opened and no margin deposited. It is reduced in emergencies,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.model import MARGIN_ACCOUNT_ITEM, FuturesReading, QuarantinedItem, Snapshot
-from agent.policy.quarantine import changed_tokens
+from agent.model import MARGIN_ACCOUNT_ITEM, FuturesReading, Snapshot, UnreadableItem
+from agent.policy.quarantine import tokens_with_changed_code
 
 
 def distrust_changed_venue(
@@ -21,7 +21,7 @@ def distrust_changed_venue(
 
     `contracts` are names by address, `pins` and `backing` as in `changed_tokens`.
     """
-    untrusted_contracts = changed_tokens(snapshot, tuple(contracts), pins, backing)
+    untrusted_contracts = tokens_with_changed_code(snapshot, tuple(contracts), pins, backing)
     if not untrusted_contracts:
         return snapshot
     distrust_reason = "; ".join(
@@ -29,7 +29,7 @@ def distrust_changed_venue(
         for untrusted in untrusted_contracts
     )
     distrust_reason = f"{distrust_reason}; find out why, then: trimtab trust"
-    quarantined_account = QuarantinedItem(MARGIN_ACCOUNT_ITEM, trader, distrust_reason)
+    quarantined_account = UnreadableItem(MARGIN_ACCOUNT_ITEM, trader, distrust_reason)
     reading = replace(snapshot.layer(FuturesReading), account=None, unknown=distrust_reason)
     return replace(snapshot, quarantined=(*snapshot.quarantined, quarantined_account)).with_layer(
         reading

@@ -19,7 +19,7 @@ def pool_to_skip(cycle: Cycle, plan: Plan | None) -> str:
     """Return the pool of a plan that only withdraws liquidity; empty for other plans and after a
     swap.
     """
-    if plan is None or not plan.actions or cycle.swapped:
+    if plan is None or not plan.actions or cycle.swap_step_id:
         return ""
     pool = failures.exit_name(plan)
     return "" if pool in cycle.layer(LiquidityCycle).left_pools else pool

@@ -57,7 +57,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     each, in order. `skipped` names the rest. Raises Refused with the reasons if nothing can be done
     now.
     """
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     adjustment = next_adjustment(restrict_to_pools(step, decision.pools), prices)
     book = open_position_book(step, prices)
     actions: list[LpAction] = []
@@ -110,16 +110,16 @@ def _exact_action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, Posi
     match move:
         case WithdrawMove():
             return _withdraw(book, move), book_after_withdrawal(
-                book, move.confirmed, move.position, move.liquidity
+                book, move.confirmed_position, move.position, move.liquidity
             )
         case CollectMove():
-            return _collect(book, move), book.after_collection(move.confirmed)
+            return _collect(book, move), book.after_collection(move.confirmed_position)
         case ProvideMove():
             return _provide(book, move)
 
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
-    confirmed_position, position = move.confirmed, move.position
+    confirmed_position, position = move.confirmed_position, move.position
     is_v2_pair = isinstance(position, LpV2Position)
     amounts_raw = positions.principal(position, move.liquidity)
     minimums = slippage.withdrawal_minimums(
@@ -146,7 +146,7 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
 
 
 def _collect(book: PositionBook, move: CollectMove) -> Collect:
-    confirmed_position, position = move.confirmed, move.position
+    confirmed_position, position = move.confirmed_position, move.position
     return Collect(
         venue=confirmed_position.venue,
         contract=confirmed_position.contract,
@@ -161,12 +161,12 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
 
 
 def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
-    target, existing_position = move.target, move.confirmed
+    target, existing_position = move.target, move.existing_position
     pool = next(
         candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
     )
     liquidity, amounts_raw = quote_provision(
-        book, pool, existing_position, move.ticks, move.desired
+        book, pool, existing_position, move.ticks, move.desired_raw
     )
     sqrt_range = minting.optional_sqrt_range(move.ticks)
     limits, reference_price = book.step.limits, book.reference_price(target)
@@ -174,7 +174,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         sqrt_range, reference_price, band_bps(limits) or 0, limits.slippage_bps
     )
     book_after = book_after_provision(
-        book, target, pool, existing_position, move.ticks, move.desired
+        book, target, pool, existing_position, move.ticks, move.desired_raw
     )
     if book_after is None:
         raise Refused(
@@ -191,10 +191,12 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         fee_pips=target.fee_pips,
         ticks=move.ticks,
         liquidity=liquidity,
-        desired_raw=move.desired,
+        desired_raw=move.desired_raw,
         amounts_raw=amounts_raw,
         min_raw=slippage.nonzero_minimums(
-            slippage.provision_minimums(sqrt_range, move.desired, reference_price, widest_band_bps),
+            slippage.provision_minimums(
+                sqrt_range, move.desired_raw, reference_price, widest_band_bps
+            ),
             amounts_raw,
         ),
         gas_units=provision_gas_units(sqrt_range, existing_position),
@@ -232,7 +234,8 @@ def _plan(
         decision=decision,
         legs=(),
         holdings_after=tuple(
-            (asset.token.address, book_after.balances[asset.token.address]) for asset in assets
+            (asset.token.address, book_after.wallet_raw_by_token[asset.token.address])
+            for asset in assets
         ),
         weights_after_bps=tuple(
             (asset.token.address, bps) for asset, bps in zip(assets, weights_bps, strict=True)

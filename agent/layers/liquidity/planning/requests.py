@@ -10,7 +10,7 @@ from agent.model import AdjustLiquidity, Halt, Plan, StepInput
 from agent.policy.decide import decide
 
 
-def withdraw_everything(step: StepInput) -> Plan | Halt | Refused | None:
+def plan_full_withdrawal(step: StepInput) -> Plan | Halt | Refused | None:
     """Return the plan that withdraws from the positions, the refusal of that plan, or the halt of
     the step; None without positions. Neither a stop nor unexplained increases block it.
     """

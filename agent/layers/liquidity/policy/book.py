@@ -52,7 +52,7 @@ class LiquidityExposure:
 
     loss: Value
     value: Value
-    total: Value
+    portfolio_value: Value
 
     def within(self, limits: LiquidityLimits) -> bool:
         """True if both are at or below their limits."""
@@ -60,11 +60,11 @@ class LiquidityExposure:
 
     def exceeds_loss(self, limits: LiquidityLimits) -> bool:
         """True if the expected loss is above its limit."""
-        return limits.loss is not None and self.loss > limits.loss * self.total
+        return limits.loss is not None and self.loss > limits.loss * self.portfolio_value
 
     def exceeds_weight(self, limits: LiquidityLimits) -> bool:
         """True if the value is above its limit."""
-        return limits.weight is not None and self.value > limits.weight * self.total
+        return limits.weight is not None and self.value > limits.weight * self.portfolio_value
 
 
 Amounts = tuple[int, int]
@@ -75,15 +75,15 @@ TickRange = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PositionBook:
-    """Balances of wallet and positions: `balances` are the wallet's base units by token,
-    `uncertain_raw` the part that is predicted and may turn out lower, `position_states` the
+    """Balances of wallet and positions: `wallet_raw_by_token` are the wallet's base units by token,
+    `uncertain_raw_by_token` the part that is predicted and may turn out lower, `position_states` the
     positions.
     """
 
     step: StepInput
     prices: Mapping[str, Price]
-    balances: Mapping[str, int]
-    uncertain_raw: Mapping[str, int]
+    wallet_raw_by_token: Mapping[str, int]
+    uncertain_raw_by_token: Mapping[str, int]
     position_states: tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
     def exposure(self) -> LiquidityExposure:
@@ -107,14 +107,14 @@ class PositionBook:
         """Return the base units of an asset above its reserve, without those in positions; negative
         below the reserve.
         """
-        free_raw = self.balances[asset.token.address] - native_coin.reserved_raw(
+        free_raw = self.wallet_raw_by_token[asset.token.address] - native_coin.reserved_raw(
             self.step.limits, asset
         )
         if asset.native:
             free_raw += self.step.snapshot.native_wei
         return free_raw
 
-    def spendable(self, token: str) -> int:
+    def spendable_raw(self, token: str) -> int:
         """Return the base units that may be provided: the certain balance less the reserve, at most
         the amount approved in this step.
         """
@@ -123,8 +123,10 @@ class PositionBook:
         )
         if asset is None:
             return 0
-        uncertain_raw = self.uncertain_raw.get(token, 0)
-        free_raw = max(0, min(self.balances[token], self.counted_raw(asset)) - uncertain_raw)
+        uncertain_raw = self.uncertain_raw_by_token.get(token, 0)
+        free_raw = max(
+            0, min(self.wallet_raw_by_token[token], self.counted_raw(asset)) - uncertain_raw
+        )
         return min(free_raw, dict(self.step.progress.spend_caps).get(token, free_raw))
 
     def after_withdrawal(
@@ -241,7 +243,10 @@ class PositionBook:
     def _with_amounts(
         self, confirmed_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
-        raw_by_token, uncertain_by_token = dict(self.balances), dict(self.uncertain_raw)
+        raw_by_token, uncertain_by_token = (
+            dict(self.wallet_raw_by_token),
+            dict(self.uncertain_raw_by_token),
+        )
         for token, change_raw, uncertain_change_raw in zip(
             (confirmed_position.token0, confirmed_position.token1),
             amounts_raw,
@@ -250,7 +255,9 @@ class PositionBook:
         ):
             raw_by_token[token] = raw_by_token.get(token, 0) + change_raw
             uncertain_by_token[token] = uncertain_by_token.get(token, 0) + uncertain_change_raw
-        return replace(self, balances=raw_by_token, uncertain_raw=uncertain_by_token)
+        return replace(
+            self, wallet_raw_by_token=raw_by_token, uncertain_raw_by_token=uncertain_by_token
+        )
 
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:

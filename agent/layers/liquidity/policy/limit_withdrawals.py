@@ -26,7 +26,7 @@ from agent.layers.liquidity.policy.moves import (
     WithdrawMove,
 )
 from agent.layers.liquidity.policy.provisions import (
-    EXIT_TARGET_SHARE,
+    LIMIT_GOAL_SHARE,
     book_after_withdrawal,
 )
 from agent.layers.liquidity.policy.targets import (
@@ -56,7 +56,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     if exposure.within(limits):
         return NO_ADJUSTMENT
     exceeded_text = format_exceeded_limits(exposure, limits)
-    goal_limits = limits.scaled(EXIT_TARGET_SHARE)
+    goal_limits = limits.scaled(LIMIT_GOAL_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped_items: list[SkippedItem] = []
     for confirmed_position, position in sorted(
@@ -118,7 +118,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         )
         book = book_after_withdrawal(book, confirmed_position, position, liquidity)
     position_names = (
-        ", ".join(move.confirmed.name for move in moves)
+        ", ".join(move.confirmed_position.name for move in moves)
         or "no withdrawal now: every position is skipped"
     )
     return LiquidityAdjustment(
@@ -239,6 +239,6 @@ def _loss_per_cost(
 
 
 def _share_text(value: Value, exposure: LiquidityExposure) -> str:
-    if exposure.total > 0:
-        return format_percent(value / exposure.total)
+    if exposure.portfolio_value > 0:
+        return format_percent(value / exposure.portfolio_value)
     return "of nothing"

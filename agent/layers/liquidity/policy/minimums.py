@@ -23,7 +23,7 @@ def minimum_amounts(step: StepInput, action: LpAction) -> Amounts:
     """Return base units of (token0, token1) below which the action must not be signed. Raises
     Refused if a price or position is unknown.
     """
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     unpriced_tokens = [token for token in (action.token0, action.token1) if token not in prices]
     if unpriced_tokens:
         raise Refused(

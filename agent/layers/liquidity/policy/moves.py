@@ -17,7 +17,7 @@ from agent.model import (
 class WithdrawMove:
     """Withdrawal of `liquidity` from a position."""
 
-    confirmed: ConfirmedPosition
+    confirmed_position: ConfirmedPosition
     position: LpV2Position | LpV3Position
     liquidity: int
     reason: str
@@ -27,21 +27,21 @@ class WithdrawMove:
 class CollectMove:
     """Collection of the fees of a V3 position."""
 
-    confirmed: ConfirmedPosition
+    confirmed_position: ConfirmedPosition
     position: LpV3Position
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProvideMove:
-    """Provision of at most `desired` base units: to the position `confirmed`, or if None to a new
+    """Provision of at most `desired_raw` base units: to the position `existing_position`, or if None to a new
     position with `ticks` (None for V2).
     """
 
     target: LpTarget
-    confirmed: ConfirmedPosition | None
+    existing_position: ConfirmedPosition | None
     ticks: tuple[int, int] | None
-    desired: tuple[int, int]
+    desired_raw: tuple[int, int]
     reason: str
 
 

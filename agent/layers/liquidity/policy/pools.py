@@ -19,13 +19,16 @@ from agent.units import Value
 
 POSITIONS = "positions"
 """Name of liquidity positions among the places of holdings."""
-ROLES: dict[str, str] = {LpVenue.V2: "V2 router", LpVenue.V3: "position manager"}
+POSITION_CONTRACT_ROLES: dict[str, str] = {LpVenue.V2: "V2 router", LpVenue.V3: "position manager"}
 """Contracts of the venues through which positions change."""
 
 
 def position_spenders(execution: ExecutionConfig) -> dict[str, str]:
     """Return the contracts that may hold an allowance for liquidity, with their roles."""
-    return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity}
+    return {
+        contract: POSITION_CONTRACT_ROLES.get(venue, venue)
+        for venue, contract in execution.liquidity
+    }
 
 
 def spenders(step: StepInput) -> dict[str, str]:

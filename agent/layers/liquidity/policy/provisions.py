@@ -26,7 +26,7 @@ from agent.layers.liquidity.policy.moves import PlannedMove, ProvideMove
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, Pool, SkippedItem
 from agent.units import BPS, Value, floor_int, value_text
 
-EXIT_TARGET_SHARE = Fraction(95, 100)
+LIMIT_GOAL_SHARE = Fraction(95, 100)
 """Fraction of a limit down to which a withdrawal goes; above it no liquidity is added."""
 
 
@@ -239,13 +239,13 @@ def _cut_to_limits(
 ) -> tuple[Value, str]:
     """Return the part of `wanted_value` that fits budget and largest weight, and the limit that binds."""
     exposure = book.exposure()
-    goal_limits = liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE)
+    goal_limits = liquidity_limits(book.step.limits).scaled(LIMIT_GOAL_SHARE)
     limit_reason = ""
     if (
         goal_limits.weight is not None
         and (
             max_added_value := max(
-                Fraction(0), goal_limits.weight * exposure.total - exposure.value
+                Fraction(0), goal_limits.weight * exposure.portfolio_value - exposure.value
             )
         )
         < wanted_value
@@ -256,7 +256,9 @@ def _cut_to_limits(
         goal_limits.loss is not None
         and loss_rate > 0
         and (
-            max_added_value := max(Fraction(0), goal_limits.loss * exposure.total - exposure.loss)
+            max_added_value := max(
+                Fraction(0), goal_limits.loss * exposure.portfolio_value - exposure.loss
+            )
             / loss_rate
         )
         < wanted_value
@@ -301,7 +303,8 @@ def _affordable_amounts(
     for token, amount_raw in zip((target.token0, target.token1), unit_amounts_raw, strict=True):
         if (
             amount_raw > 0
-            and (affordable_unit_count := Fraction(book.spendable(token), amount_raw)) < unit_count
+            and (affordable_unit_count := Fraction(book.spendable_raw(token), amount_raw))
+            < unit_count
         ):
             unit_count = affordable_unit_count
             balance_reason = (
@@ -327,7 +330,7 @@ def _without_remainder(
     cap_raw_by_token = dict(book.step.progress.spend_caps)
 
     def raised_to_cap(token: str, amount_raw: int) -> int:
-        cap_raw = min(cap_raw_by_token.get(token, amount_raw), book.spendable(token))
+        cap_raw = min(cap_raw_by_token.get(token, amount_raw), book.spendable_raw(token))
         if amount_raw < cap_raw <= amount_raw + amount_raw // CAP_TOLERANCE_DIVISOR:
             return cap_raw
         return amount_raw

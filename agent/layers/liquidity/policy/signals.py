@@ -31,7 +31,7 @@ def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]
         (
             ("ProvideMove", move.target.pool)
             if isinstance(move, ProvideMove)
-            else (type(move).__name__, move.confirmed.name)
+            else (type(move).__name__, move.confirmed_position.name)
         )
         for move in moves
     )

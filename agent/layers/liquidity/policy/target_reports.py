@@ -57,7 +57,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     if not step.portfolio.lp_targets:
         return ()
     book, adjustment = open_position_book(step, prices), next_adjustment(step, prices)
-    total_value = book.exposure().total
+    total_value = book.exposure().portfolio_value
     pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
     reports = []
     for target in step.portfolio.lp_targets:
@@ -86,7 +86,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
             if (
                 move.target is target
                 if isinstance(move, ProvideMove)
-                else move.confirmed.name in position_names
+                else move.confirmed_position.name in position_names
             )
         ]
         skipped_reasons = [

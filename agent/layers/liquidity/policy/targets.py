@@ -28,7 +28,7 @@ from agent.units import BPS, Value, ceil_int, format_percent
 
 SHARE_TOLERANCE = Fraction(1, 10)
 """Tolerance of a pool's value, as a fraction of its share."""
-ACTED_TOLERANCE = Fraction(1, 1_000)
+TOLERANCE_AFTER_MOVE = Fraction(1, 1_000)
 """Fraction of the share that a step which has already acted ignores: rounding and price moves do
 not justify gas.
 """
@@ -83,7 +83,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         builder.skip(target, deviation_reason)
         return
     pool_positions = target_positions(book, target)
-    total_value, target_share = book.exposure().total, Fraction(target.share_bps, BPS)
+    total_value, target_share = book.exposure().portfolio_value, Fraction(target.share_bps, BPS)
     target_value = total_value * target_share
     provided_value = sum(
         (
@@ -130,7 +130,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
             builder, target, in_range_positions, -shortfall_value, f"{target.pool} has {share_text}"
         )
     elif shortfall_value > (
-        ACTED_TOLERANCE if liquidity_progress(book.step).has_moved else SHARE_TOLERANCE
+        TOLERANCE_AFTER_MOVE if liquidity_progress(book.step).has_moved else SHARE_TOLERANCE
     ) * target_value and add_liquidity(
         builder,
         target,

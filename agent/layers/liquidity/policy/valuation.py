@@ -353,7 +353,7 @@ def _range_state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | 
         return RangeState.WHOLE
     if curve.in_range:
         return RangeState.INSIDE
-    if curve.low > 1:
+    if curve.low_sqrt_ratio > 1:
         return RangeState.BELOW
     return RangeState.ABOVE
 

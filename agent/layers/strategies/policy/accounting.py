@@ -90,7 +90,7 @@ class StrategyBooksUpdate:
             value_before = holdings_value(self.holdings[name], self.prices)
             base_value = holdings_value(base_holdings[name], self.prices)
             if base_holdings[name] != self.holdings[name] and (
-                new_units := units_for(self.units[name], value_before, base_value)
+                new_units := units_to_issue(self.units[name], value_before, base_value)
             ):
                 changes.append((name, STRATEGY_UNITS, new_units))
                 self.units[name] += new_units
@@ -134,7 +134,7 @@ def open_books(
 ) -> StrategyBooksUpdate | None:
     """Return the stored books as of the step's block; None if a price is missing."""
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     if not prices.keys() >= set(tokens):
         return None
     books_update = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
@@ -151,7 +151,7 @@ def open_books(
     return books_update
 
 
-def units_for(units: int, value_before: Value, value_after: Value) -> int:
+def units_to_issue(units: int, value_before: Value, value_after: Value) -> int:
     """Return the units issued (or burnt) for a change of a strategy's value from `value_before` to
     `value_after`: at its unit value, rounded down.
     """
@@ -342,7 +342,7 @@ def netting_booking(
     if books is None or books.fault:
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     holdings = {book.name: dict(book.holdings) for book in books.strategies}
     books_update = StrategyBooksUpdate(
         step, prices, tokens, holdings, {book.name: book.units for book in books.strategies}, {}, []
@@ -437,7 +437,7 @@ def _balance_events(
             events.append(
                 (intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent)
             )
-    for tx_hash, block, tx_changes in ledger.unjournalled:
+    for tx_hash, block, tx_changes in ledger.external_transactions:
         if block <= head_block:
             events.append(
                 (block, tx_hash, StrategyBookingKind.FLOW, asset_changes(tx_changes), None)
@@ -499,7 +499,7 @@ def _book_trade(
     values_to_trade: StrategyValues = {}
     base_holdings, prices = books_update.holdings, books_update.prices
     if trade_step is not None:
-        trade_prices = reference_prices(trade_step).by_token
+        trade_prices = reference_prices(trade_step).price_by_token
         trade_adjustments, holdings_after_transfers = adjustment_source(trade_step)
         if (
             trade_prices.keys() >= set(books_update.tokens)

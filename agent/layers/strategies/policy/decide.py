@@ -72,7 +72,7 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
         return decision_result.with_layer(StrategiesResult(netting_result))
     decision_result = replace(
         context.result(decision),
-        reviewed=is_review,
+        is_reviewed=is_review,
         due_schedules=trigger.due_schedules if is_review else (),
         next_s=trigger.next_s,
     )

@@ -48,7 +48,7 @@ def add_books(memory: StepMemory, step: StepInput, owner_agrees: bool = False) -
         netting.strategy_adjustments,
         balance_changes.unrecorded_changes(step, memory.balances),
     )
-    return step.with_layer(StrategiesState(replace(books, choices=memory.choices)))
+    return step.with_layer(StrategiesState(replace(books, choices=memory.allocation_by_owner)))
 
 
 def choose_weights(step: StepInput) -> StepInput:
@@ -58,10 +58,10 @@ def choose_weights(step: StepInput) -> StepInput:
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None or not split.allocators:
         return step
-    allocation_by_strategy, chosen_strategies, fault_notes = dict(books.choices), [], []
+    allocation_by_strategy, strategies_with_weights, fault_notes = dict(books.choices), [], []
     for strategy in split.strategies:
         if strategy.allocator is None:
-            chosen_strategies.append(strategy)
+            strategies_with_weights.append(strategy)
             continue
         bps_by_token = dict(strategy.weights_bps)
         assets = tuple(
@@ -90,7 +90,7 @@ def choose_weights(step: StepInput) -> StepInput:
         chosen_bps = tuple(
             (asset.token.address, asset.target_bps) for asset in strategy_step.effective_assets
         )
-        chosen_strategies.append(
+        strategies_with_weights.append(
             replace(
                 strategy,
                 weights_bps=chosen_bps,
@@ -102,7 +102,7 @@ def choose_weights(step: StepInput) -> StepInput:
         choices=tuple(allocation_by_strategy.items()),
         allocation_fault="; ".join(fault_notes),
     )
-    split = replace(split, strategies=tuple(chosen_strategies))
+    split = replace(split, strategies=tuple(strategies_with_weights))
     return step.with_config(split).with_layer(StrategiesState(books))
 
 

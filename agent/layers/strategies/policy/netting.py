@@ -76,7 +76,7 @@ class StrategyAdjustment:
     due_schedules: tuple[str, ...]
 
     @property
-    def adjustments(self) -> dict[str, Value]:
+    def values_to_trade(self) -> dict[str, Value]:
         """Value to buy (positive) or sell of each token, numeraire base units."""
         current_value_by_token = {drift.token: drift.value for drift in self.drifts}
         return {
@@ -462,7 +462,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
     netted_tokens = capital.net_adjustments(
-        {adjustment.name: adjustment.adjustments for adjustment in adjustments}, tokens
+        {adjustment.name: adjustment.values_to_trade for adjustment in adjustments}, tokens
     )
     outside_values = {
         token: raw * prices[token] for token, raw in outside_raw(step, prices).items()
@@ -522,11 +522,11 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None or strategies_fault(step):
         return {}, {}
-    prices = reference_prices(step).by_token
+    prices = reference_prices(step).price_by_token
     holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
     _transfer_capital(step, split, holdings, prices)
     return {
-        adjustment.name: adjustment.adjustments
+        adjustment.name: adjustment.values_to_trade
         for adjustment in net_strategies(step, prices).adjustments
     }, holdings
 
