@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
@@ -40,6 +40,10 @@ LIMITS = st.fixed_dictionaries(
 
 @examples(20)
 @given(market=MARKETS, limits=LIMITS)
+@example(
+    market={"seed": 1, "tokens": 4, "pools": 1, "depth": 1e5, "worth": 1_000, "skew": 0.001},
+    limits={"price_impact_bps": 10, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(10 * 10**6)},
+)
 def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:
     step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
     try:

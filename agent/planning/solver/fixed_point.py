@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.errors import Refused
+from agent.errors import Refused, Verdict
 from agent.floats import FloatArray, IndexArray
 from agent.planning.pool_curves import MAX_WHOLE_UNITS, CurveStack
 from agent.planning.problem import PoolGraph, Problem
@@ -133,7 +133,12 @@ def _no_plan_refusal(max_turnover: Value | None, min_trade: Value | None) -> Ref
         " or ".join((*raise_texts, *lower_texts))
         or "wait for the next cycle, or remove tokens whose base unit has a high value"
     )
-    return Refused(f"no plan within {' and '.join(limit_names)} was found", remedy=remedy)
+    guard_names = [
+        *("turnover" for _ in raise_texts),
+        *("min_trade" for _ in lower_texts),
+    ] or ["fair_floor"]
+    verdicts = [Verdict(name, "no plan", "a plan within the limits", False) for name in guard_names]
+    return Refused(f"no plan within {' and '.join(limit_names)} was found", verdicts, remedy)
 
 
 @dataclass(slots=True)
