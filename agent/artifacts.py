@@ -114,12 +114,12 @@ def documentation_site() -> Path:
     return site_folder
 
 
-def _data_dir(in_repo: str, in_wheel: str) -> Path:
+def _data_dir(repo_path: str, wheel_path: str) -> Path:
     """Return a data folder of the checkout, or its copy inside the wheel (build mapping of
     pyproject.toml).
     """
-    checkout_folder = _REPO / in_repo
-    return checkout_folder if checkout_folder.is_dir() else _PACKAGE / "_data" / in_wheel
+    checkout_folder = _REPO / repo_path
+    return checkout_folder if checkout_folder.is_dir() else _PACKAGE / "_data" / wheel_path
 
 
 def abis_dir() -> Path:
@@ -134,17 +134,19 @@ def manifest_dir(manifest: NpmManifest = CONTRACTS_MANIFEST) -> Path:
 
 def _read_artifact(artifact_path: Path, artifact_name: str, remedy: str) -> Artifact:
     try:
-        artifact = json.loads(artifact_path.read_text(encoding="utf-8"))
-        if "compilerOutput" in artifact:  # the format of 0x's sol-compiler, which Chainlink used
-            compiler_output = artifact["compilerOutput"]
-            artifact = {
+        artifact_json = json.loads(artifact_path.read_text(encoding="utf-8"))
+        if (
+            "compilerOutput" in artifact_json
+        ):  # the format of 0x's sol-compiler, which Chainlink used
+            compiler_output = artifact_json["compilerOutput"]
+            artifact_json = {
                 "abi": compiler_output["abi"],
                 "bytecode": compiler_output["evm"]["bytecode"]["object"],
             }
         return Artifact(
-            artifact["abi"],
-            _hex_code(artifact["bytecode"]),
-            _hex_code(artifact.get("deployedBytecode", "0x")),
+            artifact_json["abi"],
+            _hex_code(artifact_json["bytecode"]),
+            _hex_code(artifact_json.get("deployedBytecode", "0x")),
         )
     except FileNotFoundError:
         raise ConfigError(f"{artifact_name}: no artifact at {artifact_path}", remedy) from None
@@ -233,11 +235,13 @@ def npm_root(manifest: NpmManifest = CONTRACTS_MANIFEST) -> Path:
     Raises ConfigError.
     """
     node_modules = _REPO / manifest.repo_path / "node_modules"
-    return node_modules if (node_modules / manifest.scope).is_dir() else _cached_root(manifest)
+    return (
+        node_modules if (node_modules / manifest.scope).is_dir() else _ensure_cached_root(manifest)
+    )
 
 
 @lru_cache(maxsize=2)
-def _cached_root(manifest: NpmManifest) -> Path:
+def _ensure_cached_root(manifest: NpmManifest) -> Path:
     manifest_folder = manifest_dir(manifest)
     try:
         lock_hash = hashlib.sha256(

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 TAG = "type"
 """Key of the class name of a union member."""
-_SAFE_INT = 2**53
+_FIRST_UNSAFE_INT = 2**53
 """Integers of this size and above are written as strings, since other JSON readers round them."""
 _UNIONS: tuple[Any, ...] = (
     *LAYER_UNIONS,
@@ -136,8 +136,8 @@ def _require_shallow(json_text: str) -> None:
     if json_text.count("[") + json_text.count("{") <= _MAX_NESTING:
         return
     depth = 0
-    for bracket in _STRINGS_AND_BRACKETS.finditer(json_text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket[0], 0)
+    for json_token in _STRINGS_AND_BRACKETS.finditer(json_text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(json_token[0], 0)
         if depth > _MAX_NESTING:
             raise ValueError(f"nested more than {_MAX_NESTING} deep")
 
@@ -172,7 +172,7 @@ def _quoted(json_value: object) -> str:
 
 
 def _write_int(number: int) -> int | str:
-    return number if abs(number) < _SAFE_INT else str(number)
+    return number if abs(number) < _FIRST_UNSAFE_INT else str(number)
 
 
 def _read_int(json_value: object, _type: object) -> int:
@@ -202,8 +202,8 @@ def _read_fraction(json_value: object, _type: object) -> Fraction:
     return Fraction(int(match[1]), int(match[2]))
 
 
-def _refuse_type(unwritable: object) -> None:
-    raise TypeError(f"a value of type {type(unwritable).__name__} is never written")
+def _refuse_type(unwritable_value: object) -> None:
+    raise TypeError(f"a value of type {type(unwritable_value).__name__} is never written")
 
 
 def _is_union_member(cls: Any) -> bool:

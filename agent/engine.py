@@ -95,7 +95,7 @@ def run_cycle(
     """
     if transactor is None:
         cycle = new_cycle(request, readers.clock.now_s())
-        return close_step(store, evaluate_step(readers, store, cycle))
+        return close_step(store, record_and_evaluate(readers, store, cycle))
     transactor.executor.reconcile()
     end_interrupted_steps(store)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
@@ -104,7 +104,7 @@ def run_cycle(
     if outcome.input_after is not None:
         end_finished_purchase(store, outcome.input_after)
     if transactor.executor.may_send():
-        for after_cycle in records.AFTER_CYCLE:
+        for after_cycle in records.CYCLE_RECORDERS:
             after_cycle(store, outcome)
     outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
     if cycle.skipped:  # approvals of refused exits and their revocations do not count as failures
@@ -181,13 +181,13 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
     has ended if nothing more is due in it.
     """
     try:
-        outcome = evaluate_step(ports.readers, ports.store, cycle)
+        outcome = record_and_evaluate(ports.readers, ports.store, cycle)
     except ExitInterrupted as error:
         may_retry_on_direct_route = error.may_take_direct_route
         return skip_interrupted_exit(
             ports, cycle, error.token, error, may_retry_on_direct_route=may_retry_on_direct_route
         )
-    for before_confirmation in layers.BEFORE_CONFIRMATION:
+    for before_confirmation in layers.PRE_CONFIRMATION_ACTIONS:
         if (layer_result := before_confirmation(ports, cycle, outcome)) is not None:
             return layer_result
     confirm_result = _act_or_skip(ports, cycle, outcome, _confirm_plan)
@@ -233,7 +233,7 @@ def skip_refusal(
     """Return the cycle without the exit, or the layer's action, that was refused just before
     sending. Any other refusal ends the cycle.
     """
-    for skip_layer in layers.SKIPS:
+    for skip_layer in layers.REFUSAL_SKIPS:
         if (skip_result := skip_layer(cycle, outcome, refusal)) is not None:
             if skip_result.outcome is not None:
                 close_step(ports.store, skip_result.outcome)
@@ -241,11 +241,11 @@ def skip_refusal(
     return skip_refused_exit(ports, cycle, outcome, refusal)
 
 
-def evaluate_step(readers: StepReaders, store: Store, cycle: Cycle) -> StepOutcome:
+def record_and_evaluate(readers: StepReaders, store: Store, cycle: Cycle) -> StepOutcome:
     """Store the step input of a new snapshot in the journal, then evaluate it."""
     step_id = uuid.uuid4().hex[:12]
-    step_input, changed_blocks = _read_input(readers, store, cycle)
-    _record_input(readers, store, cycle, step_id, step_input, changed_blocks)
+    step_input, changed_blocks = _settle_and_read(readers, store, cycle)
+    _record_step(readers, store, cycle, step_id, step_input, changed_blocks)
     propose, tick_extender = proposer(cycle.request), TickExtender(readers.reader)
     outcome = evaluate_input(step_input, propose, readers.evidence, step_id, tick_extender)
     if outcome.step_input is not step_input:
@@ -253,7 +253,7 @@ def evaluate_step(readers: StepReaders, store: Store, cycle: Cycle) -> StepOutco
     return replace(outcome, exits_tried=cycle.tried_exit_tokens)
 
 
-def _read_input(
+def _settle_and_read(
     readers: StepReaders, store: Store, cycle: Cycle
 ) -> tuple[StepInput, frozenset[int]]:
     """Read the step input at a new snapshot, and the blocks in which balances changed. The order
@@ -262,7 +262,7 @@ def _read_input(
     snapshot, cycle_readers = readers.reader.snapshot(), readers_with_progress(readers, cycle)
     changed_blocks = settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
     step_input = cycle_readers.step_input_at(snapshot)
-    for before_decision in records.BEFORE_DECISION:
+    for before_decision in records.DECISION_PREPARERS:
         step_input = before_decision(cycle_readers, store, step_input)
     record_anomalies(store.budgets, store.balances, step_input)
     step_input = add_past_prices(cycle_readers, step_input)
@@ -270,7 +270,7 @@ def _read_input(
     return exclude_blocked_exits(step_input, cycle.skipped), changed_blocks
 
 
-def _record_input(
+def _record_step(
     readers: StepReaders,
     store: Store,
     cycle: Cycle,
@@ -281,8 +281,8 @@ def _record_input(
     """Record weights, ledger, layers and prices of a step, and its input."""
     record_cash(store.cash, step_input.history)
     record_allocation(step_input.history, store.allocations)
-    update_ledger(store, readers.for_ledger(step_input), changed_blocks)
-    for after_input in records.AFTER_INPUT:
+    update_ledger(store, readers.ledger_step_input(step_input), changed_blocks)
+    for after_input in records.INPUT_RECORDERS:
         after_input(store, step_input)
     record_hourly_prices(readers, step_input, store.prices)
     input_json, request_json = codec.dumps(step_input), codec.dumps(cycle.request)
@@ -294,7 +294,7 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     sent.
     """
     end_purchase(ports.store, outcome)
-    for after_decision in records.AFTER_DECISION:
+    for after_decision in records.DECISION_RECORDERS:
         after_decision(ports.store, outcome)
     if (
         (earlier_confirmation := cycle.confirmed)
@@ -365,7 +365,7 @@ def _send_next_transaction(
     """
     if plan.is_swap:
         record_part_begin(ports.store, outcome)
-        for before_swap in records.BEFORE_SWAP:
+        for before_swap in records.SWAP_RECORDERS:
             before_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
     exit_token = outcome.decision_result.exit_token

@@ -15,7 +15,7 @@ from typing import Any
 from agent.artifacts import WEB_FOLDER
 from agent.units import decimal_text, gain_text
 
-FIGURE_KEY = "x-figure"
+FIGURE_FORMAT_KEY = "x-figure"
 """Key of a field's format in its schema."""
 MINUS = "−"
 NO_VALUE = "–"
@@ -56,22 +56,22 @@ def column(document: str, path: str) -> Column:
     """Return the column of the field at `path`, such as `cost.total` or `holdings.0.price`, of a
     document type. Raises KeyError for a field that the type does not declare.
     """
-    schema, field, figure, label, rest = _schemas()[document], "", "", "", path
-    while rest:
-        name, _, rest_of_path = rest.partition(".")
-        value_schema = _resolved(schema)
+    schema, field_name, figure, label, remaining_path = _schemas()[document], "", "", "", path
+    while remaining_path:
+        name, _, rest_of_path = remaining_path.partition(".")
+        value_schema = _resolved_schema(schema)
         if name in value_schema.get("properties", ()):
-            schema, field, figure = value_schema["properties"][name], name, ""
-            label, rest = schema.get("title", field_label(name)), rest_of_path
+            schema, field_name, figure = value_schema["properties"][name], name, ""
+            label, remaining_path = schema.get("title", field_label(name)), rest_of_path
         elif "items" in value_schema:
-            schema, rest = value_schema["items"], rest_of_path
+            schema, remaining_path = value_schema["items"], rest_of_path
         elif schema := value_schema.get("additionalProperties"):
-            label, rest = rest, ""  # a symbol, which may have dots
+            label, remaining_path = remaining_path, ""  # a symbol, which may have dots
         else:
             raise KeyError(f"{document}: {path}")
-        figure = _figure(schema) or figure
+        figure = _figure_format(schema) or figure
     if not figure:
-        figure = "percent" if field.endswith("_bps") else "text"
+        figure = "percent" if field_name.endswith("_bps") else "text"
     return Column(path, label if label[:2].isupper() else label[:1].lower() + label[1:], figure)
 
 
@@ -88,20 +88,20 @@ def _schemas() -> dict[str, Any]:
     return schema_by_name
 
 
-def _resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolved_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the schema of an object or list, behind references and without null."""
     for alternative in schema.get("anyOf", ()):
         if alternative.get("type") != "null":
-            return _resolved(alternative)
+            return _resolved_schema(alternative)
     if "$ref" in schema:
-        return _resolved(_schemas()[schema["$ref"].rpartition("/")[2]])
+        return _resolved_schema(_schemas()[schema["$ref"].rpartition("/")[2]])
     return schema
 
 
-def _figure(schema: Mapping[str, Any]) -> str:
+def _figure_format(schema: Mapping[str, Any]) -> str:
     for alternative in (schema, *schema.get("anyOf", ()), schema.get("items", {})):
-        if FIGURE_KEY in alternative:
-            return str(alternative[FIGURE_KEY])
+        if FIGURE_FORMAT_KEY in alternative:
+            return str(alternative[FIGURE_FORMAT_KEY])
     return ""
 
 
@@ -121,7 +121,9 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     if format_kind == "multiple":
         return f"{float(value):,.2f}x"
     if format_kind.startswith("coins:"):
-        return _decimal(decimal_text(int(value), int(format_kind.removeprefix("coins:"))), "amount")
+        return _format_decimal(
+            decimal_text(int(value), int(format_kind.removeprefix("coins:"))), "amount"
+        )
     if format_kind in SHARE_FORMATS:
         share = float(value) / (100 if format_kind in ("percent", "points") else 0.01)
         if not math.isfinite(share):
@@ -134,7 +136,7 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
         is_negative = share < 0
     else:
         decimal_string = gain_text(str(value)) if figure_format == "money+" else str(value)
-        figure_text = _decimal(decimal_string.lstrip("-"), format_kind)
+        figure_text = _format_decimal(decimal_string.lstrip("-"), format_kind)
         is_negative = str(value).startswith("-")
     if not any(digit in "123456789" for digit in figure_text):
         return figure_text
@@ -143,7 +145,7 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     return f"+{figure_text}" if has_plus else figure_text
 
 
-def _decimal(decimal_string: str, format_kind: str) -> str:
+def _format_decimal(decimal_string: str, format_kind: str) -> str:
     """Format a positive decimal string with thousands separators; truncated, never rounded."""
     whole_digits, _, fraction_digits = decimal_string.partition(".")
     if format_kind == "number":

@@ -29,15 +29,15 @@ from agent.artifacts import npm_artifact
 from agent.chain.tokens import encode_approve
 from agent.config.load import parse_config
 from agent.localchain import LocalChain, open_anvil
-from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
+from agent.model import Goal, Leg, LegPlace, Plan, PlanCost, Rebalance
 from agent.signing.calldata import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
 from agent.venues import calldata
 from agent.wiring.context import pool_makers
 
-W, R = LegFunding.WALLET, LegFunding.ROUTER
+W, R = LegPlace.WALLET, LegPlace.ROUTER
 QUOTER = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
 ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
-SWAPS: dict[str, list[tuple[str, str, Fraction, LegFunding, LegFunding]]] = {
+SWAPS: dict[str, list[tuple[str, str, Fraction, LegPlace, LegPlace]]] = {
     "four V3 pools": [
         ("v3 WETH/USDC 500", "WETH", Fraction(1, 10), W, W),
         ("v3 WETH/USDT 500", "WETH", Fraction(1, 10), W, W),
@@ -111,7 +111,7 @@ def quoted_output(chain: LocalChain, pool: str, token_in: str, amount_in_raw: in
 
 
 def make_legs(
-    chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegFunding, LegFunding]]
+    chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegPlace, LegPlace]]
 ) -> Iterator[Leg]:
     """Yield the legs of one rebalance. No two use the same pool, so that each quote holds."""
     output_raw = 0

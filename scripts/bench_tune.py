@@ -95,7 +95,7 @@ def start_cluster(
         start_process("dask_worker", address, "--nthreads", "1", "--no-nanny", stack=stack)
     with Client(address, timeout=120, set_as_default=False) as client:
         client.wait_for_workers(workers, timeout=120)
-    run_job = partial(run_on_cluster, address=address)
+    run_job = partial(run_on_cluster, scheduler_address=address)
     list(
         run_job(
             job,

@@ -35,7 +35,7 @@ from agent.config.tables import fields
 from agent.config.tables.fields import ConfigTable
 from agent.config.tables.futures import SignedShare
 from agent.config.tables.limits import MaxWeight
-from agent.config.tables.orders import LevelKey, LevelOrOff, ShareLevelKey
+from agent.config.tables.orders import AnyLevel, LevelOrOff, ShareLevel
 from agent.config.tables.pace import BpsPerHour, SignedBps
 from agent.config.tables.strategies import Ratio
 from agent.config.tables.triggers import AnyTriggerTable, Band, Correlation, YearlyCost
@@ -51,7 +51,7 @@ UNITS = {
     "share, or table of shares by symbol": (MaxWeight,),
     "address": (fields.Address, fields.AddressOrOff),
     "weight": (fields.Weight,),
-    "share": (fields.Share, fields.ShareOrOff, ShareLevelKey),
+    "share": (fields.Share, fields.ShareOrOff, ShareLevel),
     "share, negative for a short": (SignedShare,),
     "share, or negative": (SignedBps,),
     'share an hour or "zone"': (BpsPerHour,),
@@ -60,7 +60,7 @@ UNITS = {
     "duration": (fields.Duration, fields.DurationOrOff),
     "gas price": (fields.GasPrice, fields.GasPriceOrOff),
     "decimal in quotes": (fields.PlainDecimal, fields.DecimalOrOff),
-    "price or share": (LevelKey, LevelOrOff),
+    "price or share": (AnyLevel, LevelOrOff),
     "band": (Band,),
     "ratio": (Ratio,),
     '"on" or "off"': (fields.Switch,),

@@ -23,7 +23,7 @@ import numpy as np
 import polars
 
 from agent.app.research.past_results import computed_template_result
-from agent.app.start.past_results import BASKETS_FILE, OTHER_YEARS_BASIS, OTHER_YEARS_FILE
+from agent.app.start.past_results import OTHER_YEARS_BASIS, OTHER_YEARS_FILE, TEMPLATE_RESULTS_FILE
 from agent.backtest.data import PriceTable
 from agent.config.networks.presets import PRESETS
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     with ProcessPoolExecutor() as pool:
-        results: dict[Path, object] = {BASKETS_FILE: packaged_results(pool)}
+        results: dict[Path, object] = {TEMPLATE_RESULTS_FILE: packaged_results(pool)}
         if options.prices is not None:
             results[OTHER_YEARS_FILE] = other_results(pool, options.prices)
     texts = {file: json.dumps(documents, indent=1) + "\n" for file, documents in results.items()}

@@ -105,7 +105,7 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
     """Yield transfers, income, dust of exchanges, futures results, and gas outside exchanges. Moves
     into liquidity positions and margin are omitted, since both belong to the owner.
     """
-    futures_units = CollateralRounding()
+    collateral_rounding = CollateralRounding()
     for entry in entries:
         exchange_pairs, dust_amounts = _exchange_pairs(entry)
         gas_wei = 0 if exchange_pairs else _gas_wei(entry)
@@ -117,7 +117,7 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
         events += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust_amounts]
         events += [
             ("Income" if raw > 0 else "Loss", *futures_result)
-            for futures_result in futures_units.results(entry)
+            for futures_result in collateral_rounding.results(entry)
             if (raw := futures_result[1])
         ]
         for event_type, token, raw in events:
@@ -531,8 +531,8 @@ def parse_rates(table_name: str, lines: Iterable[str]) -> RateTable:
     """
     timed_rates: list[tuple[int, Fraction]] = []
     for line_number, line in enumerate(lines, 1):
-        raw_cells = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
-        cells = [cell.strip() for cell in raw_cells]
+        unstripped_cells = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
+        cells = [cell.strip() for cell in unstripped_cells]
         if (line_number == 1 and cells == ["time", "rate"]) or not any(cells):
             continue
         if line_number == 1 or len(cells) != 2 or line_number > MAX_RATE_LINES:

@@ -135,7 +135,7 @@ class FuturesSums:
     realised: Value
 
 
-def futures_lines(entries: Iterable[Entry]) -> FuturesSums | None:
+def futures_sums(entries: Iterable[Entry]) -> FuturesSums | None:
     """Return the sums of entries; None without fills and funding."""
     fees = funding = realised = Fraction(0)
     has_events = False

@@ -46,10 +46,10 @@ def futures_table(entries: Iterable[Entry], token_names: TokenNames) -> ExportTa
 
 
 def futures_profit_by_year(
-    entries: Iterable[Entry], rate: RateAt = identity_rate
+    entries: Iterable[Entry], rate_at: RateAt = identity_rate
 ) -> dict[str, Value]:
     """Return realised profit less settled funding by calendar year (UTC), in base units of the
-    numeraire times `rate`: the sum of the export's rows of these two events. Events without a price
+    numeraire times `rate_at`: the sum of the export's rows of these two events. Events without a price
     do not count.
     """
     profit_by_year: dict[str, Value] = {}
@@ -67,7 +67,7 @@ def futures_profit_by_year(
             format_utc(entry.chain_s)[:4],
             profit_raw * futures_entry.price / futures_entry.settlement_raw,
         )
-        profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + profit_value * rate(
+        profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + profit_value * rate_at(
             entry.chain_s
         )
     return profit_by_year

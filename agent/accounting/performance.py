@@ -252,23 +252,23 @@ class HoldPoint(NamedTuple):
 def hold_points(
     valuations: Sequence[Valuation],
     cash_flows: Iterable[ExternalCashFlow],
-    opening: BuyAndHoldTokens | None = None,
+    opening_tokens: BuyAndHoldTokens | None = None,
     shown_blocks: Collection[int] = (),
 ) -> Iterator[HoldPoint]:
     """Yield buy and hold from the first valuation: at each deposit and withdrawal, at the shown
     blocks, and at the last valuation.
 
-    With `opening` its cash buys the basket at the first valuation. Each deposit buys at the targets
+    With `opening_tokens` its cash buys the basket at the first valuation. Each deposit buys at the targets
     and reference prices of its block, without cost; each withdrawal takes the same share of every
     token. Gas money does not count.
     """
     first_valuation = valuations[0]
-    if opening is None:
+    if opening_tokens is None:
         raw_by_token = {
             holding.token: Fraction(holding.managed_raw) for holding in first_valuation.held
         }
     else:
-        raw_by_token = opening.basket(first_valuation)
+        raw_by_token = opening_tokens.basket(first_valuation)
     price_by_token = {holding.token: holding.price for holding in first_valuation.held}
     for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
         price_by_token |= {
@@ -297,14 +297,14 @@ def hold_points(
 def buy_and_hold(
     valuations: Sequence[Valuation],
     cash_flows: Iterable[ExternalCashFlow],
-    opening: BuyAndHoldTokens | None = None,
+    opening_tokens: BuyAndHoldTokens | None = None,
 ) -> tuple[Value, Fraction | None]:
     """Return (profit, time-weighted return) of buy and hold from the first valuation; see
     `hold_points`.
     """
     start_value = previous_value = valuations[0].managed
     growth_factor, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
-    for hold_point in hold_points(valuations, cash_flows, opening):
+    for hold_point in hold_points(valuations, cash_flows, opening_tokens):
         if previous_value > 0:
             growth_factor, has_return = (
                 quantize(growth_factor * hold_point.value_before / previous_value),
@@ -318,7 +318,7 @@ def buy_and_hold(
 def hold_values(
     entries: Sequence[Entry],
     valuations: Sequence[Valuation],
-    opening: BuyAndHoldTokens,
+    opening_tokens: BuyAndHoldTokens,
     shown_blocks: Collection[int],
 ) -> dict[int, Value]:
     """Return the value of buy and hold from the first valuation, as in `performance`, at the shown
@@ -331,7 +331,9 @@ def hold_values(
     later_entries = entries[bisect_right(entries, start_valuation.block, key=_block_of) :]
     cash_flows = _cash_flows(later_entries, valuations, margin_changes)
     has_traded = any(map(_is_trade, entries[: len(entries) - len(later_entries)]))
-    hold_curve = hold_points(valuations, cash_flows, None if has_traded else opening, shown_blocks)
+    hold_curve = hold_points(
+        valuations, cash_flows, None if has_traded else opening_tokens, shown_blocks
+    )
     return {start_valuation.block: start_valuation.managed} | {
         hold_point.valuation.block: hold_point.value_after for hold_point in hold_curve
     }
@@ -504,7 +506,7 @@ def performance(
     from_s: int,
     until_s: int,
     benchmark: str,
-    opening: BuyAndHoldTokens,
+    opening_tokens: BuyAndHoldTokens,
 ) -> Performance | None:
     """Return the performance from the last valuation at or before `from_s`, else the first, to the
     last before `until_s`; None without two valuations.
@@ -546,7 +548,7 @@ def performance(
         map(_is_trade, entries[: bisect_right(entries, start_valuation.block, key=_block_of)])
     )
     hold_profit, hold_return = buy_and_hold(
-        period_valuations, cash_flows, None if has_traded else opening
+        period_valuations, cash_flows, None if has_traded else opening_tokens
     )
     manual_flows = [flow for flow in cash_flows if flow.by_hand]
     has_gas_money = any(holding.is_gas_money for holding in end_valuation.held)

@@ -106,14 +106,16 @@ class Lots:
                 Lot(raw - covered_raw, cost_quanta - cost_quanta * covered_raw // raw, at_s)
             )
 
-    def dispose_at_cost_quanta(self, token: str, raw: int, cost_without_lot: int) -> list[Lot]:
+    def dispose_at_cost_quanta(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
         """Return the lots that a disposal consumes as `dispose` does, with costs in quanta."""
         token_lots, remaining_raw, consumed_lots = self._lots_of(token), raw, []
         while remaining_raw > 0 and token_lots.raw:
             consumed_lots.append(token_lots.take(remaining_raw))
             remaining_raw -= consumed_lots[-1].raw
         if remaining_raw > 0:
-            consumed_lots.append(Lot(remaining_raw, cost_without_lot * remaining_raw // raw, None))
+            consumed_lots.append(
+                Lot(remaining_raw, quanta_without_lot * remaining_raw // raw, None)
+            )
             self._unmatched_raw_by_token[token] = (
                 self._unmatched_raw_by_token.get(token, 0) + remaining_raw
             )
@@ -164,8 +166,8 @@ class _TokenLots:
         """Consume the next lot, or at most `max_raw` base units of it."""
         lot, sequence = self._pop_next()
         raw = min(max_raw, lot.raw)
-        pool_raw, pool_cost = self._averaging_base(lot)
-        cost = pool_cost if raw == pool_raw else pool_cost * raw // pool_raw
+        averaged_raw, averaged_cost = self._averaging_base(lot)
+        cost = averaged_cost if raw == averaged_raw else averaged_cost * raw // averaged_raw
 
         if raw < lot.raw:
             self._put(
@@ -178,8 +180,8 @@ class _TokenLots:
         """Return the next lot without consuming it."""
         lot, sequence = self._pop_next()
         self._put(lot, sequence, is_remainder=True)
-        pool_raw, pool_cost = self._averaging_base(lot)
-        return NextLot(lot.raw, pool_raw, from_quanta(pool_cost))
+        averaged_raw, averaged_cost = self._averaging_base(lot)
+        return NextLot(lot.raw, averaged_raw, from_quanta(averaged_cost))
 
     def _averaging_base(self, lot: Lot) -> tuple[int, int]:
         """Return the base units and cost over which the cost of a lot is averaged."""
@@ -355,15 +357,15 @@ def run_tax_lots(
     method: LotMethod,
     numeraire: str,
     wrapped_native: str,
-    rate: RateAt = identity_rate,
+    rate_at: RateAt = identity_rate,
     lots: Lots | None = None,
 ) -> TaxLotRun:
     """Return the lots and disposals of the entries, in ledger order, starting from `lots`. Raises
-    the errors of `rate`.
+    the errors of `rate_at`.
     """
     tax_lot_run = TaxLotRun(lots or Lots(method))
     for entry in entries:
-        _EntryLots(tax_lot_run, entry, numeraire, wrapped_native, rate(entry.chain_s)).book()
+        _EntryLots(tax_lot_run, entry, numeraire, wrapped_native, rate_at(entry.chain_s)).book()
     return tax_lot_run
 
 
@@ -373,7 +375,7 @@ class _EntryLots:
     def __init__(
         self, run: TaxLotRun, entry: Entry, numeraire: str, wrapped_native: str, rate: Fraction
     ) -> None:
-        self.run, self.entry, self.numeraire, self.wrapped_native = (
+        self.tax_lot_run, self.entry, self.numeraire, self.wrapped_native = (
             run,
             entry,
             numeraire,
@@ -415,7 +417,7 @@ class _EntryLots:
         if gas_raw:
             self._dispose(self.wrapped_native, gas_raw, gas_quanta)
             if not received_raw_by_token and not spent_raw_by_token:
-                self.run.sums["spent"] += gas_quanta
+                self.tax_lot_run.sums["spent"] += gas_quanta
 
     def _to_reporting(self, quanta: int) -> int:
         """Return a numeraire value as a reporting value."""
@@ -460,7 +462,7 @@ class _EntryLots:
             for tokens in (bought_tokens, sold_tokens)
         )
         if not spent_raw_by_token:  # a receipt without payment is income
-            self.run.sums["income"] += numeraire_in_quanta + sum(bought_quanta)
+            self.tax_lot_run.sums["income"] += numeraire_in_quanta + sum(bought_quanta)
         if not received_raw_by_token:
             numeraire_out_quanta = sale_quanta = purchase_quanta = 0
         elif (
@@ -505,20 +507,24 @@ class _EntryLots:
             )
             if raw < 0 and is_inflow:
                 self._acquire(token, -raw, value_quanta)
-                self.run.sums["income" if account in _INCOME_ACCOUNTS else "came"] += value_quanta
+                self.tax_lot_run.sums["income" if account in _INCOME_ACCOUNTS else "came"] += (
+                    value_quanta
+                )
             elif account in _LOSS_ACCOUNTS or account in _INCOME_ACCOUNTS:
                 self._dispose(token, abs(raw), 0)
             else:
                 self._transfer_out(token, abs(raw), value_quanta)
 
     def _acquire(self, token: str, raw: int, cost_quanta: int) -> None:
-        self.run.acquired_raw_by_token[token] = self.run.acquired_raw_by_token.get(token, 0) + raw
-        self.run.lots.acquire_at_cost_quanta(token, raw, cost_quanta, self.entry.chain_s)
+        self.tax_lot_run.acquired_raw_by_token[token] = (
+            self.tax_lot_run.acquired_raw_by_token.get(token, 0) + raw
+        )
+        self.tax_lot_run.lots.acquire_at_cost_quanta(token, raw, cost_quanta, self.entry.chain_s)
 
     def _transfer_out(self, token: str, raw: int, value_quanta: int) -> None:
-        self.run.sums["went"] += value_quanta
+        self.tax_lot_run.sums["went"] += value_quanta
         cost_quanta = sum(lot.cost for lot in self._consume(token, raw, value_quanta))
-        self.run.sums["carried"] += value_quanta - cost_quanta
+        self.tax_lot_run.sums["carried"] += value_quanta - cost_quanta
 
     def _dispose(self, token: str, raw: int, proceeds_quanta: int) -> None:
         lots, entry = self._consume(token, raw, proceeds_quanta), self.entry
@@ -534,11 +540,13 @@ class _EntryLots:
                 disposed_s=entry.chain_s,
                 by_hand=entry.by_hand,
             )
-            self.run.disposals.append(disposal)
+            self.tax_lot_run.disposals.append(disposal)
 
     def _consume(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
-        self.run.disposed_raw_by_token[token] = self.run.disposed_raw_by_token.get(token, 0) + raw
-        return self.run.lots.dispose_at_cost_quanta(token, raw, quanta_without_lot)
+        self.tax_lot_run.disposed_raw_by_token[token] = (
+            self.tax_lot_run.disposed_raw_by_token.get(token, 0) + raw
+        )
+        return self.tax_lot_run.lots.dispose_at_cost_quanta(token, raw, quanta_without_lot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ POOL_KINDS: dict[str, type[Pool]] = {
     for kind in (V2Pool, V3Pool, PancakeV3Pool, SlipstreamPool, V4Pool, V4NativePool)
 }
 """Pool kinds by their name in legs and config."""
-POOL_KIND_BY_CURVE_NAME = {form: kind for kind in POOL_KINDS.values() for form in kind.curve_names}
+POOL_KIND_BY_CURVE_NAME = {
+    curve_name: kind for kind in POOL_KINDS.values() for curve_name in kind.curve_names
+}
 """Pool kinds by curve name, as used in backtest settings."""
 
 
@@ -33,5 +35,5 @@ def swap_style(venue: str) -> SwapStyle | None:
     """Return how swaps at a venue are paid, None if it is not known."""
     if venue == NATIVE_VENUE:
         return SwapStyle.NATIVE
-    kind = pool_kind(venue)
-    return None if kind is None else kind.style
+    pool_class = pool_kind(venue)
+    return None if pool_class is None else pool_class.style

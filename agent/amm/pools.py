@@ -56,31 +56,29 @@ def sqrt_ratio_x96(numerator: int, denominator: int) -> int:
     return isqrt((numerator << 192) // denominator)
 
 
-def partly_moved_point(start_point: int, current_point: int, remaining_share: Fraction) -> int:
-    """Return the point at `remaining_share` of the way from start to now, rounded towards now."""
+def partly_moved_point(start_point: int, current_point: int, share_of_way: Fraction) -> int:
+    """Return the point at `share_of_way` of the way from start to now, rounded towards now."""
     distance = (
-        abs(current_point - start_point) * remaining_share.numerator
-        + remaining_share.denominator
-        - 1
-    ) // remaining_share.denominator
+        abs(current_point - start_point) * share_of_way.numerator + share_of_way.denominator - 1
+    ) // share_of_way.denominator
     return start_point + distance if current_point > start_point else start_point - distance
 
 
-def last_that_fits(fits: Callable[[int], bool], largest_fitting: int) -> int:
-    """Return the largest n with fits(n), for a monotone `fits` with fits(largest_fitting). Gallops
+def last_that_fits(fits: Callable[[int], bool], known_fitting: int) -> int:
+    """Return the largest n with fits(n), for a monotone `fits` with fits(known_fitting). Gallops
     upwards, then bisects.
     """
     stride = 1
-    while fits(largest_fitting + stride):
-        largest_fitting, stride = largest_fitting + stride, 2 * stride
-    too_large = largest_fitting + stride
-    while too_large - largest_fitting > 1:
-        middle = (largest_fitting + too_large) // 2
+    while fits(known_fitting + stride):
+        known_fitting, stride = known_fitting + stride, 2 * stride
+    too_large = known_fitting + stride
+    while too_large - known_fitting > 1:
+        middle = (known_fitting + too_large) // 2
         if fits(middle):
-            largest_fitting = middle
+            known_fitting = middle
         else:
             too_large = middle
-    return largest_fitting
+    return known_fitting
 
 
 def missing_twap_refusal(pool: Pool) -> Refused:

@@ -96,7 +96,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.run_report import run_health as run_health
     from agent.app.records.step_history import explain as explain
     from agent.app.records.step_history import history as history
-    from agent.app.records.waiting import cancel_waiting as cancel_waiting
+    from agent.app.records.waiting import cancel_order_or_execution as cancel_order_or_execution
     from agent.app.records.waiting import limit_price_text as limit_price_text
     from agent.app.records.waiting import order_document as order_document
     from agent.app.records.waiting import orders_and_executions as orders_and_executions
@@ -138,8 +138,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.trials import write_tune_report as write_tune_report
     from agent.app.research.whatif import WhatIf as WhatIf
     from agent.app.research.whatif import what_if as what_if
-    from agent.app.service import FirstStopClock as FirstStopClock
     from agent.app.service import Service as Service
+    from agent.app.service import SingleStopClock as SingleStopClock
     from agent.app.service import StoppableClock as StoppableClock
     from agent.app.service import StopRequested as StopRequested
     from agent.app.service import serve as serve
@@ -157,10 +157,10 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.past_results import OTHER_YEARS_BASIS as OTHER_YEARS_BASIS
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS
     from agent.app.start.setup import FuturesStart as FuturesStart
-    from agent.app.start.setup import initialise as initialise
     from agent.app.start.setup import local_start as local_start
     from agent.app.start.setup import templates as templates
     from agent.app.start.setup import trust as trust
+    from agent.app.start.setup import write_new_config as write_new_config
     from agent.app.start.units import UnitOptions as UnitOptions
     from agent.app.start.units import install_units as install_units
     from agent.app.start.units import remove_units as remove_units
@@ -187,6 +187,6 @@ def _home_modules() -> dict[str, str]:
 
 def __getattr__(name: str) -> Any:
     """Import a name's module on its first use, so that pausing does not import web3."""
-    if home := _home_modules().get(name):
-        return getattr(import_module(home), name)
+    if module_name := _home_modules().get(name):
+        return getattr(import_module(module_name), name)
     raise AttributeError(f"module 'agent.app' has no attribute {name!r}")

@@ -23,7 +23,7 @@ from agent.app.cycles import (
     never_confirm,
     run_periodically,
 )
-from agent.app.describe import Sandwich, parameters, sandwich
+from agent.app.describe import PlanSandwichRisk, parameters, sandwich
 from agent.app.documents import fill, plans
 from agent.app.documents.status import PortfolioStatus
 from agent.app.start.endpoint_checks import endpoint_records
@@ -31,7 +31,7 @@ from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.fields import parse_address, parse_duration_s
-from agent.config.tables.limits import accepted_limits
+from agent.config.tables.limits import accepted_limit_texts
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import (
@@ -55,12 +55,12 @@ from agent.model import (
     StepInput,
     Swap,
     Verdict,
-    lp_action,
+    as_lp_action,
 )
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum
-from agent.policy.cash_flows.cash_limit import above_ceiling_warnings
+from agent.policy.cash_flows.cash_limit import max_live_value_warnings
 from agent.policy.decide import current_drifts
 from agent.policy.drift import overweight_messages
 from agent.ports import Clock, SigningKey
@@ -102,7 +102,7 @@ class Agent:
     def status(self) -> PortfolioStatus:
         """Return the status of the portfolio and the current decision."""
         step_input = self.step_input()
-        decision_result = proposals.decision_at(step_input)
+        decision_result = proposals.decision_after_plan(step_input)
         switch_state = self.context.kill_switch.read()
         warnings = (
             *minimum.warnings(self.portfolio),
@@ -113,8 +113,8 @@ class Agent:
                 step_input.config(CapitalSplit),
                 step_input.layer(StrategiesState),
             ).values(),
-            *above_ceiling_warnings(step_input, decision_result.drifts),
-            *accepted_limits(self.context.config.limits),
+            *max_live_value_warnings(step_input, decision_result.drifts),
+            *accepted_limit_texts(self.context.config.limits),
         )
         return PortfolioStatus(
             step_input,
@@ -402,7 +402,7 @@ class Agent:
             return dict(
                 zip(
                     (grant.action.token0, grant.action.token1),
-                    own_changes.expected_wallet_changes(lp_action(grant.action)),
+                    own_changes.expected_wallet_changes(as_lp_action(grant.action)),
                     strict=True,
                 )
             )
@@ -412,7 +412,7 @@ class Agent:
         """Return operator, state, score, latency and last problem of each endpoint."""
         return tuple(endpoint_records(self.context.endpoints))
 
-    def sandwich(self, outcome: StepOutcome) -> Sandwich:
+    def sandwich(self, outcome: StepOutcome) -> PlanSandwichRisk:
         """Return the visibility of the plan's transaction, and its largest possible sandwich loss."""
         return sandwich(self.context.config, outcome)
 
@@ -426,7 +426,7 @@ class Agent:
         """Return the document of an outcome, with its transactions if sending was allowed, and with
         the `extra_fields` keys.
         """
-        document = cast(
+        live_document = cast(
             "LivePlanDocument",
             {
                 **(
@@ -438,12 +438,14 @@ class Agent:
             },
         )
         if self.on_paper:
-            document["book_kind"] = "paper"
+            live_document["book_kind"] = "paper"
         if send_allowed and outcome.input_after is not None:
-            document["weights_after_bps"] = self.weights(outcome.input_after)
-        document["endpoints"] = list(self.endpoints())
-        document["sandwich"] = fill(plans.SandwichDocument, self.sandwich(outcome), self.portfolio)
-        return document
+            live_document["weights_after_bps"] = self.weights(outcome.input_after)
+        live_document["endpoints"] = list(self.endpoints())
+        live_document["sandwich"] = fill(
+            plans.SandwichDocument, self.sandwich(outcome), self.portfolio
+        )
+        return live_document
 
     def shown_plan_fields(self, outcome: StepOutcome) -> dict[str, object]:
         """Return the keys that layers add to the document of a plan that is made to be shown. May
@@ -471,21 +473,21 @@ def open_agent(
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
     key: SigningKey | None = None,
-    record: Path | None = None,
-    undeployed_rebalancer: bool = False,
+    record_folder: Path | None = None,
+    allows_undeployed_rebalancer: bool = False,
 ) -> Iterator[Agent]:
     """Connect to chain and store; close them at the end of the block.
 
-    `key` replaces the config's signing key, `record` the folder of its [record]. With
-    `undeployed_rebalancer` the config may name a Rebalancer that is not on the chain yet.
+    `key` replaces the config's signing key, `record_folder` the folder of its [record]. With
+    `allows_undeployed_rebalancer` the config may name a Rebalancer that is not on the chain yet.
     """
     loaded_config = load_config(config)
     with wiring.open_context(
         loaded_config,
         transports,
         clock,
-        record_folder=record,
-        allows_undeployed_rebalancer=undeployed_rebalancer,
+        record_folder=record_folder,
+        allows_undeployed_rebalancer=allows_undeployed_rebalancer,
     ) as context:
         yield Agent(context if key is None else replace(context, key=SuppliedKey(key)))
 

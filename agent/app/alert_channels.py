@@ -25,7 +25,7 @@ from agent.execution.shortfall import shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
 from agent.model import AlertKind, AlertMessage, AlertTargetState, Delivery
 from agent.observe.notify import (
-    UNANSWERED,
+    UNANSWERED_REASON,
     AlertChannel,
     AlertNotifier,
     AlertRules,
@@ -60,8 +60,8 @@ def open_notifier(
     """
     if not alerts_table.targets:
         return None
-    if (push := push_sender(alerts_table)) is not None:
-        target_name, sender = push
+    if (push_target := push_sender(alerts_table)) is not None:
+        target_name, sender = push_target
         store.record_push_target(target_name, sender.public_key)
     return AlertNotifier(
         store, open_subscriptions(alerts_table, store), alert_rules(alerts_table), on_failed
@@ -123,8 +123,8 @@ def alerts(agent: Agent) -> AlertsDocument:
     return {
         "block": portfolio_status.step_input.snapshot.head.number,
         "assets": [
-            _asset_document(agent, asset)
-            for asset in asset_bands(portfolio_status.decision_result.drifts)
+            _asset_document(agent, asset_band)
+            for asset_band in asset_bands(portfolio_status.decision_result.drifts)
         ],
         "events": list(alerts_table.events),
         "quiet": quiet_hours,
@@ -179,7 +179,7 @@ def send_test_alerts(config: LoadedConfig | Path | str) -> AlertTestDocument:
         )
     failure_reasons = {delivery.message.target: delivery.why for delivery in deliveries}
     reason_by_channel = [
-        (channel.name, failure_reasons.get(channel.name, UNANSWERED)) for channel in channels
+        (channel.name, failure_reasons.get(channel.name, UNANSWERED_REASON)) for channel in channels
     ]
     return {
         "reached": not any(why for _, why in reason_by_channel),
@@ -193,7 +193,7 @@ def send_test_alerts(config: LoadedConfig | Path | str) -> AlertTestDocument:
 def _open_channel(
     alerts_table: AlertsTable, target: AlertTargetTable, store: AlertStore | None
 ) -> AlertChannel:
-    url, timeout_s = target.read_address(), float(alerts_table.timeout)
+    url, timeout_s = target.read_url(), float(alerts_table.timeout)
     if store is not None and url.startswith(PUSH_SCHEME):
         from agent.observe.push import PushChannel, PushSender
 
@@ -241,7 +241,7 @@ def _target_document(
     target: AlertTargetTable, target_state: AlertTargetState, alerts_table: AlertsTable
 ) -> AlertTargetDocument:
     try:
-        target.read_address()
+        target.read_url()
         is_ready = True
     except ConfigError:
         is_ready = False

@@ -22,7 +22,7 @@ from agent.app.positions.futures_alerts import (
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import comparisons
-from agent.layers.futures.policy.hedges import compare_text
+from agent.layers.futures.policy.hedges import comparison_text
 from agent.layers.futures.state import futures_policy, planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
@@ -231,7 +231,7 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
             trades_text += worst_case_and_tax(step, plan)
     portfolio = step.portfolio
     comparison_texts = [
-        compare_text(
+        comparison_text(
             comparison, portfolio.token(comparison.token).label, portfolio.numeraire.decimals
         )
         for comparison in comparisons(outcome)

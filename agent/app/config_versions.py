@@ -17,7 +17,7 @@ from agent.config.load import load_config, validated_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import config_diff
 from agent.errors import ConfigError, Refused
-from agent.layers.settings import EDITABLE
+from agent.layers.settings import EDITABLE_KEYS
 from agent.model import Verdict
 from agent.store.store import ConfigChanged, ConfigVersionStore
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
-FIRST_ORIGIN, CONFIRMED, BY_YES, EDIT_ORIGIN, NOTICED_ORIGIN = (
+FIRST_ORIGIN, CONFIRMED_ORIGIN, YES_ORIGIN, EDIT_ORIGIN, NOTICED_ORIGIN = (
     "first",
     "confirmed",
     "yes",
     "edit",
     "noticed",
 )
-BY_CONTROL = "control"
+CONTROL_ORIGIN = "control"
 """How a version came into the store; a noticed one is not confirmed."""
 UNKNOWN_CHANGES = ("only the hash of the previous version is stored",)
 """In place of the changed lines if the text of the confirmed version is not stored."""
@@ -86,14 +86,14 @@ def owner_confirmed_config(
     if version_store.confirmed_digest() != loaded_config.digest:
         return None
     for version in version_store.newest(1_000):
-        if version.origin in (BY_CONTROL, NOTICED_ORIGIN):
+        if version.origin in (CONTROL_ORIGIN, NOTICED_ORIGIN):
             continue
         if version.text is None:
             return None
         owner_values, present_values = tomllib.loads(version.text), dict(loaded_config.values)
         layer_keys = (
             layer_key
-            for list_keys in EDITABLE
+            for list_keys in EDITABLE_KEYS
             for layer_key in list_keys(loaded_config.config, loaded_config.config)
         )
         for table_name in {
@@ -116,7 +116,7 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     """
     loaded_config, version_store = context.loaded_config, context.store.configs
     changed_lines = refuse_live_changes(loaded_config, version_store)
-    origin = CONFIRMED if changed_lines is None else BY_YES
+    origin = CONFIRMED_ORIGIN if changed_lines is None else YES_ORIGIN
     record_version(
         loaded_config,
         version_store,
@@ -166,7 +166,7 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
     if not ask(changed_lines):
         return False
     version_store.require_current(loaded_config.digest, confirmed_digest)
-    record_version(loaded_config, version_store, CONFIRMED)
+    record_version(loaded_config, version_store, CONFIRMED_ORIGIN)
     return True
 
 
@@ -190,18 +190,19 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
         }
 
 
-def show_version(config: ConfigSource, number: int) -> Document:
+def show_version(config: ConfigSource, version_number: int) -> Document:
     """Return one version with its changes from the previous one, without secrets and comments.
     Raises ConfigError for an unknown number.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         versions = list(store.configs.newest(10_000))
     version_index = next(
-        (i for i, version in enumerate(versions) if version.number == number), None
+        (i for i, version in enumerate(versions) if version.number == version_number), None
     )
     if version_index is None:
         raise ConfigError(
-            f"--config-version: {number} is not in the store", "see trimtab history --configs"
+            f"--config-version: {version_number} is not in the store",
+            "see trimtab history --configs",
         )
     shown_version = versions[version_index]
     previous_version = next(
@@ -220,7 +221,7 @@ def show_version(config: ConfigSource, number: int) -> Document:
     ):
         changed_lines = list(config_diff(previous_version.text, shown_version.text))
     return {
-        "number": number,
+        "number": version_number,
         "digest": shown_version.digest,
         "how": shown_version.origin,
         "before": None if previous_version is None else previous_version.number,
@@ -263,12 +264,12 @@ def with_confirmed_config(
     """Build context and wallet session of the last confirmed config, under the wallet's lock.
 
     Raises `change_error` if the file holds another version or the run is on paper, ConfigChanged if
-    a table of FIXED_WHILE_RUNNING differs, LockHeld if another process holds the wallet's lock,
+    a table of FIXED_TABLES differs, LockHeld if another process holds the wallet's lock,
     Retryable if the endpoints fail.
     """
     if wallet is None:
         return _reopen(context, change_error), None
-    with wallet.locked():
+    with wallet.hold_lock():
         confirmed_context = _reopen(context, change_error)
     return confirmed_context, replace(wallet, context=confirmed_context)
 

@@ -61,7 +61,7 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         list(first_outcome.transactions),
     )
     while outcome.kind in CONTINUING_OUTCOMES:
-        execution = _open_execution(context, outcome)
+        execution = _unfinished_execution(context, outcome)
         if execution is None or context.kill_switch.read().paused is not False:
             break
         now_s = (outcome.input_after or outcome.step_input).snapshot.head.timestamp_s
@@ -113,7 +113,7 @@ def confirm_once(confirm: Confirm) -> Confirm:
     return confirm_first
 
 
-def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execution | None:
+def _unfinished_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execution | None:
     """Return the store's open execution in parts; None without one, or if it waits for a price."""
     now_s = (outcome.input_after or outcome.step_input).snapshot.head.timestamp_s
     execution = context.store.budgets.execution(now_s)
@@ -138,7 +138,7 @@ T = TypeVar("T")
 JITTER = 0.1
 """Share of the interval by which each cycle is delayed at random, so that a schedule does not
 announce trades (T15)."""
-SLEEP_SLICE_S = 1.0
+MAX_SLEEP_S = 1.0
 """Longest single sleep while waiting; bounds the delay of an interruption and of a control."""
 
 
@@ -161,8 +161,8 @@ def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[
     """Sleep for `seconds`, or until `is_interrupted` returns True."""
     remaining_s = seconds
     while remaining_s > 0 and not is_interrupted():
-        clock.sleep(min(remaining_s, SLEEP_SLICE_S))
-        remaining_s -= SLEEP_SLICE_S
+        clock.sleep(min(remaining_s, MAX_SLEEP_S))
+        remaining_s -= MAX_SLEEP_S
 
 
 class ControlHandler(Protocol):

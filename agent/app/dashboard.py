@@ -45,7 +45,7 @@ def require_store(config: ConfigSource) -> str:
 def require_current_store(config: ConfigSource) -> None:
     """Raise the error of a config or store that cannot be read without an upgrade, which writes."""
     require_store(config)
-    with wiring.open_store_offline(load_config(config), check=False):
+    with wiring.open_store_offline(load_config(config), checks_and_migrates=False):
         pass
 
 
@@ -57,10 +57,10 @@ def newest_step(config: ConfigSource) -> str:
     for book_config in (loaded_config, replace(loaded_config, paper=True)):
         if book_config.paper and not wiring.store_file(book_config).is_file():
             continue
-        with wiring.open_store_offline(book_config) as (store, switch):
+        with wiring.open_store_offline(book_config) as (store, kill_switch):
             for summary in store.steps.newest(1):
                 intent_states = [intent.state.value for intent in store.journal.intents(summary.id)]
-                is_paused = str(switch.is_paused() is not False)
+                is_paused = str(kill_switch.is_paused() is not False)
                 change_words += [summary.id, summary.outcome or "", is_paused, *intent_states]
     return " ".join(change_words)
 
@@ -74,9 +74,9 @@ def stored_documents(config: ConfigSource) -> Documents:
         "history": _document_or_error(lambda: history(loaded_config, MAX_STEPS)),
         "settings": _document_or_error(lambda: settings_document(loaded_config)),
     }
-    paper_loaded = replace(loaded_config, paper=True)
-    if wiring.store_file(paper_loaded).is_file():
-        documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded)})
+    paper_loaded_config = replace(loaded_config, paper=True)
+    if wiring.store_file(paper_loaded_config).is_file():
+        documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded_config)})
     try:
         with open_ledger_data(loaded_config) as ledger_data:
             pnl_document = _document_or_error(lambda: newest_pnl(ledger_data, PNL_PERIODS))
@@ -101,27 +101,31 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
     `margin` and `funding`, all three of one block.
     """
     with open_agent(load_config(config)) as agent:
-        read_by_name: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
+        readers_by_name: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
             "status": lambda connected_agent: status_document(connected_agent.status()),
             "orders": standing_orders,
             "alerts": alerts,
         }
         if agent.context.config.strategies:
-            read_by_name["strategies"] = strategies
+            readers_by_name["strategies"] = strategies
         if agent.context.config.lp is not None or agent.portfolio.positions:
-            read_by_name["lp"] = lambda connected_agent: liquidity_document(
+            readers_by_name["lp"] = lambda connected_agent: liquidity_document(
                 liquidity(connected_agent)
             )
         if agent.context.futures is not None:
             read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
-            read_by_name["positions"] = lambda _: futures_documents.positions_document(
+            readers_by_name["positions"] = lambda _: futures_documents.positions_document(
                 read_futures()[0]
             )
-            read_by_name["margin"] = lambda _: futures_documents.margin_document(read_futures()[0])
-            read_by_name["funding"] = lambda _: futures_documents.funding_document(*read_futures())
+            readers_by_name["margin"] = lambda _: futures_documents.margin_document(
+                read_futures()[0]
+            )
+            readers_by_name["funding"] = lambda _: futures_documents.funding_document(
+                *read_futures()
+            )
         return {
             document_name: _document_or_error(partial(read_document, agent))
-            for document_name, read_document in read_by_name.items()
+            for document_name, read_document in readers_by_name.items()
             if document_name in document_names or not document_names
         }
 
@@ -135,12 +139,12 @@ def plan_document(config: ConfigSource) -> Documents:
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:
-    """Return `explain` of a past step, and `explorer`, the address of the chain's block explorer or
+    """Return `explain` of a past step, and `explorer_url`, the address of the chain's block explorer or
     empty. Raises ConfigError for an unknown id.
     """
     loaded_config = load_config(config)
-    explorer = loaded_config.config.chain.explorer.rstrip("/")
-    return {"explain": explain(loaded_config, step_id), "explorer": explorer}
+    explorer_url = loaded_config.config.chain.explorer.rstrip("/")
+    return {"explain": explain(loaded_config, step_id), "explorer": explorer_url}
 
 
 def _document_or_error(read_document: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

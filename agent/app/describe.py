@@ -27,7 +27,7 @@ from agent.guards.sandwich import (
     plan_sandwich_loss,
     sandwich_exposure,
 )
-from agent.layers.settings import PARAMETERS
+from agent.layers.settings import CONFIRMED_SETTINGS
 from agent.layers.strategies.policy.capital import target_capital_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strategy
 from agent.model import (
@@ -77,7 +77,7 @@ def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
 
 
 def replace_pool_addresses(
-    text: str, name_by_pool: Mapping[str, str], *, addresses: bool = False
+    text: str, name_by_pool: Mapping[str, str], *, keeps_addresses: bool = False
 ) -> str:
     """Replace pool addresses in the text by their names, or by both."""
 
@@ -85,7 +85,7 @@ def replace_pool_addresses(
         pool_name = name_by_pool.get(match[1])
         if pool_name is None:
             return match[0]
-        return f"{pool_name} ({match[1]})" if addresses else pool_name
+        return f"{pool_name} ({match[1]})" if keeps_addresses else pool_name
 
     return _POOL_PATTERN.sub(pool_text, text)
 
@@ -106,13 +106,13 @@ def off_target_reasons(outcome: StepOutcome) -> list[str]:
     ]
 
 
-PRIVATE, PUBLIC, EITHER = (
+PRIVATE_PATH, PUBLIC_PATH, EITHER_PATH = (
     "private endpoint",
     "public mempool",
     "private endpoint, public mempool if it fails",
 )
 """Where signed transactions are sent."""
-HIDDEN_PATHS = (PRIVATE, ORDERED_BY_SEQUENCER)
+HIDDEN_PATHS = (PRIVATE_PATH, ORDERED_BY_SEQUENCER)
 """Ways by which no stranger sees a transaction before its block."""
 
 APPROVAL_LEAK = (
@@ -122,7 +122,7 @@ APPROVAL_LEAK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sandwich:
+class PlanSandwichRisk:
     """Sandwich exposure of a plan.
 
     `public` is True if others may see the transaction before it is mined; never on a local chain.
@@ -145,8 +145,8 @@ def submission(config: Config) -> str:
     rollup to its sequencer.
     """
     if not config.execution.submit_url.get_secret_value():
-        return ORDERED_BY_SEQUENCER if config.chain.chain_id in SEQUENCED_CHAINS else PUBLIC
-    return EITHER if config.execution.submit_public_fallback else PRIVATE
+        return ORDERED_BY_SEQUENCER if config.chain.chain_id in SEQUENCED_CHAINS else PUBLIC_PATH
+    return EITHER_PATH if config.execution.submit_public_fallback else PRIVATE_PATH
 
 
 def exposure_under_limits(config: Config) -> SandwichExposure:
@@ -163,7 +163,7 @@ def exposure_under_limits(config: Config) -> SandwichExposure:
     )
 
 
-def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
+def sandwich(config: Config, outcome: StepOutcome) -> PlanSandwichRisk:
     """Return the sandwich exposure of a step's plan."""
     plan = outcome.plan
     loss_bound = loss_bound_bps = profit_bound = None
@@ -173,7 +173,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
         if loss_bound is not None and plan.turnover > 0:
             loss_bound_bps = math.ceil(loss_bound / plan.turnover * BPS)
     submission_path = submission(config)
-    return Sandwich(
+    return PlanSandwichRisk(
         submission_path,
         submission_path not in HIDDEN_PATHS and not config.chain.local,
         loss_bound,
@@ -323,7 +323,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         ),
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
-    for describe_layer in PARAMETERS:
+    for describe_layer in CONFIRMED_SETTINGS:
         text_by_parameter |= describe_layer(config, portfolio)
     allocator_texts = {
         strategy.name: allocator_sentences(strategy_as_portfolio(config.portfolio, strategy))

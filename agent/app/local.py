@@ -29,7 +29,7 @@ from agent.config.load import load_config
 from agent.config.networks import BASE
 from agent.config.writing.portfolio_templates import (
     PORTFOLIO_TEMPLATES,
-    SMALL_MONEY,
+    SMALL_TEMPLATE,
     apply_template,
 )
 from agent.config.writing.template import network_limits
@@ -46,7 +46,7 @@ from agent.localchain import (
 )
 from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
-from agent.localchain.nodes import require_free
+from agent.localchain.nodes import require_free_port
 from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
 from agent.localchain.world import LiquidityRange, V2Spec, V3Spec
 from agent.margin import account as margin
@@ -106,7 +106,7 @@ def serve_localchain(
         )
 
     if on_base:
-        serve(port, None, on_ready, open_chain=open_base, mine=mine_at_base_fee)
+        serve(port, None, on_ready, open_chain=open_local_base, mine=mine_at_base_fee)
     else:
         serve(port, None, on_ready, open_futures if futures else None)
 
@@ -122,7 +122,7 @@ def open_futures(chain: LocalChain) -> None:
     """Deploy Perpetual Protocol v2, deposit for the wallet and open its first positions."""
     perps = LocalPerps(chain, FUTURES_COLLATERAL, SERVED_FUTURES_MARKETS)
     wallet = chain.wallet.address
-    perps.deposit(wallet, SERVED_FUTURES_DEPOSIT * perps.collateral.unit)
+    perps.deposit(wallet, SERVED_FUTURES_DEPOSIT * perps.collateral_symbol.unit)
     for symbol, position_size in SERVED_FUTURES_POSITIONS.items():
         perps.trade(wallet, symbol, int(position_size * WAD))
     chain.perps = perps
@@ -140,43 +140,43 @@ def move_market(port: int, moves: list[str]) -> dict[str, Any]:
     }
 
 
-def store_beside(config: Path) -> Path:
+def store_beside(config_path: Path) -> Path:
     """Return the path of the store beside a served chain's config, with the same name."""
-    return config.with_suffix(".db")
+    return config_path.with_suffix(".db")
 
 
-def _require_local_files(config: Path) -> None:
+def _require_local_files(config_path: Path) -> None:
     """Raise unless the files were written for a local chain. The config and journal of a real
     wallet are never overwritten.
     """
-    if not config.parent.is_dir():
+    if not config_path.parent.is_dir():
         raise ConfigError(
-            f"--write-config {config}: {config.parent} does not exist", "create it first"
+            f"--write-config {config_path}: {config_path.parent} does not exist", "create it first"
         )
-    if config.exists():
+    if config_path.exists():
         try:
-            is_local = config.read_text(encoding="utf-8").startswith(CONFIG_MARKER)
+            is_local = config_path.read_text(encoding="utf-8").startswith(CONFIG_MARKER)
         except (OSError, UnicodeDecodeError):
             is_local = False
         if not is_local:
             raise ConfigError(
-                f"--write-config {config}: exists and does not belong to a local chain; nothing was changed",
+                f"--write-config {config_path}: exists and does not belong to a local chain; nothing was changed",
                 "name another file",
             )
-    elif store_beside(config).exists():
+    elif store_beside(config_path).exists():
         raise ConfigError(
-            f"--write-config {config}: {store_beside(config).name} beside it belongs to something"
+            f"--write-config {config_path}: {store_beside(config_path).name} beside it belongs to something"
             " else; nothing was changed",
             "name another file",
         )
 
 
-def _require_stopped(config: Path, port: int) -> None:
+def _require_stopped(config_path: Path, port: int) -> None:
     """Raise if the chain of an existing config answers on another port than `port`: an agent may
     run on that config, and its journal lies beside it.
     """
     try:
-        endpoint = load_config(config).config.chain.rpc[0]
+        endpoint = load_config(config_path).config.chain.rpc[0]
         used_port = urlsplit(endpoint.read_url()).port
         if used_port in (None, port):
             return  # a port in use is refused on its own
@@ -184,7 +184,7 @@ def _require_stopped(config: Path, port: int) -> None:
     except (TrimtabError, ValueError):
         return
     raise ConfigError(
-        f"--write-config {config}: its chain still runs on port {used_port}; nothing was changed",
+        f"--write-config {config_path}: its chain still runs on port {used_port}; nothing was changed",
         "name another file, or stop that chain first",
     )
 
@@ -311,10 +311,12 @@ BASE_WORLD = replace(
 
 
 @contextmanager
-def open_base(port: int = 0) -> Iterator[LocalChain]:
+def open_local_base(port: int = 0) -> Iterator[LocalChain]:
     """Open the stand-in of Base, served at `port` (0: any). Raises ConfigError without anvil."""
     _require_anvil("--network base", "only anvil charges a data fee")
-    require_free(port, f"http://127.0.0.1:{port}")  # before the deployment, which takes seconds
+    require_free_port(
+        port, f"http://127.0.0.1:{port}"
+    )  # before the deployment, which takes seconds
     with (
         open_anvil(world=BASE_WORLD, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain,
         op_stack.serve_sequencer(chain.url or "", BASE.fees.priority_fee_wei, port) as url,
@@ -327,7 +329,7 @@ def open_base(port: int = 0) -> Iterator[LocalChain]:
 
 def base_config_text(chain: LocalChain) -> str:
     """Return the config of the template for small money on the stand-in of Base."""
-    template = PORTFOLIO_TEMPLATES[SMALL_MONEY]
+    template = PORTFOLIO_TEMPLATES[SMALL_TEMPLATE]
     template = replace(template, limits={**template.limits, **network_limits(BASE)})
     config_text = chain.config_text(targets=SMALL_MONEY_TARGETS)
     return CONFIG_MARKER + apply_template(config_text.removeprefix(CONFIG_MARKER), template)
@@ -347,7 +349,7 @@ def base_demo_world() -> Iterator[DemoWorld]:
     """Start all parts of the demo on the stand-in of Base, with 500 dollars in the template for small
     money; stop and remove them at the end. Raises ConfigError without anvil.
     """
-    with open_base() as chain:
+    with open_local_base() as chain:
         chain.node.rpc("anvil_setBlockTimestampInterval", BASE.block_ms // 1000)  # type: ignore[attr-defined]  # anvil
         mine_at_base_fee(chain)
         with _demo_agent(chain, base_config_text(chain), SMALL_MONEY_START_USD) as agent:
@@ -617,7 +619,7 @@ def futures_demo_world() -> Iterator[FuturesDemoWorld]:
         with chain.node.one_second_blocks():
             perps = LocalPerps(chain, FUTURES_COLLATERAL, perp_specs)
         chain.perps = perps
-        perps.deposit(chain.wallet.address, FUTURES_DEMO_MARGIN_USD * perps.collateral.unit)
+        perps.deposit(chain.wallet.address, FUTURES_DEMO_MARGIN_USD * perps.collateral_symbol.unit)
         futures_text = futures_config(
             perps, FUTURES_DEMO_WEIGHTS, leverage=FUTURES_DEMO_LEVERAGE, index_age="1d"
         )

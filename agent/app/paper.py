@@ -19,7 +19,7 @@ from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import StepOutcome
 from agent.model import PaperWallet, Snapshot
 from agent.paper import chain
-from agent.paper.order_venue import PaperOrderVenue
+from agent.paper.order_venue import PaperHyperliquid
 from agent.ports import Clock
 from agent.units import parse_raw
 from agent.wiring.futures import live_store_file
@@ -67,7 +67,7 @@ def open_paper(
     *,
     clock: Clock | None = None,
     transports: Sequence[Transport] | None = None,
-    record: Path | None = None,
+    record_folder: Path | None = None,
 ) -> Iterator[Agent]:
     """Open an agent that trades on paper. Its wallet is created from `start` on the first run. No
     key is read. Raises ConfigError for an invalid or empty `start`, or one given on a later run.
@@ -78,7 +78,9 @@ def open_paper(
             "--value and --start cannot be combined",
             "--start gives the balance of each token, --value the total value",
         )
-    with open_agent(loaded_config, clock=clock, transports=transports, record=record) as agent:
+    with open_agent(
+        loaded_config, clock=clock, transports=transports, record_folder=record_folder
+    ) as agent:
         store = agent.context.store
         if store.paper.wallet() is None:
             wallet = _initial_wallet(agent, start)
@@ -101,7 +103,7 @@ def open_paper(
                 f"omit them; to start over, remove {wiring.store_file(loaded_config)}",
                 code=ErrorCode.PAPER_STARTED,
             )
-        config_versions.record_version(loaded_config, store.configs, config_versions.BY_YES)
+        config_versions.record_version(loaded_config, store.configs, config_versions.YES_ORIGIN)
         yield agent
 
 
@@ -113,20 +115,20 @@ def always_confirm(_: StepOutcome) -> bool:
 def _initial_wallet(agent: Agent, start: PaperStart) -> PaperWallet:
     """Return the initial paper wallet, with its margin account."""
     snapshot = agent.context.reader.snapshot()
-    context, futures = agent.context, agent.context.futures
+    context, futures_policy = agent.context, agent.context.futures
     deposit_raw = 0 if start.value or start.amounts else None
     if start.margin:
-        if futures is None:
+        if futures_policy is None:
             raise ConfigError("--margin: the config has no [futures]", "omit it")
-        decimals = agent.portfolio.token(futures.collateral).decimals
+        decimals = agent.portfolio.token(futures_policy.collateral).decimals
         deposit_raw = parse_raw(start.margin, decimals, "--margin")
     wallet = _wallet_without_margin(agent, start, snapshot, deposit_raw or 0)
-    if context.paper is None or futures is None:
+    if context.paper is None or futures_policy is None:
         return wallet
     order_venue = context.order_venue()
-    if isinstance(order_venue, PaperOrderVenue):
+    if isinstance(order_venue, PaperHyperliquid):
         return replace(wallet, margin=order_venue.begin(snapshot, deposit_raw))
-    return replace(wallet, margin=context.paper.begin_margin(snapshot, deposit_raw))
+    return replace(wallet, margin=context.paper.opening_margin(snapshot, deposit_raw))
 
 
 def _wallet_without_margin(
@@ -134,7 +136,7 @@ def _wallet_without_margin(
 ) -> PaperWallet:
     context = agent.context
     if not start.value and not start.amounts:
-        return chain.paper_from_wallet(snapshot, context.tokens)
+        return chain.wallet_from_real(snapshot, context.tokens)
     native_wei = parse_raw(start.native, NATIVE_DECIMALS, "--native")
     if start.amounts:
         raw_by_token = dict.fromkeys(context.tokens, 0)
@@ -143,11 +145,11 @@ def _wallet_without_margin(
             raw_by_token[token.address] = parse_raw(
                 amount_text, token.decimals, f"--start {symbol}"
             )
-        return chain.paper_from_amounts(snapshot, raw_by_token, native_wei)
+        return chain.wallet_from_amounts(snapshot, raw_by_token, native_wei)
     total_value = Fraction(parse_raw(start.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if total_value == 0:
         raise ConfigError("--value: must be above 0", "write for example --value 10000")
     step_input = context.bare_input(
         snapshot, context.store.budgets.history(snapshot.head.timestamp_s)
     )
-    return chain.paper_from_value(step_input, total_value, native_wei, margin_raw)
+    return chain.wallet_from_value(step_input, total_value, native_wei, margin_raw)

@@ -27,7 +27,7 @@ from agent.app.records.cycle_report import (
     cycle_transactions,
     cycle_trouble,
     error_fields,
-    log_lines,
+    log_events,
     nonempty_fields,
     status_line,
 )
@@ -127,7 +127,7 @@ class StoppableClock:
             raise StopRequested
 
 
-class FirstStopClock(StoppableClock):
+class SingleStopClock(StoppableClock):
     """StoppableClock on which further signals interrupt nothing, so that the demo removes what it
     started.
     """
@@ -139,7 +139,7 @@ class FirstStopClock(StoppableClock):
 
 MAX_CONTROL_LINES = 20
 """Maximum number of lines about controls that one cycle logs and shows."""
-CONTROL_SUCCESS_STATES = ("queued", "taken", "done")
+NORMAL_CONTROL_STATES = ("queued", "taken", "done")
 
 
 PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
@@ -230,7 +230,7 @@ class Service:
             )
             self.is_paused = is_paused
         log_event = self.log.warning if trouble_text else self.log.info
-        for event_name, log_fields in log_lines(self.agent, outcome_or_error, duration_s):
+        for event_name, log_fields in log_events(self.agent, outcome_or_error, duration_s):
             log_event(event_name, **log_fields)
         if self.recorder.report.cycles == 1:
             self.systemd_notifier.ready()
@@ -259,7 +259,7 @@ class Service:
         self.control_log_end = control_events[-1].number
         for control_event in control_events[:MAX_CONTROL_LINES]:
             log_event = (
-                self.log.info if control_event.state in CONTROL_SUCCESS_STATES else self.log.warning
+                self.log.info if control_event.state in NORMAL_CONTROL_STATES else self.log.warning
             )
             log_fields = {
                 "kind": control_event.kind,
@@ -273,7 +273,7 @@ class Service:
             self.log.warning("controls", more=unshown_count)
         alerts = control_alerts(control_events)
         if self.alert_notifier is not None and alerts:
-            self.alert_notifier.on_cycle(alerts, frozenset(), now_s)
+            self.alert_notifier.process_cycle_alerts(alerts, frozenset(), now_s)
 
     def _alert(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""
@@ -284,7 +284,7 @@ class Service:
         else:
             self.failed_heartbeats_in_row = 0
         self.failed_heartbeats = 0
-        silence_text = self.recorder.silence()
+        silence_text = self.recorder.silence_text()
         if not silence_text and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silence_text = (
                 f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
@@ -298,7 +298,7 @@ class Service:
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
         alerts = [*alerting.cycle_alerts(outcome_or_error, run_facts), *self._due_digest(now_s)]
-        for alert_state in self.alert_notifier.on_cycle(
+        for alert_state in self.alert_notifier.process_cycle_alerts(
             alerts,
             alerting.covered_kinds(outcome_or_error),
             now_s,
@@ -323,7 +323,7 @@ class Service:
             return
         alert, now_s = alerting.run_ended_alert(error), self.agent.context.clock.now_s()
         with suppress(Exception):  # if the store failed, send the alert without recording it
-            self.alert_notifier.on_cycle((alert,), frozenset(), now_s, is_last=True)
+            self.alert_notifier.process_cycle_alerts((alert,), frozenset(), now_s, is_last=True)
             return
         self.alert_notifier.send_now(alert, now_s)
 
@@ -434,7 +434,7 @@ def serve(
         service.write_report()
         try:
             if alert_notifier is not None:
-                alert_notifier.begin()
+                alert_notifier.enqueue_undelivered()
             yield service
         except TrimtabError as error:
             service.on_error(error)
@@ -451,7 +451,7 @@ def serve(
                 with suppress(TrimtabError):  # delivered messages may be sent again
                     alert_notifier.close()
             if heartbeat is not None:
-                heartbeat.settle()
+                heartbeat.wait_until_sent()
             stop_fields = nonempty_fields(by=service.stopped_by or None)
             log.info("stopped", cycles=recorder.report.cycles, **stop_fields)
 

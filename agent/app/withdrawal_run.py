@@ -82,7 +82,7 @@ class WithdrawalReport:
 Confirm = Callable[[WithdrawalReport], bool]
 
 
-def withdrawable_step(context: AgentContext) -> StepInput:
+def step_without_deposits(context: AgentContext) -> StepInput:
     """Return the newest step input without unexplained deposits, which cannot be withdrawn."""
     return transfers.reserve_pending_deposits(current_step_input(context.readers, context.store))
 
@@ -111,10 +111,10 @@ class WithdrawalRun:
     ) -> WithdrawalReport:
         """Return the report at this step; without `sale` and `state`, plan and judge it first."""
         step = self._with_claims(step)
-        short_token = self._short_token(step)
-        if sale is None and short_token is not None:
+        shortfall_token = self._shortfall_token(step)
+        if sale is None and shortfall_token is not None:
             sale = evaluation.evaluate(
-                self._withdrawal_readers(), requests.raise_money_proposer(short_token)
+                self._withdrawal_readers(), requests.raise_money_proposer(shortfall_token)
             )
         verdicts = () if state else self._verdicts(step)
         report = WithdrawalReport(
@@ -141,7 +141,7 @@ class WithdrawalRun:
             report, state="refused", reason=refusal_reasons[0] if refusal_reasons else ""
         )
 
-    def confirm_sale(self, sale: StepOutcome, confirm: Confirm) -> bool:
+    def confirm_and_record_sale(self, sale: StepOutcome, confirm: Confirm) -> bool:
         """Return whether the owner confirms the sale. The confirmation, and the sale of a part, are
         recorded before anything is sent.
         """
@@ -153,32 +153,34 @@ class WithdrawalRun:
             self._record_request(sale.step_input.snapshot.head.timestamp_s)
         if (
             self.request is not None
-            and (short_token := self._short_token(sale.step_input)) is not None
+            and (shortfall_token := self._shortfall_token(sale.step_input)) is not None
         ):
-            _record_part_begun(self._context.store, self.request, sale, short_token)
+            _record_part_begun(self._context.store, self.request, sale, shortfall_token)
         return True
 
     def execute(self, transactor: StepTransactor, confirm: Confirm) -> WithdrawalReport:
         """Raise the shortfall by sales, then pay; return the report."""
-        step = self._with_claims(withdrawable_step(self._context))
+        step = self._with_claims(step_without_deposits(self._context))
         table.require_payout_allowed(self._verdicts(step))
         sale: StepOutcome | None = None
         for _ in range(MAX_SALES):
-            short_token = self._short_token(step)
-            if short_token is None:
+            shortfall_token = self._shortfall_token(step)
+            if shortfall_token is None:
                 break
             sale = engine.run_cycle(
                 self._withdrawal_readers(),
-                RaiseForWithdrawal(short_token),
+                RaiseForWithdrawal(shortfall_token),
                 self._context.store,
                 transactor,
             )
             self._sent_intents += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
                 return self._failed_sale_report(step, sale)
-            step = self._with_claims(withdrawable_step(self._context))
+            step = self._with_claims(step_without_deposits(self._context))
             if self.request is not None and (
-                message := _record_part(self._context.store, self.request, sale, step, short_token)
+                message := _record_part(
+                    self._context.store, self.request, sale, step, shortfall_token
+                )
             ):
                 return self.report(step, sale, "part", message)
         if not self._is_confirmed:
@@ -191,7 +193,7 @@ class WithdrawalRun:
         request_id = self._request_id or 0
         if self._payout_address is None:
             self._context.store.requests.record_progress(request_id, None)
-            step = withdrawable_step(self._context)
+            step = step_without_deposits(self._context)
             message = (
                 f"set aside as withdrawal {request_id}; to pay it: trimtab withdraw --resume {request_id}"
                 " --to ADDRESS"
@@ -208,7 +210,7 @@ class WithdrawalRun:
                 self._sent_intents += unwrap_outcome.transactions
                 if unwrap_outcome.kind is not OutcomeKind.DONE:
                     return self.report(
-                        withdrawable_step(self._context), sale, "failed", unwrap_outcome.reason
+                        step_without_deposits(self._context), sale, "failed", unwrap_outcome.reason
                     )
             intent = pay(
                 self._context.readers,
@@ -223,12 +225,14 @@ class WithdrawalRun:
                     f'"{intent.note}" ended as {intent.state.value}; trimtab withdraw --resume'
                     f" {request_id} tries again"
                 )
-                return self.report(withdrawable_step(self._context), sale, "failed", failure_reason)
+                return self.report(
+                    step_without_deposits(self._context), sale, "failed", failure_reason
+                )
         store = self._context.store
         paid_states = [
             intent.state for intent, _ in store.requests.payouts(request_id) if intent.succeeded
         ]
-        step = withdrawable_step(self._context)
+        step = step_without_deposits(self._context)
         if request_id not in {
             request.id for request in store.requests.newest(1_000, open_only=True)
         }:
@@ -310,7 +314,7 @@ class WithdrawalRun:
             assemble_for_ledger=readers.assemble,
         )
 
-    def _short_token(self, step: StepInput) -> str | None:
+    def _shortfall_token(self, step: StepInput) -> str | None:
         """Return the first token with a shortfall; None without one."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
         return next(
@@ -326,7 +330,7 @@ class WithdrawalRun:
         )
 
     def _next_claim(self) -> PendingPayment | None:
-        claims = withdrawable_step(self._context).history.cash_flows.claims
+        claims = step_without_deposits(self._context).history.cash_flows.claims
         return next((claim for claim in claims if claim.request == self._request_id), None)
 
     def _payout(self, payment: Payment) -> Payout:
@@ -351,7 +355,7 @@ class WithdrawalRun:
 
     def _raw_to_unwrap(self, claim: PendingPayment) -> int:
         """Return the wrapped coin to unwrap before a native payment, so that gas money remains."""
-        step = withdrawable_step(self._context)
+        step = step_without_deposits(self._context)
         reserved_wei = native_coin.floor_wei(step.limits) + native_coin.worst_gas_cost_wei(
             step.snapshot, step.limits
         )
@@ -476,7 +480,7 @@ def _deadline_s(request: OwnerRequest, now_s: int) -> int:
     return now_s + MAX_DURATION_S
 
 
-def require_due(request: OwnerRequest | None, step: StepInput) -> None:
+def require_part_due(request: OwnerRequest | None, step: StepInput) -> None:
     """Raise Refused while the next part of a withdrawal is not due; a payment without a sale is
     always due.
     """
@@ -484,7 +488,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
         return
     if step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
-    short_token = next(
+    shortfall_token = next(
         (
             payment.token
             for payment in request.payments
@@ -495,11 +499,11 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
         ),
         None,
     )
-    if short_token is None:
+    if shortfall_token is None:
         return
     balances = native_coin.held_balances(step)
     progress = transfers.current_progress(
-        step.portfolio, step.limits, balances, request.parts, short_token
+        step.portfolio, step.limits, balances, request.parts, shortfall_token
     )
     raise Refused(
         f"withdrawal {request.id}: {format_parts(progress)}",
@@ -603,7 +607,10 @@ def continue_withdrawal(
     )
     withdrawal = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
     report = withdrawal.execute(
-        replace(transactor, confirm=lambda sale: withdrawal.confirm_sale(sale, lambda _: True)),
+        replace(
+            transactor,
+            confirm=lambda sale: withdrawal.confirm_and_record_sale(sale, lambda _: True),
+        ),
         lambda _: True,
     )
     sale = report.sale

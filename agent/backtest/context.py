@@ -65,7 +65,7 @@ from agent.model import (
     Transfer,
     UnsignedTx,
     Valuation,
-    without_defaults,
+    active_layer_parts,
 )
 from agent.planning.approval_gas import ACTION_BYTES
 from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
@@ -84,7 +84,7 @@ from agent.venues.composer import RouterComposer
 OPERATORS = ("simulated",)
 
 
-class ReplayReader:
+class SimulatedReader:
     """ports.Reader of a simulated world: pools and feeds at the bar's prices, and the simulated
     wallet.
     """
@@ -109,7 +109,7 @@ class ReplayReader:
             nonce_latest=wallet.nonce,
             nonce_pending=wallet.nonce + len(world.pending_transactions),
             priority_fee_wei=0,
-            gas_price_wei=world.gas_wei,
+            gas_price_wei=world.gas_price_wei,
             holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
             allowances=tuple(allowances),
             pools=tuple(world.pools.values()),
@@ -252,7 +252,7 @@ class SimulatedChain:
     def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
         """See ports.Sender."""
         try:
-            effects = self._execute(tx)
+            effects = self._effects_of(tx)
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, self._world.head())
         return Simulation(True, "", effects.gas_units, self._world.head())
@@ -283,7 +283,7 @@ class SimulatedChain:
             world.begin_block()
             world.receipts[tx_hash] = self._apply(tx, tx_hash)
 
-    def _execute(self, tx: UnsignedTx) -> TransactionEffects | VenueEffects:
+    def _effects_of(self, tx: UnsignedTx) -> TransactionEffects | VenueEffects:
         world = self._world
         wallet = world.wallet
         if world.venue is not None and (call := world.venue.decode_call(tx)) is not None:
@@ -298,14 +298,14 @@ class SimulatedChain:
         transfers, fills = tuple[Transfer, ...](), tuple[PerpFill, ...]()
         effects: TransactionEffects | VenueEffects | None
         try:
-            effects = self._execute(tx)
+            effects = self._effects_of(tx)
         except TransactionReverted:
             effects = None
         if effects is not None and effects.gas_units > tx.gas:  # out of gas
             effects = None
         gas_units, gas_price_wei = (
             min(tx.gas, FAILED_SWAP_GAS),
-            min(world.gas_wei, tx.max_gas_price_wei),
+            min(world.gas_price_wei, tx.max_gas_price_wei),
         )
         if effects is not None:
             gas_units, transfers = effects.gas_units, tuple(effects.transfers)
@@ -378,9 +378,9 @@ def _data_fee_wei(
     """Return the data fee of a transaction, wei; a failed swap pays for one leg."""
     if tx.to == ROUTER:
         leg_count = len(effects.swaps) if isinstance(effects, TransactionEffects) else 1
-        return quote.expected_data_wei(LEG_BYTES * (leg_count + 1))
+        return quote.expected_data_fee_wei(LEG_BYTES * (leg_count + 1))
     is_approval = isinstance(effects, TransactionEffects)
-    return quote.expected_data_wei(APPROVAL_BYTES if is_approval else ACTION_BYTES)
+    return quote.expected_data_fee_wei(APPROVAL_BYTES if is_approval else ACTION_BYTES)
 
 
 class SimulatedIntents(IntentStore):
@@ -462,12 +462,12 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     store = simulation_store(
         world.backtest.portfolio.wrapped_native, _needs_price_history(world.backtest)
     )
-    signals = SignalHost()
+    signal_host = SignalHost()
     try:
         store.balances.record_prior_day((), 0)  # the address has no history before the run
-        yield _build_context(world, store, signals)
+        yield _build_context(world, store, signal_host)
     finally:
-        signals.close()
+        signal_host.close()
         store.close()
 
 
@@ -488,7 +488,9 @@ def _needs_price_history(spec: BacktestSpec) -> bool:
     return required_history_s(spec.policy, spec.split.triggers) > 0
 
 
-def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> SimulationContext:
+def _build_context(
+    world: SimulatedWorld, store: Store, signal_host: SignalHost
+) -> SimulationContext:
     spec = world.backtest
     execution = replace(spec.execution, deadline_s=deadline_s(spec, world.settings, world.table))
     has_hedge = world.venue is not None and world.venue.setup.policy.hedge is not None
@@ -507,7 +509,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             spec.limits,
             execution,
             history,
-            layers=without_defaults(
+            layers=active_layer_parts(
                 (
                     FuturesConfig(None if world.venue is None else world.venue.setup.policy),
                     *spec.layers,
@@ -519,7 +521,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             for token in sorted(world.excluded_tokens)
         ]
         tax_state = TaxState(tax_runs.tax_inputs(snapshot.head.timestamp_s))
-        state_readers = (SignalReader(signals), lambda _, __: tax_state)
+        state_readers = (SignalReader(signal_host), lambda _, __: tax_state)
         return assemble_input(
             input_without_memory,
             read_memory(input_without_memory, store, delisted_tokens, state_readers),
@@ -555,7 +557,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         )
     )
     step_readers = StepReaders(
-        ReplayReader(world),
+        SimulatedReader(world),
         assemble,
         store.budgets.history,
         SimulatedEvidence(world),

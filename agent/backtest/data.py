@@ -54,11 +54,13 @@ class PriceTable:
         hasher.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
         return hasher.hexdigest()
 
-    def renaming_remedy(self, missing_symbols: Sequence[str], symbols: Sequence[str]) -> str:
+    def renaming_remedy(
+        self, missing_symbols: Sequence[str], required_symbols: Sequence[str]
+    ) -> str:
         """Return the table's symbols, and --as for those that a missing symbol ends with, as WBTC
-        with BTC, unless they are among the required `symbols`.
+        with BTC, unless they are among the required `required_symbols`.
         """
-        free_symbols = [symbol for symbol in self.symbols if symbol not in symbols]
+        free_symbols = [symbol for symbol in self.symbols if symbol not in required_symbols]
         missing_name_by_symbol = {
             max(matching_symbols, key=len): missing_symbol
             for missing_symbol in missing_symbols
@@ -273,7 +275,7 @@ def read_table(path: Path) -> PriceTable:
     return validate_prices(read_prices(polars, frame, time_column, path))
 
 
-def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
+def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     """Return the gas price in wei at each time: the newest entry so far of the file's columns
     `time` and `gas_price_wei`. Raises ConfigError as read_table does, and if the file begins after
     the first time.
@@ -521,7 +523,7 @@ def select_spec_symbols(spec: BacktestSpec, table: PriceTable) -> PriceTable:
     )
 
 
-def numeraire_prices(
+def prices_in_numeraire(
     spec: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]
 ) -> NDArray[np.float64]:
     """Return a column of prices for each token, in whole coins of the numeraire, from closes in the

@@ -120,15 +120,15 @@ def _yearly_carry(carries: Sequence[FundingCarry]) -> float | None:
 
 
 def rename_funding_symbols(
-    series: Sequence[FundingRateSeries], symbol_names: Mapping[str, str]
+    series: Sequence[FundingRateSeries], symbol_by_file_symbol: Mapping[str, str]
 ) -> tuple[FundingRateSeries, ...]:
-    """Rename the series to the config's symbols, by `symbol_names`. Raises ConfigError if two get
+    """Rename the series to the config's symbols, by `symbol_by_file_symbol`. Raises ConfigError if two get
     one name.
     """
     renamed_series = tuple(
         replace(
             rate_series,
-            symbol=symbol_names.get(rate_series.symbol, rate_series.symbol),
+            symbol=symbol_by_file_symbol.get(rate_series.symbol, rate_series.symbol),
         )
         for rate_series in series
     )
@@ -289,7 +289,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
             "write plain decimals such as 0.0001",
         )
     frame = frame.with_columns(polars.col("rate").cast(polars.Float64)).with_row_index("row")
-    _require_rates(polars, frame, f"{option}: {path.name}")
+    _require_valid_rates(polars, frame, f"{option}: {path.name}")
     unordered_rows = frame.with_columns(
         polars.col(time_column).diff().over("symbol").alias("step")
     ).filter(polars.col("step") <= 0)
@@ -310,7 +310,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     )
 
 
-def _require_rates(polars: Any, frame: Any, message_prefix: str) -> None:
+def _require_valid_rates(polars: Any, frame: Any, message_prefix: str) -> None:
     if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
         raise ConfigError(
             f"{message_prefix}: a symbol is not a plain name",

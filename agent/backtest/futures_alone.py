@@ -66,7 +66,7 @@ def setup_of_settings(
     spec: BacktestSpec,
     symbols: Sequence[str],
     path: FuturesPath | None = None,
-    rates: tuple[FundingRateSeries, ...] = (),
+    rate_series: tuple[FundingRateSeries, ...] = (),
 ) -> FuturesSetup:
     """Return the futures of `settings` for a portfolio that has their symbols as assets."""
     address_by_symbol = {token.symbol: token.address for token in spec.tokens}
@@ -78,7 +78,7 @@ def setup_of_settings(
         simulated_policy(policy, {symbol: symbol for symbol in symbols}),
         collateral,
         tuple((symbol, address_by_symbol[symbol]) for symbol in symbols),
-        rates,
+        rate_series,
         path,
     )
 

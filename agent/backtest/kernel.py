@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-SAME, CHANGED, CLOSED = 0, 1, 2
+SAME_ASSETS, CHANGED, NO_ASSETS = 0, 1, 2
 """State of a bar: the same assets trade as in the previous bar, different ones, or none."""
 TARGET, HALFWAY, BAND = 0, 1, 2
-FINAL_COLUMN, HOLD_COLUMN, TURNOVER, COSTS, STRANDED_COLUMN, REBALANCES = range(6)
+FINAL_COLUMN, HOLD_COLUMN, TURNOVER_COLUMN, COSTS_COLUMN, STRANDED_COLUMN, REBALANCES_COLUMN = (
+    range(6)
+)
 """Result columns of a run."""
 BAND_TOLERANCE = 1e-12
 """Tolerance in shares for float errors: a weight closer to an edge counts as on it, and smaller
@@ -161,19 +163,19 @@ def value_after_costs(
     for _ in range(_MAX_NEWTON_STEPS if has_costs else 0):
         surplus, slope = 0.0, 0.0
         for asset in range(len(asset_values)):
-            trade_value, after_fee = (
+            trade_value, share_after_fee = (
                 end_shares[asset] * end_value - asset_values[asset],
                 1.0 - fee_shares[asset],
             )
             if trade_value < 0.0:
-                net_sold = -trade_value * after_fee
+                net_sold = -trade_value * share_after_fee
                 impact_factor = 1.0 + net_sold * inverse_depth[asset]
                 surplus += net_sold / impact_factor
-                slope -= end_shares[asset] * after_fee / (impact_factor * impact_factor)
+                slope -= end_shares[asset] * share_after_fee / (impact_factor * impact_factor)
             else:
                 impact_factor = 1.0 - trade_value * inverse_depth[asset]
-                surplus -= trade_value / (impact_factor * after_fee)
-                slope -= end_shares[asset] / (impact_factor * impact_factor * after_fee)
+                surplus -= trade_value / (impact_factor * share_after_fee)
+                slope -= end_shares[asset] / (impact_factor * impact_factor * share_after_fee)
         if slope == 0.0:
             break
         newton_step = surplus / slope
@@ -346,7 +348,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                         )
                 if len(has_traded) == bar_count:
                     holdings[bar] = units
-        if bar_states[bar] != CLOSED and has_targets and times_s[bar] >= due_s:
+        if bar_states[bar] != NO_ASSETS and has_targets and times_s[bar] >= due_s:
             portfolio_value = _portfolio_value(units, trade_prices, bar)
             is_triggered = portfolio_value > 0.0 and (
                 not has_band or _is_outside_band(units, trade_prices, bar, bands)
@@ -394,7 +396,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     for asset in range(asset_count):
         if trade_prices[asset, bar_count - 1] == 0.0:
             run_totals[STRANDED_COLUMN] += units[asset] * quote_prices[asset, bar_count - 1]
-    run_totals[TURNOVER], run_totals[COSTS], run_totals[REBALANCES] = (
+    run_totals[TURNOVER_COLUMN], run_totals[COSTS_COLUMN], run_totals[REBALANCES_COLUMN] = (
         turnover,
         costs,
         float(rebalance_count),
@@ -423,11 +425,11 @@ def run_settings(  # noqa: PLR0913
     smallest trade, `interval_and_cooldown_s` interval and cooldown.
     """
     no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
-    for setting in range(len(targets)):
+    for setting_index in range(len(targets)):
         run_setting(
-            times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[setting],
-            widths_and_min_trade[setting, 0], widths_and_min_trade[setting, 1],
-            interval_and_cooldown_s[setting, 0], interval_and_cooldown_s[setting, 1], widths_and_min_trade[setting, 2],
-            destination_codes[setting], fee_shares[setting], inverse_depths[setting], mark_bars, run_totals[setting],
-            marked_values[setting], no_trades, no_holdings,
+            times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[setting_index],
+            widths_and_min_trade[setting_index, 0], widths_and_min_trade[setting_index, 1],
+            interval_and_cooldown_s[setting_index, 0], interval_and_cooldown_s[setting_index, 1], widths_and_min_trade[setting_index, 2],
+            destination_codes[setting_index], fee_shares[setting_index], inverse_depths[setting_index], mark_bars,
+            run_totals[setting_index], marked_values[setting_index], no_trades, no_holdings,
         )  # fmt: skip

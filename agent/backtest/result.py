@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from agent.accounting.performance import calendar_periods, year_start_s
 from agent.accounting.tax_lots import TaxLotRun, run_tax_lots
-from agent.backtest.data import numeraire_prices
+from agent.backtest.data import prices_in_numeraire
 from agent.backtest.funding import (
     FundingRateSeries,
     FundingSummary,
@@ -357,7 +357,7 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
     table, holdings_records = world.table, world.holdings_records
     tokens = world.tokens
     asset_addresses = [asset.token.address for asset in world.backtest.portfolio.assets]
-    prices = numeraire_prices(world.backtest, table, world.filled_closes, tokens)
+    prices = prices_in_numeraire(world.backtest, table, world.filled_closes, tokens)
     base_units_per_coin = np.array([10.0**token.decimals for token in tokens])
     equity, hold_equity = np.empty(table.bar_count), np.empty(table.bar_count)
     token_values = np.empty((table.bar_count, len(tokens)))
@@ -576,7 +576,7 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
     return tuple(holdings)
 
 
-def format_delisted(
+def format_delisted_holding(
     holding: DelistedHolding, numeraire_symbol: str, numeraire_decimals: int
 ) -> str:
     """Describe the holding in one sentence."""

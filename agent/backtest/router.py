@@ -12,7 +12,7 @@ from agent.backtest.settings import ROUTER, WALLET
 from agent.model import (
     NATIVE_VENUE,
     Leg,
-    LegFunding,
+    LegPlace,
     Pool,
     SignedTx,
     SwapResult,
@@ -72,9 +72,9 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
 
 APPROVE_GAS = 46_000
 """Gas of an approval of a plain ERC-20 token, as measured on the embedded chain."""
-UNWRAP_UNITS = 30_000
+UNWRAP_GAS = 30_000
 """Gas of WETH9.withdraw by the wallet."""
-CANCEL_UNITS = 21_000
+CANCEL_GAS = 21_000
 """Gas of a transfer of zero value."""
 FAILED_SWAP_GAS = 60_000
 """Gas of a swap that reverts: about what SwapRouter02 uses before a minimum is missed."""
@@ -147,7 +147,7 @@ def execute(  # noqa: PLR0913
         dict(balances), dict(allowances), dict(pools), addresses, native_wei
     )
     if (to, call_data, value_wei) == (addresses.wallet, "0x", 0):
-        effects.gas_units = CANCEL_UNITS
+        effects.gas_units = CANCEL_GAS
         return effects
     try:
         call = decode(call_data)
@@ -160,7 +160,7 @@ def execute(  # noqa: PLR0913
         case WithdrawWeth9(raw=raw) if to == addresses.wrapped_native and not value_wei:
             _unwrap(effects, addresses.wallet, effects.balances, raw)
             effects.native_wei += raw
-            effects.gas_units = UNWRAP_UNITS
+            effects.gas_units = UNWRAP_GAS
         case Multicall() if to == addresses.router:
             _execute_multicall(effects, call, value_wei, now_s)
             effects.gas_units = _gas_units(effects, balances, allowances, pools)
@@ -201,9 +201,9 @@ def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExac
         token_in, token_out = token_pair = call.path[0], call.path[-1]
     pool = _matching_pool(effects.pools, call, token_pair)
     amount_raw = call.amount_in_raw or effects.router_balances.get(token_in, 0)
-    source = LegFunding.WALLET if call.amount_in_raw else LegFunding.ROUTER
-    sink = LegFunding.ROUTER if call.recipient == ROUTER_ITSELF else LegFunding.WALLET
-    if sink is LegFunding.WALLET and call.recipient != addresses.wallet:
+    source = LegPlace.WALLET if call.amount_in_raw else LegPlace.ROUTER
+    sink = LegPlace.ROUTER if call.recipient == ROUTER_ITSELF else LegPlace.WALLET
+    if sink is LegPlace.WALLET and call.recipient != addresses.wallet:
         raise TransactionReverted(f"a swap that pays {call.recipient} is not simulated")
     swap_result = _swap_or_revert(pool, token_in, amount_raw)
     if swap_result.amount_out_raw < call.min_out_raw:
@@ -233,9 +233,9 @@ def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExac
             sink=sink,
         )
     )
-    if source is LegFunding.ROUTER:
+    if source is LegPlace.ROUTER:
         effects.unspent_leg_indices_by_token.pop(token_in, None)
-    if sink is LegFunding.ROUTER:
+    if sink is LegPlace.ROUTER:
         effects.unspent_leg_indices_by_token.setdefault(token_out, []).append(len(effects.legs) - 1)
 
 
@@ -262,25 +262,23 @@ def _matching_pool(
     raise TransactionReverted("no such pool")
 
 
-def _receive(
-    effects: TransactionEffects, token: str, raw: int, sink: LegFunding, pool: str
-) -> None:
+def _receive(effects: TransactionEffects, token: str, raw: int, sink: LegPlace, pool: str) -> None:
     balances, holder = effects.balances, effects.addresses.wallet
-    if sink is LegFunding.ROUTER:
+    if sink is LegPlace.ROUTER:
         balances, holder = effects.router_balances, effects.addresses.router
     balances[token] = balances.get(token, 0) + raw
     effects.transfers.append(Transfer(token, pool, holder, raw))
 
 
 def _pay(
-    effects: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str
-) -> LegFunding:
+    effects: TransactionEffects, token: str, raw: int, source: LegPlace, pool: str
+) -> LegPlace:
     """Pay like PeripheryPaymentsExtended.pay, the router's native coin first; return the payer."""
     router = effects.addresses.router
     if token == effects.addresses.wrapped_native and 0 < raw <= effects.router_wei:
-        _wrap(effects, raw, LegFunding.ROUTER)
-        source = LegFunding.ROUTER
-    if source is LegFunding.WALLET:
+        _wrap(effects, raw, LegPlace.ROUTER)
+        source = LegPlace.ROUTER
+    if source is LegPlace.WALLET:
         _pull_from_wallet(effects, token, raw, pool)
         return source
     if effects.router_balances.get(token, 0) < raw:
@@ -298,7 +296,7 @@ def _pull_from_wallet(effects: TransactionEffects, token: str, raw: int, to: str
     effects.transfers.append(Transfer(token, effects.addresses.wallet, to, raw))
 
 
-def _wrap(effects: TransactionEffects, raw: int, sink: LegFunding = LegFunding.WALLET) -> None:
+def _wrap(effects: TransactionEffects, raw: int, sink: LegPlace = LegPlace.WALLET) -> None:
     """Wrap native coin for `sink`: the router's next swap, or the wallet by a sweep."""
     if raw > effects.router_wei:
         raise TransactionReverted("Insufficient ETH")
@@ -307,7 +305,7 @@ def _wrap(effects: TransactionEffects, raw: int, sink: LegFunding = LegFunding.W
     effects.router_balances[wrapped_native] = effects.router_balances.get(wrapped_native, 0) + raw
     effects.wrap_transfers.append(Transfer(wrapped_native, NATIVE, router, raw))
     effects.legs.append(
-        _native_leg(wrapped_native, NATIVE, wrapped_native, raw, LegFunding.WALLET, sink)
+        _native_leg(wrapped_native, NATIVE, wrapped_native, raw, LegPlace.WALLET, sink)
     )
 
 
@@ -320,7 +318,7 @@ def _sweep(effects: TransactionEffects, token: str, min_raw: int, recipient: str
     effects.router_balances[token] = 0
     effects.balances[token] = effects.balances.get(token, 0) + amount_raw
     for leg_index in effects.unspent_leg_indices_by_token.pop(token, []):
-        effects.legs[leg_index] = replace(effects.legs[leg_index], sink=LegFunding.WALLET)
+        effects.legs[leg_index] = replace(effects.legs[leg_index], sink=LegPlace.WALLET)
     if amount_raw:
         effects.transfers.append(Transfer(token, effects.addresses.router, recipient, amount_raw))
 
@@ -345,9 +343,9 @@ def _unwrap_all(effects: TransactionEffects, min_raw: int, recipient: str) -> No
     _unwrap(effects, effects.addresses.router, effects.router_balances, amount_raw)
     effects.native_wei += amount_raw
     effects.unspent_leg_indices_by_token.pop(wrapped_native, None)
-    source = LegFunding.WALLET if is_from_wallet else LegFunding.ROUTER
+    source = LegPlace.WALLET if is_from_wallet else LegPlace.ROUTER
     effects.legs.append(
-        _native_leg(wrapped_native, wrapped_native, NATIVE, amount_raw, source, LegFunding.WALLET)
+        _native_leg(wrapped_native, wrapped_native, NATIVE, amount_raw, source, LegPlace.WALLET)
     )
 
 
@@ -367,8 +365,8 @@ def _native_leg(
     token_in: str,
     token_out: str,
     raw: int,
-    source: LegFunding,
-    sink: LegFunding,
+    source: LegPlace,
+    sink: LegPlace,
 ) -> Leg:
     return Leg(
         pool=wrapped_native,

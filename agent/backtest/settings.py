@@ -98,7 +98,7 @@ def parse_owner_transfer(flow_text: str) -> OwnerTransfer:
     return transfer
 
 
-def transfers_by_bar(
+def bars_and_transfers(
     flows: Sequence[OwnerTransfer], times_s: Sequence[int]
 ) -> tuple[tuple[int, Fraction], ...]:
     """Return (bar, whole coins) of each transfer, oldest first. Raises ConfigError for a transfer
@@ -168,7 +168,7 @@ def apply_transfer(
 
 DEFAULT_DECIMALS = 18
 ROUTER_KIND = "swap_router_02"
-GONE_HALT, GONE_LEAVE = "halt", "leave"
+HALT_WHEN_GONE, LEAVE_WHEN_GONE = "halt", "leave"
 MAX_AGE_BARS = 2
 """Default number of missed bars after which a feed is stale."""
 PERMISSIVE_LIMITS = Limits(
@@ -252,7 +252,7 @@ class BacktestSpec:
 class SimulationSettings:
     """The simulated market and the initial wallet. Money in whole coins of the numeraire.
 
-    Each asset has one pool with the numeraire: kind `pool` (a key of FORMS), over the full range,
+    Each asset has one pool with the numeraire: kind `pool` (a key of POOL_KIND_BY_CURVE_NAME), over the full range,
     with `depth` on each side and a fee of `fee_pips`. `recorded` pools, read from a chain, replace
     the pool of their pair or are added. `gas_wei` is the gas price: one number, or one per bar.
     `data_fee_wei` is the data fee of a swap of one leg on a rollup; others pay in proportion.
@@ -277,7 +277,7 @@ class SimulationSettings:
     thin: tuple[int, int, Fraction] | None = None
     flows: tuple[OwnerTransfer, ...] = ()
     flows_in: str = IN_NUMERAIRE
-    gone: str = GONE_HALT
+    gone: str = HALT_WHEN_GONE
     recorded: tuple[V3Pool, ...] = ()
     data_fee_wei: int = 0
 
@@ -305,8 +305,10 @@ class SimulationSettings:
             raise ConfigError(
                 f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(TRANSFER_MODES)}"
             )
-        if self.gone not in (GONE_HALT, GONE_LEAVE):
-            raise ConfigError(f"--gone: {self.gone!r}", f"choose {GONE_HALT} or {GONE_LEAVE}")
+        if self.gone not in (HALT_WHEN_GONE, LEAVE_WHEN_GONE):
+            raise ConfigError(
+                f"--gone: {self.gone!r}", f"choose {HALT_WHEN_GONE} or {LEAVE_WHEN_GONE}"
+            )
 
 
 def make_spec(  # noqa: PLR0913
@@ -349,7 +351,7 @@ def make_spec(  # noqa: PLR0913
                 f"{option}: {unknown_symbols[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
-    decimals_by_symbol, address_by_symbol = decimals or {}, _addresses(symbols, pairs)
+    decimals_by_symbol, address_by_symbol = decimals or {}, _address_by_symbol(symbols, pairs)
     token_by_symbol = {
         symbol: Token(
             address_by_symbol[symbol], symbol, decimals_by_symbol.get(symbol, DEFAULT_DECIMALS)
@@ -380,7 +382,7 @@ def make_spec(  # noqa: PLR0913
     )
 
 
-def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _address_by_symbol(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return addresses derived from the names, sorted where pools require an order."""
     address_by_symbol = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from agent import codec
 from agent.backtest.context import SimulationContext, deadline_s, open_simulation
-from agent.backtest.data import PriceTable, numeraire_prices, select_spec_symbols
+from agent.backtest.data import PriceTable, prices_in_numeraire, select_spec_symbols
 from agent.backtest.funding import FundingRateSeries, require_prices
 from agent.backtest.futures.simulate import (
     QUOTE,
@@ -31,7 +31,7 @@ from agent.backtest.result import (
     SimulationResult,
     TargetBands,
     delisted_holdings,
-    format_delisted,
+    format_delisted_holding,
     funding_of_holdings,
     futures_yearly_gains,
     portfolio_paths,
@@ -40,8 +40,8 @@ from agent.backtest.result import (
     time_weighted_returns,
 )
 from agent.backtest.settings import (
-    GONE_LEAVE,
     IN_NUMERAIRE,
+    LEAVE_WHEN_GONE,
     BacktestSpec,
     HealthLog,
     SimulationSettings,
@@ -55,10 +55,10 @@ from agent.backtest.world import (
 )
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import outcome_futures
+from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.policy.chosen_weights import chosen_share_by_market
 from agent.layers.futures.policy.targets import due_triggers, emergency_sizes
-from agent.layers.strategies.policy.futures import chosen_shares
+from agent.layers.strategies.policy.futures import target_market_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
@@ -91,7 +91,7 @@ class DueBarFinder:
         self._world = world
         self._can_skip_bars, self._trades_without_stale = (
             _may_skip_bars(world),
-            world.settings.gone == GONE_LEAVE,
+            world.settings.gone == LEAVE_WHEN_GONE,
         )
         self._is_scheduled = bool(schedules_of(world.backtest.policy.trigger))
         self._due_s = DUE_NOW_S
@@ -99,7 +99,7 @@ class DueBarFinder:
             return
         portfolio, trigger = world.backtest.portfolio, world.backtest.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = numeraire_prices(world.backtest, world.table, world.filled_closes, tokens)
+        self._prices = prices_in_numeraire(world.backtest, world.table, world.filled_closes, tokens)
         band_edges_bps = [
             band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
         ]
@@ -351,7 +351,7 @@ class SimulationRun:
                     if bar >= world.table.bar_count:
                         return False
                     world.advance_to(bar)
-            self._evaluate()
+            self._step_and_record()
         except EndOfPrices:
             self._end_notes = (
                 f"{len(world.pending_transactions)} transaction was still pending at the end of the data",
@@ -373,7 +373,7 @@ class SimulationRun:
         )
         return bar
 
-    def _evaluate(self) -> None:
+    def _step_and_record(self) -> None:
         self._evaluated_bars += 1
         self.outcome = None
         try:
@@ -383,12 +383,12 @@ class SimulationRun:
             return
         self._due_bar_finder.note_outcome(outcome)
         self._health_log.add(self.world.bar_time_s, outcome.step_input.layer(StrategiesState).books)
-        futures_plan = outcome_futures(outcome)
+        futures_plan = futures_plan_of(outcome)
         for reason in () if futures_plan is None else futures_plan.refused:
             _add_count(self._futures_refusal_counts, reason)
         step_input = outcome.step_input
         futures_weights = (
-            chosen_shares(step_input.config(CapitalSplit), step_input.layer(StrategiesState))
+            target_market_shares(step_input.config(CapitalSplit), step_input.layer(StrategiesState))
             if step_input.divides_wallet
             else chosen_share_by_market(step_input)
         )
@@ -430,7 +430,7 @@ class SimulationRun:
         world.record_holdings()
         if world.venue is not None:
             world.venue.record_figures()
-        paths, flows, transaction_costs = (
+        paths, applied_transfers, transaction_costs = (
             portfolio_paths(world, self._target_bands),
             tuple(world.applied_transfers),
             world.transaction_costs,
@@ -446,7 +446,7 @@ class SimulationRun:
             start_value += Fraction(
                 world.venue.setup.settings.collateral_raw * raw_per_coin, QUOTE.unit
             )
-        twr, hold_twr = time_weighted_returns(world, start_value, flows)
+        twr, hold_twr = time_weighted_returns(world, start_value, applied_transfers)
         final_value = world.net_value()
         delisted = delisted_holdings(world, final_value)
         tax_runs = SimulatedTaxRuns(self.context.store, spec.portfolio, spec.tax)
@@ -475,10 +475,10 @@ class SimulationRun:
                 *world.table.notes,
                 *self._end_notes,
                 *(
-                    format_delisted(holding, numeraire.symbol, numeraire.decimals)
+                    format_delisted_holding(holding, numeraire.symbol, numeraire.decimals)
                     for holding in delisted
                 ),
-                *self._cap_note(start_value),
+                *self._live_value_note(start_value),
             ),
             config_hash=spec_digest(
                 spec, world.settings, None if world.venue is None else world.venue.setup
@@ -488,7 +488,7 @@ class SimulationRun:
             versions=library_versions(),
             holds_by_setting=tuple(sorted(self._hold_counts.items())),
             futures_weights=tuple(self._futures_weights),
-            transfers=flows,
+            transfers=applied_transfers,
             twr=twr,
             hold_twr=hold_twr,
             prices=paths.prices,
@@ -510,7 +510,7 @@ class SimulationRun:
             final_health=self._health_log.newest_records,
         )
 
-    def _cap_note(self, start_value: Fraction) -> tuple[str, ...]:
+    def _live_value_note(self, start_value: Fraction) -> tuple[str, ...]:
         """Return a note if portfolio.max_live_value refused trades."""
         max_live_value, numeraire = self.world.backtest.limits.max_live_value, self.world.numeraire
         refused_count = sum(

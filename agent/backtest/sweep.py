@@ -23,7 +23,7 @@ from agent.policy.triggers.validation import validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
 
 Floats = NDArray[np.float64]
-SAME, CHANGED, CLOSED = 0, 1, 2
+STATE_SAME, CHANGED, STATE_CLOSED = 0, 1, 2
 """States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
 MIN_BARS = 2
 
@@ -79,7 +79,7 @@ def prepare_prices(
         else np.ascontiguousarray(_filled_prices(prices_or_zero, has_price).T)
     )
     bar_states = _bar_states(has_price, patience_bars)
-    break_bars = np.append(np.nonzero(bar_states != SAME)[0], len(checked_times_s))
+    break_bars = np.append(np.nonzero(bar_states != STATE_SAME)[0], len(checked_times_s))
     return KernelPrices(
         tuple(symbols),
         checked_times_s,
@@ -184,12 +184,12 @@ def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDAr
     if patience_bars is not None:
         is_waiting &= missing_bars <= patience_bars
     is_closed = is_waiting.any(axis=1)
-    bar_states[is_closed] = CLOSED
+    bar_states[is_closed] = STATE_CLOSED
     open_rows = np.nonzero(~is_closed)[0]
     priced_assets = has_price[open_rows]
     is_changed = np.ones(len(open_rows), dtype=bool)
     is_changed[1:] = (priced_assets[1:] != priced_assets[:-1]).any(axis=1)
-    bar_states[open_rows] = np.where(is_changed, CHANGED, SAME)
+    bar_states[open_rows] = np.where(is_changed, CHANGED, STATE_SAME)
     return bar_states
 
 
@@ -257,12 +257,12 @@ class TradingCosts:
 
     @classmethod
     def proportional(
-        cls, bps: float, asset_count: int, numeraire: int | None = None
+        cls, bps: float, asset_count: int, numeraire_index: int | None = None
     ) -> TradingCosts:
-        """Return a fee of `bps` for every asset except the numeraire, at index `numeraire`, which
+        """Return a fee of `bps` for every asset except the numeraire, at index `numeraire_index`, which
         is free.
         """
-        return cls.pools(bps, inf, asset_count, numeraire)
+        return cls.pools(bps, inf, asset_count, numeraire_index)
 
     @classmethod
     def pools(
@@ -575,8 +575,8 @@ def _check_start_value(start_value: float) -> None:
         )
 
 
-def _checked_mark_bars(mark_numbers: Sequence[int], bar_count: int) -> NDArray[np.int64]:
-    mark_bars = np.asarray(mark_numbers, dtype=np.int64)
+def _checked_mark_bars(bar_numbers: Sequence[int], bar_count: int) -> NDArray[np.int64]:
+    mark_bars = np.asarray(bar_numbers, dtype=np.int64)
     if len(mark_bars) and not (
         mark_bars[0] >= 0 and mark_bars[-1] < bar_count and (np.diff(mark_bars) > 0).all()
     ):

@@ -143,20 +143,20 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
 
 SCHEDULER_TIMEOUT_S = 10
 """Timeout for the scheduler's first answer and for reconnecting."""
-_ADDRESS_PATTERN = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
+_SCHEDULER_PATTERN = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
 
 
-def check_address(address: str) -> None:
+def check_scheduler_address(scheduler_address: str) -> None:
     """Raise ConfigError for an invalid scheduler address."""
-    if _ADDRESS_PATTERN.fullmatch(address) is None:
+    if _SCHEDULER_PATTERN.fullmatch(scheduler_address) is None:
         raise ConfigError(
-            f"--scheduler: {printable_text(address)[:80]!r} is not an address",
+            f"--scheduler: {printable_text(scheduler_address)[:80]!r} is not an address",
             "write it as dask prints it: tcp://HOST:8786",
         )
 
 
 def run_on_cluster(
-    job: TuneJob, chunks: Sequence[TuneChunk], address: str
+    job: TuneJob, chunks: Sequence[TuneChunk], scheduler_address: str
 ) -> Iterator[ChunkResult]:
     """Yield the chunks with their results in order of completion; each chunk is sent to one worker.
 
@@ -166,7 +166,7 @@ def run_on_cluster(
     answer or dies; and the errors of a run.
     """
     distributed = _import_distributed()
-    client = _connect(distributed, address)
+    client = _connect(distributed, scheduler_address)
     try:
         _require_workers(client)
         yield from _cluster_results(distributed, client, job, chunks)
@@ -177,7 +177,7 @@ def run_on_cluster(
         distributed.comm.CommClosedError,
     ) as error:
         raise Retryable(
-            f"--scheduler: {address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
+            f"--scheduler: {scheduler_address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
             "restart it, then run the same command again",
             code=ErrorCode.SCHEDULER,
         ) from None
@@ -204,12 +204,14 @@ def _import_distributed() -> Any:
         ) from None
 
 
-def _connect(distributed: Any, address: str) -> Any:
+def _connect(distributed: Any, scheduler_address: str) -> Any:
     try:
-        return distributed.Client(address, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
+        return distributed.Client(
+            scheduler_address, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False
+        )
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise Retryable(
-            f"--scheduler: {address} does not answer ({type(error).__name__})",
+            f"--scheduler: {scheduler_address} does not answer ({type(error).__name__})",
             "start one with: dask scheduler, dask worker ADDRESS",
             code=ErrorCode.SCHEDULER,
         ) from None

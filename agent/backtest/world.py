@@ -24,30 +24,30 @@ from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
 from agent.backtest.futures.venue import SimulatedVenue
 from agent.backtest.settings import (
-    GONE_LEAVE,
     IN_NUMERAIRE,
+    LEAVE_WHEN_GONE,
     PRO_RATA,
     AppliedTransfer,
     BacktestSpec,
     SimulationSettings,
     apply_transfer,
+    bars_and_transfers,
     simulated_address,
-    transfers_by_bar,
 )
 from agent.errors import ConfigError
 from agent.layers.strategies.state import Strategy
 from agent.model import DataFeeQuote, FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
-from agent.model.rollups import quote_of_swap
+from agent.model.rollups import scaled_fee_quote
 from agent.units import BPS, PIPS, Price, Token, floor_int
 
 UINT112_MAX = 2**112 - 1
 
 
 def make_pool(
-    pool_form: str, token: Token, numeraire: Token, price: Price, depth_raw: int, fee_pips: int
+    curve_name: str, token: Token, numeraire: Token, price: Price, depth_raw: int, fee_pips: int
 ) -> Pool:
     """Return a pool in which one base unit of `token` costs `price` base units of `numeraire`, with
-    `depth_raw` of `numeraire`. `pool_form` is a key of FORMS. Raises ConfigError if a reserve is
+    `depth_raw` of `numeraire`. `curve_name` is a key of POOL_KIND_BY_CURVE_NAME. Raises ConfigError if a reserve is
     zero or exceeds uint112.
     """
     token_raw = floor_int(depth_raw / price)
@@ -61,8 +61,8 @@ def make_pool(
     tokens, reserves_raw, price0 = (token, numeraire), (token_raw, depth_raw), price
     if not is_token0:
         tokens, reserves_raw, price0 = (numeraire, token), (depth_raw, token_raw), 1 / price
-    address = simulated_address(f"{pool_form} {token.address} {numeraire.address}")
-    return POOL_KIND_BY_CURVE_NAME[pool_form].simulated(
+    address = simulated_address(f"{curve_name} {token.address} {numeraire.address}")
+    return POOL_KIND_BY_CURVE_NAME[curve_name].simulated(
         address, tokens, price0, reserves_raw, fee_pips
     )
 
@@ -275,7 +275,7 @@ class SimulatedWorld:
             [self._max_age_s(symbol) for symbol in self.table.symbols]
         )
         if self.settings.flows:
-            self.pending_transfers = transfers_by_bar(
+            self.pending_transfers = bars_and_transfers(
                 self.settings.flows, self.table.times_s.tolist()
             )
 
@@ -297,7 +297,7 @@ class SimulatedWorld:
     @property
     def excluded_tokens(self) -> frozenset[str]:
         """Tokens excluded at this bar because their price is stale; never the numeraire."""
-        if self.settings.gone != GONE_LEAVE:
+        if self.settings.gone != LEAVE_WHEN_GONE:
             return frozenset()
         is_stale_by_column = self.is_stale[self.bar]
         return frozenset(
@@ -307,7 +307,7 @@ class SimulatedWorld:
         )
 
     @property
-    def gas_wei(self) -> int:
+    def gas_price_wei(self) -> int:
         """Gas price at this bar."""
         gas_setting: int | Sequence[int] = self.settings.gas_wei
         return gas_setting if isinstance(gas_setting, int) else gas_setting[self.bar]
@@ -316,7 +316,7 @@ class SimulatedWorld:
     def data_fee(self) -> DataFeeQuote | None:
         """Data fees of the simulated rollup; None without them."""
         one_swap_wei = self.settings.data_fee_wei
-        return quote_of_swap(one_swap_wei) if one_swap_wei else None
+        return scaled_fee_quote(one_swap_wei) if one_swap_wei else None
 
     def now_s(self) -> int:
         """Return the bar's time, equal for all its blocks (ports.Clock): later times would delay
@@ -331,7 +331,11 @@ class SimulatedWorld:
     def head(self) -> Head:
         """Return the newest block."""
         return Head(
-            CHAIN_ID, self.block_number, block_hash(self.block_number), self.now_s(), self.gas_wei
+            CHAIN_ID,
+            self.block_number,
+            block_hash(self.block_number),
+            self.now_s(),
+            self.gas_price_wei,
         )
 
     def advance_to(self, bar: int) -> None:
@@ -464,7 +468,7 @@ class SimulatedWorld:
 
     def _update_prices(self) -> None:
         portfolio, excluded_tokens = self.backtest.portfolio, self.excluded_tokens
-        feeds = []
+        feed_rounds = []
         for token in self.tokens:
             column = self.column_by_token.get(token.address)
             price_bar = self.bar
@@ -474,24 +478,24 @@ class SimulatedWorld:
                 price_bar = int(self.newest_price_bars[self.bar, column])
             updated_at_s, feed = int(self.table.times_s[price_bar]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
-            price = (
+            feed_price = (
                 Fraction(1)
                 if column is None
                 else Fraction(str(float(self.filled_closes[price_bar, column])))
             )
             if feed is not None:
-                feeds.append(
+                feed_rounds.append(
                     FeedRound(
                         feed,
                         FEED_DECIMALS,
                         price_bar + 1,
-                        floor_int(price * 10**FEED_DECIMALS),
+                        floor_int(feed_price * 10**FEED_DECIMALS),
                         updated_at_s,
                         updated_at_s,
                         price_bar + 1,
                     )
                 )
-        self.feeds = tuple(feeds)
+        self.feeds = tuple(feed_rounds)
 
     def _reset_pools(self) -> None:
         settings, numeraire = self.settings, self.numeraire

@@ -24,12 +24,12 @@ _PRICES_IN_WEI_SELECTOR = selector("getPricesInWei()")
 _FEE_BITS = 128
 
 
-def fee_items(data_fee: DataFeeKind) -> list[CallItem]:
+def fee_items(data_fee_kind: DataFeeKind) -> list[CallItem]:
     """Return the calls for a snapshot, whose answers `read_quote` takes: bounds, and on the OP Stack
     the fees of typical swaps; none for chains without a fee.
     """
-    call_items = _bound_items(data_fee)
-    if data_fee in (DataFeeKind.OP_STACK, DataFeeKind.OP_STACK_COPY):
+    call_items = _bound_items(data_fee_kind)
+    if data_fee_kind in (DataFeeKind.OP_STACK, DataFeeKind.OP_STACK_COPY):
         call_items += [
             CallItem(
                 GAS_PRICE_ORACLE, _bytes_call(_L1_FEE, swap_tx), gas=_L1_FEE_GAS, likely_gas=500_000
@@ -44,8 +44,8 @@ def _bytes_call(function_selector: bytes, argument: bytes) -> bytes:
     return function_selector + uint_word(32) + uint_word(len(argument)) + argument + padding
 
 
-def _bound_items(data_fee: DataFeeKind) -> list[CallItem]:
-    match data_fee:
+def _bound_items(data_fee_kind: DataFeeKind) -> list[CallItem]:
+    match data_fee_kind:
         case DataFeeKind.OP_STACK | DataFeeKind.OP_STACK_COPY:
             function_calls = [
                 (_L1_FEE_UPPER_BOUND, 0),
@@ -63,11 +63,13 @@ def _bound_items(data_fee: DataFeeKind) -> list[CallItem]:
             return []
 
 
-def read_quote(data_fee: DataFeeKind, answers: Sequence[LensAnswer]) -> DataFeeQuote | CallStatus:
+def read_quote(
+    data_fee_kind: DataFeeKind, answers: Sequence[LensAnswer]
+) -> DataFeeQuote | CallStatus:
     """Return the quote, or the first failure. Arbitrum's getPricesInWei begins with the fee of a
     simple transaction and that of a byte of calldata. Fees of typical swaps may be missing.
     """
-    if data_fee is DataFeeKind.ARBITRUM:
+    if data_fee_kind is DataFeeKind.ARBITRUM:
         prices_wei = answer_words(answers[0], 2)
         if isinstance(prices_wei, CallStatus):
             return prices_wei
@@ -90,19 +92,19 @@ def read_quote(data_fee: DataFeeKind, answers: Sequence[LensAnswer]) -> DataFeeQ
         )
     ):
         return CallStatus.MALFORMED
-    return DataFeeQuote(*fees_wei, as_gas=data_fee is DataFeeKind.ARBITRUM)
+    return DataFeeQuote(*fees_wei, as_gas=data_fee_kind is DataFeeKind.ARBITRUM)
 
 
-def fee_calls(data_fee: DataFeeKind, block_tag: str) -> list[RpcCall]:
+def fee_calls(data_fee_kind: DataFeeKind, block_tag: str) -> list[RpcCall]:
     """Return the calls for bounds alone, for one node, at a block tag."""
     return [
         ("eth_call", [{"to": call_item.target, "data": hex_data(call_item.data)}, block_tag])
-        for call_item in _bound_items(data_fee)
+        for call_item in _bound_items(data_fee_kind)
     ]
 
 
 def node_quote(
-    node_name: str, data_fee: DataFeeKind, answers: Sequence[object]
+    node_name: str, data_fee_kind: DataFeeKind, answers: Sequence[object]
 ) -> DataFeeQuote | None:
     """Return the quote of one node's answers; None for chains without a fee. Raises Retryable if a
     call failed.
@@ -110,7 +112,7 @@ def node_quote(
     if not answers:
         return None
     quote = read_quote(
-        data_fee,
+        data_fee_kind,
         [
             parse_bytes(require_result(node_name, "eth_call", answer), "the data fee")
             for answer in answers

@@ -23,7 +23,7 @@ FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
 """Shortest and longest rest. Each failed trial doubles the rest; a Retry-After is capped at the
 longest.
 """
-SLOW_S = 1.0
+HALF_SCORE_LATENCY_S = 1.0
 """Latency that halves the score."""
 
 
@@ -128,7 +128,7 @@ class EndpointHealth:
         return (
             (self._success_weight + 1)
             / (self._success_weight + self._failure_weight + 1)
-            / (1 + (latency_s or 0.0) / SLOW_S)
+            / (1 + (latency_s or 0.0) / HALF_SCORE_LATENCY_S)
         )
 
     @property
@@ -258,7 +258,7 @@ class EndpointPool:
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
         self.report: Callable[[str], None] = lambda message: None
-        self.data_fee = data_fee
+        self.data_fee_kind = data_fee
         self.now_s = now_s
         self._grace_s = grace_s
         operators = sorted(operators_of(self.endpoints))
@@ -290,7 +290,7 @@ class EndpointPool:
         have a short grace period. Errors of endpoints are returned; any other error is raised.
         """
         candidate_endpoints = self.ranked if candidates is None else list(candidates)
-        queried_endpoints = self._in_service(candidate_endpoints)
+        queried_endpoints = self._endpoints_to_query(candidate_endpoints)
         failures: dict[Endpoint, TrimtabError] = {
             endpoint: _resting_error(endpoint)
             for endpoint in candidate_endpoints
@@ -378,7 +378,7 @@ class EndpointPool:
         """Return operator and record of each endpoint, in the order of the config."""
         return [(endpoint.operator, endpoint.health.state) for endpoint in self.endpoints]
 
-    def _in_service(self, candidate_endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    def _endpoints_to_query(self, candidate_endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """Return the candidates that are neither resting nor busy; if they have too few operators,
         the resting and busy ones too. An endpoint that is rate limiting is never returned.
         """

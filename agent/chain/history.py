@@ -287,7 +287,7 @@ def recent_transactions(
     """
     poll = endpoint_pool.ask(
         lambda endpoint: _transactions_or_reason(
-            endpoint, owner, head, nonce, feeds, endpoint_pool.data_fee
+            endpoint, owner, head, nonce, feeds, endpoint_pool.data_fee_kind
         )
     )
     votes = [
@@ -317,10 +317,10 @@ def _transactions_or_reason(
     head: Head,
     nonce: int,
     feeds: Sequence[str],
-    data_fee: DataFeeKind,
+    data_fee_kind: DataFeeKind,
 ) -> RecentTransactions | str:
     try:
-        return recent_transactions_from(transport, owner, head, nonce, feeds, data_fee)
+        return recent_transactions_from(transport, owner, head, nonce, feeds, data_fee_kind)
     except HistoryUnavailable as error:
         return error.message
 
@@ -331,12 +331,12 @@ def recent_transactions_from(
     head: Head,
     nonce: int,
     feeds: Sequence[str] = (),
-    data_fee: DataFeeKind = DataFeeKind.PLAIN,
+    data_fee_kind: DataFeeKind = DataFeeKind.PLAIN,
 ) -> RecentTransactions:
     """Return the transactions as reported by one endpoint. Raises HistoryUnavailable or Retryable."""
     since_block = _first_block(transport, head, head.timestamp_s - DAY_S)
     blocks = _blocks_with_transactions(transport, owner, since_block, head, nonce)
-    transactions = _mined_transactions(transport, owner, blocks, data_fee)
+    transactions = _mined_transactions(transport, owner, blocks, data_fee_kind)
     nonces = [tx.nonce for tx in transactions]
     is_complete = nonces == list(range(nonce - len(nonces), nonce))
     if not is_complete or (since_block == 0 and len(nonces) != nonce):
@@ -460,7 +460,10 @@ def _whole_blocks(transport: Transport, heights: Sequence[int]) -> list[Mapping[
 
 
 def _mined_transactions(
-    transport: Transport, owner: str, blocks: Sequence[Mapping[str, Any]], data_fee: DataFeeKind
+    transport: Transport,
+    owner: str,
+    blocks: Sequence[Mapping[str, Any]],
+    data_fee_kind: DataFeeKind,
 ) -> tuple[MinedTx, ...]:
     """Return the wallet's transactions in these blocks with receipts, by nonce."""
     wallet_txs = [
@@ -495,7 +498,7 @@ def _mined_transactions(
                 to=parse_recipient(tx.get("to")),
                 value_wei=parse_quantity(tx.get("value", "0x0"), "value"),
                 chain_s=chain_s,
-                receipt=parse_receipt(receipt, tx_hash, data_fee),
+                receipt=parse_receipt(receipt, tx_hash, data_fee_kind),
             )
         )
     return tuple(sorted(transactions, key=lambda tx: tx.nonce))

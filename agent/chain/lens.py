@@ -23,7 +23,7 @@ TOKEN_GAS = 200_000
 """Gas cap of one call to a token or feed. Proxies and rebasing tokens need up to half of it."""
 PAGE_FORMAT = 1
 
-_CALL_TAG, _CODE_TAG, _V3_TAG, _VIA_TAG, _V4_TAG = 1, 2, 3, 4, 5
+_CALL_TAG, _CODE_TAG, _V3_TAG, _INDIRECT_CALL_TAG, _V4_TAG = 1, 2, 3, 4, 5
 _V3_HEAD_BYTES = 80
 _V3_TICK_BYTES = 19
 
@@ -43,10 +43,10 @@ class CallStatus(Enum):
     @property
     def why(self) -> str:
         """Description of the status."""
-        return _WHY[self]
+        return _TEXT_BY_STATUS[self]
 
 
-_WHY = {
+_TEXT_BY_STATUS = {
     CallStatus.FAILED: "the call reverted or used up its gas cap",
     CallStatus.TOO_LONG: "the answer is longer than its bound",
     CallStatus.NO_CODE: "there is no contract at this address",
@@ -87,7 +87,7 @@ class CallItem:
 
 
 @dataclass(frozen=True, slots=True)
-class ViaItem:
+class IndirectCallItem:
     """A view call to the contract that `holder` returns from the function `selector`. `call.target`
     is ignored.
     """
@@ -100,7 +100,7 @@ class ViaItem:
     def packed(self) -> bytes:
         """Encode the item for the contract."""
         return (
-            bytes([_VIA_TAG])
+            bytes([_INDIRECT_CALL_TAG])
             + _address_bytes(self.holder)
             + self.selector
             + self.call.packed_call()
@@ -177,7 +177,7 @@ class V3Item:
         return 1 + _V3_HEAD_BYTES + self.max_ticks * _V3_TICK_BYTES
 
 
-LensItem = CallItem | CodeItem | V3Item | ViaItem
+LensItem = CallItem | CodeItem | V3Item | IndirectCallItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,23 +208,23 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
     index_pages: list[list[int]] = []
     answer_room = request_room = gas_room = 0
     for index, item in enumerate(items):
-        answer_bytes, request_bytes, likely_gas = (
+        answer_size, request_size, likely_gas = (
             item.max_bytes(),
             len(item.packed()),
             item.likely_gas,
         )
         if (
             not index_pages
-            or answer_bytes > answer_room
-            or request_bytes > request_room
+            or answer_size > answer_room
+            or request_size > request_room
             or likely_gas > gas_room
         ):
             index_pages.append([])
             answer_room, request_room, gas_room = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
         index_pages[-1].append(index)
         answer_room, request_room, gas_room = (
-            answer_room - answer_bytes,
-            request_room - request_bytes,
+            answer_room - answer_size,
+            request_room - request_size,
             gas_room - likely_gas,
         )
     return index_pages
@@ -278,11 +278,11 @@ def _decode(item: LensItem, reader: _PageReader) -> LensAnswer:
             raise Retryable("the endpoint's answer to the lens has an unknown status")
         return CallStatus(status)
     match item:
-        case CallItem() | ViaItem():
-            answer_bytes = reader.uint(2)
-            if answer_bytes > item.max_bytes() - 3:
+        case CallItem() | IndirectCallItem():
+            answer_size = reader.uint(2)
+            if answer_size > item.max_bytes() - 3:
                 raise Retryable("the endpoint's answer to the lens is longer than its bound")
-            return reader.take(answer_bytes)
+            return reader.take(answer_size)
         case CodeItem():
             return reader.take(32)
         case V3Item():
@@ -371,7 +371,7 @@ def answer_uint(answer: LensAnswer, max_bits: int = 256) -> int | CallStatus:
 
 
 _SMALLER_PAGE_DIVISOR = 8
-_UNREAD = bytes([CallStatus.UNREAD.value])
+_UNREAD_ANSWER = bytes([CallStatus.UNREAD.value])
 
 
 class LensPages:
@@ -399,12 +399,12 @@ class LensPages:
 
     def query(self, transport: Transport, block_ref: object) -> list[LensAnswer]:
         """Return the answers of all items at one block, in one request, or two if the node allowed
-        too little gas. Raises as `complete`.
+        too little gas. Raises as `requery_unread`.
         """
         calls = self.calls(block_ref)
-        return self.decode(self.complete(transport, calls, transport.batch(calls)))
+        return self.decode(self.requery_unread(transport, calls, transport.batch(calls)))
 
-    def complete(
+    def requery_unread(
         self, transport: Transport, calls: Sequence[RpcCall], answers: Sequence[Any]
     ) -> list[Any]:
         """Return one endpoint's answers to `calls` with whole pages: items that ran out of gas, or
@@ -421,7 +421,9 @@ class LensPages:
             for call_index, item_answers in item_answers_by_call.items()
             if (
                 unread_indexes := [
-                    i for i, encoded_answer in enumerate(item_answers) if encoded_answer == _UNREAD
+                    i
+                    for i, encoded_answer in enumerate(item_answers)
+                    if encoded_answer == _UNREAD_ANSWER
                 ]
             )
             for item_indexes in split_into_pages(
@@ -499,7 +501,7 @@ def _encoded_item_answers(
 ) -> list[bytes]:
     """Return the bytes of each item's answer; all unread if the node refused the page."""
     if isinstance(page_answer, RpcFault):
-        return [_UNREAD] * len(items)
+        return [_UNREAD_ANSWER] * len(items)
     return encoded_answers(items, parse_bytes(page_answer, f"the lens from {transport.name}"))
 
 
@@ -573,8 +575,8 @@ def abi_encode(abi_types: Sequence[str], arguments: Sequence[Any]) -> bytes:
     return encode(abi_types, arguments)
 
 
-def abi_decode(abi_types: Sequence[str], data: bytes) -> tuple[Any, ...]:
+def abi_decode(abi_types: Sequence[str], abi_bytes: bytes) -> tuple[Any, ...]:
     """Decode ABI data with eth-abi. Raises its DecodingError."""
     from eth_abi.abi import decode
 
-    return decode(abi_types, data)
+    return decode(abi_types, abi_bytes)

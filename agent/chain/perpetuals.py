@@ -49,7 +49,7 @@ UNKNOWN_INDEX_S = 0
 """Index timestamp used when the round could not be read. The age of the index then counts as
 unknown, so no order is bounded by it; other markets are unaffected.
 """
-_HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
+_AVERAGING_GAS, _LIKELY_GAS = 1_500_000, 150_000
 """Gas cap and likely gas of a view that averages prices."""
 _ACCOUNT_GAS = 8_000_000
 """Gas cap of a view that does so for every market in which the account has a position."""
@@ -224,25 +224,25 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
                 f"funding in {symbol}",
                 scope.exchange,
                 address_call(_GET_FUNDING, trader, base_token),
-                gas_cap=_HEAVY_GAS,
+                gas_cap=_AVERAGING_GAS,
             ),
             _question(
                 f"mark of {symbol}",
                 scope.account_balance,
                 address_call(_GET_MARK, base_token),
-                gas_cap=_HEAVY_GAS,
+                gas_cap=_AVERAGING_GAS,
             ),
             _question(
-                f"index of {symbol}", base_token, _GET_INDEX + uint_word(0), gas_cap=_HEAVY_GAS
+                f"index of {symbol}", base_token, _GET_INDEX + uint_word(0), gas_cap=_AVERAGING_GAS
             ),
             _question(
-                f"mean index of {symbol}", base_token, index_twap_calldata, gas_cap=_HEAVY_GAS
+                f"mean index of {symbol}", base_token, index_twap_calldata, gas_cap=_AVERAGING_GAS
             ),
             _question(
                 f"mean market price of {symbol}",
                 scope.exchange,
                 market_twap_calldata,
-                gas_cap=_HEAVY_GAS,
+                gas_cap=_AVERAGING_GAS,
             ),
             _question(
                 f"fee of {symbol}", scope.market_registry, address_call(_GET_FEE, base_token)
@@ -374,12 +374,12 @@ def unread_bases(scope: PerpScope, answers: Sequence[LensAnswer]) -> tuple[str, 
     )
 
 
-Ask = Callable[[Sequence[CallItem]], Sequence[LensAnswer]]
+LensQuery = Callable[[Sequence[CallItem]], Sequence[LensAnswer]]
 """Answers of several calls at one block."""
 
 
 def unnamed_markets(
-    base_tokens: Sequence[str], named_symbols: Collection[str], ask: Ask
+    base_tokens: Sequence[str], named_symbols: Collection[str], ask: LensQuery
 ) -> tuple[PerpMarketRef, ...]:
     """Return the markets of base tokens that the config does not name. A symbol that is unsafe to
     print, or the same as one of the config (`named_symbols`), is replaced by the address. An
@@ -519,10 +519,10 @@ def _next_words(remaining_answers: QuestionAnswers, word_count: int) -> tuple[in
     return words
 
 
-POSITION_CHANGED = hex_data(
+POSITION_CHANGED_TOPIC = hex_data(
     keccak(text="PositionChanged(address,address,int256,int256,uint256,int256,int256,uint256)")
 )
-FUNDING_SETTLED = hex_data(keccak(text="FundingPaymentSettled(address,address,int256)"))
+FUNDING_SETTLED_TOPIC = hex_data(keccak(text="FundingPaymentSettled(address,address,int256)"))
 
 
 def with_perp_events(receipt: Receipt, logs: Sequence[Log]) -> Receipt:
@@ -536,7 +536,7 @@ def with_perp_events(receipt: Receipt, logs: Sequence[Log]) -> Receipt:
 
 def _parse_fill(log: Log) -> PerpFill | None:
     """Return the PositionChanged event of a log entry: a trade of a futures account."""
-    topics = topics_of(log, POSITION_CHANGED, 3)
+    topics = topics_of(log, POSITION_CHANGED_TOPIC, 3)
     if topics is None or len(event_data := parse_bytes(log.get("data"), "log data")) != 192:
         return None
     size_raw, quote_raw, fee_raw, realised_raw = (
@@ -556,7 +556,7 @@ def _parse_fill(log: Log) -> PerpFill | None:
 
 def _parse_funding(log: Log) -> PerpFunding | None:
     """Return the FundingPaymentSettled event of a log entry."""
-    topics = topics_of(log, FUNDING_SETTLED, 3)
+    topics = topics_of(log, FUNDING_SETTLED_TOPIC, 3)
     if topics is None or len(event_data := parse_bytes(log.get("data"), "log data")) != 32:
         return None
     return PerpFunding(

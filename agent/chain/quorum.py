@@ -55,20 +55,18 @@ def find_quorum(
     operators_by_values = operators_by_value(
         (answer.operator, answer.compared_values) for answer in answers
     )
-    ranked_answers = sorted(
+    ranked_values = sorted(
         operators_by_values, key=lambda values: len(operators_by_values[values]), reverse=True
     )
-    agreed_answer = next(
-        answer for answer in answers if answer.compared_values == ranked_answers[0]
-    )
-    operators = sorted(operators_by_values[ranked_answers[0]])
+    agreed_answer = next(answer for answer in answers if answer.compared_values == ranked_values[0])
+    operators = sorted(operators_by_values[ranked_values[0]])
     dissent = tuple(
         (answer.operator, first_difference(agreed_answer, answer, value_names))
-        for dissenting_values in ranked_answers[1:]
+        for dissenting_values in ranked_values[1:]
         for answer in answers
         if answer.compared_values == dissenting_values
     )
-    is_contested = len(ranked_answers) > 1 and len(operators_by_values[ranked_answers[1]]) == len(
+    is_contested = len(ranked_values) > 1 and len(operators_by_values[ranked_values[1]]) == len(
         operators
     )
     if is_contested or len(operators) < min_operators:
@@ -95,27 +93,29 @@ def first_difference(
 
 
 def _refusal_message(
-    answers: Sequence[EndpointAnswer], backers: Sequence[str], dissent: Sequence[tuple[str, str]]
+    answers: Sequence[EndpointAnswer],
+    agreeing_operators: Sequence[str],
+    dissent: Sequence[tuple[str, str]],
 ) -> str:
     block = answers[0].head.number
     if not dissent:
-        return f"only {', '.join(backers) or 'no operator'} confirms block {block}"
+        return f"only {', '.join(agreeing_operators) or 'no operator'} confirms block {block}"
     differences_text = "; ".join(
         f"{operator} differs in {field_name}" for operator, field_name in dissent
     )
-    majority_text = ", ".join(backers) or "an operator that contradicts itself"
+    majority_text = ", ".join(agreeing_operators) or "an operator that contradicts itself"
     return f"endpoints disagree on block {block}: {differences_text} (against {majority_text})"
 
 
 def _verdict(
-    backers: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int
+    agreeing_operators: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int
 ) -> Verdict:
     against_text = ""
     if dissent:
         against_text = f", against {', '.join(sorted({operator for operator, _ in dissent}))}"
     return Verdict(
         "quorum",
-        f"{len(backers)} operators agree ({', '.join(backers)}){against_text}",
+        f"{len(agreeing_operators)} operators agree ({', '.join(agreeing_operators)}){against_text}",
         f"{min_operators} operators",
         False,
     )
@@ -188,7 +188,7 @@ def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     return agreeing_operators
 
 
-def highest_confirmed(number_by_operator: Mapping[str, int], quorum: int) -> int:
+def highest_confirmed_number(number_by_operator: Mapping[str, int], quorum: int) -> int:
     """Return the highest value that `quorum` operators have reached, such as a height or a used
     nonce. Fewer than `quorum` dishonest operators cannot raise it above the highest honest value,
     nor lower it while `quorum` are honest.
@@ -196,7 +196,7 @@ def highest_confirmed(number_by_operator: Mapping[str, int], quorum: int) -> int
     return sorted(number_by_operator.values(), reverse=True)[quorum - 1]
 
 
-def lowest_sufficient(number_by_operator: Mapping[str, int], quorum: int) -> int:
+def lowest_sufficient_number(number_by_operator: Mapping[str, int], quorum: int) -> int:
     """Return the lowest value that `quorum` operators call sufficient, such as gas or a pending
     nonce. With two operators, the higher value counts.
     """
@@ -208,7 +208,9 @@ def common_height(height_by_endpoint: Mapping[Endpoint, int], min_operators: int
     operator suffices, all its endpoints must have the block.
     """
     quorum = quorum_size(len(operators_of(height_by_endpoint)), min_operators)
-    return highest_confirmed(_heights(height_by_endpoint, take_lowest=quorum == 1), quorum)
+    return highest_confirmed_number(
+        _height_by_operator(height_by_endpoint, take_lowest=quorum == 1), quorum
+    )
 
 
 def height_disagreement(
@@ -223,7 +225,10 @@ def height_disagreement(
     lagging and a dishonest operator are a majority of three, so a newer header stops trading (T32).
     Records lagging and leading endpoints.
     """
-    max_lag_blocks, height_by_operator = endpoint_pool.max_lag_blocks, _heights(height_by_endpoint)
+    max_lag_blocks, height_by_operator = (
+        endpoint_pool.max_lag_blocks,
+        _height_by_operator(height_by_endpoint),
+    )
     near_count = sum(
         abs(block_number - height) <= max_lag_blocks for block_number in height_by_operator.values()
     )
@@ -321,7 +326,7 @@ def _has_header(endpoint: Endpoint, block_number: int) -> bool:
         return False
 
 
-def _heights(
+def _height_by_operator(
     height_by_endpoint: Mapping[Endpoint, int], *, take_lowest: bool = False
 ) -> dict[str, int]:
     """Return the newest block by operator: the highest of its endpoints, or with `take_lowest` the
@@ -356,7 +361,7 @@ def ask_at_one_block(
 
     One round suffices if enough operators are at the same block. Otherwise a second round asks at
     the highest block that enough operators have. Dissenting endpoints are recorded. Raises NoQuorum
-    if no header has a quorum, and the errors of EndpointPool.require.
+    if no header has a quorum, and the errors of EndpointPool.require_quorum.
     """
 
     def agreeing_answers(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:

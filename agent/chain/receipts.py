@@ -35,21 +35,23 @@ from agent.signing.calldata import selector
 from agent.units import NATIVE
 
 TRANSFER_TOPIC = hex_data(keccak(text="Transfer(address,address,uint256)"))
-INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
-DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
-WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
+INCREASE_LIQUIDITY_TOPIC = hex_data(
+    keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)")
+)
+DEPOSIT_TOPIC = hex_data(keccak(text="Deposit(address,uint256)"))
+WITHDRAWAL_TOPIC = hex_data(keccak(text="Withdrawal(address,uint256)"))
 _GIFT_DIVISOR = 100
 """Share of a swap's input, as a divisor, up to which others' coin in it leaves it recognised."""
-MANAGED_SWAP = hex_data(
+MANAGED_SWAP_TOPIC = hex_data(
     keccak(text="Swap(bytes32,address,int128,int128,uint160,uint128,int24,uint24)")
 )
 
 
 def parse_receipt(
-    receipt_json: Mapping[str, object], tx_hash: str, data_fee: DataFeeKind = DataFeeKind.PLAIN
+    receipt_json: Mapping[str, object], tx_hash: str, data_fee_kind: DataFeeKind = DataFeeKind.PLAIN
 ) -> Receipt:
     """Parse a receipt. Raises Retryable if it belongs to another transaction or is inconsistent,
-    also with the fees of the chain (`data_fee`).
+    also with the fees of the chain (`data_fee_kind`).
     """
     if (
         hex_data(parse_bytes(receipt_json.get("transactionHash"), "transaction hash", 32))
@@ -78,7 +80,7 @@ def parse_receipt(
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added_liquidity(logs),
         wrapped=_wrap_transfers(logs),
-        data_fee_wei=_data_fee_wei(receipt_json, gas_used, data_fee),
+        data_fee_wei=_data_fee_wei(receipt_json, gas_used, data_fee_kind),
         managed_swaps=tuple(swap for log in logs if (swap := _managed_swap(log)) is not None),
     )
     return with_perp_events(receipt, logs)
@@ -89,14 +91,16 @@ _ISTHMUS_UNIT, _JOVIAN_FACTOR = 10**6, 100
 a daFootprintGasScalar (specs.optimism.io; op-geth, core/types/rollup_cost.go)."""
 
 
-def _data_fee_wei(receipt_json: Mapping[str, object], gas_used: int, data_fee: DataFeeKind) -> int:
+def _data_fee_wei(
+    receipt_json: Mapping[str, object], gas_used: int, data_fee_kind: DataFeeKind
+) -> int:
     """Return data fee and operator fee of a receipt, wei.
 
     A live OP Stack chain names `l1Fee` in every receipt, and the operator fee's two parameters
     unless both are zero; other supported chains name none of them.
     """
     l1_fee = receipt_json.get("l1Fee")
-    if data_fee in (DataFeeKind.PLAIN, DataFeeKind.ARBITRUM):
+    if data_fee_kind in (DataFeeKind.PLAIN, DataFeeKind.ARBITRUM):
         if l1_fee is not None and parse_quantity(l1_fee, "l1Fee"):
             raise Retryable(
                 "the endpoint's receipt has a data fee (l1Fee), which this chain does not charge",
@@ -105,7 +109,7 @@ def _data_fee_wei(receipt_json: Mapping[str, object], gas_used: int, data_fee: D
             )
         return 0
     if l1_fee is None:
-        if data_fee is DataFeeKind.OP_STACK_COPY:
+        if data_fee_kind is DataFeeKind.OP_STACK_COPY:
             return 0
         raise Retryable(
             "the endpoint's receipt lacks the data fee (l1Fee) that this chain charges",
@@ -151,11 +155,11 @@ def _wrap_transfer(log: Log) -> Transfer | None:
     """Return a log entry's Deposit or Withdrawal of WETH9, as a transfer from or to the zero
     address.
     """
-    for event_topic in (DEPOSIT, WITHDRAWAL):
+    for event_topic in (DEPOSIT_TOPIC, WITHDRAWAL_TOPIC):
         topics = topics_of(log, event_topic, 2)
         if topics is not None and len(log_data := parse_bytes(log.get("data"), "log data")) == 32:
             account, wrapped_raw = address_of(topics[1]), int.from_bytes(log_data, "big")
-            if event_topic == DEPOSIT:
+            if event_topic == DEPOSIT_TOPIC:
                 return Transfer(emitter(log), NATIVE, account, wrapped_raw)
             return Transfer(emitter(log), account, NATIVE, wrapped_raw)
     return None
@@ -188,7 +192,7 @@ def _wrap_transfers(logs: Sequence[Log]) -> tuple[Transfer, ...]:
 
 def _managed_swap(log: Log) -> ManagedSwap | None:
     """Return the Swap event of V4's PoolManager, whose amounts are changes of the caller's balance."""
-    topics = topics_of(log, MANAGED_SWAP, 3)
+    topics = topics_of(log, MANAGED_SWAP_TOPIC, 3)
     if topics is None or len(log_data := parse_bytes(log.get("data"), "log data")) != 192:
         return None
     balance_changes_raw = [
@@ -214,7 +218,7 @@ def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
             mint_recipients[emitter(log), _topic_number(mint_topics[3])] = address_of(
                 mint_topics[2]
             )
-        increase_topics = topics_of(log, INCREASE_LIQUIDITY, 2)
+        increase_topics = topics_of(log, INCREASE_LIQUIDITY_TOPIC, 2)
         if increase_topics is None:
             continue
         log_data = parse_bytes(log.get("data"), "log data")
@@ -246,7 +250,7 @@ BLOCKS_PER_REQUEST = 1_000
 MAX_REQUESTS = 200
 RECENT_BLOCKS = 120
 """Recent blocks whose nonces every node knows; older ones need an archive node."""
-EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
+EXECUTION_SUCCESS_TOPIC = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
 """Execution event of a Safe. The call's hash is the first topic since version 1.4, and the first
 data word in earlier versions.
 """
@@ -255,7 +259,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class NonceTx:
+class TxAtNonce:
     """Mined transaction of the wallet: hash, block, recipient, value and calldata."""
 
     tx_hash: str
@@ -275,7 +279,7 @@ class SafeExecution:
 
 def find_tx_by_nonce(
     endpoint_pool: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int
-) -> NonceTx | None:
+) -> TxAtNonce | None:
     """Return the transaction of `owner` with `nonce` in a block range, agreed by enough operators;
     None if there is none.
     """
@@ -313,7 +317,7 @@ def _agreed_answer(
 
 def _find_by_nonce(
     transport: Transport, owner: str, nonce: int, since_block: int, head_block: int
-) -> NonceTx | None:
+) -> TxAtNonce | None:
     # Invariant: the nonce is unused after block `low_block`, used after block `high_block`.
     low_block, high_block = max(0, since_block - 1), head_block
 
@@ -342,7 +346,7 @@ def _find_by_nonce(
         raise Retryable(f"{transport.name} does not have block {high_block}", code=ErrorCode.ANSWER)
     for tx in transactions:
         if _is_sent_with(tx, owner, nonce):
-            return NonceTx(
+            return TxAtNonce(
                 hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)),
                 high_block,
                 parse_recipient(tx.get("to")),
@@ -375,7 +379,7 @@ def _find_execution(
             "address": safe,
             "fromBlock": hex(start_block),
             "toBlock": hex(end_block),
-            "topics": [EXECUTION_SUCCESS],
+            "topics": [EXECUTION_SUCCESS_TOPIC],
         }
         logs = transport.call("eth_getLogs", [log_filter])
         if not isinstance(logs, list):
@@ -399,7 +403,7 @@ def _is_execution_of(log: Mapping[str, object], safe: str, safe_tx_hash: str) ->
     if (
         str(log.get("address", "")).lower() != safe.lower()
         or not isinstance(topics, list)
-        or topics[:1] != [EXECUTION_SUCCESS]
+        or topics[:1] != [EXECUTION_SUCCESS_TOPIC]
     ):
         return False
     if len(topics) > 1:
@@ -409,7 +413,7 @@ def _is_execution_of(log: Mapping[str, object], safe: str, safe_tx_hash: str) ->
     return executed_hash.lower() == safe_tx_hash
 
 
-def find_conflicting_tx(
+def find_conflicting_hash(
     endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int
 ) -> str | None:
     """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if no
@@ -422,7 +426,7 @@ def find_conflicting_tx(
             continue
         if nonce_tx is not None:
             return nonce_tx.tx_hash
-    poll = endpoint_pool.ask(lambda transport: _find_pending(transport, owner, nonce))
+    poll = endpoint_pool.ask(lambda transport: _find_pending_hash(transport, owner, nonce))
     return next(
         (
             pending_tx_hash
@@ -433,7 +437,7 @@ def find_conflicting_tx(
     )
 
 
-def _find_pending(transport: Transport, owner: str, nonce: int) -> str | None:
+def _find_pending_hash(transport: Transport, owner: str, nonce: int) -> str | None:
     block = transport.call("eth_getBlockByNumber", ["pending", True])
     transactions = json_field(block, "transactions")
     for tx in transactions if isinstance(transactions, list) else []:
@@ -546,8 +550,8 @@ def revert_message(revert_text: str) -> str:
     )
 
 
-def _reason_from_data(data: bytes) -> str:
-    error_selector, argument_data = data[:4], data[4:]
+def _reason_from_data(revert_data: bytes) -> str:
+    error_selector, argument_data = revert_data[:4], revert_data[4:]
     if error_selector == _ERROR_SELECTOR:
         try:
             return revert_message(str(abi_decode(["string"], argument_data)[0]))

@@ -15,9 +15,9 @@ from eth_utils.crypto import keccak
 from agent.errors import ErrorCode, Retryable
 from agent.model import Head
 
-_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_QUANTITY_PATTERN = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9 .,:;_/()'#+-]")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _MAX_MESSAGE_LENGTH = 200
 _MIN_SECRET_LENGTH = 6
 
@@ -58,7 +58,7 @@ def require_result(endpoint_name: str, method: str, answer: object) -> object:
 
 def parse_quantity(answer: object, subject: str) -> int:
     """Parse a JSON-RPC quantity, a non-negative integer. Raises Retryable naming `subject`."""
-    if isinstance(answer, str) and _QUANTITY.fullmatch(answer):
+    if isinstance(answer, str) and _QUANTITY_PATTERN.fullmatch(answer):
         return int(answer, 16)
     raise Retryable(f"the endpoint's answer for {subject} is not a number", code=ErrorCode.ANSWER)
 
@@ -154,12 +154,12 @@ def header_verifies(block: object, block_number: int) -> bool:
 
 def _parse_int64(answer: object, subject: str) -> int:
     """Parse a quantity that fits a signed 64-bit column of the store."""
-    number = parse_quantity(answer, subject)
-    if number >= 2**63:
+    quantity = parse_quantity(answer, subject)
+    if quantity >= 2**63:
         raise Retryable(
             f"the endpoint's answer for {subject} is out of range", code=ErrorCode.ANSWER
         )
-    return number
+    return quantity
 
 
 def scrub(message: str, secrets: Sequence[str] = ()) -> str:
@@ -168,7 +168,7 @@ def scrub(message: str, secrets: Sequence[str] = ()) -> str:
         (s for s in secrets if len(s) >= _MIN_SECRET_LENGTH), key=len, reverse=True
     ):
         message = message.replace(secret, "(secret)")
-    safe_message = _UNSAFE_CHARACTER.sub("?", _URL.sub("(url)", message))
+    safe_message = _UNSAFE_CHARACTER.sub("?", _URL_PATTERN.sub("(url)", message))
     return safe_message[:_MAX_MESSAGE_LENGTH]
 
 

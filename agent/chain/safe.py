@@ -30,7 +30,7 @@ from agent.ports import (
 from agent.signing.rules import SignableNonces, SigningRules, require_signable, transaction_fields
 from agent.units import NATIVE
 
-VERSIONS = ("1.3.0", "1.4.1")
+SAFE_VERSIONS = ("1.3.0", "1.4.1")
 """Supported versions. Their domain has a chain id, and a failed call reverts (GS013)."""
 CALL_OPERATION = 0
 """Operation of a plain call. Delegate calls, which run arbitrary code as the Safe, are never
@@ -109,9 +109,9 @@ class SafeContract:
             version = str(self._call_view("VERSION()", [], [], ["string"])[0])
         except TrimtabError:
             version = ""
-        if version not in VERSIONS:
+        if version not in SAFE_VERSIONS:
             raise ConfigError(
-                f"wallet.safe: {self.address} is not a Safe of version {' or '.join(VERSIONS)}",
+                f"wallet.safe: {self.address} is not a Safe of version {' or '.join(SAFE_VERSIONS)}",
                 "correct wallet.address, or omit wallet.safe for a wallet with a key",
             )
 
@@ -178,9 +178,9 @@ class SafeReader:
         nonce = self.safe.nonce({"blockHash": snapshot.head.hash, "requireCanonical": True})
         return replace(snapshot, nonce_latest=nonce, nonce_pending=nonce)
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self.reader.past(head, blocks)
+        return self.reader.past(head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
@@ -238,7 +238,7 @@ class SafeSender:
 
 
 @dataclass(frozen=True, slots=True)
-class WalletOwner:
+class WalletOwnerSigner:
     """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the proposed
     transaction. The holder may change fees and gas, but not nonce, recipient, value or data.
     """
@@ -292,7 +292,7 @@ class WalletOwner:
 
 
 @dataclass(frozen=True, slots=True)
-class SafeOwners:
+class SafeOwnersSigner:
     """ports.ExternalSigner for the owners of a Safe, who sign the hash of a call. Any account may
     then execute it.
     """
@@ -361,8 +361,8 @@ def open_external_signer(
     ConfigError if the wallet is configured as a Safe but is not one.
     """
     if not is_safe:
-        return WalletOwner(rules, nonces, endpoint_pool, sender), sender
+        return WalletOwnerSigner(rules, nonces, endpoint_pool, sender), sender
     safe_contract = SafeContract(transport, rules.wallet)
     safe_contract.require_supported()
     safe_sender = SafeSender(sender, safe_contract)
-    return SafeOwners(rules, nonces, endpoint_pool, safe_sender, safe_contract), safe_sender
+    return SafeOwnersSigner(rules, nonces, endpoint_pool, safe_sender, safe_contract), safe_sender

@@ -216,7 +216,7 @@ _PAUSED_SELECTOR = bytes.fromhex("5c975abb")
 _BLOCKLIST_VIEWS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
 TRANSFER_SELECTOR = bytes.fromhex("a9059cbb")
-TRANSFER_FROM = bytes.fromhex("23b872dd")
+TRANSFER_FROM_SELECTOR = bytes.fromhex("23b872dd")
 _NOT_TRUE_RESULT = (
     TokenFinding.FALSE_RETURNING,
     "a transfer returned false, or neither true nor empty data",
@@ -269,7 +269,7 @@ def explain_failure(
         transfer_from_call(move.token, UNLISTED_ADDRESS, wallet, move.pool.contract, 0, block_ref),
     ]
     calls += view_pages.calls(block_ref)
-    replies = view_pages.complete(transport, calls, transport.batch(calls))
+    replies = view_pages.requery_unread(transport, calls, transport.batch(calls))
     pool_outcome, wallet_outcome, unlisted_outcome = (
         transfer_outcome(answer) for answer in replies[:3]
     )
@@ -343,7 +343,7 @@ _SHARE_VIEWS = {
     "scaledBalanceOf": bytes.fromhex("1da24f3e"),
     "gonsForBalance": bytes.fromhex("1bd39674"),
 }
-_GRANULARITY = bytes.fromhex("556f0dc7")
+_GRANULARITY_SELECTOR = bytes.fromhex("556f0dc7")
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +410,7 @@ class TokenScreen:
             if (outcome := transfer_outcome(reply)) not in _SUCCESS_OUTCOMES
         ]
         trait_answers = trait_pages.decode(
-            trait_pages.complete(self.transport, trait_calls, list(answers))
+            trait_pages.requery_unread(self.transport, trait_calls, list(answers))
         )
         screened_tokens = []
         for token_index, move in enumerate(largest_token_moves):
@@ -588,7 +588,10 @@ def transfer_from_call(
 ) -> RpcCall:
     """Return a call of transferFrom by `spender`."""
     calldata = (
-        TRANSFER_FROM + address_word(sender) + address_word(recipient) + uint_word(amount_raw)
+        TRANSFER_FROM_SELECTOR
+        + address_word(sender)
+        + address_word(recipient)
+        + uint_word(amount_raw)
     )
     return "eth_call", [{"from": spender, "to": token, "data": hex_data(calldata)}, block_ref]
 
@@ -600,7 +603,7 @@ def _trait_items(snapshot: Snapshot, token: str) -> list[CallItem]:
         address_call(_SHARE_VIEWS["sharesOf"], owner),
         address_call(_SHARE_VIEWS["scaledBalanceOf"], owner),
         _SHARE_VIEWS["gonsForBalance"] + uint_word(10**6),
-        _GRANULARITY,
+        _GRANULARITY_SELECTOR,
     )
     return [CallItem(token, calldata) for calldata in trait_calldata]
 

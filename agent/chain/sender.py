@@ -11,13 +11,13 @@ from agent.chain.endpoints import Endpoint, EndpointPool, EndpointResting, opera
 from agent.chain.quorum import (
     ask_at_one_block,
     confirmed_value,
-    highest_confirmed,
+    highest_confirmed_number,
     is_decided,
-    lowest_sufficient,
+    lowest_sufficient_number,
     operators_by_value,
     quorum_size,
 )
-from agent.chain.receipts import find_conflicting_tx, parse_receipt, revert_reason
+from agent.chain.receipts import find_conflicting_hash, parse_receipt, revert_reason
 from agent.chain.refusals import REMEDIES, RefusalKind, refusal_kind
 from agent.chain.rpc import (
     CallFailed,
@@ -138,7 +138,7 @@ class NodeSender:
         """Send the signed bytes once, as `send` does, but also raise NonceUsed if the transaction
         itself is mined. The caller must check its hash.
         """
-        unknown_text = _outcome_unknown(signed.hash)
+        unknown_text = _unknown_outcome_text(signed.hash)
         try:
             hash_answer = self._private_transport.call(
                 "eth_sendRawTransaction", [hex_data(signed.raw)]
@@ -206,7 +206,7 @@ class NodeSender:
         return hex_data(parse_bytes(header.get("hash"), "block hash", 32))
 
 
-def _outcome_unknown(tx_hash: str) -> str:
+def _unknown_outcome_text(tx_hash: str) -> str:
     return f"outcome of sending transaction {tx_hash} is unknown"
 
 
@@ -223,7 +223,7 @@ def _raise_refusal(tx_hash: str, fault: RpcFault) -> None:
         )
     if kind is None:
         raise Retryable(
-            f"{_outcome_unknown(tx_hash)}: {fault.message}",
+            f"{_unknown_outcome_text(tx_hash)}: {fault.message}",
             "check its hash",
             code=ErrorCode.UNKNOWN_IF_SENT,
         )
@@ -235,10 +235,10 @@ def _raise_refusal(tx_hash: str, fault: RpcFault) -> None:
     )
 
 
-def _block_tag(height: int | str | None) -> str:
-    if isinstance(height, int):
-        return hex(height)
-    return height or "latest"
+def _block_tag(height_or_tag: int | str | None) -> str:
+    if isinstance(height_or_tag, int):
+        return hex(height_or_tag)
+    return height_or_tag or "latest"
 
 
 def _call_object(tx: UnsignedTx, sender: str) -> dict[str, str]:
@@ -362,7 +362,7 @@ class QuorumSender:
     def _simulate_at(
         self, node: Transport, tx: UnsignedTx, sender: str, height: int | None
     ) -> Simulation:
-        node_sender = NodeSender(node, data_fee=self._endpoint_pool.data_fee)
+        node_sender = NodeSender(node, data_fee=self._endpoint_pool.data_fee_kind)
         simulation = node_sender.simulate(tx, sender, height)
         self._require_chain(simulation.head)
         return simulation
@@ -403,14 +403,14 @@ class QuorumSender:
                             data_fee_by_operator.get(operator, 0), simulation.data_fee_wei
                         )
             gas_units, simulated_head = (
-                lowest_sufficient(gas_by_operator, quorum),
+                lowest_sufficient_number(gas_by_operator, quorum),
                 simulations[0][1].head,
             )
             if len(data_fee_by_operator) < quorum:
                 return Simulation(
                     True, "", gas_units, simulated_head, data_fee_unknown_reason=fee_unknown_reason
                 )
-            data_fee_wei = lowest_sufficient(data_fee_by_operator, quorum)
+            data_fee_wei = lowest_sufficient_number(data_fee_by_operator, quorum)
             return Simulation(True, "", gas_units, simulated_head, data_fee_wei=data_fee_wei)
         failed_simulations = [
             (endpoint, simulation) for endpoint, simulation in simulations if not simulation.ok
@@ -456,7 +456,7 @@ class QuorumSender:
         if unknown_outcomes or not refusals:
             failures_text = "; ".join(failure.message for failure in failures)
             raise Retryable(
-                f"{_outcome_unknown(signed.hash)}: {failures_text}",
+                f"{_unknown_outcome_text(signed.hash)}: {failures_text}",
                 "check its hash before sending anything else",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )
@@ -502,19 +502,21 @@ class QuorumSender:
                 pending_nonce if pending_nonce > latest_nonce else 0,
             )
         quorum = quorum_size(len(latest_by_operator), self._endpoint_pool.min_operators)
-        confirmed_nonce = highest_confirmed(latest_by_operator, quorum)
+        confirmed_nonce = highest_confirmed_number(latest_by_operator, quorum)
         self._blame(
             answers.items(),
             lambda nonce_pair: nonce_pair[0] > confirmed_nonce,
             "the wallet's nonce",
         )
-        return confirmed_nonce, max(confirmed_nonce, lowest_sufficient(pending_by_operator, quorum))
+        return confirmed_nonce, max(
+            confirmed_nonce, lowest_sufficient_number(pending_by_operator, quorum)
+        )
 
     def head(self) -> Head:
         """See ports.Sender. Returns the newest header that enough operators agree on."""
         return ask_at_one_block(
             self._endpoint_pool,
-            lambda node, height: self._require_chain(NodeSender(node).head(height)),
+            lambda node, height_or_tag: self._require_chain(NodeSender(node).head(height_or_tag)),
             lambda head: head,
         ).answers[0][1]
 
@@ -549,11 +551,11 @@ class QuorumSender:
                 height_by_operator.get(endpoint.operator, height), height
             )
         quorum = quorum_size(len(height_by_operator), self._endpoint_pool.min_operators)
-        return highest_confirmed(height_by_operator, quorum)
+        return highest_confirmed_number(height_by_operator, quorum)
 
     def conflicting_tx_hash(self, owner: str, nonce: int) -> str | None:
         """See ports.ConflictingTransactionFinder."""
-        return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
+        return find_conflicting_hash(self._endpoint_pool, owner, nonce, self.head().number)
 
     def _poll(
         self,
@@ -567,7 +569,9 @@ class QuorumSender:
             len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators
         )
         poll = self._endpoint_pool.ask(
-            lambda endpoint: question(NodeSender(endpoint, data_fee=self._endpoint_pool.data_fee)),
+            lambda endpoint: question(
+                NodeSender(endpoint, data_fee=self._endpoint_pool.data_fee_kind)
+            ),
             is_enough=lambda answers: len(operators_of(answers)) >= quorum and is_settled(answers),
         )
         self._endpoint_pool.require_quorum(poll)

@@ -19,8 +19,8 @@ from agent.chain.quorum import (
     common_height,
     confirmed_value,
     height_disagreement,
-    highest_confirmed,
-    lowest_sufficient,
+    highest_confirmed_number,
+    lowest_sufficient_number,
     operators_by_value,
     quorum_size,
     read_head,
@@ -53,7 +53,7 @@ from agent.ports import Clock
 
 
 def read_past_prices(
-    endpoint_pool: EndpointPool, scope: SnapshotScope, head: Head, blocks: int
+    endpoint_pool: EndpointPool, scope: SnapshotScope, head: Head, block_count: int
 ) -> tuple[PastPrices, ...]:
     """Return the prices of the preceding blocks, newest first; fewer on a younger chain.
 
@@ -61,7 +61,7 @@ def read_past_prices(
     blocks. Raises NoQuorum if too few operators agree, Retryable if too few answer or a reorg
     happened.
     """
-    heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
+    heights = range(head.number - 1, max(-1, head.number - 1 - block_count), -1)
     if not heights:
         return ()
     price_scope = replace(
@@ -207,11 +207,13 @@ class ChainReader:
         if (wider_scope := self._with_wider_layers(scope, reading)) is not None:
             self.scope = scope = wider_scope
             reading = self._read_block(reading.head, first_answers, scope)
-        return self._assemble(scope, reading, now_s, self._endpoint_pool.requests - requests_before)
+        return self._assemble_and_extend(
+            scope, reading, now_s, self._endpoint_pool.requests - requests_before
+        )
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return read_past_prices(self._endpoint_pool, self.scope, head, blocks)
+        return read_past_prices(self._endpoint_pool, self.scope, head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
@@ -390,7 +392,7 @@ class ChainReader:
             parse_quantity(nonce_and_gas_price[1], "gas price"),
         )
 
-    def _assemble(
+    def _assemble_and_extend(
         self, scope: SnapshotScope, reading: _BlockReading, now_s: int, request_count: int
     ) -> Snapshot:
         agreement, parts = reading.agreement, snapshot_parts(scope, reading.answers)
@@ -414,10 +416,10 @@ class ChainReader:
         )
         # Mempools and suggested fees differ, so the majority decides. With two operators, the
         # cautious value is used: more pending transactions and lower fees.
-        agreeing_heads = reading.agreeing_head_answers
-        quorum = quorum_size(len(operators_of(agreeing_heads)), self._min_operators)
-        pending_nonces = _by_operator(
-            agreeing_heads, lambda head_answer: head_answer.nonce_pending, max
+        agreeing_head_answers = reading.agreeing_head_answers
+        quorum = quorum_size(len(operators_of(agreeing_head_answers)), self._min_operators)
+        pending_nonces = _reduced_by_operator(
+            agreeing_head_answers, lambda head_answer: head_answer.nonce_pending, max
         )
         return Snapshot(
             head=reading.head,
@@ -425,13 +427,17 @@ class ChainReader:
             owner=scope.owner,
             native_wei=reading.native_wei,
             nonce_latest=reading.nonce,
-            nonce_pending=max(reading.nonce, lowest_sufficient(pending_nonces, quorum)),
-            priority_fee_wei=highest_confirmed(
-                _by_operator(agreeing_heads, lambda head_answer: head_answer.priority_fee_wei, min),
+            nonce_pending=max(reading.nonce, lowest_sufficient_number(pending_nonces, quorum)),
+            priority_fee_wei=highest_confirmed_number(
+                _reduced_by_operator(
+                    agreeing_head_answers, lambda head_answer: head_answer.priority_fee_wei, min
+                ),
                 quorum,
             ),
-            gas_price_wei=highest_confirmed(
-                _by_operator(agreeing_heads, lambda head_answer: head_answer.gas_price_wei, min),
+            gas_price_wei=highest_confirmed_number(
+                _reduced_by_operator(
+                    agreeing_head_answers, lambda head_answer: head_answer.gas_price_wei, min
+                ),
                 quorum,
             ),
             holdings=parts.holdings,
@@ -466,16 +472,16 @@ def _newest_head(first_answers: Mapping[Endpoint, _HeadAnswer], min_operators: i
     return max(operators_by_head, key=lambda head: len(operators_by_head[head]))
 
 
-def _by_operator(
+def _reduced_by_operator(
     first_answers: Mapping[Endpoint, _HeadAnswer],
     number_of: Callable[[_HeadAnswer], int],
     min_or_max: Callable[[int, int], int],
 ) -> dict[str, int]:
     number_by_operator: dict[str, int] = {}
     for endpoint, head_answer in first_answers.items():
-        number = number_of(head_answer)
+        answer_number = number_of(head_answer)
         number_by_operator[endpoint.operator] = min_or_max(
-            number_by_operator.get(endpoint.operator, number), number
+            number_by_operator.get(endpoint.operator, answer_number), answer_number
         )
     return number_by_operator
 

@@ -23,7 +23,7 @@ from agent.chain.lens import (
 from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import (
-    LegFunding,
+    LegPlace,
     Plan,
     Pool,
     Provide,
@@ -86,7 +86,7 @@ def symbol_text(answer: LensAnswer) -> str:
     return answer[64 : 64 + byte_count].decode("utf-8", errors="replace")
 
 
-IMPLEMENTATION = bytes.fromhex("5c60da1b")
+IMPLEMENTATION_SELECTOR = bytes.fromhex("5c60da1b")
 """Selector of implementation() on beacons and EIP-897 proxies."""
 IMPLEMENTATION_SLOTS = (
     "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc",  # EIP-1967: keccak256("eip1967.proxy.implementation") - 1
@@ -117,7 +117,7 @@ class ProxyRef:
         if self.implementer is not None:
             yield (
                 "eth_call",
-                [{"to": self.implementer, "data": hex_data(IMPLEMENTATION)}, block_ref],
+                [{"to": self.implementer, "data": hex_data(IMPLEMENTATION_SELECTOR)}, block_ref],
             )
 
 
@@ -145,7 +145,9 @@ def find_proxies(transport: Transport, tokens: Sequence[str]) -> tuple[ProxyRef,
         else token
         for token in tokens
     ]
-    answers = query_lens(transport, [CallItem(address, IMPLEMENTATION) for address in implementers])
+    answers = query_lens(
+        transport, [CallItem(address, IMPLEMENTATION_SELECTOR) for address in implementers]
+    )
     proxies = []
     for token, implementer, answer in zip(tokens, implementers, answers, strict=True):
         slot, implementation = filled_slot_by_token.get(token, ("", ""))
@@ -320,29 +322,33 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
         pool = pool_by_address.get(leg.pool)
         if pool is None or NATIVE in (leg.token_in, leg.token_out):
             continue  # the wrapped token is screened at its swap
-        spender = router if leg.source is LegFunding.WALLET else None
-        payees = [wallet] if leg.sink is LegFunding.WALLET else [router]
+        spender = router if leg.source is LegPlace.WALLET else None
+        payees = [wallet] if leg.sink is LegPlace.WALLET else [router]
         if step.execution.swept and swap_style(leg.venue) is SwapStyle.V3 and payees == [wallet]:
             payees.append(router)
-        lending_pool, move_raw = _lender(step.snapshot, pool, leg.token_in, leg.amount_in_raw)
+        lending_pool, move_raw = _lender_and_amount(
+            step.snapshot, pool, leg.token_in, leg.amount_in_raw
+        )
         yield TokenMove(leg.token_in, lending_pool, move_raw, spender=spender)
-        lending_pool, move_raw = _lender(step.snapshot, pool, leg.token_out, leg.amount_out_raw)
+        lending_pool, move_raw = _lender_and_amount(
+            step.snapshot, pool, leg.token_out, leg.amount_out_raw
+        )
         for payee in payees:
             yield TokenMove(leg.token_out, lending_pool, move_raw, payee=payee)
 
 
-def _lender(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool, int]:
+def _lender_and_amount(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool, int]:
     """Return a pool that holds a token of a leg through `pool`, and what it can lend of `raw` base
     units: the leg's own pool, or for wrapped coin that the pool has as native coin the deepest other
     one, 0 without one.
     """
     if not (pool.trades_native and token == pool.token0):
         return pool, raw
-    depth_raw, deepest_pool = _deepest_pool(snapshot, token)
+    depth_raw, deepest_pool = _depth_and_pool(snapshot, token)
     return deepest_pool or pool, min(raw, depth_raw // 2)
 
 
-def _deepest_pool(snapshot: Snapshot, token: str) -> tuple[int, Pool | None]:
+def _depth_and_pool(snapshot: Snapshot, token: str) -> tuple[int, Pool | None]:
     """Return the depth of the deepest pool that holds a token, base units, and the pool."""
     pools_with_depth = [
         (pool.depth(token), pool)
@@ -370,7 +376,7 @@ def screening_moves(step: StepInput) -> tuple[TokenMove, ...]:
     balance_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moves = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
-        depth_raw, pool = _deepest_pool(step.snapshot, token.address)
+        depth_raw, pool = _depth_and_pool(step.snapshot, token.address)
         move_raw = min(
             balance_raw_by_token.get(token.address, 0) or depth_raw // 100, depth_raw // 2
         )

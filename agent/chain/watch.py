@@ -22,9 +22,9 @@ from agent.chain.lens import (
     CallItem,
     CallStatus,
     CodeItem,
+    IndirectCallItem,
     LensAnswer,
     LensItem,
-    ViaItem,
     address_call,
     allowance_call,
     answer_uint,
@@ -67,8 +67,8 @@ def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
             "round of feed",
             CallItem(feed, LATEST_ROUND_DATA, max_answer_bytes=160, likely_gas=60_000),
         ),
-        ("least answer of feed", ViaItem(feed, AGGREGATOR, CallItem(feed, MIN_ANSWER))),
-        ("largest answer of feed", ViaItem(feed, AGGREGATOR, CallItem(feed, MAX_ANSWER))),
+        ("least answer of feed", IndirectCallItem(feed, AGGREGATOR, CallItem(feed, MIN_ANSWER))),
+        ("largest answer of feed", IndirectCallItem(feed, AGGREGATOR, CallItem(feed, MAX_ANSWER))),
     ]
 
 
@@ -248,9 +248,11 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
             )
         )
         for spender in scope.spenders:
-            item = CallItem(token.address, allowance_call(scope.owner, spender))
+            allowance_item = CallItem(token.address, allowance_call(scope.owner, spender))
             questions.append(
-                LensQuestion(f"allowance of {token.label} to {spender}", token.address, item)
+                LensQuestion(
+                    f"allowance of {token.label} to {spender}", token.address, allowance_item
+                )
             )
     tick_window = window_ticks(max(scope.impact_bps, MIN_WINDOW_BPS))
     for pool in scope.pools:
@@ -420,15 +422,18 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         for token, supply_raw in supply_answers
         if not isinstance(supply_raw, CallStatus)
     )
-    data_fee_quote = _data_fee(
+    data_fee_quote = _data_fee_or_quarantine(
         scope, [next(remaining_answers)[1] for _ in fee_items(scope.data_fee)], quarantined_items
     )
-    layers: tuple[LayerReading, ...] = ()
-    for layer in scope.layer_scopes:
-        layer_reading, unknown_items = layer.read(
-            [next(remaining_answers)[1] for _ in layer.questions()]
+    layer_readings: tuple[LayerReading, ...] = ()
+    for layer_scope in scope.layer_scopes:
+        layer_reading, unknown_items = layer_scope.read(
+            [next(remaining_answers)[1] for _ in layer_scope.questions()]
         )
-        layers, quarantined_items = (*layers, layer_reading), [*quarantined_items, *unknown_items]
+        layer_readings, quarantined_items = (
+            (*layer_readings, layer_reading),
+            [*quarantined_items, *unknown_items],
+        )
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
@@ -438,12 +443,12 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         tuple(lp_positions),
         tuple(quarantined_items),
         supplies,
-        layers,
+        layer_readings,
         data_fee_quote,
     )
 
 
-def _data_fee(
+def _data_fee_or_quarantine(
     scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined_items: list[UnreadableItem]
 ) -> DataFeeQuote | None:
     """Return the data fee; None, with an entry in `quarantined_items`, if the rollup's contract did not

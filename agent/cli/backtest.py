@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.futures_tables import show_book
+from agent.cli.display.futures_tables import show_futures_book
 from agent.cli.display.terminal import Document, emit, err, interruptible, out, say
 from agent.cli.options import AsJson, Heading, command
 from agent.cli.whatif import (
@@ -36,7 +36,7 @@ FIGURE_KEYS = (
 )
 Target = Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")]
 PoolFee = Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")]
-Depth = Annotated[
+PoolDepth = Annotated[
     str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")
 ]
 Pool = Annotated[
@@ -49,7 +49,7 @@ Value = Annotated[
 GasPrices = Annotated[
     Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")
 ]
-Native = Annotated[str, typer.Option("--native", help="The asset that pays for gas.")]
+NativeAsset = Annotated[str, typer.Option("--native", help="The asset that pays for gas.")]
 Latency = Annotated[
     int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")
 ]
@@ -66,12 +66,14 @@ Every = Annotated[
         "--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band."
     ),
 ]
-Destination = Annotated[str, typer.Option("--destination", help="target, band or halfway.")]
+RebalanceDestination = Annotated[
+    str, typer.Option("--destination", help="target, band or halfway.")
+]
 Html = Annotated[
     Path | None,
     typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it."),
 ]
-Keep = Annotated[
+KeepReport = Annotated[
     bool,
     typer.Option(
         "--keep", help="Keep the report for the dashboard, beside the store of the config."
@@ -116,7 +118,7 @@ PerpVenue = Annotated[
         rich_help_panel=FUTURES_PANEL,
     ),
 ]
-MIN_SHOWN = 0.00005
+MIN_SHOWN_RETURN = 0.00005
 """Smallest log return that is printed."""
 
 
@@ -145,9 +147,9 @@ def backtest(
         ),
     ] = "",
     every: Every = "",
-    destination: Destination = "target",
+    destination: RebalanceDestination = "target",
     pool_fee: PoolFee = "10bps",
-    depth: Depth = "1000000000",
+    depth: PoolDepth = "1000000000",
     pool: Pool = "v2",
     value: Value = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = NO_GAS_PRICE,
@@ -156,7 +158,7 @@ def backtest(
         str,
         typer.Option("--data-fee", help="Data fee of a swap on a rollup, such as 300 gwei."),
     ] = NO_GAS_PRICE,
-    native: Native = "",
+    native: NativeAsset = "",
     flow: Annotated[
         list[str] | None,
         typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; repeatable."),
@@ -202,7 +204,7 @@ def backtest(
     lot: ContractSize = "",
     venue: PerpVenue = "",
     html: Html = None,
-    keep: Keep = False,
+    keep: KeepReport = False,
     as_json: AsJson = False,
 ) -> None:
     r"""Backtests the agent on recorded prices and simulated pools. Sends nothing.
@@ -250,7 +252,7 @@ def backtest(
             decimals,
         )
         book_result = None
-        document: dict[str, Any] = {}
+        backtest_document: dict[str, Any] = {}
         if futures_target or (not target and api.has_futures(config)):
             futures_backtest = api.backtest_futures(
                 price_path,
@@ -278,19 +280,19 @@ def backtest(
                 futures_backtest.result,
             )
             if portfolio_result is not None:
-                document = api.backtest_document(portfolio_result)
-            document["futures"] = api.futures_backtest_document(futures_backtest)
+                backtest_document = api.backtest_document(portfolio_result)
+            backtest_document["futures"] = api.futures_backtest_document(futures_backtest)
         else:
             portfolio_result = api.backtest(
                 price_path, market_options, portfolio_options, funding=funding, progress=progress
             )
-            document = api.backtest_document(portfolio_result)
+            backtest_document = api.backtest_document(portfolio_result)
     for page_path in page_paths:
         written_paths = [
             str(path) for path in api.write_report(portfolio_result, page_path, book_result)
         ]
-        document["report"] = document.get("report", []) + written_paths
-    emit(document, as_json, lambda: _show_backtest(document))
+        backtest_document["report"] = backtest_document.get("report", []) + written_paths
+    emit(backtest_document, as_json, lambda: _show_backtest(backtest_document))
 
 
 def report_paths(
@@ -328,7 +330,7 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
     if min(twr, hold_twr) > -1:
         excess_return = math.log((1 + twr) / (1 + hold_twr))
     remainder = excess_return - advantage
-    if abs(remainder) >= MIN_SHOWN:
+    if abs(remainder) >= MIN_SHOWN_RETURN:
         remainder_text = f", and {100 * remainder:+.3f}% from gas money and external transfers"
     else:
         excess_return = advantage
@@ -344,7 +346,7 @@ def _show_backtest(document: Document) -> None:
     if "final_value" in document:
         _show_portfolio(document)
     if "futures" in document:
-        show_book(document["futures"])
+        show_futures_book(document["futures"])
         if "final_value" not in document:
             show_report(document)
 

@@ -12,7 +12,7 @@ import typer
 
 from agent.cli import money
 from agent.cli.display.terminal import (
-    READING_CHAIN,
+    READING_CHAIN_TEXT,
     Document,
     ask,
     emit,
@@ -96,17 +96,17 @@ def pause(
             if not exposure.pending_intents and not exposure.open_allowances:
                 return True
             with spinner.hidden():
-                err.print(_exposure_table(fill(owner.CancelAndRevokeDocument, exposure)))
+                err.print(_cancel_and_revoke_table(fill(owner.CancelAndRevokeDocument, exposure)))
                 return ask("Paused. Cancel and revoke all of this?")
 
         report = api.pause_hard(
-            config, reason, send=send, confirmed=yes, confirm=confirm, progress=spinner.update
+            config, reason, send=send, is_confirmed=yes, confirm=confirm, progress=spinner.update
         )
-    document = hard_pause.hard_pause_document(report, send)
-    emit(document, as_json, lambda: _show_pause(document))
+    hard_pause_document = hard_pause.hard_pause_document(report, send)
+    emit(hard_pause_document, as_json, lambda: _show_pause(hard_pause_document))
     raise typer.Exit(
         {"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(
-            document["outcome"], 0
+            hard_pause_document["outcome"], 0
         )
     )
 
@@ -128,7 +128,7 @@ def _show_pause(document: Document) -> None:
     from agent.cli.display import tables
 
     if document["outcome"] in ("planned", "declined", "handed over"):
-        out.print(_exposure_table(document))
+        out.print(_cancel_and_revoke_table(document))
     if document["transactions"]:
         out.print(tables.transactions_table(document))
     say(
@@ -138,7 +138,7 @@ def _show_pause(document: Document) -> None:
     say("Nothing is traded until: trimtab resume")
 
 
-def _exposure_table(document: Document) -> FigureTable:
+def _cancel_and_revoke_table(document: Document) -> FigureTable:
     """Return a table of transactions to cancel and allowances to revoke."""
     from agent.cli.display import tables
 
@@ -242,14 +242,14 @@ def revoke(
             if yes:
                 return True
             with spinner.hidden():
-                _show_revoking(err, fill(owner.RevocationDocument, report))
+                _show_revocation(err, fill(owner.RevocationDocument, report))
                 return ask("Set all of this to zero?")
 
         report = revocation.revoke(
             agent, tokens or (), send=send, confirm=confirm, progress=spinner.update
         )
         document = fill(owner.RevocationDocument, report)
-        money.show_result(spinner, document, _show_revoking, as_json=as_json)
+        money.show_result(spinner, document, _show_revocation, as_json=as_json)
     raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
 
 
@@ -343,7 +343,7 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
     show_remedies(console, document)
 
 
-def _show_revoking(console: Console, document: Document) -> None:
+def _show_revocation(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     if document["allowances"]:
@@ -472,7 +472,7 @@ def request(
         _queue_control(config, kind, control_arguments, "", as_json=as_json)
         return
     if not plan:
-        with show_spinner(READING_CHAIN) as spinner:
+        with show_spinner(READING_CHAIN_TEXT) as spinner:
             preview = api.preview_control(config, kind, control_arguments)
             with spinner.hidden():
                 if preview["state"] == "refused":
@@ -497,15 +497,15 @@ def _queue_control(
     control = api.submit_control(
         config, kind, control_arguments, plan_hash=plan, asked_by=getpass.getuser(), origin="cli"
     )
-    document = api.find_control(config, control.id)
+    control_document = api.find_control(config, control.id)
 
     def show() -> None:
-        if document["state"] == "done":
+        if control_document["state"] == "done":
             say(f"Done: {kind}.")
             return
         say(f"Queued as {control.id}. trimtab controls shows its result.")
 
-    emit(document, as_json, show)
+    emit(control_document, as_json, show)
 
 
 def _parse_argument(argument_text: str) -> tuple[str, str]:

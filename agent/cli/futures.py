@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.terminal import (
-    READING_CHAIN,
+    READING_CHAIN_TEXT,
     emit,
     err,
     hidden_prompt,
@@ -55,8 +55,8 @@ def positions(
     document: Document = mark_paper(
         documents.positions_document(_read_futures_report(config, paper)), paper
     )
-    emit(document, as_json, lambda: out.print(futures_tables.positions_table(document)))
-    raise typer.Exit(_account_exit_code(document, as_json))
+    emit(document, as_json, lambda: out.print(futures_tables.futures_positions_table(document)))
+    raise typer.Exit(_report_unknown_account(document, as_json))
 
 
 @command(Heading.LOOK, 80)
@@ -98,9 +98,9 @@ def margin(
             documents.margin_document(_read_futures_report(config, paper)), paper
         )
         emit(document, as_json, lambda: futures_tables.show_margin(out, document))
-        raise typer.Exit(_account_exit_code(document, as_json))
+        raise typer.Exit(_report_unknown_account(document, as_json))
 
-    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+    def request_move(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return margin_moves.move_margin(
             agent,
             amount_text,
@@ -112,7 +112,7 @@ def margin(
 
     request_text = "withdraws margin" if deposit is None else "deposits margin"
     style = PrintStyle(as_json, verbose)
-    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, request_text))
+    raise typer.Exit(_carry_out(config, request_move, style, send, yes, request_text))
 
 
 @command(Heading.TRADE, 60)
@@ -134,7 +134,7 @@ def deleverage(
     """Reduces futures positions, all by the same share or in one market, under the same guards."""
     from agent.app.positions import futures
 
-    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+    def request_reduction(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures.deleverage(agent, to, market, send=send, confirm=confirm, progress=progress)
 
     def warn(agent: Agent) -> None:
@@ -143,7 +143,7 @@ def deleverage(
 
     style = PrintStyle(as_json, verbose)
     raise typer.Exit(
-        _carry_out(config, carry_out, style, send, yes, "reduces futures positions", warn)
+        _carry_out(config, request_reduction, style, send, yes, "reduces futures positions", warn)
     )
 
 
@@ -184,25 +184,25 @@ def delegate(
                     agent,
                     spinner,
                     approval,
-                    futures_tables.show_approval,
+                    futures_tables.show_key_approval,
                     "Sign and send this?",
                     yes=yes,
                 ),
                 ask=hidden_prompt(),
             )
-            show_result(spinner, document, futures_tables.show_approval, as_json=as_json)
+            show_result(spinner, document, futures_tables.show_key_approval, as_json=as_json)
             raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], EXIT_OK))
     if days is not None:
         raise ConfigError("--days: only Hyperliquid agent keys expire", "omit it")
 
-    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+    def request_change(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return margin_moves.change_delegate(
             agent, is_revoked=end, send=send, confirm=confirm, progress=progress
         )
 
     request_text = "ends the delegate's right to trade" if end else "lets the delegate trade"
     style = PrintStyle(as_json, verbose)
-    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, request_text))
+    raise typer.Exit(_carry_out(config, request_change, style, send, yes, request_text))
 
 
 @command(Heading.LOOK, 90)
@@ -222,11 +222,11 @@ def funding(
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
         document: Document = documents.funding_document(*api.futures_funding(agent, days))
     document = mark_paper(document, paper)
     emit(document, as_json, lambda: futures_tables.show_funding(out, document))
-    raise typer.Exit(_account_exit_code(document, as_json))
+    raise typer.Exit(_report_unknown_account(document, as_json))
 
 
 @command(Heading.TRADE, 35)
@@ -248,14 +248,14 @@ def hedge(
     """
     from agent.app.positions import futures
 
-    def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
+    def request_hedge(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return futures.hedge(
             agent, asset, ratio, close=close, send=send, confirm=confirm, progress=progress
         )
 
     request_text = f"closes the hedge of {asset}" if close else f"hedges {asset}"
     style = PrintStyle(as_json, verbose)
-    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, request_text))
+    raise typer.Exit(_carry_out(config, request_hedge, style, send, yes, request_text))
 
 
 def _carry_out(
@@ -305,11 +305,11 @@ def _refused_request_fields(outcome: StepOutcome, request_text: str) -> dict[str
 def _read_futures_report(config: Path, paper: bool) -> FuturesReport:
     from agent import app as api
 
-    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
         return api.current_futures_report(agent)
 
 
-def _account_exit_code(document: Document, as_json: bool) -> int:
+def _report_unknown_account(document: Document, as_json: bool) -> int:
     """Return the exit code; if the account is unknown, print the reason first."""
     if not document["unknown"]:
         return EXIT_OK

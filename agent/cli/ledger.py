@@ -206,7 +206,7 @@ def show_pnl(console: Console, document: Document) -> None:
     unit = document["numeraire"]
     since, until = spaced_time(document["since"]), spaced_time(document["until"])
     title = f"Profit and loss in {unit}, {since} to {until} UTC; benchmark: {document['benchmark']}"
-    shown = columns(
+    shown_columns = columns(
         "PeriodDocument",
         "from",
         "end_value",
@@ -227,7 +227,10 @@ def show_pnl(console: Console, document: Document) -> None:
     if document["periods"]:
         console.print(
             document_table(
-                title, shown, document["periods"], {"from": lambda period: period["from"][:10]}
+                title,
+                shown_columns,
+                document["periods"],
+                {"from": lambda period: period["from"][:10]},
             )
         )
     else:
@@ -315,19 +318,17 @@ def _show_period_notes(console: Console, document: Document, unit: str) -> None:
 
 def format_futures(day: str, document: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts_text = (
-        f"price {gain_or_loss(document['price'])}, trading fees {_result_text(document['fees'])}"
-    )
-    text = (
+    parts_text = f"price {gain_or_loss(document['price'])}, trading fees {_paid_as_gain_text(document['fees'])}"
+    profit_text = (
         f"{day}: futures made {gain_or_loss(document['profit'])} {unit} of the profit: {parts_text}, funding"
-        f" {_result_text(document['funding'])}; realised {gain_or_loss(document['realised'])}."
+        f" {_paid_as_gain_text(document['funding'])}; realised {gain_or_loss(document['realised'])}."
     )
     if document["transferred"] != "0":
-        text += f" {money(document['transferred'])} was transferred into the margin account from outside."
-    return text
+        profit_text += f" {money(document['transferred'])} was transferred into the margin account from outside."
+    return profit_text
 
 
-def _result_text(paid_text: str) -> str:
+def _paid_as_gain_text(paid_text: str) -> str:
     """Format a paid amount as a result: negative if paid."""
     return gain_or_loss(
         paid_text.removeprefix("-")
@@ -387,11 +388,11 @@ def show_costs_and_weights(console: Console, document: Document) -> None:
                 (
                     time_text,
                     money(valuation["value"]),
-                    *(format_share(weight_bps) for weight_bps in weights_bps),
+                    *(format_bps(weight_bps) for weight_bps in weights_bps),
                 )
             )
         console.print(
-            figures_table("Weights over time", ("time (UTC)", "value", *symbols), valuation_rows)
+            table_of_rows("Weights over time", ("time (UTC)", "value", *symbols), valuation_rows)
         )
 
 
@@ -403,7 +404,7 @@ def _plan_difference_text(step: Document) -> str:
     return "unknown" if difference is None else format_figure(difference, "amount+", "-")
 
 
-def figures_table(
+def table_of_rows(
     title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> FigureTable:
     """Return a table whose first column names the row; the others are figures."""
@@ -441,7 +442,7 @@ def show_lots(console: Console, document: Document) -> None:
     unit, valued_at = document["currency"], document["valued"]
     valuation_text = f"values of {spaced_time(valued_at)} UTC" if valued_at else "no valuation yet"
     title = f"Tax lots by {document['method']}, in {unit}, {valuation_text}"
-    shown = columns(
+    shown_columns = columns(
         "AssetLotsDocument",
         "symbol",
         "amount",
@@ -451,12 +452,14 @@ def show_lots(console: Console, document: Document) -> None:
         "unrealised",
         "realised",
     )
-    figure_table = document_table(title, shown, ())
+    figure_table = document_table(title, shown_columns, ())
     for asset in document["assets"]:
-        figure_table.add_row(*(figure_cell(asset, column) for column in shown), style="bold")
+        figure_table.add_row(
+            *(figure_cell(asset, column) for column in shown_columns), style="bold"
+        )
         if len(asset["lots"]) > 1:
             for lot in asset["lots"]:
-                lot_cells = (figure_cell(lot, column) for column in shown[1:-1])
+                lot_cells = (figure_cell(lot, column) for column in shown_columns[1:-1])
                 figure_table.add_row(f"  {lot['acquired'][:10]}", *lot_cells)
     console.print(figure_table)
     if unbooked_count := document["not_final"]:
@@ -465,11 +468,11 @@ def show_lots(console: Console, document: Document) -> None:
             " gains are those before them."
         )
     if (gas_lots := document["gas_money"]) is not None:
-        gas_texts = ", ".join(
-            f"{column.label} {figure_cell(gas_lots, column)}" for column in shown[3:6]
+        gas_figures_text = ", ".join(
+            f"{column.label} {figure_cell(gas_lots, column)}" for column in shown_columns[3:6]
         )
         say(
-            f"Gas money, in no total: {amount(gas_lots['amount'], 8)} {gas_lots['symbol']}, {gas_texts}."
+            f"Gas money, in no total: {amount(gas_lots['amount'], 8)} {gas_lots['symbol']}, {gas_figures_text}."
         )
     if document["year"] is not None:
         say(f"Realised in {document['year']} so far: {gain_or_loss(document['realised'])} {unit}.")
@@ -512,7 +515,7 @@ def show_check(document: Document) -> None:
         say(f"{document['entries']} entries balance and match their transactions{chain_text}.")
 
 
-def format_share(bps: float | None) -> str:
+def format_bps(bps: float | None) -> str:
     """Format basis points as percent: -12 as -0.12 %; empty if unknown. A rounded zero has no
     sign.
     """

@@ -252,7 +252,7 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         rebalance_document = plans.rebalance_document(outcome, agent.realised(outcome))
         if outcome.input_after is not None:
             rebalance_document["weights_after_bps"] = agent.weights(outcome.input_after)
-        plan_tables.show_sent(console, rebalance_document, decimals_by_symbol)
+        plan_tables.show_step_results(console, rebalance_document, decimals_by_symbol)
 
         _print_chapter(console, 5, "Balanced again; the next cycle holds and says why")
         status_after = status_document(agent.status())
@@ -295,7 +295,7 @@ def run_live_demo(port: int, as_json: bool) -> None:
 
     drop_key_variables([])
     require_servable(port)
-    clock = api.FirstStopClock()
+    clock = api.SingleStopClock()
     with suppress(api.StopRequested), clock.listening(), ExitStack() as stack:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.interruptible():
@@ -303,14 +303,14 @@ def run_live_demo(port: int, as_json: bool) -> None:
             dashboard = DashboardProcess(live_demo.config, port, api.DEMO_BANNER)
             stack.callback(dashboard.stop)
         dashboard_url = dashboard.address
-        address_document: LiveDemoDocument = {"url": dashboard_url, "config": str(live_demo.config)}
-        emit(address_document, as_json, lambda: _show_address(dashboard_url, live_demo.config))
+        url_document: LiveDemoDocument = {"url": dashboard_url, "config": str(live_demo.config)}
+        emit(url_document, as_json, lambda: _show_dashboard_url(dashboard_url, live_demo.config))
         for event in live_demo.play():
             dashboard.require_alive()
             _show_event(event)
 
 
-def _show_address(dashboard_url: str, config: Path) -> None:
+def _show_dashboard_url(dashboard_url: str, config: Path) -> None:
     say(api.DEMO_BANNER)
     say(f"Dashboard: {dashboard_url}. Stop with Ctrl-C.")
     say(f"In a second terminal: trimtab status --config {config}")
@@ -342,12 +342,12 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         )
         status_before = status_document(agent.status())
         console.print(tables.holdings_table(status_before))
-        futures_tables.show_summary(console, status_before)
+        futures_tables.show_futures_summary(console, status_before)
 
         _print_chapter(console, 2, "The first step opens a position in each market, at 3x leverage")
-        opening_document = _futures_step(console, world)
+        opening_document = _run_futures_step(console, world)
         positions_document = documents.positions_document(api.current_futures_report(agent))
-        console.print(futures_tables.positions_table(positions_document))
+        console.print(futures_tables.futures_positions_table(positions_document))
         world.remember_positions()
 
         crashes: list[CrashDocument] = []
@@ -363,10 +363,10 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
             )
             margin_document = documents.margin_document(api.current_futures_report(agent))
             futures_tables.show_margin(console, margin_document)
-            reduction_document = _futures_step(console, world)
+            reduction_document = _run_futures_step(console, world)
             margin_after = documents.margin_document(api.current_futures_report(agent))
             unreduced_positions = world.unreduced_positions()
-            _say_untouched(console, margin_after, unreduced_positions)
+            _show_without_agent(console, margin_after, unreduced_positions)
             crashes.append(
                 {
                     "moves": price_moves,
@@ -387,10 +387,10 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         final_positions = documents.positions_document(api.current_futures_report(agent))
         console.print(
             tables.holdings_table(final_status),
-            futures_tables.positions_table(final_positions),
+            futures_tables.futures_positions_table(final_positions),
             sep="\n",
         )
-        futures_tables.show_summary(console, final_status)
+        futures_tables.show_futures_summary(console, final_status)
     console.print(
         Text(
             "All of this ran on the real contracts of Uniswap and Perpetual Protocol v2, on a chain"
@@ -409,7 +409,7 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
     }
 
 
-def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocument:
+def _run_futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocument:
     """Run one step, print its transactions, and return its document."""
     from agent.app.documents import plans
 
@@ -422,7 +422,7 @@ def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocumen
     return rebalance_document
 
 
-def _say_untouched(
+def _show_without_agent(
     console: Console, margin_after: MarginDocument, unreduced_positions: UnreducedPositionsDocument
 ) -> None:
     """Print the comparison of the account with the initial positions, had they not been reduced."""

@@ -122,12 +122,12 @@ def _is_negative_amount(error: click.ClickException) -> bool:
     """True if an amount with a minus was read as an option."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return False
-    arguments = [
+    argument_names = [
         parameter.name
         for parameter in error.ctx.command.params
         if isinstance(parameter, click.Argument)
     ]
-    return re.match(r"-[0-9.]", error.option_name) is not None and "amount" in arguments
+    return re.match(r"-[0-9.]", error.option_name) is not None and "amount" in argument_names
 
 
 def _help_command(error: click.ClickException) -> str:
@@ -151,13 +151,13 @@ def main() -> None:
     # skip garbage collection at exit, which would take as long as a cycle of the agent
     atexit.register(gc.freeze)
     terminal.replace_unencodable()
-    as_json, process_exit = "--json" in sys.argv, terminal.sending_exit()
+    as_json, process_exit = "--json" in sys.argv, terminal.exit_of_sending_command()
     try:
-        with terminal.exit_in_time(process_exit):
+        with terminal.exit_after_interrupt(process_exit):
             exit_code = _run(as_json, process_exit)
             sys.stdout.flush()
     except KeyboardInterrupt:  # before the signal handlers were set, or after they were removed
-        exit_code = _interrupted(as_json, process_exit)
+        exit_code = _report_interruption(as_json, process_exit)
     except OSError as error:  # the report is lost, but the transactions are in the journal
         terminal.report_lost_output(error)
         exit_code = 0 if _is_closed_help_pipe(error.errno) else OperatorNeeded.exit_code
@@ -190,7 +190,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         if sys.argv[1:2] and sys.argv[1] in terminal.INTERRUPTIBLE_COMMANDS:
             return fail(Interrupted(terminal.interruption_message(sys.argv[1])), as_json)
-        exit_code = _interrupted(as_json, process_exit)
+        exit_code = _report_interruption(as_json, process_exit)
     except TrimtabError as error:
         exit_code = fail(error, as_json)
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
@@ -199,7 +199,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         if (
             process_exit.was_interrupted
         ):  # native code may turn a KeyboardInterrupt into another error
-            return _interrupted(as_json, process_exit)
+            return _report_interruption(as_json, process_exit)
         traceback.print_exc()
         exit_code = fail(
             TrimtabError(
@@ -211,7 +211,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     return exit_code if isinstance(exit_code, int) else 0
 
 
-def _interrupted(as_json: bool, process_exit: terminal.ProcessExit) -> int:
+def _report_interruption(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     return (
         fail(process_exit.error, as_json)
         if process_exit.claim_report()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.terminal import (
-    READING_CHAIN,
+    READING_CHAIN_TEXT,
     Document,
     Spinner,
     ask_with_changes,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agent.app.withdrawal_run import WithdrawalReport
 
 
-Show = Callable[["Console", Document], None]
+DocumentPrinter = Callable[["Console", Document], None]
 """Prints a document: to stderr before a question, to stdout at the end."""
 
 
@@ -57,12 +57,18 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         yield agent, spinner
 
 
 def ask_owner(
-    agent: Agent, spinner: Spinner, document: Document, show: Show, question: str, *, yes: bool
+    agent: Agent,
+    spinner: Spinner,
+    document: Document,
+    show: DocumentPrinter,
+    question: str,
+    *,
+    yes: bool,
 ) -> bool:
     """Ask for confirmation after showing the document and manual config changes; `yes` skips the
     question.
@@ -78,7 +84,9 @@ def ask_owner(
         )
 
 
-def show_result(spinner: Spinner, document: Document, show: Show, *, as_json: bool) -> None:
+def show_result(
+    spinner: Spinner, document: Document, show: DocumentPrinter, *, as_json: bool
+) -> None:
     """Print the result of a command as JSON or tables."""
     with spinner.hidden():
         emit(document, as_json, lambda: show(out, document))

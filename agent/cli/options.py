@@ -92,7 +92,7 @@ Verbose = Annotated[
 OnPaper = Annotated[
     bool, typer.Option("--paper", help="Use the paper-trading ledger instead of the live ledger.")
 ]
-Record = Annotated[
+RecordFolder = Annotated[
     Path | None,
     typer.Option(
         "--record", help="Record each step in this folder for trimtab replay; overrides record.dir."

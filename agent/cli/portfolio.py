@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.terminal import (
-    READING_CHAIN,
+    READING_CHAIN_TEXT,
     Spinner,
     ask,
     ask_with_changes,
@@ -56,14 +56,14 @@ def status(
     from agent.app.documents.status import status_document
     from agent.cli.display import futures_tables, plan_tables, tables
 
-    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
         portfolio_status = agent.status()
     document = mark_paper(status_document(portfolio_status), paper)
 
     def show() -> None:
         tables.show_status(out, document)
         if "futures" in document:
-            futures_tables.show_summary(out, document)
+            futures_tables.show_futures_summary(out, document)
         _show_target_reasons(document)
         plan_tables.show_execution(out, document)
 
@@ -84,7 +84,7 @@ def quote(
     from agent.app.documents import plans
     from agent.cli.display import plan_tables
 
-    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         step, swap_quote = agent.quote(token_in, token_out, amount, pool)
     document = plans.quote_document(swap_quote, step.snapshot, step.portfolio)
     emit(
@@ -123,7 +123,10 @@ def plan(
         outcome = api.plan_saved_input(_read_input(input_file))
         hint = "Plan from a file: guards that need live data did not run."
     else:
-        with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
+        with (
+            show_spinner(READING_CHAIN_TEXT),
+            api.open_agent(paper_or_live(config, paper)) as agent,
+        ):
             outcome = agent.plan()
             extra_fields = agent.shown_plan_fields(outcome)
         hint = "To send it: trimtab rebalance --send"
@@ -162,7 +165,7 @@ def rebalance(
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
         outcome = agent.rebalance(send=send, confirm=confirm, progress=noting_waits(spinner.update))
         with spinner.hidden():
@@ -223,7 +226,7 @@ def swap(
                 config, order_request, send=send, yes=yes, verbose=verbose, as_json=as_json
             )
         )
-    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
         outcome = agent.swap(
             token_in, token_out, amount, send=send, confirm=confirm, progress=spinner.update
@@ -320,11 +323,11 @@ def show_outcome(
             for opinion in document.get("second_opinions", ()):
                 say(opinion["text"])
         if document.get("transactions"):
-            plan_tables.show_sent(out, document, decimals_by_symbol)
+            plan_tables.show_step_results(out, document, decimals_by_symbol)
         if kind in ("done", "failed", "declined"):
             say(f"{kind}: {document['reason']}")
             if kind == "done":
-                plan_tables.show_off_target(out, document)
+                plan_tables.show_off_target_assets(out, document)
         elif kind == "planned":
             if (sandwich := document.get("sandwich")) is not None and sandwich["public"]:
                 unit = document["numeraire"]
@@ -343,16 +346,16 @@ def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:
     """Return a progress callback that also notes on stderr, outside a terminal, which slice or
     block a command waits for, each once: the wait may take minutes.
     """
-    last_wait = ""
+    last_text = ""
 
     def progress(progress_text: str) -> None:
-        nonlocal last_wait
+        nonlocal last_text
         update(progress_text)
-        wait_text = re.sub("waiting [0-9]+ s to be", "waiting to be", progress_text)
-        is_wait = wait_text != progress_text or progress_text.startswith("slice ")
-        if is_wait and wait_text != last_wait and not err.is_terminal:
-            note(wait_text)
-        last_wait = wait_text
+        text_without_seconds = re.sub("waiting [0-9]+ s to be", "waiting to be", progress_text)
+        is_wait = text_without_seconds != progress_text or progress_text.startswith("slice ")
+        if is_wait and text_without_seconds != last_text and not err.is_terminal:
+            note(text_without_seconds)
+        last_text = text_without_seconds
 
     return progress
 
@@ -410,7 +413,7 @@ def limit(
     from agent import app as api
 
     if cancel is not None:
-        cancelled_document = api.cancel_waiting(config, cancel)
+        cancelled_document = api.cancel_order_or_execution(config, cancel)
         emit(
             cancelled_document,
             as_json,
@@ -427,7 +430,7 @@ def place_limit_order(
     """Place an order, or show its effect; return the exit code."""
     from agent import app as api
 
-    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         order, outcome = api.swap_at_limit(
             agent,
             request,

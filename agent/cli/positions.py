@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.terminal import (
-    READING_CHAIN,
+    READING_CHAIN_TEXT,
     Document,
     ask,
     emit,
@@ -73,7 +73,7 @@ def orders(
     from agent import app as api
     from agent.cli.display.tables import show_orders
 
-    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
         document = mark_paper(api.standing_orders(agent), paper)
     emit(document, as_json, lambda: show_orders(document))
 
@@ -110,7 +110,7 @@ def set_(
             "orders set: no level given",
             f"for example: trimtab orders set {subject} --stop-loss 10%",
         )
-    with show_spinner(READING_CHAIN) as spinner:
+    with show_spinner(READING_CHAIN_TEXT) as spinner:
 
         def confirm_levels(implausible_levels: Sequence[str]) -> bool:
             with spinner.hidden():
@@ -183,7 +183,7 @@ def _change_orders(
             f"choose from {', '.join(kind_names)}",
         )
     require_answerable(yes)
-    with show_spinner(READING_CHAIN) as spinner, api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN_TEXT) as spinner, api.open_agent(config) as agent:
         with spinner.hidden():
             if not yes and not ask(
                 f"{verb.capitalize()} the orders of {subject}? The next rebalance buys back the"
@@ -196,10 +196,10 @@ def _change_orders(
         else:
             document = api.disarm_orders(agent, subject, [OrderKind(kind) for kind in kinds])
         with spinner.hidden():
-            emit(document, as_json, lambda: _show_change(document))
+            emit(document, as_json, lambda: _show_order_changes(document))
 
 
-def _show_change(document: Document) -> None:
+def _show_order_changes(document: Document) -> None:
     is_armed = "armed" in document
     for order in document["armed" if is_armed else "disarmed"]:
         state_text = "is armed at the next cycle" if is_armed else "is disarmed"
@@ -227,7 +227,7 @@ def lp(
     from agent import app as api
     from agent.app.positions.holdings import liquidity_document
 
-    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         report = api.liquidity(agent)
     document = liquidity_document(report)
     emit(document, as_json, lambda: show_liquidity(document))
@@ -242,7 +242,7 @@ def take(
     """Starts counting a position as the agent's own, for example after restoring a store."""
     from agent import app as api
 
-    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         document = api.adopt_position(agent, number)
     emit(
         document,
@@ -325,7 +325,7 @@ def _targets_table(document: Document) -> FigureTable:
     def pool_text(target: Document) -> str:
         return f"{'/'.join(target['tokens'])} {target['fee_pips'] / 10_000:g} %"
 
-    def next_text(target: Document) -> str:
+    def due_text(target: Document) -> str:
         skipped_texts = (f"skipped: {reason}" for reason in target["skipped_reasons"])
         return "; ".join((*target["due_reasons"], *skipped_texts)) or "at its target share"
 
@@ -342,7 +342,7 @@ def _targets_table(document: Document) -> FigureTable:
             "due_reasons",
         ),
         document["targets"],
-        {"pool": pool_text, "due_reasons": next_text},
+        {"pool": pool_text, "due_reasons": due_text},
     )
 
 
@@ -435,7 +435,7 @@ def strategies(
         return
     from agent import app as api
 
-    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         document = api.strategies(agent)
     emit(document, as_json, lambda: show_strategies(out, document))
 
@@ -447,7 +447,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """
     from agent import app as api
 
-    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
 
         def confirm(document: Document) -> bool:
             require_answerable(yes)  # here, since there may be no question
@@ -459,7 +459,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
                 return ask("Adopt these ledgers?")
 
         document = api.reconcile_strategies(agent, confirm)
-    emit(document, as_json, lambda: _show_applied(document))
+    emit(document, as_json, lambda: _show_applied_ledgers(document))
     raise typer.Exit(0 if document["applied"] else EXIT_REFUSED)
 
 
@@ -522,7 +522,7 @@ def show_strategies(console: Console, document: Document) -> None:
         console.print(holdings_table(strategy, unit))
         if futures_weights := strategy.get("futures"):
             targets_text = ", ".join(
-                f"{symbol} {_share_text(weight_bps)}"
+                f"{symbol} {_percent_text(weight_bps)}"
                 for symbol, weight_bps in futures_weights.items()
             )
             state_text = "no futures while paused" if strategy["state"] == "paused" else "futures"
@@ -576,10 +576,10 @@ def netting_lines(document: Document | None, unit: str) -> list[str]:
     return lines
 
 
-def _show_applied(document: Document) -> None:
+def _show_applied_ledgers(document: Document) -> None:
     show_strategies(out, document)
     say("The ledgers are adopted." if document["applied"] else "Nothing was changed.")
 
 
-def _share_text(share_bps: int | None) -> str:
+def _percent_text(share_bps: int | None) -> str:
     return "" if share_bps is None else f"{share_bps / 100:.2f} %"

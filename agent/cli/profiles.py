@@ -11,7 +11,7 @@ import click
 import typer
 
 from agent.cli.display.terminal import (
-    READING_CHAIN,
+    READING_CHAIN_TEXT,
     Document,
     ask,
     emit,
@@ -74,7 +74,7 @@ def templates(
                     f"\nthen by {template['weights']['kind']} every {template['weights']['every']}"
                 )
             if template["past"] is not None:
-                holdings_text += f"\n{tables.past_text(template['past'])}; {tables.past_costs_text(template['past'])}"
+                holdings_text += f"\n{tables.past_result_text(template['past'])}; {tables.past_costs_text(template['past'])}"
             if template["other_years"]:
                 holdings_text += f"\n{tables.past_years_text(template['other_years'])}"
             table.add_row(
@@ -188,7 +188,7 @@ def import_profile(
     with_past_result = is_interactive() and not yes if past is None else past
     is_tested = with_past_result or prices is not None
     with show_spinner(
-        "Testing the result, reading the chain" if is_tested else READING_CHAIN
+        "Testing the result, reading the chain" if is_tested else READING_CHAIN_TEXT
     ) as spinner:
 
         def confirm_import(changes: Document, report: EditReport, agent: Agent | None) -> bool:
@@ -258,7 +258,7 @@ def _show_import(console: Console, document: Document) -> None:
     for note in document["notes"]:
         console.print(safe_text(f"note: {note}", "yellow"))
     if document["past"] is not None:
-        console.print(safe_text(tables.past_text(document["past"], with_basis=True)))
+        console.print(safe_text(tables.past_result_text(document["past"], with_basis=True)))
     if document["other_years"]:
         years_text = tables.past_years_text(document["other_years"])
         console.print(
@@ -333,9 +333,9 @@ def edit(
     from agent.config.writing.edits import apply_changes, parse_changes
 
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
-    if confirm and changes.any:
+    if confirm and changes.has_changes:
         raise ConfigError("--confirm takes no other option", "omit the others")
-    if not confirm and not changes.any and not is_interactive():
+    if not confirm and not changes.has_changes and not is_interactive():
         raise ConfigError(
             "no change given, and no terminal for an editor",
             "use --set, --target, --add, --remove or --confirm",
@@ -348,10 +348,14 @@ def edit(
     if send:
         require_answerable(yes)
 
-    def new_text(config_text: str) -> str:
+    def edit_text(config_text: str) -> str:
         if confirm:
             return config_text
-        return apply_changes(config_text, changes) if changes.any else _edit_in_editor(config_text)
+        return (
+            apply_changes(config_text, changes)
+            if changes.has_changes
+            else _edit_in_editor(config_text)
+        )
 
     is_answerable = yes or is_interactive()
     with show_spinner("Reading the chain") as spinner:
@@ -379,7 +383,7 @@ def edit(
                 changes,
                 in_slices=in_slices,
                 keep_holdings=keep_holdings,
-                unreviewed=yes,
+                is_unreviewed=yes,
                 confirm=confirm_edit,
                 send=send,
                 confirm_sale=ask_for_sale,
@@ -389,11 +393,11 @@ def edit(
         else:
             report = editing.edit(
                 config,
-                new_text,
+                edit_text,
                 in_slices=in_slices,
                 keep_holdings=keep_holdings,
                 pins_new=True,
-                unreviewed=yes,
+                is_unreviewed=yes,
                 by_hand_only=confirm,
                 confirm=confirm_edit,
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.terminal import (
-    READING_CHAIN,
+    READING_CHAIN_TEXT,
     Document,
     Spinner,
     emit,
@@ -32,7 +32,7 @@ from agent.cli.options import (
     ConfigPath,
     Heading,
     PrintStyle,
-    Record,
+    RecordFolder,
     Send,
     Verbose,
     Yes,
@@ -82,7 +82,7 @@ def run(
     verbose: Verbose = False,
     as_json: AsJson = False,
     log_format: LogFormatOption = None,
-    record: Record = None,
+    record: RecordFolder = None,
     offer: Annotated[
         bool,
         typer.Option(
@@ -111,7 +111,7 @@ def run(
     def make_confirm(agent: Agent, spinner: Spinner) -> Callable[[StepOutcome], bool]:
         return confirmer(agent, yes, spinner, clock, verbose=verbose)
 
-    agent_context = api.open_agent(config, clock=clock, record=record)
+    agent_context = api.open_agent(config, clock=clock, record_folder=record)
     options = RunOptions(send, every, once, log_format, takes_controls=send, offers_plans=offer)
     exit_code = run_loop(
         agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, one_line=not once)
@@ -162,7 +162,7 @@ def run_loop(
                 once=options.once,
                 log_format=options.log_style,
             ) as service,
-            show_spinner(READING_CHAIN) as spinner,
+            show_spinner(READING_CHAIN_TEXT) as spinner,
         ):
             is_logging = service.is_logging
 
@@ -186,9 +186,9 @@ def run_loop(
                     else progress,
                     controls=control_runner,
                 )
-            ) as cycles:
-                for cycle in cycles:
-                    service.on_cycle(cycle)
+            ) as cycle_results:
+                for cycle_result in cycle_results:
+                    service.on_cycle(cycle_result)
                     if (
                         control_runner is not None
                         and options.offers_plans
@@ -196,7 +196,7 @@ def run_loop(
                     ):
                         service.on_offer()
                     with spinner.hidden():
-                        exit_code = printer.show(cycle, is_logged=is_logging)
+                        exit_code = printer.show(cycle_result, is_logged=is_logging)
                         _show_notes(service)
                     clock.check()
             service.report_controls()  # a stop control, which no further cycle would report
@@ -259,13 +259,13 @@ class CyclePrinter:
             exit_code = OUTCOME_EXIT_CODES.get(cycle_result.kind.value, 0)
         if is_logged and not self._style.as_json:
             return exit_code
-        if self._style.one_line and not self._style.as_json and self._show_time(cycle_result):
+        if self._style.one_line and not self._style.as_json and self._show_heading(cycle_result):
             return exit_code
         if isinstance(cycle_result, TrimtabError):
             return fail(cycle_result, self._style.as_json, one_line=self._style.one_line)
         return show_outcome(cycle_result, self._agent, self._style, send_allowed=self._may_send)
 
-    def _show_time(self, cycle_result: StepOutcome | TrimtabError) -> bool:
+    def _show_heading(self, cycle_result: StepOutcome | TrimtabError) -> bool:
         """Print the cycle's time, and the result if it is that of the last cycle. Returns whether
         nothing else is to be printed.
         """
@@ -389,7 +389,7 @@ def paper(
     verbose: Verbose = False,
     as_json: AsJson = False,
     log_format: LogFormatOption = None,
-    record: Record = None,
+    record: RecordFolder = None,
 ) -> None:
     """Paper-trades like run --send: on exact pools of the next block, with its own wallet and
     ledger.
@@ -403,7 +403,7 @@ def paper(
 
     clock = api.StoppableClock()
     agent_context = api.open_paper(
-        config, api.PaperStart(value, start, native, margin), clock=clock, record=record
+        config, api.PaperStart(value, start, native, margin), clock=clock, record_folder=record
     )
     note(PAPER_BANNER)
 
@@ -511,7 +511,7 @@ def alerts(
         return
     from agent import app as api
 
-    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         document = api.alerts(agent)
 
     def show() -> None:

@@ -101,11 +101,11 @@ def serve(
 
         drop_key_variables([])
 
-        def show_address(address: str) -> None:
+        def show_setup_url(address: str) -> None:
             set_up_line = f"Set-up: {address} (in a browser of this machine; it opens once)."
             emit({"url": address}, as_json, lambda: say(f"{set_up_line} Stop with Ctrl-C."))
 
-        serve_setup((config or [DEFAULT_CONFIG])[0], host, port, show_address)
+        serve_setup((config or [DEFAULT_CONFIG])[0], host, port, show_setup_url)
         return
 
     public_options = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
@@ -164,11 +164,11 @@ def docs(
     """
     from agent.artifacts import documentation_site
     from agent.web.documentation import serve_documentation
-    from agent.web.stopping import quiet_end
+    from agent.web.stopping import end_at_signal
 
     drop_key_variables([])
     page_path = f"refusals.html#{code}" if code else ""
-    with quiet_end():
+    with end_at_signal():
         serve_documentation(
             documentation_site(),
             port,
@@ -415,10 +415,10 @@ def add(
     from agent.config.tables.fields import parse_duration_s
 
     token_file = _token_file(config)
-    token, token_text = token_file.add(
+    token_record, token_text = token_file.add(
         name, scope, parse_duration_s(expires, "--expires"), int(time.time())
     )
-    document = {**token.document(int(time.time())), "token": token_text}
+    document = {**token_record.document(int(time.time())), "token": token_text}
     api.log_api_token(config, name, document["scopes"])
 
     def show() -> None:
@@ -433,7 +433,9 @@ def add(
 def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Lists the tokens with scopes, expiry and state."""
     now_s = int(time.time())
-    document = {"tokens": [token.document(now_s) for token in _token_file(config).tokens()]}
+    document = {
+        "tokens": [token_record.document(now_s) for token_record in _token_file(config).tokens()]
+    }
 
     def show() -> None:
         from agent.cli.display import tables

@@ -194,7 +194,7 @@ def init(
                 else ""
             ),
         )
-    document = api.initialise(
+    document = api.write_new_config(
         config,
         network,
         wallet,
@@ -290,7 +290,7 @@ def deploy(
     require_answerable(yes)
     with (
         show_spinner("Reading the chain") as spinner,
-        api.open_agent(config, undeployed_rebalancer=True) as agent,
+        api.open_agent(config, allows_undeployed_rebalancer=True) as agent,
     ):
 
         def confirm(document: Document) -> bool:
@@ -371,7 +371,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
                 err.print(_contracts_table(contracts))
                 return ask("Pin these?")
 
-        document = api.trust(config, confirm, unreviewed=yes)
+        document = api.trust(config, confirm, is_unreviewed=yes)
     emit(document, as_json, lambda: None if was_asked else out.print(_contracts_table(document)))
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
@@ -425,7 +425,7 @@ def _futures_start(
                 "--futures: no profile given", "choose conservative, moderate or aggressive"
             )
         return None
-    target_pairs = [_parse_pair(text, "--futures-target") for text in targets]
+    target_pairs = [_parse_pair(target_text, "--futures-target") for target_text in targets]
     return api.FuturesStart(profile, venue, target_pairs)
 
 

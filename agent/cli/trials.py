@@ -12,18 +12,18 @@ import typer
 
 from agent.cli.backtest import (
     ContractSize,
-    Depth,
-    Destination,
     Every,
     GasPrices,
     Html,
-    Keep,
+    KeepReport,
     Latency,
-    Native,
+    NativeAsset,
     Numeraire,
     PerpVenue,
     Pool,
+    PoolDepth,
     PoolFee,
+    RebalanceDestination,
     Reserve,
     Sample,
     SimulatedConfig,
@@ -76,7 +76,7 @@ def stress(
         str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")
     ] = "",
     every: Every = "",
-    destination: Destination = "target",
+    destination: RebalanceDestination = "target",
     limits: Annotated[
         str,
         typer.Option("--limits", help="Limits without a config: usual (as init writes) or off."),
@@ -123,11 +123,11 @@ def stress(
     ] = "500 gwei",
     thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
     pool_fee: PoolFee = "10bps",
-    depth: Depth = "1000000000",
+    depth: PoolDepth = "1000000000",
     pool: Pool = "v2",
     value: Value = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
-    native: Native = "",
+    native: NativeAsset = "",
     numeraire: Numeraire = "",
     symbol_mapping: SymbolMapping = None,
     seed: Annotated[
@@ -142,7 +142,7 @@ def stress(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a self-contained HTML report to this file.")
     ] = None,
-    keep: Keep = False,
+    keep: KeepReport = False,
     futures_target: FuturesTarget = "",
     leverage: TargetLeverage = "2x",
     margin: StartMargin = "",
@@ -206,7 +206,7 @@ def stress(
                 thin,
             ),
             portfolio_options,
-            limits=limits,
+            limits_choice=limits,
         )
         estimate_s += prepared_stress.estimated_s
     if futures_target:
@@ -225,9 +225,9 @@ def stress(
             ),
             market_options,
             portfolio_options,
-            bars=bars,
-            paths=step_paths,
-            seeds=seeds,
+            bar_count=bars,
+            path_count=step_paths,
+            seed_count=seeds,
         )
         estimate_s += api.futures_stress_seconds(futures_book)
     _confirm_duration(estimate_s, yes)
@@ -390,14 +390,14 @@ def tune(
         ),
     ] = False,
     pool_fee: PoolFee = "10bps",
-    depth: Depth = "1000000000",
+    depth: PoolDepth = "1000000000",
     pool: Pool = "v2",
     value: Value = "10000",
     gas: Annotated[
         str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")
     ] = "0 wei",
     gas_prices: GasPrices = None,
-    native: Native = "",
+    native: NativeAsset = "",
     latency: Latency = 0,
     numeraire: Numeraire = "",
     symbol_mapping: SymbolMapping = None,
@@ -413,7 +413,7 @@ def tune(
         ),
     ] = None,
     html: Html = None,
-    keep: Keep = False,
+    keep: KeepReport = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:

@@ -123,7 +123,7 @@ def fetch(
 
     with show_spinner("Reading feeds and pools"), api.open_agent(config) as agent:
         document = api.fetch_prices(agent, source, back)
-    emit(document, as_json, lambda: _show_fetched(document))
+    emit(document, as_json, lambda: _show_fetched_prices(document))
 
 
 @prices_group.command()
@@ -273,7 +273,7 @@ def _show_import(document: Document) -> None:
         say("Nothing was written: --check.")
 
 
-def _show_fetched(document: Document) -> None:
+def _show_fetched_prices(document: Document) -> None:
     from agent.cli.display import tables
 
     out.print(

@@ -54,17 +54,21 @@ def build_portfolio(config: Config, token_by_address: Mapping[str, Token]) -> Po
             )
         return Token(token_table.address, token_table.symbol, decimals)
 
-    table = config.portfolio
+    portfolio_table = config.portfolio
     assets = tuple(
         _build_asset(config, asset_table, checked_token(asset_table))
-        for asset_table in table.assets
+        for asset_table in portfolio_table.assets
     )
-    numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
-    hubs = tuple(checked_token(hub) for hub in table.hubs)
-    hub_feeds = tuple((hub.address, hub.feed) for hub in table.hubs if hub.feed is not None)
+    numeraire = next(
+        asset.token for asset in assets if asset.token.symbol == portfolio_table.numeraire
+    )
+    hubs = tuple(checked_token(hub) for hub in portfolio_table.hubs)
+    hub_feeds = tuple(
+        (hub.address, hub.feed) for hub in portfolio_table.hubs if hub.feed is not None
+    )
     positions = build_positions(config, {asset.token.symbol: asset.token for asset in assets})
-    orders = build_orders(table, assets, numeraire)
-    use_cash = table.use_cash
+    orders = build_orders(portfolio_table, assets, numeraire)
+    use_cash = portfolio_table.use_cash
     return Portfolio(
         numeraire,
         assets,
@@ -116,19 +120,19 @@ def build_reference(
     """Build the sources of reference prices. `pins` are (address, code hash) pairs trusted by the
     owner. Only TWAPs of pinned pools count.
     """
-    table = config.reference
+    reference_table = config.reference
     return ReferenceConfig(
-        kinds=tuple(PriceSource(kind) for kind in table.kind),
-        twap_window_s=table.twap_window,
-        feed_max_age_s=table.feed_max_age,
+        kinds=tuple(PriceSource(kind) for kind in reference_table.kind),
+        twap_window_s=reference_table.twap_window,
+        feed_max_age_s=reference_table.feed_max_age,
         feed_ages=tuple(
             (token.feed, token.feed_max_age)
             for token in config.portfolio.listed_tokens
             if token.feed and token.feed_max_age
         ),
         mean_pools=None if pins is None else tuple(CodeHash(*pin) for pin in pins),
-        sequencer_feed=table.sequencer_feed,
-        sequencer_grace_s=table.sequencer_grace or 0,
+        sequencer_feed=reference_table.sequencer_feed,
+        sequencer_grace_s=reference_table.sequencer_grace or 0,
         cautious=True,
     )
 
@@ -142,17 +146,17 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
     """Build the execution settings; `pinned_addresses` are the addresses whose code must be pinned.
     Raises ConfigError if the router's address is missing.
     """
-    table, v3_venue = config.execution, find_venue(config, V3Pool.kind)
-    if table.router == "rebalancer":
-        if table.rebalancer is None:
+    execution_table, v3_venue = config.execution, find_venue(config, V3Pool.kind)
+    if execution_table.router == "rebalancer":
+        if execution_table.rebalancer is None:
             raise ConfigError(
                 "execution.rebalancer: router = 'rebalancer' needs the contract's address",
                 "deploy the contract, or use swap_router_02",
             )
         return ExecutionConfig(
-            table.router,
-            table.rebalancer,
-            table.deadline,
+            execution_table.router,
+            execution_table.rebalancer,
+            execution_table.deadline,
             EXPIRE_BLOCKS,
             pinned_addresses,
             pace=build_pace(config),
@@ -162,9 +166,9 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
             f"execution.router: swap_router_02 needs [[venues]] of kind {V3Pool.kind} with its router"
         )
     return ExecutionConfig(
-        table.router,
+        execution_table.router,
         v3_venue.router,
-        table.deadline,
+        execution_table.deadline,
         EXPIRE_BLOCKS,
         pinned_addresses,
         pace=build_pace(config),
@@ -172,12 +176,12 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
     )
 
 
-def factories(config: Config) -> dict[str, str]:
+def factory_by_venue(config: Config) -> dict[str, str]:
     """Return the factory of each venue by its name."""
     return {venue.name: venue.factory for venue in config.venues}
 
 
-def fixed_contracts(config: Config, changes: Sequence[LpPositionChange] = ()) -> dict[str, str]:
+def contract_names(config: Config, changes: Sequence[LpPositionChange] = ()) -> dict[str, str]:
     """Return the names of routers, factories and the futures venue's contracts by address.
 
     The position manager is included once one of its positions is counted or targeted, because

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from agent.config.schema import Config
 from agent.config.tables.futures import (
     MAX_HORIZON_S,
-    FuturesMarketTable,
-    FuturesTable,
     HedgeTable,
     HyperliquidTable,
     MarketTable,
+    PerpetualProtocolMarketTable,
+    PerpetualProtocolTable,
     share_text,
 )
 from agent.errors import ConfigError
@@ -28,19 +28,19 @@ def require_valid_futures(config: Config) -> None:
     """Raise ValueError naming the field if [futures] contradicts itself or the portfolio. Margin
     must be in the numeraire, since venues value one coin of it as one unit of their quote currency.
     """
-    table = config.futures
-    if table is None:
+    futures_table = config.futures
+    if futures_table is None:
         return
-    _require_usable_signer(table, config)
+    _require_usable_signer(futures_table, config)
     symbols = [asset.symbol for asset in config.portfolio.assets]
     choices_text = f"choose from {', '.join(symbols)}, or add it with a target of 0%"
-    _require_collateral(table, config.portfolio.numeraire, symbols, choices_text)
-    for market_index, market in enumerate(table.markets):
+    _require_collateral(futures_table, config.portfolio.numeraire, symbols, choices_text)
+    for market_index, market in enumerate(futures_table.markets):
         config_key = f"futures.markets.{market.symbol}"
-        earlier_markets = table.markets[:market_index]
+        earlier_markets = futures_table.markets[:market_index]
         if market.symbol in [market_table.symbol for market_table in earlier_markets]:
             raise ValueError(f"{config_key}: given twice; list each market once")
-        if isinstance(market, FuturesMarketTable) and market.venue_key in [
+        if isinstance(market, PerpetualProtocolMarketTable) and market.venue_key in [
             earlier_market.venue_key for earlier_market in earlier_markets
         ]:
             raise ValueError(
@@ -50,39 +50,39 @@ def require_valid_futures(config: Config) -> None:
             raise ValueError(
                 f"{config_key}.asset: {market.asset!r} is not an asset; {choices_text}"
             )
-        if abs(market.weight) > table.limits.max_position:
+        if abs(market.weight) > futures_table.limits.max_position:
             raise ValueError(
                 f"{config_key}.weight: {market.weight / 100:g}% is beyond futures.limits.max_position of"
-                f" {table.limits.max_position / 100:g}%; lower it, or raise the limit"
+                f" {futures_table.limits.max_position / 100:g}%; lower it, or raise the limit"
             )
     for limit_key, multiple_bps in (
-        ("futures.limits.spot_multiple", table.limits.spot_multiple),
+        ("futures.limits.spot_multiple", futures_table.limits.spot_multiple),
         ("limits.futures_notional", config.limits.futures_notional),
     ):
         if multiple_bps == 0:
             raise ValueError(f'{limit_key}: 0x allows no futures; write a value above 0x, or "off"')
-    weight_sum_bps = sum(abs(market.weight) for market in table.markets)
-    if weight_sum_bps != BPS and (weight_sum_bps or table.leverage):
+    weight_sum_bps = sum(abs(market.weight) for market in futures_table.markets)
+    if weight_sum_bps != BPS and (weight_sum_bps or futures_table.leverage):
         raise ValueError(
             f"futures.markets: absolute weights sum to {weight_sum_bps / 100:g}%, not 100%;"
             f" {'add' if weight_sum_bps < BPS else 'take away'} {abs(BPS - weight_sum_bps) / 100:g}%"
         )
-    if table.limits.resting_stop and not isinstance(table, HyperliquidTable):
+    if futures_table.limits.resting_stop and not isinstance(futures_table, HyperliquidTable):
         raise ValueError(
             'futures.limits.resting_stop: only Hyperliquid has resting stops; write "off"'
         )
-    _require_order_type(table)
-    _require_horizon_and_hedges(table)
-    if table.leverage > table.limits.max_leverage:
+    _require_order_type(futures_table)
+    _require_horizon_and_hedges(futures_table)
+    if futures_table.leverage > futures_table.limits.max_leverage:
         raise ValueError(
-            f"futures.leverage: {share_text(table.leverage, 'x')} is above"
-            f" futures.limits.max_leverage of {share_text(table.limits.max_leverage, 'x')}; lower"
+            f"futures.leverage: {share_text(futures_table.leverage, 'x')} is above"
+            f" futures.limits.max_leverage of {share_text(futures_table.limits.max_leverage, 'x')}; lower"
             " it, or raise the limit"
         )
 
 
 def _require_collateral(
-    table: FuturesTable | HyperliquidTable,
+    table: PerpetualProtocolTable | HyperliquidTable,
     numeraire: str,
     symbols: Sequence[str],
     choices_text: str,
@@ -107,7 +107,9 @@ def _require_collateral(
         )
 
 
-def _require_usable_signer(table: FuturesTable | HyperliquidTable, config: Config) -> None:
+def _require_usable_signer(
+    table: PerpetualProtocolTable | HyperliquidTable, config: Config
+) -> None:
     """Raise ValueError if the account would be its own delegate, or no agent key could sign."""
     if isinstance(table, HyperliquidTable):
         if config.wallet.mode == "propose":
@@ -121,7 +123,7 @@ def _require_usable_signer(table: FuturesTable | HyperliquidTable, config: Confi
         )
 
 
-def _require_order_type(table: FuturesTable | HyperliquidTable) -> None:
+def _require_order_type(table: PerpetualProtocolTable | HyperliquidTable) -> None:
     """Raise ValueError for limit orders at a venue without them, or without their time limit."""
     if table.order_type == "ioc":
         return
@@ -139,7 +141,7 @@ def _require_order_type(table: FuturesTable | HyperliquidTable) -> None:
         raise ValueError(f"futures.order_time: {table.order_time}s; write 1m to 30d")
 
 
-def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
+def _require_horizon_and_hedges(table: PerpetualProtocolTable | HyperliquidTable) -> None:
     """Raise ValueError for a funding horizon out of range, and for hedges without a market of their
     own for an asset.
     """
@@ -191,14 +193,14 @@ def build_futures(config: Config, token_by_symbol: Mapping[str, Token]) -> Futur
     """Build targets and limits of futures, with the portfolio's tokens by symbol; None without
     [futures].
     """
-    table = config.futures
-    if table is None:
+    futures_table = config.futures
+    if futures_table is None:
         return None
-    limits_table = table.limits
+    limits_table = futures_table.limits
     return FuturesPolicy(
-        tuple(FuturesTarget(market.venue_key, market.weight) for market in table.markets),
-        table.leverage,
-        table.band or 0,
+        tuple(FuturesTarget(market.venue_key, market.weight) for market in futures_table.markets),
+        futures_table.leverage,
+        futures_table.band or 0,
         FuturesLimits(
             max_leverage_bps=limits_table.max_leverage,
             max_utilisation_bps=limits_table.max_utilisation,
@@ -222,17 +224,20 @@ def build_futures(config: Config, token_by_symbol: Mapping[str, Token]) -> Futur
             emergency_cooldown_s=limits_table.emergency_cooldown or 0,
             resting_stop_bps=limits_table.resting_stop or 0,
         ),
-        token_by_symbol[table.collateral].address,
-        table.account or config.wallet.address,
-        leverage_band_bps=table.leverage_band or 0,
-        manual_triggers=tuple(dict.fromkeys(table.ask)),
-        vault=table.vault if isinstance(table, FuturesTable) else "",
-        delegate=(table.delegate if isinstance(table, FuturesTable) else None) or "",
-        funding_horizon_s=table.funding_horizon or 0,
-        hedge=_hedge_policy(table.hedge),
-        margin_in_weights=table.margin_in_weights,
-        order_kind=_ORDER_KINDS[table.order_type],
-        order_time_s=table.order_time or 0,
+        token_by_symbol[futures_table.collateral].address,
+        futures_table.account or config.wallet.address,
+        leverage_band_bps=futures_table.leverage_band or 0,
+        manual_triggers=tuple(dict.fromkeys(futures_table.ask)),
+        vault=futures_table.vault if isinstance(futures_table, PerpetualProtocolTable) else "",
+        delegate=(
+            futures_table.delegate if isinstance(futures_table, PerpetualProtocolTable) else None
+        )
+        or "",
+        funding_horizon_s=futures_table.funding_horizon or 0,
+        hedge=_hedge_policy(futures_table.hedge),
+        margin_in_weights=futures_table.margin_in_weights,
+        order_kind=_ORDER_KINDS[futures_table.order_type],
+        order_time_s=futures_table.order_time or 0,
     )
 
 

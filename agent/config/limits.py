@@ -29,15 +29,15 @@ def require_accepted_limits(config: Config) -> None:
             f"limits.i_accept: {unknown_limit!r} is not a limit with a ceiling; choose from"
             f" {', '.join(CEILINGS)}"
         )
-    unaccepted_limits = {
+    fault_by_limit = {
         limit_key: fault_text
         for limit_key, fault_text in limits_beyond_ceiling(limits).items()
         if limit_key not in limits.i_accept
     }
-    if unaccepted_limits:
-        accepted_names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *unaccepted_limits))
+    if fault_by_limit:
+        accepted_names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *fault_by_limit))
         raise ValueError(
-            f"{'; '.join(unaccepted_limits.values())}; lower it, or accept it with i_accept = [{accepted_names}] in"
+            f"{'; '.join(fault_by_limit.values())}; lower it, or accept it with i_accept = [{accepted_names}] in"
             " [limits]"
         )
 
@@ -84,20 +84,20 @@ def require_weights_within_max(config: Config) -> None:
 
 def _highest_weights(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
     """Yield (key, bps): the highest target weight of an asset in each part of the config."""
-    table = config.portfolio
+    portfolio_table = config.portfolio
     if config.strategies:
         strategy_weights = [
-            strategy.share * _max_strategy_weight_bps(strategy, symbol, len(table.assets))
+            strategy.share * _max_strategy_weight_bps(strategy, symbol, len(portfolio_table.assets))
             for strategy in config.strategies
         ]
         yield "strategies", -(-sum(strategy_weights) // BPS)
         return
     yield (
         f"portfolio.assets.{symbol}.target",
-        next(asset.target for asset in table.assets if asset.symbol == symbol),
+        next(asset.target for asset in portfolio_table.assets if asset.symbol == symbol),
     )
-    if table.weights is not None:
-        yield "portfolio.weights.cap", _max_allocator_weight_bps(table.weights, symbol)
+    if portfolio_table.weights is not None:
+        yield "portfolio.weights.cap", _max_allocator_weight_bps(portfolio_table.weights, symbol)
 
 
 def _max_strategy_weight_bps(strategy: StrategyTable, symbol: str, asset_count: int) -> int:
@@ -110,13 +110,13 @@ def _max_strategy_weight_bps(strategy: StrategyTable, symbol: str, asset_count: 
     return target_bps
 
 
-def _max_allocator_weight_bps(weights: AllocatorTable, symbol: str) -> int:
+def _max_allocator_weight_bps(allocator_table: AllocatorTable, symbol: str) -> int:
     """Return the highest weight that the allocator may choose; zero for assets that keep their
     target.
     """
-    if weights.method is AllocationMethod.FIXED or symbol in weights.fixed:
+    if allocator_table.method is AllocationMethod.FIXED or symbol in allocator_table.fixed:
         return 0
-    return weight_bounds(weights, symbol)[1]
+    return weight_bounds(allocator_table, symbol)[1]
 
 
 MIN_TWAP_WINDOW_S = 1_800

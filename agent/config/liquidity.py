@@ -140,10 +140,10 @@ def require_usable_liquidity(config: Config) -> None:
     positions = config.portfolio.positions
     if not positions:
         return
-    position_names = [(position.kind, position.name) for position in positions]
+    kinds_and_names = [(position.kind, position.name) for position in positions]
     for position_index, position in enumerate(positions):
         config_key = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
-        if (position.kind, position.name) in position_names[:position_index]:
+        if (position.kind, position.name) in kinds_and_names[:position_index]:
             raise ValueError(
                 f"{config_key}: {position.kind} {position.name} is given twice; list each position once"
             )
@@ -196,7 +196,9 @@ def _build_position(
     (_, token0, amount0), (_, token1, amount1) = entry_amounts
     return ConfirmedPosition(
         venue=table.kind,
-        contract=table.pair if isinstance(table, V2PositionTable) else _position_manager(config),
+        contract=table.pair
+        if isinstance(table, V2PositionTable)
+        else _require_position_manager(config),
         token_id=None if isinstance(table, V2PositionTable) else table.token_id,
         token0=token0.address,
         token1=token1.address,
@@ -210,7 +212,7 @@ def _build_position(
     )
 
 
-def _position_manager(config: Config) -> str:
+def _require_position_manager(config: Config) -> str:
     manager_address = position_manager(config)
     if manager_address is None:
         raise ConfigError(
@@ -220,7 +222,7 @@ def _position_manager(config: Config) -> str:
     return manager_address
 
 
-def known_positions(
+def counted_positions(
     config: Config, portfolio: Portfolio, changes: Sequence[LpPositionChange]
 ) -> tuple[ConfirmedPosition, ...]:
     """Return all counted positions. Raises ConfigError if the config lacks settings for positions

@@ -84,7 +84,7 @@ CHECKS = (
     require_signals,
     require_futures_allocators,
     require_accepted_limits,
-    *settings.CHECKS,
+    *settings.CONFIG_CHECKS,
 )
 """Checks between tables; each raises ValueError naming field and remedy."""
 

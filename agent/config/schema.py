@@ -115,7 +115,7 @@ class StoreTable(ConfigTable):
     """Database, such as "sqlite:///trimtab.db", a path beside the config file."""
 
 
-SignalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
+TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
 
 
 class Config(LayerTables):
@@ -147,9 +147,9 @@ class Config(LayerTables):
     """Band of their capital split."""
     futures: AnyFuturesTable | None = None
     """Perpetual futures."""
-    signals: dict[SignalName, SignalTable] = Field(default_factory=dict)
+    signals: dict[TableName, SignalTable] = Field(default_factory=dict)
     """Your own signals, by name."""
-    data: dict[SignalName, DataTable] = Field(default_factory=dict)
+    data: dict[TableName, DataTable] = Field(default_factory=dict)
     """Published prices and supplies, by name."""
     service: ServiceTable = Field(default_factory=ServiceTable)
     """Monitoring of trimtab run."""

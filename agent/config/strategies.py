@@ -85,23 +85,23 @@ def _require_markets(config: Config) -> None:
     """Raise ValueError if a strategy's futures weights have no market, or if their total has no
     band.
     """
-    table = config.futures
+    futures_table = config.futures
     for strategy in config.strategies:
         config_key = f"strategies.{strategy.name}.futures"
         if not strategy.futures:
             continue
-        if table is None:
+        if futures_table is None:
             raise ValueError(
                 f"{config_key}: the config has no [futures]; add it, or remove the weights"
             )
-        market_symbols = [market.symbol for market in table.markets]
+        market_symbols = [market.symbol for market in futures_table.markets]
         if unknown_symbols := [
             symbol for symbol in strategy.futures if symbol not in market_symbols
         ]:
             raise ValueError(
                 f"{config_key}: {unknown_symbols[0]} is not a futures market; choose from {', '.join(market_symbols)}"
             )
-        if "leverage_band" not in table.model_fields_set:
+        if "leverage_band" not in futures_table.model_fields_set:
             raise ValueError(
                 "futures.leverage_band: missing; strategies change the total notional: write for"
                 ' example "20%", or "off"'
@@ -192,9 +192,9 @@ def build_split(config: Config) -> CapitalSplit | None:
     address_by_symbol = {asset.symbol: asset.address for asset in assets}
     market_key_by_symbol = {market.symbol: market.venue_key for market in futures_markets(config)}
     strategies = []
-    for table in config.strategies:
-        strategy_policy = _strategy_policy(config, policy, table)
-        if table.weights is None:
+    for strategy_table in config.strategies:
+        strategy_policy = _strategy_policy(config, policy, strategy_table)
+        if strategy_table.weights is None:
             weight_by_address = dict(
                 zip(
                     address_by_symbol.values(),
@@ -205,10 +205,10 @@ def build_split(config: Config) -> CapitalSplit | None:
         else:
             weight_by_address = {
                 address_by_symbol[symbol]: weight_bps
-                for symbol, weight_bps in table.weights.items()
+                for symbol, weight_bps in strategy_table.weights.items()
             }
         health_rule = None
-        if (health_table := table.health) is not None:
+        if (health_table := strategy_table.health) is not None:
             health_rule = StrategyHealthRule(
                 health_table.sharpe,
                 health_table.recover,
@@ -218,17 +218,17 @@ def build_split(config: Config) -> CapitalSplit | None:
             )
         strategies.append(
             Strategy(
-                table.name,
-                table.share,
+                strategy_table.name,
+                strategy_table.share,
                 tuple(weight_by_address.items()),
                 strategy_policy.trigger,
                 strategy_policy.destination,
                 strategy_policy.cooldown_s,
-                table.floor,
+                strategy_table.floor,
                 health_rule,
                 market_bps=tuple(
                     (market_key_by_symbol[symbol], weight_bps)
-                    for symbol, weight_bps in table.futures.items()
+                    for symbol, weight_bps in strategy_table.futures.items()
                 ),
             )
         )

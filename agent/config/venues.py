@@ -50,8 +50,8 @@ def require_usable_venues(config: Config) -> None:
         if (venue.factory, venue.hooks, pool_kind.trades_native) in pool_sets:
             raise ValueError(f"venues.{venue.name}.factory: given twice; each factory is one venue")
         is_fork = venue.label or venue.fee is not None or venue.init_code_hash is not None
-        is_reached = router in pool_kind.gas.swap
-        if not is_reached or (is_fork and router != "rebalancer"):
+        is_traded = router in pool_kind.gas.swap
+        if not is_traded or (is_fork and router != "rebalancer"):
             raise ValueError(
                 f"venues.{venue.name}: execution.router {router} does not trade there; remove this"
                 " venue"

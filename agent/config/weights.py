@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from agent.config.futures import futures_markets
 from agent.config.schema import Config
-from agent.config.tables.futures import FuturesTable, HyperliquidTable
+from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.config.tables.portfolio import PortfolioTable
 from agent.config.tables.weights import HOUR_S, AllocatorTable, weight_bounds
 from agent.errors import ConfigError
@@ -44,48 +44,50 @@ def build_allocator(
     portfolio: Portfolio,
     folder: Path,
     signals: Mapping[str, SignalSettings] = MappingProxyType({}),
-    futures: FuturesTable | HyperliquidTable | None = None,
+    futures: PerpetualProtocolTable | HyperliquidTable | None = None,
 ) -> AllocatorConfig | None:
     """Build the allocator by token address; `signals` and `futures` are those of the config. The
     path of a supplies file is relative to `folder`. Raises ConfigError.
     """
-    weights = table.weights
-    if weights is None:
+    allocator_table = table.weights
+    if allocator_table is None:
         return None
     address_by_symbol = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
-    unfixed_symbols = [symbol for symbol in address_by_symbol if symbol not in weights.fixed]
-    step_s = weights.step or HOUR_S
+    unfixed_symbols = [
+        symbol for symbol in address_by_symbol if symbol not in allocator_table.fixed
+    ]
+    step_s = allocator_table.step or HOUR_S
     supplies: list[TokenSupply] = []
-    if weights.supplies is not None:
-        supplies = read_supplies(folder / weights.supplies, portfolio)
+    if allocator_table.supplies is not None:
+        supplies = read_supplies(folder / allocator_table.supplies, portfolio)
     return AllocatorConfig(
-        method=weights.method,
-        every_s=weights.every or 0,
-        window_s=weights.window or 0,
+        method=allocator_table.method,
+        every_s=allocator_table.every or 0,
+        window_s=allocator_table.window or 0,
         step_s=step_s,
-        min_returns=-(-(weights.min_history or 0) // step_s),
-        max_age_s=weights.max_age or 0,
-        keep_s=weights.keep or 0,
-        churn_bps=weights.churn or 0,
-        until_chosen=InitialWeights(weights.until_chosen or "wait"),
-        fixed=tuple(address_by_symbol[symbol] for symbol in weights.fixed),
+        min_returns=-(-(allocator_table.min_history or 0) // step_s),
+        max_age_s=allocator_table.max_age or 0,
+        keep_s=allocator_table.keep or 0,
+        churn_bps=allocator_table.churn or 0,
+        until_chosen=InitialWeights(allocator_table.until_chosen or "wait"),
+        fixed=tuple(address_by_symbol[symbol] for symbol in allocator_table.fixed),
         limits=tuple(
-            WeightLimit(address_by_symbol[symbol], *weight_bounds(weights, symbol))
+            WeightLimit(address_by_symbol[symbol], *weight_bounds(allocator_table, symbol))
             for symbol in unfixed_symbols
         ),
         supplies=tuple(supplies),
-        signal=None if weights.signal is None else signals[weights.signal],
-        futures=_futures_risk(weights, futures, address_by_symbol),
+        signal=None if allocator_table.signal is None else signals[allocator_table.signal],
+        futures=_futures_risk(allocator_table, futures, address_by_symbol),
     )
 
 
 def _futures_risk(
-    weights: AllocatorTable,
-    futures: FuturesTable | HyperliquidTable | None,
+    allocator_table: AllocatorTable,
+    futures: PerpetualProtocolTable | HyperliquidTable | None,
     address_by_symbol: Mapping[str, str],
 ) -> FuturesRisk | None:
     """Return the bounds of futures weights; None for an allocator of spot weights."""
-    if futures is None or weights.method.needs is not AllocationNeeds.MARKETS:
+    if futures is None or allocator_table.method.needs is not AllocationNeeds.MARKETS:
         return None
     futures_sides = tuple(
         FuturesSide(market.venue_key, address_by_symbol[market.asset], market.weight > 0)
@@ -96,7 +98,7 @@ def _futures_risk(
         futures_sides,
         futures.leverage,
         futures.limits.stress_move or 0,
-        weights.stress_loss or 0,
+        allocator_table.stress_loss or 0,
         futures.limits.max_position,
     )
 
@@ -145,10 +147,10 @@ def _require_futures_allocator(field: str, table: AllocatorTable, config: Config
 
 def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
     """Return the tokens whose total supply must be read from the chain."""
-    weights = portfolio.weights
-    if weights is None or weights.method.needs is not AllocationNeeds.SUPPLIES:
+    allocator = portfolio.weights
+    if allocator is None or allocator.method.needs is not AllocationNeeds.SUPPLIES:
         return ()
-    excluded_tokens = {*weights.fixed, *(supply.token for supply in weights.supplies)}
+    excluded_tokens = {*allocator.fixed, *(supply.token for supply in allocator.supplies)}
     return tuple(
         asset.token.address
         for asset in portfolio.assets
@@ -171,43 +173,51 @@ def allocator_supply_tokens(portfolio: Portfolio, layers: Iterable[LayerConfig])
     return tuple(
         dict.fromkeys(
             token
-            for weights in allocators
-            for token in supply_tokens(replace(portfolio, weights=weights))
+            for allocator in allocators
+            for token in supply_tokens(replace(portfolio, weights=allocator))
         )
     )
 
 
 def allocator_sentences(table: PortfolioTable) -> str:
     """Return the allocator as text, for the owner to confirm."""
-    weights = table.weights
-    if weights is None or weights.method is AllocationMethod.FIXED:
+    allocator_table = table.weights
+    if allocator_table is None or allocator_table.method is AllocationMethod.FIXED:
         return "fixed targets"
-    unfixed_symbols = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
-    allocator_name = weights.kind if weights.signal is None else f"{weights.kind} {weights.signal}"
-    choice_text = f"{allocator_name}, chosen every {format_duration(weights.every or 0)}"
-    if weights.step and weights.window:
-        series_name = "returns" if weights.signal is None else "prices"
-        choice_text += f" from {series_name} of {format_duration(weights.step)}"
-        choice_text += f" over {format_duration(weights.window)}"
+    unfixed_symbols = [
+        asset.symbol for asset in table.assets if asset.symbol not in allocator_table.fixed
+    ]
+    allocator_name = (
+        allocator_table.kind
+        if allocator_table.signal is None
+        else f"{allocator_table.kind} {allocator_table.signal}"
+    )
+    choice_text = f"{allocator_name}, chosen every {format_duration(allocator_table.every or 0)}"
+    if allocator_table.step and allocator_table.window:
+        series_name = "returns" if allocator_table.signal is None else "prices"
+        choice_text += f" from {series_name} of {format_duration(allocator_table.step)}"
+        choice_text += f" over {format_duration(allocator_table.window)}"
     sentences = [choice_text]
-    if weights.min_history:
+    if allocator_table.min_history:
         history_text, age_text = (
-            format_duration(weights.min_history),
-            format_duration(weights.max_age or 0),
+            format_duration(allocator_table.min_history),
+            format_duration(allocator_table.max_age or 0),
         )
         sentences.append(f"at least {history_text}, none older than {age_text}")
-    if weights.fixed:
-        sentences.append(f"{', '.join(weights.fixed)} fixed")
-    if weights.stress_loss is not None:
-        sentences.append(f"futures weights, stress loss of a market {weights.stress_loss / 100:g}%")
+    if allocator_table.fixed:
+        sentences.append(f"{', '.join(allocator_table.fixed)} fixed")
+    if allocator_table.stress_loss is not None:
+        sentences.append(
+            f"futures weights, stress loss of a market {allocator_table.stress_loss / 100:g}%"
+        )
         unfixed_symbols = []
     for symbol in unfixed_symbols:
-        low_bps, high_bps = weight_bounds(weights, symbol)
+        low_bps, high_bps = weight_bounds(allocator_table, symbol)
         sentences.append(f"{symbol} {low_bps / 100:g}% to {high_bps / 100:g}%")
     sentences += [
-        f"changes of up to {(weights.churn or 0) / 100:g}% not applied",
-        f"kept for {format_duration(weights.keep or 0)} if none can be chosen",
-        f"until the first choice: {weights.until_chosen}",
+        f"changes of up to {(allocator_table.churn or 0) / 100:g}% not applied",
+        f"kept for {format_duration(allocator_table.keep or 0)} if none can be chosen",
+        f"until the first choice: {allocator_table.until_chosen}",
     ]
     return "; ".join(sentences)
 

@@ -34,7 +34,7 @@ UNKNOWN_DAY_REMEDY = (
 )
 
 
-def with_prior_day(
+def with_recorded_day(
     step: StepInput,
     balance_store: BalanceStore,
     budget_store: BudgetStore,

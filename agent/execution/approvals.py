@@ -192,7 +192,7 @@ def pay(
     Raises Refused with every verdict before anything is sent, and Retryable and OperatorNeeded like
     a step.
     """
-    step = cash_limit.restore_excluded(current_step_input(readers, store))
+    step = cash_limit.restore_excluded_amounts(current_step_input(readers, store))
     step_id = uuid.uuid4().hex[:12]
     store.steps.begin(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("payout"))
@@ -307,7 +307,7 @@ def cancel_and_revoke(
     hard or off, Retryable and OperatorNeeded like a step.
     """
     store.cycles.close(f"hard pause: {why}")
-    pending_before = pending_intents(store.journal)
+    initial_pending_intents = pending_intents(store.journal)
     transactor.executor.cancel_pending(why)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
     snapshot = readers.reader.snapshot()
@@ -329,11 +329,11 @@ def cancel_and_revoke(
         f'"{note}" is still pending'
         for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))
     ]
-    ended_intents = _with_cancels(store.journal, pending_before)
-    reason = _cancel_summary(why, pending_before, ended_intents, sent_intents, failures)
+    ended_intents = _with_cancels(store.journal, initial_pending_intents)
+    reason = _cancel_summary(why, initial_pending_intents, ended_intents, sent_intents, failures)
     if failures:
         kind = OutcomeKind.FAILED
-    elif pending_before or sent_intents:
+    elif initial_pending_intents or sent_intents:
         kind = OutcomeKind.DONE
     else:
         kind = OutcomeKind.HALT
@@ -366,26 +366,26 @@ def revoke_allowances(
     return sent_intents, failures
 
 
-def _with_cancels(journal: IntentStore, pending_before: Sequence[Intent]) -> list[Intent]:
-    """Return the transactions of `pending_before` and their cancels in their current state."""
-    newest_by_nonce = {intent.tx.nonce: intent.id for intent in pending_before}
+def _with_cancels(journal: IntentStore, initial_pending_intents: Sequence[Intent]) -> list[Intent]:
+    """Return the transactions of `initial_pending_intents` and their cancels in their current state."""
+    newest_id_by_nonce = {intent.tx.nonce: intent.id for intent in initial_pending_intents}
     return [
         intent
-        for nonce, intent_id in newest_by_nonce.items()
+        for nonce, intent_id in newest_id_by_nonce.items()
         for intent in replacement_family(journal.intents_at(nonce), intent_id)
     ]
 
 
 def _cancel_summary(
     why: str,
-    pending_before: Sequence[Intent],
+    initial_pending_intents: Sequence[Intent],
     ended_intents: Sequence[Intent],
     sent_intents: Sequence[Intent],
     failures: Sequence[str],
 ) -> str:
-    if not pending_before and not sent_intents and not failures:
+    if not initial_pending_intents and not sent_intents and not failures:
         return f"hard pause ({why}): no pending transactions, no open allowances"
-    resting_ids = {intent.id for intent in pending_before if intent.is_resting}
+    resting_ids = {intent.id for intent in initial_pending_intents if intent.is_resting}
     mined_intents = [
         intent
         for intent in ended_intents
@@ -394,8 +394,8 @@ def _cancel_summary(
         and intent.id not in resting_ids
     ]
     sentences = []
-    if pending_before:
-        nonce_count = len({intent.tx.nonce for intent in pending_before})
+    if initial_pending_intents:
+        nonce_count = len({intent.tx.nonce for intent in initial_pending_intents})
         sentences.append(
             f"{nonce_count - len(mined_intents)} of {nonce_count} pending transactions cancelled"
         )

@@ -27,7 +27,7 @@ from agent.layers.memories import (
     PAYMENT_ENTRY_BUILDERS,
     NetAmountsReader,
 )
-from agent.layers.questions import LEDGER_HOLDINGS, outside_raw, unknown_value_reason
+from agent.layers.questions import LEDGER_HOLDINGS, raw_outside_wallet, unknown_value_reason
 from agent.model import (
     Entry,
     EntryKind,
@@ -123,11 +123,11 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
     """Return every recorded entry with the one derived from journal and receipts, in chain
     order.
     """
-    recorded_by_id = {entry.id: entry for entry in store.ledger.intent_entries()}
+    recorded_entry_by_id = {entry.id: entry for entry in store.ledger.intent_entries()}
     audited_entries: list[AuditedEntry] = []
     opening_entries = [entry for entry in store.ledger.entries() if entry.kind is EntryKind.OPENING]
 
-    def principal(position: str) -> dict[str, int]:
+    def derived_principal(position: str) -> dict[str, int]:
         balance_by_account = entries.account_balances(
             [*opening_entries, *(entry.derived_entry for entry in audited_entries)]
         )
@@ -139,8 +139,10 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
 
     for intent in store.ledger.enterable_intents():
         ledger_tokens = store.ledger.counted_tokens(intent.id)
-        derived_entry = derive_entry(store, intent, current_step, ledger_tokens, principal)
-        audited_entries.append(AuditedEntry(intent, recorded_by_id.get(intent.id), derived_entry))
+        derived_entry = derive_entry(store, intent, current_step, ledger_tokens, derived_principal)
+        audited_entries.append(
+            AuditedEntry(intent, recorded_entry_by_id.get(intent.id), derived_entry)
+        )
     return tuple(audited_entries)
 
 
@@ -149,10 +151,10 @@ def derive_entry(
     intent: Intent,
     current_step: StepInput,
     ledger_tokens: frozenset[str],
-    principal: NetAmountsReader,
+    read_principal: NetAmountsReader,
 ) -> Entry:
     """Return the entry of a final transaction at the reference prices of its step, or of
-    `current_step` if that step is unreadable. `principal` returns the net amounts provided to a
+    `current_step` if that step is unreadable. `read_principal` returns the net amounts provided to a
     position.
     """
     receipt = intent.receipt
@@ -183,7 +185,7 @@ def derive_entry(
         return entries.payout_entry(transaction, prices, ledger_tokens)
     if (derive_layer_entry := ENTRY_BUILDERS.get(intent.kind)) is not None and receipt.status == 1:
         return derive_layer_entry(
-            grant, transaction, prices, ledger_tokens, step, receipt, principal
+            grant, transaction, prices, ledger_tokens, step, receipt, read_principal
         )
     entry_kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(
@@ -204,7 +206,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     ):
         return None
     try:
-        outside_raw_by_token = outside_raw(step, prices.by_token, MARGIN_READERS)
+        off_wallet_raw = raw_outside_wallet(step, prices.by_token, MARGIN_READERS)
     except Refused:
         return None
     reserved_raw_by_token = _reserved_by_token(step.portfolio, step.limits, balance_by_token)
@@ -220,7 +222,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
             ValuedHolding(
                 token,
                 balance_by_token[token],
-                outside_raw_by_token.get(token, 0),
+                off_wallet_raw.get(token, 0),
                 price,
                 target_bps_by_token.get(token, 0),
                 reserved_raw_by_token.get(token, 0),

@@ -12,11 +12,13 @@ from agent.model import Cycle, CycleEnd, IntentKind, Portfolio
 
 UNSENT_KINDS = (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
 """Outcomes of steps that sent nothing, and in which nothing was refused."""
-OutcomeOf = Callable[[str], StepOutcome]
+OutcomeLookup = Callable[[str], StepOutcome]
 """Outcome of the step of the cycle with this id."""
 
 
-def outcome_of_cycle(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+def outcome_of_cycle(
+    cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeLookup
+) -> StepOutcome:
     """Return the outcome of a cycle that ends with `last_outcome`, including what the layers did
     and everything that could not be sent. Raise the endpoint's error if nothing was sent.
     """
@@ -26,7 +28,9 @@ def outcome_of_cycle(cycle: Cycle, last_outcome: StepOutcome, outcome_of: Outcom
     return _with_unsold_exits(cycle, outcome, outcome_of)
 
 
-def _trades_outcome(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+def _trades_outcome(
+    cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeLookup
+) -> StepOutcome:
     """Return the outcome of the swap, else of the exits, else `last_outcome`."""
     if last_outcome.step_id == cycle.swap_step_id:
         return _with_sold_exits(cycle, last_outcome)
@@ -54,7 +58,7 @@ def with_layer_notes(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
     return replace(outcome, kind=OutcomeKind.DONE, reason=reason, input_after=outcome.step_input)
 
 
-def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeLookup) -> StepOutcome:
     """Return the outcome of the last failed exit, else of the last exit."""
     outcome = outcome_of((cycle.failed_exits or cycle.exits)[-1].step_id)
     sent_tokens = {note.exit_token for note in cycle.exits}
@@ -77,14 +81,16 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
     )
 
 
-def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+def _with_unsold_exits(
+    cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeLookup
+) -> StepOutcome:
     """Add the exits that the cycle could not sell to the outcome, even if later plans succeeded.
     Raise the endpoint's error if nothing was sent and no exit was withheld.
     """
     is_unsent = outcome.kind in UNSENT_KINDS
-    unsent_steps = [*cycle.failed_layer_exits, *cycle.withheld_exits]
-    if is_unsent and unsent_steps:
-        outcome = outcome_of(unsent_steps[-1].step_id)
+    unsent_exits = [*cycle.failed_layer_exits, *cycle.withheld_exits]
+    if is_unsent and unsent_exits:
+        outcome = outcome_of(unsent_exits[-1].step_id)
     elif is_unsent and cycle.interrupted and not cycle.sent_kinds:
         first_interruption = cycle.interrupted[0]
         raise Retryable(
@@ -98,7 +104,7 @@ def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf
         for interruption in cycle.interrupted
         if interruption.message not in outcome.reason
     ]
-    hides_failures = outcome.kind is OutcomeKind.DONE or (is_unsent and not unsent_steps)
+    hides_failures = outcome.kind is OutcomeKind.DONE or (is_unsent and not unsent_exits)
     if (failures or cycle.interrupted) and hides_failures:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
     return replace(outcome, reason="; ".join([outcome.reason, *unsold_reasons]))

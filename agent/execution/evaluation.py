@@ -60,7 +60,7 @@ TRADE_SIGNER_RULES = frozenset(
 """Signer rules that judge the traded assets, as opposed to nonce, fees, chain, time, kind,
 recipient or spender.
 """
-EXIT_SPECIFIC_GUARDS = frozenset(
+WALLET_LIMIT_GUARDS = frozenset(
     (
         "daily_loss",
         "total_loss",
@@ -101,8 +101,7 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
         return None
     if (
         not failed_verdicts
-        or not {verdict.guard for verdict in failed_verdicts}
-        <= MARKET_GUARDS | EXIT_SPECIFIC_GUARDS
+        or not {verdict.guard for verdict in failed_verdicts} <= MARKET_GUARDS | WALLET_LIMIT_GUARDS
     ):
         return None
     verdicts_text = "; ".join(
@@ -115,11 +114,11 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     return BlockedExit(exit_token, f"refused: {verdicts_text}", "; ".join(remedies))
 
 
-def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
+def refused_by_wallet_limit(verdicts: Sequence[Verdict]) -> bool:
     """True if a limit of the whole wallet refuses: until it allows the exit, only plans that reduce
     risk are sent.
     """
-    return any(verdict.guard in EXIT_SPECIFIC_GUARDS for verdict in verdicts if not verdict.passed)
+    return any(verdict.guard in WALLET_LIMIT_GUARDS for verdict in verdicts if not verdict.passed)
 
 
 def missing_approvals(
@@ -152,10 +151,10 @@ def missing_approvals(
     return approvals
 
 
-def is_budget_refusal(refusal: Refused) -> bool:
-    """True if guards failed and each of them is one of BUDGET_GUARDS, so another action may pass."""
+def is_wallet_limit_refusal(refusal: Refused) -> bool:
+    """True if guards failed and each of them is one of WALLET_LIMIT_GUARDS, so another action may pass."""
     failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
-    return bool(failed_guards) and failed_guards <= EXIT_SPECIFIC_GUARDS
+    return bool(failed_guards) and failed_guards <= WALLET_LIMIT_GUARDS
 
 
 def concerns_trade(refusal: Refused) -> bool:
@@ -220,7 +219,7 @@ def evaluate_input(
     the other part is planned.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
-    over_budget_outcome: StepOutcome | None = None
+    wallet_limit_outcome: StepOutcome | None = None
     while (blocked_exit := refused_exit(outcome)) is not None:
         if may_take_direct_route(
             outcome.step_input.portfolio,
@@ -235,12 +234,12 @@ def evaluate_input(
             )
             outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
             continue
-        if over_budget_outcome is None and concerns_budget(outcome.verdicts):
-            over_budget_outcome = outcome
+        if wallet_limit_outcome is None and refused_by_wallet_limit(outcome.verdicts):
+            wallet_limit_outcome = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked_exit])
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
-    if over_budget_outcome is not None and not reduces_risk(outcome):
-        return over_budget_outcome
+    if wallet_limit_outcome is not None and not reduces_risk(outcome):
+        return wallet_limit_outcome
     if (reduced_step := _without_refused_part(outcome)) is None:
         return outcome
     other_part_outcome = evaluate_input_once(reduced_step, propose, evidence, step_id, extend_ticks)

@@ -143,15 +143,15 @@ class JournaledExecutor:
     def _require_next_nonce(self, tx: UnsignedTx) -> None:
         """Raise unless the nonce is free and the next one of both chain and journal."""
         if unfinished_intents := self._submitter.unfinished():
-            first_unfinished, open_note = unfinished_intents[0], unfinished_intents[0].note
-            if first_unfinished.state in IN_FLIGHT_STATES:
-                open_note = f"{open_note}, {first_unfinished.tx_hash}"
+            first_unfinished_intent, open_note = unfinished_intents[0], unfinished_intents[0].note
+            if first_unfinished_intent.state in IN_FLIGHT_STATES:
+                open_note = f"{open_note}, {first_unfinished_intent.tx_hash}"
             raise Retryable(
                 f"an earlier transaction is not finished: {open_note}",
                 "reconcile first",
                 code=ErrorCode.OPEN_TRANSACTION,
             )
-        expected_nonce = self._reconciler.require_known_nonce()
+        expected_nonce = self._reconciler.require_or_adopt_nonce()
         if tx.nonce != expected_nonce:
             raise guard_refusal(
                 "nonce",
@@ -229,16 +229,16 @@ class ProposingExecutor(JournaledExecutor):
         Raises AwaitingExternalSignature while one is unsigned, OperatorNeeded if another
         transaction took its nonce or an expired one was sent.
         """
-        proposal_block_by_id, open_before = (
+        proposal_block_by_id, initial_open_intents = (
             self._proposals.proposal_blocks(),
             self._journal.open_intents(),
         )
-        for intent in open_before:
+        for intent in initial_open_intents:
             if intent.state is IntentState.PLANNED and intent.id in proposal_block_by_id:
                 self._settle(intent, proposal_block_by_id[intent.id])
         self._require_none_sent_late(proposal_block_by_id)
         self._reconciler.run(may_send=False)
-        return [self._stored_intent(intent) for intent in open_before]
+        return [self._stored_intent(intent) for intent in initial_open_intents]
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -275,7 +275,7 @@ class ProposingExecutor(JournaledExecutor):
         for intent in unsigned_intents:
             self._outbox.remove_proposal(intent.id)
         for intent in unsigned_intents:
-            if not self._is_mined(intent, proposal_block_by_id[intent.id]):
+            if not self._record_if_mined(intent, proposal_block_by_id[intent.id]):
                 self._drop(intent, why)
         cancelled_intents = super().cancel_pending(why)
         cancelled_ids = {intent.id for intent in cancelled_intents}
@@ -295,7 +295,7 @@ class ProposingExecutor(JournaledExecutor):
         # Read the head before the nonce: if the nonce is then still free and the deadline has
         # passed, the proposal was not sent in time.
         head = self._sender.head()
-        if self._is_mined(intent, since_block):
+        if self._record_if_mined(intent, since_block):
             return
         if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
             why = f"the proposal {intent.id} expired at {_utc_text(intent.deadline_s)} unsent"
@@ -303,7 +303,7 @@ class ProposingExecutor(JournaledExecutor):
             return
         raise self._propose(intent)
 
-    def _is_mined(self, intent: Intent, since_block: int) -> bool:
+    def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
         """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
         OperatorNeeded if another transaction took its nonce.
         """
@@ -331,14 +331,16 @@ class ProposingExecutor(JournaledExecutor):
         )
 
     def _propose(self, intent: Intent) -> AwaitingExternalSignature:
-        document = self._proposal_document(intent)
-        outbox_path = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
+        proposal_document = self._proposal_document(intent)
+        outbox_path = self._outbox.write_proposal(
+            intent.id, json.dumps(proposal_document, indent=2) + "\n"
+        )
         until_text = "" if intent.deadline_s is None else f" until {_utc_text(intent.deadline_s)}"
         return AwaitingExternalSignature(
             f'"{intent.note}" is proposed and awaits its signature{until_text}: {outbox_path}',
             "have it signed and sent, then run the command again: it settles the proposal from the"
             " chain and continues",
-            document,
+            proposal_document,
             outbox_path,
         )
 

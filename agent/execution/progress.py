@@ -79,7 +79,7 @@ def skip_refused_exit(
         replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=refusal.verdicts),
     )
     concerns_trade = evaluation.concerns_trade(refusal)
-    concerns_exit = concerns_trade or evaluation.is_budget_refusal(refusal)
+    concerns_exit = concerns_trade or evaluation.is_wallet_limit_refusal(refusal)
     is_token_refusal = isinstance(refusal, evaluation.ExitRefused)
     exit_token = outcome.decision_result.exit_token
     if (

@@ -18,8 +18,8 @@ from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, Unsi
 from agent.ports import ConflictingTransactionFinder, Grant
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store.journal import replacement_family
-from agent.store.transitions import ENDED_IN_BLOCK, OPEN_STATES
-from agent.venues.gas_fees import bump_fees
+from agent.store.transitions import ENDED_IN_BLOCK_STATES, OPEN_STATES
+from agent.venues.gas_fees import replacement_fees
 
 # --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
 # pass the same checks as a first send.
@@ -87,7 +87,7 @@ class TxReplacer:
             self._bump(newest_intent)
         except Refused as error:
             # A simulation also fails if the transaction has just been mined.
-            if self._submitter.find_mined(nonce) is None:
+            if self._submitter.record_mined(nonce) is None:
                 self.cancel(newest_intent, error.message)
 
     def cancel(self, pending_intent: Intent, why: str) -> None:
@@ -97,7 +97,7 @@ class TxReplacer:
         Raises Refused above the ceiling or the gas caps, OperatorNeeded if its simulation fails.
         """
         submitter, pending_grant = self._submitter, self._journal.grant(pending_intent.id)
-        ceiling_wei, _ = submitter.settings.ceilings_of(pending_grant)
+        ceiling_wei, _ = submitter.settings.gas_ceilings_of(pending_grant)
         tx = cancel_transaction(
             pending_intent.tx, submitter.signer.address, submitter.sender.head(), ceiling_wei
         )
@@ -111,7 +111,7 @@ class TxReplacer:
             )
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s = simulation.head.timestamp_s
-        max_cost_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
+        max_cost_wei = MAX_GAS_MULTIPLE * self._first_granted_wei(pending_intent)
         if ceiling_wei is not None:
             # A cancel beyond the initial gas budget may cost up to the owner's ceiling.
             max_cost_wei = max(max_cost_wei, tx.gas * ceiling_wei)
@@ -128,11 +128,11 @@ class TxReplacer:
         pending_grant = self._journal.grant(pending_intent.id)
         self._submitter.require_running(pending_grant)
         head = self._submitter.sender.head()
-        max_cost_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
+        max_cost_wei = MAX_GAS_MULTIPLE * self._first_granted_wei(pending_intent)
         tx = with_bumped_fees(
             pending_intent.tx,
             head,
-            _bump_ceiling_wei(self._submitter.settings.ceilings_of(pending_grant)[0]),
+            _ceiling_of_bumps_wei(self._submitter.settings.gas_ceilings_of(pending_grant)[0]),
             max_cost_wei // pending_intent.tx.gas,
         )
         simulation = self._submitter.simulate(tx, pending_intent.deadline_s, pending_grant)
@@ -175,12 +175,12 @@ class TxReplacer:
 
     def _newest_intent(self, nonce: int) -> Intent | None:
         """Return the newest sent intent at `nonce`; None if there is none, or one is mined."""
-        in_flight = self._submitter.in_flight_intents(nonce)
-        if any(intent.state is not IntentState.BROADCAST for intent in in_flight):
+        in_flight_intents = self._submitter.in_flight_intents(nonce)
+        if any(intent.state is not IntentState.BROADCAST for intent in in_flight_intents):
             return None
-        return next(iter(in_flight), None)
+        return next(iter(in_flight_intents), None)
 
-    def _first_gas_wei(self, pending_intent: Intent) -> int:
+    def _first_granted_wei(self, pending_intent: Intent) -> int:
         """Return the gas cost granted to the first transaction in this series of replacements."""
         replaces_by_id = {
             intent.id: intent.replaces
@@ -199,7 +199,7 @@ class TxReplacer:
         """
         pending_grant = self._journal.grant(pending_intent.id)
         tx_max_cost_wei = tx.max_gas_cost_wei
-        _, day_limit_wei = self._submitter.settings.ceilings_of(pending_grant)
+        _, day_limit_wei = self._submitter.settings.gas_ceilings_of(pending_grant)
         if tx_max_cost_wei > max_cost_wei:
             raise guard_refusal(
                 "gas_cost",
@@ -246,7 +246,7 @@ def with_bumped_fees(
     full blocks, but not above `limit_wei` or `soft_limit_wei` per gas. Raises Refused above
     `limit_wei`, or if that is below the base fee.
     """
-    bumped_fees = bump_fees(pending_tx)
+    bumped_fees = replacement_fees(pending_tx)
     if bumped_fees.max_fee_wei is not None and head.base_fee_wei is not None:
         sufficient_fee_wei = 2 * head.base_fee_wei + (bumped_fees.max_priority_fee_wei or 0)
         sufficient_fee_wei = min(
@@ -291,14 +291,14 @@ def cancel_transaction(
     )
 
 
-def _bump_ceiling_wei(ceiling_wei: int | None) -> int | None:
+def _ceiling_of_bumps_wei(ceiling_wei: int | None) -> int | None:
     """Return the fee ceiling of bumps: the owner's ceiling less the reserved steps."""
     if ceiling_wei is None:
         return None
-    bumped_ceiling_wei: int = (
+    lowered_ceiling_wei: int = (
         ceiling_wei * BUMP_DENOMINATOR**RESERVED_BUMPS // BUMP_NUMERATOR**RESERVED_BUMPS
     )
-    return bumped_ceiling_wei
+    return lowered_ceiling_wei
 
 
 def _cancel_grant(now_s: int, deadline_s: int, max_cost_wei: int) -> Grant:
@@ -331,25 +331,25 @@ class Reconciler:
         state.
         """
         self._reorg_handler.run()
-        open_before = open_transactions(self._journal)
-        for intent in open_before:
+        initial_open_intents = open_transactions(self._journal)
+        for intent in initial_open_intents:
             if intent.state is IntentState.PLANNED:
                 self._submitter.drop(intent, "the process ended before signing")
-        for nonce in sorted({intent.tx.nonce for intent in open_before}):
+        for nonce in sorted({intent.tx.nonce for intent in initial_open_intents}):
             self._resolve(nonce, may_send)
-        if not open_before or not self._submitter.unfinished():
-            self.require_known_nonce()
-        return [self._stored_intent(intent) for intent in open_before]
+        if not initial_open_intents or not self._submitter.unfinished():
+            self.require_or_adopt_nonce()
+        return [self._stored_intent(intent) for intent in initial_open_intents]
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Drop unsent intents and cancel pending ones; return them in their new state. Used at a
         hard kill switch, which is read again before each cancel.
         """
-        open_before = open_transactions(self._journal)
-        for nonce in sorted({intent.tx.nonce for intent in open_before}):
+        initial_open_intents = open_transactions(self._journal)
+        for nonce in sorted({intent.tx.nonce for intent in initial_open_intents}):
             self._cancel_at(nonce, why)
         self.run(may_send=True)
-        return [self._stored_intent(intent) for intent in open_before]
+        return [self._stored_intent(intent) for intent in initial_open_intents]
 
     def _cancel_at(self, nonce: int, why: str) -> None:
         unmined_intents = [
@@ -357,16 +357,18 @@ class Reconciler:
             for intent in self._journal.intents_at(nonce)
             if intent.state in (IntentState.SIGNED, IntentState.BROADCAST)
         ]
-        if not unmined_intents or self._chain_state(unmined_intents, nonce) == "mined":
+        if not unmined_intents or self._record_chain_state(unmined_intents, nonce) == "mined":
             return
         for intent in self._journal.intents_at(nonce):
             if intent.state is IntentState.SIGNED:
                 self._submitter.drop(intent, why)
-        in_flight = self._submitter.in_flight_intents(nonce)
-        if in_flight and not any(intent.kind is IntentKind.CANCEL for intent in in_flight):
-            self._replacer.cancel(in_flight[0], why)
+        in_flight_intents = self._submitter.in_flight_intents(nonce)
+        if in_flight_intents and not any(
+            intent.kind is IntentKind.CANCEL for intent in in_flight_intents
+        ):
+            self._replacer.cancel(in_flight_intents[0], why)
 
-    def require_known_nonce(self) -> int:
+    def require_or_adopt_nonce(self) -> int:
         """Return the chain's next nonce if the journal expects it; a new journal adopts it. Raises
         OperatorNeeded if another sender used the wallet, Retryable if the endpoint is behind the
         journal.
@@ -388,7 +390,7 @@ class Reconciler:
         if next_pending_nonce > next_nonce:
             raise OperatorNeeded(
                 f"nonce {next_nonce} of {self._submitter.signer.address} has a pending transaction that"
-                f" is not in this store{self._conflicting_hash(next_nonce)}",
+                f" is not in this store{self._conflicting_hash_text(next_nonce)}",
                 "another program uses this wallet, or this store is a restored copy: stop the other"
                 " sender, wait until it is mined, then run trimtab adopt",
                 code=ErrorCode.FOREIGN_PENDING,
@@ -450,7 +452,7 @@ class Reconciler:
         )
 
     def _resolve(self, nonce: int, may_send: bool) -> None:
-        for intent in self._journal.reopenable_at_nonce(nonce):
+        for intent in self._journal.reopenable_intents_at(nonce):
             self._submitter.move(
                 intent,
                 IntentState.BROADCAST,
@@ -458,7 +460,9 @@ class Reconciler:
                 event=IntentEvent.REOPEN,
             )
         intents_at_nonce = self._journal.intents_at(nonce)
-        winning_intents = [intent for intent in intents_at_nonce if intent.state in ENDED_IN_BLOCK]
+        winning_intents = [
+            intent for intent in intents_at_nonce if intent.state in ENDED_IN_BLOCK_STATES
+        ]
         for winning_intent in winning_intents:
             if any(
                 intent.state in OPEN_STATES
@@ -474,17 +478,19 @@ class Reconciler:
         ]
         if not unfinished_intents:
             return
-        if self._chain_state(unfinished_intents, nonce) == "unknown":
+        if self._record_chain_state(unfinished_intents, nonce) == "unknown":
             if may_send and self._may_resend(unfinished_intents[-1]):
                 self._resend_or_cancel(unfinished_intents)
                 if self._submitter.in_flight_intents(nonce):
-                    self._follow(nonce, may_send)
+                    self._await_final(nonce, may_send)
         elif (
-            not self._follow(nonce, may_send) and may_send and self._submitter.is_paused() is False
+            not self._await_final(nonce, may_send)
+            and may_send
+            and self._submitter.is_paused() is False
         ):
             self._cancel_expired(nonce)
 
-    def _chain_state(self, unfinished_intents: list[Intent], nonce: int) -> str:
+    def _record_chain_state(self, unfinished_intents: list[Intent], nonce: int) -> str:
         """Return "mined", "pending" or "unknown": the furthest state of our transactions at
         `nonce`. A signed transaction known to a node moves to BROADCAST.
         """
@@ -520,7 +526,7 @@ class Reconciler:
             )
         return "unknown"
 
-    def _follow(self, nonce: int, may_send: bool) -> bool:
+    def _await_final(self, nonce: int, may_send: bool) -> bool:
         """Wait for a block and its confirmations; False if nothing was mined in time, or a reorg
         removed the block.
         """
@@ -534,7 +540,7 @@ class Reconciler:
     def _resend_or_cancel(self, unfinished_intents: list[Intent]) -> None:
         """Resend a transaction that no node knows, unchanged or at a higher fee, else cancel it."""
         for intent in reversed(unfinished_intents):
-            if intent.state is IntentState.BROADCAST and self._below_base_fee(intent):
+            if intent.state is IntentState.BROADCAST and self._is_below_base_fee(intent):
                 self._replacer.bump_or_cancel(intent.tx.nonce)
                 return
             try:
@@ -550,7 +556,7 @@ class Reconciler:
                     continue
                 if (
                     self._submitter.is_paused() is False or self._submitter.is_hard()
-                ) and self._still_unknown(unfinished_intents):
+                ) and self._is_unknown_to_nodes(unfinished_intents):
                     self._replacer.cancel(intent, error.message)
                 return
             self._submitter.send(intent, signed_tx)
@@ -566,12 +572,12 @@ class Reconciler:
             return False
         return True
 
-    def _below_base_fee(self, intent: Intent) -> bool:
+    def _is_below_base_fee(self, intent: Intent) -> bool:
         """True if its fee is below the base fee, so the same bytes would stay pending."""
         base_fee_wei = self._sender.head().base_fee_wei
         return base_fee_wei is not None and intent.tx.max_gas_price_wei < base_fee_wei
 
-    def _still_unknown(self, unfinished_intents: list[Intent]) -> bool:
+    def _is_unknown_to_nodes(self, unfinished_intents: list[Intent]) -> bool:
         """True if no node knows a transaction at the nonce: a simulation also fails for one mined
         just now.
         """
@@ -582,14 +588,16 @@ class Reconciler:
 
     def _cancel_expired(self, nonce: int) -> None:
         """Cancel a pending transaction past its deadline, because it would only burn gas."""
-        in_flight = self._submitter.in_flight_intents(nonce)
-        if not in_flight or any(intent.kind is IntentKind.CANCEL for intent in in_flight):
+        in_flight_intents = self._submitter.in_flight_intents(nonce)
+        if not in_flight_intents or any(
+            intent.kind is IntentKind.CANCEL for intent in in_flight_intents
+        ):
             return
-        now_s, deadline_s = self._sender.head().timestamp_s, in_flight[0].deadline_s
+        now_s, deadline_s = self._sender.head().timestamp_s, in_flight_intents[0].deadline_s
         if deadline_s is not None and now_s >= deadline_s:
             why = f"still pending at chain time {now_s}, after its deadline {deadline_s}"
-            self._replacer.cancel(in_flight[0], why)
-            self._follow(nonce, may_send=True)
+            self._replacer.cancel(in_flight_intents[0], why)
+            self._await_final(nonce, may_send=True)
 
     def _foreign_nonce_error(self, nonce: int, next_nonce: int) -> OperatorNeeded:
         own_hashes = [
@@ -602,14 +610,14 @@ class Reconciler:
             own_hashes_note = f"none of ours is in a block: {', '.join(dict.fromkeys(own_hashes))}"
         return OperatorNeeded(
             f"nonce {nonce} of {self._submitter.signer.address} was used by a transaction that is"
-            f" not in this store{self._conflicting_hash(nonce)} (the chain's next is {next_nonce};"
+            f" not in this store{self._conflicting_hash_text(nonce)} (the chain's next is {next_nonce};"
             f" {own_hashes_note})",
             "another program uses this wallet, or this store is a restored copy: stop the other"
             " sender, check the balances, then run trimtab adopt",
             code=ErrorCode.FOREIGN_NONCE,
         )
 
-    def _conflicting_hash(self, nonce: int) -> str:
+    def _conflicting_hash_text(self, nonce: int) -> str:
         """Return ": " and the hash of the transaction at that nonce, "" if no endpoint
         knows one.
         """

@@ -87,7 +87,7 @@ def _open_cycle(store: Store, request: PlanRequest) -> Cycle | None:
     """Return the open cycle of this request. One of another request ends; if it names an amount
     and had sent a transaction, it is opened again when its request is repeated.
     """
-    if (cycle := store.cycles.open_cycle()) is not None:
+    if (cycle := store.cycles.find_open_cycle()) is not None:
         both_agent_cycles = isinstance(request, AgentCycle) and isinstance(
             cycle.request, AgentCycle
         )
@@ -126,7 +126,9 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
         (original for original in original_intents if original in mined_intents),
         original_intents[0],
     )  # a mined cancel ends its own
-    outcome = _with_result(ports.store, recorded_outcome(ports.store, cycle, step_id), intent)
+    outcome = _outcome_after_transaction(
+        ports.store, recorded_outcome(ports.store, cycle, step_id), intent
+    )
     cycle = cycle.with_transaction(intent)
     if intent.kind is IntentKind.APPROVE:
         return after_approval(ports, cycle, outcome, intent).cycle, outcome
@@ -136,7 +138,7 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
     return cycle_after, replace(outcome, transactions=(intent,))
 
 
-def _with_result(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutcome:
+def _outcome_after_transaction(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutcome:
     """Return the outcome of a step after its transaction; an approval leaves it as planned."""
     if intent.kind is IntentKind.APPROVE:
         return outcome

@@ -57,8 +57,8 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
         snapshot_before=outcome.step_input.snapshot,
     )
     input_after = ports.readers.step_input_at(snapshot)
-    update_ledger(ports.store, ports.readers.for_ledger(input_after), changed_blocks)
-    for record_step_input in records.AFTER_INPUT:
+    update_ledger(ports.store, ports.readers.ledger_step_input(input_after), changed_blocks)
+    for record_step_input in records.INPUT_RECORDERS:
         record_step_input(ports.store, input_after)
     return with_shortfall(replace(outcome, input_after=input_after), intent, snapshot), intent
 

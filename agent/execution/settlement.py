@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
-from agent.layers.memories import BOOKINGS
+from agent.layers.memories import INTENT_BOOKERS
 from agent.model import (
     NATIVE_VENUE,
     ExpectedBalances,
@@ -236,7 +236,7 @@ def record_balance_changes(
         return (
             balance_changes.is_comparable(snapshot, expected_balances)
             and not balance_changes.balance_differences(snapshot, expected_balances)
-            and not balance_changes.may_change(expected_balances)
+            and not balance_changes.open_transfer_may_change(expected_balances)
         )
 
     expected_before, is_recorded = balance_store.record_explained(
@@ -291,7 +291,7 @@ def settle_mined(
             _booking_time_s(snapshot, intent_step),
         )
         native_price = prices.get(wrapped_native, Fraction(0))
-        if (book_layer := BOOKINGS.get(intent.kind)) is not None:
+        if (book_layer := INTENT_BOOKERS.get(intent.kind)) is not None:
             snapshot_after = None if snapshot_before is None else snapshot
             book_layer(
                 store, intent, intent_step, price_step, snapshot_after, native_price, booked_at_s

@@ -59,7 +59,7 @@ def shortfall_by_receipt(store: Store, intent: Intent) -> dict[str, tuple[int, i
         return {}
     if grant.plan is not None:
         return shortfalls_by_token(grant.plan, intent.receipt, step.snapshot, None)
-    least_raw_by_token = {} if grant.action is None else grant.action.least_raw
+    least_raw_by_token = {} if grant.action is None else grant.action.min_received_raw
     return _changes_below_least(least_raw_by_token, intent.receipt, step.snapshot, None)
 
 
@@ -91,7 +91,7 @@ def shortfalls_by_token(
     covers.
     """
     if plan.actions:
-        least_raw_by_token = plan.actions[0].least_raw
+        least_raw_by_token = plan.actions[0].min_received_raw
     else:
         least_raw_by_token = balance_deltas(
             [replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs]

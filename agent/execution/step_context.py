@@ -123,7 +123,7 @@ class StepReaders:
         """Return the step input at that snapshot with the current history."""
         return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
 
-    def for_ledger(self, step: StepInput) -> StepInput:
+    def ledger_step_input(self, step: StepInput) -> StepInput:
         """Return the step input for the ledger and the valuations."""
         if self.assemble_for_ledger is None:
             return step
@@ -188,7 +188,7 @@ def record_order_stages(orders: OrderStore, history: History) -> None:
         orders_version == 0 and not order_states and nav_per_share is None
     ):  # there has never been an order
         return
-    if not orders.update(order_states, nav_per_share, orders_version):
+    if not orders.replace_orders(order_states, nav_per_share, orders_version):
         raise Retryable(
             "orders were changed while the chain was read",
             "run it again",
@@ -285,7 +285,7 @@ class ExitInterrupted(Retryable):
 def propose_screened(
     step: StepInput,
     propose: Proposer,
-    evidence: EvidenceSource | None,
+    evidence_source: EvidenceSource | None,
     extend_ticks: ExtendTicks | None = None,
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
     """Return the final step, its proposal, and the evidence for the plan; or the refusal in place
@@ -309,10 +309,10 @@ def propose_screened(
                 None,
             )
         step = proposal.step or step
-        if proposal.plan is None or evidence is None:
+        if proposal.plan is None or evidence_source is None:
             return step, proposal, None
         try:
-            plan_evidence = evidence.gather(step, proposal.plan)
+            plan_evidence = evidence_source.gather(step, proposal.plan)
         except Retryable as error:
             if exit_token := proposal.decision_result.exit_token:
                 may_retry_on_direct_route = blocked_exits.may_take_direct_route(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from agent.errors import Retryable
-from agent.layers.memories import READERS
+from agent.layers.memories import MEMORY_READERS
 from agent.model import (
     Allocation,
     CashMemory,
@@ -30,21 +30,23 @@ HOUR_S = 3_600
 DAY_S = 86_400
 
 
-def read_cash(portfolio: Portfolio, snapshot: Snapshot, cash: CashStore) -> CashMemory | None:
+def read_cash(portfolio: Portfolio, snapshot: Snapshot, cash_store: CashStore) -> CashMemory | None:
     """Return the account of portfolio.use_cash; None without that limit."""
     if portfolio.use_cash_raw is None:
         return None
-    return cash.read(portfolio.numeraire.address, snapshot.head.number)
+    return cash_store.read(portfolio.numeraire.address, snapshot.head.number)
 
 
-def record_cash(cash: CashStore, history: History) -> None:
+def record_cash(cash_store: CashStore, history: History) -> None:
     """Record the account of portfolio.use_cash before the step acts on it. Raises Retryable if it
     cannot be opened at this block, or if another process wrote first.
     """
     cash_memory = history.cash_flows.cash
     if cash_memory is None or cash_memory.is_stored:
         return
-    if not (cash_memory.is_known and cash.record(cash_memory.account, cash_memory.record_version)):
+    if not (
+        cash_memory.is_known and cash_store.record(cash_memory.account, cash_memory.record_version)
+    ):
         raise Retryable(
             "portfolio.use_cash: the wallet's cash changed while its account was recorded",
             "wait for the next cycle",
@@ -92,7 +94,7 @@ def read_memory(
         owners_and_allocations,
         tuple(untradable_tokens),
         read_cash(bare_step.portfolio, bare_step.snapshot, store.cash),
-        tuple(read_layer(bare_step, store) for read_layer in READERS),
+        tuple(read_layer(bare_step, store) for read_layer in MEMORY_READERS),
     )
     step = replace(
         bare_step,

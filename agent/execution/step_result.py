@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from agent import codec
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
-from agent.model import Cycle, Plan, StepNote
+from agent.model import Cycle, Plan, StepEnd
 from agent.store.store import Store
 
 
@@ -43,9 +43,9 @@ def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str)
     store.steps.end(outcome.step_id, decision_name, reason, plan_json, outcome_kind)
 
 
-def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepNote:
+def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepEnd:
     """Return the note on a step's end that its cycle keeps."""
-    return StepNote(outcome.step_id, outcome.reason, outcome.decision_result.exit_token, failed)
+    return StepEnd(outcome.step_id, outcome.reason, outcome.decision_result.exit_token, failed)
 
 
 def without_plan(outcome: StepOutcome, reason: str) -> StepOutcome:

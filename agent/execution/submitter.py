@@ -54,7 +54,7 @@ class SubmissionSettings:
     emergency_ceilings: tuple[int | None, int | None] = (None, None)
     finality_tag: str | None = None
 
-    def ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
+    def gas_ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
         """Return the maximum wei per unit of gas and in 24 h for a granted transaction."""
         if grant.is_emergency:
             return self.emergency_ceilings
@@ -174,7 +174,7 @@ class Submitter:
                 "plan again",
                 UnsendableTransaction,
             )
-        _require_data_fee(simulation, grant)
+        _require_granted_data_fee(simulation, grant)
         return simulation
 
     # durable writes
@@ -280,7 +280,7 @@ class Submitter:
         waited_s, last_error, low_nonce_polls = 0.0, None, 0
         while True:
             try:
-                mined_intent = self.find_mined(nonce)
+                mined_intent = self.record_mined(nonce)
                 if mined_intent is not None:
                     return mined_intent
                 if self.sender.nonces(self.signer.address)[0] < nonce:
@@ -310,7 +310,7 @@ class Submitter:
             self.clock.sleep(self.settings.poll_s)
             waited_s += self.settings.poll_s
 
-    def find_mined(self, nonce: int) -> Intent | None:
+    def record_mined(self, nonce: int) -> Intent | None:
         """Return the agent's mined transaction at `nonce`, checking once; None if there is none.
         Moves the others at that nonce out of MINED.
         """
@@ -379,11 +379,11 @@ class Submitter:
         """
         waited_s = 0.0
         while True:
-            intent, is_confirmed = self._canonical_state(intent)
+            intent, is_confirmed = self._follow_chain(intent)
             if intent.state is not IntentState.MINED:
                 return intent
             if is_confirmed:
-                return self.settle_nonce(intent) if self._is_tagged(intent) else intent
+                return self.settle_nonce(intent) if self._has_finality_tag(intent) else intent
             if waited_s >= self.settings.final_timeout_s:
                 return intent
             self.on_event(
@@ -396,7 +396,7 @@ class Submitter:
             self.clock.sleep(self.settings.poll_s)
             waited_s += self.settings.poll_s
 
-    def _is_tagged(self, intent: Intent) -> bool:
+    def _has_finality_tag(self, intent: Intent) -> bool:
         """Return whether the intent's block has the finality tag; False if no answer says so. The
         height is read before the hash: what is canonical below a final block stays so.
         """
@@ -414,7 +414,7 @@ class Submitter:
         self.on_event(SubmissionEvent("confirming", intent, wait_text))
         return False
 
-    def _canonical_state(self, intent: Intent) -> tuple[Intent, bool]:
+    def _follow_chain(self, intent: Intent) -> tuple[Intent, bool]:
         """Return the intent's current state on the canonical chain, and True if it is deep
         enough.
         """
@@ -493,7 +493,7 @@ def only_undoes(grant: Grant) -> bool:
     )
 
 
-def _require_data_fee(simulation: Simulation, grant: Grant) -> None:
+def _require_granted_data_fee(simulation: Simulation, grant: Grant) -> None:
     """Raise Refused if the data fee at the head is above the granted one, Retryable if it is
     unknown (T13).
     """
@@ -575,7 +575,7 @@ class ReorgHandler:
         Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
         """
         ended_intents = self._submitter.journal.intents_ended_in_block(_MAX_CHECKED_INTENTS)
-        unchecked_intents = self._unchecked(ended_intents)
+        unchecked_intents = self._unchecked_intents(ended_intents)
         if not unchecked_intents:
             return
         head = self._submitter.sender.head()
@@ -609,7 +609,7 @@ class ReorgHandler:
             ):
                 raise self._deep_reorg_error(intent, depth)
 
-    def _unchecked(self, ended_intents: Sequence[Intent]) -> Sequence[Intent]:
+    def _unchecked_intents(self, ended_intents: Sequence[Intent]) -> Sequence[Intent]:
         """Return the transactions that no earlier check of the current chain covers, newest
         first.
         """

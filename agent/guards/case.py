@@ -17,12 +17,12 @@ from agent.guards.replay import (
     replay_legs,
 )
 from agent.layers.policy import build_guard_answers
-from agent.layers.questions import outside_value
+from agent.layers.questions import value_outside_wallet
 from agent.model import (
     Asset,
     Evidence,
     LayerGuardAnswers,
-    LegFunding,
+    LegPlace,
     Plan,
     Rebalance,
     StepInput,
@@ -125,7 +125,7 @@ class GuardCase:
         """True if a limit of a layer requires the plan, so that neither cost nor size blocks it.
         Raises MissingData.
         """
-        return from_layer(self.layer.is_required)
+        return measure_in_layer(self.layer.is_required)
 
     def is_risk_reducing(self) -> bool:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
@@ -321,7 +321,7 @@ class GuardCase:
             ),
             Fraction(0),
         )
-        return investable_value + self.outside_value()
+        return investable_value + self.value_outside_wallet()
 
     def blocked_value(self) -> Fraction:
         """Return the value of assets with blocked exits, which `portfolio_value` excludes. An asset without a
@@ -335,9 +335,9 @@ class GuardCase:
             Fraction(0),
         )
 
-    def outside_value(self) -> Fraction:
+    def value_outside_wallet(self) -> Fraction:
         """Return the value of what layers have outside the wallet. Raises MissingData."""
-        return from_layer(lambda: outside_value(self.step, self.prices))
+        return measure_in_layer(lambda: value_outside_wallet(self.step, self.prices))
 
     def turnover(self) -> Fraction:
         """Return half the sum of absolute changes of wallet balances, in value. Raises
@@ -376,14 +376,14 @@ class GuardCase:
             self.gas_units()
         )
         gas_value = expected_gas_wei * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + from_layer(self.layer.cost) + gas_value
+        return self.trading_cost() + measure_in_layer(self.layer.cost) + gas_value
 
     def worst_cost(self) -> Fraction:
         """Return the worst-case cost, with each swap and action at its minimum, at the worse of
         feed and TWAP, and all gas burned. Raises MissingData.
         """
         self.require_complete_replay()
-        flows_to_wallet = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
+        flows_to_wallet = [flow for flow in self.replay.flows if flow.leg.sink is LegPlace.WALLET]
         slippage_value = sum(
             (
                 max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out)
@@ -393,7 +393,7 @@ class GuardCase:
         )
         gas_value = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
         swap_cost = self.trading_cost() + slippage_value + self.disagreement_loss()
-        return swap_cost + from_layer(self.layer.worst_cost) + gas_value
+        return swap_cost + measure_in_layer(self.layer.worst_cost) + gas_value
 
     def gas_units(self) -> int:
         """Return the expected gas of the plan's transaction and of missing approvals."""
@@ -445,7 +445,7 @@ def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCa
     )
 
 
-def from_layer(measure: Callable[[], K]) -> K:
+def measure_in_layer(measure: Callable[[], K]) -> K:
     """Return a measurement of a layer. Raises MissingData if an input of it is unknown."""
     try:
         return measure()

@@ -93,17 +93,17 @@ class Guard(Generic[T]):
 
 def fixed_guard(
     name: str,
-    rule: str,
+    limit_text: str,
     measure: Callable[[GuardCase], GuardMeasurement],
     remedy: str,
     *,
     judges_market: bool = False,
 ) -> Guard[bool]:
-    """Return a guard that the config cannot switch off; `rule` is the text of its limit."""
+    """Return a guard that the config cannot switch off; `limit_text` is the text of its limit."""
     return Guard(
         name,
         lambda _: True,
-        lambda _, __: rule,
+        lambda _, __: limit_text,
         lambda case, _: measure(case),
         remedy,
         judges_market,
@@ -112,7 +112,7 @@ def fixed_guard(
 
 def limit_guard(
     key: str,
-    limit: Callable[[Limits], T | None],
+    read_limit: Callable[[Limits], T | None],
     measure: Callable[[GuardCase, T], GuardMeasurement],
     remedy: str,
     *,
@@ -124,7 +124,7 @@ def limit_guard(
     limit_spec = LIMITS[key]
     return Guard(
         key,
-        lambda step: limit(step.limits),
+        lambda step: read_limit(step.limits),
         lambda limit_value, step: _format_limit(limit_spec, limit_value, step.portfolio),
         measure,
         remedy,

@@ -1,6 +1,4 @@
-"""Guards of markets: price impact, pool depth, floors, second quotes, price sources and pegs; and
-sandwich exposure.
-"""
+"""Guards of markets: price impact, pool depth, floors, second quotes, price sources and pegs."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from agent.guards.case import GuardCase, GuardMeasurement, from_layer
+from agent.guards.case import GuardCase, GuardMeasurement, measure_in_layer
 from agent.guards.guard import format_ratio
-from agent.layers.questions import outside_raw
+from agent.layers.questions import raw_outside_wallet
 from agent.model import Rebalance
 from agent.units import BPS
 
@@ -53,7 +53,7 @@ def _values_after(case: GuardCase) -> dict[str, Fraction]:
     included. Raises MissingData.
     """
     outside_raw_by_token, value_by_token = (
-        from_layer(lambda: outside_raw(case.step, case.prices)),
+        measure_in_layer(lambda: raw_outside_wallet(case.step, case.prices)),
         {},
     )
     for asset in case.step.portfolio.assets:

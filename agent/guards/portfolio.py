@@ -56,7 +56,7 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     counted_turnover = case.counted_turnover()
     if counted_turnover == 0 and case.plan.is_exit and not case.largest_exempt_turnover():
         return GuardMeasurement("an exit into the numeraire", True)
-    return _with_exempt(case, _measure_share(case, counted_turnover, limit_bps), limit_bps)
+    return _with_exempt_turnover(case, _measure_share(case, counted_turnover, limit_bps), limit_bps)
 
 
 def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -67,15 +67,17 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """
     counted_turnover = case.counted_turnover()
     if counted_turnover == 0 and case.plan.is_exit:
-        return _with_exempt(case, GuardMeasurement("an exit into the numeraire", True), limit_bps)
+        return _with_exempt_turnover(
+            case, GuardMeasurement("an exit into the numeraire", True), limit_bps
+        )
     if case.layer.only_reduces():
         return GuardMeasurement(case.layer.exemption_text, True)
     case.require_known_day()
     total_turnover = case.step.history.budgets.turnover_24h + counted_turnover
-    return _with_exempt(case, _measure_share(case, total_turnover, limit_bps), limit_bps)
+    return _with_exempt_turnover(case, _measure_share(case, total_turnover, limit_bps), limit_bps)
 
 
-def _with_exempt(
+def _with_exempt_turnover(
     case: GuardCase, measurement: GuardMeasurement, limit_bps: int
 ) -> GuardMeasurement:
     """Return the measurement with the exempt turnover of a purchase or withdrawal and its limit."""
@@ -297,7 +299,7 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "explain the change: trimtab flows, then trimtab flows confirm; an increase is accepted"
         " after limits.balance_jump_wait",
     ),
-    *layers.PLAN_GUARDS,
+    *layers.LAYER_LIMIT_GUARDS,
     Guard(
         "max_weight",
         _max_weights,
@@ -319,6 +321,6 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         max_live_value,
         "withdraw value from the wallet, or raise portfolio.max_live_value",
     ),
-    *layers.OUTSIDE_GUARDS,
+    *layers.OUTSIDE_VALUE_GUARDS,
 )
 """Guards in the order of their verdicts."""

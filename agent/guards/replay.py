@@ -9,7 +9,7 @@ from agent.errors import Refused
 from agent.model import (
     NATIVE_VENUE,
     Leg,
-    LegFunding,
+    LegPlace,
     Plan,
     Pool,
     Snapshot,
@@ -102,16 +102,16 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
 
     def book(flow: LegFlow) -> None:
         leg, wrapped_by_native = flow.leg, {NATIVE: wrapped_native}
-        is_conversion = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegFunding.WALLET
+        is_conversion = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegPlace.WALLET
         flows.append(flow)
-        if leg.source is LegFunding.WALLET:
+        if leg.source is LegPlace.WALLET:
             balance_changes_raw[leg.token_in] = (
                 balance_changes_raw.get(leg.token_in, 0) - flow.amount_in_raw
             )
             if not is_conversion:
                 token = wrapped_by_native.get(leg.token_in, leg.token_in)
                 sold_raw_by_token[token] = sold_raw_by_token.get(token, 0) + flow.amount_in_raw
-        if leg.sink is LegFunding.ROUTER:
+        if leg.sink is LegPlace.ROUTER:
             router_raw_by_token[leg.token_out] = (
                 router_raw_by_token.get(leg.token_out, 0) + flow.amount_out_raw
             )
@@ -126,7 +126,7 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
     for leg_number, leg in enumerate(plan.legs):
         amount_in_raw = (
             leg.amount_in_raw
-            if leg.source is LegFunding.WALLET
+            if leg.source is LegPlace.WALLET
             else router_raw_by_token.pop(leg.token_in, 0)
         )
         if leg.venue == NATIVE_VENUE:

@@ -18,7 +18,7 @@ from agent.guards.guard import (
 from agent.guards.replay import LegFlow
 from agent.layers import guards as layers
 from agent.layers.questions import gas_price_limit_wei
-from agent.model import LegFunding, Plan, Provide, TopUp
+from agent.model import LegPlace, Plan, Provide, TopUp
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
@@ -60,7 +60,7 @@ def balance(case: GuardCase) -> GuardMeasurement:
         if (measurement := measure_overspending(case)) is not None:
             return measurement
     case.require_complete_replay()
-    wallet = _Wallet(case)
+    wallet = _ReplayWallet(case)
     for flow in case.replay.flows:
         overspent_raw = wallet.spend(flow)
         if overspent_raw > 0:
@@ -78,7 +78,7 @@ def balance(case: GuardCase) -> GuardMeasurement:
     return GuardMeasurement("every leg is funded", True)
 
 
-class _Wallet:
+class _ReplayWallet:
     """Spendable balances during the replay, by asset, and by form (native, wrapped) for the native
     asset.
     """
@@ -99,37 +99,40 @@ class _Wallet:
     def spend(self, flow: LegFlow) -> int:
         """Book one leg and return the base units that it overspends."""
         leg, overspent_raw = flow.leg, 0
-        asset_in, asset_out = self._asset(leg.token_in), self._asset(leg.token_out)
+        asset_in, asset_out = self._asset_token(leg.token_in), self._asset_token(leg.token_out)
         is_conversion = asset_in == asset_out and leg.source is leg.sink
-        if leg.source is LegFunding.WALLET:
-            overspent_raw = max(0, -self._change_form(leg.token_in, -flow.amount_in_raw))
+        if leg.source is LegPlace.WALLET:
+            overspent_raw = max(0, -self._change_form_balance(leg.token_in, -flow.amount_in_raw))
             if not is_conversion:
                 overspent_raw = max(
-                    overspent_raw, -self._change(self._assets, asset_in, -flow.amount_in_raw)
+                    overspent_raw,
+                    -self._change_balance(self._assets, asset_in, -flow.amount_in_raw),
                 )
-        if leg.sink is LegFunding.WALLET:
-            self._change_form(leg.token_out, flow.amount_out_raw)
+        if leg.sink is LegPlace.WALLET:
+            self._change_form_balance(leg.token_out, flow.amount_out_raw)
             if not is_conversion:
-                self._change(self._assets, asset_out, flow.amount_out_raw)
+                self._change_balance(self._assets, asset_out, flow.amount_out_raw)
         return overspent_raw
 
-    def _asset(self, token: str) -> str:
+    def _asset_token(self, token: str) -> str:
         return (
             self._wrapped_native if token == NATIVE and self._wrapped_native is not None else token
         )
 
-    def _change_form(self, token: str, change_raw: int) -> int:
+    def _change_form_balance(self, token: str, change_raw: int) -> int:
         return (
-            self._change(self._raw_by_form, token, change_raw) if token in self._raw_by_form else 0
+            self._change_balance(self._raw_by_form, token, change_raw)
+            if token in self._raw_by_form
+            else 0
         )
 
-    def _change(self, raw_by_token: dict[str, int], token: str, change_raw: int) -> int:
+    def _change_balance(self, raw_by_token: dict[str, int], token: str, change_raw: int) -> int:
         if token not in raw_by_token:
-            raw_by_token[token] = self._spendable(token)
+            raw_by_token[token] = self._spendable_raw(token)
         raw_by_token[token] += change_raw
         return raw_by_token[token]
 
-    def _spendable(self, token: str) -> int:
+    def _spendable_raw(self, token: str) -> int:
         """Return the base units of an asset above its reserve, negative if below; 0 for a hub."""
         for asset in self._case.step.portfolio.assets:
             if asset.token.address == token:
@@ -324,7 +327,9 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
             history.failures.approvals_in_row,
         )
         failures_text = _failures_text(revert_count, approval_count)
-        if history.failures.is_stopped and not failures.too_many(revert_count, approval_count):
+        if history.failures.is_stopped and not failures.too_many_failures(
+            revert_count, approval_count
+        ):
             failures_text += "; the count restarted when the owner resumed"
         return GuardMeasurement(failures_text, not failures.is_stopped(history))
     exit_failures = failures.exit_failures(history, failures.exit_name(case.plan))

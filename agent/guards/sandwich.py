@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.model import (
-    LegFunding,
+    LegPlace,
     Plan,
     StepInput,
 )
@@ -39,7 +39,7 @@ def sandwich_exposure(
     turnover_bps: int | None,
     daily_turnover_bps: int | None,
     deviation_bps: int | None,
-    priced_token_count: int = 1,
+    priced_tokens_per_swap: int = 1,
 ) -> SandwichExposure:
     """Return the worst-case sandwich loss by the limits: (slippage + plan cost + deviation) ×
     turnover.
@@ -47,7 +47,7 @@ def sandwich_exposure(
     plan_cost bounds the cost of pools manipulated before the snapshot, at reference prices.
     Later manipulation lowers the output by at most the slippage, even across hubs, because the
     minimum of the last swap applies. The reference price of each token but the numeraire may be
-    off by `deviation_bps`; `priced_token_count` is 2 if a swap may exchange two such tokens.
+    off by `deviation_bps`; `priced_tokens_per_swap` is 2 if a swap may exchange two such tokens.
     """
     if plan_cost_bps is None or slippage_bps is None or deviation_bps is None:
         off_limits_text = " and ".join(
@@ -65,8 +65,8 @@ def sandwich_exposure(
             None,
             f"a sandwich may take an unknown part of the exchanged value, because {off_limits_text} is off",
         )
-    max_loss_bps = min(plan_cost_bps + slippage_bps + priced_token_count * deviation_bps, BPS)
-    factor_text = "" if priced_token_count == 1 else f"{priced_token_count} × "
+    max_loss_bps = min(plan_cost_bps + slippage_bps + priced_tokens_per_swap * deviation_bps, BPS)
+    factor_text = "" if priced_tokens_per_swap == 1 else f"{priced_tokens_per_swap} × "
     sentence_parts = [
         f"a sandwich may take up to {_percent_text(max_loss_bps)} of the exchanged value (slippage +"
         f" plan_cost + {factor_text}oracle_deviation)"
@@ -96,7 +96,7 @@ def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
     cost.
     """
     price_by_token = references.prices
-    legs_to_wallet = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
+    legs_to_wallet = [leg for leg in plan.legs if leg.sink is LegPlace.WALLET]
     if any(leg.token_out not in price_by_token for leg in legs_to_wallet):
         return None
     return sum(

@@ -37,7 +37,7 @@ LIVE_PLAN_KEYS: tuple[Callable[[LayerTables, StepOutcome], Mapping[str, object]]
 """Keys of a plan that was made to be shown; may ask services outside."""
 SENTENCES: tuple[Callable[[StepInput, Plan | None], list[str]], ...] = (gradual.sentences,)
 """Descriptions of a past step's layers and plan."""
-PAST_EXECUTIONS: tuple[Callable[[Store, int], Sequence[StoredExecution[Any]]], ...] = (
-    gradual.past_executions,
+NEWEST_EXECUTIONS: tuple[Callable[[Store, int], Sequence[StoredExecution[Any]]], ...] = (
+    gradual.newest_executions,
 )
 """Newest executions of the layers, newest first, at most so many."""

@@ -15,15 +15,15 @@ from agent.layers.liquidity.execution.cycle import skip_refused_withdrawal
 from agent.layers.liquidity.execution.send import LIQUIDITY_SENDER, require_as_confirmed
 from agent.model import Confirmation, Cycle, Plan
 
-BEFORE_CONFIRMATION: tuple[Callable[[StepPorts, Cycle, StepOutcome], StepResult | None], ...] = (
-    end_resting_orders,
-)
+PRE_CONFIRMATION_ACTIONS: tuple[
+    Callable[[StepPorts, Cycle, StepOutcome], StepResult | None], ...
+] = (end_resting_orders,)
 """Called after each evaluation, before a plan is confirmed. A layer may end something instead, such as a
 resting order; the next step then evaluates again. None if it ends nothing.
 """
 SENDERS: tuple[PlanSender, ...] = (FUTURES_SENDER, LIQUIDITY_SENDER)
 """Senders of plans that act in a layer."""
-SKIPS: tuple[Callable[[Cycle, StepOutcome, Refused], StepResult | None], ...] = (
+REFUSAL_SKIPS: tuple[Callable[[Cycle, StepOutcome, Refused], StepResult | None], ...] = (
     skip_refused_action,
     skip_refused_withdrawal,
 )

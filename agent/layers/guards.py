@@ -13,9 +13,9 @@ from agent.layers.holding import guards as holding
 from agent.layers.liquidity import guards as liquidity
 from agent.layers.tax import guards as tax
 
-PLAN_GUARDS: tuple[Guard[Any], ...] = (tax.YEAR_LIMIT, holding.HOLDING)
+LAYER_LIMIT_GUARDS: tuple[Guard[Any], ...] = (tax.YEAR_LIMIT, holding.HOLDING_GUARD)
 """Guards of a layer's limits, after those of losses and before those of weights and sizes."""
-OUTSIDE_GUARDS: tuple[Guard[Any], ...] = (*liquidity.POSITION_GUARDS,)
+OUTSIDE_VALUE_GUARDS: tuple[Guard[Any], ...] = (*liquidity.POSITION_GUARDS,)
 """Guards of limits on what a layer has outside the wallet, after those of weights and sizes."""
 LAYER_GUARDS: tuple[Guard[Any], ...] = (*futures.FUTURES_GUARDS,)
 """Guards of plans that act in a layer, after all others."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.layers.futures import accounting as futures
-from agent.layers.futures.execution.booking import account_readings, book_futures_action
-from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.futures.execution.booking import book_futures_action, margin_reading_by_collateral
+from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.holding import memory as holding
 from agent.layers.liquidity import accounting as liquidity
 from agent.layers.liquidity.execution.booking import book_liquidity_action
@@ -28,12 +28,12 @@ from agent.units import Price, Value
 
 NetAmountsReader = Callable[[str], Mapping[str, int]]
 """Function from the name of a place to its net amounts in the ledger, by token."""
-READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (
+MEMORY_READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (
     strategies.read_memory,
     holding.read_memory,
 )
 """Readers of a layer's records at the block of a step with snapshot, config and budgets."""
-BOOKINGS: Mapping[
+INTENT_BOOKERS: Mapping[
     IntentKind,
     Callable[[Store, Intent, StepInput | None, StepInput, Snapshot | None, Price, int], Value],
 ] = {
@@ -74,7 +74,7 @@ PAYMENT_ENTRY_BUILDERS: tuple[Callable[[StepInput, EntryPrices], tuple[Entry, ..
 )
 """Ledger entries of payments that a venue made by itself."""
 MARGIN_READERS: Mapping[str, Callable[[StepInput], dict[str, MarginReading]]] = {
-    MARGIN: account_readings,
+    MARGIN_PLACE: margin_reading_by_collateral,
 }
 """Readings of an account outside the wallet for the ledger, by the token in which it counts, and by
 the account's name among the places of holdings.

@@ -70,11 +70,11 @@ REASON_NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (fu
 """Notes at the end of a decision's reason, from the step and its drifts; empty if there are none."""
 RESULT_EXPLAINERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
     gradual.end_if_invalid,
-    holding.explain_held,
+    holding.explain_held_assets,
 )
 """Additions to every decision: what it says of a layer besides, such as why an asset is held."""
 PURCHASE_PART_BUILDERS: tuple[Callable[[DecisionContext], LayerResult], ...] = (
-    strategies.beside_purchase,
+    strategies.netting_for_purchase,
 )
 """Parts of the layers in the decision on a purchase in parts."""
 GUARD_ANSWER_BUILDERS: tuple[Callable[[StepInput, Plan], LayerGuardAnswers | None], ...] = (

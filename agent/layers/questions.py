@@ -17,7 +17,7 @@ from agent.model import (
     HaltCode,
     LayerPlan,
     MarginBaseline,
-    MarketGrowth,
+    MarketGrowthInputs,
     Plan,
     Portfolio,
     StepInput,
@@ -42,7 +42,7 @@ EXIT_ONLY_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.FUTURES, exposure.unknown_margin_reason),
 )
 """Faults during which only exits and withdrawals of liquidity are allowed, with their reason."""
-EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.failure_key,)
+RISK_REDUCTION_KEYS: tuple[Callable[[Plan], str], ...] = (futures.failure_key,)
 """Name that failures of a risk-reducing plan are counted under; empty for any other plan."""
 GASLESS_CHECKS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
 """True for a decision whose plan sends no transaction."""
@@ -53,8 +53,8 @@ ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
 PLACE_NAMES: tuple[Callable[[StepInput], str], ...] = (pools.place_name, futures.place_name)
 """Where else than in the wallet an asset may be; empty if nowhere."""
 OUTSIDE_HOLDINGS: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
-    pools.POSITIONS: liquidity.holdings,
-    futures.MARGIN: lambda step, _: exposure.margin_holdings_in_weights(step),
+    pools.POSITIONS_PLACE: liquidity.holdings,
+    futures.MARGIN_PLACE: lambda step, _: exposure.margin_holdings_in_weights(step),
 }
 """Base units by token outside the wallet that weights count at these prices, by the name of the
 place. Raise Refused if something is unknown.
@@ -63,7 +63,7 @@ UNWEIGHTED_HOLDINGS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (
     exposure.margin_holdings_outside_weights,
 )
 """Base units by token outside the wallet that count in the total and in no weight."""
-UNKNOWN_VALUES: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_account_reason,)
+UNKNOWN_VALUE_REASONS: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_account_reason,)
 """Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if
 it is known.
 """
@@ -76,11 +76,11 @@ None if it is not counted.
 ACCOUNT_RESULTS: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (
     exposure.margin_result,
 )
-"""Result of that account since the recorded mark, in numeraire base units."""
+"""Result of that account since the recorded baseline, in numeraire base units."""
 HELD_WEIGHTS: tuple[Callable[[StepInput], Mapping[str, Fraction]], ...] = (targets.held_weights,)
 """Signed weights of what a layer holds in markets, by market."""
-MARKET_GROWTHS: tuple[Callable[[StepInput, Value], MarketGrowth | None], ...] = (
-    exposure.market_growth,
+MARKET_TERMS_READERS: tuple[Callable[[StepInput, Value], MarketGrowthInputs | None], ...] = (
+    exposure.market_terms,
 )
 """Data for the growth of capital in markets, given the value of the spot portfolio; None if they
 are unknown.
@@ -103,7 +103,7 @@ TARGET_REMOVERS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] =
     pools.without_targets,
 )
 """The portfolio in which a layer has no targets with these tokens, which an exit sells."""
-LOCKED_AMOUNTS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = ()
+UNSPENDABLE_AMOUNTS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = ()
 """Base units of the wallet by token that count but that no swap may spend; of an amount above the
 balance, the balance.
 """
@@ -111,7 +111,7 @@ SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (pools.spenders, f
 """Contracts that may hold an allowance of the wallet for a layer, with their roles."""
 
 
-def outside_by_place(
+def raw_by_place_outside(
     step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> dict[str, Mapping[str, int]]:
     """Return the base units by token that weights count in each place outside the wallet, but those
@@ -124,11 +124,11 @@ def outside_by_place(
     }
 
 
-def outside_raw(
+def raw_outside_wallet(
     step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> dict[str, int]:
     """Return the base units by token that weights count in all these places together."""
-    return _summed_by_token(outside_by_place(step, prices, skipped_places).values())
+    return _summed_by_token(raw_by_place_outside(step, prices, skipped_places).values())
 
 
 def unweighted_raw(step: StepInput) -> dict[str, int]:
@@ -136,27 +136,27 @@ def unweighted_raw(step: StepInput) -> dict[str, int]:
     return _summed_by_token(holdings_of(step) for holdings_of in UNWEIGHTED_HOLDINGS)
 
 
-def _summed_by_token(amounts_by_place: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _summed_by_token(amounts_to_sum: Iterable[Mapping[str, int]]) -> dict[str, int]:
     raw_sum_by_token: dict[str, int] = {}
-    for raw_by_token in amounts_by_place:
+    for raw_by_token in amounts_to_sum:
         for token, raw in raw_by_token.items():
             raw_sum_by_token[token] = raw_sum_by_token.get(token, 0) + raw
     return raw_sum_by_token
 
 
-def locked_raw(step: StepInput) -> dict[str, int]:
+def unspendable_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
-    return _summed_by_token(locked_of(step) for locked_of in LOCKED_AMOUNTS)
+    return _summed_by_token(locked_of(step) for locked_of in UNSPENDABLE_AMOUNTS)
 
 
-def outside_value(
+def value_outside_wallet(
     step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> Value:
     """Return the value outside the wallet, but in `skipped_places`; zero without a price. Raises
     Refused if something is unknown.
     """
     raw_by_token = _summed_by_token(
-        (outside_raw(step, prices, skipped_places), unweighted_raw(step))
+        (raw_outside_wallet(step, prices, skipped_places), unweighted_raw(step))
     )
     return sum(
         (raw * prices.get(token, Fraction(0)) for token, raw in raw_by_token.items()), Fraction(0)
@@ -165,7 +165,7 @@ def outside_value(
 
 def unknown_value_reason(step: StepInput) -> str:
     """Return why the value of an account outside the wallet is unknown; empty if all are known."""
-    return next((why for reason_of in UNKNOWN_VALUES if (why := reason_of(step))), "")
+    return next((why for reason_of in UNKNOWN_VALUE_REASONS if (why := reason_of(step))), "")
 
 
 def account_baseline(step: StepInput) -> MarginBaseline | None:
@@ -179,10 +179,10 @@ def account_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     return sum((result_of(step, prices) for result_of in ACCOUNT_RESULTS), Fraction(0))
 
 
-def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
+def market_terms(step: StepInput, spot_value: Value) -> MarketGrowthInputs | None:
     """Return the data for the growth of capital in markets; None without any."""
-    growths = (growth_of(step, spot_value) for growth_of in MARKET_GROWTHS)
-    return next((growth for growth in growths if growth is not None), None)
+    layer_terms = (growth_of(step, spot_value) for growth_of in MARKET_TERMS_READERS)
+    return next((growth for growth in layer_terms if growth is not None), None)
 
 
 def held_weights(step: StepInput) -> dict[str, Fraction]:

@@ -9,21 +9,21 @@ from agent.config.schema import Config
 from agent.layers.holding import settings as holding
 from agent.layers.liquidity import settings as liquidity
 from agent.layers.strategies import settings as strategies
-from agent.model import LayerConfig, Portfolio, without_defaults
+from agent.model import LayerConfig, Portfolio, active_layer_parts
 
-SETTINGS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
+SETTINGS_BUILDERS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
     strategies.build_settings,
     holding.build_settings,
 )
 """Settings of a layer, by token address. Raise ConfigError."""
-CHECKS: tuple[Callable[[Config], None], ...] = (holding.require_holding_symbols,)
+CONFIG_CHECKS: tuple[Callable[[Config], None], ...] = (holding.require_holding_symbols,)
 """Rules that span tables, after all others. Raise ValueError for an invalid config."""
-PARAMETERS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (
+CONFIRMED_SETTINGS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (
     liquidity.parameters,
     holding.parameters,
 )
 """Names and values of the settings that the owner confirms."""
-EDITABLE: tuple[Callable[[Config, Config], Iterator[str]], ...] = (
+EDITABLE_KEYS: tuple[Callable[[Config, Config], Iterator[str]], ...] = (
     strategies.editable_keys,
     liquidity.editable_keys,
 )
@@ -36,4 +36,6 @@ def build_layer_settings(
     loaded_config: LoadedConfig, portfolio: Portfolio
 ) -> tuple[LayerConfig, ...]:
     """Return the settings of the layers that are on. Raises ConfigError."""
-    return without_defaults(build_settings(loaded_config, portfolio) for build_settings in SETTINGS)
+    return active_layer_parts(
+        build_settings(loaded_config, portfolio) for build_settings in SETTINGS_BUILDERS
+    )

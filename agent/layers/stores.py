@@ -15,7 +15,7 @@ from agent.ports import Grant
 from agent.store.database import FUTURES_BUDGET_KINDS, FUTURES_DEPOSIT, FUTURES_REDUCTION
 from agent.store.tables import BudgetUseRow, IntentRow
 
-READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
+STATE_READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
 """Readers of a layer's state from wallet, wrapped native coin and chain time."""
 BUDGET_READERS: tuple[
     Callable[[Connection, Sequence[BudgetUseRow], Mapping[str, int | None]], LayerState], ...
@@ -42,7 +42,7 @@ def read_own_states(
 ) -> tuple[LayerState, ...]:
     """Return the states that the layers read from tables of their own."""
     states: tuple[LayerState, ...] = ()
-    for read_state in READERS:
+    for read_state in STATE_READERS:
         states = with_part(states, read_state(db, wallet, wrapped_native, chain_now_s))
     return states
 

@@ -25,7 +25,7 @@ from agent.localchain.contracts import (
     ChainSnapshot,
     LocalContracts,
     LocalPool,
-    ProtocolAddresses,
+    SpotContractAddresses,
 )
 from agent.localchain.nodes import BLOCK_GAS, LocalNode, call_data, read_views
 from agent.localchain.perpetuals import LocalPerps
@@ -53,16 +53,16 @@ OBSERVATION_COUNT = 64
 """Price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
 MINTS_PER_TX = 40
 TWAP_MARGIN_S = 60
-POSITION_MANAGER = "@uniswap/v3-periphery/artifacts/contracts/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"
-SWAP_ROUTER_02 = (
+POSITION_MANAGER_ARTIFACT = "@uniswap/v3-periphery/artifacts/contracts/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"
+SWAP_ROUTER_02_ARTIFACT = (
     "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
 )
-V2_FACTORY, V2_PAIR, V2_ROUTER = (
+V2_FACTORY_ARTIFACT, V2_PAIR_ARTIFACT, V2_ROUTER_ARTIFACT = (
     uniswap_v2.FACTORY_ARTIFACT,
     uniswap_v2.PAIR_ARTIFACT,
     uniswap_v2.ROUTER_ARTIFACT,
 )
-V3_FACTORY, V3_POOL = uniswap_v3.FACTORY_ARTIFACT, uniswap_v3.POOL_ARTIFACT
+V3_FACTORY_ARTIFACT, V3_POOL_ARTIFACT = uniswap_v3.FACTORY_ARTIFACT, uniswap_v3.POOL_ARTIFACT
 
 
 class LocalChain(LocalContracts):
@@ -73,7 +73,7 @@ class LocalChain(LocalContracts):
     def __init__(self, node: LocalNode, world: LocalWorld) -> None:
         super().__init__(node)
         self.world = world
-        self.addresses: ProtocolAddresses  # set by deploy before the chain is returned
+        self.addresses: SpotContractAddresses  # set by deploy before the chain is returned
         self.perps: LocalPerps | None = None
         """Perpetual futures beside the tokens, if they are deployed."""
 
@@ -189,11 +189,11 @@ class LocalChain(LocalContracts):
 
     def add_v2_pool(self, symbol_a: str, symbol_b: str, value_usd: int) -> LocalPool:
         """Create a pair named "v2 A/B" at current prices with this much USD in it."""
-        token0, token1 = self._pair(symbol_a, symbol_b)
+        token0, token1 = self._sorted_tokens(symbol_a, symbol_b)
         amounts_raw = [
             self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)
         ]
-        router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER))
+        router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER_ARTIFACT))
         liquidity_arguments = (
             token0.address,
             token1.address,
@@ -203,7 +203,7 @@ class LocalChain(LocalContracts):
             FAR_FUTURE_S,
         )
         self.send(router.functions.addLiquidity(*liquidity_arguments), gas=5_000_000)
-        factory = self.contract(self.addresses.v2_factory, npm_artifact(V2_FACTORY))
+        factory = self.contract(self.addresses.v2_factory, npm_artifact(V2_FACTORY_ARTIFACT))
         pair_address = str(factory.functions.getPair(token0.address, token1.address).call())
         return self._register_pool(
             LocalPool(
@@ -224,10 +224,10 @@ class LocalChain(LocalContracts):
 
         A new pool stores only one price observation until its cardinality is increased.
         """
-        token0, token1 = self._pair(symbol_a, symbol_b)
+        token0, token1 = self._sorted_tokens(symbol_a, symbol_b)
         initial_price = self.pool_price(token0.symbol, token1.symbol) if price is None else price
         position_manager = self.contract(
-            self.addresses.position_manager, npm_artifact(POSITION_MANAGER)
+            self.addresses.position_manager, npm_artifact(POSITION_MANAGER_ARTIFACT)
         )
         pair_and_fee = (token0.address, token1.address, fee_pips)
         self.send(
@@ -237,13 +237,13 @@ class LocalChain(LocalContracts):
             gas=8_000_000,
         )
         pool_address = str(
-            self.contract(self.addresses.v3_factory, npm_artifact(V3_FACTORY))
+            self.contract(self.addresses.v3_factory, npm_artifact(V3_FACTORY_ARTIFACT))
             .functions.getPool(*pair_and_fee)
             .call()
         )
         self.send(
             self.contract(
-                pool_address, npm_artifact(V3_POOL)
+                pool_address, npm_artifact(V3_POOL_ARTIFACT)
             ).functions.increaseObservationCardinalityNext(observation_count),
             gas=5_000_000,
         )
@@ -359,7 +359,7 @@ class LocalChain(LocalContracts):
         manager.
         """
         position_manager = self.contract(
-            self.addresses.position_manager, npm_artifact(POSITION_MANAGER)
+            self.addresses.position_manager, npm_artifact(POSITION_MANAGER_ARTIFACT)
         )
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         tick_spacing = TICK_SPACINGS[pool.fee_pips]
@@ -425,8 +425,10 @@ class LocalChain(LocalContracts):
 
     def _state_call(self, pool: LocalPool) -> Any:
         if pool.version == 2:
-            return self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves()
-        return self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0()
+            return self.contract(
+                pool.address, npm_artifact(V2_PAIR_ARTIFACT)
+            ).functions.getReserves()
+        return self.contract(pool.address, npm_artifact(V3_POOL_ARTIFACT)).functions.slot0()
 
     def _v2_correction(self, pool: LocalPool, reserve0_raw: int, reserve1_raw: int) -> Any:
         """Return the swap that moves a pair to the current cross price; None if there is none."""
@@ -476,7 +478,7 @@ class LocalChain(LocalContracts):
 
     @property
     def _router(self) -> Contract:
-        return self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
+        return self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02_ARTIFACT))
 
     def _raw_for_usd(self, symbol: str, value_usd: Fraction) -> int:
         return int(
@@ -499,7 +501,7 @@ class LocalChain(LocalContracts):
             },
         )
 
-    def _pair(self, symbol_a: str, symbol_b: str) -> tuple[Token, Token]:
+    def _sorted_tokens(self, symbol_a: str, symbol_b: str) -> tuple[Token, Token]:
         """Return both tokens in the order of their addresses, as the factories sort them."""
         token0, token1 = sorted(
             (self.tokens[symbol_a], self.tokens[symbol_b]), key=lambda token: int(token.address, 16)

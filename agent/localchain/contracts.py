@@ -37,7 +37,7 @@ WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 
 @dataclass(frozen=True, slots=True)
-class ProtocolAddresses:
+class SpotContractAddresses:
     """Addresses of the protocol contracts."""
 
     weth: str

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain.chain import (
-    POSITION_MANAGER,
-    SWAP_ROUTER_02,
-    V2_FACTORY,
-    V2_ROUTER,
-    V3_FACTORY,
+    POSITION_MANAGER_ARTIFACT,
+    SWAP_ROUTER_02_ARTIFACT,
+    V2_FACTORY_ARTIFACT,
+    V2_ROUTER_ARTIFACT,
+    V3_FACTORY_ARTIFACT,
     LocalChain,
 )
-from agent.localchain.contracts import ProtocolAddresses
+from agent.localchain.contracts import SpotContractAddresses
 from agent.localchain.nodes import WHALE_WEI, AnvilNode, LocalNode, TesterNode, run_anvil
 from agent.localchain.world import (
     DEFAULT_WORLD,
@@ -27,7 +27,7 @@ from agent.localchain.world import (
 )
 from agent.units import UINT256_MAX
 
-_V3_PERIPHERY = "@uniswap/v3-periphery/artifacts/contracts"
+_V3_PERIPHERY_PATH = "@uniswap/v3-periphery/artifacts/contracts"
 FEED_AGE_S = 30
 """Age of the last feed rounds at the first visible block."""
 _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
@@ -47,7 +47,7 @@ def deploy_world(
     """
     chain = open_chain(node, world)
     with node.one_second_blocks():
-        _deploy_protocol(chain)
+        _deploy_uniswap(chain)
         for token_spec in world.tokens:
             chain.add_token(
                 token_spec.symbol, token_spec.decimals, token_spec.price_usd, token_spec.kind
@@ -83,30 +83,30 @@ def deploy_world(
     return chain
 
 
-def _deploy_protocol(chain: LocalChain) -> None:
+def _deploy_uniswap(chain: LocalChain) -> None:
     """Deploy Uniswap V2 and V3 as on mainnet, including the 0.01 % tier."""
     weth = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/WETH9.json"))
-    v2_factory = chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address)
-    v2_router = chain.deploy(npm_artifact(V2_ROUTER), v2_factory, weth)
-    factory_artifact = npm_artifact(V3_FACTORY)
+    v2_factory = chain.deploy(npm_artifact(V2_FACTORY_ARTIFACT), chain.whale.address)
+    v2_router = chain.deploy(npm_artifact(V2_ROUTER_ARTIFACT), v2_factory, weth)
+    factory_artifact = npm_artifact(V3_FACTORY_ARTIFACT)
     v3_factory = chain.deploy(factory_artifact)
     chain.send(chain.contract(v3_factory, factory_artifact).functions.enableFeeAmount(100, 1))
     position_manager = chain.deploy(
-        npm_artifact(POSITION_MANAGER), v3_factory, weth, _NO_DESCRIPTOR
+        npm_artifact(POSITION_MANAGER_ARTIFACT), v3_factory, weth, _NO_DESCRIPTOR
     )
-    chain.addresses = ProtocolAddresses(
+    chain.addresses = SpotContractAddresses(
         weth=weth,
         v2_factory=v2_factory,
         v2_router=v2_router,
         v3_factory=v3_factory,
         swap_router_02=chain.deploy(
-            npm_artifact(SWAP_ROUTER_02), v2_factory, v3_factory, position_manager, weth
+            npm_artifact(SWAP_ROUTER_02_ARTIFACT), v2_factory, v3_factory, position_manager, weth
         ),
         quoter_v2=chain.deploy(
-            npm_artifact(f"{_V3_PERIPHERY}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth
+            npm_artifact(f"{_V3_PERIPHERY_PATH}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth
         ),
         quoter_v1=chain.deploy(
-            npm_artifact(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth
+            npm_artifact(f"{_V3_PERIPHERY_PATH}/lens/Quoter.sol/Quoter.json"), v3_factory, weth
         ),
         position_manager=position_manager,
         pool_minter=chain.deploy(own_artifact("PoolMinter")),

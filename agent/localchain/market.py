@@ -21,7 +21,7 @@ from platformdirs import user_state_path
 from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
-from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain
+from agent.localchain.chain import FEED_DECIMALS, V3_POOL_ARTIFACT, LocalChain
 from agent.localchain.deployment import open_anvil
 
 ANSWER_TIMEOUT_S = 120.0
@@ -71,9 +71,9 @@ class MarketMoveServer:
         self._socket.close()
         self._path.unlink(missing_ok=True)
 
-    def wait(self, seconds: float, chain: LocalChain) -> None:
+    def serve_next_move(self, timeout_s: float, chain: LocalChain) -> None:
         """Wait for a requested move and carry it out; return after the timeout."""
-        if not select.select([self._socket], [], [], seconds)[0]:
+        if not select.select([self._socket], [], [], timeout_s)[0]:
             return
         connection, _ = self._socket.accept()
         with connection, connection.makefile("rw", encoding="utf-8") as stream:
@@ -170,7 +170,7 @@ def apply_move(chain: LocalChain, factor_by_symbol: Mapping[str, Fraction]) -> d
 def _rewrite_observations(chain: LocalChain, pool_address: str) -> None:
     """Rewrite the pool's observations so that its mean tick over any window is the current tick."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
-    slot0 = chain.contract(pool_address, npm_artifact(V3_POOL)).functions.slot0().call()
+    slot0 = chain.contract(pool_address, npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()
     tick, newest_index, observation_count = int(slot0[1]), int(slot0[2]), int(slot0[3])
     observation_words = [
         int(
@@ -220,7 +220,7 @@ def _rewrite_index(chain: LocalChain, feed_address: str) -> None:
             rpc("anvil_setStorageAt", feed_address, hex(target_slot), f"0x{slot_word:064x}")
 
 
-HEARTBEAT_S = 10
+IDLE_BLOCK_INTERVAL_S = 10
 """Interval of blocks on an idle chain: agents refuse to act on an old head. Paused while automine
 is off.
 """
@@ -266,7 +266,7 @@ def serve(
             if on_ready is not None:
                 on_ready(chain)
             while not is_stopped:
-                move_server.wait(HEARTBEAT_S, chain)
+                move_server.serve_next_move(IDLE_BLOCK_INTERVAL_S, chain)
                 _mine_if_idle(chain, mine)
     except KeyboardInterrupt:
         if not is_stopped:
@@ -278,7 +278,7 @@ def serve(
 
 def _mine_if_idle(chain: LocalChain, mine: Callable[[LocalChain], None] = LocalChain.mine) -> None:
     try:
-        if time.time() - chain.now_s() >= HEARTBEAT_S and chain.transport.call(
+        if time.time() - chain.now_s() >= IDLE_BLOCK_INTERVAL_S and chain.transport.call(
             "anvil_getAutomine", []
         ):
             mine(chain)

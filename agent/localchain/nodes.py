@@ -502,7 +502,7 @@ def free_port() -> int:
         return int(probe_socket.getsockname()[1])
 
 
-def require_free(port: int, url: str) -> None:
+def require_free_port(port: int, url: str) -> None:
     """Raise ConfigError if somebody listens on the port."""
     with socket.socket() as probe_socket:
         probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -527,7 +527,7 @@ def run_anvil(
     """
     listen_port = free_port() if port is None else port
     url = f"http://127.0.0.1:{listen_port}"
-    require_free(listen_port, url)
+    require_free_port(listen_port, url)
     # A genesis time of its own tells our anvil from another that took the port in this moment.
     unique_genesis_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(
         600

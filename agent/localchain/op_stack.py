@@ -82,7 +82,7 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
         (answer,) = node.batch([(method, list(params))])
         return answer["result"]
 
-    def complete(method: str, answer: dict[str, Any]) -> dict[str, Any]:
+    def adapt_answer(method: str, answer: dict[str, Any]) -> dict[str, Any]:
         rpc_result = answer.get("result")
         if method == "eth_maxPriorityFeePerGas":
             return {**answer, "result": hex(priority_fee_wei)}
@@ -98,7 +98,7 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
             }
         return answer
 
-    class Handler(BaseHTTPRequestHandler):
+    class SequencerHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -111,7 +111,7 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
                     for request_object in request_objects
                 ]
                 answers = [
-                    {**complete(method, answer), "id": request_object.get("id")}
+                    {**adapt_answer(method, answer), "id": request_object.get("id")}
                     for request_object, (method, _), answer in zip(
                         request_objects,
                         calls,
@@ -138,7 +138,7 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
             """Write nothing."""
 
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", port), SequencerHandler)
     except OSError as error:
         raise ConfigError(
             f"the stand-in cannot be served on port {port}: {error.strerror}", "choose another port"

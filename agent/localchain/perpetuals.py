@@ -16,8 +16,8 @@ from web3.utils.address import get_create_address
 from agent.artifacts import PERPS_MANIFEST, Artifact, npm_artifact
 from agent.config.writing.futures_template import (
     FUTURES_PROFILES,
-    VenueFileTable,
-    VenueMarketTable,
+    PerpetualProtocolFileMarket,
+    PerpetualProtocolFileTable,
     futures_text,
 )
 from agent.localchain.contracts import FAR_FUTURE_S, LocalContracts
@@ -29,7 +29,7 @@ _PERP_PATH = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
 _ORACLE_PATH = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
 _AGGREGATOR_PATH = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
 WAD = 10**18
-FEE_PIPS, FEE_PPM = 3_000, 1_000
+POOL_FEE_PIPS, TRADE_FEE_PPM = 3_000, 1_000
 """Fee tier of the virtual pools, and fee of a trade: 0.1 %."""
 INDEX_DECIMALS = 8
 FEED_TIMEOUT_S, FEED_TWAP_S = 2_400, 900
@@ -100,7 +100,7 @@ class LocalPerps:
     """
 
     def __init__(self, chain: LocalContracts, collateral: str, markets: Sequence[PerpSpec]) -> None:
-        self.chain, self.collateral = chain, chain.tokens[collateral]
+        self.chain, self.collateral_symbol = chain, chain.tokens[collateral]
         self.markets: dict[str, LocalPerpMarket] = {}
         self.addresses = self._deploy_protocol()
         for perp_spec in markets:
@@ -148,7 +148,7 @@ class LocalPerps:
 
     def _deploy_protocol(self) -> PerpAddresses:
         """Deploy and connect the core contracts."""
-        collateral_unit = self.collateral.unit
+        collateral_unit = self.collateral_symbol.unit
         quote_address = self._deploy_quote()
         factory_address = self.chain.deploy(
             npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS_MANIFEST)
@@ -159,7 +159,7 @@ class LocalPerps:
         clearing_house_config = self._deploy_initialised("ClearingHouseConfig")
         market_registry = self._deploy_initialised("MarketRegistry", factory_address, quote_address)
         order_book = self._deploy_initialised("OrderBook", market_registry)
-        insurance_fund = self._deploy_initialised("InsuranceFund", self.collateral.address)
+        insurance_fund = self._deploy_initialised("InsuranceFund", self.collateral_symbol.address)
         exchange = self._deploy_initialised(
             "Exchange", market_registry, order_book, clearing_house_config
         )
@@ -249,7 +249,7 @@ class LocalPerps:
         price = self.chain.deployed.prices_usd[symbol]
         aggregator_address = self.chain.deploy(
             npm_artifact(_AGGREGATOR_PATH, PERPS_MANIFEST),
-            self.collateral.address,
+            self.collateral_symbol.address,
             0,
             0,
             NATIVE,
@@ -282,9 +282,11 @@ class LocalPerps:
         )
         self.set_index(symbol, price)
         self._send(base_token, "BaseToken", "initialize", f"v{symbol}", f"v{symbol}", dispatcher)
-        self.chain.send(self._factory.functions.createPool(base_token, addresses.quote, FEE_PIPS))
+        self.chain.send(
+            self._factory.functions.createPool(base_token, addresses.quote, POOL_FEE_PIPS)
+        )
         pool_address = str(
-            self._factory.functions.getPool(base_token, addresses.quote, FEE_PIPS).call()
+            self._factory.functions.getPool(base_token, addresses.quote, POOL_FEE_PIPS).call()
         )
         self.markets[symbol] = LocalPerpMarket(
             symbol, base_token, pool_address, aggregator_address, feed_address
@@ -299,8 +301,12 @@ class LocalPerps:
         self._send(base_token, "BaseToken", "addWhitelist", pool_address)
         quote_functions = self.contract(addresses.quote, "QuoteToken").functions
         self.chain.send(quote_functions.addWhitelist(pool_address), self._quote_owner)
-        self._send(addresses.market_registry, "MarketRegistry", "addPool", base_token, FEE_PIPS)
-        self._send(addresses.market_registry, "MarketRegistry", "setFeeRatio", base_token, FEE_PPM)
+        self._send(
+            addresses.market_registry, "MarketRegistry", "addPool", base_token, POOL_FEE_PIPS
+        )
+        self._send(
+            addresses.market_registry, "MarketRegistry", "setFeeRatio", base_token, TRADE_FEE_PPM
+        )
         self._send(
             addresses.exchange,
             "Exchange",
@@ -312,7 +318,7 @@ class LocalPerps:
     def _provide_liquidity(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
         """Deposit collateral worth the liquidity, and provide the liquidity."""
         whale_address = self.chain.whale.address
-        self.deposit(whale_address, value_usd * self.collateral.unit)
+        self.deposit(whale_address, value_usd * self.collateral_symbol.unit)
         tick_lower, tick_upper = range_ticks(price, MAKER_RANGE, TICK_SPACING)
         half_value_wad = Fraction(value_usd * WAD, 2)
         base_and_quote_raw = (int(half_value_wad / price), int(half_value_wad))
@@ -347,10 +353,10 @@ class LocalPerps:
 
     def deposit(self, account: str, raw: int) -> None:
         """Give `account` collateral and deposit it."""
-        token_functions = self.chain.token_contract(self.collateral.symbol).functions
+        token_functions = self.chain.token_contract(self.collateral_symbol.symbol).functions
         self.chain.send(token_functions.mint(account, raw))
         self.chain.send(token_functions.approve(self.addresses.vault, raw), account)
-        self.chain.send(self.vault.functions.deposit(self.collateral.address, raw), account)
+        self.chain.send(self.vault.functions.deposit(self.collateral_symbol.address, raw), account)
 
     def trade(self, account: str, symbol: str, size_raw: int) -> HexStr:
         """Open or reduce a position by a signed size, without a price bound; return the
@@ -379,9 +385,9 @@ class LocalPerps:
         mover = self.chain.accounts[MOVER_INDEX].address
         if (
             2 * self.vault.functions.getFreeCollateral(mover).call()
-            < MOVER_USD * self.collateral.unit
+            < MOVER_USD * self.collateral_symbol.unit
         ):
-            self.deposit(mover, MOVER_USD * self.collateral.unit)
+            self.deposit(mover, MOVER_USD * self.collateral_symbol.unit)
         while remaining_symbols := [
             symbol for symbol in prices if not self._is_at_price(symbol, prices[symbol])
         ]:
@@ -448,13 +454,15 @@ def futures_config(
         leverage=leverage or profile.leverage,
         limits={**profile.limits, **limits},
     )
-    return futures_text(profile, venue_file_table(perps), perps.collateral.symbol, weights, weights)
+    return futures_text(
+        profile, venue_file_table(perps), perps.collateral_symbol.symbol, weights, weights
+    )
 
 
-def venue_file_table(perps: LocalPerps) -> VenueFileTable:
+def venue_file_table(perps: LocalPerps) -> PerpetualProtocolFileTable:
     """Return the contracts in the form of a venue file."""
     addresses = perps.addresses
-    return VenueFileTable(
+    return PerpetualProtocolFileTable(
         venue="perpetual_protocol_v2",
         clearing_house=addresses.clearing_house,
         vault=addresses.vault,
@@ -464,7 +472,7 @@ def venue_file_table(perps: LocalPerps) -> VenueFileTable:
         config=addresses.config,
         delegate_approval=addresses.delegate_approval,
         markets={
-            symbol: VenueMarketTable(base=market.base, aggregator=market.aggregator)
+            symbol: PerpetualProtocolFileMarket(base=market.base, aggregator=market.aggregator)
             for symbol, market in perps.markets.items()
         },
     )

@@ -51,7 +51,7 @@ def value_at_mark_raw(account: MarginAccount, position: Position) -> int:
     return position_value_raw(account.market(position.market), position.size_raw)
 
 
-def unrealised_raw(account: MarginAccount) -> int:
+def unrealised_profit_raw(account: MarginAccount) -> int:
     """Return the profit of all positions at the mark, without funding (getPnlAndPendingFee)."""
     return sum(
         value_at_mark_raw(account, position) + position.open_notional_raw
@@ -73,15 +73,15 @@ def collateral_value_raw(account: MarginAccount) -> int:
 
 def account_value_raw(account: MarginAccount) -> int:
     """Return collateral and unrealised profit, unrounded."""
-    return collateral_value_raw(account) + unrealised_raw(account)
+    return collateral_value_raw(account) + unrealised_profit_raw(account)
 
 
 def settled_value_raw(account: MarginAccount) -> int:
     """Return the account value in whole base units of the collateral token, rounded down as venues
     judge it, but expressed in quote base units (ClearingHouse.getAccountValue).
     """
-    settlement_raw = account.settlement_raw
-    return account_value_raw(account) // settlement_raw * settlement_raw
+    collateral_unit_raw = account.settlement_raw
+    return account_value_raw(account) // collateral_unit_raw * collateral_unit_raw
 
 
 def value_in_collateral_raw(account: MarginAccount) -> int:
@@ -140,7 +140,7 @@ def tiered_margin_raw(
     return margin_raw
 
 
-def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
+def _tiered_margin_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
     """Return the margin by market and tier on the notional at the mark, rounded up."""
     position_margins = (
         tiered_margin_raw(
@@ -162,7 +162,7 @@ def maintenance_margin_raw(account: MarginAccount) -> int:
     """
     if (rate_ppm := _common_rate_ppm(account, is_initial=False)) is not None:
         return mul_div_down(gross_notional_raw(account), rate_ppm, PPM)
-    return _tiered_sum_raw(account, is_initial=False)
+    return _tiered_margin_sum_raw(account, is_initial=False)
 
 
 def initial_margin_raw(account: MarginAccount) -> int:
@@ -173,7 +173,7 @@ def initial_margin_raw(account: MarginAccount) -> int:
     rate_ppm = _common_rate_ppm(account, is_initial=True) if account.initial_on_debt else None
     if rate_ppm is not None:
         return mul_div_down(debt_value_raw(account), rate_ppm, PPM)
-    return _tiered_sum_raw(account, is_initial=True)
+    return _tiered_margin_sum_raw(account, is_initial=True)
 
 
 def free_margin_raw(account: MarginAccount) -> int:
@@ -376,11 +376,15 @@ def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, in
     position_size_raw = position.size_raw
     if position_size_raw * size_raw >= 0:
         return 0, position.open_notional_raw + quote_raw
-    closed_wad = mul_div_down(abs(size_raw), WAD, abs(position_size_raw))
-    if closed_wad <= WAD:
-        realised_raw = quote_raw + truncate(Fraction(position.open_notional_raw * closed_wad, WAD))
+    closed_share_wad = mul_div_down(abs(size_raw), WAD, abs(position_size_raw))
+    if closed_share_wad <= WAD:
+        realised_raw = quote_raw + truncate(
+            Fraction(position.open_notional_raw * closed_share_wad, WAD)
+        )
     else:
-        realised_raw = position.open_notional_raw + truncate(Fraction(quote_raw * WAD, closed_wad))
+        realised_raw = position.open_notional_raw + truncate(
+            Fraction(quote_raw * WAD, closed_share_wad)
+        )
     return realised_raw, position.open_notional_raw + quote_raw - realised_raw
 
 

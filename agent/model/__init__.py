@@ -41,7 +41,7 @@ from agent.model.futures import MarginBaseline as MarginBaseline
 from agent.model.futures import MarginDeposit as MarginDeposit
 from agent.model.futures import MarginTier as MarginTier
 from agent.model.futures import MarginWithdrawal as MarginWithdrawal
-from agent.model.futures import MarketGrowth as MarketGrowth
+from agent.model.futures import MarketGrowthInputs as MarketGrowthInputs
 from agent.model.futures import OrderCancel as OrderCancel
 from agent.model.futures import PerpMarket as PerpMarket
 from agent.model.futures import PerpOrder as PerpOrder
@@ -113,14 +113,14 @@ from agent.model.liquidity import LpV2Position as LpV2Position
 from agent.model.liquidity import LpV3Position as LpV3Position
 from agent.model.liquidity import Provide as Provide
 from agent.model.liquidity import Withdraw as Withdraw
-from agent.model.liquidity import lp_action as lp_action
+from agent.model.liquidity import as_lp_action as as_lp_action
 from agent.model.market import SPACING_SHIFT as SPACING_SHIFT
 from agent.model.market import Allowance as Allowance
-from agent.model.market import CalmFee as CalmFee
 from agent.model.market import CodeHash as CodeHash
 from agent.model.market import FeedRound as FeedRound
 from agent.model.market import Head as Head
 from agent.model.market import Holding as Holding
+from agent.model.market import IdlePoolFee as IdlePoolFee
 from agent.model.market import PastPrices as PastPrices
 from agent.model.market import Pool as Pool
 from agent.model.market import PoolMaker as PoolMaker
@@ -142,10 +142,10 @@ from agent.model.parts import LayerGrant as LayerGrant
 from agent.model.parts import LayerPart as LayerPart
 from agent.model.parts import LayerPlan as LayerPlan
 from agent.model.parts import LayerReading as LayerReading
+from agent.model.parts import active_layer_parts as active_layer_parts
 from agent.model.parts import part_of as part_of
 from agent.model.parts import position_name as position_name
 from agent.model.parts import with_part as with_part
-from agent.model.parts import without_defaults as without_defaults
 from agent.model.plan import NATIVE_VENUE as NATIVE_VENUE
 from agent.model.plan import AssetDrift as AssetDrift
 from agent.model.plan import Decision as Decision
@@ -156,7 +156,7 @@ from agent.model.plan import Halt as Halt
 from agent.model.plan import HaltCode as HaltCode
 from agent.model.plan import Hold as Hold
 from agent.model.plan import Leg as Leg
-from agent.model.plan import LegFunding as LegFunding
+from agent.model.plan import LegPlace as LegPlace
 from agent.model.plan import LimitOrder as LimitOrder
 from agent.model.plan import Plan as Plan
 from agent.model.plan import PlanCost as PlanCost
@@ -203,7 +203,7 @@ from agent.model.runs.cycle import Cycle as Cycle
 from agent.model.runs.cycle import CycleEnd as CycleEnd
 from agent.model.runs.cycle import InterruptedExit as InterruptedExit
 from agent.model.runs.cycle import LayerCycle as LayerCycle
-from agent.model.runs.cycle import StepNote as StepNote
+from agent.model.runs.cycle import StepEnd as StepEnd
 from agent.model.runs.report import PPM as PPM
 from agent.model.runs.report import Counts as Counts
 from agent.model.runs.report import RunFigures as RunFigures
@@ -266,7 +266,7 @@ from agent.model.triggers import VolatilityJump as VolatilityJump
 from agent.model.triggers import action_interval_s as action_interval_s
 from agent.model.triggers import schedules_of as schedules_of
 from agent.model.triggers import thresholds_of as thresholds_of
-from agent.model.weights import PRICED_METHODS as PRICED_METHODS
+from agent.model.weights import PRICE_ONLY_METHODS as PRICE_ONLY_METHODS
 from agent.model.weights import WEIGHT_RESOLUTION as WEIGHT_RESOLUTION
 from agent.model.weights import Allocation as Allocation
 from agent.model.weights import AllocationMethod as AllocationMethod

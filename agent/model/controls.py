@@ -127,9 +127,9 @@ class Control:
         return hmac.compare_digest(self.seal.encode(), self._seal(secret).encode())
 
     def _seal(self, secret: bytes) -> str:
-        return hmac.new(secret, self._canonical(), hashlib.sha256).hexdigest()
+        return hmac.new(secret, self._canonical_bytes(), hashlib.sha256).hexdigest()
 
-    def _canonical(self) -> bytes:
+    def _canonical_bytes(self) -> bytes:
         fields = [
             "trimtab control 1",
             self.id,

@@ -480,7 +480,7 @@ class FuturesPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class MarketGrowth:
+class MarketGrowthInputs:
     """Markets at a block: index prices and daily funding by market, the leverage of the target
     notional, and the margin account's part of all capital.
     """

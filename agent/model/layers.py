@@ -155,7 +155,7 @@ class LayerResult(LayerPart):
         """
         return self
 
-    def postponed(self) -> LayerResult:
+    def when_postponed(self) -> LayerResult:
         """Return what remains of this result if another decision is carried out, which does not
         concern the layer; a due part stays due.
         """

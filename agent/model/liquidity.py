@@ -195,7 +195,7 @@ class Withdraw(LayerAction):
         return {self.contract: self.liquidity} if self.token_id is None else {}
 
     @property
-    def least_raw(self) -> dict[str, int]:
+    def min_received_raw(self) -> dict[str, int]:
         """Least base units paid to the wallet, by token."""
         return dict(zip((self.token0, self.token1), self.min_raw, strict=True))
 
@@ -245,7 +245,7 @@ class Provide(LayerAction):
 LpAction = Withdraw | Collect | Provide
 
 
-def lp_action(action: LayerAction) -> LpAction:
+def as_lp_action(action: LayerAction) -> LpAction:
     """Return an action on liquidity as such. Raises TypeError for any other action."""
     if not isinstance(action, LpAction):
         raise TypeError(f"{type(action).__name__} moves no liquidity")

@@ -226,7 +226,7 @@ class SwapResult(Generic[PoolT_co]):
 class PriceCurve(NamedTuple):
     """Marginal prices in one direction and the liquidity between them, as floats.
 
-    `roots` are square roots of token_out per token_in, descending; `depths[k]` is the liquidity L
+    `roots` are square roots of token_out per token_in, descending; `liquidities[k]` is the liquidity L
     below roots[k]. Between roots s₀ > s₁ the pool takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ −
     s₁).
     """
@@ -245,7 +245,7 @@ class TickState(NamedTuple):
     spacing: int
 
 
-class CalmFee(NamedTuple):
+class IdlePoolFee(NamedTuple):
     """Fee that a pool will have, in millionths of the input, if nobody trades in it for so long."""
 
     pips: int
@@ -320,7 +320,7 @@ class Pool(Protocol):
         """
 
     @property
-    def calm_fee(self) -> CalmFee | None:
+    def calm_fee(self) -> IdlePoolFee | None:
         """Fee to which the pool's falls while nobody trades; None if it does not."""
 
     @property
@@ -472,7 +472,7 @@ class PastPrices:
 T = TypeVar("T")
 
 
-class DerivedValues:
+class DerivedValueCache:
     """Base of frozen objects that cache values derived from their fields. The cache is not stored,
     compared or copied.
     """
@@ -480,7 +480,7 @@ class DerivedValues:
     __slots__ = ("_derived",)
     _derived: dict[Hashable, Any]
 
-    def derived(self, key: Hashable, compute: Callable[[], T]) -> T:
+    def cached_value(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return the value cached under `key`, computed at the first call.
 
         `compute` must depend on `key` and the fields alone.
@@ -497,7 +497,7 @@ class DerivedValues:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot(DerivedValues):
+class Snapshot(DerivedValueCache):
     """All chain data of a step.
 
     `now_s` is the agent's clock at the time of reading. `operators` are the operators with equal
@@ -564,7 +564,7 @@ class Snapshot(DerivedValues):
         """Return what transactions of these sizes are expected to pay beyond their gas now; `gas` is
         that of all.
         """
-        return 0 if self.data_fee is None else self.data_fee.expected_wei(gas, *calldata_bytes)
+        return 0 if self.data_fee is None else self.data_fee.expected_fee_wei(gas, *calldata_bytes)
 
     def max_data_gas(self, calldata_bytes: int) -> int:
         """Return the most gas by which the data fee of a transaction may raise a node's estimate;
@@ -573,7 +573,7 @@ class Snapshot(DerivedValues):
         gas_price_wei = self.head.base_fee_wei or self.gas_price_wei
         if self.data_fee is None or not self.data_fee.as_gas or gas_price_wei <= 0:
             return 0
-        return MAX_FEE_RISE * self.data_fee.data_wei(calldata_bytes) // gas_price_wei
+        return MAX_FEE_RISE * self.data_fee.max_data_fee_wei(calldata_bytes) // gas_price_wei
 
     @property
     def current_gas_price_wei(self) -> int:

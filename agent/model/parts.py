@@ -84,7 +84,7 @@ class LayerAction:
         return {}
 
     @property
-    def least_raw(self) -> dict[str, int]:
+    def min_received_raw(self) -> dict[str, int]:
         """Least base units paid to the wallet, by token."""
         return {}
 
@@ -101,14 +101,14 @@ def part_of(parts: tuple[LayerPart, ...], part_type: type[T]) -> T:
     return part_type()
 
 
-def without_defaults(parts: Iterable[U]) -> tuple[U, ...]:
+def active_layer_parts(parts: Iterable[U]) -> tuple[U, ...]:
     """Return the parts of layers that are on, in a canonical order."""
-    parts_on = (part for part in parts if part != type(part)())
-    return tuple(sorted(parts_on, key=lambda part: type(part).__name__))
+    active_parts = (part for part in parts if part != type(part)())
+    return tuple(sorted(active_parts, key=lambda part: type(part).__name__))
 
 
 def with_part(parts: tuple[U, ...], part: U) -> tuple[U, ...]:
     """Return the parts with this one in place of that of the same type, in a canonical order."""
-    return without_defaults(
+    return active_layer_parts(
         (*(other_part for other_part in parts if type(other_part) is not type(part)), part)
     )

@@ -178,7 +178,7 @@ class TopUp:
 Decision = Hold | Halt | Rebalance | TopUp | LayerDecision
 
 
-class LegFunding(Enum):
+class LegPlace(Enum):
     """Source or destination of a leg's tokens: the wallet, or the router's balance left by the
     previous leg.
     """
@@ -211,8 +211,8 @@ class Leg:
     min_out_raw: int
     fee_raw: int
     impact_bps: int
-    source: LegFunding
-    sink: LegFunding
+    source: LegPlace
+    sink: LegPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,11 +317,11 @@ class Plan:
         """Return the predicted net change of each wallet balance, in base units."""
         change_raw_by_token: dict[str, int] = {}
         for leg in self.legs:
-            if leg.source is LegFunding.WALLET:
+            if leg.source is LegPlace.WALLET:
                 change_raw_by_token[leg.token_in] = (
                     change_raw_by_token.get(leg.token_in, 0) - leg.amount_in_raw
                 )
-            if leg.sink is LegFunding.WALLET:
+            if leg.sink is LegPlace.WALLET:
                 change_raw_by_token[leg.token_out] = (
                     change_raw_by_token.get(leg.token_out, 0) + leg.amount_out_raw
                 )

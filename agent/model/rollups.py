@@ -108,7 +108,7 @@ class DataFeeQuote:
     four_swaps_wei: int = 0
     as_gas: bool = field(default=False, kw_only=True)
 
-    def data_wei(self, calldata_bytes: int) -> int:
+    def max_data_fee_wei(self, calldata_bytes: int) -> int:
         """Return the most that a transaction with this much calldata pays for its data, rounded up.
 
         FastLZ adds at most one byte to each 32 that do not compress; the oracle assumes less.
@@ -122,16 +122,16 @@ class DataFeeQuote:
         """Return the most that transactions of these sizes pay beyond their gas, rounded up; `gas`
         is that of all.
         """
-        data_wei = sum(map(self.data_wei, calldata_bytes))
+        data_wei = sum(map(self.max_data_fee_wei, calldata_bytes))
         return data_wei + self._operator_fee_wei(gas, len(calldata_bytes))
 
-    def expected_data_wei(self, calldata_bytes: int) -> int:
+    def expected_data_fee_wei(self, calldata_bytes: int) -> int:
         """Return what a typical transaction pays for its data, rounded up, where a plan counts this
-        much calldata; `data_wei` where typical fees are unknown.
+        much calldata; `max_data_fee_wei` where typical fees are unknown.
 
         What compresses alike pays by a line in its legs, and never less than an empty transaction.
         """
-        most_wei = self.data_wei(calldata_bytes)
+        most_wei = self.max_data_fee_wei(calldata_bytes)
         if not self.one_swap_wei:
             return most_wei
         rise_wei = self.four_swaps_wei - self.one_swap_wei
@@ -141,11 +141,11 @@ class DataFeeQuote:
         )
         return min(max(self.empty_wei, line_wei), most_wei)
 
-    def expected_wei(self, gas: int, *calldata_bytes: int) -> int:
+    def expected_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas, rounded up;
         `gas` is that of all.
         """
-        data_wei = sum(map(self.expected_data_wei, calldata_bytes))
+        data_wei = sum(map(self.expected_data_fee_wei, calldata_bytes))
         return data_wei + self._operator_fee_wei(gas, len(calldata_bytes))
 
     def _operator_fee_wei(self, gas: int, transaction_count: int) -> int:
@@ -153,9 +153,9 @@ class DataFeeQuote:
         return transaction_count * self.operator_wei - (-rise_wei * gas // OPERATOR_SAMPLE_GAS)
 
 
-def quote_of_swap(one_swap_wei: int) -> DataFeeQuote:
+def scaled_fee_quote(one_swap_wei: int) -> DataFeeQuote:
     """Return the quote under which a typical swap of one leg pays this much for its data, in the
-    proportions of Fjord: those of the fees of ONE_SWAP and FOUR_SWAPS (agent/chain/data_fees.py) and
+    proportions of Fjord: those of the fees of ONE_LEG_TX and FOUR_LEG_TX (agent/chain/data_fees.py) and
     of both bounds.
     """
     empty_part, one_swap_part, four_swaps_part, full_part = 10_000, 24_182, 44_677, 11_009_937

@@ -168,7 +168,7 @@ class AllocationMethod(Enum):
         return self.needs_returns or self.needs in (AllocationNeeds.PRICES, AllocationNeeds.MARKETS)
 
 
-PRICED_METHODS = tuple(
+PRICE_ONLY_METHODS = tuple(
     method
     for method in AllocationMethod
     if method.needs

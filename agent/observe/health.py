@@ -129,13 +129,15 @@ def health_document(
     report: RunReport | None, health: RunHealth, reasons: Sequence[str], now_s: float
 ) -> HealthDocument:
     """Return the document of a health check that fails for these reasons."""
-    good_s = None if report is None else report.good_s
+    last_good_cycle_s = None if report is None else report.good_s
     return {
         "ok": not reasons,
         "state": health.state,
         "reasons": list(reasons),
         "cycles": 0 if report is None else report.cycles,
-        "last_good_cycle_s": None if good_s is None else max(0, int(now_s - good_s)),
+        "last_good_cycle_s": None
+        if last_good_cycle_s is None
+        else max(0, int(now_s - last_good_cycle_s)),
         "paused": report is not None and bool(report.paused),
         "sends": None if report is None else report.sends,
     }
@@ -153,19 +155,19 @@ def process_identity() -> str:
     """Return a text that no other process has: machine, namespace of process ids, process id, and
     its start in clock ticks since boot. Empty where /proc does not tell them.
     """
-    namespace, start_ticks = _namespace(), _start_ticks(os.getpid())
+    namespace, start_ticks = _pid_namespace(), _start_ticks(os.getpid())
     if not namespace or start_ticks is None:
         return ""
     return f"{os.uname().nodename}/{namespace}/{os.getpid()}/{start_ticks}"
 
 
-def is_alive(process: str) -> bool | None:
+def is_alive(identity: str) -> bool | None:
     """Return whether the process of a text by `process_identity` exists; None if that is unknown
     here, as for another machine or container.
     """
-    process_prefix, _, start_ticks = process.rpartition("/")
+    process_prefix, _, start_ticks = identity.rpartition("/")
     machine_and_namespace, _, pid = process_prefix.rpartition("/")
-    if not pid.isdecimal() or machine_and_namespace != f"{os.uname().nodename}/{_namespace()}":
+    if not pid.isdecimal() or machine_and_namespace != f"{os.uname().nodename}/{_pid_namespace()}":
         return None
     try:
         os.kill(int(pid), 0)
@@ -173,11 +175,11 @@ def is_alive(process: str) -> bool | None:
         return False
     except OSError:  # another user's process, whose start cannot be compared
         return None
-    current_ticks = _start_ticks(int(pid))
-    return None if current_ticks is None else current_ticks == start_ticks
+    current_start_ticks = _start_ticks(int(pid))
+    return None if current_start_ticks is None else current_start_ticks == start_ticks
 
 
-def _namespace() -> str:
+def _pid_namespace() -> str:
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:

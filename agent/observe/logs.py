@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 LogStyle = Literal["text", "json"]
 ROOT_LOGGER = "trimtab"
-HIDDEN = "[hidden]"
+HIDDEN_TEXT = "[hidden]"
 MIN_SECRET_LENGTH = 6
 """Minimum length of a redacted part, because shorter parts are ordinary words."""
 _FIELDS_ATTRIBUTE = "fields"
@@ -46,7 +46,7 @@ class Redactor:
     def redact(self, text: str) -> str:
         """Return the text with secrets replaced by HIDDEN."""
         for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
+            text = text.replace(secret, HIDDEN_TEXT)
         return text
 
 

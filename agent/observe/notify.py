@@ -194,7 +194,7 @@ def _text_with_count(state: AlertState) -> str:
 SendMessage = Callable[[str, str], str]
 """Function that sends title and text; returns why it failed, empty on success."""
 MAX_QUEUED = 100
-UNANSWERED = "no answer in time"
+UNANSWERED_REASON = "no answer in time"
 """Failure reason of a channel that did not answer before its timeout."""
 FIRST_RETRY_S, MAX_RETRY_S = 2.0, 300.0
 
@@ -290,7 +290,7 @@ def _last_result(retry_state: RetryCallState) -> str:
     return "" if retry_state.outcome is None else str(retry_state.outcome.result())
 
 
-def apprise_sender(url: str, variable: str, timeout_s: float) -> SendMessage:
+def apprise_sender(url: str, env_name: str, timeout_s: float) -> SendMessage:
     """Build a sender that uses apprise. Raises ConfigError, without the address, if apprise does
     not support it.
     """
@@ -304,7 +304,7 @@ def apprise_sender(url: str, variable: str, timeout_s: float) -> SendMessage:
     plugin = apprise.Apprise.instantiate(url, asset=apprise_asset, suppress_exceptions=True)
     if plugin is None:
         raise ConfigError(
-            f"alerts.targets.url_env: environment variable {variable} "
+            f"alerts.targets.url_env: environment variable {env_name} "
             "has no address supported by apprise",
             "for example mailtos://user:password@example.org, or jsons://host/path; see"
             " docs/alerts.md",
@@ -317,7 +317,7 @@ def apprise_sender(url: str, variable: str, timeout_s: float) -> SendMessage:
         started_s = time.monotonic()
         if notifier.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
             return ""
-        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "not accepted"
+        return UNANSWERED_REASON if time.monotonic() - started_s >= timeout_s else "not accepted"
 
     return send
 
@@ -369,7 +369,7 @@ class AlertNotifier:
         self._rules = rules
         self._on_failure = on_failure
 
-    def begin(self) -> None:
+    def enqueue_undelivered(self) -> None:
         """Queue messages that an earlier run did not deliver."""
         messages = self._store.pending()
         removed_targets = {message.target for message in messages} - set(self._subscriptions)
@@ -377,7 +377,7 @@ class AlertNotifier:
             self._store.drop_messages(removed_targets)
         self._enqueue(message for message in messages if message.target not in removed_targets)
 
-    def on_cycle(
+    def process_cycle_alerts(
         self,
         alerts: Iterable[Alert],
         judged_kinds: frozenset[AlertKind],

@@ -32,7 +32,7 @@ SERVICES = re.compile(
 PRIVATE_KEY_PATTERN = re.compile("[0-9a-fA-F]{64}")
 ENDED_STATUSES = (404, 410)
 """Answers that end a subscription (RFC 8030, section 7.3)."""
-LIFETIME_S = 86_400
+MESSAGE_LIFETIME_S = 86_400
 """Time for which a push service keeps a message for a device that is off."""
 TOKEN_LIFETIME_S = 43_200
 RECORD_BYTES = 4_096
@@ -135,11 +135,11 @@ class PushSender:
                 "name it in the target's address: webpush://…?service=HOST",
             )
         try:
-            self.body(device, {})
+            self.encrypted_body(device, {})
         except ValueError:
             raise ConfigError("key: not a point of P-256", "subscribe again") from None
 
-    def body(self, device: AlertDevice, content: dict[str, str]) -> bytes:
+    def encrypted_body(self, device: AlertDevice, content: dict[str, str]) -> bytes:
         """Return an encrypted message."""
         ephemeral_key = ec.generate_private_key(ec.SECP256R1())
         device_public_key, auth_secret = decode_base64(device.key), decode_base64(device.auth)
@@ -169,7 +169,7 @@ class PushSender:
         if not self.accepts(device):
             return "unknown push service"
         headers = {
-            "TTL": str(LIFETIME_S),
+            "TTL": str(MESSAGE_LIFETIME_S),
             "Urgency": "high",
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
@@ -178,7 +178,7 @@ class PushSender:
         try:
             with requests.post(
                 device.endpoint,
-                self.body(device, content),
+                self.encrypted_body(device, content),
                 headers=headers,
                 timeout=timeout_s,
                 allow_redirects=False,

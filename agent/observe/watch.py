@@ -52,7 +52,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
         self._thread.start()
 
-    def settle(self, within_s: float = HEARTBEAT_TIMEOUT_S) -> None:
+    def wait_until_sent(self, within_s: float = HEARTBEAT_TIMEOUT_S) -> None:
         """Wait until the last heartbeat was sent or failed."""
         if self._thread is not None:
             self._thread.join(within_s)
@@ -92,7 +92,7 @@ SENDING_STAGE = "before:send"
 """Stage that the executor reports just before it sends bytes; at its next stage they have been
 sent.
 """
-MAX_PERIOD_S = 5.0
+MAX_CHECK_PERIOD_S = 5.0
 
 
 class Watchdog:
@@ -110,7 +110,7 @@ class Watchdog:
         """Set the bounds; `period_s` is the longest interval between checks."""
         self._max_silence_s = max_silence_s
         self._clock = clock
-        self._period_s = min(MAX_PERIOD_S, max_silence_s / 4, period_s or MAX_PERIOD_S)
+        self._period_s = min(MAX_CHECK_PERIOD_S, max_silence_s / 4, period_s or MAX_CHECK_PERIOD_S)
         self._stop = threading.Event()
         self._watched_thread = threading.current_thread().ident
         self._is_asking = False
@@ -161,7 +161,7 @@ class Watchdog:
             yield
         finally:
             self._stop.set()
-            watch_thread.join(MAX_PERIOD_S)
+            watch_thread.join(MAX_CHECK_PERIOD_S)
 
     def _check_periodically(
         self, on_hang: Callable[[str], None], on_check: Callable[[], None]

@@ -35,7 +35,7 @@ from agent.model import (
     StepInput,
     UnsignedTx,
 )
-from agent.paper.venue import PaperVenue, PaperVenueEffects
+from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.policy.cash_flows.balance_changes import balances_of
 from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
 from agent.reference import reference_prices
@@ -62,7 +62,7 @@ class PaperChain:
         reader: Reader,
         read_head: Callable[[], Head],
         addresses: RouterAddresses,
-        venue: PaperVenue | None = None,
+        venue: PaperPerpetualProtocol | None = None,
     ) -> None:
         """Set the sources: `reader` reads the real chain, `read_head` its newest header; neither
         can send. `venue` fills futures orders.
@@ -102,7 +102,7 @@ class PaperChain:
         paper_account = self._venue.account(real_account, paper_margin, snapshot.head)
         return snapshot.with_layer(replace(snapshot.layer(FuturesReading), account=paper_account))
 
-    def begin_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
+    def opening_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
         """Return the first margin account (see PaperVenue.begin); None without futures."""
         if self._venue is None:
             return None
@@ -203,9 +203,9 @@ class PaperChain:
             return
         snapshot = self.snapshot()
         if snapshot.head.number > sent_block:
-            self._fill(wallet, snapshot)
+            self._execute_block(wallet, snapshot)
 
-    def _fill(self, wallet: PaperWallet, snapshot: Snapshot) -> None:
+    def _execute_block(self, wallet: PaperWallet, snapshot: Snapshot) -> None:
         """Execute the next nonces in one block, up to a transaction that was sent too late for it
         or pays too little.
         """
@@ -457,7 +457,7 @@ class PaperEvidence:
         return self._source.gather(replace(step, snapshot=snapshot), plan)
 
 
-def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
+def wallet_from_real(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
     """Return a paper wallet with the real wallet's balances of `tokens`, allowances and native
     coin. Raises ConfigError for an unreadable balance.
     """
@@ -477,7 +477,7 @@ def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
     )
 
 
-def paper_from_amounts(
+def wallet_from_amounts(
     snapshot: Snapshot, raw_by_token: Mapping[str, int], native_wei: int
 ) -> PaperWallet:
     """Return a paper wallet with `raw_by_token` base units by token, and `native_wei`."""
@@ -490,7 +490,7 @@ def paper_from_amounts(
     )
 
 
-def paper_from_value(
+def wallet_from_value(
     step: StepInput, value_coins: Fraction, native_wei: int, margin_raw: int = 0
 ) -> PaperWallet:
     """Return a paper wallet of `value_coins` whole coins of the numeraire, spread over the targets
@@ -526,4 +526,4 @@ def paper_from_value(
             raw_by_token[asset.token.address] += floor_int(
                 target_values[asset.token.address] * target_scale / reference_price.price
             )
-    return paper_from_amounts(step.snapshot, raw_by_token, native_wei)
+    return wallet_from_amounts(step.snapshot, raw_by_token, native_wei)

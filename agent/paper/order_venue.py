@@ -31,7 +31,7 @@ from agent.model import (
 )
 from agent.paper.chain import MAX_RECEIPTS
 from agent.ports import Clock, Grant
-from agent.ports.perpetuals import PerpOrderDraft
+from agent.ports.perpetuals import PerpActionDraft
 from agent.signing.futures import require_signable_order
 from agent.signing.terms import FuturesRules
 from agent.store.store import PaperStore
@@ -40,12 +40,12 @@ from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, model_price
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reason, with_chain_times
 
-UNMATCHED = "Order could not immediately match against any resting orders."
-NO_MARGIN = "Insufficient margin to place order."
-NOT_REDUCING = "Reduce only order would increase position."
+UNMATCHED_ANSWER = "Order could not immediately match against any resting orders."
+NO_MARGIN_ANSWER = "Insufficient margin to place order."
+NOT_REDUCING_ANSWER = "Reduce only order would increase position."
 
 
-class PaperOrderVenue:
+class PaperHyperliquid:
     """ports.futures.OrderVenue with a paper account beside the real venue's markets and books."""
 
     def __init__(
@@ -104,7 +104,7 @@ class PaperOrderVenue:
         """See PerpVenue."""
         return self._venue.quote(account, order)
 
-    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """See PerpVenue."""
         return self._venue.draft(account, action, now_s)
 
@@ -142,16 +142,16 @@ class PaperOrderVenue:
                     order_size, Fraction(abs(size_raw), account.market(market_name).unit)
                 )
             else:
-                return NOT_REDUCING
+                return NOT_REDUCING_ANSWER
         fill = self._match(account, market_name, order_wire, order_size)
         if fill is None:
-            return UNMATCHED
+            return UNMATCHED_ANSWER
         account_after = margin.with_trade(account, market_name, fill.size_raw, fill.quote_raw)
         account_after = replace(
             account_after, realised_raw=account_after.realised_raw - fill.fee_raw
         )
         if not order_wire["r"] and margin.free_margin_raw(account_after) < 0:
-            return NO_MARGIN
+            return NO_MARGIN_ANSWER
         realised_raw = account_after.realised_raw - account.realised_raw
         receipt = Receipt(
             signed.hash, 1, 0, "", 0, 0, (), fills=(replace(fill, realised_raw=realised_raw),)

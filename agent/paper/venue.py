@@ -34,14 +34,18 @@ from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
-from agent.venues.perpetual_protocol import REVERT_DESCRIPTIONS, PerpContractAddresses, revert_code
+from agent.venues.perpetual_protocol import (
+    REVERT_DESCRIPTIONS,
+    PerpetualProtocolAddresses,
+    revert_code,
+)
 
 SWAP_SELECTOR = selector("swap((address,address,bool,bool,bool,uint256,uint160))")
 SETTLE_FUNDING_SELECTOR = selector("settleFunding(address,address)")
 _SWAP_PARAMS = "(address,address,bool,bool,bool,uint256,uint160)"
 SWAP_WORD_COUNT, FUNDING_WORD_COUNT = 11, 3
 DAY_S = 86_400
-MARGIN_GAS = 250_000
+MARGIN_TRANSFER_GAS = 250_000
 """Gas of a margin deposit or withdrawal, measured on the embedded chain."""
 WORD_MODULUS = 2**256
 
@@ -61,11 +65,15 @@ class PaperVenueEffects:
     funding: tuple[PerpFunding, ...] = ()
 
 
-class PaperVenue:
+class PaperPerpetualProtocol:
     """Futures venue of paper trading: reads by `eth_call`, sends nothing."""
 
     def __init__(
-        self, contracts: PerpContractAddresses, exchange: str, collateral: str, transport: Transport
+        self,
+        contracts: PerpetualProtocolAddresses,
+        exchange: str,
+        collateral: str,
+        transport: Transport,
     ) -> None:
         self.contracts = contracts
         self._exchange = exchange
@@ -178,14 +186,16 @@ class PaperVenue:
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_TLRS']} (CH_TLRS)")
         if call.size_raw > 0 and -net_quote_raw > call.bound_raw:
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_TMRL']} (CH_TMRL)")
-        position_raw = account.size_raw(call.market)
+        position_size_raw = account.size_raw(call.market)
         funding_paid_raw = sum(
             position.funding_pending_raw
             for position in account.positions
             if position.market == call.market
         )
         account_after = margin.with_trade(account, call.market, call.size_raw, net_quote_raw)
-        is_reduction = position_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(position_raw)
+        is_reduction = position_size_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(
+            position_size_raw
+        )
         if is_reduction and not margin.is_reduction_accepted(account_after):
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_NEFCM']} (CH_NEFCM)")
         if not is_reduction and margin.free_margin_raw(account_after) < 0:
@@ -250,7 +260,7 @@ class PaperVenue:
                 replace(
                     paper_margin, collateral_raw=paper_margin.collateral_raw + collateral_quote_raw
                 ),
-                MARGIN_GAS,
+                MARGIN_TRANSFER_GAS,
                 (Transfer(call.token, self.contracts.trader, vault, call.raw),),
             )
         if margin.free_margin_raw(account) < collateral_quote_raw:
@@ -261,7 +271,7 @@ class PaperVenue:
             replace(
                 paper_margin, collateral_raw=paper_margin.collateral_raw - collateral_quote_raw
             ),
-            MARGIN_GAS,
+            MARGIN_TRANSFER_GAS,
             (Transfer(call.token, vault, self.contracts.trader, call.raw),),
         )
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from agent.layers import questions as layers
 from agent.model import (
     Leg,
-    LegFunding,
+    LegPlace,
     Plan,
     Provide,
     Snapshot,
@@ -28,7 +28,7 @@ def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
     """
     spent_raw: dict[str, int] = {}
     for leg in legs:
-        if leg.source is LegFunding.WALLET and leg.token_in != NATIVE:
+        if leg.source is LegPlace.WALLET and leg.token_in != NATIVE:
             spent_raw[leg.token_in] = spent_raw.get(leg.token_in, 0) + leg.amount_in_raw
     return spent_raw
 
@@ -83,8 +83,8 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     gas_price_wei = native_coin.capped_gas_price_wei(
         step.snapshot, layers.gas_price_limit_wei(step, plan)
     )
-    surrounding_units = approval_gas_units(step, plan) + revocation_gas_units(plan)
-    gas_units = ceil_int((plan.gas_units + surrounding_units) * native_coin.GAS_MARGIN)
+    allowance_gas_units = approval_gas_units(step, plan) + revocation_gas_units(plan)
+    gas_units = ceil_int((plan.gas_units + allowance_gas_units) * native_coin.GAS_MARGIN)
     if not gas_units:  # nothing is sent on chain
         return 0
     revocation_bytes = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)

@@ -15,7 +15,7 @@ from agent.amm import swap_style
 from agent.model import (
     NATIVE_VENUE,
     Leg,
-    LegFunding,
+    LegPlace,
     Pool,
     Snapshot,
     StepInput,
@@ -90,7 +90,7 @@ def with_payment_legs(wrapped_native: WrappedNative | None, legs: Sequence[Leg])
     sold_raw = sum(
         leg.amount_in_raw
         for leg in legs
-        if leg.token_in == wrapped_native.token and leg.source is LegFunding.WALLET
+        if leg.token_in == wrapped_native.token and leg.source is LegPlace.WALLET
     )
     if wrapped_native.approved_raw is None:
         payable_raw = wrapped_native.wrapped_raw
@@ -115,18 +115,18 @@ def with_payment_legs(wrapped_native: WrappedNative | None, legs: Sequence[Leg])
         )
     shortfall_raw = max(0, sold_raw + wrapped_native.refill_raw - wrapped_native.wrapped_raw)
     first_wrap_legs = (
-        (wrap(wrapped_native.token, shortfall_raw, LegFunding.WALLET),) if shortfall_raw else ()
+        (wrap(wrapped_native.token, shortfall_raw, LegPlace.WALLET),) if shortfall_raw else ()
     )
     return (*first_wrap_legs, *legs, *refill_legs)
 
 
-def wrap(token: str, raw: int, sink: LegFunding) -> Leg:
+def wrap(token: str, raw: int, sink: LegPlace) -> Leg:
     """Return a leg that wraps native coin of the wallet, one for one."""
-    return Leg(token, NATIVE_VENUE, NATIVE, token, 0, raw, raw, raw, 0, 0, LegFunding.WALLET, sink)
+    return Leg(token, NATIVE_VENUE, NATIVE, token, 0, raw, raw, raw, 0, 0, LegPlace.WALLET, sink)
 
 
 def unwrap(
-    token: str, raw: int, source: LegFunding = LegFunding.WALLET, min_raw: int | None = None
+    token: str, raw: int, source: LegPlace = LegPlace.WALLET, min_raw: int | None = None
 ) -> Leg:
     """Return a leg that unwraps wrapped coin of the wallet, one for one."""
     return Leg(
@@ -141,7 +141,7 @@ def unwrap(
         0,
         0,
         source,
-        LegFunding.WALLET,
+        LegPlace.WALLET,
     )
 
 
@@ -151,11 +151,11 @@ def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
     """
     balance_changes_raw: dict[str, int] = {}
     for leg in legs:
-        if leg.source is LegFunding.WALLET:
+        if leg.source is LegPlace.WALLET:
             balance_changes_raw[leg.token_in] = (
                 balance_changes_raw.get(leg.token_in, 0) - leg.amount_in_raw
             )
-        if leg.sink is LegFunding.WALLET:
+        if leg.sink is LegPlace.WALLET:
             balance_changes_raw[leg.token_out] = (
                 balance_changes_raw.get(leg.token_out, 0) + leg.amount_out_raw
             )
@@ -170,24 +170,24 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
     sweeps_due: list[tuple[int, str, int]] = []
     waiting_min_raw: dict[str, int] = {}
     for leg_index, leg in enumerate(legs):
-        router_tokens = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
-        router_tokens |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
+        router_tokens = {leg.token_in} if leg.source is LegPlace.ROUTER else set[str]()
+        router_tokens |= {leg.token_out} if leg.sink is LegPlace.ROUTER else set()
         router_tokens |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
         sweeps_due += [
             (leg_index, token, waiting_min_raw.pop(token))
             for token in [*waiting_min_raw]
             if token in router_tokens
         ]
-        if swap_style(leg.venue) is SwapStyle.V3 and leg.sink is LegFunding.WALLET:
+        if swap_style(leg.venue) is SwapStyle.V3 and leg.sink is LegPlace.WALLET:
             waiting_min_raw[leg.token_out] = waiting_min_raw.get(leg.token_out, 0) + leg.min_out_raw
     return sweeps_due + [(len(legs), token, min_raw) for token, min_raw in waiting_min_raw.items()]
 
 
 def _wrap_for_leg(wrapped_native: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
-    if leg.token_in != wrapped_native.token or leg.source is not LegFunding.WALLET:
+    if leg.token_in != wrapped_native.token or leg.source is not LegPlace.WALLET:
         return (leg,)
-    return wrap(wrapped_native.token, leg.amount_in_raw, LegFunding.ROUTER), replace(
-        leg, source=LegFunding.ROUTER
+    return wrap(wrapped_native.token, leg.amount_in_raw, LegPlace.ROUTER), replace(
+        leg, source=LegPlace.ROUTER
     )
 
 
@@ -195,15 +195,13 @@ def _refill_leg(wrapped_native: WrappedNative, legs: Sequence[Leg]) -> int | Non
     """Return the index of the leg with the smallest output that covers the refill; None if none
     does, or if the coin is sold too.
     """
-    if any(
-        leg.token_in == wrapped_native.token and leg.source is LegFunding.WALLET for leg in legs
-    ):
+    if any(leg.token_in == wrapped_native.token and leg.source is LegPlace.WALLET for leg in legs):
         return None
     covering_legs = [
         (leg.amount_out_raw, index)
         for index, leg in enumerate(legs)
         if leg.token_out == wrapped_native.token
-        and leg.sink is LegFunding.WALLET
+        and leg.sink is LegPlace.WALLET
         and leg.min_out_raw >= wrapped_native.refill_raw
     ]
     return min(covering_legs)[1] if covering_legs else None
@@ -212,11 +210,11 @@ def _refill_leg(wrapped_native: WrappedNative, legs: Sequence[Leg]) -> int | Non
 def _with_refill_from(legs: Sequence[Leg], leg_index: int) -> tuple[Leg, ...]:
     buying_leg = legs[leg_index]
     unwrap_leg = unwrap(
-        buying_leg.token_out, buying_leg.amount_out_raw, LegFunding.ROUTER, buying_leg.min_out_raw
+        buying_leg.token_out, buying_leg.amount_out_raw, LegPlace.ROUTER, buying_leg.min_out_raw
     )
     return (
         *legs[:leg_index],
-        replace(buying_leg, sink=LegFunding.ROUTER),
+        replace(buying_leg, sink=LegPlace.ROUTER),
         unwrap_leg,
         *legs[leg_index + 1 :],
     )
@@ -288,7 +286,7 @@ def leg_gas_units(
     pool: Pool,
     ticks_crossed: int,
     swap_steps: int = 1,
-    router: RouterGas = ROUTER_GAS["swap_router_02"],
+    router_gas: RouterGas = ROUTER_GAS["swap_router_02"],
     writes_observation: bool = True,
 ) -> int:
     """Return the gas units of one swap in `pool`, excluding token transfers; `writes_observation`
@@ -299,29 +297,29 @@ def leg_gas_units(
         0, swap_steps - 1 - ticks_crossed
     )
     return (
-        pool_gas.swap[router.name]
+        pool_gas.swap[router_gas.name]
         + pool.fee_gas
         + step_gas_units
         + (pool_gas.observation if writes_observation or ticks_crossed else 0)
     )
 
 
-def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
+def repeat_leg_gas_units(pool: Pool, router_gas: RouterGas) -> int:
     """Return the gas units of another swap through the same pool in the same direction; the
     observation is written once.
     """
-    return pool.gas.swap[router.name] - pool.gas.repeat_saving + pool.fee_gas
+    return pool.gas.swap[router_gas.name] - pool.gas.repeat_saving + pool.fee_gas
 
 
-def least_leg_gas_units(pool: Pool, router: RouterGas) -> int:
+def least_leg_gas_units(pool: Pool, router_gas: RouterGas) -> int:
     """Return the least gas units that the first swap through a pool adds to a plan."""
-    return leg_gas_units(pool, 0, router=router, writes_observation=False)
+    return leg_gas_units(pool, 0, router_gas=router_gas, writes_observation=False)
 
 
-def least_base_gas_units(router: RouterGas) -> int:
+def least_base_gas_units(router_gas: RouterGas) -> int:
     """Return the least gas units of a plan beside its swaps: it sells a token and buys another."""
-    token_units = 2 * (TOKEN_ACCESS_GAS + router.units_per_checked_balance) + 3 * SLOT_WRITE_GAS
-    return router.base_units + token_units - 2 * CLEARED_SLOT_REFUND
+    token_units = 2 * (TOKEN_ACCESS_GAS + router_gas.units_per_checked_balance) + 3 * SLOT_WRITE_GAS
+    return router_gas.base_units + token_units - 2 * CLEARED_SLOT_REFUND
 
 
 def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
@@ -330,16 +328,16 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
     """
     if not legs:
         return 0
-    router = gas_inputs.router
-    sold_tokens = {leg.token_in for leg in legs if leg.source is LegFunding.WALLET} - {NATIVE}
-    bought_tokens = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
+    router_gas = gas_inputs.router
+    sold_tokens = {leg.token_in for leg in legs if leg.source is LegPlace.WALLET} - {NATIVE}
+    bought_tokens = {leg.token_out for leg in legs if leg.sink is LegPlace.WALLET} - {NATIVE}
     traded_tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
     balance_changes_raw = balance_deltas(legs)
-    gas_units = router.base_units + swap_units + TOKEN_ACCESS_GAS * len(traded_tokens)
+    gas_units = router_gas.base_units + swap_units + TOKEN_ACCESS_GAS * len(traded_tokens)
     gas_units += (
         2 * SLOT_WRITE_GAS * len(sold_tokens)
         + SLOT_WRITE_GAS * len(bought_tokens - sold_tokens)
-        + router.units_per_checked_balance * len(balance_changes_raw)
+        + router_gas.units_per_checked_balance * len(balance_changes_raw)
     )
     gas_units += FIRST_WRITE_UNITS * sum(
         gas_inputs.balances.get(token, 1) == 0 for token in bought_tokens
@@ -353,21 +351,21 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
     )
     for leg_index, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
-            gas_units += _wrap_gas_units(router, leg)
-            if leg.source is LegFunding.WALLET:
+            gas_units += _wrap_gas_units(router_gas, leg)
+            if leg.source is LegPlace.WALLET:
                 gas_units, refund_units = (
                     gas_units + TRANSIENT_BALANCE_REFUND,
                     refund_units + TRANSIENT_BALANCE_REFUND,
                 )
-        if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
+        if leg.sink is LegPlace.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
         spending_leg = next(
             later_leg
             for later_leg in legs[leg_index + 1 :]
-            if later_leg.source is LegFunding.ROUTER and later_leg.token_in == leg.token_out
+            if later_leg.source is LegPlace.ROUTER and later_leg.token_in == leg.token_out
         )
         if not (
-            router.can_pay_pools
+            router_gas.can_pay_pools
             and spending_leg.pool in gas_inputs.pools
             and gas_inputs.pools[spending_leg.pool].style is SwapStyle.V2
             and swap_style(leg.venue) is not SwapStyle.V4
@@ -376,10 +374,10 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
                 gas_units + TRANSIENT_BALANCE_UNITS,
                 refund_units + TRANSIENT_BALANCE_REFUND,
             )
-    if router.sweep_units is not None:
+    if router_gas.sweep_units is not None:
         sweep_count = len(sweeps(legs))
         gas_units, refund_units = (
-            gas_units + (TRANSIENT_BALANCE_UNITS + router.sweep_units) * sweep_count,
+            gas_units + (TRANSIENT_BALANCE_UNITS + router_gas.sweep_units) * sweep_count,
             refund_units + TRANSIENT_BALANCE_REFUND * sweep_count,
         )
     return gas_units - min(refund_units, gas_units // REFUND_DIVISOR)
@@ -424,17 +422,15 @@ def _repeat_savings_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int
 
 def _spent_raw(legs: Sequence[Leg], token: str) -> int:
     return sum(
-        leg.amount_in_raw
-        for leg in legs
-        if leg.token_in == token and leg.source is LegFunding.WALLET
+        leg.amount_in_raw for leg in legs if leg.token_in == token and leg.source is LegPlace.WALLET
     )
 
 
-def _wrap_gas_units(router: RouterGas, leg: Leg) -> int:
+def _wrap_gas_units(router_gas: RouterGas, leg: Leg) -> int:
     if leg.token_in == NATIVE:
-        if leg.sink is LegFunding.WALLET:
-            return router.wrap_units
-        return router.value_swap_units
-    if leg.source is LegFunding.WALLET:
-        return router.unwrap_units
-    return router.router_unwrap_units
+        if leg.sink is LegPlace.WALLET:
+            return router_gas.wrap_units
+        return router_gas.value_swap_units
+    if leg.source is LegPlace.WALLET:
+        return router_gas.unwrap_units
+    return router_gas.router_unwrap_units

@@ -41,7 +41,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
     )
     raw_after_by_token = {holding.token: holding.raw for holding in holdings}
-    no_cost = Fraction(0)
+    zero_value = Fraction(0)
     plan = Plan(
         block=snapshot.head.number,
         decision=decision,
@@ -51,13 +51,13 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         ),
         weights_after_bps=tuple((drift.token, drift.weight_bps) for drift in drifts_after),
         cost=PlanCost(
-            no_cost,
-            no_cost,
-            no_cost,
+            zero_value,
+            zero_value,
+            zero_value,
             gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
         ),
-        turnover=no_cost,
-        gross_volume=no_cost,
+        turnover=zero_value,
+        gross_volume=zero_value,
         gas_units=native_coin.UNWRAP_GAS,
         gap_bps=None,
         verdicts=(),

@@ -10,7 +10,7 @@ from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
     NATIVE_VENUE,
-    LegFunding,
+    LegPlace,
     Plan,
     Portfolio,
     StepInput,
@@ -99,7 +99,7 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], min_value: Val
                     ),
                 ),
             )
-            if leg.sink is LegFunding.WALLET and leg.venue != NATIVE_VENUE
+            if leg.sink is LegPlace.WALLET and leg.venue != NATIVE_VENUE
             else leg
         )
         for leg in plan.legs
@@ -113,7 +113,7 @@ def output_value(plan: Plan, prices: Mapping[str, Price]) -> Value:
         (
             leg.amount_out_raw * prices.get(leg.token_out, Fraction(0))
             for leg in swap_legs(plan)
-            if leg.sink is LegFunding.WALLET
+            if leg.sink is LegPlace.WALLET
         ),
         Fraction(0),
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers import sales
-from agent.model import NATIVE_VENUE, Leg, LegFunding, Plan, Portfolio, Rebalance, StepInput
+from agent.model import NATIVE_VENUE, Leg, LegPlace, Plan, Portfolio, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.approval_gas import worst_gas_wei
 from agent.planning.gas import balance_deltas
@@ -17,7 +17,7 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import disagreement_loss, reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, value_text
 
-DAILY_LOSS = "limits.daily_loss"
+DAILY_LOSS_LIMIT = "limits.daily_loss"
 MAX_PLANS = 8
 """Maximum number of plans tried."""
 REQUEST_MARGIN = Fraction(99, 100)
@@ -53,7 +53,7 @@ def plan_within_daily_loss(
             * REQUEST_MARGIN
         )
         try:
-            partial_plan = sales.plan_sales(step, decision, (turnover, DAILY_LOSS))
+            partial_plan = sales.plan_sales(step, decision, (turnover, DAILY_LOSS_LIMIT))
         except planner.NothingPlanned:
             return whole_plan
         if (partial_loss := worst_case_loss(step, partial_plan)) <= loss_left:
@@ -140,7 +140,7 @@ def worst_case_loss(
     min_received_values = (
         leg.min_out_raw * all_prices.get(leg.token_out, Fraction(0))
         for leg in swap_legs(plan)
-        if leg.sink is LegFunding.WALLET
+        if leg.sink is LegPlace.WALLET
     )
     sold_value, gas_value = value_sold(plan, all_prices), worst_case_gas(step, plan, all_prices)
     return sold_value - sum(min_received_values, Fraction(0)) + gas_value + disagreement_value
@@ -165,9 +165,9 @@ def partial_plan_reason(step: StepInput, worst_case_value: Value) -> str:
             ceil_int(day_loss_value * BPS / total / SUGGESTION_STEP_BPS) * SUGGESTION_STEP_BPS
         )
     return (
-        f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS} "
+        f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS_LIMIT} "
         f"({limit_bps / 100:g}%); the rest follows as the day's losses "
-        f'age, and {DAILY_LOSS} = "{needed_limit_bps / 100:g}%" would allow it in one trade'
+        f'age, and {DAILY_LOSS_LIMIT} = "{needed_limit_bps / 100:g}%" would allow it in one trade'
     )
 
 
@@ -179,7 +179,7 @@ def daily_loss_wait_reason(step: StepInput) -> str:
         for loss_value in (loss_24h_value, (daily_loss_left(step) or Fraction(0)) + loss_24h_value)
     )
     return (
-        f"waiting for {DAILY_LOSS}: {' of '.join(amount_texts)} {numeraire.label} were lost in 24 h; the"
+        f"waiting for {DAILY_LOSS_LIMIT}: {' of '.join(amount_texts)} {numeraire.label} were lost in 24 h; the"
         " next part follows as those losses age"
     )
 
@@ -189,7 +189,7 @@ def value_sold(plan: Plan, prices: Mapping[str, Price]) -> Value:
     sold_values = (
         leg.amount_in_raw * prices.get(leg.token_in, Fraction(0))
         for leg in swap_legs(plan)
-        if leg.source is LegFunding.WALLET
+        if leg.source is LegPlace.WALLET
     )
     return sum(sold_values, Fraction(0))
 

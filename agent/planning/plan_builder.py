@@ -25,8 +25,8 @@ from agent.planning.solver.search import COARSE_UNIT, COSTLY_REASONS, GAS_EXCEED
 from agent.planning.solver.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
-PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
-LOCKED = "locked"
+PLAN_COST_LIMIT, MIN_TRADE_LIMIT = "limits.plan_cost", "limits.min_trade"
+LOCKED_EXCESS = "locked"
 """Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
 SAME_DEVIATION = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
@@ -155,7 +155,7 @@ def skipped_items(
                 place_name for place_name_of in PLACE_NAMES if (place_name := place_name_of(step))
             )
             why = f"{_money_text(step.portfolio, deviation_value)} above its target are in {places_text}, which swaps cannot spend"
-            skips.append(SkippedItem(node.label, why, LOCKED))
+            skips.append(SkippedItem(node.label, why, LOCKED_EXCESS))
             continue
         opposite_deviations = shortfalls if is_excess else excesses
         counterparts = tuple(
@@ -177,7 +177,7 @@ def skipped_items(
             *explaining_result,
         )
         why, limiting_rule = _off_target_reason(step.limits, objective, total, remainder)
-        is_costly = limiting_rule == PLAN_COST or (
+        is_costly = limiting_rule == PLAN_COST_LIMIT or (
             not binding_limit_name and why.startswith((UNUSED_PHRASE, TOO_COSTLY_PHRASE))
         )
         if is_costly and node.address != step.portfolio.numeraire.address:
@@ -233,7 +233,7 @@ def _off_target_reason(
     unmoved_tokens, nodes = remainder.fixed_point.unmoved_tokens, remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token_index].price:
         label = nodes[remainder.token_index].label
-        return f"{COARSE_UNIT} {label} is worth more than the drift", MIN_TRADE
+        return f"{COARSE_UNIT} {label} is worth more than the drift", MIN_TRADE_LIMIT
     if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
     locked_tokens = {
@@ -246,11 +246,11 @@ def _off_target_reason(
     ):
         why = f"{' and '.join(nodes[index].label for index in remainder.counterparts)} cannot be traded against it"
         if not remainder.is_excess and locked_tokens.issuperset(remainder.counterparts):
-            return why, LOCKED
+            return why, LOCKED_EXCESS
         are_dust = all(
             unmoved_tokens.get(index) == BELOW_MIN_TRADE for index in remainder.counterparts
         )
-        return why, MIN_TRADE if are_dust and not remainder.turnover_binds else ""
+        return why, MIN_TRADE_LIMIT if are_dust and not remainder.turnover_binds else ""
     return _market_reason(remainder, weighs_risk=objective.risk is not None)
 
 
@@ -261,12 +261,12 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     why, min_trade = remainder.fixed_point.unmoved_tokens[remainder.token_index], limits.min_trade
     is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
-        return why, MIN_TRADE if is_dust else ""
+        return why, MIN_TRADE_LIMIT if is_dust else ""
     if remainder.turnover_binds:
         return f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}", ""
     if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped_pools.values():
         why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
-        return why, PLAN_COST if is_dust else ""
+        return why, PLAN_COST_LIMIT if is_dust else ""
     return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
 
 
@@ -326,12 +326,12 @@ def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str,
     reasons_text = "; ".join(
         gas_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(drop_reasons)
     )
-    limit_name = PLAN_COST if is_costly and not remainder.turnover_limit_name else ""
+    limit_name = PLAN_COST_LIMIT if is_costly and not remainder.turnover_limit_name else ""
     return f"{UNUSED_PHRASE}: {reasons_text}", limit_name
 
 
 def _bounds_reason(
-    remainder: _Remainder, useful_edges: Sequence[PoolEdge], in_zone: bool
+    remainder: _Remainder, useful_edges: Sequence[PoolEdge], weighs_risk: bool
 ) -> tuple[str, str]:
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
@@ -353,7 +353,7 @@ def _bounds_reason(
         )
     elif full_pools:
         reasons.append(f"{', '.join(full_pools)} hold no more")
-    if in_zone:
+    if weighs_risk:
         reasons.append(
             f"{elsewhere_text}the next unit costs more than the risk it saves, or than limits.plan_cost"
         )
@@ -362,12 +362,12 @@ def _bounds_reason(
             f"{elsewhere_text}{TOO_COSTLY_PHRASE} limits.plan_cost of {problem.plan_cost_bps} bps"
         )
     why = "; ".join(reasons) or "the usable pools accept no more"
-    if problem.plan_cost_bps is None or full_pools or in_zone:
+    if problem.plan_cost_bps is None or full_pools or weighs_risk:
         return why, ""
     fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in useful_edges]
     # If the fee is lower, the cost comes from pools off the reference.
     if all(fee_pips * BPS >= problem.plan_cost_bps * PIPS for fee_pips in fees_pips):
-        return why, PLAN_COST
+        return why, PLAN_COST_LIMIT
     return why, ""
 
 
@@ -467,7 +467,7 @@ def gap_bps(
     total = sum(values_before, Fraction(0))
     turnover_basis = max(draft.turnover(problem) / scale, total / BPS)
     used_directions = {(leg.pool, problem.index_by_token[leg.token_in]) for leg in draft.legs}
-    achieved_utility = optimizer.utility.exactly(values_after) - Fraction(
+    achieved_utility = optimizer.utility.exact_utility_of(values_after) - Fraction(
         graph.least_gas(used_directions)
     )
     close_gap = CLOSE_GAP_FOR_FEW if len(graph.pool_edges) <= FEW_DIRECTIONS else CLOSE_GAP
@@ -489,7 +489,8 @@ def gap_bps(
             ),
         )
     best_utility = max(
-        optimizer.utility.exactly(values_before), Fraction(bound) - Fraction(graph.base_gas)
+        optimizer.utility.exact_utility_of(values_before),
+        Fraction(bound) - Fraction(graph.base_gas),
     )
     return rounded_gap(best_utility - achieved_utility + FLOAT_ERROR * total, turnover_basis)
 

@@ -23,9 +23,9 @@ from agent.model import (
 )
 from agent.planning.cost_reasons import coarse_tokens
 from agent.planning.plan_builder import (
-    LOCKED,
-    MIN_TRADE,
-    PLAN_COST,
+    LOCKED_EXCESS,
+    MIN_TRADE_LIMIT,
+    PLAN_COST_LIMIT,
     assemble_plan,
     gap_bps,
     skipped_items,
@@ -256,7 +256,11 @@ class NothingPlanned(Refused):
         off_target: Sequence[SkippedItem] = (),
     ) -> None:
         super().__init__(message, verdicts, remedy)
-        self.limiting_rule, self.drift, self.off_target = limiting_rule, drift, tuple(off_target)
+        self.limiting_rule, self.drift_value, self.off_target_items = (
+            limiting_rule,
+            drift,
+            tuple(off_target),
+        )
 
 
 def plan(
@@ -383,7 +387,7 @@ def _best_within_plan_cost(
     min_trade: Fraction | None,
     unmoved_tokens: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Return the best result of the iteration within plan_cost. Where swaps may lose COARSE_LOSS to
+    """Return the best result of the iteration within plan_cost. Where swaps may lose NOTABLE_ROUNDING_LOSS to
     whole units, it is run again with that loss ignored, because counting it may exclude a pool that
     is worth using. If pools are dropped for plan_cost, coarse tokens are left unmoved while that
     improves the result.
@@ -590,19 +594,19 @@ def _hold_cause(problem: Problem, skips: Sequence[SkippedItem], drift_value: flo
     costly_candidates = [
         node.address
         for node, limiting_rule in rule_by_node.items()
-        if limiting_rule not in (MIN_TRADE, LOCKED)
+        if limiting_rule not in (MIN_TRADE_LIMIT, LOCKED_EXCESS)
     ]
     if costly_candidates and _is_too_costly(
         problem, costly_candidates, Fraction(round(drift_value))
     ):
-        return PLAN_COST
+        return PLAN_COST_LIMIT
     if not rule_by_node or not all(rule_by_node.values()):
         return ""
-    if LOCKED in rule_by_node.values():
-        return LOCKED
-    if PLAN_COST in rule_by_node.values():
-        return PLAN_COST
-    return MIN_TRADE
+    if LOCKED_EXCESS in rule_by_node.values():
+        return LOCKED_EXCESS
+    if PLAN_COST_LIMIT in rule_by_node.values():
+        return PLAN_COST_LIMIT
+    return MIN_TRADE_LIMIT
 
 
 def _is_too_costly(problem: Problem, tokens_off_target: Sequence[str], drift_value: Value) -> bool:

@@ -35,7 +35,7 @@ MIN_SPREAD = 0.1
 """Smallest fraction of the band over which a pool's better rates are spread, so that prices still
 distinguish amounts.
 """
-TINY = 1e-300
+MIN_DIVISOR = 1e-300
 MAX_WHOLE_UNITS = 1 << 16
 """Largest portfolio, in base units of a token, for which what its pools pay is quoted unit by
 unit.
@@ -161,7 +161,7 @@ def build_trade_curves(
     )
     fee_factor = 1 - pool.fee_for(token_in) / PIPS
     real_curve = (
-        _sum_up(
+        _build_curve(
             fee_factor, np.maximum(fee_factor * roots * roots - 1, float(least_rate - 1)), depths
         )
         if fee_factor > 0
@@ -173,7 +173,7 @@ def build_trade_curves(
     return TradeCurves(real_curve, _capped_at_reference(real_curve), real_curve)
 
 
-def in_whole_units(
+def whole_unit_curves(
     curves: TradeCurves,
     quote: Callable[[int], int],
     portfolio_raw: Fraction,
@@ -187,7 +187,7 @@ def in_whole_units(
     if not 1 <= portfolio_raw <= MAX_WHOLE_UNITS:
         return curves
     max_units = min(floor_int(portfolio_raw), int(curves.real.capacity / unit_in))
-    curve_and_loss = _in_whole_units(quote, max_units, unit_in, unit_out)
+    curve_and_loss = _whole_unit_curve(quote, max_units, unit_in, unit_out)
     if curve_and_loss is None:
         return None
     real_curve, rounding_loss = curve_and_loss
@@ -196,7 +196,7 @@ def in_whole_units(
     )
 
 
-def _in_whole_units(
+def _whole_unit_curve(
     quote: Callable[[int], int], max_units: int, unit_in: float, unit_out: float
 ) -> tuple[PoolCurve, float] | None:
     """Return a concave curve on or above what a pool pays for whole base units, and what every swap
@@ -236,7 +236,7 @@ def _in_whole_units(
     roots = np.array([top_roots, end_roots]).T.reshape(-1)
     depths = np.zeros(len(roots) - 1)
     depths[::2] = (inputs[1:] - inputs[:-1]) / (1 / end_roots - 1 / top_roots)
-    return _sum_up(1.0, roots * roots - 1, depths), float(loss_raw) * unit_out
+    return _build_curve(1.0, roots * roots - 1, depths), float(loss_raw) * unit_out
 
 
 def _corners_above(
@@ -289,7 +289,7 @@ def _left_turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> in
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
+def curve_after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     """Return the least concave curve above what `curve` pays less a charge for any use: straight
     up to the amount at which the charge per unit of surplus is least, then the curve itself. None
     if no amount is worth the charge.
@@ -328,10 +328,10 @@ def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     end_roots = np.sqrt((1 + rates[:2]) / curve.fee_factor)
     root_gap = (rates[0] - rates[1]) / (curve.fee_factor * (end_roots[0] + end_roots[1]))
     first_depth = net_input * end_roots[0] * end_roots[1] / root_gap
-    return _sum_up(curve.fee_factor, rates, np.concatenate(([first_depth], later_depths)))
+    return _build_curve(curve.fee_factor, rates, np.concatenate(([first_depth], later_depths)))
 
 
-def _sum_up(fee_factor: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
+def _build_curve(fee_factor: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
     """Return the curve of these rates and depths, with prefix sums; empty ranges are skipped."""
     is_nonempty = rates[:-1] > rates[1:]
     if not is_nonempty.all():
@@ -360,7 +360,7 @@ def _cut_curve(curve: PoolCurve, max_input: float) -> PoolCurve:
         return curve
     k = int(np.searchsorted(curve.net_in, max_input)) - 1
     end_root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.liquidities[k])
-    return _sum_up(
+    return _build_curve(
         curve.fee_factor,
         np.append(curve.rates[: k + 1], curve.fee_factor * end_root * end_root - 1),
         curve.liquidities[: k + 1],
@@ -397,7 +397,7 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     compressed_rates = np.where(
         remaining_inputs > 0,
         -BAND_WIDTH
-        + BAND_WIDTH * band_fraction * remaining_inputs / max(remaining_inputs[0], TINY),
+        + BAND_WIDTH * band_fraction * remaining_inputs / max(remaining_inputs[0], MIN_DIVISOR),
         rates,
     )
     if count_above == len(rates):
@@ -406,8 +406,8 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     root_gaps = (compressed_rates[:-1] - compressed_rates[1:]) / (
         curve.fee_factor * (end_roots[:-1] + end_roots[1:])
     )
-    band_depths = range_inputs * end_roots[:-1] * end_roots[1:] / np.maximum(root_gaps, TINY)
-    return _sum_up(
+    band_depths = range_inputs * end_roots[:-1] * end_roots[1:] / np.maximum(root_gaps, MIN_DIVISOR)
+    return _build_curve(
         curve.fee_factor, compressed_rates, np.where(remaining_inputs[:-1] > 0, band_depths, depths)
     )
 
@@ -510,7 +510,7 @@ def charged_curves(
 ) -> ChargedCurves:
     """Return the curves between these tokens with and without their charges."""
     curves_after_charges = [
-        after_charge(*curve_and_charge)
+        curve_after_charge(*curve_and_charge)
         for curve_and_charge in zip(curves, charges.tolist(), strict=True)
     ]
     worth_charge = np.array([curve is not None for curve in curves_after_charges], dtype=np.bool_)

@@ -12,7 +12,7 @@ import numpy as np
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.floats import IndexArray
-from agent.layers.questions import locked_raw, outside_raw
+from agent.layers.questions import raw_outside_wallet, unspendable_raw
 from agent.model import DataFeeQuote, Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
     ROUTER_GAS,
@@ -32,7 +32,7 @@ from agent.planning.pool_curves import (
     TradeCurves,
     build_trade_curves,
     charged_curves,
-    in_whole_units,
+    whole_unit_curves,
 )
 from agent.policy import native_coin
 from agent.policy.minimum import LEG_BYTES
@@ -159,7 +159,7 @@ class Problem:
         """Return what transactions are expected to pay beyond their gas, numeraire base units."""
         if self.data_fee is None or not calldata_bytes:
             return Fraction(0)
-        return self.data_fee.expected_wei(gas_units, *calldata_bytes) * self.wei_value
+        return self.data_fee.expected_fee_wei(gas_units, *calldata_bytes) * self.wei_value
 
     @property
     def leg_data_fee(self) -> Value:
@@ -167,7 +167,7 @@ class Problem:
         if self.data_fee is None:
             return Fraction(0)
         one_leg_wei, two_legs_wei = (
-            self.data_fee.expected_data_wei(leg_count * LEG_BYTES) for leg_count in (2, 3)
+            self.data_fee.expected_data_fee_wei(leg_count * LEG_BYTES) for leg_count in (2, 3)
         )
         return (two_legs_wei - one_leg_wei) * self.wei_value
 
@@ -182,7 +182,7 @@ class Problem:
         return sum((node.value for node in self.nodes), Fraction(0))
 
     def has_few_units(self, index: int) -> bool:
-        """True if the portfolio is worth at most WHOLE_UNITS base units of a token."""
+        """True if the portfolio is worth at most MAX_WHOLE_UNITS base units of a token."""
         return self.total <= MAX_WHOLE_UNITS * self.nodes[index].price
 
     def with_pools_between(self, tokens: Collection[str]) -> Problem:
@@ -283,7 +283,7 @@ def problem_for_tokens(
         pools={
             pool.address: pool
             for pool in step.snapshot.pools
-            if _is_usable(step, pool, nodes, index_by_token, exclusions)
+            if _keep_or_exclude(step, pool, nodes, index_by_token, exclusions)
         },
         impact_bps=impact_bound_bps(limits),
         slippage_bps=limits.slippage_bps,
@@ -324,8 +324,8 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
     }
     spend_caps_raw = dict(step.progress.spend_caps)
     outside_raw_by_token, locked_raw_by_token = (
-        outside_raw(step, references.price_by_token),
-        locked_raw(step),
+        raw_outside_wallet(step, references.price_by_token),
+        unspendable_raw(step),
     )
     nodes = []
     for asset in step.portfolio.assets:
@@ -412,7 +412,7 @@ def _hub_nodes(
     return nodes
 
 
-def _is_usable(
+def _keep_or_exclude(
     step: StepInput,
     pool: Pool,
     nodes: tuple[TokenNode, ...],
@@ -574,11 +574,11 @@ class PoolGraph:
 def build_pool_graph(
     problem: Problem,
     scale: float,
-    max_cost: Fraction | None = None,
+    max_unit_cost: Fraction | None = None,
     *,
     counts_rounding: bool = True,
 ) -> PoolGraph:
-    """Return the graph of usable pools, without units that cost more than `max_cost` per unit of
+    """Return the graph of usable pools, without units that cost more than `max_unit_cost` per unit of
     value. Without `counts_rounding`, losses to rounding are ignored here and counted by the
     integer planning.
     """
@@ -587,8 +587,8 @@ def build_pool_graph(
     for pool in problem.pools.values():
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             pool_least_rate = problem.least_rate(pool, token_in)
-            if max_cost is not None:
-                pool_least_rate = max(pool_least_rate, 1 - max_cost)
+            if max_unit_cost is not None:
+                pool_least_rate = max(pool_least_rate, 1 - max_unit_cost)
             token_prices = (problem.price(token_in), problem.price(token_out))
             edge_indices = (problem.index_by_token[token_in], problem.index_by_token[token_out])
             curves = build_trade_curves(
@@ -597,7 +597,9 @@ def build_pool_graph(
             if curves is not None and counts_rounding:
                 portfolio_raw = largest_value / token_prices[0]
                 unit_values = (float(price) / scale for price in token_prices)
-                curves = in_whole_units(curves, pool.quoter(token_in), portfolio_raw, *unit_values)
+                curves = whole_unit_curves(
+                    curves, pool.quoter(token_in), portfolio_raw, *unit_values
+                )
             if curves is None:
                 directions_below_floor.append((pool.address, *edge_indices))
             elif curves.real.best_rate > MAX_RATE:
@@ -651,7 +653,7 @@ def first_leg_cost(graph: PoolGraph, flow: EdgeFlow) -> float:
     """
     pool, curves = graph.problem.pools[flow.pool_edge.pool_address], flow.pool_edge.curves
     ticks_passed = curves.tick_curve.range_ends_crossed(flow.amount_in)
-    gas_units = leg_gas_units(pool, ticks_passed, router=graph.problem.gas_inputs.router)
+    gas_units = leg_gas_units(pool, ticks_passed, router_gas=graph.problem.gas_inputs.router)
     return gas_units * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss
 
 

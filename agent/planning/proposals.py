@@ -17,7 +17,7 @@ from agent.model import (
     Halt,
     Hold,
     LayerDecision,
-    LegFunding,
+    LegPlace,
     LimitOrder,
     Limits,
     OrderStates,
@@ -33,7 +33,7 @@ from agent.model import (
 from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.limit_swaps import plan_limit_swap
-from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
+from agent.planning.plan_builder import LOCKED_EXCESS, MIN_TRADE_LIMIT, PLAN_COST_LIMIT
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
@@ -83,7 +83,7 @@ class RefusedWithBlockedExits(Refused):
         self.step = step
 
 
-HOLD_CAUSES = (PLAN_COST, MIN_TRADE, LOCKED)
+HOLD_CAUSES = (PLAN_COST_LIMIT, MIN_TRADE_LIMIT, LOCKED_EXCESS)
 """Causes for which a fired trigger holds instead of refusing: the trade is not worth its cost, or
 swaps cannot spend the excess.
 """
@@ -249,7 +249,7 @@ def _propose_exits_first(step_input: StepInput) -> Proposal:
 
     Only an exit may spend amounts excluded above portfolio.max_live_value.
     """
-    restored_step = step = cash_limit.restore_excluded(step_input)
+    restored_step = step = cash_limit.restore_excluded_amounts(step_input)
     decision_result = decide(step)
     plan: Plan | None = None
     if (priced_step := _without_unpriced(step, decision_result)) is not step:
@@ -286,7 +286,7 @@ def _without_unpriced(step: StepInput, decision_result: DecisionResult) -> StepI
     """
     if not isinstance(decision_result.decision, Halt | AdjustFutures):
         return step
-    priced_step = quarantine.exclude_unpriced(step)
+    priced_step = quarantine.exclude_unpriced_assets(step)
     return (
         step
         if priced_step is step or isinstance(decide(priced_step).decision, Halt)
@@ -315,7 +315,7 @@ def _plan_exit_among(
         label = step.portfolio.token(token).label
         cost_reasons = (
             skipped_item.why
-            for skipped_item in no_plan.off_target
+            for skipped_item in no_plan.off_target_items
             if skipped_item.subject == label and ALLOWED_PHRASE in skipped_item.why
         )
         return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
@@ -328,7 +328,7 @@ def _plan_exit_among(
     return BlockedExit(token, why, blocked_exits.REMEDY)
 
 
-def decision_at(step_input: StepInput) -> DecisionResult:
+def decision_after_plan(step_input: StepInput) -> DecisionResult:
     """Return the decision after its plan: a hold if the plan is not worth its cost, and blocked
     exits excluded.
 
@@ -343,7 +343,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         or step_input.history.cash_flows.purchase is not None
         or bool(
             step_input.excluded.reason
-            and decide(cash_limit.restore_excluded(step_input)).exit_token
+            and decide(cash_limit.restore_excluded_amounts(step_input)).exit_token
         )
     )
     if not needs_plan and not isinstance(initial_result.decision, Rebalance):
@@ -472,7 +472,7 @@ def _short_reason(
     short_text = _not_worth_reason(snapshot, portfolio, limits, decision_result, no_plan).partition(
         ":"
     )[0]
-    return f"{short_text}: {minimum.format_money(portfolio, no_plan.drift)} to move"
+    return f"{short_text}: {minimum.format_money(portfolio, no_plan.drift_value)} to move"
 
 
 def _not_worth_reason(
@@ -482,18 +482,20 @@ def _not_worth_reason(
     decision_result: DecisionResult,
     no_plan: planner.NothingPlanned,
 ) -> str:
-    if no_plan.limiting_rule == LOCKED:
+    if no_plan.limiting_rule == LOCKED_EXCESS:
         return no_plan.message
     cost_items = [
-        skipped_item for skipped_item in no_plan.off_target if ALLOWED_PHRASE in skipped_item.why
+        skipped_item
+        for skipped_item in no_plan.off_target_items
+        if ALLOWED_PHRASE in skipped_item.why
     ]
     if cost_items:
         why = "; ".join(f"{skipped_item.subject} {skipped_item.why}" for skipped_item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"
-    if no_plan.limiting_rule == MIN_TRADE:
-        return minimum.too_small_to_trade_reason(portfolio, limits, no_plan.drift)
+    if no_plan.limiting_rule == MIN_TRADE_LIMIT:
+        return minimum.too_small_to_trade_reason(portfolio, limits, no_plan.drift_value)
     return minimum.not_worth_reason(
-        snapshot, portfolio, limits, decision_result.references, no_plan.drift
+        snapshot, portfolio, limits, decision_result.references, no_plan.drift_value
     )
 
 
@@ -637,9 +639,7 @@ def _sold_tokens(portfolio: Portfolio, plan: Plan) -> tuple[str, ...]:
     order.
     """
     spent_tokens = {
-        portfolio.pricing_token(leg.token_in)
-        for leg in plan.legs
-        if leg.source is LegFunding.WALLET
+        portfolio.pricing_token(leg.token_in) for leg in plan.legs if leg.source is LegPlace.WALLET
     }
     return tuple(
         asset.token.address

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers import sales
-from agent.model import Goal, LegFunding, Limits, Plan, Portfolio, Rebalance, StepInput
+from agent.model import Goal, LegPlace, Limits, Plan, Portfolio, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.partial_plans import (
     MAX_PLANS,
@@ -153,12 +153,12 @@ def _reached_fractions(
     price_by_token = {drift.token: drift.price for drift in decision_result.drifts}
     moved_values = dict.fromkeys(price_by_token, Fraction(0))
     for leg in plan.legs:
-        for token, delta_raw, in_wallet in (
-            (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
-            (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
+        for token, delta_raw, is_wallet_leg in (
+            (leg.token_in, -leg.amount_in_raw, leg.source is LegPlace.WALLET),
+            (leg.token_out, leg.amount_out_raw, leg.sink is LegPlace.WALLET),
         ):
             asset_token = portfolio.pricing_token(token)
-            if in_wallet and asset_token in moved_values:
+            if is_wallet_leg and asset_token in moved_values:
                 moved_values[asset_token] += delta_raw * price_by_token[asset_token]
     numeraire = portfolio.numeraire.address
     return {

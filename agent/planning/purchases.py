@@ -15,7 +15,7 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.planning.partial_plans import DAILY_LOSS, daily_loss_wait_reason, fits_daily_loss
+from agent.planning.partial_plans import DAILY_LOSS_LIMIT, daily_loss_wait_reason, fits_daily_loss
 from agent.planning.purchase_plans import (
     daily_loss_reason,
     goal_value_to_move,
@@ -45,10 +45,10 @@ def plan_purchase(
         if not fits_daily_loss(step, plan):
             wait_reason, cancel_text = (
                 daily_loss_wait_reason(step),
-                purchases.format_cancel(active_purchase),
+                purchases.format_cancel_command(active_purchase),
             )
             reason = f"{decision.reason}; {wait_reason}; {cancel_text}"
-            hold = Hold(reason, limiting_rule=DAILY_LOSS)
+            hold = Hold(reason, limiting_rule=DAILY_LOSS_LIMIT)
             return decision_result.without_trades(hold), None
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole_plan)}"
         decision = replace(decision, reason=reason)

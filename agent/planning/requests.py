@@ -63,7 +63,7 @@ from agent.policy.orders.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices
 from agent.units import ceil_int, decimal_text
 
-SOLD_OUT = "nothing more can be sold"
+SOLD_OUT_TEXT = "nothing more can be sold"
 """Beginning of the hold after the sale of everything; the assets that stay follow, with reasons."""
 
 
@@ -77,7 +77,7 @@ def raise_money_proposer(token: str) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
-        goal = transfers.goal_to_raise(step, token)
+        goal = transfers.goal_to_raise_shortfall(step, token)
         decision = Rebalance(
             f"raise {label} for a withdrawal",
             goal,
@@ -135,12 +135,14 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
         usable_raw = cash_limit.usable_deposits(
             step.portfolio.numeraire, step.history.cash_flows.cash, deposits
         )
-        reason = cash_limit.append_excluded(step.excluded, "invest the deposit")
+        reason = cash_limit.append_exclusions(step.excluded, "invest the deposit")
         if usable_raw != dict(deposits):
-            reason = f"{reason}; {cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)}"
+            reason = (
+                f"{reason}; {cash_limit.use_cash_remedy(step.portfolio, step.history.cash_flows)}"
+            )
         if not usable_raw:
             return _uninvested_proposal(
-                step, cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)
+                step, cash_limit.use_cash_remedy(step.portfolio, step.history.cash_flows)
             )
         if step.limits.first_purchase_s is None:
             decision = Rebalance(
@@ -179,7 +181,7 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
 
 def _uninvested_proposal(step: StepInput, why: str) -> Proposal:
     message = f"the deposit stays uninvested for now: {why}"
-    return _owner_proposal(step, Hold(cash_limit.append_excluded(step.excluded, message)), None)
+    return _owner_proposal(step, Hold(cash_limit.append_exclusions(step.excluded, message)), None)
 
 
 def propose_selling_everything(step: StepInput) -> Proposal:
@@ -187,17 +189,19 @@ def propose_selling_everything(step: StepInput) -> Proposal:
     nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
     sold too.
     """
-    step_input = cash_limit.restore_excluded(step)
-    return replace(_sell_all_assets(step_input), step=quarantine.exclude_unpriced(step_input))
+    step_input = cash_limit.restore_excluded_amounts(step)
+    return replace(
+        _sell_all_assets(step_input), step=quarantine.exclude_unpriced_assets(step_input)
+    )
 
 
 def _sell_all_assets(original_step: StepInput) -> Proposal:
-    """Sell as `sell_everything` does; an asset without a price stays and does not block the
+    """Sell as `propose_selling_everything` does; an asset without a price stays and does not block the
     others.
     """
     halt_decision: Halt | None = None
     layer_refusal: Refused | None = None
-    step = quarantine.exclude_unpriced(original_step)
+    step = quarantine.exclude_unpriced_assets(original_step)
     for release_holdings in layers.SHUTDOWN_RELEASES:
         match release_holdings(step):
             case Plan() as plan:
@@ -214,7 +218,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
             step, Hold("nothing to sell: all balances are zero or reserved"), None
         )
     numeraire, blocked_exits = step.portfolio.numeraire.address, [*step.blocked_exits]
-    for asset_drift in exits.in_exit_order(
+    for asset_drift in exits.sort_exits(
         step.history,
         [drift for drift in drifts if drift.token != numeraire and drift.investable_raw],
     ):
@@ -237,7 +241,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         for blocked_exit in blocked_exits
         if blocked_exit.why
     ]
-    return _owner_proposal(step, Hold("; ".join([SOLD_OUT, *kept_asset_notes])), None)
+    return _owner_proposal(step, Hold("; ".join([SOLD_OUT_TEXT, *kept_asset_notes])), None)
 
 
 def sell_out_proposer(token: str) -> Proposer:
@@ -269,7 +273,7 @@ def sell_out_proposer(token: str) -> Proposer:
         )
 
     return lambda step: replace(
-        propose(restored_step := cash_limit.restore_excluded(step)), step=restored_step
+        propose(restored_step := cash_limit.restore_excluded_amounts(step)), step=restored_step
     )
 
 
@@ -310,7 +314,7 @@ def _propose_targets(
         return Proposal(replace(decision_result, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
         decision = Rebalance(
-            cash_limit.append_excluded(step.excluded, "the transition to these targets"),
+            cash_limit.append_exclusions(step.excluded, "the transition to these targets"),
             rebalance_goal(decision_result.drifts, Destination.TARGET),
             by_owner=True,
         )
@@ -390,7 +394,7 @@ def _require_raised(
 # --- Proposer and requester of a stored request, so that a recorded step replays identically.
 
 
-OWN_STRATEGY = "agent"
+AGENT_REQUESTER = "agent"
 """Requester of the agent's own strategy."""
 
 
@@ -420,10 +424,10 @@ def proposer(request: PlanRequest) -> Proposer:
 
 
 def requester_name(request: StepRequest) -> str:
-    """Return the requester: OWN_STRATEGY, or the owner's command."""
+    """Return the requester: the policy, or the owner's command."""
     match request:
         case AgentCycle():
-            return OWN_STRATEGY
+            return AGENT_REQUESTER
         case ManualAction():
             return request.command
         case Swap():

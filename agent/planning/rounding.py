@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from agent.amm import pools
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
-from agent.model import Leg, LegFunding, PlanCost, Pool, StepInput, SwapResult
+from agent.model import Leg, LegPlace, PlanCost, Pool, StepInput, SwapResult
 from agent.planning.approval_gas import approval_count, legs_bytes, swap_spend
 from agent.planning.gas import gas_value, leg_gas_units, plan_gas_units, with_payment_legs
 from agent.planning.problem import Problem, fair_floor, impact_bound_bps, min_out
@@ -57,11 +57,11 @@ class PlanDraft:
         wallet.
         """
         chain_ends = [
-            index + 1 for index, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET
+            index + 1 for index, leg in enumerate(self.legs) if leg.sink is LegPlace.WALLET
         ]
         return [
-            list(range(first_leg, end_leg))
-            for first_leg, end_leg in zip([0, *chain_ends], chain_ends, strict=False)
+            list(range(first_index, end_index))
+            for first_index, end_index in zip([0, *chain_ends], chain_ends, strict=False)
         ]
 
     def cost(self, problem: Problem) -> PlanCost:
@@ -395,9 +395,11 @@ class RouteSimulator:
         units, or the input of a leg that does not fit.
         """
         source_end, amount_raw = first_source, 0
-        for feed in route.feeding_routes:
-            amount_raw += self._follow(feed, trial, ends_route=False, first_source=source_end)
-            source_end += len(feed.sources)
+        for feeding_route in route.feeding_routes:
+            amount_raw += self._follow(
+                feeding_route, trial, ends_route=False, first_source=source_end
+            )
+            source_end += len(feeding_route.sources)
         if not route.feeding_routes:
             source_end, amount_raw = first_source + 1, trial.amounts[first_source]
         for hop_index, (pool, token_in) in enumerate(route.hops):
@@ -524,8 +526,8 @@ class RouteSimulator:
             impact_bps=pools.price_move_bps(
                 simulated_leg.pool_before, swap_result.pool_after, simulated_leg.token_in
             ),
-            source=LegFunding.WALLET if simulated_leg.from_wallet else LegFunding.ROUTER,
-            sink=LegFunding.WALLET if simulated_leg.to_wallet else LegFunding.ROUTER,
+            source=LegPlace.WALLET if simulated_leg.from_wallet else LegPlace.ROUTER,
+            sink=LegPlace.WALLET if simulated_leg.to_wallet else LegPlace.ROUTER,
         )
 
     def _add_costs(self, simulated_leg: _SimulatedLeg, leg: Leg) -> None:

@@ -240,7 +240,9 @@ class Route:
     def sources(self) -> tuple[Route, ...]:
         """Return the routes that begin at the wallet, in execution order."""
         if self.feeding_routes:
-            return tuple(source for feed in self.feeding_routes for source in feed.sources)
+            return tuple(
+                source for feeding_route in self.feeding_routes for source in feeding_route.sources
+            )
         return (self,)
 
 
@@ -264,17 +266,17 @@ def _merged_same_end(last_hop: Hop, same_end_routes: Sequence[Route]) -> Iterabl
     direct_amounts = [route.amount_raw for route in same_end_routes if len(route.hops) == 1]
     if direct_amounts:
         yield Route((last_hop,), sum(direct_amounts, 0))
-    feeds = merge_routes(
+    feeding_routes = merge_routes(
         [
             Route(route.hops[:-1], route.amount_raw)
             for route in same_end_routes
             if len(route.hops) > 1
         ]
     )
-    if len(feeds) == 1:
-        yield replace(feeds[0], hops=(*feeds[0].hops, last_hop))
-    elif feeds:
-        yield Route((last_hop,), 0, tuple(feeds))
+    if len(feeding_routes) == 1:
+        yield replace(feeding_routes[0], hops=(*feeding_routes[0].hops, last_hop))
+    elif feeding_routes:
+        yield Route((last_hop,), 0, tuple(feeding_routes))
 
 
 PoolSide = tuple[str, int]

@@ -15,7 +15,7 @@ from agent.model import (
     Goal,
     GoalWeight,
     Leg,
-    LegFunding,
+    LegPlace,
     Plan,
     Pool,
     Portfolio,
@@ -39,7 +39,7 @@ from agent.planning.problem import (
 )
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
 from agent.planning.routes import FlowPaths, decompose_flows
-from agent.planning.solver.dual import Program, Solution, solve_dual
+from agent.planning.solver.dual import DualProgram, DualSolution, solve_dual
 from agent.planning.solver.fixed_point import legs_by_edge, to_routes
 from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.utility import sell_program
@@ -95,7 +95,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         decimals = step.portfolio.token(token_in).decimals
         spendable_text = decimal_text(sold_node.spendable_raw, decimals)
         amount_text = decimal_text(amount_in_raw, decimals)
-        remedy = cash_limit.append_excluded(step.excluded, "sell less, or lower the reserve")
+        remedy = cash_limit.append_exclusions(step.excluded, "sell less, or lower the reserve")
         raise Refused(
             f"{amount_text} {sold_node.label} exceeds the spendable balance",
             (
@@ -109,7 +109,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
             "; ".join(
                 filter(
                     None,
-                    (remedy, cash_limit.unused_text(step.portfolio, step.history.cash_flows)),
+                    (remedy, cash_limit.unused_cash_text(step.portfolio, step.history.cash_flows)),
                 )
             ),
         )
@@ -126,7 +126,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)}"
         f" {sold_node.label}"
     )
-    reason = cash_limit.append_excluded(step.excluded, reason)
+    reason = cash_limit.append_exclusions(step.excluded, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble_plan(step, problem, decision, split.draft, skips, split.gap_bps)
 
@@ -162,7 +162,7 @@ def quote(
     return Quote(
         legs=tuple(legs),
         amount_in_raw=amount_in_raw,
-        amount_out_raw=sum(leg.amount_out_raw for leg in legs if leg.sink is LegFunding.WALLET),
+        amount_out_raw=sum(leg.amount_out_raw for leg in legs if leg.sink is LegPlace.WALLET),
         price_impact_bps=max(leg.impact_bps for leg in legs),
         fee=sum((leg.fee_raw * prices.get(leg.token_in, Fraction(0)) for leg in legs), Fraction(0)),
     )
@@ -275,25 +275,25 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
             is_exact_input=True,
         )
         if not draft.below_floor_pools or draft.sold_raw.get(token_in) == amount_in_raw:
-            value_out = (
+            output_share = (
                 draft.bought_raw.get(token_out, 0) * problem.nodes[target].price / sold_value
             )
             return _Split(
                 draft,
                 barred_pools,
                 dict(selection.dropped_pools),
-                rounded_gap(Fraction(first_bound) - value_out, Fraction(1)),
+                rounded_gap(Fraction(first_bound) - output_share, Fraction(1)),
             )
         barred_pools |= draft.below_floor_pools
 
 
 def _solve_sale(
-    program: Program,
+    program: DualProgram,
     source: int,
     least_sold: float,
     stack: CurveStack,
-    earlier_solution: Solution | None,
-) -> Solution:
+    earlier_solution: DualSolution | None,
+) -> DualSolution:
     """Return the best flows. If they sell less than `least_sold`, their bound is −∞, so that saved
     gas never justifies an unsold remainder.
     """
@@ -390,7 +390,7 @@ def _quote_problem(
 ) -> Problem:
     """Return a problem of every priced token with just the amount to sell, and no impact bound."""
     portfolio = step.portfolio
-    tokens = {
+    token_by_address = {
         token.address: token
         for token in (
             *(asset.token for asset in portfolio.assets),
@@ -406,7 +406,7 @@ def _quote_problem(
             amount_in_raw if address == token_in else 0,
             False,
         )
-        for address, token in tokens.items()
+        for address, token in token_by_address.items()
         if address in prices
     )
     gas_unit_value = gas_price_wei(step.snapshot) * prices.get(
@@ -455,6 +455,6 @@ def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) 
         min_out_raw=min_out(swap_result.amount_out_raw, 1, slippage_bps),
         fee_raw=swap_result.fee_raw,
         impact_bps=pools.price_move_bps(pool, swap_result.pool_after, token_in),
-        source=LegFunding.WALLET,
-        sink=LegFunding.WALLET,
+        source=LegPlace.WALLET,
+        sink=LegPlace.WALLET,
     )

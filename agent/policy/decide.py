@@ -45,7 +45,7 @@ def decide(step: StepInput) -> DecisionResult:
         quarantine.format_quarantine(step.portfolio, step.targets.quarantine),
         blocked_exits.format_blocked_exits(step),
         step.excluded.reason,
-        cash_limit.unused_text(step.portfolio, step.history.cash_flows),
+        cash_limit.unused_cash_text(step.portfolio, step.history.cash_flows),
         balance_changes.format_accepted_deposits(step.portfolio, step.history.cash_flows.accepted),
         *(note_of(step, decision_result.drifts) for note_of in layers.REASON_NOTES),
     )

@@ -21,7 +21,7 @@ from agent.model import (
     StepInput,
 )
 from agent.model.layers import LayerResult
-from agent.model.parts import T, part_of, with_part, without_defaults
+from agent.model.parts import T, active_layer_parts, part_of, with_part
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
 from agent.policy.step_faults import Fault
@@ -72,9 +72,9 @@ class DecisionResult:
     purchase: PurchaseResult = NO_PURCHASE
     layers: tuple[LayerResult, ...] = ()
 
-    def layer(self, kind: type[T]) -> T:
+    def layer(self, part_type: type[T]) -> T:
         """Return the part of a layer."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)
 
     def with_layer(self, layer_part: LayerResult) -> DecisionResult:
         """Return the result with this part of a layer."""
@@ -91,7 +91,7 @@ class DecisionResult:
         """Return the result of this decision instead, for which purchases and layers trade nothing.
         `not_worth_reason` is the reason if what is due is not worth its cost.
         """
-        layer_parts = without_defaults(
+        layer_parts = active_layer_parts(
             layer_part.without_trades(not_worth_reason) for layer_part in self.layers
         )
         return replace(
@@ -102,7 +102,7 @@ class DecisionResult:
         """Return the result of this decision instead, which reviews no schedule and concerns
         neither a purchase nor a layer: a due part stays due.
         """
-        layer_parts = without_defaults(layer_part.postponed() for layer_part in self.layers)
+        layer_parts = active_layer_parts(layer_part.when_postponed() for layer_part in self.layers)
         return replace(
             self, decision=decision, is_reviewed=False, purchase=NO_PURCHASE, layers=layer_parts
         )

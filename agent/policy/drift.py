@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import ErrorCode, Refused
-from agent.layers.questions import outside_by_place, unweighted_raw
+from agent.layers.questions import raw_by_place_outside, unweighted_raw
 from agent.model import (
     Asset,
     AssetDrift,
@@ -104,7 +104,7 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
         native_coin.held_balances(step),
         prices,
         step.policy.trigger,
-        outside_by_place(step, prices),
+        raw_by_place_outside(step, prices),
     )
 
 
@@ -246,7 +246,7 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     they change with the price.
     """
     total_value = investable_total(drifts)
-    alert_prices_by_token = {}
+    edge_prices_by_token = {}
     for drift in drifts:
         other_value = total_value - drift.value
         edge_shares = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
@@ -254,8 +254,8 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
             _price_at(edge_share, other_value, drift.investable_raw + drift.locked_raw)
             for edge_share in edge_shares
         )
-        alert_prices_by_token[drift.token] = (low_price, high_price)
-    return alert_prices_by_token
+        edge_prices_by_token[drift.token] = (low_price, high_price)
+    return edge_prices_by_token
 
 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.layers.questions import EXIT_NAMES
+from agent.layers.questions import RISK_REDUCTION_KEYS
 from agent.model import (
     ExitFailures,
     History,
-    LegFunding,
+    LegPlace,
     Plan,
     Provide,
     StepInput,
@@ -33,14 +33,14 @@ doubles with each failure.
 """
 
 
-def too_many(reverts: int, approvals: int) -> bool:
+def too_many_failures(reverts: int, approvals: int) -> bool:
     """True if consecutive failures stop the agent until the owner resumes it."""
     return reverts >= MAX_REVERTS_IN_ROW or approvals >= MAX_APPROVALS_IN_ROW
 
 
 def is_stopped(history: History) -> bool:
     """True if rebalances and liquidity moves towards targets wait for the owner."""
-    return history.failures.is_stopped or too_many(
+    return history.failures.is_stopped or too_many_failures(
         history.failures.reverts_in_row, history.failures.approvals_in_row
     )
 
@@ -53,7 +53,9 @@ def exit_name(plan: Plan) -> str:
     what a layer reduces; NATIVE for gas money.
     """
     if plan.acts_in_layer:
-        return next((name for exit_name_of in EXIT_NAMES if (name := exit_name_of(plan))), "")
+        return next(
+            (name for exit_name_of in RISK_REDUCTION_KEYS if (name := exit_name_of(plan))), ""
+        )
     if plan.actions:
         is_provision = any(isinstance(action, Provide) for action in plan.actions)
         return "" if is_provision else plan.actions[0].pool
@@ -64,7 +66,7 @@ def exit_name(plan: Plan) -> str:
     sold_tokens = {
         leg.token_out if leg.token_in == NATIVE else leg.token_in
         for leg in plan.legs
-        if leg.source is LegFunding.WALLET and leg.token_out != NATIVE
+        if leg.source is LegPlace.WALLET and leg.token_out != NATIVE
     }
     return " ".join(sorted(sold_tokens))
 
@@ -79,7 +81,7 @@ def retry_wait_s(failures: ExitFailures) -> int:
     """Return the seconds of chain time that an exit waits after its newest failure; 0 below the
     limit of failures.
     """
-    if not too_many(failures.reverts, failures.approvals):
+    if not too_many_failures(failures.reverts, failures.approvals):
         return 0
     excess_failures = failures.reverts - MAX_REVERTS_IN_ROW
     if excess_failures < 0:

@@ -315,7 +315,7 @@ def corrections_a_year(inputs: MinimumTotalInputs, total: Value) -> tuple[Fracti
     return minimum_total.corrections_per_year, minimum_total.corrections_per_year * correction_cost
 
 
-def format_year(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
+def format_yearly_cost(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
     """Format the trades and cost of a year with this total, or that it is not worth it."""
     gas_text = f"at {_number_text(Fraction(inputs.gas_price_wei, GWEI))} gwei"
     count_and_cost = corrections_a_year(inputs, total)

@@ -118,7 +118,7 @@ def unreadable_assets(step: StepInput) -> list[ScreenedToken]:
     ]
 
 
-def exclude_unpriced(step: StepInput) -> StepInput:
+def exclude_unpriced_assets(step: StepInput) -> StepInput:
     """Return the step without the assets that have no reference price or no known balance, for
     exits only. Their value is unknown and counts as zero when a loss is compared with the
     portfolio.
@@ -180,7 +180,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
 def _indispensable_tokens(portfolio: Portfolio) -> set[str]:
     """Return the tokens that are needed to value or pay anything."""
     return {portfolio.numeraire.address, portfolio.wrapped_native}.union(
-        *(tokens(portfolio) for tokens in VALUED_TOKENS)
+        *(tokens_of(portfolio) for tokens_of in VALUED_TOKENS)
     )
 
 
@@ -195,7 +195,7 @@ def tokens_with_changed_code(
     pinned_code_hashes: Mapping[str, str],
     pinned_implementations: Mapping[str, tuple[str, str]],
 ) -> list[ScreenedToken]:
-    """Return the tokens whose code differs from its pin: `pins` are code hashes,
+    """Return the tokens whose code differs from its pin: `pinned_code_hashes` are code hashes,
     `pinned_implementations` (implementation, its code hash), by token.
 
     Tokens without a pin are not included, because a plan that touches one is refused as a whole.

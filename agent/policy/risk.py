@@ -22,7 +22,7 @@ MAX_VOLATILITY_BPS = 100_000
 MAX_CORRELATION_BPS = 9_900
 MIN_HORIZON_S = 3_600
 MAX_HORIZON_S = YEAR_S
-MAX_COST_BPS = 100
+MAX_TRACKING_COST_BPS = 100
 """Upper bound, above which 1 % of tracking error would cost more than 1 % a year."""
 LEAST_EIGENVALUE = Fraction(1, 1000)
 """Least eigenvalue of the correlations: every mix of tokens keeps some risk."""
@@ -108,10 +108,10 @@ def faults(risk: TrackingRisk, label_by_token: Mapping[str, str]) -> Iterator[tu
     """Yield (fault with its key, remedy) for each fault of the risk. `label_by_token` has all
     assets.
     """
-    if not 0 < risk.cost_bps <= MAX_COST_BPS:
+    if not 0 < risk.cost_bps <= MAX_TRACKING_COST_BPS:
         fault_text = (
             f"{float(risk.cost_bps):g} bps is out of range: it must be above 0 and at most"
-            f" {MAX_COST_BPS} bps a year"
+            f" {MAX_TRACKING_COST_BPS} bps a year"
         )
         yield (
             f"policy.trigger.tracking_error_cost: {fault_text}",

@@ -50,7 +50,7 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
     order.
     """
     return (
-        *layers.FROM_SNAPSHOT,
+        *layers.SNAPSHOT_ADJUSTMENTS,
         partial(add_memory, memory=memory),
         partial(reconcile_ledger, expected_balances=memory.balances, ledger_balances=memory.ledger),
         partial(balance_changes.apply_balance_changes, expected_balances=memory.balances),
@@ -62,12 +62,12 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
         transfers.reserve_withdrawals,
         # before the layers, because no part of the wallet owns an unexplained increase
         cash_limit.exclude_unexplained_increases,
-        *(partial(add_from_memory, memory) for add_from_memory in layers.FROM_MEMORY),
+        *(partial(add_from_memory, memory) for add_from_memory in layers.MEMORY_ADJUSTMENTS),
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight
         quarantine.quarantine_unreadable_assets,
         partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable_tokens),
-        *layers.AFTER_QUARANTINE,
+        *layers.FINAL_ADJUSTMENTS,
     )
 
 

@@ -41,7 +41,7 @@ def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> S
     )
 
 
-MAX_AHEAD_S = 30
+MAX_BLOCK_LEAD_S = 30
 """Seconds by which a block's time may be ahead of the agent's clock; later times are not
 trusted."""
 
@@ -116,7 +116,7 @@ def trusted_time_s(snapshot: Snapshot) -> int:
     """Return chain time, at most MAX_AHEAD_S ahead of the agent's clock, because a header from the
     future must not fix a choice (T6).
     """
-    return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_AHEAD_S)
+    return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_BLOCK_LEAD_S)
 
 
 def missing_weights_reason(history: History) -> str:

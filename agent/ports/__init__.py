@@ -50,8 +50,8 @@ class Reader(Protocol):
         Refused, OperatorNeeded.
         """
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Return the prices at the last `blocks` blocks before `head`, newest first, on the same
+    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
+        """Return the prices at the last `block_count` blocks before `head`, newest first, on the same
         chain and with the quorum of the snapshot.
         """
 

@@ -31,7 +31,7 @@ def granted_action(grant: Grant) -> FuturesAction | None:
 
 
 @dataclass(frozen=True, slots=True)
-class PerpOrderDraft:
+class PerpActionDraft:
     """An order or margin move in the form of its venue. `data` is 0x-hex: calldata, or the action
     to sign. `nonce` is the venue's nonce (None: the wallet's next nonce on the chain). The venue
     rejects the order after `deadline_s`.
@@ -55,7 +55,7 @@ class PerpVenue(Protocol):
         the venue does not answer.
         """
 
-    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """Return an order or margin move in the venue's form, valid from chain time `now_s`. Raises
         Refused if the venue does not support it or would always reject it.
         """

@@ -112,14 +112,14 @@ def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[st
         inputs,
         *(inputs.at_block(past_block) for past_block in inputs.snapshot.past),
     ):
-        feed_price_at_block = prices_from(
+        feed_prices_at_block = prices_from(
             inputs_at_block.with_source(PriceSource.FEED)
         ).price_by_token
-        spot_price_at_block = price_sources.spot_prices(inputs_at_block)
+        spot_prices_at_block = price_sources.spot_prices(inputs_at_block)
         late_tokens = {
             token
-            for token in late_tokens & feed_price_at_block.keys() & spot_price_at_block.keys()
-            if abs(spot_price_at_block[token] / feed_price_at_block[token] - 1) * BPS <= limit_bps
+            for token in late_tokens & feed_prices_at_block.keys() & spot_prices_at_block.keys()
+            if abs(spot_prices_at_block[token] / feed_prices_at_block[token] - 1) * BPS <= limit_bps
         }
     return frozenset(late_tokens)
 
@@ -300,7 +300,7 @@ def confirmed_prices(
 
 
 def round_price(price: Price) -> Price:
-    """Return a price rounded to RECORDED_FIGURES significant figures, since mean prices of pools
+    """Return a price rounded to PRICE_DIGITS significant figures, since mean prices of pools
     have hundreds.
     """
     rounded_price: Decimal = _ROUNDING.divide(Decimal(price.numerator), Decimal(price.denominator))

@@ -179,7 +179,7 @@ class ReferencePrices:
     @property
     def price_by_token(self) -> dict[str, Price]:
         """Prices by token address, as a new dict."""
-        return {token: reference.price for token, reference in self.prices.items()}
+        return {token: reference_price.price for token, reference_price in self.prices.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,15 +211,21 @@ class PriceInputs:
     portfolio: Portfolio
     reference: ReferenceConfig
 
-    def at_block(self, past: PastPrices) -> PriceInputs:
+    def at_block(self, past_block: PastPrices) -> PriceInputs:
         """Return the inputs at an earlier block: its head, feeds and pools, and the blocks before
         it.
         """
         earlier_blocks = tuple(
-            earlier for earlier in self.snapshot.past if earlier.head.number < past.head.number
+            earlier_block
+            for earlier_block in self.snapshot.past
+            if earlier_block.head.number < past_block.head.number
         )
         snapshot = replace(
-            self.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=earlier_blocks
+            self.snapshot,
+            head=past_block.head,
+            feeds=past_block.feeds,
+            pools=past_block.pools,
+            past=earlier_blocks,
         )
         return replace(self, snapshot=snapshot)
 
@@ -255,7 +261,7 @@ def prices_from(inputs: PriceInputs) -> ReferencePrices:
         portfolio.numeraire,
         portfolio.wrapped_native,
     )
-    return inputs.snapshot.derived(cache_key, lambda: _calculate_prices(inputs))
+    return inputs.snapshot.cached_value(cache_key, lambda: _calculate_prices(inputs))
 
 
 def _calculate_prices(inputs: PriceInputs) -> ReferencePrices:

@@ -19,7 +19,7 @@ from agent.errors import ConfigError
 from agent.model import PriceBar, SignalTargets, SignalView
 
 ENTRY_POINT_GROUP = "trimtab.signals"
-_PLAIN_TEXT = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+_PLAIN_TEXT_PATTERN = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 
 
 def find_signal(name: str) -> EntryPoint:
@@ -36,9 +36,9 @@ def find_signal(name: str) -> EntryPoint:
             "install the package, or correct the name; see docs/signals.md",
         )
     if len(entry_point_by_source) > 1:
-        packages = ", ".join(sorted(origin for _, origin in entry_point_by_source))
+        packages_text = ", ".join(sorted(package_text for _, package_text in entry_point_by_source))
         raise ConfigError(
-            f"signals.{name}: {packages} provide it", "uninstall all but one of these packages"
+            f"signals.{name}: {packages_text} provide it", "uninstall all but one of these packages"
         )
     return next(iter(entry_point_by_source.values()))
 
@@ -55,7 +55,7 @@ def _package_text(entry_point: EntryPoint) -> str:
         return "an unknown package"
     name_and_version = (entry_point.dist.name, entry_point.dist.version)
     return " ".join(
-        name_or_version if _PLAIN_TEXT.fullmatch(name_or_version) else "?"
+        name_or_version if _PLAIN_TEXT_PATTERN.fullmatch(name_or_version) else "?"
         for name_or_version in name_and_version
     )
 
@@ -81,10 +81,10 @@ def parse_view(view_document: Mapping[str, Any]) -> SignalView:
     )
 
 
-def answer_line(entry_point: EntryPoint, line: str) -> dict[str, Any]:
+def answer_view(entry_point: EntryPoint, view_line: str) -> dict[str, Any]:
     """Return the targets for one view as JSON, or the reason if there are none."""
     try:
-        targets = entry_point.load()(parse_view(json.loads(line)))
+        targets = entry_point.load()(parse_view(json.loads(view_line)))
         if not isinstance(targets, SignalTargets):
             return {"why": f"it returned {type(targets).__name__}, not SignalTargets"}
         return {"spot": _float_weights(targets.spot), "futures": _float_weights(targets.futures)}
@@ -106,7 +106,7 @@ def main(name: str, view_lines: TextIO, answer_stream: TextIO) -> None:
     """Answer each line until the input ends."""
     entry_point = find_signal(name)
     for line in view_lines:
-        answer_stream.write(json.dumps(answer_line(entry_point, line)) + "\n")
+        answer_stream.write(json.dumps(answer_view(entry_point, line)) + "\n")
         answer_stream.flush()
 
 

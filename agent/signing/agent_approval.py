@@ -37,8 +37,8 @@ _MESSAGE_TYPE = [
     {"name": "agentName", "type": "string"},
     {"name": "nonce", "type": "uint64"},
 ]
-_NAME_AND_EXPIRY = re.compile(r"([A-Za-z0-9._-]{1,16}) valid_until ([1-9][0-9]{0,15})")
-_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+_NAME_AND_EXPIRY_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,16}) valid_until ([1-9][0-9]{0,15})")
+_ADDRESS_PATTERN = re.compile(r"0x[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,11 @@ def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
         message_fields.get(field_name) for field_name in ("agentAddress", "agentName", "nonce")
     )
     name_match = (
-        _NAME_AND_EXPIRY.fullmatch(name_and_expiry) if isinstance(name_and_expiry, str) else None
+        _NAME_AND_EXPIRY_PATTERN.fullmatch(name_and_expiry)
+        if isinstance(name_and_expiry, str)
+        else None
     )
-    is_address = isinstance(address, str) and _ADDRESS.fullmatch(address)
+    is_address = isinstance(address, str) and _ADDRESS_PATTERN.fullmatch(address)
     mainnet_flags = [
         is_mainnet
         for is_mainnet, network_name in _NETWORK_NAMES.items()

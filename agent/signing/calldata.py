@@ -190,8 +190,8 @@ def decode_program(program: bytes) -> RebalanceCall:
     """
     reader = _ProgramReader(program)
     deadline_s = reader.take(5)
-    watched_count, token_count, row_count = (reader.take(1) for _ in range(3))
-    floor_raw = reader.take(16, signed=True)
+    watched_count, token_count, maker_count = (reader.take(1) for _ in range(3))
+    min_value_change_raw = reader.take(16, signed=True)
     if watched_count > token_count:
         raise ValueError("the program watches more tokens than it lists")
     tokens = tuple(reader.address() for _ in range(token_count))
@@ -199,7 +199,7 @@ def decode_program(program: bytes) -> RebalanceCall:
         WatchedBalance(token, reader.take(24), reader.take(16, signed=True))
         for token in tokens[:watched_count]
     )
-    makers = tuple(_read_maker(reader) for _ in range(row_count))
+    makers = tuple(_read_maker(reader) for _ in range(maker_count))
     if len(set(tokens)) != len(tokens):
         raise ValueError("the program lists a token twice")
     if reader.remaining_bytes == 0 or reader.remaining_bytes % LEG_BYTES:
@@ -215,7 +215,9 @@ def decode_program(program: bytes) -> RebalanceCall:
         )
     if makers != tuple(dict.fromkeys(leg.maker for leg in legs)):
         raise ValueError("the program does not list its rows once, in the order of their legs")
-    return RebalanceCall(deadline_s, floor_raw, watched_balances, tokens[watched_count:], legs)
+    return RebalanceCall(
+        deadline_s, min_value_change_raw, watched_balances, tokens[watched_count:], legs
+    )
 
 
 def _read_maker(reader: _ProgramReader) -> PoolMaker:
@@ -232,7 +234,7 @@ def _read_leg(
     flow_code, maker_index, index_in, index_out, index_next, next_maker_index = (
         reader.take(1) for _ in range(6)
     )
-    tier, tick_spacing, amount_raw, least_raw = (
+    tier, tick_spacing, amount_raw, min_out_raw = (
         reader.take(3),
         reader.take(3),
         reader.take(16),
@@ -268,7 +270,7 @@ def _read_leg(
         makers[next_maker_index] if pays_pair else None,
         tick_spacing << SPACING_SHIFT | tier,
         amount_raw,
-        least_raw,
+        min_out_raw,
     )
 
 
@@ -287,7 +289,7 @@ MAX_CALLS = 64
 """Maximum calls in one multicall, more than any plan needs; bounds the work on hostile calldata."""
 MAX_PATH_TOKENS = 8
 
-_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+_HEX_PATTERN = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +413,7 @@ REBALANCE = selector("rebalance(bytes)")
 
 def data_bytes(data: str) -> bytes:
     """Return the bytes of 0x-hex calldata. Raises UndecodableCalldata on anything else."""
-    if not _HEX.fullmatch(data):
+    if not _HEX_PATTERN.fullmatch(data):
         raise UndecodableCalldata("calldata: not 0x-hex")
     return bytes.fromhex(data[2:])
 

@@ -74,14 +74,14 @@ class MarginTransfer:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeDelegate:
+class DelegateApprovalCall:
     """DelegateApproval.approve or revoke of trading by `delegate`."""
 
     delegate: str
     is_allowed: bool
 
 
-FuturesCall = OpenPosition | MarginTransfer | ChangeDelegate
+FuturesCall = OpenPosition | MarginTransfer | DelegateApprovalCall
 
 
 def decode(data: bytes) -> FuturesCall:
@@ -106,10 +106,10 @@ def _decode_order(words: CalldataReader, trader: str | None = None) -> OpenPosit
     return OpenPosition(trader, market, -size_raw if is_sale else size_raw, bound_raw, deadline_s)
 
 
-def _decode_delegate(words: CalldataReader, *, is_allowed: bool) -> ChangeDelegate:
+def _decode_delegate(words: CalldataReader, *, is_allowed: bool) -> DelegateApprovalCall:
     delegate = words.address()
     words.require_word(TRADE_ONLY, "the right to trade")
-    return ChangeDelegate(delegate, is_allowed)
+    return DelegateApprovalCall(delegate, is_allowed)
 
 
 _DECODERS: dict[bytes, Callable[[CalldataReader], FuturesCall]] = {
@@ -146,7 +146,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
             _judge_margin(tx.to, call, layer_grant.action.raw, rules.wallet, futures_rules)
         case [MarginTransfer(is_deposit=False), MarginWithdrawal()]:
             _judge_margin(tx.to, call, layer_grant.action.raw, rules.wallet, futures_rules)
-        case [ChangeDelegate(), DelegateChange()]:
+        case [DelegateApprovalCall(), DelegateChange()]:
             _require_contract(tx.to, futures_rules.delegate_approval, "delegate approval")
             _judge_delegate(call, layer_grant.action, rules.wallet, futures_rules)
         case _:
@@ -207,7 +207,7 @@ def _judge_margin(
 
 
 def _judge_delegate(
-    call: ChangeDelegate, action: DelegateChange, wallet: str, rules: FuturesRules
+    call: DelegateApprovalCall, action: DelegateChange, wallet: str, rules: FuturesRules
 ) -> None:
     _require_own_account(wallet, rules)
     if call.delegate != rules.delegate or int(call.delegate, 16) == 0:
@@ -216,7 +216,7 @@ def _judge_delegate(
         refuse("delegate", _delegate_text(call), f"exactly {action}")
 
 
-def _delegate_text(call: ChangeDelegate) -> str:
+def _delegate_text(call: DelegateApprovalCall) -> str:
     return f"{'approve' if call.is_allowed else 'revoke'} {call.delegate}"
 
 
@@ -360,7 +360,7 @@ _RULE_BY_KEY = {
 """Keys of an order in the order in which they are signed, each with the name of its rule."""
 FIRST_SPOT_NUMBER = 10_000
 """Numbers from here on are spot pairs, and markets of other deployers."""
-PRICE_FIGURES, PRICE_DECIMALS = 5, 6
+PRICE_DIGITS, PRICE_DECIMALS = 5, 6
 """A price has at most five significant figures, and six decimals less those of a size."""
 CLOID_BYTES = 16
 NONCE_SLACK_S = 60
@@ -444,7 +444,7 @@ def require_signable_order(
         if json.dumps(order_json[order_key]) != json.dumps(expected_order[order_key]):
             refuse(rule_name, order_json[order_key], f"exactly {expected_order[order_key]}")
     action = {"type": "order", "orders": [expected_order], "grouping": "na"}
-    _require_bytes(tx.data, action)
+    _require_encoding(tx.data, action)
     if isinstance(order, PerpOrder):
         judge_order(order, layer_grant, grant.now_s, rules)
     else:
@@ -452,7 +452,7 @@ def require_signable_order(
     return action
 
 
-def _require_bytes(data: str, action: dict[str, Any]) -> None:
+def _require_encoding(data: str, action: dict[str, Any]) -> None:
     if data != "0x" + json.dumps(action, separators=(",", ":")).encode().hex():
         refuse("call", "another encoding", "the canonical encoding of the granted action")
 
@@ -466,9 +466,9 @@ def _judge_cancel(
     resting_stops = {(stop.market, stop.cloid) for stop in layer_grant.account.stops}
     if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in resting_stops:
         refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot, or a limit order")
-    cancel_json = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
+    cancel_json = {"asset": _pinned_market_number(cancel.market, rules), "cloid": cancel.cloid}
     action = {"type": "cancelByCloid", "cancels": [cancel_json]}
-    _require_bytes(data, action)
+    _require_encoding(data, action)
     return action
 
 
@@ -529,7 +529,7 @@ def decode_action(data: str) -> dict[str, Any]:
     return action
 
 
-def _pinned_number(market: str, rules: FuturesRules) -> int:
+def _pinned_market_number(market: str, rules: FuturesRules) -> int:
     market_number = dict(rules.market_numbers).get(market)
     if type(market_number) is not int or not 0 <= market_number < FIRST_SPOT_NUMBER:
         refuse("market", f"number {market_number}", f"the number of {market}, as pinned")
@@ -558,7 +558,10 @@ def _expected_order(
     )
     if market is None:
         refuse("market", order.market, "a market of the snapshot")
-    market_number, quote_unit = _pinned_number(order.market, rules), layer_grant.account.quote.unit
+    market_number, quote_unit = (
+        _pinned_market_number(order.market, rules),
+        layer_grant.account.quote.unit,
+    )
     if not order.size_raw or order.bound_raw <= 0:
         refuse("size", order.size_raw, "a size and a bound above zero")
     if isinstance(order, StopOrder):
@@ -601,7 +604,7 @@ def _price_text(size_raw: int, quote_raw: int, market: PerpMarket, quote_unit: i
     exponent = len(str(price.__floor__())) - 1
     while price < Fraction(10) ** exponent and exponent > -PRICE_DECIMALS:
         exponent -= 1
-    decimals = max(0, min(PRICE_DECIMALS - market.size_decimals, PRICE_FIGURES - 1 - exponent))
+    decimals = max(0, min(PRICE_DECIMALS - market.size_decimals, PRICE_DIGITS - 1 - exponent))
     ticks = price * 10**decimals
     whole_ticks = ticks.__floor__() if size_raw > 0 else ticks.__ceil__()
     if whole_ticks <= 0:

@@ -21,7 +21,13 @@ from agent.errors import ConfigError, ErrorCode
 from agent.files import sync_folder
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.ports import SigningKey
-from agent.signing.secret import KEY_PATH, PrivateKey, Secret, disable_core_dumps, parse_private_key
+from agent.signing.secret import (
+    BIP44_PATH,
+    PrivateKey,
+    Secret,
+    disable_core_dumps,
+    parse_private_key,
+)
 
 __all__ = [
     "KeyEnv",
@@ -121,7 +127,7 @@ def open_keystore(file_bytes: bytes, password: Secret, path: Path) -> PrivateKey
     return ConfigError(f"wallet.keystore: {path} is damaged", "restore it from its backup")
 
 
-def require_strong(password: Secret) -> None:
+def require_strong_password(password: Secret) -> None:
     """Raise ConfigError if the password is empty or easy to guess; the message does not repeat
     it.
     """
@@ -187,7 +193,7 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     """Write a new keystore at `path`, with mode 0600, atomically and never over an existing file,
     and verify it by decrypting it. Raises ConfigError.
     """
-    require_strong(password)
+    require_strong_password(password)
     require_free_path(path)
     draft = _write_draft(path, key, password)
     with _removing_draft(draft, path):
@@ -205,7 +211,7 @@ def change_password(path: Path, old_password: Secret, new_password: Secret) -> P
     key = open_keystore(read_private_file(path), old_password, path)
     if isinstance(key, ConfigError):
         raise key
-    require_strong(new_password)
+    require_strong_password(new_password)
     if new_password.reveal() == old_password.reveal():
         raise ConfigError("the new password is the old one", "choose another password")
     real_path = path.resolve()  # keep a symbolic link as a link
@@ -286,7 +292,7 @@ _KEYRING_ALTERNATIVES = (
     "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring"
     " service"
 )
-_INSECURE_BACKENDS = ("null", "plaintext", "alt.file", "uncrypted")
+_INSECURE_BACKEND_PARTS = ("null", "plaintext", "alt.file", "uncrypted")
 """Parts of the names of backends that store nothing, or store secrets in readable form."""
 
 
@@ -307,14 +313,14 @@ def load_from_keyring(keyring_entry: tuple[str, str]) -> PrivateKey:
     return key
 
 
-def in_keyring(keyring_entry: tuple[str, str]) -> bool:
+def is_in_keyring(keyring_entry: tuple[str, str]) -> bool:
     """True if the entry exists. Raises ConfigError if there is no keyring."""
     return _read_entry(keyring_entry) is not None
 
 
 def require_free_keyring_entry(keyring_entry: tuple[str, str]) -> None:
     """Raise ConfigError if there is no keyring, or the entry exists: a key is never overwritten."""
-    if in_keyring(keyring_entry):
+    if is_in_keyring(keyring_entry):
         raise ConfigError(
             f"keyring: {_entry_text(keyring_entry)} exists already; nothing was changed",
             "choose another name, such as trimtab/second",
@@ -352,7 +358,7 @@ def require_keyring() -> str:
         raise ConfigError("keyring: this system has none", _KEYRING_ALTERNATIVES)
     for chained_backend in chained_backends:
         backend_name = f"{type(chained_backend).__module__}.{type(chained_backend).__name__}"
-        if any(insecure_part in backend_name.lower() for insecure_part in _INSECURE_BACKENDS):
+        if any(insecure_part in backend_name.lower() for insecure_part in _INSECURE_BACKEND_PARTS):
             raise ConfigError(
                 f"keyring: {backend_name} stores secrets in readable form, or not at all",
                 _KEYRING_ALTERNATIVES,
@@ -534,7 +540,9 @@ def _read_key(
         case SuppliedKey(key):
             return key
         case KeystoreFile(path, password_env):
-            return open_keystore(read_private_file(path), _password(path, password_env, ask), path)
+            return open_keystore(
+                read_private_file(path), _read_password(path, password_env, ask), path
+            )
         case KeyEnv(name):
             return parse_private_key(_key_from_variable(name), f"wallet.key_env {name}")
         case KeyringEntry(service, name):
@@ -557,7 +565,7 @@ def _key_from_variable(name: str) -> Secret:
     return Secret(os.environ[name])
 
 
-def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret:
+def _read_password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret:
     if password_env and os.environ.get(password_env):
         return Secret(os.environ[password_env])
     if ask is None:
@@ -594,7 +602,7 @@ def _test_key(index: int) -> bytes:
     """
     from eth_account.hdaccount import key_from_seed
 
-    return bytes(key_from_seed(_test_seed(), f"{KEY_PATH}{index}"))
+    return bytes(key_from_seed(_test_seed(), f"{BIP44_PATH}{index}"))
 
 
 @cache

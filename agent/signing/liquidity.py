@@ -18,9 +18,11 @@ T = TypeVar("T")
 UINT128_MAX = 2**128 - 1
 
 MANAGER_MULTICALL = selector("multicall(bytes[])")
-DECREASE = selector("decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))")
+DECREASE_LIQUIDITY = selector("decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))")
 COLLECT = selector("collect((uint256,address,uint128,uint128))")
-INCREASE = selector("increaseLiquidity((uint256,uint256,uint256,uint256,uint256,uint256))")
+INCREASE_LIQUIDITY = selector(
+    "increaseLiquidity((uint256,uint256,uint256,uint256,uint256,uint256))"
+)
 MINT = selector(
     "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))"
 )
@@ -202,7 +204,7 @@ def _decode_decrease_and_collect(words: CalldataReader) -> DecreaseAndCollect:
         "the second call",
     )
     return DecreaseAndCollect(
-        _inner_call(words, call_lengths[0], DECREASE, _decode_decrease),
+        _inner_call(words, call_lengths[0], DECREASE_LIQUIDITY, _decode_decrease),
         _inner_call(words, call_lengths[1], COLLECT, _decode_collect),
     )
 
@@ -226,7 +228,7 @@ def _inner_call(
 _DECODERS: dict[bytes, Callable[[CalldataReader], LiquidityCall]] = {
     MANAGER_MULTICALL: _decode_decrease_and_collect,
     COLLECT: _decode_collect,
-    INCREASE: _decode_increase,
+    INCREASE_LIQUIDITY: _decode_increase,
     MINT: _decode_mint,
     ADD: _decode_add,
     REMOVE_LIQUIDITY: _decode_remove,

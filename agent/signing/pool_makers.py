@@ -29,7 +29,7 @@ def pool_address(maker: PoolMaker, token_a: str, token_b: str, tier: int) -> str
     else:
         padded_tokens = [token.rjust(32, b"\0") for token in sorted_tokens]
         salt = keccak(b"".join(padded_tokens) + tier.to_bytes(32, "big"))
-    deployment = b"\xff" + bytes.fromhex(maker.address[2:]) + salt
+    create2_prefix = b"\xff" + bytes.fromhex(maker.address[2:]) + salt
     return str(
-        to_checksum_address(keccak(deployment + bytes.fromhex(maker.init_code_hash[2:]))[12:])
+        to_checksum_address(keccak(create2_prefix + bytes.fromhex(maker.init_code_hash[2:]))[12:])
     )

@@ -50,7 +50,7 @@ class RemoteKey:
         """Sign as ports.SigningKey. Raises Retryable if the service does not answer, OperatorNeeded
         for a signature by another key.
         """
-        signed_tx = sign_with(tx, self._vrs)
+        signed_tx = sign_with(tx, self._sign_vrs)
         if Account.recover_transaction(signed_tx.raw) != self.address:
             raise OperatorNeeded(
                 "the key service's signature belongs to another wallet",
@@ -61,10 +61,10 @@ class RemoteKey:
 
     def sign_agent_approval(self, approval: AgentApproval) -> Vrs:
         """Sign as ApprovalKey. Raises the same errors as `sign_transaction`."""
-        recovery_bit, r, s = self._vrs(approval_digest(approval))
+        recovery_bit, r, s = self._sign_vrs(approval_digest(approval))
         return 27 + recovery_bit, r, s
 
-    def _vrs(self, digest: bytes) -> Vrs:
+    def _sign_vrs(self, digest: bytes) -> Vrs:
         try:
             der = self._sign_digest(digest)
         except TrimtabError:

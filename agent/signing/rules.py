@@ -15,7 +15,7 @@ from eth_utils.address import is_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.errors import ConfigError
-from agent.model import IntentKind, Leg, LegFunding, SignedTx, UnsignedTx
+from agent.model import IntentKind, Leg, LegPlace, SignedTx, UnsignedTx
 from agent.ports import Grant, SigningKey
 from agent.ports.perpetuals import futures_grant
 from agent.signing import calldata, deployment_rules, oracle_rules, payout_rules, swap_rules
@@ -69,7 +69,7 @@ def require_signable(
     data = _call_data(tx)
     # Without data, only the grant distinguishes a cancel from a payout of native coin.
     is_native_payout = not data and grant.kind is IntentKind.PAYOUT
-    if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not is_native_payout:
+    if tx.value_wei != 0 and data[:4] not in PAYABLE_SELECTORS and not is_native_payout:
         refuse("value", f"{tx.value_wei} wei", "0 wei")
     signing_rule = NATIVE_PAYOUT_RULE if is_native_payout else SIGNING_TABLE.get(data[:4])
     if signing_rule is None:
@@ -200,9 +200,7 @@ def _judge_approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRule
 
 def _spent_raw(legs: tuple[Leg, ...], token: str) -> int:
     return sum(
-        leg.amount_in_raw
-        for leg in legs
-        if leg.token_in == token and leg.source is LegFunding.WALLET
+        leg.amount_in_raw for leg in legs if leg.token_in == token and leg.source is LegPlace.WALLET
     )
 
 
@@ -229,7 +227,7 @@ def _judge_unwrap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules
         refuse("contract", tx.to, f"the wrapped native coin {rules.wrapped_native}, pinned")
     legs = () if grant.plan is None else grant.plan.legs
     leg_terms = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
-    if leg_terms != [("wrapped_native", tx.to, NATIVE, LegFunding.WALLET, LegFunding.WALLET)]:
+    if leg_terms != [("wrapped_native", tx.to, NATIVE, LegPlace.WALLET, LegPlace.WALLET)]:
         refuse("plan", f"{len(legs)} legs", "one that unwraps from and to the wallet")
     if call.raw != legs[0].amount_in_raw or call.raw <= 0:
         refuse("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, above zero")
@@ -262,7 +260,7 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
     },
 }
 NATIVE_PAYOUT_RULE = SigningRule(IntentKind.PAYOUT, payout_rules.judge_native_payout)
-PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
+PAYABLE_SELECTORS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
 """Calls whose rules judge the native coin sent; all others must send none."""
 
 

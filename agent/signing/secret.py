@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PR_SET_DUMPABLE = 4
 _MNEMONIC_WORDS = (12, 15, 18, 21, 24)
 """Valid word counts of a BIP-39 phrase."""
-KEY_PATH = "m/44'/60'/0'/0/"
+BIP44_PATH = "m/44'/60'/0'/0/"
 """BIP-44 path of Ethereum accounts; the account's number follows."""
 
 
@@ -152,7 +152,7 @@ def parse_private_key(
     if len(words) in _MNEMONIC_WORDS:
         try:
             seed = seed_from_mnemonic(" ".join(words), "")
-            return PrivateKey(Account.from_key(key_from_seed(seed, f"{KEY_PATH}{index}")))
+            return PrivateKey(Account.from_key(key_from_seed(seed, f"{BIP44_PATH}{index}")))
         except Exception:  # the library's message repeats the phrase
             return ConfigError(
                 f"{config_field} is not a recovery phrase",

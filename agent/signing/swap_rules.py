@@ -12,7 +12,7 @@ from itertools import islice
 from agent.amm import pool_kind, swap_style
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
-from agent.model import NATIVE_VENUE, Leg, LegFunding, PoolMaker, SwapStyle, UnsignedTx
+from agent.model import NATIVE_VENUE, Leg, LegPlace, PoolMaker, SwapStyle, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import (
     ExactInputSingle,
@@ -54,7 +54,7 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     for leg_number, (leg, floor_raw) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
-        _require_pinned(f"leg {leg_number}: ", leg, floor_raw, rules)
+        _require_pinned_leg(f"leg {leg_number}: ", leg, floor_raw, rules)
     expected_calls = [leg_call for leg_calls in _calls_of_legs(legs) for leg_call in leg_calls]
     if not expected_calls:
         refuse("legs", f"{len(call.calls)} calls", "those of the legs of the plan, at least one")
@@ -101,12 +101,12 @@ class _UnsweptOutputs:
 
     def add_leg(self, leg_label: str, leg: Leg) -> None:
         """Add a leg. Refuse one that would mix an output for the wallet with another amount."""
-        router_tokens = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
-        router_tokens |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
+        router_tokens = {leg.token_in} if leg.source is LegPlace.ROUTER else set[str]()
+        router_tokens |= {leg.token_out} if leg.sink is LegPlace.ROUTER else set()
         router_tokens |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
-        awaits_sweep = swap_style(leg.venue) is SwapStyle.V3 and leg.sink is LegFunding.WALLET
+        awaits_sweep = swap_style(leg.venue) is SwapStyle.V3 and leg.sink is LegPlace.WALLET
         mixed_tokens = router_tokens & self._min_raw_by_token.keys()
-        if leg.source is LegFunding.ROUTER:
+        if leg.source is LegPlace.ROUTER:
             self._hub_tokens.discard(leg.token_in)
         mixed_tokens |= {leg.token_out} & self._hub_tokens if awaits_sweep else set()
         if mixed_tokens:
@@ -119,7 +119,7 @@ class _UnsweptOutputs:
             self._min_raw_by_token[leg.token_out] = (
                 self._min_raw_by_token.get(leg.token_out, 0) + leg.min_out_raw
             )
-        elif leg.sink is LegFunding.ROUTER:
+        elif leg.sink is LegPlace.ROUTER:
             self._hub_tokens.add(leg.token_out)
 
     def require_none(self) -> None:
@@ -139,7 +139,7 @@ def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
         if wrapped_wei is not None:
             if (
                 leg.venue == NATIVE_VENUE
-                or leg.source is not LegFunding.ROUTER
+                or leg.source is not LegPlace.ROUTER
                 or leg.amount_in_raw != wrapped_wei
             ):
                 refuse(
@@ -151,12 +151,12 @@ def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
             wrapped_wei = None
         elif leg.venue != NATIVE_VENUE:
             calls_by_leg.append([(leg_number, leg, "swap")])
-        elif leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
+        elif leg.token_in == NATIVE and leg.sink is LegPlace.ROUTER:
             wrapped_wei = leg.amount_in_raw
         elif leg.token_in == NATIVE:
             calls_by_leg.append([(leg_number, leg, "wrap"), (leg_number, leg, "sweep")])
         else:
-            pull_calls = [(leg_number, leg, "pull")] if leg.source is LegFunding.WALLET else []
+            pull_calls = [(leg_number, leg, "pull")] if leg.source is LegPlace.WALLET else []
             calls_by_leg.append([*pull_calls, (leg_number, leg, "unwrap")])
     if wrapped_wei is not None:
         refuse(
@@ -167,7 +167,7 @@ def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     return calls_by_leg
 
 
-def _require_pinned(leg_label: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
+def _require_pinned_leg(leg_label: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     """Require that the leg exchanges pinned tokens at or above its floor; native coin only for its
     wrapped token, one for one.
     """
@@ -181,15 +181,15 @@ def _require_pinned(leg_label: str, leg: Leg, floor_raw: int, rules: SigningRule
                 f"{leg_label}{leg.token_in} to {leg.token_out}",
                 f"the native coin and {rules.wrapped_native}",
             )
-        if leg.source is leg.sink is LegFunding.ROUTER or (
-            leg.token_in == NATIVE and leg.source is LegFunding.ROUTER
+        if leg.source is leg.sink is LegPlace.ROUTER or (
+            leg.token_in == NATIVE and leg.source is LegPlace.ROUTER
         ):
             refuse(
                 "source",
                 f"{leg_label}from {leg.source.value} to {leg.sink.value}",
                 "the wallet's native coin at one end",
             )
-        if leg.token_out == NATIVE and leg.sink is not LegFunding.WALLET:
+        if leg.token_out == NATIVE and leg.sink is not LegPlace.WALLET:
             refuse("recipient", f"{leg_label}native coin to {leg.sink.value}", "the wallet")
     elif len(tokens) != 2 or not tokens <= set(rules.tokens):
         refuse(
@@ -216,19 +216,19 @@ def _require_call(
             leg_label,
             call,
             leg,
-            leg.amount_in_raw if call_kind == "paid" or leg.source is LegFunding.WALLET else 0,
+            leg.amount_in_raw if call_kind == "paid" or leg.source is LegPlace.WALLET else 0,
             rules,
         )
         return
     wrapped_native = leg.token_out if leg.token_in == NATIVE else leg.token_in
-    expected_by_kind: dict[str, MulticallItem] = {
+    expected_call_by_kind: dict[str, MulticallItem] = {
         "wrap": WrapEth(leg.amount_in_raw),
         "sweep": SweepToken(wrapped_native, leg.min_out_raw, rules.wallet),
         "pull": Pull(wrapped_native, leg.amount_in_raw),
         "unwrap": UnwrapWeth9(leg.min_out_raw, rules.wallet),
     }
-    if call != expected_by_kind[call_kind]:
-        refuse("native", f"{leg_label}{call}", expected_by_kind[call_kind])
+    if call != expected_call_by_kind[call_kind]:
+        refuse("native", f"{leg_label}{call}", expected_call_by_kind[call_kind])
 
 
 def _require_swap(
@@ -243,7 +243,7 @@ def _require_swap(
         refuse("amount_in", f"{leg_label}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
     if swap.min_out_raw != leg.min_out_raw:
         refuse("min_out", f"{leg_label}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
-    pays_wallet = leg.sink is LegFunding.WALLET and swap_style(leg.venue) is not SwapStyle.V3
+    pays_wallet = leg.sink is LegPlace.WALLET and swap_style(leg.venue) is not SwapStyle.V3
     recipient = rules.wallet if pays_wallet else ROUTER_ITSELF
     if swap.recipient != recipient:
         refuse("recipient", f"{leg_label}{swap.recipient}", recipient)
@@ -287,7 +287,7 @@ def _require_router_emptied(  # noqa: C901
         [
             leg.amount_in_raw
             for leg in legs
-            if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
+            if leg.token_in == NATIVE and leg.sink is LegPlace.ROUTER
         ]
     )
     next_payment_wei = next(native_payments_wei, 0)
@@ -375,7 +375,7 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     _require_nothing_left(call)
-    _require_conditions(call, legs, grant)
+    _require_watched_balances(call, legs, grant)
 
 
 def _without_conversions(
@@ -468,9 +468,9 @@ def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: Sign
                 f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
                 f"the native coin and {rules.wrapped_native}",
             )
-        from_wallet = program_leg.source is FundsLocation.WALLET
-        to_wallet = program_leg.sink is FundsLocation.WALLET
-        if not (from_wallet if program_leg.token_in == NATIVE else to_wallet):
+        pays_from_wallet = program_leg.source is FundsLocation.WALLET
+        pays_to_wallet = program_leg.sink is FundsLocation.WALLET
+        if not (pays_from_wallet if program_leg.token_in == NATIVE else pays_to_wallet):
             refuse(
                 "native",
                 f"{leg_label}native coin of the contract",
@@ -498,11 +498,11 @@ def _require_leg(
     leg_label: str, program_leg: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules
 ) -> None:
     _require_pool(leg_label, program_leg, leg, rules)
-    if (program_leg.source is FundsLocation.WALLET) != (leg.source is LegFunding.WALLET):
+    if (program_leg.source is FundsLocation.WALLET) != (leg.source is LegPlace.WALLET):
         refuse("source", f"{leg_label}paid from {program_leg.source.value}", leg.source.value)
-    if (program_leg.sink is FundsLocation.WALLET) != (leg.sink is LegFunding.WALLET):
+    if (program_leg.sink is FundsLocation.WALLET) != (leg.sink is LegPlace.WALLET):
         refuse("recipient", f"{leg_label}pays to {program_leg.sink.name.lower()}", leg.sink.value)
-    amount_in_raw = leg.amount_in_raw if leg.source is LegFunding.WALLET else 0
+    amount_in_raw = leg.amount_in_raw if leg.source is LegPlace.WALLET else 0
     if program_leg.amount_raw != amount_in_raw or leg.amount_in_raw <= 0:
         refuse(
             "amount_in",
@@ -578,18 +578,18 @@ def _require_nothing_left(call: RebalanceCall) -> None:
         )
 
 
-def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> None:
+def _require_watched_balances(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> None:
     """Require that every balance that the plan changes is watched, at the granted price, and may
     lose no more than the plan's minimums allow.
     """
     price_by_token = dict(grant.prices)
     expected_bound_raw_by_token: dict[str, int] = {}
     for leg in legs:
-        if leg.source is LegFunding.WALLET:
+        if leg.source is LegPlace.WALLET:
             expected_bound_raw_by_token[leg.token_in] = (
                 expected_bound_raw_by_token.get(leg.token_in, 0) - leg.amount_in_raw
             )
-        if leg.sink is LegFunding.WALLET:
+        if leg.sink is LegPlace.WALLET:
             expected_bound_raw_by_token[leg.token_out] = (
                 expected_bound_raw_by_token.get(leg.token_out, 0) + leg.min_out_raw
             )
@@ -630,8 +630,8 @@ def _min_value_change(
     """
     value_change_raw = Fraction(0)
     for leg, floor_raw in zip(legs, floors_raw, strict=True):
-        if leg.source is LegFunding.WALLET:
+        if leg.source is LegPlace.WALLET:
             value_change_raw -= leg.amount_in_raw * price_by_token[leg.token_in]
-        if leg.sink is LegFunding.WALLET:
+        if leg.sink is LegPlace.WALLET:
             value_change_raw += floor_raw * price_by_token[leg.token_out]
     return floor_int(value_change_raw) - 1

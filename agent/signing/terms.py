@@ -12,7 +12,7 @@ from agent.ports import Grant
 
 BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
 """A replacement pays at least 12.5 % more in every fee field; nodes require 10 %."""
-PRIORITY_CAP_WEI = 5 * 10**9
+TIP_CAP_WEI = 5 * 10**9
 """Cap on the tip that an endpoint suggests, and on the tip of a transaction that is not a
 replacement.
 """
@@ -24,7 +24,7 @@ TIP_RANGES_WEI = {137: (25 * 10**9, 300 * 10**9), 80002: (25 * 10**9, 300 * 10**
 
 def tip_range_wei(chain_id: int) -> tuple[int, int]:
     """Return the least tip that nodes of a chain accept, and its cap, wei per unit of gas."""
-    return TIP_RANGES_WEI.get(chain_id, (0, PRIORITY_CAP_WEI))
+    return TIP_RANGES_WEI.get(chain_id, (0, TIP_CAP_WEI))
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,12 +112,15 @@ class AlertStore:
                 db.execute(
                     delete(AlertMessageRow).where(AlertMessageRow.seq == delivery.message.id)
                 )
-                columns = _target_columns(db, delivery.message.target)
+                target_columns = _target_columns(db, delivery.message.target)
                 if delivery.why:
-                    columns |= {"failed_s": delivery.at_s, "failures": columns["failures"] + 1}
+                    target_columns |= {
+                        "failed_s": delivery.at_s,
+                        "failures": target_columns["failures"] + 1,
+                    }
                 else:
-                    columns |= {"delivered_s": delivery.at_s, "failures": 0}
-                upsert_rows(db, AlertTargetRow, [columns | {"why": delivery.why}])
+                    target_columns |= {"delivered_s": delivery.at_s, "failures": 0}
+                upsert_rows(db, AlertTargetRow, [target_columns | {"why": delivery.why}])
 
     def drop_messages(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""

@@ -49,8 +49,8 @@ from agent.store.database import (
 )
 from agent.store.executions import open_executions, read_purchase
 from agent.store.requests import (
-    FAILURE_STOP,
-    RESUMED_AFTER,
+    FAILURE_STOP_KEY,
+    RESUMED_SEQ_KEY,
     exit_failures,
     failure_streak,
     grant_of_intent,
@@ -98,16 +98,16 @@ HISTORY_KEYS = (
         DEPEGGED_TOKENS,
         UNREADABLE_BALANCES,
         SUBMISSION_REFUSALS,
-        orders.ORDERS_VERSION,
-        orders.NAV_PER_SHARE,
+        orders.ORDERS_VERSION_KEY,
+        orders.NAV_PER_SHARE_KEY,
         ledger_sums.LOSS_TOTAL,
     ),
     *(
         balances.ACCEPTED_DEPOSITS,
         balances.BLOCKED_SINCE,
         balances.EXCLUDED_UP_TO,
-        FAILURE_STOP,
-        RESUMED_AFTER,
+        FAILURE_STOP_KEY,
+        RESUMED_SEQ_KEY,
     ),
 )
 """Keys of the facts in a history."""
@@ -180,10 +180,12 @@ class BudgetStore:
             }
             insert_rows(db, BudgetUseRow, [budget_row])
             ledger_sums.add_loss(db, loss)
-            ledger_sums.advance_settled(db)
+            ledger_sums.advance_settled_seq(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
-                refusals = _parse_submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
-                record_failure_stop(db, _refusal_seq_by_token(refusals))
+                refusals_and_seqs = _parse_submission_refusals(
+                    database.read_facts(db, SUBMISSION_REFUSALS)
+                )
+                record_failure_stop(db, _refusal_seq_by_token(refusals_and_seqs))
             balance_changes = movements(intent, self.db.wallet, self.db.wrapped_native, chain_s)
             movement_rows = [
                 asdict(balance_change) | {"delta_raw": str(balance_change.delta_raw)}
@@ -282,9 +284,9 @@ def _history(
 ) -> tuple[History, float]:
     """Return the history, and the chain time up to which it is valid without a write."""
     facts = database.read_facts(db, *HISTORY_KEYS)
-    own_rows = all_rows(db, _select_recent(), BudgetUseRow, since=chain_now_s - DAY_S)
-    refusals = _parse_submission_refusals(facts)
-    streak = failure_streak(db, facts, _refusal_seq_by_token(refusals))
+    own_rows = all_rows(db, _select_recent_budgets(), BudgetUseRow, since=chain_now_s - DAY_S)
+    refusals_and_seqs = _parse_submission_refusals(facts)
+    streak = failure_streak(db, facts, _refusal_seq_by_token(refusals_and_seqs))
     external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     recent_rows: list[BudgetUseRow | ExternalTransactionRow] = [
         *own_rows,
@@ -339,9 +341,9 @@ def _history(
             approvals_in_row=streak.approvals,
             is_stopped=streak.is_stopped,
             failed_exits=exit_failures(
-                db, facts, _refusal_seq_by_token(refusals), own_rows, chain_now_s
+                db, facts, _refusal_seq_by_token(refusals_and_seqs), own_rows, chain_now_s
             ),
-            submission_refusals=tuple(refusal for refusal, _ in refusals),
+            submission_refusals=tuple(refusal for refusal, _ in refusals_and_seqs),
         ),
         cash_flows=CashFlows(
             unexplained=unexplained_transfers,
@@ -355,7 +357,7 @@ def _history(
         orders=OrderStates(
             states=orders.read_orders(db),
             version=database.parse_fact_number(
-                orders.ORDERS_VERSION, facts.get(orders.ORDERS_VERSION)
+                orders.ORDERS_VERSION_KEY, facts.get(orders.ORDERS_VERSION_KEY)
             ),
             nav_per_share=orders.nav_per_share(db, facts),
         ),
@@ -418,8 +420,8 @@ def _parse_submission_refusals(facts: Mapping[str, str]) -> list[tuple[Submissio
     try:
         stored_rows = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
         return [
-            (SubmissionRefusal(str(token), int(at_s), int(failure_count), str(why)), int(seq))
-            for token, at_s, failure_count, why, seq in stored_rows
+            (SubmissionRefusal(str(token), int(at_s), int(refusal_count), str(why)), int(seq))
+            for token, at_s, refusal_count, why, seq in stored_rows
         ]
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(
@@ -427,18 +429,20 @@ def _parse_submission_refusals(facts: Mapping[str, str]) -> list[tuple[Submissio
         ) from None
 
 
-def _refusal_seq_by_token(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
+def _refusal_seq_by_token(
+    refusals_and_seqs: Sequence[tuple[SubmissionRefusal, int]],
+) -> dict[str, int]:
     """Return the number of the newest intent at the time of each refusal, by token."""
-    return {refusal.token: seq for refusal, seq in refusals}
+    return {refusal.token: seq for refusal, seq in refusals_and_seqs}
 
 
 def mark_resumed(db: Connection) -> None:
     """Clear failure streaks and exits refused at submission, which the owner has reviewed."""
     _write_submission_refusals(db, ())
-    database.write_facts(db, {FAILURE_STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
+    database.write_facts(db, {FAILURE_STOP_KEY: "", RESUMED_SEQ_KEY: max_value(db, IntentRow.seq)})
 
 
-_select_recent = cache(
+_select_recent_budgets = cache(
     lambda: select(BudgetUseRow).where(BudgetUseRow.chain_s > bindparam("since"))
 )
 _select_external_transactions = cache(lambda: select(ExternalTransactionRow))

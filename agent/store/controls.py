@@ -96,14 +96,14 @@ class ControlStore:
                     "start trimtab run --send, which takes them, or wait until they expire",
                     code=ControlCode.QUEUE_FULL,
                 )
-            return self._insert(db, control, ControlState.QUEUED)
+            return self._insert_and_log(db, control, ControlState.QUEUED)
 
     def record_done(self, control: Control) -> int:
         """Store a control that was carried out at its submission, and return its number."""
         with self.db.write("record a control") as db:
-            return self._insert(db, control, ControlState.DONE)
+            return self._insert_and_log(db, control, ControlState.DONE)
 
-    def is_paused_since(self, control_number: int) -> bool:
+    def pause_requested_after(self, control_number: int) -> bool:
         """Return whether a pause was requested after the control of this number."""
         with self.db.read("read the controls") as db:
             return (
@@ -144,7 +144,7 @@ class ControlStore:
                 return False
             if any(self._sealed_lines(db, _select_log_of_taken(), control_id=row.id)):
                 return False
-            self._write_states(
+            self._write_and_log_states(
                 db, [(row, ControlStateChange(control_number, ControlState.TAKEN))], now_s
             )
             return True
@@ -158,7 +158,9 @@ class ControlStore:
             control_rows = all_rows(
                 db, _select_unfinished(), ControlRow, row_seqs=list(end_by_number)
             )
-            self._write_states(db, [(row, end_by_number[row.seq]) for row in control_rows], now_s)
+            self._write_and_log_states(
+                db, [(row, end_by_number[row.seq]) for row in control_rows], now_s
+            )
 
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
@@ -201,8 +203,8 @@ class ControlStore:
         valid seal do not count.
         """
         with self.db.read("read the log of controls") as db:
-            last_line = next(self._sealed_lines(db, _select_log_newest_first()), None)
-            latest_dated_line = next(self._sealed_lines(db, _select_log_latest_first()), None)
+            last_line = next(self._sealed_lines(db, _select_log_by_number()), None)
+            latest_dated_line = next(self._sealed_lines(db, _select_log_by_time()), None)
             return (last_line.seq if last_line else 0), (
                 latest_dated_line.at_s if latest_dated_line else 0
             )
@@ -250,7 +252,7 @@ class ControlStore:
     ) -> Iterator[ControlLogRow]:
         return seals.sealed_rows(self.db, db, query, ControlLogRow, **binds)
 
-    def _insert(self, db: Connection, control: Control, state: ControlState) -> int:
+    def _insert_and_log(self, db: Connection, control: Control, state: ControlState) -> int:
         control_number = insert_returning_id(
             db,
             ControlRow,
@@ -274,35 +276,35 @@ class ControlStore:
             self._log(db, [(row, ControlStateChange(control_number, state))], control.asked_at_s)
         return control_number
 
-    def _write_states(
+    def _write_and_log_states(
         self,
         db: Connection,
-        rows_and_ends: Sequence[tuple[ControlRow, ControlStateChange]],
+        rows_and_changes: Sequence[tuple[ControlRow, ControlStateChange]],
         now_s: int,
     ) -> None:
         """Write new states of rows, with a line of the log for each."""
-        if not rows_and_ends:
+        if not rows_and_changes:
             return
         db.execute(
             _update_control(),
             [
                 {
                     "row_seq": row.seq,
-                    "new_state": end.state.value,
-                    "new_code": end.code,
-                    "new_reason": end.reason,
-                    "new_result": json.dumps(end.result),
+                    "new_state": change.state.value,
+                    "new_code": change.code,
+                    "new_reason": change.reason,
+                    "new_result": json.dumps(change.result),
                     "now_s": now_s,
                 }
-                for row, end in rows_and_ends
+                for row, change in rows_and_changes
             ],
         )
-        self._log(db, rows_and_ends, now_s)
+        self._log(db, rows_and_changes, now_s)
 
     def _log(
         self,
         db: Connection,
-        rows_and_ends: Sequence[tuple[ControlRow, ControlStateChange]],
+        rows_and_changes: Sequence[tuple[ControlRow, ControlStateChange]],
         now_s: int,
     ) -> None:
         log_rows = [
@@ -311,12 +313,12 @@ class ControlStore:
                 "kind": row.kind,
                 "origin": row.origin,
                 "asked_by": row.asked_by,
-                "state": end.state.value,
-                "code": end.code,
-                "reason": end.reason,
+                "state": change.state.value,
+                "code": change.code,
+                "reason": change.reason,
                 "at_s": now_s,
             }
-            for row, end in rows_and_ends
+            for row, change in rows_and_changes
         ]
         seals.append_rows(self.db, db, ControlLogRow, log_rows)
 
@@ -421,8 +423,8 @@ _select_log_after = cache(
         .order_by(ControlLogRow.seq)
     )
 )
-_select_log_newest_first = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.seq.desc()))
-_select_log_latest_first = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.at_s.desc()))
+_select_log_by_number = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.seq.desc()))
+_select_log_by_time = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.at_s.desc()))
 _select_plan = cache(
     lambda: select(ShownPlanRow).where(ShownPlanRow.hash == bindparam("plan_hash"))
 )
@@ -450,9 +452,9 @@ def _select_in_state() -> Select[Any]:
     )
 
 
-NEWEST_UPDATE, NEWEST_UPDATE_TIME = "phone_update", "phone_update_s"
+NEWEST_UPDATE_KEY, UPDATE_TIME_KEY = "phone_update", "phone_update_s"
 """Keys of number and time of the newest handled update."""
-OPEN_CODES, REPORTED_OFFER, REPORTED_LINE = "phone_codes", "phone_offered", "phone_log"
+OPEN_CODES_KEY, REPORTED_OFFER_KEY, REPORTED_LINE_KEY = "phone_codes", "phone_offered", "phone_log"
 """Keys of the open codes as JSON, of the hash of the newest reported offer, and of the number of the
 newest reported line of the log of controls.
 """
@@ -486,42 +488,42 @@ class TelegramBotStore:
 
     db: Database
 
-    def last_update(self, now_s: int) -> int:
+    def last_update_number(self, now_s: int) -> int:
         """Return the number of the newest handled update; 0 without one, or if it is so old that
         Telegram may have begun a new sequence.
         """
         with self.db.read("read the phone's state") as db:
-            return _last_update(db, now_s)
+            return _last_update_number(db, now_s)
 
     def mark_update_handled(self, update_number: int, now_s: int) -> bool:
         """Record an update as handled before anything is done for it; return False if it or a later
         one already was.
         """
         with self.db.write("write the phone's state") as db:
-            if _last_update(db, now_s) >= update_number:
+            if _last_update_number(db, now_s) >= update_number:
                 return False
-            database.write_facts(db, {NEWEST_UPDATE: update_number, NEWEST_UPDATE_TIME: now_s})
+            database.write_facts(db, {NEWEST_UPDATE_KEY: update_number, UPDATE_TIME_KEY: now_s})
             return True
 
-    def last_reported_line(self) -> int:
+    def last_reported_number(self) -> int:
         """Return the number of the newest reported line of the log of controls; 0 without one."""
         with self.db.read("read the phone's state") as db:
-            return database.fact_number(db, REPORTED_LINE)
+            return database.fact_number(db, REPORTED_LINE_KEY)
 
     def mark_line_reported(self, line_number: int) -> bool:
         """Record a line of the log of controls as reported; return False if it already was."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_number(db, REPORTED_LINE) >= line_number:
+            if database.fact_number(db, REPORTED_LINE_KEY) >= line_number:
                 return False
-            database.write_facts(db, {REPORTED_LINE: line_number})
+            database.write_facts(db, {REPORTED_LINE_KEY: line_number})
             return True
 
     def mark_offer_reported(self, plan_hash: str) -> bool:
         """Record an offered plan as reported; return False if it is the newest reported one."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_text(db, REPORTED_OFFER) == plan_hash:
+            if database.fact_text(db, REPORTED_OFFER_KEY) == plan_hash:
                 return False
-            database.write_facts(db, {REPORTED_OFFER: plan_hash})
+            database.write_facts(db, {REPORTED_OFFER_KEY: plan_hash})
             return True
 
     def store_code(self, code: PhoneCode, now_s: int) -> None:
@@ -554,18 +556,18 @@ class TelegramBotStore:
             return None
 
 
-def _last_update(db: Connection, now_s: int) -> int:
+def _last_update_number(db: Connection, now_s: int) -> int:
     # a time in the future was recorded by a wrong clock
-    if abs(now_s - database.fact_number(db, NEWEST_UPDATE_TIME)) > MAX_UPDATE_GAP_S:
+    if abs(now_s - database.fact_number(db, UPDATE_TIME_KEY)) > MAX_UPDATE_GAP_S:
         return 0
-    return database.fact_number(db, NEWEST_UPDATE)
+    return database.fact_number(db, NEWEST_UPDATE_KEY)
 
 
 def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
     try:
         codes = [
             PhoneCode(**code_fields)
-            for code_fields in json.loads(database.fact_text(db, OPEN_CODES) or "[]")
+            for code_fields in json.loads(database.fact_text(db, OPEN_CODES_KEY) or "[]")
         ]
     except (TypeError, ValueError):  # damaged: no code works
         return []
@@ -573,4 +575,4 @@ def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
 
 
 def _write_codes(db: Connection, codes: list[PhoneCode]) -> None:
-    database.write_facts(db, {OPEN_CODES: json.dumps([asdict(code) for code in codes])})
+    database.write_facts(db, {OPEN_CODES_KEY: json.dumps([asdict(code) for code in codes])})

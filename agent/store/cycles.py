@@ -24,13 +24,13 @@ class CycleStore:
 
     db: Database
 
-    def open_cycle(self) -> Cycle | None:
+    def find_open_cycle(self) -> Cycle | None:
         """Return the open cycle; None without one. If no other process runs, the one that began it
         has ended. A row that this version cannot read is closed.
         """
         with self.db.read("read the open cycle") as db:
             row = first_row(db, _select_open(), CycleRow)
-        return None if row is None else self._parse_cycle(row.id, row.cycle_json)
+        return None if row is None else self._parse_or_close(row.id, row.cycle_json)
 
     def write(self, cycle: Cycle) -> None:
         """Record the open cycle; replace its row if it has one."""
@@ -56,13 +56,13 @@ class CycleStore:
             cycle_rows = db.execute(_select_unreported()).all()
         for row in cycle_rows:
             if (
-                cycle := self._parse_cycle(row.id, row.cycle_json)
+                cycle := self._parse_or_close(row.id, row.cycle_json)
             ) is not None and cycle.request == request:
                 self._set_state(cycle.id, OPEN, None)
                 return cycle
         return None
 
-    def _parse_cycle(self, cycle_id: str, cycle_json: str) -> Cycle | None:
+    def _parse_or_close(self, cycle_id: str, cycle_json: str) -> Cycle | None:
         try:
             return codec.loads(Cycle, cycle_json)
         except ConfigError as error:

@@ -186,9 +186,9 @@ class MemoryDatabase(Database):
     """An in-memory database for one user, with one connection; answers are cached until a write."""
 
     def __init__(
-        self, engine: Engine, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
+        self, engine: Engine, wallet: str, wrapped_native: str = "", store_kind: str = LIVE
     ) -> None:
-        super().__init__(engine, wallet, wrapped_native, book_kind)
+        super().__init__(engine, wallet, wrapped_native, store_kind)
         self.answers: dict[Hashable, Any] = {}
         self._db = engine.connect()
 
@@ -271,13 +271,15 @@ def insert_returning_id(db: Connection, model: type[Base], /, **row: object) -> 
 
 
 def upsert_rows(
-    db: Connection, model: type[Base], rows: Sequence[Mapping[str, object]], key: str = ""
+    db: Connection, model: type[Base], rows: Sequence[Mapping[str, object]], key_column: str = ""
 ) -> None:
-    """Insert rows, or update them by primary key or by the unique column `key`; each with the same
+    """Insert rows, or update them by primary key or by the unique column `key_column`; each with the same
     columns.
     """
     if rows:
-        db.execute(upsert_statement(model, frozenset(rows[0]), db.dialect.name, key), list(rows))
+        db.execute(
+            upsert_statement(model, frozenset(rows[0]), db.dialect.name, key_column), list(rows)
+        )
 
 
 def insert_new_rows(db: Connection, model: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
@@ -298,10 +300,12 @@ def _insert(model: type[Base]) -> Insert:
 
 @cache
 def upsert_statement(
-    model: type[Base], columns: frozenset[str], dialect: str, key: str = ""
+    model: type[Base], columns: frozenset[str], dialect: str, key_column: str = ""
 ) -> Insert:
     """Build an insert that updates the columns `columns` of an existing row."""
-    key_columns = [key] if key else [column.name for column in inspect(model).primary_key]
+    key_columns = (
+        [key_column] if key_column else [column.name for column in inspect(model).primary_key]
+    )
     statement = _dialect_insert(model, dialect)
     return statement.on_conflict_do_update(
         index_elements=key_columns,
@@ -513,7 +517,7 @@ def decompress_text(compressed_text: bytes) -> str:
     try:
         return zlib.decompress(compressed_text).decode()
     except (zlib.error, UnicodeDecodeError) as error:
-        raise _damaged_row(str(error)) from None
+        raise _damaged_row_error(str(error)) from None
 
 
 def decode_json(cls: type[T], text: str) -> T:
@@ -521,7 +525,7 @@ def decode_json(cls: type[T], text: str) -> T:
     try:
         return cast(T, _decode_cached(cast(Hashable, cls), text))
     except ConfigError as error:
-        raise _damaged_row(error.message) from None
+        raise _damaged_row_error(error.message) from None
 
 
 def decode_optional(cls: type[T], text: str | None) -> T | None:
@@ -537,7 +541,7 @@ def _decode_cached(cls: Hashable, text: str) -> object:
     return codec.loads(cls, text)
 
 
-def _damaged_row(reason: str) -> OperatorNeeded:
+def _damaged_row_error(reason: str) -> OperatorNeeded:
     return OperatorNeeded(
         f"store: a row is damaged: {reason}",
         "keep the file, restore a backup, compare it with the chain",
@@ -565,7 +569,7 @@ def intent_from_row(row: IntentRow) -> Intent:
     try:
         kind, state = IntentKind(row.kind), IntentState(row.state)
     except ValueError as error:
-        raise _damaged_row(str(error)) from None
+        raise _damaged_row_error(str(error)) from None
     return Intent(
         id=row.id,
         step_id=row.step_id,

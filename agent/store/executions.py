@@ -22,7 +22,7 @@ from agent.model import Intent, IntentKind, LimitOrder, Purchase, PurchaseProgre
 from agent.store import database
 from agent.store.database import Database, all_rows, insert_rows
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow, IntentRow
-from agent.store.transitions import CONSUMED_STATES
+from agent.store.transitions import NONCE_USED_STATES
 from agent.units import NATIVE
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ P_co = TypeVar("P_co", covariant=True)
 ORDER, PURCHASE = "order", "purchase"
 """Kinds of executions; a layer adds its own."""
 OPEN = "open"
-_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
+_NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class StoredExecution(Generic[P_co]):
 
 
 @dataclass(frozen=True)
-class ExecutedParts:
+class ExecutionAttempts:
     """Attempts at the parts of an execution, with all their `mined_intents` transactions."""
 
     attempts: Sequence[ExecutionAttemptRow]
@@ -77,7 +77,7 @@ class ExecutedParts:
         )
 
     @property
-    def _traded_intents(self) -> list[Intent]:
+    def _trading_step_intents(self) -> list[Intent]:
         step_ids = {intent.step_id for intent in self.swaps}
         return [intent for intent in self.mined_intents if intent.step_id in step_ids]
 
@@ -85,7 +85,7 @@ class ExecutedParts:
         """Return the value moved at these prices by token."""
         net_changes_raw = (
             {} if intent.receipt is None else intent.receipt.net_transfers(wallet)
-            for intent in self._traded_intents
+            for intent in self._trading_step_intents
         )
         moved_values = (
             _value_at({token: abs(raw) for token, raw in change_raw_by_token.items()}, prices)
@@ -113,16 +113,14 @@ class ExecutedParts:
         """Return the base units by token that the wallet sold; native coin counts as its wrapped
         token.
         """
-        sold_raw_by_token: dict[str, int] = {}
-        for intent in self._traded_intents:
+        net_sold_raw: dict[str, int] = {}
+        for intent in self._trading_step_intents:
             for token, change_raw in intent.balance_changes(wallet, wrapped_native).items():
                 sold_token = wrapped_native if token == NATIVE else token
-                sold_raw_by_token[sold_token] = sold_raw_by_token.get(sold_token, 0) - change_raw
+                net_sold_raw[sold_token] = net_sold_raw.get(sold_token, 0) - change_raw
         return tuple(
             sorted(
-                (token, change_raw)
-                for token, change_raw in sold_raw_by_token.items()
-                if change_raw > 0
+                (token, change_raw) for token, change_raw in net_sold_raw.items() if change_raw > 0
             )
         )
 
@@ -203,24 +201,24 @@ def read_purchase(db: Connection, wallet: str, wrapped_native: str) -> PurchaseP
 def _purchase_from_row(
     db: Connection, row: ExecutionRow, wallet: str, wrapped_native: str
 ) -> PurchaseProgress:
-    terms, parts = load_terms(Purchase, row), executed_parts(db, row)
+    terms, attempts = load_terms(Purchase, row), read_attempts(db, row)
     arrival_price_by_token = dict(terms.arrival)
     return PurchaseProgress(
         id=row.id,
         terms=terms,
-        parts_done=len(parts.trading_attempt_by_part),
-        moved_value=parts.moved_value(wallet, arrival_price_by_token),
-        spent=parts.lost_value(wallet, wrapped_native, arrival_price_by_token),
+        parts_done=len(attempts.trading_attempt_by_part),
+        moved_value=attempts.moved_value(wallet, arrival_price_by_token),
+        spent=attempts.lost_value(wallet, wrapped_native, arrival_price_by_token),
         next_s=terms.began_s
-        if parts.newest_trading_attempt is None
-        else parts.newest_trading_attempt.at_s + terms.interval_s,
-        sold=parts.sold_raw_by_token(wallet, wrapped_native),
+        if attempts.newest_trading_attempt is None
+        else attempts.newest_trading_attempt.at_s + terms.interval_s,
+        sold=attempts.sold_raw_by_token(wallet, wrapped_native),
     )
 
 
 def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
     order = replace(load_terms(LimitOrder, row), id=row.id, state=row.state, why=row.why)
-    swaps = executed_parts(db, row).swaps
+    swaps = read_attempts(db, row).swaps
     return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
 
 
@@ -276,7 +274,7 @@ def add_attempt(
     insert_rows(db, ExecutionAttemptRow, [row | {"size_ppm": 0, "wait_ppm": 0} | draw_columns])
 
 
-def executed_parts(db: Connection, row: ExecutionRow) -> ExecutedParts:
+def read_attempts(db: Connection, row: ExecutionRow) -> ExecutionAttempts:
     """Return the attempts at an execution's parts with their mined transactions."""
     attempts = all_rows(
         db,
@@ -287,16 +285,16 @@ def executed_parts(db: Connection, row: ExecutionRow) -> ExecutedParts:
     )
     step_ids = [attempt.step_id for attempt in attempts]
     if not step_ids:
-        return ExecutedParts((), ())
+        return ExecutionAttempts((), ())
     select_mined = (
         select(IntentRow)
-        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_CONSUMED_STATE_NAMES))
+        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_NONCE_USED_STATE_NAMES))
         .order_by(IntentRow.seq)
     )
     mined_intents = [
         database.intent_from_row(intent_row) for intent_row in all_rows(db, select_mined, IntentRow)
     ]
-    return ExecutedParts(attempts, mined_intents)
+    return ExecutionAttempts(attempts, mined_intents)
 
 
 def load_terms(cls: type[T], row: ExecutionRow) -> T:

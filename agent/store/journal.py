@@ -49,27 +49,27 @@ from agent.store.database import (
 )
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
-    CONSUMED_STATES,
-    ENDED_IN_BLOCK,
+    ENDED_IN_BLOCK_STATES,
+    NONCE_USED_STATES,
     OPEN_STATES,
     RULE_BY_EVENT,
     TransitionFacts,
     find_rule,
 )
 
-ADOPTED_NONCE = "adopted_nonce"
+ADOPTED_NONCE_KEY = "adopted_nonce"
 """Key of the nonce that the operator last adopted."""
-ADOPTED_AFTER = "adopted_after"
+ADOPTION_SEQ_KEY = "adopted_after"
 """Key of the newest intent's number at that adoption."""
 MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN_STATE_NAMES = tuple(state.value for state in OPEN_STATES)
-_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
+_NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 MAX_SEQ = 2**63 - 1
 """The largest SQLite integer; no row has it as number."""
-PROPOSAL_PREFIX = "proposal:"
+PROPOSAL_KEY_PREFIX = "proposal:"
 """Prefix of the key of a proposed intent in the facts table."""
-_ENDED_STATE_NAMES = tuple(state.value for state in ENDED_IN_BLOCK)
+_ENDED_IN_BLOCK_NAMES = tuple(state.value for state in ENDED_IN_BLOCK_STATES)
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class StepStore:
             row = {"id": step_id, "now_s": now_s, "input_z": input_z}
             if request_json is not None:
                 row |= {"asked_json": request_json, "cycle_id": cycle_id}
-            upsert_rows(db, StepRow, [row], key="id")
+            upsert_rows(db, StepRow, [row], key_column="id")
 
     def end(
         self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
@@ -120,10 +120,10 @@ class StepStore:
         if self.on_step_recorded is not None and (record := self.get(step_id)) is not None:
             self.on_step_recorded(record)
 
-    def newest(self, limit: int, before: str | None = None) -> tuple[StepSummary, ...]:
-        """Return the newest steps, or the newest before the step `before`, newest first."""
+    def newest(self, limit: int, before_step_id: str | None = None) -> tuple[StepSummary, ...]:
+        """Return the newest steps, or the newest before the step `before_step_id`, newest first."""
         with self.db.read("read the steps") as db:
-            bind_values = {"limit": limit, "before": before}
+            bind_values = {"limit": limit, "before": before_step_id}
             return tuple(
                 database.step_summary(row) for row in db.execute(_select_summaries(), bind_values)
             )
@@ -164,10 +164,12 @@ class StepStore:
             ).one()
             if newest_seq is None or newest_seq - kept_count <= first_seq:
                 return 0
-            is_idle = ~exists().where(IntentRow.step_id == StepRow.id)
+            has_no_intent = ~exists().where(IntentRow.step_id == StepRow.id)
             select_old_seqs = (
                 select(StepRow.seq)
-                .where(StepRow.seq > first_seq, StepRow.seq <= newest_seq - kept_count, is_idle)
+                .where(
+                    StepRow.seq > first_seq, StepRow.seq <= newest_seq - kept_count, has_no_intent
+                )
                 .order_by(StepRow.seq)
                 .limit(MAX_PRUNED)
             )
@@ -183,17 +185,17 @@ class ProposalStore:
 
     db: Database
 
-    def mark_proposed(self, intent_id: str, since_block: int) -> None:
+    def mark_proposed(self, intent_id: str, proposal_block: int) -> None:
         """Record the block at which an intent was proposed."""
         with self.db.write("record a proposal") as db:
-            database.write_facts(db, {PROPOSAL_PREFIX + intent_id: since_block})
+            database.write_facts(db, {PROPOSAL_KEY_PREFIX + intent_id: proposal_block})
 
     def proposal_blocks(self) -> dict[str, int]:
         """Return the block of each proposal by intent id, dropped intents included."""
         with self.db.read("read the proposals") as db:
             return {
-                fact_key.removeprefix(PROPOSAL_PREFIX): int(block_text)
-                for fact_key, block_text in database.facts_with_prefix(db, PROPOSAL_PREFIX)
+                fact_key.removeprefix(PROPOSAL_KEY_PREFIX): int(block_text)
+                for fact_key, block_text in database.facts_with_prefix(db, PROPOSAL_KEY_PREFIX)
             }
 
 
@@ -231,7 +233,7 @@ class IntentStore:
                 ),
                 IntentRow,
             )
-            replaced_id = _replaced_id(open_rows, kind, replaces)
+            replaced_id = _replaceable_id(open_rows, kind, replaces)
             if open_rows and replaced_id is None:
                 raise OperatorNeeded(
                     f"nonce {tx.nonce} already has an open transaction:"
@@ -304,12 +306,12 @@ class IntentStore:
                 raise ValueError(
                     f"intent {intent_id} already has hash {row.tx_hash}, not {tx_hash}"
                 )
-            _require_allowed(
+            _require_allowed_transition(
                 db, row, new_state if event is None else event, new_state, tx_hash, receipt
             )
             tx_hash = tx_hash or row.tx_hash
             receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
-            if new_state not in CONSUMED_STATES:  # also true if a reorg removes the receipt
+            if new_state not in NONCE_USED_STATES:  # also true if a reorg removes the receipt
                 receipt_json = None
             if row.receipt_json is not None and receipt_json != row.receipt_json:
                 budgets.unbook_intent(db, database.intent_from_row(row))
@@ -317,8 +319,8 @@ class IntentStore:
             if receipt_json is not None:
                 stored_receipt = database.decode_json(Receipt, receipt_json)
             if row.kind == IntentKind.LIQUIDITY.value:
-                positions.record_change(db, row, self.db.wallet, stored_receipt)
-            ledger_sums.reopen_settled(db, row.seq)
+                positions.update_position_change(db, row, self.db.wallet, stored_receipt)
+            ledger_sums.reopen_settled_intents(db, row.seq)
             db.execute(
                 _update_intent(),
                 {
@@ -341,13 +343,13 @@ class IntentStore:
         with self.db.read("read transactions") as db:
             return _intents_at_nonce(db, nonce)
 
-    def reopenable_at_nonce(self, nonce: int) -> Sequence[Intent]:
+    def reopenable_intents_at(self, nonce: int) -> Sequence[Intent]:
         """Return ended intents with this nonce that may still be mined, because none of them ended
         in a block and an open intent shares the nonce.
         """
         with self.db.read("read transactions") as db:
             intents = _intents_at_nonce(db, nonce)
-            undecided_intents = []
+            reopenable_intents = []
             for intent in intents:
                 rule = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
                 if rule is None:
@@ -360,18 +362,18 @@ class IntentStore:
                     rule.guard(_transition_facts(db, _intent_row(db, intent.id), None, None))
                     is None
                 ):
-                    undecided_intents.append(intent)
-            return tuple(undecided_intents)
+                    reopenable_intents.append(intent)
+            return tuple(reopenable_intents)
 
     def intents_ended_in_block(self, limit: int) -> Sequence[Intent]:
         """Return the newest intents that ended in a block since the operator last adopted a nonce,
         newest first.
         """
-        return self.db.query("read transactions", _ended_in_block, limit)
+        return self.db.query("read transactions", _intents_ended_in_block, limit)
 
     def unbooked_intents(self) -> Sequence[Intent]:
         """Return intents with a receipt that are not in the budgets yet, oldest first."""
-        return self.db.query("read transactions", _unbooked)
+        return self.db.query("read transactions", _unbooked_intents)
 
     def successful_trades(self, *outcomes: str) -> Sequence[Intent]:
         """Return the successful swaps and liquidity actions of steps with one of these outcomes,
@@ -429,17 +431,17 @@ class IntentStore:
     def adopt_nonce(self, nonce: int, now_s: int) -> None:
         """Adopt `nonce` as the chain's next nonce, regardless of earlier intents."""
         with self.db.write("adopt the nonce") as db:
-            if database.find_fact(db, ADOPTED_NONCE) is not None:
+            if database.find_fact(db, ADOPTED_NONCE_KEY) is not None:
                 requests.release_withdrawals(db, now_s)
             database.write_facts(
-                db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: max_value(db, IntentRow.seq)}
+                db, {ADOPTED_NONCE_KEY: nonce, ADOPTION_SEQ_KEY: max_value(db, IntentRow.seq)}
             )
             if balances.forget_prior_day(db, nonce):
                 positions.request_position_scan(db)
             database.write_facts(db, {"adopted_s": now_s})
 
 
-def _replaced_id(
+def _replaceable_id(
     open_rows: Sequence[IntentRow], kind: IntentKind, replaces: str | None
 ) -> str | None:
     """Return the id of the open intent that a new one may replace; None if there is none.
@@ -449,10 +451,10 @@ def _replaced_id(
     """
     cancel_kind = IntentKind.CANCEL.value
     if replaces is None:
-        is_only_open = (
+        may_cancel = (
             len(open_rows) == 1 and kind is IntentKind.CANCEL and open_rows[0].kind != cancel_kind
         )
-        return open_rows[0].id if is_only_open else None
+        return open_rows[0].id if may_cancel else None
     replaced_ids = {row.replaces for row in open_rows}
     for row in open_rows:
         if (
@@ -486,7 +488,7 @@ def _record_transition(  # noqa: PLR0913
     seals.append_rows(store_database, db, TransitionRow, [row])
 
 
-def _require_allowed(
+def _require_allowed_transition(
     db: Connection,
     row: IntentRow,
     state_or_event: IntentState | IntentEvent,
@@ -517,9 +519,9 @@ def _transition_facts(
     """Return the facts that the guards of the table need."""
     peers = replacement_family(_intents_at_nonce(db, row.nonce), row.id)
     ended_kinds = (
-        peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK
+        peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK_STATES
     )
-    adopted_nonce_and_seq = _adoption(db)
+    adopted_nonce_and_seq = _adopted_nonce_and_seq(db)
     stored_receipt = None
     if row.receipt_json is not None:
         stored_receipt = database.decode_json(Receipt, row.receipt_json)
@@ -549,14 +551,14 @@ def replacement_family(intents: Sequence[Intent], intent_id: str) -> tuple[Inten
     return tuple(intent for intent in intents if root_id(intent.id) == root_id(intent_id))
 
 
-def _adoption(db: Connection) -> tuple[int, int] | None:
+def _adopted_nonce_and_seq(db: Connection) -> tuple[int, int] | None:
     """Return the last adopted nonce, and the newest intent at that time; None before an
     adoption.
     """
-    adoption_facts = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
+    adoption_facts = database.read_facts(db, ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
     if len(adoption_facts) < 2:
         return None
-    return int(adoption_facts[ADOPTED_NONCE]), int(adoption_facts[ADOPTED_AFTER])
+    return int(adoption_facts[ADOPTED_NONCE_KEY]), int(adoption_facts[ADOPTION_SEQ_KEY])
 
 
 def _intent_row(db: Connection, intent_id: str) -> IntentRow:
@@ -578,29 +580,29 @@ def _intents_at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:
     return _intents(db, _select_at_nonce, nonce=nonce)
 
 
-def _unbooked(db: Connection) -> tuple[Intent, ...]:
+def _unbooked_intents(db: Connection) -> tuple[Intent, ...]:
     return _intents(db, _select_unbooked)
 
 
-def _ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
+def _intents_ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
     return _intents(db, _select_ended_in_block, limit=limit)
 
 
 def _expected_nonce(db: Connection) -> int | None:
     """Return the adopted nonce, or one more than the highest nonce used on the chain since then."""
-    adopted_nonce, adopted_after, highest_used_nonce = db.execute(_select_nonces()).one()
-    if adopted_nonce is None or adopted_after is None:
+    adopted_nonce, adoption_seq, highest_used_nonce = db.execute(_select_nonces()).one()
+    if adopted_nonce is None or adoption_seq is None:
         return None
     return max(int(adopted_nonce), -1 if highest_used_nonce is None else highest_used_nonce + 1)
 
 
-_select_ordered = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
-_select_open = cache(lambda: _select_ordered().where(IntentRow.state.in_(_OPEN_STATE_NAMES)))
-_select_at_nonce = cache(lambda: _select_ordered().where(IntentRow.nonce == bindparam("nonce")))
-_select_of_step = cache(lambda: _select_ordered().where(IntentRow.step_id == bindparam("step_id")))
+_select_intents = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
+_select_open = cache(lambda: _select_intents().where(IntentRow.state.in_(_OPEN_STATE_NAMES)))
+_select_at_nonce = cache(lambda: _select_intents().where(IntentRow.nonce == bindparam("nonce")))
+_select_of_step = cache(lambda: _select_intents().where(IntentRow.step_id == bindparam("step_id")))
 _select_succeeded = cache(
     lambda: (
-        _select_ordered()
+        _select_intents()
         .join(StepRow, StepRow.id == IntentRow.step_id)
         .where(
             IntentRow.kind.in_((IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)),
@@ -614,8 +616,8 @@ _select_newest = cache(
 )
 _select_ended_in_block = cache(
     lambda: _select_newest().where(
-        IntentRow.state.in_(_ENDED_STATE_NAMES),
-        IntentRow.seq > database.fact_number_expression(ADOPTED_AFTER),
+        IntentRow.state.in_(_ENDED_IN_BLOCK_NAMES),
+        IntentRow.seq > database.fact_number_expression(ADOPTION_SEQ_KEY),
         _is_on_chain(),
     )
 )
@@ -640,16 +642,16 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     """Select the adopted nonce, the newest intent at that time, and the highest nonce used since.
     SQLite walks the index down to the first match instead of sorting all rows.
     """
-    is_later = IntentRow.seq + 0 > database.fact_number_expression(ADOPTED_AFTER)
+    is_later = IntentRow.seq + 0 > database.fact_number_expression(ADOPTION_SEQ_KEY)
     conditions = (
-        func.coalesce(IntentRow.state, "").in_(_CONSUMED_STATE_NAMES),
+        func.coalesce(IntentRow.state, "").in_(_NONCE_USED_STATE_NAMES),
         is_later,
         _is_on_chain(),
     )
     last_used_nonce = (
         select(IntentRow.nonce).where(*conditions).order_by(IntentRow.nonce.desc()).limit(1)
     )
-    adopted_facts = (database.fact_expression(key) for key in (ADOPTED_NONCE, ADOPTED_AFTER))
+    adopted_facts = (database.fact_expression(key) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY))
     return select(*adopted_facts, last_used_nonce.scalar_subquery())
 
 
@@ -674,9 +676,9 @@ def _select_unbooked() -> Select[Any]:
     oldest first.
     """
     conditions = (
-        IntentRow.state.in_(_CONSUMED_STATE_NAMES),
+        IntentRow.state.in_(_NONCE_USED_STATE_NAMES),
         ~exists().where(BudgetUseRow.intent_id == IntentRow.id),
     )
-    return _select_ordered().where(
-        IntentRow.seq > ledger_sums.settled_up_to_expression(), *conditions
+    return _select_intents().where(
+        IntentRow.seq > ledger_sums.settled_seq_expression(), *conditions
     )

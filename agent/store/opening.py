@@ -31,7 +31,7 @@ from agent.store.database import (
     write_transaction,
 )
 from agent.store.files import backup
-from agent.store.files.locks import make_private, require_unwritable
+from agent.store.files.locks import make_private, require_trusted_writers
 from agent.store.migrations.schema import create_tables
 from agent.store.store import Store
 
@@ -53,15 +53,15 @@ def open_store(
     chain_id: int,
     wallet: str,
     wrapped_native: str = "",
-    book_kind: str = LIVE,
+    store_kind: str = LIVE,
     *,
-    check: bool = True,
+    checks_and_migrates: bool = True,
 ) -> Store:
     """Open the store at `url` (SQLAlchemy form), migrated to the current version; create it if it
     does not exist.
 
-    `wrapped_native` is the address of the chain's wrapped native coin, `book_kind` the kind of
-    data: "live" or "paper". Without `check` the pages of the file are checked only as they are
+    `wrapped_native` is the address of the chain's wrapped native coin, `store_kind` the kind of
+    data: "live" or "paper". Without `checks_and_migrates` the pages of the file are checked only as they are
     read, and an older store is refused, since a program of its version may be running. Raises
     ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
     was written by a newer trimtab, is corrupt, or cannot be written.
@@ -73,8 +73,8 @@ def open_store(
             _create_private_file(path)
         engine = _make_engine(database_url)
         try:
-            version = _checked_version(engine, path if check else None)
-            if version is not None and version != REVISIONS[-1] and not check:
+            version = _checked_version(engine, path if checks_and_migrates else None)
+            if version is not None and version != REVISIONS[-1] and not checks_and_migrates:
                 raise OperatorNeeded(
                     f"store: version {version} is older than that of this program, {REVISIONS[-1]}",
                     "start trimtab run of this version, which migrates the store",
@@ -82,7 +82,7 @@ def open_store(
                 )
             if version != REVISIONS[-1]:
                 _migrate(engine)
-            store = Store(Database(engine, wallet, wrapped_native, book_kind))
+            store = Store(Database(engine, wallet, wrapped_native, store_kind))
             store.bind_owner(chain_id)
         except BaseException:
             engine.dispose()
@@ -91,7 +91,7 @@ def open_store(
 
 
 def open_memory_store(
-    chain_id: int, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
+    chain_id: int, wallet: str, wrapped_native: str = "", store_kind: str = LIVE
 ) -> Store:
     """Open a new store in memory, for one user; closing it deletes it."""
     engine = _make_engine(
@@ -99,7 +99,7 @@ def open_memory_store(
     )
     with closing(engine.raw_connection()) as connection:
         connection.driver_connection.deserialize(_empty_image())  # type: ignore[union-attr]  # sqlite3's connection
-    store = Store(MemoryDatabase(engine, wallet, wrapped_native, book_kind))
+    store = Store(MemoryDatabase(engine, wallet, wrapped_native, store_kind))
     store.bind_owner(chain_id)
     return store
 
@@ -147,13 +147,13 @@ def _create_private_file(path: Path) -> None:
         raise ConfigError(
             f"store.url: folder {str(path.parent)!r} does not exist; create it or name another"
         )
-    require_unwritable(path, "store", checks_companions=True)
+    require_trusted_writers(path, "store", checks_companions=True)
     # An existing file is never opened here: closing the descriptor would drop the locks of a store
     # that this process has open, and another process could then remove the write-ahead log under it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     # In a folder like /tmp another user may have created the file meanwhile.
-    make_private(path, "store", companions=True)
+    make_private(path, "store", checks_companions=True)
 
 
 def _make_engine(database_url: URL, **options: Any) -> Engine:
@@ -203,10 +203,10 @@ def _checked_version(engine: Engine, path: Path | None) -> str | None:
 def _require_intact(connection: Connection, path: Path) -> None:
     if path.stat().st_size > _MAX_CHECKED_BYTES:
         return
-    defect = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-    if defect != "ok":
+    check_result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if check_result != "ok":
         raise OperatorNeeded(
-            f"store {path}: the file is corrupt: {defect}",
+            f"store {path}: the file is corrupt: {check_result}",
             "keep the file, restore a backup, compare it with the chain",
         )
 

@@ -31,11 +31,11 @@ from agent.store.tables import (
     OrderRow,
 )
 
-ORDERS_VERSION = "orders_turn"
+ORDERS_VERSION_KEY = "orders_turn"
 """Key of the number of writes, which prevents a process that read an older version from overwriting
 orders.
 """
-NAV_PER_SHARE = "unit_value"
+NAV_PER_SHARE_KEY = "unit_value"
 """Key of the NavPerShare as JSON."""
 
 
@@ -46,11 +46,11 @@ class OrderStore:
     db: Database
 
     def orders_and_version(self) -> tuple[tuple[ConditionalOrder, ...], int]:
-        """Return all orders, and their version, which `update` expects."""
+        """Return all orders, and their version, which `replace_orders` expects."""
         with self.db.read("read the orders") as db:
             return read_orders(db), orders_version(db)
 
-    def update(
+    def replace_orders(
         self, orders: Sequence[ConditionalOrder], nav: NavPerShare | None, expected_version: int
     ) -> bool:
         """Replace the stored orders, and the NAV per share if given.
@@ -77,9 +77,9 @@ class OrderStore:
                 for order in orders
             ]
             upsert_rows(db, OrderRow, order_rows)
-            facts: dict[str, object] = {ORDERS_VERSION: expected_version + 1}
+            facts: dict[str, object] = {ORDERS_VERSION_KEY: expected_version + 1}
             if nav is not None:
-                facts[NAV_PER_SHARE] = codec.dumps(replace(nav, lost=Fraction(0)))
+                facts[NAV_PER_SHARE_KEY] = codec.dumps(replace(nav, lost=Fraction(0)))
             database.write_facts(db, facts)
             return True
 
@@ -96,9 +96,9 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
     """Return the stored NAV per share with the loss of the agent's transactions since; None without
     one. Losses of futures do not count, since they are part of the margin account's result.
     """
-    if NAV_PER_SHARE not in facts:
+    if NAV_PER_SHARE_KEY not in facts:
         return None
-    stored_nav = decode_json(NavPerShare, facts[NAV_PER_SHARE])
+    stored_nav = decode_json(NavPerShare, facts[NAV_PER_SHARE_KEY])
     loss_texts = column_values(
         db,
         select(BudgetUseRow.loss).where(
@@ -111,13 +111,13 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
 
 def orders_version(db: Connection) -> int:
     """Return the number of writes of orders."""
-    return database.fact_number(db, ORDERS_VERSION)
+    return database.fact_number(db, ORDERS_VERSION_KEY)
 
 
 def _is_unchanged(
     db: Connection, orders: Sequence[ConditionalOrder], nav: NavPerShare | None
 ) -> bool:
-    nav_json = database.find_fact(db, NAV_PER_SHARE)
+    nav_json = database.find_fact(db, NAV_PER_SHARE_KEY)
     stored_nav = decode_optional(NavPerShare, nav_json)
     updated_nav = stored_nav if nav is None else replace(nav, lost=Fraction(0))
     return stored_nav == updated_nav and sorted(map(codec.dumps, orders)) == sorted(

@@ -55,16 +55,16 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.tables import BudgetUseRow, IntentRow, PayoutAddressRow, RequestRow, StepRow
-from agent.store.transitions import CONSUMED_STATES
+from agent.store.transitions import NONCE_USED_STATES
 from agent.units import NATIVE
 
 FETCH_SIZE = 20
 """Number of transactions read at once, newest first."""
-RESUMED_AFTER = "resumed_after"
+RESUMED_SEQ_KEY = "resumed_after"
 """Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
-FAILURE_STOP = "failures_stop"
+FAILURE_STOP_KEY = "failures_stop"
 """Key that is set while consecutive failures stop rebalances."""
-_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
+_NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 _TRADE_KINDS = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value, IntentKind.FUTURES.value)
 """Kinds of intents that trade."""
 _EXIT_KINDS = (
@@ -95,37 +95,41 @@ def failure_streak(
     count.
     """
     intent_rows = _rows_since_success(db, facts, refusal_seq_by_token)
-    return FailureStreak(*_count_failures(db, intent_rows), bool(facts.get(FAILURE_STOP)))
+    return FailureStreak(*_count_failures(db, intent_rows), bool(facts.get(FAILURE_STOP_KEY)))
 
 
 def exit_failures(
     db: Connection,
     facts: Mapping[str, str],
     refusal_seq_by_token: Mapping[str, int],
-    recent_budgets: Sequence[BudgetUseRow],
+    recent_budget_uses: Sequence[BudgetUseRow],
     chain_now_s: int,
 ) -> tuple[ExitFailures, ...]:
     """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
     the owner resumed, newest first.
 
-    `recent_budgets` are the rows of the table of budgets (what each intent used of the limits) of
+    `recent_budget_uses` are the rows of the table of budgets (what each intent used of the limits) of
     that time. A revert without such a row counts as if it happened now. An intent's plan determines
     its exit (policy/failures.py); the success of another exit does not end a streak.
     """
-    resumed_after_seq = int(facts.get(RESUMED_AFTER) or 0)
-    revert_s_by_intent = _newest_reverts(db, resumed_after_seq, recent_budgets, chain_now_s)
+    resumed_after_seq = int(facts.get(RESUMED_SEQ_KEY) or 0)
+    revert_s_by_intent = _recent_revert_times(
+        db, resumed_after_seq, recent_budget_uses, chain_now_s
+    )
     approval_ids = [
-        budget.intent_id for budget in recent_budgets if budget.kind == IntentKind.APPROVE.value
+        budget_use.intent_id
+        for budget_use in recent_budget_uses
+        if budget_use.kind == IntentKind.APPROVE.value
     ]
     if not revert_s_by_intent and len(approval_ids) < failures.MAX_APPROVALS_IN_ROW:
         return ()
     successful_ids = [
-        exit_budget.intent_id
-        for exit_budget in recent_budgets
-        if exit_budget.succeeded and exit_budget.kind in _EXIT_KINDS
+        exit_budget_use.intent_id
+        for exit_budget_use in recent_budget_uses
+        if exit_budget_use.succeeded and exit_budget_use.kind in _EXIT_KINDS
     ]
     chain_s_by_intent = {
-        budget.intent_id: budget.chain_s for budget in recent_budgets
+        budget.intent_id: budget.chain_s for budget in recent_budget_uses
     } | revert_s_by_intent
     streak_by_exit: dict[str, _ExitStreak] = {}
     conditions = (
@@ -176,13 +180,18 @@ class _ExitStreak:
         self.newest_s = self.newest_s or at_s
 
 
-def _newest_reverts(
-    db: Connection, resumed_after_seq: int, recent_budgets: Sequence[BudgetUseRow], chain_now_s: int
+def _recent_revert_times(
+    db: Connection,
+    resumed_after_seq: int,
+    recent_budget_uses: Sequence[BudgetUseRow],
+    chain_now_s: int,
 ) -> dict[str, int]:
     """Return the chain time by intent of each revert that is in `recent_budgets`, or in
     none.
     """
-    booked_s_by_intent = {budget.intent_id: budget.chain_s for budget in recent_budgets}
+    booked_s_by_intent = {
+        budget_use.intent_id: budget_use.chain_s for budget_use in recent_budget_uses
+    }
     revert_s_by_intent: dict[str, int] = {}
     newest_intents = db.execute(_select_maybe_reverted(), {"resumed": resumed_after_seq}).yield_per(
         FETCH_SIZE
@@ -204,10 +213,10 @@ def record_failure_stop(db: Connection, refusal_seq_by_token: Mapping[str, int])
     success does not lift the stop.
     """
     intent_rows = _rows_since_success(
-        db, database.read_facts(db, RESUMED_AFTER), refusal_seq_by_token
+        db, database.read_facts(db, RESUMED_SEQ_KEY), refusal_seq_by_token
     )
-    if failures.too_many(*_count_failures(db, intent_rows)):
-        database.write_facts(db, {FAILURE_STOP: 1})
+    if failures.too_many_failures(*_count_failures(db, intent_rows)):
+        database.write_facts(db, {FAILURE_STOP_KEY: 1})
 
 
 def _count_failures(db: Connection, intent_rows: list[IntentRow]) -> tuple[int, int]:
@@ -243,11 +252,11 @@ def _rows_since_success(
     intent_rows: list[IntentRow] = []
     # Streaks are short and the table is long, so rows are fetched in small batches.
     newest_intents = db.execute(
-        _select_since_resumed(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
+        _select_since_resumed(), {"resumed": int(facts.get(RESUMED_SEQ_KEY) or 0)}
     ).yield_per(FETCH_SIZE)
     for row in cast("Iterable[IntentRow]", newest_intents):
         if (
-            row.state not in _CONSUMED_STATE_NAMES
+            row.state not in _NONCE_USED_STATE_NAMES
             or row.kind == IntentKind.CANCEL.value
             or any(is_resting_change(row) for is_resting_change in RESTING_CHECKS)
         ):
@@ -325,12 +334,14 @@ class RequestStore:
         self,
         kind: RequestKind,
         payments: Sequence[Payment],
-        to: str | None,
-        to_stable: bool,
+        payout_address: str | None,
+        sells_to_stable: bool,
         asked_s: int,
     ) -> OwnerRequest:
         """Record a request, OPEN. Raises ConfigError for a second stop while one is open."""
-        request = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
+        request = OwnerRequest(
+            0, kind, tuple(payments), payout_address, sells_to_stable, RequestState.OPEN, asked_s
+        )
         with self.db.write("write a request") as db:
             open_stop = active_stop(db) if kind is RequestKind.STOP else None
             if open_stop is not None and open_stop.state is RequestState.OPEN:
@@ -355,12 +366,14 @@ class RequestStore:
             request_rows = all_rows(db, _select_newest_requests(open_only), RequestRow, limit=limit)
             return tuple(_request_from_row(row) for row in reversed(request_rows))
 
-    def redirect(self, request_number: int, to: str | None) -> None:
+    def redirect(self, request_number: int, payout_address: str | None) -> None:
         """Set or clear the payout address of a withdrawal. Raises ConfigError if it does
         not exist.
         """
         with self.db.write("write where a withdrawal goes") as db:
-            request = replace(_request_from_row(_request_row(db, request_number)), to=to)
+            request = replace(
+                _request_from_row(_request_row(db, request_number)), to=payout_address
+            )
             db.execute(
                 _update_request(), {"row_seq": request_number, "request_json": codec.dumps(request)}
             )
@@ -428,23 +441,24 @@ def unpaid_payments(
     db: Connection, request_rows: Iterable[RequestRow]
 ) -> tuple[PendingPayment, ...]:
     """Return the payments of open withdrawals in `request_rows` that are in no block."""
-    claims = [
+    pending_payments = [
         PendingPayment(request.id, payment, request.parts)
         for request in map(_request_from_row, request_rows)
         if request.kind is RequestKind.WITHDRAW
         for payment in request.payments
     ]
-    if not claims:
+    if not pending_payments:
         return ()
-    paid_claims = {
+    successful_payouts = {
         (payout.request, payout.token, payout.raw)
         for intent, payout in _payouts(db)
         if intent.succeeded
     }
     return tuple(
-        claim
-        for claim in claims
-        if (claim.request, *_token_and_amount(claim.payment)) not in paid_claims
+        pending_payment
+        for pending_payment in pending_payments
+        if (pending_payment.request, *_token_and_amount(pending_payment.payment))
+        not in successful_payouts
     )
 
 

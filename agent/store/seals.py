@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Select, bindparam, select
 from agent.errors import TrimtabError
 from agent.model.controls import canonical_json
 from agent.store.database import Database, all_rows, column_values, insert_rows
-from agent.store.files.secret import find_secret, installation_secret
+from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.tables import ControlLogRow, TransitionRow
 
 SealedRow = ControlLogRow | TransitionRow
@@ -79,7 +79,7 @@ def sealed_rows(
 
 def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> SealReport:
     """Check every row of a sealed table."""
-    seal_key, row_count, unsealed_count, missing_count, previous_seal = (
+    seal_key, row_count, unsealed_count, gap_count, previous_seal = (
         _seal_key(database),
         0,
         0,
@@ -93,9 +93,9 @@ def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> S
         if not _is_genuine(seal_key, model, row):
             unsealed_count += 1
             continue
-        missing_count += row.previous != previous_seal
+        gap_count += row.previous != previous_seal
         previous_seal = row.seal
-    return SealReport(model.__tablename__, row_count, unsealed_count, missing_count)
+    return SealReport(model.__tablename__, row_count, unsealed_count, gap_count)
 
 
 def _seal_key(database: Database, *, create: bool = False) -> bytes | None:
@@ -105,7 +105,7 @@ def _seal_key(database: Database, *, create: bool = False) -> bytes | None:
     if not (file_name := database.engine.url.database):
         return None
     try:
-        secret = installation_secret(Path(file_name)) if create else find_secret(Path(file_name))
+        secret = ensure_secret(Path(file_name)) if create else find_secret(Path(file_name))
     except TrimtabError:
         secret = None
     return secret or _PROCESS_KEY

@@ -91,9 +91,9 @@ class Store:
         self.paper = PaperStore(db)
         self.runs = RunReportStore(db)
 
-    def layer(self, repository: Callable[[Database], S]) -> S:
+    def layer(self, build_repository: Callable[[Database], S]) -> S:
         """Return the repository of a layer."""
-        return repository(self.db)
+        return build_repository(self.db)
 
     def close(self) -> None:
         """Close the database."""
@@ -104,7 +104,7 @@ class Store:
         owner_facts = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
             stored_facts = database.read_facts(db, *owner_facts, STORE_KIND_KEY)
-        book_kind = stored_facts.pop(STORE_KIND_KEY, LIVE)
+        stored_kind = stored_facts.pop(STORE_KIND_KEY, LIVE)
         if not stored_facts:
             facts_to_write = (
                 owner_facts
@@ -123,9 +123,9 @@ class Store:
                 "use a separate store for each wallet and chain (store.url)",
                 code=ErrorCode.STORE_OWNER,
             )
-        elif book_kind != self.db.book_kind:
+        elif stored_kind != self.db.book_kind:
             raise OperatorNeeded(
-                f"store: holds {book_kind} data, but the command needs {self.db.book_kind} data",
+                f"store: holds {stored_kind} data, but the command needs {self.db.book_kind} data",
                 "set store.url to the live store; only trimtab paper "
                 "and --paper use the paper store",
                 code=ErrorCode.PAPER,
@@ -142,7 +142,7 @@ class Store:
             return tuple(seal_report(self.db, db, model) for model in SEALED_TABLES)
 
 
-AGENT_EXPIRY_PREFIX = "agent:"
+AGENT_EXPIRY_KEY_PREFIX = "agent:"
 """Prefix of the key of the expiry of an agent's approval, Unix milliseconds."""
 MARKETS_KEY_PREFIX = "markets:"
 """Prefix of the key of the pinned market numbers of a network of the off-chain futures venue."""
@@ -162,7 +162,7 @@ class TrustStore:
 
     def pin(
         self,
-        contracts: Mapping[str, str],
+        code_hash_by_address: Mapping[str, str],
         now_s: int,
         implementations: Sequence[tuple[str, str, str]] = (),
     ) -> None:
@@ -175,7 +175,7 @@ class TrustStore:
                 PinRow,
                 [
                     {"address": address, "code_hash": code_hash, "pinned_s": now_s}
-                    for address, code_hash in contracts.items()
+                    for address, code_hash in code_hash_by_address.items()
                 ],
             )
             implementation_rows = [
@@ -199,11 +199,11 @@ class TrustStore:
                 for row in all_rows(db, _select_pins(), PinRow)
             )
 
-    def remember_agent(self, address: str, until_ms: int) -> int:
+    def record_agent_expiry(self, address: str, until_ms: int) -> int:
         """Record when the approval of a futures venue's agent key expires, unless already recorded;
         return the recorded time.
         """
-        fact_key = AGENT_EXPIRY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = AGENT_EXPIRY_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.write("write the agent's approval") as db:
             if (recorded_ms := database.fact_number(db, fact_key)) == 0:
                 database.write_facts(db, {fact_key: until_ms})
@@ -220,7 +220,7 @@ class TrustStore:
 
     def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry of an agent's approval; zero without one."""
-        fact_key = AGENT_EXPIRY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = AGENT_EXPIRY_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.read("read the agent's approval") as db:
             return database.fact_number(db, fact_key)
 
@@ -356,7 +356,7 @@ def _select_confirmed_digest() -> Select[Any]:
     return newest_digest_query.where(ConfigRow.how != UNCONFIRMED)
 
 
-PAPER_WALLET = "paper"
+PAPER_WALLET_KEY = "paper"
 """Key of the paper wallet as JSON."""
 
 
@@ -369,39 +369,39 @@ class PaperStore:
     def wallet(self) -> PaperWallet | None:
         """Return the paper wallet; None before `begin`."""
         with self.db.read("read the paper wallet") as db:
-            wallet_json = database.find_fact(db, PAPER_WALLET)
+            wallet_json = database.find_fact(db, PAPER_WALLET_KEY)
             return decode_optional(PaperWallet, wallet_json)
 
     def begin(self, wallet: PaperWallet) -> None:
         """Record the initial paper wallet. Raises ConfigError if there is one."""
         with self.db.write("begin the paper wallet") as db:
-            if database.find_fact(db, PAPER_WALLET) is not None:
+            if database.find_fact(db, PAPER_WALLET_KEY) is not None:
                 raise ConfigError(
                     "paper trading has already started",
                     "omit --value and --start; to start over, remove the paper store",
                     code=ErrorCode.PAPER_STARTED,
                 )
-            database.write_facts(db, {PAPER_WALLET: codec.dumps(wallet)})
+            database.write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})
 
     def save(self, wallet: PaperWallet) -> None:
         """Save the paper wallet. Raises OperatorNeeded if there is none."""
         with self.db.write("write the paper wallet") as db:
-            if database.find_fact(db, PAPER_WALLET) is None:
+            if database.find_fact(db, PAPER_WALLET_KEY) is None:
                 raise OperatorNeeded(
                     "the paper wallet has not started", "run trimtab paper to create one"
                 )
-            database.write_facts(db, {PAPER_WALLET: codec.dumps(wallet)})
+            database.write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})
 
-    def copy_pins(self, live_path: Path) -> None:
-        """Replace the pins with those of the live store at `live_path`; without that store
+    def copy_pins(self, live_store_path: Path) -> None:
+        """Replace the pins with those of the live store at `live_store_path`; without that store
         remove them.
         """
         models_and_rows = [
-            (model, _rows_of_store(live_path, model)) for model in (PinRow, ImplementationRow)
+            (model, _rows_of_store(live_store_path, model)) for model in (PinRow, ImplementationRow)
         ]
         market_facts = {
             str(row["key"]): row["value"]
-            for row in _rows_of_store(live_path, MetaRow)
+            for row in _rows_of_store(live_store_path, MetaRow)
             if str(row["key"]).startswith(MARKETS_KEY_PREFIX)
         }
         with self.db.write("copy the pins") as db:
@@ -410,24 +410,24 @@ class PaperStore:
                 db.execute(delete(model))
                 insert_rows(db, model, pin_rows)
 
-    def copy_prices(self, live_path: Path) -> None:
+    def copy_prices(self, live_store_path: Path) -> None:
         """Copy the live store's recorded prices, for weights and triggers that need history."""
-        price_rows = _rows_of_store(live_path, PriceRow)
+        price_rows = _rows_of_store(live_store_path, PriceRow)
         with self.db.write("copy prices") as db:
             insert_new_rows(db, PriceRow, price_rows)
 
 
-def _rows_of_store(live_path: Path, model: type[Base]) -> list[dict[str, object]]:
+def _rows_of_store(store_path: Path, model: type[Base]) -> list[dict[str, object]]:
     """Return the rows of a table of another store; empty if the store or the table does not
     exist.
     """
-    if not live_path.is_file():
+    if not store_path.is_file():
         return []
     table_name, column_names = (
         model.__tablename__,
         [column.name for column in model.__table__.columns],
     )
-    with database_errors(f"read {live_path}"), closing(open_read_only(live_path)) as live_db:
+    with database_errors(f"read {store_path}"), closing(open_read_only(store_path)) as live_db:
         exists_query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
         if live_db.execute(exists_query, (table_name,)).fetchone() is None:
             return []

@@ -212,10 +212,10 @@ TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
 OPEN_STATES: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
 """States that reconciliation still has to resolve. The others change only by a reorg."""
 
-CONSUMED_STATES: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
+NONCE_USED_STATES: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
 """States in which the nonce is used on the chain."""
 
-ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
+ENDED_IN_BLOCK_STATES: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 """Final states of transactions in a block."""
 
 

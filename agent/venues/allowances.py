@@ -17,13 +17,13 @@ from agent.units import decimal_text, safe_label
 
 
 def allowed_spenders(
-    execution: ExecutionConfig, layer_spenders: Mapping[str, str]
+    execution: ExecutionConfig, role_by_layer_spender: Mapping[str, str]
 ) -> dict[str, str]:
     """Return every contract that may ever hold an allowance of the wallet, with its role."""
-    return {**layer_spenders, execution.router: "router"}
+    return {**role_by_layer_spender, execution.router: "router"}
 
 
-def _spenders(step: StepInput) -> dict[str, str]:
+def _role_by_spender(step: StepInput) -> dict[str, str]:
     """Return the allowed spenders of a step, each with its role."""
     layer_spenders = {
         contract: role
@@ -44,14 +44,14 @@ def build_approval(
         spender,
         approved_raw,
         token_label(step.portfolio, token),
-        _spenders(step).get(spender, spender),
+        _role_by_spender(step).get(spender, spender),
         action,
     )
 
 
 def revocations(step: StepInput) -> list[Approval]:
     """Return approvals that set every open allowance of the config's spenders to zero."""
-    role_by_spender = _spenders(step)
+    role_by_spender = _role_by_spender(step)
     return [
         build_approval(step, token, spender, 0)
         for token, spender in tokens.open_allowances(step.snapshot)

@@ -18,7 +18,7 @@ from agent.model import (
     NATIVE_VENUE,
     SPACING_SHIFT,
     Leg,
-    LegFunding,
+    LegPlace,
     Plan,
     PoolMaker,
     SwapStyle,
@@ -142,12 +142,12 @@ def _with_conversion(leg: Leg, maker_by_venue: Mapping[str, PoolMaker]) -> list[
     conversion_leg = replace(leg, pool=wrapped_native, venue=NATIVE_VENUE, min_out_raw=1)
     if leg.token_in == wrapped_native:
         return [
-            replace(conversion_leg, token_out=NATIVE, sink=LegFunding.ROUTER),
-            replace(leg, token_in=NATIVE, source=LegFunding.ROUTER),
+            replace(conversion_leg, token_out=NATIVE, sink=LegPlace.ROUTER),
+            replace(leg, token_in=NATIVE, source=LegPlace.ROUTER),
         ]
     return [
-        replace(leg, token_out=NATIVE, sink=LegFunding.ROUTER),
-        replace(conversion_leg, token_in=NATIVE, source=LegFunding.ROUTER),
+        replace(leg, token_out=NATIVE, sink=LegPlace.ROUTER),
+        replace(conversion_leg, token_in=NATIVE, source=LegPlace.ROUTER),
     ]
 
 
@@ -245,7 +245,7 @@ def _leg_flows(legs: Sequence[Leg], maker_by_venue: Mapping[str, PoolMaker]) -> 
     between, the output goes through the contract instead, because the pair would absorb it; so does
     that of a V4 leg, which is settled at the end of its unlocking.
     """
-    spender_by_feeder: dict[int, int] = {}
+    paid_leg_by_feeder: dict[int, int] = {}
     output_legs_by_token: dict[str, list[int]] = {}
     for leg_index, leg in enumerate(legs):
         if leg.venue not in maker_by_venue:
@@ -254,15 +254,15 @@ def _leg_flows(legs: Sequence[Leg], maker_by_venue: Mapping[str, PoolMaker]) -> 
                 remedy=f"use {' or '.join(maker_by_venue)}",
                 code=ErrorCode.VENUE,
             )
-        if leg.source is LegFunding.ROUTER:
+        if leg.source is LegPlace.ROUTER:
             if leg.token_in not in output_legs_by_token:
                 raise Refused(
                     f"leg {leg_index + 1} spends {leg.token_in} from the "
                     "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
-            spender_by_feeder |= dict.fromkeys(output_legs_by_token.pop(leg.token_in), leg_index)
-        if leg.sink is LegFunding.ROUTER:
+            paid_leg_by_feeder |= dict.fromkeys(output_legs_by_token.pop(leg.token_in), leg_index)
+        if leg.sink is LegPlace.ROUTER:
             output_legs_by_token.setdefault(leg.token_out, []).append(leg_index)
     if output_legs_by_token:
         raise Refused(
@@ -271,40 +271,40 @@ def _leg_flows(legs: Sequence[Leg], maker_by_venue: Mapping[str, PoolMaker]) -> 
             code=ErrorCode.ROUTER_BALANCE,
         )
     directly_paid_legs = {
-        spender
-        for spender in spender_by_feeder.values()
+        paid_leg
+        for paid_leg in paid_leg_by_feeder.values()
         if _pays_into_pair(
             legs,
-            spender,
+            paid_leg,
             [
                 feeder
-                for feeder, other_spender in spender_by_feeder.items()
-                if other_spender == spender
+                for feeder, other_paid_leg in paid_leg_by_feeder.items()
+                if other_paid_leg == paid_leg
             ],
         )
     }
     flows: list[_LegFlow] = []
     for leg_index, leg in enumerate(legs):
-        if leg.source is LegFunding.WALLET:
+        if leg.source is LegPlace.WALLET:
             source = FundsLocation.WALLET
         elif leg_index in directly_paid_legs:
             source = FundsLocation.PAIR
         else:
             source = FundsLocation.REBALANCER
-        if leg.sink is LegFunding.WALLET:
+        if leg.sink is LegPlace.WALLET:
             flows.append(_LegFlow(source, FundsLocation.WALLET))
-        elif spender_by_feeder[leg_index] in directly_paid_legs:
-            flows.append(_LegFlow(source, FundsLocation.PAIR, spender_by_feeder[leg_index]))
+        elif paid_leg_by_feeder[leg_index] in directly_paid_legs:
+            flows.append(_LegFlow(source, FundsLocation.PAIR, paid_leg_by_feeder[leg_index]))
         else:
             flows.append(_LegFlow(source, FundsLocation.REBALANCER))
     return flows
 
 
-def _pays_into_pair(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
-    pair = legs[spender].pool
+def _pays_into_pair(legs: Sequence[Leg], paid_leg: int, feeders: Sequence[int]) -> bool:
+    pair = legs[paid_leg].pool
     return (
-        swap_style(legs[spender].venue) is SwapStyle.V2
-        and all(leg.pool != pair for leg in legs[min(feeders) : spender])
+        swap_style(legs[paid_leg].venue) is SwapStyle.V2
+        and all(leg.pool != pair for leg in legs[min(feeders) : paid_leg])
         and all(swap_style(legs[feeder].venue) is not SwapStyle.V4 for feeder in feeders)
     )
 
@@ -381,12 +381,12 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
         if leg.venue == NATIVE_VENUE:
             calls += _wrap_calls(leg, wallet)
             wrapped_wei = (
-                leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER else 0
+                leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegPlace.ROUTER else 0
             )
         else:
             amount_in_raw = (
                 leg.amount_in_raw
-                if leg.source is LegFunding.WALLET
+                if leg.source is LegPlace.WALLET
                 else wrapped_wei or CONTRACT_BALANCE
             )
             calls.append(_swap_call(leg, wallet, amount_in_raw))
@@ -400,7 +400,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
 
 
 def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
-    if _reached_style(leg, "swap_router_02") is SwapStyle.V3:
+    if _require_reachable_style(leg, "swap_router_02") is SwapStyle.V3:
         swap_params = (
             leg.token_in,
             leg.token_out,
@@ -414,14 +414,14 @@ def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
             ["(address,address,uint24,address,uint256,uint256,uint160)"], [swap_params]
         )
     path = [leg.token_in, leg.token_out]
-    recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
+    recipient = wallet if leg.sink is LegPlace.WALLET else ROUTER_ITSELF
     return SWAP_EXACT_TOKENS + abi_encode(
         ["uint256", "uint256", "address[]", "address"],
         [amount_in_raw, leg.min_out_raw, path, recipient],
     )
 
 
-def _reached_style(leg: Leg, router: str) -> SwapStyle:
+def _require_reachable_style(leg: Leg, router: str) -> SwapStyle:
     """Return how the leg's swap is paid. Raises Refused unless the router of this kind reaches its
     venue.
     """
@@ -448,14 +448,14 @@ def _wrap_calls(leg: Leg, wallet: str) -> list[bytes]:
     """Return the calls of a leg that wraps or unwraps. Wrapping for the next leg needs no call,
     because that leg's payment wraps the coin.
     """
-    if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
+    if leg.token_in == NATIVE and leg.sink is LegPlace.ROUTER:
         return []
     if leg.token_in == NATIVE:
         wrap_call = WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw])
         return [wrap_call, _sweep_call(leg.token_out, leg.min_out_raw, wallet)]
     pull_call = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
     unwrap_call = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
-    return [pull_call, unwrap_call] if leg.source is LegFunding.WALLET else [unwrap_call]
+    return [pull_call, unwrap_call] if leg.source is LegPlace.WALLET else [unwrap_call]
 
 
 def _require_spent_outputs(legs: Sequence[Leg]) -> None:
@@ -464,7 +464,7 @@ def _require_spent_outputs(legs: Sequence[Leg]) -> None:
     """
     router_tokens: set[str] = set()
     for leg_number, leg in enumerate(legs, 1):
-        if leg.source is LegFunding.ROUTER:
+        if leg.source is LegPlace.ROUTER:
             if leg.token_in not in router_tokens:
                 raise Refused(
                     f"leg {leg_number} spends {leg.token_in} from the "
@@ -477,7 +477,7 @@ def _require_spent_outputs(legs: Sequence[Leg]) -> None:
                 f"leg {leg_number} would mix with the router's balance",
                 code=ErrorCode.ROUTER_BALANCE,
             )
-        if leg.sink is LegFunding.ROUTER:
+        if leg.sink is LegPlace.ROUTER:
             router_tokens.add(leg.token_out)
         elif swap_style(leg.venue) is SwapStyle.V3 and leg.token_out in router_tokens:
             raise Refused(
@@ -499,12 +499,12 @@ def _require_wraps_before_swaps(legs: Sequence[Leg]) -> None:
     wrap_indices = [
         wrap_index
         for wrap_index, leg in enumerate(legs)
-        if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
+        if leg.token_in == NATIVE and leg.sink is LegPlace.ROUTER
     ]
     for wrap_index in wrap_indices:
         swap_leg = legs[wrap_index + 1]
         if (
-            swap_leg.source is not LegFunding.ROUTER
+            swap_leg.source is not LegPlace.ROUTER
             or swap_leg.venue == NATIVE_VENUE
             or swap_leg.amount_in_raw != legs[wrap_index].amount_in_raw
         ):

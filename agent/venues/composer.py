@@ -16,7 +16,7 @@ from agent.model import (
     Head,
     IntentKind,
     Leg,
-    LegFunding,
+    LegPlace,
     Payout,
     Plan,
     PoolMaker,
@@ -45,7 +45,7 @@ from agent.venues.allowances import (
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
-from agent.venues.deployment import init_code, init_code_hash, rebalancer_address
+from agent.venues.deployment import init_code_hash, rebalancer_address, rebalancer_init_code
 from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
 
@@ -87,7 +87,7 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
         sale_legs = [
             leg
             for leg in plan.legs
-            if leg.source is LegFunding.WALLET
+            if leg.source is LegPlace.WALLET
             and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)
         ]
         sold_value = sum(
@@ -196,7 +196,7 @@ class RouterComposer:
             step,
             TxDraft(
                 CREATE2_DEPLOYER,
-                encode_deployment(init_code()),
+                encode_deployment(rebalancer_init_code()),
                 IntentKind.DEPLOY,
                 f"deploy the Rebalancer at {rebalancer_address()}",
                 init_code_hash=init_code_hash(),
@@ -371,7 +371,7 @@ class RouterComposer:
                 (verdict,),
                 "send native coin to the wallet",
             )
-        max_gas_wei = max_gas_cost_wei
+        granted_gas_wei = max_gas_cost_wei
         gas_per_day_wei, gas_spent_wei = (
             step.limits.gas_per_day_wei,
             step.history.budgets.gas_24h_wei,
@@ -382,7 +382,7 @@ class RouterComposer:
                 step.history.emergency_gas_24h_wei,
             )
         if gas_per_day_wei is not None:
-            max_gas_wei = min(
+            granted_gas_wei = min(
                 max_gas_cost_wei,
                 max(0, gas_per_day_wei - gas_spent_wei + max_gas_cost_wei - max_cost_wei),
             )
@@ -390,7 +390,7 @@ class RouterComposer:
             draft.kind,
             now_s=head.timestamp_s,
             deadline_s=draft.deadline_s or head.timestamp_s + step.execution.deadline_s,
-            max_gas_wei=max_gas_wei,
+            max_gas_wei=granted_gas_wei,
             plan=plan,
             floors_raw=draft.floors_raw if plan is None else leg_floors(step, plan),
             approve=draft.approval_terms,

@@ -14,20 +14,22 @@ from agent.artifacts import own_artifact
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, SALT
 
 
-def init_code() -> bytes:
+def rebalancer_init_code() -> bytes:
     """Return the creation code of Rebalancer, from the artifact of this version."""
     return bytes.fromhex(own_artifact("Rebalancer").bytecode[2:])
 
 
 def init_code_hash() -> str:
     """Return the 0x-hex keccak256 of Rebalancer's creation code."""
-    return "0x" + keccak(init_code()).hex()
+    return "0x" + keccak(rebalancer_init_code()).hex()
 
 
 def rebalancer_address() -> str:
     """Return the checksummed address of Rebalancer on every chain (EIP-1014)."""
     deployer = bytes.fromhex(CREATE2_DEPLOYER[2:])
-    return str(to_checksum_address(keccak(b"\xff" + deployer + SALT + keccak(init_code()))[12:]))
+    return str(
+        to_checksum_address(keccak(b"\xff" + deployer + SALT + keccak(rebalancer_init_code()))[12:])
+    )
 
 
 def code_hash() -> str:

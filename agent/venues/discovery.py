@@ -59,7 +59,7 @@ def discover_pools(
                 "remove the pool, or add the token to portfolio.hubs",
             )
     pools = tuple(_priced_pools(transport, candidates))
-    _require_pools(pools, list(tokens))
+    _require_traded_tokens(pools, list(tokens))
     return pools
 
 
@@ -107,7 +107,7 @@ def _priced_pools(
             )
 
 
-def _require_pools(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
+def _require_traded_tokens(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
     traded_tokens = {address for pool in pools for address in (pool.token0, pool.token1)}
     untraded_labels = [token.label for token in tokens if token.address not in traded_tokens]
     if untraded_labels:

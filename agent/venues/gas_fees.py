@@ -53,7 +53,7 @@ def gas_fees(
     return GasFees(max(1, max_fee_wei), tip_wei, None)
 
 
-def bump_fees(pending_tx: UnsignedTx) -> GasFees:
+def replacement_fees(pending_tx: UnsignedTx) -> GasFees:
     """Return the fees that replace a pending transaction: each 12.5 % higher, rounded up."""
     pending_fees_wei = (
         pending_tx.max_fee_wei,

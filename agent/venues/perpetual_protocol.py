@@ -27,7 +27,7 @@ from agent.model import (
     StopOrder,
 )
 from agent.ports import TransactionStatus
-from agent.ports.perpetuals import PerpOrderDraft
+from agent.ports.perpetuals import PerpActionDraft
 from agent.signing.calldata import selector
 
 LONGEST_QUOTE_S = 365 * 86_400
@@ -36,7 +36,7 @@ OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade but not withdraw."""
 _ORDER_ABI = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
 _NO_REFERRAL = b"\0" * 32
-_ERROR_STRING = bytes.fromhex("08c379a0")
+_ERROR_SELECTOR = bytes.fromhex("08c379a0")
 
 REVERT_DESCRIPTIONS = {
     "CH_EAV": "the account has enough margin and cannot be liquidated",
@@ -71,7 +71,7 @@ REVOKE_DELEGATE = selector("revoke(address,uint8)")
 
 
 @dataclass(frozen=True, slots=True)
-class PerpContractAddresses:
+class PerpetualProtocolAddresses:
     """Contracts to which transactions go, and the account that trades. A delegate trades for
     another account: `trader` is then not the sender.
     """
@@ -89,20 +89,20 @@ class PerpetualProtocol:
 
     def __init__(
         self,
-        contracts: PerpContractAddresses,
+        contracts: PerpetualProtocolAddresses,
         wallet: str,
         collateral: str,
-        valid_s: int,
+        validity_s: int,
         transport: Transport,
         status_of: Callable[[str], TransactionStatus],
     ) -> None:
         """Set the contracts, the wallet, the collateral token, and the sender's `status_of`. An
-        order is valid for `valid_s`.
+        order is valid for `validity_s`.
         """
         self._contracts = contracts
         self._wallet = wallet
         self._collateral = collateral
-        self._valid_s = valid_s
+        self._valid_s = validity_s
         self._transport = transport
         self._status_of = status_of
 
@@ -116,7 +116,7 @@ class PerpetualProtocol:
         deadline_s = market.index_s + LONGEST_QUOTE_S
         return quote_order(self._transport, order, self._contracts, self._wallet, deadline_s)
 
-    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """See PerpVenue. Returns a call of the clearing house, the vault or the delegate
         approval.
         """
@@ -124,7 +124,7 @@ class PerpetualProtocol:
         contract, calldata = futures_call(
             action, self._contracts, self._wallet, self._collateral, deadline_s
         )
-        return PerpOrderDraft(contract, calldata, deadline_s)
+        return PerpActionDraft(contract, calldata, deadline_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Returns the receipt of the transaction."""
@@ -132,7 +132,7 @@ class PerpetualProtocol:
 
 
 def encode_order(
-    order: PerpOrder, contracts: PerpContractAddresses, sender: str, deadline_s: int
+    order: PerpOrder, contracts: PerpetualProtocolAddresses, sender: str, deadline_s: int
 ) -> str:
     """Return 0x-hex calldata of an order for the clearing house.
 
@@ -184,7 +184,7 @@ def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
 
 def futures_call(
     action: FuturesAction,
-    contracts: PerpContractAddresses,
+    contracts: PerpetualProtocolAddresses,
     sender: str,
     collateral: str,
     deadline_s: int,
@@ -208,7 +208,7 @@ def futures_call(
 def quote_order(
     transport: Transport,
     order: PerpOrder,
-    contracts: PerpContractAddresses,
+    contracts: PerpetualProtocolAddresses,
     sender: str,
     deadline_s: int,
     block: object = "latest",
@@ -245,7 +245,7 @@ def revert_code(data: str, message: str) -> str:
     without one.
     """
     revert_bytes = bytes.fromhex(data.removeprefix("0x")) if data else b""
-    if revert_bytes[:4] == _ERROR_STRING:
+    if revert_bytes[:4] == _ERROR_SELECTOR:
         try:
             return str(abi_decode(["string"], revert_bytes[4:])[0])
         except Exception:  # eth-abi raises various errors; the reason is unreadable

@@ -119,7 +119,7 @@ class Access:
         if (file_stamp := self._read_file_stamp()) == self._users_file_stamp:
             return
         try:
-            users = await self._call("known_users")
+            users = await self._call_users("known_users")
         except TrimtabError:
             self.set_users({})
         else:
@@ -143,7 +143,7 @@ class Access:
             raise TrimtabError("too many logins at once", "try again in a minute")
         self._login_check_count += 1
         try:
-            login_result = await self._call("login", name, password, code, address)
+            login_result = await self._call_users("login", name, password, code, address)
         finally:
             self._login_check_count -= 1
         if login_result["user"] not in self._users:
@@ -194,7 +194,7 @@ class Access:
 
     async def record_event(self, kind: str, user_name: str, address: str, detail: str = "") -> None:
         """Append an event to the audit log."""
-        await self._call("record_event", kind, user_name, address, detail)
+        await self._call_users("record_event", kind, user_name, address, detail)
 
     def login_form_token(self, nonce: str) -> str:
         """Return the token of a login form, bound to the cookie `nonce`."""
@@ -215,7 +215,7 @@ class Access:
             return None
         return file_stat and (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
 
-    async def _call(self, function_name: str, *arguments: str) -> Any:
+    async def _call_users(self, function_name: str, *arguments: str) -> Any:
         return await self._process.call(
             f"settings.users.{function_name}", self.users_file, *arguments
         )
@@ -261,13 +261,13 @@ class AccessMiddleware:
                 ]
             await send(message)
 
-        responder: Any = self._refusal(scope)
+        responder: Any = self._check_request(scope)
         if responder is not None and scope["path"].startswith(API_PREFIX + "/"):
             responder = refusal_response(responder)
         responder = responder or self._app
         await responder(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _check_request(self, scope: Scope) -> Response | None:
         """Return the answer that refuses or redirects a request. Otherwise return None, with its
         session and address in the scope.
         """
@@ -314,15 +314,15 @@ class AccessMiddleware:
             return None
         if method == "POST" and not _is_own_form(request, reach):
             return PlainTextResponse("403: the form is not from this dashboard\n", 403)
-        in_background = "hx-request" in request.headers or scope["path"] == "/events"
+        is_background_request = "hx-request" in request.headers or scope["path"] == "/events"
         session = access.find_session(
-            cookie_value(request, reach.cookie_name), touch=not in_background
+            cookie_value(request, reach.cookie_name), touch=not is_background_request
         )
         scope["session"] = session
         if session or scope["path"] == LOGIN_PATH or scope["path"].startswith("/static/"):
             return None
         path = scope["path"]
-        if in_background:
+        if is_background_request:
             return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN_PATH})
         if method == "POST":
             return RedirectResponse(
@@ -352,8 +352,8 @@ async def read_form(request: Request) -> dict[str, list[str]] | None:
     if int(length_text) > MAX_FORM_BYTES:
         return None
     try:
-        body = await asyncio.wait_for(request.body(), FORM_TIMEOUT_S)
-        name_value_pairs = parse_qsl(body.decode(), True, max_num_fields=MAX_FIELDS)
+        form_bytes = await asyncio.wait_for(request.body(), FORM_TIMEOUT_S)
+        name_value_pairs = parse_qsl(form_bytes.decode(), True, max_num_fields=MAX_FIELDS)
     except (TimeoutError, ValueError):
         return None
     fields: dict[str, list[str]] = {}

@@ -50,18 +50,18 @@ from agent.web.controls import ControlPages
 from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS, DocumentCache
 from agent.web.pages import (
     CONTROL_PAGE,
-    CONTROLS,
+    CONTROLS_FUNCTION,
     EXPORTS,
     PAGES,
     REPORT_PAGE,
-    REPORTS,
+    REPORTS_FUNCTION,
     REVIEW_PAGE,
     STATIC_FILES,
     STEP_PAGE,
     Page,
     Renderer,
 )
-from agent.web.probes import Probes, run_document
+from agent.web.probes import Probes, run_health_document
 from agent.web.reach import Reach
 from agent.web.sessions import Session
 
@@ -277,8 +277,8 @@ async def show_phone_code(prefix: str, request: Request) -> Response:
     import segno
 
     svg_buffer = io.BytesIO()
-    address = f"https://{request.headers['host']}{prefix}/"
-    segno.make(address, micro=False).save(svg_buffer, "svg", scale=5, light="white")
+    dashboard_url = f"https://{request.headers['host']}{prefix}/"
+    segno.make(dashboard_url, micro=False).save(svg_buffer, "svg", scale=5, light="white")
     return Response(svg_buffer.getvalue(), 200, media_type=MEDIA_TYPES["svg"])
 
 
@@ -317,7 +317,7 @@ def build_unchecked_app(
     renderer = Renderer(access.reach)
     tokens = TokenFile(cache.store_path)
     api = build_api(cache, tokens, access.reach.prefix)
-    login_pages = LoginPages(access, renderer, cache.announce)
+    login_pages = LoginPages(access, renderer, cache.announce_change)
     control_pages, report_pages = (
         ControlPages(access, cache, renderer),
         ReportPages(cache, renderer),
@@ -342,9 +342,9 @@ def build_unchecked_app(
     async def show_page(page: Page, request: Request) -> Response:
         session = request.scope["session"]
         if session is not None:
-            cache.follow(CONTROLS)
+            cache.follow(CONTROLS_FUNCTION)
         cache.read_if_old(*page.reads)
-        documents = {**cache.documents, **run_document(cache)}
+        documents = {**cache.documents, **run_health_document(cache)}
         return HTMLResponse(
             renderer.page(page, documents, cache.read_errors, cache.version, session)
         )
@@ -418,7 +418,9 @@ class ReportPages:
     async def show_list(self, request: Request) -> Response:
         """Answer with the list of reports."""
         cache = self._cache
-        cache.follow(REPORTS)  # read at each request: a new report does not change the store
+        cache.follow(
+            REPORTS_FUNCTION
+        )  # read at each request: a new report does not change the store
         html = self._renderer.page(
             REPORT_PAGE, cache.documents, cache.read_errors, cache.version, request.scope["session"]
         )

@@ -86,7 +86,7 @@ class BoundedListener(socket.socket):
                 accepted_socket.detach(),
             )
             network = _network(str(peer[0]))
-            if not self._has_room(network, is_proxy=plain_address(str(peer[0])) in self.proxies):
+            if not self._make_room(network, is_proxy=plain_address(str(peer[0])) in self.proxies):
                 client_socket.close()
                 continue
             connection = self._connection_by_peer[peer] = _Connection(client_socket, network)
@@ -134,7 +134,7 @@ class BoundedListener(socket.socket):
         else:
             self._end_connection(connection)
 
-    def _has_room(self, network: str, *, is_proxy: bool) -> bool:
+    def _make_room(self, network: str, *, is_proxy: bool) -> bool:
         """Return whether a connection may be added, after closing an old one if need be."""
         open_connections = [
             connection

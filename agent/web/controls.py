@@ -14,9 +14,9 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from agent.errors import TrimtabError
 from agent.web.access import Access, matches_token, read_form
 from agent.web.document_cache import DocumentCache
-from agent.web.pages import CONTROL_PAGE, CONTROLS, REVIEW_PAGE, Renderer
+from agent.web.pages import CONTROL_PAGE, CONTROLS_FUNCTION, REVIEW_PAGE, Renderer
 from agent.web.reading import Documents, ReadingProcess
-from agent.web.sessions import Review, Session
+from agent.web.sessions import PlanReview, Session
 
 BACKTEST_S = 300.0
 """Maximum duration of a backtest, which is then aborted."""
@@ -38,7 +38,7 @@ ASSET_FIELDS = (
     "band",
 )
 """Keys of an asset that the form of its orders sets."""
-PROFILE = "profile"
+PROFILE_FIELD = "profile"
 """Field with the text of a profile, in place of the arguments that follow from it."""
 FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
@@ -47,7 +47,7 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "confirm": (),
     "invest": (),
     "withdraw": ("amount", "in", "pro-rata", "to"),
-    "edit": ("in-slices", "set", "asset", *ASSET_FIELDS, PROFILE),
+    "edit": ("in-slices", "set", "asset", *ASSET_FIELDS, PROFILE_FIELD),
     "stop": ("to-stable", "send-to"),
     "device": ("remove", "endpoint", "key", "auth", "page"),
     "holdings": ("apply", "deposits-to", "take", "forget"),
@@ -110,7 +110,7 @@ class ControlPages:
         if session is None:
             return PlainTextResponse("404: no such page\n", 404)
         cache = self._cache
-        cache.follow(CONTROLS)
+        cache.follow(CONTROLS_FUNCTION)
         cache.read_if_old(*CONTROL_PAGE.reads)
         # start the process of controls now, so that a pause does not wait for its start
         self._run_task(self._warm_up())
@@ -131,7 +131,7 @@ class ControlPages:
         if kind not in FIELDS_BY_KIND:
             return PlainTextResponse("404: no such control\n", 404)
         on_paper = fields.get("paper") == ["yes"]
-        review = Review(kind, form_arguments(kind, fields), on_paper=on_paper)
+        review = PlanReview(kind, form_arguments(kind, fields), on_paper=on_paper)
         if kind in IMMEDIATE_KINDS or on_paper:
             await self._submit(request, session, review, "")
             if not review.error:
@@ -186,18 +186,22 @@ class ControlPages:
         with suppress(TrimtabError):
             await self._cache.call("controls", "controls.queue.warm_up")
 
-    async def _plan(self, review: Review) -> None:
+    async def _plan(self, review: PlanReview) -> None:
         """Plan a request, one at a time, unless its session dropped it in the meantime."""
         try:
             async with self._plan_lock:
                 if review.is_dropped:
                     return
-                if profile_text := dict(review.arguments).get(PROFILE):
+                if profile_text := dict(review.arguments).get(PROFILE_FIELD):
                     review.arguments = await self._plan_process.call(
                         "settings.profiles.profile_arguments",
                         self._cache.config_path,
                         profile_text,
-                        tuple(argument for argument in review.arguments if argument[0] != PROFILE),
+                        tuple(
+                            argument
+                            for argument in review.arguments
+                            if argument[0] != PROFILE_FIELD
+                        ),
                     )
                 review.document = await self._plan_process.call(
                     "controls.shown_plans.preview_control",
@@ -210,9 +214,9 @@ class ControlPages:
         else:
             if review.kind == "edit":
                 self._run_task(self._backtest(review))
-        self._cache.announce()
+        self._cache.announce_change()
 
-    async def _backtest(self, review: Review) -> None:
+    async def _backtest(self, review: PlanReview) -> None:
         """Backtest an edit beside its plan, one at a time."""
         self._backtest_count += 1
         try:
@@ -235,10 +239,10 @@ class ControlPages:
             review.backtest_error = str(error)
         finally:
             self._backtest_count -= 1
-        self._cache.announce()
+        self._cache.announce_change()
 
     async def _submit(
-        self, request: Request, session: Session, review: Review, plan_hash: str
+        self, request: Request, session: Session, review: PlanReview, plan_hash: str
     ) -> None:
         try:
             await self._cache.call(
@@ -254,9 +258,9 @@ class ControlPages:
             )
         except TrimtabError as error:
             review.error = str(error)
-        self._cache.follow(CONTROLS)
+        self._cache.follow(CONTROLS_FUNCTION)
 
-    def _review_page(self, request: Request, review: Review, status: int) -> Response:
+    def _review_page(self, request: Request, review: PlanReview, status: int) -> Response:
         cache = self._cache
         documents: Documents = {
             **cache.documents,

@@ -115,12 +115,12 @@ class DocumentCache:
                     if newest_step != self._newest_step or is_config_edited:
                         self._newest_step = newest_step
                         self.refresh()
-                    for function in self._followed_functions:
-                        self.follow(function)
+                    for function_path in self._followed_functions:
+                        self.follow(function_path)
             health = self.run_health()
             if _shown_health(health) != _shown_health(self._announced_health):
                 self._announced_health = health
-                self.announce()
+                self.announce_change()
             await asyncio.sleep(POLL_S)
 
     def refresh(self) -> None:
@@ -142,31 +142,33 @@ class DocumentCache:
         self._overtaken_functions |= self._reading_tasks.keys() & {function_path}
         self._start_read("stored", function_path)
 
-    def read_if_old(self, *functions: str) -> None:
+    def read_if_old(self, *function_paths: str) -> None:
         """Read missing or old documents in the background."""
-        for function in functions:
-            age_s = time.monotonic() - self.read_at_s.get(function, -REFRESH_AGE_S)
-            is_outdated = function in self._outdated_functions
+        for function_path in function_paths:
+            age_s = time.monotonic() - self.read_at_s.get(function_path, -REFRESH_AGE_S)
+            is_outdated = function_path in self._outdated_functions
             if is_outdated or age_s >= (
-                RETRY_AGE_S if function in self.read_errors else REFRESH_AGE_S
+                RETRY_AGE_S if function_path in self.read_errors else REFRESH_AGE_S
             ):
-                is_stored = function == "stored_documents" or function in self._followed_functions
-                self._start_read("stored" if is_stored else "live", function)
+                is_stored = (
+                    function_path == "stored_documents" or function_path in self._followed_functions
+                )
+                self._start_read("stored" if is_stored else "live", function_path)
 
-    async def read_fresh(self, function: str) -> Documents:
-        """Return the documents, after a read of `function` that is in progress or due. Raises the
+    async def read_fresh(self, function_path: str) -> Documents:
+        """Return the documents, after a read of `function_path` that is in progress or due. Raises the
         error of a failed read, and Retryable if the first read takes longer than READ_TIMEOUT_S.
         """
-        self.read_if_old(function)
-        if (read_task := self._reading_tasks.get(function)) is not None:
+        self.read_if_old(function_path)
+        if (read_task := self._reading_tasks.get(function_path)) is not None:
             await asyncio.wait({read_task}, timeout=READ_TIMEOUT_S)
-        if (error := self.read_errors.get(function)) is not None:
+        if (error := self.read_errors.get(function_path)) is not None:
             raise error.with_traceback(None)
-        if function not in self.read_at_s:
+        if function_path not in self.read_at_s:
             raise Retryable("the first read is not done yet", "try again in some seconds")
         return self.documents
 
-    async def read_stored(self, function: str, *arguments: Any) -> Documents:
+    async def read_stored(self, function_path: str, *arguments: Any) -> Documents:
         """Return the result of a function that reads only the store. Simultaneous requests share
         one read, and results are kept until the store changes: a read that began before the change
         answers only requests made before it. Raises its TrimtabError, and Retryable beyond
@@ -176,11 +178,11 @@ class DocumentCache:
             self._answer_tasks
         ) >= MAX_CACHED_ANSWERS:
             self._answer_tasks, self._answer_stamps = {}, file_stamps
-        answer_tasks, call_key = self._answer_tasks, (function, arguments)
+        answer_tasks, call_key = self._answer_tasks, (function_path, arguments)
         if (read_task := answer_tasks.get(call_key)) is None:
             if len(self._running_reads) >= MAX_READS:
                 raise Retryable("too many reads at once", "try again in some seconds")
-            read_task = asyncio.create_task(self.call("stored", function, *arguments))
+            read_task = asyncio.create_task(self.call("stored", function_path, *arguments))
             answer_tasks[call_key] = read_task
             self._running_reads.add(read_task)
             read_task.add_done_callback(self._running_reads.discard)
@@ -221,11 +223,11 @@ class DocumentCache:
         """The report read last."""
         return None if self._seen_report is None else self._seen_report.report
 
-    async def call(self, process_name: str, function: str, *arguments: Any) -> Any:
+    async def call(self, process_name: str, function_path: str, *arguments: Any) -> Any:
         """Return the result of a function in the process "stored", "live" or "controls"; calls of
         "controls" wait for no read. Raises its TrimtabError.
         """
-        return await self._processes[process_name].call(function, self.config_path, *arguments)
+        return await self._processes[process_name].call(function_path, self.config_path, *arguments)
 
     async def events(
         self, seen_version: int, may_continue: Callable[[], bool]
@@ -252,7 +254,7 @@ class DocumentCache:
     def end_streams(self) -> None:
         """End the event streams."""
         self._is_closing = True
-        self.announce()
+        self.announce_change()
 
     def close(self) -> None:
         """End the event streams and the reading processes."""
@@ -264,15 +266,15 @@ class DocumentCache:
         for process in self._processes.values():
             process.stop()
 
-    def announce(self) -> None:
+    def announce_change(self) -> None:
         """Increment the version and wake every stream, without waiting for them."""
         self.version += 1
         change_event, self._change_event = self._change_event, asyncio.Event()
         change_event.set()
 
-    async def _read_report(self, process: str) -> SeenReport:
+    async def _read_report(self, process_name: str) -> SeenReport:
         try:
-            report_json = await self.call(process, "records.run_report.report_text")
+            report_json = await self.call(process_name, "records.run_report.report_text")
             report = codec.loads_optional(RunReport, report_json)
         except TrimtabError:
             self._seen_report = None
@@ -281,32 +283,34 @@ class DocumentCache:
             self._seen_report = SeenReport(report, time.monotonic())
         return self._seen_report
 
-    def _start_read(self, process: str, function: str) -> None:
-        if function not in self._reading_tasks and not self._is_closing:
-            self._outdated_functions.discard(function)
-            self._reading_tasks[function] = asyncio.create_task(self._read(process, function))
+    def _start_read(self, process_name: str, function_path: str) -> None:
+        if function_path not in self._reading_tasks and not self._is_closing:
+            self._outdated_functions.discard(function_path)
+            self._reading_tasks[function_path] = asyncio.create_task(
+                self._read(process_name, function_path)
+            )
 
-    async def _read(self, process: str, function: str) -> None:
-        previous_error = self.read_errors.get(function)
+    async def _read(self, process_name: str, function_path: str) -> None:
+        previous_error = self.read_errors.get(function_path)
         try:
-            documents = await self.call(process, function)
+            documents = await self.call(process_name, function_path)
         except TrimtabError as error:
-            self.read_errors[function] = error
+            self.read_errors[function_path] = error
             has_changed = str(previous_error) != str(error)
         else:
             has_changed = previous_error is not None or any(
                 self.documents.get(name) != document for name, document in documents.items()
             )
             self.documents.update(documents)
-            self.read_errors.pop(function, None)
+            self.read_errors.pop(function_path, None)
         finally:
-            self._reading_tasks.pop(function, None)
-        self.read_at_s[function] = time.monotonic()
+            self._reading_tasks.pop(function_path, None)
+        self.read_at_s[function_path] = time.monotonic()
         if has_changed:
-            self.announce()
-        if function in self._overtaken_functions:
-            self._overtaken_functions.discard(function)
-            self._start_read(process, function)
+            self.announce_change()
+        if function_path in self._overtaken_functions:
+            self._overtaken_functions.discard(function_path)
+            self._start_read(process_name, function_path)
 
     def _read_file_stamps(self) -> tuple[object, ...]:
         """Return time and size of the config, first, and of the files of the store and the paper

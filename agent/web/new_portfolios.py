@@ -30,14 +30,14 @@ NEW_PAGE = SetupPage(
     ("name", "network", "wallet", "endpoints", "basket", "cash", "ceiling", "alert"),
 )
 COPY_PAGE = SetupPage("/portfolios/copy", "Copy", "copy", ("name", "wallet"))
-NEXT_PAGE = SetupPage("/portfolios/next", "A new portfolio", "next", ())
+START_COMMANDS_PAGE = SetupPage("/portfolios/next", "A new portfolio", "next", ())
 MAY_NOT_ADD_TEXT = (
     "403: only a user who may control a portfolio adds one. In a terminal: trimtab user add NAME, or"
     " trimtab init\n"
 )
 
 
-class NewPortfolios:
+class NewPortfolioPages:
     """The pages, below the prefix of each portfolio with its users. `taken_names` returns the names that
     are served, `on_written` serves a new config.
     """
@@ -59,12 +59,12 @@ class NewPortfolios:
         """End the process that checks and writes."""
         self._process.stop()
 
-    def add_to(self, pages: FastAPI, access: Access, source_config: Path) -> None:
+    def add_to(self, app: FastAPI, access: Access, source_config: Path) -> None:
         """Add the pages to those of the portfolio of `source_config`."""
         for page in (NEW_PAGE, COPY_PAGE):
-            pages.add_route(page.path, partial(self._show, page, access, source_config), ["GET"])
-            pages.add_route(page.path, partial(self._submit, page, access, source_config), ["POST"])
-        pages.add_route(NEXT_PAGE.path, partial(self._show_next, access), ["GET"])
+            app.add_route(page.path, partial(self._show, page, access, source_config), ["GET"])
+            app.add_route(page.path, partial(self._submit, page, access, source_config), ["POST"])
+        app.add_route(START_COMMANDS_PAGE.path, partial(self._show_start_commands, access), ["GET"])
 
     async def _show(
         self, page: SetupPage, access: Access, source_config: Path, request: Request
@@ -104,7 +104,7 @@ class NewPortfolios:
             await access.record_event("control", session.name, address, f"{page.template} {name}")
             config_path = await self._process.call(
                 "settings.new_portfolios.write_portfolio",
-                *self._arguments(page, source_config, text_by_field),
+                *self._portfolio_arguments(page, source_config, text_by_field),
                 fields["sha256"][0],
             )
         except TrimtabError as error:
@@ -113,9 +113,9 @@ class NewPortfolios:
             )
         self._written_paths[name] = Path(config_path)
         self._on_written(Path(config_path))
-        return RedirectResponse(f"{NEXT_PAGE.path}?name={name}", 303)
+        return RedirectResponse(f"{START_COMMANDS_PAGE.path}?name={name}", 303)
 
-    async def _show_next(self, access: Access, request: Request) -> Response:
+    async def _show_start_commands(self, access: Access, request: Request) -> Response:
         """Answer with the commands that start a portfolio that was written here."""
         config_path = self._written_paths.get(request.query_params.get("name", ""))
         if config_path is None or not _may_add(request):
@@ -127,7 +127,10 @@ class NewPortfolios:
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
         return self._html(
-            request, NEXT_PAGE, access, {"document": start_commands, "config": str(config_path)}
+            request,
+            START_COMMANDS_PAGE,
+            access,
+            {"document": start_commands, "config": str(config_path)},
         )
 
     async def _check(
@@ -137,13 +140,13 @@ class NewPortfolios:
         try:
             checked_answers: dict[str, Any] = await self._process.call(
                 "settings.new_portfolios.check_portfolio",
-                *self._arguments(page, source_config, text_by_field),
+                *self._portfolio_arguments(page, source_config, text_by_field),
             )
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
         return checked_answers
 
-    def _arguments(
+    def _portfolio_arguments(
         self, page: SetupPage, source_config: Path, text_by_field: Mapping[str, str]
     ) -> tuple[object, ...]:
         is_copy, taken_names = page is COPY_PAGE, list(self._taken_names())

@@ -22,7 +22,7 @@ from agent.web.reach import Reach
 from agent.web.reading import Documents
 
 if TYPE_CHECKING:
-    from agent.web.sessions import Review, Session
+    from agent.web.sessions import PlanReview, Session
 
 
 APPROVED_OUTCOME = "approved"
@@ -67,7 +67,7 @@ MAX_CHART_POINTS = 400
 """Maximum number of points of a chart."""
 
 
-DOCUMENT_TYPES = {
+TYPE_BY_DOCUMENT_PATH = {
     "status": "StatusDocument",
     "orders": "OrdersDocument",
     "alerts": "AlertsDocument",
@@ -106,9 +106,9 @@ STORED_FUNCTION, LIVE_FUNCTION, PLAN_FUNCTION = (
     "live_documents",
     "plan_document",
 )
-CONTROLS = "controls.queue.dashboard_controls"
-REPORTS = "research.kept_reports.dashboard_reports"
-REPORT_PAGE = Page("/reports", "Reports", "reports.html", (REPORTS,))
+CONTROLS_FUNCTION = "controls.queue.dashboard_controls"
+REPORTS_FUNCTION = "research.kept_reports.dashboard_reports"
+REPORT_PAGE = Page("/reports", "Reports", "reports.html", (REPORTS_FUNCTION,))
 PAGES = (
     Page("/", "Overview", "overview.html", (LIVE_FUNCTION, STORED_FUNCTION)),
     Page("/history", "History", "history.html", (STORED_FUNCTION,)),
@@ -121,7 +121,7 @@ PAGES = (
     Page("/settings", "Settings", "settings.html", (STORED_FUNCTION,)),
     REPORT_PAGE,
 )
-CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE_FUNCTION))
+CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS_FUNCTION, LIVE_FUNCTION))
 """Shown to logged-in users."""
 REVIEW_PAGE = Page("/controls/review/{review}", "", "review.html", ())
 STEP_PAGE = Page("/history/{step}", "Step", "step.html", ())
@@ -167,7 +167,7 @@ class Renderer:
         read_errors: Mapping[str, object],
         version: int,
         session: Session | None = None,
-        review: Review | None = None,
+        review: PlanReview | None = None,
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the document cache."""
         status = documents.get("status", {})
@@ -245,9 +245,9 @@ def column_at(path: str) -> Column | None:
     """Return label and format of the figure at a path of the documents; None if it is in no document of
     a declared type. Raises KeyError for a field that the type does not declare.
     """
-    for root, document in DOCUMENT_TYPES.items():
-        if match := re.match(rf"(?:{root})\.", path):
-            return column(document, path[match.end() :])
+    for path_pattern, document_type in TYPE_BY_DOCUMENT_PATH.items():
+        if match := re.match(rf"(?:{path_pattern})\.", path):
+            return column(document_type, path[match.end() :])
     return None
 
 

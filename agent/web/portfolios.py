@@ -36,8 +36,8 @@ from agent.web.access import (
 from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_unchecked_app
 from agent.web.document_cache import DocumentCache
-from agent.web.new_portfolios import NewPortfolios
-from agent.web.pages import CONTROLS, LIVE_FUNCTION, STORED_FUNCTION, Renderer
+from agent.web.new_portfolios import NewPortfolioPages
+from agent.web.pages import CONTROLS_FUNCTION, LIVE_FUNCTION, STORED_FUNCTION, Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
 from agent.web.reading import Documents, ReadingProcess
@@ -50,12 +50,12 @@ OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
 MAX_SLUG_CHARS = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
-NEEDS_YOU, NOT_READ = "Needs you", "Not read"
-PRICE_ALERT_KEYS = tuple(f"{kind.value}:" for kind in PRICE_ALERTS)
+NEEDS_YOU_LABEL, NOT_READ_LABEL = "Needs you", "Not read"
+PRICE_ALERT_PREFIXES = tuple(f"{kind.value}:" for kind in PRICE_ALERTS)
 """Beginnings of the keys of price alerts, which stay open until their level is set anew."""
-EXACT = Context(prec=200)
+EXACT_CONTEXT = Context(prec=200)
 """Context in which a sum of amounts loses no digit."""
-MAX_PROBLEMS = 3
+MAX_SHOWN_PROBLEMS = 3
 """Number of problems of a portfolio that the list shows in full."""
 HIDDEN_ERROR = "It cannot be read now. Log in to another portfolio to see why."
 
@@ -81,7 +81,7 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class PortfolioStart:
+class PortfolioStartData:
     """Data of a portfolio, read before it is served: the files of store and users, names and roles
     of the users by id, the key that signs links, and, if several portfolios are served, the network
     and wallet.
@@ -94,7 +94,7 @@ class PortfolioStart:
     identity: Mapping[str, str] = field(default_factory=dict)
 
 
-async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStart:
+async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStartData:
     """Read the data that serving a portfolio needs. Raises the error if config, store or users
     cannot be read.
     """
@@ -104,12 +104,12 @@ async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStar
     link_key = b""  # links lead to the login, which needs users
     if users:
         link_key = await process.call("controls.queue.link_key", str(config))
-    return PortfolioStart(Path(store_path), Path(users_file), users, link_key)
+    return PortfolioStartData(Path(store_path), Path(users_file), users, link_key)
 
 
-def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> None:
+def require_users(users: Mapping[int, object], host: str, *, is_exposed: bool) -> None:
     """Raise ConfigError if other machines would reach a portfolio without a login."""
-    if exposed and not users:
+    if is_exposed and not users:
         raise ConfigError(
             f"--host {host}: there are no users, so there would be no login",
             "add one first: trimtab user add NAME",
@@ -150,14 +150,14 @@ class ServedPortfolio:
         self.error: TrimtabError | None = None
         self._process = ReadingProcess()
 
-    async def read(self, shared_settings: SharedSettings) -> PortfolioStart | None:
+    async def read(self, shared_settings: SharedSettings) -> PortfolioStartData | None:
         """Read the data of the portfolio; return None, and set `error`, if they cannot be read."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 portfolio_start = await read_portfolio(self.config, self._process)
                 identity = await self._process.call("settings.shown.identity", str(self.config))
             require_users(
-                portfolio_start.users, shared_settings.host, exposed=shared_settings.is_exposed
+                portfolio_start.users, shared_settings.host, is_exposed=shared_settings.is_exposed
             )
         except TimeoutError:
             self.error = Retryable(
@@ -170,7 +170,7 @@ class ServedPortfolio:
         return replace(portfolio_start, identity=identity)
 
     def begin(
-        self, portfolio_start: PortfolioStart | None, shared_settings: SharedSettings
+        self, portfolio_start: PortfolioStartData | None, shared_settings: SharedSettings
     ) -> None:
         """Serve the portfolio from now on, unless it could not be read or another portfolio has the
         same store.
@@ -201,10 +201,8 @@ class ServedPortfolio:
         is_stopping: Callable[[], bool],
     ) -> None:
         """Serve the portfolio from this cache."""
-        pages = build_unchecked_app(cache, is_stopping, access)
-        self.opened = OpenedPortfolio(
-            cache, access, identity, pages, AccessMiddleware(pages, access)
-        )
+        app = build_unchecked_app(cache, is_stopping, access)
+        self.opened = OpenedPortfolio(cache, access, identity, app, AccessMiddleware(app, access))
         self.error = None
 
     def close(self) -> None:
@@ -258,7 +256,7 @@ class Portfolios:
         self._tasks: list[asyncio.Task[None]] = []
         self._new_portfolios = None
         if folder is not None:
-            self._new_portfolios = NewPortfolios(folder, self._slugs, self._serve_new)
+            self._new_portfolios = NewPortfolioPages(folder, self._slugs, self._serve_new)
         self._salt = secrets.token_hex(8)
         self._renderer = Renderer(reach)
         app = FastAPI(
@@ -308,10 +306,10 @@ class Portfolios:
         await self._start_pages(portfolio.opened, portfolio.config)
 
     async def _start_pages(self, opened_portfolio: OpenedPortfolio, config: Path) -> None:
-        pages = opened_portfolio.pages
+        app = opened_portfolio.pages
         if self._new_portfolios is not None:
-            self._new_portfolios.add_to(pages, opened_portfolio.access, config)
-        await self._stack.enter_async_context(pages.router.lifespan_context(pages))
+            self._new_portfolios.add_to(app, opened_portfolio.access, config)
+        await self._stack.enter_async_context(app.router.lifespan_context(app))
 
     def _slugs(self) -> list[str]:
         return [
@@ -346,9 +344,9 @@ class Portfolios:
 
     async def _show_list(self, request: Request) -> Response:
         """Answer with the list, or with status 204 if the page already shows it."""
-        in_background = "hx-request" in request.headers
+        is_background_request = "hx-request" in request.headers
         sessions = [
-            _find_session(portfolio, request, touch=not in_background)
+            _find_session(portfolio, request, touch=not is_background_request)
             for portfolio in self._portfolios
         ]
         is_open_to_all = not any(
@@ -369,12 +367,12 @@ class Portfolios:
                 may_see_error = is_open_to_all or any(sessions)
                 row |= {
                     "state": "failed",
-                    "label": NOT_READ,
+                    "label": NOT_READ_LABEL,
                     "why": str(portfolio.error) if may_see_error else HIDDEN_ERROR,
                 }
             elif portfolio.opened.access.may_view(session):
                 cache = portfolio.opened.cache
-                if not in_background:
+                if not is_background_request:
                     _refresh(cache, session)
                 row_documents = cache.documents
                 row |= {
@@ -395,12 +393,12 @@ class Portfolios:
         state_hash = hashlib.sha256(
             repr((self._salt, list_rows, cache_versions)).encode()
         ).hexdigest()[:16]
-        if in_background and request.query_params.get("seen") == state_hash:
+        if is_background_request and request.query_params.get("seen") == state_hash:
             return Response(None, 204)
-        list_rows.sort(key=lambda row: row["label"] not in (NEEDS_YOU, NOT_READ))
+        list_rows.sort(key=lambda row: row["label"] not in (NEEDS_YOU_LABEL, NOT_READ_LABEL))
         shown_documents = {
             "portfolios": documents_by_row,
-            "sums": _sums(documents_by_row, self._portfolios),
+            "sums": _sums_by_numeraire(documents_by_row, self._portfolios),
         }
         html = self._renderer.portfolios(
             list_rows, shown_documents, state_hash, may_add=self._new_portfolios is not None
@@ -439,14 +437,14 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
     """Read missing or old documents, and the queue of controls for a logged-in user."""
     cache.read_if_old(LIVE_FUNCTION, STORED_FUNCTION)
     if session is not None:
-        cache.follow(CONTROLS)
+        cache.follow(CONTROLS_FUNCTION)
 
 
 def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
     """Return the paths of value and profit of one moment, that of the newest valuation; empty before
     it, and that of the day at midnight, when the day has one valuation.
     """
-    pnl = _readable(documents, "pnl")
+    pnl = _readable_document(documents, "pnl")
     if not pnl.get("all", {}).get("periods"):
         return {}
     return {
@@ -458,7 +456,7 @@ def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
     }
 
 
-def _sums(
+def _sums_by_numeraire(
     documents_by_row: Sequence[Documents], portfolios: Sequence[ServedPortfolio]
 ) -> list[dict[str, Any]]:
     """Return, for each numeraire and apart for its coins of local chains, which are worth nothing,
@@ -467,7 +465,7 @@ def _sums(
     """
     sum_by_coin: dict[str, dict[str, Any]] = {}
     for row_documents, portfolio in zip(documents_by_row, portfolios, strict=True):
-        pnl = _readable(row_documents, "pnl")
+        pnl = _readable_document(row_documents, "pnl")
         if portfolio.opened is None or not pnl.get("all", {}).get("periods"):
             continue
         all_time_pnl = pnl["all"]
@@ -486,7 +484,7 @@ def _sums(
         for figure_name, amount in amount_by_figure.items():
             is_known = None not in (amount, numeraire_sum[figure_name])
             numeraire_sum[figure_name] = (
-                f"{EXACT.add(Decimal(numeraire_sum[figure_name]), Decimal(amount)):f}"
+                f"{EXACT_CONTEXT.add(Decimal(numeraire_sum[figure_name]), Decimal(amount)):f}"
                 if is_known
                 else None
             )
@@ -500,7 +498,9 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     """Return a portfolio's row of the list: the document paths of its figures, those of its paper
     books and whether a paper run goes on, its state, and its marks and problems.
     """
-    documents = {name: _readable(cache.documents, name) for name in ("status", "history", "alerts")}
+    documents = {
+        name: _readable_document(cache.documents, name) for name in ("status", "history", "alerts")
+    }
     status, history, alerts = documents["status"], documents["history"], documents["alerts"]
     row: dict[str, Any] = {
         **dict.fromkeys(("value", "whole", "decision", "last"), ""),
@@ -517,11 +517,11 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
             "paused": status["paused"],
         }
     row |= _profit_paths(cache.documents, path)
-    row["paper"] = _profit_paths(_readable(cache.documents, "paper"), f"{path}.paper")
-    row["paper_served"] = _readable(cache.documents, "paper_run").get("served")
+    row["paper"] = _profit_paths(_readable_document(cache.documents, "paper"), f"{path}.paper")
+    row["paper_served"] = _readable_document(cache.documents, "paper_run").get("served")
     if status.get("paused") and status["pause_hard"]:
         row["marks"].append("paused (hard)")
-    row["waiting"] = bool(_readable(cache.documents, "controls").get("waiting"))
+    row["waiting"] = bool(_readable_document(cache.documents, "controls").get("waiting"))
     if row["waiting"]:
         row["marks"].append("a plan waits for a confirmation")
     if history.get("steps"):
@@ -536,19 +536,21 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     if _is_dry_run(cache, health):
         row["marks"].append("dry run: sends nothing")
     problems = [
-        *_read_failures(cache),
+        *_unread_reasons(cache),
         *_run_problems(cache, health),
         *_inaction_reasons(status, history),
     ]
     for alert in alerts.get("open", ()):
-        is_price_alert = alert["key"].startswith(PRICE_ALERT_KEYS)  # news, which asks for nothing
+        is_price_alert = alert["key"].startswith(
+            PRICE_ALERT_PREFIXES
+        )  # news, which asks for nothing
         (row["marks"] if is_price_alert else problems).append(alert["text"])
-    hidden_count = len(problems) - MAX_PROBLEMS
-    row["problems"] = problems[:MAX_PROBLEMS] + (
+    hidden_count = len(problems) - MAX_SHOWN_PROBLEMS
+    row["problems"] = problems[:MAX_SHOWN_PROBLEMS] + (
         [f"{hidden_count} more"] if hidden_count > 0 else []
     )
     if problems or row["waiting"]:
-        row["label"] = NEEDS_YOU
+        row["label"] = NEEDS_YOU_LABEL
     row["reads"] = not cache.read_at_s and not problems
     return row
 
@@ -583,12 +585,14 @@ def _inaction_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> 
             yield f"last cycle {step['outcome']}: {step_reason}"
 
 
-def _read_failures(cache: DocumentCache) -> Iterator[str]:
+def _unread_reasons(cache: DocumentCache) -> Iterator[str]:
     """Yield each reason why documents could not be read, once; without the empty ledger of a portfolio
     that has run on paper only.
     """
     documents = cache.documents
-    has_profit = "paper" not in documents or bool(_readable(documents, "history").get("steps"))
+    has_profit = "paper" not in documents or bool(
+        _readable_document(documents, "history").get("steps")
+    )
     failure_texts = {str(error): None for error in cache.read_errors.values()}
     for name in ("status", "history", *(["pnl"] if has_profit else []), "alerts"):
         if error := documents.get(name, {}).get("error"):
@@ -596,7 +600,7 @@ def _read_failures(cache: DocumentCache) -> Iterator[str]:
     yield from (f"not read: {failure_text}" for failure_text in failure_texts)
 
 
-def _readable(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _readable_document(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a document; empty if it is missing or could not be read."""
     document: Mapping[str, Any] = documents.get(name) or {}
     return {} if "error" in document else document

@@ -97,12 +97,12 @@ class Probes:
             report, health = await _read_health(self._cache)
         except TrimtabError as error:
             report, health = None, unreadable_health(error)
-        document = health_document(report, health, reasons_of(health), time.time())
+        probe_document = health_document(report, health, reasons_of(health), time.time())
         try:
             self._require_reader(request)
         except TrimtabError:
-            return health_response({"ok": document["ok"]})
-        return health_response(document)
+            return health_response({"ok": probe_document["ok"]})
+        return health_response(probe_document)
 
     def _require_reader(self, request: Request) -> None:
         """Raise ApiError unless the request may read figures."""
@@ -131,7 +131,7 @@ async def _read_health(cache: DocumentCache) -> tuple[RunReport | None, RunHealt
     return seen_report.report, seen_report.health(time.time())
 
 
-def run_document(cache: DocumentCache) -> dict[str, Any]:
+def run_health_document(cache: DocumentCache) -> dict[str, Any]:
     """Return the health of the run as `run`, judged now from the report read last; empty before the
     first.
     """
@@ -142,8 +142,8 @@ def run_document(cache: DocumentCache) -> dict[str, Any]:
 
 def health_response(document: Mapping[str, object]) -> Response:
     """Return the answer of a health check: 200 if it is ok, else 503."""
-    body = json.dumps(document).encode() + b"\n"
-    return Response(body, 200 if document["ok"] else 503, {}, "application/json")
+    document_bytes = json.dumps(document).encode() + b"\n"
+    return Response(document_bytes, 200 if document["ok"] else 503, {}, "application/json")
 
 
 def _route_options(path: str, media_type: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _route_options(path: str, media_type: str) -> dict[str, Any]:
 def metrics_text(report: RunReport | None, health: RunHealth, now_s: float) -> bytes:
     """Return the metrics of a run in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Metrics(report, health, now_s))
+    registry.register(_MetricsCollector(report, health, now_s))
     return generate_latest(registry)
 
 
@@ -269,7 +269,7 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     )
 
 
-class _Metrics:
+class _MetricsCollector:
     """Collector of the metrics of one scrape."""
 
     def __init__(self, report: RunReport | None, health: RunHealth, now_s: float) -> None:

@@ -73,7 +73,7 @@ class Reach:
         )
 
 
-def require_protected(host: str, port: int, public_options: PublicOptions) -> None:
+def require_tls_access(host: str, port: int, public_options: PublicOptions) -> None:
     """Raise ConfigError unless other machines can reach the dashboard by TLS only."""
     has_certificate = public_options.tls_cert is not None
     if has_certificate is not (public_options.tls_key is not None):
@@ -142,7 +142,7 @@ def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
         proxies = (
             frozenset(LOOPBACK_HOSTS)
             if host in LOOPBACK_HOSTS
-            else _addresses(public_options.proxy)
+            else _resolved_addresses(public_options.proxy)
         )
         proxy_secret = (
             ""
@@ -161,7 +161,7 @@ def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
     return Reach(frozenset(host_names), public_options.tls_cert is not None, frozenset(), port)
 
 
-def _addresses(host_name: str) -> frozenset[str]:
+def _resolved_addresses(host_name: str) -> frozenset[str]:
     try:
         return frozenset(
             plain_address(str(address_info[4][0]))
@@ -173,13 +173,13 @@ def _addresses(host_name: str) -> frozenset[str]:
         ) from None
 
 
-def public_url(host: str, port: int, public_options: PublicOptions, secure: bool) -> str:
+def public_url(host: str, port: int, public_options: PublicOptions, uses_tls: bool) -> str:
     """Return the address that browsers open."""
     if public_options.proxy is not None:
         return f"https://{public_options.proxy}/"
     host_name = public_options.name or host
     host_name = f"[{host_name}]" if ":" in host_name else host_name
-    return f"{'https' if secure else 'http'}://{host_name}:{port}/"
+    return f"{'https' if uses_tls else 'http'}://{host_name}:{port}/"
 
 
 def plain_address(address_text: str) -> str:

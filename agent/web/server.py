@@ -26,10 +26,10 @@ from agent.web.reach import (
     Reach,
     public_url,
     reach_of,
-    require_protected,
+    require_tls_access,
 )
 from agent.web.reading import ReadingProcess, end_with_parent
-from agent.web.stopping import quiet_end
+from agent.web.stopping import end_at_signal
 
 if TYPE_CHECKING:
     from agent.web.connections import BoundedListener
@@ -61,7 +61,7 @@ def find_configs(paths: Sequence[Path]) -> list[Path]:
     return configs
 
 
-@quiet_end()
+@end_at_signal()
 def serve_dashboard(
     config: Path,
     host: str,
@@ -77,7 +77,7 @@ def serve_dashboard(
     config or a store that cannot be read, or if the extra is not installed.
     """
     public_options = public_options or PublicOptions()
-    require_protected(host, port, public_options)
+    require_tls_access(host, port, public_options)
     _require_packages()
     from agent.web.access import Access
     from agent.web.app import build_app
@@ -88,7 +88,7 @@ def serve_dashboard(
         reading_process = ReadingProcess()
         cleanup.callback(reading_process.stop)
         store_path, users_file, users, link_key = _read_at_start(config, reading_process)
-        require_users(users, host, exposed=_is_exposed(host, public_options))
+        require_users(users, host, is_exposed=_is_exposed(host, public_options))
         reach = reach_of(host, listener.getsockname()[1], public_options)
         reach = replace(reach, banner=banner)
         access = Access(reach, users_file)
@@ -105,7 +105,7 @@ def serve_dashboard(
         )
 
 
-@quiet_end()
+@end_at_signal()
 def serve_portfolios(
     configs: Sequence[Path],
     host: str,
@@ -119,7 +119,7 @@ def serve_portfolios(
     of each. Raises the error of the first one if none can be read.
     """
     public_options = public_options or PublicOptions()
-    require_protected(host, port, public_options)
+    require_tls_access(host, port, public_options)
     _require_packages()
     from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
 
@@ -147,25 +147,25 @@ def serve_portfolios(
         if errors[0] is not None and all(errors):
             raise errors[0].with_traceback(None)
 
-        def announce(address: str) -> None:
+        def announce(url: str) -> None:
             portfolio_rows = [
                 {
                     "name": portfolio.name,
-                    "url": f"{address.rstrip('/')}{portfolio.reach.prefix}/",
+                    "url": f"{url.rstrip('/')}{portfolio.reach.prefix}/",
                     "error": "" if portfolio.error is None else str(portfolio.error),
                 }
                 for portfolio in portfolios
             ]
-            on_ready(address, portfolio_rows)
+            on_ready(url, portfolio_rows)
 
-        def build_all(is_server_stopping: Callable[[], bool]) -> Any:
+        def build_portfolios_app(is_server_stopping: Callable[[], bool]) -> Any:
             stop_checks.append(is_server_stopping)
             return Portfolios(portfolios, reach, shared_settings, folder)
 
-        _serve_app(build_all, listener, reach, announce, host, public_options)
+        _serve_app(build_portfolios_app, listener, reach, announce, host, public_options)
 
 
-@quiet_end()
+@end_at_signal()
 def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only. Call
     `on_ready` with the address that opens it once. Raises ConfigError for another host, and if the
@@ -226,11 +226,11 @@ def _serve_app(
     os.nice(NICENESS)
     raise_file_limit()
     listener.proxies = reach.proxies
-    address = public_url(host, reach.port, public_options, reach.uses_tls)
+    url = public_url(host, reach.port, public_options, reach.uses_tls)
     app = build_app(lambda: server.should_exit)
     server = uvicorn.Server(
         uvicorn.Config(
-            _with_ready_call(app, lambda: on_ready(address)),
+            _with_ready_call(app, lambda: on_ready(url)),
             loop="asyncio",
             http=cast(Any, partial(BoundedProtocol, listener)),
             log_level="error",
@@ -319,7 +319,7 @@ def _ignoring_signals() -> Iterator[None]:
 
 
 LOOPBACK_HOST = "127.0.0.1"
-STOP_WITHIN_S = 10
+STOP_TIMEOUT_S = 10
 
 
 def require_servable(port: int) -> None:
@@ -363,7 +363,7 @@ class DashboardProcess:
     def stop(self) -> None:
         """End it, with its reading processes."""
         self._process.terminate()
-        self._process.join(STOP_WITHIN_S)
+        self._process.join(STOP_TIMEOUT_S)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()

@@ -10,7 +10,7 @@ from typing import Any
 
 MAX_IDLE_S = 1_800
 """A session ends if its user opens no page for this time."""
-MAX_AGE_S = 43_200
+MAX_SESSION_AGE_S = 43_200
 
 
 @dataclass(slots=True)
@@ -23,27 +23,27 @@ class Session:
     began_s: float
     last_used_s: float
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    reviews: dict[str, Review] = field(default_factory=dict)
+    reviews: dict[str, PlanReview] = field(default_factory=dict)
     """Requests whose plans are shown, by id."""
     is_ended: bool = False
 
     def is_alive(self, now_s: float) -> bool:
         """Return whether the session has neither ended nor expired."""
         return not self.is_ended and now_s < min(
-            self.last_used_s + MAX_IDLE_S, self.began_s + MAX_AGE_S
+            self.last_used_s + MAX_IDLE_S, self.began_s + MAX_SESSION_AGE_S
         )
 
 
 MAX_REVIEW_AGE_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
-SETTING_TABLES = ("portfolio.", "policy.", "limits.")
+PREFIXES_WITHOUT_TARGETS = ("portfolio.", "policy.", "limits.")
 """Tables without targets, apart from those of assets. A control may change the targets of other tables
 alone.
 """
 
 
 @dataclass(slots=True)
-class Review:
+class PlanReview:
     """A request and its plan. `document` is None until the plan is made, `backtest` until an edit
     is backtested; a request `on_paper` is for the paper run.
     """
@@ -80,7 +80,8 @@ class Review:
             self.kind != "edit"
             or bool(self.targets)
             or any(
-                setting_key.endswith(".target") or not setting_key.startswith(SETTING_TABLES)
+                setting_key.endswith(".target")
+                or not setting_key.startswith(PREFIXES_WITHOUT_TARGETS)
                 for setting_key in setting_keys
             )
         )

@@ -27,7 +27,7 @@ from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import Session
 
-OWNER_USER = {1: ("set-up", False)}
+SETUP_USERS = {1: ("set-up", False)}
 """The one session's user."""
 MAX_TEXT_CHARS = 500
 SECRET_PATTERN = re.compile(r"[0-9a-fA-F]{60}|(?:[^\W\d_]+[\s\d,.;:()-]+){11,}[^\W\d_]+")
@@ -40,7 +40,7 @@ URL_TYPED_TEXT = (
     "This is a URL, which may contain a secret, so it was not kept. Put it into an environment"
     " variable, and type the variable's name in the field that asks for one."
 )
-URL_FIELDS = frozenset({"endpoints", "alert"})
+VARIABLE_FIELDS = frozenset({"endpoints", "alert"})
 """Fields for names of variables. Their URLs may be typed there by mistake."""
 VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
 """The name of a variable, with or without an operator."""
@@ -123,7 +123,7 @@ class SetupPages:
             return PlainTextResponse(NOT_OPENED_TEXT, 403)
         self._token = secrets.token_urlsafe(32)  # so that the printed one no longer works
         response = RedirectResponse("/", 303)
-        session_id = self._access.begin_session(next(iter(OWNER_USER)))
+        session_id = self._access.begin_session(next(iter(SETUP_USERS)))
         cookie_name = self._access.reach.cookie_name
         response.set_cookie(cookie_name, session_id, path="/", httponly=True, samesite="strict")
         return response
@@ -291,7 +291,7 @@ def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) ->
     """Return the texts, without those that may be part of a URL: a page must not repeat them."""
     return {
         field_name: field_text
-        if field_name not in URL_FIELDS
+        if field_name not in VARIABLE_FIELDS
         or field_name not in errors
         or all(map(VARIABLE_PATTERN.fullmatch, field_text.replace(",", " ").split()))
         else ""
@@ -313,5 +313,5 @@ def _answers_hash(checked_answers: Mapping[str, Any]) -> str:
 def setup_access(reach: Reach) -> Access:
     """Return the access of the one session, which lasts as long as the process."""
     access = Access(reach, clock_s=lambda: 0.0)
-    access.set_users(OWNER_USER)
+    access.set_users(SETUP_USERS)
     return access

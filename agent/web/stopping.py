@@ -9,7 +9,7 @@ from types import FrameType
 
 
 @contextmanager
-def quiet_end() -> Iterator[None]:
+def end_at_signal() -> Iterator[None]:
     """End the block without an error at SIGINT or SIGTERM: it can still stop its processes."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ _MAX_NEWTON_STEPS = 100
 """Maximum number of Newton steps of risk parity; a dozen are usual."""
 _FINAL_DECREMENT = 1e-13
 """Newton decrement at which the steps end."""
-_DAMPED_ABOVE = 0.25
+_DAMPING_DECREMENT = 0.25
 """Decrement above which a step is damped (Nesterov and Nemirovskii: below it Newton's method
 converges undamped).
 """
@@ -69,7 +69,7 @@ def risk_parity_weights(covariance: Floats, min_shares: Floats, max_shares: Floa
     shares: Floats = unbounded_shares / fsum_array(unbounded_shares)
     if (min_shares <= shares).all() and (shares <= max_shares).all():
         return shares
-    return _equal_risk_within(
+    return _bounded_equal_risk(
         covariance,
         min_shares,
         max_shares,
@@ -98,14 +98,14 @@ def _equal_risk_newton(covariance: Floats, directions: Floats | None = None) -> 
         )
         decrement = math.sqrt(max(dot(gradient, newton_step), 0.0))
         coordinates = coordinates - (
-            newton_step / (1 + decrement) if decrement > _DAMPED_ABOVE else newton_step
+            newton_step / (1 + decrement) if decrement > _DAMPING_DECREMENT else newton_step
         )
         if decrement <= _FINAL_DECREMENT:
             break
     return matvec(basis, coordinates)
 
 
-def _equal_risk_within(
+def _bounded_equal_risk(
     covariance: Floats, min_shares: Floats, max_shares: Floats, solver_shares: Floats
 ) -> Floats:
     """Return the risk parity shares with the active bounds of the solver's result `solver_shares`.

@@ -90,7 +90,7 @@ class Returns:
 def compute_returns(
     window: ReturnsWindow,
     tokens: Sequence[str],
-    labels: Mapping[str, str],
+    label_by_token: Mapping[str, str],
     prices: Sequence[PricePoint],
     now_s: int,
 ) -> Returns:
@@ -98,7 +98,7 @@ def compute_returns(
     too old or constant.
     """
     points_by_token = {token: _point_by_interval(prices, token, window, now_s) for token in tokens}
-    unpriced_names = [labels[token] for token in tokens if not points_by_token[token]]
+    unpriced_names = [label_by_token[token] for token in tokens if not points_by_token[token]]
     if unpriced_names:
         raise Refused(
             f"no prices of {', '.join(unpriced_names)} within {_duration_text(window.window_s)}",
@@ -114,15 +114,15 @@ def compute_returns(
     ]
     min_return_count = max(window.min_returns, MIN_RETURNS)
     if len(interval_pairs) < min_return_count:
-        shortest_token = min(tokens, key=lambda token: (len(points_by_token[token]), token))
+        least_priced_token = min(tokens, key=lambda token: (len(points_by_token[token]), token))
         raise Refused(
             f"{len(interval_pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
-            f" {min_return_count}; {labels[shortest_token]} has {len(points_by_token[shortest_token])} prices",
+            f" {min_return_count}; {label_by_token[least_priced_token]} has {len(points_by_token[least_priced_token])} prices",
             remedy=_REMEDY,
         )
     until_s = min(points_by_token[token][shared_intervals[-1]].at_s for token in tokens)
     if now_s - until_s > window.max_age_s:
-        oldest_token = min(
+        stalest_token = min(
             tokens,
             key=lambda token: (
                 max(point.at_s for point in points_by_token[token].values()),
@@ -131,7 +131,7 @@ def compute_returns(
         )
         raise Refused(
             f"the newest common prices are {_duration_text(now_s - until_s)} old, max_age is"
-            f" {_duration_text(window.max_age_s)}; {labels[oldest_token]} has the oldest",
+            f" {_duration_text(window.max_age_s)}; {label_by_token[stalest_token]} has the oldest",
             remedy=_REMEDY,
         )
     simple_returns = np.array(
@@ -149,7 +149,7 @@ def compute_returns(
         dtype=np.float64,
     )
     constant_names = [
-        labels[token]
+        label_by_token[token]
         for token, column in zip(tokens, simple_returns.T, strict=True)
         if not np.ptp(column) > 0
     ]
@@ -163,7 +163,7 @@ def compute_returns(
     return Returns(tuple(tokens), simple_returns, window.step_s, from_s, until_s, skipped_intervals)
 
 
-def shrunk_covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
+def shrunk_covariance(returns: Returns, label_by_token: Mapping[str, str]) -> Floats:
     """Return the annual covariance: sample volatilities, and correlations shrunk towards zero as in
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
     (2004). Standardised returns are used, so that shrinkage does not depend on volatility. Raises
@@ -173,7 +173,7 @@ def shrunk_covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
     if not _is_positive_definite(sample_correlation):
         absolute_correlations = np.abs(sample_correlation - np.eye(len(sample_correlation)))
         first_name, second_name = sorted(
-            labels[returns.tokens[int(i)]]
+            label_by_token[returns.tokens[int(i)]]
             for i in np.unravel_index(
                 int(absolute_correlations.argmax()), absolute_correlations.shape
             )

@@ -28,15 +28,15 @@ class RiskEstimate:
 def estimate_risk(
     window: ReturnsWindow,
     tokens: Sequence[str],
-    labels: Mapping[str, str],
+    label_by_token: Mapping[str, str],
     prices: Sequence[PricePoint],
     now_s: int,
 ) -> RiskEstimate:
     """Return the estimated risk of `tokens`, at least one. Raises Refused for prices that are
     missing, too old or constant, or a token that is a combination of others.
     """
-    returns = compute_returns(window, tokens, labels, prices, now_s)
-    annual_covariance = shrunk_covariance(returns, labels)
+    returns = compute_returns(window, tokens, label_by_token, prices, now_s)
+    annual_covariance = shrunk_covariance(returns, label_by_token)
     volatilities = np.sqrt(np.diag(annual_covariance))
     correlations = annual_covariance / np.outer(volatilities, volatilities)
     index_pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]

@@ -33,10 +33,10 @@ from agent.config.build import (
     build_policy,
     build_portfolio,
     build_reference,
-    factories,
-    fixed_contracts,
+    contract_names,
+    factory_by_venue,
 )
-from agent.config.liquidity import build_targets, known_positions, liquidity_contracts
+from agent.config.liquidity import build_targets, counted_positions, liquidity_contracts
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.config.tables.chain import RpcTable
@@ -44,12 +44,12 @@ from agent.config.tables.record import DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTE
 from agent.config.venues import position_manager
 from agent.config.weights import allocator_supply_tokens, build_allocator, build_signals
 from agent.errors import ConfigError
-from agent.execution.adopted_budgets import with_prior_day
+from agent.execution.adopted_budgets import with_recorded_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import LayerReader, read_memory
 from agent.layers.futures.policy.venue import distrust_changed_venue
 from agent.layers.futures.state import FuturesConfig
-from agent.layers.liquidity.memory import with_unknown_positions
+from agent.layers.liquidity.memory import record_unknown_positions
 from agent.layers.settings import build_layer_settings
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
@@ -67,11 +67,11 @@ from agent.model import (
     Snapshot,
     StepInput,
     SwapStyle,
+    active_layer_parts,
     data_fee_kind,
-    without_defaults,
 )
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
-from agent.paper.order_venue import PaperOrderVenue
+from agent.paper.order_venue import PaperHyperliquid
 from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
 from agent.ports import Clock, SigningKey
@@ -87,7 +87,7 @@ from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.venue import NO_HOOKS, AmmVenue
 from agent.wiring.futures import (
     PAPER_FOLDER,
-    VenueReader,
+    OrderVenueReader,
     futures_policy,
     order_venue,
     paper_chain,
@@ -202,7 +202,9 @@ class AgentContext:
         """
         return replace(
             self.portfolio,
-            positions=known_positions(self.config, self.portfolio, self.store.positions.changes()),
+            positions=counted_positions(
+                self.config, self.portfolio, self.store.positions.changes()
+            ),
         )
 
     def bare_input(self, snapshot: Snapshot, history: History) -> StepInput:
@@ -215,7 +217,7 @@ class AgentContext:
             self.limits,
             self.execution,
             history,
-            layers=without_defaults((FuturesConfig(self.futures), *self.layers)),
+            layers=active_layer_parts((FuturesConfig(self.futures), *self.layers)),
         )
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
@@ -232,15 +234,15 @@ class AgentContext:
                 code_hash_by_address,
                 implementations,
             )
-        bare_input = with_prior_day(
+        partial_input = with_recorded_day(
             self.bare_input(snapshot, history),
             self.store.balances,
             self.store.budgets,
             self.endpoints,
             self.config.wallet.safe,
         )
-        bare_input = with_unknown_positions(
-            bare_input,
+        partial_input = record_unknown_positions(
+            partial_input,
             self.store.positions,
             self.store.budgets,
             self.transport,
@@ -250,7 +252,8 @@ class AgentContext:
             snapshot, self.tokens, code_hash_by_address, implementations
         )
         return assemble_input(
-            bare_input, read_memory(bare_input, self.store, changed_tokens, self.layer_readers)
+            partial_input,
+            read_memory(partial_input, self.store, changed_tokens, self.layer_readers),
         )
 
     @property
@@ -311,12 +314,12 @@ class AgentContext:
             safe = SafeContract(self.transport, self.config.wallet.address)
             return replace(readers, reader=SafeReader(self.reader, safe))
         if (venue := self.order_venue()) is not None:
-            return replace(readers, reader=VenueReader(readers.reader, venue))
+            return replace(readers, reader=OrderVenueReader(readers.reader, venue))
         return readers
 
     def order_venue(
         self, key: SigningKey | None = None
-    ) -> HyperliquidPerps | PaperOrderVenue | None:
+    ) -> HyperliquidPerps | PaperHyperliquid | None:
         """Return the off-chain futures venue; None if there is none. Without `key` it is
         read-only.
         """
@@ -370,9 +373,9 @@ def store_file(loaded_config: LoadedConfig) -> Path:
 
 @contextmanager
 def open_store_offline(
-    loaded_config: LoadedConfig, *, check: bool = True
+    loaded_config: LoadedConfig, *, checks_and_migrates: bool = True
 ) -> Iterator[tuple[Store, KillSwitch]]:
-    """Open the store and the kill switch without connecting to a chain; without `check` faster, as
+    """Open the store and the kill switch without connecting to a chain; without `checks_and_migrates` faster, as
     `open_store` says.
     """
     chain_table = loaded_config.config.chain
@@ -383,7 +386,7 @@ def open_store_offline(
         loaded_config.config.wallet.address,
         chain_table.wrapped_native,
         store_kind,
-        check=check,
+        checks_and_migrates=checks_and_migrates,
     )
     try:
         yield store, KillSwitch(pause_file(store_file(loaded_config)), store.pause_switch)
@@ -442,7 +445,7 @@ def open_context(
     clock = clock or SystemClock()
     endpoint_pool = open_endpoint_pool(loaded_config.config, transports, clock)
     portfolio, layers = _target_portfolio(loaded_config, endpoint_pool)
-    with open_store_offline(loaded_config) as (store, switch):
+    with open_store_offline(loaded_config) as (store, kill_switch):
         confirmed_hash = store.configs.confirmed_digest()
         if loaded_config.paper:
             prepare_paper_store(loaded_config, store)
@@ -454,10 +457,10 @@ def open_context(
             layers,
             endpoint_pool,
             store,
-            switch,
+            kill_switch,
             clock,
-            untrusted_pools=includes_untrusted_pools,
-            undeployed_rebalancer=allows_undeployed_rebalancer,
+            includes_untrusted_pools=includes_untrusted_pools,
+            allows_undeployed_rebalancer=allows_undeployed_rebalancer,
         )
         yield replace(context, recorder=recorder, confirmed_hash=confirmed_hash)
 
@@ -473,10 +476,10 @@ def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentC
         context.store,
         context.kill_switch,
         context.clock,
-        untrusted_pools=False,
+        includes_untrusted_pools=False,
     )
     if context.recorder is not None:
-        context.recorder.config = loaded_config.digest
+        context.recorder.config_digest = loaded_config.digest
     return replace(
         new_context,
         recorder=context.recorder,
@@ -526,11 +529,11 @@ def _build_context(  # noqa: PLR0913
     layers: tuple[LayerConfig, ...],
     endpoint_pool: EndpointPool,
     store: Store,
-    switch: KillSwitch,
+    kill_switch: KillSwitch,
     clock: Clock,
     *,
-    untrusted_pools: bool,
-    undeployed_rebalancer: bool = False,
+    includes_untrusted_pools: bool,
+    allows_undeployed_rebalancer: bool = False,
 ) -> AgentContext:
     """Discover the pools of the portfolio's tokens and build the context."""
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
@@ -553,26 +556,26 @@ def _build_context(  # noqa: PLR0913
             if pool.address in code_hash_by_address
         ],
     )
-    if not untrusted_pools:
+    if not includes_untrusted_pools:
         pools = tuple(pool for pool in pools if pool.contract in code_hash_by_address) or pools
     pinned_addresses = tuple(
-        dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *token_addresses))
+        dict.fromkeys((*contract_names(config, store.positions.changes()), *token_addresses))
     )
     execution = replace(
         build_execution(config, pinned_addresses),
         liquidity=liquidity_contracts(config, store.positions.changes()),
     )
     if execution.router_kind == "rebalancer":
-        if not undeployed_rebalancer:
+        if not allows_undeployed_rebalancer:
             require_own_rebalancer(transport, execution.router)
         venue_by_name = {venue.name: venue for venue in venues}
         for pool in pools:
             venue_by_name[pool.venue].require_derived(pool)
-    elif untrusted_pools:  # what is pinned was compared before
+    elif includes_untrusted_pools:  # what is pinned was compared before
         require_router_factories(transport, execution.router, venues)
-    venue_contracts = () if config.futures is None else tuple(config.futures.contracts)
+    futures_contracts = () if config.futures is None else tuple(config.futures.contracts)
     _require_fixed_hooks(transport, venues)
-    proxies = find_proxies(transport, (*token_addresses, *venue_contracts))
+    proxies = find_proxies(transport, (*token_addresses, *futures_contracts))
     snapshot_scope = SnapshotScope(
         owner=config.wallet.address,
         tokens=tokens,
@@ -598,7 +601,7 @@ def _build_context(  # noqa: PLR0913
         layer_scopes=()
         if (futures_scope := perp_scope(config, portfolio)) is None
         else (futures_scope,),
-        data_fee=endpoint_pool.data_fee,
+        data_fee=endpoint_pool.data_fee_kind,
         caller="" if config.wallet.safe else config.wallet.address,
     )
     chain_reader = ChainReader(
@@ -609,13 +612,13 @@ def _build_context(  # noqa: PLR0913
         min_operators=config.chain.min_operators,
     )
     confirmed_positions = resolve_positions(
-        transport, known_positions(config, portfolio, ()), factories(config)
+        transport, counted_positions(config, portfolio, ()), factory_by_venue(config)
     )
-    read_known_positions = partial(known_positions, config, portfolio)
+    read_known_positions = partial(counted_positions, config, portfolio)
     position_reader = PositionReader(
         chain_reader,
         confirmed_positions,
-        factories(config),
+        factory_by_venue(config),
         store.positions.changes,
         read_known_positions,
     )
@@ -630,7 +633,7 @@ def _build_context(  # noqa: PLR0913
         limits,
         execution,
         store,
-        switch,
+        kill_switch,
         clock,
         position_reader,
         build_quoter(transport, venues, {pool.address: pool.tier for pool in pools}),

@@ -17,7 +17,7 @@ from agent.chain.sender import QuorumSender
 from agent.config.futures import build_futures
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
-from agent.config.tables.futures import FuturesTable, HyperliquidTable
+from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.errors import ConfigError
 from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei
 from agent.model import (
@@ -31,8 +31,8 @@ from agent.model import (
     Snapshot,
 )
 from agent.paper.chain import PaperChain
-from agent.paper.order_venue import PaperOrderVenue
-from agent.paper.venue import PaperVenue
+from agent.paper.order_venue import PaperHyperliquid
+from agent.paper.venue import PaperPerpetualProtocol
 from agent.ports import Clock, Reader, SigningKey, TransactionStatus
 from agent.ports.perpetuals import PerpVenue
 from agent.signing.keys import is_published
@@ -41,9 +41,9 @@ from agent.signing.terms import FuturesRules
 from agent.store.store import Store, TrustStore
 from agent.units import Token
 from agent.venues.hyperliquid.account import USDC, parse_market_numbers
-from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient, VenueConnection
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient, HyperliquidConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
-from agent.venues.perpetual_protocol import PerpContractAddresses, PerpetualProtocol
+from agent.venues.perpetual_protocol import PerpetualProtocol, PerpetualProtocolAddresses
 
 PAPER_FOLDER = "paper"
 """Folder of paper steps below record.dir."""
@@ -78,7 +78,7 @@ def paper_chain(
     endpoint_pool: EndpointPool,
     store: Store,
     reader: Reader,
-    venue: PaperVenue | None,
+    venue: PaperPerpetualProtocol | None,
 ) -> PaperChain:
     """Return the simulated chain of paper trading, based on the live chain's snapshots and newest
     header; it sends nothing.
@@ -101,7 +101,7 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
     chain.
     """
     futures_table = config.futures
-    if not isinstance(futures_table, FuturesTable):
+    if not isinstance(futures_table, PerpetualProtocolTable):
         return None
     token_by_symbol = _token_by_symbol(portfolio)
     return PerpScope(
@@ -125,12 +125,12 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
     )
 
 
-def perp_addresses(config: Config) -> PerpContractAddresses | None:
+def perp_addresses(config: Config) -> PerpetualProtocolAddresses | None:
     """Return the contracts that the futures layer calls; None without [futures] on the chain."""
     futures_table = config.futures
-    if not isinstance(futures_table, FuturesTable):
+    if not isinstance(futures_table, PerpetualProtocolTable):
         return None
-    return PerpContractAddresses(
+    return PerpetualProtocolAddresses(
         futures_table.clearing_house,
         futures_table.vault,
         futures_table.delegate_approval,
@@ -172,7 +172,7 @@ def futures_rules(
         *contract_addresses,
         policy.collateral,
         futures_table.account or config.wallet.address,
-        futures_table.delegate if isinstance(futures_table, FuturesTable) else None,
+        futures_table.delegate if isinstance(futures_table, PerpetualProtocolTable) else None,
         tuple(market.venue_key for market in futures_table.markets),
         limits.max_leverage_bps,
         limits.slippage_bps,
@@ -205,13 +205,15 @@ def chain_venue(
     )
 
 
-def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> PaperVenue | None:
+def paper_venue(
+    config: Config, portfolio: Portfolio, transport: Transport
+) -> PaperPerpetualProtocol | None:
     """Return the simulated venue of paper trading; None without [futures] on the chain."""
     contracts, futures_table = perp_addresses(config), config.futures
-    if contracts is None or not isinstance(futures_table, FuturesTable):
+    if contracts is None or not isinstance(futures_table, PerpetualProtocolTable):
         return None
     collateral = _token_by_symbol(portfolio)[futures_table.collateral].address
-    return PaperVenue(contracts, futures_table.exchange, collateral, transport)
+    return PaperPerpetualProtocol(contracts, futures_table.exchange, collateral, transport)
 
 
 def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
@@ -253,7 +255,7 @@ def order_venue(
     store: Store,
     clock: Clock,
     key: SigningKey | None = None,
-) -> HyperliquidPerps | PaperOrderVenue | None:
+) -> HyperliquidPerps | PaperHyperliquid | None:
     """Return the off-chain venue of [futures], on paper for a paper store; None if there is none.
     Without `key` it is read-only. Raises ConfigError.
     """
@@ -264,7 +266,9 @@ def order_venue(
     token_by_symbol = _token_by_symbol(portfolio)
     is_mainnet = futures_table.network == "mainnet"
     client = HyperliquidClient(
-        VenueConnection(futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S),
+        HyperliquidConnection(
+            futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
+        ),
         futures_table.account or config.wallet.address,
         {
             market.symbol: "" if market.asset is None else token_by_symbol[market.asset].address
@@ -285,14 +289,14 @@ def order_venue(
         no_key_reason=missing_agent_key_reason(loaded_config),
     )
     if loaded_config.paper:
-        return PaperOrderVenue(venue, client, store.paper, store.ledger.funding_since_s)
+        return PaperHyperliquid(venue, client, store.paper, store.ledger.funding_since_s)
     return venue
 
 
 def listed_numbers(futures_table: HyperliquidTable) -> dict[str, int]:
     """Return the number of every market that the venue lists, by name. Raises Retryable."""
     is_mainnet = futures_table.network == "mainnet"
-    connection = VenueConnection(
+    connection = HyperliquidConnection(
         futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
     )
     return parse_market_numbers(connection.info(type="metaAndAssetCtxs"))
@@ -322,7 +326,7 @@ def agent_key(config: Config, key: SigningKey) -> AgentKey:
     return AgentKey(AgentPrivateKey(key), is_mainnet=futures_table.network == "mainnet")
 
 
-class VenueReader:
+class OrderVenueReader:
     """ports.Reader whose snapshots include the margin account of an off-chain venue."""
 
     def __init__(self, reader: Reader, venue: PerpVenue) -> None:

@@ -47,7 +47,7 @@ class TaxRunCache:
             rate_table = read_rates(self._loaded)
             rate_at = rate_lookup(rate_table)
             method = LotMethod(tax_table.method)
-            booked_run = self._run_booked(store, method, rate_at)
+            booked_run = self._current_booked_run(store, method, rate_at)
             numeraire, year_begin_s = self._portfolio.numeraire, year_start_s(now_s)
             pending_run = run_tax_lots(
                 pending_entries(store, step),
@@ -74,7 +74,7 @@ class TaxRunCache:
                 raise
             return None
 
-    def _run_booked(
+    def _current_booked_run(
         self, store: Store, method: LotMethod, rate_at: Callable[[int], Fraction]
     ) -> TaxLotRun:
         ledger_version = store.ledger.version()

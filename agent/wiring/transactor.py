@@ -35,7 +35,7 @@ from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei, gas_per_day_wei
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain_reason
-from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
+from agent.paper.order_venue import PaperAgentSigner, PaperHyperliquid
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
 from agent.signing.agent_approval import AgentApprovalRules, ApprovalKey, ApprovalSigner
@@ -44,7 +44,11 @@ from agent.store.files.locks import lock_path, service_lock, store_lock_path, wa
 from agent.store.files.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.venues.deployment import init_code_hash
-from agent.venues.hyperliquid.client import HyperliquidClient, NamedAgent, VenueConnection
+from agent.venues.hyperliquid.client import (
+    HyperliquidAgent,
+    HyperliquidClient,
+    HyperliquidConnection,
+)
 from agent.venues.hyperliquid.venue import (
     AgentSigner,
     approval_action,
@@ -123,7 +127,7 @@ class WalletSession:
         was confirmed since the context was opened, unless the action `cancels_only`, which means
         that it only cancels pending transactions and revokes allowances.
         """
-        with self.locked():
+        with self.hold_lock():
             if not cancels_only:
                 self.context.store.configs.require_current(
                     self.context.loaded_config.digest, self.context.confirmed_hash
@@ -141,7 +145,7 @@ class WalletSession:
         )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def hold_lock(self) -> Iterator[None]:
         """Hold the wallet's lock without signing, so that no other process acts for the wallet.
         Raises LockHeld if waiting takes too long.
         """
@@ -168,7 +172,7 @@ class WalletSession:
             config, context.portfolio, context.limits, context.store.trust
         )
         rules = replace(rules, futures=futures_terms)
-        read_nonces = partial(max_tip_by_nonce, context.store.journal)
+        read_max_tips = partial(max_tip_by_nonce, context.store.journal)
         context.endpoints.report = self.progress
         if context.paper is not None:
             return paper_transactor(
@@ -189,7 +193,7 @@ class WalletSession:
         if proposes_only:
             external_signer, sender = open_external_signer(
                 rules,
-                read_nonces,
+                read_max_tips,
                 context.endpoints,
                 sender,
                 context.transport,
@@ -199,7 +203,7 @@ class WalletSession:
             require_no_open_proposals(context.store.journal, context.store.proposals)
         signer: Signer = ReadOnlySigner(config.wallet.address)
         if self.key is not None and not proposes_only:
-            signer = LocalSigner(self.key, rules, read_nonces)
+            signer = LocalSigner(self.key, rules, read_max_tips)
         submitter = Submitter(
             journal=context.store.journal,
             budgets=context.store.budgets,
@@ -253,7 +257,7 @@ def paper_transactor(
     rules: SigningRules,
     settings: SubmissionSettings,
     confirm: Callable[[StepOutcome], bool],
-    progress: Callable[[str], None],
+    report_progress: Callable[[str], None],
 ) -> StepTransactor:
     """Build executor and composer on the paper chain, where a transaction that pays the base fee is
     mined and any other stays pending.
@@ -271,12 +275,12 @@ def paper_transactor(
         settings=replace(settings, bump_after_s=None),
         is_paused=context.kill_switch.is_paused,
         is_hard=context.kill_switch.is_hard,
-        on_event=lambda event: progress(event.text or event.name),
+        on_event=lambda event: report_progress(event.text or event.name),
     )
     chain_executor = JournaledExecutor(submitter)
     executor: Executor = chain_executor
     order_venue = context.order_venue()
-    if isinstance(order_venue, PaperOrderVenue) and rules.futures is not None:
+    if isinstance(order_venue, PaperHyperliquid) and rules.futures is not None:
         order_venue.settle()
         signer = PaperAgentSigner(rules.futures, context.clock)
         executor = VenueExecutor(chain_executor, submitter, signer, order_venue)
@@ -301,30 +305,32 @@ def paper_transactor(
 def open_transactor(
     context: AgentContext,
     confirm: Callable[[StepOutcome], bool],
-    progress: Callable[[str], None],
+    report_progress: Callable[[str], None],
     *,
     signs: bool = True,
 ) -> Iterator[StepTransactor]:
     """Yield the transactor of one action under the wallet's lock. Without `signs` no key is loaded."""
-    with open_wallet_session(context, confirm, progress, signs=signs).acting() as transactor:
+    with open_wallet_session(context, confirm, report_progress, signs=signs).acting() as transactor:
         yield transactor
 
 
 @contextmanager
 def open_service(
-    context: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None]
+    context: AgentContext,
+    confirm: Callable[[StepOutcome], bool],
+    report_progress: Callable[[str], None],
 ) -> Iterator[WalletSession]:
     """Hold the wallet's service lock, so that no second run starts; the session takes the wallet's
     lock for each action. Raises LockHeld at once if another run holds the service lock.
     """
     with service_lock(*lock_locations(context.loaded_config)):
-        yield open_wallet_session(context, confirm, progress)
+        yield open_wallet_session(context, confirm, report_progress)
 
 
 def open_wallet_session(
     context: AgentContext,
     confirm: Callable[[StepOutcome], bool],
-    progress: Callable[[str], None],
+    report_progress: Callable[[str], None],
     *,
     signs: bool = True,
 ) -> WalletSession:
@@ -338,7 +344,7 @@ def open_wallet_session(
     if config.portfolio.use_cash is None:
         context.store.cash.forget()
     if context.paper is not None:
-        return WalletSession(context, confirm, progress, None, None)
+        return WalletSession(context, confirm, report_progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()
     submit_endpoint = Endpoint(EndpointProvider(submit_url, "submit")) if submit_url else None
     key = None
@@ -351,7 +357,7 @@ def open_wallet_session(
             is_fork=config.chain.fork,
         )
     agent_signing_key = _load_agent_key(context) if key is not None else None
-    return WalletSession(context, confirm, progress, key, submit_endpoint, agent_signing_key)
+    return WalletSession(context, confirm, report_progress, key, submit_endpoint, agent_signing_key)
 
 
 def _load_agent_key(context: AgentContext) -> SigningKey | None:
@@ -437,7 +443,7 @@ class AgentApprover:
         is_mainnet = futures_table.network == "mainnet"
         self._context = context
         self._agent_name = futures_table.agent_name
-        self._connection = VenueConnection(
+        self._connection = HyperliquidConnection(
             futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
         )
         self._client = HyperliquidClient(self._connection, wallet, {}, self._now_ms)
@@ -453,7 +459,7 @@ class AgentApprover:
                 code=ErrorCode.VENUE,
             )
 
-    def approved_agent(self) -> NamedAgent | None:
+    def approved_agent(self) -> HyperliquidAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
         return next(
             (agent for agent in self._client.agents() if agent.name == self._agent_name), None
@@ -485,14 +491,14 @@ class AgentApprover:
             )
         return ApprovalSigner(key, self._rules, context.clock)
 
-    def approve(self, signer: ApprovalSigner, address: str, until_ms: int) -> NamedAgent:
+    def approve(self, signer: ApprovalSigner, address: str, until_ms: int) -> HyperliquidAgent:
         """Approve a key until the venue's time `until_ms`. Raises Refused if signer or venue
         rejects it, Retryable with the code `unknown_if_sent` if the venue does not list it, because
         the approval may still arrive.
         """
         trust, expected_agent = (
             self._context.store.trust,
-            NamedAgent(self._agent_name, address, until_ms),
+            HyperliquidAgent(self._agent_name, address, until_ms),
         )
         nonce_ms = trust.take_approval_nonce(self._now_ms())
         approval = new_approval(
@@ -500,7 +506,7 @@ class AgentApprover:
         )
         action = approval_action(approval)
         signature = signer.sign(approval_message(action), approval)
-        trust.remember_agent(address, until_ms)
+        trust.record_agent_expiry(address, until_ms)
         try:
             post_approval(self._connection, action, signature)
             named_agent = self.approved_agent()

@@ -265,7 +265,7 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
 
         def change(mark: str) -> None:
             shown.board.documents = {**shown.board.documents, "lp": {**shown.board.documents["lp"], "warnings": [mark]}}
-            shown.loop.call_soon_threadsafe(shown.board.announce)
+            shown.loop.call_soon_threadsafe(shown.board.announce_change)
 
         page.goto(f"http://localhost:{shown.port}/liquidity")
         page.wait_for_selector("#connection:has-text('Live')")
@@ -307,7 +307,7 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         page.focus("nav a:has-text('History')")
         site.board.documents["status"]["decision"]["reason"] = "meanwhile"
         site.board.documents["lp"] = liquidity
-        site.loop.call_soon_threadsafe(site.board.announce)
+        site.loop.call_soon_threadsafe(site.board.announce_change)
         page.wait_for_selector("main:has-text('meanwhile')")
         page.wait_for_selector("#d-decision[open]")
         assert page.query_selector("nav a:has-text('Liquidity')")
@@ -372,14 +372,14 @@ def test_many_tabs_leave_connections_to_the_one_in_use(chromium: Any, workers: s
             assert shown.board.streams.total() == 1
         documents = shown.board.documents
         shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["meanwhile"]}}
-        shown.loop.call_soon_threadsafe(shown.board.announce)
+        shown.loop.call_soon_threadsafe(shown.board.announce_change)
         if workers == "shared":
             for page in pages:
                 page.wait_for_selector("main:has-text('meanwhile')")
                 page.evaluate(turn, True)
         until(lambda: shown.board.streams.total() == 0)
         shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["at last"]}}
-        shown.loop.call_soon_threadsafe(shown.board.announce)
+        shown.loop.call_soon_threadsafe(shown.board.announce_change)
         assert "at last" not in pages[0].inner_text("main")
         pages[0].evaluate(turn, False)
         pages[0].wait_for_selector("main:has-text('at last')")
@@ -399,7 +399,7 @@ def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium:
         page.goto(f"http://localhost:{site.port}/alerts")
         page.wait_for_selector("#connection:has-text('Live')")
         site.access.end_session(session)
-        site.loop.call_soon_threadsafe(site.board.announce)
+        site.loop.call_soon_threadsafe(site.board.announce_change)
         page.click("#connection a:has-text('Log in')")
         page.wait_for_url("**/login?to=/alerts")
         context.close()

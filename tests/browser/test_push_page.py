@@ -113,7 +113,7 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         said(page, "On.")
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        site.loop.call_soon_threadsafe(site.board.announce)  # a live update keeps the state
+        site.loop.call_soon_threadsafe(site.board.announce_change)  # a live update keeps the state
         page.wait_for_selector(
             f"#shown:not([data-version='{page.get_attribute('#shown', 'data-version')}']) #device button:has-text('Turn off')"
         )

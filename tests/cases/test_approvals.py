@@ -10,7 +10,7 @@ import pytest
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import Intent, IntentKind, LegFunding
+from agent.model import Intent, IntentKind, LegPlace
 from agent.signing.calldata import Approve, decode
 from tests.support.agents import ROOMY, agent_on, allow, allowances, fund, legs_of, off_target, purse, require_exact, swap_of, yes
 
@@ -37,7 +37,7 @@ def test_what_is_approved_is_what_is_spent(anvil_chain: LocalChain, tmp_path: Pa
         swap_of(outcome)
         spent: dict[str, int] = {}
         for leg in legs_of(outcome):
-            if leg.source is LegFunding.WALLET:
+            if leg.source is LegPlace.WALLET:
                 spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
         assert dict(approved(outcome.transactions)) == spent
         assert set(spent) == {chain.tokens["USDC"].address, chain.tokens["USDT"].address}
@@ -95,7 +95,7 @@ def test_prices_that_move_between_approval_and_swap_are_planned_with_and_approvi
         (first, *rest) = approved(outcome.transactions)
         assert first[0] == chain.tokens["WETH"].address
         assert all(raw == 0 for _, raw in rest)
-        sold = sum(leg.amount_in_raw for leg in legs_of(outcome) if leg.source is LegFunding.WALLET)
+        sold = sum(leg.amount_in_raw for leg in legs_of(outcome) if leg.source is LegPlace.WALLET)
         assert sold <= first[1]
         assert set(allowances(chain).values()) == {0}
         # A dearer WETH asks to sell more than was approved: the rest is smaller than what its rise left to do.

@@ -11,7 +11,7 @@ import pytest
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import LegFunding
+from agent.model import LegPlace
 from agent.units import BPS
 from tests.cases.test_skewed_pools import ONLY_FLOORS, attacked, sizes
 from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
@@ -57,7 +57,7 @@ def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, gifts(chain, router, raw)))
         plan, _, receipt = swap_of(outcome)
-        assert any(leg.source is LegFunding.ROUTER for leg in plan.legs), "nothing goes through the router, so nothing was shown"
+        assert any(leg.source is LegPlace.ROUTER for leg in plan.legs), "nothing goes through the router, so nothing was shown"
         for leg in realised_legs(plan, receipt):
             assert leg.planned_in_raw <= leg.amount_in_raw <= leg.planned_in_raw + raw
             assert leg.planned_out_raw <= leg.amount_out_raw
@@ -104,7 +104,7 @@ def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_o
         assert traded > plan.cost.total - plan.cost.gas, "the push cost nothing, so nothing was shown"
         assert traded <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
         if router == "rebalancer":
-            sold_value = sum(leg.amount_in_raw * usd_of(chain, leg.token_in) for leg in plan.legs if leg.source is LegFunding.WALLET)
+            sold_value = sum(leg.amount_in_raw * usd_of(chain, leg.token_in) for leg in plan.legs if leg.source is LegPlace.WALLET)
             assert traded <= PLAN_COST * sold_value * USD + 1, "the floor of the whole is plan_cost of what is sold"
 
 

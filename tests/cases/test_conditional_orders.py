@@ -104,7 +104,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         chain.mine(1)
         pushed = agent.rebalance(send=True, confirm=yes)
         assert pushed.kind is OutcomeKind.HOLD, pushed.reason
-        (_, logged), *_ = cycle_report.log_lines(agent, pushed, 0.0)
+        (_, logged), *_ = cycle_report.log_events(agent, pushed, 0.0)
         assert mentions(logged["orders"], "WETH", "stop_loss", "would be fired", f"{BLOCKS} blocks do not confirm it")
         row = api.standing_orders(agent)["orders"][0]
         assert float(row["price"]) < 2_500

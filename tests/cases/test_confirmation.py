@@ -15,7 +15,7 @@ from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.chain import V3_POOL
+from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import Hold, Rebalance
 from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, yes
 from tests.support.text import mentions
@@ -92,7 +92,7 @@ def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_cha
 
 def _flash(chain: LocalChain, pool: str) -> None:
     """Far more liquidity than the true pool has, close around the false price."""
-    tick = chain.contract(chain.pools[pool], npm_artifact(V3_POOL)).functions.slot0().call()[1] // 200 * 200
+    tick = chain.contract(chain.pools[pool], npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()[1] // 200 * 200
     chain.mint_position(pool, tick - 400, tick + 600, 3 * 10**19)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import update
 from agent import wiring
 from agent.app.agent import Agent
 from agent.app.controls import queue
-from agent.app.controls.runner import MAX_PER_CYCLE, ControlRunner
+from agent.app.controls.runner import MAX_CONTROLS_PER_CYCLE, ControlRunner
 from agent.app.controls.shown_plans import preview_control
 from agent.app.documents.owner import ShownPlanDocument
 from agent.app.start.checks import doctor
@@ -552,7 +552,7 @@ def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_ch
 @pytest.mark.slow
 def test_many_controls_leave_room_for_cycles(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path, LEVEL) as run:
-        for _ in range(MAX_PER_CYCLE + 1):
+        for _ in range(MAX_CONTROLS_PER_CYCLE + 1):
             run.ask("resume")
         run.look()
         assert len(run.store.controls.queued_controls()) == 1

@@ -242,7 +242,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
     with raises_code(Refused, "config", "not confirmed"):
-        setup.trust(loaded, lambda _: True, [line], unreviewed=True)
+        setup.trust(loaded, lambda _: True, [line], is_unreviewed=True)
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.requests.payout_addresses() == ()
     seen = setup.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked

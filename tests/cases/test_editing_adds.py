@@ -71,7 +71,7 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.trust.pins()
-        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True, unreviewed=True)
+        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True, is_unreviewed=True)
         assert done.state == "written"
         assert "trimtab trust" in done.next_commands[0]
         assert store.trust.pins() == before

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.app.settings import editing
 from agent.app.settings.editing import EditReport
 from agent.config.load import load_config
-from agent.config.writing.edits import ConfigChanges, apply_changes, sell_removed_assets
+from agent.config.writing.edits import ConfigChanges, apply_changes, removals_as_sales
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.cases.test_editing import Bot
@@ -22,7 +22,7 @@ def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
     return editing.edit(
         bot.file,
         lambda text: apply_changes(text, changes),
-        sale_edit_text=partial(apply_changes, changes=sell_removed_assets(changes)),
+        edit_text_for_sale=partial(apply_changes, changes=removals_as_sales(changes)),
         confirm=lambda _edit, _agent: True,
         transports=[bot.chain.transport],
         clock=bot.chain.clock,

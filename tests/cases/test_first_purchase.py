@@ -14,7 +14,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from agent.model import Hold, PurchaseKind
-from agent.planning.partial_plans import DAILY_LOSS
+from agent.planning.partial_plans import DAILY_LOSS_LIMIT
 from tests.support.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
 from tests.support.plans import evidence
 from tests.support.text import mentions
@@ -119,7 +119,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
                 )
                 assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
             decision = outcome.decision_result.decision
-            waited += isinstance(decision, Hold) and decision.limiting_rule == DAILY_LOSS
+            waited += isinstance(decision, Hold) and decision.limiting_rule == DAILY_LOSS_LIMIT
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
             if why := ended_why(agent):
                 break

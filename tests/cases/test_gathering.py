@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from agent.model import LegFunding
+from agent.model import LegPlace
 from tests.support.agents import ROOMY, agent_on, allowances, fund, off_target, purse, require_exact, said, swap_of, yes
 
 TARGETS = {"LINK": "10%", "WBTC": "10%", "USDT": "80%", "USDC": "0%", "WETH": "0%"}
@@ -22,8 +22,8 @@ def test_tokens_that_are_sold_through_a_hub_leave_it_together(anvil_chain: Local
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, receipt = swap_of(outcome)
         require_exact(chain, outcome, before)
-        into = [leg for leg in plan.legs if leg.sink is LegFunding.ROUTER]
-        out = [leg for leg in plan.legs if leg.source is LegFunding.ROUTER]
+        into = [leg for leg in plan.legs if leg.sink is LegPlace.ROUTER]
+        out = [leg for leg in plan.legs if leg.source is LegPlace.ROUTER]
         assert {chain.tokens["LINK"].address, chain.tokens["WBTC"].address} <= {leg.token_in for leg in into}
         assert len(out) < len(into), "they gather at the hub"
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * 11 // 10

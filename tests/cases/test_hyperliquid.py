@@ -19,9 +19,9 @@ from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.venues.hyperliquid.client import (
     AgentKey,
+    HyperliquidAgent,
     HyperliquidClient,
-    NamedAgent,
-    VenueConnection,
+    HyperliquidConnection,
 )
 from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage, issue_tickets
 from agent.venues.hyperliquid.venue import require_fresh_agent
@@ -39,7 +39,7 @@ class World:
     """A venue, an account on it, and a client of the account with an approved agent."""
 
     server: HyperliquidServer
-    connection: VenueConnection
+    connection: HyperliquidConnection
     venue: HyperliquidClient
     steps: int = 0
 
@@ -71,8 +71,8 @@ def world() -> Iterator[World]:
 
 def opened(server: HyperliquidServer) -> World:
     server.fund(OWNER.address, 10_000)
-    connection = VenueConnection(server.url, is_mainnet=server.is_mainnet, timeout_s=60)
-    approve_agent(connection, OWNER, NamedAgent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS), server.now_ms, ())
+    connection = HyperliquidConnection(server.url, is_mainnet=server.is_mainnet, timeout_s=60)
+    approve_agent(connection, OWNER, HyperliquidAgent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS), server.now_ms, ())
     key = AgentKey(AGENT, is_mainnet=server.is_mainnet)
     return World(server, connection, HyperliquidClient(connection, OWNER.address, LATEST, lambda: server.now_ms, key))
 
@@ -121,7 +121,7 @@ def test_mainnet_and_testnet_sign_other_bytes(world: World) -> None:
 )
 def test_a_published_host_of_the_other_network_is_refused(url: str, is_mainnet: bool, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        VenueConnection(url, is_mainnet=is_mainnet, timeout_s=1)
+        HyperliquidConnection(url, is_mainnet=is_mainnet, timeout_s=1)
 
 
 def test_an_agent_key_signs_no_withdrawal_and_shows_no_key() -> None:
@@ -147,7 +147,7 @@ def assert_equal_to_the_venue(server: HyperliquidServer, account: MarginAccount)
         0 <= margin.maintenance_margin_raw(account) - int(Fraction(state["crossMaintenanceMarginUsed"]) * 10**6) <= gross // margin.PPM + 1
     )
     unrealised = sum(int(Fraction(row["position"]["unrealizedPnl"]) * 10**6) for row in state["assetPositions"])
-    assert margin.unrealised_raw(account) == unrealised
+    assert margin.unrealised_profit_raw(account) == unrealised
 
 
 @settings(max_examples=12, deadline=None)
@@ -470,14 +470,14 @@ def test_an_agent_that_has_expired_sends_nothing_and_is_named(world: World) -> N
 def test_a_former_agent_is_never_approved_again(world: World) -> None:
     server, now = world.server, world.server.now_ms + 1
     with pytest.raises(Refused, match="was an agent before"):
-        approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, ())
+        approve_agent(world.connection, OWNER, HyperliquidAgent("second", AGENT.address, now + DAY_MS), now, ())
     world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
     body = server.bodies[-1]
     assert "nonce" in server.replay(body)["response"]
     server.prune(AGENT.address)  # the venue forgets the agent with its nonces: only our records know it
     with pytest.raises(Refused, match="was an agent before"):
-        approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, {AGENT.address})
-    approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, ())
+        approve_agent(world.connection, OWNER, HyperliquidAgent("second", AGENT.address, now + DAY_MS), now, {AGENT.address})
+    approve_agent(world.connection, OWNER, HyperliquidAgent("second", AGENT.address, now + DAY_MS), now, ())
     assert server.replay(body)["status"] == "ok"
     assert world.size("ETH") == 2
 
@@ -485,7 +485,7 @@ def test_a_former_agent_is_never_approved_again(world: World) -> None:
 def test_a_known_account_and_the_owner_are_no_agents(world: World) -> None:
     until = world.server.now_ms + DAY_MS
     with pytest.raises(Refused, match="owner's key cannot be an agent"):
-        approve_agent(world.connection, OWNER, NamedAgent("x", OWNER.address, until), world.server.now_ms, ())
+        approve_agent(world.connection, OWNER, HyperliquidAgent("x", OWNER.address, until), world.server.now_ms, ())
     with pytest.raises(Refused, match="known to the venue"):
         require_fresh_agent(world.connection, OWNER.address, ())
 
@@ -494,10 +494,10 @@ def test_a_known_account_and_the_owner_are_no_agents(world: World) -> None:
 def test_an_agent_always_has_a_name(world: World, name: str) -> None:
     now = world.server.now_ms + 1
     with pytest.raises(ConfigError, match="is not a valid name"):
-        approve_agent(world.connection, OWNER, NamedAgent(name, key_of(3).address, now + DAY_MS), now, ())
+        approve_agent(world.connection, OWNER, HyperliquidAgent(name, key_of(3).address, now + DAY_MS), now, ())
     for until in (now, now + 181 * DAY_MS):
         with pytest.raises(ConfigError, match="180 days"):
-            approve_agent(world.connection, OWNER, NamedAgent("ok", key_of(3).address, until), now, ())
+            approve_agent(world.connection, OWNER, HyperliquidAgent("ok", key_of(3).address, until), now, ())
 
 
 def test_the_name_that_is_signed_is_the_name_that_is_posted(world: World) -> None:
@@ -533,7 +533,7 @@ def test_only_the_highest_nonces_are_kept_and_each_is_taken_once() -> None:
 
 
 def test_a_slow_or_absent_venue_is_a_retry_and_never_a_zero(world: World) -> None:
-    absent = VenueConnection("http://127.0.0.1:9", is_mainnet=False, timeout_s=1)
+    absent = HyperliquidConnection("http://127.0.0.1:9", is_mainnet=False, timeout_s=1)
     lonely = HyperliquidClient(absent, OWNER.address, LATEST, lambda: 0)
     for call in (lonely.read, lonely.agents, lambda: lonely.state_of("0x" + "0" * 32)):
         with pytest.raises(Retryable, match="did not answer") as caught:

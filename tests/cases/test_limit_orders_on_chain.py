@@ -124,9 +124,9 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
     loaded = trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
     with again(anvil_chain, loaded) as agent:
         order, _ = place(agent, "4000")
-    assert api.cancel_waiting(loaded.path, order.id) == {"cancelled": order.id}
+    assert api.cancel_order_or_execution(loaded.path, order.id) == {"cancelled": order.id}
     with raises_field("--cancel", "neither an open limit order nor"):
-        api.cancel_waiting(loaded.path, order.id)
+        api.cancel_order_or_execution(loaded.path, order.id)
     with again(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"
         anvil_chain.move_market({"WETH": Fraction(4_100)}, twap_follows=False)

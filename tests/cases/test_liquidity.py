@@ -16,9 +16,9 @@ from agent.artifacts import npm_artifact
 from agent.chain.pools import own_positions
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.liquidity.policy.pools import POSITIONS
+from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.localchain import LocalChain
-from agent.localchain.chain import V2_FACTORY
+from agent.localchain.chain import V2_FACTORY_ARTIFACT
 from agent.model import ConfirmedPosition, Halt, IntentKind
 from agent.policy.drift import investable_total
 from agent.units import decimal_text
@@ -73,7 +73,7 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
     for drift in drifts:
         assert drift.raw == chain.balance(drift.symbol)
         # Every pool is within a hundredth of a percent of the reference price, and a range of 36 % holds what follows from that.
-        assert drift.raw_at(POSITIONS) == pytest.approx(paid.get(drift.token, 0), rel=5e-3)
+        assert drift.raw_at(POSITIONS_PLACE) == pytest.approx(paid.get(drift.token, 0), rel=5e-3)
     assert investable_total(drifts) / USD == pytest.approx(
         10_000 + sum(paid.get(d.token, 0) * float(d.price) / USD for d in drifts), rel=1e-4
     )
@@ -241,8 +241,8 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
     chain = anvil_chain
     token = table(chain, lp.provide_v3(chain, V3, -30, 30, 1_500))
     pair = table(chain, lp.provide_v2(chain, V2, 1_000))
-    foreign = chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address)
-    factory = chain.contract(foreign, npm_artifact(V2_FACTORY)).functions
+    foreign = chain.deploy(npm_artifact(V2_FACTORY_ARTIFACT), chain.whale.address)
+    factory = chain.contract(foreign, npm_artifact(V2_FACTORY_ARTIFACT)).functions
     tokens = chain.tokens["WETH"].address, chain.tokens["USDC"].address
     chain.send(factory.createPair(*tokens), gas=5_000_000)
     trap = factory.getPair(*tokens).call()

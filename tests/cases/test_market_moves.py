@@ -12,7 +12,7 @@ from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.chain import SWAP_ROUTER_02
+from agent.localchain.chain import SWAP_ROUTER_02_ARTIFACT
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
 from agent.units import BPS
@@ -150,7 +150,7 @@ def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
     chain = anvil_chain
     node = chain.node
     assert isinstance(node, AnvilNode)
-    router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
+    router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02_ARTIFACT))
     fund(chain, HELD)
     allow(chain, "WETH")
     order = (chain.tokens["WETH"].address, chain.tokens["USDC"].address, 500, chain.whale.address, weth * 10**18, 0, 0)

@@ -12,7 +12,7 @@ from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.chain import V3_POOL
+from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import IntentKind, IntentState
 from agent.reference.prices import required_observations
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
@@ -69,7 +69,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert paid == sent["gas_used"] * int(sent["gas_price_wei"])
         assert agent.context.store.budgets.history(chain.now_s()).budgets.gas_24h_wei - gas_before_wei == paid
         assert agent.context.store.budgets.history(chain.now_s()).failures.approvals_in_row == 0
-        assert chain.contract(at, npm_artifact(V3_POOL)).functions.slot0().call()[4] == ENOUGH
+        assert chain.contract(at, npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()[4] == ENOUGH
         assert f"keep {ENOUGH}" in agent.rebalance().reason
 
         for _ in range(5):

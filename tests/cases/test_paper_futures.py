@@ -18,7 +18,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import Head, PaperMargin, UnsignedTx
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
-from agent.paper.venue import PaperVenue, PaperVenueEffects
+from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.venues.perpetual_protocol import encode_order
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
@@ -36,10 +36,10 @@ def perps(perps_chain: LocalPerps, monkeypatch: pytest.MonkeyPatch) -> LocalPerp
     return perps_chain
 
 
-def venue_of(perps: LocalPerps) -> PaperVenue:
+def venue_of(perps: LocalPerps) -> PaperPerpetualProtocol:
     chain = perps.chain
     contracts = contracts_of(perps, chain.wallet.address)
-    return PaperVenue(contracts, perps.addresses.exchange, perps.collateral.address, chain.transport)
+    return PaperPerpetualProtocol(contracts, perps.addresses.exchange, perps.collateral_symbol.address, chain.transport)
 
 
 def head_of(perps: LocalPerps) -> Head:
@@ -53,7 +53,7 @@ def order(perps: LocalPerps, symbol: str, size_raw: int) -> PerpOrder:
     return PerpOrder(perps.markets[symbol].base, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
 
 
-def on_paper(perps: LocalPerps, venue: PaperVenue, held: PaperMargin, asked: PerpOrder) -> PaperVenueEffects:
+def on_paper(perps: LocalPerps, venue: PaperPerpetualProtocol, held: PaperMargin, asked: PerpOrder) -> PaperVenueEffects:
     """The order on paper at the newest block."""
     chain, head = perps.chain, head_of(perps)
     wallet = chain.wallet.address

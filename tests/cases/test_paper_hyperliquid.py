@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from agent.margin import account as margin
 from agent.model import EntryKind, FuturesReading, IntentState, PerpFill, SignedTx
 from agent.model.futures import MarginAccount, MarginDeposit
-from agent.paper.order_venue import PaperOrderVenue
+from agent.paper.order_venue import PaperHyperliquid
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
@@ -165,18 +165,18 @@ def test_a_process_that_dies_around_the_fill_neither_loses_nor_repeats_it(
     chain = anvil_chain
     loaded = agents.trusted(chain, tmp_path, venue_changes(newcomer, {"ETH": "100%"}), EVEN)
     begin = PaperStart(margin="500")
-    post = PaperOrderVenue.post
+    post = PaperHyperliquid.post
 
-    def dying(self: PaperOrderVenue, signed: SignedTx) -> str:
+    def dying(self: PaperHyperliquid, signed: SignedTx) -> str:
         if filled:
             post(self, signed)
         raise KeyboardInterrupt
 
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
-        monkeypatch.setattr(PaperOrderVenue, "post", dying)
+        monkeypatch.setattr(PaperHyperliquid, "post", dying)
         with pytest.raises(KeyboardInterrupt):
             agent.rebalance(send=True, confirm=agents.yes)
-        monkeypatch.setattr(PaperOrderVenue, "post", post)
+        monkeypatch.setattr(PaperHyperliquid, "post", post)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is (OutcomeKind.HOLD if filled else OutcomeKind.DONE), outcome.reason

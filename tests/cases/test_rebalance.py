@@ -10,7 +10,7 @@ import pytest
 from agent import codec
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import IntentKind, IntentState, LegFunding, Plan
+from agent.model import IntentKind, IntentState, LegPlace, Plan
 from agent.units import BPS
 from tests.support.agents import FIVE, ROOMY, USD, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
 from tests.support.samples import slow
@@ -91,7 +91,7 @@ def test_all_value_in_one_token_is_spread_over_five_in_one_transaction(anvil_cha
         plan, _, _ = swap_of(outcome)
         require_exact(chain, outcome, before)
         require_near(chain, plan)
-        assert {agent.portfolio.token(leg.token_in).symbol for leg in plan.legs if leg.source is LegFunding.WALLET} == {only}
+        assert {agent.portfolio.token(leg.token_in).symbol for leg in plan.legs if leg.source is LegPlace.WALLET} == {only}
         assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP]
 
 

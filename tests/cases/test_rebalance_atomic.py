@@ -11,7 +11,7 @@ from agent.artifacts import npm_artifact
 from agent.config.load import parse_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.chain import V2_PAIR, V3_POOL
+from agent.localchain.chain import V2_PAIR_ARTIFACT, V3_POOL_ARTIFACT
 from agent.signing.calldata import FundsLocation, RebalanceCall, decode
 from agent.units import BPS
 from agent.venues.kinds import uniswap_v2, uniswap_v3
@@ -134,7 +134,7 @@ def test_a_fork_with_another_init_code_hash_is_named(anvil_chain: LocalChain, tm
 
 
 def test_the_known_init_code_hashes_are_those_of_the_npm_packages() -> None:
-    hashes = ["0x" + keccak(hexstr=npm_artifact(path).bytecode).hex() for path in (V2_PAIR, V3_POOL)]
+    hashes = ["0x" + keccak(hexstr=npm_artifact(path).bytecode).hex() for path in (V2_PAIR_ARTIFACT, V3_POOL_ARTIFACT)]
     assert hashes == [uniswap_v2.INIT_CODE_HASH, uniswap_v3.INIT_CODE_HASH]
 
 

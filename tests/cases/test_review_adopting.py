@@ -33,4 +33,4 @@ def test_an_adopted_nonce_closes_the_open_cycle_of_an_ended_process(anvil_chain:
         cycles = agent.context.store.cycles
         cycles.write(new_cycle(AgentCycle(), anvil_chain.now_s()))
         agent.resync_nonce()
-        assert cycles.open_cycle() is None
+        assert cycles.find_open_cycle() is None

@@ -24,7 +24,7 @@ def test_a_dry_run_beside_one_that_sends_beats_for_itself_only_once_that_was_sto
                 assert dry.heartbeat is not None
                 for heard, ends in ((0, True), (1, False)):
                     dry.on_cycle(agent.plan())
-                    dry.heartbeat.settle(60)
+                    dry.heartbeat.wait_until_sent(60)
                     assert len(beats) == heard
                     if ends:
                         live.on_end()

@@ -18,7 +18,7 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import Halt, Hold, IntentKind, LegFunding, LimitOrder, Payment, RequestKind, RequestState, StepInput
+from agent.model import Halt, Hold, IntentKind, LegPlace, LimitOrder, Payment, RequestKind, RequestState, StepInput
 from agent.planning import proposals, requests
 from agent.policy.cash_flows import transfers as outflow
 from agent.policy.native_coin import held_balances
@@ -114,7 +114,7 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
         assert shown.sale is not None
         assert shown.sale.plan is not None
         assert "part 1" in shown.sale.reason
-        legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegFunding.WALLET]
+        legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegPlace.WALLET]
         sold = sum(leg.amount_in_raw for leg in legs) * chain.deployed.prices_usd["WETH"] / 10**18
         assert sold > 300_000, float(sold)
 

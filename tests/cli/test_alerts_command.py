@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from agent.observe.notify import UNANSWERED
+from agent.observe.notify import UNANSWERED_REASON
 from tests.cli.test_books import ETHER, native
 from tests.cli.tools import Desk
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
@@ -173,7 +173,7 @@ def test_a_test_reaches_each_target_or_names_the_one_it_did_not(desk: Desk, monk
         monkeypatch.setenv("ALERT_MAIL", gone.replace("never", CANARY))
         desk.edit(('timeout = "5s"', 'timeout = "1s"'))
         failed = desk.ask("alerts", "test", want=11)
-        assert failed["targets"][1] == {"name": "mail", "delivered": False, "why": UNANSWERED}
+        assert failed["targets"][1] == {"name": "mail", "delivered": False, "why": UNANSWERED_REASON}
         words = desk.run("alerts", "test")
         assert (words.code, CANARY in words.out + words.err) == (11, False)
         assert mentions(words.out, "mail", "NOT delivered")

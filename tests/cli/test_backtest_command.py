@@ -11,7 +11,7 @@ import pytest
 
 from agent.cli.backtest import format_premium
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from tests.cli.tools import Said
 from tests.support.text import mentions
 
@@ -70,7 +70,7 @@ def test_its_words_name_what_came_of_it(bare: Bare) -> None:
 def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp_path: Path) -> None:
     weth, usdc = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
     assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
-    text = render(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    text = render_config(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     config = tmp_path / "trimtab.toml"
     config.write_text(text)
     prices = tmp_path / "prices.csv"

@@ -233,8 +233,8 @@ def test_tables_fit_a_terminal_of_eighty_columns() -> None:
 )
 def test_what_is_cut_to_zero_has_no_sign(text: str, said: str) -> None:
     assert tables.money(text) == said
-    assert ledger.format_share(-0.4) == "0.00 %"
-    assert ledger.format_share(-1) == "-0.01 %"
+    assert ledger.format_bps(-0.4) == "0.00 %"
+    assert ledger.format_bps(-1) == "-0.01 %"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

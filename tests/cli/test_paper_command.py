@@ -19,7 +19,7 @@ from agent.errors import ConfigError, Refused
 from agent.model import Control, ControlKind, ControlOrigin
 from agent.signing import keys
 from agent.store.files.locks import wallet_lock
-from agent.store.files.secret import installation_secret
+from agent.store.files.secret import ensure_secret
 from agent.store.files.users import UserStore
 from agent.wiring import transactor
 from tests.cli.test_sending import nonce
@@ -190,7 +190,7 @@ def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) 
     paper, now_s = api.paper_config(desk.config), int(time.time())
     edit = Control("e" * 32, ControlKind.EDIT, (("set", "policy.cooldown=1h"),), "", "ann", ControlOrigin.API, now_s, now_s + 60)
     with wiring.open_store_offline(paper) as (store, _):  # as if the request had not been checked
-        store.controls.queue(edit.sealed(installation_secret(wiring.store_file(paper))))
+        store.controls.queue(edit.sealed(ensure_secret(wiring.store_file(paper))))
     ask("stop")
     ended = run.ended()
     assert ended.code == 0, ended.err

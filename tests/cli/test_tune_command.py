@@ -21,7 +21,7 @@ from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
 from agent.backtest.workers import run_on_cluster
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
 from agent.model import AllocationMethod, Every, HybridTrigger, Threshold
@@ -147,7 +147,7 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
     weth, usdc = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
     assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
     config, prices = tmp_path / "trimtab.toml", tmp_path / "prices.csv"
-    config.write_text(render(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    config.write_text(render_config(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))

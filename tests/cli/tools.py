@@ -29,7 +29,7 @@ import typer.main
 from agent.cli.display.tables import FigureTable
 from agent.cli.main import main
 from agent.localchain import DEFAULT_WORLD, LocalChain
-from agent.localchain.contracts import DeployedWorld, ProtocolAddresses
+from agent.localchain.contracts import DeployedWorld, SpotContractAddresses
 from agent.localchain.nodes import AnvilNode
 from agent.units import Token
 from tests.cli.documents import require_declared
@@ -199,8 +199,8 @@ def attach(desk: Desk) -> LocalChain:
         "quoter_v1": v3["quoter_v1"],
     }
     # What the config does not name is not called here; approvals go to the position manager in its place.
-    chain.addresses = ProtocolAddresses(
-        **{field.name: known.get(field.name, v3["position_manager"]) for field in fields(ProtocolAddresses)}
+    chain.addresses = SpotContractAddresses(
+        **{field.name: known.get(field.name, v3["position_manager"]) for field in fields(SpotContractAddresses)}
     )
     chain.deployed = DeployedWorld(
         tokens={spec.symbol: Token(desk.about["tokens"][spec.symbol], spec.symbol, spec.decimals) for spec in DEFAULT_WORLD.tokens},

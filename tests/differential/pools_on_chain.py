@@ -17,7 +17,7 @@ from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.artifacts import npm_artifact
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain, LocalPool
-from agent.localchain.chain import V2_FACTORY, V2_PAIR, V3_FACTORY
+from agent.localchain.chain import V2_FACTORY_ARTIFACT, V2_PAIR_ARTIFACT, V3_FACTORY_ARTIFACT
 from agent.units import Token
 
 CALL_GAS = hex(90_000_000)
@@ -125,7 +125,7 @@ def new_pair(chain: LocalChain, name: str) -> tuple[Token, Token]:
 
 def enable_fee(chain: LocalChain, fee_pips: int, tick_spacing: int) -> None:
     """A fee tier beside the standard ones; the whale deployed the factory and owns it."""
-    factory = chain.contract(chain.addresses.v3_factory, npm_artifact(V3_FACTORY))
+    factory = chain.contract(chain.addresses.v3_factory, npm_artifact(V3_FACTORY_ARTIFACT))
     chain.send(factory.functions.enableFeeAmount(fee_pips, tick_spacing))
 
 
@@ -174,7 +174,7 @@ def v3_on_chain(chain: LocalChain, pools: Sequence[V3Pool]) -> list[tuple[int, i
 def make_v2(chain: LocalChain, pair: tuple[Token, Token], reserve0: int, reserve1: int) -> V2Pool:
     """A V2 pair with exactly these reserves."""
     low, high = pair
-    factory = chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY))
+    factory = chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY_ARTIFACT))
     chain.send(factory.functions.createPair(low.address, high.address))
     address = to_checksum_address(factory.functions.getPair(low.address, high.address).call())
     transact(
@@ -185,7 +185,7 @@ def make_v2(chain: LocalChain, pair: tuple[Token, Token], reserve0: int, reserve
             (address, calldata("mint(address)", chain.whale.address)),
         ],
     )
-    assert chain.contract(address, npm_artifact(V2_PAIR)).functions.getReserves().call()[:2] == [reserve0, reserve1]
+    assert chain.contract(address, npm_artifact(V2_PAIR_ARTIFACT)).functions.getReserves().call()[:2] == [reserve0, reserve1]
     return V2Pool(address, "uniswap_v2", low.address, high.address, reserve0, reserve1)
 
 

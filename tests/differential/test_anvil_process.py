@@ -19,7 +19,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.files import replace_file
 from agent.localchain import LocalChain, run_anvil
-from agent.localchain.market import HEARTBEAT_S
+from agent.localchain.market import IDLE_BLOCK_INTERVAL_S
 from agent.localchain.nodes import free_port
 from tests.support.worlds import missing
 
@@ -146,7 +146,7 @@ def test_serve_writes_a_working_config_keeps_its_head_fresh_and_stops_when_told(
     transport = EndpointProvider(config.chain.rpc[0].read_url(), "local", 30)
     assert int(transport.call("eth_chainId", []), 16) == config.chain.chain_id
     assert transport.call("eth_getCode", [config.portfolio.assets[0].address, "latest"]) != "0x"
-    assert (config.limits.head_age or 0) > HEARTBEAT_S
+    assert (config.limits.head_age or 0) > IDLE_BLOCK_INTERVAL_S
     require_unexpired(transport)
     process.send_signal(number)
     assert process.wait(timeout=30) == 0

@@ -17,10 +17,10 @@ from agent.chain.lens import (
     CallItem,
     CallStatus,
     CodeItem,
+    IndirectCallItem,
     LensItem,
     V3Answer,
     V3Item,
-    ViaItem,
     address_call,
     creation_code,
     decode_page,
@@ -28,7 +28,7 @@ from agent.chain.lens import (
 )
 from agent.chain.watch import snapshot_questions
 from agent.localchain import LocalChain
-from agent.localchain.chain import V3_POOL
+from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.units import NATIVE, Token
 from tests.support.attacks import attack
 from tests.support.endpoints import TWAP_WINDOW_S, reader, watch
@@ -85,7 +85,7 @@ def test_the_twap_equals_observe_and_consult(local_chain: LocalChain) -> None:
     seen = reader(local_chain).snapshot()
     moved = 0
     for pool in (p for p in seen.pools if isinstance(p, V3Pool)):
-        observe = local_chain.contract(pool.address, npm_artifact(V3_POOL)).functions.observe([TWAP_WINDOW_S, 0])
+        observe = local_chain.contract(pool.address, npm_artifact(V3_POOL_ARTIFACT)).functions.observe([TWAP_WINDOW_S, 0])
         ticks, seconds = observe.call(block_identifier=seen.head.number)
         assert pool.twap_tick == (ticks[1] - ticks[0]) // TWAP_WINDOW_S
         assert pool.twap_liquidity == TWAP_WINDOW_S * UINT160_MAX // ((seconds[1] - seconds[0]) % 2**160 << 32)
@@ -135,9 +135,9 @@ def test_a_call_by_way_of_another_contract_fails_alone(anvil_chain: LocalChain) 
     token = anvil_chain.tokens["USDC"].address
     decimals = CallItem(token, DECIMALS_SELECTOR)
     items: list[LensItem] = [
-        ViaItem(token, AGGREGATOR, decimals),
-        ViaItem(token, DECIMALS_SELECTOR, decimals),
-        ViaItem(token, BALANCE_OF, decimals),
+        IndirectCallItem(token, AGGREGATOR, decimals),
+        IndirectCallItem(token, DECIMALS_SELECTOR, decimals),
+        IndirectCallItem(token, BALANCE_OF, decimals),
     ]
     answers = query_lens(anvil_chain.transport, [*items, decimals])
     assert answers == [
@@ -149,7 +149,7 @@ def test_a_call_by_way_of_another_contract_fails_alone(anvil_chain: LocalChain) 
 
 
 def test_the_observations_that_a_pool_keeps_are_read(anvil_chain: LocalChain) -> None:
-    pool = anvil_chain.contract(anvil_chain.pools["v3 LINK/USDC 10000"], npm_artifact(V3_POOL))
+    pool = anvil_chain.contract(anvil_chain.pools["v3 LINK/USDC 10000"], npm_artifact(V3_POOL_ARTIFACT))
     anvil_chain.send(pool.functions.increaseObservationCardinalityNext(71))
     seen = next(p for p in reader(anvil_chain).snapshot().pools if p.address == pool.address)
     slot0 = pool.functions.slot0().call()

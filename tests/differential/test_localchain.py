@@ -12,7 +12,7 @@ from web3.types import Wei
 from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import DEFAULT_WORLD, LocalChain, TokenKind
-from agent.localchain.chain import POSITION_MANAGER
+from agent.localchain.chain import POSITION_MANAGER_ARTIFACT
 from agent.localchain.config import IN_PROCESS_URL
 from agent.localchain.nodes import AnvilNode
 from agent.units import PIPS
@@ -245,7 +245,7 @@ def test_the_recorded_mainnet_pool_stands_on_the_local_chain(anvil_chain: LocalC
 
 
 def test_positions_of_the_seeded_pools_are_held_by_the_real_position_manager(anvil_chain: LocalChain) -> None:
-    manager = anvil_chain.contract(anvil_chain.addresses.position_manager, npm_artifact(POSITION_MANAGER)).functions
+    manager = anvil_chain.contract(anvil_chain.addresses.position_manager, npm_artifact(POSITION_MANAGER_ARTIFACT)).functions
     ranges = sum(len(pool.ranges) for pool in DEFAULT_WORLD.pools if hasattr(pool, "ranges"))
     assert manager.balanceOf(anvil_chain.whale.address).call() == ranges
 

@@ -10,7 +10,7 @@ from eth_abi.abi import encode as abi_encode
 from agent.errors import Refused
 from agent.execution.settlement import realised_legs
 from agent.localchain import LocalChain
-from agent.model import IntentKind, Leg, LegFunding, Plan, Receipt
+from agent.model import IntentKind, Leg, LegPlace, Plan, Receipt
 from agent.planning.gas import balance_deltas, unwrap, wrap
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, SWEEP_TOKEN, WITHDRAW
 from agent.signing.rules import require_signable
@@ -20,7 +20,7 @@ from tests.support.signing import plan_of
 from tests.support.text import raises_code
 from tests.support.wallets import AtomicDesk, Desk, R, native_of
 
-W = LegFunding.WALLET
+W = LegPlace.WALLET
 ETHER = 10**18
 DESKS = {"swap_router_02": Desk, "rebalancer": AtomicDesk}
 both_routers = pytest.mark.parametrize("router", DESKS)

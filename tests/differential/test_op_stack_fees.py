@@ -16,7 +16,7 @@ from agent.artifacts import own_artifact
 from agent.config.networks import BASE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model.rollups import MAX_FEE_RISE, quote_of_swap
+from agent.model.rollups import MAX_FEE_RISE, scaled_fee_quote
 from agent.planning.approval_gas import legs_bytes
 from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
 from tests.support.agents import ROOMY, agent_on, fund, meanwhile, purse, require_exact, yes
@@ -52,7 +52,7 @@ def test_no_transaction_pays_more_than_the_bound(anvil_chain: LocalChain, number
             transactions = [any_transaction(random) for _ in range(10)]
             fees = true_fees(line, transactions)
             assert min(fees) >= read.empty_wei > 0
-            below += sum(read.data_wei(len(tx.data) // 2 - 1) < fee for tx, fee in zip(transactions, fees, strict=True))
+            below += sum(read.max_data_fee_wei(len(tx.data) // 2 - 1) < fee for tx, fee in zip(transactions, fees, strict=True))
     assert below == 0
 
 
@@ -66,7 +66,7 @@ def test_the_expected_fee_of_a_swap_is_near_the_true_one(anvil_chain: LocalChain
         set_prices(line, *prices)
         read = quote(line)
         for legs in (1, 2, 3, 4, 6, 8):
-            expected_wei, most_wei = (fee(LEG_BYTES * (legs + 1)) for fee in (read.expected_data_wei, read.data_wei))
+            expected_wei, most_wei = (fee(LEG_BYTES * (legs + 1)) for fee in (read.expected_data_fee_wei, read.max_data_fee_wei))
             fees = true_fees(line, [swap_program(random, router, legs) for _ in range(6)])
             ratios[legs] += [expected_wei / fee for fee in fees]
             assert most_wei > 3 * max(fees)
@@ -81,7 +81,7 @@ def test_the_expected_fee_of_an_approval_is_at_least_the_true_one(anvil_chain: L
     set_prices(line, *PRICES[0])
     data = "0x095ea7b3" + bytes(12).hex() + random.randbytes(20).hex() + f"{123_456_789_012_345_678_901:064x}"
     (fee,) = true_fees(line, [transaction("0x" + random.randbytes(20).hex(), data, random)])
-    assert fee <= quote(line).expected_data_wei(APPROVAL_BYTES) <= 1.2 * fee
+    assert fee <= quote(line).expected_data_fee_wei(APPROVAL_BYTES) <= 1.2 * fee
 
 
 def test_a_quote_from_one_fee_has_the_proportions_of_the_contract(anvil_chain: LocalChain) -> None:
@@ -89,7 +89,7 @@ def test_a_quote_from_one_fee_has_the_proportions_of_the_contract(anvil_chain: L
     install(line)
     set_prices(line, *PRICES[1])
     read = quote(line)
-    assumed = quote_of_swap(read.one_swap_wei)
+    assumed = scaled_fee_quote(read.one_swap_wei)
     assert (read.operator_wei, read.operator_full_wei) == (OPERATOR_FEE_CONSTANT, OPERATOR_FEE_CONSTANT)
     for name in ("empty_wei", "one_swap_wei", "four_swaps_wei", "full_wei"):
         assert getattr(assumed, name) == pytest.approx(getattr(read, name), rel=1e-4)
@@ -113,7 +113,7 @@ def test_a_rebalance_pays_about_the_planned_fee(
         assert granted.data_fee_wei is not None
         paid_wei = intent.receipt.data_fee_wei
         assert node.paid[str(intent.tx_hash)] == paid_wei <= granted.data_fee_wei // MAX_FEE_RISE
-        planned_wei = quote(chain.transport).expected_wei(granted.plan.gas_units, legs_bytes(granted.plan.legs))
+        planned_wei = quote(chain.transport).expected_fee_wei(granted.plan.gas_units, legs_bytes(granted.plan.legs))
         assert 0.8 * paid_wei <= planned_wei <= 1.4 * paid_wei
 
 

@@ -103,7 +103,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
             assert told[end_s][0].twap_tick == ticks[-1]
         assert len(set(ticks)) > 1, "the market moved"
 
-        document = api.fetch_prices(agent, back="4h")
+        document = api.fetch_prices(agent, lookback_text="4h")
         link = next(item for item in document["prices"] if item["symbol"] == "LINK")
         assert (link["source"], link["why"]) == ("pools", "")
         assert link["new"] == link["hours"] >= 3

@@ -25,8 +25,8 @@ def assert_equal(perps: LocalPerps, who: str) -> MarginAccount:
     """Every figure of the account is the contracts' own."""
     account, views = account_of(perps, who), perps.account_balance.functions
     _, unrealised, _ = views.getPnlAndPendingFee(who).call()
-    scale = 10 ** (18 - perps.collateral.decimals)
-    assert margin.unrealised_raw(account) == unrealised
+    scale = 10 ** (18 - perps.collateral_symbol.decimals)
+    assert margin.unrealised_profit_raw(account) == unrealised
     assert margin.settled_value_raw(account) == perps.clearing_house.functions.getAccountValue(who).call()
     assert margin.gross_notional_raw(account) == views.getTotalAbsPositionValue(who).call()
     assert margin.debt_value_raw(account) == views.getTotalDebtValue(who).call()

@@ -95,7 +95,7 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
     send_data(perps, contracts.delegate_approval, venue.encode_delegate(key, is_allowed=True), who)
     sent(perps, order, who, key)
     assert read_now(perps, who).size_raw(order.market) == WAD
-    withdrawal = venue.encode_withdrawal(perps.collateral.address, 10**6)
+    withdrawal = venue.encode_withdrawal(perps.collateral_symbol.address, 10**6)
     with pytest.raises(RuntimeError, match="V_NEFC"):
         send_data(perps, contracts.vault, withdrawal, key)
     assert perps.chain.balance("USDC", key) == 0
@@ -106,7 +106,7 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
 
 def test_margin_is_deposited_and_withdrawn_up_to_what_is_free(perps: LocalPerps) -> None:
     who = funded(perps)
-    contracts, token = contracts_of(perps, who), perps.collateral.address
+    contracts, token = contracts_of(perps, who), perps.collateral_symbol.address
     usdc = perps.chain.token_contract("USDC").functions
     perps.chain.send(usdc.mint(who, 500 * 10**6))
     perps.chain.send(usdc.approve(contracts.vault, 500 * 10**6), who)
@@ -184,10 +184,12 @@ def test_a_fall_and_a_rise_never_liquidate_the_book_of_the_agent(perps: LocalPer
 
 def test_amounts_of_the_venue_are_within_its_words() -> None:
     with pytest.raises(Refused, match="no limit orders"):
-        venue.encode_order(PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.LIMIT, 1, False), venue.PerpContractAddresses("", "", "", ""), "", 1)
+        venue.encode_order(
+            PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.LIMIT, 1, False), venue.PerpetualProtocolAddresses("", "", "", ""), "", 1
+        )
     with pytest.raises(Refused, match="no bound"):
         venue.encode_order(
-            PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.MARKET, 0, False), venue.PerpContractAddresses("", "", "", ""), "", 1
+            PerpOrder("0x" + "1" * 40, 1, PerpOrderKind.MARKET, 0, False), venue.PerpetualProtocolAddresses("", "", "", ""), "", 1
         )
     assert venue.revert_code("", "execution reverted: CH_TLRS") == "CH_TLRS"
     assert venue.revert_code("0x08c379a0" + "00" * 5, "") == ""

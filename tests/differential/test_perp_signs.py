@@ -91,9 +91,9 @@ def test_an_open_notional_is_what_opening_added_to_the_quote_balance(perps: Loca
 def test_an_unrealised_profit_is_positive_when_the_mark_moved_with_the_position(perps: LocalPerps, side: int) -> None:
     opened(perps, side * 2 * WAD)
     moved(perps, Fraction(side * 4, 100))
-    assert margin.unrealised_raw(read(perps)) > 0
+    assert margin.unrealised_profit_raw(read(perps)) > 0
     moved(perps, Fraction(-side * 8, 100))
-    assert margin.unrealised_raw(read(perps)) < 0
+    assert margin.unrealised_profit_raw(read(perps)) < 0
 
 
 @SIDES

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from agent.localchain import LocalChain
-from agent.model import LegFunding
+from agent.model import LegPlace
 from agent.planning.planner import plan, plan_swap, quote
 from agent.units import BPS
 from tests.support.planning_worlds import rebalance_to_targets
@@ -69,7 +69,7 @@ def test_a_swap_by_hand_pays_what_plan_and_quote_said(anvil_chain: LocalChain) -
     desk.approve_for(found)
     assert desk.swap(found).status == 1
     after = desk.balances()
-    got = sum(leg.amount_out_raw for leg in found.legs if leg.sink is LegFunding.WALLET)
+    got = sum(leg.amount_out_raw for leg in found.legs if leg.sink is LegPlace.WALLET)
     assert after["WETH"] - before["WETH"] == -amount
     assert after["USDT"] - before["USDT"] == got == promised
     assert len(found.legs) >= 2, "80 WETH are worth a split"

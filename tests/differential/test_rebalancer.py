@@ -28,7 +28,7 @@ def test_the_deployer_gives_the_predicted_address_and_code(venues: Venues) -> No
     code = eth.get_code(stall.rebalancer)
     assert "0x" + keccak(code).hex() == deployment.code_hash()
     assert 0 < len(code) < 24_576
-    assert encode_deployment(deployment.init_code()) == "0x" + bytes(32).hex() + own_artifact("Rebalancer").bytecode[2:]
+    assert encode_deployment(deployment.rebalancer_init_code()) == "0x" + bytes(32).hex() + own_artifact("Rebalancer").bytecode[2:]
 
 
 def test_it_has_no_owner_no_views_and_no_storage(venues: Venues) -> None:

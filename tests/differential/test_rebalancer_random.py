@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.localchain import LocalChain
-from agent.model import Leg, LegFunding, Plan, Pool
+from agent.model import Leg, LegPlace, Plan, Pool
 from agent.signing.calldata import FundsLocation
 from agent.units import NATIVE
 from agent.venues.calldata import decode
@@ -21,7 +21,7 @@ from tests.support.signing import native_leg, plan_of
 from tests.support.wallets import AtomicDesk
 from tests.support.worlds import read_pool
 
-W, R = LegFunding.WALLET, LegFunding.ROUTER
+W, R = LegPlace.WALLET, LegPlace.ROUTER
 MOST_LEGS = 8
 WORTH_USD = 2_000_000
 Draw = Callable[[st.SearchStrategy[object]], object]
@@ -44,7 +44,7 @@ class Builder:
             self.states[pool] = read_pool(self.chain, pool)
         return self.states[pool]
 
-    def swap(self, pool: str, token_in: str, raw: int, source: LegFunding, sink: LegFunding) -> bool:
+    def swap(self, pool: str, token_in: str, raw: int, source: LegPlace, sink: LegPlace) -> bool:
         """False when the pool cannot take the amount; nothing is added then."""
         before = self.state(pool)
         try:
@@ -63,13 +63,13 @@ class Builder:
         self.legs.append(Leg(before.address, before.venue, token_in, out, fee_pips, raw, got, got, done.fee_raw, 0, source, sink))
         return True
 
-    def wrap(self, raw: int, sink: LegFunding) -> None:
+    def wrap(self, raw: int, sink: LegPlace) -> None:
         weth = self.context.at("WETH")
         self.legs.append(native_leg(NATIVE, weth, raw, sink=sink))
         if sink is R:
             self.router[weth] += raw
 
-    def unwrap(self, source: LegFunding, raw: int) -> None:
+    def unwrap(self, source: LegPlace, raw: int) -> None:
         weth = self.context.at("WETH")
         if source is R:
             raw = self.router.pop(weth)

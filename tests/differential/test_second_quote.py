@@ -19,7 +19,7 @@ from agent.chain.second_quote import (
     second_quotes,
 )
 from agent.localchain import LocalChain
-from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Pool, Rebalance
+from agent.model import Goal, Leg, LegPlace, Plan, PlanCost, Pool, Rebalance
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.text import mentions
@@ -63,8 +63,8 @@ def leg(before: Pool, token_in: str, amount_in_raw: int) -> tuple[Leg, Pool]:
         done.amount_out_raw,
         done.fee_raw,
         0,
-        LegFunding.WALLET,
-        LegFunding.WALLET,
+        LegPlace.WALLET,
+        LegPlace.WALLET,
     )
     return made, done.pool_after
 

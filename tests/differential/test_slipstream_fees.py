@@ -19,7 +19,7 @@ from agent.codec import dumps, loads
 from agent.model import Pool
 from agent.signing.calldata import selector
 from agent.venues.discovery import discover_pools
-from agent.venues.kinds.slipstream import INCLUSION_S
+from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
 from tests.differential.test_venue_kinds import add_pool, deployment
 from tests.support.endpoints import tokens
 from tests.support.rebalancer import Stall
@@ -72,7 +72,7 @@ class Market:
         answer: Any = self.chain.w3.provider.make_request("eth_call", [call, "latest", {}, time])  # type: ignore[arg-type]
         return int(answer["result"], 16)
 
-    def read(self, delays_s: Sequence[int] = (INCLUSION_S,), caller: str = "") -> list[SlipstreamPool]:
+    def read(self, delays_s: Sequence[int] = (INCLUSION_DELAY_S,), caller: str = "") -> list[SlipstreamPool]:
         """Return the pool as a snapshot reads it for swaps so long after its block."""
         (ref,) = discover_pools(self.chain.transport, [self.kind], (), tokens(self.chain))
         reader: Any = ref.reader
@@ -138,7 +138,7 @@ def test_each_swap_of_a_transaction_pays_the_fee_of_its_own_tick(venues: Venues)
     assert pool.fee_pips < pool.swap(stall.at("WETH"), 8 * 10**18).pool_after.fee_pips
     assert loads(SlipstreamPool, dumps(pool)) == pool
     program, paid = two_legs(stall, market, pool)
-    stall.chain.node.rpc("evm_setNextBlockTimestamp", stall.chain.node.now_s() + INCLUSION_S)
+    stall.chain.node.rpc("evm_setNextBlockTimestamp", stall.chain.node.now_s() + INCLUSION_DELAY_S)
     assert stall.send(program) == {"WETH": -16 * 10**18, "USDC": paid}
 
 

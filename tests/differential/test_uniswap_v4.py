@@ -18,7 +18,7 @@ from agent.chain.pools.reading import deep_pool_item, with_deeper_ticks
 from agent.chain.second_quote import ContractQuoter, NoSecondQuote
 from agent.chain.tokens import IMPLEMENTATION_SLOTS
 from agent.execution.step_context import OutcomeKind
-from agent.model import Leg, LegFunding
+from agent.model import Leg, LegPlace
 from agent.venues.discovery import discover_pools
 from tests.differential.test_venue_kinds import NO_QUOTER, add_pool, deployment, price, read_pools
 from tests.support import agents
@@ -80,7 +80,7 @@ def test_the_second_quote_is_v4s_own_and_of_the_same_manager(venues: Venues) -> 
     (state,) = read_pools(venues, deployment(venues, Venue.V4, tiers=TIERS))
     amount, sold = 10**18, venues.chain.tokens["WETH"].address
     out = state.quote(sold, amount)
-    leg = Leg(state.address, Venue.V4, sold, pool.other(sold), 3_000, amount, out, out, 0, 0, *[LegFunding.WALLET] * 2)
+    leg = Leg(state.address, Venue.V4, sold, pool.other(sold), 3_000, amount, out, out, 0, 0, *[LegPlace.WALLET] * 2)
     head: Any = venues.chain.w3.eth.get_block("latest")
     quoter = ContractQuoter(venues.chain.transport, [deployment(venues, Venue.V4, tiers=TIERS)], {state.address: state.tier})
     assert quoter.quote(leg, amount, head["hash"].to_0x_hex()) == out

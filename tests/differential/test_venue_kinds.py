@@ -20,7 +20,7 @@ from agent.config.tables.venues import VenueTable
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import Leg, LegFunding, Pool
+from agent.model import Leg, LegPlace, Pool
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.pancake_v3 import PancakeV3
@@ -136,7 +136,7 @@ def test_slipstreams_quoter_agrees_and_its_fee_is_read_with_the_state(venues: Ve
     amount = 10**18
     sold = venues.chain.tokens["WETH"].address
     out = state.quote(sold, amount)
-    leg = Leg(pool.address, Venue.SLIPSTREAM, sold, pool.other(sold), state.fee_pips, amount, out, out, 0, 0, *[LegFunding.WALLET] * 2)
+    leg = Leg(pool.address, Venue.SLIPSTREAM, sold, pool.other(sold), state.fee_pips, amount, out, out, 0, 0, *[LegPlace.WALLET] * 2)
     quoter = ContractQuoter(venues.chain.transport, [kind], {pool.address: state.tier})
     assert state.tier == pool.spacing
     head: Any = venues.chain.w3.eth.get_block("latest")

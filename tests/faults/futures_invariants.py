@@ -157,7 +157,7 @@ def beyond_policy(layer: Layer, one: Any, wallet: str, latest_s: int) -> list[st
         call = decode(bytes.fromhex(one["input"].removeprefix("0x")))
     except UndecodableCalldata as error:
         return [f"{one['hash']} is outside the policy: {error}"]
-    if isinstance(call, MarginTransfer) and call.is_deposit and call.token == layer.perps.collateral.address and layer.deposits:
+    if isinstance(call, MarginTransfer) and call.is_deposit and call.token == layer.perps.collateral_symbol.address and layer.deposits:
         return []
     if not isinstance(call, OpenPosition):
         return [f"{one['hash']} is outside the policy: {type(call).__name__}"]

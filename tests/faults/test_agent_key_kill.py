@@ -21,7 +21,7 @@ from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.signing import keys
-from agent.venues.hyperliquid.client import VenueConnection
+from agent.venues.hyperliquid.client import HyperliquidConnection
 from tests.faults.rig import in_child
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.futures import EVEN
@@ -67,15 +67,15 @@ class Wallet:
         self.chain.__dict__.pop("transport", None)  # a connection of its own
         if die_at or seen:
             sys.addaudithook(changed)  # for good, in a child
-            post = VenueConnection.exchange
+            post = HyperliquidConnection.exchange
 
-            def exchange(connection: VenueConnection, body: Any) -> Any:
+            def exchange(connection: HyperliquidConnection, body: Any) -> Any:
                 passed("post")
                 answer = post(connection, body)
                 passed("answer")
                 return answer
 
-            VenueConnection.exchange = exchange  # type: ignore[method-assign]  # in a child
+            HyperliquidConnection.exchange = exchange  # type: ignore[method-assign]  # in a child
         with again(self.chain, self.loaded) as agent:
             writing = False
 

@@ -13,7 +13,7 @@ from agent.chain.perpetuals import perp_questions, read_account, unnamed_markets
 from agent.errors import TrimtabError
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
-from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient, NamedAgent, VenueConnection
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidAgent, HyperliquidClient, HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket, issue_tickets
 from tests.fuzz.decoders import mutations, survives
 from tests.support.hyperliquid import approve_agent
@@ -56,7 +56,7 @@ def test_no_answer_about_a_margin_account_brings_up_an_error_that_is_not_ours(pe
         survives(read, data)
 
 
-class Recorded(VenueConnection):
+class Recorded(HyperliquidConnection):
     """Keeps the bodies of a venue's answers."""
 
     def __init__(self, url: str) -> None:
@@ -69,7 +69,7 @@ class Recorded(VenueConnection):
         return status, body
 
 
-class Answering(VenueConnection):
+class Answering(HyperliquidConnection):
     """Answers with given bodies, one after the other, and then with nothing."""
 
     def __init__(self, bodies: list[bytes]) -> None:
@@ -95,15 +95,15 @@ def reads(resting: OrderTicket, new: OrderTicket, now_ms: int) -> Mapping[str, R
     }
 
 
-def venue_with(connection: VenueConnection, now_ms: int) -> HyperliquidClient:
+def venue_with(connection: HyperliquidConnection, now_ms: int) -> HyperliquidClient:
     return HyperliquidClient(connection, OWNER.address, COINS, lambda: now_ms, AgentKey(AGENT, is_mainnet=False), lambda: 0)
 
 
 def traded(server: HyperliquidServer, owner: LocalAccount) -> Callable[..., OrderTicket]:
     """Open two positions and pay funding; return what issues further tickets."""
     server.fund(owner.address, 10_000)
-    connection = VenueConnection(server.url, is_mainnet=False, timeout_s=60)
-    agent = NamedAgent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS)
+    connection = HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60)
+    agent = HyperliquidAgent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS)
     approve_agent(connection, owner, agent, server.now_ms, ())
 
     def ticket(coin: str, lots: int, bound_usd: int, kind: PerpOrderKind = PerpOrderKind.MARKET) -> OrderTicket:
@@ -124,7 +124,7 @@ def test_no_answer_of_hyperliquid_brings_up_an_error_that_is_not_ours(tries: int
     with hyperliquid() as server:
         ticket = traded(server, OWNER)
         resting = ticket("ETH", 1_000, 2_000, PerpOrderKind.LIMIT)
-        venue_with(VenueConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
+        venue_with(HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
         asked, bodies = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms), {}
         for name, read in asked.items():
             line = Recorded(server.url)

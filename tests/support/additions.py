@@ -268,15 +268,16 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
         "layers/settings.py": (
             "# after: from agent.layers.liquidity import settings as liquidity\nfrom agent.layers.lockup import settings as lockup\n",
-            "\n\nCHECKS += (lockup.require_assets,)\nSETTINGS += (lockup.build_settings,)\nPARAMETERS += (lockup.parameters,)\n",
+            "\n\nCONFIG_CHECKS += (lockup.require_assets,)\n"
+            "SETTINGS_BUILDERS += (lockup.build_settings,)\nCONFIRMED_SETTINGS += (lockup.parameters,)\n",
         ),
         "layers/questions.py": (
             "# after: from agent.layers.liquidity.policy import valuation as liquidity\nfrom agent.layers.lockup import policy as lockup\n",
-            "\n\nLOCKED_AMOUNTS += (lockup.locked,)\nPLACE_NAMES += (lockup.place,)\n",
+            "\n\nUNSPENDABLE_AMOUNTS += (lockup.locked,)\nPLACE_NAMES += (lockup.place,)\n",
         ),
         "layers/guards.py": (
             "# after: from agent.layers.liquidity import guards as liquidity\nfrom agent.layers.lockup import guards as lockup\n",
-            "\n\nPLAN_GUARDS += (lockup.LOCKUP,)\n",
+            "\n\nLAYER_LIMIT_GUARDS += (lockup.LOCKUP,)\n",
         ),
         "layers/documents.py": (
             "# after: from agent.layers.gradual import documents as gradual\nfrom agent.layers.lockup import documents as lockup\n",
@@ -284,7 +285,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
     }
 )
-"""A layer of a second kind: it answers LOCKED_AMOUNTS, which no layer of agent/layers does."""
+"""A layer of a second kind: it answers UNSPENDABLE_AMOUNTS, which no layer of agent/layers does."""
 
 COMMAND: Addition = MappingProxyType(
     {
@@ -410,7 +411,7 @@ def check_allocator() -> None:
     from agent import codec
     from agent.app.describe import parameters
     from agent.config.load import parse_config
-    from agent.model import PRICED_METHODS, AllocationMethod, StepInput
+    from agent.model import PRICE_ONLY_METHODS, AllocationMethod, StepInput
     from agent.policy.target_changes import apply_allocation
     from tests.support.planning_worlds import allocator, moves, recorded, weighed
     from tests.unit.test_config_weights import RETURNS, built, config_text, mistake, portfolio_of
@@ -423,7 +424,7 @@ def check_allocator() -> None:
     assert "min_history: missing; kind = 'inverse_variance' needs it" in mistake(written, ("min_history", None))
     assert "'hrp', 'inverse_variance' or 'futures_volatility'" in mistake(written, ("kind", '"no_such_kind"'))
     assert "# or equal, market_cap, inverse_volatility, minimum_variance, hrp, inverse_variance, futures_volatility\n" in config_text("")
-    assert method in PRICED_METHODS
+    assert method in PRICE_ONLY_METHODS
 
     step = weighed(allocator(method), recorded(moves()))
     assert codec.loads(StepInput, codec.dumps(step)) == step

@@ -18,9 +18,9 @@ import tomlkit
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent, open_agent
-from agent.app.start.setup import initialise, pin_all
+from agent.app.start.setup import pin_all, write_new_config
 from agent.chain.rpc import Transport
-from agent.config.build import fixed_contracts
+from agent.config.build import contract_names
 from agent.config.liquidity import lp_venues
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
@@ -51,7 +51,7 @@ def _made(template: str | None, targets: str, numeraire: str, comments: bool) ->
         return tomlkit.dumps(tomllib.loads(_made(template, targets, numeraire, True)))
     with TemporaryDirectory() as folder:
         pairs = [] if template else [(pair.split("=")[0], pair.split("=")[1]) for pair in targets.split()]
-        initialise(
+        write_new_config(
             path := Path(folder) / "x.toml",
             "ethereum",
             WALLET,
@@ -59,7 +59,7 @@ def _made(template: str | None, targets: str, numeraire: str, comments: bool) ->
             numeraire,
             RPC,
             template=template,
-            price=None if numeraire == "USDC" else "3000",
+            numeraire_price=None if numeraire == "USDC" else "3000",
         )
         return path.read_text()
 
@@ -185,7 +185,7 @@ def _pinned_by(chain: LocalChain, config: Config) -> str | None:
     if names != (set(chain.tokens), set(chain.pools)) or lp_venues(config, ()) or venue:
         return None
     listed = {token.address: bytes(chain.w3.eth.get_code(token.address)).hex() for token in config.portfolio.listed_tokens}
-    return repr((chain.chain_id, chain.url, chain.addresses, chain.pools, listed, config.venues, fixed_contracts(config)))
+    return repr((chain.chain_id, chain.url, chain.addresses, chain.pools, listed, config.venues, contract_names(config)))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from agent.backtest.data import PriceTable, make_price_table
 from agent.backtest.result import RebalanceRecord, SimulationResult, YearGain, rebalancing_premium
 from agent.backtest.settings import PERMISSIVE_LIMITS, AppliedTransfer, BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.stress.paths import Scenario, Severity, apply_scenario
+from agent.backtest.stress.paths import SpotScenario, SpotSeverity, apply_scenario
 from agent.backtest.stress.run import StressSpec
 from agent.backtest.sweep import KernelSetting, TradingCosts
 from agent.backtest.tune.grid import parse_grid
@@ -80,16 +80,20 @@ def guarded(**limits: object) -> BacktestSpec:
 
 
 def under(
-    scenario: Scenario, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings = DEEP, severity: Severity | None = None
+    scenario: SpotScenario,
+    wanted: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings = DEEP,
+    severity: SpotSeverity | None = None,
 ) -> SimulationResult:
     """Run the live step over the prices with the scenario applied."""
-    laid = apply_scenario(scenario, wanted, table, settings, severity or Severity(crash_bars=3))
+    laid = apply_scenario(scenario, wanted, table, settings, severity or SpotSeverity(crash_bars=3))
     return simulate(wanted, laid.table, laid.settings)
 
 
-def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[Scenario, ...] = (), **others: object) -> StressSpec:
+def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[SpotScenario, ...] = (), **others: object) -> StressSpec:
     """Return the spec of a small stress test."""
-    return StressSpec(paths, step_paths, bars, scenarios, Severity(), **others)  # type: ignore[arg-type]  # field names, checked at run time
+    return StressSpec(paths, step_paths, bars, scenarios, SpotSeverity(), **others)  # type: ignore[arg-type]  # field names, checked at run time
 
 
 # --- Searches of settings over artificial prices, so that tests state only what differs.

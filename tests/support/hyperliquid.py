@@ -11,7 +11,7 @@ from eth_account.messages import encode_typed_data
 from agent.localchain import LocalChain
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.secret import AgentPrivateKey, PrivateKey
-from agent.venues.hyperliquid.client import NamedAgent, VenueConnection
+from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidConnection
 from agent.venues.hyperliquid.venue import approval_action, approval_message, new_approval, post_approval
 from tests.support import agents
 from tests.support.futures import LIMITS
@@ -34,14 +34,14 @@ def venue_for(chain: LocalChain, usd: int = 10_000, until_days: int = 30) -> Ite
 
 def approve(server: HyperliquidServer, chain: LocalChain, until_days: int = 30) -> None:
     """Approve the agent as the wallet's owner."""
-    connection = VenueConnection(server.url, is_mainnet=False, timeout_s=60)
-    agent = NamedAgent("trimtab", AGENT.address, server.now_ms + until_days * DAY_MS)
+    connection = HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60)
+    agent = HyperliquidAgent("trimtab", AGENT.address, server.now_ms + until_days * DAY_MS)
     owner = load_key(TestAccountKey(0), chain.chain_id, ask=None)
     assert isinstance(owner, PrivateKey)
     approve_agent(connection, AgentPrivateKey(owner), agent, server.now_ms, ())
 
 
-def approve_agent(connection: VenueConnection, owner: Any, agent: NamedAgent, now_ms: int, former: Collection[str]) -> None:
+def approve_agent(connection: HyperliquidConnection, owner: Any, agent: HyperliquidAgent, now_ms: int, former: Collection[str]) -> None:
     """Approve an agent wallet for the account of an owner that signs messages."""
     action = approval_action(new_approval(connection, owner.address, agent, now_ms, former))
     signed = owner.sign_message(encode_typed_data(full_message=approval_message(action)))

@@ -18,7 +18,7 @@ from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.execution.step_context import StepOutcome
 from agent.localchain import LocalChain, LocalPool
-from agent.localchain.chain import POSITION_MANAGER, V2_FACTORY, V2_PAIR, V2_ROUTER
+from agent.localchain.chain import POSITION_MANAGER_ARTIFACT, V2_FACTORY_ARTIFACT, V2_PAIR_ARTIFACT, V2_ROUTER_ARTIFACT
 from agent.localchain.contracts import FAR_FUTURE_S
 from agent.model import Collect, ConfirmedPosition, IntentKind, IntentState, LpAction, LpPosition, Provide, Snapshot, Withdraw
 from agent.policy.drift import investable_total
@@ -31,19 +31,19 @@ MONTH_S = 30 * 86_400
 
 def manager(chain: LocalChain) -> Any:
     """Return the functions of the position manager."""
-    return chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER)).functions
+    return chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER_ARTIFACT)).functions
 
 
 def pair_of(chain: LocalChain, pool: str) -> Any:
     """Return the functions of a V2 pair."""
-    return chain.contract(chain.pools[pool], npm_artifact(V2_PAIR)).functions
+    return chain.contract(chain.pools[pool], npm_artifact(V2_PAIR_ARTIFACT)).functions
 
 
 def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None) -> ConfirmedPosition:
     """Provide about this value of LP tokens to the wallet (or `owner`), paid by the whale; return the confirmed position."""
     info = chain.deployed.pool_by_name[pool]
     amounts = [int(usd / 2 / chain.deployed.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
-    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
+    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER_ARTIFACT)).functions
     to = owner or chain.wallet.address
     chain.send(router.addLiquidity(info.token0.address, info.token1.address, *amounts, 0, 0, to, FAR_FUTURE_S))
     return confirmed(info, info.address, None, (amounts[0], amounts[1]))
@@ -64,7 +64,7 @@ def provide_v3(
     mint = (info.token0.address, info.token1.address, info.fee_pips, *ends, *amounts, 0, 0, to, FAR_FUTURE_S)
     receipt = chain.w3.eth.get_transaction_receipt(chain.send(manager(chain).mint(mint)))
     [used] = (
-        chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER))
+        chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER_ARTIFACT))
         .events.IncreaseLiquidity()
         .process_receipt(receipt, DISCARD)
     )
@@ -108,7 +108,7 @@ def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
 
 def set_fee_to(chain: LocalChain, recipient: str) -> None:
     """Switch the V2 protocol fee on, or off for the zero address."""
-    chain.send(chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY)).functions.setFeeTo(recipient))
+    chain.send(chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY_ARTIFACT)).functions.setFeeTo(recipient))
 
 
 def balances(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
@@ -122,7 +122,7 @@ def take_out(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
     before = balances(chain, own)
     wallet = chain.wallet.address
     if own.token_id is None:
-        pair = chain.contract(own.contract, npm_artifact(V2_PAIR)).functions
+        pair = chain.contract(own.contract, npm_artifact(V2_PAIR_ARTIFACT)).functions
         chain.send(pair.transfer(own.contract, pair.balanceOf(wallet).call()), wallet)
         chain.send(pair.burn(wallet), wallet)
     else:
@@ -173,9 +173,9 @@ def act(chain: LocalChain, action: LpAction) -> Done:
         case Provide():
             liquidity, gas, token_id = _add_v3(chain, action)
         case Withdraw(token_id=None):
-            pair = chain.contract(action.pool, npm_artifact(V2_PAIR)).functions
+            pair = chain.contract(action.pool, npm_artifact(V2_PAIR_ARTIFACT)).functions
             _send(chain, pair.approve(spender, action.liquidity))
-            router = chain.contract(spender, npm_artifact(V2_ROUTER)).functions
+            router = chain.contract(spender, npm_artifact(V2_ROUTER_ARTIFACT)).functions
             call = router.removeLiquidity(
                 action.token0, action.token1, action.liquidity, *action.min_raw, chain.wallet.address, FAR_FUTURE_S
             )
@@ -201,8 +201,8 @@ def expected(action: LpAction) -> tuple[int, int]:
 
 
 def _add_v2(chain: LocalChain, action: Provide) -> tuple[int, int, None]:
-    pair = chain.contract(action.pool, npm_artifact(V2_PAIR)).functions
-    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
+    pair = chain.contract(action.pool, npm_artifact(V2_PAIR_ARTIFACT)).functions
+    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER_ARTIFACT)).functions
     before = pair.balanceOf(chain.wallet.address).call()
     amounts = (*action.desired_raw, *action.min_raw)
     gas = _send(chain, router.addLiquidity(action.token0, action.token1, *amounts, chain.wallet.address, FAR_FUTURE_S))
@@ -217,7 +217,11 @@ def _add_v3(chain: LocalChain, action: Provide) -> tuple[int, int, int]:
     else:
         call = manager(chain).increaseLiquidity((action.token_id, *action.desired_raw, *action.min_raw, FAR_FUTURE_S))
     receipt = chain.w3.eth.get_transaction_receipt(chain.send(call, chain.wallet.address, gas=1_000_000))
-    events = chain.contract(action.contract, npm_artifact(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
+    events = (
+        chain.contract(action.contract, npm_artifact(POSITION_MANAGER_ARTIFACT))
+        .events.IncreaseLiquidity()
+        .process_receipt(receipt, DISCARD)
+    )
     [told] = [event["args"] for event in events]
     return int(told["liquidity"]), int(receipt["gasUsed"]), int(told["tokenId"])
 
@@ -257,7 +261,9 @@ def allowances(chain: LocalChain) -> set[int]:
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
     }
     pairs = [info.address for info in chain.deployed.pool_by_name.values() if info.version == 2]
-    return held | {int(chain.contract(pair, npm_artifact(V2_PAIR)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs}
+    return held | {
+        int(chain.contract(pair, npm_artifact(V2_PAIR_ARTIFACT)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs
+    }
 
 
 @contextmanager

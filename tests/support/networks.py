@@ -16,7 +16,15 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall
 from agent.config.networks import Network, NetworkToken, VenueDeployment
 from agent.localchain import LocalChain
-from agent.localchain.chain import POSITION_MANAGER, SWAP_ROUTER_02, TWAP_WINDOW_S, V2_FACTORY, V2_ROUTER, V3_FACTORY, V3_POOL
+from agent.localchain.chain import (
+    POSITION_MANAGER_ARTIFACT,
+    SWAP_ROUTER_02_ARTIFACT,
+    TWAP_WINDOW_S,
+    V2_FACTORY_ARTIFACT,
+    V2_ROUTER_ARTIFACT,
+    V3_FACTORY_ARTIFACT,
+    V3_POOL_ARTIFACT,
+)
 from agent.localchain.contracts import WETH_ARTIFACT
 from agent.localchain.deployment import deploy_world
 from agent.localchain.nodes import AnvilNode, run_anvil
@@ -46,7 +54,7 @@ class StandIn(LocalChain):
 
     def deploy(self, artifact: Artifact, *arguments: object, sender: str | None = None) -> str:
         """Deploy a contract, at the address that the preset names for it, if any."""
-        if artifact is npm_artifact(SWAP_ROUTER_02) and self.venue("uniswap_v2").needs_rebalancer:
+        if artifact is npm_artifact(SWAP_ROUTER_02_ARTIFACT) and self.venue("uniswap_v2").needs_rebalancer:
             arguments = (NATIVE, *arguments[1:])  # it is older than Uniswap V2 there
         if (place := self._place(artifact, arguments)) is None:
             return super().deploy(artifact, *arguments, sender=sender)
@@ -79,11 +87,11 @@ class StandIn(LocalChain):
         v2, v3 = self.venue("uniswap_v2"), self.venue("uniswap_v3")
         protocol = {
             WETH_ARTIFACT: self.network.wrapped_native,
-            V2_FACTORY: v2.factory,
-            V2_ROUTER: v2.router,
-            V3_FACTORY: v3.factory,
-            POSITION_MANAGER: v3.position_manager,
-            SWAP_ROUTER_02: v3.router,
+            V2_FACTORY_ARTIFACT: v2.factory,
+            V2_ROUTER_ARTIFACT: v2.router,
+            V3_FACTORY_ARTIFACT: v3.factory,
+            POSITION_MANAGER_ARTIFACT: v3.position_manager,
+            SWAP_ROUTER_02_ARTIFACT: v3.router,
             f"{LENSES}/QuoterV2.sol/QuoterV2.json": v3.quoter_v2,
             f"{LENSES}/Quoter.sol/Quoter.json": v3.quoter,
         }
@@ -180,7 +188,7 @@ def _before_now(chain: LocalChain) -> None:
         return
     needed = chain.network.observations_for(TWAP_WINDOW_S)
     for pool in [pool for pool in chain.deployed.pool_by_name.values() if pool.version == 3]:
-        functions = chain.contract(pool.address, npm_artifact(V3_POOL)).functions
+        functions = chain.contract(pool.address, npm_artifact(V3_POOL_ARTIFACT)).functions
         for number in range(OBSERVATIONS_AT_ONCE, needed + OBSERVATIONS_AT_ONCE, OBSERVATIONS_AT_ONCE):
             chain.send(functions.increaseObservationCardinalityNext(min(number, needed)))
         chain.swap(pool.name, pool.token0.symbol, 10 ** (pool.token0.decimals - 3))

@@ -19,7 +19,7 @@ from agent.chain.lens import abi_encode, uint_word
 from agent.chain.rpc import Transport, hex_data
 from agent.localchain import LocalChain
 from agent.localchain.op_stack import BASE_FEE_SCALAR, BLOB_FEE_SCALAR, L1_BLOCK, ORACLE_IMPLEMENTATION, oracle_proxy_code
-from agent.model import DataFeeKind, DataFeeQuote, Leg, LegFunding, UnsignedTx
+from agent.model import DataFeeKind, DataFeeQuote, Leg, LegPlace, UnsignedTx
 from agent.model.rollups import OP_STACK_CHAINS
 from agent.signing.calldata import APPROVE, selector
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance
@@ -127,7 +127,7 @@ def swap_program(random: Random, router_kind: str, leg_count: int) -> UnsignedTx
         amount_in_raw, out_raw = (int(random.uniform(1, 5_000) * 10**decimals) for decimals in (decimals_in, decimals_out))
         fee_pips, min_raw = random.choice((100, 500, 3_000, 10_000)), out_raw * random.randrange(9_900, 9_990) // 10_000
         venue = random.choice(("uniswap_v3", "uniswap_v3", "uniswap_v2"))
-        from_wallet, to_wallet = LegFunding.WALLET, LegFunding.WALLET
+        from_wallet, to_wallet = LegPlace.WALLET, LegPlace.WALLET
         legs.append(
             Leg(_address(random), venue, token_in, token_out, fee_pips, amount_in_raw, out_raw, min_raw, 0, number, from_wallet, to_wallet)
         )

@@ -14,7 +14,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec
 from agent.margin.account import wad_of_sqrt_x96
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
-from agent.venues.perpetual_protocol import PerpContractAddresses
+from agent.venues.perpetual_protocol import PerpetualProtocolAddresses
 
 WAD = 10**18
 MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
@@ -67,7 +67,7 @@ def account_of(perps: LocalPerps, who: str) -> MarginAccount:
                     exchange.getPendingFundingPayment(who, market.base).call(),
                 )
             )
-    scale = 10 ** (18 - perps.collateral.decimals)
+    scale = 10 ** (18 - perps.collateral_symbol.decimals)
     collateral = perps.vault.functions.getBalance(who).call() * scale
     realised = accounts.getPnlAndPendingFee(who).call()[0]
     return MarginAccount(perps.quote_token(), scale, collateral, realised, tuple(positions), tuple(markets))
@@ -90,7 +90,7 @@ def scope_of(perps: LocalPerps, who: str) -> PerpScope:
     )
     return PerpScope(
         trader=who,
-        collateral=perps.collateral,
+        collateral=perps.collateral_symbol,
         vault=at.vault,
         account_balance=at.account_balance,
         clearing_house=at.clearing_house,
@@ -101,10 +101,10 @@ def scope_of(perps: LocalPerps, who: str) -> PerpScope:
     )
 
 
-def contracts_of(perps: LocalPerps, trader: str) -> PerpContractAddresses:
+def contracts_of(perps: LocalPerps, trader: str) -> PerpetualProtocolAddresses:
     """Return the contracts that the account's transactions call."""
     at = perps.addresses
-    return PerpContractAddresses(at.clearing_house, at.vault, at.delegate_approval, trader)
+    return PerpetualProtocolAddresses(at.clearing_house, at.vault, at.delegate_approval, trader)
 
 
 def send_data(perps: LocalPerps, to: str, data: str, sender: str) -> HexStr:

@@ -12,7 +12,7 @@ from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
-from agent.model import LegFunding, Plan, Pool, Rebalance, StepInput
+from agent.model import LegPlace, Plan, Pool, Rebalance, StepInput
 from agent.planning.problem import Problem, build_problem
 from agent.planning.rounding import PlanDraft, RouteSimulator
 from agent.planning.routes import Route
@@ -157,13 +157,13 @@ def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> 
     start = pools_of(step)
     edges: dict[str, set[str]] = {}
     for leg in plan.legs:
-        spent = leg.amount_in_raw if leg.source is LegFunding.WALLET else router.pop(leg.token_in, 0)
+        spent = leg.amount_in_raw if leg.source is LegPlace.WALLET else router.pop(leg.token_in, 0)
         found.check(spent == leg.amount_in_raw > 0, "amount in")
         paid = now[leg.pool].swap(leg.token_in, spent)
         found.check(paid == leg.amount_out_raw, "amount out")
-        if leg.source is LegFunding.WALLET:
+        if leg.source is LegPlace.WALLET:
             found.moved[leg.token_in] = found.moved.get(leg.token_in, 0) - spent
-        book = router if leg.sink is LegFunding.ROUTER else found.moved
+        book = router if leg.sink is LegPlace.ROUTER else found.moved
         book[leg.token_out] = book.get(leg.token_out, 0) + paid
         impact = Fraction(limits.price_impact_bps if limits.price_impact_bps is not None else BPS, BPS)
         rate = max(Fraction(0), 1 - Fraction(leg.fee_pips, PIPS) - impact) * (1 - Fraction(limits.slippage_bps or 0, BPS))
@@ -364,4 +364,4 @@ def objective(step: StepInput, decision: Rebalance, delta: dict[str, int]) -> Va
     """Return the value less the penalty for the distance from the goal, in numeraire base units, real gains included."""
     problem = build_problem(step, reference_prices(step))
     ends = [node.value + delta.get(node.address, 0) * node.price for node in problem.nodes]
-    return objective_for_goal(problem, decision.goal).utility(1.0, {}).exactly(ends)
+    return objective_for_goal(problem, decision.goal).utility(1.0, {}).exact_utility_of(ends)

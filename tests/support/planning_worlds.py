@@ -22,7 +22,7 @@ from agent.model import (
     Goal,
     GoalWeight,
     InitialWeights,
-    LegFunding,
+    LegPlace,
     Plan,
     Pool,
     PricePoint,
@@ -241,12 +241,12 @@ def check_legs(step: StepInput, found: Plan) -> None:
         assert amm.price_move_bps(states[leg.pool], swapped.pool_after, leg.token_in) == leg.impact_bps
         assert 0 < leg.min_out_raw <= leg.amount_out_raw
         states[leg.pool] = swapped.pool_after
-        if leg.source is LegFunding.WALLET:
+        if leg.source is LegPlace.WALLET:
             assert leg.token_in not in router, "what the wallet pays does not mix with what waits in the router"
             spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
         else:
             assert router.pop(leg.token_in) == leg.amount_in_raw
-        if leg.sink is LegFunding.ROUTER:
+        if leg.sink is LegPlace.ROUTER:
             router[leg.token_out] = router.get(leg.token_out, 0) + leg.amount_out_raw
         else:
             assert not router, "the leg that pays the wallet is the last of its group and leaves the router empty"

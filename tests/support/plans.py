@@ -21,7 +21,7 @@ from agent.model import (
     Head,
     Holding,
     Leg,
-    LegFunding,
+    LegPlace,
     Plan,
     PlanCost,
     Pool,
@@ -46,7 +46,7 @@ from tests.support.worlds import read_pool
 # --- Plans with exact predictions and evidence that passes every guard, so that tests of guards state only what differs.
 
 
-W, R = LegFunding.WALLET, LegFunding.ROUTER
+W, R = LegPlace.WALLET, LegPlace.ROUTER
 GAS_UNITS = 200_000
 
 
@@ -57,8 +57,8 @@ class Swap:
     pool: Pool
     token_in: str
     amount_in_raw: int = 0
-    source: LegFunding = W
-    sink: LegFunding = W
+    source: LegPlace = W
+    sink: LegPlace = W
 
 
 def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) -> Plan:

@@ -13,7 +13,7 @@ from agent.artifacts import own_artifact
 from agent.signing.calldata import selector
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.units import NATIVE
-from agent.venues.deployment import init_code, rebalancer_address
+from agent.venues.deployment import rebalancer_address, rebalancer_init_code
 from tests.support.attacks import THIEF, add_foreign, attack
 from tests.support.programs import Condition, Program, ProgramLeg, Row, RowKind
 from tests.support.venues import TIERS, Venue, VenuePool, Venues, liquidity_for, sqrt_x96
@@ -198,7 +198,7 @@ def deploy_rebalancer(venues: Venues) -> str:
     """Deploy Rebalancer as anyone does on any chain; return its address."""
     eth = venues.chain.w3.eth
     sent = eth.send_transaction(
-        {"from": venues.chain.whale.address, "to": CREATE2_DEPLOYER, "data": encode_deployment(init_code()), "gas": TX_GAS}
+        {"from": venues.chain.whale.address, "to": CREATE2_DEPLOYER, "data": encode_deployment(rebalancer_init_code()), "gas": TX_GAS}
     )
     assert eth.wait_for_transaction_receipt(sent, poll_latency=0.01)["status"] == 1
     return rebalancer_address()

@@ -55,7 +55,7 @@ class World:
         self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
         self.left: list[Approval] = []
         store.journal.adopt_nonce(step.snapshot.nonce_latest, NOW_S)
-        assert store.orders.update(step.history.orders.states, step.history.orders.nav_per_share, 0)
+        assert store.orders.replace_orders(step.history.orders.states, step.history.orders.nav_per_share, 0)
 
     @property
     def late(self) -> tuple[SubmissionRefusal, ...]:

@@ -19,10 +19,10 @@ from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.sandwich import plan_worst_case
 from agent.localchain import LocalChain, LocalPool
-from agent.localchain.chain import SWAP_ROUTER_02, V2_PAIR
+from agent.localchain.chain import SWAP_ROUTER_02_ARTIFACT, V2_PAIR_ARTIFACT
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import sqrt_price_x96, v2_input_to_reach
-from agent.model import IntentKind, LegFunding, Plan
+from agent.model import IntentKind, LegPlace, Plan
 from agent.units import BPS, PIPS
 from tests.support.agents import ROOMY, USD, agent_on, explained, fund, lost, purse, yes
 from tests.support.worlds import price_now
@@ -147,7 +147,7 @@ class Searcher:
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
         assert swap.receipt is not None
         legs = zip(plan.legs, realised_legs(plan, swap.receipt), strict=True)
-        ends = [(leg, real) for leg, real in legs if leg.sink is LegFunding.WALLET]
+        ends = [(leg, real) for leg, real in legs if leg.sink is LegPlace.WALLET]
         short = sum((self.worth(leg.token_out, leg.amount_out_raw - real.amount_out_raw) for leg, real in ends), Fraction(0))
         shown = self.agent.sandwich(outcome)
         assert shown.at_most is not None
@@ -232,7 +232,7 @@ class Searcher:
             if info.version == 3:
                 call = self._swap(info, given.symbol, self.chain.balance(given.symbol, whale) // 10, sqrt_price_x96(target))
             else:
-                reserves = self.chain.contract(info.address, npm_artifact(V2_PAIR)).functions.getReserves().call()[:2]
+                reserves = self.chain.contract(info.address, npm_artifact(V2_PAIR_ARTIFACT)).functions.getReserves().call()[:2]
                 there = v2_input_to_reach(*reserves, target) if off > 0 else v2_input_to_reach(*reversed(reserves), 1 / target)
                 if there == 0:
                     continue
@@ -246,7 +246,7 @@ class Searcher:
 
     def _swap(self, info: LocalPool, given: str, raw: int, limit_x96: int) -> Any:
         chain = self.chain
-        router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02)).functions
+        router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02_ARTIFACT)).functions
         sold = chain.tokens[given]
         bought = info.token1 if info.token0.symbol == given else info.token0
         if info.version == 2:

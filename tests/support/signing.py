@@ -15,7 +15,7 @@ from agent.model import (
     Goal,
     IntentKind,
     Leg,
-    LegFunding,
+    LegPlace,
     LpAction,
     Plan,
     PlanCost,
@@ -48,7 +48,7 @@ from agent.units import NATIVE, Token, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
-from agent.venues.perpetual_protocol import PerpContractAddresses, encode_delegate, encode_deposit, encode_order, encode_withdrawal
+from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from tests.support.builders import address
 
 CHAIN_ID = 31337
@@ -90,8 +90,8 @@ def leg(token_in: str, token_out: str, amount_in: int, amount_out: int, **change
         min_out_raw=amount_out * 99 // 100,
         fee_raw=amount_in * 3 // 1000,
         impact_bps=10,
-        source=LegFunding.WALLET,
-        sink=LegFunding.WALLET,
+        source=LegPlace.WALLET,
+        sink=LegPlace.WALLET,
     )
     changed = replace(base, **changes)  # type: ignore[arg-type]
     maker = MAKERS.get(changed.venue)
@@ -123,8 +123,8 @@ def plan_of(*legs: Leg) -> Plan:
 PLAN = plan_of(
     leg(WETH, USDC, 10**18, 3_000_000_000),
     leg(WETH, USDC, 2 * 10**17, 590_000_000, venue="uniswap_v2"),
-    leg(USDT, USDC, 500_000_000, 499_000_000, fee_pips=100, sink=LegFunding.ROUTER),
-    leg(USDC, WBTC, 499_000_000, 800_000, venue="uniswap_v2", source=LegFunding.ROUTER),
+    leg(USDT, USDC, 500_000_000, 499_000_000, fee_pips=100, sink=LegPlace.ROUTER),
+    leg(USDC, WBTC, 499_000_000, 800_000, venue="uniswap_v2", source=LegPlace.ROUTER),
 )
 FLOORS = tuple(one.min_out_raw - 1 for one in PLAN.legs)
 SWAP_GRANT = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, PLAN, FLOORS)
@@ -224,7 +224,7 @@ PRICES = {
     USDT: Fraction(1),
     WBTC: Fraction(60_000 * 10**6, 10**8),
 }
-R = LegFunding.ROUTER
+R = LegPlace.ROUTER
 
 
 def native_leg(token_in: str, token_out: str, raw: int, **changes: object) -> Leg:
@@ -291,7 +291,7 @@ FUTURES = FuturesRules(
 )  # fmt: skip
 FUTURES_RULES = replace(RULES, futures=FUTURES)
 DELEGATE_RULES = replace(RULES, futures=replace(FUTURES, trader=TRADER))
-CONTRACTS = PerpContractAddresses(HOUSE, VAULT, DELEGATES, WALLET)
+CONTRACTS = PerpetualProtocolAddresses(HOUSE, VAULT, DELEGATES, WALLET)
 
 
 def perp_market(market: str, symbol: str, price: int, **changes: object) -> PerpMarket:
@@ -319,7 +319,7 @@ def futures_grant(action: FuturesAction, account: MarginAccount = ACCOUNT, **cha
     return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, layer=granted)
 
 
-def order_tx(order: PerpOrder, contracts: PerpContractAddresses = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:
+def order_tx(order: PerpOrder, contracts: PerpetualProtocolAddresses = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:
     """Return the order as one transaction of the wallet."""
     return tx(contracts.clearing_house, encode_order(order, contracts, WALLET, deadline_s))
 

@@ -27,7 +27,7 @@ from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
-from agent.store.transitions import CONSUMED_STATES, ENDED_IN_BLOCK
+from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
 
 # --- A chain of one wallet in memory, for the executor's state machine alone; tests that move money use real nodes.
 
@@ -397,7 +397,7 @@ class Walk:
     def require_agreement(self, chain: ScriptedChain) -> None:
         """Assert, after a completed cycle, that chain and journal agree in state, budgets, movements and next nonce."""
         mined, intents = held(chain), self.store.journal.intents()
-        consumed = [intent for intent in intents if intent.state in CONSUMED_STATES]
+        consumed = [intent for intent in intents if intent.state in NONCE_USED_STATES]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
         found = self.store.budgets.history(START_S)
@@ -416,7 +416,9 @@ class Walk:
             intent for intent in intents if any(move.after is IntentState.BROADCAST for move in self.store.journal.transitions(intent.id))
         ]
         assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in left}, "something was sent that the journal does not hold"
-        assert len([intent for intent in intents if intent.state in ENDED_IN_BLOCK]) <= 1, "two transactions of one nonce ended in a block"
+        assert len([intent for intent in intents if intent.state in ENDED_IN_BLOCK_STATES]) <= 1, (
+            "two transactions of one nonce ended in a block"
+        )
         for intent in intents:
             assert intent.tx.max_fee_wei is not None
             assert intent.tx.max_fee_wei <= CEILING_WEI
@@ -431,7 +433,7 @@ class Walk:
         """Assert that the next cycle will query a mined transaction: it is open, or ended with its own block."""
         (found,) = [intent for intent in intents if intent.tx_hash == tx_hash]
         others = [intent for intent in intents if intent.id != found.id]
-        decided = any(intent.state in ENDED_IN_BLOCK for intent in others)
+        decided = any(intent.state in ENDED_IN_BLOCK_STATES for intent in others)
         assert found.state not in (IntentState.REPLACED, IntentState.CANCELLED) or decided or any(is_open(intent) for intent in others)
 
     def calm(self, world: World) -> None:

@@ -18,7 +18,7 @@ from eth_utils.crypto import keccak
 
 from agent.artifacts import Artifact, npm_artifact
 from agent.localchain import LocalChain
-from agent.localchain.chain import V2_FACTORY, V2_PAIR, V3_FACTORY, V3_POOL
+from agent.localchain.chain import V2_FACTORY_ARTIFACT, V2_PAIR_ARTIFACT, V3_FACTORY_ARTIFACT, V3_POOL_ARTIFACT
 from agent.localchain.nodes import read_view
 from agent.signing.calldata import selector
 from agent.units import NATIVE
@@ -193,7 +193,7 @@ class Venues:
 
     def contract(self, address: str, venue: Venue, factory: bool = False) -> Any:
         """Return a pool's contract, or a factory's."""
-        paths = {Venue.V2: V2_FACTORY, Venue.V3: V3_FACTORY, Venue.PANCAKE: PANCAKE_FACTORY}
+        paths = {Venue.V2: V2_FACTORY_ARTIFACT, Venue.V3: V3_FACTORY_ARTIFACT, Venue.PANCAKE: PANCAKE_FACTORY}
         if not factory:
             return self.chain.contract(address, self.pool_artifacts[venue])
         return self.chain.contract(address, npm_artifact(paths[venue]) if venue in paths else slipstream_artifacts()["CLFactory"])
@@ -222,7 +222,7 @@ def deploy_venues(chain: LocalChain) -> Venues:
     deployer = chain.deploy(attack("PancakeDeployer"), bytes.fromhex(pancake_pool.bytecode[2:]))
     implementation = chain.deploy(slipstream["CLPool"])
     voter, old_factory = (chain.deploy(Artifact([], code)) for code in (ANSWERS_ITSELF, ANSWERS_ZERO))
-    artifacts = {Venue.V2: npm_artifact(V2_PAIR), Venue.V3: npm_artifact(V3_POOL), Venue.PANCAKE: pancake_pool}
+    artifacts = {Venue.V2: npm_artifact(V2_PAIR_ARTIFACT), Venue.V3: npm_artifact(V3_POOL_ARTIFACT), Venue.PANCAKE: pancake_pool}
     factories = {
         Venue.V2: at.v2_factory,
         Venue.V3: at.v3_factory,

@@ -18,7 +18,7 @@ from agent.chain.tokens import encode_approve, needed_approvals
 from agent.execution.submitter import SubmissionSettings, max_tip_by_nonce
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX, dev_accounts
-from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, PoolMaker, Receipt, SwapStyle, UnsignedTx
+from agent.model import Allowance, IntentKind, Leg, LegPlace, Plan, PoolMaker, Receipt, SwapStyle, UnsignedTx
 from agent.ports import Grant, Simulation
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SigningRules
@@ -38,7 +38,7 @@ MAX_GAS_WEI = 10**18
 DEADLINE_S = 90
 QUOTER_V2 = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
 ROUTER_V2 = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
-W, R = LegFunding.WALLET, LegFunding.ROUTER
+W, R = LegPlace.WALLET, LegPlace.ROUTER
 
 
 class Desk:
@@ -66,7 +66,7 @@ class Desk:
         """Return the address of a token."""
         return self.chain.tokens[symbol].address
 
-    def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegFunding = W, sink: LegFunding = W) -> Leg:
+    def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegPlace = W, sink: LegPlace = W) -> Leg:
         """Return a leg whose output is the deployed quoters' present quote, and whose minimum equals it."""
         info = self.chain.deployed.pool_by_name[pool]
         start = self.at(token_in)

@@ -32,7 +32,7 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall, Transport
 from agent.chain.second_quote import QuotedVenue
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
-from agent.localchain.chain import V2_PAIR, V3_POOL
+from agent.localchain.chain import V2_PAIR_ARTIFACT, V3_POOL_ARTIFACT
 from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode, read_view
 from agent.localchain.world import MAX_TICK
 from agent.model import Pool
@@ -77,7 +77,7 @@ def missing(why: str) -> None:
 
 def pool_contract(chain: LocalChain, pool: LocalPool) -> Any:
     """Return the contract of the pair or pool."""
-    return chain.contract(pool.address, npm_artifact(V2_PAIR if pool.version == 2 else V3_POOL))
+    return chain.contract(pool.address, npm_artifact(V2_PAIR_ARTIFACT if pool.version == 2 else V3_POOL_ARTIFACT))
 
 
 def read_pool(chain: LocalChain, name: str) -> Pool:

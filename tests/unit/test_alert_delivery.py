@@ -11,7 +11,15 @@ import pytest
 import requests
 
 from agent.model import Alert, AlertKind, AlertState, Delivery
-from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_sender, sanitize_text
+from agent.observe.notify import (
+    MAX_QUEUED,
+    UNANSWERED_REASON,
+    AlertChannel,
+    AlertNotifier,
+    ChannelSubscription,
+    apprise_sender,
+    sanitize_text,
+)
 from agent.store.alerts import RETENTION_S
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, sms_gateway, webhook
@@ -73,8 +81,8 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         telling = announcer(store, channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail"))
         for number in range(5):
-            telling.on_cycle([happened(number)], KINDS, NOON + number)
-        telling.on_cycle([HALT], KINDS, NOON + 9)
+            telling.process_cycle_alerts([happened(number)], KINDS, NOON + number)
+        telling.process_cycle_alerts([HALT], KINDS, NOON + 9)
         settled(store, telling)
     assert hook.texts == [*(f"event {number}" for number in range(5)), "halted"]
     assert [item["title"] for item in hook.items] == ["trimtab: rebalanced"] * 5 + ["trimtab: halted"]
@@ -92,7 +100,7 @@ def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
     phone = Box()
     with sms_gateway(phone, SECRET) as url:
         telling = announcer(store, channel(apprise_sender(url, "P", 15), "phone"))
-        telling.on_cycle([HALT], KINDS, NOON)
+        telling.process_cycle_alerts([HALT], KINDS, NOON)
         settled(store, telling)
     assert [item["to"] for item in phone.items] == ["15551234567"]
     assert phone.texts[0].split() == ["trimtab:", "halted", "halted"]
@@ -104,7 +112,7 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         carriers = channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail")
         telling = announcer(store, *carriers, failed=failures.append)
-        telling.on_cycle([happened(1), happened(2)], KINDS, NOON)
+        telling.process_cycle_alerts([happened(1), happened(2)], KINDS, NOON)
         settled(store, telling)
     assert hook.texts == ["event 1", "event 2"], "order is kept while the first is tried again"
     assert (hook.tries, mail.tries, len(mail.items)) == (4, 4, 2)
@@ -115,9 +123,9 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
     hook, failures = Box(failing=3), list[Delivery]()
     with webhook(hook) as url:
         telling = announcer(store, channel(apprise_sender(url, "H", 15), attempts=3), failed=failures.append)
-        telling.on_cycle([happened(1)], KINDS, NOON)
+        telling.process_cycle_alerts([happened(1)], KINDS, NOON)
         hook.until(3, tries=True)
-        telling.on_cycle([happened(2)], KINDS, NOON + 1)
+        telling.process_cycle_alerts([happened(2)], KINDS, NOON + 1)
         settled(store, telling)
     assert hook.texts == ["event 2"]
     assert [(one.message.text, one.why) for one in failures] == [("event 1", "not accepted")]
@@ -130,7 +138,7 @@ def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Sto
     with silent() as gone:
         pass
     telling = announcer(store, channel(apprise_sender(gone, "G", 5), attempts=2))
-    telling.on_cycle([happened(1), happened(2)], KINDS, NOON)
+    telling.process_cycle_alerts([happened(1), happened(2)], KINDS, NOON)
     settled(store, telling)
     (target,) = store.alerts.targets().values()
     assert (target.failures, target.why, target.delivered_s) == (2, "not accepted", None)
@@ -143,14 +151,14 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
     def never(title: str, text: str) -> str:
         entered.set()
         over.wait(120)
-        return UNANSWERED
+        return UNANSWERED_REASON
 
     with webhook(hook) as url:
         telling = announcer(store, channel(never, "silent"), channel(apprise_sender(url, "H", 15)))
-        telling.on_cycle([happened(0)], KINDS, NOON)
+        telling.process_cycle_alerts([happened(0)], KINDS, NOON)
         assert entered.wait(60)
         for number in range(1, 20):
-            telling.on_cycle([happened(number)], KINDS, NOON + number)
+            telling.process_cycle_alerts([happened(number)], KINDS, NOON + number)
         hook.until(20)
         assert not over.is_set()
         telling.close(within_s=0)
@@ -171,26 +179,26 @@ def test_a_run_that_ends_waits_for_a_silent_target_once(store: Store) -> None:
 def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
     with silent() as url:
         telling = announcer(store, channel(apprise_sender(url, "S", 0.2), attempts=2))
-        telling.on_cycle([happened(1)], KINDS, NOON)
+        telling.process_cycle_alerts([happened(1)], KINDS, NOON)
         settled(store, telling)
     (target,) = store.alerts.targets().values()
-    assert (target.failures, target.why) == (1, UNANSWERED)
+    assert (target.failures, target.why) == (1, UNANSWERED_REASON)
 
 
 def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) -> None:
     hook, over = Box(), threading.Event()
     with webhook(hook) as url:
         first = announcer(store, channel(apprise_sender(url, "H", 15)), channel(stuck(over), "slow"))
-        first.on_cycle([HALT, happened(1)], KINDS, NOON)
+        first.process_cycle_alerts([HALT, happened(1)], KINDS, NOON)
         hook.until(2)
-        first.on_cycle([HALT], KINDS, NOON + 1)
+        first.process_cycle_alerts([HALT], KINDS, NOON + 1)
         while store.alerts.targets()["hook"].waiting:  # what arrived is written down by a look
             time.sleep(0.02)
-            first.on_cycle([HALT], KINDS, NOON + 1)
+            first.process_cycle_alerts([HALT], KINDS, NOON + 1)
         slow = Box()
         second = announcer(store, channel(apprise_sender(url, "H", 15)), channel(into(slow), "slow"))
-        second.begin()
-        second.on_cycle([HALT], KINDS, NOON + HOUR)
+        second.enqueue_undelivered()
+        second.process_cycle_alerts([HALT], KINDS, NOON + HOUR)
         settled(store, second)
     over.set()
     assert hook.texts == ["halted", "event 1"]
@@ -200,8 +208,8 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
 def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> None:
     over = threading.Event()
     telling = announcer(store, channel(stuck(over), "old"))
-    telling.on_cycle([happened(1)], KINDS, NOON)
-    announcer(store, channel(lambda *_: "", "new")).begin()
+    telling.process_cycle_alerts([happened(1)], KINDS, NOON)
+    announcer(store, channel(lambda *_: "", "new")).enqueue_undelivered()
     assert store.alerts.pending() == ()
     over.set()
 
@@ -215,9 +223,9 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
         return ""
 
     telling = announcer(store, channel(slow))
-    telling.on_cycle([happened(-1)], KINDS, NOON)
+    telling.process_cycle_alerts([happened(-1)], KINDS, NOON)
     assert entered.wait(60)
-    telling.on_cycle([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
+    telling.process_cycle_alerts([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
     (target,) = store.alerts.targets().values()
     assert (target.waiting, target.lost) == (MAX_QUEUED, 21)
     assert [letter.text for letter in store.alerts.pending()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
@@ -249,7 +257,7 @@ def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
         RULES,
         lambda _: None,
     )
-    telling.on_cycle([DONE, HALT], KINDS, NOON)
+    telling.process_cycle_alerts([DONE, HALT], KINDS, NOON)
     settled(store, telling)
     assert (all_of_it.texts, halts.texts) == (["done", "halted"], ["halted"])
 
@@ -259,7 +267,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
         raise requests.ConnectionError(f"https://{SECRET}.example")
 
     telling = announcer(store, channel(broken))
-    telling.on_cycle([DONE], KINDS, NOON)
+    telling.process_cycle_alerts([DONE], KINDS, NOON)
     settled(store, telling)
     assert store.alerts.targets()["hook"].why == "ConnectionError"
 
@@ -302,7 +310,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         telling = announcer(
             store, channel(apprise_sender(url, "H", 15)), channel(apprise_sender(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
         )
-        telling.on_cycle([DONE], KINDS, NOON)
+        telling.process_cycle_alerts([DONE], KINDS, NOON)
         settled(store, telling)
         with raises_field("alerts.targets.url_env", "WRONG", "no address supported") as refused:
             apprise_sender(f"nonsense://{SECRET}", "WRONG", 15)

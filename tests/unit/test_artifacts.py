@@ -60,7 +60,7 @@ def test_a_wheel_finds_its_data_inside_the_package(tmp_path: Path, monkeypatch: 
 def test_without_lockfile_the_packages_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "_REPO", tmp_path / "nowhere")
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path / "package")
-    artifacts._cached_root.cache_clear()
+    artifacts._ensure_cached_root.cache_clear()
     with raises_field("npm", "no lockfile"):
         artifacts.npm_root()
 
@@ -86,9 +86,9 @@ def test_the_cache_is_filled_once_and_keyed_by_the_lockfile(tmp_path: Path, monk
     roots = []
     for content in ("one", "one", "two"):
         lock.write_text(content)
-        artifacts._cached_root.cache_clear()
+        artifacts._ensure_cached_root.cache_clear()
         roots.append(artifacts.npm_root())
-    artifacts._cached_root.cache_clear()
+    artifacts._ensure_cached_root.cache_clear()
     assert roots[0] == roots[1] != roots[2]
     assert len(installs) == 2
     assert all(root.is_dir() for root in roots)

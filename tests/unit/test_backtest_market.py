@@ -18,7 +18,7 @@ pytest.importorskip("polars")
 from agent.amm.pools import marginal_price
 from agent.amm.v3.pool import V3Pool
 from agent.app.research.backtests import sample_files
-from agent.backtest.data import read_gas, read_table
+from agent.backtest.data import read_gas_prices, read_table
 from agent.backtest.settings import BacktestSpec, make_spec
 from agent.backtest.simulate import open_run
 from agent.backtest.world import arbitrage_pool, read_pool
@@ -117,7 +117,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     path = tmp_path / "gas.csv"
     path.write_text("time,gas_price_wei\n2021-01-01,5\n2021-01-03,7\n")
     day, first = 86_400, 1_609_459_200
-    assert read_gas(path, np.array([first, first + day, first + 2 * day - 1, first + 2 * day, first + 9 * day])) == (5, 5, 5, 7, 7)
+    assert read_gas_prices(path, np.array([first, first + day, first + 2 * day - 1, first + 2 * day, first + 9 * day])) == (5, 5, 5, 7, 7)
     for text, said in (
         ("time,gas_price_wei\n2021-01-02,5\n", "begins at 1609545600, after the first price"),
         ("time,gas_price_wei\n2021-01-01,5\n2021-01-01,6\n", "row 2: its time is not later"),
@@ -128,7 +128,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):
-            read_gas(path, np.array([first]))
+            read_gas_prices(path, np.array([first]))
 
 
 def test_gas_prices_are_those_of_the_bars_that_are_left_where_a_symbol_starts_late() -> None:
@@ -194,5 +194,5 @@ def test_the_sample_that_is_shipped_can_be_read_and_names_its_licence() -> None:
     prices, gas = sample_files()
     table = read_table(prices)
     assert (table.bar_count, table.interval_s, table.symbols) == (365, 86_400, ("BTC", "ETH", "LINK", "SOL", "UNI", "USDC", "AAVE"))
-    assert len(set(read_gas(gas, table.times_s))) == 365
+    assert len(set(read_gas_prices(gas, table.times_s))) == 365
     assert "MIT License" in (prices.parent / "README.md").read_text()

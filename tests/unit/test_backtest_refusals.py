@@ -9,7 +9,7 @@ import pytest
 
 from agent import app as api
 from agent.backtest.data import has_gas_price, read_table
-from agent.backtest.stress.paths import Scenario, Severity, inapplicable_scenarios
+from agent.backtest.stress.paths import SpotScenario, SpotSeverity, inapplicable_scenarios
 from agent.errors import ConfigError
 from tests.support.text import raises_field
 
@@ -27,7 +27,7 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
     for native, known in (("", False), ("ETH", True)):
         wanted = api.PortfolioOptions(target="BTC=50,ETH=25,USDC=25", band="5%rel", numeraire="USDC", native=native).spec(table)
         assert has_gas_price(wanted, table) is known
-        left_out = dict(inapplicable_scenarios([Scenario.GAS], wanted, table, FREE.settings(), Severity()))
+        left_out = dict(inapplicable_scenarios([SpotScenario.GAS], wanted, table, FREE.settings(), SpotSeverity()))
         assert ("gas-spike" in left_out) is not known
 
 

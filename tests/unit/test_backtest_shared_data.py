@@ -13,7 +13,7 @@ from tests.support.text import mentions
 pytest.importorskip("polars")
 
 from agent.app.research.backtests import rename_symbols
-from agent.backtest.data import PriceTable, read_gas, read_table
+from agent.backtest.data import PriceTable, read_gas_prices, read_table
 from agent.backtest.settings import make_spec
 from agent.backtest.world import read_pool
 from agent.model import Threshold
@@ -34,7 +34,7 @@ def prices() -> PriceTable:
 def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and_is_named() -> None:
     table = prices()
     wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
-    gas = read_gas(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
+    gas = read_gas_prices(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
     found = simulated(table, wanted, gas_wei=gas, start_value=Fraction(1_000_000))
     assert mentions(found.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
     assert found.halted_bars == 2_325 - 2  # a price is fresh until three bars lack it

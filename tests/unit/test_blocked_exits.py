@@ -283,7 +283,7 @@ def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
 
 def test_status_orders_alerts_and_the_journal_tell_it() -> None:
     step = fired("LINK")
-    decided = proposals.decision_at(step)
+    decided = proposals.decision_after_plan(step)
     assert blocked(decided) == [LINK.address]
     assert "LINK" in decided.decision.reason
     assert not decided.exit_token
@@ -296,7 +296,7 @@ def test_status_orders_alerts_and_the_journal_tell_it() -> None:
     assert "trimtab orders disarm LINK" in told.text
     again = codec.loads(StepInput, codec.dumps(found.step_input))
     assert again == found.step_input
-    assert proposals.decision_at(again).decision == found.decision, "explain says the same"
+    assert proposals.decision_after_plan(again).decision == found.decision, "explain says the same"
 
 
 def test_once_there_is_a_market_it_is_sold() -> None:

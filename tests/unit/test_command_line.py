@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from agent.cli import history, options
 from agent.cli.display import help
 from agent.cli.display.terminal import format_stage
-from agent.cli.ledger import figures_table
+from agent.cli.ledger import table_of_rows
 from agent.cli.main import app, declared_commands, main
 from agent.cli.options import Heading
 from tests.cli.widths import cut, drawn
@@ -107,7 +107,7 @@ def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytes
 
 
 def test_profit_and_loss_is_stacked_on_a_narrow_terminal() -> None:
-    made = figures_table("Profit", NAMES, ROWS)
+    made = table_of_rows("Profit", NAMES, ROWS)
     assert cut(made) == []
     assert drawn(made, 40).split().count("2026-01-01") == 1
     assert "  figure 0  10,000.25" in drawn(made, 40).splitlines()

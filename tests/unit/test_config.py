@@ -12,7 +12,7 @@ from agent.config.build import build_execution, build_limits, build_policy, buil
 from agent.config.load import load_config, parse_config
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
 from agent.units import Token
@@ -25,7 +25,7 @@ WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
 def text(*changes: tuple[str, str]) -> str:
     """The template's config with pieces replaced."""
     assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = render(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for old, new in changes:
         assert old in found, old
         found = found.replace(old, new, 1)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from agent.app.describe import EITHER, PRIVATE, PUBLIC, submission_text
+from agent.app.describe import EITHER_PATH, PRIVATE_PATH, PUBLIC_PATH, submission_text
 from agent.app.start.checks import doctor
 from agent.config import load
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
 from tests.support.endpoints import Script
 from tests.support.text import mentions, raises_field
@@ -22,7 +22,7 @@ SECRET = "ftp://relay.example/s3cr3t"
 
 def template(operators: str) -> tomlkit.TOMLDocument:
     assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (ETHEREUM.tokens[0], ETHEREUM.tokens[2])]
-    return tomlkit.parse(render(ETHEREUM, ETHEREUM.wrapped_native, assets, [], "USDC", [(f"RPC_{who}", who) for who in operators]))
+    return tomlkit.parse(render_config(ETHEREUM, ETHEREUM.wrapped_native, assets, [], "USDC", [(f"RPC_{who}", who) for who in operators]))
 
 
 def parsed(chain: dict[str, object] | None = None, execution: dict[str, object] | None = None, operators: str = "abc") -> Config:
@@ -83,13 +83,13 @@ def test_the_template_never_goes_public_by_itself() -> None:
 def test_on_a_live_chain_the_owner_confirms_what_a_public_transaction_could_cost() -> None:
     relay: dict[str, object] = {"submit_url": "https://relay.example"}
     assert mentions(submission_text(parsed()), "public mempool", "1.8%")
-    assert submission_text(parsed(execution=relay)) == PRIVATE
+    assert submission_text(parsed(execution=relay)) == PRIVATE_PATH
     either = submission_text(parsed(execution={**relay, "submit_public_fallback": True}))
-    assert mentions(either, f"{EITHER}", "1.8%")
+    assert mentions(either, f"{EITHER_PATH}", "1.8%")
     assert "relay.example" not in either
     for public in (submission_text(parsed()), either):
         assert mentions(public, "approval", "public")
-    assert submission_text(parsed({"fork": True})) == PUBLIC, "on a fork nobody else is there"
+    assert submission_text(parsed({"fork": True})) == PUBLIC_PATH, "on a fork nobody else is there"
 
 
 def test_the_doctor_warns_before_public_submission_and_not_of_a_private_one(tmp_path: Path) -> None:

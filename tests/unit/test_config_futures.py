@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config.build import build_portfolio, fixed_contracts
+from agent.config.build import build_portfolio, contract_names
 from agent.config.futures import build_futures, require_hedge_market
 from agent.config.load import parse_config
 from agent.errors import ConfigError
@@ -108,7 +108,7 @@ def test_another_account_may_be_the_trader() -> None:
 
 def test_every_contract_of_the_venue_is_pinned() -> None:
     plain, config = parse_config(text()), parse_config(with_futures())
-    named = {found: name for found, name in fixed_contracts(config).items() if found not in fixed_contracts(plain)}
+    named = {found: name for found, name in contract_names(config).items() if found not in contract_names(plain)}
     assert named == {
         **{address(1 + number): f"futures {key.replace('_', ' ')}" for number, key in enumerate(KEYS)},
         address(20): "futures market WETH",
@@ -244,7 +244,7 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
     assert (policy.account, policy.collateral) == (WALLET, USDC.address)
     assert perp_scope(config, portfolio) is None
     assert perp_addresses(config) is None
-    assert fixed_contracts(config) == fixed_contracts(parse_config(text()))
+    assert contract_names(config) == contract_names(parse_config(text()))
 
 
 @pytest.mark.parametrize(

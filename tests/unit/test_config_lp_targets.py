@@ -9,7 +9,7 @@ import pytest
 
 from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
 from agent.config.build import build_portfolio
-from agent.config.liquidity import build_targets, known_positions
+from agent.config.liquidity import build_targets, counted_positions
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM
 from agent.errors import ConfigError
@@ -113,8 +113,8 @@ def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
     whole, without = parse_config(wanting(V2)), parse_config(without_v3(wanting(V2)))
     mint = LpPositionChange("uniswap_v3", ETHEREUM.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
     gone = replace(mint, ticks=None, liquidity=-100, liquidity_before=100)
-    assert [one.token_id for one in known_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
+    assert [one.token_id for one in counted_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
     portfolio = build_portfolio(without, tokens())
-    assert known_positions(without, portfolio, (mint, gone)) == ()
+    assert counted_positions(without, portfolio, (mint, gone)) == ()
     with raises_field("venues.uniswap_v3", "missing", "uniswap_v3 #7"):
-        known_positions(without, portfolio, (mint,))
+        counted_positions(without, portfolio, (mint,))

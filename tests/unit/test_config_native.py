@@ -13,7 +13,7 @@ from agent.config.build import build_limits, build_portfolio
 from agent.config.load import load_config_text, parse_config
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.units import Token
 from tests.support.text import raises_field
@@ -25,7 +25,7 @@ DOLLAR = TemplateAsset("USDC", USDC.address, "40%", USDC.feed, 6)
 
 
 def text(*assets: TemplateAsset, hubs: tuple[TemplateAsset, ...] = (), **limits: str) -> str:
-    document = tomlkit.parse(render(ETHEREUM, WALLET, assets, hubs, "USDC", [("A", "one"), ("B", "two")]))
+    document = tomlkit.parse(render_config(ETHEREUM, WALLET, assets, hubs, "USDC", [("A", "one"), ("B", "two")]))
     for name, value in limits.items():
         document["limits"][name] = value  # type: ignore[index]  # tomlkit's tables are typed as items
     return tomlkit.dumps(document)

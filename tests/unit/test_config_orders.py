@@ -17,7 +17,7 @@ from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.orders import price_level_notes
 from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Refused
 from agent.model import PORTFOLIO_SUBJECT, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import conditional as conditional_orders
@@ -32,7 +32,7 @@ TOKENS = {WETH: Token(WETH, "WETH", 18), USDC: Token(USDC, "USDC", 6)}
 def text(asset: dict[str, Any] | None = None, whole: dict[str, Any] | None = None, numeraire: dict[str, Any] | None = None) -> str:
     """A config with these keys at WETH, in [portfolio.orders] and at USDC."""
     assets = [TemplateAsset("WETH", WETH, "50%", None, 18), TemplateAsset("USDC", USDC, "50%", None, 6)]
-    document: Any = tomlkit.parse(render(ETHEREUM, WETH, assets, [], "USDC", [("A", "one"), ("B", "two")]))
+    document: Any = tomlkit.parse(render_config(ETHEREUM, WETH, assets, [], "USDC", [("A", "one"), ("B", "two")]))
     document["portfolio"]["assets"][0].update(asset or {})
     document["portfolio"]["assets"][1].update(numeraire or {})
     if whole is not None:

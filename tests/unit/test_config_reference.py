@@ -10,7 +10,7 @@ import pytest
 from agent.config.build import build_policy, build_reference
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import CodeHash
 from agent.wiring.transactor import require_sendable
@@ -23,7 +23,7 @@ WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
 def text(chain_id: int = 1, *changes: tuple[str, str]) -> str:
     """The template of that chain, with lines that match replaced."""
     assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (WETH, USDC)]
-    found = render(replace(ETHEREUM, chain_id=chain_id), WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(replace(ETHEREUM, chain_id=chain_id), WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for pattern, new in changes:
         found, times = re.subn(pattern, new, found, count=1, flags=re.M)
         assert times == 1, pattern

@@ -12,7 +12,7 @@ from agent.app.describe import parameters
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump
 from agent.policy.triggers.rules import NOTATIONS, RULES
@@ -30,7 +30,7 @@ REVIEW = 'kind = "review", review_cron = "0 9 1 * *", execute_cron = "0 9 1 1,4,
 
 def text(trigger: str, *changes: tuple[str, str]) -> str:
     assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = render(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for old, new in ((TEMPLATE, f"trigger = {trigger}"), *changes):
         assert old in found, old
         found = found.replace(old, new, 1)

@@ -13,7 +13,7 @@ from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
 from agent.config.weights import build_allocator, supply_tokens
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
 from agent.units import Token
@@ -49,7 +49,7 @@ supplies = "supplies.csv"
 def config_text(weights: str) -> str:
     shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "40%"), ("USDC", USDC, "20%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = render(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     return found.replace("\n[reference]", f"\n[portfolio.weights]\n{weights}\n[reference]", 1)
 
 

@@ -10,7 +10,7 @@ from agent.app.describe import parameters
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, TrackingRisk
 from agent.policy import risk as risks
@@ -41,7 +41,7 @@ def three(risk: str) -> str:
     """The same with WBTC as a third asset."""
     shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "30%"), ("USDC", USDC, "30%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = render(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     found = found.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace('"target" ', '"zone" ', 1)
     return found.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
 

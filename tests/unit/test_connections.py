@@ -29,7 +29,7 @@ from agent.web import connections
 from agent.web.access import Access, AccessMiddleware
 from agent.web.connections import MAX_CONNECTIONS, MAX_PER_ADDRESS, REQUEST_TIMEOUT_S
 from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS
-from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_protected
+from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_tls_access
 from agent.web.server import _listen
 from tests.support import agents
 from tests.support.dashboards import PATIENCE_S, Served, until
@@ -264,12 +264,12 @@ def test_a_local_account_cannot_pose_as_the_proxy(proofs: list[str], proxied: Pu
     headers = [(b"host", b"dash.example.org"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-for", b"203.0.113.5")]
     scope = {"type": "http", "method": "GET", "path": "/", "client": ("127.0.0.1", 1)}
     genuine = (PROXY_HEADER.encode(), PROXY_SECRET.encode())
-    assert checks._refusal({**scope, "headers": [*headers, genuine]}) is None
+    assert checks._check_request({**scope, "headers": [*headers, genuine]}) is None
     forged = [(PROXY_HEADER.encode(), proof.encode("latin-1")) for proof in proofs]
-    refused = checks._refusal({**scope, "headers": [*headers, *forged]})
+    refused = checks._check_request({**scope, "headers": [*headers, *forged]})
     assert refused is not None
     assert refused.status_code == 403
-    refused = checks._refusal({**scope, "headers": [*headers, genuine], "client": ("192.0.2.9", 1)})
+    refused = checks._check_request({**scope, "headers": [*headers, genuine], "client": ("192.0.2.9", 1)})
     assert refused is not None
     assert refused.status_code == 403
 
@@ -277,24 +277,24 @@ def test_a_local_account_cannot_pose_as_the_proxy(proofs: list[str], proxied: Pu
 def test_the_secret_of_the_proxy_is_needed_long_and_private(proxied: PublicOptions) -> None:
     file = proxied.proxy_secret_file
     assert file is not None
-    require_protected("127.0.0.1", 1, proxied)
+    require_tls_access("127.0.0.1", 1, proxied)
     for options in (PublicOptions(proxy="dash.example.org"), PublicOptions(proxy_secret_file=file)):
         with pytest.raises(ConfigError, match="--proxy-secret: needed with --proxy"):
-            require_protected("127.0.0.1", 1, options)
+            require_tls_access("127.0.0.1", 1, options)
     file.chmod(0o640)
     with pytest.raises(ConfigError) as error:
-        require_protected("127.0.0.1", 1, proxied)
+        require_tls_access("127.0.0.1", 1, proxied)
     assert error.value.remedy == f"chmod 600 {file}"
     file.chmod(0o600)
     for text in ("", "short", PROXY_SECRET + " x", "é" * 40):
         file.write_text(text)
         with pytest.raises(ConfigError) as error:
-            require_protected("127.0.0.1", 1, proxied)
+            require_tls_access("127.0.0.1", 1, proxied)
         assert "openssl rand" in error.value.remedy
         assert not text or text not in str(error.value)
     file.unlink()
     with pytest.raises(ConfigError):
-        require_protected("127.0.0.1", 1, proxied)
+        require_tls_access("127.0.0.1", 1, proxied)
 
 
 def test_the_connections_of_the_proxy_are_bounded_in_all_only(proxied: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> None:

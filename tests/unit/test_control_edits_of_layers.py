@@ -80,7 +80,7 @@ def test_a_control_undoes_what_a_control_did(tmp_path: Path) -> None:
     """T28: the share of liquidity rises up to what the owner confirmed, although an exit is set."""
     path, store = tmp_path / "trimtab.toml", open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, OWNER)
     lower = applied(WITH_EXIT, (("set", "lp.targets.0.share=1%"),))
-    for text, origin in ((WITH_EXIT, config_versions.EDIT_ORIGIN), (lower, config_versions.BY_CONTROL)):
+    for text, origin in ((WITH_EXIT, config_versions.EDIT_ORIGIN), (lower, config_versions.CONTROL_ORIGIN)):
         loaded = load_config_text(text, path, "the config")
         config_versions.record_version(loaded, store.configs, origin)
     owner = config_versions.owner_confirmed_config(loaded, store.configs)

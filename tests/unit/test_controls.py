@@ -28,7 +28,7 @@ from agent.model.liquidity import Collect
 from agent.reference import reference_prices
 from agent.store import Store, open_store
 from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange
-from agent.store.files.secret import installation_secret, secret_path
+from agent.store.files.secret import ensure_secret, secret_path
 from agent.store.tables import ControlRow
 from tests.support import agents, builders
 from tests.support.transactions import STORES, new_store
@@ -230,24 +230,24 @@ def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
 
 def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     file = tmp_path / "trimtab.db"
-    made = installation_secret(file)
+    made = ensure_secret(file)
     assert len(made) == 32
-    assert installation_secret(file) == made
+    assert ensure_secret(file) == made
     path = secret_path(file)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [*tmp_path.iterdir()] == [path]
     path.chmod(0o640)
     with pytest.raises(ConfigError, match="chmod 600"):
-        installation_secret(file)
+        ensure_secret(file)
     path.chmod(0o600)
     path.write_text("ab")
     with pytest.raises(OperatorNeeded):
-        installation_secret(file)
+        ensure_secret(file)
 
 
 def test_processes_that_begin_at_once_agree_on_the_secret(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
-        assert len(set(pool.map(installation_secret, [tmp_path / "trimtab.db"] * 16))) == 1
+        assert len(set(pool.map(ensure_secret, [tmp_path / "trimtab.db"] * 16))) == 1
 
 
 # --- Submission.
@@ -270,7 +270,7 @@ def submitted(config: Path, kind: str, *arguments: tuple[str, str], plan_hash: s
 def test_a_request_is_sealed_and_queued(config: Path) -> None:
     made = submitted(config, "resume", lifetime_s=60, now=lambda: 5_000.9)
     assert (made.asked_at_s, made.expires_at_s, made.kind) == (5_000, 5_060, ControlKind.RESUME)
-    assert made.is_genuine(installation_secret(config.parent / "mine.db"))
+    assert made.is_genuine(ensure_secret(config.parent / "mine.db"))
     document = queue.list_controls(config)
     assert (document["queued"], document["waiting"], document["served"]) == (1, None, False)
     assert document["controls"] == [queue.find_control(config, made.id)]
@@ -338,7 +338,7 @@ def test_a_device_is_queued_and_only_its_service_shown(config: Path) -> None:
 
 
 def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:
-    now_s, secret = int(time.time()), installation_secret(config.parent / "mine.db")
+    now_s, secret = int(time.time()), ensure_secret(config.parent / "mine.db")
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
     store = opened(config)
     old = replace(stop, document="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
@@ -366,7 +366,7 @@ def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: 
 
 
 def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> None:
-    now_s, secret = int(time.time()), installation_secret(config.parent / "mine.db")
+    now_s, secret = int(time.time()), ensure_secret(config.parent / "mine.db")
     store = opened(config)
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s).sealed(secret)
     store.controls.record_shown(stop)

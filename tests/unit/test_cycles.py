@@ -34,8 +34,8 @@ from agent.model import (
     MarginDeposit,
     PlanRequest,
     SellEverything,
+    StepEnd,
     StepInput,
-    StepNote,
     SubmissionRefusal,
     Swap,
     UnsignedTx,
@@ -240,7 +240,7 @@ def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[.
     assert resume_cycle(world.ports(), request) is None
     ((state, reason),) = world.rows()
     assert (state, bool(reason)) == ("closed", True)
-    assert world.store.cycles.open_cycle() is None
+    assert world.store.cycles.find_open_cycle() is None
 
 
 def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds: Callable[..., MortalWorld]) -> None:
@@ -249,7 +249,7 @@ def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds:
     world.store.cycles.write(cycle)
     resumed = resume_cycle(world.ports(), AgentCycle())
     assert resumed == StepResult(replace(cycle, restarts=1), None)
-    assert world.store.cycles.open_cycle() == resumed.cycle
+    assert world.store.cycles.find_open_cycle() == resumed.cycle
     world.begin()
     assert world.sold == []
     world.begin()
@@ -296,7 +296,7 @@ def test_a_swap_whose_process_was_killed_is_not_carried_out_twice(worlds: Callab
         world.fate = Fate()
         assert world.begin(SWAP).kind is OutcomeKind.DONE, moment
         assert world.sold == [{LINK.address}], moment
-        assert world.store.cycles.open_cycle() is None
+        assert world.store.cycles.find_open_cycle() is None
     world.begin(SWAP)
     assert len(world.sold) == 2, "once it was reported, a further command is another swap"
 
@@ -323,7 +323,7 @@ def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(w
     assert "carried out before" in again.reason
     assert [intent.id for intent in again.transactions] == [pending.id]
     assert world.sold == []
-    assert world.store.cycles.open_cycle() is None
+    assert world.store.cycles.find_open_cycle() is None
 
 
 @pytest.mark.parametrize("between", [AgentCycle(), Swap(LINK.address, USDC.address, 50 * 10**18)])
@@ -367,7 +367,7 @@ def test_an_unreported_cycle_that_cannot_be_read_is_closed_and_blocks_no_swap(wo
 def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired(pools=ALL), lambda _: True)
     assert world.begin(SWAP).kind is OutcomeKind.REFUSED
-    assert world.store.cycles.open_cycle() is None
+    assert world.store.cycles.find_open_cycle() is None
     world.begin(SWAP)
     assert len(world.asked) == 2, "what was refused is confirmed again"
 
@@ -450,7 +450,7 @@ REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.addre
 def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: PlanRequest) -> None:
     outcome = judged(fired("LINK", pools=ALL))
     assert outcome.plan is not None
-    note = StepNote("s1", "reverted", LINK.address, failed=True)
+    note = StepEnd("s1", "reverted", LINK.address, failed=True)
     cycle = Cycle(
         "c",
         request_,
@@ -474,11 +474,11 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
         (WBTC.address,),
     )
     store.cycles.write(cycle)
-    assert store.cycles.open_cycle() == cycle == codec.loads(Cycle, codec.dumps(cycle))
+    assert store.cycles.find_open_cycle() == cycle == codec.loads(Cycle, codec.dumps(cycle))
     store.cycles.write(replace(cycle, sending_step_id=""))
-    assert store.cycles.open_cycle() == replace(cycle, sending_step_id="")
+    assert store.cycles.find_open_cycle() == replace(cycle, sending_step_id="")
     store.cycles.close("over")
-    assert store.cycles.open_cycle() is None
+    assert store.cycles.find_open_cycle() is None
 
 
 def test_only_one_cycle_is_open(store: Store) -> None:

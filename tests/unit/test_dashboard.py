@@ -32,7 +32,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, DocumentCache
-from agent.web.pages import CONTROLS, PAGES, Renderer, weight_charts
+from agent.web.pages import CONTROLS_FUNCTION, PAGES, Renderer, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
@@ -192,7 +192,7 @@ def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: S
 
     def announce() -> None:
         for _ in range(5_000):
-            served.board.announce()
+            served.board.announce_change()
 
     served.loop.call_soon_threadsafe(announce)
     assert served.ask("/")[0] == 200
@@ -207,7 +207,7 @@ def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: S
 def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: Served) -> None:
     page = served.ask("/alerts")[2].decode()
     place = page.split('data-events="')[1].split('"')[0]
-    served.loop.call_soon_threadsafe(served.board.announce)
+    served.loop.call_soon_threadsafe(served.board.announce_change)
     link = served.stream(place)
     seen = b""
     while b"event: changed" not in seen:
@@ -218,7 +218,7 @@ def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: S
 def test_no_page_of_an_earlier_process_seems_current() -> None:
     earlier = DocumentCache("none.toml", Path("none.db"))
     for _ in range(5):
-        earlier.announce()
+        earlier.announce_change()
     time.sleep(0.05)  # no process starts faster
     assert DocumentCache("none.toml", Path("none.db")).version > earlier.version
 
@@ -255,7 +255,7 @@ def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(t
 
         class SlowBoard(DocumentCache):
             async def call(self, process: str, function: str, *arguments: str) -> Any:
-                if function != CONTROLS:
+                if function != CONTROLS_FUNCTION:
                     return None if function.endswith("report_text") else {}
                 state = file.read_text()
                 await answering.wait()
@@ -265,7 +265,7 @@ def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(t
         board = SlowBoard("none.toml", file)
         watching = asyncio.create_task(board.watch())
         await asyncio.sleep(0.1)
-        board.follow(CONTROLS)
+        board.follow(CONTROLS_FUNCTION)
         await asyncio.sleep(0.1)
         file.write_text("done")
         await asyncio.sleep(0.1)

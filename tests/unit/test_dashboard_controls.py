@@ -29,14 +29,14 @@ from agent.model import ControlKind, ShownPlan
 from agent.observe.push import NEWEST_ALERTS_ANCHOR
 from agent.store import Store, open_store
 from agent.store.files.locks import service_lock
-from agent.store.files.secret import installation_secret
+from agent.store.files.secret import ensure_secret
 from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
-from agent.web.pages import CONTROLS, Renderer
+from agent.web.pages import CONTROLS_FUNCTION, Renderer
 from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
-from agent.web.sessions import MAX_REVIEW_AGE_S, Review
+from agent.web.sessions import MAX_REVIEW_AGE_S, PlanReview
 from agent.wiring import open_store_offline
 from agent.wiring.transactor import lock_locations
 from tests.cli.documents import misfits
@@ -76,7 +76,7 @@ def queued(config: Path) -> list[tuple[str, str, str]]:
 def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
     """The document of a plan that was shown, as its preview stores it."""
     plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
-    plan = plan.sealed(installation_secret(config.parent / "mine.db"))
+    plan = plan.sealed(ensure_secret(config.parent / "mine.db"))
     with store_of(config) as store:
         (store.controls.store_offer if kind is ControlKind.CONFIRM else store.controls.record_shown)(plan)
     return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
@@ -87,7 +87,7 @@ def review(site: Site, cookie: str, kind: str, document: dict[str, Any] | None, 
     session = site.access.find_session(cookie.partition("=")[2], touch=False)
     assert session is not None
     name = f"review-{len(session.reviews):015d}"
-    session.reviews[name] = Review(kind, arguments, document=document)
+    session.reviews[name] = PlanReview(kind, arguments, document=document)
     return f"/controls/review/{name}"
 
 
@@ -121,7 +121,7 @@ def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.M
         site.ask(path)
         assert followed == [], "a stranger"
         site.ask(path, Cookie=site.enter())
-        assert set(followed) == {CONTROLS}
+        assert set(followed) == {CONTROLS_FUNCTION}
         followed.clear()
 
 
@@ -142,7 +142,7 @@ def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_
             assert queue.dashboard_controls(str(config))["paper_run"]["served"] is True  # type: ignore[index]  # a document
         (found,) = store.controls.newest()
         assert (found.control.kind, found.control.asked_by, found.state.value) == (ControlKind.STOP, "ann", "queued")
-        assert found.control.is_genuine(installation_secret(config.parent / "mine.paper.db"))
+        assert found.control.is_genuine(ensure_secret(config.parent / "mine.paper.db"))
     assert queued(config) == before
     assert last_event(site) == ("control", "ann", "paper stop")
     for path in config.parent.glob("mine.paper.db*"):
@@ -468,7 +468,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
 ) -> None:
     async def scene() -> list[str]:
         pages = ControlPages(site.access, StillBoard(str(config), config), Renderer(Reach()))
-        reviews = [Review("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
+        reviews = [PlanReview("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
         monkeypatch.setattr(web_controls, "BACKTEST_S", 0.05)
         await pages._backtest(reviews[0])
         assert reviews[0].backtest_error.startswith("it took longer than")

@@ -19,7 +19,7 @@ import pyotp
 from agent.app.controls.queue import link_key
 from agent.config.load import load_config
 from agent.model import PlanLink
-from agent.store.files.secret import installation_secret
+from agent.store.files.secret import ensure_secret
 from agent.wiring import store_file
 from tests.support.agents import config
 from tests.support.sites import PASSWORD, Site
@@ -83,5 +83,5 @@ def test_without_a_key_no_link_is_genuine() -> None:
 
 def test_the_key_is_of_the_installation_and_seals_no_control(tmp_path: Path) -> None:
     path = config(tmp_path)
-    assert link_key(path) == link_key(path) != installation_secret(store_file(load_config(path)))
+    assert link_key(path) == link_key(path) != ensure_secret(store_file(load_config(path)))
     assert link_key(path) != link_key(config(tmp_path / "", "other"))

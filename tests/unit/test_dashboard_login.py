@@ -28,16 +28,16 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp", "segno"))) a
 import pyotp
 import segno
 
-from agent.app.settings.users import _network
+from agent.app.settings.users import _client_network
 from agent.cli.display.terminal import out
 from agent.cli.serve import serve
 from agent.errors import ConfigError, TrimtabError
 from agent.store.files.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S, UserStore
 from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
 from agent.web.pages import PAGES
-from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
+from agent.web.reach import PublicOptions, Reach, reach_of, require_tls_access
 from agent.web.server import serve_dashboard
-from agent.web.sessions import MAX_AGE_S, MAX_IDLE_S
+from agent.web.sessions import MAX_IDLE_S, MAX_SESSION_AGE_S
 from tests.support.dashboards import HOSTILE, MARKUP, Served
 from tests.support.sites import FULL, HASH, PASSWORD, PROXY_SECRET, Site, behind_proxy
 
@@ -256,10 +256,10 @@ def test_totp_replay_a_code_opens_one_session(site: Site) -> None:
 def test_session_expiry_idle_and_absolute(site: Site) -> None:
     idle, busy = site.enter(), site.enter()
     began = site.now.s
-    while site.now.s < began + MAX_AGE_S - 1:
+    while site.now.s < began + MAX_SESSION_AGE_S - 1:
         assert site.ask("/", Cookie=busy)[0] == 200
         site.ask("/alerts", Cookie=idle, HX_Request="true")  # the page's own updates are no use of it
-        site.now.s = min(site.now.s + MAX_IDLE_S - 1, began + MAX_AGE_S - 1)
+        site.now.s = min(site.now.s + MAX_IDLE_S - 1, began + MAX_SESSION_AGE_S - 1)
     assert site.ask("/", Cookie=idle)[0] == 303
     assert site.ask("/", Cookie=busy)[0] == 200
     site.now.s += 1
@@ -271,7 +271,7 @@ def test_a_stream_ends_with_its_session(site: Site) -> None:
     link = site.stream(cookie=site.enter())
     assert b"text/event-stream" in link.recv(4096)
     site.now.s += MAX_IDLE_S
-    site.loop.call_soon_threadsafe(site.board.announce)
+    site.loop.call_soon_threadsafe(site.board.announce_change)
     until_end(link)
     link.close()
 
@@ -386,9 +386,9 @@ def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: 
         *((b"x-forwarded-for", one.encode()) for one in lines),
     ]
     scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("127.0.0.1", 1)}
-    assert checks._refusal(scope) is None
-    assert _network(scope["address"]) == address
-    refused = checks._refusal({**scope, "headers": [*headers, (b"x-forwarded-proto", b"http")]})
+    assert checks._check_request(scope) is None
+    assert _client_network(scope["address"]) == address
+    refused = checks._check_request({**scope, "headers": [*headers, (b"x-forwarded-proto", b"http")]})
     assert refused is not None
     assert refused.status_code == 403
 
@@ -449,17 +449,17 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
     }
     for field, (host, options) in refused.items():
         with pytest.raises(ConfigError) as error:
-            require_protected(host, 1, options)
+            require_tls_access(host, 1, options)
         assert error.value.field == field
-    require_protected("0.0.0.0", 1, PublicOptions(cert, key, name="dash.example"))
-    require_protected("::", 1, behind_proxy(tmp_path))
+    require_tls_access("0.0.0.0", 1, PublicOptions(cert, key, name="dash.example"))
+    require_tls_access("::", 1, behind_proxy(tmp_path))
     assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, name="Dash.example")).host_names == {"dash.example"}
     loose = tmp_path / "key.pem"
     loose.write_bytes(key.read_bytes())
     loose.chmod(0o644)
     for bad in (PublicOptions(cert, loose), PublicOptions(key, key), PublicOptions(cert, tmp_path / "none")):
         with pytest.raises(ConfigError):
-            require_protected("127.0.0.1", 1, bad)
+            require_tls_access("127.0.0.1", 1, bad)
 
 
 def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

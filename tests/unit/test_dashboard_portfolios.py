@@ -37,7 +37,7 @@ from agent.web.pages import PAGES, value_at
 from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
 from agent.web.reach import Reach
 from agent.web.server import find_configs, serve_portfolios
-from agent.web.sessions import Review
+from agent.web.sessions import PlanReview
 from tests.cli.tools import first_document, start
 from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures, until
@@ -253,7 +253,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
     assert shelf.ask(again, Cookie=cookie)[0] == shelf.ask(again, HX_Request="true")[0] == 200  # opened; another visitor
     opened = shelf.parts[0].opened
     assert opened is not None
-    shelf.loop.call_soon_threadsafe(opened.cache.announce)
+    shelf.loop.call_soon_threadsafe(opened.cache.announce_change)
     until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
 
 
@@ -261,7 +261,7 @@ def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: She
     again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
     opened = shelf.parts[1].opened
     assert opened is not None
-    shelf.loop.call_soon_threadsafe(opened.cache.announce)
+    shelf.loop.call_soon_threadsafe(opened.cache.announce_change)
     time.sleep(0.05)
     assert shelf.ask(again, HX_Request="true")[0] == 204
 
@@ -285,7 +285,7 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
     assert kept is not None
     session = kept.access.find_session(mine.partition("=")[2], touch=False)
     assert session is not None
-    session.reviews["review"] = Review("rebalance", (), document={"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
+    session.reviews["review"] = PlanReview("rebalance", (), document={"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
     both = f"{mine}; {other}"
     assert shelf.ask("/p/a/controls/review/review", Cookie=mine)[0] == 200
     assert shelf.ask(f"{B}/controls/review/review", Cookie=both)[0] == 404

@@ -16,7 +16,7 @@ from agent.chain.lens import CallStatus, uint_word
 from agent.chain.sender import QuorumSender
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused, Retryable
-from agent.execution.submitter import _require_data_fee
+from agent.execution.submitter import _require_granted_data_fee
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import (
@@ -38,7 +38,7 @@ from agent.policy import minimum, native_coin
 from agent.policy.minimum import APPROVAL_BYTES
 from agent.policy.step_faults import data_fee_fault
 from agent.ports import Grant, Simulation
-from agent.venues.perpetual_protocol import PerpContractAddresses, futures_call
+from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.plans import evidence, sell_weth, verdict
@@ -66,10 +66,10 @@ PRICES = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 10**12), st.integer
 def test_the_bound_is_not_below_the_fee_of_any_transaction(calldata: int, prices: tuple[int, int, int, int]) -> None:
     quote = DataFeeQuote(upper_bound(0, *prices), upper_bound(MAX_TX_BYTES, *prices))
     unsigned = calldata + ENVELOPE_BYTES
-    assert quote.data_wei(calldata) >= upper_bound(unsigned, *prices)
+    assert quote.max_data_fee_wei(calldata) >= upper_bound(unsigned, *prices)
     # FastLZ writes at most a control byte for each 32 bytes that it cannot compress; 68 bytes are the signature.
-    assert quote.data_wei(calldata) >= fjord(unsigned + -(-unsigned // 32) + 68, *prices)
-    assert quote.data_wei(calldata) <= 2 * upper_bound(unsigned, *prices) + 2
+    assert quote.max_data_fee_wei(calldata) >= fjord(unsigned + -(-unsigned // 32) + 68, *prices)
+    assert quote.max_data_fee_wei(calldata) <= 2 * upper_bound(unsigned, *prices) + 2
 
 
 @given(gas=st.integers(0, 30_000_000), scalar=st.integers(0, 2**32 - 1), constant=st.integers(0, 2**64 - 1), jovian=st.booleans())
@@ -111,16 +111,16 @@ def test_no_fee_is_read_on_other_chains() -> None:
 @given(one=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
 def test_the_expected_fee_is_between_that_of_nothing_and_the_bound(one: int, more: int, empty: int, size: int) -> None:
     quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, one, one + more)
-    assert empty <= quote.expected_data_wei(size) <= quote.data_wei(size)
-    assert quote.expected_data_wei(size) <= quote.expected_data_wei(size + 512)
-    assert quote.expected_wei(1_000, size, size) == 2 * quote.expected_data_wei(size) + 2 * 3 + 1_000
+    assert empty <= quote.expected_data_fee_wei(size) <= quote.max_data_fee_wei(size)
+    assert quote.expected_data_fee_wei(size) <= quote.expected_data_fee_wei(size + 512)
+    assert quote.expected_fee_wei(1_000, size, size) == 2 * quote.expected_data_fee_wei(size) + 2 * 3 + 1_000
 
 
 def test_the_expected_fee_of_swaps_is_on_the_line_through_the_typical_ones() -> None:
     quote = DataFeeQuote(100, 10**9, one_swap_wei=200, four_swaps_wei=500)
-    fees = [quote.expected_data_wei(legs_bytes(legs)) for legs in ([None] * number for number in (1, 2, 4, 8))]
+    fees = [quote.expected_data_fee_wei(legs_bytes(legs)) for legs in ([None] * number for number in (1, 2, 4, 8))]
     assert fees == [200, 300, 500, 900]
-    assert quote.expected_data_wei(APPROVAL_BYTES) == 100, "no transaction pays less than an empty one"
+    assert quote.expected_data_fee_wei(APPROVAL_BYTES) == 100, "no transaction pays less than an empty one"
 
 
 def test_plans_count_the_expected_fee_and_caps_twice_the_bound() -> None:
@@ -142,7 +142,7 @@ def test_plans_count_the_expected_fee_and_caps_twice_the_bound() -> None:
 
 def test_no_action_has_more_calldata_than_its_plan_counts() -> None:
     order = PerpOrder(OWNER, -(10**24), PerpOrderKind.MARKET, 10**24, is_reduce_only=True)
-    for_another = PerpContractAddresses(*[OWNER] * 3, trader=STRANGER)
+    for_another = PerpetualProtocolAddresses(*[OWNER] * 3, trader=STRANGER)
     calls = [encode_liquidity(action, OWNER, 2**40) for action in ACTIONS.values()]
     calls += [futures_call(action, for_another, OWNER, OWNER, 2**40)[1] for action in (order, MarginDeposit(10**24))]
     assert max(len(data) // 2 - 1 for data in calls) <= ACTION_BYTES
@@ -156,7 +156,7 @@ def test_cost_and_caps_contain_the_fee() -> None:
     cases = [build_guard_case(step, plan, evidence(step, plan)) for step in (plain, rollup)]
     units = cases[0].gas_units()
     more_wei = cases[1].data_fee_wei(units)
-    assert more_wei > QUOTE.data_wei(0) > 0 == cases[0].data_fee_wei(units)
+    assert more_wei > QUOTE.max_data_fee_wei(0) > 0 == cases[0].data_fee_wei(units)
     assert cases[1].cost() - cases[0].cost() == more_wei * cases[0].price(plain.portfolio.wrapped_native)
     worst_wei = cases[1].worst_gas_wei() - cases[0].worst_gas_wei()
     assert worst_wei >= MAX_FEE_RISE * more_wei
@@ -276,14 +276,14 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
 def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:
     grant = Grant(IntentKind.SWAP, 0, 1, 0, data_fee_wei=10)
     head = step_input().snapshot.head
-    _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=10), grant)
+    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=10), grant)
     with pytest.raises(Refused, match="data fee rose"):
-        _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
+        _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
     revocation = replace(grant, kind=IntentKind.APPROVE, approve=(OWNER, OWNER, 0))
-    _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
+    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
     unknown = Simulation(True, "", 1, head, data_fee_unknown_reason="the data fee is unknown")
-    _require_data_fee(unknown, revocation)
+    _require_granted_data_fee(unknown, revocation)
     for capped in (grant, replace(grant, data_fee_wei=None)):
         with pytest.raises(Retryable, match="data fee"):
-            _require_data_fee(unknown, capped)
-    _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, data_fee_wei=None))
+            _require_granted_data_fee(unknown, capped)
+    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, data_fee_wei=None))

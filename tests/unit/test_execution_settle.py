@@ -20,7 +20,7 @@ from agent.model import (
     IntentKind,
     IntentState,
     Leg,
-    LegFunding,
+    LegPlace,
     Payout,
     Plan,
     PlanCost,
@@ -41,7 +41,7 @@ PRICES = {WETH: Fraction(2000), USDC: Fraction(1)}
 
 
 def leg(pool: str, token_in: str, token_out: str, amount_in: int, amount_out: int) -> Leg:
-    return Leg(pool, "uniswap_v3", token_in, token_out, 3000, amount_in, amount_out, 1, 1, 1, LegFunding.WALLET, LegFunding.WALLET)
+    return Leg(pool, "uniswap_v3", token_in, token_out, 3000, amount_in, amount_out, 1, 1, 1, LegPlace.WALLET, LegPlace.WALLET)
 
 
 def plan(*legs: Leg) -> Plan:

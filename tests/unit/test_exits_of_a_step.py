@@ -219,7 +219,7 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     def fires(to: str, raw: int) -> None:
         world.lacks.discard(to)
         world.step = fired("LINK", "WBTC", pools=ALL)
-        assert world.store.orders.update(world.step.history.orders.states, None, world.store.budgets.history(NOW_S).orders.version)
+        assert world.store.orders.replace_orders(world.step.history.orders.states, None, world.store.budgets.history(NOW_S).orders.version)
 
     world.approved = fires
     world.rounds()
@@ -559,7 +559,7 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
         reduced_markets=("ETH",), order_divisors=(("ETH", 4),), reduction_goals=(("ETH", 5),), refused_markets=(("BTC", NOW_S),)
     )
     cycle = new_cycle(AgentCycle(), NOW_S).with_layer(own).with_layer(LiquidityCycle(left_pools=("pool",)))
-    found, _ = engine._read_input(world.readers(), world.store, cycle)
+    found, _ = engine._settle_and_read(world.readers(), world.store, cycle)
     assert asked == [1]
     assert futures_progress(found) == FuturesProgress(("ETH",), (("ETH", 5),), (("ETH", 4),))
     assert liquidity_progress(found).left_pools == ("pool",)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
 from agent.guards.sandwich import max_extractable_profit, plan_sandwich_loss, sandwich_exposure
-from agent.model import LegFunding, PlanCost
+from agent.model import LegPlace, PlanCost
 from agent.reference import reference_prices
 from tests.support.builders import raw, step_input, token, v2_pool, with_snapshot
 from tests.support.plans import R, Swap, evidence
@@ -28,7 +28,7 @@ def test_the_bound_is_slippage_cost_and_deviation_times_turnover_in_words_and_nu
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (180, 54, 108)
     for words in ("1.8% of the exchanged value", "0.54% of the portfolio per rebalance", "1.08% of the portfolio per day"):
         assert words in found.description
-    both = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced_token_count=2)
+    both = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced_tokens_per_swap=2)
     assert both.exchanged_bps == 280
     assert "2 × oracle_deviation" in both.description
 
@@ -83,7 +83,7 @@ def test_a_plan_gives_away_what_its_swaps_predict_above_their_minimums() -> None
     step = step_input()
     assert plan_sandwich_loss(reference_prices(step), plan_of(first, second)) == 10 * 10**6
     assert plan_sandwich_loss(reference_prices(step), plan_of(second)) == 0
-    assert plan_sandwich_loss(reference_prices(step), plan_of(replace(first, sink=LegFunding.ROUTER), second)) == 0
+    assert plan_sandwich_loss(reference_prices(step), plan_of(replace(first, sink=LegPlace.ROUTER), second)) == 0
     unknown = replace(first, token_out="0x" + "77" * 20)
     assert plan_sandwich_loss(reference_prices(step), plan_of(unknown)) is None
 

@@ -63,7 +63,11 @@ def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, pa
 @pytest.mark.parametrize(("trigger", "destination"), KINDS)
 @pytest.mark.parametrize(
     "costs",
-    [TradingCosts.proportional(10, 4), TradingCosts.proportional(10, 4, numeraire=0), TradingCosts.pools(30, 1e6, 4, numeraire_index=0)],
+    [
+        TradingCosts.proportional(10, 4),
+        TradingCosts.proportional(10, 4, numeraire_index=0),
+        TradingCosts.pools(30, 1e6, 4, numeraire_index=0),
+    ],
 )
 def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
     trigger: Threshold | Every | HybridTrigger, destination: Destination, costs: TradingCosts
@@ -236,7 +240,7 @@ def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
         with pytest.raises(ConfigError, match=r"^marks"):
             sweep(bars, [EVEN], VALUE, marked_bars=marks)
     with raises_field("costs.numeraire", "numeraire"):
-        TradingCosts.proportional(10, 4, numeraire=4)
+        TradingCosts.proportional(10, 4, numeraire_index=4)
 
 
 def test_without_numba_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.data import numeraire_prices
+from agent.backtest.data import prices_in_numeraire
 from agent.backtest.settings import PERMISSIVE_LIMITS, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.work import kernel_setting_or_reason
@@ -37,7 +37,7 @@ def assert_the_same(
     made = replace(DEEP, **{"depth": Fraction(10**7), **market})  # type: ignore[arg-type]  # field names, checked by replace
     setting = kernel_setting_or_reason(wanted, made)
     assert not isinstance(setting, str)
-    prices = numeraire_prices(wanted, table, table.closes, [asset.token for asset in wanted.portfolio.assets])
+    prices = prices_in_numeraire(wanted, table, table.closes, [asset.token for asset in wanted.portfolio.assets])
     ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE, with_path=True)
     step = simulate(wanted, table, made)
     assert ours.rebalance_bars.tolist() == [one.bar for one in step.rebalances]

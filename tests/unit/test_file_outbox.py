@@ -15,7 +15,7 @@ from tests.support.text import raises_code
 
 def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path) -> None:
     outbox = FileOutbox(tmp_path / "proposals")
-    place = Path(outbox.put("abc", "{}\n"))
+    place = Path(outbox.write_proposal("abc", "{}\n"))
     assert place.read_text() == "{}\n"
     assert place.stat().st_mode & 0o777 == 0o600
     assert place.parent.stat().st_mode & 0o777 == 0o700
@@ -26,13 +26,13 @@ def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path
 
 def test_a_proposal_that_is_there_is_left_and_one_that_was_changed_is_put_right(tmp_path: Path) -> None:
     outbox = FileOutbox(tmp_path)
-    place = Path(outbox.put("abc", "{}\n"))
+    place = Path(outbox.write_proposal("abc", "{}\n"))
     before = place.stat().st_mtime_ns, place.stat().st_ino
-    assert outbox.put("abc", "{}\n") == str(place)
+    assert outbox.write_proposal("abc", "{}\n") == str(place)
     assert (place.stat().st_mtime_ns, place.stat().st_ino) == before
     for changed in (b'{"to": "a stranger"}', b"\xff\x00"):
         place.write_bytes(changed)
-        outbox.put("abc", "{}\n")
+        outbox.write_proposal("abc", "{}\n")
         assert place.read_text() == "{}\n"
     assert place.read_text() == "{}\n"
     assert [file.name for file in tmp_path.iterdir()] == ["abc.json"]
@@ -44,11 +44,11 @@ def test_a_full_disk_leaves_no_half_of_a_proposal(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", full)
     with raises_code(OperatorNeeded, "file", "No space left"):
-        FileOutbox(tmp_path).put("abc", "{}\n")
+        FileOutbox(tmp_path).write_proposal("abc", "{}\n")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "proposals").write_text("a file")
     with raises_code(OperatorNeeded, "file", "be written"):
-        FileOutbox(tmp_path / "proposals").put("abc", "{}\n")
+        FileOutbox(tmp_path / "proposals").write_proposal("abc", "{}\n")

@@ -9,7 +9,14 @@ import pytest
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import NoQuorum
-from agent.chain.receipts import BLOCKS_PER_REQUEST, EXECUTION_SUCCESS, NonceTx, SafeExecution, find_safe_execution, find_tx_by_nonce
+from agent.chain.receipts import (
+    BLOCKS_PER_REQUEST,
+    EXECUTION_SUCCESS_TOPIC,
+    SafeExecution,
+    TxAtNonce,
+    find_safe_execution,
+    find_tx_by_nonce,
+)
 from agent.errors import Retryable
 from tests.support.endpoints import Script
 from tests.support.signing import ROUTER, STRANGER, WALLET
@@ -34,7 +41,7 @@ def panel(*nodes: Script, minimum: int = 2) -> EndpointPool:
     return EndpointPool(nodes, minimum, grace_s=0.2)
 
 
-FOUND = NonceTx(HASH, MINED_AT, ROUTER, 5, "0x1234")
+FOUND = TxAtNonce(HASH, MINED_AT, ROUTER, 5, "0x1234")
 
 
 @pytest.mark.parametrize("since", [0, 1, MINED_AT - 1, MINED_AT])
@@ -60,7 +67,7 @@ def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states() -> No
     nodes = [chain(name, mined_at) for name in ("a", "b")]
     for node in nodes:
         node.answers["eth_getTransactionCount"] = pruned
-    assert find_tx_by_nonce(panel(*nodes), WALLET, NONCE, 10, HEAD) == NonceTx(HASH, mined_at, ROUTER, 5, "0x1234")
+    assert find_tx_by_nonce(panel(*nodes), WALLET, NONCE, 10, HEAD) == TxAtNonce(HASH, mined_at, ROUTER, 5, "0x1234")
 
 
 def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
@@ -86,7 +93,7 @@ def event(**changes: Any) -> dict[str, Any]:
     """ExecutionSuccess as version 1.4 writes it."""
     return {
         "address": WALLET.lower(),
-        "topics": [EXECUTION_SUCCESS, SAFE_TX],
+        "topics": [EXECUTION_SUCCESS_TOPIC, SAFE_TX],
         "data": "0x" + "00" * 32,
         "transactionHash": HASH,
         "blockNumber": hex(MINED_AT),
@@ -102,7 +109,7 @@ def logs(operator: str, *events: dict[str, Any]) -> Script:
     return Script(operator, eth_getLogs=answer)
 
 
-OLD_FORM = event(topics=[EXECUTION_SUCCESS], data=SAFE_TX + "00" * 32)
+OLD_FORM = event(topics=[EXECUTION_SUCCESS_TOPIC], data=SAFE_TX + "00" * 32)
 
 
 @pytest.mark.parametrize("made", [event(), OLD_FORM], ids=["1.4", "1.3"])
@@ -115,10 +122,10 @@ def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], sinc
 @pytest.mark.parametrize(
     "made",
     [
-        event(topics=[EXECUTION_SUCCESS, OTHER]),
+        event(topics=[EXECUTION_SUCCESS_TOPIC, OTHER]),
         event(topics=[OTHER, SAFE_TX]),
         event(address=STRANGER),
-        event(topics=[EXECUTION_SUCCESS], data=OTHER + SAFE_TX[2:]),
+        event(topics=[EXECUTION_SUCCESS_TOPIC], data=OTHER + SAFE_TX[2:]),
         event(topics=[]),
     ],
     ids=["another call", "another event", "another Safe", "another call, old form", "no topics"],

@@ -94,7 +94,7 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
     funding-spike: 3 % a day of 30,000 on four days. paused: 20 % of 30,000, of which nothing could be liquidated before it was over.
     """
     options = FuturesBookOptions("BTC=100", leverage="3x", venue=FREE)
-    spec = prepare_futures_stress(flat, options, MarketOptions(), PortfolioOptions(), bars=12, paths=1, seeds=1)
+    spec = prepare_futures_stress(flat, options, MarketOptions(), PortfolioOptions(), bar_count=12, path_count=1, seed_count=1)
     cases = {one["name"]: one["held"] for one in stress_futures(spec)["cases"]}
     by_hand = {
         "calm": 0.0,

@@ -12,7 +12,7 @@ from agent import codec
 from agent.accounting import entries as book
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotki_events
-from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, sum_changes
+from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_sums, sum_changes
 from agent.accounting.futures_export import futures_profit_by_year, futures_table
 from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.layers.futures.accounting import futures_entry, margin_entry
@@ -222,7 +222,7 @@ def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None
 
 
 def test_the_lines_of_a_step_are_those_of_its_entries() -> None:
-    found = futures_lines([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
+    found = futures_sums([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
     assert found is not None
     assert (found.fees, found.funding, found.realised) == (3 * E6, -5 * E6, 33 * E6)
-    assert futures_lines([deposit(4, 10)]) is None
+    assert futures_sums([deposit(4, 10)]) is None

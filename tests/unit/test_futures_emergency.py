@@ -201,9 +201,9 @@ def test_the_signer_holds_an_emergency_to_its_own_ceiling(gwei: int, signs: bool
 def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
     settings = replace(patient(tmp_path).settings, emergency_ceilings=(7, 8))
     grant = futures_grant(ESCAPE, is_emergency=True)
-    assert settings.ceilings_of(grant) == (7, 8)
+    assert settings.gas_ceilings_of(grant) == (7, 8)
     calm = replace(grant, layer=replace(grant.layer, is_emergency=False)) if grant.layer else grant
-    assert settings.ceilings_of(calm) == (settings.max_fee_wei, settings.gas_per_day_wei)
+    assert settings.gas_ceilings_of(calm) == (settings.max_fee_wei, settings.gas_per_day_wei)
 
 
 def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: Path) -> None:

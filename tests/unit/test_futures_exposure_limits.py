@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent import guards
 from agent.layers.futures.planning.orders import DUST_DIVISOR, plan_futures
-from agent.layers.futures.policy.targets import position_notes, target_gross
+from agent.layers.futures.policy.targets import position_notes, target_gross_notional
 from agent.layers.futures.state import planned_futures, with_policy
 from agent.margin import account as margin
 from agent.model import AdjustFutures
@@ -77,8 +77,8 @@ def test_no_opening_lifts_the_notional_above_its_target(eth: int, btc: int, is_l
     if margin.account_value_raw(paused) <= 0:
         return
     after = filled(paused, plan_futures(paused, policy, RICH, NOW_S))
-    most = max(target_gross(paused, policy), Fraction(margin.gross_notional_raw(paused)))
-    dust = target_gross(paused, policy) * policy.band_bps / BPS / DUST_DIVISOR
+    most = max(target_gross_notional(paused, policy), Fraction(margin.gross_notional_raw(paused)))
+    dust = target_gross_notional(paused, policy) * policy.band_bps / BPS / DUST_DIVISOR
     assert margin.gross_notional_raw(after) <= most + dust
 
 
@@ -111,7 +111,7 @@ def test_a_position_that_grew_above_its_maximum_is_trimmed_once() -> None:
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
     after = filled(held, plan)
     assert max(margin.position_shares(after, policy.leverage_bps).values()) <= Fraction(7, 10)
-    assert after.size_raw("ETH") * 2_000 >= Fraction(6, 10) * target_gross(after, policy) - 2 * E18
+    assert after.size_raw("ETH") * 2_000 >= Fraction(6, 10) * target_gross_notional(after, policy) - 2 * E18
     assert plan_futures(after, policy, RICH, NOW_S).orders == ()
 
 

@@ -16,7 +16,7 @@ from agent.layers.futures.state import with_policy
 from agent.model import IntentKind, PerpFill, Receipt, StepInput, Transfer
 from agent.model.futures import FuturesGrant, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.units import Price
-from agent.venues.perpetual_protocol import PerpContractAddresses, quote_order
+from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, quote_order
 from tests.support.builders import OWNER, step_input, token
 from tests.unit.test_futures_step import EMPTY, POLICY
 from tests.unit.test_margin_account import E18
@@ -98,7 +98,7 @@ def test_a_market_that_fills_a_part_is_refused_before_the_order_is_sent() -> Non
     answer = "0x" + abi_encode(["uint256", "uint256"], [SIZE // 2, 4_020 * E18]).hex()
     transport: Any = SimpleNamespace(call=lambda *_question: answer)
     order = PerpOrder("0x" + "1" * 40, SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)
-    contracts = PerpContractAddresses("0x" + "2" * 40, "", "", "0x" + "3" * 40)
+    contracts = PerpetualProtocolAddresses("0x" + "2" * 40, "", "", "0x" + "3" * 40)
     with pytest.raises(Refused, match=f"fills {SIZE // 2} of {SIZE}"):
         quote_order(transport, order, contracts, contracts.trader, 1)
 

@@ -42,7 +42,7 @@ def test_a_position_that_pays_counts_as_overweight_and_is_trimmed() -> None:
     held = at_rates(Fraction(5, 1_000))
     drift, _ = notional_drifts(held, LONG_AND_SHORT)
     assert float(drift.share * (1 + drift.funding)) == pytest.approx(0.575, rel=1e-3)
-    assert float(drift.funded_drift) == pytest.approx(0.075, rel=1e-2)
+    assert float(drift.funded_share_drift) == pytest.approx(0.075, rel=1e-2)
     trims = funding_trims(held, LONG_AND_SHORT)
     assert trims == {"ETH": 4_347 * 10**15 - 5 * E18}
     after = margin.with_trade(held, "ETH", trims["ETH"], -margin.position_value_raw(held.market("ETH"), trims["ETH"]))

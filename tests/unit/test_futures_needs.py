@@ -10,13 +10,13 @@ import pytest
 from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.planning.plans import (
     action_gas,
-    approved_raw,
     as_limit_orders,
+    current_futures_plan,
     fee_raw,
     funding_raw,
     moved_raw,
-    plan_now,
     uneconomic_reason,
+    vault_approval_raw,
     without_resting_markets,
 )
 from agent.layers.futures.policy import exposure
@@ -26,13 +26,13 @@ from agent.layers.futures.policy.needs import (
     back_off_reason,
     cooldown_reason,
     depositable_raw,
+    index_requires_reduction,
     reduction_budget_left,
     reopening_s,
-    required_by_index,
     spendable_collateral_raw,
     spot_value_in_quote,
 )
-from agent.layers.futures.policy.plans import MARGIN, emergency_gas_price_limit_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import MARGIN_PLACE, emergency_gas_price_limit_wei, gas_per_day_wei
 from agent.layers.futures.state import FuturesCycle, FuturesState, planned_futures
 from agent.margin import account as margin
 from agent.model import Allowance, ExitFailures, StepInput
@@ -96,7 +96,7 @@ def test_depositable__part_of_a_base_unit_is_not_deposited() -> None:
 
 
 def test_depositable__failed_deposits_back_off() -> None:
-    failed = (ExitFailures(MARGIN, failures.MAX_REVERTS_IN_ROW, 0, NOW_S),)
+    failed = (ExitFailures(MARGIN_PLACE, failures.MAX_REVERTS_IN_ROW, 0, NOW_S),)
     assert depositable(step_of(in_usdc(OVER), policy(), failed_exits=failed)) == 0
 
 
@@ -116,7 +116,7 @@ def test_collateral__reserve_above_the_balance_leaves_nothing() -> None:
 @pytest.mark.parametrize(("allowed", "approved"), [(700, 700), (699, 0), (701, 0)])
 def test_approved_deposit__counts_only_while_the_vault_has_exactly_that_allowance(allowed: int, approved: int) -> None:
     step = with_snapshot(step_of(in_usdc(OVER), policy()), allowances=(Allowance(USDC, VAULT, allowed),))
-    assert approved_raw(step.snapshot, ((USDC, 700),), policy()) == approved
+    assert vault_approval_raw(step.snapshot, ((USDC, 700),), policy()) == approved
 
 
 # Budgets, cooldowns and back-offs
@@ -146,7 +146,7 @@ def test_reduction_budget__reduction_that_the_index_requires_has_none() -> None:
 
 def test_required_by_index__mark_that_alone_is_pushed_requires_nothing() -> None:
     step = step_of(PUSHED)
-    assert not required_by_index(step.snapshot, POLICY, None)
+    assert not index_requires_reduction(step.snapshot, POLICY, None)
 
 
 @pytest.mark.parametrize(("now_s", "waits"), [(99, True), (100, False), (101, False)])
@@ -212,7 +212,7 @@ def test_spot_value__margin_account_is_no_part_of_it() -> None:
 
 def test_market_growth__margin_is_its_part_of_all_capital() -> None:
     step = step_of(in_usdc(book(10_000)), policy())
-    growth = exposure.market_growth(step, Fraction(30_000 * UNIT))
+    growth = exposure.market_terms(step, Fraction(30_000 * UNIT))
     assert growth is not None
     assert growth.margin_share == Fraction(1, 4)
 
@@ -340,7 +340,7 @@ def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> Non
 
 def test_plan_now__reduction_is_planned_for_the_account_as_it_is() -> None:
     step = step_of(OVER)
-    plan = plan_now(step, POLICY, current_drifts(step), None)
+    plan = current_futures_plan(step, POLICY, current_drifts(step), None)
     assert plan is not None
     assert [order.is_reduce_only for order in plan.orders] == [True]
 

@@ -113,8 +113,8 @@ def test_drifts__account_without_value_and_positions_has_shares_of_nothing() -> 
 
 def test_drifts__funding_of_the_horizon_enlarges_the_share_and_lowers_the_target() -> None:
     (eth, btc) = notional_drifts(paying(book(30_000, 15 * E18, E18), Fraction(1, 4)), MONTHLY)
-    assert (eth.funding, eth.funded_drift, eth.funded_target) == (Fraction(1, 4), Fraction(1, 8), 24_000 * E18)
-    assert (btc.funding, btc.funded_drift, btc.funded_target) == (0, 0, 30_000 * E18)
+    assert (eth.funding, eth.funded_share_drift, eth.funded_target_notional) == (Fraction(1, 4), Fraction(1, 8), 24_000 * E18)
+    assert (btc.funding, btc.funded_share_drift, btc.funded_target_notional) == (0, 0, 30_000 * E18)
 
 
 # Leverage

@@ -13,7 +13,7 @@ from rich.console import Console
 from agent import guards
 from agent.app.documents.futures import margin_document, optional_summary
 from agent.app.documents.futures_report import build_futures_report
-from agent.cli.display.futures_tables import show_margin, show_summary
+from agent.cli.display.futures_tables import show_futures_summary, show_margin
 from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.notes import order_note
@@ -161,7 +161,7 @@ def test_the_summary_names_a_market_that_the_venue_paused() -> None:
         found = optional_summary(step, current_drifts(step))
         assert found["futures"]["paused"] == paused
         console = Console(file=io.StringIO(), width=80)
-        show_summary(console, {"numeraire": "USDC", **found})
+        show_futures_summary(console, {"numeraire": "USDC", **found})
         assert ("Paused by the venue: ETH" in console.file.getvalue()) == bool(paused)  # type: ignore[attr-defined]  # a StringIO
 
 

@@ -19,7 +19,7 @@ from agent.layers.futures.policy.targets import (
     position_trims,
     reduction_sizes,
     stress_value_per_notional,
-    target_gross,
+    target_gross_notional,
     unfinished_sizes,
 )
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit
@@ -76,7 +76,7 @@ def test_funding__position_on_the_edge_of_its_band_with_its_funding_is_not_trimm
 
 
 def test_target_gross__account_in_debt_has_a_target_of_nothing() -> None:
-    assert target_gross(replace(book(0), realised_raw=-E18), LONGS) == 0
+    assert target_gross_notional(replace(book(0), realised_raw=-E18), LONGS) == 0
 
 
 # Reductions that limits require
@@ -205,7 +205,7 @@ def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit:
 )
 def test_top_up__approved_amount_is_deposited_if_it_restores_the_limit_and_is_at_hand(approved: int, at_hand: int, deposit: int) -> None:
     account = replace(book(4_000, 10 * E18), settlement_raw=10**12)
-    plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=at_hand * 10**6, approved_raw=approved * 10**6)
+    plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=at_hand * 10**6, approved_deposit_raw=approved * 10**6)
     assert plan.account_actions == ((MarginDeposit(deposit),) if deposit else ())
 
 

@@ -11,7 +11,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import exposures, margin_holdings
 from agent.layers.futures.policy.needs import spot_value_in_quote
-from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.state import futures_policy, hold_futures, margin_account, with_policy
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
@@ -54,7 +54,7 @@ def margined(held: MarginAccount | None, values: dict[str, int] | None = None, *
 
 def test_margin_counts_in_the_total_and_as_its_collateral() -> None:
     weth, usdc = current_drifts(margined(book(2_500)))
-    assert (usdc.raw_at(MARGIN), usdc.locked_raw, weth.raw_at(MARGIN)) == (2_500 * E6, 2_500 * E6, 0)
+    assert (usdc.raw_at(MARGIN_PLACE), usdc.locked_raw, weth.raw_at(MARGIN_PLACE)) == (2_500 * E6, 2_500 * E6, 0)
     assert investable_total((weth, usdc)) == 12_500 * E6
     assert (weth.weight_bps, usdc.weight_bps) == (4_000, 6_000)
     assert usdc.investable_raw == 5_000 * E6, "none of the margin can be spent by a swap"

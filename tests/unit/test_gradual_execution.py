@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.layers.gradual.planning import _step_after, _unmoved_unit_cost
+from agent.layers.gradual.planning import _step_after_plan, _unmoved_unit_cost
 from agent.layers.gradual.planning import schedule_plan as in_time
 from agent.layers.gradual.policy import (
     MILLION,
@@ -342,7 +342,7 @@ def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
     router, allowed = step.execution.router, leg.amount_in_raw + 7
     rows = ((WETH.address, router, allowed), (USDC.address, router, 9), (WETH.address, OWNER, allowed))
     allowances = tuple(Allowance(*row) for row in rows)
-    after = _step_after(with_snapshot(step, allowances=allowances), plan).snapshot
+    after = _step_after_plan(with_snapshot(step, allowances=allowances), plan).snapshot
     assert [one.raw for one in after.allowances] == [7, 9, allowed]
     assert [one.raw for one in after.holdings if one.token == WETH.address] == [owned - leg.amount_in_raw]
 

@@ -51,7 +51,7 @@ def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_ur
     with listener(answer) as (address, heard):
         heart = Heartbeat(f"{address}/ping/canary7f3a", method, told.append, timeout_s=60)
         heart.beat()
-        heart.settle(60)
+        heart.wait_until_sent(60)
         assert heard == [(method, "/ping/canary7f3a")]
     assert len(told) == failures
     assert "canary" not in "".join(told) + repr(heart)
@@ -64,7 +64,7 @@ def test_an_address_that_nobody_answers_is_told_and_harms_nothing(url: str) -> N
     told: list[str] = []
     heart = Heartbeat(url, "GET", told.append)
     heart.beat()
-    heart.settle(60)
+    heart.wait_until_sent(60)
     assert len(told) == 1
     assert "canary" not in told[0]
 
@@ -77,7 +77,7 @@ def test_a_listener_that_never_answers_holds_up_no_look() -> None:
         heart.beat()
         assert len(told) == 1
         assert "heartbeat" in told[0]
-        heart.settle(60)
+        heart.wait_until_sent(60)
         assert len(told) == 2
 
 

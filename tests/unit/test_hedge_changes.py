@@ -7,7 +7,13 @@ from fractions import Fraction
 
 import pytest
 
-from agent.layers.futures.policy.hedge_closing import closed_lately, filled_hedges, hedge_closing_decision, hedges_after, unwind_reason
+from agent.layers.futures.policy.hedge_closing import (
+    hedge_closing_decision,
+    hedges_after_fill,
+    hedges_after_order,
+    is_hedge_closed_lately,
+    unwind_reason,
+)
 from agent.layers.futures.policy.hedges import held_hedges, margin_share, short_costs, with_choice
 from agent.layers.futures.state import FuturesProgress, FuturesState, futures_policy, with_policy
 from agent.model.futures import FuturesGrant, FuturesPolicy, FuturesTarget, Hedge, HedgeComparison, MarginAccount, PerpOrder, PerpOrderKind
@@ -61,7 +67,7 @@ def test_margin_of_a_short__is_the_larger_of_initial_margin_and_leverage(max_lev
 
 def after_order(size: int, *, closes: bool, opened: Hedge | None = None) -> tuple[Hedge, ...]:
     policy, state = replace(HEDGING, hedges=(EARLY,)), FuturesState(hedges=(EARLY,))
-    return hedges_after(step_of(EMPTY).snapshot, policy, state, "ETH", size * E18, opened, closes=closes)
+    return hedges_after_order(step_of(EMPTY).snapshot, policy, state, "ETH", size * E18, opened, closes=closes)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,7 @@ def test_order__hedge_that_it_opens_is_added() -> None:
 
 def test_order__closed_hedge_of_a_token_goes_once_another_is_opened() -> None:
     closed = (replace(EARLY, size_raw=0), Hedge("BTC", WBTC, 0, NOW_S, Fraction(1)))
-    hedges = hedges_after(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=closed), "ETH", -E18, EARLY)
+    hedges = hedges_after_order(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=closed), "ETH", -E18, EARLY)
     assert hedges == (closed[1], EARLY)
 
 
@@ -93,30 +99,30 @@ def test_order__closed_hedge_of_a_token_goes_once_another_is_opened() -> None:
     ids=["whole", "part", "nothing"],
 )
 def test_partial_fill__opens_its_part_of_a_hedge(filled: int, hedges: tuple[Hedge, ...]) -> None:
-    assert filled_hedges(FuturesGrant(SOLD, EMPTY, hedges=(EARLY,)), filled * E18) == hedges
+    assert hedges_after_fill(FuturesGrant(SOLD, EMPTY, hedges=(EARLY,)), filled * E18) == hedges
 
 
 @pytest.mark.parametrize(("filled", "size"), [(10, 0), (4, -6), (0, -10)])
 def test_partial_fill__closes_its_part_of_a_hedge(filled: int, size: int) -> None:
     ended = replace(EARLY, size_raw=0, at_s=NOW_S)
-    [hedge] = filled_hedges(FuturesGrant(BOUGHT, EMPTY, hedges=(ended,), hedges_before=(EARLY,)), filled * E18)
+    [hedge] = hedges_after_fill(FuturesGrant(BOUGHT, EMPTY, hedges=(ended,), hedges_before=(EARLY,)), filled * E18)
     assert hedge == (ended if size == 0 else replace(EARLY, size_raw=size * E18))
 
 
 def test_partial_fill__first_opens_the_hedge_and_then_the_target() -> None:
     small = replace(EARLY, size_raw=-4 * E18)
-    assert filled_hedges(FuturesGrant(SOLD, EMPTY, hedges=(small,)), -4 * E18) == (small,)
+    assert hedges_after_fill(FuturesGrant(SOLD, EMPTY, hedges=(small,)), -4 * E18) == (small,)
 
 
 def test_partial_fill__hedge_of_another_market_stays() -> None:
     other = Hedge("BTC", WBTC, -E18, NOW_S, Fraction(1))
-    assert filled_hedges(FuturesGrant(SOLD, EMPTY, hedges=(other,)), 0) == (other,)
+    assert hedges_after_fill(FuturesGrant(SOLD, EMPTY, hedges=(other,)), 0) == (other,)
 
 
 @pytest.mark.parametrize(("since_s", "is_late"), [(TERMS.horizon_s - 1, True), (TERMS.horizon_s, False)])
 def test_closed_hedge__token_is_not_hedged_again_within_one_horizon(since_s: int, is_late: bool) -> None:
     closed = replace(OPEN, size_raw=0, at_s=NOW_S - since_s)
-    assert closed_lately(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=(closed,)), WETH) is is_late
+    assert is_hedge_closed_lately(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=(closed,)), WETH) is is_late
 
 
 @pytest.mark.parametrize(("held", "size"), [(-5, -5), (-3, -3), (-9, -5), (0, 0), (2, 0)])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.guard_case import FuturesCase
-from agent.layers.futures.planning.hedges import open_by_owner
+from agent.layers.futures.planning.hedges import owner_hedge_plan
 from agent.layers.futures.planning.requests import hedge_proposer
-from agent.layers.futures.policy.hedge_closing import filled_hedges, hedge_closing_decision, unwind_reason
-from agent.layers.futures.policy.hedges import apply_hedges, compare_text, held_hedges, margin_share, short_costs, with_choice
+from agent.layers.futures.policy.hedge_closing import hedge_closing_decision, hedges_after_fill, unwind_reason
+from agent.layers.futures.policy.hedges import apply_hedges, comparison_text, held_hedges, margin_share, short_costs, with_choice
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge
@@ -141,7 +141,7 @@ def test_the_example_in_the_docs_is_computed() -> None:
         WETH, 2 * hedged, hedged, hedged * Fraction(3, 1_000), Fraction(0), tax, fees, funding, capital, tied, TERMS.horizon_s
     )
     found = with_choice(found, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
-    assert compare_text(found, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
+    assert comparison_text(found, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
 
 
 def test_a_hedge_larger_than_the_holding_is_refused() -> None:
@@ -461,7 +461,7 @@ def test_a_partial_fill_opens_or_closes_a_part_of_a_hedge(
 ) -> None:
     order = PerpOrder("ETH", ordered_raw * E18, PerpOrderKind.MARKET, 1, ordered_raw > 0)
     sized = [replace(one, size_raw=one.size_raw if abs(one.size_raw) > 9 else one.size_raw * E18) for one in left]
-    assert filled_hedges(FuturesGrant(order, SHORT, hedges=(after,), hedges_before=before), filled_raw * E18) == tuple(sized)
+    assert hedges_after_fill(FuturesGrant(order, SHORT, hedges=(after,), hedges_before=before), filled_raw * E18) == tuple(sized)
 
 
 def test_a_liquidated_short_is_no_hedge_any_more() -> None:
@@ -524,7 +524,7 @@ def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
 )
 def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: StepInput, why: str) -> None:
     with pytest.raises(Refused, match=why.replace("[", r"\[").replace("]", r"\]")):
-        open_by_owner(step, decide(step), WETH, 5_000)
+        owner_hedge_plan(step, decide(step), WETH, 5_000)
 
 
 def test_without_a_hedge_there_is_nothing_to_close() -> None:

@@ -23,7 +23,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import Hold, IntentKind, LotMethod, OpenLot, Rebalance, StepInput, TaxInputs, Transfer
 from agent.model.ledger import ExternalTransaction
 from agent.planning import planner, requests, swaps
-from agent.planning.proposals import decision_at, rebalance
+from agent.planning.proposals import decision_after_plan, rebalance
 from agent.policy.decide import decide
 from agent.store import Store
 from agent.units import NATIVE, format_time
@@ -117,7 +117,7 @@ def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when(
     assert mentions(hold.reason, f"WETH, bought {format_time(NOW_S - 3_600)}, is kept until {format_time(NOW_S + 82_800)} (holding.hours)")
     assert hold.reason.count("bought") == 1
     assert hold.limiting_rule == "locked"
-    assert decision_at(overweight(3_600)).decision == hold
+    assert decision_after_plan(overweight(3_600)).decision == hold
 
 
 @pytest.mark.parametrize(("age_s", "sells"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (-60, False)])

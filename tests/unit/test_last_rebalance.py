@@ -120,7 +120,7 @@ def test_each_way_to_swap_says_what_it_is() -> None:
     step = with_limits(step_input(values={"WETH": 7_000, "USDC": 3_000}, depth=50_000_000), turnover_bps=None)
     kept = replace(step.portfolio.assets[1], reserve_raw=4_000 * 10**6)
     withdraws = replace(step, portfolio=replace(step.portfolio, assets=(step.portfolio.assets[0], kept)))
-    assert transfers.goal_to_raise(withdraws, USDC.address)
+    assert transfers.goal_to_raise_shortfall(withdraws, USDC.address)
     ways = {
         "trigger": rebalance(step),
         "hand": manual_swap_proposer(WETH.address, USDC.address, 10**17)(step),

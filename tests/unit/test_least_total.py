@@ -23,7 +23,7 @@ from agent.policy.minimum import (
     compute_minimum_total,
     corrections_a_year,
     format_minimum_total,
-    format_year,
+    format_yearly_cost,
     minimum_total_inputs,
     suggested_settings,
 )
@@ -95,10 +95,10 @@ def test_a_year_with_a_total_counts_its_own_corrections_and_below_the_minimum_no
     """At 20,000 dollars a correction moves 600: 1.8 dollars of fee and 1.038 of gas, 17.64 times a year."""
     assert corrections_a_year(HAND, Fraction(20_000)) == (Fraction(1_764, 100), Fraction(1_764, 100) * Fraction(2_838, 1_000))
     assert corrections_a_year(HAND, Fraction(17_299)) is None
-    assert format_year(HAND, Fraction(20_000), 0, "USD") == "about 17.6 trades and 50.06 USD a year at 1 gwei"
-    assert format_year(HAND, Fraction(500), 0, "USD") == "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 17,300 USD"
+    assert format_yearly_cost(HAND, Fraction(20_000), 0, "USD") == "about 17.6 trades and 50.06 USD a year at 1 gwei"
+    assert format_yearly_cost(HAND, Fraction(500), 0, "USD") == "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 17,300 USD"
     assert (
-        format_year(replace(HAND, fee_pips=10_000), Fraction(500), 0, "USD")
+        format_yearly_cost(replace(HAND, fee_pips=10_000), Fraction(500), 0, "USD")
         == "not worth it here at 1 gwei and a pool fee of 1 %, whatever the total"
     )
 

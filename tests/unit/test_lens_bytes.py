@@ -15,10 +15,10 @@ from agent.chain.lens import (
     CallItem,
     CallStatus,
     CodeItem,
+    IndirectCallItem,
     LensItem,
     V3Answer,
     V3Item,
-    ViaItem,
     answer_uint,
     answer_words,
     creation_code,
@@ -33,7 +33,7 @@ from agent.units import Token
 
 ADDRESS = "0x" + "11" * 20
 OWNER = "0x" + "22" * 20
-VIA = ViaItem(ADDRESS, b"\1\2\3\4", CallItem(ADDRESS, b"\5"))
+VIA = IndirectCallItem(ADDRESS, b"\1\2\3\4", CallItem(ADDRESS, b"\5"))
 
 
 def portfolio(number_of_tokens: int, number_of_pools: int) -> SnapshotScope:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.app.describe import limit_text
 from agent.config.load import load_config, parse_config
-from agent.config.tables.limits import CEILINGS, accepted_limits, needless_acceptances
+from agent.config.tables.limits import CEILINGS, accepted_limit_texts, needless_acceptances
 from agent.config.writing.profile import profile_text, read_profile
 from agent.errors import ConfigError
 from tests.support.text import mentions, raises_field
@@ -36,7 +36,7 @@ def test_a_limit_at_its_ceiling_needs_no_word_and_a_basis_point_more_does(key: s
 def test_what_is_accepted_by_name_is_read_and_told(key: str) -> None:
     limits = parse_config(changed(key, "off", f'i_accept = ["{key}"]\n')).limits
     assert getattr(limits, key) is None
-    (accepted,) = accepted_limits(limits)
+    (accepted,) = accepted_limit_texts(limits)
     assert mentions(accepted, f"limits.{key}: off", f"{CEILINGS[key] / 100:g}%", "limits.i_accept")
     assert needless_acceptances(limits) == []
 
@@ -56,7 +56,7 @@ def test_a_name_that_is_no_limit_with_a_ceiling_is_refused() -> None:
 def test_a_name_whose_limit_is_within_its_ceiling_is_told_as_needless() -> None:
     limits = parse_config(changed("slippage", "0.3%", 'i_accept = ["slippage"]\n')).limits
     assert needless_acceptances(limits) == ["slippage"]
-    assert accepted_limits(limits) == []
+    assert accepted_limit_texts(limits) == []
 
 
 def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from agent.layers.futures.execution.resting_orders import end_reasons
 from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import as_limit_orders, without_resting_markets
-from agent.layers.futures.policy.limit_orders import end_reason, ended_orders
+from agent.layers.futures.policy.limit_orders import end_reason, order_end_reasons
 from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import futures_policy, futures_state, planned_futures
 from agent.margin import account as margin
@@ -166,13 +166,13 @@ OPENING = replace(TERMS, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
 
 
 def ended(step: StepInput) -> str:
-    return ended_orders(step.snapshot, futures_policy(step), futures_state(step), [CLOID]).get(CLOID, "")
+    return order_end_reasons(step.snapshot, futures_policy(step), futures_state(step), [CLOID]).get(CLOID, "")
 
 
 def test_a_step_lets_an_order_rest_and_ends_no_other() -> None:
     assert ended(step_of(RESTING, OPENING)) == ""
     step = step_of(RESTING, POLICY)
-    assert ended_orders(step.snapshot, futures_policy(step), futures_state(step), ["0x00"]) == {}
+    assert order_end_reasons(step.snapshot, futures_policy(step), futures_state(step), ["0x00"]) == {}
 
 
 def test_an_order_ends_with_an_account_that_is_unknown_or_opens_nothing() -> None:

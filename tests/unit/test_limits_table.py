@@ -15,7 +15,7 @@ from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
 from agent.config.tables import fields, limits
 from agent.config.tables.limits import LimitsTable
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.guards.guard import Guard
 from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
 from agent.model import LIMITS, Limits, LimitUnit
@@ -46,7 +46,7 @@ LIMIT_ROWS = [row for row in rows(5) if row[2]] + [["", *row] for row in rows(4)
 
 def template() -> dict[str, Any]:
     assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (ETHEREUM.tokens[0], ETHEREUM.tokens[2])]
-    return tomllib.loads(render(ETHEREUM, ETHEREUM.wrapped_native, assets, [], "USDC", [("A", "one"), ("B", "two")]))
+    return tomllib.loads(render_config(ETHEREUM, ETHEREUM.wrapped_native, assets, [], "USDC", [("A", "one"), ("B", "two")]))
 
 
 def place(key: str) -> list[str]:

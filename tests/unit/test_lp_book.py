@@ -37,7 +37,7 @@ def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> No
     after = start.after_withdrawal(one, half, (paid[0] - 3, paid[1] - 5))
     assert moved(start, after) == (paid[0] + fees[0], paid[1] + fees[1])
     assert doubt(after.uncertain_raw_by_token) == (3, 5)
-    assert after.state_of(one) == position_changes.after_withdrawal(position, half)
+    assert after.position_state_of(one) == position_changes.after_withdrawal(position, half)
     again = after.after_withdrawal(one, 1, (0, 0))
     rest = positions.principal(position_changes.after_withdrawal(position, half), 1)
     assert doubt(again.uncertain_raw_by_token) == (3 + rest[0], 5 + rest[1])

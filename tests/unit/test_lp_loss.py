@@ -71,7 +71,7 @@ def test_a_loss_is_a_share_of_what_was_held(one: float, other: float, x: Fractio
     assume(abs(one - other) > 0.01)
     of = LiquidityCurve(min(one, other), max(one, other))
     assert 0 <= impermanent_loss_at(of, x) < 1
-    assert of.value(float(x)) <= of.hold(float(x)) * (1 + 1e-12)
+    assert of.value(float(x)) <= of.hold_value(float(x)) * (1 + 1e-12)
 
 
 @given(st.floats(1.01, 20), moves)
@@ -79,7 +79,7 @@ def test_inside_the_range_the_loss_is_that_of_the_whole_curve_over_less_value(en
     """H - V of a range is that of V2 while the price stays inside: only the value that bears it is smaller."""
     of = LiquidityCurve(1 / end, end)
     assume(of.low_sqrt_ratio**2 < x < of.high_sqrt_ratio**2)
-    lost = of.hold(float(x)) - of.value(float(x))
+    lost = of.hold_value(float(x)) - of.value(float(x))
     assert lost == pytest.approx((math.sqrt(x) - 1) ** 2, abs=1e-9)
 
 
@@ -102,7 +102,7 @@ def test_the_mean_loss_of_a_range_is_the_closed_form(one: float, other: float, v
     assume(abs(one - other) > 1e-3)
     of = LiquidityCurve(min(one, other), max(one, other))
     spread = volatility_bps / 10_000 * math.sqrt(horizon_s / YEAR_S)
-    wanted = (of.hold(1) - expected_value(of, spread)) / of.value(1)
+    wanted = (of.hold_value(1) - expected_value(of, spread)) / of.value(1)
     assert float(expected_loss(of, volatility_bps, horizon_s)) == pytest.approx(wanted, abs=1e-9)
 
 

@@ -12,7 +12,7 @@ from agent import codec, guards
 from agent.amm.lp import positions
 from agent.errors import ConfigError, Refused
 from agent.layers.liquidity.policy import valuation
-from agent.layers.liquidity.policy.pools import POSITIONS
+from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, Rebalance, Snapshot, StepInput, UnreadableItem
 from agent.planning import planner
 from agent.policy.decide import decide
@@ -53,12 +53,12 @@ def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None
     drifts = {d.symbol: d for d in compute_drifts(holding(share(2_000), {"WETH": 3_000, "USDC": 5_000}), PRICES)}
     assert investable_total(tuple(drifts.values())) == 10_000 * USD
     assert (drifts["WETH"].weight_bps, drifts["USDC"].weight_bps) == (4_000, 6_000)
-    assert (drifts["WETH"].raw, drifts["WETH"].investable_raw, drifts["WETH"].raw_at(POSITIONS)) == (
+    assert (drifts["WETH"].raw, drifts["WETH"].investable_raw, drifts["WETH"].raw_at(POSITIONS_PLACE)) == (
         15 * ETHER // 10,
         15 * ETHER // 10,
         ETHER // 2,
     )
-    assert (drifts["USDC"].raw, drifts["USDC"].raw_at(POSITIONS)) == (5_000 * USD, 1_000 * USD)
+    assert (drifts["USDC"].raw, drifts["USDC"].raw_at(POSITIONS_PLACE)) == (5_000 * USD, 1_000 * USD)
 
 
 def test_a_position_is_a_place_of_both_its_tokens_each_with_its_own_amount() -> None:
@@ -72,7 +72,7 @@ def test_uncollected_fees_count_too() -> None:
     step = holding(share(2_000))
     confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp.confirmed_position(own)))
     step = replace(with_snapshot(step, positions=(*step.snapshot.positions, own)), portfolio=confirmed)
-    assert {d.symbol: d.raw_at(POSITIONS) for d in compute_drifts(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
+    assert {d.symbol: d.raw_at(POSITIONS_PLACE) for d in compute_drifts(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
     assert investable_total(compute_drifts(step, PRICES)) == 12_000 * USD
 
 
@@ -81,7 +81,7 @@ def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fr
     unmoved, moved = holding(share(2_000)), holding(share(2_000, pushed))
     assert positions.redeemable_amounts(moved.snapshot.positions[0]) != positions.redeemable_amounts(unmoved.snapshot.positions[0])
     for before, after in zip(compute_drifts(unmoved, PRICES), compute_drifts(moved, PRICES), strict=True):
-        assert abs(before.raw_at(POSITIONS) - after.raw_at(POSITIONS)) <= 2 + before.raw_at(POSITIONS) // 10**5
+        assert abs(before.raw_at(POSITIONS_PLACE) - after.raw_at(POSITIONS_PLACE)) <= 2 + before.raw_at(POSITIONS_PLACE) // 10**5
         assert (before.weight_bps, before.outside) == (after.weight_bps, after.outside)
     assert abs(
         valuation.expected_loss(moved.snapshot, moved.portfolio, PRICES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.receipts import MANAGED_SWAP, TRANSFER_TOPIC, WITHDRAWAL, parse_receipt
+from agent.chain.receipts import MANAGED_SWAP_TOPIC, TRANSFER_TOPIC, WITHDRAWAL_TOPIC, parse_receipt
 
 WALLET, REBALANCER, MANAGER, WETH, USDC, HOOK = ("0x" + byte * 20 for byte in ("11", "22", "33", "44", "55", "66"))
 TX_HASH = "0x" + "ab" * 32
@@ -29,9 +29,9 @@ def topic(address: str) -> str:
 def receipt(*between: dict[str, Any], taken: int = SOLD) -> Any:
     logs = [
         log(WETH, [TRANSFER_TOPIC, topic(WALLET), topic(REBALANCER)], SOLD),
-        log(WETH, [WITHDRAWAL, topic(REBALANCER)], SOLD),
+        log(WETH, [WITHDRAWAL_TOPIC, topic(REBALANCER)], SOLD),
         *between,
-        log(MANAGER, [MANAGED_SWAP, "0x" + "cd" * 32, topic(REBALANCER)], -taken, BOUGHT, 1, 1, 0, 3000),
+        log(MANAGER, [MANAGED_SWAP_TOPIC, "0x" + "cd" * 32, topic(REBALANCER)], -taken, BOUGHT, 1, 1, 0, 3000),
         log(USDC, [TRANSFER_TOPIC, topic(MANAGER), topic(WALLET)], BOUGHT),
     ]
     document = {"transactionHash": TX_HASH, "status": "0x1", "blockNumber": "0x1", "blockHash": "0x" + "01" * 32}
@@ -50,5 +50,5 @@ def test_unwrapped_coin_that_no_swap_takes_stays_with_its_holder(taken: int) -> 
 
 
 def test_each_swap_takes_the_coin_of_one_unwrapping() -> None:
-    again = log(WETH, [WITHDRAWAL, topic(REBALANCER)], SOLD)
+    again = log(WETH, [WITHDRAWAL_TOPIC, topic(REBALANCER)], SOLD)
     assert [transfer.raw for transfer in receipt(again).wrapped] == [SOLD]

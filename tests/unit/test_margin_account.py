@@ -50,7 +50,7 @@ def test_a_long_gains_and_a_short_loses_when_the_mark_rises() -> None:
     for sign in (1, -1):
         held = account(10_000, {"ETH": sign * 10 * E18}, market("ETH"))
         after = margin.with_moved_marks(held, {"ETH": Fraction(1, 10)})
-        assert margin.unrealised_raw(after) == sign * 2_000 * E18
+        assert margin.unrealised_profit_raw(after) == sign * 2_000 * E18
         assert margin.net_notional_raw(after) == sign * 22_000 * E18
         assert held.positions[0].entry_price == 2_000
 

@@ -12,7 +12,7 @@ from agent import codec, guards
 from agent.app.documents.futures_report import futures_report
 from agent.errors import Refused
 from agent.layers.futures.policy import exposure
-from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.requests import MoveMargin
 from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
@@ -81,7 +81,7 @@ def test_a_step_tops_up_before_it_reduces() -> None:
     assert isinstance(deposit, MarginDeposit)
     assert margin.leverage(after_action(OVER, deposit)) == pytest.approx(2.85)
     assert dict(plan.holdings_after)[USDC] == 5_000 * UNIT - deposit.raw
-    assert failures.exit_name(plan) == MARGIN
+    assert failures.exit_name(plan) == MARGIN_PLACE
     assert refusing(step, plan) == set()
     assert codec.loads(Plan, codec.dumps(plan)) == plan
 
@@ -94,7 +94,7 @@ def test_a_step_tops_up_before_it_reduces() -> None:
         (policy(7_000), DAY),
         (policy(account=OTHER), {}),
         (policy(), {"unknown": "a gap"}),
-        (policy(), {"failed_exits": (ExitFailures(MARGIN, failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}),
+        (policy(), {"failed_exits": (ExitFailures(MARGIN_PLACE, failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}),
     ],
     ids=["no top-up allowed", "above the day's share", "the day is used", "a delegate's key", "unknown day", "deposits failed"],
 )
@@ -212,7 +212,7 @@ def test_a_delegate_says_that_it_moves_no_margin() -> None:
 def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() -> None:
     """A delegate trades for the account; whose money it is, of that portfolio it is a part."""
     own, foreign = step_of(CALM, policy()), step_of(CALM, policy(account=OTHER))
-    mine, theirs = (drift.raw_at(MARGIN) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
+    mine, theirs = (drift.raw_at(MARGIN_PLACE) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
     assert mine == margin.value_in_collateral_raw(CALM) > 0 == theirs
     assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine
     assert exposure.margin_baseline(own) is not None

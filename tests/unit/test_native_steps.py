@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.execution.evaluation import evaluate_input
-from agent.model import Every, Hold, Leg, LegFunding, Plan, Rebalance, StepInput, TopUp
+from agent.model import Every, Hold, Leg, LegPlace, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner, proposals
 from agent.planning.gas import WrappedNative, balance_deltas, with_payment_legs
 from agent.policy import native_coin
@@ -23,7 +23,7 @@ from tests.support.plans import evidence, verdict, with_leg
 from tests.support.signing import leg
 
 WETH, USDC = token("WETH").address, token("USDC").address
-W, R = LegFunding.WALLET, LegFunding.ROUTER
+W, R = LegPlace.WALLET, LegPlace.ROUTER
 FLOOR = ETHER // 20
 ROOMY = {"turnover_bps": None, "daily_turnover_bps": None, "native_top_up_wei": ETHER // 10}
 

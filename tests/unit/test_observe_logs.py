@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.observe.logs import HIDDEN, Redactor, configure
+from agent.observe.logs import HIDDEN_TEXT, Redactor, configure
 
 URL = "https://user:hunter22@node.example/v2/canary7f3a9?key=s3cr3t-k3y"
 
@@ -52,7 +52,7 @@ def test_no_piece_of_a_secret_url_is_logged(stream: io.StringIO, style: str, pie
     except ValueError:
         logging.getLogger("trimtab").exception("failed")
     assert piece not in stream.getvalue()
-    assert stream.getvalue().count(HIDDEN) >= 4
+    assert stream.getvalue().count(HIDDEN_TEXT) >= 4
 
 
 def test_a_secret_that_json_would_escape_is_found_too(stream: io.StringIO) -> None:
@@ -60,7 +60,7 @@ def test_a_secret_that_json_would_escape_is_found_too(stream: io.StringIO) -> No
     configure("json", [secret], stream).info("x", why=secret)
     found = stream.getvalue()
     assert json.dumps(secret)[1:-1] not in found
-    assert json.loads(found)["why"] == HIDDEN
+    assert json.loads(found)["why"] == HIDDEN_TEXT
 
 
 def test_short_pieces_blot_out_nothing() -> None:

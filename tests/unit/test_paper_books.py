@@ -33,7 +33,7 @@ def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
 
 
 def store(folder: Path, name: str, books: str) -> Store:
-    return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, book_kind=books)
+    return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, store_kind=books)
 
 
 def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live_ones(tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     open_store(url, 31_337, builders.OWNER).close()
     with raises_code(OperatorNeeded, "paper", "live data"):
-        open_store(url, 31_337, builders.OWNER, book_kind="paper")
+        open_store(url, 31_337, builders.OWNER, store_kind="paper")
     other = f"sqlite:///{tmp_path}/b.db"
-    open_store(other, 31_337, builders.OWNER, book_kind="paper").close()
+    open_store(other, 31_337, builders.OWNER, store_kind="paper").close()
     with raises_code(OperatorNeeded, "paper", "paper data"):
         open_store(other, 31_337, builders.OWNER)
-    again = open_store(other, 31_337, builders.OWNER, book_kind="paper")
+    again = open_store(other, 31_337, builders.OWNER, store_kind="paper")
     begun = PaperWallet((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
     again.paper.begin(begun)
     with raises_code(ConfigError, "paper_started"):
@@ -133,7 +133,7 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
 
 
 def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
-    open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, book_kind="paper").close()
+    open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, store_kind="paper").close()
     backup.backup(tmp_path / "paper.db", tmp_path / "backup.db")
     with raises_code(OperatorNeeded, "paper", "paper data"):
         backup.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)

@@ -21,7 +21,7 @@ from agent.model import (
     Holding,
     IntentKind,
     Leg,
-    LegFunding,
+    LegPlace,
     PaperWallet,
     PastPrices,
     Plan,
@@ -113,7 +113,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def sale(pool: V2Pool, least_raw: int = 1, raw: int = SOLD) -> str:
     """Calldata that sells WETH in the pair."""
-    ends = LegFunding.WALLET, LegFunding.WALLET
+    ends = LegPlace.WALLET, LegPlace.WALLET
     leg = Leg(pool.address, "uniswap_v2", WETH.address, USDC.address, 3_000, raw, least_raw, least_raw, 0, 0, *ends)
     plan = replace(sell_weth(builders.step_input()), legs=(leg,))
     return encode_multicall(plan, builders.OWNER, builders.NOW_S + 90)

@@ -15,14 +15,14 @@ import pytest
 from agent.app.research import past_results
 from agent.app.research.backtests import sample_files
 from agent.app.research.past_results import (
-    closes_by_token,
     computed_template_result,
     past_result,
     past_result_or_reason,
+    with_token_prices,
     year_results,
 )
 from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_year_results, stored_results, template_result
-from agent.app.start.setup import initialise
+from agent.app.start.setup import write_new_config
 from agent.backtest.data import read_table
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -128,7 +128,7 @@ def test_a_stored_result_of_another_year_is_that_of_this_version() -> None:
 @pytest.mark.slow
 def test_the_years_of_a_file_are_those_of_the_catalogue(tmp_path: Path) -> None:
     path, file = tmp_path / "trimtab.toml", tmp_path / "mine.csv"
-    initialise(path, "base", WALLET, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")], template="60/40")
+    write_new_config(path, "base", WALLET, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")], template="60/40")
     rows = ["time,BTC,ETH"]
     for year in (2018, 2022):
         table = year_closes(year)
@@ -213,7 +213,7 @@ def test_a_coin_without_a_price_at_midnight_has_its_first_of_the_day(tmp_path: P
 
 def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
-    initialise(
+    write_new_config(
         path,
         "base",
         WALLET,
@@ -222,7 +222,7 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
         [("RPC_A", "one"), ("RPC_B", "two")],
     )
     loaded = load_config(path)
-    closes = closes_by_token(loaded, read_table(sample_files()[0]))
+    closes = with_token_prices(loaded, read_table(sample_files()[0]))
     bitcoin, *others = (closes.closes[:, closes.symbols.index(symbol)].tolist() for symbol in ("BTC", "cbBTC", "WBTC"))
     assert others == [bitcoin, bitcoin]
     month = replace(closes, times_s=closes.times_s[:32], closes=closes.closes[:32])
@@ -232,7 +232,7 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
 def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     endpoints = [("RPC_A", "one"), ("RPC_B", "two")]
-    initialise(path, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "WETH", endpoints, price="2000")
+    write_new_config(path, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "WETH", endpoints, numeraire_price="2000")
     loaded = load_config(path)
     packaged = past_result_or_reason(loaded)[0]
     assert packaged is not None
@@ -242,7 +242,7 @@ def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path
 
 def test_a_year_in_which_a_hub_has_no_price_on_a_day_has_no_result(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
-    initialise(path, "ethereum", WALLET, [("WBTC", "50%"), ("USDC", "50%")], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    write_new_config(path, "ethereum", WALLET, [("WBTC", "50%"), ("USDC", "50%")], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     loaded = load_config(path)
     assert year_results(loaded, sample_files()[0])[1] == []
     lines = sample_files()[0].read_text().splitlines()

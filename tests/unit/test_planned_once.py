@@ -80,15 +80,15 @@ def test_a_whole_purchase_takes_one_plan(asked: list[Any]) -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_status_plans_no_parts(asked: list[Any], name: str) -> None:
-    decided = proposals.decision_at(STEPS[name])
+    decided = proposals.decision_after_plan(STEPS[name])
     assert len(asked) == 1
     assert decided.decision == decide(STEPS[name]).decision
 
 
 def test_status_holds_what_is_not_worth_its_cost() -> None:
     dear = with_limits(money(), plan_cost_bps=1)
-    assert proposals.decision_at(dear).decision == proposals.rebalance(dear).decision_result.decision
-    assert isinstance(proposals.decision_at(dear).decision, Hold)
+    assert proposals.decision_after_plan(dear).decision == proposals.rebalance(dear).decision_result.decision
+    assert isinstance(proposals.decision_after_plan(dear).decision, Hold)
 
 
 def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:

@@ -19,11 +19,11 @@ from agent.planning.pool_curves import (
     MAX_INPUT,
     PoolCurve,
     TradeCurves,
-    _sum_up,
-    after_charge,
+    _build_curve,
     build_trade_curves,
-    in_whole_units,
+    curve_after_charge,
     stack_curves,
+    whole_unit_curves,
 )
 from agent.planning.solver.dual import PoolResponses
 from tests.support.builders import price_of, token, unit_price, v2_pool, v3_pool
@@ -110,7 +110,7 @@ def test_no_number_of_whole_units_pays_more_than_its_curve_says(buys: str, coins
     assert curves is not None
     unit_in, unit_out = (float(price) / SCALE for price in prices)
     quote = pool.quoter(sold.address)
-    whole = in_whole_units(curves, quote, Fraction(2_000), unit_in, unit_out)
+    whole = whole_unit_curves(curves, quote, Fraction(2_000), unit_in, unit_out)
     assert whole is not None
     for amount_raw in range(1, min(2_000, int(curves.real.capacity / unit_in)) + 1):
         assert quote(amount_raw) * unit_out + whole.rounding_loss <= whole.real.output_for(amount_raw * unit_in) * (1 + 1e-9)
@@ -213,8 +213,8 @@ def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
 ) -> None:
     """Small charges too, of one base unit in a flat pool: they neither end the plan with an error nor drop the pool."""
     rates = first - np.cumsum([0.0] + [10**width for width, _ in ranges])
-    curve, charge = _sum_up(keep, rates, np.array([10**depth for _, depth in ranges])), 10**charge_power
-    less, top = after_charge(curve, charge), float(curve.surplus[-1])
+    curve, charge = _build_curve(keep, rates, np.array([10**depth for _, depth in ranges])), 10**charge_power
+    less, top = curve_after_charge(curve, charge), float(curve.surplus[-1])
     assert (less is None) <= (curve.out[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
     for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
         taken = float(curve.net_in[-1]) / keep * share
@@ -224,8 +224,8 @@ def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
 
 
 def test_the_loss_of_one_base_unit_in_a_flat_pool_is_no_error_and_drops_it_not() -> None:
-    curve = _sum_up(1.0, np.array([-0.0029995, -0.0030005]), np.array([5_325_329.98624266]))
+    curve = _build_curve(1.0, np.array([-0.0029995, -0.0030005]), np.array([5_325_329.98624266]))
     for charge in (1e-18, 1e-15, 3.3333333333333335e-12, 1e-9):
-        less = after_charge(curve, charge)
+        less = curve_after_charge(curve, charge)
         assert less is not None
         assert less.output_for(1.0) == pytest.approx(curve.output_for(1.0), abs=1e-6)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model import LegFunding, StepInput
+from agent.model import LegPlace, StepInput
 from agent.planning.gas import GasInputs, leg_gas_units, plan_gas_units
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
@@ -69,9 +69,7 @@ def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:
     step = hub_world()
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
-    assert [(leg.token_out == WETH.address, leg.sink) for leg in found.legs] == [(True, LegFunding.ROUTER)] * 3 + [
-        (False, LegFunding.WALLET)
-    ]
+    assert [(leg.token_out == WETH.address, leg.sink) for leg in found.legs] == [(True, LegPlace.ROUTER)] * 3 + [(False, LegPlace.WALLET)]
     assert found.legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in found.legs[:-1])
     assert found.gap_bps is not None
     assert found.gap_bps < 1
@@ -85,7 +83,7 @@ def test_what_gathers_costs_less_gas_than_chains_of_their_own() -> None:
     for chain in found.legs[:-1]:
         apart += [chain, replace(found.legs[-1], amount_in_raw=chain.amount_out_raw)]
     problem = build_problem(step, reference_prices(step))
-    swaps = sum(leg_gas_units(problem.pools[leg.pool], 0, router=problem.gas_inputs.router) for leg in apart)
+    swaps = sum(leg_gas_units(problem.pools[leg.pool], 0, router_gas=problem.gas_inputs.router) for leg in apart)
     assert found.gas_units < plan_gas_units(problem.gas_inputs, apart, swaps) - 100_000
 
 
@@ -124,8 +122,8 @@ def test_refunds_are_at_most_a_fifth_of_the_gas(swap_units: int, is_capped: bool
     pools, and before the sweep of what is bought."""
     link = token("LINK").address
     legs = [
-        leg(WETH.address, link, 10**18, 10**18, sink=LegFunding.ROUTER),
-        leg(link, USDC.address, 10**18, 10**9, source=LegFunding.ROUTER),
+        leg(WETH.address, link, 10**18, 10**18, sink=LegPlace.ROUTER),
+        leg(link, USDC.address, 10**18, 10**9, source=LegPlace.ROUTER),
     ]
     balances = {WETH.address: 10**18, USDC.address: 1}
     facts = GasInputs(balances=balances, allowances={WETH.address: 10**18})

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import Goal, LegFunding, Pool, PriceSource, Rebalance, UnreadableItem
+from agent.model import Goal, LegPlace, Pool, PriceSource, Rebalance, UnreadableItem
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
@@ -109,7 +109,7 @@ def test_a_hub_outside_the_portfolio_is_passed_through_and_ends_empty() -> None:
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
-    assert [(leg.token_out, leg.sink) for leg in found.legs] == [(DAI.address, LegFunding.ROUTER), (USDC.address, LegFunding.WALLET)]
+    assert [(leg.token_out, leg.sink) for leg in found.legs] == [(DAI.address, LegPlace.ROUTER), (USDC.address, LegPlace.WALLET)]
     assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
     assert {at for at, _ in found.holdings_after} == {WETH.address, USDC.address}
 

@@ -54,9 +54,9 @@ def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000)
     for name, router in gas.ROUTER_GAS.items():
         pair, ranged = v2.gas, v3.gas
-        assert gas.leg_gas_units(v2, 0, router=router) == pair.swap[name]
-        assert gas.leg_gas_units(v3, 0, router=router, writes_observation=False) == ranged.swap[name]
-        assert gas.leg_gas_units(v3, 0, router=router) == ranged.swap[name] + ranged.observation
+        assert gas.leg_gas_units(v2, 0, router_gas=router) == pair.swap[name]
+        assert gas.leg_gas_units(v3, 0, router_gas=router, writes_observation=False) == ranged.swap[name]
+        assert gas.leg_gas_units(v3, 0, router_gas=router) == ranged.swap[name] + ranged.observation
         assert gas.leg_gas_units(v3, 2, 5, router) == ranged.swap[name] + ranged.observation + 2 * ranged.tick + 2 * ranged.stop
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import LegFunding, Pool
+from agent.model import LegPlace, Pool
 from agent.planning.planner import plan
 from agent.units import BPS
 from tests.support.builders import history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
@@ -52,7 +52,7 @@ def test_five_assets_over_shared_pools_and_a_hub_end_within_a_few_basis_points()
     check_legs(step, found)
     after = weights_bps(step, found)
     assert all(abs(after[symbol] - FIVE[symbol]) <= 2 for symbol in FIVE)
-    assert any(leg.source is LegFunding.ROUTER for leg in found.legs), "WBTC reaches LINK through WETH only"
+    assert any(leg.source is LegPlace.ROUTER for leg in found.legs), "WBTC reaches LINK through WETH only"
 
 
 def test_everything_in_one_token_is_spread_over_all() -> None:
@@ -68,7 +68,7 @@ def test_a_single_asset_outside_is_sold_into_all_the_others() -> None:
     step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
-    assert {leg.token_in for leg in found.legs if leg.source is LegFunding.WALLET} == {WETH.address}
+    assert {leg.token_in for leg in found.legs if leg.source is LegPlace.WALLET} == {WETH.address}
     assert all(abs(weights_bps(step, found)[symbol] - FIVE[symbol]) <= 2 for symbol in FIVE)
 
 

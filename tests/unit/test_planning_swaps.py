@@ -10,7 +10,7 @@ import pytest
 from agent.amm import pools as amm
 from agent.amm.swap_errors import BeyondKnownTicks
 from agent.errors import ConfigError, Refused
-from agent.model import LegFunding, Plan, Pool, StepInput
+from agent.model import LegPlace, Plan, Pool, StepInput
 from agent.planning.planner import plan_swap, quote
 from agent.planning.problem import fair_floor
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
@@ -29,7 +29,7 @@ def world(pools: list[Pool] | None = None, **limits: object) -> StepInput:
 
 
 def out(found: Plan) -> int:
-    return sum(leg.amount_out_raw for leg in found.legs if leg.sink is LegFunding.WALLET)
+    return sum(leg.amount_out_raw for leg in found.legs if leg.sink is LegPlace.WALLET)
 
 
 def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
@@ -64,8 +64,8 @@ def test_a_swap_goes_through_a_hub_where_no_pool_is_direct() -> None:
     step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, hubs=("DAI",), pools=pools)
     found = plan_swap(step, WETH.address, USDC.address, 40 * ONE)
     check_legs(step, found)
-    assert {leg.token_out for leg in found.legs if leg.sink is LegFunding.ROUTER} == {DAI.address}
-    assert sum(leg.amount_in_raw for leg in found.legs if leg.source is LegFunding.WALLET) == 40 * ONE
+    assert {leg.token_out for leg in found.legs if leg.sink is LegPlace.ROUTER} == {DAI.address}
+    assert sum(leg.amount_in_raw for leg in found.legs if leg.source is LegPlace.WALLET) == 40 * ONE
 
 
 def test_a_swap_beyond_the_impact_bound_refuses_and_says_how_much_fits() -> None:

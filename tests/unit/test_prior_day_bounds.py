@@ -11,7 +11,7 @@ import pytest
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import HistoryUnavailable
-from agent.execution.adopted_budgets import prior_day_usage, with_prior_day
+from agent.execution.adopted_budgets import prior_day_usage, with_recorded_day
 from agent.model import Budgets, ExternalTransaction, StepInput
 from agent.store import Store, open_store
 from agent.units import NATIVE
@@ -172,7 +172,7 @@ def budgets_after(store: Store, node: Node, nonce: int, *, is_contract: bool, un
     history = store.budgets.history(NOW_S)
     step = replace(step, history=replace(history, budgets=replace(history.budgets, unknown=unknown)))
     panel = EndpointPool([node], 1)
-    return with_prior_day(step, store.balances, store.budgets, panel, is_contract).history.budgets
+    return with_recorded_day(step, store.balances, store.budgets, panel, is_contract).history.budgets
 
 
 def test_prior_day__safe_with_transactions_is_unknown(store: Store) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import RecentTransactions, recent_transactions_from
-from agent.execution.adopted_budgets import prior_day_usage, with_prior_day
+from agent.execution.adopted_budgets import prior_day_usage, with_recorded_day
 from agent.model import IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE
@@ -102,11 +102,11 @@ def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
     step = at(node.height, nonce_latest=node.nonce)
     step = replace(step, history=store.budgets.history(NOW_S))
     panel = EndpointPool([node], 1)
-    known = with_prior_day(step, store.balances, store.budgets, panel).history
+    known = with_recorded_day(step, store.balances, store.budgets, panel).history
     assert known.budgets.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
     assert known.budgets.gas_24h_wei == len(RECENT) * GAS_WEI
     asked = node.requests
-    assert with_prior_day(replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, panel).history == known
+    assert with_recorded_day(replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, panel).history == known
     assert node.requests == asked
     assert store.budgets.history(NOW_S + 86_400).budgets.loss_24h == 0
 
@@ -118,7 +118,7 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         node.later_s = later_s
         step = at(node.height, nonce_latest=1)
         step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.budgets.history(NOW_S + later_s))
-        found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
+        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
         assert bool(found) is unknown
         assert not unknown or "--nothing-lost" in found
 
@@ -131,9 +131,9 @@ def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp
     feeds = tuple(feed for feed in step.snapshot.feeds if feed.feed != builders.feed_address("WETH"))
     blind = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
     assert mentions(
-        with_prior_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown, "WETH", "reference price"
+        with_recorded_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown, "WETH", "reference price"
     )
-    found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
+    found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
     assert (found.budgets.unknown, found.budgets.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
 
 
@@ -141,16 +141,16 @@ def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
     step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
-    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
+    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
     store.balances.record_prior_day((), 1)
-    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
+    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
 
 
 def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     node = Node()
     step = at(node.height, nonce_latest=0)
-    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
+    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
     assert node.requests == 0
 
 
@@ -165,7 +165,7 @@ def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> Non
     store.budgets.book_intent(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
     node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
     step = replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S))
-    found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
+    found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
     assert found.budgets.loss_24h == 7 + GAS_USD * DOLLAR
     assert found.budgets.gas_24h_wei == 11 + GAS_WEI
 
@@ -177,7 +177,7 @@ def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_
     store.balances.record(before.snapshot, {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}, (), 0)
     store.journal.adopt_nonce(2, 1)
     node = Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}})
-    with_prior_day(
+    with_recorded_day(
         replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S)),
         store.balances,
         store.budgets,

@@ -13,7 +13,7 @@ import pytest
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.store import open_store
-from agent.store.files.locks import require_unwritable
+from agent.store.files.locks import require_trusted_writers
 from tests.support import agents
 from tests.support.text import raises_field
 
@@ -30,14 +30,14 @@ def file(tmp_path: Path) -> Path:
 
 def refused(path: Path) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        require_unwritable(path, "config")
+        require_trusted_writers(path, "config")
     return caught.value
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o644, 0o755])
 def test_a_file_that_its_owner_alone_may_write_is_taken(file: Path, mode: int) -> None:
     file.chmod(mode)
-    require_unwritable(file, "config")
+    require_trusted_writers(file, "config")
 
 
 @pytest.mark.parametrize("mode", [0o602, 0o620, 0o622, 0o646, 0o664, 0o666, 0o777])
@@ -47,7 +47,7 @@ def test_a_file_that_others_may_write_is_refused_with_its_chmod(file: Path, mode
     assert f"(mode {mode:04o})" in error.message
     assert error.remedy == f"run: chmod go-w {shlex.quote(str(file))}"
     assert os.system(error.remedy.removeprefix("run: ")) == 0
-    require_unwritable(file, "config")
+    require_trusted_writers(file, "config")
 
 
 @pytest.mark.parametrize("mode", [0o702, 0o757, 0o777, 0o2777])
@@ -56,12 +56,12 @@ def test_a_folder_that_everybody_may_write_is_refused_with_its_chmod(file: Path,
     error = refused(file)
     assert error.remedy == f"run: chmod go-w {shlex.quote(str(file.parent))}"
     assert os.system(error.remedy.removeprefix("run: ")) == 0
-    require_unwritable(file, "config")
+    require_trusted_writers(file, "config")
 
 
 def test_a_sticky_folder_is_taken_and_what_others_may_write_in_it_is_not(file: Path) -> None:
     file.parent.chmod(0o1777)
-    require_unwritable(file, "config")
+    require_trusted_writers(file, "config")
     file.chmod(0o666)
     assert str(file) in refused(file).message
 
@@ -78,7 +78,7 @@ def test_a_folder_of_a_group_with_nobody_else_in_it_is_taken(file: Path, monkeyp
     os.chown(file.parent, -1, pwd.getpwuid(os.geteuid()).pw_gid)
     file.parent.chmod(0o775)
     group_of(monkeypatch, [pwd.getpwuid(os.geteuid()).pw_name], also_primary=False)
-    require_unwritable(file, "config")
+    require_trusted_writers(file, "config")
 
 
 @pytest.mark.parametrize(("members", "also_primary"), [(["other"], False), ([], True)])
@@ -112,7 +112,7 @@ def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path:
     link = tmp_path / "open" / "trimtab.toml"
     link.parent.mkdir()
     link.symlink_to(file)
-    require_unwritable(link, "config")
+    require_trusted_writers(link, "config")
     link.parent.chmod(0o777)
     assert str(link.parent) in refused(link).message
     link.parent.chmod(0o755)

@@ -10,7 +10,7 @@ import tomlkit
 
 from agent.config.load import load_config
 from agent.config.tables import fields
-from agent.config.tables.limits import CEILINGS, OFF_IS_TIGHTEST, LimitsTable, is_tighter
+from agent.config.tables.limits import CEILINGS, OFF_TIGHTEST_DIRECTIONS, LimitsTable, is_tighter
 from agent.model import LIMITS, LimitUnit, TighterDirection
 from tests.support.agents import config, profile, taken_over
 
@@ -60,7 +60,7 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
         assert tomllib.loads(path.read_text())["limits"][key] == (offered if taken else mine)
 
 
-@pytest.mark.parametrize("key", [key for key, one in LIMITS.items() if one.tighter not in OFF_IS_TIGHTEST])
+@pytest.mark.parametrize("key", [key for key, one in LIMITS.items() if one.tighter not in OFF_TIGHTEST_DIRECTIONS])
 def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
     path = config(tmp_path, comments=False)

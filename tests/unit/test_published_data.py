@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.records import published
-from agent.app.records.published import published_file
+from agent.app.records.published import fetch_published_file
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.weights import read_supplies
@@ -68,7 +68,7 @@ def named(folder: Path, source: str, **keys: str) -> LoadedConfig:
 def test_a_file_is_downloaded_once_and_kept(site: Site, tmp_path: Path) -> None:
     site.asked.clear()
     loaded = named(tmp_path, f"{site.url}/closes.csv")
-    first, second = published_file(loaded, "daily"), published_file(loaded, "daily")
+    first, second = fetch_published_file(loaded, "daily"), fetch_published_file(loaded, "daily")
     assert (first.is_new, second.is_new, site.asked) == (True, False, ["/closes.csv"])
     assert first.path == tmp_path / "data" / "daily.csv"
     assert first.path.read_bytes() == CLOSES
@@ -79,18 +79,18 @@ def test_a_file_is_downloaded_once_and_kept(site: Site, tmp_path: Path) -> None:
 def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when_kept(site: Site, tmp_path: Path) -> None:
     pinned = named(tmp_path, f"{site.url}/closes.csv", sha256="ab" * 32)
     with raises_field("data.daily.sha256", "ab" * 32):
-        published_file(pinned, "daily")
+        fetch_published_file(pinned, "daily")
     assert not (tmp_path / "data").exists()
-    kept = published_file(named(tmp_path, f"{site.url}/closes.csv", sha256=hashlib.sha256(CLOSES).hexdigest()), "daily")
+    kept = fetch_published_file(named(tmp_path, f"{site.url}/closes.csv", sha256=hashlib.sha256(CLOSES).hexdigest()), "daily")
     kept.path.write_bytes(CLOSES + b"2026-01-02,BTC,1\n")
     with raises_field("data.daily.sha256"):
-        published_file(load_config(tmp_path / "mine.toml"), "daily")
+        fetch_published_file(load_config(tmp_path / "mine.toml"), "daily")
 
 
 @pytest.mark.parametrize(("place", "kind"), [("/moved.csv", ConfigError), ("/none.csv", ConfigError), ("/empty.csv", ConfigError)])
 def test_what_is_no_file_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path, place: str, kind: type[ConfigError]) -> None:
     with pytest.raises(kind) as caught:
-        published_file(named(tmp_path, site.url + place), "daily")
+        fetch_published_file(named(tmp_path, site.url + place), "daily")
     assert caught.value.field == "data.daily.source"
     assert not (tmp_path / "data").exists()
 
@@ -98,17 +98,17 @@ def test_what_is_no_file_is_refused_and_nothing_is_kept(site: Site, tmp_path: Pa
 def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "MAX_BYTES", 10)
     with raises_field("data.daily.source"):
-        published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")
+        fetch_published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")
     with pytest.raises(Retryable):
-        published_file(named(tmp_path, "http://127.0.0.1:9/closes.csv"), "daily")
+        fetch_published_file(named(tmp_path, "http://127.0.0.1:9/closes.csv"), "daily")
     assert not (tmp_path / "data").exists()
 
 
 def test_a_file_beside_the_config_needs_no_download_and_an_unknown_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "closes.csv").write_bytes(CLOSES)
-    assert published_file(named(tmp_path, "closes.csv"), "daily").path == tmp_path / "closes.csv"
+    assert fetch_published_file(named(tmp_path, "closes.csv"), "daily").path == tmp_path / "closes.csv"
     with pytest.raises(ConfigError) as caught:
-        published_file(load_config(tmp_path / "mine.toml"), "weekly")
+        fetch_published_file(load_config(tmp_path / "mine.toml"), "weekly")
     assert mentions(caught.value, "weekly", "daily")
 
 

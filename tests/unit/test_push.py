@@ -161,7 +161,7 @@ def test_each_device_gets_each_alert_once_and_one_that_is_gone_is_removed(store:
         store.alerts.add_device(browser.device(service.host))
     service.statuses = {"/busy": [503, 429], "/gone": [410]}
     with notifier(store, service) as (opened, failures):
-        opened.on_cycle([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
     assert {path: len(messages) for path, messages in service.got.items()} == {"/busy": 3, "/good": 1, "/gone": 1}
     assert failures == []
     assert [device.endpoint for device in store.alerts.devices()] == [f"https://{service.host}{path}" for path in ("/busy", "/good")]
@@ -183,7 +183,7 @@ def test_one_that_never_accepts_is_reported_without_its_address_and_a_redirect_i
     store.alerts.add_device(Browser("/good").device(service.host))
     service.statuses = {"/secret-moved": [307] * 3}
     with notifier(store, service) as (opened, failures):
-        opened.on_cycle([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
     assert [one.why for one in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
     assert {path: len(messages) for path, messages in service.got.items()} == {"/secret-moved": 3, "/good": 1}
     assert len(store.alerts.devices()) == 2
@@ -195,7 +195,7 @@ def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushS
         store.alerts.add_device(Browser("/gone").device(service.host))
         service.statuses = {"/gone": [status]}
     with notifier(store, service) as (opened, failures):
-        opened.on_cycle([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
     assert [one.why for one in failures] == [NO_DEVICE]
     assert store.alerts.devices() == ()
 
@@ -204,7 +204,7 @@ def test_a_device_that_was_added_gets_the_alert_about_it(store: Store, service: 
     browser = Browser("/new")
     with notifier(store, service) as (opened, _):
         store.alerts.add_device(browser.device(service.host))
-        opened.on_cycle([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
     assert [browser.read(body)["text"] for _, body in service.got["/new"]] == ["event 1"]
 
 
@@ -227,7 +227,7 @@ def test_nothing_is_sent_to_a_device_of_another_service_whatever_the_store_says(
     store.alerts.add_device(Browser("/inside").device(service.host))
     other = replace(service, host="localhost:1")
     with notifier(store, other) as (opened, failures):
-        opened.on_cycle([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
     assert [one.why for one in failures] == ["not accepted for 1 of 1 devices: unknown push service"]
     assert service.got == {}
 

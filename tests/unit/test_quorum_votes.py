@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.quorum import NoQuorum, confirmed_value, highest_confirmed, lowest_sufficient, operators_by_value, quorum_size
+from agent.chain.quorum import (
+    NoQuorum,
+    confirmed_value,
+    highest_confirmed_number,
+    lowest_sufficient_number,
+    operators_by_value,
+    quorum_size,
+)
 from tests.support.text import raises_code
 
 
@@ -53,18 +60,18 @@ def test_an_operator_that_contradicts_itself_is_behind_nothing() -> None:
 def test_a_minority_of_liars_moves_neither_a_height_nor_an_amount(truth: int, lies: list[int], honest: int) -> None:
     said = {f"honest{n}": truth for n in range(honest)} | {f"liar{n}": lie for n, lie in enumerate(lies)}
     enough = quorum_size(len(said), 2)
-    assert highest_confirmed(said, enough) == lowest_sufficient(said, enough) == truth
+    assert highest_confirmed_number(said, enough) == lowest_sufficient_number(said, enough) == truth
 
 
 @given(said=st.lists(st.integers(0, 50), min_size=1, max_size=7))
 def test_as_many_as_needed_vouch_for_a_height_and_accept_an_amount(said: list[int]) -> None:
     values = {str(n): value for n, value in enumerate(said)}
     enough = quorum_size(len(values), 1)
-    assert sum(value >= highest_confirmed(values, enough) for value in said) >= enough
-    assert sum(value <= lowest_sufficient(values, enough) for value in said) >= enough
+    assert sum(value >= highest_confirmed_number(values, enough) for value in said) >= enough
+    assert sum(value <= lowest_sufficient_number(values, enough) for value in said) >= enough
 
 
 def test_of_two_the_more_careful_word_counts() -> None:
-    assert highest_confirmed({"alpha": 7, "liar": 99}, 2) == 7
-    assert highest_confirmed({"alpha": 7, "late": 6}, 2) == 6
-    assert lowest_sufficient({"alpha": 21_000, "liar": 5}, 2) == 21_000
+    assert highest_confirmed_number({"alpha": 7, "liar": 99}, 2) == 7
+    assert highest_confirmed_number({"alpha": 7, "late": 6}, 2) == 6
+    assert lowest_sufficient_number({"alpha": 21_000, "liar": 5}, 2) == 21_000

@@ -16,7 +16,7 @@ from agent.artifacts import own_artifact
 from agent.chain.receipts import CUSTOM_ERRORS, revert_reason
 from agent.chain.rpc import RpcFault
 from agent.errors import Refused
-from agent.model import LegFunding, Plan, SwapStyle
+from agent.model import LegPlace, Plan, SwapStyle
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, decode, selector
 from agent.units import NATIVE
 from agent.venues.calldata import RebalancerTerms, min_balance_changes, native_wei, price_x128
@@ -41,7 +41,7 @@ from tests.support.signing import (
 )
 from tests.support.text import raises_code
 
-R = LegFunding.ROUTER
+R = LegPlace.ROUTER
 
 
 def read(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
@@ -63,7 +63,7 @@ def test_a_program_reads_back_as_its_plan(name: str) -> None:
     assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched_balances)
     for swap, one in zip(call.legs, plan.legs, strict=True):
         assert (swap.token_in, swap.token_out, swap.min_out_raw) == (one.token_in, one.token_out, one.min_out_raw)
-        assert swap.amount_raw == (one.amount_in_raw if one.source is LegFunding.WALLET else 0)
+        assert swap.amount_raw == (one.amount_in_raw if one.source is LegPlace.WALLET else 0)
         assert swap.tier == one.fee_pips
         assert swap.maker == MAKERS[one.venue]
 

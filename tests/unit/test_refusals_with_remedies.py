@@ -13,7 +13,7 @@ from agent import app as api
 from agent.backtest.data import read_table
 from agent.backtest.stress import run
 from agent.backtest.tune.jobs import ResultStore
-from agent.backtest.workers import check_address
+from agent.backtest.workers import check_scheduler_address
 from agent.config.load import load_config, parse_config
 from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.tables.triggers import parse_band
@@ -154,9 +154,9 @@ def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path
         assert caught.value.remedy
     for address in ("moon", "ftp://host:1", "tcp://host", "tcp://user:word@host:1"):
         with raises_field("--scheduler", "an address") as caught:
-            check_address(address)
+            check_scheduler_address(address)
         assert caught.value.remedy
-    check_address("tcp://127.0.0.1:8786")
+    check_scheduler_address("tcp://127.0.0.1:8786")
 
 
 def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ from agent.model import (
     Intent,
     IntentKind,
     IntentState,
-    StepNote,
+    StepEnd,
     Verdict,
 )
 from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
@@ -126,7 +126,7 @@ def test_an_order_that_reverted_is_not_counted_as_done() -> None:
 def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(ports: StepPorts) -> None:
     outcome = planned(ports, EMPTY)
     cycle, own = refused(ports, BEGUN, outcome)
-    assert own.refused_orders == (StepNote(outcome.step_id, str(REVERTED)),)
+    assert own.refused_orders == (StepEnd(outcome.step_id, str(REVERTED)),)
     assert (own.order_divisors, own.refused_markets) == (((market_of(outcome), DIVISOR_STEP),), ())
     _, own = refused(ports, cycle, outcome)
     assert len(own.refused_orders) == 1

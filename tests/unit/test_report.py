@@ -273,7 +273,7 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_plotly_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page._plotly.cache_clear()
+    page._plotly_script.cache_clear()
     monkeypatch.setattr(artifacts, "_REPO", tmp_path)
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -283,9 +283,9 @@ def test_without_plotly_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_python_package_s_bundle_draws_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page._plotly.cache_clear()
+    page._plotly_script.cache_clear()
     monkeypatch.setattr(artifacts, "_REPO", tmp_path)
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path)
     assert artifacts.plotly_bundle().name == "plotly.min.js"
     assert "Plotly, Inc." in render_html(PAGE)
-    page._plotly.cache_clear()
+    page._plotly_script.cache_clear()

@@ -274,9 +274,9 @@ def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
     run = recorder(None, now)
     run.write()
     assert run.health().is_healthy
-    assert not run.silence()
+    assert not run.silence_text()
     now.s += LATE_S + 1
-    assert mentions(run.silence(), "31 min 1 s")
+    assert mentions(run.silence_text(), "31 min 1 s")
     run.on_cycle("hold", "", "", ())
     assert run.health().is_ready
 

@@ -10,7 +10,7 @@ from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.safe import SafeContract, SafeOwners
+from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.chain.sender import NodeSender
 from agent.errors import Retryable
 from tests.support.endpoints import Script
@@ -39,7 +39,7 @@ def test_a_wallet_that_reads_numbers_to_53_bits_signs_what_is_shown() -> None:
     """Wallets are JavaScript: a whole number of JSON beyond that is rounded, and its hash is another."""
     call = replace(tx(WALLET, "0x"), value_wei=1_234_567_890_123_456_789)
     node = Script()
-    owners = SafeOwners(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
+    owners = SafeOwnersSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
     shown = json.loads(json.dumps(owners.signing_json(call)), parse_int=lambda digits: int(float(digits)))
     message = encode_typed_data(full_message=shown["typed_data"])
     assert "0x" + keccak(b"\x19" + message.version + message.header + message.body).hex() == shown["safe_tx_hash"]

@@ -11,14 +11,14 @@ from eth_abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.receipts import EXECUTION_SUCCESS
+from agent.chain.receipts import EXECUTION_SUCCESS_TOPIC
 from agent.chain.safe import (
     CALL_OPERATION,
     SafeContract,
-    SafeOwners,
+    SafeOwnersSigner,
     SafeReader,
     SafeSender,
-    WalletOwner,
+    WalletOwnerSigner,
     open_external_signer,
     safe_tx_hash,
 )
@@ -232,8 +232,8 @@ def chain_with(**fields: Any) -> Script:
     )
 
 
-def owner(node: Script) -> WalletOwner:
-    return WalletOwner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node))
+def owner(node: Script) -> WalletOwnerSigner:
+    return WalletOwnerSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node))
 
 
 @pytest.mark.parametrize(
@@ -260,15 +260,15 @@ def test_owner__nonce_that_is_not_used_is_no_transaction() -> None:
     assert owner(chain_with()).mined_at_nonce(replace(CALL_TX, nonce=NONCE + 1), 0) is None
 
 
-def owners(node: Script) -> SafeOwners:
-    return SafeOwners(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
+def owners(node: Script) -> SafeOwnersSigner:
+    return SafeOwnersSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
 
 
 def executed(digest: str) -> Script:
     """A node on which the Safe executed the call of this hash in block 137."""
     log = {
         "address": WALLET.lower(),
-        "topics": [EXECUTION_SUCCESS, digest],
+        "topics": [EXECUTION_SUCCESS_TOPIC, digest],
         "data": "0x" + "00" * 32,
         "transactionHash": HASH,
         "blockNumber": hex(MINED_AT),
@@ -358,13 +358,13 @@ def signer_of(node: Script, *, is_safe: bool) -> tuple[object, object]:
 
 def test_foreign_signer__wallet_with_a_key_is_read_as_it_is() -> None:
     signer, plain_sender = signer_of(Script(), is_safe=False)
-    assert isinstance(signer, WalletOwner)
+    assert isinstance(signer, WalletOwnerSigner)
     assert isinstance(plain_sender, NodeSender)
 
 
 def test_foreign_signer__safe_is_read_as_a_safe() -> None:
     signer, safe_sender = signer_of(Script(eth_call=text_answer("1.4.1")), is_safe=True)
-    assert isinstance(signer, SafeOwners)
+    assert isinstance(signer, SafeOwnersSigner)
     assert isinstance(safe_sender, SafeSender)
 
 

@@ -62,7 +62,7 @@ def moved(step: StepInput, goal: object) -> dict[str, Fraction]:
 def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_lacks() -> None:
     step = wanting(standing(WETH=5_600, WBTC=2_400), 2_500)
     assert transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), USDC.address) == raw(500, USDC)
-    change = moved(step, transfers.goal_to_raise(step, USDC.address))
+    change = moved(step, transfers.goal_to_raise_shortfall(step, USDC.address))
     assert change["WBTC"] == 0
     assert change["WETH"] == -change["USDC"]
     assert 500 < change["USDC"] < 505
@@ -70,7 +70,7 @@ def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_
 
 def test_nothing_falls_below_its_target_while_another_is_above() -> None:
     step = wanting(standing(WETH=6_000, WBTC=3_200, USDC=800), 3_000)
-    change = moved(step, transfers.goal_to_raise(step, USDC.address))
+    change = moved(step, transfers.goal_to_raise_shortfall(step, USDC.address))
     left = Fraction(10_000 - 3_000)
     assert 6_000 + change["WETH"] >= left / 2 - 1
     assert 3_200 + change["WBTC"] >= left * 3 / 10 - 1
@@ -80,7 +80,7 @@ def test_nothing_falls_below_its_target_while_another_is_above() -> None:
 def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(weth: int, wbtc: int, usdc: int, part: int) -> None:
     coins = usdc + Fraction((weth + wbtc) * part, 100)
     step = wanting(standing(WETH=weth, WBTC=wbtc, USDC=usdc), coins)
-    goal = transfers.goal_to_raise(step, USDC.address)
+    goal = transfers.goal_to_raise_shortfall(step, USDC.address)
     change = moved(step, goal)
     assert sum(wanted.low for wanted in goal.weights) == 1
     assert all(wanted.low >= 0 for wanted in goal.weights)
@@ -92,7 +92,7 @@ def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(wet
 def test_more_than_everything_is_refused_with_both_numbers() -> None:
     step = wanting(standing(), 10_001)
     with raises_code(Refused, "holdings", "1 USDC", "8000 USDC") as refused:
-        transfers.goal_to_raise(step, USDC.address)
+        transfers.goal_to_raise_shortfall(step, USDC.address)
     assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
 
 

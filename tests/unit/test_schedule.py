@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import pytest
 
-from agent.app.cycles import JITTER, SLEEP_SLICE_S, interruptible_sleep, run_periodically
+from agent.app.cycles import JITTER, MAX_SLEEP_S, interruptible_sleep, run_periodically
 
 
 class Sleeps:
@@ -27,13 +27,13 @@ def test_a_rest_is_the_interval_and_a_random_part_of_it(chance: float) -> None:
     clock, looks = Sleeps(), count()
     assert list(islice(run_periodically(lambda: next(looks), 600, clock, lambda: chance), 4)) == [0, 1, 2, 3]
     assert sum(clock.slept) == pytest.approx(3 * 600 * (1 + chance * JITTER))
-    assert max(clock.slept) <= SLEEP_SLICE_S
+    assert max(clock.slept) <= MAX_SLEEP_S
 
 
 def test_who_calls_is_heard_after_one_piece_at_most() -> None:
     clock = Sleeps()
     interruptible_sleep(3_600, clock, lambda: len(clock.slept) >= 3)
-    assert clock.slept == [SLEEP_SLICE_S] * 3
+    assert clock.slept == [MAX_SLEEP_S] * 3
 
 
 def test_a_look_that_raises_ends_the_run_without_a_rest() -> None:

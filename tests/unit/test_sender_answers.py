@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.chain.receipts import INCREASE_LIQUIDITY, TRANSFER_TOPIC
+from agent.chain.receipts import INCREASE_LIQUIDITY_TOPIC, TRANSFER_TOPIC
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.chain.tokens import encode_approve
@@ -117,8 +117,8 @@ def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
     minted = {"address": manager, "topics": [TRANSFER_TOPIC, word + "00" * 20, word + WALLET[2:], f"0x{7:064x}"], "data": "0x"}
     moved = {"address": manager, "topics": [TRANSFER_TOPIC, word + ROUTER[2:], word + WALLET[2:], f"0x{8:064x}"], "data": "0x"}
     data = "0x" + "".join(f"{number:064x}" for number in (10**20, 5, 6))
-    grown = [{"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{number:064x}"], "data": data} for number in (7, 8)]
-    odd = {"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{9:064x}"], "data": "0x"}
+    grown = [{"address": manager, "topics": [INCREASE_LIQUIDITY_TOPIC, f"0x{number:064x}"], "data": data} for number in (7, 8)]
+    odd = {"address": manager, "topics": [INCREASE_LIQUIDITY_TOPIC, f"0x{9:064x}"], "data": "0x"}
     seen = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].status_of(HASH)
     assert seen.receipt is not None
     assert seen.receipt.added == (

@@ -10,7 +10,7 @@ import pytest
 from agent import codec
 from agent.execution.shortfall import end_interrupted_steps, shortfalls_by_token, with_shortfall
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import Holding, Intent, IntentKind, IntentState, LegFunding, Plan, Receipt, Snapshot, Transfer
+from agent.model import Holding, Intent, IntentKind, IntentState, LegPlace, Plan, Receipt, Snapshot, Transfer
 from agent.policy.decide import decide
 from agent.ports import TransactionStatus
 from agent.units import NATIVE
@@ -71,8 +71,8 @@ def test_more_spent_than_planned_is_a_shortfall_and_gas_is_not() -> None:
 
 
 def test_hubs_count_by_what_is_left_in_the_wallet_alone() -> None:
-    first = leg(USDT, USDC, 500, 499, sink=LegFunding.ROUTER)
-    hub = plan_of(first, leg(USDC, WBTC, 499, 80, source=LegFunding.ROUTER))
+    first = leg(USDT, USDC, 500, 499, sink=LegPlace.ROUTER)
+    hub = plan_of(first, leg(USDC, WBTC, 499, 80, source=LegPlace.ROUTER))
     least = hub.legs[1].min_out_raw
     assert shortfalls_by_token(hub, receipt((USDT, -500), (WBTC, least)), snapshot(), None) == {}
     assert shortfalls_by_token(hub, receipt((USDT, -500), (WBTC, least - 1)), snapshot(), None) == {WBTC: (least - 1, least)}

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import Refused
 from agent.execution.submitter import max_tip_by_nonce, open_transactions
 from agent.model import FIRST_VENUE_NONCE, IntentState, Receipt
-from agent.signing.terms import PRIORITY_CAP_WEI, replacement_fee_wei, tip_range_wei
+from agent.signing.terms import TIP_CAP_WEI, replacement_fee_wei, tip_range_wei
 from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench, grant, killed_at, lost_in_broadcast, tx
@@ -81,15 +81,15 @@ def test_a_replacement_may_tip_one_bump_more_than_what_it_replaces() -> None:
 
 def test_a_first_tip_ends_at_its_cap_and_a_price_at_the_limit() -> None:
     signer = LocalSigner(KEY, RULES, lambda: {NONCE: None})
-    most = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=PRIORITY_CAP_WEI)
+    most = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=TIP_CAP_WEI)
     assert signer.sign(most, CANCEL_GRANT).hash
-    refused(replace(most, max_priority_fee_wei=PRIORITY_CAP_WEI + 1), CANCEL_GRANT, "tip")
+    refused(replace(most, max_priority_fee_wei=TIP_CAP_WEI + 1), CANCEL_GRANT, "tip")
     refused(replace(most, max_fee_wei=15 * GWEI + 1), CANCEL_GRANT, "gas_price")
 
 
 def test_tips_on_polygon_are_those_that_its_nodes_accept() -> None:
     least_wei, most_wei = tip_range_wei(137)
-    assert (least_wei, most_wei, tip_range_wei(1)) == (25 * GWEI, 300 * GWEI, (0, PRIORITY_CAP_WEI))
+    assert (least_wei, most_wei, tip_range_wei(1)) == (25 * GWEI, 300 * GWEI, (0, TIP_CAP_WEI))
     signer = LocalSigner(KEY, replace(RULES, chain_id=137, max_fee_wei=1_000 * GWEI), lambda: {NONCE: None})
     tipped = replace(CANCEL, chain_id=137, max_fee_wei=400 * GWEI, max_priority_fee_wei=most_wei)
     assert signer.sign(tipped, CANCEL_GRANT).hash

@@ -8,7 +8,7 @@ import pytest
 from eth_abi import encode as abi_encode
 
 from agent.chain.tokens import encode_approve
-from agent.model import LegFunding, UnsignedTx
+from agent.model import LegPlace, UnsignedTx
 from agent.signing.calldata import selector
 from agent.units import UINT256_MAX
 from tests.support.signing import (
@@ -69,8 +69,8 @@ def test_an_approval_beyond_what_the_plan_spends_is_refused_even_if_granted() ->
 def test_no_approval_covers_what_one_leg_of_a_plan_hands_to_the_next() -> None:
     """The router spends its own balance there; an allowance for it would remain."""
     legs = (
-        leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegFunding.ROUTER),
-        leg(WETH, USDT, 2 * 10**17, 590_000_000, source=LegFunding.ROUTER),
+        leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegPlace.ROUTER),
+        leg(WETH, USDT, 2 * 10**17, 590_000_000, source=LegPlace.ROUTER),
     )
     grant = replace(APPROVE_GRANT, plan=plan_of(*legs), approve=(WETH, ROUTER, 2 * 10**17))
     refused(tx(WETH, encode_approve(ROUTER, 2 * 10**17)), grant, "approval_amount")

@@ -11,12 +11,12 @@ from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, SALT, encode_deployment
 from agent.signing.rules import SigningRules, require_signable
-from agent.venues.deployment import init_code, init_code_hash
+from agent.venues.deployment import init_code_hash, rebalancer_init_code
 from tests.support.signables import SIGNABLES, calldata, cut_or_lengthened, edited_words, flipped_bits, with_bytes
 from tests.support.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RULES, STRANGER, WALLET, signer, tx
 
 OWN_RULES = replace(RULES, init_code_hash=init_code_hash())
-DEPLOY = tx(CREATE2_DEPLOYER, encode_deployment(init_code()))
+DEPLOY = tx(CREATE2_DEPLOYER, encode_deployment(rebalancer_init_code()))
 GRANT = Grant(IntentKind.DEPLOY, NOW_S, NOW_S + 90, MAX_GAS_WEI, init_code_hash=init_code_hash())
 OTHER = SIGNABLES["deployment"]
 
@@ -40,7 +40,7 @@ def test_this_version_s_creation_code_is_signed() -> None:
     [
         ("contract", replace(DEPLOY, to=STRANGER), GRANT, OWN_RULES),
         ("contract", replace(DEPLOY, to=WALLET), GRANT, OWN_RULES),
-        ("salt", tx(CREATE2_DEPLOYER, "0x" + (SALT[:-1] + b"\x01" + init_code()).hex()), GRANT, OWN_RULES),
+        ("salt", tx(CREATE2_DEPLOYER, "0x" + (SALT[:-1] + b"\x01" + rebalancer_init_code()).hex()), GRANT, OWN_RULES),
         ("init_code_hash", OTHER.tx, GRANT, OWN_RULES),
         ("init_code_hash", OTHER.tx, OTHER.grant, OWN_RULES),
         ("init_code_hash", DEPLOY, GRANT, RULES),

@@ -182,7 +182,7 @@ def test_more_or_less_than_granted_is_not_provided() -> None:
 
 def test_the_manager_runs_nothing_but_a_withdrawal_and_its_collect() -> None:
     """Anything else inside its multicall, even a permit or a sweep, is not understood."""
-    decrease = liquidity_calldata.DECREASE + bytes(5 * 32)
+    decrease = liquidity_calldata.DECREASE_LIQUIDITY + bytes(5 * 32)
     collect = liquidity_calldata.COLLECT + bytes(4 * 32)
     sweep = liquidity_calldata.selector("sweepToken(address,uint256,address)") + bytes(3 * 32)
     for inner in ([decrease], [collect], [collect, decrease], [decrease, collect, sweep], [decrease, sweep], [sweep], []):

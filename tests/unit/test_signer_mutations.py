@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
-from agent.model import LegFunding, UnsignedTx
+from agent.model import LegPlace, UnsignedTx
 from agent.signing.calldata import Multicall, decode
-from agent.signing.terms import PRIORITY_CAP_WEI
+from agent.signing.terms import TIP_CAP_WEI
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.calldata import encode_multicall
 from tests.support.samples import examples
@@ -114,8 +114,8 @@ def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st
                 ("amount_in_raw", AMOUNTS),
                 ("min_out_raw", AMOUNTS),
                 ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3"])),
-                ("source", st.sampled_from(LegFunding)),
-                ("sink", st.sampled_from(LegFunding)),
+                ("source", st.sampled_from(LegPlace)),
+                ("sink", st.sampled_from(LegPlace)),
             ]
         )
     )
@@ -150,7 +150,7 @@ def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data
                 ("value_wei", st.integers(1, 10**24)),
                 ("gas", st.integers(grant.max_gas_wei // transaction.max_fee_wei + 1, 2**63) | st.integers(-5, 20_999)),
                 ("max_fee_wei", st.integers(MAX_FEE_WEI + 1, 2**200) | st.just(MAX_FEE_WEI + 1) | st.none()),
-                ("max_priority_fee_wei", st.integers(PRIORITY_CAP_WEI + 1, 2**200) | st.just(PRIORITY_CAP_WEI + 1) | st.none()),
+                ("max_priority_fee_wei", st.integers(TIP_CAP_WEI + 1, 2**200) | st.just(TIP_CAP_WEI + 1) | st.none()),
                 ("gas_price_wei", st.integers(0, 2**200)),
                 ("data", st.sampled_from([other.data for key, (other, _) in ALLOWED.items() if key != name])),
             ]

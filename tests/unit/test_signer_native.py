@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import IntentKind, Leg, LegFunding, Plan, UnsignedTx
+from agent.model import IntentKind, Leg, LegPlace, Plan, UnsignedTx
 from agent.planning.gas import unwrap, wrap
 from agent.ports import Grant
 from agent.signing.calldata import (
@@ -52,7 +52,7 @@ from tests.support.signing import (
 )
 
 NATIVE_RULES = replace(RULES, wrapped_native=WETH)
-W, R = LegFunding.WALLET, LegFunding.ROUTER
+W, R = LegPlace.WALLET, LegPlace.ROUTER
 SELL = leg(WETH, USDC, 10**18, 3_000_000_000)
 SELL_V2 = leg(WETH, USDT, 2 * 10**17, 590_000_000, venue="uniswap_v2")
 BUY = leg(USDC, WETH, 300_000_000, 10**17, sink=R)
@@ -161,8 +161,8 @@ def test_no_multicall_of_another_plan_is_signed(data: st.DataObject, name: str) 
                 ("token_out", st.sampled_from([WETH, USDC, USDT, NATIVE, STRANGER])),
                 ("amount_in_raw", amounts),
                 ("min_out_raw", amounts),
-                ("source", st.sampled_from(LegFunding)),
-                ("sink", st.sampled_from(LegFunding)),
+                ("source", st.sampled_from(LegPlace)),
+                ("sink", st.sampled_from(LegPlace)),
                 ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3", "wrapped_native"])),
             ]
         )

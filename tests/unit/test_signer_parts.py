@@ -15,11 +15,11 @@ from agent.chain.rpc import RpcFault
 from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
 from agent.errors import Refused
 from agent.execution.reconcile import with_bumped_fees
-from agent.model import Allowance, Head, LegFunding
+from agent.model import Allowance, Head, LegPlace
 from agent.planning.approval_gas import swap_spend
 from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
 from agent.venues.calldata import encode_multicall
-from agent.venues.gas_fees import GasFees, bump_fees, gas_fees
+from agent.venues.gas_fees import GasFees, gas_fees, replacement_fees
 from tests.support.builders import snapshot
 from tests.support.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
 from tests.support.text import raises_code
@@ -115,7 +115,7 @@ def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base: int, tip:
 
 @given(most=st.integers(0, 10**13), tip=st.integers(0, 10**12))
 def test_a_replacement_pays_an_eighth_more_in_both_fields(most: int, tip: int) -> None:
-    more = bump_fees(replace(tx(0), max_fee_wei=most, max_priority_fee_wei=tip))
+    more = replacement_fees(replace(tx(0), max_fee_wei=most, max_priority_fee_wei=tip))
     assert more.max_fee_wei is not None
     assert more.max_priority_fee_wei is not None
     assert more.max_fee_wei >= Fraction(9, 8) * most
@@ -161,10 +161,10 @@ def test_an_approval_decodes_to_itself() -> None:
         (plan_of(leg(WETH, USDC, 1, 0)), "amount", "must be above zero"),
         (plan_of(leg(WETH, USDC, 0, 5)), "amount", "must be above zero"),
         (plan_of(leg(WETH, USDC, 5, 500, venue="curve")), "venue", "'curve'"),
-        (plan_of(leg(WETH, USDC, 5, 500, sink=LegFunding.ROUTER)), "router_balance", "leaves"),
-        (plan_of(leg(WETH, USDC, 5, 500, source=LegFunding.ROUTER)), "router_balance", "no earlier leg"),
+        (plan_of(leg(WETH, USDC, 5, 500, sink=LegPlace.ROUTER)), "router_balance", "leaves"),
+        (plan_of(leg(WETH, USDC, 5, 500, source=LegPlace.ROUTER)), "router_balance", "no earlier leg"),
         (
-            plan_of(leg(WETH, USDC, 5, 500, sink=LegFunding.ROUTER), leg(WBTC, USDC, 5, 500, source=LegFunding.ROUTER)),
+            plan_of(leg(WETH, USDC, 5, 500, sink=LegPlace.ROUTER), leg(WBTC, USDC, 5, 500, source=LegPlace.ROUTER)),
             "router_balance",
             "no earlier leg",
         ),

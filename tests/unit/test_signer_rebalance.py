@@ -11,7 +11,7 @@ from eth_account import Account
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
-from agent.model import Leg, LegFunding, Plan, PoolMaker, UnsignedTx
+from agent.model import Leg, LegPlace, Plan, PoolMaker, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, decode
 from agent.signing.pool_makers import pool_address
@@ -54,7 +54,7 @@ from tests.support.signing import (
 from tests.support.signing import rebalancing_grant_of as grant_of
 from tests.support.text import raises_code
 
-R, W = LegFunding.ROUTER, LegFunding.WALLET
+R, W = LegPlace.ROUTER, LegPlace.WALLET
 SIGNER = signer(REBALANCER_RULES)
 
 

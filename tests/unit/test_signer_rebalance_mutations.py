@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import LegFunding, UnsignedTx
+from agent.model import LegPlace, UnsignedTx
 from agent.signing.calldata import RebalanceCall, UndecodableCalldata, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.calldata import RebalancerTerms
@@ -146,8 +146,8 @@ def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: st
                 ("amount_in_raw", AMOUNTS),
                 ("min_out_raw", AMOUNTS),
                 ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3", "wrapped_native"])),
-                ("source", st.sampled_from(LegFunding)),
-                ("sink", st.sampled_from(LegFunding)),
+                ("source", st.sampled_from(LegPlace)),
+                ("sink", st.sampled_from(LegPlace)),
             ]
         )
     )

@@ -9,7 +9,7 @@ from eth_abi import encode as abi_encode
 from eth_account import Account
 
 from agent.errors import ConfigError, Refused
-from agent.model import IntentKind, Leg, LegFunding, UnsignedTx
+from agent.model import IntentKind, Leg, LegPlace, UnsignedTx
 from agent.signing.calldata import APPROVE as APPROVE_SELECTOR
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, SWAP_EXACT_TOKENS, SWEEP_TOKEN, Multicall, SweepToken, decode, selector
 from agent.units import NATIVE, UINT256_MAX
@@ -224,14 +224,14 @@ def test_spending_the_routers_balance_when_the_plan_spends_the_wallets_is_refuse
 
 
 def test_a_plan_that_leaves_tokens_in_the_router_is_refused() -> None:
-    kept = plan_of(replace(PLAN.legs[0], sink=LegFunding.ROUTER))
+    kept = plan_of(replace(PLAN.legs[0], sink=LegPlace.ROUTER))
     grant = replace(SWAP_GRANT, plan=kept, floors_raw=FLOORS[:1])
     refused(tx(ROUTER, multicall(v3_swap())), grant, "router_balance")
     refused(tx(ROUTER, single()), grant, "legs")
 
 
 def test_a_plan_that_spends_what_no_leg_left_in_the_router_is_refused() -> None:
-    found = plan_of(replace(PLAN.legs[0], source=LegFunding.ROUTER))
+    found = plan_of(replace(PLAN.legs[0], source=LegPlace.ROUTER))
     refused(tx(ROUTER, single(amount_in=0)), replace(SWAP_GRANT, plan=found, floors_raw=FLOORS[:1]), "router_balance")
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from agent.execution.step_context import StepOutcome, StepReaders
 from agent.layers.gradual.policy import mean_interval_s, mean_slice_value, slice_value, slice_wait_s
-from agent.layers.gradual.records import before_swap
+from agent.layers.gradual.records import record_slice
 from agent.layers.gradual.state import ExecutionProgress, ExecutionSlice, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.model import Destination, Goal
 from agent.store.store import Store
@@ -74,7 +74,7 @@ def drawn(seed: int, rounds: int) -> list[SliceDraw]:
         state, due = GradualState(under), GradualResult(ExecutionSlice(number + 1, Fraction(1), Fraction(1)))
         step = SimpleNamespace(layer=lambda _, state=state: state, snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=0)))
         decided: Any = SimpleNamespace(order="", layer=lambda _, due=due: due)
-        before_swap(
+        record_slice(
             readers,
             cast(Store, SimpleNamespace(layer=lambda _: journal)),
             cast(StepOutcome, SimpleNamespace(decision_result=decided, step_input=step, step_id="s")),

@@ -269,29 +269,29 @@ def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_
     journal.advance(cancel.id, IntentState.MINED, START_S, receipt=receipt(cancelled, 3, "0x03"))
     journal.advance(cancel.id, IntentState.FINAL, START_S)
     journal.advance(swap.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_at_nonce(0) == (), "the cancel is final"
+    assert journal.reopenable_intents_at(0) == (), "the cancel is final"
     journal.advance(cancel.id, IntentState.BROADCAST, START_S, event=IntentEvent.UNMINE)
-    assert [intent.id for intent in journal.reopenable_at_nonce(0)] == [swap.id]
-    assert journal.reopenable_at_nonce(1) == ()
+    assert [intent.id for intent in journal.reopenable_intents_at(0)] == [swap.id]
+    assert journal.reopenable_intents_at(1) == ()
     journal.advance(swap.id, IntentState.BROADCAST, START_S, event=IntentEvent.REOPEN)
-    assert journal.reopenable_at_nonce(0) == (), "it is open itself"
+    assert journal.reopenable_intents_at(0) == (), "it is open itself"
 
 
 def test_what_was_dropped_unsent_or_has_no_open_peer_is_not_undecided(store: Store) -> None:
     journal = store.journal
     unsent = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "unsent", START_S, None)
     journal.advance(unsent.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_at_nonce(0) == ()
+    assert journal.reopenable_intents_at(0) == ()
     again = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "again", START_S, None)
     journal.advance(again.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     journal.advance(again.id, IntentState.BROADCAST, START_S)
     bump = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "bump", START_S, None, replaces=again.id)
     journal.advance(bump.id, IntentState.SIGNED, START_S, tx_hash="0x" + "cd" * 32)
     journal.advance(bump.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_at_nonce(0) == (), "its bytes never left, though what it replaced is open"
+    assert journal.reopenable_intents_at(0) == (), "its bytes never left, though what it replaced is open"
     store.journal.adopt_nonce(1, START_S)
     journal.advance(again.id, IntentState.REPLACED, START_S)
-    assert journal.reopenable_at_nonce(0) == (), "the operator has adopted the nonce"
+    assert journal.reopenable_intents_at(0) == (), "the operator has adopted the nonce"
 
 
 def test_an_intent_keeps_its_first_hash(store: Store) -> None:

@@ -68,7 +68,7 @@ def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int =
 
 def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_the_margin_account(store: Store) -> None:
     """A stop of the whole wallet compares what the unit is worth without the agent's own costs."""
-    assert store.orders.update((), NavPerShare(Fraction(1), START_S, (), ()), 0)
+    assert store.orders.replace_orders((), NavPerShare(Fraction(1), START_S, (), ()), 0)
     for nonce, (kind, at_s) in enumerate(
         ((IntentKind.SWAP, START_S), (IntentKind.SWAP, START_S + 1), (IntentKind.APPROVE, START_S + 2), (IntentKind.FUTURES, START_S + 3))
     ):

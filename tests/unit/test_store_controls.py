@@ -37,7 +37,7 @@ def test_a_pause_is_later_than_the_controls_before_it_alone(store: Store) -> Non
     before = store.controls.queue(control(1))
     pause = store.controls.record_done(control(2, ControlKind.PAUSE))
     after = store.controls.queue(control(3))
-    assert [store.controls.is_paused_since(number) for number in (before, pause, after)] == [True, False, False]
+    assert [store.controls.pause_requested_after(number) for number in (before, pause, after)] == [True, False, False]
 
 
 def test_a_control_that_was_done_at_once_is_logged_and_not_queued(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> 
 
 def test_an_update_of_the_phone_is_taken_once_and_none_before_it(store: Store) -> None:
     assert [store.telegram_bot.mark_update_handled(number, START_S) for number in (7, 7, 6, 8)] == [True, False, False, True]
-    assert store.telegram_bot.last_update(START_S) == 8
+    assert store.telegram_bot.last_update_number(START_S) == 8
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_an_update_of_the_phone_is_taken_once_and_none_before_it(store: Store) -
 )
 def test_update_numbers_begin_anew_after_a_quiet_week(store: Store, off_s: int, is_known: bool) -> None:
     store.telegram_bot.mark_update_handled(7, START_S)
-    assert store.telegram_bot.last_update(START_S + off_s) == (7 if is_known else 0)
+    assert store.telegram_bot.last_update_number(START_S + off_s) == (7 if is_known else 0)
     assert store.telegram_bot.mark_update_handled(3, START_S + off_s) is not is_known
 
 
 def test_a_line_and_an_offer_are_reported_once(store: Store) -> None:
     assert [store.telegram_bot.mark_line_reported(number) for number in (2, 2, 1, 3)] == [True, False, False, True]
-    assert store.telegram_bot.last_reported_line() == 3
+    assert store.telegram_bot.last_reported_number() == 3
     assert [store.telegram_bot.mark_offer_reported(plan_hash) for plan_hash in ("a", "a", "b", "a")] == [True, False, True, True]
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from agent.errors import OperatorNeeded, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.gradual.policy import TARGETS_CHANGED_REASON, slice_wait_s
-from agent.layers.gradual.records import after_decision
+from agent.layers.gradual.records import record_executions
 from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Destination, Goal, GoalWeight, IntentKind, IntentState, LimitOrder, Receipt, Transfer, UnsignedTx
@@ -195,7 +195,7 @@ def test_records__execution_that_waits_for_its_price_begins_with_the_decision(st
     """One whose first slice is planned begins as that is sent."""
     step = step_input()
     decided = decide(step).with_layer(GradualResult(new_execution=CAMPAIGN))
-    after_decision(store, StepOutcome("step", kind, "", step, decided, None))
+    record_executions(store, StepOutcome("step", kind, "", step, decided, None))
     assert (store.budgets.history(2_000).layer(GradualState).progress is not None) is is_open
 
 
@@ -203,7 +203,7 @@ def test_records__execution_that_ended_is_closed_with_its_reason(store: Store) -
     execution_id = store.layer(GradualExecutionStore).begin(CAMPAIGN)
     step = step_input().with_layer(GradualState(progress=replace(under(store), id=execution_id)))
     decided = decide(step_input()).with_layer(GradualResult(ended="prices reversed"))
-    after_decision(store, StepOutcome("step", OutcomeKind.HOLD, "", step, decided, None))
+    record_executions(store, StepOutcome("step", OutcomeKind.HOLD, "", step, decided, None))
     [past] = store.layer(GradualExecutionStore).newest()
     assert (past.state, past.why) == ("ended", "prices reversed")
 

@@ -99,9 +99,9 @@ def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(older: Path, later
 
 def test_who_only_looks_leaves_a_store_of_another_version_as_it_is(older: Path, later: str) -> None:
     with pytest.raises(OperatorNeeded, match="is older"):
-        open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, check=False)
+        open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, checks_and_migrates=False)
     assert inspect_store_file(older).version == OLDER
     assert not list(older.parent.glob("*.before-*"))
     opened(older).close()
     assert inspect_store_file(older).version == later
-    open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, check=False).close()
+    open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, checks_and_migrates=False).close()

@@ -41,25 +41,25 @@ def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert store.budgets.history(0).orders.states == ()
     assert store.budgets.history(0).orders.nav_per_share is None
-    assert store.orders.update((STOP, TRAIL), UNIT, 0)
+    assert store.orders.replace_orders((STOP, TRAIL), UNIT, 0)
     store.close()
     again = opened(tmp_path)
     found = again.budgets.history(0)
     assert (found.orders.states, found.orders.version, found.orders.nav_per_share) == ((STOP, TRAIL), 1, UNIT)
     fired = replace(STOP, stage=OrderStage.FIRED, event_price=price_of("WETH", 1_400))
-    assert again.orders.update((fired,), UNIT, 1)
+    assert again.orders.replace_orders((fired,), UNIT, 1)
     assert again.budgets.history(0).orders.states == (fired,), "what is not handed in is forgotten"
     again.close()
 
 
 def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.orders.update((STOP,), UNIT, 0)
-    assert store.orders.update((STOP,), UNIT, 0)
+    assert store.orders.replace_orders((STOP,), UNIT, 0)
+    assert store.orders.replace_orders((STOP,), UNIT, 0)
     assert store.budgets.history(0).orders.version == 1
     off = replace(STOP, stage=OrderStage.OFF)
-    assert store.orders.update((off,), None, 1), "its owner's word leaves the unit as it is"
-    assert not store.orders.update((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
+    assert store.orders.replace_orders((off,), None, 1), "its owner's word leaves the unit as it is"
+    assert not store.orders.replace_orders((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
     assert store.orders.orders_and_version() == ((off,), 2)
     assert store.budgets.history(0).orders.nav_per_share == UNIT
     store.close()
@@ -67,10 +67,10 @@ def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path:
 
 def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.orders.update((), replace(UNIT, lost=Fraction(5)), 0)
+    assert store.orders.replace_orders((), replace(UNIT, lost=Fraction(5)), 0)
     kept = store.budgets.history(0).orders.nav_per_share
     assert kept == UNIT
-    assert store.orders.update((), replace(UNIT, lost=Fraction(9)), 1)
+    assert store.orders.replace_orders((), replace(UNIT, lost=Fraction(9)), 1)
     assert store.budgets.history(0).orders.version == 1
     store.close()
 
@@ -84,7 +84,7 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     (armed,), turn = store.orders.orders_and_version()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders=replace(step.history.orders, version=turn))
-    assert store.orders.update((replace(armed, stage=OrderStage.OFF),), None, turn)
+    assert store.orders.replace_orders((replace(armed, stage=OrderStage.OFF),), None, turn)
     with raises_code(Retryable, "orders_changed"):
         record_order_stages(store.orders, history(read, states=(replace(armed, stage=OrderStage.FIRED),)))
     assert store.orders.orders_and_version()[0][0].stage is OrderStage.OFF

@@ -14,7 +14,7 @@ import pytest
 from agent.model import Intent, IntentEvent, IntentKind, IntentState
 from agent.store import Store
 from agent.store.transitions import (
-    CONSUMED_STATES,
+    NONCE_USED_STATES,
     OPEN_STATES,
     RULE_BY_EVENT,
     TRANSITION_RULES,
@@ -158,7 +158,7 @@ def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_noth
         return
     moved = store.journal.advance(intent_id, drawn, NOW, event=event, note="why", **brings(event))
     assert moved.state is drawn
-    assert (moved.receipt is not None) == (drawn in CONSUMED_STATES)
+    assert (moved.receipt is not None) == (drawn in NONCE_USED_STATES)
     *old, last = store.journal.transitions(intent_id)
     assert tuple(old) == moves
     assert (last.before, last.after, last.note) == (state, drawn, "why")

@@ -28,11 +28,11 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 
 def test_the_end_of_an_approval_is_written_once_for_each_agent(store: Store) -> None:
     assert store.trust.agent_expiry_ms(AGENT) == 0
-    assert store.trust.remember_agent(AGENT, 1_000) == 1_000
-    assert store.trust.remember_agent(AGENT.lower(), 2_000) == 1_000
+    assert store.trust.record_agent_expiry(AGENT, 1_000) == 1_000
+    assert store.trust.record_agent_expiry(AGENT.lower(), 2_000) == 1_000
     assert store.trust.agent_expiry_ms(AGENT) == 1_000
     assert store.trust.agent_expiry_ms(OTHER_AGENT) == 0
-    assert store.trust.remember_agent(OTHER_AGENT, 3_000) == 3_000
+    assert store.trust.record_agent_expiry(OTHER_AGENT, 3_000) == 3_000
     assert store.trust.agent_expiry_ms(AGENT) == 1_000
 
 

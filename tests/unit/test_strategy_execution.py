@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.layers.strategies.memory import read_memory
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.policy.inputs import add_books, combine_targets
-from agent.layers.strategies.records import after_input
+from agent.layers.strategies.records import record_after_input
 from agent.layers.strategies.state import StrategyHealth
 from agent.layers.strategies.store import StrategyStore
 from agent.model import ExpectedBalances, Rebalance, StepInput, StepMemory
@@ -43,7 +43,7 @@ class Months:
             self.store = open_store(self.url, 31_337, OWNER)
         plain = step_input(prices={"WETH": self.price}, now_s=at_s)
         step = balances(plain, WETH="2.5", USDC=5_000).with_config(SPLIT)
-        after_input(self.store, found := self.seen(step))
+        record_after_input(self.store, found := self.seen(step))
         assert not books_of(found).fault
         return self.seen(step)
 

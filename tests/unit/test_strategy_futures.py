@@ -13,10 +13,10 @@ from agent.config.load import parse_config
 from agent.config.strategies import build_split
 from agent.errors import ConfigError
 from agent.layers.futures.policy.chosen_weights import with_market_weights
-from agent.layers.futures.policy.exposure import market_growth
+from agent.layers.futures.policy.exposure import market_terms
 from agent.layers.futures.state import futures_policy
 from agent.layers.strategies.policy import health
-from agent.layers.strategies.policy.futures import chosen_shares, strategy_futures, with_market_growth
+from agent.layers.strategies.policy.futures import strategy_market_shares, target_market_shares, with_market_growth
 from agent.layers.strategies.state import (
     CapitalSplit,
     NavPoint,
@@ -27,7 +27,7 @@ from agent.layers.strategies.state import (
     StrategyHealth,
     StrategyState,
 )
-from agent.model import MarketGrowth, StepInput
+from agent.model import MarketGrowthInputs, StepInput
 from agent.model.futures import FuturesTarget
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
 from tests.unit.test_config_futures import FUTURES, address
@@ -54,11 +54,11 @@ def books(*paused: str) -> StrategyBooks:
 
 def apply_shares(step: StepInput) -> StepInput:
     """As agent/layers/inputs.py does."""
-    return with_market_weights(step, chosen_shares(step.config(CapitalSplit), step.layer(StrategiesState)), "the strategies")
+    return with_market_weights(step, target_market_shares(step.config(CapitalSplit), step.layer(StrategiesState)), "the strategies")
 
 
 def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
-    found = strategy_futures(split(LONG, SHORT), books())
+    found = strategy_market_shares(split(LONG, SHORT), books())
     assert found == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
     step = step_of(book(10_000), POLICY)
     step = apply_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
@@ -70,8 +70,8 @@ def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
 
 def test_a_paused_strategy_holds_no_futures() -> None:
     """Its floor is 0: the other one gets all of the capital."""
-    assert strategy_futures(split(LONG, SHORT), books("short")) == {"ETH": Fraction(1), "BTC": Fraction(0)}
-    assert strategy_futures(split(LONG, SHORT), books("long", "short")) == {"ETH": Fraction(0), "BTC": Fraction(0)}
+    assert strategy_market_shares(split(LONG, SHORT), books("short")) == {"ETH": Fraction(1), "BTC": Fraction(0)}
+    assert strategy_market_shares(split(LONG, SHORT), books("long", "short")) == {"ETH": Fraction(0), "BTC": Fraction(0)}
 
 
 def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
@@ -79,7 +79,7 @@ def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
     assert apply_shares(step) == step
 
 
-def updated(state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowth) -> StrategyState:
+def updated(state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowthInputs) -> StrategyState:
     """The state at one unit's value, with its futures weights in the index."""
     return with_market_growth(health.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
 
@@ -89,7 +89,7 @@ def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[St
     state, price, points = StrategyState(one.name, StrategyHealth.ACTIVE, START_S), Fraction(2_000), []
     for day, move in enumerate(days):
         price *= 1 + move
-        growth = MarketGrowth({"ETH": price}, {}, Fraction(2), part)
+        growth = MarketGrowthInputs({"ETH": price}, {}, Fraction(2), part)
         now_s = START_S + day * DAY_S + DAY_S - 60
         state = updated(state, one, {USDC: Fraction(1)}, now_s, growth)
         points.append(NavPoint(now_s, state.unit_nav, state.index))
@@ -107,8 +107,8 @@ def test_health_follows_futures_with_the_margin_accounts_part() -> None:
 
 def test_funding_lowers_the_health_of_what_pays_it() -> None:
     begun = StrategyState("long", StrategyHealth.ACTIVE, START_S)
-    first = updated(begun, LONG, {}, START_S, MarketGrowth({"ETH": Fraction(1)}, {}, Fraction(2), Fraction(1)))
-    growth = MarketGrowth({"ETH": Fraction(1)}, {"ETH": Fraction(1, 1_000)}, Fraction(2), Fraction(1))
+    first = updated(begun, LONG, {}, START_S, MarketGrowthInputs({"ETH": Fraction(1)}, {}, Fraction(2), Fraction(1)))
+    growth = MarketGrowthInputs({"ETH": Fraction(1)}, {"ETH": Fraction(1, 1_000)}, Fraction(2), Fraction(1))
     assert updated(first, LONG, {}, START_S + DAY_S, growth).index == ONE * 998 // 1_000
 
 
@@ -128,10 +128,10 @@ def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:
 
 
 def test_the_account_says_its_part_of_the_capital() -> None:
-    found = market_growth(step_of(book(10_000), POLICY), Fraction(30_000 * 10**6))
+    found = market_terms(step_of(book(10_000), POLICY), Fraction(30_000 * 10**6))
     assert found is not None
     assert (found.margin_share, found.leverage, found.prices["ETH"]) == (Fraction(1, 4), 2, book(10_000).market("ETH").index)
-    assert market_growth(step_of(None), Fraction(1)) is None
+    assert market_terms(step_of(None), Fraction(1)) is None
 
 
 def test_strategies_are_read_back_with_and_without_futures() -> None:

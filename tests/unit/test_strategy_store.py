@@ -269,7 +269,7 @@ def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_anoth
     assert store.layer(StrategyStore).ledger().states == (state,)
     assert store.layer(StrategyStore).record_bookings((), 1, ["up"])
     assert store.layer(StrategyStore).ledger().states == () == store.layer(StrategyStore).nav_points("up", 0)
-    store.layer(StrategyStore).route_transfers("up")
+    store.layer(StrategyStore).set_transfer_strategy("up")
     assert store.layer(StrategyStore).ledger().flows_to == "up"
 
 

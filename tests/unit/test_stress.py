@@ -15,7 +15,7 @@ from agent.backtest.report.page import report_document
 from agent.backtest.settings import PERMISSIVE_LIMITS, OwnerTransfer, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.distribution import expected_shortfall, outcome_distributions, quantiles
-from agent.backtest.stress.paths import Scenario
+from agent.backtest.stress.paths import SpotScenario
 from agent.backtest.stress.run import (
     StressCase,
     StressResult,
@@ -47,7 +47,7 @@ TABLE = random_table(3, 200)
 
 @pytest.fixture(scope="module")
 def found() -> StressResult:
-    return run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)))
+    return run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)))
 
 
 def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) -> None:
@@ -75,7 +75,7 @@ def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: Str
         other: StressWork = pickle.loads(pickle.dumps(work))
         return ((piece, other.run(piece)) for piece in reversed(pieces))
 
-    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)), run_pieces=share) == found
+    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)), piece_runner=share) == found
     assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
 
 
@@ -138,11 +138,11 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
 
 def test_scenarios_that_do_not_fit_are_left_out_and_told_or_refused_where_they_were_named() -> None:
     cash = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
-    found = run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,)))
+    found = run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,)))
     assert "a dollar" in dict(found.skipped)["depeg"]
     assert [case.name for case in found.cases][2:] == ["calm"]
     with raises_field("depeg"):
-        run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,), named=True))
+        run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,), named=True))
 
 
 def test_tails_are_what_a_hand_works_out() -> None:

@@ -10,30 +10,30 @@ import pytest
 
 from agent.backtest.settings import make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.stress.paths import Scenario, Severity, apply_scenario, inapplicable_scenarios
+from agent.backtest.stress.paths import SpotScenario, SpotSeverity, apply_scenario, inapplicable_scenarios
 from agent.errors import ConfigError
 from agent.model import Every, OrderKind, OrdersConfig, OrderTerms
 from tests.support.backtests import BAND, BARS, BEGINS, COIN, DEEP, ENDS, HOUR_S, guarded, halves, hourly, risen, simulated, under
 
 
 def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:
-    found = under(Scenario.CALM, guarded(), risen())
+    found = under(SpotScenario.CALM, guarded(), risen())
     assert [one.bar for one in found.rebalances] == [BEGINS]
     assert found.halted_bars == 0
 
 
 def test_while_feeds_are_silent_it_halts_and_trades_nothing_and_goes_on_afterwards() -> None:
-    found = under(Scenario.ORACLE, guarded(), risen())
+    found = under(SpotScenario.ORACLE, guarded(), risen())
     # The last word is of bar 9. With three bars of age allowed, it still counts in bars 10 and 11, when it says that nothing moved.
     assert found.halted_bars == ENDS - BEGINS - 2
     assert [one.bar for one in found.rebalances] == [ENDS]
-    every = under(Scenario.ORACLE, guarded(), risen(), replace(DEEP, looks_at_all=True))
+    every = under(SpotScenario.ORACLE, guarded(), risen(), replace(DEEP, looks_at_all=True))
     assert (every.halted_bars, every.rebalances) == (found.halted_bars, found.rebalances)
 
 
 def test_a_schedule_waits_for_feeds_too() -> None:
     table = hourly(BTC=np.linspace(100, 130, BARS).tolist())
-    found = under(Scenario.ORACLE, halves(Every(2 * HOUR_S)), table)
+    found = under(SpotScenario.ORACLE, halves(Every(2 * HOUR_S)), table)
     # Until it is too old, the price of before is traded by; then nothing is until there is a new one.
     assert not [one for one in found.rebalances if BEGINS + 2 <= one.bar < ENDS]
     assert found.rebalances[-1].bar >= ENDS
@@ -41,7 +41,7 @@ def test_a_schedule_waits_for_feeds_too() -> None:
 
 
 def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> None:
-    found = under(Scenario.DEPEG, guarded(depeg_bps=200), risen())
+    found = under(SpotScenario.DEPEG, guarded(depeg_bps=200), risen())
     assert found.halted_bars == ENDS - BEGINS
     assert [one.bar for one in found.rebalances] == [ENDS]
 
@@ -49,16 +49,16 @@ def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> Non
 def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
     table = hourly(ETH=[100.0] * BARS, USDC=[1.0] * BARS)
     wanted = make_spec({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
-    laid = apply_scenario(Scenario.DEPEG, wanted, table, DEEP, Severity(depeg_bps=2_500))
+    laid = apply_scenario(SpotScenario.DEPEG, wanted, table, DEEP, SpotSeverity(depeg_bps=2_500))
     assert laid.table.closes[:, 1].tolist() == [1.0] * BEGINS + [0.75] * (ENDS - BEGINS) + [1.0] * (BARS - ENDS)
     assert (laid.numeraire_value == 1).all()
-    own = apply_scenario(Scenario.DEPEG, guarded(), risen(), DEEP, Severity(depeg_bps=2_500))
+    own = apply_scenario(SpotScenario.DEPEG, guarded(), risen(), DEEP, SpotSeverity(depeg_bps=2_500))
     assert own.table.symbols == ("BTC", "USD")
     assert own.numeraire_value.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
 
 
 def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
-    found = under(Scenario.DEPEG, guarded(), risen(), severity=Severity(depeg_bps=2_500))
+    found = under(SpotScenario.DEPEG, guarded(), risen(), severity=SpotSeverity(depeg_bps=2_500))
     bought = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
     assert bought
     assert found.halted_bars == 0
@@ -66,18 +66,18 @@ def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
 
 def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
     settings = replace(DEEP, gas_wei=10**9)
-    found = under(Scenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
+    found = under(SpotScenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
     assert [one.bar for one in found.rebalances] == [ENDS]
     assert found.refusals == (("gas_price", ENDS - BEGINS),)
-    paid = under(Scenario.GAS, guarded(), risen(), settings)
+    paid = under(SpotScenario.GAS, guarded(), risen(), settings)
     assert [one.bar for one in paid.rebalances] == [BEGINS]
     assert float(paid.gas) == pytest.approx(500 * float(found.gas), rel=0.1)
 
 
 def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
-    severity = Severity(depth_part=Fraction(1, 50_000))  # 20,000 dollars on either side
-    found = under(Scenario.POOL, guarded(price_impact_bps=100), risen(), severity=severity)
-    calm = under(Scenario.CALM, guarded(price_impact_bps=100), risen())
+    severity = SpotSeverity(depth_part=Fraction(1, 50_000))  # 20,000 dollars on either side
+    found = under(SpotScenario.POOL, guarded(price_impact_bps=100), risen(), severity=severity)
+    calm = under(SpotScenario.CALM, guarded(price_impact_bps=100), risen())
     inside = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
     # Moving a pair's price by 1 % takes half a percent of a side: 100 dollars, and they have to be 750.
     assert len(inside) >= 2
@@ -86,9 +86,9 @@ def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
 
 
 def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_refused() -> None:
-    severity = Severity(depth_part=Fraction(1, 50_000))
+    severity = SpotSeverity(depth_part=Fraction(1, 50_000))
     wanted = guarded(price_impact_bps=100, min_trade=Fraction(200 * COIN))
-    found = under(Scenario.POOL, wanted, risen(), severity=severity)
+    found = under(SpotScenario.POOL, wanted, risen(), severity=severity)
     assert [one.bar for one in found.rebalances] == [ENDS]
     assert sum(times for _, times in found.refusals) == ENDS - BEGINS
 
@@ -97,20 +97,20 @@ def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back(
     table, wanted = hourly(BTC=[100.0] * BARS), halves()
     coin = wanted.portfolio.assets[0].token.address
     stopped = replace(wanted.portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
-    found = under(Scenario.CRASH, replace(wanted, portfolio=stopped), table)
+    found = under(SpotScenario.CRASH, replace(wanted, portfolio=stopped), table)
     assert len(found.rebalances) == 1
     # 50 % over three bars: 79.4, 63.0, 50. The first is below 80.
     assert found.rebalances[0].bar == BEGINS
     assert dict(found.balances)[coin] == 0
     assert found.equity[-1] == pytest.approx(5_000 + 5_000 * 0.5 ** (1 / 3), rel=2e-3)
-    without = under(Scenario.CRASH, wanted, table)
+    without = under(SpotScenario.CRASH, wanted, table)
     assert without.equity[-1] < found.equity[-1]
 
 
 def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
     table = hourly(BTC=[100.0] * BARS, USDC=[1.0] * BARS)
     wanted = make_spec({"BTC": 5_000, "USDC": 5_000}, BAND, "EUR")
-    laid = apply_scenario(Scenario.CRASH, wanted, table, DEEP, Severity(crash_bps=7_500, crash_bars=2))
+    laid = apply_scenario(SpotScenario.CRASH, wanted, table, DEEP, SpotSeverity(crash_bps=7_500, crash_bars=2))
     assert laid.table.closes[:, 0].tolist() == pytest.approx([100.0] * BEGINS + [50.0] + [25.0] * (BARS - BEGINS - 1))
     assert (laid.table.closes[:, 1] == 1).all()
     assert (table.closes[:, 0] == 100).all()
@@ -120,7 +120,7 @@ def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
     """Prices rise threefold over the path and one is missing; before the crash all stand, and they end at half."""
     rising = [100.0 * 3 ** (bar / (BARS - 1)) * (1.01 if bar % 2 else 1) for bar in range(BARS)]
     table = hourly(BTC=[*rising[:-2], float("nan"), rising[-1]])
-    laid = apply_scenario(Scenario.CRASH, make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, DEEP, Severity(crash_bars=2))
+    laid = apply_scenario(SpotScenario.CRASH, make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, DEEP, SpotSeverity(crash_bars=2))
     closes = laid.table.closes[:, 0]
     assert closes[:BEGINS].tolist() == pytest.approx([100.0] * BEGINS)
     assert closes[-1] == pytest.approx(50)
@@ -132,13 +132,13 @@ def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
 def test_what_a_portfolio_cannot_meet_is_named() -> None:
     table = hourly(BTC=[100.0] * BARS, ETH=[10.0] * BARS)
     wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
-    found = dict(inapplicable_scenarios(tuple(Scenario), wanted, table, DEEP, Severity()))
+    found = dict(inapplicable_scenarios(tuple(SpotScenario), wanted, table, DEEP, SpotSeverity()))
     assert set(found) == {"depeg", "gas-spike"}
     assert "a dollar" in found["depeg"]
     with pytest.raises(ConfigError, match="native coin"):
-        apply_scenario(Scenario.GAS, wanted, table, DEEP, Severity())
+        apply_scenario(SpotScenario.GAS, wanted, table, DEEP, SpotSeverity())
     cash = make_spec({"USDC": 5_000, "USD": 5_000}, BAND, "USD")
-    assert "crash" in dict(inapplicable_scenarios(tuple(Scenario), cash, hourly(USDC=[1.0] * BARS), DEEP, Severity()))
+    assert "crash" in dict(inapplicable_scenarios(tuple(SpotScenario), cash, hourly(USDC=[1.0] * BARS), DEEP, SpotSeverity()))
 
 
 def test_settings_without_anything_broken_are_as_they_were() -> None:
@@ -163,4 +163,4 @@ def test_settings_without_anything_broken_are_as_they_were() -> None:
 )
 def test_a_severity_that_cannot_be_is_named(changes: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        Severity(**changes)  # type: ignore[arg-type]  # field names, checked at run time
+        SpotSeverity(**changes)  # type: ignore[arg-type]  # field names, checked at run time

@@ -267,7 +267,7 @@ def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_
         assert not store.telegram_bot.mark_update_handled(900, 1_001)
         assert not store.telegram_bot.mark_update_handled(5, 1_000 + MAX_UPDATE_GAP_S)
         assert store.telegram_bot.mark_update_handled(5, 1_001 + MAX_UPDATE_GAP_S)
-        assert store.telegram_bot.last_update(1_001 + MAX_UPDATE_GAP_S) == 5
+        assert store.telegram_bot.last_update_number(1_001 + MAX_UPDATE_GAP_S) == 5
 
 
 def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:

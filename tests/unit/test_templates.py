@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent import app as api
-from agent.app.start.setup import initialise
+from agent.app.start.setup import write_new_config
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -33,7 +33,7 @@ PROMISED = {
 
 def made(folder: Path, template: str, stable: str | None = None) -> tuple[Config, str]:
     path = folder / "trimtab.toml"
-    initialise(path, "ethereum", WALLET, [], "USDC", RPC, template=template, stable=stable)
+    write_new_config(path, "ethereum", WALLET, [], "USDC", RPC, template=template, stable_share=stable)
     return load_config(path).config, path.read_text()
 
 
@@ -48,7 +48,7 @@ def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_
     assert written["portfolio"].get("weights", {}) == dict(one.weights)
     assert text.startswith(f"# Template: {name},")
     plain = tmp_path / "plain.toml"
-    initialise(plain, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC)
+    write_new_config(plain, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC)
     others = tomllib.loads(plain.read_text())
     assert written["limits"].pop("futures_notional", None) == (None if one.futures is None else f"{one.futures}x")
     by_feeds = {*one.limits, "oracle_deviation"}
@@ -86,7 +86,7 @@ def test_equal_begins_where_its_allocator_ends_and_market_cap_says_what_the_chai
     config, _ = made(tmp_path, "equal")
     assert {asset.target for asset in config.portfolio.assets} == {2_000}
     other = tmp_path / "cap.toml"
-    document = initialise(other, "ethereum", WALLET, [], "USDC", RPC, template="market-cap")
+    document = write_new_config(other, "ethereum", WALLET, [], "USDC", RPC, template="market-cap")
     assert any(SUPPLIES_FILE in line and "WETH, WBTC" in line for line in document["next"])
     config = load_config(other).config
     portfolio = build_portfolio(
@@ -118,18 +118,18 @@ def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) 
     [
         ({"template": "reckless"}, "'reckless' is not known"),
         ({"template": "moderate", "targets": [("WETH", "50%"), ("USDC", "50%")]}, "--target: a template has its own targets"),
-        ({"template": "moderate", "stable": "40%"}, "--stable: the shares of moderate are fixed"),
-        ({"template": "stable-reserve", "stable": "100%"}, "--stable: 100% leaves nothing"),
-        ({"template": "stable-reserve", "stable": "0%"}, "--stable: 0% leaves nothing"),
-        ({"template": "stable-reserve", "stable": "many"}, "--stable: 'many'"),
-        ({"stable": "40%"}, "--stable: only valid with --template"),
+        ({"template": "moderate", "stable_share": "40%"}, "--stable: the shares of moderate are fixed"),
+        ({"template": "stable-reserve", "stable_share": "100%"}, "--stable: 100% leaves nothing"),
+        ({"template": "stable-reserve", "stable_share": "0%"}, "--stable: 0% leaves nothing"),
+        ({"template": "stable-reserve", "stable_share": "many"}, "--stable: 'many'"),
+        ({"stable_share": "40%"}, "--stable: only valid with --template"),
         ({}, "--target: missing"),
         ({"template": "moderate", "numeraire": "DAI"}, "--numeraire: 'DAI' is not a target"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_is_written(args: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        initialise(tmp_path / "x.toml", "ethereum", WALLET, args.pop("targets", []), args.pop("numeraire", "USDC"), RPC, **args)
+        write_new_config(tmp_path / "x.toml", "ethereum", WALLET, args.pop("targets", []), args.pop("numeraire", "USDC"), RPC, **args)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from agent.chain.lens import PAGE_BYTES, CallStatus, V3Answer
 from agent.chain.pools.reading import MAX_TICK as LENS_MAX_TICK
 from agent.chain.pools.reading import PoolRef, V3Reader, deep_pool_item, with_deeper_ticks
 from agent.errors import Retryable
-from agent.model import Leg, LegFunding
+from agent.model import Leg, LegPlace
 from agent.planning.problem import UNBOUNDED_BPS
 from agent.planning.rounding import pools_out_of_ticks
 from tests.support.text import raises_code
@@ -39,7 +39,7 @@ def test_where_the_ticks_do_not_end_more_of_them_change_nothing(whole: V3Pool, b
 
 def leg(token_in: str, amount_raw: int) -> Leg:
     token_out = TOKEN1 if token_in == TOKEN0 else TOKEN0
-    return Leg(POOL, "uniswap_v3", token_in, token_out, 3_000, amount_raw, 1, 1, 0, 0, LegFunding.WALLET, LegFunding.WALLET)
+    return Leg(POOL, "uniswap_v3", token_in, token_out, 3_000, amount_raw, 1, 1, 0, 0, LegPlace.WALLET, LegPlace.WALLET)
 
 
 @given(v3_pools(moderate=True), tokens, impacts)

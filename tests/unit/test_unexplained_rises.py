@@ -9,7 +9,7 @@ from math import ceil
 from agent.errors import Refused
 from agent.model import BlockedExit, ExternalTransfer, Payment, PendingPayment, PriceSource, ScreenedToken, StepInput, TokenFinding
 from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.cash_limit import exclude_unexplained_increases, excluded_amounts, restore_excluded
+from agent.policy.cash_flows.cash_limit import exclude_unexplained_increases, excluded_amounts, restore_excluded_amounts
 from agent.policy.cash_flows.transfers import investable_deposits
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
@@ -74,7 +74,7 @@ def test_what_an_exit_sold_of_a_gift_is_left_alone_in_the_numeraire() -> None:
     there = next(one.investable_raw for one in decide(sold).drifts if one.symbol == "WETH")
     left = exclude_unexplained_increases(with_history(sold, rises=((WETH.address, there + ETHER // 10),)))
     assert reserves(left) == {"WETH": there, "WBTC": 0, "USDC": ceil(price * ETHER / 10)}
-    assert restore_excluded(left) == replace(sold, history=left.history, excluded=replace(sold.excluded, raw=left.excluded.raw))
+    assert restore_excluded_amounts(left) == replace(sold, history=left.history, excluded=replace(sold.excluded, raw=left.excluded.raw))
 
 
 def test_at_the_ceiling_or_without_one_nothing_is_left_alone() -> None:
@@ -125,17 +125,17 @@ def test_no_strategy_holds_what_is_left_alone() -> None:
 def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
     step = gifted(1_500)
     left = exclude_unexplained_increases(step)
-    back = restore_excluded(left)
+    back = restore_excluded_amounts(left)
     assert reserves(back) == reserves(step)
     assert not back.excluded.reason
     assert exclude_unexplained_increases(back) == left, "the same is left alone again"
     shut = quarantine_tokens(left, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
-    assert reserves(restore_excluded(shut)) == reserves(shut)
-    assert restore_excluded(step) is step
+    assert reserves(restore_excluded_amounts(shut)) == reserves(shut)
+    assert restore_excluded_amounts(step) is step
 
 
 def test_all_of_a_gift_is_left_alone_again_though_an_exit_made_the_rest_small() -> None:
-    back = restore_excluded(exclude_unexplained_increases(gifted(1_500)))
+    back = restore_excluded_amounts(exclude_unexplained_increases(gifted(1_500)))
     small = blocked_exits.exclude_blocked_exits(back, [BlockedExit(WETH.address, "no market", "")])
     assert reserves(exclude_unexplained_increases(small))["USDC"] == raw(1_500, USDC)
 
@@ -166,7 +166,7 @@ def test_all_that_is_no_part_of_the_portfolio_is_told_with_its_reason() -> None:
         (USDC.address, raw(1_500, USDC), "unexplained"),
         (USDC.address, raw(300, USDC), "configured reserve"),
     ]
-    assert [why for _, _, why in excluded_amounts(restore_excluded(step))] == ["withdrawal 4", "configured reserve"]
+    assert [why for _, _, why in excluded_amounts(restore_excluded_amounts(step))] == ["withdrawal 4", "configured reserve"]
     assert excluded_amounts(gifted(1_000)) == ()
     shut = quarantine_tokens(step, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
     assert excluded_amounts(shut) == (), "told as quarantine"

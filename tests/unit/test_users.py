@@ -142,10 +142,10 @@ def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(file: st
 
 def test_addresses_of_one_ipv6_network_count_together(file: str, clock: Clock) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"]):
-        UserStore(Path(file)).count_attempt(f"n{number}", users._network(f"2001:db8::{number:x}"), clock.now_s)
+        UserStore(Path(file)).count_attempt(f"n{number}", users._client_network(f"2001:db8::{number:x}"), clock.now_s)
     assert users.login(file, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
-    assert users._network("::1") == "::1"
-    assert users._network("::ffff:192.0.2.1") == "192.0.2.1"
+    assert users._client_network("::1") == "::1"
+    assert users._client_network("::ffff:192.0.2.1") == "192.0.2.1"
 
 
 def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock: Clock) -> None:
@@ -192,7 +192,7 @@ def test_a_removed_user_cannot_log_in_and_its_id_never_returns(file: str, clock:
 def test_the_log_is_bounded_and_failures_push_out_no_control(file: str) -> None:
     store = UserStore(Path(file))
     store.record(UserEvent(START_S, UserEventKind.CONTROL, "ann", HERE, "stop"))
-    with store._write("fill") as db:
+    with store._transaction("fill") as db:
         rows = ((START_S, "login_failed", "", HERE, "") for _ in range(MAX_EVENTS))
         db.executemany("INSERT INTO event (at_s, kind, user, address, detail) VALUES (?, ?, ?, ?, ?)", rows)
     store.log_failed_login("x", HERE, "password", START_S)
@@ -217,7 +217,7 @@ def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
     assert users.known_users(str(path)) == {}
     assert store.events(9) == ()
     assert not store.remove("ann", START_S)
-    assert store.locked_s("ann", START_S) == 0
+    assert store.remaining_lock_s("ann", START_S) == 0
     assert not path.exists()
 
 

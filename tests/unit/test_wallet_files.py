@@ -109,7 +109,7 @@ def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, p
 @given(text=st.text(st.characters(codec="utf-8"), max_size=11))
 def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
     with pytest.raises(ConfigError):
-        keys.require_strong(Secret(text))
+        keys.require_strong_password(Secret(text))
 
 
 def test_passwords_that_differ_write_nothing(tmp_path: Path) -> None:

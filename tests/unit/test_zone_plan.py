@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import app as api
 from agent.amm import pools
 from agent.model import Allowance, Hold, Plan, Rebalance, StepInput
-from agent.planning.proposals import decision_at, rebalance
+from agent.planning.proposals import decision_after_plan, rebalance
 from agent.policy import minimum
 from agent.policy.decide import decide
 from agent.units import BPS, PIPS
@@ -101,9 +101,9 @@ def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> Non
     assert "30 d" in reason
     listed = f"(fees 6.8759, impact 0, skew 0, gas {float(saving.gas) / COIN:.4g}, approvals {float(saving.approvals) / COIN:.4g})"
     assert mentions(reason, f"{listed}")
-    assert decision_at(step) == found.decision_result
+    assert decision_after_plan(step) == found.decision_result
     assert isinstance(decide(step).decision, Rebalance), "the zone alone does not know the plan"
-    assert isinstance(decision_at(deep("29/50", gwei=1)).decision, Rebalance)
+    assert isinstance(decision_after_plan(deep("29/50", gwei=1)).decision, Rebalance)
 
 
 def test_where_no_pool_is_worth_its_gas_it_holds_and_says_so() -> None:
@@ -154,7 +154,7 @@ def test_a_saved_step_proposes_the_same_again() -> None:
         outcome = api.plan_saved_input(api.input_text(step))
         proposal = rebalance(step)
         assert (outcome.decision_result, outcome.plan) == (proposal.decision_result, proposal.plan)
-        assert outcome.decision_result == decision_at(step)
+        assert outcome.decision_result == decision_after_plan(step)
 
 
 @examples(10)

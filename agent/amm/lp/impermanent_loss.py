@@ -117,7 +117,7 @@ class LiquidityCurve:
         amount0, amount1 = self.amounts(x)
         return x * amount0 + amount1
 
-    def hold(self, x: float) -> float:
+    def hold_value(self, x: float) -> float:
         """Return the value at x of holding the liquidity's current amounts."""
         amount0, amount1 = self.amounts(1.0)
         return x * amount0 + amount1
@@ -166,7 +166,7 @@ def impermanent_loss_at(curve: LiquidityCurve, x: Fraction) -> Fraction:
     2019, section 2.3); V3 range: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in Uniswap
     v3", 2021.
     """
-    hold_value = curve.hold(float(x))
+    hold_value = curve.hold_value(float(x))
     return (
         to_fraction(max(0.0, 1 - curve.value(float(x)) / hold_value))
         if hold_value > 0
@@ -178,7 +178,7 @@ def hold_value_at(curve: LiquidityCurve, x: Fraction) -> Fraction:
     """Return the value of holding at x in token1, per unit of its current value. Converts a
     relative loss into money.
     """
-    return to_fraction(curve.hold(float(x)) / curve.hold(1.0))
+    return to_fraction(curve.hold_value(float(x)) / curve.hold_value(1.0))
 
 
 @lru_cache(maxsize=256)
@@ -194,7 +194,7 @@ def expected_loss(curve: LiquidityCurve, volatility_bps: int, horizon_s: int) ->
 
     def loss(z: float) -> float:
         x = exp(std_deviation * z - std_deviation * std_deviation / 2)
-        return curve.hold(x) - curve.value(x)
+        return curve.hold_value(x) - curve.value(x)
 
     kinks = [
         2 * log(range_end) / std_deviation + std_deviation / 2

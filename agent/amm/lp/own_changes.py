@@ -47,7 +47,7 @@ def _v2_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionC
     net_raw_by_token = receipt.net_transfers(wallet)
     liquidity = net_raw_by_token.get(action.contract, 0)
     if liquidity <= 0:
-        raise _unshown_error(action, receipt)
+        raise _missing_liquidity_error(action, receipt)
     amounts_raw = (-net_raw_by_token.get(action.token0, 0), -net_raw_by_token.get(action.token1, 0))
     return _provision_change(action, None, liquidity, amounts_raw, receipt)
 
@@ -62,7 +62,7 @@ def _v3_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionC
         if mint.manager == action.contract and _is_of_action(mint, action, wallet)
     ]
     if not own_mints:
-        raise _unshown_error(action, receipt)
+        raise _missing_liquidity_error(action, receipt)
     return _provision_change(
         action, own_mints[-1].token_id, own_mints[-1].liquidity, own_mints[-1].amounts_raw, receipt
     )
@@ -86,7 +86,7 @@ def _provision_change(
     )  # fmt: skip
 
 
-def _unshown_error(action: Provide, receipt: Receipt) -> OperatorNeeded:
+def _missing_liquidity_error(action: Provide, receipt: Receipt) -> OperatorNeeded:
     return OperatorNeeded(
         f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to"
         f" {action.name}",

@@ -56,13 +56,13 @@ def withdrawal_minimums(
             floor_int(part_product * low_price)
         )
     range_low_x96, range_high_x96 = sqrt_price_range((position.tick_lower, position.tick_upper))
-    at_high_x96, at_low_x96 = (
+    high_sqrt_x96, low_sqrt_x96 = (
         min(max(sqrt_price_x96(price), range_low_x96), range_high_x96)
         for price in (high_price, low_price)
     )
     return get_amount0_delta(
-        at_high_x96, range_high_x96, liquidity, round_up=False
-    ), get_amount1_delta(range_low_x96, at_low_x96, liquidity, round_up=False)
+        high_sqrt_x96, range_high_x96, liquidity, round_up=False
+    ), get_amount1_delta(range_low_x96, low_sqrt_x96, liquidity, round_up=False)
 
 
 def provision_minimums(
@@ -79,14 +79,14 @@ def provision_minimums(
         return min(desired_amounts[0], floor_int(desired_amounts[1] / high_price)), min(
             desired_amounts[1], floor_int(desired_amounts[0] * low_price)
         )
-    at_high_x96, at_low_x96 = sqrt_price_x96(high_price), sqrt_price_x96(low_price)
+    high_sqrt_x96, low_sqrt_x96 = sqrt_price_x96(high_price), sqrt_price_x96(low_price)
     liquidity_at_high, liquidity_at_low = (
-        liquidity_for_amounts(at_x96, sqrt_range, desired_amounts)
-        for at_x96 in (at_high_x96, at_low_x96)
+        liquidity_for_amounts(band_sqrt_x96, sqrt_range, desired_amounts)
+        for band_sqrt_x96 in (high_sqrt_x96, low_sqrt_x96)
     )
     least0, least1 = (
-        mint_amounts(at_high_x96, sqrt_range, liquidity_at_high)[0],
-        mint_amounts(at_low_x96, sqrt_range, liquidity_at_low)[1],
+        mint_amounts(high_sqrt_x96, sqrt_range, liquidity_at_high)[0],
+        mint_amounts(low_sqrt_x96, sqrt_range, liquidity_at_low)[1],
     )
     # One unit covers the rounding of prices between the band's end and the pool's own.
     return max(0, min(least0, desired_amounts[0]) - 1), max(0, min(least1, desired_amounts[1]) - 1)

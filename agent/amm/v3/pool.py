@@ -39,7 +39,15 @@ from agent.amm.v3.reverts import V3_REVERT_MESSAGES
 from agent.amm.v3.state import V3State
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.floats import log
-from agent.model import CalmFee, PriceCurve, SwapGas, SwapResult, SwapStyle, TickState, VenueKeys
+from agent.model import (
+    IdlePoolFee,
+    PriceCurve,
+    SwapGas,
+    SwapResult,
+    SwapStyle,
+    TickState,
+    VenueKeys,
+)
 from agent.units import BPS, PIPS, Token, floor_int, mul_div_up
 
 Q192 = Q96 * Q96
@@ -138,7 +146,7 @@ class V3Pool(V3State):
         return self.fee_toward(is_zero_for_one(self, token_in))
 
     @property
-    def calm_fee(self) -> CalmFee | None:
+    def calm_fee(self) -> IdlePoolFee | None:
         """See Pool."""
         return None
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.pool_swap import SwapState
-from agent.model import CalmFee, SwapGas, SwapResult, VenueKeys
+from agent.model import IdlePoolFee, SwapGas, SwapResult, VenueKeys
 
 DYNAMIC_FEE_GAS, OBSERVATION_GAS = 6_500, 4_600
 """Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, and of each step of its search for
@@ -66,12 +66,12 @@ class SlipstreamPool(V3Pool):
         return self.tick_spacing
 
     @property
-    def calm_fee(self) -> CalmFee | None:
+    def calm_fee(self) -> IdlePoolFee | None:
         """See Pool: the mean tick reaches the pool's after one window."""
         if self.dynamic_fee is None:
             return None
-        calmed_fee = replace(self.dynamic_fee, mean_tick=self.tick)
-        return CalmFee(calmed_fee.pips(self.tick), FEE_WINDOW_S)
+        idle_fee = replace(self.dynamic_fee, mean_tick=self.tick)
+        return IdlePoolFee(idle_fee.pips(self.tick), FEE_WINDOW_S)
 
     @property
     def fee_gas(self) -> int:

@@ -42,32 +42,38 @@ HELP_TEXT = (
 )
 
 
-def status_text(document: Document) -> str:
+def status_text(status_document: Document) -> str:
     """Return a status in a few lines."""
-    lines = [f"{document['total_value']} {document['numeraire']} at block {document['block']}"]
-    if document["paused"]:
-        lines.append(f"Paused: {_sanitized(document['pause_reason'])}")
-    for holding in document["holdings"][:MAX_ROWS]:
+    lines = [
+        f"{status_document['total_value']} {status_document['numeraire']} at block {status_document['block']}"
+    ]
+    if status_document["paused"]:
+        lines.append(f"Paused: {_sanitized(status_document['pause_reason'])}")
+    for holding in status_document["holdings"][:MAX_ROWS]:
         lines.append(
             f"{_sanitized(holding['symbol'])} {holding['weight_bps'] / 100:.2f} %, target"
             f" {holding['target_bps'] / 100:.2f} %"
         )
-    lines.append(_sanitized(f"{document['decision']['kind']}: {document['decision']['reason']}"))
+    lines.append(
+        _sanitized(
+            f"{status_document['decision']['kind']}: {status_document['decision']['reason']}"
+        )
+    )
     return "\n".join(lines)
 
 
-def plan_text(document: Document) -> str:
+def plan_text(shown_plan: Document) -> str:
     """Return a shown plan: moves, cost, tax, worst case, and the guards that refuse."""
-    command_document = document["document"]
-    unit = _sanitized(command_document.get("numeraire", ""))
+    command_document = shown_plan["document"]
+    numeraire_symbol = _sanitized(command_document.get("numeraire", ""))
     lines = [
-        f"Plan {document['plan_hash'][:HASH_DIGITS]}"
-        if document["plan_hash"]
+        f"Plan {shown_plan['plan_hash'][:HASH_DIGITS]}"
+        if shown_plan["plan_hash"]
         else "No plan to confirm"
     ]
-    if document["reason"]:
-        lines.append(_sanitized(document["reason"]))
-    moves = [_sanitized(move) for move in document.get("moves", ())]
+    if shown_plan["reason"]:
+        lines.append(_sanitized(shown_plan["reason"]))
+    moves = [_sanitized(move) for move in shown_plan.get("moves", ())]
     lines += moves[:MAX_ROWS]
     if len(moves) > MAX_ROWS:
         lines.append(f"and {len(moves) - MAX_ROWS} more")
@@ -77,8 +83,8 @@ def plan_text(document: Document) -> str:
         )
         parts_text = f" ({nonzero_parts})" if nonzero_parts else ""
         lines.append(
-            f"Cost {cost['total']} {unit}{parts_text}; worst case"
-            f" {command_document.get('worst_case') or 'unknown'} {unit}"
+            f"Cost {cost['total']} {numeraire_symbol}{parts_text}; worst case"
+            f" {command_document.get('worst_case') or 'unknown'} {numeraire_symbol}"
         )
     lines.append(tax_text(command_document.get("tax")))
     failed_verdicts = [
@@ -88,7 +94,7 @@ def plan_text(document: Document) -> str:
     ]
     if failed_verdicts:
         lines.append(f"Refused by {', '.join(failed_verdicts)}")
-    if not document["plan_hash"] and command_document.get("reason"):
+    if not shown_plan["plan_hash"] and command_document.get("reason"):
         lines.append(_sanitized(command_document["reason"]))
     return "\n".join(lines)
 

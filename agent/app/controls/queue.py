@@ -43,7 +43,7 @@ from agent.model import (
 from agent.model.controls import canonical_json
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
-from agent.store.files.secret import find_secret, installation_secret
+from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.files.users import UserEventKind
 from agent.units import parse_raw
 
@@ -122,7 +122,7 @@ def submit_control(  # noqa: PLR0913
     )
     if kind is ControlKind.PAUSE:
         return _pause(loaded_config, control)
-    secret = installation_secret(wiring.store_file(loaded_config))
+    secret = ensure_secret(wiring.store_file(loaded_config))
     with wiring.open_store_offline(loaded_config) as (store, _):
         if (earlier_record := store.controls.find(control.id)) is not None:
             return _require_same_request(earlier_record.control, control)
@@ -155,7 +155,7 @@ def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
     reason = control.argument("reason") or f"paused by {control.asked_by} ({control.origin.value})"
     with ExitStack() as stack:
         try:
-            store, switch = stack.enter_context(wiring.open_store_offline(loaded_config))
+            store, kill_switch = stack.enter_context(wiring.open_store_offline(loaded_config))
         except TrimtabError as error:
             pause_by_file(loaded_config, error)
             if control.flag("hard"):
@@ -163,8 +163,8 @@ def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
             return control
         if (earlier_record := store.controls.find(control.id)) is not None:
             return _require_same_request(earlier_record.control, control)
-        switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
-        control = control.sealed(installation_secret(wiring.store_file(loaded_config)))
+        kill_switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
+        control = control.sealed(ensure_secret(wiring.store_file(loaded_config)))
         store.controls.record_done(control)
     return control
 
@@ -238,7 +238,7 @@ def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
 
 def link_key(config: ConfigSource) -> bytes:
     """Return the key for links to the dashboard's confirmation. It cannot seal controls."""
-    secret = installation_secret(wiring.store_file(load_config(config)))
+    secret = ensure_secret(wiring.store_file(load_config(config)))
     return hmac.new(secret, b"trimtab links", hashlib.sha256).digest()
 
 
@@ -389,7 +389,7 @@ def _check_edit(_: LoadedConfig, arguments: ControlArguments) -> None:
         (),
         control.argument_values("remove"),
     )
-    if not config_changes.any:
+    if not config_changes.has_changes:
         raise ConfigError("edit: no change given", "give set, target or remove")
 
 
@@ -509,14 +509,14 @@ def dashboard_controls(config: str) -> dict[str, object]:
     it.
     """
     loaded_config = load_config(config)
-    with wiring.open_store_offline(loaded_config, check=False) as (store, _):
+    with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
         device_documents = devices_document(loaded_config.config.alerts, store.alerts)
     paper_run: dict[str, object] = {}
     with suppress(TrimtabError):
-        paper_loaded = paper_config(loaded_config)
+        paper_loaded_config = paper_config(loaded_config)
         paper_run = {
-            **list_controls(paper_loaded, 50),
-            "store": str(wiring.store_file(paper_loaded)),
+            **list_controls(paper_loaded_config, 50),
+            "store": str(wiring.store_file(paper_loaded_config)),
         }
     return {
         "controls": list_controls(loaded_config, 50),

@@ -36,7 +36,7 @@ from agent.model import (
 )
 from agent.store.controls import ControlStateChange, NumberedControl
 from agent.store.files.locks import LockHeld, service_lock
-from agent.store.files.secret import installation_secret
+from agent.store.files.secret import ensure_secret
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ CLOCK_TOLERANCE_S = 60
 """Maximum lead of the requester's clock, or of the newest stored time, over this clock."""
 CHAIN_LAG_S = 120
 """Maximum lag of chain time, in which withdrawals are dated, behind this machine's clock."""
-MAX_PER_CYCLE = 5
+MAX_CONTROLS_PER_CYCLE = 5
 """Maximum number of controls carried out before the next cycle, so that many cannot delay an exit
 for long.
 """
@@ -123,9 +123,9 @@ class ControlRunner:
             nullcontext() if holds_service_lock else service_lock(*lock_locations),
         ):
             self._secret = self._read_secret()
-            self._recover()
-            for _ in range(MAX_PER_CYCLE):
-                valid_control = self._next_valid()
+            self._end_interrupted()
+            for _ in range(MAX_CONTROLS_PER_CYCLE):
+                valid_control = self._refuse_until_valid()
                 if valid_control is None or self._take_and_act(valid_control, session):
                     return
 
@@ -160,10 +160,10 @@ class ControlRunner:
     def _read_secret(self) -> bytes | None:
         """Return the secret; None if it cannot be read, so that every control is refused."""
         with suppress(TrimtabError):
-            return installation_secret(wiring.store_file(self._agent.context.loaded_config))
+            return ensure_secret(wiring.store_file(self._agent.context.loaded_config))
         return None
 
-    def _recover(self) -> None:
+    def _end_interrupted(self) -> None:
         """End controls that an earlier run took and did not finish. None is repeated: what it sent
         is in the journal, which this run settles first.
         """
@@ -226,7 +226,7 @@ class ControlRunner:
                 reason += f"; before another request, see withdrawal {requests_text}"
         return ControlStateChange(control_number, ControlState.FAILED, code, reason, notes)
 
-    def _next_valid(self) -> tuple[int, Control] | None:
+    def _refuse_until_valid(self) -> tuple[int, Control] | None:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
         per batch.
         """
@@ -369,9 +369,9 @@ class ControlRunner:
     def _is_paused_since(self, control_number: int, control: Control) -> bool:
         """Return whether a pause is newer than a control."""
         context = self._agent.context
-        return context.kill_switch.is_paused_since(
+        return context.kill_switch.paused_at_or_after(
             control.asked_at_s
-        ) or context.store.controls.is_paused_since(control_number)
+        ) or context.store.controls.pause_requested_after(control_number)
 
     def _plan_or_refusal(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither

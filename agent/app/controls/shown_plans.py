@@ -38,11 +38,11 @@ from agent.config.writing.edits import (
     ConfigChanges,
     apply_changes,
     parse_changes,
-    sell_removed_assets,
+    removals_as_sales,
 )
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.settings import EDITABLE
+from agent.layers.settings import EDITABLE_KEYS
 from agent.model import (
     LIMITS,
     Collect,
@@ -59,10 +59,10 @@ from agent.model import (
     Portfolio,
     ShownPlan,
     Verdict,
-    lp_action,
+    as_lp_action,
 )
 from agent.reference import reference_prices
-from agent.store.files.secret import installation_secret
+from agent.store.files.secret import ensure_secret
 from agent.units import BPS, Price, decimal_text, floor_int
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def preview_control(
     loaded_config = load_config(config)
     kind = parse_kind(kind)
     checked_arguments = check_arguments(loaded_config, kind, arguments)
-    secret = installation_secret(wiring.store_file(loaded_config))
+    secret = ensure_secret(wiring.store_file(loaded_config))
     with open_agent(loaded_config, transports=transports, clock=clock) as agent:
         store, now_s = agent.context.store, agent.context.clock.now_s()
         if kind is ControlKind.CONFIRM:
@@ -305,11 +305,11 @@ def edit_by_control(
         config_path,
         partial(edit_text, edit_changes=config_changes),
         in_slices=control.flag("in-slices"),
-        sale_edit_text=partial(edit_text, edit_changes=sell_removed_assets(config_changes))
+        edit_text_for_sale=partial(edit_text, edit_changes=removals_as_sales(config_changes))
         if config_changes.removed_symbols
         else None,
-        unreviewed=True,
-        origin=config_versions.BY_CONTROL,
+        is_unreviewed=True,
+        origin=config_versions.CONTROL_ORIGIN,
         confirm=confirm,
         transports=transports,
         clock=agent.context.clock,
@@ -422,7 +422,7 @@ def _plan_amounts(
     outcomes: Sequence[StepOutcome], tolerance_bps: int = TOLERANCE_BPS
 ) -> tuple[tuple[str, int, int], ...]:
     """Return (name, amount, tolerance) of everything that the plans move, summed by name."""
-    amount_and_tolerance: dict[str, tuple[int, int]] = {}
+    totals_by_name: dict[str, tuple[int, int]] = {}
     for outcome in outcomes:
         if outcome.plan is None:
             continue
@@ -433,14 +433,13 @@ def _plan_amounts(
             *_liquidity_amounts(outcome.plan, tolerance_bps),
             *_futures_amounts(outcome.plan, tolerance_bps),
         ):
-            earlier_amount, earlier_tolerance = amount_and_tolerance.get(amount_name, (0, 0))
-            amount_and_tolerance[amount_name] = (
+            earlier_amount, earlier_tolerance = totals_by_name.get(amount_name, (0, 0))
+            totals_by_name[amount_name] = (
                 earlier_amount + amount,
                 earlier_tolerance + tolerance,
             )
     return tuple(
-        (amount_name, *amount_and_tolerance[amount_name])
-        for amount_name in sorted(amount_and_tolerance)
+        (amount_name, *totals_by_name[amount_name]) for amount_name in sorted(totals_by_name)
     )
 
 
@@ -458,7 +457,7 @@ def _swap_amounts(
 
 def _liquidity_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
     named_amounts = []
-    for action in map(lp_action, plan.actions):
+    for action in map(as_lp_action, plan.actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
             amount_name = f"{type(action).__name__} {action.name} {token}"
@@ -494,9 +493,11 @@ def require_no_widening(
     may stop an exit. A key is exempt if its new value would be permitted as an edit of
     `owner_config`, the last config that the owner confirmed.
     """
-    owner_keys = None if owner_config is None else {*_widening_keys(owner_config, config_after)}
+    owner_widening_keys = (
+        None if owner_config is None else {*_widening_keys(owner_config, config_after)}
+    )
     for key in _widening_keys(config_before, config_after):
-        if owner_keys is not None and key not in owner_keys:
+        if owner_widening_keys is not None and key not in owner_widening_keys:
             continue
         verdict = Verdict("control_edit", key, "targets, triggers, limits of trades", False)
         raise Refused(
@@ -510,7 +511,7 @@ def require_no_widening(
 
 def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]:
     editable_keys = {
-        key for list_keys in EDITABLE for key in list_keys(config_before, config_after)
+        key for list_keys in EDITABLE_KEYS for key in list_keys(config_before, config_after)
     }
     for key in Config.model_fields:
         old_value, new_value = getattr(config_before, key), getattr(config_after, key)
@@ -599,7 +600,7 @@ def _limit_keys(old_limits: Any, new_limits: Any) -> Iterator[str]:
         if key == "i_accept":
             is_tightened = set(new_limit) <= set(old_limit)
         elif key == "max_weight":
-            is_tightened = _caps_are_lower(new_limit, old_limit)
+            is_tightened = _no_cap_raised(new_limit, old_limit)
         elif key in LIMITS:
             is_tightened = not LIMITS[key].binds_exits and is_tighter(key, new_limit, old_limit)
         else:
@@ -608,7 +609,7 @@ def _limit_keys(old_limits: Any, new_limits: Any) -> Iterator[str]:
             yield f"limits.{key}"
 
 
-def _caps_are_lower(new_caps: dict[str, int] | None, old_caps: dict[str, int] | None) -> bool:
+def _no_cap_raised(new_caps: dict[str, int] | None, old_caps: dict[str, int] | None) -> bool:
     """Return whether no asset's cap is higher than before; None means no caps. A new cap of an asset
     replaces that of "any".
     """

@@ -34,7 +34,7 @@ from agent.observe.logs import Redactor
 from agent.ports import Clock
 from agent.store import Store
 from agent.store.controls import PhoneCode
-from agent.store.files.secret import installation_secret
+from agent.store.files.secret import ensure_secret
 
 if TYPE_CHECKING:
     from telegram import Bot, Message, Update
@@ -117,7 +117,7 @@ class TelegramBot:
 
     async def _poll(self) -> None:
         while True:
-            last_update = self.store.telegram_bot.last_update(int(self.now()))
+            last_update = self.store.telegram_bot.last_update_number(int(self.now()))
             updates = await self._call_api(
                 partial(self._get_updates, last_update + 1 if last_update else None)
             )
@@ -222,18 +222,18 @@ class TelegramBot:
             return await asyncio.to_thread(action)
 
     def _plan_with_code(self, chat_id: int, plan_document: dict[str, Any]) -> str:
-        message = messages.plan_text(plan_document)
+        reply_text = messages.plan_text(plan_document)
         if not plan_document["plan_hash"]:
-            return message
+            return reply_text
         code = self._new_code(
             chat_id, ControlKind(plan_document["kind"]), plan_document["plan_hash"]
         )
-        message += f"\nTo carry it out: /confirm {code} within {self._code_lifetime()}"
+        reply_text += f"\nTo carry it out: /confirm {code} within {self._code_lifetime()}"
         if self.table.dashboard is None:
-            return message
+            return reply_text
         until_s = int(self.now()) + self.table.code_ttl
         link = PlanLink(plan_document["plan_hash"][:LINK_DIGITS], until_s).query(self.link_key)
-        return f"{message}\nIn the dashboard, after login: {self.table.dashboard}/login?to=/controls&{link}"
+        return f"{reply_text}\nIn the dashboard, after login: {self.table.dashboard}/login?to=/controls&{link}"
 
     def _code_lifetime(self) -> str:
         return f"{self.table.code_ttl / 60:g} minutes"
@@ -248,8 +248,8 @@ class TelegramBot:
         return code
 
     def _digest(self, chat_id: int, code: str) -> str:
-        code_text = f"trimtab phone code 1 {chat_id} {code}".encode()
-        return hmac.new(self.secret, code_text, hashlib.sha256).hexdigest()
+        code_bytes = f"trimtab phone code 1 {chat_id} {code}".encode()
+        return hmac.new(self.secret, code_bytes, hashlib.sha256).hexdigest()
 
     async def _redeem(
         self, chat_id: int, code: str, permitted_kinds: tuple[ControlKind, ...]
@@ -276,7 +276,7 @@ class TelegramBot:
             )
 
     async def _report_ended_controls(self) -> None:
-        for event in self.store.controls.events(self.store.telegram_bot.last_reported_line()):
+        for event in self.store.controls.events(self.store.telegram_bot.last_reported_number()):
             if not self.store.telegram_bot.mark_line_reported(event.number):
                 continue
             if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
@@ -435,7 +435,7 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
             connect_timeout=10.0, read_timeout=telegram_table.poll + 10.0
         ),
     )
-    secret = installation_secret(wiring.store_file(loaded_config))
+    secret = ensure_secret(wiring.store_file(loaded_config))
     redactor = Redactor([token, f"{telegram_table.api}/bot{token}"])
     with wiring.open_store_offline(loaded_config) as (store, _):
         actions = QueueActions(loaded_config)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NotRequired, TypeVar, get_args, get_origin, g
 from pydantic import Field
 from typing_extensions import is_typeddict
 
-from agent.figures import FIGURE_KEY
+from agent.figures import FIGURE_FORMAT_KEY
 from agent.units import decimal_text, value_text
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def shown(label: str = "", figure: str = "") -> Any:
     """Declare how tables and pages show a field: its label, if it is not the field's name in words,
     and its format (agent.figures), if it is not that of its type.
     """
-    options: dict[str, Any] = {"json_schema_extra": {FIGURE_KEY: figure}} if figure else {}
+    options: dict[str, Any] = {"json_schema_extra": {FIGURE_FORMAT_KEY: figure}} if figure else {}
     if label:
         options["title"] = label[:1].upper() + label[1:]
     return Field(**options)
@@ -163,8 +163,8 @@ Money = Annotated[
 """A value in the numeraire, as text."""
 SmallMoney = Annotated[Money, shown(figure="amount")]
 """A value of which cents matter, such as a cost."""
-Paid = Annotated[DecimalText, shown(figure="amount+")]
-PaidMoney = Annotated[Money, shown(figure="amount+")]
+SignedDecimal = Annotated[DecimalText, shown(figure="amount+")]
+SignedMoney = Annotated[Money, shown(figure="amount+")]
 Count = Annotated[int, shown(figure="number")]
 Number = Annotated[float, ConvertedBy(lambda number, _: float(number))]
 TimeText = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]

@@ -56,10 +56,12 @@ class GradualExecutionDocument(TypedDict):
     budget_raw: Annotated[RoundedRaw | None, FromAttributes("progress.terms.budget")]
 
 
-def gradual_execution_document(past_execution: StoredExecution[Any]) -> GradualExecutionDocument:
+def gradual_execution_document(stored_execution: StoredExecution[Any]) -> GradualExecutionDocument:
     """Return the document of an execution."""
-    next_time = utc_text(past_execution.progress.next_s) if past_execution.state == "open" else None
-    return fill(GradualExecutionDocument, past_execution, next=next_time)
+    next_time = (
+        utc_text(stored_execution.progress.next_s) if stored_execution.state == "open" else None
+    )
+    return fill(GradualExecutionDocument, stored_execution, next=next_time)
 
 
 def purchase_progress(purchase: PurchaseProgress, portfolio: Any) -> ProgressDocument:

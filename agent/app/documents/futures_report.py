@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from agent.layers.futures.planning.plans import plan_and_hold_reason
 from agent.layers.futures.policy.exposure import (
-    Exposure,
+    PriceExposure,
     exposures,
+    is_delegate_wallet,
     spot_value_raw,
-    trades_for_another,
-    uncounted_reason,
+    uncertain_spot_reason,
 )
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin.state import LimitCheck, limit_checks, margin_state
@@ -33,7 +33,7 @@ class FuturesReport:
     account: MarginAccount | None
     spot_value: Fraction | None
     limit_checks: tuple[LimitCheck, ...]
-    exposures: tuple[Exposure, ...]
+    exposures: tuple[PriceExposure, ...]
     plan: FuturesPlan | None
     hold_reason: str = ""
     """Reason why the agent sends none of the plan's orders now."""
@@ -54,7 +54,7 @@ def build_futures_report(
     account = margin_account(step.snapshot)
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
-    spot_raw = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
+    spot_raw = None if uncertain_spot_reason(step) else spot_value_raw(account, policy, drifts)
     account_state = margin_state(account, policy.limits, policy.leverage_bps)
     plan, hold_reason = plan_and_hold_reason(step, policy, drifts, spot_raw)
     return FuturesReport(
@@ -64,7 +64,7 @@ def build_futures_report(
         spot_raw,
         tuple(limit_checks(account_state, policy.limits, spot_raw)),
         ()
-        if trades_for_another(step.snapshot, futures_policy(step))
+        if is_delegate_wallet(step.snapshot, futures_policy(step))
         else exposures(account, policy, drifts),
         plan,
         hold_reason,

@@ -60,7 +60,7 @@ from agent.model import (
     ControlState,
     ShownPlan,
 )
-from agent.policy.cash_flows.cash_limit import unused_text
+from agent.policy.cash_flows.cash_limit import unused_cash_text
 
 HANDED_OVER_ADVICE = (
     "a running trimtab run cancels and revokes them next; without a run, repeat this once the"
@@ -70,7 +70,7 @@ HANDED_OVER_ADVICE = (
 
 UnusedCash = Annotated[
     str,
-    ConvertedBy(lambda step, _: unused_text(step.portfolio, step.history.cash_flows)),
+    ConvertedBy(lambda step, _: unused_cash_text(step.portfolio, step.history.cash_flows)),
     FromAttributes("step_input"),
 ]
 """The numeraire above portfolio.use_cash; empty without that limit."""

@@ -44,8 +44,8 @@ from agent.app.documents.plans import (
 from agent.config.build import build_policy
 from agent.config.networks import ETHEREUM, TypicalFees, typical_fees
 from agent.config.schema import Config
-from agent.layers.futures.policy.plans import MARGIN
-from agent.layers.liquidity.policy.pools import POSITIONS
+from agent.layers.futures.policy.plans import MARGIN_PLACE
+from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.model import PRICE_ALERTS, StepInput, action_interval_s
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
@@ -59,7 +59,7 @@ from agent.policy.minimum import (
     correction_drift,
     format_coins,
     format_minimum_total,
-    format_year,
+    format_yearly_cost,
     minimum_total_inputs,
     suggested_settings,
 )
@@ -256,8 +256,8 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         band_bps=[round(drift.band_low_bps), round(drift.band_high_bps)],
         price_source=None if reference_price is None else reference_price.source.value,
         day_bps=round((drift.price / old_price - 1) * BPS) if old_price else None,
-        lp_raw=str(drift.raw_at(POSITIONS)),
-        **({"margin_raw": str(margin_raw)} if (margin_raw := drift.raw_at(MARGIN)) else {}),
+        lp_raw=str(drift.raw_at(POSITIONS_PLACE)),
+        **({"margin_raw": str(margin_raw)} if (margin_raw := drift.raw_at(MARGIN_PLACE)) else {}),
         **({"price_alerts": price_alerts} if price_alerts else {}),
     )
 
@@ -325,7 +325,7 @@ def minimum_total_document(
         "corrections_a_year": value_text(minimum_total.corrections_per_year, 0, 1),
         "cost_a_year": value_text(minimum_total.yearly_cost, decimals, min(decimals, VALUE_PLACES)),
         "enough": is_enough,
-        "year": "" if total is None else format_year(inputs, total, decimals, unit),
+        "year": "" if total is None else format_yearly_cost(inputs, total, decimals, unit),
         "changes": list(setting_changes),
         "summary": summary,
         "text": full_text,

@@ -21,7 +21,7 @@ from agent.execution.approvals import current_step_input, send_by_command
 from agent.ports import PreparedTransaction
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.units import decimal_text
-from agent.venues.deployment import code_hash, init_code, rebalancer_address
+from agent.venues.deployment import code_hash, rebalancer_address, rebalancer_init_code
 
 _DEPLOYER_CODE_HASH = "0x2fa86add0aed31f33a762c9d88e807c475bd51d0f52bd0955754b2608f7e4989"
 """keccak256 of the code of the deterministic-deployment-proxy, the same on every chain."""
@@ -51,16 +51,18 @@ def deploy_rebalancer(
     with wiring.open_transactor(context, never_confirm, progress) as transactor:
         transactor.executor.reconcile()
         step = current_step_input(context.readers, context.store)
-        document = _read_deployment(context.transport, context.config.chain.chain_id)
-        if document["deployed"]:
-            return document
+        deployment_document = _read_deployment(context.transport, context.config.chain.chain_id)
+        if deployment_document["deployed"]:
+            return deployment_document
 
         def confirm_cost(prepared_transaction: PreparedTransaction) -> bool:
-            document["most_gas_native"] = decimal_text(prepared_transaction.tx.max_gas_cost_wei, 18)
-            document["most_data_fee_native"] = decimal_text(
+            deployment_document["most_gas_native"] = decimal_text(
+                prepared_transaction.tx.max_gas_cost_wei, 18
+            )
+            deployment_document["most_data_fee_native"] = decimal_text(
                 prepared_transaction.grant.data_fee_wei or 0, 18
             )
-            return confirm(document)
+            return confirm(deployment_document)
 
         outcome, intents = send_by_command(
             context.readers,
@@ -70,18 +72,18 @@ def deploy_rebalancer(
             "deploy",
             transactor.composer.deployment,
             confirm_cost,
-            f"the Rebalancer is at {document['address']}",
+            f"the Rebalancer is at {deployment_document['address']}",
         )
-        document_after = _read_deployment(context.transport, document["chain_id"])
-        document["deployed"] = document_after["deployed"]
+        document_after = _read_deployment(context.transport, deployment_document["chain_id"])
+        deployment_document["deployed"] = document_after["deployed"]
         if outcome == "done" and not document_after["deployed"]:
             raise Retryable(
                 f"the deployment was mined, but the endpoints show no code at {document_after['address']}",
                 "trimtab deploy looks again",
             )
-    document["outcome"] = outcome
-    document["transactions"] = [transaction_document(intent) for intent in intents]
-    return document
+    deployment_document["outcome"] = outcome
+    deployment_document["transactions"] = [transaction_document(intent) for intent in intents]
+    return deployment_document
 
 
 def _read_deployment(transport: Transport, chain_id: int) -> DeploymentDocument:
@@ -109,7 +111,7 @@ def _read_deployment(transport: Transport, chain_id: int) -> DeploymentDocument:
         "deployed": is_deployed,
         "to": CREATE2_DEPLOYER,
         "value_wei": "0",
-        "data": encode_deployment(init_code()),
+        "data": encode_deployment(rebalancer_init_code()),
         "most_gas_native": None,
         "most_data_fee_native": None,
         "outcome": "hold" if is_deployed else "planned",

@@ -22,7 +22,7 @@ from agent.execution.approvals import (
     PendingAndAllowances,
 )
 from agent.execution.step_context import StepOutcome
-from agent.store.files.locks import LockHeld, require_unwritable
+from agent.store.files.locks import LockHeld, require_trusted_writers
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +45,20 @@ def pause_hard(
     reason: str,
     *,
     send: bool,
-    confirmed: bool,
+    is_confirmed: bool,
     confirm: Callable[[PendingAndAllowances], bool],
     progress: Progress = ignore_progress,
 ) -> HardPauseReport:
     """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
 
     A soft pause stops all sending while the chain is read and the owner decides; with `send` and
-    `confirmed` the pause is hard from the start. Pending transactions are cancelled and allowances
+    `is_confirmed` the pause is hard from the start. Pending transactions are cancelled and allowances
     revoked by this command, or by the run that holds the wallet.
     """
     with ExitStack() as stack:
         try:
             loaded_config = load_config(config, checks_permissions=False)
-            _, switch = stack.enter_context(wiring.open_store_offline(loaded_config))
+            _, kill_switch = stack.enter_context(wiring.open_store_offline(loaded_config))
         except TrimtabError as error:
             message = f"paused by {pause_by_file(config, error)}, but not hard: {error.message}"
             raise OperatorNeeded(
@@ -66,25 +66,25 @@ def pause_hard(
                 f"{error.remedy}; then trimtab pause --hard again",
                 code=ErrorCode.HARD_PAUSE,
             ) from error
-        switch.pause(reason, int(time.time()), hard=send and confirmed)
-    require_unwritable(loaded_config.path, "config")
+        kill_switch.pause(reason, int(time.time()), hard=send and is_confirmed)
+    require_trusted_writers(loaded_config.path, "config")
     with open_agent(loaded_config) as agent:
-        exposure = agent.pending_and_allowances()
-        if not send or not (confirmed or confirm(exposure)):
-            return HardPauseReport(reason, agent.context.kill_switch.is_hard(), exposure)
+        open_items = agent.pending_and_allowances()
+        if not send or not (is_confirmed or confirm(open_items)):
+            return HardPauseReport(reason, agent.context.kill_switch.is_hard(), open_items)
         agent.context.kill_switch.pause(reason, int(time.time()), hard=True)
         try:
             return HardPauseReport(
-                reason, True, exposure, agent.cancel_and_revoke(reason, progress)
+                reason, True, open_items, agent.cancel_and_revoke(reason, progress)
             )
         except LockHeld as error:
-            return HardPauseReport(reason, True, exposure, lock_holder=error.message)
+            return HardPauseReport(reason, True, open_items, lock_holder=error.message)
 
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
     """Return the document of a hard pause."""
-    exposure_fields = fill(CancelAndRevokeDocument, report.pending_and_allowances)
-    is_clear = not exposure_fields["cancel"] and not exposure_fields["revoke"]
+    open_item_fields = fill(CancelAndRevokeDocument, report.pending_and_allowances)
+    is_clear = not open_item_fields["cancel"] and not open_item_fields["revoke"]
     if report.outcome is not None:
         outcome, message = report.outcome.kind.value.replace("halt", "clear"), report.outcome.reason
     elif report.lock_holder and not is_clear:
@@ -104,5 +104,5 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
         outcome=outcome,
         message=message,
         transactions=transactions,
-        **exposure_fields,
+        **open_item_fields,
     )

@@ -33,7 +33,7 @@ def payments_of_free_holdings(step: StepInput) -> tuple[Payment, ...]:
     """Return the payments of all holdings beyond reserves, gas money and positions, with native and
     wrapped coin listed separately. Payments worth less than their gas are omitted.
     """
-    step = cash_limit.restore_excluded(step)
+    step = cash_limit.restore_excluded_amounts(step)
     raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     gas_money_wei = native_coin.floor_wei(step.limits) + native_coin.worst_gas_cost_wei(
         step.snapshot, step.limits

@@ -177,17 +177,19 @@ def _rehearsal(
 
 def _asset_to_trade(agent: Agent, step: StepInput, symbol: str | None) -> Token:
     """Return the named asset, by default the tradable asset with the largest target."""
-    untradable = {screened_token.token for screened_token in step.targets.quarantine} | {
+    untradable_tokens = {screened_token.token for screened_token in step.targets.quarantine} | {
         agent.portfolio.numeraire.address
     }
     if symbol is not None:
         token = agent.token(symbol, "--token")
-        if token.address in untradable:
+        if token.address in untradable_tokens:
             raise ConfigError(
                 f"--token: {token.label} is the numeraire or in quarantine", "choose another asset"
             )
         return token
-    assets = [asset for asset in step.effective_assets if asset.token.address not in untradable]
+    assets = [
+        asset for asset in step.effective_assets if asset.token.address not in untradable_tokens
+    ]
     if not assets:
         raise Refused("no tradable asset other than the numeraire", remedy="see trimtab status")
     return max(assets, key=lambda asset: asset.target_bps).token

@@ -63,7 +63,7 @@ def revoke(
         agent.token(symbol_or_address, "TOKEN").address for symbol_or_address in tokens
     ]
     token_addresses = token_addresses or list(agent.context.tokens)
-    open_allowances = _open_allowances(agent, token_addresses)
+    open_allowances = _read_open_allowances(agent, token_addresses)
     unreadable_text = ", ".join(
         f"{open_allowance.label} for the {open_allowance.holder}"
         for open_allowance in open_allowances
@@ -91,13 +91,15 @@ def revoke(
         revocations = [
             Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
             # a running agent may have revoked some in the meantime
-            for allowance in _open_allowances(agent, token_addresses)
+            for allowance in _read_open_allowances(agent, token_addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed_token_spenders
         ]
         sent_intents, failures = revoke_allowances(transactor, step_id, step, revocations)
         current_step_input(context.readers, context.store)
         remaining_allowances = [
-            allowance for allowance in _open_allowances(agent, token_addresses) if allowance.raw
+            allowance
+            for allowance in _read_open_allowances(agent, token_addresses)
+            if allowance.raw
         ]
         failures += [
             f"the {allowance.holder} may still spend {allowance.label}"
@@ -113,7 +115,9 @@ def revoke(
     )
 
 
-def _open_allowances(agent: Agent, token_addresses: Sequence[str]) -> tuple[OpenAllowance, ...]:
+def _read_open_allowances(
+    agent: Agent, token_addresses: Sequence[str]
+) -> tuple[OpenAllowance, ...]:
     """Return every allowance that is open or unreadable."""
     context, spender_roles = agent.context, _spender_roles(agent)
     token_spender_pairs = [

@@ -33,7 +33,7 @@ def unsold_assets_text(outcome: StepOutcome) -> str:
     """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves none."""
     if outcome.kind is not OutcomeKind.HOLD:
         return ""
-    return outcome.reason.partition(f"{requests.SOLD_OUT}; ")[2]
+    return outcome.reason.partition(f"{requests.SOLD_OUT_TEXT}; ")[2]
 
 
 def sale_refusal(first_sale: StepOutcome) -> str:

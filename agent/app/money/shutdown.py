@@ -175,9 +175,9 @@ def _find_open_stop(
 
 def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) -> ShutdownReport:
     context = agent.context
-    open_state = pending_and_allowances(context.readers, context.store)
+    open_items = pending_and_allowances(context.readers, context.store)
     step, sales, sale_problem, unsold_text = (
-        open_state.step_input,
+        open_items.step_input,
         tuple[StepOutcome, ...](),
         "",
         "",
@@ -211,8 +211,8 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
         step,
         to_stable,
         payout_address,
-        open_state.pending_intents,
-        open_state.open_allowances,
+        open_items.pending_intents,
+        open_items.open_allowances,
         sales,
         payments,
         verdicts,

@@ -27,7 +27,7 @@ from agent.app.documents.plans import (
     transaction_document,
     transfer_document,
 )
-from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, withdrawable_step
+from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, step_without_deposits
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
@@ -217,7 +217,7 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     uninvested_raw_by_token = _raw_by_asset(report.step_input.portfolio, report.uninvested)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
+        step = cash_limit.restore_excluded_amounts(readers.assemble(snapshot, history))
         rises = tuple(
             (token, rise_raw - deposited_raw_by_token[token])
             for token, rise_raw in step.history.cash_flows.rises
@@ -241,7 +241,7 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
             excluded=replace(step.excluded, raw=()),
         )
         return cash_limit.exclude_unexplained_increases(
-            cash_limit.exclude_amounts(step, uninvested_raw_by_token, cash_limit.NOT_REQUESTED)
+            cash_limit.exclude_amounts(step, uninvested_raw_by_token, cash_limit.NOT_IN_INVESTMENT)
         )
 
     return replace(readers, assemble=assemble)
@@ -290,14 +290,15 @@ def list_transfers(
 
 
 def classify_transfers(
-    config: Path | str, number: str, kind: str | None = None
+    config: Path | str, number_or_all: str, kind: str | None = None
 ) -> ConfirmedTransfersDocument:
-    """Record the owner's classification of open transfers; `number` is an id or "all". Raises
+    """Record the owner's classification of open transfers; `number_or_all` is an id or "all". Raises
     ConfigError for an invalid number or kind.
     """
-    if number != "all" and not number.isdecimal():
+    if number_or_all != "all" and not number_or_all.isdecimal():
         raise ConfigError(
-            f"flow: {number!r} is not the id of a transfer", "see trimtab flows, or write all"
+            f"flow: {number_or_all!r} is not the id of a transfer",
+            "see trimtab flows, or write all",
         )
     if kind is not None and kind not in ASSIGNABLE_KIND_NAMES:
         raise ConfigError(
@@ -305,7 +306,7 @@ def classify_transfers(
         )
     with wiring.open_store_offline(load_config(config)) as (store, _):
         classified_transfers = store.balances.classify(
-            None if number == "all" else int(number),
+            None if number_or_all == "all" else int(number_or_all),
             None if kind is None else ExternalTransferKind(kind),
             int(time.time()),
         )
@@ -422,10 +423,10 @@ def withdraw(  # noqa: PLR0913
         return new_run(step).report(step)
     new_run(step)  # an impossible withdrawal is refused before waiting for the wallet
     with wiring.open_transactor(
-        agent.context, lambda outcome: run.confirm_sale(outcome, confirm), progress
+        agent.context, lambda outcome: run.confirm_and_record_sale(outcome, confirm), progress
     ) as transactor:
         transactor.executor.reconcile()
-        run = new_run(withdrawable_step(agent.context))
+        run = new_run(step_without_deposits(agent.context))
         return run.execute(transactor, confirm)
 
 
@@ -462,14 +463,14 @@ def resume(
     if not send:
         return run.report(step)
     with wiring.open_transactor(
-        agent.context, lambda outcome: run.confirm_sale(outcome, confirm), progress
+        agent.context, lambda outcome: run.confirm_and_record_sale(outcome, confirm), progress
     ) as transactor:
         transactor.executor.reconcile()
-        step = withdrawable_step(agent.context)
+        step = step_without_deposits(agent.context)
         if (paid_report := _paid_report(agent, step, withdrawal_id)) is not None:
             return paid_report
         run = new_run(step)  # another process may have released it
-        withdrawal_run.require_due(run.request, step)
+        withdrawal_run.require_part_due(run.request, step)
         return run.execute(transactor, confirm)
 
 
@@ -527,7 +528,7 @@ def investment_document(
     outcome_name, plan_fields, reason = "nothing came", None, ""
     transactions: list[TransactionDocument] = []
     if outcome is None:
-        reason = cash_limit.limit_remedy(
+        reason = cash_limit.use_cash_remedy(
             report.step_input.portfolio, report.step_input.history.cash_flows
         )
     else:

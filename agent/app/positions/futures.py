@@ -22,7 +22,7 @@ from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.accounting import funding_entries
-from agent.layers.futures.policy.hedges import compare_text, short_costs, with_choice
+from agent.layers.futures.policy.hedges import comparison_text, short_costs, with_choice
 from agent.layers.futures.policy.targets import (
     due_triggers,
     notional_drifts,
@@ -202,11 +202,11 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
     }
     prices = _parse_amounts(options.price, "--price")
     lot_sizes = _parse_amounts(options.lot, "--lot")
-    for option, option_by_symbol in (
+    for option, values_by_symbol in (
         ("--lot", lot_sizes),
         ("--futures-target", _parse_targets_bps(options)),
     ):
-        for symbol in option_by_symbol:
+        for symbol in values_by_symbol:
             if symbol not in notionals:
                 raise ConfigError(
                     f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
@@ -426,8 +426,8 @@ def _hedge_comparer(
     horizon_s = parse_duration_s(options.horizon, "--horizon")
     tax_texts = parse_pairs(options.tax, "--tax") if options.tax else {}
     funding_rate_texts = parse_pairs(options.funding, "--funding") if options.funding else {}
-    for option, option_by_symbol in (("--tax", tax_texts), ("--funding", funding_rate_texts)):
-        if unknown_symbols := [symbol for symbol in option_by_symbol if symbol not in spot_values]:
+    for option, values_by_symbol in (("--tax", tax_texts), ("--funding", funding_rate_texts)):
+        if unknown_symbols := [symbol for symbol in values_by_symbol if symbol not in spot_values]:
             raise ConfigError(
                 f"{option}: {unknown_symbols[0]!r} has no value",
                 f"add {unknown_symbols[0]} to --value",
@@ -478,7 +478,7 @@ def _hedge_comparer(
             "net_exposure": _value_text(spot_values[symbol] - excess_value),
             "cost_of_sale": _value_text(comparison.sale_cost),
             "cost_of_hedge": _value_text(comparison.hedge_cost),
-            "reason": compare_text(comparison, symbol, 0),
+            "reason": comparison_text(comparison, symbol, 0),
         }
 
     return compare
@@ -631,7 +631,7 @@ def deleverage(
         raise ConfigError(
             f"--market: {symbol!r} is not a futures market", f"choose from {', '.join(symbols)}"
         )
-    leverage_bps = None if leverage is None else _leverage_bps(leverage)
+    leverage_bps = None if leverage is None else _parse_leverage_bps(leverage)
     request = Deleverage(leverage_bps, symbol or "")
     return agent.adjust_futures(request, send=send, confirm=confirm, progress=progress)
 
@@ -641,7 +641,7 @@ def reopening_note(agent: Agent, leverage: str | None) -> str:
     empty text.
     """
     target_bps = agent.futures_policy().leverage_bps
-    if (0 if leverage is None else _leverage_bps(leverage)) >= target_bps:
+    if (0 if leverage is None else _parse_leverage_bps(leverage)) >= target_bps:
         return ""
     return (
         "The targets are unchanged: the next step may raise leverage back to futures.leverage of"
@@ -649,7 +649,7 @@ def reopening_note(agent: Agent, leverage: str | None) -> str:
     )
 
 
-def _leverage_bps(leverage_text: str) -> int:
+def _parse_leverage_bps(leverage_text: str) -> int:
     """Return the basis points of "2x". Raises ConfigError."""
     try:
         return parse_share_with_unit_bps(leverage_text, "--to")

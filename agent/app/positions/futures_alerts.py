@@ -8,17 +8,17 @@ from fractions import Fraction
 
 from agent.app.documents.futures import action_text, figures_text
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import outcome_futures
+from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.exposure import (
     DAY_S,
     expected_funding_of_all,
     exposures,
-    trades_for_another,
+    is_delegate_wallet,
 )
 from agent.layers.futures.policy.needs import (
     agent_key_ends_soon,
-    futures_need,
+    due_futures_adjustment,
     reopening_s,
     spot_value_in_quote,
     waiting_triggers,
@@ -60,7 +60,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     if account is None or policy is None:
         return
     unconfirmed_triggers = waiting_triggers(step, drifts)
-    due_adjustment = futures_need(step, drifts)
+    due_adjustment = due_futures_adjustment(step, drifts)
     is_reduction_due = (
         due_adjustment is not None
         and due_adjustment.is_reducing
@@ -68,7 +68,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     )
     if not unconfirmed_triggers and not is_reduction_due:
         return
-    plan = outcome_futures(outcome)
+    plan = futures_plan_of(outcome)
     if plan is None:
         spot_value, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
         plan = plan_futures(
@@ -206,7 +206,7 @@ def net_exposure_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[s
         account is None
         or policy is None
         or portfolio_value <= 0
-        or trades_for_another(step.snapshot, futures_policy(step))
+        or is_delegate_wallet(step.snapshot, futures_policy(step))
     ):
         return {}
     return {

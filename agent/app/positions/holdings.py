@@ -25,7 +25,7 @@ from agent.chain.pools.own_positions import (
     foreign_position_texts,
 )
 from agent.chain.pools.positions import resolve_positions
-from agent.config.build import factories
+from agent.config.build import factory_by_venue
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.config.schema import Config
@@ -96,11 +96,11 @@ def change_by_control(agent: Agent, arguments: ControlArguments) -> HoldingsChan
     ((option_name, option_value),) = arguments
     match option_name:
         case "apply":
-            return reconciliation(agent)
+            return reconciliation_change(agent)
         case "deposits-to":
-            return deposit_routing(agent.context.store, agent.context.config, option_value)
+            return deposit_routing_change(agent.context.store, agent.context.config, option_value)
         case "take":
-            return adoption(agent, option_value)
+            return adoption_change(agent, option_value)
     return _forgetting_by_control(agent, option_value)
 
 
@@ -200,13 +200,13 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
     """Adopt a V3 position by its token id. It then counts like one opened by the agent. Raises
     ConfigError if it is not the wallet's, is empty, or already counts.
     """
-    change = adoption(agent, token_id_text)
+    change = adoption_change(agent, token_id_text)
     change.write()
     position_document: AdoptedPositionDocument = change.document
     return position_document
 
 
-def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
+def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
     """Return the change that adopts a V3 position; its principal now is booked as its cost. Raises
     the errors of `adopt_position`.
     """
@@ -265,7 +265,7 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
             "add them to portfolio.assets, or leave the position uncounted",
         )
     (resolved_position,) = resolve_positions(
-        context.transport, (unresolved_position,), factories(context.config)
+        context.transport, (unresolved_position,), factory_by_venue(context.config)
     )
     if resolved_position.range is None:
         raise ConfigError(
@@ -297,11 +297,11 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
             own_changes.imported_mint(position_change, principal_raw),
             context.clock.now_s(),
         ),
-        _amounts("", dict(zip(position.tokens, principal_raw, strict=True)), ANY_AMOUNT_BPS),
+        _named_amounts("", dict(zip(position.tokens, principal_raw, strict=True)), ANY_AMOUNT_BPS),
     )
 
 
-def _amounts(
+def _named_amounts(
     prefix: str, raw_by_token: Mapping[str, int], tolerance_bps: int
 ) -> tuple[tuple[str, int, int], ...]:
     return tuple(
@@ -316,13 +316,13 @@ def forget_position(config: ConfigSource, number_or_pair: str) -> AdoptedPositio
     """
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, _):
-        change = forgetting(store, loaded_config.config, number_or_pair)
+        change = forgetting_change(store, loaded_config.config, number_or_pair)
         change.write()
     position_document: AdoptedPositionDocument = change.document
     return position_document
 
 
-def forgetting(store: Store, config: Config, number_or_pair: str) -> HoldingsChange:
+def forgetting_change(store: Store, config: Config, number_or_pair: str) -> HoldingsChange:
     """Return the change that forgets a position. Raises the errors of `forget_position`."""
     if number_or_pair.isdecimal():
         name = position_name(LpVenue.V3, position_manager(config) or "", int(number_or_pair))
@@ -351,7 +351,7 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
     """Return the change that forgets a position by a control. Raises Refused too if exits or a
     target would no longer reach what the wallet holds of it.
     """
-    change = forgetting(agent.context.store, agent.context.config, number_or_pair)
+    change = forgetting_change(agent.context.store, agent.context.config, number_or_pair)
     name, step = change.document["position"], agent.step_input()
     held_position = next(
         (
@@ -384,7 +384,7 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
             remedy=f"forget it at the terminal: trimtab lp forget {number_or_pair}",
             code=ControlCode.WIDENS,
         )
-    return replace(change, amounts=_amounts("", lost_raw_by_token, ANY_AMOUNT_BPS))
+    return replace(change, amounts=_named_amounts("", lost_raw_by_token, ANY_AMOUNT_BPS))
 
 
 NO_STRATEGIES_FAULT = "there are no [[strategies]] in the config"
@@ -407,14 +407,14 @@ def reconcile_strategies(
     token is in quarantine, if the books cannot be reconciled, or if another process changed them in
     the meantime.
     """
-    change = reconciliation(agent)
+    change = reconciliation_change(agent)
     strategies_document: StrategiesDocument = change.document
     if confirm(strategies_document):
         change.write()
     return strategies_document
 
 
-def reconciliation(agent: Agent) -> HoldingsChange:
+def reconciliation_change(agent: Agent) -> HoldingsChange:
     """Return the change that reconciles the books of strategies. Raises the errors of
     `reconcile_strategies`.
     """
@@ -467,46 +467,51 @@ def reconciliation(agent: Agent) -> HoldingsChange:
     strategy_amounts = [
         strategy_amount
         for book in books.strategies
-        for strategy_amount in _amounts(f"{book.name} ", dict(book.holdings), RESPLIT_TOLERANCE_BPS)
+        for strategy_amount in _named_amounts(
+            f"{book.name} ", dict(book.holdings), RESPLIT_TOLERANCE_BPS
+        )
     ]
     return HoldingsChange(
         strategies_document,
         (books_before.fault.removesuffix(f"; {REMEDY}"),),
         write,
-        (*strategy_amounts, *_amounts("in all ", total_raw_by_token, 0)),
+        (*strategy_amounts, *_named_amounts("in all ", total_raw_by_token, 0)),
     )
 
 
-def route_transfers(config: ConfigSource, name: str) -> RoutedTransfersDocument:
+def route_transfers(config: ConfigSource, strategy_or_all: str) -> RoutedTransfersDocument:
     """Assign later deposits and withdrawals to a strategy; "all" shares them by capital.
 
     Raises ConfigError for an unknown name, or a strategy that is not open yet.
     """
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, _):
-        change = deposit_routing(store, loaded_config.config, name)
+        change = deposit_routing_change(store, loaded_config.config, strategy_or_all)
         change.write()
     routing_document: RoutedTransfersDocument = change.document
     return routing_document
 
 
-def deposit_routing(store: Store, config: Config, name: str) -> HoldingsChange:
+def deposit_routing_change(store: Store, config: Config, strategy_or_all: str) -> HoldingsChange:
     """Return the change that assigns transfers. Raises the errors of `route_transfers`."""
     strategy_names = [strategy.name for strategy in config.strategies]
-    if name != "all" and name not in strategy_names:
+    if strategy_or_all != "all" and strategy_or_all not in strategy_names:
         raise ConfigError(
-            f"strategies: {name!r} is unknown",
+            f"strategies: {strategy_or_all!r} is unknown",
             f"choose from {', '.join([*strategy_names, 'all'])}",
             code=ErrorCode.UNKNOWN,
         )
     strategy_store = store.layer(StrategyStore)
-    ledger, receiver_name = strategy_store.ledger(), None if name == "all" else name
+    ledger, receiver_name = (
+        strategy_store.ledger(),
+        None if strategy_or_all == "all" else strategy_or_all,
+    )
     open_strategy_names = {
         holder for booking in ledger.bookings for holder, _, _ in booking.changes
     }
     if ledger.bookings and receiver_name is not None and receiver_name not in open_strategy_names:
         raise ConfigError(
-            f"strategies: {name} is not open yet",
+            f"strategies: {strategy_or_all} is not open yet",
             "open it first: trimtab strategies apply",
             code=ErrorCode.NOT_OPEN,
         )
@@ -517,7 +522,7 @@ def deposit_routing(store: Store, config: Config, name: str) -> HoldingsChange:
     return HoldingsChange(
         {"flows_to": receiver_name},
         (f"Deposits and withdrawals now {receiver_text_before}; later ones {receiver_text_after}",),
-        lambda: strategy_store.route_transfers(receiver_name),
+        lambda: strategy_store.set_transfer_strategy(receiver_name),
     )
 
 

@@ -38,7 +38,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import proposals
-from agent.planning.proposals import decision_at
+from agent.planning.proposals import decision_after_plan
 from agent.policy.orders import blocked_exits, exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import EXITED_STAGES, unconfirmed_orders
@@ -88,7 +88,7 @@ def orders_document(
     stored_by_key = conditional_orders.orders_by_key(
         step.history.orders.states if stored_orders is None else tuple(stored_orders)
     )
-    references, exits_blocked_now = reference_prices(step), decision_at(step).blocked_exits
+    references, exits_blocked_now = reference_prices(step), decision_after_plan(step).blocked_exits
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -213,7 +213,11 @@ def set_orders(
             with wiring.open_store_offline(loaded_config) as (store, _):
                 if config_versions.unconfirmed_changes(loaded_config, store.configs) is None:
                     is_first = store.configs.confirmed_digest() is None
-                    origin = config_versions.FIRST_ORIGIN if is_first else config_versions.CONFIRMED
+                    origin = (
+                        config_versions.FIRST_ORIGIN
+                        if is_first
+                        else config_versions.CONFIRMED_ORIGIN
+                    )
                     config_versions.record_version(loaded_config, store.configs, origin)
                     config_versions.record_version(
                         load_config(path), store.configs, config_versions.EDIT_ORIGIN
@@ -340,7 +344,7 @@ def _replace_orders(
     store = agent.context.store
     stored_orders, version = store.orders.orders_and_version()
     other_orders = [order for order in stored_orders if order.key not in keys]
-    if not store.orders.update((*other_orders, *changed_orders), None, version):
+    if not store.orders.replace_orders((*other_orders, *changed_orders), None, version):
         raise Retryable("a cycle changed the orders in the meantime", "try again")
 
 

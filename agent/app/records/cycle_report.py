@@ -61,15 +61,15 @@ def cycle_figures(
     """Return the figures after a cycle; what a failed one does not know stays as in
     `previous_figures`.
     """
-    worst_scores: dict[str, int] = {}
+    worst_score_by_operator: dict[str, int] = {}
     for endpoint in agent.endpoints():
         score, operator = round(float(endpoint["score"]) * PPM), str(endpoint["operator"])
-        worst_scores[operator] = min(score, worst_scores.get(operator, PPM))
+        worst_score_by_operator[operator] = min(score, worst_score_by_operator.get(operator, PPM))
     figures = replace(
         previous_figures,
         took_ms=round(duration_s * 1_000),
         open_intents=len(agent.context.store.journal.open_intents()),
-        endpoints=tuple(worst_scores.items()),
+        endpoints=tuple(worst_score_by_operator.items()),
     )
     if isinstance(outcome_or_error, TrimtabError):
         return figures
@@ -91,7 +91,7 @@ def cycle_figures(
     )
 
 
-def log_lines(
+def log_events(
     agent: Agent, outcome_or_error: StepOutcome | TrimtabError, duration_s: float
 ) -> list[tuple[str, LogFields]]:
     """Return the log events of a cycle with their fields: the cycle, then each transaction."""
@@ -100,7 +100,7 @@ def log_lines(
     numeraire = outcome_or_error.step_input.portfolio.numeraire
     drifts = agent.drifts(outcome_or_error.input_after or outcome_or_error.step_input)
     head = outcome_or_error.step_input.snapshot.head
-    look_fields = nonempty_fields(
+    cycle_fields = nonempty_fields(
         outcome=outcome_or_error.kind.value,
         reason=outcome_or_error.reason,
         step=outcome_or_error.step_id,
@@ -114,7 +114,7 @@ def log_lines(
         else [],
         took_s=round(duration_s, 3),
     )
-    return [("look", look_fields)] + [
+    return [("look", cycle_fields)] + [
         (
             "transaction",
             nonempty_fields(

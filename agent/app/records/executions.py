@@ -47,7 +47,7 @@ class LegExecution:
         return Fraction(self.out_raw, self.in_raw) / planned_rate - 1
 
 
-def executed_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Intent]]:
+def mined_or_newest_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Intent]]:
     """Return the plans of a step's swaps with their transactions: those in a block, or else the
     newest.
     """
@@ -56,11 +56,12 @@ def executed_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, 
         for intent in intents
         if intent.kind is IntentKind.SWAP and intent.state is not IntentState.REPLACED
     ]
-    executed_intents = [
+    mined_or_newest_intents = [
         swap_intent for swap_intent in swap_intents if swap_intent.receipt is not None
     ] or swap_intents[-1:]
     plans_and_intents = (
-        (store.journal.grant(swap_intent.id).plan, swap_intent) for swap_intent in executed_intents
+        (store.journal.grant(swap_intent.id).plan, swap_intent)
+        for swap_intent in mined_or_newest_intents
     )
     return [(plan, intent) for plan, intent in plans_and_intents if plan is not None]
 
@@ -75,10 +76,14 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     receipt = intent.receipt if intent is not None and intent.succeeded else None
     if receipt is None:
         return [LegExecution(leg) for leg in swap_legs]
-    transfers_in = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
-    transfers_out = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
-    legs_in = Counter((leg.token_in, leg.pool) for leg in swap_legs)
-    legs_out = Counter((leg.token_out, leg.pool) for leg in swap_legs)
+    transfer_in_counts = Counter(
+        (transfer.token, transfer.recipient) for transfer in receipt.transfers
+    )
+    transfer_out_counts = Counter(
+        (transfer.token, transfer.sender) for transfer in receipt.transfers
+    )
+    leg_in_counts = Counter((leg.token_in, leg.pool) for leg in swap_legs)
+    leg_out_counts = Counter((leg.token_out, leg.pool) for leg in swap_legs)
     executions = []
     for leg, realised_leg in zip(plan.legs, realised_legs(plan, receipt), strict=True):
         if leg.venue == NATIVE_VENUE:
@@ -87,9 +92,11 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
         executions.append(
             LegExecution(
                 leg,
-                realised_leg.amount_in_raw if transfers_in[in_key] == legs_in[in_key] else None,
+                realised_leg.amount_in_raw
+                if transfer_in_counts[in_key] == leg_in_counts[in_key]
+                else None,
                 realised_leg.amount_out_raw
-                if transfers_out[out_key] == legs_out[out_key]
+                if transfer_out_counts[out_key] == leg_out_counts[out_key]
                 else None,
             )
         )
@@ -151,16 +158,16 @@ def execution_document(
     ]
     value_difference = _value_difference(executions, entries)
     turnover = sum((plan.turnover for plan, _ in mined_swaps), Value(0))
-    unknown_legs = sum(not leg.is_known for leg in executions)
+    unknown_leg_count = sum(not leg_execution.is_known for leg_execution in executions)
     raw_by_token: Counter[str] = Counter()
     for execution in executions:
         raw_by_token[execution.leg.token_in] -= execution.in_raw or 0
         raw_by_token[execution.leg.token_out] += execution.out_raw or 0
     return {
         "legs": len(executions),
-        "unknown": unknown_legs,
+        "unknown": unknown_leg_count,
         "amounts": None
-        if unknown_legs
+        if unknown_leg_count
         else {
             token_names.label(token): decimal_text(raw, token_names.decimals(token))
             for token, raw in raw_by_token.items()

@@ -209,9 +209,9 @@ def refresh_ledger(agent: Agent) -> None:
     """Read the chain and bring the ledger up to date; sends nothing."""
     readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
-    current_step_input = partial(readers.step_input_at, snapshot)
-    settle_mined(store, snapshot, current_step_input)
-    update_ledger(store, current_step_input(), is_forced=True)
+    read_step_input = partial(readers.step_input_at, snapshot)
+    settle_mined(store, snapshot, read_step_input)
+    update_ledger(store, read_step_input(), is_forced=True)
 
 
 def pnl(
@@ -231,18 +231,18 @@ def newest_pnl(ledger: LedgerData, period_kinds: Sequence[str]) -> dict[str, Pro
     }
 
 
-SERIES_DAYS = (1, 7, 30, 365)
+SERIES_SPAN_DAYS = (1, 7, 30, 365)
 """Days before the newest valuation of which a series shows more than of the time before them."""
-SERIES_POINTS = 80
+MAX_SPAN_POINTS = 80
 """Most points of a series in each of these spans, and of the whole time."""
 
 
 def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     """Return value, and that of buy and hold, over time. Raises ConfigError without valuations."""
     if not (valuations := ledger.valuations):
-        raise _no_valuations()
+        raise _no_valuations_error()
     sample_indices = {0, len(valuations) - 1}
-    for span_s in (*(days * DAY_S for days in SERIES_DAYS), valuations[-1].chain_s):
+    for span_s in (*(days * DAY_S for days in SERIES_SPAN_DAYS), valuations[-1].chain_s):
         first_index = bisect_left(
             valuations,
             valuations[-1].chain_s - span_s,
@@ -250,14 +250,14 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
         )
         sample_indices |= set(
             range(
-                first_index, len(valuations), -(-(len(valuations) - first_index) // SERIES_POINTS)
+                first_index, len(valuations), -(-(len(valuations) - first_index) // MAX_SPAN_POINTS)
             )
         )
     sampled_valuations = [valuations[index] for index in sorted(sample_indices)]
-    opening_cash = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
+    opening_tokens = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
     sampled_blocks = [valuation.block for valuation in sampled_valuations]
     hold_value_by_block = hold_values(
-        ledger.entries, valuations, opening_cash, frozenset(sampled_blocks)
+        ledger.entries, valuations, opening_tokens, frozenset(sampled_blocks)
     )
     rebalance_blocks = {
         entry.block
@@ -279,7 +279,7 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     }
 
 
-def _no_valuations() -> ConfigError:
+def _no_valuations_error() -> ConfigError:
     return ConfigError(
         "the ledger has no valuations yet",
         "run trimtab pnl --now, or trimtab run",
@@ -291,7 +291,7 @@ def _profit_document(
     ledger: LedgerData, period_kind: str, benchmark: str | None, period_count: int
 ) -> ProfitDocument:
     if not ledger.valuations:
-        raise _no_valuations()
+        raise _no_valuations_error()
     benchmark_token = ledger.numeraire.address
     if benchmark is not None:
         benchmark_token = _token_address(ledger, benchmark)
@@ -299,10 +299,10 @@ def _profit_document(
     period_bounds_s = calendar_periods(
         period_kind, first_valuation.chain_s, last_valuation.chain_s
     )[-min(period_count, MAX_PERIODS) :]
-    opening_cash = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
+    opening_tokens = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
     performances = [
         performance(
-            ledger.entries, ledger.valuations, start_s, end_s, benchmark_token, opening_cash
+            ledger.entries, ledger.valuations, start_s, end_s, benchmark_token, opening_tokens
         )
         for start_s, end_s in period_bounds_s
     ]
@@ -421,14 +421,16 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
                     EntryDocument,
                     entry,
                     ledger_data,
-                    **_futures_events(entry, ledger_data.token_names),
+                    **_futures_event_fields(entry, ledger_data.token_names),
                 )
                 for entry in reversed(ledger_data.entries[-limit:])
             ],
         }
 
 
-def _futures_events(entry: Entry, token_names: TokenNames) -> dict[str, list[FuturesEventDocument]]:
+def _futures_event_fields(
+    entry: Entry, token_names: TokenNames
+) -> dict[str, list[FuturesEventDocument]]:
     """Return the key `futures` with the events of an entry; empty without futures."""
     event_documents: list[FuturesEventDocument] = [
         {"event": event, "symbol": symbol, "amount": amount, "value": event_value}

@@ -198,27 +198,29 @@ def _traced_document(store: Store, intent: Intent, order_time_s: int) -> TracedT
     return transaction_document
 
 
-def backup_store(config: Path | str, target: Path, force: bool = False) -> BackupDocument:
+def backup_store(config: Path | str, backup_path: Path, force: bool = False) -> BackupDocument:
     """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file
     exists, unless `force`.
     """
-    source = wiring.store_file(load_config(config))
-    _require_store(source)
-    return {"backup": str(target), "bytes": backup.backup(source, target, force)}
+    store_path = wiring.store_file(load_config(config))
+    _require_store(store_path)
+    return {"backup": str(backup_path), "bytes": backup.backup(store_path, backup_path, force)}
 
 
-def restore_store(config: Path | str, source: Path, force: bool = False) -> RestoreDocument:
+def restore_store(config: Path | str, backup_path: Path, force: bool = False) -> RestoreDocument:
     """Replace the store by a backup, and keep the earlier store beside it. Nothing is sent until the
     backup is adopted.
     """
     loaded_config = load_config(config)
     chain, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
-    target = wiring.store_file(loaded_config)
+    store_path = wiring.store_file(loaded_config)
     with _exclusive_locks(loaded_config):
-        earlier_path = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
+        earlier_store_path = backup.restore(
+            backup_path, store_path, wallet, chain.chain_id, REVISIONS, force
+        )
     return {
-        "store": str(target),
-        "kept": None if earlier_path is None else str(earlier_path),
+        "store": str(store_path),
+        "kept": None if earlier_store_path is None else str(earlier_store_path),
         "next": "trimtab adopt",
     }
 

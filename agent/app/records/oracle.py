@@ -54,7 +54,7 @@ SLOT_GAS, CALL_GAS = 22_350, 45_000
 """Gas units per added observation (a storage word from zero, UniswapV3Pool), and for the call
 itself.
 """
-MAX_RAISED_AT_ONCE = 500
+MAX_ADDED_OBSERVATIONS = 500
 """Maximum number of observations per transaction, below the 2^24 gas limit of a transaction
 (EIP-7825) with a margin.
 """
@@ -163,10 +163,10 @@ def _increase_document(
             f"--to: {requested_capacity} is not between 1 and {prices.MAX_OBSERVATIONS}",
             f"{_required_observations(step.snapshot, step.reference)} are enough for the window",
         )
-    if increase > MAX_RAISED_AT_ONCE:
+    if increase > MAX_ADDED_OBSERVATIONS:
         raise ConfigError(
             f"--to: from {next_capacity} to {requested_capacity} in one transaction exceeds the gas limit",
-            f"raise it in steps: --to {next_capacity + MAX_RAISED_AT_ONCE}",
+            f"raise it in steps: --to {next_capacity + MAX_ADDED_OBSERVATIONS}",
         )
     gas_units = CALL_GAS + SLOT_GAS * increase if increase else 0
     head = step.snapshot.head
@@ -257,7 +257,7 @@ def weights(agent: Agent) -> WeightsDocument:
         priced_step.with_layer(SignalState(signal_answers))
     )
     last_allocation = store.allocations.newest()
-    stored_allocation = targets.valid_allocation(allocator, assets, last_allocation)
+    valid_allocation = targets.valid_allocation(allocator, assets, last_allocation)
     returns: Returns | None = None
     weight_bounds: WeightBounds | None = None
     allocation_now: Allocation | None = None
@@ -275,16 +275,16 @@ def weights(agent: Agent) -> WeightsDocument:
         "at_s": now_s,
         "kind": allocator.method.value,
         "due": targets.is_allocation_due(allocator, assets, last_allocation, now_s),
-        "next_s": None if stored_allocation is None else stored_allocation.at_s + allocator.every_s,
-        "chosen": _allocation_document(step.portfolio, stored_allocation),
+        "next_s": None if valid_allocation is None else valid_allocation.at_s + allocator.every_s,
+        "chosen": _allocation_document(step.portfolio, valid_allocation),
         "now": _allocation_document(step.portfolio, allocation_now),
         "fault": fault,
-        "turnover_bps": _turnover_bps(allocation_now, stored_allocation),
+        "turnover_bps": _turnover_bps(allocation_now, valid_allocation),
         "assets": _asset_documents(
             step.snapshot,
             allocator,
             weight_bounds,
-            stored_allocation,
+            valid_allocation,
             allocation_now,
             returns,
             agent,
@@ -309,7 +309,7 @@ def _asset_documents(
     snapshot: Snapshot,
     allocator: AllocatorConfig,
     weight_bounds: WeightBounds | None,
-    stored_allocation: Allocation | None,
+    valid_allocation: Allocation | None,
     allocation_now: Allocation | None,
     returns: Returns | None,
     agent: Agent,
@@ -339,8 +339,8 @@ def _asset_documents(
                 "fixed": address in allocator.fixed,
                 "target_bps": asset.target_bps,
                 "chosen_bps": None
-                if stored_allocation is None
-                else stored_allocation.weight_bps(address),
+                if valid_allocation is None
+                else valid_allocation.weight_bps(address),
                 "now_bps": None if allocation_now is None else allocation_now.weight_bps(address),
                 "limits_bps": limits_by_token.get(address),
                 "volatility": f"{volatility_by_token[address]:.6f}"
@@ -363,16 +363,16 @@ def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, st
 
 
 def _turnover_bps(
-    allocation_now: Allocation | None, stored_allocation: Allocation | None
+    allocation_now: Allocation | None, valid_allocation: Allocation | None
 ) -> int | None:
     """Return half of the sum of absolute weight changes, rounded up; None unless both choices
     exist.
     """
-    if allocation_now is None or stored_allocation is None:
+    if allocation_now is None or valid_allocation is None:
         return None
     return -(
         -sum(
-            abs(weight_bps - stored_allocation.weight_bps(token))
+            abs(weight_bps - valid_allocation.weight_bps(token))
             for token, weight_bps in allocation_now.weights_bps
         )
         // 2

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.app.agent import Agent
 from agent.app.documents.records import ForgottenPricesDocument
-from agent.app.records.published import published_file
+from agent.app.records.published import fetch_published_file
 from agent.backtest.data import unreadable_reason
 from agent.chain.history import past_rounds, past_twaps
 from agent.config.tables.fields import parse_duration_s
@@ -130,16 +130,16 @@ def read_prices(
     numeraire_closes = dict(closes_by_symbol.pop(numeraire.symbol, {}).values())
     price_series_list = []
     for symbol, dated_closes in closes_by_symbol.items():
-        numeraire_prices = list(dated_closes.values())
+        prices_in_numeraire = list(dated_closes.values())
         if numeraire_closes:
-            numeraire_prices = [
+            prices_in_numeraire = [
                 (close_s, close / numeraire_closes[close_s])
-                for close_s, close in numeraire_prices
+                for close_s, close in prices_in_numeraire
                 if close_s in numeraire_closes
             ]
         price_series_list.append(
             _price_series(
-                token_by_symbol[symbol], numeraire_prices, len(dated_closes), numeraire.decimals
+                token_by_symbol[symbol], prices_in_numeraire, len(dated_closes), numeraire.decimals
             )
         )
     if not any(price_series.points for price_series in price_series_list):
@@ -317,7 +317,7 @@ def import_prices(
     """
     config_symbols, sha256, data_table = {}, "", agent.context.config.data.get(str(path))
     if data_table is not None and not path.exists():
-        published_prices = published_file(agent.context.loaded_config, str(path))
+        published_prices = fetch_published_file(agent.context.loaded_config, str(path))
         path, sha256 = published_prices.path, published_prices.sha256
         if data_table.kind == "supplies":
             supplies = read_supplies(path, agent.portfolio)
@@ -379,9 +379,9 @@ def import_prices(
 
 
 def fetch_prices(
-    agent: Agent, source: str | None = None, back: str = "90d"
+    agent: Agent, source: str | None = None, lookback_text: str = "90d"
 ) -> FetchedPricesDocument:
-    """Read the prices of the last `back` at each full hour from the chain, and record those for
+    """Read the prices of the last `lookback_text` at each full hour from the chain, and record those for
     hours without a price. Each token's feed or the TWAP of its pinned pools is read, in the order
     of reference.kind, or `source` alone; a quorum of operators must agree. Raises ConfigError for
     an invalid source or time.
@@ -390,10 +390,10 @@ def fetch_prices(
         raise ConfigError(
             f"--source: {source!r} is unknown", f"choose from {', '.join(CHAIN_SOURCES)}"
         )
-    lookback_s = parse_duration_s(back, "--back")
+    lookback_s = parse_duration_s(lookback_text, "--back")
     if not HOUR_S <= lookback_s <= RETENTION_S:
         raise ConfigError(
-            f"--back: {back!r} is not between an hour and {RETENTION_S // 86_400} days",
+            f"--back: {lookback_text!r} is not between an hour and {RETENTION_S // 86_400} days",
             "write for example 90d",
         )
     step = agent.step_input()

@@ -35,7 +35,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Refuse redirects, since the owner reviewed only the address in the config."""
 
 
-def published_file(loaded_config: LoadedConfig, name: str) -> PublishedFile:
+def fetch_published_file(loaded_config: LoadedConfig, name: str) -> PublishedFile:
     """Return the file of [data.NAME]; download it if it is not in the folder yet. Raises
     ConfigError for an unknown name, a file that cannot be used, or a SHA-256 other than the pinned
     one; Retryable if the address does not answer.

@@ -24,7 +24,7 @@ from agent.observe.health import (
 from agent.store.files.pause import KillSwitchState
 from agent.store.runs import RunReportStore
 
-HUNG_WRITE_S = 2.0
+HUNG_WRITE_TIMEOUT_S = 2.0
 """Longest time that writing the last report may delay the end of a hung process."""
 
 
@@ -72,7 +72,7 @@ class RunRecorder:
         """Return the health of the run now."""
         return judge_health(self.report, self._now_s())
 
-    def silence(self) -> str:
+    def silence_text(self) -> str:
         """Return the time since the last good cycle as text if it is too long; else empty."""
         return silence_text(self.report, self._now_s())
 
@@ -119,7 +119,7 @@ class RunRecorder:
             self._report = replace(self._report, hung=self._redact(hang_text))
         writer_thread = threading.Thread(target=self._write_quietly, daemon=True)
         writer_thread.start()
-        writer_thread.join(HUNG_WRITE_S)
+        writer_thread.join(HUNG_WRITE_TIMEOUT_S)
 
     def write(self) -> None:
         """Write the report to the store. A run that sends replaces every report but that of another
@@ -163,7 +163,7 @@ def newest_report(config: ConfigSource) -> RunReport | None:
     loaded_config = load_config(config)
     if not wiring.store_file(loaded_config).exists():
         return None
-    with wiring.open_store_offline(loaded_config, check=False) as (store, switch):
+    with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, switch):
         report = store.runs.newest()
         return None if report is None else replace(report, paused=pause_reason(switch.read()))
 

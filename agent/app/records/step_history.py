@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent import codec, wiring
 from agent.accounting.export import TokenNames, format_utc, weights_bps
-from agent.accounting.futures import futures_lines
+from agent.accounting.futures import futures_sums
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc_text
@@ -22,10 +22,10 @@ from agent.app.documents.records import (
     RealisedCostsDocument,
 )
 from agent.app.records.executions import (
-    executed_swaps,
     execution_document,
     leg_documents,
     leg_sentences,
+    mined_or_newest_swaps,
 )
 from agent.app.records.newest import later_valuation, newest_step_input
 from agent.app.records.waiting import newest_executions
@@ -52,7 +52,7 @@ from agent.model import (
     Portfolio,
     Rebalance,
     StepInput,
-    lp_action,
+    as_lp_action,
 )
 from agent.planning import proposals
 from agent.policy.triggers.no_trade_zone import ZoneView
@@ -99,7 +99,7 @@ class LedgerRecords:
         """Return the key `futures` with fees, funding and realised profit of final transactions;
         empty without futures.
         """
-        step_lines = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
+        step_lines = futures_sums(self._store.ledger.entries_of(intent.id for intent in intents))
         if step_lines is None or self._token_names is None:
             return {}
         return {"futures": fill(FuturesLinesDocument, step_lines, self._token_names)}
@@ -108,7 +108,7 @@ class LedgerRecords:
         """Return the mined swaps against their plans, summed; None without any."""
         if self._token_names is None:
             return None
-        plans_and_intents = executed_swaps(self._store, intents)
+        plans_and_intents = mined_or_newest_swaps(self._store, intents)
         entries = self._store.ledger.entries_of(intent.id for _, intent in plans_and_intents)
         return execution_document(plans_and_intents, entries, self._token_names)
 
@@ -144,13 +144,13 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     sentences = []
     if (purchase := step.history.cash_flows.purchase) is not None:
         terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
-        moved_text, intended_text, spent_text = (
+        moved_text, intended_text, lost_text = (
             f"{value_text(purchase_value, decimals, 2)} {step.portfolio.numeraire.label}"
             for purchase_value in (purchase.moved_value, terms.value_to_move, purchase.spent)
         )
         sentences.append(
             f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.parts_done} of about"
-            f" {terms.parts} parts done, {moved_text} of {intended_text} moved, {spent_text} lost."
+            f" {terms.parts} parts done, {moved_text} of {intended_text} moved, {lost_text} lost."
         )
     for describe_layer in layer_documents.SENTENCES:
         sentences += describe_layer(step, plan)
@@ -216,16 +216,16 @@ def history(
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if before_step_id is not None and store.steps.get(before_step_id) is None:
-            raise _unknown_step(before_step_id)
+            raise _unknown_step_error(before_step_id)
         ledger_records = LedgerRecords(store)
         past_steps = [
             (summary, store.journal.intents(summary.id))
             for summary in store.steps.newest(limit, before_step_id)
         ]
-        executions: list[GradualExecutionDocument] = []
+        gradual_executions: list[GradualExecutionDocument] = []
         valuations: list[ValuationDocument] = []
         if not before_step_id:
-            executions = newest_executions(store, limit)
+            gradual_executions = newest_executions(store, limit)
             valuations = ledger_records.valuations(limit)
         return {
             "steps": [
@@ -242,7 +242,7 @@ def history(
                 )
                 for summary, intents in past_steps
             ],
-            "gradual_executions": executions,
+            "gradual_executions": gradual_executions,
             "values": valuations,
         }
 
@@ -259,7 +259,7 @@ def _outcome_text(summary: StepSummary, intents: Sequence[Intent]) -> str:
     return summary.outcome or UNFINISHED
 
 
-def _unknown_step(step_id: str) -> ConfigError:
+def _unknown_step_error(step_id: str) -> ConfigError:
     return ConfigError(
         f"step: {step_id!r} is not in the store", "see trimtab history", code=ErrorCode.UNKNOWN
     )
@@ -280,15 +280,15 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             )
         step_record = store.steps.get(step_id)
         if step_record is None:
-            raise _unknown_step(step_id)
+            raise _unknown_step_error(step_id)
         intents = store.journal.intents(step_id)
-        executed_plans: list[tuple[Plan, Intent | None]] = [*executed_swaps(store, intents)]
+        executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
     outcome, step_input = (
         _outcome_text(step_record.summary, intents),
         codec.loads(StepInput, step_record.input_json),
     )
     plan = codec.loads_optional(Plan, step_record.plan_json)
-    decision_result = proposals.decision_at(step_input)
+    decision_result = proposals.decision_after_plan(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     sentences = [
         f"Step {step_id} at {utc_text(step_record.summary.now_s)} UTC, block {head.number} ({head.hash}) of"
@@ -307,9 +307,11 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         )
     account, policy = margin_account(step_input.snapshot), futures_policy(step_input)
     if account is not None and policy is not None:
-        account_value = value_text(Fraction(account_value_raw(account)), account.quote.decimals, 2)
+        account_value_text = value_text(
+            Fraction(account_value_raw(account)), account.quote.decimals, 2
+        )
         sentences.append(
-            f"Futures: account value {account_value} {account.quote.label}, {figures_text(account, policy)}."
+            f"Futures: account value {account_value_text} {account.quote.label}, {figures_text(account, policy)}."
         )
     sentences += _zone_sentences(decision_result.zone, step_input.portfolio)
     sentences += execution_sentences(step_input, plan)
@@ -432,7 +434,7 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         ]
         sentences += [
             f"  {action_number}. {action_note(step_input.portfolio, action)}: {action.reason}."
-            for action_number, action in enumerate(map(lp_action, plan.actions), 1)
+            for action_number, action in enumerate(map(as_lp_action, plan.actions), 1)
         ]
         return sentences + _refusal_and_skip_lines(plan, pool_labels)
     if (futures_plan := planned_futures(plan)) is not None:
@@ -475,7 +477,7 @@ def _refusal_and_skip_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str
         if not verdict.passed
     ]
     return refusal_lines + [
-        f"Skipped {replace_pool_addresses(skipped_trade.subject, pool_labels, addresses=True)}:"
+        f"Skipped {replace_pool_addresses(skipped_trade.subject, pool_labels, keeps_addresses=True)}:"
         f" {replace_pool_addresses(skipped_trade.why, pool_labels)}"
         for skipped_trade in plan.skipped
     ]

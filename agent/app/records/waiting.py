@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PRICE_DECIMALS = 36
 
 
-MAX_EXECUTIONS = 20
+MAX_LISTED_EXECUTIONS = 20
 """Maximum number of executions listed."""
 
 
@@ -47,11 +47,11 @@ def orders_and_executions(config: Path | str) -> WaitingOrdersDocument:
         ]
         return {
             "orders": order_documents,
-            "gradual_executions": newest_executions(store, MAX_EXECUTIONS),
+            "gradual_executions": newest_executions(store, MAX_LISTED_EXECUTIONS),
         }
 
 
-def cancel_waiting(config: Path | str, order_id: str) -> CancelledOrderDocument:
+def cancel_order_or_execution(config: Path | str, order_id: str) -> CancelledOrderDocument:
     """End a limit order or gradual execution by its id; transactions already sent are unaffected.
     Raises ConfigError for an unknown id.
     """
@@ -68,7 +68,7 @@ def cancel_waiting(config: Path | str, order_id: str) -> CancelledOrderDocument:
 def newest_executions(store: Store, limit: int) -> list[GradualExecutionDocument]:
     """Return the newest executions in several steps, newest first."""
     executions: list[StoredExecution[Any]] = [*store.executions.purchases(limit)]
-    for read_newest in layer_documents.PAST_EXECUTIONS:
+    for read_newest in layer_documents.NEWEST_EXECUTIONS:
         executions += read_newest(store, limit)
     executions.sort(key=lambda execution: execution.seq, reverse=True)
     return [gradual_execution_document(execution) for execution in executions[:limit]]

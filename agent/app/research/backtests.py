@@ -11,7 +11,7 @@ from agent.app.research.whatif import parse_bands, parse_pairs, parse_targets
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
-    read_gas,
+    read_gas_prices,
     read_table,
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
@@ -19,7 +19,7 @@ from agent.backtest.report.series import backtest_document
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import (
     DEFAULT_DECIMALS,
-    GONE_HALT,
+    HALT_WHEN_GONE,
     IN_NUMERAIRE,
     ROUTER,
     ROUTER_KIND,
@@ -87,7 +87,7 @@ class MarketOptions:
     gas_prices: Path | None = None
     flows: tuple[str, ...] = ()
     flow_form: str = IN_NUMERAIRE
-    when_prices_end: str = GONE_HALT
+    when_prices_end: str = HALT_WHEN_GONE
     pool_states: tuple[str, ...] = ()
     data_fee: str = "0 wei"
 
@@ -126,7 +126,7 @@ class MarketOptions:
         if self.gas_prices is not None:
             if settings.gas_wei:
                 raise ConfigError("--gas-prices: --gas sets another price", "give only one of them")
-            settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
+            settings = replace(settings, gas_wei=read_gas_prices(self.gas_prices, table.times_s))
         token_by_symbol = {token.symbol: token for token in spec.tokens}
         recorded_pools = []
         for (symbol0, symbol1), state_path in map(_parse_pool_state, self.pool_states):
@@ -163,13 +163,13 @@ class PortfolioOptions:
     symbol_mapping: Sequence[str] = ()
     decimals: str = ""
 
-    def symbol_pairs(self) -> dict[str, str]:
+    def parse_symbol_mapping(self) -> dict[str, str]:
         """Return the portfolio's symbols, keyed by the file's symbols."""
         return parse_pairs(",".join(self.symbol_mapping), "--as") if self.symbol_mapping else {}
 
     def load_prices(self, prices_path: Path) -> PriceTable:
         """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
-        return rename_symbols(read_table(prices_path), self.symbol_pairs())
+        return rename_symbols(read_table(prices_path), self.parse_symbol_mapping())
 
     def load_prices_and_funding(
         self, prices_path: Path, funding_path: Path | None
@@ -177,7 +177,7 @@ class PortfolioOptions:
         """Load prices and funding rates under the portfolio's symbols; `--as` may name symbols of
         the funding file alone. Raises ConfigError.
         """
-        symbol_by_file_symbol, table = self.symbol_pairs(), read_table(prices_path)
+        symbol_by_file_symbol, table = self.parse_symbol_mapping(), read_table(prices_path)
         rate_series = () if funding_path is None else read_funding(funding_path)
         rates_only_symbols = {series.symbol for series in rate_series} - {*table.symbols}
         table = rename_symbols(

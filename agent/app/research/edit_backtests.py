@@ -21,14 +21,14 @@ from agent.app.documents.research import (
     NeighbouringSettingsDocument,
     SettingsResultDocument,
 )
-from agent.app.records.published import published_file
+from agent.app.records.published import fetch_published_file
 from agent.app.research.backtests import rename_symbols, spec_from_config
 from agent.app.research.past_results import ASSUMED_MARKET, UNTESTABLE_METHODS, packaged_closes
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
     make_price_table,
-    numeraire_prices,
+    prices_in_numeraire,
     read_table,
 )
 from agent.backtest.report.series import drawdown_series, growth_series
@@ -59,7 +59,7 @@ Floats = NDArray[np.float64]
 MIN_DAYS, MAX_DAYS = 60, 730
 """Minimum length of a history, in days, and the number of its newest days that are used."""
 FOLD_COUNT = 4
-WIDTH_FACTORS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
+TRIGGER_FACTORS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
 """Factors of bands and intervals around the edited settings."""
 TARGET_FRACTIONS = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
 """Targets around the edited ones, as fractions of the step from the present to the edited targets.
@@ -96,7 +96,7 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
 def _compare_configs(
     present_config: LoadedConfig, edited_config: LoadedConfig
 ) -> EditBacktestDocument:
-    source, table, notes = _price_history(present_config, edited_config)
+    source_name, table, notes = _price_history(present_config, edited_config)
     (present_spec, present_notes), (edited_spec, edited_notes) = (
         _simulation_spec(present_config),
         _simulation_spec(edited_config),
@@ -106,9 +106,9 @@ def _compare_configs(
     )
     present_figures, present_growth, _, _ = _simulate(present_config, present_spec, table)
     edited_returns = np.diff(np.log(edited_growth))
-    neighbours, neighbour_notes = _neighbour_figures(present_spec, edited_spec, table)
+    neighbours_document, neighbour_notes = _neighbour_figures(present_spec, edited_spec, table)
     return {
-        "source": source,
+        "source": source_name,
         "from": format_time(int(table.times_s[0]))[:10],
         "until": format_time(int(table.times_s[-1]))[:10],
         "days": table.bar_count,
@@ -124,7 +124,7 @@ def _compare_configs(
         "over_holding": _excess_document(
             edited_returns - np.diff(np.log(hold_growth)), periods_per_year
         ),
-        "neighbours": neighbours,
+        "neighbours": neighbours_document,
         "notes": list(dict.fromkeys((*notes, *present_notes, *edited_notes, *neighbour_notes))),
         "edited_hash": edited_config.digest,
         "present_hash": present_config.digest,
@@ -196,7 +196,7 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
         ):
             notes.append(f"data.{data_name}: not downloaded yet: trimtab prices import {data_name}")
             continue
-        price_table = read_table(published_file(loaded_config, data_name).path)
+        price_table = read_table(fetch_published_file(loaded_config, data_name).path)
         symbol_by_file_symbol = {
             file_symbol: config_symbol
             for file_symbol, config_symbol in data_table.symbols.items()
@@ -259,7 +259,7 @@ def _daily_table(closes_by_symbol: dict[str, dict[int, float]]) -> PriceTable | 
 SimulatedFigures = tuple[SettingsResultDocument, Floats, Floats, float]
 """Figures of a run, the growth of one unit invested in it and in holding by day, and the number of
 periods in a year."""
-_simulations: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
+_figures_cache: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
 
 
 def _simulation_spec(loaded_config: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
@@ -294,7 +294,7 @@ def _simulate(
     loaded_config: LoadedConfig, spec: BacktestSpec, table: PriceTable
 ) -> SimulatedFigures:
     cache_key = loaded_config.digest, repr(spec), table.digest
-    if cache_key not in _simulations:
+    if cache_key not in _figures_cache:
         simulation = simulate(spec, table, _simulation_settings(spec, table))
         growth = growth_series(simulation)
         value_index, hold_value_index = (
@@ -309,10 +309,10 @@ def _simulate(
                 simulation.fees + simulation.impact + simulation.gas, simulation.decimals, 18
             ),
         }
-        _simulations[cache_key] = figures, value_index, hold_value_index, growth.samples_per_year
-        while len(_simulations) > CACHE_SIZE:
-            _simulations.popitem(last=False)
-    return _simulations[cache_key]
+        _figures_cache[cache_key] = figures, value_index, hold_value_index, growth.samples_per_year
+        while len(_figures_cache) > CACHE_SIZE:
+            _figures_cache.popitem(last=False)
+    return _figures_cache[cache_key]
 
 
 def _excess_document(
@@ -333,7 +333,7 @@ def _excess_document(
 
 
 @dataclass(frozen=True, slots=True)
-class _Neighbour:
+class _NeighbouringSetting:
     targets_bps: tuple[int, ...]
     trigger: Trigger
 
@@ -362,7 +362,7 @@ def _neighbour_figures(
             " only for fixed weights with one common band or interval"
         ]
     tokens = [asset.token for asset in spec.portfolio.assets]
-    closes_in_numeraire = numeraire_prices(spec, table, table.closes, tokens)
+    closes_in_numeraire = prices_in_numeraire(spec, table, table.closes, tokens)
     kernel_prices = prepare_prices(
         [token.symbol for token in tokens], table.times_s, closes_in_numeraire
     )
@@ -388,27 +388,29 @@ def _neighbour_figures(
         [log_returns(setting_values) for setting_values in sweep_results.values]
     )
     periods_per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
-    test_folds = walk_forward(
+    fold_results = walk_forward(
         returns, Objective.GROWTH, make_folds(len(returns), FOLD_COUNT, WalkForwardMode.ANCHORED)
     )
     fold_excess_returns = [
-        fold.returns
+        fold_result.returns
         - log_returns(
             buy_and_hold_values(
                 spec,
                 simulation_settings,
                 table,
-                bar_indices[fold.fold.evaluation_start : fold.fold.evaluation_end + 1],
+                bar_indices[
+                    fold_result.fold.evaluation_start : fold_result.fold.evaluation_end + 1
+                ],
             )
         )
-        for fold in test_folds
+        for fold_result in fold_results
     ]
     probability_text, split_count = None, 0
     if (overfitting := overfitting_probability(returns, Objective.GROWTH)) is not None:
         probability_text, split_count = f"{overfitting.probability:.6f}", overfitting.split_count
     return {
         "settings": len(kernel_settings),
-        "folds": len(test_folds),
+        "folds": len(fold_results),
         "walk_forward": _excess_document(np.concatenate(fold_excess_returns), periods_per_year)
         if fold_excess_returns
         else None,
@@ -417,18 +419,20 @@ def _neighbour_figures(
     }, []
 
 
-def _neighbours(present_spec: BacktestSpec, edited_spec: BacktestSpec) -> Iterator[_Neighbour]:
+def _neighbours(
+    present_spec: BacktestSpec, edited_spec: BacktestSpec
+) -> Iterator[_NeighbouringSetting]:
     """Yield the edited settings with wider and narrower triggers, with the present trigger, and with
     the targets of `_target_mixes`.
     """
     triggers = [
         scaled_trigger
-        for factor in WIDTH_FACTORS
+        for factor in TRIGGER_FACTORS
         for scaled_trigger in _scaled_triggers(edited_spec.policy.trigger, factor)
     ]
     triggers += _scaled_triggers(present_spec.policy.trigger, Fraction(1))
     for targets_bps, trigger in product(_target_mixes(present_spec, edited_spec), triggers):
-        yield _Neighbour(targets_bps, trigger)
+        yield _NeighbouringSetting(targets_bps, trigger)
 
 
 def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:

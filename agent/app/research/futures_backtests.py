@@ -143,11 +143,11 @@ class FuturesBookOptions:
         )
 
     def _policy(
-        self, weight_bps_by_symbol: dict[str, int], bound_bps: int, index_age_s: int
+        self, weight_bps_by_symbol: dict[str, int], price_bound_bps: int, index_age_s: int
     ) -> FuturesPolicy:
         """Return targets and limits by symbol; an index is valid for `index_age_s`."""
         if self.config is not None:
-            return _config_policy(self.config, bound_bps, index_age_s)
+            return _config_policy(self.config, price_bound_bps, index_age_s)
         limits = FuturesLimits(
             max_leverage_bps=parse_share_with_unit_bps(self.max_leverage, "--max-leverage"),
             max_utilisation_bps=parse_share_with_unit_bps(
@@ -160,10 +160,10 @@ class FuturesBookOptions:
                 else 0
             ),
             stress_move_bps=parse_share_with_unit_bps(self.stress_move, "--stress"),
-            slippage_bps=bound_bps,
+            slippage_bps=price_bound_bps,
             hysteresis_bps=HYSTERESIS_BPS,
             emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
-            emergency_slippage_bps=2 * bound_bps,
+            emergency_slippage_bps=2 * price_bound_bps,
             max_basis_bps=MAX_BASIS_BPS,
             index_age_s=index_age_s,
             emergency_cooldown_s=EMERGENCY_COOLDOWN_S,
@@ -194,13 +194,13 @@ class FuturesBookOptions:
             )
             for option_name, default_text in VENUE_DEFAULTS.items()
         }
-        if too_wide_names := [
+        if too_large_names := [
             option_name
             for option_name, share_bps in share_bps_by_name.items()
             if share_bps >= BPS // 2
         ]:
             raise ConfigError(
-                f"--venue {too_wide_names[0]}: {share_bps_by_name[too_wide_names[0]] / 100:g}%",
+                f"--venue {too_large_names[0]}: {share_bps_by_name[too_large_names[0]] / 100:g}%",
                 "write a share below 50%",
             )
         return share_bps_by_name
@@ -225,7 +225,7 @@ def _asset_markets(config_path: Path) -> list[MarketTable]:
     return markets
 
 
-def _config_policy(config_path: Path, bound_bps: int, index_age_s: int) -> FuturesPolicy:
+def _config_policy(config_path: Path, price_bound_bps: int, index_age_s: int) -> FuturesPolicy:
     """Return the policy of a config's [futures], with markets named by their assets. Orders are
     bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
     require a confirmation.
@@ -251,8 +251,8 @@ def _config_policy(config_path: Path, bound_bps: int, index_age_s: int) -> Futur
         ),
         limits=replace(
             policy.limits,
-            slippage_bps=bound_bps,
-            emergency_slippage_bps=2 * bound_bps,
+            slippage_bps=price_bound_bps,
+            emergency_slippage_bps=2 * price_bound_bps,
             index_age_s=index_age_s,
         ),
         manual_triggers=(),
@@ -272,7 +272,7 @@ class FuturesBacktest:
 
 def backtest_futures(
     prices_path: Path,
-    options: FuturesBookOptions,
+    book_options: FuturesBookOptions,
     market_options: MarketOptions,
     portfolio_options: PortfolioOptions,
     *,
@@ -282,33 +282,37 @@ def backtest_futures(
     """Simulate futures and spot by the same steps, with every guard: the futures of a config, or
     those of the options, with `portfolio_options` or alone. Raises ConfigError naming the option.
     """
-    futures_table, rate_series = load_futures_market(
-        prices_path, options, portfolio_options, funding
+    futures_prices, rate_series = load_futures_market(
+        prices_path, book_options, portfolio_options, funding
     )
-    notes = _notes(futures_table, rate_series)
-    if options.config is None and portfolio_options.config is None and not portfolio_options.target:
-        book_settings = options.settings(futures_table.interval_s, market_options)
+    notes = _data_notes(futures_prices, rate_series)
+    if (
+        book_options.config is None
+        and portfolio_options.config is None
+        and not portfolio_options.target
+    ):
+        book_settings = book_options.settings(futures_prices.interval_s, market_options)
         if book_settings.policy.limits.spot_multiple_bps:
             raise ConfigError(
                 "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
             )
-        market_path = futures_path(futures_table, rate_series)
+        market_path = futures_path(futures_prices, rate_series)
         return FuturesBacktest(simulate_book(market_path, book_settings, progress), notes)
-    if options.reserve:
+    if book_options.reserve:
         raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
-    portfolio_options = _with_futures_assets(options, portfolio_options)
+    portfolio_options = _with_futures_assets(book_options, portfolio_options)
     table, all_rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
     spec = portfolio_options.spec(table, market_options.pool_pairs())
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
-    if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_table.symbols:
-        option = "--futures-target" if options.config is None else "futures.markets"
+    if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_prices.symbols:
+        option = "--futures-target" if book_options.config is None else "futures.markets"
         raise ConfigError(
             f"{option}: {numeraire_symbol} is the numeraire of the portfolio",
             "use a numeraire without prices in the file",
         )
     futures_setup, spec = _futures_setup(
-        options, market_options, spec, table.interval_s, rate_series
+        book_options, market_options, spec, table.interval_s, rate_series
     )
     simulation = simulate(spec, table, settings, progress, all_rate_series, futures_setup)
     if simulation.futures is None:
@@ -316,7 +320,7 @@ def backtest_futures(
     return FuturesBacktest(simulation.futures, notes, simulation)
 
 
-def _notes(table: PriceTable, rate_series: Sequence[FundingRateSeries]) -> tuple[str, ...]:
+def _data_notes(table: PriceTable, rate_series: Sequence[FundingRateSeries]) -> tuple[str, ...]:
     """Return the notes on prices and funding rates of a book."""
     notes = [
         *table.notes,
@@ -334,12 +338,12 @@ def _notes(table: PriceTable, rate_series: Sequence[FundingRateSeries]) -> tuple
 
 
 def _with_futures_assets(
-    options: FuturesBookOptions, portfolio_options: PortfolioOptions
+    book_options: FuturesBookOptions, portfolio_options: PortfolioOptions
 ) -> PortfolioOptions:
     """Return the portfolio with the markets of `--futures-target` as assets, at 0 % if they have no
     target. Raises ConfigError for a config that has [futures] itself.
     """
-    if options.config is not None:
+    if book_options.config is not None:
         return portfolio_options
     if has_futures(portfolio_options.config):
         raise ConfigError(
@@ -349,13 +353,13 @@ def _with_futures_assets(
         return portfolio_options
     target_text_by_symbol = parse_pairs(portfolio_options.target, "--target")
     added_targets = [
-        f"{symbol}=0" for symbol in options.targets() if symbol not in target_text_by_symbol
+        f"{symbol}=0" for symbol in book_options.targets() if symbol not in target_text_by_symbol
     ]
     return replace(portfolio_options, target=",".join([portfolio_options.target, *added_targets]))
 
 
 def _futures_setup(
-    options: FuturesBookOptions,
+    book_options: FuturesBookOptions,
     market_options: MarketOptions,
     spec: BacktestSpec,
     interval_s: int,
@@ -364,16 +368,16 @@ def _futures_setup(
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
     With a delay, orders of a config are bounded by `--venue`, as the index moves meanwhile.
     """
-    config_path, settings = options.config, options.settings(interval_s, market_options)
+    config_path, settings = book_options.config, book_options.settings(interval_s, market_options)
     if config_path is None:
-        symbols = list(options.targets())
+        symbols = list(book_options.targets())
         spec_symbols = {token.symbol for token in spec.tokens}
         if missing_symbols := [symbol for symbol in symbols if symbol not in spec_symbols]:
             raise ConfigError(
                 f"--futures-target: {missing_symbols[0]} is not an asset of the config",
                 "add it with a target of 0%",
             )
-        return setup_of_settings(settings, spec, symbols, rates=rate_series), spec
+        return setup_of_settings(settings, spec, symbols, rate_series=rate_series), spec
     token_by_symbol, config_tables = (
         {token.symbol: token for token in spec.tokens},
         load_config(config_path).config,
@@ -390,7 +394,7 @@ def _futures_setup(
         for market_table in _asset_markets(config_path)
     }
     policy = replace(simulated_policy(live_policy, asset_by_market), manual_triggers=())
-    if market_options.latency or "bound" in options.venue:
+    if market_options.latency or "bound" in book_options.venue:
         option_limits = settings.policy.limits
         limits = replace(
             policy.limits,
@@ -409,13 +413,13 @@ def _futures_setup(
 
 def load_futures_market(
     prices_path: Path,
-    options: FuturesBookOptions,
+    book_options: FuturesBookOptions,
     portfolio_options: PortfolioOptions,
     funding_path: Path | None,
 ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
     """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
     table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding_path)
-    table = table.select(list(options.targets()))
+    table = table.select(list(book_options.targets()))
     rate_series = tuple(series for series in rate_series if series.symbol in table.symbols)
     require_prices(rate_series, table.symbols, table.times_s)
     return table, rate_series
@@ -524,21 +528,21 @@ SECONDS_PER_BAR = 0.003
 
 def prepare_futures_stress(
     prices_path: Path,
-    options: FuturesBookOptions,
+    book_options: FuturesBookOptions,
     market_options: MarketOptions,
     portfolio_options: PortfolioOptions,
     *,
-    bars: int,
-    paths: int,
-    seeds: int,
+    bar_count: int,
+    path_count: int,
+    seed_count: int,
 ) -> FuturesStressSpec:
-    """Return the stress test of a book over `bars` (default: 240, or all of a shorter file). Raises
+    """Return the stress test of a book over `bar_count` (default: 240, or all of a shorter file). Raises
     ConfigError naming the option.
     """
-    table, _ = load_futures_market(prices_path, options, portfolio_options, None)
-    settings = options.settings(table.interval_s, market_options)
-    bars = bars or min(DEFAULT_BARS, table.bar_count)
-    return FuturesStressSpec(table, settings, FuturesSeverity(), bars, paths, seeds)
+    table, _ = load_futures_market(prices_path, book_options, portfolio_options, None)
+    settings = book_options.settings(table.interval_s, market_options)
+    bar_count = bar_count or min(DEFAULT_BARS, table.bar_count)
+    return FuturesStressSpec(table, settings, FuturesSeverity(), bar_count, path_count, seed_count)
 
 
 def futures_stress_seconds(spec: FuturesStressSpec) -> float:

@@ -104,7 +104,7 @@ def _report_document(folder_fd: int | None, file_name: str) -> KeptReportDocumen
     if name_match is None:
         raise _unknown_report_error(file_name)
     with _open_file(folder_fd, file_name) as (_, file_status):
-        page_bytes = file_status.st_size
+        content_bytes = file_status.st_size
     json_file_name = file_name.removesuffix("html") + "json"
     with _open_file(folder_fd, json_file_name) as (_, file_status):
         file_key = json_file_name, file_status.st_mtime_ns, file_status.st_size
@@ -131,7 +131,7 @@ def _report_document(folder_fd: int | None, file_name: str) -> KeptReportDocumen
         "kind": kind,
         "title": title,
         "created": made_at.strftime("%Y-%m-%d %H:%M:%S"),
-        "bytes": page_bytes,
+        "bytes": content_bytes,
         "figures": figures,
     }
 

@@ -276,26 +276,32 @@ def _without_verdicts(plan: Plan | None) -> Any:
     return None if plan is None else codec.to_jsonable(replace(plan, verdicts=()))
 
 
-def _differences_between(value_path: str, recorded: Any, current: Any) -> Iterator[Document]:
+def _differences_between(
+    value_path: str, recorded_value: Any, current_value: Any
+) -> Iterator[Document]:
     """Yield every leaf in which two trees differ; a branch of only one tree counts as one leaf."""
-    if isinstance(recorded, dict) and isinstance(current, dict):
-        for key in sorted(recorded.keys() | current.keys()):
+    if isinstance(recorded_value, dict) and isinstance(current_value, dict):
+        for key in sorted(recorded_value.keys() | current_value.keys()):
             yield from _differences_between(
-                f"{value_path}.{key}", recorded.get(key), current.get(key)
+                f"{value_path}.{key}", recorded_value.get(key), current_value.get(key)
             )
-    elif isinstance(recorded, list) and isinstance(current, list) and len(recorded) == len(current):
+    elif (
+        isinstance(recorded_value, list)
+        and isinstance(current_value, list)
+        and len(recorded_value) == len(current_value)
+    ):
         for index, (recorded_element, current_element) in enumerate(
-            zip(recorded, current, strict=True)
+            zip(recorded_value, current_value, strict=True)
         ):
             yield from _differences_between(
                 f"{value_path}[{index}]", recorded_element, current_element
             )
-    elif recorded != current:
-        yield _difference(value_path, recorded, current)
+    elif recorded_value != current_value:
+        yield _difference(value_path, recorded_value, current_value)
 
 
-def _difference(value_path: str, recorded: Any, current: Any) -> Document:
-    return {"path": value_path, "recorded": recorded, "now": current}
+def _difference(value_path: str, recorded_value: Any, current_value: Any) -> Document:
+    return {"path": value_path, "recorded": recorded_value, "now": current_value}
 
 
 def _utc_text(time_s: int) -> str:

@@ -32,7 +32,7 @@ from agent.config.networks import ETHEREUM, typical_fees
 from agent.config.networks.presets import Preset, TemplateAsset
 from agent.config.writing import portfolio_templates
 from agent.config.writing.portfolio_templates import PortfolioTemplate
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod
 from agent.units import format_time
@@ -47,10 +47,10 @@ UNTESTABLE_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 
 def packaged_closes(loaded_config: LoadedConfig) -> PriceTable:
     """Return the packaged prices, by the symbols of the config's tokens."""
-    return closes_by_token(loaded_config, read_table(sample_files()[0]))
+    return with_token_prices(loaded_config, read_table(sample_files()[0]))
 
 
-def closes_by_token(loaded_config: LoadedConfig, price_table: PriceTable) -> PriceTable:
+def with_token_prices(loaded_config: LoadedConfig, price_table: PriceTable) -> PriceTable:
     """Return prices of coins with those of the config's tokens that stand for one beside them; a
     token with prices of its own keeps them.
     """
@@ -92,11 +92,11 @@ def network_market(chain_id: int, start_value: str) -> MarketOptions:
 def computed_template_result(
     template: PortfolioTemplate,
     preset: Preset,
-    coin_table: PriceTable | None = None,
+    coin_prices: PriceTable | None = None,
     basis: str = PAST_BASIS,
 ) -> PastResultDocument:
     """Return the result of a template as `trimtab init` writes it: of SMALL_MONEY_USD in that for
-    small money, of 10,000 in others; on the packaged prices, or on those of `coin_table` by coin, of
+    small money, of 10,000 in others; on the packaged prices, or on those of `coin_prices` by coin, of
     which `basis` says what they are. Raises ConfigError if these lack an asset.
     """
     token_by_symbol = {token.symbol: token for token in preset.tokens}
@@ -106,7 +106,9 @@ def computed_template_result(
         )
         for symbol, share_text in portfolio_templates.template_targets(template, preset)
     ]
-    config_text = render(preset, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
+    config_text = render_config(
+        preset, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),)
+    )
     weights_kind = template.weights.get("kind")
     is_untestable = weights_kind in [method.value for method in UNTESTABLE_METHODS]
     tested_template = replace(template, weights={}) if is_untestable else template
@@ -115,12 +117,12 @@ def computed_template_result(
         Path("trimtab.toml"),
         "template",
     )
-    is_small = template.name == portfolio_templates.SMALL_MONEY
-    start_value = str(SMALL_MONEY_USD) if is_small else ASSUMED_MARKET.value
+    is_small_money = template.name == portfolio_templates.SMALL_TEMPLATE
+    start_value = str(SMALL_MONEY_USD) if is_small_money else ASSUMED_MARKET.value
     table = (
         packaged_closes(loaded_config)
-        if coin_table is None
-        else closes_by_token(loaded_config, coin_table)
+        if coin_prices is None
+        else with_token_prices(loaded_config, coin_prices)
     )
     return past_result(loaded_config, table, start_value, basis)
 
@@ -215,7 +217,7 @@ def year_results(
     have none. A coin's first price of each day counts. All are in one unit, which the numeraire is
     if the file lacks it. Raises ConfigError as read_table does.
     """
-    price_table = closes_by_token(loaded_config, read_table(prices_path))
+    price_table = with_token_prices(loaded_config, read_table(prices_path))
     if (numeraire := loaded_config.config.portfolio.numeraire) not in price_table.symbols:
         price_table = _with_prices(price_table, {numeraire: np.ones(price_table.bar_count)})
     daily_table = _daily_table(price_table)
@@ -230,7 +232,7 @@ def year_results(
             closes=daily_table.closes[year_mask],
         )
         try:
-            _require_each_day(loaded_config, year_table, 365 + isleap(int(str(year))))
+            _require_daily_prices(loaded_config, year_table, 365 + isleap(int(str(year))))
             past_results.append(past_result(loaded_config, year_table, basis=basis))
         except (ConfigError, Refused) as error:
             reason = error.message.removeprefix("no past result: ")
@@ -253,7 +255,7 @@ def _daily_table(price_table: PriceTable) -> PriceTable:
     return replace(price_table, times_s=price_table.times_s[first_bars], closes=daily_closes)
 
 
-def _require_each_day(loaded_config: LoadedConfig, table: PriceTable, day_count: int) -> None:
+def _require_daily_prices(loaded_config: LoadedConfig, table: PriceTable, day_count: int) -> None:
     """Raise ConfigError unless each token of the config of which there are prices, hubs too, has one
     on each day of a year.
     """

@@ -18,7 +18,7 @@ from agent.backtest.report.futures import futures_page, futures_section
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings
-from agent.backtest.stress.paths import Scenario, Severity
+from agent.backtest.stress.paths import SpotScenario, SpotSeverity
 from agent.backtest.stress.run import (
     MAX_BARS,
     StressResult,
@@ -47,7 +47,12 @@ from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
-from agent.backtest.workers import check_address, run_in_processes, run_locally, run_on_cluster
+from agent.backtest.workers import (
+    check_scheduler_address,
+    run_in_processes,
+    run_locally,
+    run_on_cluster,
+)
 from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
@@ -90,7 +95,7 @@ class StressOptions:
             raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
         if self.bars < 0 or self.bars > MAX_BARS:
             raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
-        severity = Severity(
+        severity = SpotSeverity(
             crash_bps=parse_share_with_unit_bps(self.crash, "--crash"),
             crash_bars=self.crash_bars,
             depeg_bps=parse_share_with_unit_bps(self.depeg, "--depeg"),
@@ -126,17 +131,17 @@ def prepare_stress(
     stress_options: StressOptions,
     portfolio_options: PortfolioOptions,
     *,
-    limits: str = "usual",
+    limits_choice: str = "usual",
 ) -> PreparedStressTest:
-    """Check the options and build the stress test. Without a config, `limits` are "usual" (those of
+    """Check the options and build the stress test. Without a config, `limits_choice` are "usual" (those of
     `trimtab init`) or "off". Raises ConfigError naming the option.
     """
     table = portfolio_options.load_prices(prices_path)
     settings = market_options.settings()
-    if portfolio_options.config is None and limits not in ("usual", "off"):
-        raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
+    if portfolio_options.config is None and limits_choice not in ("usual", "off"):
+        raise ConfigError(f"--limits: {limits_choice!r}", "choose usual or off")
     spec = portfolio_options.spec(table)
-    if portfolio_options.config is None and limits == "usual":
+    if portfolio_options.config is None and limits_choice == "usual":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
     stress_spec = stress_options.spec(table)
@@ -171,9 +176,9 @@ def run_stress(
     )
 
 
-def _scenarios(scenarios_text: str) -> tuple[Scenario, ...]:
+def _scenarios(scenarios_text: str) -> tuple[SpotScenario, ...]:
     scenario_by_name = {
-        scenario.value: scenario for scenario in Scenario if scenario is not Scenario.CALM
+        scenario.value: scenario for scenario in SpotScenario if scenario is not SpotScenario.CALM
     }
     if scenarios_text == "all":
         return tuple(scenario_by_name.values())
@@ -315,7 +320,7 @@ def run_tune(
     """
     core_count = cores or available_cores()
     if scheduler:
-        check_address(scheduler)
+        check_scheduler_address(scheduler)
 
     def require_confirmed(job: TuneJob, chunks: Sequence[TuneChunk]) -> None:
         if confirm is None:

@@ -97,11 +97,11 @@ def inspect_new_tokens(
     trusted_code = (*(context.reference.mean_pools or ()), *new_hashes)
     context = replace(context, reference=replace(context.reference, mean_pools=trusted_code))
     step = context.readers.step_input_at(snapshot)
-    references = reference_prices(step)
-    _require_prices(context, references, added_tokens)
+    current_prices = reference_prices(step)
+    _require_prices(context, current_prices, added_tokens)
     notes = [
         _price_note(
-            step.snapshot, step.portfolio, step.reference, references, token, added_contracts
+            step.snapshot, step.portfolio, step.reference, current_prices, token, added_contracts
         )
         for token in added_tokens
     ]
@@ -123,7 +123,7 @@ def inspect_new_tokens(
         contract
         | {
             "liquidity": _liquidity_text(
-                context, references, pools_by_address.get(contract["address"])
+                context, current_prices, pools_by_address.get(contract["address"])
             )
         }
         for contract in added_contracts
@@ -132,9 +132,9 @@ def inspect_new_tokens(
 
 
 def _require_prices(
-    context: wiring.AgentContext, references: ReferencePrices, tokens: list[str]
+    context: wiring.AgentContext, current_prices: ReferencePrices, tokens: list[str]
 ) -> None:
-    unpriced_tokens = [token for token in references.unpriced if token.token in tokens]
+    unpriced_tokens = [token for token in current_prices.unpriced if token.token in tokens]
     if unpriced_tokens:
         reasons = [
             f"{unpriced_token.label}: {unpriced_token.why}" for unpriced_token in unpriced_tokens
@@ -152,24 +152,26 @@ def _require_prices(
 def _price_note(
     snapshot: Snapshot,
     portfolio: Portfolio,
-    reference: ReferenceConfig,
-    references: ReferencePrices,
+    reference_config: ReferenceConfig,
+    current_prices: ReferencePrices,
     token: str,
     contracts: Sequence[ContractDocument],
 ) -> str:
-    reference_price, numeraire = references.prices[token], portfolio.numeraire
+    reference_price, numeraire = current_prices.prices[token], portfolio.numeraire
     token_details = portfolio.token(token)
     pools_text = ""
     if reference_price.source is PriceSource.TWAP:
-        counted_pools = {
+        counted_pool_addresses = {
             pool.address
             for pool in snapshot.pools
             if token in (pool.token0, pool.token1)
             and pool.keeps_observations
-            and not twap_rejection(snapshot, reference, pool)
+            and not twap_rejection(snapshot, reference_config, pool)
         }
         pool_roles_text = ", ".join(
-            contract["role"] for contract in contracts if contract["address"] in counted_pools
+            contract["role"]
+            for contract in contracts
+            if contract["address"] in counted_pool_addresses
         )
         pools_text = f" (of the new pools: {pool_roles_text})"
     coin_price = value_text(
@@ -182,7 +184,7 @@ def _price_note(
 
 
 def _liquidity_text(
-    context: wiring.AgentContext, references: ReferencePrices, pool: Pool | None
+    context: wiring.AgentContext, current_prices: ReferencePrices, pool: Pool | None
 ) -> str:
     """Return the depth of both sides of the pool as text: in the numeraire, or in both tokens if a
     price is missing; empty without a pool.
@@ -190,7 +192,7 @@ def _liquidity_text(
     if pool is None:
         return ""
     numeraire, pool_tokens = context.portfolio.numeraire, (pool.token0, pool.token1)
-    if any(token not in references.prices for token in pool_tokens):
+    if any(token not in current_prices.prices for token in pool_tokens):
         token_depths = [
             (context.portfolio.token(token), pool.depth(token)) for token in pool_tokens
         ]
@@ -199,7 +201,8 @@ def _liquidity_text(
             for token, depth_raw in token_depths
         )
     depth_value = sum(
-        (pool.depth(token) * references.prices[token].price for token in pool_tokens), Fraction(0)
+        (pool.depth(token) * current_prices.prices[token].price for token in pool_tokens),
+        Fraction(0),
     )
     return f"{value_text(depth_value, numeraire.decimals, 0)} {numeraire.label}"
 

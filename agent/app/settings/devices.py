@@ -23,7 +23,7 @@ def push_sender(alerts_table: AlertsTable) -> tuple[str, PushSender] | None:
     push_targets = [
         alert_target
         for alert_target in alerts_table.targets
-        if alert_target.read_address().startswith(PUSH_SCHEME)
+        if alert_target.read_url().startswith(PUSH_SCHEME)
     ]
     if not push_targets:
         return None
@@ -35,7 +35,7 @@ def push_sender(alerts_table: AlertsTable) -> tuple[str, PushSender] | None:
     from agent.observe.push import PushSender
 
     return push_targets[0].name, PushSender.from_url(
-        push_targets[0].read_address(), push_targets[0].url_env
+        push_targets[0].read_url(), push_targets[0].url_env
     )
 
 

@@ -33,7 +33,7 @@ from agent.config.schema import Config
 from agent.config.writing.edits import (
     ConfigChanges,
     apply_changes,
-    sell_removed_assets,
+    removals_as_sales,
     write_config,
 )
 from agent.errors import ConfigError, Refused
@@ -59,7 +59,7 @@ from agent.policy.drift import investable_total
 from agent.policy.orders.conditional import format_order_price, order_name, trigger_price
 from agent.ports import Clock
 from agent.reference import is_dollar, reference_prices
-from agent.store.files.locks import require_unwritable
+from agent.store.files.locks import require_trusted_writers
 from agent.store.store import ConfigVersionStore
 from agent.units import BPS, Token, ceil_int, format_percent
 
@@ -104,9 +104,9 @@ def edit(  # noqa: PLR0913
     *,
     in_slices: bool = False,
     keep_holdings: bool = False,
-    sale_edit_text: Callable[[str], str] | None = None,
+    edit_text_for_sale: Callable[[str], str] | None = None,
     pins_new: bool = False,
-    unreviewed: bool = False,
+    is_unreviewed: bool = False,
     by_hand_only: bool = False,
     origin: str = config_versions.EDIT_ORIGIN,
     confirm: Confirm | None,
@@ -117,9 +117,9 @@ def edit(  # noqa: PLR0913
     `confirm` returns True; without `confirm` only report. With `by_hand_only` it confirms changes
     made by hand, and `edit_text` changes nothing.
 
-    `pins_new` also pins the new contracts of added tokens; if `unreviewed` (no user saw them), only
+    `pins_new` also pins the new contracts of added tokens; if `is_unreviewed` (no user saw them), only
     on local chains. `origin` is recorded as the way in which this version was confirmed. If the
-    wallet holds more than dust of a removed asset, `sale_edit_text` replaces `edit_text`, if given.
+    wallet holds more than dust of a removed asset, `edit_text_for_sale` replaces `edit_text`, if given.
     Raises ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition
     that breaks a limit (with `in_slices` only if its first slice does), would halt the bot, or
     leaves a held token unmanaged (unless `keep_holdings`).
@@ -128,11 +128,11 @@ def edit(  # noqa: PLR0913
     text_before = _read_config(config_file)
     text_after = edit_text(text_before)
     config_after = load_config_text(text_after, config_file.resolve(), "the edited config")
-    config_before = _load_before(text_before, config_file)
+    config_before = _load_old_config(text_before, config_file)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
     leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]
-    if leftovers_to_sell and sale_edit_text is not None and not keep_holdings:
-        leftovers, text_after = [], sale_edit_text(text_before)
+    if leftovers_to_sell and edit_text_for_sale is not None and not keep_holdings:
+        leftovers, text_after = [], edit_text_for_sale(text_before)
         config_after = load_config_text(text_after, config_file.resolve(), "the edited config")
     else:
         leftovers_to_sell = []
@@ -155,7 +155,7 @@ def edit(  # noqa: PLR0913
         trusted_context, new_tokens = inspect_new_tokens(context, config_before)
         contracts_to_pin = (
             new_tokens.unpinned_contracts
-            if pins_new and (not unreviewed or config_after.config.chain.local)
+            if pins_new and (not is_unreviewed or config_after.config.chain.local)
             else ()
         )
         addresses_to_pin = {contract["address"] for contract in contracts_to_pin}
@@ -189,7 +189,7 @@ def edit(  # noqa: PLR0913
             None if is_unchanged else _replace_config(config_file, text_before, text_after)
         )
         _record_versions(context.store.configs, config_before, config_after, is_unchanged, origin)
-        _dismiss_transfers(config_before, config_after, context)
+        _classify_as_gifts(config_before, config_after, context)
     return replace(report, state="written", backup=backup_path)
 
 
@@ -202,7 +202,7 @@ def _record_versions(
 ) -> None:
     """Record the confirmed version, preceded by the version that it replaces."""
     if is_unchanged:
-        config_versions.record_version(config_after, config_store, config_versions.CONFIRMED)
+        config_versions.record_version(config_after, config_store, config_versions.CONFIRMED_ORIGIN)
         return
     if config_before is not None:
         is_first = config_store.confirmed_digest() is None
@@ -224,7 +224,7 @@ def accept_edit(report: EditReport, agent: Agent) -> bool:
 
 
 def _read_config(config_file: Path) -> str:
-    require_unwritable(config_file, "config")
+    require_trusted_writers(config_file, "config")
     try:
         return config_file.read_bytes().decode()
     except FileNotFoundError:
@@ -233,7 +233,7 @@ def _read_config(config_file: Path) -> str:
         raise ConfigError(f"{config_file}: cannot be read: {error}") from None
 
 
-def _load_before(config_text: str, config_file: Path) -> LoadedConfig | None:
+def _load_old_config(config_text: str, config_file: Path) -> LoadedConfig | None:
     """Return the config before the edit; None if it is invalid, which the edit may repair."""
     try:
         return load_config_text(config_text, config_file.resolve(), str(config_file))
@@ -250,7 +250,7 @@ def _require_fixed_keys(config_before: LoadedConfig | None, config_after: Loaded
                 f"{fixed_key}: cannot be changed: the store belongs to the old value",
                 "write a new config: trimtab init --config",
             )
-    _require_converted(config_before.config, config_after.config)
+    _require_changed_caps(config_before.config, config_after.config)
 
 
 def _numeraire(config: Config) -> Token:
@@ -261,7 +261,7 @@ def _numeraire(config: Config) -> Token:
     )
 
 
-def _require_converted(config_before: Config, config_after: Config) -> None:
+def _require_changed_caps(config_before: Config, config_after: Config) -> None:
     """Raise ConfigError if the numeraire changes but a cap counted in it does not."""
     old_numeraire, new_numeraire = _numeraire(config_before), _numeraire(config_after)
     if old_numeraire.address == new_numeraire.address or (
@@ -481,7 +481,7 @@ def _order_notes(
     return tuple(notes)
 
 
-def _dismiss_transfers(
+def _classify_as_gifts(
     config_before: LoadedConfig | None, config_after: LoadedConfig, context: wiring.AgentContext
 ) -> None:
     """Classify open deposits of removed assets as gifts: they stay in the wallet and need no
@@ -536,7 +536,7 @@ def remove(  # noqa: PLR0913
     *,
     in_slices: bool = False,
     keep_holdings: bool = False,
-    unreviewed: bool = False,
+    is_unreviewed: bool = False,
     confirm: Confirm | None,
     send: bool = False,
     confirm_sale: ConfirmSale,
@@ -544,7 +544,7 @@ def remove(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> RemovalReport:
-    """Remove the assets of `changes.removes`. Held assets get a target of 0 % first; with `send`
+    """Remove the assets of `changes.removed_symbols`. Held assets get a target of 0 % first; with `send`
     they are sold at once and then removed. Raises the same errors as `edit`, and Refused while the
     bot is stopped.
     """
@@ -555,9 +555,9 @@ def remove(  # noqa: PLR0913
             partial(apply_changes, changes=edit_changes),
             in_slices=in_slices,
             keep_holdings=keep_holdings,
-            sale_edit_text=partial(apply_changes, changes=sell_removed_assets(edit_changes)),
+            edit_text_for_sale=partial(apply_changes, changes=removals_as_sales(edit_changes)),
             pins_new=True,
-            unreviewed=unreviewed,
+            is_unreviewed=is_unreviewed,
             confirm=confirm_edit,
             transports=transports,
             clock=clock,

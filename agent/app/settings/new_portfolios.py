@@ -44,7 +44,7 @@ def check_portfolio(
     with the rest of the document of `check_setup`. `typed` are the answers, or without any those that a
     form begins with: network, wallet and endpoints of `source`. Raises ConfigError.
     """
-    return _prepare(folder, source, is_copy, field_texts, taken_names)[0]
+    return _check_and_render(folder, source, is_copy, field_texts, taken_names)[0]
 
 
 def write_portfolio(
@@ -58,7 +58,9 @@ def write_portfolio(
     """Write the config of these answers, and the folder for its store; return its path. Raises
     ConfigError, also if it is not the one with this `sha256`, and then leaves neither.
     """
-    check_document, config_text = _prepare(folder, source, is_copy, field_texts, taken_names)
+    check_document, config_text = _check_and_render(
+        folder, source, is_copy, field_texts, taken_names
+    )
     if check_document.get("sha256") != sha256:
         raise ConfigError("the answers changed after this page was opened", "compare them again")
     config_path = Path(folder, f"{field_texts['name']}.toml")
@@ -84,7 +86,7 @@ def write_portfolio(
     return str(config_path)
 
 
-def _prepare(
+def _check_and_render(
     folder: str,
     source: str,
     is_copy: bool,
@@ -124,15 +126,17 @@ def _prepare(
     config_text = (
         Path(source).read_text(encoding="utf-8") if is_copy else _text_from_basket(field_texts)
     )
-    is_shared = wallet.lower() in map(_wallet_of, other_config_paths)
-    config_text = copy_text(config_text, portfolio_name, wallet, has_own_wallet=not is_shared)
+    is_wallet_shared = wallet.lower() in map(_wallet_of, other_config_paths)
+    config_text = copy_text(
+        config_text, portfolio_name, wallet, has_own_wallet=not is_wallet_shared
+    )
     load_config_text(config_text, config_path, str(config_path), loads_env=False)
     check_document["sha256"] = hashlib.sha256(config_text.encode()).hexdigest()
     check_document["answer_texts"] |= {
         "file": str(config_path),
         "wallet": wallet,
         "key": "none can be added, because another portfolio has this wallet: on paper only"
-        if is_shared
+        if is_wallet_shared
         else "none, so on paper, until one is added in a terminal",
     }
     return check_document, config_text

@@ -38,7 +38,7 @@ from agent.config.writing.profile import (
     read_profile,
     require_valid_addresses,
 )
-from agent.config.writing.profile_merge import OFF, inline, merge_profile
+from agent.config.writing.profile_merge import OFF, merge_profile, to_inline
 from agent.config.writing.profile_tokens import ResolvedToken, resolve_token
 from agent.config.writing.token_lists import read_token_list
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
@@ -48,7 +48,7 @@ Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
 """Question to the user, with the profile's changes, the transition, and the agent that planned it
 (None if the chain cannot be read)."""
-_SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+_SHA256_PATTERN = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 OTHER_NUMERAIRE_REASON = "counted in another numeraire"
 NO_TARGET = {"target": "0%"}
 
@@ -158,7 +158,7 @@ def import_profile(  # noqa: PLR0913
     }
     _add_past_results(import_document, merged_config, prices, with_packaged=with_past_result)
 
-    def merged_text(current_text: str) -> str:
+    def new_text_if_unchanged(current_text: str) -> str:
         _require_unchanged(loaded_config.path, text_before, current_text)
         return new_config_text
 
@@ -176,7 +176,7 @@ def import_profile(  # noqa: PLR0913
         try:
             report = editing.edit(
                 loaded_config.path,
-                merged_text,
+                new_text_if_unchanged,
                 in_slices=in_slices,
                 keep_holdings=not sell_others,
                 confirm=None if confirm is None else confirm_edit,
@@ -194,7 +194,9 @@ def import_profile(  # noqa: PLR0913
             report, state="written" if confirm(import_document, report, None) else "declined"
         )
     if report.state == "written":
-        write_config(loaded_config.path, merged_text(loaded_config.path.read_bytes().decode()))
+        write_config(
+            loaded_config.path, new_text_if_unchanged(loaded_config.path.read_bytes().decode())
+        )
     return {**import_document, "editing": report}
 
 
@@ -283,7 +285,7 @@ def profile_arguments(
             if target != config_asset_by_symbol[symbol]["target"]
         ),
         *(
-            ("set", f"{setting_key}={tomlkit.item(inline(setting)).as_string()}")
+            ("set", f"{setting_key}={tomlkit.item(to_inline(setting)).as_string()}")
             for setting_key, setting in new_settings.items()
         ),
     )
@@ -293,7 +295,7 @@ def _profile_content(source: str, sha256: str | None) -> bytes:
     """Return the bytes of a file or of an https address, whose SHA-256 must be pinned. Raises
     ConfigError; Retryable if the address does not answer.
     """
-    if sha256 is not None and not _SHA256.fullmatch(sha256):
+    if sha256 is not None and not _SHA256_PATTERN.fullmatch(sha256):
         raise ConfigError(f"--sha256: {sha256!r} is not a SHA-256", "write its 64 hex digits")
     remedy = "use a file written by trimtab export-profile"
     if "://" in source:
@@ -334,20 +336,20 @@ def _compare_limits(
             has_same_numeraire or LIMITS[limit_key].unit is not LimitUnit.COINS
         )
         is_adopted = is_comparable and is_tighter(limit_key, profile_limit, config_limit)
-        taken_reason = OTHER_NUMERAIRE_REASON
+        comparison_reason = OTHER_NUMERAIRE_REASON
         if is_adopted:
-            taken_reason = "tighter"
+            comparison_reason = "tighter"
         elif profile_limit == config_limit:
-            taken_reason = "the same"
+            comparison_reason = "the same"
         elif is_comparable:
-            taken_reason = "yours is tighter"
+            comparison_reason = "yours is tighter"
         limit_documents.append(
             {
                 "key": limit_key,
                 "yours": _limit_value_text(limit_key, config_limit),
                 "profile": _limit_value_text(limit_key, profile_limit),
                 "taken": is_adopted,
-                "why": taken_reason,
+                "why": comparison_reason,
             }
         )
     return limit_documents

@@ -98,7 +98,7 @@ def list_users(config: ConfigSource) -> UsersDocument:
                 "user": user.name,
                 "read_only": user.read_only,
                 "created": format_utc(user.created_s),
-                "locked_s": user_store.locked_s(user.name, now_s),
+                "locked_s": user_store.remaining_lock_s(user.name, now_s),
             }
             for user in user_store.users()
         ]
@@ -189,8 +189,8 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     """
     import argon2
 
-    user_store, now_s, network = UserStore(Path(file)), _now_s(), _network(address)
-    if locked_s := user_store.count_attempt(name, network, now_s):
+    user_store, now_s, client_network = UserStore(Path(file)), _now_s(), _client_network(address)
+    if locked_s := user_store.count_attempt(name, client_network, now_s):
         return {"user": None, "locked_s": locked_s}
     user = next(
         (dashboard_user for dashboard_user in user_store.users() if dashboard_user.name == name),
@@ -204,18 +204,18 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     rejected_part = "name or password"
     if password_matches and user is not None:
         code_period = _code_period(user, code, now_s)
-        if code_period and user_store.record_login(user, code_period, network, now_s):
+        if code_period and user_store.record_login(user, code_period, client_network, now_s):
             return {"user": user.id, "locked_s": 0}
         rejected_part = "one-time code used before" if code_period else "one-time code"
     return {
         "user": None,
-        "locked_s": user_store.log_failed_login(name, network, rejected_part, now_s),
+        "locked_s": user_store.log_failed_login(name, client_network, rejected_part, now_s),
     }
 
 
 def record_event(file: str, event_kind: str, user: str, address: str, detail: str) -> None:
     """Append an event to the audit log."""
-    event = UserEvent(_now_s(), UserEventKind(event_kind), user, _network(address), detail)
+    event = UserEvent(_now_s(), UserEventKind(event_kind), user, _client_network(address), detail)
     UserStore(Path(file)).record(event)
 
 
@@ -232,7 +232,7 @@ def _code_period(user: DashboardUser, code: str, now_s: int) -> int:
     return matching_period
 
 
-def _network(address: str) -> str:
+def _client_network(address: str) -> str:
     """Return an address, or the /64 network of an IPv6 one, which a single attacker may own."""
     try:
         parsed_address = ipaddress.ip_address(address)

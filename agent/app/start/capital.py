@@ -19,7 +19,7 @@ from agent.config.writing.portfolio_templates import (
     apply_template,
     template_targets,
 )
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.reference.checks import is_dollar
 from agent.units import Token, parse_bps, value_text
@@ -99,7 +99,9 @@ def draft_config(
         TemplateAsset(symbol, preset_tokens[symbol][0], share_text, None)
         for symbol, share_text in targets
     ]
-    config_text = render(preset, PLACEHOLDER_WALLET, assets, (), NUMERAIRE, (("RPC", "any"),))
+    config_text = render_config(
+        preset, PLACEHOLDER_WALLET, assets, (), NUMERAIRE, (("RPC", "any"),)
+    )
     if template is not None:
         config_text = apply_template(config_text, template)
     return parse_config(

@@ -31,7 +31,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.networks import feed_name
 from agent.config.schema import Config
 from agent.config.secrets.key_sources import key_source, keyring_backend
-from agent.config.tables.limits import LimitsTable, accepted_limits, needless_acceptances
+from agent.config.tables.limits import LimitsTable, accepted_limit_texts, needless_acceptances
 from agent.errors import (
     EXIT_OK,
     EXIT_REFUSED,
@@ -56,7 +56,7 @@ from agent.policy.drift import compute_drifts, investable_total, portfolio_total
 from agent.reference import reference_prices, sequencer_fault
 from agent.reference.prices import feed_round_fault, twap_rejection
 from agent.store import Store
-from agent.store.files.locks import require_unwritable
+from agent.store.files.locks import require_trusted_writers
 from agent.store.files.secret import secret_path
 from agent.units import decimal_text, format_duration, price_text, safe_label
 from agent.venues import allowances
@@ -262,7 +262,7 @@ def doctor(
     endpoint is a warning as long as enough others work.
     """
     endpoints: list[ProbedEndpointDocument] = []
-    check_results = list(_checks(config, transports, now_s, endpoints))
+    check_results = list(_run_checks(config, transports, now_s, endpoints))
     return {
         "endpoints": endpoints,
         "checks": [fill(CheckDocument, check_result) for check_result in check_results],
@@ -273,7 +273,7 @@ def doctor(
     }
 
 
-def _checks(
+def _run_checks(
     config: LoadedConfig | Path | str,
     transports: Sequence[Transport] | None,
     now_s: Callable[[], float],
@@ -286,7 +286,7 @@ def _checks(
         return
     yield _config_check(loaded_config)
     try:
-        require_unwritable(wiring.store_file(loaded_config), "store", checks_companions=True)
+        require_trusted_writers(wiring.store_file(loaded_config), "store", checks_companions=True)
     except ConfigError as error:
         yield _failed_check("store", error)
     yield from _limit_checks(loaded_config.config.limits)
@@ -381,14 +381,14 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
         yield CheckResult(*check_line)
     for check_line in venue_checks(context, step.snapshot, step.portfolio):
         yield CheckResult(*check_line)
-    yield from _gas_money_checks(context, snapshot)
+    yield from _gas_and_head_checks(context, snapshot)
     for warning in minimum.warnings(context.portfolio):
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _minimum_total_checks(step)
 
 
 def _limit_checks(limits: LimitsTable) -> Iterator[CheckResult]:
-    for warning in accepted_limits(limits):
+    for warning in accepted_limit_texts(limits):
         yield CheckResult("limits", WARN, warning, "lower the limit, or keep it")
     for limit_name in needless_acceptances(limits):
         yield CheckResult(
@@ -573,7 +573,7 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
 
 def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
     raw_by_token = native_coin.held_balances(step)
-    references = reference_prices(step)
+    current_prices = reference_prices(step)
     numeraire_decimals = context.portfolio.numeraire.decimals
     pool_addresses, pinned_addresses = (
         {pool_or_pin.address for pool_or_pin in pools_or_pins}
@@ -583,12 +583,12 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
         token = asset.token
         if token.address not in raw_by_token:
             continue
-        reference_price = references.prices.get(token.address)
+        reference_price = current_prices.prices.get(token.address)
         if reference_price is None:
             unpriced_reason = next(
                 (
                     unpriced_token.why
-                    for unpriced_token in references.unpriced
+                    for unpriced_token in current_prices.unpriced
                     if unpriced_token.token == token.address
                 ),
                 "no reference price",
@@ -638,8 +638,10 @@ def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:
         minimum_total = current_minimum_total(step, investable_total(drifts))
     except TrimtabError:
         return
-    if ceiling_warning := cash_limit.ceiling_message(step.portfolio, step.limits, total_value):
-        yield CheckResult("max_live_value", WARN, ceiling_warning, cash_limit.CEILING_REMEDY)
+    if ceiling_warning := cash_limit.max_live_value_message(
+        step.portfolio, step.limits, total_value
+    ):
+        yield CheckResult("max_live_value", WARN, ceiling_warning, cash_limit.MAX_LIVE_VALUE_REMEDY)
     if minimum_total is not None:
         yield CheckResult(
             "minimum total",
@@ -649,7 +651,7 @@ def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:
         )
 
 
-def _gas_money_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
+def _gas_and_head_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     floor_wei = context.limits.native_floor_wei or 0
     wrapped_address = context.portfolio.wrapped_native
     wrapped_raw = next(

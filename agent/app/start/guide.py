@@ -33,7 +33,7 @@ from agent.app.start.past_results import (
     small_money_lines,
     template_result,
 )
-from agent.app.start.setup import find_preset, initialise
+from agent.app.start.setup import find_preset, write_new_config
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address, parse_variable
@@ -224,7 +224,7 @@ class InitAnswers:
 
     def write(self, path: Path) -> InitDocument:
         """Write the config. Raises ConfigError, and then leaves no file."""
-        return initialise(
+        return write_new_config(
             path,
             self.network,
             self.wallet,
@@ -282,7 +282,7 @@ def variable_state(variable_name: str) -> str:
 OWN_WEIGHTS = "own"
 """Name of the basket of typed weights, whose fields are named SHARE plus the symbol."""
 SHARE_FIELD_PREFIX = "share:"
-OPTION_PREFIX = re.compile(r"^(--)?[a-z]+: ")
+OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 
 
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
@@ -342,7 +342,7 @@ def parse_answers(
     """Return the valid answers, the errors by field, and the baskets of the network."""
     answers, error_by_field = InitAnswers(), dict[str, str]()
 
-    def check_field(
+    def apply_field(
         field: str, with_answer: Callable[[InitAnswers, str], InitAnswers], default_text: str
     ) -> None:
         nonlocal answers
@@ -351,22 +351,22 @@ def parse_answers(
         except ConfigError as error:
             error_by_field[field] = error_text(error)
 
-    check_field("network", InitAnswers.with_network, "ethereum")
+    apply_field("network", InitAnswers.with_network, "ethereum")
     offered_baskets = [] if "network" in error_by_field else _baskets(answers)
-    check_field("wallet", InitAnswers.with_wallet, "")
+    apply_field("wallet", InitAnswers.with_wallet, "")
     if not answers.is_local or field_texts.get("endpoints", "").strip():
-        check_field("endpoints", InitAnswers.with_endpoints, "")
+        apply_field("endpoints", InitAnswers.with_endpoints, "")
     if offered_baskets:
-        check_field(
+        apply_field(
             "basket",
             lambda answers_so_far, basket_text: _with_basket(
                 answers_so_far, basket_text, field_texts, offered_baskets
             ),
             "",
         )
-    check_field("cash", InitAnswers.with_cash, "all")
-    check_field("ceiling", InitAnswers.with_ceiling, "")
-    check_field("alert", InitAnswers.with_alert, "none")
+    apply_field("cash", InitAnswers.with_cash, "all")
+    apply_field("ceiling", InitAnswers.with_ceiling, "")
+    apply_field("alert", InitAnswers.with_alert, "none")
     return answers, error_by_field, offered_baskets
 
 
@@ -402,7 +402,7 @@ def _with_basket(
 
 def error_text(error: ConfigError) -> str:
     """Return an error of a field: what is wrong, and what to do."""
-    sentences = [OPTION_PREFIX.sub("", error.message), error.remedy]
+    sentences = [OPTION_PREFIX_PATTERN.sub("", error.message), error.remedy]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config.writing.portfolio_templates import SMALL_MONEY
+from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PastResultDocument
@@ -17,8 +17,8 @@ PAST_BASIS = (
 )
 OTHER_YEARS_BASIS = PAST_BASIS.replace("of 2021", "of Binance, a USDC counted as a USDT")
 SMALL_MONEY_USD = 500
-BASKETS_FILE = Path(__file__).parents[2] / "backtest" / "sample" / "baskets.json"
-OTHER_YEARS_FILE = BASKETS_FILE.with_name("other_years.json")
+TEMPLATE_RESULTS_FILE = Path(__file__).parents[2] / "backtest" / "sample" / "baskets.json"
+OTHER_YEARS_FILE = TEMPLATE_RESULTS_FILE.with_name("other_years.json")
 
 
 def template_result(network: str, name: str) -> PastResultDocument | None:
@@ -39,7 +39,7 @@ def small_money_year_text(network: str) -> str:
     """Return the measured trades and cost of a year of the template for small money; empty on a
     network without a stored result.
     """
-    stored_result = template_result(network, SMALL_MONEY)
+    stored_result = template_result(network, SMALL_TEMPLATE)
     if stored_result is None:
         return ""
     trades_text = (
@@ -53,7 +53,7 @@ def small_money_year_text(network: str) -> str:
 
 def small_money_lines(template: str | None, network: str) -> list[str]:
     """Return the measured year if the template is that for small money and has one there."""
-    year_line = small_money_year_text(network) if template == SMALL_MONEY else ""
+    year_line = small_money_year_text(network) if template == SMALL_TEMPLATE else ""
     return [f"Measured in a back-test, beside the estimate above: {year_line}"] if year_line else []
 
 
@@ -61,7 +61,7 @@ def small_money_lines(template: str | None, network: str) -> list[str]:
 def stored_results() -> dict[str, dict[str, PastResultDocument]]:
     """Return the stored results by network and template."""
     results_by_network: dict[str, dict[str, PastResultDocument]] = json.loads(
-        BASKETS_FILE.read_text(encoding="utf-8")
+        TEMPLATE_RESULTS_FILE.read_text(encoding="utf-8")
     )
     return results_by_network
 

@@ -24,7 +24,7 @@ from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
-from agent.config.build import fixed_contracts
+from agent.config.build import contract_names
 from agent.config.load import load_config, parse_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks.presets import PRESETS, Preset, PresetToken, TemplateAsset
@@ -42,7 +42,7 @@ from agent.config.writing.futures_template import (
     read_venue,
 )
 from agent.config.writing.portfolio_templates import PortfolioTemplate
-from agent.config.writing.template import render
+from agent.config.writing.template import render_config
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.files import create_file
@@ -156,7 +156,7 @@ class FuturesStart:
         return futures_text(profile, venue, numeraire, weights, spot_targets)
 
 
-def initialise(  # noqa: PLR0913
+def write_new_config(  # noqa: PLR0913
     path: Path,
     network: str,
     wallet: str,
@@ -166,8 +166,8 @@ def initialise(  # noqa: PLR0913
     token_list: Path | None = None,
     token_list_sha256: str | None = None,
     template: str | None = None,
-    stable: str | None = None,
-    price: str | None = None,
+    stable_share: str | None = None,
+    numeraire_price: str | None = None,
     futures: FuturesStart | None = None,
     use_cash: str | None = None,
     alert: tuple[str, str] | None = None,
@@ -194,9 +194,9 @@ def initialise(  # noqa: PLR0913
     if token_list is not None:
         parsed_token_list = read_token_list(token_list, preset.chain_id, token_list_sha256)
     listed_tokens = () if parsed_token_list is None else parsed_token_list.tokens
-    chosen_template = _chosen_template(template, stable, targets)
+    chosen_template = _chosen_template(template, stable_share, targets)
     if chosen_template is not None:
-        targets = portfolio_templates.template_targets(chosen_template, preset, stable)
+        targets = portfolio_templates.template_targets(chosen_template, preset, stable_share)
     assets = [
         _template_asset(symbol_or_address, share_text, preset, listed_tokens)
         for symbol_or_address, share_text in targets
@@ -209,9 +209,9 @@ def initialise(  # noqa: PLR0913
         )
     _require_endpoint_names(rpc)
     load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
-    numeraire_usd = usd_price(assets[symbols.index(numeraire)], price, rpc)
+    numeraire_usd = usd_price(assets[symbols.index(numeraire)], numeraire_price, rpc)
     local_chain = None if rpc else local_start(network)
-    config_text = render(
+    config_text = render_config(
         preset,
         parse_address(wallet, "--wallet"),
         assets,
@@ -413,11 +413,11 @@ def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
 
 
 def _chosen_template(
-    template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]
+    template: str | None, stable_share: str | None, targets: Sequence[tuple[str, str]]
 ) -> PortfolioTemplate | None:
     """Return the named template, if any. Raises ConfigError unless targets or a template are given."""
     if template is None:
-        if stable is not None:
+        if stable_share is not None:
             raise ConfigError(
                 "--stable: only valid with --template stable-reserve",
                 "set the stable token's share with --target",
@@ -438,19 +438,19 @@ def trust(
     confirm: Callable[[TrustDocument], bool],
     transports: Sequence[Transport] | None = None,
     *,
-    unreviewed: bool = False,
+    is_unreviewed: bool = False,
 ) -> TrustDocument:
     """Return every contract of the config, each discovered pool with its code hash, and the market
     numbers of an off-chain futures venue, and pin them if `confirm` returns True; it is not called
     if all are pinned already.
 
-    With `unreviewed` no user reviews them; Refused is then raised on a live chain if the config was
+    With `is_unreviewed` no user reviews them; Refused is then raised on a live chain if the config was
     edited by hand. Raises Refused if an address holds no code, Retryable if the venue does not
     answer.
     """
     loaded_config = load_config(config)
     with wiring.open_context(loaded_config, transports, includes_untrusted_pools=True) as context:
-        if unreviewed:
+        if is_unreviewed:
             config_versions.refuse_live_changes(loaded_config, context.store.configs)
         snapshot = context.reader.snapshot()
         contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
@@ -592,7 +592,7 @@ def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None)
 
 
 def _contract_names(context: wiring.AgentContext) -> dict[str, str]:
-    name_by_address = fixed_contracts(context.config, context.store.positions.changes())
+    name_by_address = contract_names(context.config, context.store.positions.changes())
     name_by_address |= {
         token.address: f"token {token.label}"
         for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)

@@ -171,7 +171,7 @@ def install_units(
     if not options.is_system:  # else the units end with the user's last session
         commands.insert(0, ["loginctl", "enable-linger"])
     for unit_path in unit_text_by_path:
-        _require_ours(unit_path, loaded_config.path)
+        _require_same_config(unit_path, loaded_config.path)
     if write:
         _require_systemctl()
         store_path = sqlite_file(loaded_config.config.store.url, loaded_config.path.parent)
@@ -187,8 +187,8 @@ def install_units(
             raise ConfigError(
                 f"{options.folder}: {error}", "with --system, run it as root"
             ) from None
-        _run_all(commands, unit_names[0], options)
-    return _document(unit_text_by_path, commands, is_done=write)
+        _run_commands(commands, unit_names[0], options)
+    return _units_document(unit_text_by_path, commands, is_done=write)
 
 
 def remove_units(config: Path, options: UnitOptions, *, write: bool) -> UnitsDocument:
@@ -204,7 +204,7 @@ def remove_units(config: Path, options: UnitOptions, *, write: bool) -> UnitsDoc
     if not unit_text_by_path:
         raise ConfigError(f"{unit_paths[0]}: there is no such unit", "name the units with --name")
     for unit_path in unit_text_by_path:
-        _require_ours(unit_path, config.resolve())
+        _require_same_config(unit_path, config.resolve())
     commands = [
         [
             *options.systemctl,
@@ -215,11 +215,11 @@ def remove_units(config: Path, options: UnitOptions, *, write: bool) -> UnitsDoc
     ]
     if write:
         _require_systemctl()
-        _run_all(commands, unit_paths[0].name, options)
+        _run_commands(commands, unit_paths[0].name, options)
         for unit_path in unit_text_by_path:
             unit_path.unlink()
-        _run_all([[*options.systemctl, "daemon-reload"]], unit_paths[0].name, options)
-    return _document(unit_text_by_path, commands, is_done=write)
+        _run_commands([[*options.systemctl, "daemon-reload"]], unit_paths[0].name, options)
+    return _units_document(unit_text_by_path, commands, is_done=write)
 
 
 def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: UnitOptions) -> str:
@@ -303,7 +303,7 @@ def _written_folders(loaded_config: LoadedConfig) -> list[Path]:
     return written_folders
 
 
-def _require_ours(unit_path: Path, config_path: Path) -> None:
+def _require_same_config(unit_path: Path, config_path: Path) -> None:
     """Raise ConfigError if there is a unit at `unit_path` that is not of this config."""
     with suppress(FileNotFoundError):
         if str(config_path) not in unit_path.read_text(encoding="utf-8").split():
@@ -321,7 +321,7 @@ def _require_systemctl() -> None:
         )
 
 
-def _run_all(commands: Sequence[Sequence[str]], unit_name: str, options: UnitOptions) -> None:
+def _run_commands(commands: Sequence[Sequence[str]], unit_name: str, options: UnitOptions) -> None:
     for command in commands:
         process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  fixed words and checked names
         if process.returncode != 0:
@@ -332,7 +332,7 @@ def _run_all(commands: Sequence[Sequence[str]], unit_name: str, options: UnitOpt
             )
 
 
-def _document(
+def _units_document(
     unit_text_by_path: dict[Path, str], commands: Sequence[Sequence[str]], *, is_done: bool
 ) -> UnitsDocument:
     return {

@@ -27,7 +27,7 @@ from agent.chain.lens import (
 )
 from agent.chain.tokens import UNREAD_ADDRESS
 from agent.config.secrets.key_sources import agent_key_source
-from agent.config.tables.futures import FuturesTable, HyperliquidTable
+from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder
 from agent.layers.futures.policy.needs import agent_key_ends_soon
@@ -197,7 +197,7 @@ def _collateral_checks(
     context: wiring.AgentContext,
     snapshot: Snapshot,
     portfolio: Portfolio,
-    futures_table: FuturesTable,
+    futures_table: PerpetualProtocolTable,
 ) -> Iterator[CheckLine]:
     """Compare the vault's token and decimals with the configured collateral, and show balances."""
     check_name = "futures collateral"
@@ -257,7 +257,7 @@ def _collateral_checks(
 
 
 def _address_checks(
-    context: wiring.AgentContext, futures_table: FuturesTable
+    context: wiring.AgentContext, futures_table: PerpetualProtocolTable
 ) -> Iterator[CheckLine]:
     """Compare the addresses that the contracts name with those of the config."""
     view_calls = [
@@ -287,7 +287,7 @@ def _address_checks(
 
 
 def _market_checks(
-    context: wiring.AgentContext, futures_table: FuturesTable
+    context: wiring.AgentContext, futures_table: PerpetualProtocolTable
 ) -> Iterator[CheckLine]:
     """Compare each market's registration and index aggregator with the config."""
     transport, base_tokens = context.transport, [market.base for market in futures_table.markets]
@@ -298,14 +298,14 @@ def _market_checks(
             for base_token in base_tokens
         ],
     )
-    source_contracts = base_tokens
+    index_sources = base_tokens
     for view in (_PRICE_FEED_SELECTOR, _CHAINLINK_FEED_SELECTOR, _AGGREGATOR_SELECTOR):
         address_answers = query_lens(
-            transport, [CallItem(contract, view) for contract in source_contracts]
+            transport, [CallItem(contract, view) for contract in index_sources]
         )
-        source_contracts = [_answered_address(address_answer) for address_answer in address_answers]
+        index_sources = [_answered_address(address_answer) for address_answer in address_answers]
     for market, listed_answer, aggregator in zip(
-        futures_table.markets, listed_answers, source_contracts, strict=True
+        futures_table.markets, listed_answers, index_sources, strict=True
     ):
         check_name = f"futures market {market.symbol}"
         if answer_uint(listed_answer, 8) != 1:
@@ -404,7 +404,7 @@ def approve_agent_key(
     the old file is kept beside it. If an earlier run was interrupted after the venue approved its
     key, that key is put in place and no other is approved. Raises ConfigError, Refused, Retryable.
     """
-    futures_table = _require_table(agent, revokes=revokes)
+    futures_table = _require_hyperliquid_table(agent, revokes=revokes)
     disable_core_dumps()
     approver = wiring.AgentApprover(agent.context, futures_table)
     approver.require_account()
@@ -464,7 +464,7 @@ def approve_agent_key(
         if approval is not None and interrupted_file is not None:
             if approver.approved_agent() != approval:
                 raise Refused("the approval has changed meanwhile", remedy="run it again")
-            agent.context.store.trust.remember_agent(approval.address, approval.valid_until_ms)
+            agent.context.store.trust.record_agent_expiry(approval.address, approval.valid_until_ms)
             old_file = _put_in_place(interrupted_file, key_location)
             return {
                 **approval_document,
@@ -493,7 +493,7 @@ def approve_agent_key(
     }
 
 
-def _require_table(agent: Agent, *, revokes: bool) -> HyperliquidTable:
+def _require_hyperliquid_table(agent: Agent, *, revokes: bool) -> HyperliquidTable:
     """Return [futures] of the venue. Raises ConfigError if it approves no keys, or on paper."""
     futures_table = agent.context.config.futures
     if not isinstance(futures_table, HyperliquidTable):
@@ -524,7 +524,9 @@ def _key_location(agent: Agent, futures_table: HyperliquidTable) -> _KeyLocation
         service, entry_name = futures_table.agent_keyring.split("/")
         keyring_entry = (service, entry_name)
         address = (
-            keys.load_from_keyring(keyring_entry).address if keys.in_keyring(keyring_entry) else ""
+            keys.load_from_keyring(keyring_entry).address
+            if keys.is_in_keyring(keyring_entry)
+            else ""
         )
         return _KeyLocation(None, keyring_entry, address, f"keyring {futures_table.agent_keyring}")
     key_source = agent_key_source(agent.context.loaded_config)

@@ -297,12 +297,12 @@ def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
                 "a password is needed, and there is no terminal to ask for it", remedy
             )
         password = Secret(ask("New password: "))
-        keys.require_strong(password)
+        keys.require_strong_password(password)
         if Secret(ask("Again: ")).reveal() != password.reveal():
             raise ConfigError(
                 "the two passwords differ; nothing was written", "type the same one twice"
             )
-    keys.require_strong(password)
+    keys.require_strong_password(password)
     return password
 
 

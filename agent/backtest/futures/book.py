@@ -207,9 +207,11 @@ class FuturesBook:
 
     def mark_to_market(self, markets: tuple[PerpMarket, ...]) -> None:
         """Move all prices."""
-        unrealised_before_raw = margin.unrealised_raw(self.account)
+        unrealised_before_raw = margin.unrealised_profit_raw(self.account)
         self.account = replace(self.account, markets=markets)
-        self._add_profit(price_raw=margin.unrealised_raw(self.account) - unrealised_before_raw)
+        self._add_profit(
+            price_raw=margin.unrealised_profit_raw(self.account) - unrealised_before_raw
+        )
 
     def pay_funding(self, market: str, rate: Fraction, price: Fraction) -> None:
         """Settle a payment on the size held, rounded against the holder."""
@@ -387,11 +389,11 @@ def hedge_records(
                 records.append(replace(record, closed_s=closed_s, close_reason=sent_plan.reason))
                 del open_hedge_by_token[hedge.token]
     for size_raw, record in open_hedge_by_token.values():
-        closing_market = next(
+        hedge_market = next(
             perp_market for perp_market in account.markets if perp_market.symbol == record.symbol
         )
         profit_raw = record.profit_raw
-        if profit_raw is not None and abs(account.size_raw(closing_market.market)) >= abs(size_raw):
-            profit_raw += position_value_raw(closing_market, size_raw)
+        if profit_raw is not None and abs(account.size_raw(hedge_market.market)) >= abs(size_raw):
+            profit_raw += position_value_raw(hedge_market, size_raw)
         records.append(replace(record, profit_raw=profit_raw))
     return tuple(sorted(records, key=lambda record: (record.opened_s, record.symbol)))

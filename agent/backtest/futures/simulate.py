@@ -266,14 +266,14 @@ def path_digest(path: FuturesPath) -> str:
 def initial_book(
     path: FuturesPath,
     settings: FuturesSettings,
-    settlement_raw: int = 1,
+    collateral_unit_raw: int = 1,
     market_and_asset_by_symbol: Mapping[str, tuple[str, str]] | None = None,
 ) -> FuturesBook:
-    """Return a book without positions at the first bar. `settlement_raw` is one base unit of the
+    """Return a book without positions at the first bar. `collateral_unit_raw` is one base unit of the
     collateral in quote base units; `market_and_asset_by_symbol` as in `markets_at`.
     """
     markets = markets_at(path, settings, 0, market_and_asset_by_symbol)
-    account = MarginAccount(QUOTE, settlement_raw, settings.collateral_raw, 0, (), markets)
+    account = MarginAccount(QUOTE, collateral_unit_raw, settings.collateral_raw, 0, (), markets)
     return FuturesBook(account, settings.reserve_raw, settings.venue)
 
 
@@ -292,7 +292,7 @@ def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
 
 
 def book_result(
-    book: FuturesBook, figures: Floats, refused: Sequence[tuple[str, int]]
+    book: FuturesBook, figures: Floats, refusal_counts: Sequence[tuple[str, int]]
 ) -> BookResult:
     """Return a book's result: its figures over the bars, and refused plans by reason."""
     equity, leverage, utilisation, funding = figures
@@ -311,5 +311,5 @@ def book_result(
         tuple(book.fills),
         tuple(book.liquidations),
         tuple(sorted(book.unfilled_counts.items())),
-        tuple(refused),
+        tuple(refusal_counts),
     )

@@ -54,18 +54,18 @@ from agent.model import (
     UnsignedTx,
     with_part,
 )
-from agent.ports.perpetuals import PerpOrderDraft
+from agent.ports.perpetuals import PerpActionDraft
 from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
 from agent.signing.terms import FuturesRules
 from agent.units import Token, Value
-from agent.venues.perpetual_protocol import PerpContractAddresses, futures_call
+from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, futures_call
 
 CLEARING_HOUSE = simulated_address("clearing house")
 VAULT = simulated_address("vault")
-CONTRACTS = PerpContractAddresses(
+CONTRACTS = PerpetualProtocolAddresses(
     CLEARING_HOUSE, VAULT, simulated_address("delegate approval"), WALLET
 )
 
@@ -179,9 +179,9 @@ class SimulatedVenue:
         self._market_and_token_by_symbol = {
             symbol: (market_address(symbol), token) for symbol, token in setup.assets
         }
-        settlement_raw = 10 ** (QUOTE.decimals - setup.collateral.decimals)
+        collateral_unit_raw = 10 ** (QUOTE.decimals - setup.collateral.decimals)
         self.book: FuturesBook = initial_book(
-            self.path, setup.settings, settlement_raw, self._market_and_token_by_symbol
+            self.path, setup.settings, collateral_unit_raw, self._market_and_token_by_symbol
         )
         self.allowance_raw = 0
         self.bar = -1
@@ -237,9 +237,9 @@ class SimulatedVenue:
         realised_raw = self._realised_raw[bar] if bar >= 0 else 0
         return realised_raw * Fraction(numeraire.unit, QUOTE.unit)
 
-    def result(self, refused: Sequence[tuple[str, int]]) -> BookResult:
-        """Return the book over all bars. `refused` has refused plans by reason."""
-        return book_result(self.book, self._figures, refused)
+    def result(self, refusal_counts: Sequence[tuple[str, int]]) -> BookResult:
+        """Return the book over all bars. `refusal_counts` has refused plans by reason."""
+        return book_result(self.book, self._figures, refusal_counts)
 
     def hedges(self) -> tuple[HedgeRecord, ...]:
         """Return the hedges of the simulation."""
@@ -249,7 +249,7 @@ class SimulatedVenue:
         """Record a plan before its first action is sent."""
         self._noted_plan = SentPlan(plan.trigger, reason, plan.hedges)
 
-    # ports.futures.PerpVenue
+    # ports.perpetuals.PerpVenue
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue."""
         return snapshot.with_layer(FuturesReading(self.book.account))
@@ -259,11 +259,11 @@ class SimulatedVenue:
         quote_raw, _ = self.book.quote_and_fee_raw(account.market(order.market), order.size_raw)
         return PerpQuote(abs(order.size_raw), abs(quote_raw))
 
-    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """See PerpVenue. A call to the clearing house or the vault."""
         expires_s, collateral = now_s + self._validity_s, self.setup.collateral.address
         to, call_data = futures_call(action, CONTRACTS, WALLET, collateral, expires_s)
-        return PerpOrderDraft(to, call_data, expires_s)
+        return PerpActionDraft(to, call_data, expires_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Orders are transactions on the chain."""

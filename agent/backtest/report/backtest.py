@@ -39,7 +39,7 @@ from agent.units import YEAR_S, Value
 COST_KIND_COLOURS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
 MAX_CHART_POINTS = 2_000
 """Maximum number of rebalances drawn in the chart of costs."""
-MIN_SHOWN = 0.00005
+MIN_SHOWN_GROWTH = 0.00005
 """Smallest displayed value; smaller ones would print as zero."""
 PERIOD_BY_MAX_SPAN_S = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 
@@ -224,7 +224,7 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     unattributed_growth = excess_log_growth - premium.advantage
     unattributed_parts = (
         [_unattributed_part(analysis.result, unattributed_growth)]
-        if abs(unattributed_growth) >= MIN_SHOWN
+        if abs(unattributed_growth) >= MIN_SHOWN_GROWTH
         else []
     )
     return_parts: tuple[tuple[str, float, str], ...] = (
@@ -569,13 +569,13 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
         format_percent(mean_excess + sign * NORMAL_95_QUANTILE * standard_error, 1, signed=True)
         for sign in (-1, 1)
     )
-    verdict = "more than chance alone would explain, in this one history"
+    chance_text = "more than chance alone would explain, in this one history"
     if abs(mean_excess) <= NORMAL_95_QUANTILE * standard_error:
-        verdict = "chance alone could explain it"
+        chance_text = "chance alone could explain it"
     comparison = "faster" if mean_excess > 0 else "slower"
     return (
         f"Per year it grew {format_percent(abs(mean_excess), 2)} {comparison} than buy and hold. The 95% interval"
-        f" of that mean is {low_text} to {high_text}: {verdict}. It assumes independent days and does"
+        f" of that mean is {low_text} to {high_text}: {chance_text}. It assumes independent days and does"
         " not predict the future."
     )
 
@@ -591,7 +591,7 @@ def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
         sum(rebalance.succeeded for rebalance in simulation_result.rebalances),
         total_costs(simulation_result),
     )
-    total_growth = float(analysis.growth.index[-1]) - 1
+    total_return = float(analysis.growth.index[-1]) - 1
     cost_share = (
         float(costs / simulation_result.start_value) if simulation_result.start_value else math.nan
     )
@@ -601,7 +601,7 @@ def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
         if not simulation_result.is_gas_counted:
             cost_text += ", without gas"
     growth_text = (
-        f"{format_percent(total_growth, signed=True)} from"
+        f"{format_percent(total_return, signed=True)} from"
         f" {format_money(simulation_result.start_value, simulation_result.decimals)}"
     )
     return (

@@ -31,7 +31,7 @@ from agent.backtest.simulate import library_versions
 from agent.units import BPS, decimal_text
 
 MULTIPLE_FORMAT, COINS_FORMAT = ".2f", ",.2f"
-CHART_PX = 280
+CHART_HEIGHT_PX = 280
 
 
 def futures_page(futures_result: FuturesResult) -> ReportPage:
@@ -113,7 +113,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
         return time_chart(traces, unit, number_format) | {
             "title": title,
             "says": f"{title} of the agent's book and the held book over time",
-            "height": CHART_PX,
+            "height": CHART_HEIGHT_PX,
         }
 
     charts = (
@@ -197,10 +197,10 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
 def _summary(futures_result: FuturesResult) -> str:
     agent_book, held_book = futures_result.agent_book, futures_result.held_book
     leverage_limit = futures_result.settings.policy.limits.max_leverage_bps / BPS
-    growth = agent_book.final_value_raw / futures_result.start_value_raw - 1
+    total_return = agent_book.final_value_raw / futures_result.start_value_raw - 1
     return (
         f"The futures book ends at {_money(agent_book.final_value_raw)} {QUOTE.symbol}"
-        f" ({format_percent(growth, signed=True)}); held without the agent, at"
+        f" ({format_percent(total_return, signed=True)}); held without the agent, at"
         f" {_money(held_book.final_value_raw)}. The agent's book is"
         f" above its limit of {leverage_limit:g}x for at most"
         f" {pluralize(agent_book.longest_above_leverage(futures_result.settings.policy.limits.max_leverage_bps), 'bar')}"

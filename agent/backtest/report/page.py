@@ -215,10 +215,10 @@ class ChartFrame(NamedTuple):
 
 def render_html(page: ReportPage) -> str:
     """Return the whole HTML file. Raises ConfigError if Plotly's bundle or Jinja2 is missing."""
-    scripts = (_plotly(), _read_static("report.js"))
+    scripts = (_plotly_script(), _read_static("report.js"))
     chart_numbers = count()
     return (
-        _templates()
+        _template_environment()
         .get_template("report.html")
         .render(
             page=page,
@@ -236,12 +236,12 @@ def render_html(page: ReportPage) -> str:
 
 
 @lru_cache(maxsize=1)
-def _templates() -> Environment:
+def _template_environment() -> Environment:
     return artifacts.template_environment("analysis")
 
 
 @lru_cache(maxsize=1)
-def _plotly() -> str:
+def _plotly_script() -> str:
     bundle_path = artifacts.plotly_bundle()
     bundle_js = bundle_path.read_text(encoding="utf-8").replace("\r\n", "\n")
     if re.search(r"</script|<!--", bundle_js, re.IGNORECASE):
@@ -396,7 +396,7 @@ def pluralize(number: int, noun: str) -> str:
 PlotlyDict = dict[str, Any]
 DATE_AXIS = {"type": "date", "hoverformat": "%-d %b %Y %H:%M"}
 PERCENT_FORMAT = ".1%"
-THIN, MIDDLE, STRONG_WIDTH = 1.2, 1.6, 2.2
+THIN_WIDTH, MIDDLE_WIDTH, STRONG_WIDTH = 1.2, 1.6, 2.2
 MARKER_PX = 7
 
 
@@ -406,7 +406,7 @@ def line_trace(  # noqa: PLR0913
     name: str,
     colour: str,
     *,
-    width: float = MIDDLE,
+    width: float = MIDDLE_WIDTH,
     dash: str = "solid",
     number_format: str = "",
     is_stepped: bool = False,

@@ -13,7 +13,7 @@ from agent.backtest.report.page import (
     DASH,
     PERCENT_FORMAT,
     STRONG_WIDTH,
-    THIN,
+    THIN_WIDTH,
     PlotlyDict,
     ReportSection,
     ReportTable,
@@ -53,7 +53,7 @@ MIN_EXCESS_RANGE = 0.001
 MAX_SINGLE_ASSETS = 4
 MAX_MARKED_TRADES = 400
 """Maximum number of marked trades per asset and direction. The largest are kept."""
-PANEL_PX = 210
+PANEL_HEIGHT_PX = 210
 PANEL_POINTS = 1_000
 """Points of a panel, which is at most half as wide as a chart."""
 SINGLE_ASSET_COLOURS = ("--c2", "--c4", "--c6", "--c5")
@@ -120,7 +120,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
                 values_at(asset_values, chart_rows),
                 f"{short_name(simulation_result.symbols[column])} alone",
                 colour,
-                width=THIN,
+                width=THIN_WIDTH,
                 number_format=number_format,
             )
             for asset_values, column, colour in zip(
@@ -242,7 +242,7 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
                 "title": short_name(simulation_result.symbols[column]),
                 "says": f"Weight between {format_percent(lowest_weight)} and {format_percent(highest_weight)}",
                 "small": True,
-                "height": PANEL_PX,
+                "height": PANEL_HEIGHT_PX,
             }
         )
     paragraphs: tuple[str, ...] = (
@@ -365,7 +365,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
         for rebalance in simulation_result.rebalances
         if rebalance.succeeded and rebalance.bar
     }
-    sorted_bars = np.array(sorted(bars_traded), dtype=np.int64)
+    rebalanced_bars = np.array(sorted(bars_traded), dtype=np.int64)
     unmarked_count, panels = 0, []
     for column in panel_columns:
         prices, asset_unit_changes = (
@@ -379,7 +379,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
                 values_at(prices, chart_rows),
                 "price",
                 "--c8",
-                width=THIN,
+                width=THIN_WIDTH,
                 number_format=",.6~g",
             )
         ]
@@ -387,7 +387,9 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
             ("bought", "--c1", "triangle-up", 1),
             ("sold", "--c2", "triangle-down", -1),
         ):
-            direction_bars = sorted_bars[asset_unit_changes[sorted_bars] * sign > _MIN_UNIT_CHANGE]
+            direction_bars = rebalanced_bars[
+                asset_unit_changes[rebalanced_bars] * sign > _MIN_UNIT_CHANGE
+            ]
             marked_bars = np.sort(
                 direction_bars[
                     np.argsort(-np.abs(asset_unit_changes[direction_bars]), kind="stable")[
@@ -414,9 +416,9 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
             time_chart(traces, simulation_result.numeraire, "", hovermode="closest")
             | {
                 "title": short_name(simulation_result.symbols[column]),
-                "says": f"Price in {simulation_result.numeraire}, with {len(sorted_bars)} rebalances marked",
+                "says": f"Price in {simulation_result.numeraire}, with {len(rebalanced_bars)} rebalances marked",
                 "small": True,
-                "height": PANEL_PX + 20,
+                "height": PANEL_HEIGHT_PX + 20,
             }
         )
     paragraphs: tuple[str, ...] = (
@@ -479,13 +481,13 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
         analysis.risk,
         analysis.growth.window_samples,
     )
-    figures: list[PlotlyDict] = []
+    charts: list[PlotlyDict] = []
     window_text = format_duration(window_samples / analysis.growth.samples_per_year * 365 * DAY_S)
     end_bars = analysis.growth.sample_bars[window_samples:]
     if window_samples and len(end_bars) and np.isfinite(risk.rolling_sharpe).any():
         times_ms = to_milliseconds(simulation_result.times_s, end_bars)
         chart_rows: Indices = np.arange(len(end_bars))
-        figures.append(
+        charts.append(
             time_chart(
                 [
                     line_trace(
@@ -514,7 +516,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                 "height": 260,
             }
         )
-        figures.append(
+        charts.append(
             time_chart(
                 [
                     line_trace(
@@ -537,7 +539,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
         )
     sampling_text = "bar to bar" if analysis.growth.samples_per_year < 200 else "day to day"
     windows_text = "The run is too short for rolling windows."
-    if figures:
+    if charts:
         windows_text = f"Windows are {window_text} long and use only past data."
     paragraphs = (
         f"From returns of {sampling_text}, per year of 365 days, with a risk-free rate of zero.",
@@ -551,7 +553,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     return ReportSection(
         "Risk over time",
         paragraphs,
-        tuple(figures),
+        tuple(charts),
         (ReportTable(("per year", "rebalanced", "held"), risk_rows),),
     )
 

@@ -108,7 +108,9 @@ def growth_series(simulation_result: SimulationResult) -> GrowthSeries:
     )
 
 
-def growth_series_of_units(times_s: Indices, index: Floats, hold_index: Floats) -> GrowthSeries:
+def growth_series_of_units(
+    times_s: Indices, portfolio_growth: Floats, hold_growth: Floats
+) -> GrowthSeries:
     """Return the growth of two units and their samples."""
     days = times_s // DAY_S
     sample_bars = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
@@ -118,10 +120,10 @@ def growth_series_of_units(times_s: Indices, index: Floats, hold_index: Floats) 
     )
     returns, hold_returns = (
         unit_growth[sample_bars][1:] / unit_growth[sample_bars][:-1] - 1
-        for unit_growth in (index, hold_index)
+        for unit_growth in (portfolio_growth, hold_growth)
     )
     return GrowthSeries(
-        index, hold_index, sample_bars, YEAR_S / sample_spacing_s, returns, hold_returns
+        portfolio_growth, hold_growth, sample_bars, YEAR_S / sample_spacing_s, returns, hold_returns
     )
 
 

@@ -212,7 +212,7 @@ def _nearest_semidefinite(matrix: Floats) -> Floats:
     return nearest_matrix
 
 
-class Scenario(Enum):
+class SpotScenario(Enum):
     """Stress scenario; CALM leaves the path unchanged."""
 
     CALM = "calm"
@@ -224,7 +224,7 @@ class Scenario(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Severity:
+class SpotSeverity:
     """Severity of scenarios.
 
     A crash reduces every price except those of dollars and the numeraire by `crash_bps` over
@@ -274,11 +274,11 @@ class StressedPath:
 
 
 def apply_scenario(
-    scenario: Scenario,
+    scenario: SpotScenario,
     spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
-    severity: Severity,
+    severity: SpotSeverity,
 ) -> StressedPath:
     """Apply the scenario to the middle third of the path. A crash starts there from a flat market
     and has no recovery, so that no trend of the path hides it.
@@ -289,13 +289,13 @@ def apply_scenario(
     end_bar = max(start_bar + 1, 2 * table.bar_count // 3)
     unstressed_path = StressedPath(table, settings, np.ones(table.bar_count))
     match scenario:
-        case Scenario.CALM:
+        case SpotScenario.CALM:
             return unstressed_path
-        case Scenario.CRASH:
+        case SpotScenario.CRASH:
             return replace(unstressed_path, table=_crashed_table(spec, table, severity, start_bar))
-        case Scenario.DEPEG:
+        case SpotScenario.DEPEG:
             return _depegged_path(spec, unstressed_path, severity, slice(start_bar, end_bar))
-        case Scenario.GAS:
+        case SpotScenario.GAS:
             _require_priced_gas(spec, table)
             gas_prices = settings.gas_wei
             if isinstance(gas_prices, int):
@@ -303,21 +303,21 @@ def apply_scenario(
             spiked_gas_wei = [severity.gas_wei] * (end_bar - start_bar)
             prices_with_spike = (*gas_prices[:start_bar], *spiked_gas_wei, *gas_prices[end_bar:])
             return replace(unstressed_path, settings=replace(settings, gas_wei=prices_with_spike))
-        case Scenario.POOL:
+        case SpotScenario.POOL:
             return replace(
                 unstressed_path,
                 settings=replace(settings, thin=(start_bar, end_bar, severity.depth_part)),
             )
-        case Scenario.ORACLE:
+        case SpotScenario.ORACLE:
             return replace(unstressed_path, settings=replace(settings, silent=(start_bar, end_bar)))
 
 
 def inapplicable_scenarios(
-    scenarios: Sequence[Scenario],
+    scenarios: Sequence[SpotScenario],
     spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
-    severity: Severity,
+    severity: SpotSeverity,
 ) -> list[tuple[str, str]]:
     """Return the scenarios that do not apply to this portfolio, with the reason."""
     names_and_reasons = []
@@ -345,7 +345,7 @@ def dollar_symbol(spec: BacktestSpec) -> str:
 
 
 def _crashed_table(
-    spec: BacktestSpec, table: PriceTable, severity: Severity, start_bar: int
+    spec: BacktestSpec, table: PriceTable, severity: SpotSeverity, start_bar: int
 ) -> PriceTable:
     numeraire = spec.portfolio.numeraire.symbol
     stable_symbols = {token.symbol for token in spec.tokens if is_dollar(token)} | {numeraire}
@@ -380,7 +380,7 @@ def _closes_without_trend(table: PriceTable, start_bar: int) -> NDArray[np.float
 
 
 def _depegged_path(
-    spec: BacktestSpec, unstressed_path: StressedPath, severity: Severity, depeg_bars: slice
+    spec: BacktestSpec, unstressed_path: StressedPath, severity: SpotSeverity, depeg_bars: slice
 ) -> StressedPath:
     symbol, table = dollar_symbol(spec), unstressed_path.table
     dollar_price = np.ones(table.bar_count)

@@ -35,8 +35,8 @@ from agent.backtest.stress.distribution import (
 )
 from agent.backtest.stress.paths import (
     ReturnHistory,
-    Scenario,
-    Severity,
+    SpotScenario,
+    SpotSeverity,
     apply_scenario,
     inapplicable_scenarios,
     mean_block_length,
@@ -85,8 +85,8 @@ class StressSpec:
     paths: int
     step_paths: int
     bars: int
-    scenarios: tuple[Scenario, ...]
-    severity: Severity
+    scenarios: tuple[SpotScenario, ...]
+    severity: SpotSeverity
     block: float | None = None
     drift: bool = True
     named: bool = False
@@ -121,10 +121,10 @@ class StressCase:
     path_metrics: tuple[PathMetrics, ...]
     refusals: tuple[tuple[str, int], ...] = ()
 
-    def values(self, field: str) -> NDArray[np.float64]:
+    def values(self, metric_name: str) -> NDArray[np.float64]:
         """Return the field of PathMetrics with this name for every path."""
         return np.array(
-            [getattr(metrics, field) for metrics in self.path_metrics], dtype=np.float64
+            [getattr(metrics, metric_name) for metrics in self.path_metrics], dtype=np.float64
         )
 
 
@@ -181,11 +181,11 @@ def run_stress_test(
     settings: SimulationSettings,
     spec: StressSpec,
     progress: Progress | None = None,
-    run_pieces: PieceRunner = run_sequentially,
+    piece_runner: PieceRunner = run_sequentially,
 ) -> StressResult:
     """Run the test on paths that begin at the newest prices of the table.
 
-    Each path depends on the seed and its number, not on the count of paths. `run_pieces` may run
+    Each path depends on the seed and its number, not on the count of paths. `piece_runner` may run
     the pieces of work in any order, with identical results. Raises ConfigError for too few prices,
     an invalid block length, and a named scenario that does not apply.
     """
@@ -206,7 +206,7 @@ def run_stress_test(
         backtest, settings, spec.severity, history, mean_block_bars, recorded_path
     )
     scenarios = (
-        Scenario.CALM,
+        SpotScenario.CALM,
         *(
             applicable_scenario
             for applicable_scenario in spec.scenarios
@@ -214,11 +214,11 @@ def run_stress_test(
         ),
     )
     pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
-    piece_results = _run_pieces(work, pieces, run_pieces, progress or (lambda *_: None))
+    piece_results = _run_pieces(work, pieces, piece_runner, progress or (lambda *_: None))
     calm_results = {
         piece.start: piece_result
         for piece, piece_result in zip(pieces, piece_results, strict=True)
-        if piece.kind is PieceKind.STRESSED and piece.scenario is Scenario.CALM
+        if piece.kind is PieceKind.STRESSED and piece.scenario is SpotScenario.CALM
     }
     if isinstance(work.kernel_setting_or_reason, str):
         skipped_cases.append(
@@ -250,7 +250,7 @@ def run_stress_test(
 
 
 def _run_pieces(
-    work: StressWork, pieces: Sequence[StressPiece], run_pieces: PieceRunner, progress: Progress
+    work: StressWork, pieces: Sequence[StressPiece], piece_runner: PieceRunner, progress: Progress
 ) -> list[PieceResult]:
     """Return the results of all pieces in the order of the pieces, not of their completion."""
     result_by_piece, finished_counts, path_counts = (
@@ -260,7 +260,7 @@ def _run_pieces(
     )
     for piece in pieces:
         path_counts[piece.name] = path_counts.get(piece.name, 0) + piece.end - piece.start
-    for piece, piece_result in run_pieces(work, pieces):
+    for piece, piece_result in piece_runner(work, pieces):
         result_by_piece[piece] = piece_result
         finished_counts[piece.name] = finished_counts.get(piece.name, 0) + piece.end - piece.start
         progress(piece.name, finished_counts[piece.name], path_counts[piece.name])

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import PriceTable, numeraire_prices
+from agent.backtest.data import PriceTable, prices_in_numeraire
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.stress.paths import (
     JumpDiffusion,
     PathMethod,
     ReturnHistory,
-    Scenario,
-    Severity,
+    SpotScenario,
+    SpotSeverity,
     StressedPath,
     apply_scenario,
     bootstrap_path,
@@ -136,7 +136,7 @@ def measure_by_kernel(
 ) -> PathMetrics:
     """Measure one path without gaps by the kernel, without gas, limits and stale prices."""
     tokens = [asset.token for asset in spec.portfolio.assets]
-    prices = numeraire_prices(spec, table, table.closes, tokens)
+    prices = prices_in_numeraire(spec, table, table.closes, tokens)
     kernel_result = run_kernel(
         prepare_prices([token.symbol for token in tokens], table.times_s, prices),
         setting,
@@ -210,7 +210,7 @@ class StressPiece:
     name: str
     kind: PieceKind
     method: PathMethod
-    scenario: Scenario
+    scenario: SpotScenario
     start: int
     end: int
 
@@ -236,7 +236,7 @@ class StressWork:
 
     backtest: BacktestSpec
     settings: SimulationSettings
-    severity: Severity
+    severity: SpotSeverity
     history: ReturnHistory
     mean_block_bars: float
     recorded_path: PriceTable
@@ -248,7 +248,7 @@ class StressWork:
         cls,
         spec: BacktestSpec,
         settings: SimulationSettings,
-        severity: Severity,
+        severity: SpotSeverity,
         history: ReturnHistory,
         mean_block_bars: float,
         recorded_path: PriceTable,
@@ -266,13 +266,13 @@ class StressWork:
         )
 
     def pieces(
-        self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
+        self, paths: int, step_paths: int, scenarios: Sequence[SpotScenario]
     ) -> tuple[StressPiece, ...]:
         """Return all pieces, case after case; each path of the live step is one piece."""
         return tuple(self._iterate_pieces(paths, step_paths, scenarios))
 
     def _iterate_pieces(
-        self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
+        self, paths: int, step_paths: int, scenarios: Sequence[SpotScenario]
     ) -> Iterator[StressPiece]:
         for method in PathMethod:
             if isinstance(self.kernel_setting_or_reason, str):
@@ -281,7 +281,7 @@ class StressWork:
                         METHOD_NAMES[method],
                         PieceKind.STEP,
                         method,
-                        Scenario.CALM,
+                        SpotScenario.CALM,
                         path_number,
                         path_number + 1,
                     )
@@ -293,7 +293,7 @@ class StressWork:
                         METHOD_NAMES[method],
                         PieceKind.KERNEL,
                         method,
-                        Scenario.CALM,
+                        SpotScenario.CALM,
                         start,
                         min(paths, start + KERNEL_PIECE_PATHS),
                     )

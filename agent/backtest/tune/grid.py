@@ -11,7 +11,7 @@ from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.model import (
-    PRICED_METHODS,
+    PRICE_ONLY_METHODS,
     AllocationMethod,
     Destination,
     Every,
@@ -171,7 +171,9 @@ def parse_grid(
         for value_text in _split_list(destination)
     )
     allocators = tuple(
-        parse_choice(value_text, "--allocator", {method.value: method for method in PRICED_METHODS})
+        parse_choice(
+            value_text, "--allocator", {method.value: method for method in PRICE_ONLY_METHODS}
+        )
         for value_text in _split_list(allocator)
     )
     trigger_kinds = tuple(
@@ -233,16 +235,16 @@ def parse_choice(choice_text: str, option: str, choice_by_name: Mapping[str, Cho
     return choice_by_name[choice_text]
 
 
-def _parse_bands(grid_text: str) -> list[Threshold]:
-    low_text, high_text, count = _parse_range(grid_text, "--band")
+def _parse_bands(range_text: str) -> list[Threshold]:
+    low_text, high_text, count = _parse_range(range_text, "--band")
     first_band, last_band = parse_band(low_text, "--band"), parse_band(high_text, "--band")
     if (first_band.absolute_bps is None) != (last_band.absolute_bps is None):
         raise ConfigError(
-            f"--band: {grid_text!r} mixes a relative and an absolute band",
+            f"--band: {range_text!r} mixes a relative and an absolute band",
             "write both ends as rel or both as abs",
         )
     bands = []
-    for width in _spaced_values(_width(first_band), _width(last_band), count, grid_text, "--band"):
+    for width in _spaced_values(_width(first_band), _width(last_band), count, range_text, "--band"):
         threshold = (
             Threshold(None, width) if first_band.absolute_bps is None else Threshold(width, None)
         )
@@ -255,36 +257,36 @@ def _width(band: Threshold) -> int:
     return next(width for width in (band.absolute_bps, band.relative_bps) if width is not None)
 
 
-def _parse_intervals(grid_text: str) -> list[int]:
-    low_text, high_text, count = _parse_range(grid_text, "--every")
+def _parse_intervals(range_text: str) -> list[int]:
+    low_text, high_text, count = _parse_range(range_text, "--every")
     intervals_s = _spaced_values(
         parse_duration_s(low_text, "--every"),
         parse_duration_s(high_text, "--every"),
         count,
-        grid_text,
+        range_text,
         "--every",
     )
-    return [_checked_interval_s(every_s, grid_text, "--every") for every_s in intervals_s]
+    return [_checked_interval_s(every_s, range_text, "--every") for every_s in intervals_s]
 
 
-def _parse_range(grid_text: str, option: str) -> tuple[str, str, int]:
+def _parse_range(range_text: str, option: str) -> tuple[str, str, int]:
     """Parse a range as (first, last, count); a single value has count one."""
-    if ".." not in grid_text:
-        return grid_text, grid_text, 1
-    low_text, _, high_and_count = grid_text.partition("..")
+    if ".." not in range_text:
+        return range_text, range_text, 1
+    low_text, _, high_and_count = range_text.partition("..")
     high_text, _, count_text = high_and_count.partition(":")
     if not count_text.isdecimal() or not 2 <= int(count_text) <= MAX_RANGE_VALUES:
         raise ConfigError(
-            f"{option}: {grid_text!r} has no number of values",
+            f"{option}: {range_text!r} has no number of values",
             f"write for example 1%rel..30%rel:12, 2 to {MAX_RANGE_VALUES:,}",
         )
     return low_text, high_text, int(count_text)
 
 
-def _spaced_values(low: int, high: int, count: int, grid_text: str, option: str) -> list[int]:
+def _spaced_values(low: int, high: int, count: int, range_text: str, option: str) -> list[int]:
     if count > 1 and high <= low:
         raise ConfigError(
-            f"{option}: {grid_text!r} is not ascending", "write the smaller end first"
+            f"{option}: {range_text!r} is not ascending", "write the smaller end first"
         )
     return [
         low + round((high - low) * value_index / max(count - 1, 1)) for value_index in range(count)

@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from agent.backtest.data import PriceTable, forward_fill, numeraire_prices
+from agent.backtest.data import PriceTable, forward_fill, prices_in_numeraire
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
 from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
@@ -129,7 +129,7 @@ class TuneJob:
     def _run_by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
         tokens = [asset.token for asset in self.backtest.portfolio.assets]
         start_value = float(self.settings.start_value)
-        prices = numeraire_prices(self.backtest, self.table, self.table.closes, tokens)
+        prices = prices_in_numeraire(self.backtest, self.table, self.table.closes, tokens)
         kernel_prices = prepare_prices(
             [token.symbol for token in tokens], self.table.times_s, prices
         )
@@ -168,7 +168,7 @@ class TuneJob:
         warm_up_growth = Fraction(1)
         if first_mark_bar:  # bars before the first mark are a warm-up
             warm_up_growth = Fraction(float(value_by_mark[0])) / self.settings.start_value
-        scale = 10**simulation_result.decimals * warm_up_growth
+        raw_per_coin = 10**simulation_result.decimals * warm_up_growth
         rebalances = [
             rebalance
             for rebalance in simulation_result.rebalances
@@ -176,14 +176,16 @@ class TuneJob:
         ]
         return RunResult(
             run_number,
-            float(simulation_result.final_value / scale),
-            float(sum((rebalance.turnover for rebalance in rebalances), Fraction(0)) / scale),
+            float(simulation_result.final_value / raw_per_coin),
+            float(
+                sum((rebalance.turnover for rebalance in rebalances), Fraction(0)) / raw_per_coin
+            ),
             float(
                 sum(
                     (rebalance.fees + rebalance.impact + rebalance.gas for rebalance in rebalances),
                     Fraction(0),
                 )
-                / scale
+                / raw_per_coin
             ),
             sum(rebalance.succeeded for rebalance in rebalances),
             np.ascontiguousarray(value_by_mark / float(warm_up_growth)),
@@ -315,7 +317,7 @@ def buy_and_hold_values(
     reserves and never trades.
     """
     assets = spec.portfolio.assets
-    prices = numeraire_prices(
+    prices = prices_in_numeraire(
         spec, table, forward_fill(table.closes), [asset.token for asset in assets]
     )
     shares = np.array([asset.target_bps / BPS for asset in assets])

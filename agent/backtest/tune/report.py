@@ -401,7 +401,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    axes_by_name = (("xaxis", heat_map.column_axis), ("yaxis", heat_map.row_axis))
+    names_and_axes = (("xaxis", heat_map.column_axis), ("yaxis", heat_map.row_axis))
     return {
         "title": f"{objective.value.capitalize()} by {heat_map.row_axis.name} and {heat_map.column_axis.name}",
         "says": (
@@ -417,7 +417,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
                 "categoryarray": list(axis.labels),
                 "title": {"text": axis.name},
             }
-            for axis_name, axis in axes_by_name
+            for axis_name, axis in names_and_axes
         },
     }
 

@@ -171,11 +171,11 @@ def tune(
             for result_key, run_results in store.results_by_key.items()
             if result_key.startswith("runs-")
         )
-        job_results = _all_runs(job, store, run_chunks, confirm_work, progress)
+        job_results = _run_missing_chunks(job, store, run_chunks, confirm_work, progress)
         return _assemble_result(search, job, store, job_results, resumed_count)
 
 
-def _all_runs(
+def _run_missing_chunks(
     job: TuneJob,
     store: ResultStore,
     run_chunks: ChunkRunner,
@@ -207,12 +207,14 @@ def _all_runs(
     )
 
 
-def _require_matching_runs(run_results: Sequence[RunResult], runs: range, mark_count: int) -> None:
-    if [run_result.run for run_result in run_results] != list(runs) or any(
+def _require_matching_runs(
+    run_results: Sequence[RunResult], run_numbers: range, mark_count: int
+) -> None:
+    if [run_result.run for run_result in run_results] != list(run_numbers) or any(
         len(result_of_run.values) != mark_count for result_of_run in run_results
     ):
         raise ConfigError(
-            f"results of runs {runs.start} to {runs.stop - 1} do not fit",
+            f"results of runs {run_numbers.start} to {run_numbers.stop - 1} do not fit",
             "remove their file from the folder of --out",
         )
 
@@ -243,7 +245,7 @@ def _assemble_result(
         _fold_excess_returns(search, job, fold_result, calendar_returns)
         for fold_result in fold_results
     ]
-    claims, last_results, last_hold_path, last_hold_value, last_times_s = _judge_last_quarter(
+    claims, last_results, last_hold_values, last_hold_value, last_times_s = _judge_last_quarter(
         search, store, best_index, choices[best_index]
     )
     overfitting = overfitting_probability(choice_returns, objective)
@@ -274,7 +276,7 @@ def _assemble_result(
         verdict=judge_choice(choices[best_index], search.calendar, claims, overfitting, settings_judged),
         last_quarter_start_s=int(table.times_s[last_quarter_start(table.bar_count)]),
         last_quarter_results=last_results,
-        last_quarter_hold_values=last_hold_path,
+        last_quarter_hold_values=last_hold_values,
         last_hold_value=last_hold_value,
         settings_judged=settings_judged,
         last_quarter_times_s=last_times_s,

@@ -136,20 +136,22 @@ def deflated_sharpe(returns: Floats, best_column: int) -> DeflatedSharpe | None:
 
 
 def overfitting_probability(
-    returns: Floats, objective: Objective, blocks: int | None = None
+    returns: Floats, objective: Objective, requested_block_count: int | None = None
 ) -> OverfittingEstimate | None:
     """Return the probability of backtest overfitting, by combinatorially symmetric cross-validation
     over `returns[period, setting]`.
 
     Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section
-    3: the periods are cut into `blocks` equal blocks (default: as many as have a few periods each,
+    3: the periods are cut into `requested_block_count` equal blocks (default: as many as have a few periods each,
     16 at most; the rest at the start is not used). For each choice of half of the blocks, the best
     setting there is ranked among all settings in the other half. Equal settings share a rank, and a
     setting exactly at the median counts one half. None for fewer than two settings, or too few
     periods.
     """
     period_count, setting_count = returns.shape
-    block_count = blocks or min(MAX_BLOCKS, period_count // MIN_PERIODS_PER_BLOCK // 2 * 2)
+    block_count = requested_block_count or min(
+        MAX_BLOCKS, period_count // MIN_PERIODS_PER_BLOCK // 2 * 2
+    )
     if setting_count < 2 or block_count < MIN_BLOCKS or period_count < block_count:
         return None
     block_periods = period_count // block_count
@@ -167,30 +169,33 @@ def overfitting_probability(
         0.0,
     )
     for first_split in range(0, len(block_halves), rows_per_pass):
-        inside_masks = half_masks[first_split : first_split + rows_per_pass]
-        inside_scores = _scores(
-            inside_masks @ block_sums, inside_masks @ block_square_sums, half_periods, objective
-        )
-        outside_scores = _scores(
-            (1.0 - inside_masks) @ block_sums,
-            (1.0 - inside_masks) @ block_square_sums,
+        chosen_half_masks = half_masks[first_split : first_split + rows_per_pass]
+        chosen_half_scores = _scores(
+            chosen_half_masks @ block_sums,
+            chosen_half_masks @ block_square_sums,
             half_periods,
             objective,
         )
-        below_count += _count_below_median(inside_scores, outside_scores)
+        other_half_scores = _scores(
+            (1.0 - chosen_half_masks) @ block_sums,
+            (1.0 - chosen_half_masks) @ block_square_sums,
+            half_periods,
+            objective,
+        )
+        below_count += _count_below_median(chosen_half_scores, other_half_scores)
     return OverfittingEstimate(below_count / len(block_halves), len(block_halves), block_count)
 
 
-def _count_below_median(inside_scores: Floats, outside_scores: Floats) -> float:
-    """Return the number of rows in which the setting with the best of `inside_scores` is below the
-    median of `outside_scores`; a setting exactly at the median counts one half.
+def _count_below_median(chosen_half_scores: Floats, other_half_scores: Floats) -> float:
+    """Return the number of rows in which the setting with the best of `chosen_half_scores` is below the
+    median of `other_half_scores`; a setting exactly at the median counts one half.
     """
-    split_rows = np.arange(len(inside_scores))
-    best_scores = outside_scores[split_rows, inside_scores.argmax(axis=1)][:, None]
+    split_rows = np.arange(len(chosen_half_scores))
+    best_scores = other_half_scores[split_rows, chosen_half_scores.argmax(axis=1)][:, None]
     tolerance = 1e-12 * np.maximum(1e-3, np.abs(best_scores))
     lower_counts, higher_counts = (
-        (outside_scores < best_scores - tolerance).sum(axis=1),
-        (outside_scores > best_scores + tolerance).sum(axis=1),
+        (other_half_scores < best_scores - tolerance).sum(axis=1),
+        (other_half_scores > best_scores + tolerance).sum(axis=1),
     )
     return float((lower_counts < higher_counts).sum() + 0.5 * (lower_counts == higher_counts).sum())
 
@@ -562,7 +567,7 @@ OVERFITTING_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ExcessGrowth:
-    """Excess growth over a rival in the last quarter, log return per year; None if periods are too
+    """Excess growth over a benchmark in the last quarter, log return per year; None if periods are too
     few for an interval.
     """
 

@@ -70,9 +70,9 @@ class PositionReader:
             self.chain.scope = replace(self.chain.scope, positions=position_refs)
         return self.chain.snapshot()
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self.chain.past(head, blocks)
+        return self.chain.past(head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""

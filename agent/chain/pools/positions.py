@@ -99,7 +99,7 @@ def resolve_positions(
             [
                 call_item
                 for confirmed_position in confirmed_positions
-                for call_item in _first_items(
+                for call_item in _resolution_items(
                     confirmed_position, factories[confirmed_position.venue]
                 )
             ],
@@ -134,7 +134,7 @@ def resolve_positions(
     )
 
 
-def _first_items(position: ConfirmedPosition, factory: str) -> list[CallItem]:
+def _resolution_items(position: ConfirmedPosition, factory: str) -> list[CallItem]:
     if position.token_id is None:
         return [
             CallItem(position.contract, TOKEN0),

@@ -205,7 +205,7 @@ class V3Reader:
 
 DEEP_TICKS = 1_280
 """Ticks read if more are requested: the most that fit in one answer of the lens (EIP-170)."""
-DEEP_WORDS = 1_000
+DEEP_BITMAP_WORDS = 1_000
 """Bitmap words covered by such an answer. With all its ticks they stay below 16 million gas."""
 MAX_TICK = 887_272
 
@@ -217,7 +217,7 @@ def deep_pool_item(pool: PoolRef) -> V3Item:
     return V3Item(
         pool.contract,
         pool.tick_spacing,
-        min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing),
+        min(2 * MAX_TICK, DEEP_BITMAP_WORDS * 128 * pool.tick_spacing),
         DEEP_TICKS,
         0,
         pool.id,

@@ -121,19 +121,19 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
             for request_id, (method, params) in zip(request_ids, calls, strict=True)
         ]
-        body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
+        request_body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
         self.requests += 1
-        answer_body = self._post(body)
+        answer_body = self._post(request_body)
         return self._match_ids(self._parse(answer_body), request_ids)
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, request_body: bytes) -> bytes:
         """Return the body of the answer. Errors are raised outside the exception handlers, since
         tracebacks of the libraries would show the URL.
         """
         deadline_s, defect_text, failure_text = time.monotonic() + self._timeout_s, "", None
         post = self._request_session_manager.get_response_from_post_request
         try:
-            with post(self._url, data=body, **self.get_request_kwargs()) as response:
+            with post(self._url, data=request_body, **self.get_request_kwargs()) as response:
                 status, retry_after = response.status_code, response.headers.get("Retry-After")
                 answer_body = read_body(response, self._max_response_bytes, deadline_s)
         except requests.Timeout:
@@ -167,7 +167,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         self._check_status(status, answer_body, retry_after)
         return answer_body
 
-    def _check_status(self, status: int, body: bytes, retry_after: str | None) -> None:
+    def _check_status(self, status: int, answer_body: bytes, retry_after: str | None) -> None:
         if status == requests.codes.ok:
             return
         pause_s = None
@@ -187,7 +187,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
                 pause_s,
                 code=ErrorCode.ENDPOINT,
             )
-        if body.lstrip()[:1] in (b"{", b"["):
+        if answer_body.lstrip()[:1] in (b"{", b"["):
             return  # some nodes answer a JSON-RPC error with status 400
         raise OperatorNeeded(
             f"{self.name} refused the request (HTTP {status})",
@@ -195,21 +195,21 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             code=ErrorCode.ACCESS,
         )
 
-    def _parse(self, body: bytes) -> object:
+    def _parse(self, answer_body: bytes) -> object:
         try:
-            if not _is_too_deep(body):
-                parsed_body: object = json.loads(body)
+            if not _is_too_deep(answer_body):
+                parsed_body: object = json.loads(answer_body)
                 return parsed_body
         except ValueError:
             pass
-        if body.lstrip()[:1] == b"<":
+        if answer_body.lstrip()[:1] == b"<":
             raise OperatorNeeded(
                 f"{self.name} answers with a web page, not JSON-RPC",
                 "check its url in [[chain.rpc]]",
                 code=ErrorCode.NOT_JSON,
             )
         raise Retryable(
-            f"{self.name} sent {len(body)} bytes that are not JSON",
+            f"{self.name} sent {len(answer_body)} bytes that are not JSON",
             "the answer was cut off, or the endpoint is not a node; check its url",
             code=ErrorCode.NOT_JSON,
         )

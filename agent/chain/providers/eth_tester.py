@@ -98,8 +98,8 @@ def _topics_match(topics: tuple[int, ...], expected_topics: list[int | None]) ->
     )
 
 
-EXECUTION_REVERTED = 3
-BLOCK_UNKNOWN = -32001
+REVERTED_CODE = 3
+UNKNOWN_BLOCK_CODE = -32001
 _NEGATIVE_GAS_MESSAGE = "gas cannot be negative"
 """py-evm 0.12's message for a gas limit below intrinsic gas; 0.10 has "Insufficient gas"."""
 _UNKNOWN_TX_FIELDS = ("type", "chainId")
@@ -154,14 +154,14 @@ class EthTesterTransport(CheckedProvider):
                 )
                 return _json_value(logs(self._tester, params[0], first_block, last_block))
             response = self._request(
-                RPCEndpoint(method), [self._param(method, param) for param in params]
+                RPCEndpoint(method), [self._converted_param(method, param) for param in params]
             )
         except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
             return _revert_fault(error)
         except _BlockUnknown as error:
-            return RpcFault(BLOCK_UNKNOWN, str(error))
+            return RpcFault(UNKNOWN_BLOCK_CODE, str(error))
         except BlockNotFound:
-            return RpcFault(BLOCK_UNKNOWN, "block not found")
+            return RpcFault(UNKNOWN_BLOCK_CODE, "block not found")
         except Exception as error:  # eth-tester raises many types for bad input
             message = f"{type(error).__name__}: {error}"
             return RpcFault(
@@ -174,7 +174,7 @@ class EthTesterTransport(CheckedProvider):
 
     def _block_number(self, method: str, block_ref: object) -> int:
         """Return the block number of a parameter."""
-        converted_ref = self._param(method, block_ref)
+        converted_ref = self._converted_param(method, block_ref)
         return int(
             str(
                 self._answer("eth_blockNumber", []) if converted_ref == "latest" else converted_ref
@@ -182,7 +182,7 @@ class EthTesterTransport(CheckedProvider):
             16,
         )
 
-    def _param(self, method: str, param: object) -> object:
+    def _converted_param(self, method: str, param: object) -> object:
         """Convert a block-hash parameter (EIP-1898), unknown to eth-tester, to the canonical
         block's number.
         """
@@ -227,14 +227,14 @@ def _revert_fault(error: Exception) -> RpcFault:
     revert_literal = message.removeprefix("execution reverted: ")
     error_data = getattr(error, "data", None)
     if isinstance(error_data, str) and error_data.startswith("0x"):
-        return RpcFault(EXECUTION_REVERTED, "execution reverted", error_data)
+        return RpcFault(REVERTED_CODE, "execution reverted", error_data)
     try:
         revert_data = ast.literal_eval(revert_literal)
     except (ValueError, SyntaxError):
         revert_data = None
     if isinstance(revert_data, bytes):
-        return RpcFault(EXECUTION_REVERTED, "execution reverted", "0x" + revert_data.hex())
-    return RpcFault(EXECUTION_REVERTED, scrub(f"execution reverted: {revert_literal}"))
+        return RpcFault(REVERTED_CODE, "execution reverted", "0x" + revert_data.hex())
+    return RpcFault(REVERTED_CODE, scrub(f"execution reverted: {revert_literal}"))
 
 
 def _json_value(python_value: Any) -> object:

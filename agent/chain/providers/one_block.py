@@ -18,10 +18,10 @@ class BlockProvider(CheckedProvider):
     """
 
     def __init__(
-        self, transport: Transport, block_hash: str = "", sizes: Sequence[int] = ()
+        self, transport: Transport, block_hash: str = "", answer_sizes: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.transport, self.block_hash, self._sizes = transport, block_hash, sizes
+        self.transport, self.block_hash, self._sizes = transport, block_hash, answer_sizes
         self.name = transport.name
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:

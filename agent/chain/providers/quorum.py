@@ -119,7 +119,7 @@ class QuorumProvider(CheckedProvider):
         if self._pages is None:
             return answers
         try:
-            return self._pages.complete(endpoint, calls, answers)
+            return self._pages.requery_unread(endpoint, calls, answers)
         except CallFailed:
             if len(self._endpoint_pool.endpoints) == 1:
                 raise
@@ -152,14 +152,14 @@ class SnapshotProvider(QuorumProvider):
         head: Head,
         endpoints_with_block: Sequence[Endpoint],
         failures: Mapping[Endpoint, TrimtabError],
-        names: Sequence[str],
+        answer_names: Sequence[str],
     ) -> None:
         super().__init__(endpoint_pool)
         self._snapshot_pages, self._block_head, self._endpoints_with_block, self._names = (
             pages,
             head,
             endpoints_with_block,
-            names,
+            answer_names,
         )
         self.failures = dict(failures)
 
@@ -172,7 +172,7 @@ class SnapshotProvider(QuorumProvider):
             compared_values = [
                 compared_value
                 for call, answer in zip(calls[1:], call_answers, strict=True)
-                for compared_value in self._values(call, answer)
+                for compared_value in self._compared_values(call, answer)
             ]
             return EndpointAnswer(endpoint.operator, parse_head(header, 0), tuple(compared_values))
 
@@ -210,7 +210,7 @@ class SnapshotProvider(QuorumProvider):
                 code=ErrorCode.REORG,
             )
         answers: list[Any] = []
-        complete_answers = self._snapshot_pages.complete(endpoint, calls, raw_answers)
+        complete_answers = self._snapshot_pages.requery_unread(endpoint, calls, raw_answers)
         for (method, params), answer in zip(calls, complete_answers, strict=True):
             if isinstance(answer, RpcFault) and method in _EMPTY_ANSWERS:
                 answers.append(_EMPTY_ANSWERS[method])
@@ -221,7 +221,7 @@ class SnapshotProvider(QuorumProvider):
             )
         return answers
 
-    def _values(self, call: RpcCall, answer: Any) -> Sequence[Any]:
+    def _compared_values(self, call: RpcCall, answer: Any) -> Sequence[Any]:
         """Return what must be equal: of a page, each item's answer."""
         page_items = self._snapshot_pages.items_of(call)
         return encoded_answers(page_items, bytes.fromhex(answer[2:])) if page_items else [answer]

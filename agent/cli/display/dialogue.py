@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.display.tables import past_costs_text, past_text, past_years_text
+from agent.cli.display.tables import past_costs_text, past_result_text, past_years_text
 from agent.cli.display.terminal import err, escape_control_codes
 from agent.errors import ConfigError
 
@@ -23,7 +23,7 @@ MAX_COLUMNS = 78
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class InitQuestion:
     """One question: `explain` explains it, `default` answers an empty line (None: an answer is needed,
     which `remedy` describes), `apply_answer` checks an answer, `format_answer` formats it.
     """
@@ -47,7 +47,7 @@ def guided_init(
     _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
     for question in questions:
         if question.name in answered_names:
-            answers = _check(question, answers)
+            answers = _check_or_ask(question, answers)
         else:
             answers = _ask(question, answers)
     while True:
@@ -73,7 +73,7 @@ def guided_init(
                 )
 
 
-def _check(question: Question, answers: InitAnswers) -> InitAnswers:
+def _check_or_ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
     """Check an answer that an option gave; ask if it is not valid."""
     try:
         return question.apply_answer(answers, question.default(answers) or "")
@@ -82,7 +82,7 @@ def _check(question: Question, answers: InitAnswers) -> InitAnswers:
         return _ask(question, answers)
 
 
-def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
+def _ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
     _say("")
     _say(f"{question.name}. {question.explain(answers)}")
     while True:
@@ -99,7 +99,7 @@ def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
             _show_error(error)
 
 
-def _questions() -> tuple[Question, ...]:
+def _questions() -> tuple[InitQuestion, ...]:
     from agent import app as api
     from agent.app.start.guide import variable_state
     from agent.config.networks.presets import PRESETS
@@ -116,7 +116,7 @@ def _questions() -> tuple[Question, ...]:
             )
             if basket.past is not None:
                 lines += [
-                    f"  {past_text(basket.past, short=True)}",
+                    f"  {past_result_text(basket.past, short=True)}",
                     f"  {past_costs_text(basket.past)}",
                 ]
             if basket.other_years:
@@ -150,14 +150,14 @@ def _questions() -> tuple[Question, ...]:
         )
 
     return (
-        Question(
+        InitQuestion(
             "Network",
             network_text,
             lambda answers: answers.network,
             lambda answers, answer_text: answers.with_network(answer_text),
             lambda answers: answers.network,
         ),
-        Question(
+        InitQuestion(
             "Wallet",
             lambda _: "Its address, 0x…; trimtab wallet create makes a new one.",
             lambda answers: answers.wallet or None,
@@ -165,7 +165,7 @@ def _questions() -> tuple[Question, ...]:
             lambda answers: answers.wallet,
             "write the address that holds the portfolio, 0x… with 40 digits",
         ),
-        Question(
+        InitQuestion(
             "Endpoints",
             lambda answers: (
                 "VARIABLE=OPERATOR of each; the variables hold the URLs, which are secrets. Two"
@@ -179,7 +179,7 @@ def _questions() -> tuple[Question, ...]:
             ),
             "for example RPC_URL_1=alchemy RPC_URL_2=infura",
         ),
-        Question(
+        InitQuestion(
             "Basket",
             basket_text,
             lambda answers: answers.template or _pairs_text(answers.targets) or None,
@@ -189,7 +189,7 @@ def _questions() -> tuple[Question, ...]:
             lambda answers: answers.template or _pairs_text(answers.targets),
             "write a number or a name of the list, or for example WETH=50% USDC=50%",
         ),
-        Question(
+        InitQuestion(
             "Cash",
             lambda _: (
                 "How much of the wallet's USDC the agent may use, such as 1000 of 5,000; the rest"
@@ -199,7 +199,7 @@ def _questions() -> tuple[Question, ...]:
             lambda answers, answer_text: answers.with_cash(answer_text),
             lambda answers: f"{answers.use_cash or 'all'} USDC",
         ),
-        Question(
+        InitQuestion(
             "Ceiling",
             lambda _: (
                 "The largest value in USDC that the agent manages (portfolio.max_live_value) and"
@@ -210,7 +210,7 @@ def _questions() -> tuple[Question, ...]:
             lambda answers, answer_text: answers.with_ceiling(answer_text),
             lambda answers: f"{answers.ceiling} USDC at most are managed, and paid out in a day",
         ),
-        Question(
+        InitQuestion(
             "Alerts",
             alerts_text,
             lambda answers: answers.alert[1] if answers.alert else "none",

@@ -33,7 +33,7 @@ FUTURES_TAX_NOTE = (
 """The tax treatment of futures that all figures assume."""
 
 
-def positions_table(document: Document) -> FigureTable:
+def futures_positions_table(document: Document) -> FigureTable:
     """Return a table of open positions."""
     figure_table = document_table(
         f"Futures positions of {document['account']} at block {document['block']}, in {document['unit']}",
@@ -98,7 +98,7 @@ def show_margin(console: Console, document: Document) -> None:
     )
     if document["limits"]:
         console.print(limits_table)
-    _show_blocked(console, document)
+    _show_blocked_orders(console, document)
     if document["plan"] is None:
         console.print(safe_text(f"No plan: {document['no_plan']}", "yellow"))
         return
@@ -111,7 +111,7 @@ def _target_leverage_text(document: Document) -> str:
     return f"{multiple_text(document['target_leverage'])}{note_text}"
 
 
-def _show_blocked(console: Console, document: Document) -> None:
+def _show_blocked_orders(console: Console, document: Document) -> None:
     if document["blocked"]:
         console.print(safe_text(f"No order can be sent: {document['blocked']}", "bold red"))
 
@@ -216,7 +216,7 @@ def show_comparisons(console: Console, document: Document) -> None:
 def show_funding(console: Console, document: Document) -> None:
     """Print the funding of each market; costs are positive."""
     unit, days = document["unit"], document["days"]
-    shown = columns(
+    shown_columns = columns(
         "MarketFundingDocument",
         "symbol",
         "daily_rate",
@@ -228,10 +228,12 @@ def show_funding(console: Console, document: Document) -> None:
     )
     figure_table = document_table(
         f"Funding at block {document['block']}, in {unit}, expected in {days} days; positive: the account pays",
-        shown,
+        shown_columns,
         document["markets"],
     )
-    figure_table.add_row("total", "", "", *(figure_cell(document, column) for column in shown[3:]))
+    figure_table.add_row(
+        "total", "", "", *(figure_cell(document, column) for column in shown_columns[3:])
+    )
     console.print(figure_table)
     if document["recorded"]:
         console.print(
@@ -244,7 +246,7 @@ def show_funding(console: Console, document: Document) -> None:
         console.print(safe_text(f"Tax: {FUTURES_TAX_NOTE}", "dim"))
 
 
-def show_summary(console: Console, document: Document) -> None:
+def show_futures_summary(console: Console, document: Document) -> None:
     """Print leverage and net exposure of spot and futures."""
     summary = document["futures"]
     if summary["unknown"]:
@@ -256,7 +258,7 @@ def show_summary(console: Console, document: Document) -> None:
         f"Futures: leverage {multiple_text(summary['leverage'])} of at most"
         f" {multiple_text(summary['max_leverage'])}, target {_target_leverage_text(summary)}, gross notional {money(summary['gross'])}"
         f" {summary['unit']}, account value {money(summary['value'])} {summary['unit']}, utilisation"
-        f" {share_text(summary['utilisation'])} of at most {share_text(summary['max_utilisation'])}"
+        f" {optional_percent_text(summary['utilisation'])} of at most {optional_percent_text(summary['max_utilisation'])}"
     )
     if (nearest_liquidation := summary["liquidation"]) is not None:
         line_text += (
@@ -266,7 +268,7 @@ def show_summary(console: Console, document: Document) -> None:
     if summary["broken"]:
         line_text += f"; breached: {', '.join(summary['broken'])} (trimtab margin)"
     console.print(safe_text(line_text, "bold red" if summary["broken"] else ""))
-    _show_blocked(console, summary)
+    _show_blocked_orders(console, summary)
     if summary["unnamed"]:
         unnamed_markets = ", ".join(summary["unnamed"])
         line_text = f"Positions that the config does not name: {unnamed_markets}. Nothing is opened (docs/futures.md)"
@@ -296,7 +298,7 @@ def show_summary(console: Console, document: Document) -> None:
         )
 
 
-def show_approval(console: Console, document: Document) -> None:
+def show_key_approval(console: Console, document: Document) -> None:
     """Print the approval of an agent's key."""
     for field_name, field_text in (
         ("account", document["account"]),
@@ -324,7 +326,7 @@ def show_approval(console: Console, document: Document) -> None:
             console.print(safe_text("Nothing was sent. --send creates, signs and sends."))
 
 
-def share_text(share: str | None) -> str:
+def optional_percent_text(share: str | None) -> str:
     """0.05 -> 5.00 %; none without a value."""
     return NO_VALUE if share is None else percent_text(share)
 
@@ -353,7 +355,7 @@ BOOK_NAMES = ("agent", "held")
 """Keys and columns of the book with the agent, and of its initial positions without it."""
 
 
-def show_book(document: Document) -> None:
+def show_futures_book(document: Document) -> None:
     """Print the books with and without the agent."""
     from agent.cli.display.tables import money, table
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from rich.console import Console
 
-from agent.cli.display.futures_tables import fills_table, show_comparisons, show_summary
+from agent.cli.display.futures_tables import fills_table, show_comparisons, show_futures_summary
 from agent.cli.display.tables import (
     FigureTable,
     Notice,
@@ -20,7 +20,7 @@ from agent.cli.display.tables import (
     document_table,
     figure_cell,
     money,
-    realised_table,
+    realised_changes_table,
     six_figures,
     table,
     transactions_table,
@@ -72,13 +72,13 @@ def show_plan(
     if verbose:
         _show_details(console, document)
     else:
-        _show_short(console, document, details_option)
+        _show_plan_summary(console, document, details_option)
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     for action in document.get("futures_actions", ()):
         console.print(safe_text(f"To send: {action}"))
     if "futures" in document:
-        show_summary(console, document)
+        show_futures_summary(console, document)
     if is_refused:
         reason = document["reason"]
         if not verbose:
@@ -87,7 +87,9 @@ def show_plan(
         console.print(Notice(reason.removeprefix("refused: "), title, "red"))
 
 
-def show_sent(console: Console, document: Document, decimals_by_symbol: dict[str, int]) -> None:
+def show_step_results(
+    console: Console, document: Document, decimals_by_symbol: dict[str, int]
+) -> None:
     """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions_table(document))
     data_fee_wei = sum(int(sent_tx.get("data_fee_wei", 0)) for sent_tx in document["transactions"])
@@ -99,12 +101,12 @@ def show_sent(console: Console, document: Document, decimals_by_symbol: dict[str
         if transaction["kind"] == "futures" and transaction["note"] not in filled_notes:
             console.print(safe_text(f"Futures: {transaction['note']}: {transaction['status']}"))
     if document["realised"]:
-        console.print(realised_table(document, decimals_by_symbol))
+        console.print(realised_changes_table(document, decimals_by_symbol))
     if document.get("fills"):
         console.print(fills_table(document["fills"]))
 
 
-def _show_short(console: Console, document: Document, details_option: str) -> None:
+def _show_plan_summary(console: Console, document: Document, details_option: str) -> None:
     """Print cost, worst case and weights in one line each, failed guards and the number of omitted
     details; of a plan that is not refused, also why each asset stays off target.
     """
@@ -152,7 +154,7 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
     if document.get("gradual_execution") is not None:
         console.print(safe_text(format_execution(document["gradual_execution"], unit)))
     if document["outcome"] != "refused":
-        show_off_target(console, document)
+        show_off_target_assets(console, document)
     failed_verdicts = [verdict for verdict in document["verdicts"] if not verdict["passed"]]
     if failed_verdicts:
         console.print(guards_table(failed_verdicts, document["pools"]))
@@ -170,7 +172,7 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
         )
 
 
-def show_off_target(console: Console, document: Document) -> None:
+def show_off_target_assets(console: Console, document: Document) -> None:
     """Print one line for each asset that a plan leaves off target, with the reason."""
     from agent.app.describe import replace_pool_addresses
 
@@ -197,7 +199,7 @@ def _show_details(console: Console, document: Document) -> None:
         console.print(
             safe_text(
                 "Skipped"
-                f" {replace_pool_addresses(skipped_move['subject'], document['pools'], addresses=True)}:"
+                f" {replace_pool_addresses(skipped_move['subject'], document['pools'], keeps_addresses=True)}:"
                 f" {replace_pool_addresses(skipped_move['why'], document['pools'])}",
                 "yellow",
             )
@@ -227,12 +229,12 @@ def legs_table(
         ],
         (),
     )
-    for number, leg in enumerate(document["legs"][:max_rows], 1):
+    for swap_number, leg in enumerate(document["legs"][:max_rows], 1):
         pool_name = document["pools"].get(
             leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
         )
         figure_table.add_row(
-            str(number) + (" ↳" if leg["source"] == "router" else ""),
+            str(swap_number) + (" ↳" if leg["source"] == "router" else ""),
             pool_name,
             f"{coins_text(leg['amount_in_raw'], leg['token_in'])} {leg['token_in']}",
             f"{coins_text(leg['amount_out_raw'], leg['token_out'])} {leg['token_out']}",

@@ -280,10 +280,10 @@ def document_table(
 
 def figure_cell(row: Document, column: Column) -> str:
     """Return the text of a field of a row, in its declared format."""
-    value: Any = row
+    field_value: Any = row
     for name in column.path.split("."):
-        value = None if value is None else value[name]
-    return format_figure(value, column.figure, "-")
+        field_value = None if field_value is None else field_value[name]
+    return format_figure(field_value, column.figure, "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,16 +371,16 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
             "none" if (low_bps, high_bps) == (0, BPS) else f"{low_bps / 100:g}-{high_bps / 100:g}"
         )
 
-    shown = list(
+    shown_columns = list(
         columns("HoldingDocument", "symbol", "amount", "price", "value", "weight_bps", "target_bps")
     )
     exposures = document.get("futures", {}).get("exposures", ())
     net_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
     if net_by_symbol:
-        shown.insert(5, Column("net", "net exposure", "money"))
+        shown_columns.insert(5, Column("net", "net exposure", "money"))
     return document_table(
         f"{title} at block {document['block']}: {total_text}",
-        [*shown, Column("band_bps", "band", "percent"), Column("bar", "", "text")],
+        [*shown_columns, Column("band_bps", "band", "percent"), Column("bar", "", "text")],
         document["holdings"],
         {
             "weight_bps": lambda holding: safe_text(
@@ -461,7 +461,7 @@ def show_status(console: Console, document: Document) -> None:
     for warning in document["warnings"]:
         console.print(safe_text(f"Note: {warning}", "yellow"))
     if document["excluded"]:
-        console.print(excluded_table(document["excluded"]))
+        console.print(excluded_holdings_table(document["excluded"]))
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     if document["paused"]:
@@ -521,7 +521,7 @@ def transactions_table(document: Document) -> FigureTable:
     return figure_table
 
 
-def realised_table(document: Document, decimals_by_symbol: dict[str, int]) -> FigureTable:
+def realised_changes_table(document: Document, decimals_by_symbol: dict[str, int]) -> FigureTable:
     """Return a table of planned against realised change of each balance."""
     figure_table = table(
         "Planned against realised", ("token",), ("planned", "realised", "difference in base units")
@@ -595,7 +595,7 @@ def format_trigger(document: Document) -> str:
     return "; ".join(clauses)
 
 
-def excluded_table(holdings: Sequence[Document]) -> FigureTable:
+def excluded_holdings_table(holdings: Sequence[Document]) -> FigureTable:
     """Return a table of excluded holdings."""
     return table(
         "Excluded",
@@ -606,7 +606,9 @@ def excluded_table(holdings: Sequence[Document]) -> FigureTable:
     )
 
 
-def past_text(past_result: Document, *, with_basis: bool = False, short: bool = False) -> str:
+def past_result_text(
+    past_result: Document, *, with_basis: bool = False, short: bool = False
+) -> str:
     """Return the past result of a basket in one line, with its basis if asked; `short` for 80
     columns.
     """

@@ -37,7 +37,7 @@ Document = Mapping[str, Any]
 PIPED_COLUMNS = 100_000
 """Width of piped output unless COLUMNS is set, so that lines and tables are not wrapped."""
 
-READING_CHAIN = "Reading the chain"
+READING_CHAIN_TEXT = "Reading the chain"
 
 
 class Output(Console):
@@ -468,13 +468,13 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def sending_exit() -> ProcessExit:
+def exit_of_sending_command() -> ProcessExit:
     """Return the exit of a command that may send."""
     return ProcessExit(OperatorNeeded(SETTLED_LATER_MESSAGE), is_graceful=False)
 
 
 @contextmanager
-def exit_in_time(process_exit: ProcessExit) -> Iterator[None]:
+def exit_after_interrupt(process_exit: ProcessExit) -> Iterator[None]:
     """Let Ctrl-C interrupt a command that may send. After KILL_DELAY_S, or at the next Ctrl-C, the
     process ends, even while a lock is held or threads wait for an endpoint.
 
@@ -495,7 +495,7 @@ def exit_in_time(process_exit: ProcessExit) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def exit_delays() -> Sequence[float | None]:
-        # `was_pressed` covers a command that ends before this thread gets here
+        # `was_interrupted` covers a command that ends before this thread gets here
         if process_exit.was_interrupted or signal.getsignal(signal.SIGINT) is handle:
             return KILL_DELAY_S, GRACE_S
         return None, RUN_KILL_DELAY_S, GRACE_S

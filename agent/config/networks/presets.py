@@ -47,17 +47,17 @@ def _preset(network: Network) -> Preset:
     return Preset(
         network.chain_id,
         network.wrapped_native,
-        tuple(table for venue, table in venue_tables if _is_reached(venue, table)),
+        tuple(table for venue, table in venue_tables if _is_traded(venue, table)),
         tuple(
             PresetToken(token.symbol, token.address, token.decimals, network.feed_of(token))
             for token in network.tokens
         ),
-        tuple(table for venue, table in venue_tables if not _is_reached(venue, table)),
+        tuple(table for venue, table in venue_tables if not _is_traded(venue, table)),
         network,
     )
 
 
-def _is_reached(venue: VenueDeployment, table: Mapping[str, Any]) -> bool:
+def _is_traded(venue: VenueDeployment, table: Mapping[str, Any]) -> bool:
     """Return whether the router of a new config trades in a table's pools."""
     return not venue.needs_rebalancer and SWAP_ROUTER_02 in POOL_KINDS[table["kind"]].gas.swap
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.errors import ConfigError
 from agent.key_variables import holds_key, reads_no_keys
-from agent.store.files.locks import require_unwritable
+from agent.store.files.locks import require_trusted_writers
 
 ENV_FILE = ".env"
 ENV_PREFIX = "TRIMTAB_"
@@ -59,7 +59,7 @@ def load_env_file(
             f"run: chmod 600 {env_file}",
         )
     if unset_variables:
-        require_unwritable(env_file, ENV_FILE)
+        require_trusted_writers(env_file, ENV_FILE)
     os.environ.update(unset_variables)
 
 

@@ -36,16 +36,16 @@ def agent_key_source(loaded_config: LoadedConfig) -> keys.KeySource:
     """Return the source of the futures venue's agent key. Raises ConfigError if none is
     configured.
     """
-    table = loaded_config.config.futures
-    if isinstance(table, HyperliquidTable):
-        if table.agent_keystore is not None:
+    futures_table = loaded_config.config.futures
+    if isinstance(futures_table, HyperliquidTable):
+        if futures_table.agent_keystore is not None:
             return keys.KeystoreFile(
-                loaded_config.path.parent / table.agent_keystore, "TRIMTAB_AGENT_PASSWORD"
+                loaded_config.path.parent / futures_table.agent_keystore, "TRIMTAB_AGENT_PASSWORD"
             )
-        if table.agent_key_env is not None:
-            return keys.KeyEnv(table.agent_key_env)
-        if table.agent_keyring is not None:
-            return keys.KeyringEntry(*table.agent_keyring.split("/"))
+        if futures_table.agent_key_env is not None:
+            return keys.KeyEnv(futures_table.agent_key_env)
+        if futures_table.agent_keyring is not None:
+            return keys.KeyringEntry(*futures_table.agent_keyring.split("/"))
     raise ConfigError(
         "futures: no agent key, so no order can be signed",
         "set agent_keystore, agent_keyring or agent_key_env",

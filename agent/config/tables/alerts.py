@@ -39,15 +39,15 @@ class AlertTargetTable(ConfigTable):
     events: list[Event] | None = None
     """The only events sent to it; default: all of `events`."""
 
-    def read_address(self) -> str:
+    def read_url(self) -> str:
         """Return the address. Raises ConfigError if its variable is not set."""
-        address = os.environ.get(self.url_env, "")
-        if not address:
+        target_url = os.environ.get(self.url_env, "")
+        if not target_url:
             raise ConfigError(
                 f"alerts.targets.url_env: environment variable {self.url_env} is not set",
                 "export it, or remove the target",
             )
-        return address
+        return target_url
 
     def secrets(self) -> list[str]:
         """Return the address and all its long parts, since services put tokens in different places."""

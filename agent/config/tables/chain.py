@@ -35,7 +35,7 @@ class RpcTable(ConfigTable):
     """Longest time of one request, 1s to 60s."""
 
     @model_validator(mode="after")
-    def _require_one_url(self) -> RpcTable:
+    def _check_url_and_timeout(self) -> RpcTable:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give exactly one of url and url_env")
         if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
@@ -121,5 +121,7 @@ class ChainTable(ConfigTable):
 
     @property
     def _min_quorum(self) -> int:
-        is_single = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
-        return 1 if self.local or is_single else 2
+        trusts_single_operator = {endpoint.operator for endpoint in self.rpc} == {
+            self.single_operator
+        }
+        return 1 if self.local or trusts_single_operator else 2

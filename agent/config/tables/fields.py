@@ -29,7 +29,7 @@ _KEYRING_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z
 _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
-def compact(config_value: object) -> str:
+def without_spaces(config_value: object) -> str:
     """Return a string without its spaces; empty if the value is not a string."""
     return config_value.strip().replace(" ", "") if isinstance(config_value, str) else ""
 
@@ -117,7 +117,7 @@ def parse_keyring(keyring_entry: object, field: str = "keyring") -> str:
     return keyring_entry
 
 
-def _plain_decimal(amount: object) -> str:
+def _parse_plain_decimal(amount: object) -> str:
     """Validate a non-negative plain decimal. It remains text until the token's decimals are known."""
     amount_text = (
         str(amount) if isinstance(amount, int) and not isinstance(amount, bool) else amount
@@ -136,7 +136,7 @@ def _plain_decimal(amount: object) -> str:
     )
 
 
-def _switch(on_or_off: object) -> bool | None:
+def _parse_switch(on_or_off: object) -> bool | None:
     """Return True for "on" and None for "off"."""
     if on_or_off == "on":
         return True
@@ -173,11 +173,11 @@ def _or_off(parse: _Parser) -> _Parser:
     return validate
 
 
-PAGE = re.compile(r"(https?://[A-Za-z0-9.:-]+(/[A-Za-z0-9._~/-]*)?)?")
+PAGE_ADDRESS = re.compile(r"(https?://[A-Za-z0-9.:-]+(/[A-Za-z0-9._~/-]*)?)?")
 
 
-def _page(page_address: str) -> str:
-    if not PAGE.fullmatch(page_address):
+def _require_page_address(page_address: str) -> str:
+    if not PAGE_ADDRESS.fullmatch(page_address):
         raise ValueError("it is not the address of a page; write https://NAME, no user, no query")
     return page_address
 
@@ -197,9 +197,9 @@ Share = Annotated[
 Duration = Annotated[int, BeforeValidator(_validator_of(lambda v: parse_duration_s(v, "value")))]
 Variable = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_variable(v, "value")))]
 KeyringName = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_keyring(v, "value")))]
-PageAddress = Annotated[str, AfterValidator(_page)]
+PageAddress = Annotated[str, AfterValidator(_require_page_address)]
 """The https address of a web page, without user and query, or empty."""
-PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
+PlainDecimal = Annotated[str, BeforeValidator(_parse_plain_decimal)]
 ShareOrOff = Annotated[
     int | None,
     BeforeValidator(_or_off(_validator_of(lambda v: parse_share_with_unit_bps(v, "value")))),
@@ -211,8 +211,8 @@ GasPrice = Annotated[int, BeforeValidator(_validator_of(lambda v: parse_gas_pric
 GasPriceOrOff = Annotated[
     int | None, BeforeValidator(_or_off(_validator_of(lambda v: parse_gas_price_wei(v, "value"))))
 ]
-Switch = Annotated[bool | None, BeforeValidator(_switch)]
-DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]
+Switch = Annotated[bool | None, BeforeValidator(_parse_switch)]
+DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_parse_plain_decimal))]
 
 
 class ConfigTable(BaseModel):

@@ -30,7 +30,7 @@ MOST_LEVERAGE_BPS = 10 * BPS
 MOST_MARKETS = 10
 """Maximum number of markets, as one snapshot reads all of them."""
 MOST_SLIPPAGE_BPS = 500
-"""Maximum distance of an order's bound from the index; MOST_EMERGENCY_BPS for emergency orders."""
+"""Maximum distance of an order's bound from the index; MAX_EMERGENCY_SLIPPAGE_BPS for emergency orders."""
 MAX_EMERGENCY_SLIPPAGE_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
 EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
@@ -81,7 +81,7 @@ class MarketTable(ConfigTable):
         return self.symbol
 
 
-class FuturesMarketTable(MarketTable):
+class PerpetualProtocolMarketTable(MarketTable):
     """A market of Perpetual Protocol v2 (docs/futures.md)."""
 
     base: Address
@@ -238,7 +238,7 @@ class FuturesLayerTable(ConfigTable):
     """Hedges in place of sales."""
 
 
-class PerpetualContracts(ConfigTable):
+class PerpetualProtocolContracts(ConfigTable):
     """The contracts of a deployment of Perpetual Protocol v2 (docs/futures.md)."""
 
     venue: Literal["perpetual_protocol_v2"]
@@ -259,12 +259,12 @@ class PerpetualContracts(ConfigTable):
     """DelegateApproval, which has the rights of delegates."""
 
 
-class FuturesTable(PerpetualContracts, FuturesLayerTable):
+class PerpetualProtocolTable(PerpetualProtocolContracts, FuturesLayerTable):
     """[futures] on Perpetual Protocol v2 (docs/futures.md)."""
 
     delegate: Address | None = None
     """Address of the key that may trade."""
-    markets: list[FuturesMarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
+    markets: list[PerpetualProtocolMarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
     """Traded markets."""
 
     @property
@@ -272,7 +272,7 @@ class FuturesTable(PerpetualContracts, FuturesLayerTable):
         """Names of the contracts by address."""
         name_by_address = {
             getattr(self, key): f"futures {key.replace('_', ' ')}"
-            for key in PerpetualContracts.model_fields
+            for key in PerpetualProtocolContracts.model_fields
             if key != "venue"
         }
         for market in self.markets:
@@ -345,7 +345,7 @@ class HyperliquidTable(FuturesLayerTable):
         return {}
 
 
-AnyFuturesTable = Annotated[FuturesTable | HyperliquidTable, Field(discriminator="venue")]
+AnyFuturesTable = Annotated[PerpetualProtocolTable | HyperliquidTable, Field(discriminator="venue")]
 """[futures] of one of the venues."""
 
 

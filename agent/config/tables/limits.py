@@ -151,7 +151,7 @@ def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
     }
 
 
-def accepted_limits(limits: LimitsTable) -> list[str]:
+def accepted_limit_texts(limits: LimitsTable) -> list[str]:
     """Describe the limits accepted by limits.i_accept."""
     return [
         f"{excess_text}, accepted by limits.i_accept"
@@ -169,7 +169,7 @@ def _percent(bps: int | None) -> str:
     return OFF if bps is None else f"{bps / 100:g}%"
 
 
-OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
+OFF_TIGHTEST_DIRECTIONS = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
 
 
 def is_tighter(key: str, other_limit: Limit, own_limit: Limit) -> bool:
@@ -180,7 +180,7 @@ def is_tighter(key: str, other_limit: Limit, own_limit: Limit) -> bool:
         return False
     tighter_direction = LIMITS[key].tighter
     if other_limit is None or own_limit is None:
-        return (other_limit is None) is (tighter_direction in OFF_IS_TIGHTEST)
+        return (other_limit is None) is (tighter_direction in OFF_TIGHTEST_DIRECTIONS)
     if tighter_direction is TighterDirection.ON:
         return False
     is_lower = Decimal(other_limit) < Decimal(own_limit)

@@ -51,15 +51,15 @@ def parse_level(config_value: object) -> OrderLevel:
             f'{config_value!r} is not a level; write a price in the numeraire such as "1500", or a'
             ' distance such as "10%"'
         )
-    number = Fraction(Decimal(match[1]))
-    if number == 0:
+    price_or_share = Fraction(Decimal(match[1]))
+    if price_or_share == 0:
         raise ValueError(
             f"{config_value!r}: zero can never trigger; write a price above zero, or a distance such as"
             ' "10%"'
         )
     if match[2] is None:
-        return OrderLevel(number, None)
-    share_bps = number * (100 if match[2] == "%" else 1)
+        return OrderLevel(price_or_share, None)
+    share_bps = price_or_share * (100 if match[2] == "%" else 1)
     if share_bps.denominator != 1:
         raise ValueError(f"{config_value!r} is finer than a basis point")
     return OrderLevel(None, share_bps.numerator)
@@ -76,8 +76,8 @@ def _parse_share_level(config_value: object) -> OrderLevel:
     return level
 
 
-LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
-ShareLevelKey = Annotated[OrderLevel, BeforeValidator(_parse_share_level)]
+AnyLevel = Annotated[OrderLevel, BeforeValidator(parse_level)]
+ShareLevel = Annotated[OrderLevel, BeforeValidator(_parse_share_level)]
 LevelOrOff = Annotated[
     OrderLevel | None,
     BeforeValidator(lambda value: None if value == OFF else parse_level(value)),
@@ -89,20 +89,20 @@ class ExitKeys(ConfigTable):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    stop_loss: LevelKey | None = None
+    stop_loss: AnyLevel | None = None
     """Sells at or below it: a price, or a share below the entry level, or else the price at arming.
     """
-    take_profit: LevelKey | None = None
+    take_profit: AnyLevel | None = None
     """Sells at or above it: a price, or a share above the price to which a stop loss would refer.
     """
-    trailing_stop: LevelKey | None = None
+    trailing_stop: AnyLevel | None = None
     """Sells at this distance below the highest confirmed price."""
 
 
 class OrderKeys(ExitKeys):
     """Exits, and when an asset is bought or reported (docs/orders.md)."""
 
-    entry: LevelKey | None = None
+    entry: AnyLevel | None = None
     """The asset is bought only at or below it: a price, or a share below the price at arming."""
     alert_above: LevelOrOff = None
     """A message at or above this price, and nothing else; "off": none."""
@@ -113,11 +113,11 @@ class OrderKeys(ExitKeys):
 class OrdersTable(ExitKeys):
     """Orders of the whole portfolio and common settings (docs/orders.md)."""
 
-    stop_loss: ShareLevelKey | None = None
+    stop_loss: ShareLevel | None = None
     """Sells everything at this distance below the NAV per share at arming."""
-    take_profit: ShareLevelKey | None = None
+    take_profit: ShareLevel | None = None
     """Sells everything at this distance above it."""
-    trailing_stop: ShareLevelKey | None = None
+    trailing_stop: ShareLevel | None = None
     """Sells everything at this distance below the highest NAV per share."""
     absent: Literal["cash", "redistribute"] = "cash"
     """Where the weight of a sold or waiting asset goes: held in the numeraire, or shared by the
@@ -147,7 +147,7 @@ def require_triggerable_orders(
                     f"{config_key}: {symbol} is the numeraire, whose price is always 1; remove it"
                 )
             _require_reachable(config_key, kind, level, table.hysteresis)
-        _require_level_order(symbol, orders)
+        _require_ascending_prices(symbol, orders)
 
 
 def order_levels(table: ExitKeys) -> list[tuple[OrderKind, OrderLevel]]:
@@ -175,7 +175,7 @@ def _require_reachable(
         )
 
 
-def _require_level_order(symbol: str, orders: OrderKeys) -> None:
+def _require_ascending_prices(symbol: str, orders: OrderKeys) -> None:
     """Require stop, entry and profit prices to be in ascending order."""
     stop_price, entry_price, profit_price = (
         (level.price if level is not None else None)

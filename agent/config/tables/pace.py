@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from agent.config.tables.fields import ConfigTable, Duration, ShareOrOff, compact
+from agent.config.tables.fields import ConfigTable, Duration, ShareOrOff, without_spaces
 
 ZONE_KEYWORD = "zone"
 MIN_DURATION_S, MAX_DURATION_S = 12, 28 * 86_400
@@ -28,7 +28,7 @@ STYLE_KEYS = {
     "twap": ("max_rounds", "over", "size_jitter", "time_jitter", "budget"),
     "limit": ("limit", "patience"),
 }
-EXAMPLES = {
+EXAMPLE_BY_KEY = {
     "max_rounds": "6",
     "interval": '"10m"',
     "recovery": '"10m"',
@@ -42,7 +42,7 @@ EXAMPLES = {
 }
 
 
-def _number(number_text: str, unit: str) -> Fraction | None:
+def _parse_with_unit(number_text: str, unit: str) -> Fraction | None:
     if not number_text.endswith(unit):
         return None
     try:
@@ -54,14 +54,14 @@ def _number(number_text: str, unit: str) -> Fraction | None:
 
 def _parse_bps(bps_text: str) -> Fraction | None:
     """Parse "0.5bps" or "0.005%"; None if it is neither."""
-    if (percent := _number(bps_text, "%")) is not None:
+    if (percent := _parse_with_unit(bps_text, "%")) is not None:
         return percent * 100
-    return _number(bps_text, "bps")
+    return _parse_with_unit(bps_text, "bps")
 
 
 def _parse_bps_per_hour(config_value: object) -> Fraction | str:
     """Parse bps per hour, "0.5bps" or "0.005%", or "zone"."""
-    compact_text = compact(config_value)
+    compact_text = without_spaces(config_value)
     if compact_text == ZONE_KEYWORD:
         return ZONE_KEYWORD
     bps = _parse_bps(compact_text)
@@ -75,7 +75,7 @@ def _parse_bps_per_hour(config_value: object) -> Fraction | str:
 
 def _signed_bps(config_value: object) -> int:
     """Parse a signed share such as "0.2%", "20bps" or "-0.5%" to bps."""
-    compact_text = compact(config_value)
+    compact_text = without_spaces(config_value)
     bps = _parse_bps(compact_text)
     if bps is None or bps.denominator != 1:
         raise ValueError(

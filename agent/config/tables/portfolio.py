@@ -174,8 +174,8 @@ class PortfolioTable(ConfigTable):
         if self.weights is not None:
             target_bps_by_symbol = {asset.symbol: asset.target for asset in self.assets}
             require_valid_allocator(self.weights, target_bps_by_symbol, self.numeraire)
-        orders_by_symbol = {asset.symbol: asset for asset in self.assets}
-        require_triggerable_orders(self.orders or OrdersTable(), orders_by_symbol, self.numeraire)
+        asset_by_symbol = {asset.symbol: asset for asset in self.assets}
+        require_triggerable_orders(self.orders or OrdersTable(), asset_by_symbol, self.numeraire)
         return self
 
     @property

@@ -36,9 +36,9 @@ class TelegramTable(ConfigTable):
 
     @model_validator(mode="after")
     def _check_values(self) -> TelegramTable:
-        if not _is_address(self.api):
+        if not _is_base_url(self.api):
             raise ValueError(f"api: not an https address without a trailing slash; {TELEGRAM_API}")
-        if self.dashboard is not None and not _is_address(self.dashboard):
+        if self.dashboard is not None and not _is_base_url(self.dashboard):
             raise ValueError("dashboard: not an https address without a trailing slash")
         if not 1 <= self.poll <= LONGEST_POLL_S:
             raise ValueError(f"poll: {self.poll}s; write 1s to {LONGEST_POLL_S}s, such as 30s")
@@ -57,7 +57,7 @@ class TelegramTable(ConfigTable):
         return bot_token
 
 
-def _is_address(url: str) -> bool:
+def _is_base_url(url: str) -> bool:
     """Return whether the text is an https URL, or an http URL on this machine, to which a path can
     be appended (no query, fragment or trailing slash).
     """

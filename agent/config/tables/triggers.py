@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from agent.config.tables.fields import ConfigTable, Duration, Share, compact, to_value_error
+from agent.config.tables.fields import ConfigTable, Duration, Share, to_value_error, without_spaces
 from agent.config.tables.weights import require_sampling
 from agent.errors import ConfigError
 from agent.model import AnyOf, NoTradeZone, Threshold, Trigger
@@ -30,7 +30,7 @@ from agent.units import BPS, parse_share_with_unit_bps
 
 def _parse_yearly_cost(config_value: object) -> Fraction:
     """Parse bps per year, such as "0.5bps" or "0.005%". Fractions of a basis point are allowed."""
-    compact_text = compact(config_value)
+    compact_text = without_spaces(config_value)
     unit = next((unit for unit in ("bps", "%") if compact_text.endswith(unit)), None)
     number = _finite_decimal(compact_text.removesuffix(unit)) if unit else None
     if number is None:
@@ -43,7 +43,7 @@ def _parse_yearly_cost(config_value: object) -> Fraction:
 
 def _parse_correlation(config_value: object) -> int:
     """Parse a correlation such as "80%" or "-20%" to bps."""
-    compact_text = compact(config_value)
+    compact_text = without_spaces(config_value)
     percent = (
         _finite_decimal(compact_text.removesuffix("%")) if compact_text.endswith("%") else None
     )
@@ -185,7 +185,7 @@ def parse_band(band_text: object, field: str) -> Threshold:
     """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises
     ConfigError.
     """
-    compact_text = compact(band_text)
+    compact_text = without_spaces(band_text)
     band_kind = next(
         (band_kind for band_kind in ("abs", "rel") if compact_text.endswith(band_kind)), None
     )

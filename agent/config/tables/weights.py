@@ -159,14 +159,20 @@ def require_sampling(
 
 
 def require_valid_allocator(
-    weights: AllocatorTable, target_bps_by_symbol: Mapping[str, int], numeraire: str
+    allocator_table: AllocatorTable, target_bps_by_symbol: Mapping[str, int], numeraire: str
 ) -> None:
     """Raise ValueError if the allocator does not fit the assets, whose targets are in bps by symbol:
     unknown names, infeasible bounds, or a numeraire without returns.
     """
-    if weights.method.needs is AllocationNeeds.MARKETS or weights.method is AllocationMethod.FIXED:
+    if (
+        allocator_table.method.needs is AllocationNeeds.MARKETS
+        or allocator_table.method is AllocationMethod.FIXED
+    ):
         return
-    for weights_key, symbols in (("fixed", weights.fixed), ("limits", list(weights.limits))):
+    for weights_key, symbols in (
+        ("fixed", allocator_table.fixed),
+        ("limits", list(allocator_table.limits)),
+    ):
         unknown_symbols = [
             listed_symbol for listed_symbol in symbols if listed_symbol not in target_bps_by_symbol
         ]
@@ -176,37 +182,41 @@ def require_valid_allocator(
                 " spelling"
             )
     fixed_and_limited_symbols = [
-        listed_symbol for listed_symbol in weights.limits if listed_symbol in weights.fixed
+        listed_symbol
+        for listed_symbol in allocator_table.limits
+        if listed_symbol in allocator_table.fixed
     ]
     if fixed_and_limited_symbols:
         raise ValueError(
             f"weights.limits: {fixed_and_limited_symbols[0]} is fixed at its target; remove it from fixed or from limits"
         )
-    unfixed_symbols = [symbol for symbol in target_bps_by_symbol if symbol not in weights.fixed]
+    unfixed_symbols = [
+        symbol for symbol in target_bps_by_symbol if symbol not in allocator_table.fixed
+    ]
     if len(unfixed_symbols) < 2:
         raise ValueError(
             f"weights.fixed: leaves {len(unfixed_symbols)} assets to choose weights for; leave at least two,"
             " or use kind = 'fixed'"
         )
-    if weights.method.needs_returns and numeraire in unfixed_symbols:
+    if allocator_table.method.needs_returns and numeraire in unfixed_symbols:
         raise ValueError(
             f"weights.fixed: {numeraire} is the numeraire, whose price is always 1;"
             f" keep it at its target: fixed = ['{numeraire}']"
         )
-    needs_correlations = weights.method.needs is AllocationNeeds.CORRELATIONS
+    needs_correlations = allocator_table.method.needs is AllocationNeeds.CORRELATIONS
     if (
         needs_correlations
-        and weights.step
-        and weights.min_history
-        and weights.min_history < (len(unfixed_symbols) + 1) * weights.step
+        and allocator_table.step
+        and allocator_table.min_history
+        and allocator_table.min_history < (len(unfixed_symbols) + 1) * allocator_table.step
     ):
         raise ValueError(
             f"weights.min_history: {len(unfixed_symbols)} assets need at least {len(unfixed_symbols) + 1} steps for a"
             " non-singular covariance; write a longer one"
         )
-    rest_bps = BPS - sum(target_bps_by_symbol[symbol] for symbol in weights.fixed)
+    rest_bps = BPS - sum(target_bps_by_symbol[symbol] for symbol in allocator_table.fixed)
     min_weights_bps, max_weights_bps = zip(
-        *(weight_bounds(weights, symbol) for symbol in unfixed_symbols), strict=True
+        *(weight_bounds(allocator_table, symbol) for symbol in unfixed_symbols), strict=True
     )
     if not sum(min_weights_bps) <= rest_bps <= sum(max_weights_bps):
         raise ValueError(
@@ -215,10 +225,10 @@ def require_valid_allocator(
         )
 
 
-def weight_bounds(weights: AllocatorTable, symbol: str) -> tuple[int, int]:
+def weight_bounds(allocator_table: AllocatorTable, symbol: str) -> tuple[int, int]:
     """Return the smallest and largest weight that the allocator may choose for an asset, in bps."""
-    weight_limit = weights.limits.get(symbol)
-    cap_bps = BPS if weights.cap is None else weights.cap
+    weight_limit = allocator_table.limits.get(symbol)
+    cap_bps = BPS if allocator_table.cap is None else allocator_table.cap
     if weight_limit is None:
         return 0, cap_bps
     return weight_limit.min, weight_limit.max if "max" in weight_limit.model_fields_set else cap_bps

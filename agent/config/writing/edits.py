@@ -38,19 +38,22 @@ class ConfigChanges:
     removed_symbols: tuple[str, ...] = ()
 
     @property
-    def any(self) -> bool:
+    def has_changes(self) -> bool:
         """True if there is a change."""
         return bool(self.key_settings or self.targets or self.added_assets or self.removed_symbols)
 
 
 def parse_changes(
-    sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]
+    set_options: Sequence[str],
+    targets: Sequence[str],
+    add_options: Sequence[str],
+    remove_options: Sequence[str],
 ) -> ConfigChanges:
     """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; if
     a value is a secret, the message does not repeat it.
     """
     added_assets = []
-    for assignment in adds:
+    for assignment in add_options:
         symbol, address_and_share = _pair(assignment, "--add SYMBOL=ADDRESS:SHARE")
         address, separator, share = address_and_share.rpartition(":")
         if not separator:
@@ -60,7 +63,7 @@ def parse_changes(
         if address != NATIVE:
             address = parse_address(address, "--add")
         added_assets.append((symbol, address, share))
-    set_pairs = tuple(_pair(assignment, "--set KEY=VALUE") for assignment in sets)
+    set_pairs = tuple(_pair(assignment, "--set KEY=VALUE") for assignment in set_options)
     for key, value in set_pairs:
         if is_secret(value) or key.rpartition(".")[2].endswith("url"):
             raise ConfigError(
@@ -72,7 +75,7 @@ def parse_changes(
         set_pairs,
         tuple(_pair(assignment, "--target SYMBOL=SHARE") for assignment in targets),
         tuple(added_assets),
-        tuple(removes),
+        tuple(remove_options),
     )
 
 
@@ -100,7 +103,7 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     return tomlkit.dumps(document)
 
 
-def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
+def removals_as_sales(changes: ConfigChanges) -> ConfigChanges:
     """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the
     whole asset.
     """
@@ -149,17 +152,17 @@ def _set_key(document: Any, key: str, value: str) -> None:
     """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol, a name
     or an index from 0.
     """
-    table, name = document, key
-    while "." in name and not (hasattr(table, "get") and name in table):
-        table, name = _descend(table, name, key)
+    table, inner_path = document, key
+    while "." in inner_path and not (hasattr(table, "get") and inner_path in table):
+        table, inner_path = _descend(table, inner_path, key)
     if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):
         raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
     parsed_value = _parse_value(value)
-    if name in table:
-        keeps_text = isinstance(table[name], str) and not isinstance(parsed_value, str)
-        table[name] = value if keeps_text else parsed_value
+    if inner_path in table:
+        keeps_text = isinstance(table[inner_path], str) and not isinstance(parsed_value, str)
+        table[inner_path] = value if keeps_text else parsed_value
     else:
-        insert_key(table, name, parsed_value)
+        insert_key(table, inner_path, parsed_value)
 
 
 def insert_key(table: Any, key: str, value: Any) -> None:

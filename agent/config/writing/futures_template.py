@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from agent.config.tables.fields import Address, ConfigTable
-from agent.config.tables.futures import MOST_MARKETS, PerpetualContracts
+from agent.config.tables.futures import MOST_MARKETS, PerpetualProtocolContracts
 from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
 from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
@@ -104,17 +104,17 @@ def find_futures_profile(name: str) -> FuturesProfile:
     return FUTURES_PROFILES[name]
 
 
-class VenueMarketTable(ConfigTable):
+class PerpetualProtocolFileMarket(ConfigTable):
     """A market of a venue file: its virtual base token and its index feed's aggregator."""
 
     base: Address
     aggregator: Address
 
 
-class VenueFileTable(PerpetualContracts):
+class PerpetualProtocolFileTable(PerpetualProtocolContracts):
     """A venue file: contracts of a futures venue, and its markets by the asset's symbol."""
 
-    markets: dict[str, VenueMarketTable] = Field(min_length=1)
+    markets: dict[str, PerpetualProtocolFileMarket] = Field(min_length=1)
 
     def market_of(self, symbol: str) -> str | None:
         """Return the market of an asset; None without one."""
@@ -122,7 +122,7 @@ class VenueFileTable(PerpetualContracts):
 
     def futures_values(self) -> dict[str, str]:
         """Return the venue's keys of [futures]."""
-        return {key: getattr(self, key) for key in PerpetualContracts.model_fields}
+        return {key: getattr(self, key) for key in PerpetualProtocolContracts.model_fields}
 
     def market_values(self, name: str) -> dict[str, str]:
         """Return the venue's keys of a market."""
@@ -156,13 +156,13 @@ class HyperliquidFileTable(ConfigTable):
         return {}
 
 
-VenueFile = VenueFileTable | HyperliquidFileTable
+VenueFile = PerpetualProtocolFileTable | HyperliquidFileTable
 _HYPERLIQUID_APIS = {
     "hyperliquid": ("https://api.hyperliquid.xyz", "mainnet"),
     "hyperliquid-testnet": ("https://api.hyperliquid-testnet.xyz", "testnet"),
 }
 """Names of venues without a file: API and network."""
-_MARKET_BY_SYMBOL = {"WETH": "ETH", "WBTC": "BTC"} | {
+_HYPERLIQUID_MARKETS = {"WETH": "ETH", "WBTC": "BTC"} | {
     coin: coin for coin in ("ETH", "BTC", "SOL", "LINK", "AAVE", "UNI", "ARB", "OP", "CRV", "LDO")
 }
 """Hyperliquid's markets by the symbol of the asset; trimtab doctor checks them at the venue."""
@@ -175,7 +175,12 @@ def read_venue(path: Path) -> VenueFile:
     if url_and_network := _HYPERLIQUID_APIS.get(str(path)):
         url, network = url_and_network
         return HyperliquidFileTable.model_validate(
-            {"venue": "hyperliquid", "url": url, "network": network, "markets": _MARKET_BY_SYMBOL}
+            {
+                "venue": "hyperliquid",
+                "url": url,
+                "network": network,
+                "markets": _HYPERLIQUID_MARKETS,
+            }
         )
     try:
         venue_values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -186,7 +191,9 @@ def read_venue(path: Path) -> VenueFile:
     if "chain" in venue_values:
         venue_values = _venue_of_config(path, venue_values)
     table_type = (
-        HyperliquidFileTable if venue_values.get("venue") == "hyperliquid" else VenueFileTable
+        HyperliquidFileTable
+        if venue_values.get("venue") == "hyperliquid"
+        else PerpetualProtocolFileTable
     )
     try:
         return table_type.model_validate(venue_values)
@@ -203,22 +210,27 @@ def read_venue(path: Path) -> VenueFile:
 
 def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the venue of a config's [futures] as the data of a venue file."""
-    table = config.get("futures")
-    if not isinstance(table, dict):
+    futures_table = config.get("futures")
+    if not isinstance(futures_table, dict):
         raise ConfigError(
             f"--futures-venue {path}: this config has no [futures]",
             "for a local chain with futures: trimtab localchain --futures --write-config FILE",
         )
-    venue_keys = {"venue", *VenueFileTable.model_fields, *HyperliquidFileTable.model_fields} - {
-        "markets"
-    }
+    venue_keys = {
+        "venue",
+        *PerpetualProtocolFileTable.model_fields,
+        *HyperliquidFileTable.model_fields,
+    } - {"markets"}
     markets: dict[str, Any] = {}
-    for market in table.get("markets", ()):
+    for market in futures_table.get("markets", ()):
         market_contracts = {
-            key: market[key] for key in VenueMarketTable.model_fields if key in market
+            key: market[key] for key in PerpetualProtocolFileMarket.model_fields if key in market
         }
         markets[market.get("asset", market["symbol"])] = market_contracts or market["symbol"]
-    return {**{key: value for key, value in table.items() if key in venue_keys}, "markets": markets}
+    return {
+        **{key: value for key, value in futures_table.items() if key in venue_keys},
+        "markets": markets,
+    }
 
 
 def futures_weights(
@@ -314,7 +326,7 @@ def futures_text(
 
 
 def _max_position(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
-    """Return the profile's maximum position, or the largest weight plus POSITION_MARGIN_BPS if that is higher."""
+    """Return the profile's maximum position, or the largest weight plus POSITION_HEADROOM_BPS if that is higher."""
     largest_weight_bps = max(
         parse_share_with_unit_bps(weight.removeprefix("-"), "weight") for weight in weights.values()
     )

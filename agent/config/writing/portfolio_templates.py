@@ -28,7 +28,7 @@ TOKEN_CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Tokens by class, each with the symbols that stand for it on other networks. Those that a network's
 preset lacks are left out.
 """
-SMALL_MONEY = "small"
+SMALL_TEMPLATE = "small"
 """Template of a small portfolio; scripts/past_results.py measures its year on rollups."""
 SUPPLIES_FILE = "supplies.csv"
 ALLOCATOR_ANCHOR = "[reference]\n"
@@ -161,7 +161,7 @@ PORTFOLIO_TEMPLATES = {
             has_adjustable_stable_share=True,
         ),
         PortfolioTemplate(
-            SMALL_MONEY,
+            SMALL_TEMPLATE,
             "60 % large coins, 40 % stable, for some hundred dollars on a rollup: a wide band, few"
             " trades",
             {CORE: 6_000, STABLE: 4_000},
@@ -261,12 +261,12 @@ def apply_template(config_text: str, template: PortfolioTemplate) -> str:
     templated_text = tomlkit.dumps(document)
     if template.weights:
         templated_text = templated_text.replace(
-            ALLOCATOR_ANCHOR, f"{_allocator(template)}\n{ALLOCATOR_ANCHOR}", 1
+            ALLOCATOR_ANCHOR, f"{_allocator_text(template)}\n{ALLOCATOR_ANCHOR}", 1
         )
     return f"# Template: {template.name}, {template.about}.\n{templated_text}"
 
 
-def _allocator(template: PortfolioTemplate) -> str:
+def _allocator_text(template: PortfolioTemplate) -> str:
     weight_lines = "\n".join(
         f"{key} = {json.dumps(value)}" for key, value in template.weights.items()
     )

@@ -42,7 +42,7 @@ def merge_profile(
         if symbol in entry_by_symbol:
             continue
         if sell_others or symbol == portfolio["numeraire"]:
-            _set_target(assets[asset_index], {"target": "0%"})
+            _set_target_and_band(assets[asset_index], {"target": "0%"})
         else:
             del assets[asset_index]
     asset_by_symbol = {str(asset["symbol"]): asset for asset in assets}
@@ -50,7 +50,7 @@ def merge_profile(
         if token.symbol not in asset_by_symbol:
             assets.append(_token_table(token))
             asset_by_symbol[token.symbol] = assets[-1]
-        _set_target(asset_by_symbol[token.symbol], entry_by_symbol[token.symbol])
+        _set_target_and_band(asset_by_symbol[token.symbol], entry_by_symbol[token.symbol])
     asset_addresses = {str(asset["address"]).lower() for asset in assets}
     holds_native = NATIVE in asset_addresses or wrapped_address.lower() in asset_addresses
     _update_hubs(
@@ -67,7 +67,7 @@ def merge_profile(
     return tomlkit.dumps(document)
 
 
-def _set_target(asset: Any, profile_entry: Mapping[str, Any]) -> None:
+def _set_target_and_band(asset: Any, profile_entry: Mapping[str, Any]) -> None:
     asset["target"] = profile_entry["target"]
     asset.pop("band", None)
     if "band" in profile_entry:
@@ -142,18 +142,20 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
     """Replace the allocator by that of the profile. Local files are kept if the kind is the
     same.
     """
-    old_weights, new_weights = portfolio.get("weights", {}), profile.raw.get("weights")
+    old_allocator, new_allocator = portfolio.get("weights", {}), profile.raw.get("weights")
     local_files = {
-        key: old_weights[key]
+        key: old_allocator[key]
         for key in FILE_KEYS
-        if new_weights and key in old_weights and old_weights.get("kind") == new_weights.get("kind")
+        if new_allocator
+        and key in old_allocator
+        and old_allocator.get("kind") == new_allocator.get("kind")
     }
     portfolio.pop("weights", None)
-    if new_weights is not None:
-        weights_table = tomlkit.table()
-        for key, value in {**new_weights, **local_files}.items():
-            weights_table[key] = inline(value)
-        portfolio["weights"] = weights_table
+    if new_allocator is not None:
+        allocator_table = tomlkit.table()
+        for key, value in {**new_allocator, **local_files}.items():
+            allocator_table[key] = to_inline(value)
+        portfolio["weights"] = allocator_table
 
 
 def _replace_policy(policy: Any, profile: Profile) -> None:
@@ -162,19 +164,19 @@ def _replace_policy(policy: Any, profile: Profile) -> None:
         if value is None:
             policy.pop(key, None)
         elif policy.get(key) != value:
-            policy[key] = inline(value) if isinstance(value, dict | list) else value
+            policy[key] = to_inline(value) if isinstance(value, dict | list) else value
 
 
-def inline(toml_value: Any) -> Any:
+def to_inline(toml_value: Any) -> Any:
     """Return the value in TOML's inline form."""
     if isinstance(toml_value, Mapping):
         table = tomlkit.inline_table()
         for key, inner_value in toml_value.items():
-            table[key] = inline(inner_value)
+            table[key] = to_inline(inner_value)
         return table
     if isinstance(toml_value, list):
         array = tomlkit.array()
         for inner_value in toml_value:
-            array.append(inline(inner_value))
+            array.append(to_inline(inner_value))
         return array
     return toml_value

@@ -57,13 +57,13 @@ class _DollarCaps:
             "",
         )
         if self.dollars_per_coin != 1:
-            two_figures = Decimal(1).scaleb(coins.adjusted() - 1)
-            coins = coins.quantize(two_figures, rounding).normalize()
+            rounding_unit = Decimal(1).scaleb(coins.adjusted() - 1)
+            coins = coins.quantize(rounding_unit, rounding).normalize()
             note = f", {usd} dollars at {float(self.dollars_per_coin):.10g} each"
         return f'{key} = "{coins:f}"'.ljust(35) + f"# {self.numeraire}{note}"
 
 
-def render(
+def render_config(
     preset: Preset,
     wallet: str,
     assets: Sequence[TemplateAsset],
@@ -345,7 +345,7 @@ def _limit_lines(
     network = BASE if preset.chain_id == LOCAL_OP_STACK_ID else preset.network
     limit_by_key = {} if network is None else network_limits(network)
     has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
-    has_unfed_numeraire = preset.network is not None and numeraire in {
+    numeraire_lacks_feed = preset.network is not None and numeraire in {
         *(token.symbol for token in preset.tokens if token.feed is None),
         *(asset.symbol for asset in assets if asset.feed is None),
     }
@@ -360,7 +360,7 @@ def _limit_lines(
             limit_text = spec.initial_value if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
                 limit_text = f"{deviation_bps / 100:g}%"
-            if spec.key == "depeg" and has_unfed_numeraire:
+            if spec.key == "depeg" and numeraire_lacks_feed:
                 limit_text = "off"
             if limit_text != "off":
                 limit_text = limit_by_key.get(spec.key, limit_text)
@@ -422,7 +422,7 @@ def _feed_lines(asset: TemplateAsset) -> str:
 
 def starting_limits(numeraire: Token) -> Limits:
     """Return the limits of a new config, without a cap on the managed value."""
-    config_text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
+    config_text = render_config(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
     return build_limits_from_table(
         LimitsTable.model_validate(tomllib.loads(config_text)["limits"]), None, numeraire
     )

@@ -172,7 +172,7 @@ def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginRe
         account.settlement_raw,
         account.collateral_raw,
         account.realised_raw,
-        margin.unrealised_raw(account),
+        margin.unrealised_profit_raw(account),
         tuple(
             MarketReading(
                 market.market,

@@ -12,14 +12,14 @@ from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, fixed_guard, format_money, format_ratio, format_seconds
 from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.policy.exposure import (
+    is_delegate_wallet,
     margin_value,
     quote_per_numeraire,
-    trades_for_another,
-    uncounted_reason,
+    uncertain_spot_reason,
 )
 from agent.layers.futures.policy.needs import (
+    index_requires_reduction,
     reopening_s,
-    required_by_index,
     spendable_collateral_raw,
     uses_reduction_budget,
 )
@@ -214,7 +214,7 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
         account_after = after_action(account_after, action)
     spot_value = (
         None
-        if trades_for_another(case.step.snapshot, futures_policy(case.step))
+        if is_delegate_wallet(case.step.snapshot, futures_policy(case.step))
         else _spot_value(case)
     )
     state_after = margin_state(account_after, policy.limits, policy.leverage_bps)
@@ -256,7 +256,7 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
     """Require the account's own key for deposits, withdrawals and delegates; a deposit within the
     spendable balance, a withdrawal within the free margin, and only the configured delegate.
     """
-    if _ends_delegate(case) and not trades_for_another(
+    if _ends_delegate(case) and not is_delegate_wallet(
         case.step.snapshot, futures_policy(case.step)
     ):
         return GuardMeasurement("only revokes a delegate", True)
@@ -265,7 +265,7 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("no margin moved", True)
     if not account.is_on_chain:
         return GuardMeasurement("an off-chain venue", False)
-    if trades_for_another(case.step.snapshot, futures_policy(case.step)):
+    if is_delegate_wallet(case.step.snapshot, futures_policy(case.step)):
         return GuardMeasurement(f"a delegate of {policy.account}", False)
     portfolio, quote_per_collateral = case.step.portfolio, account.settlement_raw
     collateral = portfolio.token(policy.collateral)
@@ -348,8 +348,8 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement(
             "not measured", True, "off" if not limit_share else _multiple_text(limit_share)
         )
-    spot_fault = uncounted_reason(case.step) or decision_faults(case.step, case.references)
-    if required_by_index(
+    spot_fault = uncertain_spot_reason(case.step) or decision_faults(case.step, case.references)
+    if index_requires_reduction(
         case.step.snapshot, futures_policy(case.step), None if spot_fault else _spot_value(case)
     ):
         return GuardMeasurement("required by the index", True, _multiple_text(limit_share))

@@ -19,8 +19,8 @@ from agent.model import (
     MarginAccount,
     Plan,
     Snapshot,
+    StepEnd,
     StepInput,
-    StepNote,
 )
 
 
@@ -104,9 +104,9 @@ class FuturesCycle(LayerCycle):
     """
     refused_markets: tuple[tuple[str, int], ...] = ()
     """Chain time per market whose reduction or hedge was refused before sending, or whose reduction
-    reverted; a refused deposit has the key failures.MARGIN.
+    reverted; a refused deposit has the key MARGIN of policy/plans.py.
     """
-    refused_orders: tuple[StepNote, ...] = ()
+    refused_orders: tuple[StepEnd, ...] = ()
     """Notes on the steps whose orders, hedges or deposits were refused or reverted."""
     ended_orders: tuple[tuple[str, str], ...] = ()
     """Note on each resting order that this cycle cancelled, or tried to, by client order id."""

@@ -7,7 +7,7 @@ from functools import cache
 
 from sqlalchemy import Connection, Select, bindparam, select
 
-from agent.layers.futures.policy.hedge_closing import filled_hedges
+from agent.layers.futures.policy.hedge_closing import hedges_after_fill
 from agent.layers.futures.state import FuturesState
 from agent.model import (
     FuturesGrant,
@@ -106,7 +106,7 @@ def _stored_hedges(db: Connection, newest_s_by_kind: Mapping[str, int | None]) -
         return () if layer_grant is None else layer_grant.hedges
     order, fills = layer_grant.action, decode_json(Receipt, row.receipt_json).fills
     fill_sizes_raw = [fill.size_raw for fill in fills if fill.market == order.market]
-    return filled_hedges(layer_grant, sum(fill_sizes_raw) if fill_sizes_raw else order.size_raw)
+    return hedges_after_fill(layer_grant, sum(fill_sizes_raw) if fill_sizes_raw else order.size_raw)
 
 
 @cache

@@ -52,7 +52,7 @@ def plan_keys(plan: Plan, portfolio: Portfolio) -> PlanKeys:
     return {"pacing": None if comparison is None else fill(SlicingDocument, comparison, portfolio)}
 
 
-def past_executions(store: Store, limit: int) -> Sequence[StoredExecution[ExecutionProgress]]:
+def newest_executions(store: Store, limit: int) -> Sequence[StoredExecution[ExecutionProgress]]:
     """Return the newest gradual executions, newest first."""
     return store.layer(GradualExecutionStore).newest(limit)
 

@@ -147,7 +147,7 @@ class _SliceSimulation:
     count: int
 
     def cost(self, intended_value: Value, single_plan: Plan | None) -> SlicingCost:
-        """Return the cost; `rest` is the value that is never moved. `single_plan` is the plan of a single
+        """Return the cost; `unfinished` is the value that is never moved. `single_plan` is the plan of a single
         slice, if known.
         """
         fees = impact = skew = gas = waiting_cost = moved_value = sold_value = Fraction(0)
@@ -162,7 +162,7 @@ class _SliceSimulation:
                 gas += plan.cost.gas + plan.cost.approvals
                 moved_value += plan.turnover
                 sold_value += self._sold_value(plan)
-                self.step = _step_after(self.step, plan)
+                self.step = _step_after_plan(self.step, plan)
             if slice_number < self.count:
                 waiting_cost += self._waiting_cost(max(Fraction(0), intended_value - sold_value))
                 pools = tuple(
@@ -233,7 +233,7 @@ class _SliceSimulation:
         )
 
 
-def _step_after(step: StepInput, plan: Plan) -> StepInput:
+def _step_after_plan(step: StepInput, plan: Plan) -> StepInput:
     """Return the step after the plan: pools, balances, allowances, and the turnover of the day."""
     pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
     for leg in plan.legs:
@@ -450,7 +450,7 @@ def _plan_slice(step: StepInput, decision_result: DecisionResult, plan: Plan) ->
         replace(
             decision_result,
             decision=Hold(
-                cash_limit.append_excluded(step.excluded, f"the gradual execution is over: {why}")
+                cash_limit.append_exclusions(step.excluded, f"the gradual execution is over: {why}")
             ),
         ).with_layer(GradualResult(ended=why)),
         None,

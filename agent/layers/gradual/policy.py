@@ -209,7 +209,9 @@ def decide_slice(
             )
         )
     execution_slice = ExecutionSlice(
-        progress.parts_done + 1, _fraction_now(progress, remaining_value, now_s), remaining_value
+        progress.parts_done + 1,
+        _fraction_to_trade(progress, remaining_value, now_s),
+        remaining_value,
     )
     if wait_reason := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
@@ -308,7 +310,7 @@ def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
     return f"{budget_text}, the remainder of a budget shared until {format_time(execution.carryover.until_s)}"
 
 
-def _fraction_now(progress: ExecutionProgress, remaining_value: Value, now_s: int) -> Fraction:
+def _fraction_to_trade(progress: ExecutionProgress, remaining_value: Value, now_s: int) -> Fraction:
     """Return the fraction of the remainder to trade now; all if no further slice could begin in
     time.
     """

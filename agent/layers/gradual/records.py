@@ -15,7 +15,7 @@ RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
 """Execution styles with slices of random size."""
 
 
-def before_decision(readers: StepReaders, store: Store, step: StepInput) -> StepInput:
+def add_slice_draw(readers: StepReaders, store: Store, step: StepInput) -> StepInput:
     """Add the random draw for a first slice to the step. The draw is stored, so that a restart
     plans the same slice.
     """
@@ -31,7 +31,7 @@ def before_decision(readers: StepReaders, store: Store, step: StepInput) -> Step
     return step.with_layer(replace(gradual_state, draw=draw))
 
 
-def after_decision(store: Store, outcome: StepOutcome) -> None:
+def record_executions(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
     gradual_result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
     progress, execution_store = (
@@ -46,7 +46,7 @@ def after_decision(store: Store, outcome: StepOutcome) -> None:
         execution_store.begin(gradual_result.new_execution)
 
 
-def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
+def record_slice(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
     """Record the slice about to be sent, with the draw for the next one; a new execution is
     recorded before its first slice. Does nothing if the plan is not a slice.
     """

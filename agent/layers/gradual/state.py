@@ -146,7 +146,7 @@ class GradualState(LayerState):
 
 @dataclass(frozen=True, slots=True)
 class GradualResult(LayerResult):
-    """Part of a decision: the slice that is `due_slice` (None: none), why the execution `ended` (empty:
+    """Part of a decision: the slice that is due, `due_slice` (None: none), why the execution `ended` (empty:
     it did not), and the execution that `new_execution` with this decision (None: none).
     """
 

@@ -30,10 +30,10 @@ from agent.store.executions import (
     StoredExecution,
     add_attempt,
     add_execution,
-    executed_parts,
     load_terms,
     newest_executions,
     open_executions,
+    read_attempts,
 )
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow
 
@@ -140,7 +140,7 @@ def _progress(
     """Return the progress of an execution: slices from the mined swaps, value and loss from the
     receipts of all its transactions.
     """
-    execution, executed_slices = load_terms(GradualExecution, row), executed_parts(db, row)
+    execution, executed_slices = load_terms(GradualExecution, row), read_attempts(db, row)
     next_draw, next_s, arrival_prices = execution.first, execution.began_s, dict(execution.arrival)
     if (newest_attempt := executed_slices.newest_trading_attempt) is not None:
         next_draw = SliceDraw(newest_attempt.size_ppm, newest_attempt.wait_ppm)

@@ -30,7 +30,7 @@ def _limit_text(hold_end_s_by_token: dict[str, int], step: StepInput) -> str:
     )
 
 
-HOLDING = Guard(
+HOLDING_GUARD = Guard(
     "holding",
     lambda step: hold_ends_s_by_token(step) or None,
     _limit_text,

@@ -12,7 +12,7 @@ from agent.layers.holding.policy import (
 )
 from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning import planner
-from agent.planning.plan_builder import LOCKED
+from agent.planning.plan_builder import LOCKED_EXCESS
 from agent.units import Value
 
 
@@ -47,9 +47,9 @@ def without_held_sales(
             ),
             error.verdicts,
             "wait until then, or lower holding.hours",
-            LOCKED,
-            error.drift,
-            error.off_target,
+            LOCKED_EXCESS,
+            error.drift_value,
+            error.off_target_items,
         ) from None
     held_text_by_label = {
         step.portfolio.token(token).label: held_text(step, token) for token in sold_tokens
@@ -60,6 +60,7 @@ def without_held_sales(
         if skipped_item.subject not in held_text_by_label
     ]
     held_items = [
-        SkippedItem(label, sentence, LOCKED) for label, sentence in held_text_by_label.items()
+        SkippedItem(label, sentence, LOCKED_EXCESS)
+        for label, sentence in held_text_by_label.items()
     ]
     return replace(plan, skipped=(*unaffected_items, *held_items))

@@ -47,7 +47,7 @@ def held_reason(step: StepInput, tokens: Iterable[str]) -> str:
     )
 
 
-def explain_held(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
+def explain_held_assets(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
     """Return the decision with the reason for each asset above its band that is held. Exits and
     halts do not need it.
     """

@@ -35,7 +35,9 @@ class HoldingStore:
             tokens_and_times_s = [
                 (row.token, row.chain_s) for row in swap_movements if int(row.delta_raw) > 0
             ]
-            for row in all_rows(db, _select_external(), ExternalTransactionRow, after_s=after_s):
+            for row in all_rows(
+                db, _select_external_transactions(), ExternalTransactionRow, after_s=after_s
+            ):
                 if parse_fraction(row.turnover) > 0:
                     token_changes = parse_changes(row) or ((ANY_TOKEN, 1),)
                     tokens_and_times_s += [
@@ -58,7 +60,7 @@ def _select_swaps() -> Select[Any]:
 
 
 @cache
-def _select_external() -> Select[Any]:
+def _select_external_transactions() -> Select[Any]:
     """Select the transactions after a time that this store did not send."""
     return select(ExternalTransactionRow).where(
         ExternalTransactionRow.chain_s > bindparam("after_s")

@@ -19,9 +19,9 @@ def settled_entry(
     ledger_tokens: Collection[str],
     step: StepInput,
     receipt: Receipt,
-    provided_by_name: Callable[[str], Mapping[str, int]],
+    net_amounts_of: Callable[[str], Mapping[str, int]],
 ) -> Entry:
-    """Return the entry of a successful liquidity action; `provided_by_name` returns the net amounts
+    """Return the entry of a successful liquidity action; `net_amounts_of` returns the net amounts
     provided to a position.
     """
     match grant.action:
@@ -44,7 +44,7 @@ def settled_entry(
             fee_raw_by_token = dict(
                 zip((action.token0, action.token1), action.fees_raw, strict=True)
             )
-            provided_raw_by_token = provided_by_name(action.name)
+            provided_raw_by_token = net_amounts_of(action.name)
             return entries.withdrawal_entry(
                 transaction,
                 prices,

@@ -22,14 +22,14 @@ from agent.model import (
     Provide,
     StepInput,
     Withdraw,
-    lp_action,
+    as_lp_action,
 )
 from agent.ports import Approval
 from agent.signing.liquidity import (
     ADD,
     COLLECT,
-    DECREASE,
-    INCREASE,
+    DECREASE_LIQUIDITY,
+    INCREASE_LIQUIDITY,
     MANAGER_MULTICALL,
     MINT,
     REMOVE_LIQUIDITY,
@@ -73,7 +73,7 @@ def draft_action(
     """Return the transaction of an action. Raises Refused if the config names no contract for it, or
     a price or position is unknown.
     """
-    action = lp_action(layer_action)
+    action = as_lp_action(layer_action)
     calldata = encode_liquidity(action, wallet, deadline_s)
     contract, note = action_contract(step.execution, action), action_note(step.portfolio, action)
     return TxDraft(
@@ -103,7 +103,7 @@ def action_contract(execution: ExecutionConfig, action: LayerAction) -> str:
 
 def action_note(portfolio: Portfolio, action: LayerAction) -> str:
     """Describe an action, with its expected amounts."""
-    match lp_action(action):
+    match as_lp_action(action):
         case Withdraw() as action:
             return f"withdraw {_amounts_text(portfolio, action, action.amounts_raw)} from {action.name}"
         case Collect() as action:
@@ -134,7 +134,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
     match action:
         case Withdraw(venue=LpVenue.V3, token_id=int() as token_id):
             _require_nonzero(action.liquidity > 0 and max(action.min_raw) > 0, action)
-            decrease_calldata = DECREASE + abi_encode(
+            decrease_calldata = DECREASE_LIQUIDITY + abi_encode(
                 ["(uint256,uint128,uint256,uint256,uint256)"],
                 [(token_id, action.liquidity, *action.min_raw, deadline_s)],
             )
@@ -203,7 +203,7 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
             remedy=f"use {LpVenue.V2} or {LpVenue.V3}",
         )
     if action.token_id is not None:
-        return INCREASE + abi_encode(
+        return INCREASE_LIQUIDITY + abi_encode(
             ["(uint256,uint256,uint256,uint256,uint256,uint256)"],
             [(action.token_id, *amount_fields, deadline_s)],
         )

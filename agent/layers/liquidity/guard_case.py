@@ -19,7 +19,7 @@ from agent.layers.liquidity.policy.replay import (
     replay_actions,
     worst_overpayment_share,
 )
-from agent.model import LayerGuardAnswers, Plan, Provide, StepInput, lp_action
+from agent.model import LayerGuardAnswers, Plan, Provide, StepInput, as_lp_action
 from agent.reference import reference_prices
 from agent.units import Value
 
@@ -39,7 +39,7 @@ class LiquidityCase(LayerGuardAnswers):
     @cached_property
     def replay(self) -> LpReplay:
         """Simulated actions, maybe with the fault that ends them. Raises Refused as `book`."""
-        return replay_actions(self.book, tuple(map(lp_action, self.plan.actions)))
+        return replay_actions(self.book, tuple(map(as_lp_action, self.plan.actions)))
 
     def simulated_actions(self) -> tuple[SimulatedAction, ...]:
         """Return the simulated actions. Raises Refused if one fails."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData, from_layer
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, measure_in_layer
 from agent.guards.guard import Guard, format_money, format_ratio, limit_guard
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.policy import valuation
@@ -29,8 +29,8 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     amounts of positions.
     """
     if isinstance(case.layer, LiquidityCase):
-        exposure_before, exposure_after = from_layer(case.layer.exposures)
-        return _measure_after(
+        exposure_before, exposure_after = measure_in_layer(case.layer.exposures)
+        return _measure_after_actions(
             case,
             limit_bps,
             exposure_before,
@@ -41,7 +41,7 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         )
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NO_POSITION
-    expected_loss = from_layer(
+    expected_loss = measure_in_layer(
         lambda: valuation.expected_loss(case.step.snapshot, case.step.portfolio, case.prices)
     )
     return _measure_liquidity(case, expected_loss, limit_bps, "expected")
@@ -50,8 +50,8 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value of all confirmed positions over the portfolio after the plan."""
     if isinstance(case.layer, LiquidityCase):
-        exposure_before, exposure_after = from_layer(case.layer.exposures)
-        return _measure_after(
+        exposure_before, exposure_after = measure_in_layer(case.layer.exposures)
+        return _measure_after_actions(
             case,
             limit_bps,
             exposure_before,
@@ -62,7 +62,7 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         )
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NO_POSITION
-    positions_value = from_layer(
+    positions_value = measure_in_layer(
         lambda: valuation.total_value(case.step.snapshot, case.step.portfolio, case.prices)
     )
     return _measure_liquidity(case, positions_value, limit_bps, "in positions")
@@ -85,7 +85,7 @@ def _measure_liquidity(
     return GuardMeasurement(measured_text, False)
 
 
-def _measure_after(
+def _measure_after_actions(
     case: GuardCase,
     limit_bps: int,
     exposure_before: LiquidityExposure,
@@ -160,7 +160,7 @@ def smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement | None
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
-    """Return the largest overpayment that the minimums of the actions allow (amm/lp/minting.py);
+    """Return the largest overpayment that the minimums of the actions allow (amm/lp/slippage.py);
     None for a plan without actions.
     """
     if not case.plan.actions:
@@ -268,7 +268,11 @@ def _predicted_amounts(action: LpAction) -> tuple[int, Amounts, Amounts]:
 
 def _simulated_actions(case: GuardCase) -> tuple[SimulatedAction, ...]:
     """Return the simulated actions, none for a plan of another kind. Raises MissingData."""
-    return from_layer(case.layer.simulated_actions) if isinstance(case.layer, LiquidityCase) else ()
+    return (
+        measure_in_layer(case.layer.simulated_actions)
+        if isinstance(case.layer, LiquidityCase)
+        else ()
+    )
 
 
 POSITION_GUARDS: tuple[Guard[Any], ...] = (

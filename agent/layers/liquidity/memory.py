@@ -10,7 +10,7 @@ from agent.store.accounts.positions import PositionStore
 from agent.store.budgets import BudgetStore
 
 
-def with_unknown_positions(
+def record_unknown_positions(
     step: StepInput,
     position_store: PositionStore,
     budgets: BudgetStore,

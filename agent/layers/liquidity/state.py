@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.model import LayerCycle, LayerProgress, LayerState, StepInput, StepNote
+from agent.model import LayerCycle, LayerProgress, LayerState, StepEnd, StepInput
 
 MAX_ACTIONS = 8
 """Maximum liquidity actions of a cycle, each with its own plan; the next cycle does the rest."""
@@ -47,7 +47,7 @@ class LiquidityCycle(LayerCycle):
     """
     left_pools: tuple[str, ...] = ()
     """Pools whose withdrawal was refused or failed."""
-    unwithdrawn: tuple[StepNote, ...] = ()
+    unwithdrawn: tuple[StepEnd, ...] = ()
     """Notes on the steps whose withdrawals were refused or failed."""
 
     def with_progress(self, step: StepInput) -> StepInput:
@@ -72,7 +72,7 @@ class LiquidityCycle(LayerCycle):
         ]
 
     @property
-    def failed_exits(self) -> tuple[StepNote, ...]:
+    def failed_exits(self) -> tuple[StepEnd, ...]:
         """Refused and failed withdrawals."""
         return self.unwithdrawn
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from agent.app.documents import DecimalText, Raw
 from agent.layers.opinions.services import SERVICES, Sale, ask
-from agent.model import LegFunding, Plan, Portfolio
+from agent.model import LegPlace, Plan, Portfolio
 from agent.units import BPS, ceil_int, decimal_text
 
 if TYPE_CHECKING:
@@ -105,15 +105,15 @@ def trades_of(plan: Plan, portfolio: Portfolio) -> dict[str, tuple[Counter[str],
     the base units that it buys. Native coin counts as its wrapped token. What legs collect in the
     router is followed to the leg that spends it, which spends all of it.
     """
-    spent_raw_in_router: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    sold_raw_by_router_token: defaultdict[str, Counter[str]] = defaultdict(Counter)
     trades: dict[str, tuple[Counter[str], int]] = {}
     for leg in plan.legs:
         sold_token, bought_token = map(portfolio.pricing_token, (leg.token_in, leg.token_out))
         spent_raw_by_token = Counter({sold_token: leg.amount_in_raw})
-        if leg.source is LegFunding.ROUTER:
-            spent_raw_by_token = spent_raw_in_router.pop(sold_token, Counter[str]())
-        if leg.sink is LegFunding.ROUTER:
-            spent_raw_in_router[bought_token].update(spent_raw_by_token)
+        if leg.source is LegPlace.ROUTER:
+            spent_raw_by_token = sold_raw_by_router_token.pop(sold_token, Counter[str]())
+        if leg.sink is LegPlace.ROUTER:
+            sold_raw_by_router_token[bought_token].update(spent_raw_by_token)
         elif bought_token not in spent_raw_by_token:  # else it only wraps or unwraps
             spent_before_raw_by_token, bought_before_raw = trades.get(
                 bought_token, (Counter[str](), 0)

@@ -23,7 +23,7 @@ TIMEOUT_S = 4.0
 MAX_ANSWER_BYTES = 2**20
 NO_WALLET = "0x" + "0" * 40
 """Stands for the trader where a service requires one; CoW then simulates with a random address."""
-Request = tuple[str, object, Mapping[str, str]]
+ServiceRequest = tuple[str, object, Mapping[str, str]]
 """Path with query, body (None: GET), and headers beside those of every request."""
 
 
@@ -58,7 +58,7 @@ class Aggregator:
     label: str
     url: str
     chain_name_by_id: Mapping[int, str]
-    build_request: Callable[[str, Sale, str], Request]
+    build_request: Callable[[str, Sale, str], ServiceRequest]
     read_offer: Callable[[object], Offer]
     needs_key: bool = False
 
@@ -71,7 +71,7 @@ def _amount_raw(answer_object: object, field_name: str) -> int:
     return int(amount_text)
 
 
-def _zero_x_request(chain_name: str, sale: Sale, api_key: str) -> Request:
+def _zero_x_request(chain_name: str, sale: Sale, api_key: str) -> ServiceRequest:
     """Indicative price of Swap API v2 (0x.org/docs/api)."""
     query = {
         "chainId": chain_name,
@@ -95,7 +95,7 @@ def _read_zero_x(answer: object) -> Offer:
     )
 
 
-def _kyberswap_request(chain_name: str, sale: Sale, _: str) -> Request:
+def _kyberswap_request(chain_name: str, sale: Sale, _: str) -> ServiceRequest:
     """Route of Aggregator API v1 (docs.kyberswap.com)."""
     query = {"tokenIn": sale.sold_token, "tokenOut": sale.bought_token, "amountIn": sale.raw}
     return f"/{chain_name}/api/v1/routes?{urlencode(query)}", None, {"x-client-id": "trimtab"}
@@ -109,7 +109,7 @@ def _read_kyberswap(answer: object) -> Offer:
     )
 
 
-def _cow_request(chain_name: str, sale: Sale, _: str) -> Request:
+def _cow_request(chain_name: str, sale: Sale, _: str) -> ServiceRequest:
     """Quote of the order book (docs.cow.fi, @cowprotocol/sdk-order-book)."""
     body = {
         "sellToken": sale.sold_token,

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.execution.settlement import capped_chain_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.questions import market_growth
+from agent.layers.questions import market_terms
 from agent.layers.strategies.policy import accounting, capital, health, netting
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.policy.futures import with_market_growth
@@ -30,7 +30,7 @@ HOUR_S = 3_600
 DAY_S = 86_400
 
 
-def after_input(store: Store, step: StepInput) -> None:
+def record_after_input(store: Store, step: StepInput) -> None:
     """Record changes of the strategy accounts, new allocations, and once an hour each strategy's
     NAV per share and health. If another process wrote first, nothing is written, and the next cycle
     derives the change again.
@@ -56,7 +56,7 @@ def after_input(store: Store, step: StepInput) -> None:
         _record_strategy_states(strategy_store, step, books)
 
 
-def after_cycle(store: Store, outcome: StepOutcome) -> None:
+def book_after_cycle(store: Store, outcome: StepOutcome) -> None:
     """Book the netting between strategies if the cycle makes no market trade."""
     books = outcome.step_input.layer(StrategiesState).books
     is_netting_only = outcome.decision_result.layer(StrategiesResult).is_netting_only
@@ -83,7 +83,7 @@ def _record_strategy_states(
     strategy_values = [
         capital.holdings_value(dict(book.holdings), prices) for book in books.strategies
     ]
-    growth_of_markets = market_growth(step, sum(strategy_values, Fraction(0)))
+    growth_inputs = market_terms(step, sum(strategy_values, Fraction(0)))
     for book in books.strategies:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
@@ -92,7 +92,7 @@ def _record_strategy_states(
         )
         strategy = strategy_by_name[book.name]
         updated_state = health.update_unit_index(book.state, strategy, nav_per_unit, prices, now_s)
-        updated_state = with_market_growth(updated_state, book.state, strategy, growth_of_markets)
+        updated_state = with_market_growth(updated_state, book.state, strategy, growth_inputs)
         nav_point = NavPoint(now_s, updated_state.unit_nav, updated_state.index)
         updated_states.append(
             _with_health(

@@ -16,7 +16,7 @@ from agent.model.weights import Allocation, AllocatorConfig, OwnedAllocator
 STRATEGY_UNITS = "units"
 """Key of a strategy's units (shares of its NAV), in place of a token address."""
 NO_BAND = Threshold(None, None)
-UNALLOCATED = ""
+UNALLOCATED_HOLDER = ""
 """Holder of the unallocated balance: reserves, and native coin for gas."""
 
 

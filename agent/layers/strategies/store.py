@@ -42,7 +42,7 @@ from agent.store.tables import (
     StrategyBookingRow,
     StrategyRow,
 )
-from agent.store.transitions import CONSUMED_STATES, OPEN_STATES
+from agent.store.transitions import NONCE_USED_STATES, OPEN_STATES
 
 STRATEGIES_VERSION = "strategies_version"
 """Key of the version of the accounts, which each write raises."""
@@ -59,7 +59,7 @@ FOLD_THRESHOLD = 500
 """Number of transfer bookings above which they are merged into one."""
 _FOLDED_SOURCE = "folded flows"
 _FOLDABLE_PREFIXES = ("flow ", "aside ", _FOLDED_SOURCE)
-_CONSUMED_STATES = tuple(state.value for state in CONSUMED_STATES)
+_CONSUMED_STATES = tuple(state.value for state in NONCE_USED_STATES)
 _OPEN_STATES = tuple(state.value for state in OPEN_STATES)
 
 
@@ -87,7 +87,7 @@ class StrategyStore:
                 states=states,
                 intents=_unbooked_intents(db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)),
                 flows=_unbooked_transfers(db, bookings, int(facts.get(BOOKED_TO_TRANSFER) or 0)),
-                external_transactions=_unbooked_external(db, bookings),
+                external_transactions=_unbooked_external_transactions(db, bookings),
                 flows_to=facts.get(TRANSFERS_STRATEGY) or None,
                 record_version=int(facts.get(STRATEGIES_VERSION) or 0),
             )
@@ -147,15 +147,15 @@ class StrategyStore:
         """Return the NAV per share of a strategy since that time, oldest first."""
         with self.db.read("read the unit values of strategies") as db:
             nav_point_rows = all_rows(
-                db, _select_points(), NavPointRow, name=name, hour=since_s // HOUR_S
+                db, _select_nav_points(), NavPointRow, name=name, hour=since_s // HOUR_S
             )
             return tuple(
-                NavPoint(row.at_s, _nav_number(row.unit_nav), _nav_number(row.health_index))
+                NavPoint(row.at_s, _parse_nav(row.unit_nav), _parse_nav(row.health_index))
                 for row in nav_point_rows
                 if row.at_s >= since_s
             )
 
-    def route_transfers(self, name: str | None) -> None:
+    def set_transfer_strategy(self, name: str | None) -> None:
         """Set the strategy that receives later deposits and withdrawals; None splits them by
         capital.
         """
@@ -196,7 +196,7 @@ def _fold_transfers(db: Connection) -> None:
     if (db.scalar(_select_foldable_count()) or 0) < FOLD_THRESHOLD:
         return
     booking_rows = all_rows(
-        db, _select_foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow
+        db, _select_foldable_bookings().order_by(StrategyBookingRow.seq), StrategyBookingRow
     )
     foldable_bookings = [(row, _parse_booking(row.booking_json)) for row in booking_rows]
     newest_block = max((booking.block for _, booking in foldable_bookings), default=0)
@@ -255,7 +255,7 @@ def _unbooked_intents(
     booked_sources, opening_block = {booking.source for booking in bookings}, bookings[0].block
     intent_rows = [
         row
-        for row in all_rows(db, _select_mined(), IntentRow, after=after_seq)
+        for row in all_rows(db, _select_mined_intents(), IntentRow, after=after_seq)
         if row.id not in booked_sources
     ]
     intents = [database.intent_from_row(row) for row in intent_rows]
@@ -275,7 +275,7 @@ def _unbooked_transfers(
     return balances.transfers_after(db, max([after_seq, *booked_ids]))
 
 
-def _unbooked_external(
+def _unbooked_external_transactions(
     db: Connection, bookings: Sequence[StrategyBooking]
 ) -> tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...]:
     """Return unbooked transactions that the wallet sent without this store since the accounts were
@@ -285,7 +285,7 @@ def _unbooked_external(
         return ()
     booked_sources = {booking.source for booking in bookings}
     transaction_rows = all_rows(
-        db, _select_external(), ExternalTransactionRow, block=bookings[0].block
+        db, _select_external_transactions(), ExternalTransactionRow, block=bookings[0].block
     )
     return tuple(
         (row.tx_hash, row.block_number, balances.parse_changes(row))
@@ -294,9 +294,9 @@ def _unbooked_external(
     )
 
 
-def _nav_number(number_text: str) -> int:
+def _parse_nav(nav_text: str) -> int:
     try:
-        return int(Fraction(number_text))
+        return int(Fraction(nav_text))
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
             f"store: a NAV per share is damaged: {error}", "restore a backup"
@@ -307,22 +307,22 @@ _select_bookings = cache(
     lambda: select(StrategyBookingRow.booking_json).order_by(StrategyBookingRow.seq)
 )
 _select_states = cache(lambda: select(StrategyRow.state_json).order_by(StrategyRow.name))
-_select_foldable = cache(
+_select_foldable_bookings = cache(
     lambda: select(StrategyBookingRow).where(
         or_(*(StrategyBookingRow.source.startswith(prefix) for prefix in _FOLDABLE_PREFIXES))
     )
 )
-_select_foldable_count = cache(lambda: _select_foldable().with_only_columns(func.count()))
+_select_foldable_count = cache(lambda: _select_foldable_bookings().with_only_columns(func.count()))
 
 
 @cache
-def _select_points() -> Select[Any]:
+def _select_nav_points() -> Select[Any]:
     conditions = NavPointRow.name == bindparam("name"), NavPointRow.hour >= bindparam("hour")
     return select(NavPointRow).where(*conditions).order_by(NavPointRow.hour)
 
 
 @cache
-def _select_mined() -> Select[Any]:
+def _select_mined_intents() -> Select[Any]:
     """Select mined intents with a sequence number above `after`."""
     conditions = (
         IntentRow.seq > bindparam("after"),
@@ -333,7 +333,7 @@ def _select_mined() -> Select[Any]:
 
 
 @cache
-def _select_external() -> Select[Any]:
+def _select_external_transactions() -> Select[Any]:
     """Select external transactions of the wallet mined after `block`."""
     return (
         select(ExternalTransactionRow)

@@ -50,7 +50,7 @@ class Confirmation:
 
 
 @dataclass(frozen=True, slots=True)
-class StepNote:
+class StepEnd:
     """End of one step of the cycle, by its id in the journal."""
 
     step_id: str
@@ -96,7 +96,7 @@ class LayerCycle(LayerPart):
         return []
 
     @property
-    def failed_exits(self) -> tuple[StepNote, ...]:
+    def failed_exits(self) -> tuple[StepEnd, ...]:
         """Exits that were refused or failed; purchases then wait for the next cycle."""
         return ()
 
@@ -140,11 +140,11 @@ class Cycle:
     layers: tuple[LayerCycle, ...] = ()
     confirmed: Confirmation | None = None
     swap_step_id: str = ""
-    exits: tuple[StepNote, ...] = ()
+    exits: tuple[StepEnd, ...] = ()
     skipped: tuple[BlockedExit, ...] = ()
     earlier_refusals: tuple[tuple[str, SubmissionRefusal | None], ...] = ()
     interrupted: tuple[InterruptedExit, ...] = ()
-    withheld_exits: tuple[StepNote, ...] = ()
+    withheld_exits: tuple[StepEnd, ...] = ()
     direct_route_tokens: tuple[str, ...] = ()
 
     def layer(self, part_type: type[C]) -> C:
@@ -169,12 +169,12 @@ class Cycle:
         )
 
     @property
-    def failed_exits(self) -> tuple[StepNote, ...]:
+    def failed_exits(self) -> tuple[StepEnd, ...]:
         """Sent exits without success."""
         return tuple(note for note in self.exits if note.failed)
 
     @property
-    def failed_layer_exits(self) -> tuple[StepNote, ...]:
+    def failed_layer_exits(self) -> tuple[StepEnd, ...]:
         """Exits of layers that were refused or failed."""
         return tuple(note for part in self.layers for note in part.failed_exits)
 

@@ -87,7 +87,7 @@ class _BoxQp:
         sides = np.array(start_sides, dtype=np.intp) if start_sides else self._initial_sides()
         point = self._minimum_at(sides)
         gradient = self.slope + _sparse_product(self.matrix, point)
-        corrected_sides = self._corrected(sides, point, gradient)
+        corrected_sides = self._corrected_sides(sides, point, gradient)
         if (corrected_sides == sides).all():
             return point, sides
         sides = self._pivot(sides, corrected_sides)
@@ -113,7 +113,9 @@ class _BoxQp:
         )
         return point
 
-    def _corrected(self, sides: IndexArray, point: FloatArray, gradient: FloatArray) -> IndexArray:
+    def _corrected_sides(
+        self, sides: IndexArray, point: FloatArray, gradient: FloatArray
+    ) -> IndexArray:
         """Return the sides after unknowns beyond an end are held there, and those pulled away from
         their end are freed.
         """
@@ -128,7 +130,7 @@ class _BoxQp:
             sides = corrected_sides
             held_values = self._ends(sides)
             solved_values = tableau.solve(held_values)
-            corrected_sides = self._corrected(
+            corrected_sides = self._corrected_sides(
                 sides, np.where(sides == 0, solved_values, held_values), solved_values
             )
             wrong_count = np.count_nonzero(corrected_sides != sides)

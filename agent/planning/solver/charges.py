@@ -13,11 +13,11 @@ import numpy as np
 
 from agent.floats import IndexArray
 from agent.planning.pool_curves import ChargedCurves, CurveStack
-from agent.planning.solver.dual import Solution
+from agent.planning.solver.dual import DualSolution
 
 UNPAID_TOLERANCE = 1e-3
 """Share of the largest charge up to which an unpaid charge counts as paid."""
-FlowSolver = Callable[[CurveStack, Solution | None], Solution]
+FlowSolver = Callable[[CurveStack, DualSolution | None], DualSolution]
 """Solver for the best flows over some of the edges, from an earlier solution."""
 
 
@@ -32,7 +32,7 @@ class _ChargeNode:
     used_rows: IndexArray
     undecided_rows: IndexArray
     solved_rows: IndexArray
-    solution: Solution
+    solution: DualSolution
     bound: float
 
 
@@ -48,7 +48,7 @@ def bound_with_charges(
     """
 
     def solve_node(
-        used_rows: IndexArray, undecided_rows: IndexArray, earlier_solution: Solution | None
+        used_rows: IndexArray, undecided_rows: IndexArray, earlier_solution: DualSolution | None
     ) -> _ChargeNode:
         stack, solved_rows = charged_curves.rows(used_rows, undecided_rows)
         solution = solve_flows(stack, earlier_solution)

@@ -18,7 +18,7 @@ from agent.planning.solver.box import box_minimum
 
 MAX_STEPS = 60
 """Maximum number of Newton steps; seven are usual."""
-MAX_LENGTHS = 40
+MAX_STEP_LENGTHS = 40
 """Maximum number of lengths tried for one step."""
 MAX_SLOPE_LEFT = 0.3
 """Fraction of the slope along a step that may remain at its end."""
@@ -45,7 +45,7 @@ plan end at the same amounts.
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class DualProgram:
     """minimise  base + cost·z + ½ z·quadratic·z + Σ pools(ν)  over low ≤ z ≤ high.
 
     Per unit, a multiplier z raises all prices by its `common_rise`, and the price of its `token` by
@@ -108,16 +108,16 @@ class Program:
         token_matrix = np.bincount(cell_indices, cell_entries, token_count * token_count).reshape(
             token_count, token_count
         )
-        common_share = (
+        common_price_change = (
             1 - target_weight
         )  # change of a pool's price per unit if all prices rise together
-        common_terms = np.bincount(source, steepness * common_share, token_count) - np.bincount(
-            target, weighted_steepness * common_share, token_count
-        )
+        common_terms = np.bincount(
+            source, steepness * common_price_change, token_count
+        ) - np.bincount(target, weighted_steepness * common_price_change, token_count)
         cross_terms = self.common_rise[:, None] * (self.token_rise * common_terms[self.token])
         matrix = (
             self.common_rise[:, None]
-            * (self.common_rise * fsum_array(steepness * common_share * common_share))
+            * (self.common_rise * fsum_array(steepness * common_price_change * common_price_change))
             + cross_terms
             + cross_terms.T
             + self.token_rise[:, None]
@@ -130,7 +130,7 @@ class Program:
                 target, weighted_steepness * last_rise, token_count
             )
             last_row = (
-                self.common_rise * fsum_array(steepness * last_rise * common_share)
+                self.common_rise * fsum_array(steepness * last_rise * common_price_change)
                 + self.token_rise * last_rise_terms[self.token]
             )
             last_row[-1] = fsum_array(steepness * last_rise * last_rise)
@@ -139,7 +139,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Solution:
+class DualSolution:
     """Multipliers, their prices, and the dual there: a bound on the utility of any pool flows.
 
     By row of the stack: `amount_in`, `amount_out`, and `surplus`, the least that the utility
@@ -165,11 +165,11 @@ class Solution:
 
 
 def solve_dual(
-    program: Program,
+    program: DualProgram,
     stack: CurveStack,
-    earlier_solution: Solution | None = None,
+    earlier_solution: DualSolution | None = None,
     required_bound: float = -np.inf,
-) -> Solution:
+) -> DualSolution:
     """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else
     from zero.
 
@@ -195,10 +195,10 @@ def solve_dual(
         required_bound,
         None if earlier_solution is None else earlier_solution.multipliers.tobytes(),
     )
-    solution: Solution | None = stack.solutions.get(solution_key)
+    solution: DualSolution | None = stack.solutions.get(solution_key)
     if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
-        tightest_solution: Solution | None = stack.solutions.get(program_key)
+        tightest_solution: DualSolution | None = stack.solutions.get(program_key)
         if tightest_solution is not None and tightest_solution.bound < required_bound:
             return tightest_solution
         solution = stack.solutions[solution_key] = _newton_solution(
@@ -210,8 +210,11 @@ def solve_dual(
 
 
 def _newton_solution(
-    program: Program, stack: CurveStack, earlier_solution: Solution | None, required_bound: float
-) -> Solution:
+    program: DualProgram,
+    stack: CurveStack,
+    earlier_solution: DualSolution | None,
+    required_bound: float,
+) -> DualSolution:
     start_multipliers = (
         earlier_solution.multipliers
         if earlier_solution is not None and len(earlier_solution.multipliers) == len(program.low)
@@ -238,7 +241,7 @@ def _newton_solution(
 
 
 def _polished_point(
-    program: Program, stack: CurveStack, point: _Point, active_sides: list[int]
+    program: DualProgram, stack: CurveStack, point: _Point, active_sides: list[int]
 ) -> _Point:
     """Return the point after a few more full Newton steps, each kept if it halves the imbalance."""
     for _ in range(MAX_POLISH_STEPS):
@@ -256,7 +259,7 @@ def _polished_point(
     return point
 
 
-def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) -> Solution:
+def evaluate_dual(program: DualProgram, stack: CurveStack, multipliers: FloatArray) -> DualSolution:
     """Return the dual at these multipliers. Like its minimum it bounds the utility of flows, only
     less tightly.
     """
@@ -273,7 +276,7 @@ class PoolResponses:
         "above_least",
         "amount_in",
         "amount_out",
-        "asked_rate",
+        "asked_rate_offset",
         "depth",
         "root",
         "surplus",
@@ -285,7 +288,7 @@ class PoolResponses:
         bounded_offset = np.maximum(target_offset, LEAST_PRICE - 1)
         self.above_least = bounded_offset <= target_offset
         self.target_price = target_price = 1 + bounded_offset
-        self.asked_rate = asked_rate = (
+        self.asked_rate_offset = asked_rate = (
             price_offsets.take(stack.source) - bounded_offset
         ) / target_price
         ranges_passed = np.count_nonzero(stack.rates > asked_rate[:, None], axis=1)
@@ -309,7 +312,7 @@ class _Point(PoolResponses):
 
     __slots__ = ("price_offsets", "slope", "value", "z")
 
-    def __init__(self, program: Program, stack: CurveStack, z: FloatArray) -> None:
+    def __init__(self, program: DualProgram, stack: CurveStack, z: FloatArray) -> None:
         self.z = z
         quadratic_at_z = None if program.quadratic is None else matvec(program.quadratic, z)
         self.price_offsets = price_offsets = program.price_offsets(z)
@@ -329,9 +332,9 @@ class _Point(PoolResponses):
             program.cost if quadratic_at_z is None else program.cost + quadratic_at_z
         ) + program.slopes_of(token_changes)
 
-    def solution(self, program: Program) -> Solution:
+    def solution(self, program: DualProgram) -> DualSolution:
         """Return the solution at this point."""
-        return Solution(
+        return DualSolution(
             self.z,
             1 + self.price_offsets,
             program.base + self.value,
@@ -341,13 +344,13 @@ class _Point(PoolResponses):
             self.surplus,
         )
 
-    def imbalance(self, program: Program) -> float:
+    def imbalance(self, program: DualProgram) -> float:
         """Return the largest slope along which a multiplier can still descend within its range."""
         can_descend = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
         return float(np.abs(self.slope[can_descend]).max(initial=0.0))
 
     def curvature(
-        self, program: Program, stack: CurveStack, observed_steepness: FloatArray
+        self, program: DualProgram, stack: CurveStack, observed_steepness: FloatArray
     ) -> FloatArray:
         """Return the second derivatives of the dual in z. A pool bends it only along the change of
         its price by z. `observed_steepness` is the steepness of each pool along the last steps,
@@ -362,7 +365,7 @@ class _Point(PoolResponses):
             / self.target_price
         )
         matrix = program.gram(
-            stack, np.where(self.above_least, 1 + self.asked_rate, 0.0), steepness
+            stack, np.where(self.above_least, 1 + self.asked_rate_offset, 0.0), steepness
         )
         return matrix if program.quadratic is None else matrix + program.quadratic
 
@@ -370,20 +373,20 @@ class _Point(PoolResponses):
         """Return the decrease of each pool's input per unit of its asked rate, between this point
         and another.
         """
-        rate_change = next_point.asked_rate - self.asked_rate
+        rate_change = next_point.asked_rate_offset - self.asked_rate_offset
         with np.errstate(divide="ignore", invalid="ignore"):
             decrease = (self.amount_in - next_point.amount_in) / rate_change
         return np.asarray(np.where(np.abs(rate_change) > 1e-15, np.maximum(decrease, 0.0), 0.0))
 
 
-def _clip(program: Program, z: FloatArray) -> FloatArray:
+def _clip(program: DualProgram, z: FloatArray) -> FloatArray:
     """Clip z to its ranges, and snap it to an end within rounding error."""
     z = np.where(z - program.low <= SNAP_DISTANCE, program.low, z)
     return np.asarray(np.where(program.high - z <= SNAP_DISTANCE, program.high, z))
 
 
 def _line_search(
-    program: Program,
+    program: DualProgram,
     stack: CurveStack,
     point: _Point,
     newton_step: FloatArray,
@@ -410,7 +413,7 @@ def _line_search(
         0.0,
     )
     length, best_point = 1.0, None
-    for try_number in range(MAX_LENGTHS):
+    for try_number in range(MAX_STEP_LENGTHS):
         next_point = _Point(
             program,
             stack,

@@ -23,7 +23,7 @@ from agent.planning.routes import (
     decompose_flows,
     merged_legs,
 )
-from agent.planning.solver.dual import Solution, solve_dual
+from agent.planning.solver.dual import DualSolution, solve_dual
 from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.token_order import TokenOrder, order_tokens
 from agent.planning.solver.utility import FlowOptimizer, PlanObjective, sell_program
@@ -121,21 +121,21 @@ def find_fixed_point(
 def _no_plan_refusal(max_turnover: Value | None, min_trade: Value | None) -> Refused:
     """Return the refusal of a failed iteration, with the active limits."""
     if max_turnover is None:
-        raise_texts = []
+        turnover_remedies = []
     else:
-        raise_texts = ["raise limits.turnover or limits.daily_turnover"]
-    lower_texts = [] if min_trade is None else ["lower limits.min_trade"]
+        turnover_remedies = ["raise limits.turnover or limits.daily_turnover"]
+    min_trade_remedies = [] if min_trade is None else ["lower limits.min_trade"]
     limit_names = [
-        *("its turnover limit" for _ in raise_texts),
-        *("limits.min_trade" for _ in lower_texts),
+        *("its turnover limit" for _ in turnover_remedies),
+        *("limits.min_trade" for _ in min_trade_remedies),
     ] or ["the floors of its legs"]
     remedy = (
-        " or ".join((*raise_texts, *lower_texts))
+        " or ".join((*turnover_remedies, *min_trade_remedies))
         or "wait for the next cycle, or remove tokens whose base unit has a high value"
     )
     guard_names = [
-        *("turnover" for _ in raise_texts),
-        *("min_trade" for _ in lower_texts),
+        *("turnover" for _ in turnover_remedies),
+        *("min_trade" for _ in min_trade_remedies),
     ] or ["fair_floor"]
     verdicts = [Verdict(name, "no plan", "a plan within the limits", False) for name in guard_names]
     return Refused(f"no plan within {' and '.join(limit_names)} was found", verdicts, remedy)
@@ -156,7 +156,7 @@ class _FixedPointIteration:
     state: FixedPoint
     extra_output: FloatArray
     is_pruned: bool = False
-    last_solution: Solution | None = None
+    last_solution: DualSolution | None = None
     result: FixedPoint | None = None
 
     def iterate(self) -> bool:
@@ -221,7 +221,7 @@ class _FixedPointIteration:
                 and optimizer.turnover(stack, self.last_solution)
                 > optimizer.max_turnover * BINDING_FRACTION
             )
-            if self._fix_smallest(self.last_solution.token_changes(stack), least_move_value):
+            if self._pin_smallest_move(self.last_solution.token_changes(stack), least_move_value):
                 return None
         selector = PoolSelector(
             graph, optimizer.solve, 0.0 if self.is_pruned else least_move_value, self._merged_legs
@@ -235,14 +235,14 @@ class _FixedPointIteration:
         self.is_pruned, self.last_solution = True, selection.solution
         state.approval_binds = any(
             graph.problem.nodes[token].cap_raw is not None
-            for token in optimizer.oversold(selection.solution)
+            for token in optimizer.oversold_tokens(selection.solution)
         )
-        if self._fix_smallest(selection.solution.token_changes(stack), least_move_value):
+        if self._pin_smallest_move(selection.solution.token_changes(stack), least_move_value):
             self.is_pruned = False
             return None
         return selection
 
-    def _fix_smallest(self, token_changes: FloatArray, least_move_value: float) -> bool:
+    def _pin_smallest_move(self, token_changes: FloatArray, least_move_value: float) -> bool:
         """Fix the token that moves least, if it moves less than the smallest trade; return True if
         one was fixed.
         """
@@ -288,12 +288,12 @@ class _FixedPointIteration:
         edges.
         """
         state, flow_paths = self.state, self._flow_paths(selection)
-        cut_paths = [
+        large_overlong_paths = [
             path for path in flow_paths.overlong_paths if path.amount_in > MIN_ROUTE_FRACTION
         ]
-        if not cut_paths:
+        if not large_overlong_paths:
             return flow_paths
-        state.banned_directions |= {_narrowest_edge(path) for path in cut_paths}
+        state.banned_directions |= {_narrowest_edge(path) for path in large_overlong_paths}
         state.dropped_pools = {
             pool: why
             for pool, why in state.dropped_pools.items()
@@ -326,7 +326,7 @@ class _FixedPointIteration:
             SETTLED_TOLERANCE / max(self.objective.penalty, LEAST_PRICE), 2 * largest_unit
         )
         self.extra_output = extra_output
-        if _breaks_limit(graph, state, self.max_turnover, self.min_trade, is_settled):
+        if _exclude_limit_breaches(graph, state, self.max_turnover, self.min_trade, is_settled):
             return False
         token_indices = range(len(graph.problem.nodes))
         is_exact = is_settled and not any(
@@ -417,7 +417,7 @@ def _extra_output(graph: PoolGraph, draft: PlanDraft, token_changes: FloatArray)
     return np.array(exact_changes) - token_changes
 
 
-def _breaks_limit(
+def _exclude_limit_breaches(
     graph: PoolGraph,
     state: FixedPoint,
     max_turnover: Value | None,
@@ -504,7 +504,7 @@ def sell_exits_whole(
     sells_whole = bool(sold_tokens) and all(
         _unsold_raw(problem, draft, i) == 0 for i in sold_tokens
     )
-    leaves_less = any(_unsold_raw(problem, fixed_point.draft, i) > 0 for i in sold_tokens)
+    sells_more = any(_unsold_raw(problem, fixed_point.draft, i) > 0 for i in sold_tokens)
     loses_no_sale = all(
         problem.nodes[i].address not in fixed_point.draft.sold_raw
         for i in exiting_tokens
@@ -513,7 +513,7 @@ def sell_exits_whole(
     is_within_cost = plan_cost_bps is None or draft.cost(
         problem
     ).total * BPS <= plan_cost_bps * draft.turnover(problem)
-    if sells_whole and leaves_less and loses_no_sale and is_within_cost:
+    if sells_whole and sells_more and loses_no_sale and is_within_cost:
         return replace(fixed_point, draft=draft, token_order=None, turnover_binds=False)
     return fixed_point
 
@@ -563,7 +563,7 @@ def _draft_exits(
     if not sold_tokens:
         return PlanDraft(), []
 
-    def solve_flows(substack: CurveStack, earlier_solution: Solution | None) -> Solution:
+    def solve_flows(substack: CurveStack, earlier_solution: DualSolution | None) -> DualSolution:
         """Return the best flows, with bound −∞ if they leave a part unsold."""
         best_solution = solve_dual(program, substack, earlier_solution)
         best_changes = best_solution.token_changes(substack)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from agent.floats import IndexArray
-from agent.planning.pool_curves import TINY
+from agent.planning.pool_curves import MIN_DIVISOR
 from agent.planning.problem import (
     EdgeFlow,
     PoolGraph,
@@ -20,17 +20,17 @@ from agent.planning.problem import (
 )
 from agent.planning.routes import MergedLegs, PoolSide
 from agent.planning.solver.charges import FlowSolver
-from agent.planning.solver.dual import PoolResponses, Solution
+from agent.planning.solver.dual import DualSolution, PoolResponses
 
 MANY_POOLS = 24
 """Number of used pools above which those that are not worth their cost are dropped in one solve."""
-MAX_READDED = 3
+MAX_READDED_POOLS = 3
 """Maximum number of dropped pools added again where many pools are in use."""
-MANY_COSTLY = 6
+MANY_COSTLY_POOLS = 6
 """Number of pools that cost more than they save above which half of them are dropped at once."""
 MAX_CHAIN_TRIALS = 4
 """Maximum number of pools tried to drop for the gas of the other legs of their chains."""
-MAX_RETRIED = 8
+MAX_RETRIED_POOLS = 8
 """Maximum number of dropped pools to retry, most promising first."""
 MIN_GAIN = 1e-12
 """Smallest relative gain that is not float noise."""
@@ -54,7 +54,7 @@ class PoolSelection:
     through other edges that only chains through an edge need.
     """
 
-    solution: Solution
+    solution: DualSolution
     rows: IndexArray
     flows: tuple[EdgeFlow, ...]
     leg_counts: Mapping[PoolSide, int] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class PoolSelector:
     selections: dict[bytes, PoolSelection] = field(default_factory=dict)
 
     def best_selection(
-        self, curve_rows: IndexArray, earlier_solution: Solution | None = None
+        self, curve_rows: IndexArray, earlier_solution: DualSolution | None = None
     ) -> PoolSelection:
         """Return the best flows found over these rows. Drop the pool whose removal costs less than
         its gas, and repeat. Then keep dropping the weakest pool while the contribution of the
@@ -130,35 +130,35 @@ class PoolSelector:
                 np.array([], dtype=np.intp), curve_rows
             )
             charged_solution = self.solve_flows(charged_curve_stack, full_selection.solution)
-            best_so_far = self._prune(
+            best_found = self._prune(
                 self._select(charged_rows[charged_solution.amount_in > 0], charged_solution), False
             )
         else:
-            best_so_far = self._drop_weakest(full_selection, charges_one_leg=False)
+            best_found = self._drop_weakest(full_selection, charges_one_leg=False)
             if any(count > 1 for count in full_selection.leg_counts.values()):
-                best_so_far = _better_selection(
-                    best_so_far, self._drop_weakest(full_selection, charges_one_leg=True)
+                best_found = _better_selection(
+                    best_found, self._drop_weakest(full_selection, charges_one_leg=True)
                 )
                 if any(edge.curves.rounding_loss for edge in self.graph.pool_edges):
                     reduced_selection = self._without_costly_chains(full_selection)
-                    best_so_far = _better_selection(
-                        best_so_far, self._drop_weakest(reduced_selection, charges_one_leg=False)
+                    best_found = _better_selection(
+                        best_found, self._drop_weakest(reduced_selection, charges_one_leg=False)
                     )
-        improved_selection: PoolSelection | None = best_so_far
+        improved_selection: PoolSelection | None = best_found
         has_many_pools, added_count = len(full_selection.flows) > MANY_POOLS, 0
         while improved_selection is not None and not (
-            has_many_pools and added_count == MAX_READDED
+            has_many_pools and added_count == MAX_READDED_POOLS
         ):
-            best_so_far, improved_selection, added_count = (
+            best_found, improved_selection, added_count = (
                 improved_selection,
                 self._with_one_more(curve_rows, improved_selection),
                 added_count + 1,
             )
-        best_so_far = improved_selection or best_so_far
-        return self._with_idle_rows(curve_rows, best_so_far) if has_many_pools else best_so_far
+        best_found = improved_selection or best_found
+        return self._with_idle_rows(curve_rows, best_found) if has_many_pools else best_found
 
     def pruned_selection(
-        self, curve_rows: IndexArray, earlier_solution: Solution | None = None
+        self, curve_rows: IndexArray, earlier_solution: DualSolution | None = None
     ) -> PoolSelection:
         """Return flows over previously selected rows; only drop pools that are no longer worth
         their gas.
@@ -188,13 +188,13 @@ class PoolSelector:
         """Drop pools while that improves the result; first, all at once, those beside a larger pool
         of the same pair, which costs little.
         """
-        untried_pools: set[str] = set()
+        kept_pools: set[str] = set()
         while True:
             small_pools = _pools_too_small(best_selection.flows, self.min_trade)
             costly_flows = [
                 flow
                 for flow in best_selection.flows
-                if flow.pool_edge.pool_address not in untried_pools
+                if flow.pool_edge.pool_address not in kept_pools
                 and best_selection.surplus_after_gas(flow, charges_one_leg) < 0
             ]
             pools_beside_larger = {
@@ -219,7 +219,7 @@ class PoolSelector:
                     else PART_TOO_SMALL
                 )
             else:
-                costly_half = weaker_pools if len(costly_flows) > MANY_COSTLY else set[str]()
+                costly_half = weaker_pools if len(costly_flows) > MANY_COSTLY_POOLS else set[str]()
                 pool_sets = (
                     [pools_beside_larger, costly_half, {weakest_flow.pool_edge.pool_address}]
                     if weakest_flow
@@ -231,11 +231,9 @@ class PoolSelector:
                     best_selection = trial_selection
                     break
                 if len(pools) == 1:
-                    untried_pools |= pools
+                    kept_pools |= pools
             if not pool_sets:
-                improved_selection = self._without_pool_of_costly_chain(
-                    best_selection, untried_pools
-                )
+                improved_selection = self._without_pool_of_costly_chain(best_selection, kept_pools)
                 if improved_selection is None:
                     return best_selection
                 best_selection = improved_selection
@@ -259,7 +257,7 @@ class PoolSelector:
         self, best_selection: PoolSelection, kept_pools: set[str]
     ) -> PoolSelection | None:
         """Return the best selection without a pool that is not worth the gas of its chains; None if
-        none is better. `needed_pools` gets the pools without which the selection is no better.
+        none is better. `kept_pools` gets the pools without which the selection is no better.
         """
         costly_flows = [
             flow
@@ -306,14 +304,16 @@ class PoolSelector:
         candidate_flows = [
             flow
             for flow in flows
-            if flow.amount_in >= max(self.min_trade, TINY)
+            if flow.amount_in >= max(self.min_trade, MIN_DIVISOR)
             and flow.surplus > first_leg_cost(graph, flow)
         ]
         used_pools = {flow.pool_edge.pool_address for flow in best_selection.flows}
         min_net_utility = best_selection.net_utility + MIN_GAIN * abs(
             best_selection.net_utility
         )  # a net below zero too must rise, or this never ends
-        for candidate_flow in sorted(candidate_flows, key=lambda flow: -flow.surplus)[:MAX_RETRIED]:
+        for candidate_flow in sorted(candidate_flows, key=lambda flow: -flow.surplus)[
+            :MAX_RETRIED_POOLS
+        ]:
             candidate_pool = candidate_flow.pool_edge.pool_address
             rows_with_pool = np.array(
                 [
@@ -409,13 +409,17 @@ class PoolSelector:
         label = graph.problem.nodes[coarsest_edge.token_in_index].label
         return f"{COARSE_UNIT} {label}, which each swap may lose, is worth more than it saves"
 
-    def _select(self, curve_rows: IndexArray, earlier_solution: Solution | None) -> PoolSelection:
+    def _select(
+        self, curve_rows: IndexArray, earlier_solution: DualSolution | None
+    ) -> PoolSelection:
         key = curve_rows.tobytes()
         if key not in self.selections:
             self.selections[key] = self._solve(curve_rows, earlier_solution)
         return self.selections[key]
 
-    def _solve(self, curve_rows: IndexArray, earlier_solution: Solution | None) -> PoolSelection:
+    def _solve(
+        self, curve_rows: IndexArray, earlier_solution: DualSolution | None
+    ) -> PoolSelection:
         graph = self.graph
         solution = self.solve_flows(graph.real_curves.rows(curve_rows), earlier_solution)
         flows = tuple(

@@ -18,7 +18,7 @@ import numpy as np
 from agent.floats import FloatArray, IndexArray
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import PoolGraph
-from agent.planning.solver.dual import PoolResponses, Solution
+from agent.planning.solver.dual import DualSolution, PoolResponses
 from agent.planning.solver.utility import UNMOVED_FRACTION, FlowOptimizer
 
 # Acyclic flows of highest utility: branch and bound over the exchanges to exclude. An
@@ -30,7 +30,7 @@ from agent.planning.solver.utility import UNMOVED_FRACTION, FlowOptimizer
 
 MAX_SUBPROBLEMS = 20
 """Maximum number of subproblems; most searches need one to nine."""
-EQUAL_UTILITY = 1e-7
+EQUAL_UTILITY_TOLERANCE = 1e-7
 """Utility per unit of scale within which two plans count as equal."""
 
 TokenEdge = tuple[int, int]
@@ -58,7 +58,7 @@ class _BranchNode:
     """
 
     excluded_pairs: frozenset[TokenEdge]
-    solution: Solution
+    solution: DualSolution
     flow_by_pair: Mapping[TokenEdge, float]
 
     @property
@@ -73,7 +73,7 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
     best_node: _BranchNode | None = None
 
     def solve_node(
-        excluded_pairs: frozenset[TokenEdge], earlier_solution: Solution | None
+        excluded_pairs: frozenset[TokenEdge], earlier_solution: DualSolution | None
     ) -> _BranchNode:
         curve_rows = np.array(
             [row for row, token_pair in enumerate(token_pairs) if token_pair not in excluded_pairs],
@@ -83,7 +83,7 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
         solution = optimizer.solve(
             substack,
             earlier_solution,
-            -np.inf if best_node is None else best_node.bound + EQUAL_UTILITY,
+            -np.inf if best_node is None else best_node.bound + EQUAL_UTILITY_TOLERANCE,
         )
         return _BranchNode(excluded_pairs, solution, flows_by_token_pair(substack, solution))
 
@@ -93,7 +93,10 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
     while open_nodes and solved_count < MAX_SUBPROBLEMS:
         # depth first until some acyclic flows are known, then best bound first
         _, _, current_node = open_nodes.pop() if best_node is None else heapq.heappop(open_nodes)
-        if best_node is not None and current_node.bound <= best_node.bound + EQUAL_UTILITY:
+        if (
+            best_node is not None
+            and current_node.bound <= best_node.bound + EQUAL_UTILITY_TOLERANCE
+        ):
             open_nodes = []
             break
         cycle = shortest_cycle(current_node.flow_by_pair)
@@ -107,22 +110,23 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
                 current_node.excluded_pairs | {token_pair}, current_node.solution
             )
             solved_count += 1
-            if best_node is None or child_node.bound > best_node.bound + EQUAL_UTILITY:
+            if best_node is None or child_node.bound > best_node.bound + EQUAL_UTILITY_TOLERANCE:
                 child_nodes.append((-child_node.bound, solved_count, child_node))
         open_nodes += sorted(child_nodes, reverse=True)
         if best_node is not None:
             heapq.heapify(open_nodes)
-    cycles_cut = frozenset(_without_cycles(root_node.flow_by_pair))
+    pairs_after_cuts = frozenset(_without_cycles(root_node.flow_by_pair))
     if best_node is None:
-        return AcyclicFlows(cycles_cut, cycles_cut, is_proven_best=False)
+        return AcyclicFlows(pairs_after_cuts, pairs_after_cuts, is_proven_best=False)
     return AcyclicFlows(
         frozenset(best_node.flow_by_pair),
-        cycles_cut,
-        is_proven_best=not open_nodes or -min(open_nodes)[0] <= best_node.bound + EQUAL_UTILITY,
+        pairs_after_cuts,
+        is_proven_best=not open_nodes
+        or -min(open_nodes)[0] <= best_node.bound + EQUAL_UTILITY_TOLERANCE,
     )
 
 
-def flows_by_token_pair(stack: CurveStack, solution: Solution) -> dict[TokenEdge, float]:
+def flows_by_token_pair(stack: CurveStack, solution: DualSolution) -> dict[TokenEdge, float]:
     """Return the sum of flows between each pair of tokens."""
     flow_by_pair: dict[TokenEdge, float] = {}
     for source, target, amount_in in zip(
@@ -133,16 +137,18 @@ def flows_by_token_pair(stack: CurveStack, solution: Solution) -> dict[TokenEdge
     return flow_by_pair
 
 
-def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
+def shortest_cycle(flow_by_edge: Mapping[TokenEdge, float]) -> list[TokenEdge]:
     """Return the cycle with the fewest exchanges, and among equals the one with the largest minimum
     flow. Empty without cycles.
     """
     successors: dict[int, list[int]] = {}
-    for source, target in edges:
+    for source, target in flow_by_edge:
         successors.setdefault(source, []).append(target)
-    cycles = [cycle for edge in edges if (cycle := _cycle_through(successors, edge))]
+    cycles = [cycle for edge in flow_by_edge if (cycle := _cycle_through(successors, edge))]
     return min(
-        cycles, key=lambda cycle: (len(cycle), -min(edges[edge] for edge in cycle)), default=[]
+        cycles,
+        key=lambda cycle: (len(cycle), -min(flow_by_edge[edge] for edge in cycle)),
+        default=[],
     )
 
 
@@ -172,9 +178,9 @@ def _cycle_through(
     return [first_edge, *reversed(cycle)]
 
 
-def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
+def _without_cycles(flow_by_edge: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
     """Return the flows with each cycle reduced by its smallest flow."""
-    remaining_flows = dict(edges)
+    remaining_flows = dict(flow_by_edge)
     while cycle := shortest_cycle(remaining_flows):
         smallest_flow = min(remaining_flows[edge] for edge in cycle)
         remaining_flows = {
@@ -193,7 +199,7 @@ decide.
 """
 MAX_ORDER_CHANGES = 16
 """Maximum number of changes to the order."""
-MAX_PAIRS = 12
+MAX_REVERSED_PAIRS = 12
 """Maximum number of token pairs tried in reverse for each change."""
 MIN_SURPLUS = 1e-7
 """Least surplus, per unit of scale, for which an order change is tried or kept."""
@@ -263,7 +269,7 @@ def order_tokens(graph: PoolGraph, curve_rows: IndexArray, optimizer: FlowOptimi
         return replace(
             order_bounds, rank=_ranks(token_count, acyclic_flows.best_pairs, tie_break_keys)
         )
-    start_edges = dict.fromkeys(
+    start_edge_sets = dict.fromkeys(
         (
             frozenset(flows_by_token_pair(capped_curves, capped_solution)),
             acyclic_flows.best_pairs,
@@ -271,13 +277,13 @@ def order_tokens(graph: PoolGraph, curve_rows: IndexArray, optimizer: FlowOptimi
         )
     )
     improved_orders = [
-        _improve(
+        _improved_order(
             graph,
             curve_rows,
             restricted_optimizer,
             replace(order_bounds, rank=_ranks(token_count, edges, tie_break_keys)),
         )
-        for edges in start_edges
+        for edges in start_edge_sets
     ]
     return max(improved_orders, key=lambda order_and_bound: order_and_bound[1])[0]
 
@@ -330,7 +336,7 @@ def _order_bounds(optimizer: FlowOptimizer, final_values: FloatArray) -> TokenOr
     )
 
 
-def _improve(
+def _improved_order(
     graph: PoolGraph,
     curve_rows: IndexArray,
     restricted_optimizer: FlowOptimizer,
@@ -354,7 +360,7 @@ def _improve(
             for k in np.argsort(-surplus, kind="stable")
             if surplus[k] > MIN_SURPLUS
         }
-        for source, target in list(opposed_pairs)[:MAX_PAIRS]:
+        for source, target in list(opposed_pairs)[:MAX_REVERSED_PAIRS]:
             trials = []
             for rank in (
                 _move_beside(token_order.rank, source, target, -0.5),

@@ -25,11 +25,11 @@ from agent.model import Goal, StepInput, TrackingRisk, Verdict
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import Problem, TokenNode
 from agent.planning.solver.box import box_minimum
-from agent.planning.solver.dual import Program, Solution, evaluate_dual, solve_dual
+from agent.planning.solver.dual import DualProgram, DualSolution, evaluate_dual, solve_dual
 from agent.policy.risk import aversion, correlations, volatilities
 from agent.units import BPS, Value
 
-MAX_PRICE = 0.9
+MAX_PENALTY = 0.9
 """Maximum P, and P if the plan cost limit is off. At 1, losing everything that must be sold would
 count as free.
 """
@@ -82,9 +82,9 @@ class DeviationRisk:
 
 
 def build_deviation_risk(
-    volatility: FloatArray, correlation: FloatArray, factor: float
+    volatility: FloatArray, correlation: FloatArray, risk_factor: float
 ) -> DeviationRisk:
-    """Return the risk with factor a = `factor`. `correlation` are the correlations R of the tokens
+    """Return the risk with factor a = `risk_factor`. `correlation` are the correlations R of the tokens
     that have a volatility, positive definite.
     """
     inverse_volatility = 1 / volatility[volatility > 0]
@@ -96,7 +96,7 @@ def build_deviation_risk(
             inverse_correlation
             - np.outer(inverse_product, inverse_product) / dot(inverse_volatility, inverse_product)
         )
-        / factor,
+        / risk_factor,
     )
 
 
@@ -142,7 +142,7 @@ class PlanUtility:
             self.above_weight * total_above + (1 - self.above_weight) * total_below
         )
 
-    def exactly(self, final_values: Sequence[Fraction]) -> Fraction:
+    def exact_utility_of(self, final_values: Sequence[Fraction]) -> Fraction:
         """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
         total, goal_tokens = sum(final_values, Fraction(0)), self.goal_tokens
         if self.risk is not None:
@@ -193,9 +193,9 @@ class FlowOptimizer:
     def solve(
         self,
         stack: CurveStack,
-        earlier_solution: Solution | None = None,
+        earlier_solution: DualSolution | None = None,
         required_bound: float = -np.inf,
-    ) -> Solution:
+    ) -> DualSolution:
         """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly
         guessed direction are reversed.
 
@@ -215,20 +215,20 @@ class FlowOptimizer:
         goal_tokens = self.utility.goal_tokens
         value_moves = (self.final_values(stack, solution) - self.held_values)[goal_tokens]
         is_undecided = np.abs(value_moves) <= UNMOVED_FRACTION
-        direction_signs = np.where(
+        shrink_signs = np.where(
             np.where(is_undecided, self.side(goal_tokens), value_moves) > 0, -1.0, 1.0
         )
         for _ in range(MAX_DIRECTION_GUESSES):
-            program = self._program(direction_signs)
+            program = self._program(shrink_signs)
             solution = solve_dual(program, stack, solution)
             stay_multipliers, turnover_multiplier = (
                 solution.multipliers[-len(goal_tokens) - 1 : -1],
                 solution.multipliers[-1],
             )
-            is_wrong = stay_multipliers > turnover_multiplier * (1 + 1e-9) + 1e-15
-            if not is_wrong.any():
+            has_wrong_direction = stay_multipliers > turnover_multiplier * (1 + 1e-9) + 1e-15
+            if not has_wrong_direction.any():
                 return solution
-            direction_signs = np.where(is_wrong, -direction_signs, direction_signs)
+            shrink_signs = np.where(has_wrong_direction, -shrink_signs, shrink_signs)
         # Beyond μ a token's multiplier would reward not moving, and the dual would not be a bound.
         return evaluate_dual(
             program,
@@ -242,16 +242,16 @@ class FlowOptimizer:
             ),
         )
 
-    def final_values(self, stack: CurveStack, solution: Solution) -> FloatArray:
+    def final_values(self, stack: CurveStack, solution: DualSolution) -> FloatArray:
         """Return the final value of each token."""
         return self.start_values + solution.token_changes(stack)
 
-    def turnover(self, stack: CurveStack, solution: Solution) -> float:
+    def turnover(self, stack: CurveStack, solution: DualSolution) -> float:
         """Return half the sum of absolute changes."""
         return fsum_array(np.abs(self.final_values(stack, solution) - self.held_values)) / 2
 
     @property
-    def _bounded_below(self) -> list[int]:
+    def _tokens_bounded_below(self) -> list[int]:
         """Return the tokens that need a lower bound. In a zone no token may go below zero, as a
         nearly riskless one otherwise would. The same holds for a token that only grows: pools that
         pay more than the reference would otherwise buy tokens that the wallet does not have.
@@ -268,10 +268,10 @@ class FlowOptimizer:
         ]
 
     @property
-    def _bounded_above(self) -> list[int]:
+    def _tokens_bounded_above(self) -> list[int]:
         return [int(i) for i in self.utility.goal_tokens if np.isfinite(self.max_values[i])]
 
-    def oversold(self, solution: Solution) -> list[int]:
+    def oversold_tokens(self, solution: DualSolution) -> list[int]:
         """Return tokens that would be sold in excess of the allowed amount."""
         utility = self.utility
         if utility.risk is None:
@@ -283,7 +283,7 @@ class FlowOptimizer:
             first_bound_index = len(utility.risk.tokens)
         return [
             i
-            for bound_index, i in enumerate(self._bounded_below)
+            for bound_index, i in enumerate(self._tokens_bounded_below)
             if solution.multipliers[first_bound_index + bound_index]
             > OVERSOLD_FRACTION * utility.penalty
         ]
@@ -304,18 +304,18 @@ class FlowOptimizer:
             np.where(start_values < low_values, 1.0, utility.above_weight - 0.5),
         )
 
-    def _program(self, signs: FloatArray | None) -> Program:
-        """Return the dual as a program over prices. `signs` is +1 for each goal token that may only
+    def _program(self, shrink_signs: FloatArray | None) -> DualProgram:
+        """Return the dual as a program over prices. `shrink_signs` is +1 for each goal token that may only
         shrink, −1 for those that may only grow; None without a turnover limit.
 
         The limit adds μ·(max_turnover − turnover). A separate multiplier lets a token that does not
         move pay less than its half of μ, unless its bounds have one.
         """
-        utility, goal_tokens, price = self.utility, self.utility.goal_tokens, self.utility.penalty
-        bound_price = price + HARD_BOUND_PRICE
+        utility, goal_tokens, penalty = self.utility, self.utility.goal_tokens, self.utility.penalty
+        bound_price = penalty + HARD_BOUND_PRICE
         multiplier_rows: list[MultiplierRow] = []
         if utility.risk is not None:
-            caps = utility.risk.cap(price / 2).tolist()
+            caps = utility.risk.cap(penalty / 2).tolist()
             for i, cap in zip(utility.risk.tokens.tolist(), caps, strict=True):
                 volatility = utility.risk.volatility[i]
                 multiplier_rows.append(
@@ -325,8 +325,8 @@ class FlowOptimizer:
             low_share, high_share = utility.low_shares[i], utility.high_shares[i]
             if low_share == high_share:
                 low_price, high_price = (
-                    -price * (1 - utility.above_weight),
-                    price * utility.above_weight,
+                    -penalty * (1 - utility.above_weight),
+                    penalty * utility.above_weight,
                 )
                 if self.has_hard_goals and self.directions is not None:
                     direction = self.directions[i]
@@ -347,30 +347,30 @@ class FlowOptimizer:
                 )
             else:
                 multiplier_rows.append(
-                    (i, high_share, -1.0, 0.0, 0.0, price * utility.above_weight)
+                    (i, high_share, -1.0, 0.0, 0.0, penalty * utility.above_weight)
                 )
                 multiplier_rows.append(
-                    (i, -low_share, 1.0, 0.0, 0.0, price * (1 - utility.above_weight))
+                    (i, -low_share, 1.0, 0.0, 0.0, penalty * (1 - utility.above_weight))
                 )
         multiplier_rows += [
-            (i, 0.0, 1.0, -self.min_values[i], 0.0, bound_price) for i in self._bounded_below
+            (i, 0.0, 1.0, -self.min_values[i], 0.0, bound_price) for i in self._tokens_bounded_below
         ]
         multiplier_rows += [
-            (i, 0.0, -1.0, self.max_values[i], 0.0, bound_price) for i in self._bounded_above
+            (i, 0.0, -1.0, self.max_values[i], 0.0, bound_price) for i in self._tokens_bounded_above
         ]
         multiplier_rows += [
             (i, 0.0, -1.0, end_value, -bound_price, bound_price)
             for i, end_value in utility.end_value_by_token.items()
         ]
         last_rises = None
-        if signs is not None and self.max_turnover is not None:
+        if shrink_signs is not None and self.max_turnover is not None:
             if self.directions is None:
                 multiplier_rows += [
-                    (i, 0.0, -sign, sign * self.held_values[i], 0.0, 2 * price)
-                    for i, sign in zip(goal_tokens.tolist(), signs.tolist(), strict=True)
+                    (i, 0.0, -sign, sign * self.held_values[i], 0.0, 2 * penalty)
+                    for i, sign in zip(goal_tokens.tolist(), shrink_signs.tolist(), strict=True)
                 ]
             last_rises = np.zeros(len(self.held_values))
-            last_rises[goal_tokens] = signs / 2
+            last_rises[goal_tokens] = shrink_signs / 2
             multiplier_rows.append(
                 (
                     0,
@@ -401,12 +401,12 @@ def _build_program(
     multiplier_rows: Sequence[MultiplierRow],
     last_rises: FloatArray | None,
     quadratic: FloatArray | None,
-) -> Program:
+) -> DualProgram:
     columns = np.array(multiplier_rows, dtype=np.float64).reshape(-1, 6).T
     _, common_rise, token_rise, extra_cost, low, high = columns
     token = np.array([row[0] for row in multiplier_rows], dtype=np.intp)
     total_start_value = fsum_array(start_values)
-    program = Program(
+    program = DualProgram(
         total_start_value,
         common_rise,
         token_rise,
@@ -423,7 +423,7 @@ def _build_program(
 
 def sell_program(
     start_values: FloatArray, pinned_values: Mapping[int, float], price_range: float
-) -> Program:
+) -> DualProgram:
     """Return the program of a sale into one token, whose price is 1. Every other token must end
     where it is pinned.
     """
@@ -442,7 +442,7 @@ MAX_ROUNDING_RAW = 16
 """Base units by which rounded paths may fall short of an approved amount."""
 FLOAT_TOLERANCE = Fraction(1, 10**12)
 """Float tolerance of a goal."""
-ZONE_PRICE = 0.3
+ZONE_PENALTY = 0.3
 """Penalty P in a zone, high enough never to block an exchange: the quadratic risk decides, and
 plan_cost bounds pools.
 """
@@ -489,7 +489,7 @@ class PlanObjective:
         return PlanUtility(
             self.low_shares,
             self.high_shares,
-            self.penalty if risk is None else ZONE_PRICE,
+            self.penalty if risk is None else ZONE_PENALTY,
             self.above_weight,
             pinned_values,
             risk,
@@ -541,9 +541,9 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
         else total_above / (total_above + total_below)
     )
     if problem.plan_cost_bps is None:
-        price = MAX_PRICE
+        penalty = MAX_PENALTY
     else:
-        price = min(problem.plan_cost_bps / BPS, MAX_PRICE)
+        penalty = min(problem.plan_cost_bps / BPS, MAX_PENALTY)
     locked_values = np.array([float(node.locked_value) for node in problem.nodes])
     min_values = np.array([float(_lowest_value(node, goal)) for node in problem.nodes])
     max_values = np.array(
@@ -563,7 +563,7 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
         low_shares,
         high_shares,
         hubs,
-        price,
+        penalty,
         above_weight,
         max(total_above, total_below),
         risk,
@@ -610,16 +610,17 @@ def _deviation_risk(problem: Problem, risk: TrackingRisk, deviation: FloatArray)
     correlation = np.array(
         [[float(coefficient) for coefficient in row] for row in correlations(risk, tokens)]
     )
-    factor = float(aversion(risk) / problem.total)
+    risk_factor = float(aversion(risk) / problem.total)
     marginal_risks = (
-        factor
+        risk_factor
         * volatility[: len(tokens)]
         * matvec(correlation, (volatility * deviation)[: len(tokens)])
     )
     return build_deviation_risk(
         volatility,
         correlation,
-        factor * min(1.0, MAX_ZONE_SAVING / max(float(np.ptp(marginal_risks)), MAX_ZONE_SAVING)),
+        risk_factor
+        * min(1.0, MAX_ZONE_SAVING / max(float(np.ptp(marginal_risks)), MAX_ZONE_SAVING)),
     )
 
 
@@ -651,9 +652,11 @@ def turnover_left(
     Raises Refused if the day's turnover leaves less than a trade, unless `exempt_value` is above
     zero.
     """
-    limits, left_and_limit = step.limits, []
+    limits, left_values_and_names = step.limits, []
     if limits.turnover_bps is not None:
-        left_and_limit.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
+        left_values_and_names.append(
+            (total * Fraction(limits.turnover_bps, BPS), "limits.turnover")
+        )
     if limits.daily_turnover_bps is not None:
         daily_limit_value = total * Fraction(limits.daily_turnover_bps, BPS)
         daily_left_value = daily_limit_value - step.history.budgets.turnover_24h
@@ -670,8 +673,8 @@ def turnover_left(
                 ),
                 "wait until the last day's trades are 24 h old",
             )
-        left_and_limit.append((max(Fraction(0), daily_left_value), "limits.daily_turnover"))
+        left_values_and_names.append((max(Fraction(0), daily_left_value), "limits.daily_turnover"))
     smallest_left_value, limit_name = min(
-        left_and_limit, default=(None, ""), key=lambda left_and_name: left_and_name[0]
+        left_values_and_names, default=(None, ""), key=lambda left_and_name: left_and_name[0]
     )
     return (None if smallest_left_value is None else smallest_left_value + exempt_value), limit_name

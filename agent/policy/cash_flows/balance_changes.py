@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.questions import outside_value
+from agent.layers.questions import value_outside_wallet
 from agent.model import (
     Asset,
     CashFlows,
@@ -131,7 +131,8 @@ def changes_to_record(
         if token in asset_by_token or token == NATIVE
     }
     if not change_by_token and not (
-        may_change(expected_balances) and is_comparable(step.snapshot, expected_balances)
+        open_transfer_may_change(expected_balances)
+        and is_comparable(step.snapshot, expected_balances)
     ):
         return ()
     prices = reference_prices(step).price_by_token
@@ -201,11 +202,11 @@ def changes_to_record(
     ]
     return (
         *(flow for flow in judged_flows if flow.id == 0),
-        *(aged_flow for flow, aged_flow in flow_pairs if aged_flow != flow),
+        *(updated_flow for flow, updated_flow in flow_pairs if updated_flow != flow),
     )
 
 
-def may_change(expected_balances: ExpectedBalances) -> bool:
+def open_transfer_may_change(expected_balances: ExpectedBalances) -> bool:
     """True if an open transfer may change without a balance change: it has no value yet, or blocks
     purchases as an increase.
     """
@@ -339,7 +340,7 @@ def _with_halts(
         flow for flow in (*new_flows, *recent_flows) if flow.is_open and flow.value is not None
     ]
     change_value, decrease_value = (
-        _absolute_value(flows)
+        _total_absolute_value(flows)
         for flows in (open_flows, [flow for flow in open_flows if flow.delta_raw < 0])
     )
 
@@ -355,7 +356,7 @@ def _with_halts(
     return tuple(replace(flow, halts=halts(flow)) for flow in new_flows)
 
 
-def _absolute_value(flows: Iterable[ExternalTransfer]) -> Value:
+def _total_absolute_value(flows: Iterable[ExternalTransfer]) -> Value:
     return sum((abs(flow.value) for flow in flows if flow.value is not None), Fraction(0))
 
 
@@ -375,7 +376,7 @@ def _known_total(step: StepInput, prices: dict[str, Price]) -> Value:
         (balances_raw[token] * prices[token] for token in valued_tokens), Fraction(0)
     )
     try:
-        return wallet_value + outside_value(step, prices)
+        return wallet_value + value_outside_wallet(step, prices)
     except Refused:
         return wallet_value
 

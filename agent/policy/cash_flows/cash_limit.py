@@ -65,7 +65,7 @@ def reserve_unused_cash(
             cash_memory.counted_tx_hashes,
         )
         # an opening holds the whole balance: a transfer that is recorded later would count twice
-        is_known = (
+        is_account_known = (
             balance_raw is not None
             and not unrecorded_changes_raw
             and balance_changes.is_comparable(step.snapshot, expected_balances)
@@ -74,8 +74,10 @@ def reserve_unused_cash(
         account = _with_new_limit(
             with_recorded_changes(account, cash_memory), limit_raw, balance_raw, reserve_raw
         )
-        is_known = True
-    cash_state = CashState(account, cash_memory.account == account, is_known, cash_memory.version)
+        is_account_known = True
+    cash_state = CashState(
+        account, cash_memory.account == account, is_account_known, cash_memory.version
+    )
     unused_raw = (
         with_transfers(account, unrecorded_changes_raw).unused_raw
         if cash_memory.account
@@ -153,7 +155,7 @@ def _with_new_limit(
     )
 
 
-def unused_text(portfolio: Portfolio, cash_flows: CashFlows) -> str:
+def unused_cash_text(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and its reason; empty if there is none."""
     cash_state, numeraire = cash_flows.cash, portfolio.numeraire
     if cash_state is None or not cash_state.unused_raw:
@@ -179,10 +181,10 @@ def usable_deposits(
     return {token: raw for token, raw in usable_raw.items() if raw > 0}
 
 
-def limit_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
+def use_cash_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and the setting that includes it; empty if there is none."""
     cash_state, numeraire = cash_flows.cash, portfolio.numeraire
-    if cash_state is None or not (unused_amount_text := unused_text(portfolio, cash_flows)):
+    if cash_state is None or not (unused_amount_text := unused_cash_text(portfolio, cash_flows)):
         return ""
     total_text = decimal_text(
         cash_state.account.limit_raw + cash_state.unused_raw, numeraire.decimals
@@ -198,14 +200,14 @@ ABOVE_MAX_LIVE_VALUE = (
     "unexplained, above portfolio.max_live_value; trimtab flows "
     "confirm, then withdraw it or raise the limit"
 )
-CEILING_REMEDY = "withdraw value from the wallet, or raise portfolio.max_live_value"
+MAX_LIVE_VALUE_REMEDY = "withdraw value from the wallet, or raise portfolio.max_live_value"
 ABOVE_USE_CASH = "left alone: above portfolio.use_cash"
-NOT_REQUESTED = (
+NOT_IN_INVESTMENT = (
     "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
 )
 
 
-def ceiling_message(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
+def max_live_value_message(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
     """Return a message if the portfolio is worth more than portfolio.max_live_value; else empty."""
     numeraire, max_value = portfolio.numeraire, limits.max_live_value
     if max_value is None or total <= max_value:
@@ -219,14 +221,14 @@ def ceiling_message(portfolio: Portfolio, limits: Limits, total: Fraction) -> st
     )
 
 
-def above_ceiling_warnings(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
+def max_live_value_warnings(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
     """Return a warning with the remedy if rebalances are refused by portfolio.max_live_value."""
     ceiling_text = (
-        ceiling_message(step.portfolio, step.limits, portfolio_total(step, drifts))
+        max_live_value_message(step.portfolio, step.limits, portfolio_total(step, drifts))
         if drifts
         else ""
     )
-    return [f"{ceiling_text}; {CEILING_REMEDY}"] if ceiling_text else []
+    return [f"{ceiling_text}; {MAX_LIVE_VALUE_REMEDY}"] if ceiling_text else []
 
 
 def exclude_unexplained_increases(step: StepInput) -> StepInput:
@@ -308,7 +310,7 @@ def exclude_amounts(step: StepInput, amounts_raw: Mapping[str, int], why: str) -
     )
 
 
-def restore_excluded(step: StepInput) -> StepInput:
+def restore_excluded_amounts(step: StepInput) -> StepInput:
     """Return the step without the reserve of excluded amounts, for exits, payments and shutdown.
     Tokens that must not be sold stay reserved.
     """
@@ -334,7 +336,7 @@ def restore_excluded(step: StepInput) -> StepInput:
     )
 
 
-def append_excluded(exclusions: Exclusions, reason: str) -> str:
+def append_exclusions(exclusions: Exclusions, reason: str) -> str:
     """Append the excluded amounts to the reason."""
     if exclusions.reason:
         return f"{reason}; {exclusions.reason}"

@@ -190,9 +190,7 @@ def decide_part(
             f" {_format_value(step.portfolio, value_left)} remain, and count as drift"
         )
     elif now_s < active_purchase.next_s:
-        message += (
-            f", next at {format_time(active_purchase.next_s)}; {format_cancel(active_purchase)}"
-        )
+        message += f", next at {format_time(active_purchase.next_s)}; {format_cancel_command(active_purchase)}"
         return Hold(message, active_purchase.next_s, "limits.first_purchase"), PurchaseResult()
     else:
         by_owner = terms.kind is PurchaseKind.TOP_UP
@@ -203,7 +201,7 @@ def decide_part(
     return Hold(end_text(terms, end_reason)), PurchaseResult(ended=end_reason)
 
 
-def format_cancel(active_purchase: PurchaseProgress) -> str:
+def format_cancel_command(active_purchase: PurchaseProgress) -> str:
     """Return how the owner ends a purchase that waits."""
     return f"trimtab limit --cancel {active_purchase.id} ends it"
 

@@ -31,7 +31,7 @@ from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.policy.cash_flows.cash_limit import (
     increases_after_sales,
-    restore_excluded,
+    restore_excluded_amounts,
     sum_unexplained_deposits,
 )
 from agent.policy.drift import (
@@ -114,7 +114,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     reserved up to the asset's balance above its configured reserve; claims do not reduce that
     bound.
     """
-    step = cash_limit.restore_excluded(step)
+    step = cash_limit.restore_excluded_amounts(step)
     pending_raw: dict[str, int] = {}
     for flow in step.history.cash_flows.unexplained:
         if flow.blocks_trading and flow.delta_raw > 0:
@@ -295,7 +295,7 @@ ASSUMED_LIMIT_BPS = 100
 """Basis points assumed for limits.plan_cost or limits.slippage if one is off."""
 
 
-def goal_to_raise(step: StepInput, token: str) -> Goal:
+def goal_to_raise_shortfall(step: StepInput, token: str) -> Goal:
     """Return the goal that raises the shortfall of `token` for a claim.
 
     It sells the shortfall plus at most limits.plan_cost and limits.slippage on it: first the asset
@@ -562,7 +562,7 @@ def investable_deposits(
     Each counts as a whole, in this order, so that a later deposit takes no room from an earlier
     one. Raises Refused if none fits.
     """
-    max_live_value, restored_step = step.limits.max_live_value, restore_excluded(step)
+    max_live_value, restored_step = step.limits.max_live_value, restore_excluded_amounts(step)
     if max_live_value is None or not deposits:
         return tuple(deposits)
     prices = reference_prices(restored_step).price_by_token

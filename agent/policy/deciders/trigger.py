@@ -44,14 +44,16 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
             decision, is_reviewed = rebalances.confirm_rebalance(
                 step, prices, decision, is_reviewed, trigger_result.fired_by_schedule
             )
-        if isinstance(decision, Rebalance) and (before_swap := decide_before_swaps(step, prices)):
-            decision, is_reviewed = before_swap, False
+        if isinstance(decision, Rebalance) and (
+            decision_before_swaps := decide_before_swaps(step, prices)
+        ):
+            decision, is_reviewed = decision_before_swaps, False
     else:
         decision = decide_without_swaps(
             step,
             prices,
             rebalances.review_hold(
-                _forecast(step.portfolio, step.policy, step.limits, drifts, trigger_result)
+                _with_forecast(step.portfolio, step.policy, step.limits, drifts, trigger_result)
             ),
         )
         is_reviewed = trigger_result.is_review_due
@@ -91,7 +93,7 @@ def _evaluate_portfolio_trigger(
     return trigger_result, zone, drifts
 
 
-def _forecast(
+def _with_forecast(
     portfolio: Portfolio,
     policy: Policy,
     limits: Limits,

@@ -134,11 +134,11 @@ def format_retries(
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `reported_tokens`.
     """
-    fired_tokens, unlisted_tokens = _fired_exit_tokens(history), {*reported_tokens}
+    fired_tokens, reported_token_set = _fired_exit_tokens(history), {*reported_tokens}
     retried_refusals = [
         refusal
         for refusal in history.failures.submission_refusals
-        if refusal.token not in unlisted_tokens
+        if refusal.token not in reported_token_set
         and {refusal.token, PORTFOLIO_SUBJECT} & fired_tokens
     ]
     return [

@@ -53,7 +53,7 @@ from agent.units import BPS, Price, Value, floor_int, format_percent, format_tim
 # text.
 
 
-MESSAGE_FIGURES = 7
+MESSAGE_DIGITS = 7
 """Significant figures of a price in messages."""
 
 
@@ -204,7 +204,7 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
     except KeyError:
         return "unknown"
     return (
-        f"{price_text(price, decimals, portfolio.numeraire.decimals, MESSAGE_FIGURES)}"
+        f"{price_text(price, decimals, portfolio.numeraire.decimals, MESSAGE_DIGITS)}"
         f" {portfolio.numeraire.label}"
     )
 
@@ -290,7 +290,7 @@ NAV_DENOMINATOR = 10**12
 """Denominator of a stored NAV per share, which is rounded down, because products of exact fractions
 would grow without bound.
 """
-MIN_CHANGE = Fraction(1, 1_000)
+MIN_HOLDINGS_CHANGE = Fraction(1, 1_000)
 """Fraction of the portfolio by which holdings must change to begin a new span, so that dust causes
 no write.
 """
@@ -357,7 +357,7 @@ def updated_nav_record(
             ),
             Fraction(0),
         )
-        if moved_value <= MIN_CHANGE * sum((drift.value for drift in drifts), Fraction(0)):
+        if moved_value <= MIN_HOLDINGS_CHANGE * sum((drift.value for drift in drifts), Fraction(0)):
             return nav_record
     nav_per_share = Fraction(
         floor_int(nav_per_share_at(nav_record, prices, margin_result) * NAV_DENOMINATOR),
@@ -370,7 +370,7 @@ def updated_nav_record(
     )
 
 
-MIN_RISE = Fraction(1, 1_000)
+MIN_TRAILING_RISE = Fraction(1, 1_000)
 """Smallest recorded rise above the highest price of a trailing stop, which limits writes in a
 rising market.
 """
@@ -607,9 +607,7 @@ def _advanced_order(
             order = arm_order(order, price, now_s, order_settings, entry)
         elif order.terms != terms:
             order = require_valid_level(replace(order, terms=terms), price, order_settings)
-    except (
-        Refused
-    ):  # exits.faults reports it, and only exits are traded until the owner resolves it
+    except Refused:  # exits.price_contradictions reports it, and only exits are traded until the owner resolves it
         return order
     if price_range is None or order.stage is not OrderStage.ARMED:
         return order
@@ -647,7 +645,9 @@ def _order_after_prices(
         case OrderKind.TRAILING_STOP:
             if highest_price <= level:
                 return fired_order
-            has_new_high = order.mark is not None and lowest_price >= order.mark * (1 + MIN_RISE)
+            has_new_high = order.mark is not None and lowest_price >= order.mark * (
+                1 + MIN_TRAILING_RISE
+            )
             if has_new_high:
                 return replace(order, mark=lowest_price)
             return order

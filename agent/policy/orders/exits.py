@@ -77,7 +77,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
     ]
     prices = reference_prices(step).price_by_token
     drifts = drifts_if_known(step, prices)
-    waiting_bps = {
+    kept_bps_by_token = {
         asset.token.address: _kept_target_bps(asset, drifts)
         for asset in assets
         if asset.token.address not in exited_tokens
@@ -85,10 +85,10 @@ def apply_order_targets(step: StepInput) -> StepInput:
     }
     notes = (
         *(_exited_text(step.portfolio, step.history.orders, token) for token in exited_tokens),
-        *(_waiting_text(step.portfolio, step.history.orders, token) for token in waiting_bps),
+        *(_waiting_text(step.portfolio, step.history.orders, token) for token in kept_bps_by_token),
         *_order_notes(step),
     )
-    if not exited_tokens and not waiting_bps:
+    if not exited_tokens and not kept_bps_by_token:
         if notes:
             return replace(
                 step, targets=replace(step.targets, reasons=(*step.targets.reasons, *notes))
@@ -102,7 +102,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
     }
     dust_tokens |= {
         token
-        for token, kept_bps in waiting_bps.items()
+        for token, kept_bps in kept_bps_by_token.items()
         if investable_total(drifts) * kept_bps
         < _min_target_value(step.snapshot, step.portfolio, step.limits, prices) * BPS
     }
@@ -113,7 +113,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
         dict.fromkeys(exited_tokens, 0)
         | {
             token: 0 if token in dust_tokens else kept_bps
-            for token, kept_bps in waiting_bps.items()
+            for token, kept_bps in kept_bps_by_token.items()
         },
     )
 
@@ -197,7 +197,7 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
         return None
     return Rebalance(
         fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, sold_tokens[0]})
-        + _followers_text(step.portfolio, sold_tokens),
+        + _later_exits_text(step.portfolio, sold_tokens),
         exit_goal(step.portfolio, drifts, sold_tokens[0]),
         exit=True,
     )
@@ -236,7 +236,7 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     leaving_drifts = [
         drift for drift in drifts if _is_leaving(step.portfolio, step.targets, drift, fired_orders)
     ]
-    leaving_drifts = in_exit_order(
+    leaving_drifts = sort_exits(
         step.history,
         [drift for drift in leaving_drifts if not exit_price_fault(step, drift.token)],
     )
@@ -247,7 +247,7 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     )
 
 
-def in_exit_order(history: History, leaving_drifts: Sequence[AssetDrift]) -> list[AssetDrift]:
+def sort_exits(history: History, leaving_drifts: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold completely, each in its own transaction. Exits with the fewest
     failures of their own go first (refusals at submission plus reverts), then in the portfolio's
     order, so that no token can delay another's exit.
@@ -263,7 +263,7 @@ def in_exit_order(history: History, leaving_drifts: Sequence[AssetDrift]) -> lis
     return sorted(leaving_drifts, key=failure_count)
 
 
-def _followers_text(portfolio: Portfolio, tokens: Sequence[str]) -> str:
+def _later_exits_text(portfolio: Portfolio, tokens: Sequence[str]) -> str:
     """Return the note on the exits after the first; empty if there are none."""
     if len(tokens) == 1:
         return ""

@@ -135,7 +135,7 @@ def validate_band(band: Threshold, config_key: str) -> None:
             )
 
 
-def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
+def _evaluate_threshold(_: Threshold, inputs: TriggerInput) -> TriggerResult:
     outside_reason = outside_text(inputs.drifts)
     reason = outside_reason or inside_text(inputs.drifts)
     return TriggerResult(bool(outside_reason), reason, None, signals=band_signals(inputs.drifts))
@@ -163,7 +163,7 @@ def format_bands(portfolio: Portfolio) -> str:
 RULES = {
     Threshold: TriggerRules(
         validate=lambda trigger: validate_band(trigger, "policy.trigger"),
-        evaluate=_evaluate,
+        evaluate=_evaluate_threshold,
         describe=lambda trigger, _: f"threshold: {format_width(trigger)}",
         is_band_and_schedule_only=True,
     )

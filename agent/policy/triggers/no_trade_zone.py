@@ -425,7 +425,7 @@ def _refuse_evaluation(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
     raise ConfigError("policy.trigger: a zone weighs a whole portfolio", "use another trigger")
 
 
-def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
+def _describe_zone(trigger: NoTradeZone, _: Portfolio) -> str:
     risk, sample_text = trigger.risk, ""
     if risk.measuring is not None:
         sample_text = f", risk of {format_duration(risk.measuring.window_s)} of recorded prices"
@@ -435,7 +435,7 @@ def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
     )
 
 
-RULES = {NoTradeZone: TriggerRules(lambda _: None, _refuse_evaluation, _describe)}
+RULES = {NoTradeZone: TriggerRules(lambda _: None, _refuse_evaluation, _describe_zone)}
 """Rules of the zone. They accept every zone, because agent/policy/risk.py validates the risk of the
 assets.
 """

@@ -169,13 +169,13 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
     would_trade = not has_band or bool(outside_reason)
     if execution_status.is_due:
         signals = bands.band_signals(inputs.drifts) if has_band else ()
-        review_names = (execution_status.name, review_status.name)
+        due_schedule_names = (execution_status.name, review_status.name)
         return TriggerResult(
             would_trade,
             f"{execution_status.description}; {weights_text}",
             next_s,
             True,
-            review_names,
+            due_schedule_names,
             not has_band,
             signals,
         )
@@ -247,8 +247,8 @@ NOTATIONS = (
     TriggerNotation(
         "review",
         {
-            f"{what}_{key}": unit
-            for what in ("review", "execute")
+            f"{purpose}_{key}": unit
+            for purpose in ("review", "execute")
             for key, unit in _SCHEDULE_KEYS.items()
             if key != "timezone"
         }

@@ -42,7 +42,7 @@ from agent.store.tables import (
     IntentRow,
     OpeningRow,
 )
-from agent.store.transitions import CONSUMED_STATES, OPEN_STATES
+from agent.store.transitions import NONCE_USED_STATES, OPEN_STATES
 
 DAY_S = 86_400
 PRIOR_DAY_FAILED = "day_asked_s"
@@ -102,7 +102,7 @@ MAX_ID = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
 MAX_OPEN_TRANSFERS = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
-_CONSUMED_STATE_NAMES = frozenset(state.value for state in CONSUMED_STATES)
+_CONSUMED_STATE_NAMES = frozenset(state.value for state in NONCE_USED_STATES)
 _OPEN_STATE_NAMES = frozenset(state.value for state in OPEN_STATES)
 INCREASE_KINDS = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 DECREASE_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
@@ -127,11 +127,11 @@ class _StoredBalances:
 
 def _read_stored(db: Connection) -> _StoredBalances:
     external_rows = db.execute(_select_external_transactions()).all()
-    last_folded = database.parse_fact_number(LAST_FOLDED_INTENT, external_rows[0].folded)
+    last_folded_seq = database.parse_fact_number(LAST_FOLDED_INTENT, external_rows[0].folded)
     return _StoredBalances(
-        last_folded,
+        last_folded_seq,
         database.parse_fact_number(BALANCES_VERSION, external_rows[0].version),
-        all_rows(db, _select_intents_after(), IntentRow, after_seq=last_folded),
+        all_rows(db, _select_intents_after(), IntentRow, after_seq=last_folded_seq),
         all_rows(db, _select_openings(), OpeningRow),
         tuple(
             OwnBalanceChange(token, delta_raw, row.block_number)
@@ -157,7 +157,7 @@ def _expected_balances(
     )
     transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
     if len(transfers) == MAX_RECENT_TRANSFERS:
-        transfers = _merged((*transfers, *open_transfers(db)))
+        transfers = _merged_transfers((*transfers, *open_transfers(db)))
     own_changes = (
         change
         for row in stored_balances.intents
@@ -294,7 +294,7 @@ def accepted_deposits(
     db: Connection, facts: Mapping[str, str], chain_now_s: int
 ) -> tuple[ExternalTransfer, ...]:
     """Return the deposits accepted in the last 24 h of chain time and not reclassified since (fact
-    ACCEPTED_DEPOSITS), oldest first, at most MAX_SHOWN_TRANSFERS.
+    ACCEPTED_DEPOSITS), oldest first, at most MAX_OPEN_TRANSFERS.
     """
     transfer_rows = (
         first_row(db, _select_transfer(), ExternalTransferRow, row_seq=seq)
@@ -315,7 +315,7 @@ def _parse_accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
     return [(int(seq), int(at_s)) for seq, at_s in id_and_time_texts]
 
 
-def _merged(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
+def _merged_transfers(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
     """Return each transfer once, oldest first."""
     transfer_by_id = {transfer.id: transfer for transfer in transfers}
     return tuple(transfer_by_id[transfer_id] for transfer_id in sorted(transfer_by_id))
@@ -323,7 +323,7 @@ def _merged(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ..
 
 def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]:
     """Return the newest `limit` transfers, classified ones included, oldest first."""
-    return _oldest_first(db, _select_newest(), limit)
+    return _transfers_oldest_first(db, _select_newest_transfers(), limit)
 
 
 def transfers_after(db: Connection, after_id: int) -> tuple[ExternalTransfer, ...]:
@@ -341,20 +341,22 @@ def transfers_after(db: Connection, after_id: int) -> tuple[ExternalTransfer, ..
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
-    """Return unexplained transfers, oldest first: the newest MAX_SHOWN_TRANSFERS, plus as many of the
+    """Return unexplained transfers, oldest first: the newest MAX_OPEN_TRANSFERS, plus as many of the
     newest that halt and of the newest losses, so that dust cannot hide them.
     """
-    newest_open_transfers = _oldest_first(db, _select_unexplained(), MAX_OPEN_TRANSFERS)
+    newest_open_transfers = _transfers_oldest_first(
+        db, _select_unexplained_transfers(), MAX_OPEN_TRANSFERS
+    )
     if len(newest_open_transfers) < MAX_OPEN_TRANSFERS:
         return newest_open_transfers
     halting_transfers, decrease_transfers = (
-        _oldest_first(db, select_newest_first, MAX_OPEN_TRANSFERS)
+        _transfers_oldest_first(db, select_newest_first, MAX_OPEN_TRANSFERS)
         for select_newest_first in (_select_unexplained_halting(), _select_unexplained_decreases())
     )
-    return _merged([*newest_open_transfers, *halting_transfers, *decrease_transfers])
+    return _merged_transfers([*newest_open_transfers, *halting_transfers, *decrease_transfers])
 
 
-def _oldest_first(
+def _transfers_oldest_first(
     db: Connection, select_newest_first: Select[Any], limit: int
 ) -> tuple[ExternalTransfer, ...]:
     transfer_rows = all_rows(db, select_newest_first, ExternalTransferRow, limit=limit)
@@ -439,16 +441,20 @@ _select_transfer = cache(
 _update_transfer = cache(
     lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("row_seq"))
 )
-_select_newest = cache(
+_select_newest_transfers = cache(
     lambda: (
         select(ExternalTransferRow)
         .order_by(ExternalTransferRow.seq.desc())
         .limit(bindparam("limit"))
     )
 )
-_select_unexplained = cache(lambda: _select_newest().where(ExternalTransferRow.kind.is_(None)))
-_select_unexplained_halting = cache(lambda: _select_unexplained().where(ExternalTransferRow.halts))
-_select_unexplained_decreases = cache(lambda: _select_unexplained().where(IS_DECREASE))
+_select_unexplained_transfers = cache(
+    lambda: _select_newest_transfers().where(ExternalTransferRow.kind.is_(None))
+)
+_select_unexplained_halting = cache(
+    lambda: _select_unexplained_transfers().where(ExternalTransferRow.halts)
+)
+_select_unexplained_decreases = cache(lambda: _select_unexplained_transfers().where(IS_DECREASE))
 _select_decreases = cache(lambda: select(ExternalTransferRow).where(IS_DECREASE))
 
 
@@ -512,7 +518,7 @@ class BalanceStore:
         """Write the balances at that block as openings, with the newest intent that they contain
         permanently.
         """
-        last_folded, block_by_nonce = stored_balances.last_folded_seq, dict[int, int]()
+        last_folded_seq, block_by_nonce = stored_balances.last_folded_seq, dict[int, int]()
         # A replaced intent may still be mined as long as a reorg can remove the transaction that
         # took its nonce.
         for row in stored_balances.intents:
@@ -530,7 +536,7 @@ class BalanceStore:
                 or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS
             ):
                 break
-            last_folded = row.seq
+            last_folded_seq = row.seq
             for change in _own_changes(row, self.db.wallet, self.db.wrapped_native):
                 # An unread balance keeps its opening, which must include this change too.
                 if change.token in new_openings:
@@ -540,7 +546,7 @@ class BalanceStore:
         unfolded_changes = (
             change
             for row in stored_balances.intents
-            if row.seq > last_folded
+            if row.seq > last_folded_seq
             for change in _own_changes(row, self.db.wallet, self.db.wrapped_native)
         )
         for change in (*stored_balances.external_changes, *unfolded_changes):
@@ -559,7 +565,7 @@ class BalanceStore:
         ]
         upsert_rows(db, OpeningRow, opening_rows)
         database.write_facts(
-            db, {LAST_FOLDED_INTENT: last_folded, BALANCES_VERSION: stored_balances.version + 1}
+            db, {LAST_FOLDED_INTENT: last_folded_seq, BALANCES_VERSION: stored_balances.version + 1}
         )
 
     def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:

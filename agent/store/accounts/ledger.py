@@ -32,7 +32,7 @@ from agent.store.accounts import balances, ledger_sums, positions
 from agent.store.accounts.ledger_sums import (
     LedgerBook,
     current_book,
-    first_opening_seq,
+    opening_intent_seq,
     openings,
     valuations,
 )
@@ -56,10 +56,10 @@ from agent.store.tables import (
     OpeningRow,
     RunningBalanceRow,
 )
-from agent.store.transitions import CONSUMED_STATES, ENDED_IN_BLOCK, OPEN_STATES
+from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES, OPEN_STATES
 from agent.units import NATIVE, Token
 
-_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
+_CONSUMED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 
 
 def ledger_balances(
@@ -103,7 +103,7 @@ def _unentered_moves(
     """Yield block and wallet moves of each mined transaction without an entry: the agent's, and
     external ones.
     """
-    intent_rows = all_rows(db, _select_unentered(), IntentRow)
+    intent_rows = all_rows(db, _select_unentered_intents(), IntentRow)
     external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     if not intent_rows and not external_rows:
         return
@@ -279,13 +279,13 @@ def _select_openings() -> Select[Any]:
 
 
 @cache
-def _select_unentered() -> Select[Any]:
+def _select_unentered_intents() -> Select[Any]:
     """Select intents after the last settled one that are in a block and have no entry."""
-    without_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
+    has_no_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
-        IntentRow.seq > ledger_sums.settled_up_to_expression(),
+        IntentRow.seq > ledger_sums.settled_seq_expression(),
         IntentRow.state.in_(_CONSUMED_STATE_NAMES),
-        without_entry,
+        has_no_entry,
     )
 
 
@@ -310,7 +310,7 @@ list one late.
 LEDGER_TOKENS = "book_tokens"
 """Key of the LedgerTokens as JSON."""
 _OPEN_STATE_NAMES, _ENDED_STATE_NAMES = (
-    tuple(state.value for state in states) for states in (OPEN_STATES, ENDED_IN_BLOCK)
+    tuple(state.value for state in states) for states in (OPEN_STATES, ENDED_IN_BLOCK_STATES)
 )
 _UNSETTLED_STATE_NAMES = (*_OPEN_STATE_NAMES, *_ENDED_STATE_NAMES)
 PlacedToken = tuple[str, str]
@@ -344,20 +344,23 @@ class LedgerStore:
         oldest first.
         """
         with self.db.read("read the ledger") as db:
-            if (opened_after := _first_opening_seq(db, self.db.book_kind)) is None:
+            if (opened_after_seq := _opening_intent_seq(db, self.db.book_kind)) is None:
                 return ()
             intent_rows = all_rows(
-                db, _select_without_entry(_UNSETTLED_STATE_NAMES), IntentRow, after_seq=opened_after
+                db,
+                _select_without_entry(_UNSETTLED_STATE_NAMES),
+                IntentRow,
+                after_seq=opened_after_seq,
             )
             return tuple(map(database.intent_from_row, intent_rows))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
         """Return all final and reverted intents since the book opened, in chain order."""
         with self.db.read("read the ledger") as db:
-            if (opened_after := _first_opening_seq(db, self.db.book_kind)) is None:
+            if (opened_after_seq := _opening_intent_seq(db, self.db.book_kind)) is None:
                 return ()
             intent_rows = all_rows(
-                db, _select_intents_since(_ENDED_STATE_NAMES), IntentRow, after_seq=opened_after
+                db, _select_intents_since(_ENDED_STATE_NAMES), IntentRow, after_seq=opened_after_seq
             )
             intents = [
                 database.intent_from_row(row) for row in intent_rows if row.receipt_json is not None
@@ -407,7 +410,7 @@ class LedgerStore:
             if database.intent_from_row(row).receipt != intent.receipt:
                 return False
             add_entry(db, book, row.seq, entry)
-            ledger_sums.advance_settled(db)
+            ledger_sums.advance_settled_seq(db)
             return True
 
     def funding_since_s(self) -> int | None:
@@ -457,11 +460,11 @@ class LedgerStore:
                 db, self.db.book_kind, snapshot.head.timestamp_s, ""
             )
             known_places = {(row.place, row.token) for row in openings(db, book)}
-            own_positions = positions.moved_position_names(db, first_opening_seq(db, book))
+            own_position_names = positions.moved_position_names(db, opening_intent_seq(db, book))
             new_places = [
                 placed_token
                 for placed_token in holdings
-                if placed_token not in known_places and placed_token[0] not in own_positions
+                if placed_token not in known_places and placed_token[0] not in own_position_names
             ]
             if (
                 not new_places
@@ -613,45 +616,45 @@ class LedgerStore:
         there are new ones.
         """
         stored_tokens = self.ledger_tokens()
-        previous_names = (
+        previous_tokens = (
             LedgerTokens((), numeraire, wrapped_native) if stored_tokens is None else stored_tokens
         )
-        token_by_address = {token.address: token for token in (*previous_names.tokens, *tokens)}
-        updated_names = LedgerTokens(
+        token_by_address = {token.address: token for token in (*previous_tokens.tokens, *tokens)}
+        updated_tokens = LedgerTokens(
             tuple(token_by_address[address] for address in sorted(token_by_address)),
             numeraire,
             wrapped_native,
         )
-        if updated_names != stored_tokens:
+        if updated_tokens != stored_tokens:
             with self.db.write("write token names") as db:
-                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_names)})
+                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_tokens)})
 
     def ledger_tokens(self) -> LedgerTokens | None:
         """Return every token that was ever in the portfolio, the numeraire, and the wrapped native
         coin; None before the first cycle.
         """
-        return self.db.query("read the ledger", _token_names)
+        return self.db.query("read the ledger", _ledger_tokens)
 
 
-def _first_opening_seq(db: Connection, book_kind: str) -> int | None:
+def _opening_intent_seq(db: Connection, book_kind: str) -> int | None:
     """Return the number of the newest intent in the first opening of the current book; None before
     an opening.
     """
     book = current_book(db, book_kind)
-    return None if book is None else first_opening_seq(db, book)
+    return None if book is None else opening_intent_seq(db, book)
 
 
 def _intents_without_entry(db: Connection, book_kind: str) -> tuple[Intent, ...]:
     intent_rows = all_rows(db, _select_without_entry(_ENDED_STATE_NAMES), IntentRow, after_seq=0)
     mined_rows = [row for row in intent_rows if row.receipt_json is not None]
-    if not mined_rows or (opened_after := _first_opening_seq(db, book_kind)) is None:
+    if not mined_rows or (opened_after_seq := _opening_intent_seq(db, book_kind)) is None:
         return ()
-    return tuple(database.intent_from_row(row) for row in mined_rows if row.seq > opened_after)
+    return tuple(database.intent_from_row(row) for row in mined_rows if row.seq > opened_after_seq)
 
 
-def _token_names(db: Connection) -> LedgerTokens | None:
-    names_json = database.find_fact(db, LEDGER_TOKENS)
-    return database.decode_optional(LedgerTokens, names_json)
+def _ledger_tokens(db: Connection) -> LedgerTokens | None:
+    tokens_json = database.find_fact(db, LEDGER_TOKENS)
+    return database.decode_optional(LedgerTokens, tokens_json)
 
 
 def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) -> bool:
@@ -660,10 +663,10 @@ def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) 
     missing_places = places - {(row.place, row.token) for row in opening_rows}
     if not missing_places:
         return True
-    own_positions = positions.moved_position_names(
+    own_position_names = positions.moved_position_names(
         db, min(row.after_intent for row in opening_rows)
     )
-    return all(place_name in own_positions for place_name, _ in missing_places)
+    return all(place_name in own_position_names for place_name, _ in missing_places)
 
 
 @cache
@@ -682,6 +685,6 @@ def _select_without_entry(state_names: tuple[str, ...]) -> Select[Any]:
     entry, oldest first.
     """
     later_intents = _select_intents_since(state_names).where(
-        IntentRow.seq > ledger_sums.settled_up_to_expression()
+        IntentRow.seq > ledger_sums.settled_seq_expression()
     )
     return later_intents.where(~exists().where(EntryRow.intent_id == IntentRow.id))

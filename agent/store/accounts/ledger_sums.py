@@ -55,7 +55,7 @@ from agent.store.tables import (
     RunningBalanceRow,
     ValuationRow,
 )
-from agent.store.transitions import CONSUMED_STATES, ENDED_IN_BLOCK, OPEN_STATES
+from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES, OPEN_STATES
 from agent.units import ceil_int
 
 
@@ -92,14 +92,14 @@ def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
     return all_rows(db, _select_openings(), BookOpeningRow, book_number=book.number)
 
 
-def first_opening_seq(db: Connection, book: LedgerBook) -> int | None:
+def opening_intent_seq(db: Connection, book: LedgerBook) -> int | None:
     """Return the number of the newest intent in the first opening; None before an opening."""
     seq: int | None = db.scalar(_select_opened_after(), {"book_number": book.number})
     return seq
 
 
 HOUR_S = 3_600
-SETTLED_TO = "settled_to"
+LAST_SETTLED_INTENT = "settled_to"
 """Key of the last settled intent's number: that intent and all earlier ones have ended, count in
 the daily limits, and are in the ledger or predate its book.
 """
@@ -110,7 +110,7 @@ ENTRIES_VERSION = "entries_turn"
 """Key of the number of writes of entries and transfers."""
 _OPEN_STATE_NAMES, _CONSUMED_STATE_NAMES, _ENDED_STATE_NAMES = (
     tuple(state.value for state in states)
-    for states in (OPEN_STATES, CONSUMED_STATES, ENDED_IN_BLOCK)
+    for states in (OPEN_STATES, NONCE_USED_STATES, ENDED_IN_BLOCK_STATES)
 )
 
 
@@ -199,9 +199,14 @@ def rebuild_sums(db: Connection, book_number: int) -> None:
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book_number))
     write_opening_balances(db, book_number, recomputed_balances(db, book_number))
     database.write_facts(
-        db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _sum_losses(db), SETTLED_TO: 0}
+        db,
+        {
+            ENTRIES_VERSION: entries_version(db) + 1,
+            LOSS_TOTAL: _sum_losses(db),
+            LAST_SETTLED_INTENT: 0,
+        },
     )
-    advance_settled(db)
+    advance_settled_seq(db)
 
 
 def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
@@ -258,15 +263,15 @@ def round_loss_up(loss: Fraction) -> int:
 
 def settled_to(db: Connection) -> int:
     """Return the number of the intent up to which all are settled."""
-    return database.fact_number(db, SETTLED_TO)
+    return database.fact_number(db, LAST_SETTLED_INTENT)
 
 
-def settled_up_to_expression() -> ColumnElement[int]:
+def settled_seq_expression() -> ColumnElement[int]:
     """Return the number of `settled_to` as an expression for a statement."""
-    return database.fact_number_expression(SETTLED_TO)
+    return database.fact_number_expression(LAST_SETTLED_INTENT)
 
 
-def advance_settled(db: Connection) -> None:
+def advance_settled_seq(db: Connection) -> None:
     """Advance the number of the last settled intent as far as possible."""
     book_number = max_value(db, BookRow.seq)
     if (
@@ -274,7 +279,7 @@ def advance_settled(db: Connection) -> None:
         and (settled_seq := _last_settled_seq(db, previous_seq := settled_to(db), book_number))
         != previous_seq
     ):
-        database.write_facts(db, {SETTLED_TO: settled_seq})
+        database.write_facts(db, {LAST_SETTLED_INTENT: settled_seq})
 
 
 def _last_settled_seq(db: Connection, settled_seq: int, book_number: int) -> int:
@@ -293,10 +298,10 @@ def _last_settled_seq(db: Connection, settled_seq: int, book_number: int) -> int
     return int(newest_seq if first_unsettled_seq is None else first_unsettled_seq - 1)
 
 
-def reopen_settled(db: Connection, seq: int) -> None:
+def reopen_settled_intents(db: Connection, seq: int) -> None:
     """Move the number of the last settled intent back before an intent that changed."""
     if seq <= settled_to(db):
-        database.write_facts(db, {SETTLED_TO: seq - 1})
+        database.write_facts(db, {LAST_SETTLED_INTENT: seq - 1})
 
 
 def _sum_losses(db: Connection) -> int:

@@ -32,7 +32,7 @@ from agent.model import (
     IntentState,
     LpPositionChange,
     Receipt,
-    lp_action,
+    as_lp_action,
 )
 from agent.ports import Grant
 from agent.store import database
@@ -86,14 +86,16 @@ def request_position_scan(db: Connection) -> None:
     database.delete_facts(db, POSITIONS_SCANNED)
 
 
-def record_change(db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
+def update_position_change(
+    db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None
+) -> None:
     """Record the position change of a liquidity action from its receipt; delete it if there is no
     receipt.
     """
     action = database.decode_json(Grant, database.decompress_text(row.grant_z)).action
     change = None
     if receipt is not None and action is not None:
-        change = position_change(lp_action(action), receipt, wallet)
+        change = position_change(as_lp_action(action), receipt, wallet)
     if change is None:
         db.execute(delete(PositionChangeRow).where(PositionChangeRow.intent_id == row.id))
     else:
@@ -178,7 +180,7 @@ class PositionStore:
 def _require_settled(db: Connection, name: str) -> None:
     for row in all_rows(db, _select_open_actions(), IntentRow):
         action = database.decode_json(Grant, database.decompress_text(row.grant_z)).action
-        if action is not None and lp_action(action).name == name:
+        if action is not None and as_lp_action(action).name == name:
             raise Refused(
                 f"position {name}: transaction {row.tx_hash or row.id} that changes it has not ended",
                 remedy="repeat this once it is final; trimtab txs lists it",

@@ -44,7 +44,7 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
     `target`. Raises ConfigError if the file exists and `force` is not given, OperatorNeeded if the
     store is damaged or the copy cannot be written.
     """
-    _require_free(target, force)
+    _require_usable_target(target, force)
     if target.exists() and source.samefile(target):
         raise ConfigError(
             f"{target} is the store itself", "use another file name", code=ErrorCode.SAME_FILE
@@ -55,9 +55,9 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
             "use another file name",
             code=ErrorCode.IN_USE,
         )
-    with database_errors("make the backup"), _draft_beside(target) as part_file:
-        _write_copy(source, part_file)
-        part_file.replace(target)
+    with database_errors("make the backup"), _draft_beside(target) as draft_file:
+        _write_copy(source, draft_file)
+        draft_file.replace(target)
         sync_folder(target.parent)
     return target.stat().st_size
 
@@ -108,11 +108,11 @@ def restore(
             "install the trimtab that wrote the backup",
             code=ErrorCode.STORE_VERSION,
         )
-    _require_free(target, force)
-    with database_errors("restore the backup"), _draft_beside(target) as part_file:
-        _write_copy(source, part_file)
+    _require_usable_target(target, force)
+    with database_errors("restore the backup"), _draft_beside(target) as draft_file:
+        _write_copy(source, draft_file)
         previous_file = _move_aside(target) if target.exists() else None
-        part_file.replace(target)
+        draft_file.replace(target)
         sync_folder(target.parent)
     return previous_file
 
@@ -134,7 +134,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
                 )
             }
         except sqlite3.DatabaseError as error:
-            raise _damaged(path, str(error)) from None
+            raise _damaged_file_error(path, str(error)) from None
         if not {"alembic_version", "meta", "intents", "transitions"} <= table_names:
             raise OperatorNeeded(
                 f"{path} is not a trimtab store",
@@ -142,14 +142,16 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
                 code=ErrorCode.NOT_A_STORE,
             )
         if page_check != "ok":
-            raise _damaged(path, page_check)
+            raise _damaged_file_error(path, page_check)
         dangling_row = store.execute("PRAGMA foreign_key_check").fetchone()
         if dangling_row is not None:
-            raise _damaged(path, f"a row of {dangling_row[0]} refers to a row that does not exist")
+            raise _damaged_file_error(
+                path, f"a row of {dangling_row[0]} refers to a row that does not exist"
+            )
         mismatch_row = store.execute(_SELECT_MISMATCH).fetchone()
         if mismatch_row is not None:
             intent_id, state, last_state = mismatch_row
-            raise _damaged(
+            raise _damaged_file_error(
                 path,
                 f"transaction {intent_id} is {state}, but its last transition led to {last_state}",
             )
@@ -172,7 +174,7 @@ WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
 """
 
 
-def _damaged(path: Path, reason: str) -> OperatorNeeded:
+def _damaged_file_error(path: Path, reason: str) -> OperatorNeeded:
     return OperatorNeeded(
         f"{path} is damaged: {reason}",
         "keep the file, restore another backup (trimtab db restore), compare it with the chain",
@@ -187,23 +189,23 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     )
 
 
-def _write_copy(source: Path, part_file: Path) -> None:
+def _write_copy(source: Path, draft_file: Path) -> None:
     """Copy all committed data to a single file without a write-ahead log, mark it as a copy, and
     check it. SQLite's online backup works while the source is being written.
     """
     with (
         closing(open_read_only(source)) as source_store,
-        closing(sqlite3.connect(part_file, isolation_level=None)) as copied_store,
+        closing(sqlite3.connect(draft_file, isolation_level=None)) as copied_store,
     ):
         source_store.backup(copied_store)
         copied_store.execute("PRAGMA journal_mode = DELETE")
         copied_store.execute("PRAGMA synchronous = FULL")
-    with closing(sqlite3.connect(part_file, isolation_level=None)) as copied_store:
+    with closing(sqlite3.connect(draft_file, isolation_level=None)) as copied_store:
         copied_store.execute(
             "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
             (COPY_KEY, f"{source.name}, {_utc()}"),
         )
-    inspect_store_file(part_file)
+    inspect_store_file(draft_file)
 
 
 @contextmanager
@@ -213,20 +215,20 @@ def _draft_beside(target: Path) -> Iterator[Path]:
         raise ConfigError(
             f"folder {str(target.parent)!r} does not exist; create it or use another folder"
         )
-    part_file = target.with_name(f"{target.name}.{os.getpid()}.part")
-    part_file.unlink(missing_ok=True)
-    os.close(os.open(part_file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    draft_file = target.with_name(f"{target.name}.{os.getpid()}.part")
+    draft_file.unlink(missing_ok=True)
+    os.close(os.open(draft_file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        yield part_file
+        yield draft_file
     finally:
         for file_name in (
-            part_file.name,
-            *(part_file.name + suffix for suffix in _COMPANION_SUFFIXES),
+            draft_file.name,
+            *(draft_file.name + suffix for suffix in _COMPANION_SUFFIXES),
         ):
-            part_file.with_name(file_name).unlink(missing_ok=True)
+            draft_file.with_name(file_name).unlink(missing_ok=True)
 
 
-def _require_free(target: Path, force: bool) -> None:
+def _require_usable_target(target: Path, force: bool) -> None:
     if target.is_dir():
         raise ConfigError(f"{target} is a folder", "use a file name in it")
     if target.exists() and not force:
@@ -239,11 +241,11 @@ def _require_free(target: Path, force: bool) -> None:
 
 def _move_aside(target: Path) -> Path:
     """Rename the store with its log, which must not be lost or applied to the next store."""
-    aside_name = f"{target.name}.before-restore-{_utc().replace(':', '')}"
-    previous_file, attempt = target.with_name(aside_name), 1
+    renamed_name = f"{target.name}.before-restore-{_utc().replace(':', '')}"
+    previous_file, name_number = target.with_name(renamed_name), 1
     while previous_file.exists():
-        attempt += 1
-        previous_file = target.with_name(f"{aside_name}-{attempt}")
+        name_number += 1
+        previous_file = target.with_name(f"{renamed_name}-{name_number}")
     with (
         suppress(sqlite3.Error),
         closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old_store,
@@ -251,8 +253,8 @@ def _move_aside(target: Path) -> Path:
         # A damaged store keeps its log, which is renamed below.
         old_store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for suffix in _COMPANION_SUFFIXES:
-        if (side_file := target.with_name(target.name + suffix)).exists():
-            side_file.replace(previous_file.with_name(previous_file.name + suffix))
+        if (companion_file := target.with_name(target.name + suffix)).exists():
+            companion_file.replace(previous_file.with_name(previous_file.name + suffix))
     os.link(target, previous_file)
     return previous_file
 

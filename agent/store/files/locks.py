@@ -47,35 +47,37 @@ def store_lock_path(store_file: Path) -> Path:
     return store_file.with_name(store_file.name + ".lock")
 
 
-def service_lock_path(path: Path) -> Path:
+def service_lock_path(wallet_lock_file: Path) -> Path:
     """Return the path of the lock of the run that serves the wallet, beside the wallet's at
-    `path`.
+    `wallet_lock_file`.
     """
-    return path.with_suffix(".service.lock")
+    return wallet_lock_file.with_suffix(".service.lock")
 
 
 @contextmanager
 def wallet_lock(
-    path: Path, chain_id: int, wallet: str, second_path: Path | None = None
+    wallet_lock_file: Path, chain_id: int, wallet: str, store_lock_file: Path | None = None
 ) -> Iterator[None]:
     """Hold the wallet's lock; only its holder signs, sends, or changes the journal.
 
-    `second_path` is a second lock, for a store shared by processes with different state folders.
+    `store_lock_file` is a second lock, for a store shared by processes with different state folders.
     Raises LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be
     taken.
     """
     with _both_locks(
-        path, second_path, lambda lock_file: _lock_held_error(lock_file, chain_id, wallet)
+        wallet_lock_file,
+        store_lock_file,
+        lambda lock_file: _lock_held_error(lock_file, chain_id, wallet),
     ):
         yield
 
 
 @contextmanager
 def wait_for_lock(
-    path: Path,
+    wallet_lock_file: Path,
     chain_id: int,
     wallet: str,
-    second_path: Path | None = None,
+    store_lock_file: Path | None = None,
     *,
     patience_s: float,
     sleep: Callable[[float], None],
@@ -90,7 +92,9 @@ def wait_for_lock(
     with ExitStack() as locks:
         while True:
             try:
-                locks.enter_context(wallet_lock(path, chain_id, wallet, second_path))
+                locks.enter_context(
+                    wallet_lock(wallet_lock_file, chain_id, wallet, store_lock_file)
+                )
                 break
             except LockHeld as error:
                 if waited_s >= patience_s:
@@ -100,7 +104,7 @@ def wait_for_lock(
                         code=ErrorCode.LOCK,
                     ) from None
                 report_holder(
-                    f"Waiting for the wallet: {_holder_text(path, second_path)} is acting for it"
+                    f"Waiting for the wallet: {_holder_text(wallet_lock_file, store_lock_file)} is acting for it"
                 )
             sleep(POLL_S)
             waited_s += POLL_S
@@ -109,7 +113,7 @@ def wait_for_lock(
 
 @contextmanager
 def service_lock(
-    path: Path, chain_id: int, wallet: str, second_path: Path | None = None
+    wallet_lock_file: Path, chain_id: int, wallet: str, store_lock_file: Path | None = None
 ) -> Iterator[None]:
     """Hold the service lock for a whole run; the wallet's locks are taken for each cycle. Raises
     LockHeld at once.
@@ -126,8 +130,8 @@ def service_lock(
         )
 
     with _both_locks(
-        service_lock_path(path),
-        None if second_path is None else service_lock_path(second_path),
+        service_lock_path(wallet_lock_file),
+        None if store_lock_file is None else service_lock_path(store_lock_file),
         service_held_error,
     ):
         yield
@@ -135,30 +139,34 @@ def service_lock(
 
 @contextmanager
 def _both_locks(
-    path: Path, second_path: Path | None, lock_error: Callable[[Path], LockHeld]
+    first_lock_file: Path, second_lock_file: Path | None, lock_error: Callable[[Path], LockHeld]
 ) -> Iterator[None]:
     """Take both locks or neither, each with its pid file."""
     with ExitStack() as locks:
-        for lock_file in (path,) if second_path in (None, path) else (path, second_path):
+        for lock_file in (
+            (first_lock_file,)
+            if second_lock_file in (None, first_lock_file)
+            else (first_lock_file, second_lock_file)
+        ):
             locks.enter_context(_lock(lock_file, lock_error))
             _write_pid(lock_file.with_suffix(".pid"))
         yield
 
 
 @contextmanager
-def _lock(path: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[None]:
+def _lock(lock_file: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[None]:
     # filelock imports asyncio, which most commands do not need
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, timeout=0, mode=0o600)
+    lock = FileLock(lock_file, timeout=0, mode=0o600)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise lock_error(path) from None
+        raise lock_error(lock_file) from None
     except OSError as error:
         raise OperatorNeeded(
-            f"cannot lock {path}: {error}",
+            f"cannot lock {lock_file}: {error}",
             "make its folder writable for this user",
             code=ErrorCode.LOCK,
         ) from error
@@ -166,14 +174,14 @@ def _lock(path: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.with_suffix(".pid").unlink(missing_ok=True)
+            lock_file.with_suffix(".pid").unlink(missing_ok=True)
         lock.release()
 
 
-def _lock_held_error(path: Path, chain_id: int, wallet: str) -> LockHeld:
-    pid_file = path.with_suffix(".pid")
+def _lock_held_error(lock_file: Path, chain_id: int, wallet: str) -> LockHeld:
+    pid_file = lock_file.with_suffix(".pid")
     remedy = "wait until it is done, answer its prompt, or end it"
-    if _is_held_by_run(path):
+    if _is_held_by_run(lock_file):
         remedy = "it is the run, in the middle of a cycle; try again later or see its log"
     return LockHeld(
         f"another trimtab (process {_holder_pid(pid_file)}) already acts for {wallet} on chain"
@@ -183,20 +191,23 @@ def _lock_held_error(path: Path, chain_id: int, wallet: str) -> LockHeld:
     )
 
 
-def _holder_text(path: Path, second_path: Path | None) -> str:
+def _holder_text(first_lock_file: Path, second_lock_file: Path | None) -> str:
     lock_file = (
-        path
-        if second_path is None or _holder_pid(path.with_suffix(".pid")) != UNKNOWN_PID
-        else second_path
+        first_lock_file
+        if second_lock_file is None
+        or _holder_pid(first_lock_file.with_suffix(".pid")) != UNKNOWN_PID
+        else second_lock_file
     )
     holder = "the run" if _is_held_by_run(lock_file) else "another command"
     return f"{holder} (process {_holder_pid(lock_file.with_suffix('.pid'))})"
 
 
-def _is_held_by_run(path: Path) -> bool:
+def _is_held_by_run(lock_file: Path) -> bool:
     """True if the lock's holder is the run that serves the wallet."""
-    pid = _holder_pid(path.with_suffix(".pid"))
-    return pid != UNKNOWN_PID and pid == _holder_pid(service_lock_path(path).with_suffix(".pid"))
+    pid = _holder_pid(lock_file.with_suffix(".pid"))
+    return pid != UNKNOWN_PID and pid == _holder_pid(
+        service_lock_path(lock_file).with_suffix(".pid")
+    )
 
 
 def _write_pid(pid_file: Path) -> None:
@@ -225,14 +236,16 @@ _COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite reads beside the database."""
 
 
-def require_unwritable(path: Path, description: str, *, checks_companions: bool = False) -> None:
+def require_trusted_writers(
+    path: Path, description: str, *, checks_companions: bool = False
+) -> None:
     """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder.
     `description` names it in the message.
 
     As with sshd's StrictModes, file and folder must belong to this user or root and be writable by
     their owner alone. A folder may also be writable by the user's own group if that has no other
     members (which a umask of 002 creates), or be sticky like /tmp, where only owners can remove
-    files. With `companions` SQLite's files beside it are checked too. A missing file passes.
+    files. With `checks_companions` SQLite's files beside it are checked too. A missing file passes.
     """
     for file in _with_companions(path, checks_companions):
         if (status := _file_status(file)) is not None:
@@ -246,12 +259,12 @@ def require_unwritable(path: Path, description: str, *, checks_companions: bool 
                 raise _writable_error(f"the folder of {description}", folder, status)
 
 
-def make_private(path: Path, description: str, *, companions: bool = False) -> None:
-    """Check like `require_unwritable`, then take the permissions of others from files of this user.
+def make_private(path: Path, description: str, *, checks_companions: bool = False) -> None:
+    """Check like `require_trusted_writers`, then take the permissions of others from files of this user.
     Raises ConfigError if that is not possible. A file of root's keeps its mode: root chose it.
     """
-    require_unwritable(path, description, checks_companions=companions)
-    for file in _with_companions(path, companions):
+    require_trusted_writers(path, description, checks_companions=checks_companions)
+    for file in _with_companions(path, checks_companions):
         status = _file_status(file)
         if status is None or status.st_uid != os.geteuid() or not status.st_mode & 0o077:
             continue
@@ -266,9 +279,9 @@ def make_private(path: Path, description: str, *, companions: bool = False) -> N
             ) from None
 
 
-def _with_companions(path: Path, companions: bool) -> tuple[Path, ...]:
+def _with_companions(path: Path, includes_companions: bool) -> tuple[Path, ...]:
     return path, *(
-        path.with_name(path.name + suffix) for suffix in _COMPANION_SUFFIXES if companions
+        path.with_name(path.name + suffix) for suffix in _COMPANION_SUFFIXES if includes_companions
     )
 
 

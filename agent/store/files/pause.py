@@ -124,7 +124,7 @@ class KillSwitch:
         state = self.read()
         return state.paused is True and state.hard
 
-    def is_paused_since(self, at_s: int) -> bool:
+    def paused_at_or_after(self, at_s: int) -> bool:
         """Return whether a switch was turned on in this second or later, or cannot be read."""
         try:
             if _file_exists(self.file) and int(self.file.lstat().st_mtime) >= at_s:

@@ -71,11 +71,11 @@ class StepRecorder:
     agent.
     """
 
-    def __init__(self, folder: Path, config: str, book_kind: str, limits: RecorderLimits) -> None:
+    def __init__(self, folder: Path, config: str, store_kind: str, limits: RecorderLimits) -> None:
         """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
         self.folder = folder
-        self.config = config
-        self._book_kind = book_kind
+        self.config_digest = config
+        self._book_kind = store_kind
         self._limits = limits
         self.report_failure: Callable[[str], None] = lambda _: None
         try:
@@ -97,7 +97,7 @@ class StepRecorder:
             self.report_failure(f"a step could not be recorded in {self.folder}: {error}")
 
     def _write_file(self, record: StepRecord) -> None:
-        step_files = self._step_files()
+        step_files = self._tidied_step_files()
         step_number = step_files[-1][0] + 1 if step_files else 1
         file_name = f"step-{step_number:08d}-{record.summary.id}.json"
         step_bytes = (codec.dumps(self._recorded_step(record)) + "\n").encode()
@@ -109,7 +109,7 @@ class StepRecorder:
         return RecordedStep(
             format=FORMAT,
             version=version("trimtab"),
-            config=self.config,
+            config=self.config_digest,
             store_kind=self._book_kind,
             step=summary.id,
             now_s=summary.now_s,
@@ -123,7 +123,7 @@ class StepRecorder:
             else codec.loads(StepRequest, request_json),
         )
 
-    def _step_files(self) -> list[tuple[int, str, int]]:
+    def _tidied_step_files(self) -> list[tuple[int, str, int]]:
         """Return (number, name, bytes) of the recorder's files, oldest first. Remove old drafts;
         other files in the folder are not touched.
         """
@@ -161,7 +161,7 @@ class FileOutbox:
 
     folder: Path
 
-    def put(self, name: str, text: str) -> str:
+    def write_proposal(self, name: str, text: str) -> str:
         """Write a proposal and return its path; a complete existing file is kept. Raises OperatorNeeded
         if it cannot be written.
         """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import sync_folder
-from agent.store.files.locks import require_unwritable
+from agent.store.files.locks import require_trusted_writers
 
 SECRET_BYTES = 32
 
@@ -22,7 +22,7 @@ def secret_path(store_file: Path) -> Path:
     return store_file.with_name(store_file.name + ".secret")
 
 
-def installation_secret(store_file: Path) -> bytes:
+def ensure_secret(store_file: Path) -> bytes:
     """Return the secret beside a store; create it at first use.
 
     Raises ConfigError if others may read or write it, OperatorNeeded if it cannot be read or
@@ -49,7 +49,7 @@ def find_secret(store_file: Path) -> bytes | None:
     try:
         if not path.exists():
             return None
-        require_unwritable(path, "secret")
+        require_trusted_writers(path, "secret")
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
-from agent.store.files.locks import require_unwritable
+from agent.store.files.locks import require_trusted_writers
 
 SUFFIX = ".users"
 """Suffix of the file's name, after the name of the store."""
@@ -119,8 +119,8 @@ class UserStore:
         self, name: str, password_hash: str, totp_secret: str, read_only: bool, now_s: int
     ) -> None:
         """Add a user. Raises ConfigError if the name is taken."""
-        self._create()
-        with self._write("add a user") as db:
+        self._ensure_file()
+        with self._transaction("add a user") as db:
             if db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone():
                 raise ConfigError(
                     f"{name}: there is already a user of this name",
@@ -143,7 +143,7 @@ class UserStore:
         """Remove a user; return False if there is none of this name."""
         if not self._path.exists():
             return False
-        with self._write("remove a user") as db:
+        with self._transaction("remove a user") as db:
             if not db.execute("DELETE FROM user WHERE name = ?", (name,)).rowcount:
                 return False
             _append_event(db, UserEvent(now_s, UserEventKind.REMOVED, name, "", ""))
@@ -156,7 +156,7 @@ class UserStore:
         Each attempt is counted before its check, so that simultaneous attempts cannot evade the
         limit; `record_login` takes the count back.
         """
-        with self._write("count a login") as db:
+        with self._transaction("count a login") as db:
             db.execute(
                 "DELETE FROM failure WHERE newest_s < ? AND locked_until_s < ?",
                 (now_s - FAILURE_MEMORY_S, now_s),
@@ -170,12 +170,12 @@ class UserStore:
                 or (0, 0)
                 for kind, subject in subjects
             }
-            locked_s = (
+            remaining_lock_s = (
                 max(locked_until_s for _, locked_until_s in failures_and_lock_by_kind.values())
                 - now_s
             )
-            if locked_s > 0:
-                return locked_s
+            if remaining_lock_s > 0:
+                return remaining_lock_s
             for kind, subject in subjects:
                 failure_count = failures_and_lock_by_kind[kind][0] + 1
                 lock_s = _lock_out_s(kind, failure_count)
@@ -190,7 +190,7 @@ class UserStore:
 
         The name is logged only if a user has it: it may be a password typed into the wrong field.
         """
-        with self._write("write a failed login") as db:
+        with self._transaction("write a failed login") as db:
             user_row = db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone()
             logged_name = name if user_row else ""
             _append_event(db, UserEvent(now_s, UserEventKind.FAILED, logged_name, address, reason))
@@ -208,14 +208,16 @@ class UserStore:
                     longest_lock_s = max(longest_lock_s, lock_s)
             return longest_lock_s
 
-    def record_login(self, user: DashboardUser, counter: int, address: str, now_s: int) -> bool:
+    def record_login(
+        self, user: DashboardUser, code_counter: int, address: str, now_s: int
+    ) -> bool:
         """Use up a one-time code and log the login; return False if the code, or a later one, was
         used before, or if the user is gone.
         """
-        with self._write("write a login") as db:
+        with self._transaction("write a login") as db:
             updated_count = db.execute(
                 "UPDATE user SET last_counter = ? WHERE id = ? AND last_counter < ?",
-                (counter, user.id, counter),
+                (code_counter, user.id, code_counter),
             ).rowcount
             if not updated_count:
                 return False
@@ -232,8 +234,8 @@ class UserStore:
 
     def record(self, event: UserEvent) -> None:
         """Append an event to the audit log."""
-        self._create()
-        with self._write("write the audit log") as db:
+        self._ensure_file()
+        with self._transaction("write the audit log") as db:
             _append_event(db, event)
 
     def events(self, limit: int) -> tuple[UserEvent, ...]:
@@ -248,7 +250,7 @@ class UserStore:
                 for event_row in event_rows
             )
 
-    def locked_s(self, name: str, now_s: int) -> int:
+    def remaining_lock_s(self, name: str, now_s: int) -> int:
         """Return the remaining seconds of a user's lock-out; 0 without one."""
         with self._read() as db:
             row = db.execute(
@@ -264,17 +266,17 @@ class UserStore:
                 db.executescript(_SCHEMA)
                 yield db
             return
-        with self._write("read the users") as db:
+        with self._transaction("read the users") as db:
             yield db
 
-    def _create(self) -> None:
+    def _ensure_file(self) -> None:
         if not self._path.exists():
             with _file_errors("create the users"):
                 os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
 
     @contextmanager
-    def _write(self, action: str) -> Iterator[sqlite3.Connection]:
-        require_unwritable(self._path, "the users")
+    def _transaction(self, action: str) -> Iterator[sqlite3.Connection]:
+        require_trusted_writers(self._path, "the users")
         if self._path.stat().st_mode & 0o077:
             raise ConfigError(
                 f"{self._path}: other users of this machine can read it",

@@ -68,31 +68,31 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     because the account is cross-margined. Raises Retryable for an unexpected format.
     """
     if not isinstance(answer, list) or len(answer) != 2:
-        raise _malformed("the markets")
+        raise _malformed_error("the markets")
     meta, market_contexts = answer
     universe = _list_of(meta, "universe")
     if not isinstance(market_contexts, list) or len(market_contexts) != len(universe):
-        raise _malformed("the markets")
+        raise _malformed_error("the markets")
     tiers_by_table: dict[int, tuple[tuple[int, int], ...]] = {}
     for row in _list_of(meta, "marginTables"):
         if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], int):
-            raise _malformed("the margin tables")
+            raise _malformed_error("the margin tables")
         tiers_by_table[row[0]] = _parse_tiers(_list_of(row[1], "marginTiers"))
     market_by_coin = {}
     for market_number, (market_entry, market_context) in enumerate(
         zip(universe, market_contexts, strict=True)
     ):
         if not isinstance(market_entry, Mapping) or not isinstance(market_context, Mapping):
-            raise _malformed("the markets")
+            raise _malformed_error("the markets")
         coin, size_decimals = market_entry.get("name"), market_entry.get("szDecimals")
         if not isinstance(coin, str):
-            raise _malformed("the markets")
+            raise _malformed_error("the markets")
         if coin not in coins:
             continue
         if not isinstance(size_decimals, int):
-            raise _malformed("the markets")
+            raise _malformed_error("the markets")
         if not 0 <= size_decimals <= QUOTE_DECIMALS:
-            raise _malformed(f"the size decimals of {safe_label(coin, 'a market')}")
+            raise _malformed_error(f"the size decimals of {safe_label(coin, 'a market')}")
         mark, mid = market_context.get("markPx"), market_context.get("midPx")
         market_by_coin[coin] = ListedMarket(
             coin=coin,
@@ -122,7 +122,7 @@ def parse_market_numbers(answer: object) -> dict[str, int]:
         if isinstance(market_name, str)
     }
     if len(number_by_market) != len(market_names):
-        raise _malformed("the markets")
+        raise _malformed_error("the markets")
     return number_by_market
 
 
@@ -147,11 +147,11 @@ def _tiers_of(
 ) -> tuple[tuple[int, int], ...]:
     table_id = market_entry.get("marginTableId", market_entry.get("maxLeverage"))
     if not isinstance(table_id, int) or table_id < 1:
-        raise _malformed("a margin table")
+        raise _malformed_error("a margin table")
     if table_id in tiers_by_table:
         return tiers_by_table[table_id]
     if table_id >= FIRST_TIERED_TABLE_ID:
-        raise _malformed("a margin table")
+        raise _malformed_error("a margin table")
     return ((0, table_id),)
 
 
@@ -160,11 +160,11 @@ def _parse_tiers(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
     for tier in tiers:
         max_leverage = json_field(tier, "maxLeverage")
         if not isinstance(tier, Mapping) or not isinstance(max_leverage, int) or max_leverage < 1:
-            raise _malformed("a margin table")
+            raise _malformed_error("a margin table")
         leverage_tiers.append((_usd_raw(tier, "lowerBound"), max_leverage))
     lower_bounds = [lower_bound_raw for lower_bound_raw, _ in leverage_tiers]
     if not leverage_tiers or lower_bounds[0] != 0 or lower_bounds != sorted(set(lower_bounds)):
-        raise _malformed("a margin table")
+        raise _malformed_error("a margin table")
     return tuple(leverage_tiers)
 
 
@@ -184,18 +184,18 @@ def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
 
 
 def parse_leverage(answer: object, coin: str) -> int:
-    """Return the cross leverage set for a coin: the `leverage` of a position or of an
+    """Return the cross leverage set for a coin: the `leverage_setting` of a position or of an
     `activeAssetData` answer. Raises OperatorNeeded if it is isolated.
     """
-    leverage = json_field(answer, "leverage")
-    cross_leverage = json_field(leverage, "value")
+    leverage_setting = json_field(answer, "leverage")
+    cross_leverage = json_field(leverage_setting, "value")
     if (
-        not isinstance(leverage, Mapping)
+        not isinstance(leverage_setting, Mapping)
         or not isinstance(cross_leverage, int)
         or cross_leverage < 1
     ):
-        raise _malformed(f"the leverage of {coin}")
-    if leverage.get("type") != "cross":
+        raise _malformed_error(f"the leverage of {coin}")
+    if leverage_setting.get("type") != "cross":
         raise OperatorNeeded(
             f"{coin} is set to isolated margin; trimtab supports only one cross-margined account",
             "close the position and set the market to cross margin",
@@ -258,7 +258,7 @@ class ReportedAccount:
 
 _TOTAL_KEYS = ("accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed")
 """Figures of all margin, which equal those of cross margin unless a position is isolated."""
-SEPARATE_MODES = ("default", "disabled")
+SEPARATE_MARGIN_MODES = ("default", "disabled")
 """Modes in which the margin account has a balance of its own; "default" is that of an account that
 never chose one.
 """
@@ -269,7 +269,7 @@ def require_own_margin(answer: object) -> None:
     account has a balance of its own. In any other mode margin is shared with spot balances and
     other venues, and `clearinghouseState` is zero while there is no position.
     """
-    if answer in SEPARATE_MODES:
+    if answer in SEPARATE_MARGIN_MODES:
         return
     mode = safe_label(answer, "unknown") if isinstance(answer, str) else "unknown"
     raise OperatorNeeded(
@@ -286,16 +286,16 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
     contradictory figures, OperatorNeeded for isolated positions.
     """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("time"), int):
-        raise _malformed("the account")
+        raise _malformed_error("the account")
     all_margin, cross_margin = answer.get("marginSummary"), answer.get("crossMarginSummary")
     if not isinstance(all_margin, Mapping) or not isinstance(cross_margin, Mapping):
-        raise _malformed("the account")
+        raise _malformed_error("the account")
     positions, values_raw, leverages = [], [], []
     for position_row in _list_of(answer, "assetPositions"):
         position = json_field(position_row, "position")
         coin = str(position.get("coin")) if isinstance(position, Mapping) else ""
         if not isinstance(position, Mapping) or coin not in market_by_coin:
-            raise _malformed("a position")
+            raise _malformed_error("a position")
         leverages.append((coin, parse_leverage(position, coin)))
         size_raw = parse_raw(
             position.get("szi"), market_by_coin[coin].size_decimals, f"the size of {coin}"
@@ -338,7 +338,7 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         ),
     ):
         if abs(reported_raw - expected_raw) > len(account.positions) + 1:
-            raise _contradiction(subject, reported_raw, expected_raw)
+            raise _contradiction_error(subject, reported_raw, expected_raw)
     return account
 
 
@@ -346,28 +346,30 @@ def build_account(
     reported: ReportedAccount,
     markets: tuple[PerpMarket, ...],
     deposited_raw: int,
-    unknown_transfers: tuple[str, ...] = (),
+    unknown_row_kinds: tuple[str, ...] = (),
 ) -> MarginAccount:
     """Return the account as a model type. `markets` cover every position, with the newest marks;
     `deposited_raw` is the sum of deposits less withdrawals, without the kinds of rows in
-    `unknown_transfers`. Raises Retryable if the venue's
+    `unknown_row_kinds`. Raises Retryable if the venue's
     maintenance margin does not follow from its own tiers, or if a mark has moved by more than
     `MAX_MARK_MOVE_BPS` since the account was read. Consistently false answers of the venue cannot
     be detected.
     """
     market_by_name = {market.market: market for market in markets}
-    required_margin_raw, rounding_raw = Fraction(0), 1
+    required_margin_raw, tolerance_raw = Fraction(0), 1
     for position, value_raw in zip(reported.positions, reported.position_values_raw, strict=True):
         market = market_by_name[position.market]
         required_margin_raw += margin.tiered_margin_raw(
             market.tiers, abs(value_raw), is_initial=False
         )
-        rounding_raw += 1 + abs(value_raw) // margin.PPM
+        tolerance_raw += 1 + abs(value_raw) // margin.PPM
         value_at_mark_raw = margin.position_value_raw(market, position.size_raw)
         if abs(value_at_mark_raw - value_raw) * BPS > MAX_MARK_MOVE_BPS * abs(value_raw) + BPS:
-            raise _contradiction(f"the value of {market.symbol}", value_raw, value_at_mark_raw)
-    if abs(reported.maintenance_raw - required_margin_raw) > rounding_raw:
-        raise _contradiction(
+            raise _contradiction_error(
+                f"the value of {market.symbol}", value_raw, value_at_mark_raw
+            )
+    if abs(reported.maintenance_raw - required_margin_raw) > tolerance_raw:
+        raise _contradiction_error(
             "maintenance margin", reported.maintenance_raw, ceil_int(required_margin_raw)
         )
     open_notional_raw = sum(position.open_notional_raw for position in reported.positions)
@@ -380,7 +382,7 @@ def build_account(
         markets=markets,
         initial_on_debt=False,
         is_on_chain=False,
-        unknown_transfers=unknown_transfers,
+        unknown_transfers=unknown_row_kinds,
     )
 
 
@@ -393,10 +395,12 @@ def parse_transfers(
     """
     net_moved_raw, unknown_kinds = 0, dict[str, None]()
     for row in transfer_rows:
-        delta = row.get("delta")
-        if not isinstance(delta, Mapping) or not isinstance(kind := delta.get("type"), str):
-            raise _malformed("a transfer")
-        if (moved_raw := _moved_raw(kind, delta, owner.lower())) is None:
+        transfer_fields = row.get("delta")
+        if not isinstance(transfer_fields, Mapping) or not isinstance(
+            kind := transfer_fields.get("type"), str
+        ):
+            raise _malformed_error("a transfer")
+        if (moved_raw := _moved_raw(kind, transfer_fields, owner.lower())) is None:
             unknown_kinds[safe_label(kind, "without a printable name")] = None
         else:
             net_moved_raw += moved_raw
@@ -411,57 +415,66 @@ those of other deployers.
 """
 
 
-def _moved_raw(kind: str, delta: Mapping[str, object], owner: str) -> int | None:
+def _moved_raw(kind: str, transfer_fields: Mapping[str, object], owner: str) -> int | None:
     """Return the USDC that one row moved into the margin account of `owner`; None if that is not
     known.
     """
     user, receiver = (
-        str(delta[key]).lower() if key in delta else "" for key in ("user", "destination")
+        str(transfer_fields[key]).lower() if key in transfer_fields else ""
+        for key in ("user", "destination")
     )
     match kind:
         case "deposit":
-            return _usd_raw(delta, "usdc")
+            return _usd_raw(transfer_fields, "usdc")
         case "withdraw" | "vaultCreate" | "vaultDeposit":
-            return -_usd_raw(delta, "usdc") - _fee_raw(delta)
+            return -_usd_raw(transfer_fields, "usdc") - _fee_raw(transfer_fields)
         case "accountClassTransfer":
             return (
-                _usd_raw(delta, "usdc") if delta.get("toPerp") is True else -_usd_raw(delta, "usdc")
+                _usd_raw(transfer_fields, "usdc")
+                if transfer_fields.get("toPerp") is True
+                else -_usd_raw(transfer_fields, "usdc")
             )
         case "internalTransfer" | "subAccountTransfer":
             return (
-                _usd_raw(delta, "usdc")
+                _usd_raw(transfer_fields, "usdc")
                 if receiver == owner
-                else -_usd_raw(delta, "usdc") - _fee_raw(delta)
+                else -_usd_raw(transfer_fields, "usdc") - _fee_raw(transfer_fields)
             )
         case "vaultDistribution" | "vaultLeaderCommission" if user in ("", owner):
-            return _usd_raw(delta, "usdc")
+            return _usd_raw(transfer_fields, "usdc")
         case "vaultWithdraw" if user == owner:
-            return _usd_raw(delta, "netWithdrawnUsd")
+            return _usd_raw(transfer_fields, "netWithdrawnUsd")
         case "send":
-            return _sent_raw(delta, is_sender=user == owner, is_receiver=receiver == owner)
+            return _sent_raw(
+                transfer_fields, is_sender=user == owner, is_receiver=receiver == owner
+            )
         case _ if kind in NO_MARGIN_KINDS:  # its fee may be in another token
             return 0
     return None
 
 
-def _sent_raw(delta: Mapping[str, object], *, is_sender: bool, is_receiver: bool) -> int | None:
+def _sent_raw(
+    transfer_fields: Mapping[str, object], *, is_sender: bool, is_receiver: bool
+) -> int | None:
     """Return the margin that a `send` row moved. It names the balances of both sides, which may
     belong to one account.
     """
-    leaves_margin = is_sender and delta.get("sourceDex") == MAIN_DEX_NAME
-    enters_margin = is_receiver and delta.get("destinationDex") == MAIN_DEX_NAME
+    leaves_margin = is_sender and transfer_fields.get("sourceDex") == MAIN_DEX_NAME
+    enters_margin = is_receiver and transfer_fields.get("destinationDex") == MAIN_DEX_NAME
     if not leaves_margin and not enters_margin:
-        return 0 if "sourceDex" in delta and "destinationDex" in delta else None
-    if delta.get("token") != USDC.symbol:
+        return 0 if "sourceDex" in transfer_fields and "destinationDex" in transfer_fields else None
+    if transfer_fields.get("token") != USDC.symbol:
         return None
-    sent_raw = _usd_raw(delta, "amount")
-    return (sent_raw if enters_margin else 0) - (sent_raw + _fee_raw(delta) if leaves_margin else 0)
+    sent_raw = _usd_raw(transfer_fields, "amount")
+    return (sent_raw if enters_margin else 0) - (
+        sent_raw + _fee_raw(transfer_fields) if leaves_margin else 0
+    )
 
 
-def _fee_raw(delta: Mapping[str, object]) -> int:
+def _fee_raw(transfer_fields: Mapping[str, object]) -> int:
     """Return the fee of a row in USDC; zero without one, and for a fee in another token."""
-    is_usdc = delta.get("feeToken", USDC.symbol) in ("", USDC.symbol)
-    return _usd_raw(delta, "fee") if "fee" in delta and is_usdc else 0
+    is_usdc = transfer_fields.get("feeToken", USDC.symbol) in ("", USDC.symbol)
+    return _usd_raw(transfer_fields, "fee") if "fee" in transfer_fields and is_usdc else 0
 
 
 def tagged_rows(answer: object, tag_bytes: bytes) -> list[Mapping[str, object]]:
@@ -470,7 +483,7 @@ def tagged_rows(answer: object, tag_bytes: bytes) -> list[Mapping[str, object]]:
     format.
     """
     if not isinstance(answer, list) or not all(isinstance(row, Mapping) for row in answer):
-        raise _malformed("open orders")
+        raise _malformed_error("open orders")
     cloid_prefix = "0x" + tag_bytes.hex()
     return [
         row
@@ -516,7 +529,7 @@ def parse_resting_orders(
             or price <= 0
             or row.get("reduceOnly") is not False
         ):
-            raise _malformed("an open order")
+            raise _malformed_error("an open order")
         orders.append(
             RestingOrder(market.coin, unfilled_raw, size_raw, price, placed_s, str(row["cloid"]))
         )
@@ -529,7 +542,7 @@ def _market_and_sign(
     """Return the market of an open order, and 1 if it buys, else -1."""
     coin, side = row.get("coin"), row.get("side")
     if not isinstance(coin, str) or coin not in market_by_coin or side not in ("A", "B"):
-        raise _malformed("an open order")
+        raise _malformed_error("an open order")
     return market_by_coin[coin], 1 if side == "B" else -1
 
 
@@ -539,17 +552,21 @@ def parse_payments(payment_rows: Sequence[Mapping[str, object]]) -> tuple[VenueP
     """
     payments = []
     for row in payment_rows:
-        delta = row.get("delta")
-        if not isinstance(delta, Mapping) or not isinstance(coin := delta.get("coin"), str):
-            raise _malformed("a funding payment")
-        payments.append(VenuePayment(coin, row_time_ms(row) // 1000, -_usd_raw(delta, "usdc")))
+        payment_fields = row.get("delta")
+        if not isinstance(payment_fields, Mapping) or not isinstance(
+            coin := payment_fields.get("coin"), str
+        ):
+            raise _malformed_error("a funding payment")
+        payments.append(
+            VenuePayment(coin, row_time_ms(row) // 1000, -_usd_raw(payment_fields, "usdc"))
+        )
     return tuple(sorted(payments, key=lambda payment: (payment.at_s, payment.market)))
 
 
 def row_time_ms(row: Mapping[str, object], key: str = "time") -> int:
     """Return a row's time of the venue in milliseconds. Raises Retryable without one."""
     if not isinstance(time_ms := row.get(key), int):
-        raise _malformed("a time")
+        raise _malformed_error("a time")
     return time_ms
 
 
@@ -558,7 +575,7 @@ def parse_fee_ppm(answer: object) -> int:
     rounded up.
     """
     if not isinstance(answer, Mapping):
-        raise _malformed("the fees")
+        raise _malformed_error("the fees")
     fee_rate = parse_decimal(answer.get("userCrossRate"), "the taker fee")
     return ceil_int(fee_rate * margin.PPM)
 
@@ -577,17 +594,17 @@ def _usd_raw(json_object: Mapping[str, object], amount_key: str) -> int:
 def _list_of(json_object: object, list_key: str) -> list[object]:
     entries = json_field(json_object, list_key)
     if not isinstance(entries, list):
-        raise _malformed(list_key)
+        raise _malformed_error(list_key)
     return entries
 
 
-def _malformed(subject: str) -> Retryable:
+def _malformed_error(subject: str) -> Retryable:
     return Retryable(
         f"the venue's answer for {subject} has an unexpected format", code=ErrorCode.ANSWER
     )
 
 
-def _contradiction(subject: str, measured_raw: int, expected_raw: int) -> Retryable:
+def _contradiction_error(subject: str, measured_raw: int, expected_raw: int) -> Retryable:
     return Retryable(
         f"the venue contradicts itself on {subject}: {measured_raw} base units, expected {expected_raw}",
         "read again; if the contradiction persists, do not trade there",

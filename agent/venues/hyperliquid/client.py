@@ -45,8 +45,8 @@ from agent.venues.hyperliquid.account import (
 from agent.venues.hyperliquid.orders import (
     OrderState,
     OrderTicket,
-    Refusal,
     VenueOrderStage,
+    VenueRefusal,
     cancel_action,
     order_action,
     order_state,
@@ -66,7 +66,7 @@ _AGENT_ACTION_TYPES = frozenset({"order", "cancelByCloid"})
 
 
 @dataclass(frozen=True, slots=True)
-class NamedAgent:
+class HyperliquidAgent:
     """An approved agent wallet; `valid_until_ms` is the venue's time at which it expires."""
 
     name: str
@@ -87,7 +87,7 @@ class _NoAnswer(Exception):
     """Raised if a request that may have arrived has no answer."""
 
 
-class VenueConnection:
+class HyperliquidConnection:
     """Requests to /info and /exchange of one venue. Reads may be repeated; actions are never sent
     twice.
     """
@@ -111,7 +111,7 @@ class VenueConnection:
     def info(self, **request_fields: object) -> object:
         """Return the answer to a read. Raises Retryable."""
         try:
-            return self._answer("info", request_fields)
+            return self._request_answer("info", request_fields)
         except _NoAnswer as error:
             problem = str(error)
         raise Retryable(
@@ -120,12 +120,12 @@ class VenueConnection:
             code=ErrorCode.ENDPOINT,
         )
 
-    def exchange(self, body: Mapping[str, object]) -> object:
+    def exchange(self, signed_action: Mapping[str, object]) -> object:
         """Return the answer to a signed action. Without an answer raises Retryable with the code
         `unknown_if_sent`, whatever the HTTP status, because a gateway may set its own.
         """
         try:
-            return self._answer("exchange", body)
+            return self._request_answer("exchange", signed_action)
         except _NoAnswer as error:
             problem = str(error)
         raise Retryable(
@@ -134,18 +134,21 @@ class VenueConnection:
             code=ErrorCode.UNKNOWN_IF_SENT,
         )
 
-    def _answer(self, path: str, body: Mapping[str, object]) -> object:
+    def _request_answer(self, path: str, request_body: Mapping[str, object]) -> object:
         """Return the JSON of an answer with status 200."""
-        http_status, answer_body = self._post(f"{self._url}/{path}", body)
+        http_status, answer_body = self._post(f"{self._url}/{path}", request_body)
         if http_status != requests.codes.ok:
             raise _NoAnswer(f"HTTP {http_status}")
         return _parse_json(answer_body)
 
-    def _post(self, url: str, body: Mapping[str, object]) -> tuple[int, bytes]:
+    def _post(self, url: str, request_body: Mapping[str, object]) -> tuple[int, bytes]:
         """Return status and body. Library errors are replaced outside their handlers, because their
         tracebacks would show the URL.
         """
-        request_bytes, deadline_s = json.dumps(body).encode(), time.monotonic() + self._timeout_s
+        request_bytes, deadline_s = (
+            json.dumps(request_body).encode(),
+            time.monotonic() + self._timeout_s,
+        )
         try:
             with self._session.post(
                 url, data=request_bytes, timeout=self._timeout_s, stream=True, allow_redirects=False
@@ -179,8 +182,13 @@ class AgentKey:
         signature = signing_library().sign_l1_action(
             self.__key, action, None, nonce_ms, expires_ms, self.__mainnet
         )
-        body = {"action": action, "nonce": nonce_ms, "signature": signature, "vaultAddress": None}
-        return body if expires_ms is None else {**body, "expiresAfter": expires_ms}
+        request_body = {
+            "action": action,
+            "nonce": nonce_ms,
+            "signature": signature,
+            "vaultAddress": None,
+        }
+        return request_body if expires_ms is None else {**request_body, "expiresAfter": expires_ms}
 
     def __repr__(self) -> str:
         return f"AgentKey({self.address})"
@@ -194,26 +202,26 @@ class HyperliquidClient:
 
     def __init__(
         self,
-        connection: VenueConnection,
-        account: str,
+        connection: HyperliquidConnection,
+        account_address: str,
         token_by_coin: Mapping[str, str],
         now_ms: Callable[[], int],
         key: AgentKey | None = None,
         funding_since_s: Callable[[], int | None] = lambda: None,
-        pinned_numbers: Callable[[], Mapping[str, int]] = dict,
+        read_pinned_numbers: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Set the account's own address, never the agent's, and the portfolio's token of each
         market ("" for none). Without `key` nothing can be sent. `funding_since_s` is the time after
-        which the ledger may lack funding payments (None: none are read). `pinned_numbers` returns the
+        which the ledger may lack funding payments (None: none are read). `read_pinned_numbers` returns the
         pinned market numbers by name; nothing is read from a venue that lists a market under another.
         """
         self._connection = connection
-        self._account = str(to_checksum_address(account))
+        self._account = str(to_checksum_address(account_address))
         self._token_by_coin = dict(token_by_coin)
         self._now_ms = now_ms
         self._key = key
         self._funding_since_s = funding_since_s
-        self._read_pinned_numbers = pinned_numbers
+        self._read_pinned_numbers = read_pinned_numbers
         self._market_by_coin: dict[str, ListedMarket] = {}
         self._last_cancel_nonce_ms = 0
         self._transfer_total = _TransferTotal(-1, 0, ())
@@ -278,7 +286,7 @@ class HyperliquidClient:
         known. Sums of rows before the last full page are kept.
         """
         request_type, user = "userNonFundingLedgerUpdates", self._account.lower()
-        transfer_rows = self._pages(request_type, self._transfer_total.until_ms, user=user)
+        transfer_rows = self._read_all_rows(request_type, self._transfer_total.until_ms, user=user)
         deposited_raw, unknown_kinds = parse_transfers(transfer_rows, self._account)
         deposited_raw += self._transfer_total.raw
         unknown_kinds = tuple(dict.fromkeys((*self._transfer_total.unknown_kinds, *unknown_kinds)))
@@ -296,7 +304,7 @@ class HyperliquidClient:
         """Return the account's funding payments after `since_ms` and up to `until_ms` of the
         venue's time, oldest first. Raises Retryable.
         """
-        payment_rows = self._pages("userFunding", since_ms, user=self._account.lower())
+        payment_rows = self._read_all_rows("userFunding", since_ms, user=self._account.lower())
         return parse_payments([row for row in payment_rows if row_time_ms(row) <= until_ms])
 
     def funding_rates(
@@ -305,7 +313,7 @@ class HyperliquidClient:
         """Return time in milliseconds and hourly rate of the market's payments after `since_ms` and
         up to `until_ms`, oldest first. Raises Retryable.
         """
-        rate_rows = self._pages("fundingHistory", since_ms, coin=coin)
+        rate_rows = self._read_all_rows("fundingHistory", since_ms, coin=coin)
         return tuple(
             (row_time_ms(row), parse_decimal(row.get("fundingRate"), f"the funding of {coin}"))
             for row in rate_rows
@@ -332,7 +340,7 @@ class HyperliquidClient:
             raise Retryable(f"the venue has no price of {coin} in the day before its funding")
         return parse_decimal(closed_candles[-1].get("c"), f"a price of {coin}")
 
-    def _pages(
+    def _read_all_rows(
         self, request_type: str, since_ms: int, **request_fields: object
     ) -> list[Mapping[str, object]]:
         """Return all rows of a time-range read after `since_ms`."""
@@ -377,7 +385,7 @@ class HyperliquidClient:
         """
         return self._market(coin).number
 
-    def agents(self) -> tuple[NamedAgent, ...]:
+    def agents(self) -> tuple[HyperliquidAgent, ...]:
         """Return the named agent wallets of the account that have not expired."""
         answer = self._info("extraAgents")
         if not isinstance(answer, list):
@@ -391,11 +399,11 @@ class HyperliquidClient:
             if not isinstance(address, str) or not is_address(address):
                 raise Retryable("the venue's answer for an agent has an unexpected format")
             named_agents.append(
-                NamedAgent(str(agent_row.get("name")), to_checksum_address(address), until_ms)
+                HyperliquidAgent(str(agent_row.get("name")), to_checksum_address(address), until_ms)
             )
         return tuple(named_agents)
 
-    def require_agent(self, until_ms: int) -> NamedAgent:
+    def require_agent(self, until_ms: int) -> HyperliquidAgent:
         """Return the agent of the key. Raises OperatorNeeded unless it is approved for the account
         on this network until `until_ms`.
         """
@@ -426,9 +434,9 @@ class HyperliquidClient:
         if self._now_ms() >= ticket.expires_ms:
             if self.is_dead(ticket):
                 raise Refused("the order has expired", remedy="plan again", code=ErrorCode.DEADLINE)
-            raise _unknown_outcome(ticket)
+            raise _unknown_outcome_error(ticket)
         market = self._market(ticket.order.market)
-        body = key.sign(
+        request_body = key.sign(
             order_action(
                 ticket,
                 build_market(market, 1, "", 0, 0),
@@ -440,7 +448,7 @@ class HyperliquidClient:
         )
         refusal, has_no_answer = None, False
         try:
-            refusal = parse_refusal(self._connection.exchange(body))
+            refusal = parse_refusal(self._connection.exchange(request_body))
         except Retryable:
             has_no_answer = True
         state = self.state_of(ticket.cloid)
@@ -448,7 +456,7 @@ class HyperliquidClient:
             if refusal is not None and (refusal.is_judged or _is_signer_unknown(refusal)):
                 raise _refusal_error(refusal)
             if refusal is not None or has_no_answer:
-                raise _unknown_outcome(ticket)
+                raise _unknown_outcome_error(ticket)
         return _require_accepted(state, refusal)
 
     def state_of(self, cloid: str) -> OrderState:
@@ -465,9 +473,9 @@ class HyperliquidClient:
         """True if an order was not executed and never will be: the venue does not know it at a
         venue time past the ticket's expiry. Only then may a new ticket replace it.
         """
-        return self.never_happened(ticket.cloid, ticket.expires_ms)
+        return self.is_order_dead(ticket.cloid, ticket.expires_ms)
 
-    def never_happened(self, cloid: str, expires_ms: int) -> bool:
+    def is_order_dead(self, cloid: str, expires_ms: int) -> bool:
         """True if an order that expires at `expires_ms` is unknown at a later time of the venue."""
         return self.is_past(expires_ms) and self.state_of(cloid).stage is VenueOrderStage.UNKNOWN
 
@@ -476,12 +484,12 @@ class HyperliquidClient:
         now_ms = json_field(self._info("clearinghouseState"), "time")
         return isinstance(now_ms, int) and now_ms > time_ms
 
-    def post(self, body: Mapping[str, object]) -> str:
+    def post(self, request_body: Mapping[str, object]) -> str:
         """Post a signed order once, without querying it first. Return the reason if the venue
         rejected the order or does not know the signer, else an empty text. Raises Retryable if the
         order may have been executed.
         """
-        refusal = parse_refusal(self._connection.exchange(body))
+        refusal = parse_refusal(self._connection.exchange(request_body))
         if refusal is None or refusal.is_judged or _is_signer_unknown(refusal):
             return "" if refusal is None else refusal.reason
         raise Retryable(
@@ -496,8 +504,8 @@ class HyperliquidClient:
         if order_record is not None and order_record.stage is VenueOrderStage.OPEN:
             action = cancel_action(cloid, self._market(order_record.coin).number)
             self._last_cancel_nonce_ms = max(self._now_ms() | 1, self._last_cancel_nonce_ms + 2)
-            body = self._require_key().sign(action, self._last_cancel_nonce_ms, None)
-            refusal = parse_refusal(self._connection.exchange(body))
+            request_body = self._require_key().sign(action, self._last_cancel_nonce_ms, None)
+            refusal = parse_refusal(self._connection.exchange(request_body))
             state = self.state_of(cloid)
             if refusal is not None and state.stage is VenueOrderStage.OPEN:
                 raise _refusal_error(refusal)
@@ -521,14 +529,14 @@ class HyperliquidClient:
         return self._key
 
 
-def _require_accepted(state: OrderState, refusal: Refusal | None) -> OrderState:
+def _require_accepted(state: OrderState, refusal: VenueRefusal | None) -> OrderState:
     """Return the state of an accepted order. Raises Refused for a rejected one."""
     if state.stage is VenueOrderStage.REJECTED:
-        raise _refusal_error(refusal or Refusal(state.reason, is_judged=True))
+        raise _refusal_error(refusal or VenueRefusal(state.reason, is_judged=True))
     return state
 
 
-def _unknown_outcome(ticket: OrderTicket) -> Retryable:
+def _unknown_outcome_error(ticket: OrderTicket) -> Retryable:
     return Retryable(
         "an order was sent, but the venue does not know it yet",
         f"query {ticket.cloid} again; it expires at {ticket.expires_ms} ms of the venue's time",
@@ -536,14 +544,14 @@ def _unknown_outcome(ticket: OrderTicket) -> Retryable:
     )
 
 
-def _is_signer_unknown(refusal: Refusal) -> bool:
+def _is_signer_unknown(refusal: VenueRefusal) -> bool:
     """True for the venue's answer to a signature for another network, by an expired agent, or by an
     unknown key.
     """
     return "does not exist" in refusal.reason
 
 
-def _refusal_error(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
+def _refusal_error(refusal: VenueRefusal) -> Refused | Retryable | OperatorNeeded:
     if _is_signer_unknown(refusal):
         return OperatorNeeded(
             f"the venue does not know the signer: {refusal.reason}",
@@ -574,9 +582,9 @@ def _network_name(is_mainnet: bool) -> str:
     return "mainnet" if is_mainnet else "testnet"
 
 
-def _parse_json(body: bytes) -> object:
+def _parse_json(answer_body: bytes) -> object:
     try:
-        answer_json: object = json.loads(body)
+        answer_json: object = json.loads(answer_body)
     except (ValueError, RecursionError):
         answer_json = None
     if answer_json is None:

@@ -127,21 +127,21 @@ class OrderTicket:
 
 
 def issue_tickets(
-    step_id: str, orders: Sequence[PerpOrder], now_ms: int, valid_ms: int
+    step_id: str, orders: Sequence[PerpOrder], now_ms: int, validity_ms: int
 ) -> tuple[OrderTicket, ...]:
-    """Return the tickets of a step's orders, valid for `valid_ms` from now. Nonces are
+    """Return the tickets of a step's orders, valid for `validity_ms` from now. Nonces are
     consecutive even numbers of milliseconds from now on; cancels use odd ones. Issue new tickets
     only later than the previous ones, and only for orders whose ticket is dead
     (HyperliquidClient.is_dead) or was never submitted.
     """
-    if not 0 < valid_ms <= LONGEST_VALIDITY_MS:
-        raise ValueError(f"validity of {valid_ms} ms: must be above 0 and at most one hour")
+    if not 0 < validity_ms <= LONGEST_VALIDITY_MS:
+        raise ValueError(f"validity of {validity_ms} ms: must be above 0 and at most one hour")
     return tuple(
         OrderTicket(
             order,
             cloid_of(step_id, index, order),
             now_ms + now_ms % 2 + 2 * index,
-            now_ms + valid_ms,
+            now_ms + validity_ms,
         )
         for index, order in enumerate(orders)
     )
@@ -423,7 +423,7 @@ _ACCEPTED_ANSWERS = ("success", "waitingForTrigger", "waitingForFill")
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class VenueRefusal:
     """The venue's reason for a rejection, sanitised. `is_judged` is true if it judged the order
     itself, so the nonce is used and no copy of the action can execute; otherwise the action may
     have been executed before.
@@ -433,19 +433,19 @@ class Refusal:
     is_judged: bool
 
 
-def parse_refusal(answer: object) -> Refusal | None:
+def parse_refusal(answer: object) -> VenueRefusal | None:
     """Parse the answer to an order or a cancel; None if the venue accepted it. Raises Retryable for
     an unexpected format.
     """
     if isinstance(answer, Mapping) and answer.get("status") == "err":
-        return Refusal(scrub(str(answer.get("response"))), is_judged=False)
+        return VenueRefusal(scrub(str(answer.get("response"))), is_judged=False)
     response = json_field(answer, "response")
     response_data = json_field(response, "data")
     statuses = json_field(response_data, "statuses")
     if isinstance(statuses, list) and len(statuses) == 1:
         (status,) = statuses
         if isinstance(status, Mapping) and "error" in status:
-            return Refusal(scrub(str(status["error"])), is_judged=True)
+            return VenueRefusal(scrub(str(status["error"])), is_judged=True)
         if status in _ACCEPTED_ANSWERS or isinstance(status, Mapping):
             return None
     raise Retryable(

@@ -42,7 +42,7 @@ from agent.model import (
     Verdict,
 )
 from agent.ports import Clock, Grant
-from agent.ports.perpetuals import PerpOrderDraft
+from agent.ports.perpetuals import PerpActionDraft
 from agent.signing.agent_approval import (
     AGENT_NAME_PATTERN,
     LONGEST_APPROVAL_MS,
@@ -60,9 +60,9 @@ from agent.signing.terms import FuturesRules
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import (
     AgentKey,
+    HyperliquidAgent,
     HyperliquidClient,
-    NamedAgent,
-    VenueConnection,
+    HyperliquidConnection,
     signing_library,
 )
 from agent.venues.hyperliquid.orders import (
@@ -79,7 +79,7 @@ from agent.venues.hyperliquid.orders import (
 
 
 def require_fresh_agent(
-    connection: VenueConnection, address: str, former_agents: Collection[str]
+    connection: HyperliquidConnection, address: str, former_agents: Collection[str]
 ) -> None:
     """Raise Refused for a key that the venue already knows as an agent or in another role.
     `former_agents` are the addresses of all agents so far, from the caller's own records, because
@@ -97,9 +97,9 @@ def require_fresh_agent(
 
 
 def new_approval(
-    connection: VenueConnection,
+    connection: HyperliquidConnection,
     owner: str,
-    agent: NamedAgent,
+    agent: HyperliquidAgent,
     now_ms: int,
     former_agents: Collection[str],
 ) -> AgentApproval:
@@ -154,13 +154,13 @@ def approval_message(action: Mapping[str, object]) -> dict[str, Any]:
 
 
 def post_approval(
-    connection: VenueConnection, action: Mapping[str, object], signature: Mapping[str, object]
+    connection: HyperliquidConnection, action: Mapping[str, object], signature: Mapping[str, object]
 ) -> None:
     """Post a signed approval once. Raises Refused with the venue's reason if rejected, Retryable
     with the code `unknown_if_sent` without an answer.
     """
-    body = {"action": action, "nonce": action["nonce"], "signature": signature}
-    answer = connection.exchange(body)
+    request_body = {"action": action, "nonce": action["nonce"], "signature": signature}
+    answer = connection.exchange(request_body)
     if not isinstance(answer, Mapping) or answer.get("status") != "ok":
         reason = scrub(str(answer.get("response"))) if isinstance(answer, Mapping) else ""
         raise Refused(
@@ -184,7 +184,7 @@ class AgentExpiryStore(Protocol):
     def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry; zero without one."""
 
-    def remember_agent(self, address: str, until_ms: int) -> int:
+    def record_agent_expiry(self, address: str, until_ms: int) -> int:
         """Record an expiry unless one is recorded; return the recorded one."""
 
 
@@ -268,16 +268,16 @@ class HyperliquidPerps:
         """See PerpVenue. Quotes the part of the order that the book fills within its bound."""
         market = account.market(order.market)
         limit_venue_price, is_buy = limit_price(market, order), order.size_raw > 0
-        unfilled_size, paid_quote = Fraction(abs(order.size_raw), market.unit), Fraction(0)
+        unfilled_size, traded_quote = Fraction(abs(order.size_raw), market.unit), Fraction(0)
         for level_price, level_size in self._client.book(order.market, asks=is_buy):
             if unfilled_size <= 0 or (
                 level_price > limit_venue_price if is_buy else level_price < limit_venue_price
             ):
                 break
             fill_size = min(unfilled_size, level_size)
-            unfilled_size, paid_quote = (
+            unfilled_size, traded_quote = (
                 unfilled_size - fill_size,
-                paid_quote + fill_size * level_price,
+                traded_quote + fill_size * level_price,
             )
         filled_raw = abs(order.size_raw) - ceil_int(unfilled_size * market.unit)
         if filled_raw <= 0:
@@ -286,9 +286,9 @@ class HyperliquidPerps:
                 (Verdict("simulation", "no fill", "a part of the size", False),),
                 "nothing was sent; plan again from a new snapshot",
             )
-        return PerpQuote(filled_raw, floor_int(paid_quote * 10**QUOTE_DECIMALS))
+        return PerpQuote(filled_raw, floor_int(traded_quote * 10**QUOTE_DECIMALS))
 
-    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
+    def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """See PerpVenue. The nonce is the time in milliseconds, rounded to a second, or the
         journal's newest plus 2 if that is larger; so it is even, and nonces of cancels are odd. The
         expiry is based on this machine's clock.
@@ -309,12 +309,12 @@ class HyperliquidPerps:
                     is_close=action.is_reduce_only and is_full_close,
                 )
             case StopOrder():
-                market, asset_number = (
+                market, market_number = (
                     account.market(action.market),
                     self._client.market_number(action.market),
                 )
                 venue_action = stop_action(
-                    action, market, asset_number, cloid_of(str(nonce_ms), 0, action)
+                    action, market, market_number, cloid_of(str(nonce_ms), 0, action)
                 )
             case OrderCancel():
                 venue_action = cancel_action(
@@ -326,7 +326,7 @@ class HyperliquidPerps:
                     remedy="move margin, and approve agents, at the venue itself",
                 )
         action_json = json.dumps(venue_action, separators=(",", ":"))
-        return PerpOrderDraft(
+        return PerpActionDraft(
             self._client.account, "0x" + action_json.encode().hex(), expiry_s, nonce_ms
         )
 
@@ -345,7 +345,7 @@ class HyperliquidPerps:
         if state.stage is VenueOrderStage.UNKNOWN:
             if intent.state is not IntentState.BROADCAST or intent.deadline_s is None:
                 return None
-            is_dead = self._client.never_happened(cloid, intent.deadline_s * 1000)
+            is_dead = self._client.is_order_dead(cloid, intent.deadline_s * 1000)
             return _receipt(cloid, ()) if is_dead else None
         if is_limit_cloid(cloid):
             return self._limit_order_receipt(state)
@@ -393,7 +393,7 @@ class HyperliquidPerps:
         is_expired = self._client.is_past((intent.deadline_s or 0) * 1000)
         return receipt if is_expired else None
 
-    def agent(self) -> NamedAgent | None:
+    def agent(self) -> HyperliquidAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
         matching_agents = [
             agent for agent in self._client.agents() if agent.name == self._agent_name
@@ -420,7 +420,7 @@ class HyperliquidPerps:
                 f" {self._agent_name!r}"
             )
         if (
-            self._agent_expiries.remember_agent(agent.address, agent.valid_until_ms)
+            self._agent_expiries.record_agent_expiry(agent.address, agent.valid_until_ms)
             != agent.valid_until_ms
         ):
             raise _agent_refusal(f"the agent {agent.address} was approved a second time")
@@ -451,9 +451,10 @@ class AgentSigner:
         that failed.
         """
         action = require_signable_order(tx, grant, self._rules, self._clock.now_s())
-        body = self._key.sign(action, tx.nonce, grant.deadline_s * 1000)
+        request_body = self._key.sign(action, tx.nonce, grant.deadline_s * 1000)
         return SignedTx(
-            json.dumps(body).encode(), cloid_of(str(tx.nonce), 0, granted_venue_action(grant))
+            json.dumps(request_body).encode(),
+            cloid_of(str(tx.nonce), 0, granted_venue_action(grant)),
         )
 
 

@@ -18,9 +18,9 @@ from agent.chain.lens import (
     TOKEN1,
     CallItem,
     CallStatus,
+    IndirectCallItem,
     LensAnswer,
     LensItem,
-    ViaItem,
     address_call,
     answer_uint,
     answer_words,
@@ -51,7 +51,7 @@ OBSERVE_GAS = 400_000
 """Three binary searches over at most 65,535 observations, two cold reads a step."""
 SECONDS_PER_OBSERVATION, ZERO_FEE_INDICATOR = 2, 420
 """DynamicSwapFeeModule.MIN_SECONDS_AGO, and the base fee that stands for 0."""
-INCLUSION_S = 4
+INCLUSION_DELAY_S = 4
 """Expected time from the block that was read to the block of the swap: two of OP Stack's."""
 _CLONE_PREFIX, _CLONE_SUFFIX = (
     "3d602d80600a3d3981f3363d3d373d3d3d363d73",
@@ -74,7 +74,7 @@ class SlipstreamReader(V3Reader):
 
     pool_class: type[V3Pool] = SlipstreamPool
     factory: str = ""
-    inclusion_s: int = INCLUSION_S
+    inclusion_s: int = INCLUSION_DELAY_S
 
     def tier(self, pool: PoolRef) -> int:
         """See PoolReader."""
@@ -99,9 +99,9 @@ class SlipstreamReader(V3Reader):
             ),
         ]
 
-    def _module_item(self, calldata: bytes, answer_bytes: int = 32) -> ViaItem:
+    def _module_item(self, calldata: bytes, answer_bytes: int = 32) -> IndirectCallItem:
         call = CallItem(self.factory, calldata, answer_bytes)
-        return ViaItem(self.factory, SWAP_FEE_MODULE, call, likely_gas=15_000)
+        return IndirectCallItem(self.factory, SWAP_FEE_MODULE, call, likely_gas=15_000)
 
     def state(
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int

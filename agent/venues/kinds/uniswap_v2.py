@@ -35,7 +35,7 @@ ROUTER_ARTIFACT = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
 _READER = V2Reader()
 _GET_PAIR_ABI = view_abi("getPair", input_abis("address", "address"), 1)
 _GET_AMOUNTS_ABI = view_abi("getAmountsOut", input_abis("uint256", "address[]"), 4)
-_AMOUNTS_OF_TWO = (32, 2)
+_TWO_AMOUNTS_HEADER = (32, 2)
 """Offset and length of getAmountsOut's list for a path of two tokens."""
 
 
@@ -117,7 +117,7 @@ class UniswapV2(AmmVenue):
     def decode_quote(self, words: Sequence[int]) -> int:
         """See AmmVenue."""
         list_offset, amount_count, _, amount_out_raw = words
-        if (list_offset, amount_count) != _AMOUNTS_OF_TWO:
+        if (list_offset, amount_count) != _TWO_AMOUNTS_HEADER:
             raise NoSecondQuote("Router02 did not return two amounts", code=ErrorCode.ANSWER)
         return amount_out_raw
 

@@ -152,9 +152,9 @@ class UniswapV4(AmmVenue):
     def _refs(self, pairs: Sequence[tuple[str, str]]) -> list[PoolRef]:
         reader = V4Reader(self.pool_class, self.factory)
         pool_refs = [
-            PoolRef("", self.name, reader, *pair, *tier)
-            for pair in self._pairs(pairs)
-            for tier in self.tiers
+            PoolRef("", self.name, reader, *pair, *fee_and_spacing)
+            for pair in self._tradable_pairs(pairs)
+            for fee_and_spacing in self.tiers
         ]
         return [
             replace(
@@ -163,7 +163,7 @@ class UniswapV4(AmmVenue):
             for pool_ref in pool_refs
         ]
 
-    def _pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    def _tradable_pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
         return pairs
 
     def _slot0_item(self, pool: PoolRef) -> CallItem:
@@ -189,7 +189,7 @@ class UniswapV4Native(UniswapV4):
         """See UniswapV4: the native coin for its wrapped form."""
         return NATIVE if token == self.wrapped_native else token
 
-    def _pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    def _tradable_pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
         """Return the pairs with wrapped coin, which comes first, as the zero address does."""
         wrapped_native = self.wrapped_native
         return [

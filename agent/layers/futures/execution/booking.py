@@ -130,7 +130,7 @@ def _summed_fill(fills: Sequence[PerpFill]) -> PerpFill:
     )
 
 
-def account_readings(step: StepInput) -> dict[str, MarginReading]:
+def margin_reading_by_collateral(step: StepInput) -> dict[str, MarginReading]:
     """Return the reading of the margin account by its collateral; empty if it counts nowhere."""
     reading = margin_reading(step.snapshot, futures_policy(step))
     return {} if reading is None else dict.fromkeys(margin_holdings(step), reading)

@@ -12,7 +12,7 @@ from agent.execution.evaluation import ExitRefused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult, note_of
 from agent.layers.futures.planning.plans import HEDGE_MARGIN
-from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.state import FuturesCycle, margin_account, planned_futures
 from agent.model import (
     AdjustFutures,
@@ -116,17 +116,17 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
         )
     failure_key = failures.exit_name(plan)
     if layer_plan.trigger == HEDGE_MARGIN:
-        failure_key = MARGIN
+        failure_key = MARGIN_PLACE
     elif layer_plan.orders and not layer_plan.account_actions:
         failure_key = layer_plan.orders[0].market
-    refused_markets, divisor_by_market = (
+    refused_s_by_key, divisor_by_market = (
         dict(futures_cycle.refused_markets),
         dict(futures_cycle.order_divisors),
     )
     if (
         by_owner
         or not failure_key
-        or failure_key in refused_markets
+        or failure_key in refused_s_by_key
         or not concerns_futures(refusal)
     ):
         return None
@@ -141,8 +141,8 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
             return _note_refusal(cycle, futures_cycle, outcome, refusal)
         refused_outcome = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
         return StepResult(cycle.with_layer(futures_cycle).begin_plan(), refused_outcome)
-    refused_markets[failure_key] = outcome.step_input.snapshot.head.timestamp_s
-    futures_cycle = replace(futures_cycle, refused_markets=tuple(refused_markets.items()))
+    refused_s_by_key[failure_key] = outcome.step_input.snapshot.head.timestamp_s
+    futures_cycle = replace(futures_cycle, refused_markets=tuple(refused_s_by_key.items()))
     return _note_refusal(cycle, futures_cycle, outcome, refusal)
 
 
@@ -164,7 +164,7 @@ def _next_divisor(futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Re
     fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
     venue makes partial fills itself.
     """
-    layer_plan = outcome_futures(outcome)
+    layer_plan = futures_plan_of(outcome)
     account = margin_account(outcome.step_input.snapshot)
     if layer_plan is None or account is None or not account.is_on_chain:
         return 0
@@ -184,16 +184,16 @@ def skip_failed_market(
     """
     decision = outcome.decision
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    failure_key, refused_markets = failures.exit_name(plan), dict(futures_cycle.refused_markets)
-    if intent.receipt is None or by_owner or failure_key in ("", MARGIN):
+    failure_key, refused_s_by_key = failures.exit_name(plan), dict(futures_cycle.refused_markets)
+    if intent.receipt is None or by_owner or failure_key in ("", MARGIN_PLACE):
         return None
-    if futures_cycle.orders >= MAX_ACTIONS or failure_key in refused_markets:
+    if futures_cycle.orders >= MAX_ACTIONS or failure_key in refused_s_by_key:
         return None
-    refused_markets[failure_key] = outcome.step_input.snapshot.head.timestamp_s
+    refused_s_by_key[failure_key] = outcome.step_input.snapshot.head.timestamp_s
     return replace(
         futures_cycle,
         refused_orders=(*futures_cycle.refused_orders, note_of(outcome, failed=True)),
-        refused_markets=tuple(refused_markets.items()),
+        refused_markets=tuple(refused_s_by_key.items()),
     )
 
 
@@ -210,6 +210,6 @@ def comparisons(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
     )
 
 
-def outcome_futures(outcome: StepOutcome) -> FuturesPlan | None:
+def futures_plan_of(outcome: StepOutcome) -> FuturesPlan | None:
     """Return the plan's actions on futures; None without any."""
     return None if outcome.plan is None else planned_futures(outcome.plan)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepPorts, StepResult, close_step
-from agent.layers.futures.execution.cycle import outcome_futures
-from agent.layers.futures.policy.limit_orders import ended_orders
+from agent.layers.futures.execution.cycle import futures_plan_of
+from agent.layers.futures.policy.limit_orders import order_end_reasons
 from agent.layers.futures.policy.targets import DRIFT_REASONS
 from agent.layers.futures.state import FuturesConfig, FuturesCycle, futures_policy, futures_state
 from agent.model import Cycle
@@ -54,7 +54,7 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     """
     if not cloids:
         return {}
-    layer_plan, end_reason = outcome_futures(outcome), ""
+    layer_plan, end_reason = futures_plan_of(outcome), ""
     if outcome.kind is OutcomeKind.HALT:
         end_reason = outcome.reason
     elif outcome.decision_result.exit_token:
@@ -65,4 +65,4 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     if end_reason:
         return dict.fromkeys(cloids, end_reason)
     step = outcome.step_input
-    return ended_orders(step.snapshot, futures_policy(step), futures_state(step), cloids)
+    return order_end_reasons(step.snapshot, futures_policy(step), futures_state(step), cloids)

@@ -87,14 +87,14 @@ class VenueExecutor:
             *self.cancel_resting(self._cancel_reasons(why)),
         ]
 
-    def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
+    def cancel_resting(self, reason_by_cloid: Mapping[str, str], step_id: str = "") -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
         resting_orders, resolved_orders = (
             [intent for intent in self._open_orders() if intent.is_resting],
             [],
         )
         for intent in resting_orders:
-            why = reasons.get(str(intent.tx_hash))
+            why = reason_by_cloid.get(str(intent.tx_hash))
             if why is None or intent.tx_hash in self._cloids_being_cancelled():
                 continue
             try:

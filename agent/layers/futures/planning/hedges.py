@@ -14,13 +14,18 @@ from agent.layers.futures.planning.orders import market_order, no_opening_reason
 from agent.layers.futures.planning.plans import (
     HEDGE_MARGIN,
     OPEN_HEDGE,
-    approved_raw,
     closing_plan,
     futures_plan,
+    vault_approval_raw,
 )
 from agent.layers.futures.policy.exposure import quote_per_numeraire
-from agent.layers.futures.policy.hedge_closing import closed_lately, hedges_after
-from agent.layers.futures.policy.hedges import compare_text, margin_share, short_costs, with_choice
+from agent.layers.futures.policy.hedge_closing import hedges_after_order, is_hedge_closed_lately
+from agent.layers.futures.policy.hedges import (
+    comparison_text,
+    margin_share,
+    short_costs,
+    with_choice,
+)
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     back_off_reason,
@@ -115,7 +120,7 @@ def hedge_instead(
     ):
         ratio_bps = policy.hedge.ratio_bps
         short_value = excess * ratio_bps / BPS
-        hedge_comparison, short = compare(
+        hedge_comparison, short = compare_with_sale(
             step, decision_result, decision, sale_plan, drift, excess, short_value
         )
         comparisons.append(hedge_comparison)
@@ -137,7 +142,7 @@ def hedge_instead(
     return replace(decision_result, decision=decision), plan
 
 
-def compare(
+def compare_with_sale(
     step: StepInput,
     decision_result: DecisionResult,
     decision: Rebalance,
@@ -187,7 +192,7 @@ def compare(
     plan_beside = _plan_beside_hedge(step, decision, sale_plan, drift, hedged_value)
     saved_costs, order_gas_value = (
         _fees_and_impact(sale_plan),
-        _order_gas(step.snapshot, step.portfolio, reference_prices(step)),
+        _order_gas_value(step.snapshot, step.portfolio, reference_prices(step)),
     )
     if plan_beside is not None:
         saved_costs = tuple(  # type: ignore[assignment]
@@ -332,7 +337,9 @@ def _no_short_reason(
         return "it already has a hedge"
     if not dict(step.config(FuturesConfig).unhedged_bps).get(drift.token, drift.target_bps):
         return "its target is 0 %"
-    if closed_lately(step.snapshot, futures_policy(step), futures_state(step), drift.token):
+    if is_hedge_closed_lately(
+        step.snapshot, futures_policy(step), futures_state(step), drift.token
+    ):
         return "its last hedge was closed within one horizon"
     return (
         cooldown_reason(
@@ -356,7 +363,11 @@ def _deposit_raw(
     available_raw = depositable_raw(step, drifts)
     if (
         0
-        < (approved_deposit_raw := approved_raw(step.snapshot, step.progress.spend_caps, policy))
+        < (
+            approved_deposit_raw := vault_approval_raw(
+                step.snapshot, step.progress.spend_caps, policy
+            )
+        )
         <= available_raw
     ):
         return approved_deposit_raw
@@ -390,7 +401,9 @@ def _fees_and_impact(plan: Plan) -> tuple[Value, Value]:
     return cost.fees + cost.gas + cost.approvals, cost.impact + cost.skew
 
 
-def _order_gas(snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices) -> Value:
+def _order_gas_value(
+    snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices
+) -> Value:
     """Return the gas of one futures order."""
     native_price = references.price_by_token.get(portfolio.wrapped_native, ZERO)
     return ORDER_GAS * snapshot.current_gas_price_wei * native_price
@@ -442,7 +455,7 @@ def _opening_plan(
         (order,),
         OPEN_HEDGE,
         _comparison_text(step.portfolio, comparison),
-        hedges=hedges_after(
+        hedges=hedges_after_order(
             step.snapshot,
             futures_policy(step),
             futures_state(step),
@@ -457,10 +470,10 @@ def _opening_plan(
 
 def _comparison_text(portfolio: Portfolio, comparison: HedgeComparison) -> str:
     label = portfolio.token(comparison.token).label
-    return compare_text(comparison, label, portfolio.numeraire.decimals)
+    return comparison_text(comparison, label, portfolio.numeraire.decimals)
 
 
-def open_by_owner(
+def owner_hedge_plan(
     step: StepInput, decision_result: DecisionResult, token: str, ratio_bps: int
 ) -> Plan:
     """Return the plan that hedges `ratio_bps` of a token's excess over target at any cost that the
@@ -491,7 +504,7 @@ def open_by_owner(
             remedy="see trimtab status",
         ) from None
     short_value = excess * ratio_bps / BPS
-    comparison, short = compare(
+    comparison, short = compare_with_sale(
         step, decision_result, decision, sale_plan, drift, excess, short_value
     )
     if not short.size_raw:
@@ -503,7 +516,7 @@ def open_by_owner(
     return plan.with_layer(HedgeChoices((comparison,)))
 
 
-def close_by_owner(step: StepInput, decision_result: DecisionResult, token: str) -> Plan:
+def owner_closing_plan(step: StepInput, decision_result: DecisionResult, token: str) -> Plan:
     """Return the plan that closes a token's hedge. Raises Refused if that is not possible now."""
     label = step.portfolio.token(token).label
     policy, account = futures_policy(step), margin_account(step.snapshot)
@@ -528,7 +541,7 @@ def close_by_owner(step: StepInput, decision_result: DecisionResult, token: str)
     size_raw = layer_plan.orders[0].size_raw
     layer_plan = replace(
         layer_plan,
-        hedges=hedges_after(
+        hedges=hedges_after_order(
             step.snapshot,
             futures_policy(step),
             futures_state(step),

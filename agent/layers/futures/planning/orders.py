@@ -26,7 +26,7 @@ from agent.layers.futures.policy.targets import (
     stale_index_reason,
     stale_index_reasons,
     stress_value_per_notional,
-    target_gross,
+    target_gross_notional,
     unfinished_sizes,
     unnamed_market_reasons,
     without_hedges,
@@ -55,7 +55,7 @@ from agent.units import BPS, Price, ceil_int, floor_int, sign_of
 DUST_DIVISOR = 10
 """Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
 BELOW_MINIMUM_REASON = "the order is below the venue's minimum"
-NO_SKIPPED_MARKETS: Mapping[str, str] = {}
+NO_SKIP_REASONS: Mapping[str, str] = {}
 
 
 def plan_futures(  # noqa: PLR0913
@@ -64,16 +64,16 @@ def plan_futures(  # noqa: PLR0913
     spot_value: Fraction | None,
     now_s: int,
     depositable_raw: int = 0,
-    approved_raw: int = 0,
-    goals: tuple[tuple[str, int], ...] = (),
+    approved_deposit_raw: int = 0,
+    goal_sizes: tuple[tuple[str, int], ...] = (),
     waiting_markets: Collection[str] = (),
     opens_from_s: int = 0,
 ) -> FuturesPlan:
     """Plan the actions of one step; equal inputs give equal plans.
 
     `spot_value` is in quote base units (None: unknown). `depositable_raw` is the wallet's
-    depositable balance in base units of the collateral token, `approved_raw` the deposit approved
-    in this step. `goals` are the final sizes of the cycle's reduction, `waiting_markets` the
+    depositable balance in base units of the collateral token, `approved_deposit_raw` the deposit approved
+    in this step. `goal_sizes` are the final sizes of the cycle's reduction, `waiting_markets` the
     markets whose orders failed. No position is opened before `opens_from_s`, after an emergency. A
     step either reduces or opens, so freed margin is not used again in the same plan. While a held
     market has no fresh index, or is not named in the config, no position is opened, no margin is
@@ -89,16 +89,16 @@ def plan_futures(  # noqa: PLR0913
             emergency_size_by_market,
             "liquidation",
             is_emergency=True,
-            skipped_markets=reason_by_stale_market,
+            skip_reason_by_market=reason_by_stale_market,
         )
-    if unfinished_size_by_market := unfinished_sizes(account, goals):
+    if unfinished_size_by_market := unfinished_sizes(account, goal_sizes):
         plan = reducing_plan(
             account,
             policy,
             unfinished_size_by_market,
             FuturesTrigger.LEVERAGE.value,
             is_emergency=False,
-            skipped_markets=reason_by_stale_market,
+            skip_reason_by_market=reason_by_stale_market,
         )
         return replace(plan, reason="reduce every position by the same share")
     triggers = due_triggers(account, policy, spot_value)
@@ -107,7 +107,9 @@ def plan_futures(  # noqa: PLR0913
     if triggers[0] in REDUCING_TRIGGERS:
         deposit_raw = 0
         if not reason_by_skipped_market:
-            deposit_raw = _deposit_raw(account, policy, spot_value, depositable_raw, approved_raw)
+            deposit_raw = _deposit_raw(
+                account, policy, spot_value, depositable_raw, approved_deposit_raw
+            )
         if not deposit_raw:
             if not closing_suffices(
                 account, policy, spot_value, {*waiting_markets, *reason_by_skipped_market}
@@ -123,7 +125,7 @@ def plan_futures(  # noqa: PLR0913
                 size_by_market,
                 trigger_name,
                 is_emergency=False,
-                skipped_markets=reason_by_skipped_market,
+                skip_reason_by_market=reason_by_skipped_market,
             )
         return _deposit_plan(triggers[0], deposit_raw)
     if triggers[0] is FuturesTrigger.POSITION:
@@ -134,7 +136,7 @@ def plan_futures(  # noqa: PLR0913
             trim_size_by_market,
             trigger_name,
             is_emergency=False,
-            skipped_markets=reason_by_skipped_market,
+            skip_reason_by_market=reason_by_skipped_market,
         )
         return replace(trim_plan, reason=f"{trigger_name} is above its limit; trim the position")
     if reason_by_skipped_market:
@@ -193,7 +195,7 @@ def _deposit_raw(
     policy: FuturesPolicy,
     spot_value: Fraction | None,
     depositable_raw: int,
-    approved_raw: int,
+    approved_deposit_raw: int,
 ) -> int:
     """Return the deposit that restores the limits; zero if the wallet has too little. An approved
     amount is deposited unchanged as long as it still restores the limits, because marks move with
@@ -201,10 +203,10 @@ def _deposit_raw(
     """
     if not account.is_on_chain:
         return 0
-    if approved_raw and approved_raw <= depositable_raw:
+    if approved_deposit_raw and approved_deposit_raw <= depositable_raw:
         minimum_raw = top_up_raw(account, policy, spot_value, 0)
-        if 0 < minimum_raw <= approved_raw:
-            return approved_raw
+        if 0 < minimum_raw <= approved_deposit_raw:
+            return approved_deposit_raw
     deposit_raw = top_up_raw(account, policy, spot_value, policy.limits.hysteresis_bps)
     return deposit_raw if deposit_raw <= depositable_raw else 0
 
@@ -234,10 +236,10 @@ def reducing_plan(
     trigger: str,
     *,
     is_emergency: bool,
-    skipped_markets: Mapping[str, str] = NO_SKIPPED_MARKETS,
+    skip_reason_by_market: Mapping[str, str] = NO_SKIP_REASONS,
 ) -> FuturesPlan:
     """Return a plan of reductions, largest notional first. Paused markets and the markets in
-    `skipped_markets` are skipped and listed with their reasons.
+    `skip_reason_by_market` are skipped and listed with their reasons.
     """
     limits = policy.limits
     slippage_bps = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
@@ -249,7 +251,7 @@ def reducing_plan(
             market_and_size[0].market,
         ),
     ):
-        if why := skipped_markets.get(market.market) or paused_reason(market):
+        if why := skip_reason_by_market.get(market.market) or paused_reason(market):
             refusal_reasons.append(why)
         else:
             tradable_size_raw = _at_least_minimum(account, market, size_raw, slippage_bps)
@@ -286,7 +288,7 @@ def _target_plan(
     """
     limits, orders = policy.limits, []
     refusal_reasons = list(funding_notes(account, policy))
-    dust_notional = target_gross(account, policy) * policy.band_bps / BPS / DUST_DIVISOR
+    dust_notional = target_gross_notional(account, policy) * policy.band_bps / BPS / DUST_DIVISOR
     size_by_market = {
         market_id: size_raw
         for market_id, size_raw in sizes_to_target(account, policy).items()
@@ -335,7 +337,7 @@ def _target_plan(
         for order in opening_orders
         if abs(order.size_raw) * _mark_price(account, order) > dust_notional
     ]
-    orders, oversized_notes = _without_oversized(account, policy, orders)
+    orders, oversized_notes = _without_oversized_openings(account, policy, orders)
     reason = DRIFT_REASONS[trigger]
     return FuturesPlan(
         tuple(orders),
@@ -401,7 +403,7 @@ def _cut_to_target(
     )
     gross_notional_of = margin.gross_notional_raw
     hedge_notional = gross_notional_of(account) - gross_notional_of(without_hedges(account, policy))
-    max_notional = target_gross(account, policy) + reduced_notional + hedge_notional
+    max_notional = target_gross_notional(account, policy) + reduced_notional + hedge_notional
     size_by_market = {order.market: order.size_raw for order in opening_orders}
     orders, notes = [], []
     for market_id, size_raw in sizes_within_gross(account, size_by_market, max_notional).items():
@@ -423,7 +425,7 @@ def _cut_order(
     return replace(order, is_reduce_only=is_reduction(account, order))
 
 
-def _without_oversized(
+def _without_oversized_openings(
     account: MarginAccount, policy: FuturesPolicy, orders: list[PerpOrder]
 ) -> tuple[list[PerpOrder], list[str]]:
     """Return the orders without the openings whose position would exceed `max_position` after all

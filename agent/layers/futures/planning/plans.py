@@ -19,7 +19,7 @@ from agent.layers.futures.policy.exposure import (
     expected_funding,
     quote_per_numeraire,
 )
-from agent.layers.futures.policy.hedge_closing import hedges_after
+from agent.layers.futures.policy.hedge_closing import hedges_after_order
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     RESTING_STOP,
@@ -28,8 +28,8 @@ from agent.layers.futures.policy.needs import (
     back_off_reason,
     blocking_market_reasons,
     depositable_raw,
+    due_futures_adjustment,
     due_stops,
-    futures_need,
     reduction_budget_left,
     reopening_s,
     spot_value_in_quote,
@@ -157,7 +157,7 @@ def plan_adjustment(
             spot_value_in_quote(step, drifts),
             step.snapshot.head.timestamp_s,
             deposit_at_hand_raw(step, drifts),
-            approved_raw(step.snapshot, step.progress.spend_caps, policy),
+            vault_approval_raw(step.snapshot, step.progress.spend_caps, policy),
             futures_progress(step).reduction_goals,
             [
                 position.market
@@ -253,7 +253,7 @@ def without_resting_markets(account: MarginAccount, layer_plan: FuturesPlan) -> 
     )
 
 
-def plan_now(
+def current_futures_plan(
     step: StepInput,
     policy: FuturesPolicy,
     drifts: Sequence[AssetDrift],
@@ -287,12 +287,12 @@ def plan_and_hold_reason(
     """Return the plan of now without the orders that wait in their market, and why the agent sends
     none of it (empty if it does, or waits for a confirmation).
     """
-    plan = plan_now(step, policy, drifts, spot_value)
+    plan = current_futures_plan(step, policy, drifts, spot_value)
     if plan is None or not plan.actions:
         return plan, ""
     if futures_progress(step).hold_reason:
         return plan, futures_progress(step).hold_reason
-    if (due_adjustment := futures_need(step, drifts)) is None:
+    if (due_adjustment := due_futures_adjustment(step, drifts)) is None:
         return plan, ""
     plan_or_reason = plan_adjustment(step, due_adjustment, drifts)
     if isinstance(plan_or_reason, str):
@@ -412,7 +412,7 @@ def _last_resort_deposit_raw(
         return 0
     restoring_deposit_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
     max_deposit_raw = deposit_at_hand_raw(step, drifts)
-    approved_deposit_raw = approved_raw(step.snapshot, step.progress.spend_caps, policy)
+    approved_deposit_raw = vault_approval_raw(step.snapshot, step.progress.spend_caps, policy)
     deposit_raw = (
         approved_deposit_raw
         if 0 < approved_deposit_raw <= max_deposit_raw
@@ -428,7 +428,7 @@ def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     return depositable_raw(step, () if decision_faults(step, reference_prices(step)) else drifts)
 
 
-def approved_raw(
+def vault_approval_raw(
     snapshot: Snapshot, spend_caps: tuple[tuple[str, int], ...], policy: FuturesPolicy
 ) -> int:
     """Return the deposit approved for the vault in this step; zero if there is none."""
@@ -456,7 +456,7 @@ def _hedges_after_first_order(
         return state.hedges
     first_order = orders[0]
     closes_hedges = bool(decision.closes) or layer_plan.trigger in HEDGE_CLOSING_TRIGGERS
-    return hedges_after(
+    return hedges_after_order(
         snapshot,
         policy,
         state,

@@ -10,7 +10,7 @@ from agent.errors import Refused
 from agent.layers.futures.planning import hedges
 from agent.layers.futures.planning.orders import reducing_plan
 from agent.layers.futures.planning.plans import futures_plan
-from agent.layers.futures.policy.hedge_closing import hedges_after
+from agent.layers.futures.policy.hedge_closing import hedges_after_order
 from agent.layers.futures.policy.needs import closing_sizes, deleverage_sizes, stale_market_reasons
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.futures.state import (
@@ -70,11 +70,11 @@ def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
         if isinstance(request, OpenHedge):
             if futures_progress(step).after_hedge:
                 return Proposal(_decision_result(step, Hold(f"{label} is hedged")), None)
-            plan = hedges.open_by_owner(step, decision_result, request.token, request.ratio_bps)
+            plan = hedges.owner_hedge_plan(step, decision_result, request.token, request.ratio_bps)
         elif policy is None or all(hedge.token != request.token for hedge in policy.hedges):
             return Proposal(_decision_result(step, Hold(f"{label} has no open hedge")), None)
         else:
-            plan = hedges.close_by_owner(step, decision_result, request.token)
+            plan = hedges.owner_closing_plan(step, decision_result, request.token)
         return Proposal(_decision_result(step, plan.decision), plan)
 
     return propose
@@ -133,7 +133,7 @@ def deleverage(request: Deleverage) -> Proposer:
             size_by_market,
             "",
             is_emergency=False,
-            skipped_markets=reason_by_stale_market,
+            skip_reason_by_market=reason_by_stale_market,
         )
         if not plan.orders:
             state_text = (
@@ -227,7 +227,7 @@ def _hedges_after_first_order(
     if not orders:
         return state.hedges
     first_order = orders[0]
-    return hedges_after(
+    return hedges_after_order(
         snapshot,
         policy,
         state,

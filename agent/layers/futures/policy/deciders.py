@@ -7,7 +7,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.layers.futures.policy.hedge_closing import hedge_closing_decision
-from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need
+from agent.layers.futures.policy.needs import (
+    ORDER_GAS,
+    due_futures_adjustment,
+    emergency_adjustment,
+)
 from agent.layers.futures.state import futures_policy, futures_progress
 from agent.layers.questions import SPOT_FAULTS
 from agent.model import AdjustFutures, Halt, HaltCode, Hold, StepInput
@@ -32,9 +36,11 @@ def reduce_without_prices(context: DecisionContext, halt: Halt) -> DecisionResul
     step = context.step
     if context.stop_fault:
         return None
-    due_adjustment = emergency_need(step.snapshot, futures_policy(step), futures_progress(step))
+    due_adjustment = emergency_adjustment(
+        step.snapshot, futures_policy(step), futures_progress(step)
+    )
     if due_adjustment is None and {*halt.codes} <= FAULTS_OF_SPOT:
-        due_adjustment = futures_need(step, ())
+        due_adjustment = due_futures_adjustment(step, ())
     if due_adjustment is None or not due_adjustment.is_reducing:
         return None
     return DecisionResult(due_adjustment, (), context.references)
@@ -49,7 +55,7 @@ def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
     if (
         context.stop_fault
         or (
-            due_adjustment := emergency_need(
+            due_adjustment := emergency_adjustment(
                 step.snapshot, futures_policy(step), futures_progress(step)
             )
         )
@@ -70,7 +76,7 @@ def reduce_positions(context: DecisionContext) -> DecisionResult | None:
     """
     if context.stop_fault or futures_policy(context.step) is None:
         return None
-    due_adjustment = futures_need(context.step, context.drifts)
+    due_adjustment = due_futures_adjustment(context.step, context.drifts)
     return (
         None
         if due_adjustment is None or not due_adjustment.is_reducing
@@ -99,7 +105,7 @@ def open_positions(context: DecisionContext, decision_result: DecisionResult) ->
         return decision_result
     if context.exits_only_faults or failures.is_stopped(step.history) or step.excluded.exits_only:
         return decision_result
-    due_adjustment = futures_need(step, context.drifts)
+    due_adjustment = due_futures_adjustment(step, context.drifts)
     if due_adjustment is None or due_adjustment.is_reducing:
         return decision_result
     next_decision = native_coin.top_up(step, due_adjustment) or due_adjustment

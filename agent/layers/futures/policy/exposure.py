@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.model import (
@@ -18,7 +18,7 @@ from agent.model import (
     FuturesReading,
     MarginAccount,
     MarginBaseline,
-    MarketGrowth,
+    MarketGrowthInputs,
     PerpMarket,
     Portfolio,
     Snapshot,
@@ -68,7 +68,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     owner's portfolio.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or trades_for_another(step.snapshot, policy):
+    if account is None or policy is None or is_delegate_wallet(step.snapshot, policy):
         return {}
     asset_tokens = {asset.token.address for asset in step.portfolio.assets}
     if policy.collateral not in asset_tokens - {
@@ -102,7 +102,7 @@ def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
     )
 
 
-def trades_for_another(snapshot: Snapshot, policy: FuturesPolicy | None) -> bool:
+def is_delegate_wallet(snapshot: Snapshot, policy: FuturesPolicy | None) -> bool:
     """True if the wallet is a delegate, which trades for another account and can neither deposit
     nor withdraw margin.
     """
@@ -113,7 +113,7 @@ def margin_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     """Return why the value of the portfolio's margin account is unknown; empty if it is known,
     without futures, and for a delegate, whose portfolio has no margin account.
     """
-    return "" if trades_for_another(snapshot, policy) else account_fault(snapshot, policy)
+    return "" if is_delegate_wallet(snapshot, policy) else account_fault(snapshot, policy)
 
 
 def unknown_account_reason(step: StepInput) -> str:
@@ -147,7 +147,7 @@ def margin_baseline(step: StepInput) -> MarginBaseline | None:
     account = margin_account(step.snapshot)
     if account is None or not margin_holdings(step):
         return None
-    open_profit_raw = margin.unrealised_raw(account) - margin.funding_pending_raw(account)
+    open_profit_raw = margin.unrealised_profit_raw(account) - margin.funding_pending_raw(account)
     return MarginBaseline(account.collateral_raw, account.realised_raw, open_profit_raw)
 
 
@@ -169,14 +169,14 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     return baseline.result_raw(nav_record.margin) * collateral_price / account.settlement_raw
 
 
-def uncounted_reason(step: StepInput) -> str:
+def uncertain_spot_reason(step: StepInput) -> str:
     """Return why `spot_portfolio_value` is not the spot value of the margin account's owner: assets
     of unknown value count as zero (quarantined or excluded), or the wallet is a delegate, and the
     owner's portfolio is not read. Empty otherwise.
     """
     if step.excluded.exits_only:
         return step.excluded.exits_only
-    if (policy := futures_policy(step)) is not None and trades_for_another(step.snapshot, policy):
+    if (policy := futures_policy(step)) is not None and is_delegate_wallet(step.snapshot, policy):
         return f"the portfolio of {policy.account} is not read"
     empty_tokens = {holding.token for holding in step.snapshot.holdings if not holding.raw}
     quarantined_tokens = [
@@ -190,11 +190,13 @@ def uncounted_reason(step: StepInput) -> str:
 
 def spot_portfolio_value(drifts: Sequence[AssetDrift]) -> Value:
     """Return the value of the spot portfolio: that of the drifts without the margin account."""
-    return sum((drift.value - drift.raw_at(MARGIN) * drift.price for drift in drifts), Fraction(0))
+    return sum(
+        (drift.value - drift.raw_at(MARGIN_PLACE) * drift.price for drift in drifts), Fraction(0)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Exposure:
+class PriceExposure:
     """Exposure to one price, in numeraire base units: `spot` held, `futures` negative for a short.
     `token` is empty for a market without a spot asset; `symbol` is then the market's.
     """
@@ -212,7 +214,7 @@ class Exposure:
 
 def quote_per_numeraire(snapshot: Snapshot, portfolio: Portfolio) -> Fraction:
     """Return quote base units per numeraire base unit by decimals only: the numeraire is the
-    collateral (`require_futures`), one coin of which venues count as one quote coin. `quote_rate`
+    collateral (`require_valid_futures`), one coin of which venues count as one quote coin. `quote_rate`
     uses the reference price.
     """
     account = margin_account(snapshot)
@@ -244,7 +246,7 @@ def spot_value_raw(
 
 def exposures(
     account: MarginAccount, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
-) -> tuple[Exposure, ...]:
+) -> tuple[PriceExposure, ...]:
     """Return the exposure to each asset, then to each held market without an asset; empty if the
     collateral has no price. The margin account's value is part of the collateral's exposure.
     """
@@ -267,9 +269,9 @@ def exposures(
                 futures_value_by_token.get(market.asset, Fraction(0)) + position_value
             )
         else:
-            unpaired_exposures.append(Exposure("", market.symbol, Fraction(0), position_value))
+            unpaired_exposures.append(PriceExposure("", market.symbol, Fraction(0), position_value))
     spot_exposures = [
-        Exposure(
+        PriceExposure(
             drift.token,
             "",
             drift.value + margin_by_token.get(drift.token, 0) * drift.price,
@@ -280,7 +282,7 @@ def exposures(
     return (*spot_exposures, *unpaired_exposures)
 
 
-def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
+def market_terms(step: StepInput, spot_value: Value) -> MarketGrowthInputs | None:
     """Return prices and funding of the markets, and the margin account's part of the capital, given
     the value of the spot portfolio; None without a known account.
     """
@@ -291,7 +293,7 @@ def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
     capital_raw = account_value_raw + max(
         Fraction(0), spot_value * quote_per_numeraire(step.snapshot, step.portfolio)
     )
-    return MarketGrowth(
+    return MarketGrowthInputs(
         {market.market: market.index for market in account.markets},
         {market.market: market.funding_daily for market in account.markets},
         Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),

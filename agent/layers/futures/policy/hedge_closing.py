@@ -113,7 +113,7 @@ def _label(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> str:
     return possible_labels[0] if possible_labels else hedge.token
 
 
-def hedges_after(
+def hedges_after_order(
     snapshot: Snapshot,
     policy: FuturesPolicy | None,
     state: FuturesState,
@@ -141,7 +141,7 @@ def hedges_after(
     return (*(hedge for hedge in closed_hedges if hedge.token not in open_tokens), *updated_hedges)
 
 
-def filled_hedges(grant: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
+def hedges_after_fill(grant: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
     """Return the hedges after an order filled by `filled_raw`, which may be less than ordered at a
     venue that cancels the rest. The filled size counts
     towards the hedge first; only what is left changes the targeted position.
@@ -169,7 +169,7 @@ def _after_buyback(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
     return replace(hedge, size_raw=remaining_raw, at_s=hedge.at_s if remaining_raw else now_s)
 
 
-def closed_lately(
+def is_hedge_closed_lately(
     snapshot: Snapshot, policy: FuturesPolicy | None, state: FuturesState, token: str
 ) -> bool:
     """True if a hedge of the token was closed within one horizon; after a hedge expires, the excess

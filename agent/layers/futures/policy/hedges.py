@@ -87,7 +87,7 @@ def margin_share(market: PerpMarket, policy: FuturesPolicy) -> Fraction:
     return max(initial_share, Fraction(BPS, policy.limits.max_leverage_bps))
 
 
-def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str:
+def comparison_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str:
     """Describe all costs and the choice in a sentence; values have `decimals`."""
 
     def money_text(value: Value) -> str:

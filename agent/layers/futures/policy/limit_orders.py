@@ -29,7 +29,7 @@ with each price.
 """
 
 
-def ended_orders(
+def order_end_reasons(
     snapshot: Snapshot, policy: FuturesPolicy | None, state: FuturesState, cloids: Collection[str]
 ) -> dict[str, str]:
     """Return why each of these orders that still rest ends, by client order id; without those that
@@ -96,7 +96,7 @@ def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: Rest
     if (drift := drift_by_market.get(order.market)) is None:
         return True
     market = account.market(order.market)
-    target_size_raw = contract_sizes.size_for_notional_raw(market, drift.funded_target)
+    target_size_raw = contract_sizes.size_for_notional_raw(market, drift.funded_target_notional)
     size_after_raw = without_hedges(account, policy).size_raw(order.market) + order.size_raw
     order_sign = 1 if order.size_raw > 0 else -1
     return order_sign * (size_after_raw - target_size_raw) > max(

@@ -11,12 +11,12 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import (
     account_fault,
+    is_delegate_wallet,
     quote_per_numeraire,
     spot_portfolio_value,
-    trades_for_another,
-    uncounted_reason,
+    uncertain_spot_reason,
 )
-from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.policy.resting_stops import stop_changes
 from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
@@ -73,7 +73,7 @@ ORDER_GAS = 1_100_000
 """Gas of an order; the largest measured on the real contracts was 1.08 million."""
 
 
-def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
+def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
     """Return the futures adjustment due at this block; None without futures, if every weight and
     limit is kept, and while account or indexes are unknown (`futures_note` reports that). If an
     index is unknown, reductions continue in the other markets. `drifts` are empty while spot prices
@@ -245,7 +245,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         notes.append(futures_progress(step).hold_reason)
     if account is not None and (why := uncertain_profit_reason(account)):
         notes.append(f"futures: {why}")
-    if policy is not None and trades_for_another(step.snapshot, policy):
+    if policy is not None and is_delegate_wallet(step.snapshot, policy):
         notes.append(
             f"futures: this key is a delegate of {policy.account}; it trades and neither"
             " deposits nor withdraws margin, which counts in the owner's portfolio alone"
@@ -259,7 +259,7 @@ def spot_multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         return ""
     if not drifts:
         return "a price or balance of the spot portfolio is missing or contradictory"
-    return uncounted_reason(step)
+    return uncertain_spot_reason(step)
 
 
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
@@ -277,7 +277,7 @@ def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value 
     """Return the spot portfolio's value in base units of the futures quote; None if it is
     uncertain, because drifts are missing or assets count as zero.
     """
-    if not drifts or uncounted_reason(step):
+    if not drifts or uncertain_spot_reason(step):
         return None
     return spot_portfolio_value(drifts) * quote_per_numeraire(step.snapshot, step.portfolio)
 
@@ -292,7 +292,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     if (
         account is None
         or policy is None
-        or trades_for_another(step.snapshot, policy)
+        or is_delegate_wallet(step.snapshot, policy)
         or step.history.budgets.unknown
     ):
         return 0
@@ -306,7 +306,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
             step.snapshot, step.portfolio, step.limits, policy.collateral
         )
         spot_value = Fraction(spendable_raw)
-    if back_off_reason(step.snapshot, step.history, MARGIN):
+    if back_off_reason(step.snapshot, step.history, MARGIN_PLACE):
         return 0
     if (budget_bps := policy.limits.top_up_per_day_bps) is None:
         return spendable_raw
@@ -335,7 +335,7 @@ def spendable_collateral_raw(
 
 
 def agent_key_ends_soon(snapshot: Snapshot) -> bool:
-    """True within APPROVAL_WARNING_S of the time at which the agent key's approval expires."""
+    """True within AGENT_KEY_WARNING_S of the time at which the agent key's approval expires."""
     return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + AGENT_KEY_WARNING_S
 
 
@@ -359,7 +359,7 @@ gas.
 """
 
 
-def required_by_index(
+def index_requires_reduction(
     snapshot: Snapshot, policy: FuturesPolicy | None, spot_value: Fraction | None
 ) -> bool:
     """Return True if the account breaches a limit with every mark set to its index. A stale index
@@ -390,7 +390,7 @@ def reduction_budget_left(step: StepInput, spot_value: Fraction | None) -> Fract
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
-    if step.history.budgets.unknown or required_by_index(step.snapshot, policy, spot_value):
+    if step.history.budgets.unknown or index_requires_reduction(step.snapshot, policy, spot_value):
         return None
     account_value = max(0, margin.account_value_raw(account))
     daily_budget = Fraction(account_value * policy.limits.reduction_per_day_bps, BPS)
@@ -400,7 +400,7 @@ def reduction_budget_left(step: StepInput, spot_value: Fraction | None) -> Fract
     return budget_left if budget_left > daily_budget * MIN_BUDGET_SHARE else Fraction(0)
 
 
-def emergency_need(
+def emergency_adjustment(
     snapshot: Snapshot, policy: FuturesPolicy | None, progress: FuturesProgress
 ) -> AdjustFutures | None:
     """Return the emergency of the account, judged at the marks, as liquidation is; None if there is
@@ -444,7 +444,7 @@ def deleverage_sizes(
             * (
                 1
                 - max_leverage
-                * _cost_share(account.market(position.market), position, slippage_bps)
+                * _closing_cost_share(account.market(position.market), position, slippage_bps)
             )
             for position in positions
         ),
@@ -466,7 +466,7 @@ def deleverage_sizes(
     return size_by_market
 
 
-def _cost_share(market: PerpMarket, position: Position, slippage_bps: int) -> Fraction:
+def _closing_cost_share(market: PerpMarket, position: Position, slippage_bps: int) -> Fraction:
     """Return the cost of closing at the bound, fee included, per notional at the mark."""
     mark_value = abs(position.size_raw) * market.mark
     bound_raw = index_bound_raw(market, -position.size_raw, slippage_bps)

@@ -14,7 +14,7 @@ from agent.model import (
     StepInput,
 )
 
-MARGIN = "margin"
+MARGIN_PLACE = "margin"
 """Name of the margin account among the places of holdings, and under which failed deposits into it
 are counted.
 """
@@ -28,7 +28,7 @@ def failure_key(plan: Plan) -> str:
     if layer_plan is None or not layer_plan.is_reducing:
         return ""
     if layer_plan.account_actions:
-        return MARGIN
+        return MARGIN_PLACE
     if layer_plan.orders:
         return layer_plan.orders[0].market
     return f"{layer_plan.trigger} {layer_plan.resting[0].market}"
@@ -55,7 +55,7 @@ def action_count(plan: Plan) -> int:
 
 def place_name(step: StepInput) -> str:
     """Return the margin account's name; empty without futures."""
-    return "" if futures_policy(step) is None else MARGIN
+    return "" if futures_policy(step) is None else MARGIN_PLACE
 
 
 def spenders(step: StepInput) -> dict[str, str]:
@@ -70,7 +70,7 @@ def vault_spender(policy: FuturesPolicy | None) -> dict[str, str]:
 
 def emergency_gas_price_limit_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
     """Return the maximum gas price of an emergency, in wei (None: unlimited):
-    futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
+    futures.limits.emergency_gas_price, else EMERGENCY_GAS_PRICE_MULTIPLE times limits.gas_price.
     """
     if futures_limits.emergency_gas_price_wei:
         return futures_limits.emergency_gas_price_wei

@@ -77,8 +77,8 @@ def stop_trigger(
     """
     mark_price = account.market(position.market).mark
     liquidation_prices = []
-    if (market_price := margin.liquidation_price(account, position.market)) is not None:
-        liquidation_prices.append(market_price)
+    if (market_liquidation_price := margin.liquidation_price(account, position.market)) is not None:
+        liquidation_prices.append(market_liquidation_price)
     if (joint_move := _joint_move(account)) is not None:
         liquidation_prices.append(
             mark_price * (1 - joint_move if position.is_long else 1 + joint_move)

@@ -85,12 +85,12 @@ class NotionalDrift:
         return self.share - self.target_share
 
     @property
-    def funded_drift(self) -> Fraction:
+    def funded_share_drift(self) -> Fraction:
         """Share above target, with expected funding added to the held share."""
         return self.share * (1 + self.funding) - self.target_share
 
     @property
-    def funded_target(self) -> Fraction:
+    def funded_target_notional(self) -> Fraction:
         """Notional that, with its expected funding, is at its target."""
         return self.target / (1 + self.funding)
 
@@ -108,7 +108,7 @@ def without_hedges(account: MarginAccount, policy: FuturesPolicy) -> MarginAccou
     return account
 
 
-def target_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
+def target_gross_notional(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the target gross notional: account value times the target leverage; zero for an
     account without value.
     """
@@ -120,7 +120,11 @@ def held_weights(step: StepInput) -> dict[str, Fraction]:
     known account.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or not (target_notional := target_gross(account, policy)):
+    if (
+        account is None
+        or policy is None
+        or not (target_notional := target_gross_notional(account, policy))
+    ):
         return {}
     return {
         drift.market: drift.notional / target_notional for drift in notional_drifts(account, policy)
@@ -134,7 +138,7 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
     """
     weight_bps_by_market = {target.market: target.weight_bps for target in policy.targets}
     active_weight_bps_by_market = weight_bps_by_market if policy.leverage_bps else {}
-    target_notional = target_gross(account, policy)
+    target_notional = target_gross_notional(account, policy)
     account = without_hedges(account, policy)
     gross_notional = Fraction(margin.gross_notional_raw(account)) or target_notional
     drifts = []
@@ -166,7 +170,7 @@ def due_triggers(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that require an order, by priority; empty if there are none. Triggers
-    that wait for the user (`policy.ask`) are excluded.
+    that wait for the user (`policy.manual_triggers`) are excluded.
     """
     triggers = fired_triggers(account, policy, spot_value)
     return tuple(trigger for trigger in triggers if trigger.value not in policy.manual_triggers)
@@ -236,9 +240,11 @@ def _leverage_drifted(
     if not policy.leverage_band_bps or (spot_multiple_bps and spot_value is None):
         return False
     gross_notional = Fraction(margin.gross_notional_raw(without_hedges(account, policy)))
-    target_notional = target_gross(account, policy)
+    target_notional = target_gross_notional(account, policy)
     if policy.funding_horizon_s:
-        funded_notionals = (abs(drift.funded_target) for drift in notional_drifts(account, policy))
+        funded_notionals = (
+            abs(drift.funded_target_notional) for drift in notional_drifts(account, policy)
+        )
         target_notional = sum(funded_notionals, Fraction(0))
     if spot_multiple_bps and spot_value is not None:
         target_notional = min(target_notional, spot_value * spot_multiple_bps / BPS)
@@ -275,7 +281,9 @@ def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, .
 def _change_to_target_raw(
     account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift
 ) -> int:
-    target_size_raw = size_for_notional_raw(account.market(drift.market), drift.funded_target)
+    target_size_raw = size_for_notional_raw(
+        account.market(drift.market), drift.funded_target_notional
+    )
     return target_size_raw - without_hedges(account, policy).size_raw(drift.market)
 
 
@@ -300,7 +308,7 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
     """
     size_by_market = {}
     band_share = Fraction(policy.band_bps, BPS)
-    band_notional = band_share * target_gross(account, policy)
+    band_notional = band_share * target_gross_notional(account, policy)
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
         held_size_raw = without_hedges(account, policy).size_raw(drift.market)
@@ -308,12 +316,14 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
         if (
             not band_share
             or not held_size_raw
-            or not position_sign * drift.drift <= band_share < position_sign * drift.funded_drift
+            or not position_sign * drift.drift
+            <= band_share
+            < position_sign * drift.funded_share_drift
         ):
             continue  # a share above its band without funding is drift
         if position_sign * (drift.notional * (1 + drift.funding) - drift.target) <= band_notional:
             continue
-        target_size_raw = size_for_notional_raw(market, drift.funded_target)
+        target_size_raw = size_for_notional_raw(market, drift.funded_target_notional)
         kept_size_raw = target_size_raw if target_size_raw * held_size_raw > 0 else 0
         if abs(kept_size_raw) < abs(held_size_raw):
             size_by_market[drift.market] = kept_size_raw - held_size_raw
@@ -327,7 +337,7 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
 
     A position p beside others of notional r has the share p / max(p + r, target notional).
     """
-    limits, target_notional = policy.limits, target_gross(account, policy)
+    limits, target_notional = policy.limits, target_gross_notional(account, policy)
     max_share = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
     gross_notional = margin.gross_notional_raw(account)
     hedged_markets = {hedge.market for hedge in policy.hedges}
@@ -405,15 +415,15 @@ def _kept_shares(
             case "spot_multiple" if spot_value is not None:
                 kept_shares.append(spot_value * limits.spot_multiple_bps / BPS / gross_notional)
             case "max_utilisation":
-                kept_shares.append(_kept_by_utilisation(account, policy))
+                kept_shares.append(_utilisation_kept_share(account, policy))
             case "stress_move":
-                kept_shares.append(_stress_gross(account, policy) / gross_notional)
+                kept_shares.append(_stress_gross_notional(account, policy) / gross_notional)
             case _:
                 pass
     return kept_shares
 
 
-def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
+def _utilisation_kept_share(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the share k of the positions that leaves utilisation at its limit u.
 
     Initial margin I shrinks with the positions, and a fill at the mark leaves the account value V
@@ -428,7 +438,7 @@ def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fract
     )
 
 
-def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
+def _stress_gross_notional(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the gross notional whose stress loss leaves just the maintenance margin."""
     value_per_notional = stress_value_per_notional(account, policy)
     return (
@@ -495,18 +505,20 @@ def closing_suffices(
     """True if closing all positions but the paused ones and those in `waiting_markets` leaves the
     allowed gross notional.
     """
-    remaining_gross = sum(
+    remaining_notional = sum(
         abs(margin.value_at_mark_raw(account, position))
         for position in account.positions
         if account.market(position.market).is_paused or position.market in waiting_markets
     )
-    return remaining_gross <= allowed_gross(account, policy, spot_value)
+    return remaining_notional <= allowed_gross(account, policy, spot_value)
 
 
-def unfinished_sizes(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
+def unfinished_sizes(
+    account: MarginAccount, goal_sizes: Iterable[tuple[str, int]]
+) -> dict[str, int]:
     """Return the sizes of the orders, by market, that reduce each position above its goal to it."""
     size_by_market = {}
-    for market, goal_raw in goals:
+    for market, goal_raw in goal_sizes:
         held_size_raw = account.size_raw(market)
         if held_size_raw and abs(goal_raw) < abs(held_size_raw) and goal_raw * held_size_raw >= 0:
             size_by_market[market] = goal_raw - held_size_raw

@@ -12,20 +12,23 @@ from agent.policy.quarantine import tokens_with_changed_code
 def distrust_changed_venue(
     snapshot: Snapshot,
     trader: str,
-    contracts: Mapping[str, str],
-    pins: Mapping[str, str],
-    backing: Mapping[str, tuple[str, str]],
+    contract_name_by_address: Mapping[str, str],
+    pinned_hash_by_address: Mapping[str, str],
+    pinned_implementations: Mapping[str, tuple[str, str]],
 ) -> Snapshot:
     """Return the snapshot without the margin account if a contract of the venue, or the
     implementation behind it, differs from its pin, because its answers can no longer be trusted.
 
-    `contracts` are names by address, `pins` and `backing` as in `changed_tokens`.
+    `contract_name_by_address` are names by address, `pinned_hash_by_address` and
+    `pinned_implementations` as in `tokens_with_changed_code`.
     """
-    untrusted_contracts = tokens_with_changed_code(snapshot, tuple(contracts), pins, backing)
+    untrusted_contracts = tokens_with_changed_code(
+        snapshot, tuple(contract_name_by_address), pinned_hash_by_address, pinned_implementations
+    )
     if not untrusted_contracts:
         return snapshot
     distrust_reason = "; ".join(
-        f"{contracts[untrusted.token]} at {untrusted.token}: {untrusted.why}"
+        f"{contract_name_by_address[untrusted.token]} at {untrusted.token}: {untrusted.why}"
         for untrusted in untrusted_contracts
     )
     distrust_reason = f"{distrust_reason}; find out why, then: trimtab trust"

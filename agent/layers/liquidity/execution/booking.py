@@ -19,7 +19,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     Withdraw,
-    lp_action,
+    as_lp_action,
 )
 from agent.reference import reference_prices
 from agent.store.store import Store
@@ -53,7 +53,7 @@ def book_liquidity_action(
     granted_action = store.journal.grant(intent.id).action
     booked_loss = gas_value
     if planned_step is not None and granted_action is not None and receipt.status == 1:
-        action = lp_action(granted_action)
+        action = as_lp_action(granted_action)
         prices = reference_prices(price_step).price_by_token
         position_change = own_changes.position_change(action, receipt, planned_step.snapshot.owner)
         losses = [_loss_by_receipt(action, position_change, planned_step.snapshot, receipt, prices)]

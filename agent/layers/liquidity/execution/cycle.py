@@ -11,7 +11,7 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult, note_of
 from agent.layers.liquidity.state import LiquidityCycle
-from agent.model import Cycle, Plan, StepNote
+from agent.model import Cycle, Plan, StepEnd
 from agent.policy import failures
 
 
@@ -25,7 +25,7 @@ def pool_to_skip(cycle: Cycle, plan: Plan | None) -> str:
     return "" if pool in cycle.layer(LiquidityCycle).left_pools else pool
 
 
-def skip_pool(cycle: Cycle, pool: str, note: StepNote) -> Cycle:
+def skip_pool(cycle: Cycle, pool: str, note: StepEnd) -> Cycle:
     """Return the cycle after a failed withdrawal. The rest of it skips the pool."""
     liquidity_cycle = cycle.layer(LiquidityCycle)
     liquidity_cycle = replace(
@@ -42,7 +42,7 @@ def skip_refused_withdrawal(
     """For the rest of the cycle, skip a pool whose withdrawal was refused by simulation or signer,
     or for its gas. Return None for any other refusal.
     """
-    concerns_withdrawal = evaluation.concerns_trade(refusal) or evaluation.is_budget_refusal(
+    concerns_withdrawal = evaluation.concerns_trade(refusal) or evaluation.is_wallet_limit_refusal(
         refusal
     )
     if not concerns_withdrawal or not (pool := pool_to_skip(cycle, outcome.plan)):

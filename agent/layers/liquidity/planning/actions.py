@@ -15,14 +15,14 @@ from agent.layers.liquidity.policy.adjustments import (
 )
 from agent.layers.liquidity.policy.book import PositionBook, band_bps, open_position_book
 from agent.layers.liquidity.policy.moves import CollectMove, PlannedMove, ProvideMove, WithdrawMove
-from agent.layers.liquidity.policy.pools import POSITIONS
+from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.layers.liquidity.policy.provisions import (
     book_after_provision,
     book_after_withdrawal,
     provision_gas_units,
     quote_provision,
 )
-from agent.layers.questions import outside_raw
+from agent.layers.questions import raw_outside_wallet
 from agent.model import (
     AdjustLiquidity,
     Asset,
@@ -219,7 +219,7 @@ def _plan(
     raw_in_positions = positions.look_through(
         [position for _, position in book_after.position_states], book_after.prices
     )
-    raw_elsewhere = outside_raw(step, book_after.prices, {POSITIONS})
+    raw_elsewhere = raw_outside_wallet(step, book_after.prices, {POSITIONS_PLACE})
 
     def asset_value(asset: Asset) -> Value:
         address = asset.token.address

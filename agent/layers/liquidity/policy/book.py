@@ -11,8 +11,8 @@ from fractions import Fraction
 from agent.amm import pools
 from agent.amm.lp import position_changes, positions, slippage
 from agent.layers.liquidity.policy import valuation
-from agent.layers.liquidity.policy.pools import POSITIONS
-from agent.layers.questions import outside_value
+from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
+from agent.layers.questions import value_outside_wallet
 from agent.model import (
     Asset,
     ConfirmedPosition,
@@ -99,7 +99,7 @@ class PositionBook:
             Fraction(0),
         )
         expected_loss = valuation.expected_loss_of(self.position_states, self.prices)
-        other_value = outside_value(self.step, self.prices, {POSITIONS})
+        other_value = value_outside_wallet(self.step, self.prices, {POSITIONS_PLACE})
         portfolio_value = wallet_value + positions_value + other_value
         return LiquidityExposure(expected_loss, positions_value, portfolio_value)
 
@@ -135,7 +135,7 @@ class PositionBook:
         """Return the book after a withdrawal from a position; only `minimums` and the fees count as
         certain.
         """
-        position = self.state_of(confirmed_position)
+        position = self.position_state_of(confirmed_position)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         principal = positions.principal(position, liquidity_out)
@@ -150,7 +150,7 @@ class PositionBook:
 
     def after_collection(self, confirmed_position: ConfirmedPosition) -> PositionBook:
         """Return the book after the fees of a position were collected."""
-        position = self.state_of(confirmed_position)
+        position = self.position_state_of(confirmed_position)
         if not isinstance(position, LpV3Position):
             return self
         return self._with_position(
@@ -161,7 +161,7 @@ class PositionBook:
         self, confirmed_position: ConfirmedPosition, liquidity_in: int, amounts: Amounts
     ) -> PositionBook:
         """Return the book after liquidity was added to a position."""
-        position = self.state_of(confirmed_position)
+        position = self.position_state_of(confirmed_position)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         return self._with_position(
@@ -177,7 +177,7 @@ class PositionBook:
             self, position_states=(*self.position_states, (confirmed_position, position))
         )._with_amounts(confirmed_position, (-amounts[0], -amounts[1]), (0, 0))
 
-    def state_of(self, confirmed_position: ConfirmedPosition) -> LpPosition:
+    def position_state_of(self, confirmed_position: ConfirmedPosition) -> LpPosition:
         """Return the current state of a confirmed position."""
         return next(
             position
@@ -211,7 +211,7 @@ class PositionBook:
             ),
         )
 
-    def value_of(self, confirmed_position: ConfirmedPosition, position: LpPosition) -> Value:
+    def position_value(self, confirmed_position: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position, uncollected fees included."""
         return self.value_without_fees(confirmed_position, position) + self.value(
             confirmed_position, positions.uncollected_fees(position)

@@ -102,7 +102,7 @@ def withdrawals_first(
     Provisions wait until no swap is due. No withdrawals during the cooldown after an action,
     because oscillating prices would move liquidity in every cycle.
     """
-    if _cooldown_left(step) or failures.is_stopped(step.history):
+    if _active_cooldown(step) or failures.is_stopped(step.history):
         return None
     try:
         adjustment = adjustments.target_adjustment(step, prices)
@@ -140,7 +140,7 @@ def liquidity_or_hold(
                 " trimtab resume"
             ),
         )
-    if cooldown_reason_and_end := _cooldown_left(step):
+    if cooldown_reason_and_end := _active_cooldown(step):
         return replace(
             hold,
             reason=f"{hold.reason}; {adjustment.reason}; {cooldown_reason_and_end[0]}",
@@ -153,7 +153,7 @@ def liquidity_or_hold(
     return AdjustLiquidity(adjustment.reason)
 
 
-def _cooldown_left(step: StepInput) -> tuple[str, int] | None:
+def _active_cooldown(step: StepInput) -> tuple[str, int] | None:
     """Return the reason and the end of the cooldown after a rebalance or a liquidity action."""
     last_action_s = step.layer(LiquidityState).last_action_s
     return rebalances.active_cooldown(

@@ -4,7 +4,7 @@ forgone earnings of liquidity in range. Future fees cannot be known from one blo
 market they offset the loss of every position equally (Milionis et al. 2022), so limits.plan_cost
 of the value stands in for them. Positions without earnings therefore go first, then those with
 the highest loss per value. The last position is withdrawn only until both sums reach
-EXIT_TARGET_SHARE of their limits, so that a small price move needs no further withdrawal.
+LIMIT_GOAL_SHARE of their limits, so that a small price move needs no further withdrawal.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from agent.model import (
 )
 from agent.units import Value
 
-POSITIONS = "positions"
+POSITIONS_PLACE = "positions"
 """Name of liquidity positions among the places of holdings."""
 POSITION_CONTRACT_ROLES: dict[str, str] = {LpVenue.V2: "V2 router", LpVenue.V3: "position manager"}
 """Contracts of the venues through which positions change."""
@@ -77,7 +77,7 @@ def pools_hold(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
     """True if targeted pools have at least this value of an asset, which an exit withdraws."""
     return (
         is_in_targeted_pool(step.snapshot, step.portfolio, drift.token)
-        and drift.raw_at(POSITIONS) * drift.price >= min_value
+        and drift.raw_at(POSITIONS_PLACE) * drift.price >= min_value
     )
 
 

@@ -189,7 +189,7 @@ def quote_provision(
         return minting.provided_liquidity(
             None, tick_state.sqrt_price_x96, minting.sqrt_price_range(ticks), desired_raw
         )
-    position = None if existing_position is None else book.state_of(existing_position)
+    position = None if existing_position is None else book.position_state_of(existing_position)
     if isinstance(position, LpV2Position):
         return minting.provided_liquidity(position, 0, None, desired_raw)
     return (0, (0, 0))

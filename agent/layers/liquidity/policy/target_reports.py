@@ -64,7 +64,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
         pool_positions = target_positions(book, target)
         provided_value = sum(
             (
-                book.value_of(confirmed_position, position)
+                book.position_value(confirmed_position, position)
                 for confirmed_position, position in pool_positions
             ),
             Fraction(0),

@@ -87,7 +87,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     target_value = total_value * target_share
     provided_value = sum(
         (
-            book.value_of(confirmed_position, position)
+            book.position_value(confirmed_position, position)
             for confirmed_position, position in pool_positions
         ),
         Fraction(0),
@@ -180,7 +180,7 @@ def _withdraw_out_of_range(
     withdrawn_value = Fraction(0)
     for confirmed_position, position in out_of_range_positions:
         book = builder.book
-        position_value = book.value_of(confirmed_position, position)
+        position_value = book.position_value(confirmed_position, position)
         gas_units, approval_count = (
             (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVAL_COUNT)
             if target_value > 0

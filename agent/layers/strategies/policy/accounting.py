@@ -24,7 +24,7 @@ from agent.layers.strategies.policy.capital import (
 from agent.layers.strategies.policy.health import FIXED_POINT_ONE
 from agent.layers.strategies.state import (
     STRATEGY_UNITS,
-    UNALLOCATED,
+    UNALLOCATED_HOLDER,
     CapitalSplit,
     StrategiesState,
     StrategyBook,
@@ -94,7 +94,9 @@ class StrategyBooksUpdate:
             ):
                 changes.append((name, STRATEGY_UNITS, new_units))
                 self.units[name] += new_units
-        changes += [(UNALLOCATED, token, raw) for token, raw in reserve_changes.items() if raw]
+        changes += [
+            (UNALLOCATED_HOLDER, token, raw) for token, raw in reserve_changes.items() if raw
+        ]
         for token, raw in reserve_changes.items():
             self.reserves[token] = self.reserves.get(token, 0) + raw
         self.holdings = holdings_after
@@ -114,7 +116,7 @@ class StrategyBooksUpdate:
     def replay(self, booking: StrategyBooking) -> None:
         """Apply a stored booking."""
         for name, token, change_raw in booking.changes:
-            if name == UNALLOCATED:
+            if name == UNALLOCATED_HOLDER:
                 self.reserves[token] = self.reserves.get(token, 0) + change_raw
                 continue
             raw_by_token = self.holdings.setdefault(name, {})

@@ -28,12 +28,12 @@ class StrategiesResult(LayerResult):
         """See LayerResult."""
         return self.netting.goal if self.is_netting_only and self.netting is not None else None
 
-    def postponed(self) -> LayerResult:
+    def when_postponed(self) -> LayerResult:
         """See LayerResult."""
         return replace(self, is_netting_only=False)
 
 
-def beside_purchase(context: DecisionContext) -> LayerResult:
+def netting_for_purchase(context: DecisionContext) -> LayerResult:
     """Return the netting of the strategies whose purchase is decided; nothing without
     strategies.
     """

@@ -16,20 +16,20 @@ from agent.layers.strategies.state import (
     StrategyHealth,
     StrategyState,
 )
-from agent.model import MarketGrowth
+from agent.model import MarketGrowthInputs
 from agent.units import BPS, Price, floor_int
 
 
-def chosen_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction] | None:
+def target_market_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction] | None:
     """Return the signed shares of the target notional, by market, of the strategies together; None
     if none has futures weights.
     """
     if not any(strategy.market_bps for strategy in split.strategies):
         return None
-    return strategy_futures(split, state.books)
+    return strategy_market_shares(split, state.books)
 
 
-def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[str, Fraction]:
+def strategy_market_shares(split: CapitalSplit, books: StrategyBooks | None) -> dict[str, Fraction]:
     """Return the signed shares of the target notional by market: each strategy's weights times its
     share of the capital. A paused strategy has none; opposite weights offset each other.
     """
@@ -56,19 +56,19 @@ def with_market_growth(
     updated_state: StrategyState,
     previous_state: StrategyState,
     strategy: Strategy,
-    market_growth: MarketGrowth | None,
+    growth_inputs: MarketGrowthInputs | None,
 ) -> StrategyState:
     """Return the updated state of a strategy, whose index includes the growth of its futures
     weights. They count while it is active and while it is paused, in proportion to the margin
     account's part of the capital, at index prices less funding, and without costs.
     """
-    if market_growth is None or not strategy.market_bps:
+    if growth_inputs is None or not strategy.market_bps:
         return updated_state
     futures_growth = _futures_growth(
         dict(previous_state.marks),
         previous_state.noted_s,
         strategy,
-        market_growth,
+        growth_inputs,
         updated_state.noted_s,
     )
     spot_growth = (
@@ -77,14 +77,14 @@ def with_market_growth(
     index = floor_int(
         previous_state.index
         * (
-            (1 - market_growth.margin_share) * spot_growth
-            + market_growth.margin_share * futures_growth
+            (1 - growth_inputs.margin_share) * spot_growth
+            + growth_inputs.margin_share * futures_growth
         )
     )
     index_prices = tuple(
-        (market, market_growth.prices[market])
+        (market, growth_inputs.prices[market])
         for market, _ in strategy.market_bps
-        if market in market_growth.prices
+        if market in growth_inputs.prices
     )
     return replace(updated_state, index=max(0, index), marks=(*updated_state.marks, *index_prices))
 
@@ -93,7 +93,7 @@ def _futures_growth(
     last_prices: Mapping[str, Price],
     last_noted_s: int | None,
     strategy: Strategy,
-    market_growth: MarketGrowth,
+    growth_inputs: MarketGrowthInputs,
     now_s: int | None,
 ) -> Fraction:
     """Return the growth factor of capital at the target notional since the last prices; 1 without
@@ -104,10 +104,10 @@ def _futures_growth(
     )
     growth_factor = Fraction(1)
     for market, weight_bps in strategy.market_bps:
-        if last_prices.get(market, 0) > 0 and market in market_growth.prices:
-            price_change = market_growth.prices[market] / last_prices[market] - 1
-            funding = market_growth.funding_daily.get(market, Fraction(0)) * elapsed_days
+        if last_prices.get(market, 0) > 0 and market in growth_inputs.prices:
+            price_change = growth_inputs.prices[market] / last_prices[market] - 1
+            funding = growth_inputs.funding_daily.get(market, Fraction(0)) * elapsed_days
             growth_factor += (
-                market_growth.leverage * Fraction(weight_bps, BPS) * (price_change - funding)
+                growth_inputs.leverage * Fraction(weight_bps, BPS) * (price_change - funding)
             )
     return growth_factor

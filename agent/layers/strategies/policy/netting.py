@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ConfigError
-from agent.layers.questions import outside_raw
+from agent.layers.questions import raw_outside_wallet
 from agent.layers.strategies.policy import capital
 from agent.layers.strategies.policy.capital import (
     NettedToken,
@@ -445,7 +445,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         raise ValueError("there are no strategies")
     holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
     capital_before = capital.strategy_capital(holdings, prices)
-    transfers, note = _transfer_capital(step, split, holdings, prices)
+    transfers, capital_note = _transfer_capital(step, split, holdings, prices)
     total_capital = sum(capital_before.values(), Fraction(0))
     target_shares, books_by_name = target_capital_shares(split, books.by_name), books.by_name
     adjustments = tuple(
@@ -464,19 +464,19 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     netted_tokens = capital.net_adjustments(
         {adjustment.name: adjustment.values_to_trade for adjustment in adjustments}, tokens
     )
-    outside_values = {
-        token: raw * prices[token] for token, raw in outside_raw(step, prices).items()
+    values_outside_wallet = {
+        token: raw * prices[token] for token, raw in raw_outside_wallet(step, prices).items()
     }
     total_value = sum(
         (adjustment.capital for adjustment in adjustments),
-        sum(outside_values.values(), Fraction(0)),
+        sum(values_outside_wallet.values(), Fraction(0)),
     )
     goal_shares = [Fraction(0)] * len(tokens)
     if total_value:
         target_values = [
             sum(
                 (dict(adjustment.target_values)[token] for adjustment in adjustments),
-                outside_values.get(token, Fraction(0)),
+                values_outside_wallet.get(token, Fraction(0)),
             )
             for token in tokens
         ]
@@ -503,7 +503,9 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         transfers,
         netted_tokens,
         goal,
-        _strategies_result(step.portfolio, adjustments, transfers, note, netted_tokens, saved_fees),
+        _strategies_result(
+            step.portfolio, adjustments, transfers, capital_note, netted_tokens, saved_fees
+        ),
         saved_fees,
     )
 
