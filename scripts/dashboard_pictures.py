@@ -62,6 +62,11 @@ PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
     "overview-phone": ("/", "light", (PHONE[0], 950)),
     "history": ("/history", "light", (1280, 700)),
 }
+UPDATE_DRAWN = (
+    "document.querySelector('.chart canvas')"
+    " && !document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling, .htmx-added')"
+)
+"""True once the chart is drawn and no update of the page is between its text and its charts."""
 COLOURS = 64
 MAX_BYTES = 80_000
 
@@ -125,14 +130,11 @@ def screenshot(
     )
     page.goto(address.rstrip("/") + path)
     page.wait_for_selector("data[data-of]", timeout=PATIENCE_MS)
-    if path == "/":
-        for selector in (
-            "text=healthy",
-            "[data-of='status.total_value']",
-            ".chart canvas",
-        ):
-            page.wait_for_selector(selector, timeout=PATIENCE_MS)
     page.wait_for_selector("#connection:has-text('Live')")
+    if path == "/":
+        for selector in ("text=healthy", "[data-of='status.total_value']"):
+            page.wait_for_selector(selector, timeout=PATIENCE_MS)
+        page.wait_for_function(UPDATE_DRAWN, timeout=PATIENCE_MS)
     png = page.screenshot()
     page.close()
     return png
