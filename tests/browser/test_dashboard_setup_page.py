@@ -54,7 +54,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
     with Desk(tmp_path / "trimtab.toml") as desk:
         plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
         page = plain.new_page()
-        page.goto(f"http://localhost:{desk.port}{desk.opening_tokens}")
+        page.goto(f"http://localhost:{desk.port}{desk.opening}")
         seen = patient_context(chromium, viewport=SIZE, bypass_csp=True, color_scheme="dark")
         looked = seen.new_page()
         looked.goto(page.url)
@@ -110,7 +110,7 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
     with Desk(tmp_path / "trimtab.toml") as desk:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page, home = context.new_page(), f"http://localhost:{desk.port}"
-        page.goto(home + desk.opening_tokens)
+        page.goto(home + desk.opening)
         require_fine(page)
         desk.enter()
         name, _, value = desk.cookie.partition("=")
@@ -136,7 +136,7 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.goto(f"http://localhost:{shelf.port}/")
         require_fine(page)
-        opened = shelf.attempts[1].opened
+        opened = shelf.parts[1].opened
         assert opened is not None
         tab_to(page, "#to-2")
         opened.cache.documents["pnl"]["all"]["value"] = "7.5"
