@@ -140,7 +140,7 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         assert opened is not None
         tab_to(page, "#to-2")
         opened.cache.documents["pnl"]["all"]["value"] = "7.5"
-        shelf.loop.call_soon_threadsafe(opened.cache.announce)
+        shelf.loop.call_soon_threadsafe(opened.cache.announce_change)
         page.wait_for_selector("data:has-text('7.50')")
         assert page.locator("#to-2:focus").count() == 1
         page.keyboard.press("Enter")
