@@ -60,7 +60,7 @@ from agent.execution.step_context import (
 )
 from agent.execution.step_memory import record_cash
 from agent.execution.step_result import StepPorts, StepResult, close_step, end_step
-from agent.layers import execution as layers
+from agent.layers import execution as layer_execution
 from agent.layers import records
 from agent.model import (
     BlockedExit,
@@ -90,8 +90,8 @@ def run_cycle(
 
     Each exit is evaluated, confirmed and sent separately; a refused exit is skipped. The remaining
     trades follow, also confirmed separately. An open cycle of an ended process goes on, unless it
-    is too old or has another request. A TrimtabError or an interrupt ends a cycle; a killed process,
-    or a bug, leaves it open.
+    is too old or has another request. A TrimtabError or an interrupt ends a cycle; a killed
+    process, or a bug, leaves it open.
     """
     if transactor is None:
         cycle = new_cycle(request, readers.clock.now_s())
@@ -107,9 +107,11 @@ def run_cycle(
         for after_cycle in records.CYCLE_RECORDERS:
             after_cycle(store, outcome)
     outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
-    if cycle.skipped:  # approvals of refused exits and their revocations do not count as failures
+    if (
+        cycle.skipped_exits
+    ):  # approvals of refused exits and their revocations do not count as failures
         store.budgets.mark_submission_refusals(
-            readers.history(readers.clock.now_s()).failures.submission_refusals
+            readers.read_history(readers.clock.now_s()).failures.submission_refusals
         )
     return outcome
 
@@ -134,7 +136,7 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
     last_outcome: StepOutcome | None = None
     try:
         for _ in range(MAX_STEPS):
-            step_result = step(ports, cycle)
+            step_result = run_step(ports, cycle)
             cycle = step_result.cycle
             if (last_outcome := step_result.outcome or last_outcome) is not None:
                 outcome_by_step_id[last_outcome.step_id] = last_outcome
@@ -155,9 +157,9 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
             store.cycles.close(str(error) or "interrupted")
         raise
     if cycle.restarts or cycle != initial_cycle.end(
-        cycle.ended
+        cycle.end_state
     ):  # a cycle that did nothing has no row
-        store.cycles.close(cycle.ended.value)
+        store.cycles.close(cycle.end_state.value)
     sent_intents = [
         intent
         for past_outcome in outcome_by_step_id.values()
@@ -176,7 +178,7 @@ def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
         )
 
 
-def step(ports: StepPorts, cycle: Cycle) -> StepResult:
+def run_step(ports: StepPorts, cycle: Cycle) -> StepResult:
     """Read one snapshot, decide, and send at most one transaction, or hold. The cycle of the result
     has ended if nothing more is due in it.
     """
@@ -187,7 +189,7 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
         return skip_interrupted_exit(
             ports, cycle, error.token, error, may_retry_on_direct_route=may_retry_on_direct_route
         )
-    for before_confirmation in layers.PRE_CONFIRMATION_ACTIONS:
+    for before_confirmation in layer_execution.PRE_CONFIRMATION_ACTIONS:
         if (layer_result := before_confirmation(ports, cycle, outcome)) is not None:
             return layer_result
     confirm_result = _act_or_skip(ports, cycle, outcome, _confirm_plan)
@@ -215,7 +217,10 @@ def _act_or_skip(
         end_step(ports.store, outcome, str(error), "error")
         token = outcome.decision_result.exit_token
         may_retry_on_direct_route = may_take_direct_route(
-            outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
+            outcome.step_input.portfolio,
+            outcome.step_input.progress.direct_route_tokens,
+            outcome.plan,
+            token,
         )
         return skip_interrupted_exit(
             ports,
@@ -233,7 +238,7 @@ def skip_refusal(
     """Return the cycle without the exit, or the layer's action, that was refused just before
     sending. Any other refusal ends the cycle.
     """
-    for skip_layer in layers.REFUSAL_SKIPS:
+    for skip_layer in layer_execution.REFUSAL_SKIPS:
         if (skip_result := skip_layer(cycle, outcome, refusal)) is not None:
             if skip_result.outcome is not None:
                 close_step(ports.store, skip_result.outcome)
@@ -247,7 +252,7 @@ def record_and_evaluate(readers: StepReaders, store: Store, cycle: Cycle) -> Ste
     step_input, changed_blocks = _settle_and_read(readers, store, cycle)
     _record_step(readers, store, cycle, step_id, step_input, changed_blocks)
     propose, tick_extender = proposer(cycle.request), TickExtender(readers.reader)
-    outcome = evaluate_input(step_input, propose, readers.evidence, step_id, tick_extender)
+    outcome = evaluate_input(step_input, propose, readers.evidence_source, step_id, tick_extender)
     if outcome.step_input is not step_input:
         store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(outcome.step_input))
     return replace(outcome, exits_tried=cycle.tried_exit_tokens)
@@ -267,7 +272,7 @@ def _settle_and_read(
     record_anomalies(store.budgets, store.balances, step_input)
     step_input = add_past_prices(cycle_readers, step_input)
     record_order_stages(store.orders, step_input.history)
-    return exclude_blocked_exits(step_input, cycle.skipped), changed_blocks
+    return exclude_blocked_exits(step_input, cycle.skipped_exits), changed_blocks
 
 
 def _record_step(
@@ -282,8 +287,8 @@ def _record_step(
     record_cash(store.cash, step_input.history)
     record_allocation(step_input.history, store.allocations)
     update_ledger(store, readers.ledger_step_input(step_input), changed_blocks)
-    for after_input in records.INPUT_RECORDERS:
-        after_input(store, step_input)
+    for record_step_input in records.INPUT_RECORDERS:
+        record_step_input(store, step_input)
     record_hourly_prices(readers, step_input, store.prices)
     input_json, request_json = codec.dumps(step_input), codec.dumps(cycle.request)
     store.steps.begin(step_id, readers.clock.now_s(), input_json, request_json, cycle.id)
@@ -297,7 +302,7 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     for after_decision in records.DECISION_RECORDERS:
         after_decision(ports.store, outcome)
     if (
-        (earlier_confirmation := cycle.confirmed)
+        (earlier_confirmation := cycle.confirmation)
         and not earlier_confirmation.is_of_ended_process
         and not cycle.swap_step_id
     ):
@@ -314,7 +319,7 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
         ports.transactor.composer.require_unexpired(outcome.step_input, plan)
         confirmation = confirmation_of(outcome, plan)
     require_as_confirmed(confirmation, outcome, plan)
-    return StepResult(replace(cycle, confirmed=confirmation), outcome, plan)
+    return StepResult(replace(cycle, confirmation=confirmation), outcome, plan)
 
 
 def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
@@ -322,7 +327,7 @@ def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
     that reduce risk may follow an unsold exit. A layer may leave a plan to the next cycle.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
-    if plan is None or (cycle.swap_step_id and not plan.actions):
+    if plan is None or (cycle.swap_step_id and not plan.layer_actions):
         return None
     if any(layer_part.postpones(plan) for layer_part in cycle.layers):
         return None
@@ -338,7 +343,7 @@ def _cycle_to_reconfirm(cycle: Cycle, exit_token: str) -> Cycle | None:
         return cycle.after_exit(
             BlockedExit(exit_token, evaluation.SOLD_IN_PART_REASON, evaluation.NO_ACTION_REMEDY)
         )
-    if cycle.confirmed is None or cycle.confirmed.exit_token == exit_token:
+    if cycle.confirmation is None or cycle.confirmation.exit_token == exit_token:
         return None
     return cycle.after_exit()
 

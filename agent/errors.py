@@ -198,7 +198,7 @@ class Verdict:
     """
 
     guard: str
-    measured: str
+    measured_text: str
     limit: str
     passed: bool
 

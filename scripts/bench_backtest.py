@@ -86,7 +86,7 @@ def band_setting(bps: int, depth: float = float("inf")) -> KernelSetting:
         (10_000 // ASSETS,) * ASSETS,
         Threshold(bps, None),
         Destination.TARGET,
-        TradingCosts.pools(FEE_BPS, depth, ASSETS),
+        TradingCosts.for_pools(FEE_BPS, depth, ASSETS),
     )
 
 
@@ -208,7 +208,7 @@ def measure_step(times_s: Floats, closes: Floats, kernel_prices: KernelPrices) -
     return {
         "step_s": round(wall_s, 3),
         "step_processor_s": round(processor_s, 3),
-        "evaluated_bars": simulation_result.evaluated_bars,
+        "evaluated_bars": simulation_result.evaluated_bar_count,
         "kernel_off_the_step": difference,
     }
 

@@ -279,8 +279,8 @@ class TradeHistory:
         ]
         value = 10 * COIN * price + 20_000 * DOLLAR
         return {
-            "book": book_number, "block_number": block, "chain_s": self.start_s + hour * HOUR_S, "value": str(value),
-            "held_z": database.compress_text(codec.dumps(holdings)),
+            "book_number": book_number, "block_number": block, "chain_s": self.start_s + hour * HOUR_S, "value": str(value),
+            "holdings_z": database.compress_text(codec.dumps(holdings)),
         }  # fmt: skip
 
 

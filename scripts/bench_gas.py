@@ -89,7 +89,7 @@ each second, which costs 10,416 gas more than the next trade."""
 
 def quoted_output(chain: LocalChain, pool: str, token_in: str, amount_in_raw: int) -> int:
     """Return the output that the deployed contracts quote, in base units."""
-    pool_info = chain.deployed.pool_by_name[pool]
+    pool_info = chain.deployed_world.pool_by_name[pool]
     address_in = chain.tokens[token_in].address
     address_out = (
         pool_info.token1.address
@@ -116,7 +116,7 @@ def make_legs(
     """Yield the legs of one rebalance. No two use the same pool, so that each quote holds."""
     output_raw = 0
     for pool, token_in, coins, source, sink in swaps:
-        pool_info, token = chain.deployed.pool_by_name[pool], chain.tokens[token_in]
+        pool_info, token = chain.deployed_world.pool_by_name[pool], chain.tokens[token_in]
         amount_in_raw = int(coins * 10**token.decimals) if coins else output_raw
         output_raw = quoted_output(chain, pool, token_in, amount_in_raw)
         address_out = (
@@ -196,7 +196,7 @@ def measure_rebalance(chain: LocalChain, name: str) -> dict[str, int]:
     """Return the gas of the three ways, each from the same state."""
     legs = tuple(make_legs(chain, SWAPS[name]))
     wallet, addresses, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
-    prices_usd = chain.deployed.prices_usd
+    prices_usd = chain.deployed_world.prices_usd
     feed_prices = {
         token.address: prices_usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
@@ -244,7 +244,7 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
     """
     legs, deadline_s, gas = tuple(make_legs(chain, EXITS)), chain.now_s() + 3_600, {}
     makers = pool_makers(parse_config(chain.config_text()))
-    prices_usd = chain.deployed.prices_usd
+    prices_usd = chain.deployed_world.prices_usd
     feed_prices = {
         token.address: prices_usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
@@ -281,7 +281,7 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
 def measure() -> dict[str, Any]:
     """Measure all rebalances of SWAPS on a local chain whose pools have traded in both directions."""
     with open_anvil() as chain:
-        for pool in chain.deployed.pool_by_name.values():
+        for pool in chain.deployed_world.pool_by_name.values():
             for token in (pool.token0, pool.token1):
                 chain.swap(pool.name, token.symbol, 10**token.decimals // 100)
         chain.node.mine_at(chain.now_s() + IDLE_S)

@@ -63,7 +63,7 @@ def full_scope(chain: LocalChain, endpoint: EndpointProvider) -> SnapshotScope:
         tokens,
         (addresses.swap_router_02,),
         pools,
-        tuple(chain.feeds.values()),
+        tuple(chain.feed_addresses.values()),
         (addresses.swap_router_02,),
         1_800,
         100,
@@ -162,7 +162,7 @@ def measure(rounds: int) -> dict[str, Any]:
         require_equal_readings(snapshot, read_one_by_one(w3, scope))
         peer_requests = provider.requests
         our_figures = {
-            "requests": snapshot.requests,
+            "requests": snapshot.http_request_count,
             "median_ms": median_ms(reader.snapshot, rounds),
         }
         peer_figures = {

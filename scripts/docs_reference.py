@@ -413,10 +413,16 @@ def network_page(network: Network) -> str:
     ]
     feeds = network.sequencer_feed or "none is known"
     sequencer = (
-        f" Sequencer's uptime feed: `{feeds}`." if network.data_fee is not DataFeeKind.PLAIN else ""
+        f" Sequencer's uptime feed: `{feeds}`."
+        if network.data_fee_kind is not DataFeeKind.PLAIN
+        else ""
     )
-    is_url = network.submission.startswith("https://")
-    sending = f"a private endpoint, `{network.submission}`" if is_url else network.submission
+    is_url = network.private_endpoint_or_reason.startswith("https://")
+    sending = (
+        f"a private endpoint, `{network.private_endpoint_or_reason}`"
+        if is_url
+        else network.private_endpoint_or_reason
+    )
     lines = [
         f"# {network.title}",
         "",

@@ -141,7 +141,7 @@ def run(config: Path, upstream: str, native: str) -> dict:
             outcome = agent.rebalance(
                 send=True, confirm=lambda _: True, progress=lambda stage: note(format_stage(stage))
             )
-            rebalance = plans.rebalance_document(outcome, agent.realised(outcome))
+            rebalance = plans.rebalance_document(outcome, agent.realised_changes(outcome))
             status_after = status_document(agent.status())
     return {"before": status_before, "rebalance": rebalance, "after": status_after}
 

@@ -126,7 +126,9 @@ class Market:
         """Swap up to that many dollars in a pool as somebody else."""
         token = random.choice((pool.token0, pool.token1))
         symbol = next(s for s, listed in self.chain.tokens.items() if listed.address == token)
-        unit = 10 ** self.chain.tokens[symbol].decimals / self.chain.deployed.prices_usd[symbol]
+        unit = (
+            10 ** self.chain.tokens[symbol].decimals / self.chain.deployed_world.prices_usd[symbol]
+        )
         self.venues.swap(pool, token, int(random.uniform(0.01, 1) * most_usd * unit))
 
     def disturb(self, random: Random) -> str:

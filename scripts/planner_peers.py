@@ -60,9 +60,9 @@ class ContinuousProblem:
             [
                 pool_edge.token_in_index,
                 pool_edge.token_out_index,
-                pool_edge.curves.real.fee_factor,
-                pool_edge.curves.real.roots.tolist(),
-                pool_edge.curves.real.liquidities[:-1].tolist(),
+                pool_edge.curves.real_curve.fee_factor,
+                pool_edge.curves.real_curve.roots.tolist(),
+                pool_edge.curves.real_curve.liquidities[:-1].tolist(),
             ]
             for pool_edge in self.pool_graph.pool_edges
         ]
@@ -99,7 +99,7 @@ def solve_ours(problem: ContinuousProblem) -> TimedSolution:
     duration_s = process_time() - began_s
     return TimedSolution(
         duration_s * 1e3,
-        problem.optimizer.utility.of(
+        problem.optimizer.utility.utility_of(
             problem.optimizer.final_values(problem.pool_graph.real_curves, solution)
         ),
     )
@@ -109,7 +109,7 @@ def solve_by_slsqp(problem: ContinuousProblem) -> TimedSolution:
     """Solve by SLSQP, with one variable per direction of a pool, one per token for its distance from
     the target, and exact derivatives.
     """
-    curves = [pool_edge.curves.real for pool_edge in problem.pool_graph.pool_edges]
+    curves = [pool_edge.curves.real_curve for pool_edge in problem.pool_graph.pool_edges]
     token_pairs = [
         (pool_edge.token_in_index, pool_edge.token_out_index)
         for pool_edge in problem.pool_graph.pool_edges
@@ -174,19 +174,19 @@ def solve_by_slsqp(problem: ContinuousProblem) -> TimedSolution:
     )
     duration_s = process_time() - began_s
     x = np.clip(optimum.x, 0.0, [*(curve.capacity for curve in curves), *[np.inf] * token_count])
-    return TimedSolution(duration_s * 1e3, problem.optimizer.utility.of(final_holdings(x)))
+    return TimedSolution(duration_s * 1e3, problem.optimizer.utility.utility_of(final_holdings(x)))
 
 
 def marginal_output(curve: Any, amount_in: float) -> float:
     """Return the marginal output after `amount_in`."""
     net = amount_in * curve.fee_factor
-    range_index = int(np.searchsorted(curve.net_in, net, side="right")) - 1
+    range_index = int(np.searchsorted(curve.net_inputs, net, side="right")) - 1
     depth, root = float(curve.liquidities[range_index]), float(curve.roots[range_index])
     if depth <= 0:
         return 0.0
     return float(
         curve.fee_factor
-        * (root / (1 + root * (net - float(curve.net_in[range_index])) / depth)) ** 2
+        * (root / (1 + root * (net - float(curve.net_inputs[range_index])) / depth)) ** 2
     )
 
 

@@ -201,7 +201,7 @@ def plan_problems(kind: str, seeds: Sequence[int], max_questions: int) -> Tally:
         tally.gaps_bps.append(float(best_plan.gap_bps or 0))
         total = sum(holding.raw * prices[holding.token] for holding in step.snapshot.holdings)
         is_smooth = (
-            best_plan.cost.gas + best_plan.cost.approvals == 0
+            best_plan.cost.gas + best_plan.cost.approval_gas == 0
             and max(prices.values()) < MAX_UNIT_SHARE * total
         )
         problem = (

@@ -46,7 +46,7 @@ def main() -> int:
             if not args.send:
                 describe(outcome)
             print(f"{outcome.kind.value}: {outcome.reason}")
-            for change in agent.realised(outcome):
+            for change in agent.realised_changes(outcome):
                 planned, realised = change["planned_raw"], change["realised_raw"]
                 print(f"{change['symbol']}: planned {planned}, realised {realised} base units")
     except TrimtabError as error:

@@ -127,7 +127,7 @@ class SettledTransaction:
     chain_s: int
     tx_hash: str
     note: str
-    moved_raw: RawAmounts
+    change_raw_by_token: RawAmounts
     gas_wei: int
     by_hand: bool = False
 
@@ -144,7 +144,7 @@ def trade_entry(
     Amounts paid include the pool fees, in the input token of each leg; fees are posted separately.
     """
     builder = EntryBuilder(prices)
-    for token, raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
+    for token, raw in ledger_changes(transaction.change_raw_by_token, ledger_tokens).items():
         builder.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees_raw.items()):
         builder.move(FEES, TRADING, token, raw)
@@ -157,7 +157,7 @@ def payout_entry(
 ) -> Entry:
     """Return the entry of a payout to an address of the owner."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
+    for token, raw in ledger_changes(transaction.change_raw_by_token, ledger_tokens).items():
         builder.move(WALLET, WITHDRAWALS, token, raw)
     return builder.entry(transaction, EntryKind.PAYOUT, ledger_tokens)
 
@@ -170,7 +170,7 @@ def provision_entry(
 ) -> Entry:
     """Return the entry of tokens moved into a liquidity position."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
+    for token, raw in ledger_changes(transaction.change_raw_by_token, ledger_tokens).items():
         builder.move(WALLET, f"{LP}:{position}", token, raw)
     return builder.entry(transaction, EntryKind.PROVIDE, ledger_tokens)
 
@@ -191,7 +191,7 @@ def withdrawal_entry(
     has the same sign in both tokens.
     """
     builder = EntryBuilder(prices)
-    changes_raw = ledger_changes(transaction.moved_raw, ledger_tokens)
+    changes_raw = ledger_changes(transaction.change_raw_by_token, ledger_tokens)
     position_tokens = sorted(
         {*changes_raw, *(token for token in principal_raw if token in ledger_tokens)}
     )

@@ -60,14 +60,16 @@ DecimalsOf = Callable[[str], int]
 
 
 class RotkiAssets:
-    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, `native` for native coin."""
+    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, `native_name` for native
+    coin.
+    """
 
     def __init__(self, chain_id: int, native: str, decimals: DecimalsOf) -> None:
-        self.chain_id, self.native, self._decimals = chain_id, native, decimals
+        self.chain_id, self.native_name, self._decimals = chain_id, native, decimals
 
     def name(self, token: str) -> str:
         """Return the name of a token, such as eip155:1/erc20:0x…, or of the native coin."""
-        return self.native if token == NATIVE else f"eip155:{self.chain_id}/erc20:{token}"
+        return self.native_name if token == NATIVE else f"eip155:{self.chain_id}/erc20:{token}"
 
     def amount(self, token: str, raw: int) -> str:
         """Return base units as a plain decimal of whole coins, without sign."""
@@ -117,7 +119,7 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
         events += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust_amounts]
         events += [
             ("Income" if raw > 0 else "Loss", *futures_result)
-            for futures_result in collateral_rounding.results(entry)
+            for futures_result in collateral_rounding.round_results(entry)
             if (raw := futures_result[1])
         ]
         for event_type, token, raw in events:
@@ -208,8 +210,8 @@ def _exchange_pieces(
     received_amounts: list[TokenAmount],
     value_by_token: dict[str, Fraction],
 ) -> Iterator[tuple[str, str, int, int]]:
-    """Yield (token spent, token received, base units spent, base units received) of each piece; each
-    side sums to its total.
+    """Yield (token spent, token received, base units spent, base units received) of each piece;
+    each side sums to its total.
     """
     ends_in, ends_out = (
         _segment_ends(side_amounts, value_by_token)
@@ -247,7 +249,9 @@ def _raw_up_to(
     token_index: int,
     segment_end: Fraction,
 ) -> int:
-    """Return the base units of a token up to `segment_end`; all of them at the end of its segment."""
+    """Return the base units of a token up to `segment_end`; all of them at the end of its
+    segment.
+    """
     raw = abs(token_amounts[token_index][1])
     if segment_end == segment_ends[token_index]:
         return raw
@@ -452,13 +456,13 @@ def _values_table(valuations: Sequence[Valuation], token_names: TokenNames) -> E
     value_decimals, rows = token_names.numeraire.decimals, []
     for valuation in valuations:
         weight_bps_by_token = weights_bps(valuation)
-        for holding in valuation.held:
+        for holding in valuation.holdings:
             decimals = token_names.decimals(holding.token)
             rows.append(
                 (
                     format_utc(valuation.chain_s),
                     str(valuation.block),
-                    value_text(valuation.managed, value_decimals),
+                    value_text(valuation.managed_value, value_decimals),
                     token_names.label(holding.token),
                     holding.token,
                     decimal_text(holding.wallet_raw, decimals),
@@ -475,7 +479,7 @@ def _values_table(valuations: Sequence[Valuation], token_names: TokenNames) -> E
 
 def weights_bps(valuation: Valuation) -> dict[str, int]:
     """Return each token's weight in bps, as the step judged it; empty if nothing has a weight."""
-    managed_holdings = [holding for holding in valuation.held if not holding.is_gas_money]
+    managed_holdings = [holding for holding in valuation.holdings if not holding.is_gas_money]
     holding_values = [holding.raw_in_weights * holding.price for holding in managed_holdings]
     if not any(holding_values):
         return {}

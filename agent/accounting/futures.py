@@ -25,42 +25,42 @@ class FuturesChange:
     """Change of the margin account between two valuations, in numeraire base units, at the
     collateral's price at the end.
 
-    `change = deposited + transferred + price - fees - funding`. `deposited` moved within the
-    portfolio; `transferred` came from or went to other accounts. `realised` is the profit that
-    reductions report in their events, net of fees; it is part of `price`. `funding` is positive if
-    paid.
+    `change = deposited + transferred + price - fees - funding`. `deposited_value` moved within the
+    portfolio; `transferred_value` came from or went to other accounts. `realised_profit` is the
+    profit that reductions report in their events, net of fees; it is part of `price_result`.
+    `funding` is positive if paid.
     """
 
     start: Valuation
     end: Valuation
-    deposited: Value
-    transferred: Value
-    price: Value
+    deposited_value: Value
+    transferred_value: Value
+    price_result: Value
     fees: Value
     funding: Value
-    realised: Value
+    realised_profit: Value
     funding_by_market: tuple[tuple[str, Value], ...]
 
     @property
     def profit(self) -> Value:
         """Profit or loss of the futures."""
-        return self.price - self.fees - self.funding
+        return self.price_result - self.fees - self.funding
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesProfit:
     """Profit of a period and its components: `profit = price - fees - funding`."""
 
-    price: Value
+    price_result: Value
     fees: Value
     funding: Value
-    realised: Value
-    transferred: Value
+    realised_profit: Value
+    transferred_value: Value
 
     @property
     def profit(self) -> Value:
         """Profit or loss of the futures."""
-        return self.price - self.fees - self.funding
+        return self.price_result - self.fees - self.funding
 
     def in_base_units(self) -> FuturesProfit:
         """Return the components rounded to numeraire base units; the rounded ones sum exactly."""
@@ -68,7 +68,7 @@ class FuturesProfit:
             Fraction(round(amount)) for amount in (self.profit, self.fees, self.funding)
         )
         price = profit + fees + funding
-        return replace(self, price=price, fees=fees, funding=funding)
+        return replace(self, price_result=price, fees=fees, funding=funding)
 
 
 def futures_changes(
@@ -116,11 +116,11 @@ def sum_changes(margin_changes: Iterable[FuturesChange]) -> FuturesProfit:
     """Return the sums of changes."""
     margin_changes, zero = tuple(margin_changes), Fraction(0)
     return FuturesProfit(
-        sum((margin_change.price for margin_change in margin_changes), zero),
+        sum((margin_change.price_result for margin_change in margin_changes), zero),
         sum((margin_change.fees for margin_change in margin_changes), zero),
         sum((margin_change.funding for margin_change in margin_changes), zero),
-        sum((margin_change.realised for margin_change in margin_changes), zero),
-        sum((margin_change.transferred for margin_change in margin_changes), zero),
+        sum((margin_change.realised_profit for margin_change in margin_changes), zero),
+        sum((margin_change.transferred_value for margin_change in margin_changes), zero),
     )
 
 
@@ -144,7 +144,7 @@ def futures_sums(entries: Iterable[Entry]) -> FuturesSums | None:
             continue
         has_events, price_per_quote = (
             True,
-            (futures_entry.price or Fraction(0)) / futures_entry.settlement_raw,
+            (futures_entry.price or Fraction(0)) / futures_entry.collateral_unit_raw,
         )
         fees += sum(fill.fee_raw for fill in futures_entry.fills) * price_per_quote
         realised += sum(fill.realised_raw for fill in futures_entry.fills) * price_per_quote
@@ -192,17 +192,17 @@ def _futures_change(
                 reading_before, reading_after, moved_raw + pending_raw, futures_entries
             )
         )
-        < reading_after.settlement_raw
+        < reading_after.collateral_unit_raw
     ):
         moved_raw += pending_raw
     deposited_value = moved_raw * collateral_price
-    price_per_quote = collateral_price / reading_after.settlement_raw
+    price_per_quote = collateral_price / reading_after.collateral_unit_raw
     change_parts = _split_change(reading_before, reading_after, moved_raw, futures_entries)
     fees, realised_profit, transferred_value = (
-        Fraction(raw) * price_per_quote for raw in change_parts.sums
+        Fraction(raw) * price_per_quote for raw in change_parts.fees_realised_transfers_raw
     )
     funding_by_market = tuple(
-        (market, raw * price_per_quote) for market, raw in change_parts.funding
+        (market, raw * price_per_quote) for market, raw in change_parts.funding_raw_by_market
     )
     funding = sum((funding_value for _, funding_value in funding_by_market), Fraction(0))
     return FuturesChange(
@@ -222,8 +222,8 @@ def _futures_change(
 class _ChangeParts:
     """Quote base units: fees, realised profit and transfers; funding by market."""
 
-    sums: tuple[int, int, int]
-    funding: tuple[tuple[str, int], ...]
+    fees_realised_transfers_raw: tuple[int, int, int]
+    funding_raw_by_market: tuple[tuple[str, int], ...]
 
 
 def _split_change(
@@ -248,7 +248,7 @@ def _split_change(
     realised_raw = sum(order_fill.realised_raw for order_fill in fills)
     unexplained_raw = _unexplained_raw(reading_before, reading_after, moved_raw, futures_entries)
     pending_raw_by_market = {
-        market_reading.market: market_reading.pending_raw
+        market_reading.market: market_reading.pending_funding_raw
         for market_reading in reading_before.markets
     }
     funding_raw_by_market = {
@@ -259,13 +259,13 @@ def _split_change(
         funding_raw_by_market.setdefault(
             market_reading.market, -pending_raw_by_market.get(market_reading.market, 0)
         )
-        funding_raw_by_market[market_reading.market] += market_reading.pending_raw
+        funding_raw_by_market[market_reading.market] += market_reading.pending_funding_raw
     transferred_raw = 0
     # Settling profit into the collateral rounds off less than one of its base units.
-    if abs(unexplained_raw) >= reading_after.settlement_raw:
+    if abs(unexplained_raw) >= reading_after.collateral_unit_raw:
         if (
             reading_after.collateral_raw - reading_before.collateral_raw
-            != moved_raw * reading_after.settlement_raw
+            != moved_raw * reading_after.collateral_unit_raw
         ):
             transferred_raw = unexplained_raw if moved_raw >= 0 else 0
         elif _are_sizes_explained(reading_before, reading_after, futures_entries):
@@ -289,7 +289,7 @@ def _unexplained_raw(
     paid_funding_raw = sum(
         payment.paid_raw for entry in futures_entries for payment in entry.funding
     )
-    explained_raw = moved_raw * reading_after.settlement_raw + realised_raw - paid_funding_raw
+    explained_raw = moved_raw * reading_after.collateral_unit_raw + realised_raw - paid_funding_raw
     return reading_after.cash_raw - reading_before.cash_raw - explained_raw
 
 
@@ -304,7 +304,7 @@ def _posted_raw(entries: Iterable[Entry], account: str, token: str) -> int:
 
 
 def _wallet_raw(valuation: Valuation, token: str) -> int:
-    return sum(holding.wallet_raw for holding in valuation.held if holding.token == token)
+    return sum(holding.wallet_raw for holding in valuation.holdings if holding.token == token)
 
 
 def _are_sizes_explained(
@@ -351,7 +351,7 @@ def _add_in_proportion(
 
 
 def _holding_price(valuation: Valuation, token: str) -> Value | None:
-    return next((holding.price for holding in valuation.held if holding.token == token), None)
+    return next((holding.price for holding in valuation.holdings if holding.token == token), None)
 
 
 def _margin_value(valuation: Valuation) -> Value:
@@ -368,7 +368,7 @@ class CollateralRounding:
     def __init__(self) -> None:
         self._remainder_raw = 0
 
-    def results(self, entry: Entry) -> list[tuple[str, int]]:
+    def round_results(self, entry: Entry) -> list[tuple[str, int]]:
         """Return the results of an entry: token and signed base units."""
         futures_entry, token_amounts = entry.futures, list[tuple[str, int]]()
         if futures_entry is None:
@@ -377,7 +377,7 @@ class CollateralRounding:
         results_raw += [-payment.paid_raw for payment in futures_entry.funding]
         for quote_raw in results_raw:
             collateral_raw, self._remainder_raw = divmod(
-                quote_raw + self._remainder_raw, futures_entry.settlement_raw
+                quote_raw + self._remainder_raw, futures_entry.collateral_unit_raw
             )
             token_amounts.append((futures_entry.collateral, collateral_raw))
         return token_amounts
@@ -386,8 +386,8 @@ class CollateralRounding:
 @dataclass(frozen=True, slots=True)
 class FundingDay:
     """Funding of one market on one day, which starts at `day_s`: `paid` in numeraire base units
-    (negative: received), `daily_rate` the mean of the rates read that day, and `readings` their
-    number.
+    (negative: received), `daily_rate` the mean of the rates read that day, and `reading_count`
+    their number.
     """
 
     day_s: int
@@ -395,7 +395,7 @@ class FundingDay:
     symbol: str
     paid: Value
     daily_rate: Fraction
-    readings: int
+    reading_count: int
 
 
 def funding_days(

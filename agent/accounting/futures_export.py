@@ -49,8 +49,8 @@ def futures_profit_by_year(
     entries: Iterable[Entry], rate_at: RateAt = identity_rate
 ) -> dict[str, Value]:
     """Return realised profit less settled funding by calendar year (UTC), in base units of the
-    numeraire times `rate_at`: the sum of the export's rows of these two events. Events without a price
-    do not count.
+    numeraire times `rate_at`: the sum of the export's rows of these two events. Events without a
+    price do not count.
     """
     profit_by_year: dict[str, Value] = {}
     for entry in entries:
@@ -65,7 +65,7 @@ def futures_profit_by_year(
         profit_raw -= sum(payment.paid_raw for payment in futures_entry.funding)
         year, profit_value = (
             format_utc(entry.chain_s)[:4],
-            profit_raw * futures_entry.price / futures_entry.settlement_raw,
+            profit_raw * futures_entry.price / futures_entry.collateral_unit_raw,
         )
         profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + profit_value * rate_at(
             entry.chain_s
@@ -96,11 +96,15 @@ def futures_events(entry: Entry, token_names: TokenNames) -> Iterator[CsvRow]:
     if futures_entry is None:
         return
     value_per_quote_unit = (
-        None if futures_entry.price is None else futures_entry.price / futures_entry.settlement_raw
+        None
+        if futures_entry.price is None
+        else futures_entry.price / futures_entry.collateral_unit_raw
     )
     # One base unit of the collateral is a power of ten of the quote's.
     quote_decimals = (
-        token_names.decimals(futures_entry.collateral) + len(str(futures_entry.settlement_raw)) - 1
+        token_names.decimals(futures_entry.collateral)
+        + len(str(futures_entry.collateral_unit_raw))
+        - 1
     )
 
     def amount_cells(amount_raw: int) -> tuple[str, str]:

@@ -42,20 +42,20 @@ class ExternalCashFlow:
 @dataclass(frozen=True, slots=True)
 class ReturnPeriod:
     """Period between two valuations. `net_inflow` is that into the managed portfolio, at the end of
-    the period; `from_gas_money` is its part from gas money: gas paid less refills.
+    the period; `gas_money_inflow` is its part from gas money: gas paid less refills.
     """
 
     start: Valuation
     end: Valuation
     net_inflow: Value
-    from_gas_money: Value = Fraction(0)
+    gas_money_inflow: Value = Fraction(0)
 
     @property
     def growth_factor(self) -> Fraction | None:
         """Growth factor without the inflow; None if the start value is zero."""
-        if self.start.managed <= 0:
+        if self.start.managed_value <= 0:
             return None
-        return (self.end.managed - self.net_inflow) / self.start.managed
+        return (self.end.managed_value - self.net_inflow) / self.start.managed_value
 
 
 def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...]:
@@ -123,10 +123,10 @@ def return_periods(
             )
             next_index += 1
         reserved_raw_before, from_gas_money = (
-            {holding.token: holding.reserved_raw for holding in start_valuation.held},
+            {holding.token: holding.reserved_raw for holding in start_valuation.holdings},
             Fraction(0),
         )
-        for holding_after in end_valuation.held:
+        for holding_after in end_valuation.holdings:
             released_value = (
                 reserved_raw_before.pop(holding_after.token, 0) - holding_after.reserved_raw
             ) * holding_after.price
@@ -148,14 +148,14 @@ def time_weighted_return(periods: Sequence[ReturnPeriod]) -> Fraction | None:
     segment_start: Value | None = None
     segment_end = Fraction(0)
     for period in periods:
-        if period.start.managed <= 0:
+        if period.start.managed_value <= 0:
             if segment_start:
                 factor *= segment_end / segment_start
             segment_start = None
             continue
         if segment_start is None:
-            segment_start = period.start.managed
-        has_return, segment_end = True, period.end.managed
+            segment_start = period.start.managed_value
+        has_return, segment_end = True, period.end.managed_value
         if period.net_inflow:
             factor *= (segment_end - period.net_inflow) / segment_start
             segment_start = segment_end if segment_end > 0 else None
@@ -198,14 +198,14 @@ class BuyAndHoldTokens:
         cash above target buys of the tokens below their targets, without cost. Margin is not spent.
         """
         raw_by_token = {
-            holding.token: Fraction(holding.managed_raw) for holding in start_valuation.held
+            holding.token: Fraction(holding.managed_raw) for holding in start_valuation.holdings
         }
-        price_by_token = {holding.token: holding.price for holding in start_valuation.held}
+        price_by_token = {holding.token: holding.price for holding in start_valuation.holdings}
         target_bps_by_token = {
-            holding.token: holding.target_bps for holding in start_valuation.held
+            holding.token: holding.target_bps for holding in start_valuation.holdings
         }
         spot_value_by_token: dict[str, Value] = {}
-        for holding in start_valuation.held:
+        for holding in start_valuation.holdings:
             token = self.wrapped_native if holding.token == NATIVE else holding.token
             token_value = (holding.managed_raw - holding.margin_raw) * holding.price
             spot_value_by_token[token] = spot_value_by_token.get(token, Fraction(0)) + token_value
@@ -258,29 +258,31 @@ def hold_points(
     """Yield buy and hold from the first valuation: at each deposit and withdrawal, at the shown
     blocks, and at the last valuation.
 
-    With `opening_tokens` its cash buys the basket at the first valuation. Each deposit buys at the targets
-    and reference prices of its block, without cost; each withdrawal takes the same share of every
-    token. Gas money does not count.
+    With `opening_tokens` its cash buys the basket at the first valuation. Each deposit buys at the
+    targets and reference prices of its block, without cost; each withdrawal takes the same share of
+    every token. Gas money does not count.
     """
     first_valuation = valuations[0]
     if opening_tokens is None:
         raw_by_token = {
-            holding.token: Fraction(holding.managed_raw) for holding in first_valuation.held
+            holding.token: Fraction(holding.managed_raw) for holding in first_valuation.holdings
         }
     else:
         raw_by_token = opening_tokens.basket(first_valuation)
-    price_by_token = {holding.token: holding.price for holding in first_valuation.held}
+    price_by_token = {holding.token: holding.price for holding in first_valuation.holdings}
     for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
         price_by_token |= {
-            holding.token: holding.price for holding in period.end.held
+            holding.token: holding.price for holding in period.end.holdings
         }  # former tokens: last price
-        deposited_value = period.net_inflow - period.from_gas_money
+        deposited_value = period.net_inflow - period.gas_money_inflow
         is_shown = period.end is valuations[-1] or period.end.block in shown_blocks
         if not deposited_value and not is_shown:
             continue
         value_before = _basket_value(raw_by_token, price_by_token)
         if deposited_value > 0:
-            target_bps_by_token = {holding.token: holding.target_bps for holding in period.end.held}
+            target_bps_by_token = {
+                holding.token: holding.target_bps for holding in period.end.holdings
+            }
             for token, bought_raw in buy_at_targets(
                 deposited_value, target_bps_by_token, price_by_token
             ).items():
@@ -302,7 +304,7 @@ def buy_and_hold(
     """Return (profit, time-weighted return) of buy and hold from the first valuation; see
     `hold_points`.
     """
-    start_value = previous_value = valuations[0].managed
+    start_value = previous_value = valuations[0].managed_value
     growth_factor, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
     for hold_point in hold_points(valuations, cash_flows, opening_tokens):
         if previous_value > 0:
@@ -334,7 +336,7 @@ def hold_values(
     hold_curve = hold_points(
         valuations, cash_flows, None if has_traded else opening_tokens, shown_blocks
     )
-    return {start_valuation.block: start_valuation.managed} | {
+    return {start_valuation.block: start_valuation.managed_value} | {
         hold_point.valuation.block: hold_point.value_after for hold_point in hold_curve
     }
 
@@ -448,40 +450,40 @@ class Performance:
     units; returns are fractions, not annualised.
 
     With unchanged reserves: `start.managed + deposits - withdrawals + by_hand + from_gas_money +
-    profit = end.managed`. `by_hand` is the effect of manual swaps, which `profit` excludes.
-    `from_gas_money` is gas paid by gas money less its refills. `effect` is profit without futures
-    less the profit of buy and hold: the rebalancing premium after costs. `benchmark` is the return
-    of one token. `futures` is the part of the profit that the margin account made; None without
-    one.
+    profit = end.managed`. `manual_effect` is the effect of manual swaps, which `profit` excludes.
+    `gas_money_inflow` is gas paid by gas money less its refills. `rebalancing_premium` is profit
+    without futures less the profit of buy and hold: the rebalancing premium after costs.
+    `benchmark_return` is the return of one token. `futures_profit` is the part of the profit that
+    the margin account made; None without one.
     """
 
     start: Valuation
     end: Valuation
     deposits: Value
     withdrawals: Value
-    by_hand: Value
-    from_gas_money: Value
+    manual_effect: Value
+    gas_money_inflow: Value
     profit: Value
     twr: Fraction | None
     mwr: float | None
     hold_profit: Value
     hold_return: Fraction | None
-    benchmark: Fraction | None
-    effect: Value
-    rebalances: int
+    benchmark_return: Fraction | None
+    rebalancing_premium: Value
+    rebalance_count: int
     manual_swap_count: int
     turnover: Value
     costs: PerformanceCosts
-    parts: tuple[ReturnPeriod, ...]
-    futures: FuturesProfit | None = None
+    periods: tuple[ReturnPeriod, ...]
+    futures_profit: FuturesProfit | None = None
 
     @property
     def hint(self) -> str:
         """Hint on the rebalancing frequency, by fixed rules; empty without enough data."""
         days = (self.end.chain_s - self.start.chain_s) // 86_400
-        if self.rebalances < MIN_REBALANCES or days < MIN_DAYS:
+        if self.rebalance_count < MIN_REBALANCES or days < MIN_DAYS:
             return ""
-        gross_premium = self.effect + self.costs.total
+        gross_premium = self.rebalancing_premium + self.costs.total
         if gross_premium <= 0:
             return (
                 "rebalancing gained nothing before costs, as in a trending market: wider bands or"
@@ -540,8 +542,8 @@ def performance(
     futures_profit = sum_changes(margin_changes) if margin_changes else None
     periods = return_periods(period_valuations, cash_flows)
     profit = (
-        end_valuation.managed
-        - start_valuation.managed
+        end_valuation.managed_value
+        - start_valuation.managed_value
         - sum((period.net_inflow for period in periods), Fraction(0))
     )
     has_traded = any(
@@ -551,8 +553,8 @@ def performance(
         period_valuations, cash_flows, None if has_traded else opening_tokens
     )
     manual_flows = [flow for flow in cash_flows if flow.by_hand]
-    has_gas_money = any(holding.is_gas_money for holding in end_valuation.held)
-    from_gas_money = sum((period.from_gas_money for period in periods), Fraction(0))
+    has_gas_money = any(holding.is_gas_money for holding in end_valuation.holdings)
+    from_gas_money = sum((period.gas_money_inflow for period in periods), Fraction(0))
     if has_gas_money:  # gas of manual swaps is part of `manual_flows`
         from_gas_money -= sum((flow.native_value for flow in manual_flows), Fraction(0))
     strategy_entries = [entry for entry in period_entries if not entry.by_hand]
@@ -561,27 +563,27 @@ def performance(
         end=end_valuation,
         deposits=_sum_of_flows(cash_flows, has_gas_money, of_deposits=True),
         withdrawals=-_sum_of_flows(cash_flows, has_gas_money, of_deposits=False),
-        by_hand=sum((flow.value for flow in manual_flows), Fraction(0)),
-        from_gas_money=from_gas_money,
+        manual_effect=sum((flow.value for flow in manual_flows), Fraction(0)),
+        gas_money_inflow=from_gas_money,
         profit=profit,
         twr=time_weighted_return(periods),
         mwr=money_weighted_return(
             start_valuation.chain_s,
             end_valuation.chain_s,
-            start_valuation.managed,
-            end_valuation.managed,
+            start_valuation.managed_value,
+            end_valuation.managed_value,
             [(period.end.chain_s, period.net_inflow) for period in periods],
         ),
         hold_profit=hold_profit,
         hold_return=hold_return,
-        benchmark=_price_return(start_valuation, end_valuation, benchmark),
-        effect=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
-        rebalances=sum(map(_is_trade, strategy_entries)),
+        benchmark_return=_price_return(start_valuation, end_valuation, benchmark),
+        rebalancing_premium=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
+        rebalance_count=sum(map(_is_trade, strategy_entries)),
         manual_swap_count=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
         turnover=exact_sum(map(turnover, strategy_entries)),
         costs=performance_costs(strategy_entries),
-        parts=periods,
-        futures=futures_profit,
+        periods=periods,
+        futures_profit=futures_profit,
     )
 
 
@@ -609,8 +611,8 @@ def _asset_change_flows(
     """
     cash_flows = []
     for start_valuation, end_valuation in pairwise(valuations):
-        holding_before_by_token = {holding.token: holding for holding in start_valuation.held}
-        holding_after_by_token = {holding.token: holding for holding in end_valuation.held}
+        holding_before_by_token = {holding.token: holding for holding in start_valuation.holdings}
+        holding_after_by_token = {holding.token: holding for holding in end_valuation.holdings}
         signed_holdings = [
             (holding_before_by_token[token], -1)
             for token in holding_before_by_token.keys() - holding_after_by_token.keys()
@@ -656,10 +658,13 @@ def _margin_transfer_flows(margin_changes: Sequence[FuturesChange]) -> tuple[Ext
     """
     return tuple(
         ExternalCashFlow(
-            margin_change.end.block, margin_change.end.chain_s, margin_change.transferred, False
+            margin_change.end.block,
+            margin_change.end.chain_s,
+            margin_change.transferred_value,
+            False,
         )
         for margin_change in margin_changes
-        if margin_change.transferred
+        if margin_change.transferred_value
     )
 
 
@@ -732,7 +737,7 @@ def _price_return(
 ) -> Fraction | None:
     """Return the price return of one token; None if either valuation lacks it."""
     start_price, end_price = (
-        {holding.token: holding.price for holding in valuation.held}.get(token)
+        {holding.token: holding.price for holding in valuation.holdings}.get(token)
         for valuation in (start_valuation, end_valuation)
     )
     return end_price / start_price - 1 if start_price and end_price else None

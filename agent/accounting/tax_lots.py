@@ -46,7 +46,7 @@ class Lot(NamedTuple):
     """Base units, their cost in quanta, and the time of acquisition (None: no known lot)."""
 
     raw: int
-    cost: int
+    cost_quanta: int
     acquired_s: int | None
 
 
@@ -92,7 +92,7 @@ class Lots:
         of `cost_without_lot`, which gives no gain.
         """
         return tuple(
-            LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s)
+            LotPortion(lot.raw, from_quanta(lot.cost_quanta), lot.acquired_s)
             for lot in self.dispose_at_cost_quanta(token, raw, to_quanta(cost_without_lot))
         )
 
@@ -134,12 +134,12 @@ class Lots:
         of its token.
         """
         return tuple(
-            OpenLot(token, lot.raw, from_quanta(lot.cost), lot.acquired_s or 0)
+            OpenLot(token, lot.raw, from_quanta(lot.cost_quanta), lot.acquired_s or 0)
             for token in sorted(self._lots_by_token)
             for lot in self._lots_by_token[token].open_lots()
         )
 
-    def unmatched(self) -> dict[str, int]:
+    def unmatched_raw_by_token(self) -> dict[str, int]:
         """Return the base units by token that were disposed of without a known acquisition."""
         return {token: raw for token, raw in self._unmatched_raw_by_token.items() if raw}
 
@@ -152,15 +152,15 @@ class _TokenLots:
 
     def __init__(self, method: LotMethod) -> None:
         self.method = method
-        self.raw = self._cost = self._count = 0
+        self.raw = self._cost = self._added_count = 0
         self._lots: deque[Lot] = deque()
         self._costliest: list[tuple[Fraction, int, Lot]] = []
 
     def add(self, lot: Lot) -> None:
         """Add the newest lot."""
-        self._put(lot, self._count)
-        self._count += 1
-        self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost
+        self._put(lot, self._added_count)
+        self._added_count += 1
+        self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost_quanta
 
     def take(self, max_raw: int) -> Lot:
         """Consume the next lot, or at most `max_raw` base units of it."""
@@ -171,7 +171,9 @@ class _TokenLots:
 
         if raw < lot.raw:
             self._put(
-                Lot(lot.raw - raw, lot.cost - cost, lot.acquired_s), sequence, is_remainder=True
+                Lot(lot.raw - raw, lot.cost_quanta - cost, lot.acquired_s),
+                sequence,
+                is_remainder=True,
             )
         self.raw, self._cost = self.raw - raw, self._cost - cost
         return Lot(raw, cost, lot.acquired_s)
@@ -187,7 +189,7 @@ class _TokenLots:
         """Return the base units and cost over which the cost of a lot is averaged."""
         if self.method is LotMethod.AVERAGE:
             return self.raw, self._cost
-        return lot.raw, lot.cost
+        return lot.raw, lot.cost_quanta
 
     def open_lots(self) -> list[Lot]:
         """Return the open lots, oldest first."""
@@ -215,12 +217,12 @@ class _TokenLots:
                 return lot, sequence
 
     def _put(self, lot: Lot, sequence: int, *, is_remainder: bool = False) -> None:
-        """Insert a lot in order. With `is_remainder`, return the rest of a partly consumed lot to its
-        place.
+        """Insert a lot in order. With `is_remainder`, return the rest of a partly consumed lot to
+        its place.
         """
         match self.method:
             case LotMethod.HIFO:
-                heappush(self._costliest, (Fraction(-lot.cost, lot.raw), sequence, lot))
+                heappush(self._costliest, (Fraction(-lot.cost_quanta, lot.raw), sequence, lot))
             case LotMethod.FIFO | LotMethod.AVERAGE if is_remainder:
                 self._lots.appendleft(lot)
             case _:
@@ -276,43 +278,43 @@ class Disposal:
 class TaxLotRun:
     """Lots, disposals and sums of a ledger.
 
-    `acquired_raw_by_token` and `disposed_raw_by_token` are the base units acquired and disposed of, by token. `sums` are in
-    quanta: deposits (came), withdrawals (went), income, the excess of value over cost of transfers
-    to the owner (carried), and gas outside exchanges (spent). `unpriced_entries` are ids of entries with a
-    missing price, which counts as zero.
+    `acquired_raw_by_token` and `disposed_raw_by_token` are the base units acquired and disposed of,
+    by token. `quanta_by_flow` are in quanta: deposits (came), withdrawals (went), income, the
+    excess of value over cost of transfers to the owner (carried), and gas outside exchanges
+    (spent). `unpriced_entries` are ids of entries with a missing price, which counts as zero.
     """
 
     lots: Lots
     disposals: list[Disposal] = field(default_factory=list)
     acquired_raw_by_token: dict[str, int] = field(default_factory=dict)
     disposed_raw_by_token: dict[str, int] = field(default_factory=dict)
-    sums: Counter[str] = field(default_factory=Counter)
+    quanta_by_flow: Counter[str] = field(default_factory=Counter)
     unpriced_entries: list[str] = field(default_factory=list)
 
     @property
     def deposits(self) -> Value:
         """Deposits and openings, reporting units."""
-        return from_quanta(self.sums["came"])
+        return from_quanta(self.quanta_by_flow["came"])
 
     @property
     def withdrawals(self) -> Value:
         """Withdrawals, reporting units."""
-        return from_quanta(self.sums["went"])
+        return from_quanta(self.quanta_by_flow["went"])
 
     @property
     def income(self) -> Value:
         """Gifts, rebases and fees of positions, reporting units."""
-        return from_quanta(self.sums["income"])
+        return from_quanta(self.quanta_by_flow["income"])
 
     @property
     def gas_cost(self) -> Value:
         """Gas outside exchanges, reporting units."""
-        return from_quanta(self.sums["spent"])
+        return from_quanta(self.quanta_by_flow["spent"])
 
     @property
     def withdrawn_gain(self) -> Value:
         """Value less cost of transfers to the owner, reporting units."""
-        return from_quanta(self.sums["carried"])
+        return from_quanta(self.quanta_by_flow["carried"])
 
     def realised_gain(self, from_s: int = 0, until_s: int | None = None) -> Value:
         """Return gains less losses of disposals with from_s <= time < until_s."""
@@ -373,10 +375,15 @@ class _EntryLots:
     """Acquisitions and disposals of one entry; all values are in quanta."""
 
     def __init__(
-        self, run: TaxLotRun, entry: Entry, numeraire: str, wrapped_native: str, rate: Fraction
+        self,
+        tax_lot_run: TaxLotRun,
+        entry: Entry,
+        numeraire: str,
+        wrapped_native: str,
+        rate: Fraction,
     ) -> None:
         self.tax_lot_run, self.entry, self.numeraire, self.wrapped_native = (
-            run,
+            tax_lot_run,
             entry,
             numeraire,
             wrapped_native,
@@ -387,7 +394,7 @@ class _EntryLots:
         for posting in entry.postings:
             account = posting.account
             if posting.value is None and not account.startswith(accounts.LP):
-                run.unpriced_entries.append(entry.id)
+                tax_lot_run.unpriced_entries.append(entry.id)
             if account.startswith("assets:"):  # the opposite posting has the same amount
                 continue
             account_and_token = (
@@ -417,7 +424,7 @@ class _EntryLots:
         if gas_raw:
             self._dispose(self.wrapped_native, gas_raw, gas_quanta)
             if not received_raw_by_token and not spent_raw_by_token:
-                self.tax_lot_run.sums["spent"] += gas_quanta
+                self.tax_lot_run.quanta_by_flow["spent"] += gas_quanta
 
     def _to_reporting(self, quanta: int) -> int:
         """Return a numeraire value as a reporting value."""
@@ -462,7 +469,7 @@ class _EntryLots:
             for tokens in (bought_tokens, sold_tokens)
         )
         if not spent_raw_by_token:  # a receipt without payment is income
-            self.tax_lot_run.sums["income"] += numeraire_in_quanta + sum(bought_quanta)
+            self.tax_lot_run.quanta_by_flow["income"] += numeraire_in_quanta + sum(bought_quanta)
         if not received_raw_by_token:
             numeraire_out_quanta = sale_quanta = purchase_quanta = 0
         elif (
@@ -507,9 +514,9 @@ class _EntryLots:
             )
             if raw < 0 and is_inflow:
                 self._acquire(token, -raw, value_quanta)
-                self.tax_lot_run.sums["income" if account in _INCOME_ACCOUNTS else "came"] += (
-                    value_quanta
-                )
+                self.tax_lot_run.quanta_by_flow[
+                    "income" if account in _INCOME_ACCOUNTS else "came"
+                ] += value_quanta
             elif account in _LOSS_ACCOUNTS or account in _INCOME_ACCOUNTS:
                 self._dispose(token, abs(raw), 0)
             else:
@@ -522,9 +529,9 @@ class _EntryLots:
         self.tax_lot_run.lots.acquire_at_cost_quanta(token, raw, cost_quanta, self.entry.chain_s)
 
     def _transfer_out(self, token: str, raw: int, value_quanta: int) -> None:
-        self.tax_lot_run.sums["went"] += value_quanta
-        cost_quanta = sum(lot.cost for lot in self._consume(token, raw, value_quanta))
-        self.tax_lot_run.sums["carried"] += value_quanta - cost_quanta
+        self.tax_lot_run.quanta_by_flow["went"] += value_quanta
+        cost_quanta = sum(lot.cost_quanta for lot in self._consume(token, raw, value_quanta))
+        self.tax_lot_run.quanta_by_flow["carried"] += value_quanta - cost_quanta
 
     def _dispose(self, token: str, raw: int, proceeds_quanta: int) -> None:
         lots, entry = self._consume(token, raw, proceeds_quanta), self.entry
@@ -535,7 +542,7 @@ class _EntryLots:
                 token=token,
                 raw=lot.raw,
                 proceeds_quanta=lot_proceeds_quanta,
-                cost_quanta=lot.cost,
+                cost_quanta=lot.cost_quanta,
                 acquired_s=lot.acquired_s,
                 disposed_s=entry.chain_s,
                 by_hand=entry.by_hand,
@@ -552,7 +559,7 @@ class _EntryLots:
 @dataclass(frozen=True, slots=True)
 class PlannedGain:
     """Gain that a plan realises in one token: base units sold, proceeds and cost in reporting
-    units. `unknown_raw` of the base units have no lot; they count with a gain of zero.
+    units. `raw_without_lot` of the base units have no lot; they count with a gain of zero.
     """
 
     token: str
@@ -561,7 +568,7 @@ class PlannedGain:
     cost: Value
     oldest_acquired_s: int | None
     newest_acquired_s: int | None
-    unknown_raw: int
+    raw_without_lot: int
 
     @property
     def gain(self) -> Value:

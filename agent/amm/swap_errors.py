@@ -16,23 +16,25 @@ UNPAID_MESSAGE = (
 
 
 class ContractRevert(Refused):
-    """A revert of the deployed contract in function `where` with the string `reason` ("" for a bare
-    require).
+    """A revert of the deployed contract in function `contract_function` with the string `reason`
+    ("" for a bare require).
     """
 
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         message = f"reverts with {reason!r}" if reason else "reverts without a reason"
         super().__init__(f"{where} {message}", remedy=remedy)
-        self.where = where
+        self.contract_function = where
         self.reason = reason
 
 
 class KnownTicksExceeded(Refused):
-    """An amount exceeds the known ticks of `pools`; it may fit once more ticks are read."""
+    """An amount exceeds the known ticks of `pool_addresses`; it may fit once more ticks are
+    read.
+    """
 
     def __init__(self, message: str, verdict: Verdict, remedy: str, pools: tuple[str, ...]) -> None:
         super().__init__(message, (verdict,), remedy)
-        self.pools = pools
+        self.pool_addresses = pools
 
 
 class BeyondKnownTicks(KnownTicksExceeded):

@@ -33,8 +33,8 @@ from agent.units import BPS, PIPS, Token, mul_div_up
 class V2Pool:
     """State of a Uniswap V2 pair; reserves are in base units of token0 and token1.
 
-    `unwritten` is true for each price accumulator that is still zero; its first write costs more
-    gas.
+    `unwritten_slots` is true for each price accumulator that is still zero; its first write costs
+    more gas.
     """
 
     address: str
@@ -44,7 +44,7 @@ class V2Pool:
     reserve0: int
     reserve1: int
     fee_pips: int = 3000
-    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+    unwritten_slots: tuple[bool, bool] = field(default=(False, False), compare=False)
 
     kind: ClassVar[str] = "uniswap_v2"
     curve_names: ClassVar[tuple[str, ...]] = ("v2",)
@@ -55,13 +55,13 @@ class V2Pool:
     style: ClassVar[SwapStyle] = SwapStyle.V2
     label: ClassVar[str] = " V2"
     fault: ClassVar[str] = ""
-    calm_fee: ClassVar[None] = None
+    idle_fee: ClassVar[None] = None
     fee_gas: ClassVar[int] = 0
     revert_messages: ClassVar[Mapping[str, str]] = V2_REVERT_MESSAGES
     keeps_observations: ClassVar[bool] = False
     trades_native: ClassVar[bool] = False
     observation_key: ClassVar[None] = None
-    observations: ClassVar[None] = None
+    observation_counts: ClassVar[None] = None
     mean_window_s: ClassVar[None] = None
     tick_state: ClassVar[None] = None
 
@@ -117,14 +117,14 @@ class V2Pool:
 
     def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[V2Pool]:
         """See Pool: UniswapV2Pair.swap, called by Router02."""
-        return self._result(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
+        return self._swap_result(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
 
     def swap_exact_out(self, token_in: str, amount_out_raw: int) -> SwapResult[V2Pool]:
         """Swap token_in for exactly amount_out_raw base units of the other token."""
         amount_in_raw = get_amount_in(amount_out_raw, *self._reserves(token_in), self.fee_pips)
-        return self._result(token_in, amount_in_raw, amount_out_raw)
+        return self._swap_result(token_in, amount_in_raw, amount_out_raw)
 
-    def _result(self, token_in: str, amount_in: int, amount_out: int) -> SwapResult[V2Pool]:
+    def _swap_result(self, token_in: str, amount_in: int, amount_out: int) -> SwapResult[V2Pool]:
         reserve_in, reserve_out = self._reserves(token_in)
         require_pair_swaps(amount_in, amount_out, reserve_in, reserve_out)
         reserve_in, reserve_out = reserve_in + amount_in, reserve_out - amount_out
@@ -145,7 +145,7 @@ class V2Pool:
         """See Pool. Exact: one more unit exceeds the impact bound or the maximum reserve."""
         return _max_in(*self._reserves(token_in), self.fee_pips, impact_bps)
 
-    def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
+    def best_amount_in(self, token_in: str, price: Fraction, impact_bps: int) -> int:
         """See Pool: φ·Rin·Rout / (Rin + φ·x)² = price (Angeris, Evans, Chitra, Boyd 2022)."""
         if price <= 0:
             return self.max_in(token_in, impact_bps)
@@ -163,7 +163,7 @@ class V2Pool:
         ) // kept_pips
         return min(best_response, self.max_in(token_in, impact_bps)) if best_response > 0 else 0
 
-    def runs_out(self, token_in: str, impact_bps: int) -> bool:
+    def exceeds_known_ticks(self, token_in: str, impact_bps: int) -> bool:
         """See Pool: the whole state of a pair is known."""
         return False
 
@@ -192,7 +192,7 @@ class V2Pool:
         """See Pool: the reserve."""
         return 0 if self.is_empty else self.depth(token)
 
-    def recovered(self, start: V2Pool, remaining_share: Fraction) -> V2Pool:
+    def partly_recovered(self, start: V2Pool, remaining_share: Fraction) -> V2Pool:
         """See Pool."""
         if self == start:
             return self

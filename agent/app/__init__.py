@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.positions.holdings import LiquidityReport as LiquidityReport
     from agent.app.positions.holdings import adopt_position as adopt_position
     from agent.app.positions.holdings import forget_position as forget_position
-    from agent.app.positions.holdings import liquidity as liquidity
+    from agent.app.positions.holdings import read_liquidity_report as read_liquidity_report
     from agent.app.positions.holdings import reconcile_strategies as reconcile_strategies
     from agent.app.positions.holdings import route_transfers as route_transfers
     from agent.app.positions.holdings import strategies as strategies
@@ -138,11 +138,11 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.trials import write_tune_report as write_tune_report
     from agent.app.research.whatif import WhatIf as WhatIf
     from agent.app.research.whatif import what_if as what_if
-    from agent.app.service import Service as Service
+    from agent.app.service import RunEventHandler as RunEventHandler
     from agent.app.service import SingleStopClock as SingleStopClock
     from agent.app.service import StoppableClock as StoppableClock
     from agent.app.service import StopRequested as StopRequested
-    from agent.app.service import serve as serve
+    from agent.app.service import report_run as report_run
     from agent.app.settings.editing import edit as edit
     from agent.app.settings.profiles import export_profile as export_profile
     from agent.app.settings.profiles import import_profile as import_profile

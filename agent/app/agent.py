@@ -23,7 +23,7 @@ from agent.app.cycles import (
     never_confirm,
     run_periodically,
 )
-from agent.app.describe import PlanSandwichRisk, parameters, sandwich
+from agent.app.describe import PlanSandwichRisk, binding_parameters, plan_sandwich_risk
 from agent.app.documents import fill, plans
 from agent.app.documents.status import PortfolioStatus
 from agent.app.start.endpoint_checks import endpoint_records
@@ -41,7 +41,7 @@ from agent.execution.approvals import (
 )
 from agent.execution.step_context import StepOutcome, TickExtender, add_past_prices
 from agent.layers import documents as layer_documents
-from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
 from agent.layers.liquidity.policy import valuation
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
@@ -91,7 +91,7 @@ class Agent:
     @property
     def on_paper(self) -> bool:
         """True if the agent trades on paper only."""
-        return self.context.loaded_config.paper
+        return self.context.loaded_config.is_paper
 
     def step_input(self) -> StepInput:
         """Read a snapshot and assemble the step input: config, stored history, confirmed prices."""
@@ -105,7 +105,7 @@ class Agent:
         decision_result = proposals.decision_after_plan(step_input)
         switch_state = self.context.kill_switch.read()
         warnings = (
-            *minimum.warnings(self.portfolio),
+            *minimum.size_warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),
             *valuation.position_warnings(step_input.snapshot, step_input.portfolio),
             *paused_strategies(
@@ -131,7 +131,9 @@ class Agent:
         """Return the prices by token of the newest valuation that is 24 to 27 h old."""
         valuations = self.context.store.valuations.between(now_s - DAY_S * 9 // 8, now_s - DAY_S)
         return (
-            {holding.token: holding.price for holding in valuations[-1].held} if valuations else {}
+            {holding.token: holding.price for holding in valuations[-1].holdings}
+            if valuations
+            else {}
         )
 
     def quote(
@@ -158,7 +160,9 @@ class Agent:
 
     def plan(self) -> StepOutcome:
         """Plan a rebalance now and run every guard. Writes nothing."""
-        return evaluation.evaluate(self.context.with_user_present.readers, proposals.rebalance)
+        return evaluation.evaluate(
+            self.context.with_user_present.readers, proposals.propose_rebalance
+        )
 
     def rebalance(
         self,
@@ -174,7 +178,7 @@ class Agent:
         if not send:
             return engine.run_cycle(context.readers, AgentCycle(), context.store, None)
         wallet = wiring.open_wallet_session(context, confirm_once(confirm), progress)
-        with wallet.acting() as transactor:
+        with wallet.open_transactor() as transactor:
             first_outcome = engine.run_cycle(
                 context.readers, AgentCycle(), context.store, transactor
             )
@@ -201,7 +205,7 @@ class Agent:
 
     def adjust_futures(
         self,
-        request: MoveMargin | Deleverage | OpenHedge | CloseHedge,
+        request: MarginAccountRequest | Deleverage | OpenHedge | CloseHedge,
         *,
         send: bool = False,
         confirm: Confirm = never_confirm,
@@ -215,11 +219,11 @@ class Agent:
 
     def futures_policy(self) -> FuturesPolicy:
         """Return the config's futures policy. Raises ConfigError without [futures]."""
-        if self.context.futures is None:
+        if self.context.futures_policy is None:
             raise ConfigError(
                 "futures: the config has no [futures]", "add it as docs/futures.md describes"
             )
-        return self.context.futures
+        return self.context.futures_policy
 
     def run(
         self,
@@ -273,7 +277,7 @@ class Agent:
             return nullcontext()
         if once:
             return nullcontext(wiring.open_wallet_session(self.context, confirm, progress))
-        return wiring.open_service(self.context, confirm, progress)
+        return wiring.open_service_session(self.context, confirm, progress)
 
     def require_not_stopped(self) -> None:
         """Raise Refused while the bot is stopped or stopping. Other commands remain available to
@@ -295,7 +299,7 @@ class Agent:
 
     def cancel_and_revoke(self, reason: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancel pending transactions and revoke allowances under a hard pause."""
-        with wiring.open_wallet_session(self.context, never_confirm, progress).acting(
+        with wiring.open_wallet_session(self.context, never_confirm, progress).open_transactor(
             cancels_only=True
         ) as transactor:
             return cancel_and_revoke(self.context.readers, self.context.store, transactor, reason)
@@ -323,7 +327,8 @@ class Agent:
 
     def token(self, symbol_or_address: str, option: str) -> Token:
         """Return the configured token with this symbol or address; the case of a symbol counts only
-        if several differ in nothing else. Raises ConfigError naming the `option` for any other name.
+        if several differ in nothing else. Raises ConfigError naming the `option` for any other
+        name.
         """
         tokens = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
         for token in tokens:
@@ -364,7 +369,7 @@ class Agent:
             for drift in current_drifts(step_input)
         }
 
-    def realised(self, outcome: StepOutcome) -> list[RealisedChangeDocument]:
+    def realised_changes(self, outcome: StepOutcome) -> list[RealisedChangeDocument]:
         """Return the planned and realised change of each balance in base units, by the receipts of
         swaps, liquidity actions and unwraps.
         """
@@ -398,11 +403,11 @@ class Agent:
     def _planned_changes(self, intent: Intent) -> dict[str, int]:
         """Return the balance changes by token that the intent's grant predicts, in base units."""
         grant = self.context.store.journal.grant(intent.id)
-        if grant.action is not None:
+        if grant.layer_action is not None:
             return dict(
                 zip(
-                    (grant.action.token0, grant.action.token1),
-                    own_changes.expected_wallet_changes(as_lp_action(grant.action)),
+                    (grant.layer_action.token0, grant.layer_action.token1),
+                    own_changes.expected_wallet_changes(as_lp_action(grant.layer_action)),
                     strict=True,
                 )
             )
@@ -412,9 +417,11 @@ class Agent:
         """Return operator, state, score, latency and last problem of each endpoint."""
         return tuple(endpoint_records(self.context.endpoints))
 
-    def sandwich(self, outcome: StepOutcome) -> PlanSandwichRisk:
-        """Return the visibility of the plan's transaction, and its largest possible sandwich loss."""
-        return sandwich(self.context.config, outcome)
+    def sandwich_risk(self, outcome: StepOutcome) -> PlanSandwichRisk:
+        """Return the visibility of the plan's transaction, and its largest possible sandwich
+        loss.
+        """
+        return plan_sandwich_risk(self.context.config, outcome)
 
     def plan_document(
         self,
@@ -430,7 +437,7 @@ class Agent:
             "LivePlanDocument",
             {
                 **(
-                    plans.rebalance_document(outcome, self.realised(outcome))
+                    plans.rebalance_document(outcome, self.realised_changes(outcome))
                     if send_allowed
                     else plans.plan_document(outcome)
                 ),
@@ -443,7 +450,7 @@ class Agent:
             live_document["weights_after_bps"] = self.weights(outcome.input_after)
         live_document["endpoints"] = list(self.endpoints())
         live_document["sandwich"] = fill(
-            plans.SandwichDocument, self.sandwich(outcome), self.portfolio
+            plans.SandwichDocument, self.sandwich_risk(outcome), self.portfolio
         )
         return live_document
 
@@ -457,9 +464,9 @@ class Agent:
             for field_name, field_value in read_keys(self.context.config, outcome).items()
         }
 
-    def parameters(self) -> dict[str, str]:
+    def confirmed_parameters(self) -> dict[str, str]:
         """Return all parameters that bind the transaction, for the owner to confirm."""
-        return parameters(
+        return binding_parameters(
             self.context.config,
             self.context.portfolio_with_positions,
             self.context.execution.router,
@@ -489,7 +496,7 @@ def open_agent(
         record_folder=record_folder,
         allows_undeployed_rebalancer=allows_undeployed_rebalancer,
     ) as context:
-        yield Agent(context if key is None else replace(context, key=SuppliedKey(key)))
+        yield Agent(context if key is None else replace(context, key_source=SuppliedKey(key)))
 
 
 def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:

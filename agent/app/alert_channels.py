@@ -89,10 +89,10 @@ def alert_rules(alerts_table: AlertsTable) -> AlertRules:
         cooldown_s=alerts_table.cooldown,
         cooldowns={AlertKind(event): seconds for event, seconds in alerts_table.cooldowns.items()},
         repeat_s=alerts_table.repeat,
-        quiet=None
+        quiet_hours=None
         if quiet_minutes is None
         else QuietHours(*quiet_minutes, ZoneInfo(alerts_table.timezone or "UTC")),
-        urgent=_alert_kinds(alerts_table.urgent),
+        urgent_kinds=_alert_kinds(alerts_table.urgent),
     )
 
 
@@ -110,9 +110,11 @@ def alerts(agent: Agent) -> AlertsDocument:
     """
     portfolio_status = agent.status()
     alerts_table, store = agent.context.config.alerts, agent.context.store
-    alert_states, state_by_target = store.alerts.states(), store.alerts.targets()
+    alert_states, state_by_target = store.alerts.states(), store.alerts.target_states()
     target_names = {target.name for target in alerts_table.targets}
-    sent_states = [alert_state for alert_state in alert_states if alert_state.told_s is not None]
+    sent_states = [
+        alert_state for alert_state in alert_states if alert_state.last_sent_s is not None
+    ]
     quiet_hours: QuietHoursDocument | None = None
     if alerts_table.quiet is not None:
         quiet_hours = {
@@ -141,20 +143,20 @@ def alerts(agent: Agent) -> AlertsDocument:
         "open": [
             fill(AlertDocument, alert_state)
             for alert_state in alert_states
-            if alert_state.since_s is not None or alert_state.untold
+            if alert_state.since_s is not None or alert_state.unsent_count
         ],
         "last": [
             fill(AlertDocument, alert_state)
             for alert_state in sorted(
-                sent_states, key=lambda alert_state: alert_state.told_s or 0, reverse=True
+                sent_states, key=lambda alert_state: alert_state.last_sent_s or 0, reverse=True
             )[:10]
         ],
     }
 
 
 def send_test_alerts(config: LoadedConfig | Path | str) -> AlertTestDocument:
-    """Send a test message to each target and wait for the results; uses no chain, and the store only
-    for the devices of web push. Raises ConfigError without targets.
+    """Send a test message to each target and wait for the results; uses no chain, and the store
+    only for the devices of web push. Raises ConfigError without targets.
     """
     loaded_config = load_config(config)
     alerts_table = loaded_config.config.alerts
@@ -177,7 +179,7 @@ def send_test_alerts(config: LoadedConfig | Path | str) -> AlertTestDocument:
         deliveries = drain_channels(
             channels, alerts_table.timeout * alerts_table.attempts + EXTRA_WAIT_S
         )
-    failure_reasons = {delivery.message.target: delivery.why for delivery in deliveries}
+    failure_reasons = {delivery.message.target: delivery.failure_reason for delivery in deliveries}
     reason_by_channel = [
         (channel.name, failure_reasons.get(channel.name, UNANSWERED_REASON)) for channel in channels
     ]

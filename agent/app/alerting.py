@@ -21,7 +21,7 @@ from agent.app.positions.futures_alerts import (
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import comparisons
+from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.policy.hedges import comparison_text
 from agent.layers.futures.state import futures_policy, planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies
@@ -42,7 +42,7 @@ from agent.model import (
 )
 from agent.observe.notify import sanitize_text
 from agent.policy.cash_flows import balance_changes
-from agent.policy.drift import alert_prices
+from agent.policy.drift import band_edge_prices
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.blocked_exits import disarm_command
 from agent.policy.triggers import bands
@@ -80,14 +80,14 @@ class AssetBand:
         """Position against the band: "below", "above" or "inside"; always "inside" for a band
         without width.
         """
-        if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.outside:
+        if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.is_outside_band:
             return "inside"
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
 
 def asset_bands(drifts: tuple[AssetDrift, ...]) -> tuple[AssetBand, ...]:
     """Return each asset with its alert prices."""
-    prices_by_token = alert_prices(drifts)
+    prices_by_token = band_edge_prices(drifts)
     return tuple(AssetBand(drift, *prices_by_token[drift.token]) for drift in drifts)
 
 
@@ -234,7 +234,7 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
         comparison_text(
             comparison, portfolio.token(comparison.token).label, portfolio.numeraire.decimals
         )
-        for comparison in comparisons(outcome)
+        for comparison in hedge_comparisons_of(outcome)
     ]
     return "; ".join(part_text for part_text in (trades_text, *comparison_texts) if part_text)
 
@@ -372,7 +372,7 @@ def _unsanitized_alerts(
         yield from _gas_alerts(latest_input.snapshot, run_facts.low_gas_wei)
     cycle_step_id = (
         outcome_or_error.step_id
-        if isinstance(outcome_or_error, StepOutcome) and outcome_or_error.short
+        if isinstance(outcome_or_error, StepOutcome) and outcome_or_error.shortfall_tokens
         else ""
     )
     for step_id, token_labels in run_facts.shortfalls:
@@ -423,7 +423,7 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         reason := balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
     ):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
-    for transfer in step.history.cash_flows.accepted:
+    for transfer in step.history.cash_flows.accepted_deposits:
         alert_text = (
             f"{balance_changes.format_change(step.portfolio, transfer)}: accepted as a deposit, since it was"
             " never explained. trimtab flows --all"
@@ -449,7 +449,7 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
     explain_command = "trimtab explain"
     if _STEP_ID_PATTERN.fullmatch(outcome.step_id):
         explain_command += f" {outcome.step_id}"
-    verdicts = (*outcome.plan_verdicts, *outcome.verdicts)
+    verdicts = (*outcome.plan_verdicts, *outcome.refusal_verdicts)
     failing_verdicts = [verdict for verdict in verdicts if not verdict.passed]
     is_only_paused = is_paused and {verdict.guard for verdict in failing_verdicts} == {
         KILL_SWITCH_GUARD
@@ -457,10 +457,10 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
     match outcome.kind:
         case OutcomeKind.DONE:
             yield from _done_alert(outcome, explain_command)
-        case OutcomeKind.FAILED if outcome.short:
+        case OutcomeKind.FAILED if outcome.shortfall_tokens:
             token_of = outcome.step_input.portfolio.token
             yield shortfall_alert(
-                outcome.step_id, [token_of(token).label for token in outcome.short]
+                outcome.step_id, [token_of(token).label for token in outcome.shortfall_tokens]
             )
         case OutcomeKind.FAILED:
             yield Alert(
@@ -511,7 +511,7 @@ def _refusal_alert(failing_verdicts: list[Verdict], advice: str) -> Alert:
     guard_texts: dict[str, str] = {}
     for verdict in failing_verdicts:
         guard_name = verdict.guard if _GUARD_NAME_PATTERN.fullmatch(verdict.guard) else "a guard"
-        measured_text, limit_text = verdict.measured.strip(), verdict.limit.strip()
+        measured_text, limit_text = verdict.measured_text.strip(), verdict.limit.strip()
         guard_texts[guard_name] = guard_name
         if _FIGURE_PATTERN.fullmatch(measured_text) and _FIGURE_PATTERN.fullmatch(limit_text):
             guard_texts[guard_name] = f"{guard_name} ({measured_text}, limit {limit_text})"

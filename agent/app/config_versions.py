@@ -90,7 +90,7 @@ def owner_confirmed_config(
             continue
         if version.text is None:
             return None
-        owner_values, present_values = tomllib.loads(version.text), dict(loaded_config.values)
+        owner_values, present_values = tomllib.loads(version.text), dict(loaded_config.toml_values)
         layer_keys = (
             layer_key
             for list_keys in EDITABLE_KEYS
@@ -132,7 +132,7 @@ def refuse_live_changes(
     raise Refused.
     """
     changed_lines = unconfirmed_changes(loaded_config, version_store)
-    if changed_lines is not None and not loaded_config.config.chain.local:
+    if changed_lines is not None and not loaded_config.config.chain.is_local:
         record_version(loaded_config, version_store, NOTICED_ORIGIN)
         raise unconfirmed_error(changed_lines)
     return changed_lines
@@ -246,7 +246,9 @@ def fixed_tables_changed(config_before: Config, config_after: Config) -> list[st
 
 
 def fixed_tables_in(diff_lines: Iterable[str]) -> list[str]:
-    """Like fixed_tables_changed, but from the lines of a diff, for a version stored only as text."""
+    """Like fixed_tables_changed, but from the lines of a diff, for a version stored only as
+    text.
+    """
     changed_keys = tuple(line[2:] for line in diff_lines)
     return [
         f"[{table_name}]"
@@ -275,7 +277,7 @@ def with_confirmed_config(
 
 
 def _reopen(context: wiring.AgentContext, change_error: ConfigChanged) -> wiring.AgentContext:
-    loaded_config = None if context.loaded_config.paper else _load_confirmed(context)
+    loaded_config = None if context.loaded_config.is_paper else _load_confirmed(context)
     if loaded_config is None:
         raise change_error
     changed_tables = fixed_tables_changed(context.config, loaded_config.config)

@@ -1,4 +1,6 @@
-"""Cycles of the agent: one, a gradual execution slice by slice, and a run until the owner stops it."""
+"""Cycles of the agent: one, a gradual execution slice by slice, and a run until the owner stops
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Confirm = Callable[[StepOutcome], bool]
 CONTINUING_OUTCOMES = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
-def run_cycle(context: wiring.AgentContext, transactor: StepTransactor | None) -> StepOutcome:
+def run_policy_cycle(
+    context: wiring.AgentContext, transactor: StepTransactor | None
+) -> StepOutcome:
     """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
     open_orders = tuple(
         order for order in context.store.executions.limit_orders() if order.state == "open"
@@ -67,14 +71,14 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         now_s = (outcome.input_after or outcome.step_input).snapshot.head.timestamp_s
         if outcome.kind is OutcomeKind.HOLD and now_s >= execution.next_s:
             break
-        wallet.progress(
+        wallet.report_progress(
             f"slice {execution.parts_done + 1} of about"
-            f" {max(execution.terms.parts, execution.parts_done + 1)} is due in"
+            f" {max(execution.terms.part_count, execution.parts_done + 1)} is due in"
             f" {format_duration(max(0, execution.next_s - now_s))}"
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
         try:
-            with wallet.acting() as transactor:
+            with wallet.open_transactor() as transactor:
                 outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, transactor)
         except ConfigChanged as error:  # report the transactions sent before it
             return replace(
@@ -82,7 +86,7 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
                 kind=OutcomeKind.REFUSED,
                 reason=str(error),
                 transactions=tuple(transactions),
-                verdicts=error.verdicts,
+                refusal_verdicts=error.verdicts,
             )
         transactions += outcome.transactions
         if outcome.kind is not OutcomeKind.HOLD:
@@ -281,7 +285,7 @@ class AgentRun:
             return self._run_cycle_or_revoke(None)
         if self._controls is not None:
             self._controls.carry_out(self._wallet, holds_service_lock=not self._runs_once)
-        with self._wallet.acting() as transactor:
+        with self._wallet.open_transactor() as transactor:
             # a control, or the owner while this cycle waited for the lock, may have stopped it
             outcome = None if self._is_over() else self._run_cycle_or_revoke(transactor)
         if self._controls is not None:
@@ -298,5 +302,5 @@ class AgentRun:
                 context.readers, context.store, transactor, context.kill_switch.read().reason
             )
         return withdrawal_run.continue_withdrawal(
-            context, transactor, run_cycle(context, transactor)
+            context, transactor, run_policy_cycle(context, transactor)
         )

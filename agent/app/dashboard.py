@@ -13,7 +13,7 @@ from agent.app.alert_channels import alerts
 from agent.app.documents import futures as futures_documents
 from agent.app.documents.status import status_document
 from agent.app.positions.futures import futures_funding
-from agent.app.positions.holdings import liquidity, liquidity_document, strategies
+from agent.app.positions.holdings import liquidity_document, read_liquidity_report, strategies
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data, value_series
 from agent.app.records.step_history import explain, history
@@ -49,13 +49,13 @@ def require_current_store(config: ConfigSource) -> None:
         pass
 
 
-def newest_step(config: ConfigSource) -> str:
+def change_marker(config: ConfigSource) -> str:
     """Return a text that changes with each cycle, on paper too, and with the states of its
     transactions; empty without steps.
     """
     loaded_config, change_words = load_config(config), list[str]()
-    for book_config in (loaded_config, replace(loaded_config, paper=True)):
-        if book_config.paper and not wiring.store_file(book_config).is_file():
+    for book_config in (loaded_config, replace(loaded_config, is_paper=True)):
+        if book_config.is_paper and not wiring.store_file(book_config).is_file():
             continue
         with wiring.open_store_offline(book_config) as (store, kill_switch):
             for summary in store.steps.newest(1):
@@ -66,15 +66,15 @@ def newest_step(config: ConfigSource) -> str:
 
 
 def stored_documents(config: ConfigSource) -> Documents:
-    """Return `history`, `pnl` (the newest of each period), `series`, `lots` and `settings`, from store
-    and config; `paper` with the `pnl` of the paper books, if there are any.
+    """Return `history`, `pnl` (the newest of each period), `series`, `lots` and `settings`, from
+    store and config; `paper` with the `pnl` of the paper books, if there are any.
     """
     loaded_config = load_config(config)
     documents: Documents = {
         "history": _document_or_error(lambda: history(loaded_config, MAX_STEPS)),
         "settings": _document_or_error(lambda: settings_document(loaded_config)),
     }
-    paper_loaded_config = replace(loaded_config, paper=True)
+    paper_loaded_config = replace(loaded_config, is_paper=True)
     if wiring.store_file(paper_loaded_config).is_file():
         documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded_config)})
     try:
@@ -110,9 +110,9 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
             readers_by_name["strategies"] = strategies
         if agent.context.config.lp is not None or agent.portfolio.positions:
             readers_by_name["lp"] = lambda connected_agent: liquidity_document(
-                liquidity(connected_agent)
+                read_liquidity_report(connected_agent)
             )
-        if agent.context.futures is not None:
+        if agent.context.futures_policy is not None:
             read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
             readers_by_name["positions"] = lambda _: futures_documents.positions_document(
                 read_futures()[0]
@@ -139,8 +139,8 @@ def plan_document(config: ConfigSource) -> Documents:
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:
-    """Return `explain` of a past step, and `explorer_url`, the address of the chain's block explorer or
-    empty. Raises ConfigError for an unknown id.
+    """Return `explain` of a past step, and `explorer_url`, the address of the chain's block
+    explorer or empty. Raises ConfigError for an unknown id.
     """
     loaded_config = load_config(config)
     explorer_url = loaded_config.config.chain.explorer.rstrip("/")

@@ -125,22 +125,22 @@ APPROVAL_LEAK = (
 class PlanSandwichRisk:
     """Sandwich exposure of a plan.
 
-    `public` is True if others may see the transaction before it is mined; never on a local chain.
-    `at_most` is the exact bound for the plan's swaps in numeraire base units (None without a plan
-    or with a missing price), `at_most_bps` its share of the turnover, rounded up. `by_limits` is
-    the bound for any plan. `profit_at_most` bounds the profit of a searcher that also receives the
-    plan's fees, impact and skew, and gains by reference prices that lag.
+    `is_public` is True if others may see the transaction before it is mined; never on a local
+    chain. `max_loss` is the exact bound for the plan's swaps in numeraire base units (None without
+    a plan or with a missing price), `max_loss_bps` its share of the turnover, rounded up.
+    `exposure_under_limits` is the bound for any plan. `max_profit` bounds the profit of a searcher
+    that also receives the plan's fees, impact and skew, and gains by reference prices that lag.
     """
 
     submission: str
-    public: bool
-    at_most: Value | None
-    at_most_bps: int | None
-    by_limits: SandwichExposure
-    profit_at_most: Value | None = None
+    is_public: bool
+    max_loss: Value | None
+    max_loss_bps: int | None
+    exposure_under_limits: SandwichExposure
+    max_profit: Value | None = None
 
 
-def submission(config: Config) -> str:
+def submission_channel(config: Config) -> str:
     """Return where signed transactions are sent: public mempool, private endpoint, or either; on a
     rollup to its sequencer.
     """
@@ -163,7 +163,7 @@ def exposure_under_limits(config: Config) -> SandwichExposure:
     )
 
 
-def sandwich(config: Config, outcome: StepOutcome) -> PlanSandwichRisk:
+def plan_sandwich_risk(config: Config, outcome: StepOutcome) -> PlanSandwichRisk:
     """Return the sandwich exposure of a step's plan."""
     plan = outcome.plan
     loss_bound = loss_bound_bps = profit_bound = None
@@ -172,10 +172,10 @@ def sandwich(config: Config, outcome: StepOutcome) -> PlanSandwichRisk:
         profit_bound = max_extractable_profit(outcome.step_input, plan, loss_bound)
         if loss_bound is not None and plan.turnover > 0:
             loss_bound_bps = math.ceil(loss_bound / plan.turnover * BPS)
-    submission_path = submission(config)
+    submission_path = submission_channel(config)
     return PlanSandwichRisk(
         submission_path,
-        submission_path not in HIDDEN_PATHS and not config.chain.local,
+        submission_path not in HIDDEN_PATHS and not config.chain.is_local,
         loss_bound,
         loss_bound_bps,
         exposure_under_limits(config),
@@ -187,8 +187,8 @@ def submission_text(config: Config) -> str:
     """Return the submission path as text, on a live chain with the possible loss, for the owner to
     confirm.
     """
-    submission_path = submission(config)
-    if submission_path in HIDDEN_PATHS or config.chain.local:
+    submission_path = submission_channel(config)
+    if submission_path in HIDDEN_PATHS or config.chain.is_local:
         return submission_path
     return f"{submission_path}: {exposure_under_limits(config).description}; {APPROVAL_LEAK}"
 
@@ -260,7 +260,7 @@ def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str
     return "; ".join(part_texts)
 
 
-def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
+def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
     """Return the parameters by name, without secrets: URLs show as their operators."""
     chain, execution, reference = config.chain, config.execution, config.reference
     operators = sorted({endpoint.operator for endpoint in chain.rpc})
@@ -307,8 +307,8 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "destination": config.policy.destination,
         "only": (
             "both sides"
-            if policy.only is None
-            else f"{policy.only.value}: {trigger_text.SIDE_TEXTS[policy.only]}"
+            if policy.trade_side is None
+            else f"{policy.trade_side.value}: {trigger_text.SIDE_TEXTS[policy.trade_side]}"
         ),
         "cooldown": f"{format_duration(config.policy.cooldown)}",
         "confirm_blocks": str(config.policy.confirm_blocks or 0),

@@ -1,4 +1,6 @@
-"""Local chains: a served anvil with the contracts deployed and a config, and the world of the demo."""
+"""Local chains: a served anvil with the contracts deployed and a config, and the world of the
+demo.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +75,8 @@ def serve_localchain(
     futures: bool = False,
     on_base: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2. `on_base` serves the
-    stand-in of Base instead, with 500 dollars.
+    """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2. `on_base` serves
+    the stand-in of Base instead, with 500 dollars.
 
     `report` is called once everything is ready and the config's contracts are pinned in its store.
     Raises ConfigError if the port is in use, if an existing config or store was not written by a
@@ -99,8 +101,8 @@ def serve_localchain(
                 "url": chain.url,
                 "wallet": chain.wallet.address,
                 "tokens": {symbol: token.address for symbol, token in chain.tokens.items()},
-                "pools": chain.pools,
-                "feeds": dict(chain.feeds),
+                "pools": chain.address_by_pool,
+                "feeds": dict(chain.feed_addresses),
                 "config": None if config_path is None else str(config_path),
             }
         )
@@ -122,7 +124,7 @@ def open_futures(chain: LocalChain) -> None:
     """Deploy Perpetual Protocol v2, deposit for the wallet and open its first positions."""
     perps = LocalPerps(chain, FUTURES_COLLATERAL, SERVED_FUTURES_MARKETS)
     wallet = chain.wallet.address
-    perps.deposit(wallet, SERVED_FUTURES_DEPOSIT * perps.collateral_symbol.unit)
+    perps.deposit(wallet, SERVED_FUTURES_DEPOSIT * perps.collateral_token.unit)
     for symbol, position_size in SERVED_FUTURES_POSITIONS.items():
         perps.trade(wallet, symbol, int(position_size * WAD))
     chain.perps = perps
@@ -254,22 +256,22 @@ def _move_texts(factors: Mapping[str, Fraction]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class DemoWorld:
-    """A connected agent and its chain. `year` is the measured cost of a year of such a portfolio,
-    empty without a network.
+    """A connected agent and its chain. `year_cost_text` is the measured cost of a year of such a
+    portfolio, empty without a network.
     """
 
     agent: Agent
     chain: LocalChain
     factors: Mapping[str, Fraction]
-    year: str = ""
+    year_cost_text: str = ""
 
     def move_market(self) -> dict[str, str]:
         """Move every pool and feed; return the moves as text by symbol."""
-        prices_usd = self.chain.deployed.prices_usd
+        prices_usd = self.chain.deployed_world.prices_usd
         self.chain.move_market(
             {symbol: prices_usd[symbol] * factor for symbol, factor in self.factors.items()}
         )
-        if self.year:
+        if self.year_cost_text:
             mine_at_base_fee(self.chain)
         return _move_texts(self.factors)
 
@@ -346,8 +348,8 @@ def mine_at_base_fee(chain: LocalChain) -> None:
 
 @contextmanager
 def base_demo_world() -> Iterator[DemoWorld]:
-    """Start all parts of the demo on the stand-in of Base, with 500 dollars in the template for small
-    money; stop and remove them at the end. Raises ConfigError without anvil.
+    """Start all parts of the demo on the stand-in of Base, with 500 dollars in the template for
+    small money; stop and remove them at the end. Raises ConfigError without anvil.
     """
     with open_local_base() as chain:
         chain.node.rpc("anvil_setBlockTimestampInterval", BASE.block_ms // 1000)  # type: ignore[attr-defined]  # anvil
@@ -374,7 +376,7 @@ def fund(chain: LocalChain, usd_by_symbol: Mapping[str, int]) -> None:
     for symbol, value_usd in usd_by_symbol.items():
         raw_per_coin = 10 ** chain.tokens[symbol].decimals
         chain.set_balance(
-            symbol, floor_int(value_usd / chain.deployed.prices_usd[symbol] * raw_per_coin)
+            symbol, floor_int(value_usd / chain.deployed_world.prices_usd[symbol] * raw_per_coin)
         )
 
 
@@ -440,17 +442,17 @@ class LiveDemo:
         clock: StoppableClock,
         days: Sequence[RecordedDay],
     ) -> None:
-        self.config = config
+        self.config_path = config
         self._agent, self._chain, self._clock, self._days = agent, chain, clock, days
 
     def play(self) -> Generator[StepOutcome | TrimtabError | MarketMove]:
-        """Run cycles that send, and move the market between them; yield each outcome and move. After
-        the last day the market stands still. Ends with StopRequested.
+        """Run cycles that send, and move the market between them; yield each outcome and move.
+        After the last day the market stands still. Ends with StopRequested.
         """
         day_pairs, last_move_s = pairwise(self._days), -float(MOVE_INTERVAL_S)
         with ExitStack() as stack:
             run_service = stack.enter_context(
-                service.serve(self._agent, self._clock, DEMO_INTERVAL, sends=True)
+                service.report_run(self._agent, self._clock, DEMO_INTERVAL, sends=True)
             )
             cycles = self._agent.run(
                 send=True,
@@ -552,7 +554,9 @@ PERP_LIQUIDITY_USD = 4_000_000
 
 
 class FuturesDemoWorld:
-    """A connected agent with a futures layer, its chain, and its first positions to compare with."""
+    """A connected agent with a futures layer, its chain, and its first positions to compare
+    with.
+    """
 
     def __init__(self, agent: Agent, chain: LocalChain, perps: LocalPerps) -> None:
         self.agent = agent
@@ -565,7 +569,7 @@ class FuturesDemoWorld:
 
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
         """Move tokens, indexes and perpetuals; return the moves as text by symbol."""
-        prices_usd = self._chain.deployed.prices_usd
+        prices_usd = self._chain.deployed_world.prices_usd
         moved_prices_usd = {
             symbol: prices_usd[symbol] * factor for symbol, factor in factors.items()
         }
@@ -577,7 +581,7 @@ class FuturesDemoWorld:
 
     def pass_a_day_at_a_premium(self) -> None:
         """Let the perpetuals trade above their index for a day."""
-        prices_usd = self._chain.deployed.prices_usd
+        prices_usd = self._chain.deployed_world.prices_usd
         premium_prices_usd = {
             symbol: prices_usd[symbol] * PREMIUM_FACTOR for symbol in self._perps.markets
         }
@@ -619,7 +623,7 @@ def futures_demo_world() -> Iterator[FuturesDemoWorld]:
         with chain.node.one_second_blocks():
             perps = LocalPerps(chain, FUTURES_COLLATERAL, perp_specs)
         chain.perps = perps
-        perps.deposit(chain.wallet.address, FUTURES_DEMO_MARGIN_USD * perps.collateral_symbol.unit)
+        perps.deposit(chain.wallet.address, FUTURES_DEMO_MARGIN_USD * perps.collateral_token.unit)
         futures_text = futures_config(
             perps, FUTURES_DEMO_WEIGHTS, leverage=FUTURES_DEMO_LEVERAGE, index_age="1d"
         )

@@ -54,7 +54,7 @@ def paper_config(config: ConfigSource) -> LoadedConfig:
     """Return the config with its paper store, for reading. Raises ConfigError without a paper
     store.
     """
-    loaded_config = replace(load_config(config), paper=True)
+    loaded_config = replace(load_config(config), is_paper=True)
     if not wiring.store_file(loaded_config).is_file():
         raise ConfigError("there are no paper books yet", "trimtab paper starts them")
     return loaded_config
@@ -72,7 +72,7 @@ def open_paper(
     """Open an agent that trades on paper. Its wallet is created from `start` on the first run. No
     key is read. Raises ConfigError for an invalid or empty `start`, or one given on a later run.
     """
-    loaded_config = replace(load_config(config), paper=True)
+    loaded_config = replace(load_config(config), is_paper=True)
     if start.value and start.amounts:
         raise ConfigError(
             "--value and --start cannot be combined",
@@ -114,8 +114,8 @@ def always_confirm(_: StepOutcome) -> bool:
 
 def _initial_wallet(agent: Agent, start: PaperStart) -> PaperWallet:
     """Return the initial paper wallet, with its margin account."""
-    snapshot = agent.context.reader.snapshot()
-    context, futures_policy = agent.context, agent.context.futures
+    snapshot = agent.context.position_reader.snapshot()
+    context, futures_policy = agent.context, agent.context.futures_policy
     deposit_raw = 0 if start.value or start.amounts else None
     if start.margin:
         if futures_policy is None:
@@ -123,12 +123,12 @@ def _initial_wallet(agent: Agent, start: PaperStart) -> PaperWallet:
         decimals = agent.portfolio.token(futures_policy.collateral).decimals
         deposit_raw = parse_raw(start.margin, decimals, "--margin")
     wallet = _wallet_without_margin(agent, start, snapshot, deposit_raw or 0)
-    if context.paper is None or futures_policy is None:
+    if context.paper_chain is None or futures_policy is None:
         return wallet
     order_venue = context.order_venue()
     if isinstance(order_venue, PaperHyperliquid):
-        return replace(wallet, margin=order_venue.begin(snapshot, deposit_raw))
-    return replace(wallet, margin=context.paper.opening_margin(snapshot, deposit_raw))
+        return replace(wallet, margin=order_venue.opening_margin(snapshot, deposit_raw))
+    return replace(wallet, margin=context.paper_chain.opening_margin(snapshot, deposit_raw))
 
 
 def _wallet_without_margin(
@@ -136,10 +136,10 @@ def _wallet_without_margin(
 ) -> PaperWallet:
     context = agent.context
     if not start.value and not start.amounts:
-        return chain.wallet_from_real(snapshot, context.tokens)
+        return chain.wallet_from_real(snapshot, context.token_addresses)
     native_wei = parse_raw(start.native, NATIVE_DECIMALS, "--native")
     if start.amounts:
-        raw_by_token = dict.fromkeys(context.tokens, 0)
+        raw_by_token = dict.fromkeys(context.token_addresses, 0)
         for symbol, amount_text in parse_pairs(start.amounts, "--start").items():
             token = agent.token(symbol, "--start")
             raw_by_token[token.address] = parse_raw(

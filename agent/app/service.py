@@ -87,7 +87,7 @@ class StoppableClock:
         if self._is_stopping:
             raise StopRequested
 
-    def check(self) -> None:
+    def raise_if_stopping(self) -> None:
         """Raise StopRequested if a stop was requested."""
         self.sleep(0)
 
@@ -146,7 +146,7 @@ PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
 
 
 @dataclass
-class Service:
+class RunEventHandler:
     """Handler of a run's events: it updates log, report, alerts and watchdog."""
 
     agent: Agent
@@ -176,7 +176,7 @@ class Service:
     """Whether the plan of the last cycle waits for a confirmation, until the screen shows it."""
 
     def __post_init__(self) -> None:
-        self._loaded = self.agent.context.loaded_config
+        self._last_config = self.agent.context.loaded_config
         self.control_log_end, _ = self.agent.context.store.controls.log_number_and_time()
 
     def on_stage(self, stage: str) -> None:
@@ -200,13 +200,15 @@ class Service:
     def _report(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         duration_s = time.monotonic() - self.cycle_began_s
         self.watchdog.beat("reporting of the last cycle")
-        if (loaded_config := self.agent.context.loaded_config) != self._loaded:
-            config_changes = config_diff(self._loaded.redacted_text, loaded_config.redacted_text)
+        if (loaded_config := self.agent.context.loaded_config) != self._last_config:
+            config_changes = config_diff(
+                self._last_config.redacted_text, loaded_config.redacted_text
+            )
             self.config_changes = config_changes or ("only comments",)
             self.log.info(
                 "config reloaded", digest=loaded_config.digest, changes=self.config_changes
             )
-            self._loaded = loaded_config
+            self._last_config = loaded_config
         switch_state = self.agent.context.kill_switch.read()
         is_paused = switch_state.paused is not False
         trouble_text = cycle_trouble(outcome_or_error, is_paused)
@@ -256,7 +258,7 @@ class Service:
         control_events = store.controls.events(after=self.control_log_end)
         if not control_events:
             return
-        self.control_log_end = control_events[-1].number
+        self.control_log_end = control_events[-1].sequence_number
         for control_event in control_events[:MAX_CONTROL_LINES]:
             log_event = (
                 self.log.info if control_event.state in NORMAL_CONTROL_STATES else self.log.warning
@@ -367,7 +369,7 @@ class Service:
 
 
 @contextmanager
-def serve(
+def report_run(
     agent: Agent,
     clock: StoppableClock,
     every: str,
@@ -375,19 +377,19 @@ def serve(
     sends: bool = False,
     once: bool = False,
     log_format: LogStyle | None = None,
-) -> Iterator[Service]:
+) -> Iterator[RunEventHandler]:
     """Report a run inside the context. `sends` is False for a dry run.
 
     `log_format` overrides the config. With `once` there is no report in the store, since health is
     that of a run that goes on. Paper trading writes only the log, because alerts, heartbeat and
     report describe the live agent.
     """
-    service_table, on_paper = agent.context.config.service, agent.context.loaded_config.paper
+    service_table, on_paper = agent.context.config.service, agent.context.loaded_config.is_paper
     secrets = secrets_of(agent.context.loaded_config)
     log_style = log_format or service_table.log_format
     log, systemd_notifier = configure(log_style, secrets), SystemdNotifier()
     recorder = RunRecorder(
-        None if once or on_paper else agent.context.store.runs,
+        None if once or on_paper else agent.context.store.run_reports,
         parse_duration_s(every, "--every"),
         sends=sends,
         redact=Redactor(secrets).redact,
@@ -402,21 +404,21 @@ def serve(
         log.warning(
             "alert failed",
             target=delivery.message.target,
-            why=delivery.why,
+            why=delivery.failure_reason,
             about=delivery.message.kind.value,
         )
 
     heartbeat, alert_notifier = None, None
     watchdog = Watchdog(service_table.hang_after, period_s=systemd_notifier.watchdog_s)
     if not on_paper:
-        if (heartbeat_url := service_table.heartbeat()) is not None:
+        if (heartbeat_url := service_table.read_heartbeat_url()) is not None:
             heartbeat = Heartbeat(
                 heartbeat_url, service_table.heartbeat_method, on_failed_heartbeat
             )
         alert_notifier = alert_channels.open_notifier(
             agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
         )
-    service = Service(
+    service = RunEventHandler(
         agent,
         log,
         recorder,
@@ -464,12 +466,12 @@ def secrets_of(loaded_config: LoadedConfig) -> list[str]:
     secrets: list[str] = []
     for read_secret in (
         *(endpoint.read_url for endpoint in config.chain.rpc),
-        config.service.heartbeat,
+        config.service.read_heartbeat_url,
         config.execution.submit_url.get_secret_value,
     ):
         secrets += _optional_secret(read_secret)
     secrets += config.alerts.secrets()
-    if loaded_config.paper:  # paper trading reads no key, even for redaction
+    if loaded_config.is_paper:  # paper trading reads no key, even for redaction
         return secrets
     secret_variables = (config.wallet.key_env, PASSWORD_ENV)
     return secrets + [

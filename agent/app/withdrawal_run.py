@@ -52,18 +52,18 @@ class WithdrawalReport:
     """State of a withdrawal. `sale` precedes the payments, None if the balance suffices.
 
     `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be
-    raised), paid, waiting (for confirmations) or failed. `request` is the number of the stored
+    raised), paid, waiting (for confirmations) or failed. `request_id` is the number of the stored
     request, None before it is confirmed.
     """
 
     step_input: StepInput
     payments: tuple[Payment, ...]
-    to: str | None
+    payout_address: str | None
     sale: StepOutcome | None
     verdicts: tuple[Verdict, ...]
     state: str
     reason: str
-    request: int | None = None
+    request_id: int | None = None
     transactions: tuple[Intent, ...] = ()
 
     @property
@@ -131,7 +131,7 @@ class WithdrawalRun:
         if state or not report.is_refused:
             return report
         refusal_reasons = [
-            f"{verdict.guard}: {verdict.measured}, limit {verdict.limit}"
+            f"{verdict.guard}: {verdict.measured_text}, limit {verdict.limit}"
             for verdict in verdicts
             if not verdict.passed
         ]
@@ -287,7 +287,7 @@ class WithdrawalRun:
             if (
                 self._is_resumed or has_swapped
             ):  # undo the record of the part, since its sale failed
-                request_store.record_progress(self.request.id, self.request.parts)
+                request_store.record_progress(self.request.id, self.request.progress)
             else:
                 request_store.end(
                     self.request.id, RequestState.RELEASED, self._context.clock.now_s()
@@ -297,7 +297,7 @@ class WithdrawalRun:
     def _with_claims(self, step: StepInput) -> StepInput:
         """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
         if self.request is not None or any(
-            claim.request == 0 for claim in step.history.cash_flows.claims
+            claim.request_id == 0 for claim in step.history.cash_flows.pending_payments
         ):
             return step
         return transfers.reserve_claims(
@@ -330,8 +330,8 @@ class WithdrawalRun:
         )
 
     def _next_claim(self) -> PendingPayment | None:
-        claims = step_without_deposits(self._context).history.cash_flows.claims
-        return next((claim for claim in claims if claim.request == self._request_id), None)
+        claims = step_without_deposits(self._context).history.cash_flows.pending_payments
+        return next((claim for claim in claims if claim.request_id == self._request_id), None)
 
     def _payout(self, payment: Payment) -> Payout:
         return Payout(
@@ -469,14 +469,16 @@ def _parts_done(
     """Return the number of parts raised, including one interrupted before it was recorded."""
     return (
         0
-        if request.parts is None
-        else transfers.current_progress(portfolio, limits, balances, request.parts, token).done
+        if request.progress is None
+        else transfers.current_progress(
+            portfolio, limits, balances, request.progress, token
+        ).parts_done
     )
 
 
 def _deadline_s(request: OwnerRequest, now_s: int) -> int:
-    if request.parts is not None and request.parts.until_s > now_s:
-        return request.parts.until_s
+    if request.progress is not None and request.progress.until_s > now_s:
+        return request.progress.until_s
     return now_s + MAX_DURATION_S
 
 
@@ -484,9 +486,9 @@ def require_part_due(request: OwnerRequest | None, step: StepInput) -> None:
     """Raise Refused while the next part of a withdrawal is not due; a payment without a sale is
     always due.
     """
-    if request is None or request.parts is None:
+    if request is None or request.progress is None:
         return
-    if step.snapshot.head.timestamp_s >= request.parts.next_s:
+    if step.snapshot.head.timestamp_s >= request.progress.next_s:
         return
     shortfall_token = next(
         (
@@ -503,7 +505,7 @@ def require_part_due(request: OwnerRequest | None, step: StepInput) -> None:
         return
     balances = native_coin.held_balances(step)
     progress = transfers.current_progress(
-        step.portfolio, step.limits, balances, request.parts, shortfall_token
+        step.portfolio, step.limits, balances, request.progress, shortfall_token
     )
     raise Refused(
         f"withdrawal {request.id}: {format_parts(progress)}",
@@ -517,9 +519,9 @@ def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
     because a new withdrawal would sell for the remaining parts at once.
     """
     withdrawn_tokens = {*tokens}
-    for claim in step.history.cash_flows.claims:
+    for claim in step.history.cash_flows.pending_payments:
         token = claim.payment.token
-        if claim.parts is None or token not in withdrawn_tokens:
+        if claim.progress is None or token not in withdrawn_tokens:
             continue
         if (
             transfers.shortfall_raw(
@@ -529,12 +531,16 @@ def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
         ):
             progress = format_parts(
                 transfers.current_progress(
-                    step.portfolio, step.limits, native_coin.held_balances(step), claim.parts, token
+                    step.portfolio,
+                    step.limits,
+                    native_coin.held_balances(step),
+                    claim.progress,
+                    token,
                 )
             )
-            release_command = f"trimtab withdraw --release {claim.request}"
+            release_command = f"trimtab withdraw --release {claim.request_id}"
             raise Refused(
-                f"withdrawal {claim.request}: {progress}; only one withdrawal of an asset"
+                f"withdrawal {claim.request_id}: {progress}; only one withdrawal of an asset"
                 " can be open",
                 remedy=f"wait until it is paid, or release it: {release_command}",
                 code=ErrorCode.WITHDRAWAL_OPEN,
@@ -543,7 +549,7 @@ def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
 
 def format_parts(progress: WithdrawalProgress) -> str:
     """Describe the progress of a withdrawal in parts."""
-    return f"{progress.done} of about {progress.count} parts raised, next at {format_time(progress.next_s)}"
+    return f"{progress.parts_done} of about {progress.part_count} parts raised, next at {format_time(progress.next_s)}"
 
 
 def _has_shortfall(
@@ -559,7 +565,7 @@ def is_continuable(request: OwnerRequest, step: StepInput) -> bool:
     """Return whether a run continues this withdrawal now: its next part or payment is due, and its
     deadline has not passed.
     """
-    if request.kind is not RequestKind.WITHDRAW or (progress := request.parts) is None:
+    if request.kind is not RequestKind.WITHDRAW or (progress := request.progress) is None:
         return False
     now_s = step.snapshot.head.timestamp_s
     return now_s < progress.until_s and (
@@ -594,16 +600,18 @@ def continue_withdrawal(
         ),
         None,
     )
-    if request is None or request.parts is None or part_interval_s is None:
+    if request is None or request.progress is None or part_interval_s is None:
         return cycle_outcome
     if _has_shortfall(
         request, step.portfolio, step.limits, held_balances(step)
     ):  # schedule the next attempt first, in case this one fails
         next_s = step.snapshot.head.timestamp_s + part_interval_s
-        request = replace(request, parts=replace(request.parts, next_s=next_s))
-        store.requests.record_progress(request.id, request.parts)
+        request = replace(request, progress=replace(request.progress, next_s=next_s))
+        store.requests.record_progress(request.id, request.progress)
     unpaid_payments = tuple(
-        claim.payment for claim in step.history.cash_flows.claims if claim.request == request.id
+        claim.payment
+        for claim in step.history.cash_flows.pending_payments
+        if claim.request_id == request.id
     )
     withdrawal = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
     report = withdrawal.execute(

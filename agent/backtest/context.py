@@ -113,13 +113,13 @@ class SimulatedReader:
             holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
             allowances=tuple(allowances),
             pools=tuple(world.pools.values()),
-            feeds=world.feeds,
+            feeds=world.feed_rounds,
             code_hashes=tuple(
                 CodeHash(address, code_hash(address)) for address in contract_addresses
             ),
-            quarantined=(),
+            unreadable_items=(),
             operators=OPERATORS,
-            requests=0,
+            http_request_count=0,
             data_fee=world.data_fee,
             layers=() if venue is None else (FuturesReading(venue.book.account),),
         )
@@ -128,7 +128,7 @@ class SimulatedReader:
         """Return the snapshot unchanged: all ticks are known."""
         return snapshot
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """Return the preceding blocks, at the prices of the same bar (ports.Reader). Feed rounds
         are never later than their block, which would invalidate them.
         """
@@ -147,7 +147,7 @@ class SimulatedReader:
         return tuple(
             PastPrices(
                 past_head,
-                tuple(_limit_round_time(feed, past_head.timestamp_s) for feed in world.feeds),
+                tuple(_limit_round_time(feed, past_head.timestamp_s) for feed in world.feed_rounds),
                 pools,
             )
             for past_head in heads
@@ -176,9 +176,9 @@ class SimulatedEvidence:
                 (code.address, code.hash) for code in step.snapshot.code_hashes
             ),
             second_quotes=self._quotes(plan),
-            quorum=True,
+            has_quorum=True,
             now_s=self._world.now_s(),
-            screens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in tokens),
+            screened_tokens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in tokens),
         )
 
     def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
@@ -213,11 +213,11 @@ class SimulatedComposer(RouterComposer):
         super().__init__(chain, WALLET, world, layer_composers(world.venue, WALLET))
         self._venue = world.venue
 
-    def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def layer_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """See RouterComposer."""
         if self._venue is not None and (futures := planned_futures(plan)) is not None:
             self._venue.note_plan(futures, plan.decision.reason)
-        return super().layer_action(step, plan)
+        return super().layer_transaction(step, plan)
 
 
 class SimulatedChain:
@@ -288,7 +288,7 @@ class SimulatedChain:
         wallet = world.wallet
         if world.venue is not None and (call := world.venue.decode_call(tx)) is not None:
             return world.venue.effects_of_call(call, wallet.balances, world.now_s())
-        return router.execute(
+        return router.execute_transaction(
             tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
         )
 
@@ -336,7 +336,7 @@ class SimulatedChain:
     ) -> TransactionCost:
         world = self._world
         prices = world.prices
-        gas_value = gas_cost_wei * prices[world.backtest.portfolio.wrapped_native]
+        gas_value = gas_cost_wei * prices[world.spec.portfolio.wrapped_native]
         world.gas_paid += gas_value
         is_swap = tx.to == ROUTER
         if not isinstance(effects, TransactionEffects):
@@ -405,11 +405,11 @@ class SimulatedBalances(BalanceStore):
     ) -> bool:
         """See BalanceStore."""
         answers_key = "balances"
-        if not flows and self.db.answers.get(answers_key) == balances:
+        if not flows and self.db.cached_answers.get(answers_key) == balances:
             return True
         is_recorded = super().record(snapshot, balances, flows, version)
         if is_recorded:
-            self.db.answers[answers_key] = dict(balances)
+            self.db.cached_answers[answers_key] = dict(balances)
         return is_recorded
 
 
@@ -451,7 +451,7 @@ class SimulationContext:
     readers: StepReaders
     transactor: StepTransactor
 
-    def step(self) -> StepOutcome:
+    def run_step(self) -> StepOutcome:
         """Run one step at the world's bar. Raises EndOfPrices if it waits beyond the last bar."""
         return run_cycle(self.readers, AgentCycle(), self.store, self.transactor)
 
@@ -459,9 +459,7 @@ class SimulationContext:
 @contextmanager
 def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     """Open a context with its own store, deleted afterwards, for a world that is at a bar."""
-    store = simulation_store(
-        world.backtest.portfolio.wrapped_native, _needs_price_history(world.backtest)
-    )
+    store = simulation_store(world.spec.portfolio.wrapped_native, _needs_price_history(world.spec))
     signal_host = SignalHost()
     try:
         store.balances.record_prior_day((), 0)  # the address has no history before the run
@@ -471,7 +469,7 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
         store.close()
 
 
-def deadline_s(spec: BacktestSpec, settings: SimulationSettings, table: PriceTable) -> int:
+def tx_validity_s(spec: BacktestSpec, settings: SimulationSettings, table: PriceTable) -> int:
     """Return the validity of a transaction, extended by the bars until it is mined."""
     delay_bars = settings.latency_bars + 1 if settings.latency_bars else 0
     return spec.execution.deadline_s + delay_bars * table.interval_s
@@ -479,7 +477,7 @@ def deadline_s(spec: BacktestSpec, settings: SimulationSettings, table: PriceTab
 
 def _needs_price_history(spec: BacktestSpec) -> bool:
     """Return whether a trigger or allocator of this policy needs recorded prices."""
-    if spec.portfolio.weights is not None:
+    if spec.portfolio.allocator is not None:
         return True
     if spec.split is None:
         return required_history_s(spec.policy) > 0
@@ -491,13 +489,15 @@ def _needs_price_history(spec: BacktestSpec) -> bool:
 def _build_context(
     world: SimulatedWorld, store: Store, signal_host: SignalHost
 ) -> SimulationContext:
-    spec = world.backtest
-    execution = replace(spec.execution, deadline_s=deadline_s(spec, world.settings, world.table))
-    has_hedge = world.venue is not None and world.venue.setup.policy.hedge is not None
+    spec = world.spec
+    execution = replace(spec.execution, deadline_s=tx_validity_s(spec, world.settings, world.table))
+    has_hedge = world.venue is not None and world.venue.setup.policy.hedge_policy is not None
     tax_runs = SimulatedTaxRuns(store, spec.portfolio, spec.tax, is_needed=has_hedge)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.applied_transfers and any(flow.is_open for flow in history.cash_flows.unexplained):
+        if world.applied_transfers and any(
+            flow.is_open for flow in history.cash_flows.unexplained_transfers
+        ):
             # classify the owner's transfers immediately
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
@@ -509,7 +509,7 @@ def _build_context(
             spec.limits,
             execution,
             history,
-            layers=active_layer_parts(
+            layer_configs=active_layer_parts(
                 (
                     FuturesConfig(None if world.venue is None else world.venue.setup.policy),
                     *spec.layers,

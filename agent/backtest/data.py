@@ -510,8 +510,8 @@ def columns_by_token(spec: BacktestSpec, table: PriceTable) -> dict[str, int]:
 
 
 def select_spec_symbols(spec: BacktestSpec, table: PriceTable) -> PriceTable:
-    """Return the table restricted to the portfolio's symbols, as PriceTable.select. The numeraire may
-    be missing. Raises ConfigError.
+    """Return the table restricted to the portfolio's symbols, as PriceTable.select. The numeraire
+    may be missing. Raises ConfigError.
     """
     numeraire_address = spec.portfolio.numeraire.address
     return table.select(
@@ -539,4 +539,4 @@ def prices_in_numeraire(
 
 def has_gas_price(spec: BacktestSpec, table: PriceTable) -> bool:
     """Return True if the native coin was named and is an asset or hub with prices."""
-    return spec.gas_priced and spec.portfolio.wrapped_native in columns_by_token(spec, table)
+    return spec.has_gas_price and spec.portfolio.wrapped_native in columns_by_token(spec, table)

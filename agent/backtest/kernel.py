@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-SAME_ASSETS, CHANGED, NO_ASSETS = 0, 1, 2
+SAME_ASSETS, CHANGED_ASSETS, NO_ASSETS = 0, 1, 2
 """State of a bar: the same assets trade as in the previous bar, different ones, or none."""
 TARGET, HALFWAY, BAND = 0, 1, 2
 FINAL_COLUMN, HOLD_COLUMN, TURNOVER_COLUMN, COSTS_COLUMN, STRANDED_COLUMN, REBALANCES_COLUMN = (
@@ -48,8 +48,8 @@ def set_bands(
     scaled_targets: Floats,
     bands: Floats,
 ) -> bool:
-    """Write the scaled targets of the tradable assets into `scaled_targets`; return False if none has a
-    target.
+    """Write the scaled targets of the tradable assets into `scaled_targets`; return False if none
+    has a target.
 
     `bands` gets four rows: the lower and upper edge of each band (0 and 1 for assets that do not
     trade), and the lowest and highest share at which a rebalance to the bands may end. That range
@@ -145,7 +145,8 @@ def value_after_costs(
     inverse_depth: Floats,
     start_value: float,
 ) -> float:
-    """Return the value left of `start_value`, after costs, once every asset has its share `end_shares`.
+    """Return the value left of `start_value`, after costs, once every asset has its share
+    `end_shares`.
 
     Selling x into a pool of depth D yields n / (1 + n / D) with n = x (1 - fee), as
     UniswapV2Library.getAmountOut; `inverse_depth` is 1 / D, zero if size does not matter. Proceeds
@@ -210,8 +211,8 @@ def _is_outside_band(units: Floats, prices: Floats, bar: int, bands: Floats) -> 
 def first_bar_outside_band(
     units: Floats, prices: Floats, start_bar: int, end_bar: int, bands: Floats, block_totals: Floats
 ) -> int:
-    """Return the first bar from `start_bar` at which `_is_outside_band` is true; `end_bar` if there is
-    none.
+    """Return the first bar from `start_bar` at which `_is_outside_band` is true; `end_bar` if there
+    is none.
 
     Holdings are constant between trades, so bars are checked in blocks, asset by asset. Blocks
     start small and grow, because a large block wastes work if weights leave their bands often.
@@ -330,7 +331,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             mark_index += 1
         if bar >= bar_count:
             break
-        if bar_states[bar] == CHANGED:
+        if bar_states[bar] == CHANGED_ASSETS:
             has_targets = set_bands(
                 targets,
                 absolute_width,
@@ -421,8 +422,8 @@ def run_settings(  # noqa: PLR0913
     run_totals: Floats,
     marked_values: Floats,
 ) -> None:
-    """Call `run_setting` for each row: `widths_and_min_trade` are absolute width, relative width and
-    smallest trade, `interval_and_cooldown_s` interval and cooldown.
+    """Call `run_setting` for each row: `widths_and_min_trade` are absolute width, relative width
+    and smallest trade, `interval_and_cooldown_s` interval and cooldown.
     """
     no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for setting_index in range(len(targets)):

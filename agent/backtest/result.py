@@ -204,8 +204,8 @@ class YearGain:
 class DelistedHolding:
     """A holding without a current price, `balance_raw` base units of `decimals`.
 
-    `price` is the last price, at `priced_at_s`, in numeraire base units per base unit. `share` is the
-    holding's share of the final value; None if that is zero.
+    `price` is the last price, at `priced_at_s`, in numeraire base units per base unit. `share` is
+    the holding's share of the final value; None if that is zero.
     """
 
     symbol: str
@@ -226,24 +226,26 @@ class SimulationResult:
     """Result of a simulation. Values in numeraire base units; paths are floats in whole coins, one
     per bar.
 
-    - `equity` is after all gas; `hold_equity` is buy and hold of the first bar's holdings, with equal
-      deposits and withdrawals.
+    - `equity` is after all gas; `hold_equity` is buy and hold of the first bar's holdings, with
+      equal deposits and withdrawals.
     - `weights`, `targets` and `bands` (lower and upper edge) are shares, `prices` the closes of
       `symbols`; missing values are NaN.
-    - `turnover` is the sum over rebalances of half the traded value divided by the total value.
-    - `evaluated_bars` counts bars evaluated by a whole step, `halted_bars` those with stale or
-      contradictory data, `refusals` those with a refused plan, by reason. `holds_by_setting` counts, by
-      setting, bars at which a trade was due or a weight outside its band, but the step held.
+    - `turnover_ratio` is the sum over rebalances of half the traded value divided by the total
+      value.
+    - `evaluated_bar_count` counts bars evaluated by a whole step, `halted_bar_count` those with
+      stale or contradictory data, `refusal_counts` those with a refused plan, by reason.
+      `holds_by_setting` counts, by setting, bars at which a trade was due or a weight outside its
+      band, but the step held.
     - `delisted_holdings` are delisted holdings at their last price, described in `notes`.
     - `twr` and `hold_twr` are time-weighted returns of the whole period, not annualised.
     - `yearly_gains` are by lot rule `lot_rule`. `premium` is None with futures, or if gas consumed
       everything.
-    - `policy` is canonical JSON of the spec's policy.
+    - `policy_json` is canonical JSON of the spec's policy.
     - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies
       changed the futures weights: signed shares of the target notional.
     - `futures` has the futures traded by the same steps, None without futures. The margin account
-      counts in `equity`, in the weight of its collateral and in every value; in `hold_equity` it counts as
-      idle collateral.
+      counts in `equity`, in the weight of its collateral and in every value; in `hold_equity` it
+      counts as idle collateral.
     - `health_changes` has the changes of the strategies' health, `final_health` the final state of
       each.
     - `funding` is the funding that shorts of the holdings would have received; no other figure
@@ -261,15 +263,15 @@ class SimulationResult:
     final_value: Value
     hold_value: Value
     start_value: Value
-    turnover: Fraction
+    turnover_ratio: Fraction
     fees: Value
     impact: Value
     gas: Value
     balances: tuple[tuple[str, int], ...]
     bar_count: int
-    evaluated_bars: int
-    halted_bars: int
-    refusals: tuple[tuple[str, int], ...]
+    evaluated_bar_count: int
+    halted_bar_count: int
+    refusal_counts: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
     config_hash: str
     data_hash: str
@@ -286,7 +288,7 @@ class SimulationResult:
     yearly_gains: tuple[YearGain, ...] = ()
     futures_yearly_gains: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
-    policy: str = ""
+    policy_json: str = ""
     premium: RebalancingPremium | None = None
     delisted_holdings: tuple[DelistedHolding, ...] = ()
     funding: FundingSummary | None = None
@@ -300,7 +302,7 @@ class SimulationResult:
         """True if gas or data had a price. Without one, the gas total of zero is meaningless."""
         market_parameters = dict(self.parameters)
         return (
-            market_parameters.get("gas_wei") != "0"
+            market_parameters.get("gas_price_wei") != "0"
             or market_parameters.get("data_fee_wei", "0") != "0"
         )
 
@@ -356,8 +358,8 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
     """Build the paths from the records of bars at which holdings changed."""
     table, holdings_records = world.table, world.holdings_records
     tokens = world.tokens
-    asset_addresses = [asset.token.address for asset in world.backtest.portfolio.assets]
-    prices = prices_in_numeraire(world.backtest, table, world.filled_closes, tokens)
+    asset_addresses = [asset.token.address for asset in world.spec.portfolio.assets]
+    prices = prices_in_numeraire(world.spec, table, world.filled_closes, tokens)
     base_units_per_coin = np.array([10.0**token.decimals for token in tokens])
     equity, hold_equity = np.empty(table.bar_count), np.empty(table.bar_count)
     token_values = np.empty((table.bar_count, len(tokens)))
@@ -487,7 +489,7 @@ class SimulatedTaxRuns:
             return None
         ledger_version = self._store.ledger.version()
         if self._tax_run is None or ledger_version != self._ledger_version:
-            self._tax_run, self._ledger_version = self._run(), ledger_version
+            self._tax_run, self._ledger_version = self._run_tax_lots(), ledger_version
         year_gain = self._tax_run.realised_gain(year_start_s(now_s))
         return TaxInputs(
             self._rule.method,
@@ -500,7 +502,7 @@ class SimulatedTaxRuns:
 
     def yearly_gains(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
         """Return the gain of every calendar year from the first time to the last."""
-        tax_run = self._run()
+        tax_run = self._run_tax_lots()
         year_spans = calendar_periods("year", from_s, until_s)
         return tuple(
             YearGain(
@@ -509,7 +511,7 @@ class SimulatedTaxRuns:
             for start_s, end_s in year_spans
         )
 
-    def _run(self) -> TaxLotRun:
+    def _run_tax_lots(self) -> TaxLotRun:
         ledger_entries = [
             replace(
                 entry,
@@ -618,7 +620,7 @@ def funding_of_holdings(
     symbols_with_rates = {rated_series.symbol for rated_series in series} | {world.numeraire.symbol}
     symbols_without_rates = [
         asset.token.symbol
-        for asset in world.backtest.portfolio.assets
+        for asset in world.spec.portfolio.assets
         if asset.token.symbol not in symbols_with_rates
     ]
     if symbols_without_rates:

@@ -35,7 +35,7 @@ from agent.signing.calldata import (
     WrapEth,
     decode,
 )
-from agent.signing.rules import SignableNonces, SigningRules, require_signable
+from agent.signing.rules import HighestTipByNonce, SigningRules, require_signable
 from agent.units import NATIVE
 from agent.venues.calldata import ROUTER_ITSELF
 
@@ -47,7 +47,7 @@ class NullSigner:
     deterministic.
     """
 
-    def __init__(self, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
+    def __init__(self, rules: SigningRules, nonces: Callable[[], HighestTipByNonce]) -> None:
         self._rules, self._nonces = rules, nonces
 
     @property
@@ -67,7 +67,7 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
 
     Raises ConfigError for any other bytes.
     """
-    return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
+    return codec.loads(UnsignedTx, signed.signed_bytes.decode(errors="replace"))
 
 
 APPROVE_GAS = 46_000
@@ -107,8 +107,8 @@ class TransactionEffects:
     `native_wei` is the wallet's native coin, before gas, `router_balances` and `router_wei` are
     what the router holds. `wrap_transfers` has deposits and withdrawals of the wrapped coin,
     `swaps` the tokens and results of swaps, `pools_and_results` the pool before each swap with its
-    result. `legs` are the planner's legs for all this; `unspent_leg_indices_by_token` has, by token, the indices of
-    those whose output is still in the router.
+    result. `legs` are the planner's legs for all this; `unspent_leg_indices_by_token` has, by
+    token, the indices of those whose output is still in the router.
     """
 
     balances: dict[str, int]
@@ -127,7 +127,7 @@ class TransactionEffects:
     gas_units: int = 0
 
 
-def execute(  # noqa: PLR0913
+def execute_transaction(  # noqa: PLR0913
     to: str,
     call_data: str,
     balances: Mapping[str, int],

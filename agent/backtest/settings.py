@@ -125,8 +125,8 @@ def apply_transfer(
     numeraire: str,
     assets: Collection[str],
 ) -> dict[str, int]:
-    """Return the balances after a transfer of `transfer_value` (signed, numeraire base units), each rounded
-    against the wallet.
+    """Return the balances after a transfer of `transfer_value` (signed, numeraire base units), each
+    rounded against the wallet.
 
     By default the numeraire is transferred, and a withdrawal takes any shortfall from all other
     assets in proportion. Pro rata, all `assets` change in proportion to the holdings. Raises
@@ -220,9 +220,9 @@ class TaxRule:
 class BacktestSpec:
     """Portfolio, policy, limits and strategies.
 
-    `tokens_and_symbols` are the portfolio's tokens with their columns in the table. A numeraire missing from
-    the table is the unit of the closes. Without `gas_priced` the native coin has no price, and gas
-    cannot be valued.
+    `tokens_and_symbols` are the portfolio's tokens with their columns in the table. A numeraire
+    missing from the table is the unit of the closes. Without `has_gas_price` the native coin has no
+    price, and gas cannot be valued.
     """
 
     portfolio: Portfolio
@@ -234,7 +234,7 @@ class BacktestSpec:
     layers: tuple[LayerConfig, ...] = ()
     """Settings of the layers, other than futures."""
     tax: TaxRule = TaxRule()
-    gas_priced: bool = True
+    has_gas_price: bool = True
 
     @property
     def split(self) -> CapitalSplit | None:
@@ -252,40 +252,41 @@ class BacktestSpec:
 class SimulationSettings:
     """The simulated market and the initial wallet. Money in whole coins of the numeraire.
 
-    Each asset has one pool with the numeraire: kind `pool` (a key of POOL_KIND_BY_CURVE_NAME), over the full range,
-    with `depth` on each side and a fee of `fee_pips`. `recorded` pools, read from a chain, replace
-    the pool of their pair or are added. `gas_wei` is the gas price: one number, or one per bar.
-    `data_fee_wei` is the data fee of a swap of one leg on a rollup; others pay in proportion.
-    Swaps and futures orders are mined `latency_bars` after they were sent.
+    Each asset has one pool with the numeraire: kind `pool_kind` (a key of POOL_KIND_BY_CURVE_NAME),
+    over the full range, with `depth` on each side and a fee of `fee_pips`. `recorded_pools`, read
+    from a chain, replace the pool of their pair or are added. `gas_price_wei` is the gas price: one
+    number, or one per bar. `data_fee_wei` is the data fee of a swap of one leg on a rollup; others
+    pay in proportion. Swaps and futures orders are mined `latency_bars` after they were sent.
 
     With `looks_at_all` a whole step evaluates every bar, else only bars at which a trade can be
-    due. In the half-open range `silent`, feeds have no new answers; in the range of `thin`, pools
-    have the given fraction of `depth`. `flows` are the owner's transfers, `flows_in` is "numeraire"
-    or "pro-rata". While an asset's price is stale the step halts, like the live step; with `gone`
-    set to "leave" it continues without that asset and keeps the holding.
+    due. In the half-open range `silent_feed_bars`, feeds have no new answers; in the range of
+    `thin_pool_bars`, pools have the given fraction of `depth`. `flows` are the owner's transfers,
+    `transfer_mode` is "numeraire" or "pro-rata". While an asset's price is stale the step halts,
+    like the live step; with `stale_asset_mode` set to "leave" it continues without that asset and
+    keeps the holding.
     """
 
     depth: Fraction
     fee_pips: int
     start_value: Fraction
-    pool: str = "v2"
-    gas_wei: int | Sequence[int] = field(default=0)
+    pool_kind: str = "v2"
+    gas_price_wei: int | Sequence[int] = field(default=0)
     latency_bars: int = 0
     seed: int = 0
     looks_at_all: bool = False
-    silent: tuple[int, int] | None = None
-    thin: tuple[int, int, Fraction] | None = None
+    silent_feed_bars: tuple[int, int] | None = None
+    thin_pool_bars: tuple[int, int, Fraction] | None = None
     flows: tuple[OwnerTransfer, ...] = ()
-    flows_in: str = IN_NUMERAIRE
-    gone: str = HALT_WHEN_GONE
-    recorded: tuple[V3Pool, ...] = ()
+    transfer_mode: str = IN_NUMERAIRE
+    stale_asset_mode: str = HALT_WHEN_GONE
+    recorded_pools: tuple[V3Pool, ...] = ()
     data_fee_wei: int = 0
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming an invalid setting."""
-        if self.pool not in POOL_KIND_BY_CURVE_NAME:
+        if self.pool_kind not in POOL_KIND_BY_CURVE_NAME:
             raise ConfigError(
-                f"--pool: {self.pool!r}", f"choose from {', '.join(POOL_KIND_BY_CURVE_NAME)}"
+                f"--pool: {self.pool_kind!r}", f"choose from {', '.join(POOL_KIND_BY_CURVE_NAME)}"
             )
         if not 0 <= self.fee_pips < PIPS // 2:
             raise ConfigError(
@@ -301,13 +302,14 @@ class SimulationSettings:
         for option, whole_number in (("--latency", self.latency_bars), ("--seed", self.seed)):
             if whole_number < 0:
                 raise ConfigError(f"{option}: {whole_number}", "write a whole number, 0 or more")
-        if self.flows_in not in TRANSFER_MODES:
+        if self.transfer_mode not in TRANSFER_MODES:
             raise ConfigError(
-                f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(TRANSFER_MODES)}"
+                f"--flows-in: {self.transfer_mode!r}", f"choose from {', '.join(TRANSFER_MODES)}"
             )
-        if self.gone not in (HALT_WHEN_GONE, LEAVE_WHEN_GONE):
+        if self.stale_asset_mode not in (HALT_WHEN_GONE, LEAVE_WHEN_GONE):
             raise ConfigError(
-                f"--gone: {self.gone!r}", f"choose {HALT_WHEN_GONE} or {LEAVE_WHEN_GONE}"
+                f"--gone: {self.stale_asset_mode!r}",
+                f"choose {HALT_WHEN_GONE} or {LEAVE_WHEN_GONE}",
             )
 
 
@@ -375,10 +377,12 @@ def make_spec(  # noqa: PLR0913
         (PriceSource.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1
     )
     execution = ExecutionConfig(
-        ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,), swept=True
+        ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,), sweeps_outputs=True
     )
     return simulated_spec(
-        BacktestSpec(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native))
+        BacktestSpec(
+            portfolio, policy, reference, limits, execution, (), has_gas_price=bool(native)
+        )
     )
 
 
@@ -426,7 +430,7 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
     }
     feed_ages = tuple(
         (feed, age_s)
-        for original_feed, age_s in spec.reference.feed_ages
+        for original_feed, age_s in spec.reference.max_age_s_by_feed
         if (feed := feed_by_original.get(original_feed)) is not None
     )
     tokens = (*(asset.token for asset in simulated_assets), *portfolio.hubs)
@@ -448,12 +452,12 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
             spec.execution.expire_blocks,
             (ROUTER,),
             pace=spec.execution.pace,
-            swept=True,
+            sweeps_outputs=True,
         ),
         tokens_and_symbols=tuple((token.address, token.symbol) for token in tokens),
         layers=spec.layers,
         tax=spec.tax,
-        gas_priced=spec.gas_priced,
+        has_gas_price=spec.has_gas_price,
     )
 
 
@@ -464,7 +468,7 @@ def _with_feed(asset: Asset) -> Asset:
         asset.target_bps,
         asset.reserve_raw,
         feed,
-        rebasing_bps=asset.rebasing_bps,
+        max_rebase_bps=asset.max_rebase_bps,
         band=asset.band,
         max_bps=asset.max_bps,
     )
@@ -478,7 +482,7 @@ def _with_assets(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
         portfolio.hubs,
         portfolio.wrapped_native,
         feeds,
-        weights=portfolio.weights,
+        allocator=portfolio.allocator,
         orders=portfolio.orders.without_alerts,
     )
 
@@ -505,7 +509,7 @@ class HealthLog:
 
     def add(self, time_s: int, books: StrategyBooks | None) -> None:
         """Add the states after a step; None without strategies."""
-        for book in () if books is None else books.strategies:
+        for book in () if books is None else books.strategy_books:
             strategy_state = book.state
             record = HealthRecord(
                 time_s,

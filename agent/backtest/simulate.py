@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent import codec
-from agent.backtest.context import SimulationContext, deadline_s, open_simulation
+from agent.backtest.context import SimulationContext, open_simulation, tx_validity_s
 from agent.backtest.data import PriceTable, prices_in_numeraire, select_spec_symbols
 from agent.backtest.funding import FundingRateSeries, require_prices
 from agent.backtest.futures.simulate import (
@@ -91,15 +91,15 @@ class DueBarFinder:
         self._world = world
         self._can_skip_bars, self._trades_without_stale = (
             _may_skip_bars(world),
-            world.settings.gone == LEAVE_WHEN_GONE,
+            world.settings.stale_asset_mode == LEAVE_WHEN_GONE,
         )
-        self._is_scheduled = bool(schedules_of(world.backtest.policy.trigger))
+        self._is_scheduled = bool(schedules_of(world.spec.policy.trigger))
         self._due_s = DUE_NOW_S
         if not self._can_skip_bars:
             return
-        portfolio, trigger = world.backtest.portfolio, world.backtest.policy.trigger
+        portfolio, trigger = world.spec.portfolio, world.spec.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = prices_in_numeraire(world.backtest, world.table, world.filled_closes, tokens)
+        self._prices = prices_in_numeraire(world.spec, world.table, world.filled_closes, tokens)
         band_edges_bps = [
             band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
         ]
@@ -171,7 +171,7 @@ class DueBarFinder:
         """Return the number of bars in the range with a weight outside its band while the schedule
         is not due; zero without a band.
         """
-        is_banded = has_band(self._world.backtest.policy.trigger)
+        is_banded = has_band(self._world.spec.policy.trigger)
         if not (self._can_skip_bars and self._is_scheduled and is_banded) or end_bar <= start_bar:
             return 0
         return int(
@@ -195,9 +195,11 @@ class DueBarFinder:
     def _is_outside_band(
         self, start_bar: int, end_bar: int, edge_margin: float
     ) -> NDArray[np.bool_]:
-        """Return a mask of bars with a weight beyond its band, or within `edge_margin` of an edge."""
+        """Return a mask of bars with a weight beyond its band, or within `edge_margin` of an
+        edge.
+        """
         portfolio, balances = (
-            self._world.backtest.portfolio,
+            self._world.spec.portfolio,
             self._world.wallet.balances,
         )
         coin_amounts = np.array(
@@ -230,7 +232,7 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     """Return whether only bands around fixed targets, or one schedule without jitter, can make this
     policy act, without other state.
     """
-    spec = world.backtest
+    spec = world.spec
     portfolio, limits, trigger = spec.portfolio, spec.limits, spec.policy.trigger
     is_simple_trigger = is_band_and_schedule_only(trigger)
     if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
@@ -239,9 +241,9 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
             and spec.policy.jitter_bps == 0
             and all(asset.max_bps is None for asset in portfolio.assets)
         )
-    is_simple_policy = is_simple_trigger and spec.split is None and spec.policy.only is None
+    is_simple_policy = is_simple_trigger and spec.split is None and spec.policy.trade_side is None
     has_fixed_targets = (
-        portfolio.weights is None
+        portfolio.allocator is None
         and not portfolio.orders.terms
         and spec.execution.pace.style is ExecutionStyle.MARKET
     )
@@ -301,8 +303,8 @@ def simulate(
 
 
 class SimulationRun:
-    """A simulation in progress: each `evaluate_next_bar` advances to the next bar to evaluate. A context manager
-    that closes its store.
+    """A simulation in progress: each `evaluate_next_bar` advances to the next bar to evaluate. A
+    context manager that closes its store.
     """
 
     def __init__(
@@ -377,14 +379,14 @@ class SimulationRun:
         self._evaluated_bars += 1
         self.outcome = None
         try:
-            self.outcome = outcome = self.context.step()
+            self.outcome = outcome = self.context.run_step()
         except (Retryable, Refused) as error:
             _add_count(self._refusal_counts, error.message)
             return
         self._due_bar_finder.note_outcome(outcome)
         self._health_log.add(self.world.bar_time_s, outcome.step_input.layer(StrategiesState).books)
         futures_plan = futures_plan_of(outcome)
-        for reason in () if futures_plan is None else futures_plan.refused:
+        for reason in () if futures_plan is None else futures_plan.refusal_texts:
             _add_count(self._futures_refusal_counts, reason)
         step_input = outcome.step_input
         futures_weights = (
@@ -397,7 +399,7 @@ class SimulationRun:
             or self._futures_weights[-1][1] != tuple(futures_weights.items())
         ):
             self._futures_weights.append((self.world.bar, tuple(futures_weights.items())))
-        drifts, spec = outcome.decision_result.drifts, self.world.backtest
+        drifts, spec = outcome.decision_result.drifts, self.world.spec
         is_banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:
             bands_at_bar = target_bands(
@@ -409,7 +411,9 @@ class SimulationRun:
                 self._target_bands.append(bands_at_bar)
         self._halted_bars += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
-            failed_guards = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
+            failed_guards = [
+                verdict.guard for verdict in outcome.refusal_verdicts if not verdict.passed
+            ]
             reason = ", ".join(failed_guards) or NUMBER_PATTERN.sub("…", outcome.reason)
             _add_count(
                 self._refusal_counts if futures_plan is None else self._futures_refusal_counts,
@@ -417,14 +421,14 @@ class SimulationRun:
             )
         elif isinstance(outcome.decision, Hold):
             limiting_rule = outcome.decision.limiting_rule
-            if not limiting_rule and is_banded and any(drift.outside for drift in drifts):
+            if not limiting_rule and is_banded and any(drift.is_outside_band for drift in drifts):
                 limiting_rule = "policy.trigger"
             if limiting_rule:
                 _add_count(self._hold_counts, limiting_rule)
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""
-        world, spec, numeraire = self.world, self.world.backtest, self.world.numeraire
+        world, spec, numeraire = self.world, self.world.spec, self.world.numeraire
         if world.bar < world.table.bar_count - 1:
             world.advance_to(world.table.bar_count - 1)
         world.record_holdings()
@@ -462,15 +466,15 @@ class SimulationRun:
             final_value=final_value,
             hold_value=world.value(world.hold_balances),
             start_value=start_value,
-            turnover=sum(turnover_shares, Fraction(0)),
+            turnover_ratio=sum(turnover_shares, Fraction(0)),
             fees=sum((cost.fees for cost in transaction_costs), Fraction(0)),
             impact=sum((cost.impact for cost in transaction_costs), Fraction(0)),
             gas=world.gas_paid,
             balances=tuple(world.wallet.balances.items()),
             bar_count=world.table.bar_count,
-            evaluated_bars=self._evaluated_bars,
-            halted_bars=self._halted_bars,
-            refusals=tuple(sorted(self._refusal_counts.items())),
+            evaluated_bar_count=self._evaluated_bars,
+            halted_bar_count=self._halted_bars,
+            refusal_counts=tuple(sorted(self._refusal_counts.items())),
             notes=(
                 *world.table.notes,
                 *self._end_notes,
@@ -500,7 +504,7 @@ class SimulationRun:
             ),
             futures_yearly_gains=futures_yearly_gains(world),
             parameters=parameter_texts(world.settings),
-            policy=codec.dumps(spec.policy),
+            policy_json=codec.dumps(spec.policy),
             premium=(
                 premium_of_simulation(world, paths, rebalances) if world.venue is None else None
             ),
@@ -512,7 +516,7 @@ class SimulationRun:
 
     def _live_value_note(self, start_value: Fraction) -> tuple[str, ...]:
         """Return a note if portfolio.max_live_value refused trades."""
-        max_live_value, numeraire = self.world.backtest.limits.max_live_value, self.world.numeraire
+        max_live_value, numeraire = self.world.spec.limits.max_live_value, self.world.numeraire
         refused_count = sum(
             count
             for reason, count in (
@@ -619,17 +623,20 @@ def _build_world(
 ) -> SimulatedWorld:
     numeraire = spec.portfolio.numeraire
     selected_table = select_spec_symbols(spec, table)
-    if not isinstance(settings.gas_wei, int):
-        if len(settings.gas_wei) != table.bar_count:
+    if not isinstance(settings.gas_price_wei, int):
+        if len(settings.gas_price_wei) != table.bar_count:
             raise ConfigError(
-                f"gas prices for {len(settings.gas_wei)} bars, but the table has {table.bar_count}"
+                f"gas prices for {len(settings.gas_price_wei)} bars, but the table has {table.bar_count}"
             )
         settings = replace(
-            settings, gas_wei=tuple(settings.gas_wei)[table.bar_count - selected_table.bar_count :]
+            settings,
+            gas_price_wei=tuple(settings.gas_price_wei)[
+                table.bar_count - selected_table.bar_count :
+            ],
         )
     if (
         settings.flows
-        and settings.flows_in == IN_NUMERAIRE
+        and settings.transfer_mode == IN_NUMERAIRE
         and all(asset.token != numeraire for asset in spec.portfolio.assets)
     ):
         raise ConfigError(
@@ -639,7 +646,7 @@ def _build_world(
     world = SimulatedWorld(spec, selected_table, settings, SimulatedWallet({}, {}))
     if futures is not None:
         world.venue = SimulatedVenue(
-            futures, selected_table, deadline_s(spec, settings, selected_table)
+            futures, selected_table, tx_validity_s(spec, settings, selected_table)
         )
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)

@@ -23,7 +23,7 @@ from agent.policy.triggers.validation import validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
 
 Floats = NDArray[np.float64]
-STATE_SAME, CHANGED, STATE_CLOSED = 0, 1, 2
+STATE_SAME, STATE_CHANGED, STATE_CLOSED = 0, 1, 2
 """States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
 MIN_BARS = 2
 
@@ -176,7 +176,7 @@ def _missing_bar_counts(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
     bar_states = np.zeros(len(has_price), dtype=np.int8)
-    bar_states[0] = CHANGED
+    bar_states[0] = STATE_CHANGED
     if has_price.all():
         return bar_states
     missing_bars = _missing_bar_counts(has_price)
@@ -189,7 +189,7 @@ def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDAr
     priced_assets = has_price[open_rows]
     is_changed = np.ones(len(open_rows), dtype=bool)
     is_changed[1:] = (priced_assets[1:] != priced_assets[:-1]).any(axis=1)
-    bar_states[open_rows] = np.where(is_changed, CHANGED, STATE_SAME)
+    bar_states[open_rows] = np.where(is_changed, STATE_CHANGED, STATE_SAME)
     return bar_states
 
 
@@ -247,25 +247,25 @@ class TradingCosts:
     """Cost of trading each asset against the numeraire, in the table's order; both sales and
     purchases pay it.
 
-    `fee_bps` is charged on the input. `depth` is the value, in the numeraire, of each side of the
+    `fees_bps` is charged on the input. `depths` is the value, in the numeraire, of each side of the
     asset's constant-product pool, which is reset to the recorded price before every rebalance;
     infinite for no impact.
     """
 
-    fee_bps: tuple[float, ...]
-    depth: tuple[float, ...]
+    fees_bps: tuple[float, ...]
+    depths: tuple[float, ...]
 
     @classmethod
     def proportional(
         cls, bps: float, asset_count: int, numeraire_index: int | None = None
     ) -> TradingCosts:
-        """Return a fee of `bps` for every asset except the numeraire, at index `numeraire_index`, which
-        is free.
+        """Return a fee of `bps` for every asset except the numeraire, at index `numeraire_index`,
+        which is free.
         """
-        return cls.pools(bps, inf, asset_count, numeraire_index)
+        return cls.for_pools(bps, inf, asset_count, numeraire_index)
 
     @classmethod
-    def pools(
+    def for_pools(
         cls, fee_bps: float, depth: float, asset_count: int, numeraire_index: int | None = None
     ) -> TradingCosts:
         """Return a pool with that fee and depth for every asset except the numeraire."""
@@ -288,9 +288,9 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
     """Return the costs of the simulated market: a pool with the numeraire for each asset. Raises
     ConfigError for an unsupported curve.
     """
-    if settings.pool not in CONSTANT_PRODUCT_KINDS:
+    if settings.pool_kind not in CONSTANT_PRODUCT_KINDS:
         raise ConfigError(
-            f"--pool: the compiled kernel does not support {settings.pool!r}",
+            f"--pool: the compiled kernel does not support {settings.pool_kind!r}",
             f"choose from {', '.join(CONSTANT_PRODUCT_KINDS)}",
         )
     asset_addresses = [asset.token.address for asset in spec.portfolio.assets]
@@ -298,7 +298,7 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
     numeraire_index = (
         asset_addresses.index(numeraire_address) if numeraire_address in asset_addresses else None
     )
-    return TradingCosts.pools(
+    return TradingCosts.for_pools(
         settings.fee_pips * BPS / PIPS, float(settings.depth), len(asset_addresses), numeraire_index
     )
 
@@ -369,8 +369,8 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
             dtype=np.int64,
         ),
         np.array([DESTINATION_CODES[setting.destination] for setting in settings], dtype=np.int64),
-        np.array([setting.costs.fee_bps for setting in settings], dtype=np.float64) / BPS,
-        1.0 / np.array([setting.costs.depth for setting in settings], dtype=np.float64),
+        np.array([setting.costs.fees_bps for setting in settings], dtype=np.float64) / BPS,
+        1.0 / np.array([setting.costs.depths for setting in settings], dtype=np.float64),
     )
 
 
@@ -404,17 +404,17 @@ def _check_setting(setting: KernelSetting, asset_count: int) -> None:
             f"targets: {setting.targets_bps} for {asset_count} assets",
             f"use a target of 0 or more for each, {BPS} in total",
         )
-    if len(costs.fee_bps) != asset_count or len(costs.depth) != asset_count:
+    if len(costs.fees_bps) != asset_count or len(costs.depths) != asset_count:
         raise ConfigError(
-            f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {asset_count} assets",
+            f"costs: {len(costs.fees_bps)} fees and {len(costs.depths)} depths for {asset_count} assets",
             "set a fee and a depth for each asset",
         )
-    if not all(0 <= bps < BPS for bps in costs.fee_bps):
+    if not all(0 <= bps < BPS for bps in costs.fees_bps):
         raise ConfigError(
-            f"costs.fee_bps: {costs.fee_bps}", "use a fee of at least 0 and below 10,000 bps"
+            f"costs.fee_bps: {costs.fees_bps}", "use a fee of at least 0 and below 10,000 bps"
         )
-    if not all(depth > 0 and not isnan(depth) for depth in costs.depth):
-        raise ConfigError(f"costs.depth: {costs.depth}", "use a depth above zero, or infinite")
+    if not all(depth > 0 and not isnan(depth) for depth in costs.depths):
+        raise ConfigError(f"costs.depth: {costs.depths}", "use a depth above zero, or infinite")
     if not (setting.min_trade >= 0 and isfinite(setting.min_trade)):
         raise ConfigError(f"min_trade: {setting.min_trade}", "write a value of 0 or more")
 
@@ -427,27 +427,27 @@ CHUNKS_PER_CORE = 4
 class SweepResult:
     """Results of settings, one number per setting, values in the numeraire.
 
-    `hold_value` is the final value of the first holdings, `turnover` half the sum of absolute
-    changes of holdings, `costs` the cost of trading, `stranded_values` the part of `final_value` without a
-    current price at the end. `values[setting, mark]` are values at the requested bars, after
-    trading.
+    `hold_values` is the final value of the first holdings, `turnover` half the sum of absolute
+    changes of holdings, `costs` the cost of trading, `stranded_values` the part of `final_values`
+    without a current price at the end. `values[setting, mark]` are values at the requested bars,
+    after trading.
     """
 
-    final_value: Floats
-    hold_value: Floats
+    final_values: Floats
+    hold_values: Floats
     turnover: Floats
     costs: Floats
     stranded_values: Floats
     rebalance_counts: NDArray[np.int64]
-    values: Floats
+    mark_values: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class KernelResult:
     """Result of one setting.
 
-    `values` are at every bar, `rebalance_bars` the bars that traded, `holdings[bar, asset]` the
-    units after the first buys and after each trade, zero at all other bars. The three are empty
+    `value_by_bar` are at every bar, `rebalance_bars` the bars that traded, `holdings[bar, asset]`
+    the units after the first buys and after each trade, zero at all other bars. The three are empty
     without a path.
     """
 
@@ -457,7 +457,7 @@ class KernelResult:
     costs: float
     stranded_value: float
     rebalance_count: int
-    values: Floats
+    value_by_bar: Floats
     rebalance_bars: NDArray[np.int64]
     holdings: Floats
 
@@ -510,8 +510,8 @@ def sweep(
     marked_bars: Sequence[int] = (),
     cores: int | None = None,
 ) -> SweepResult:
-    """Run all settings on `cores` cores (default: all available). `marked_bars` are rising bar numbers.
-    Raises ConfigError for invalid input, Refused without numba.
+    """Run all settings on `cores` cores (default: all available). `marked_bars` are rising bar
+    numbers. Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, settings_as_arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
     _check_start_value(start_value)

@@ -47,8 +47,8 @@ def make_pool(
     curve_name: str, token: Token, numeraire: Token, price: Price, depth_raw: int, fee_pips: int
 ) -> Pool:
     """Return a pool in which one base unit of `token` costs `price` base units of `numeraire`, with
-    `depth_raw` of `numeraire`. `curve_name` is a key of POOL_KIND_BY_CURVE_NAME. Raises ConfigError if a reserve is
-    zero or exceeds uint112.
+    `depth_raw` of `numeraire`. `curve_name` is a key of POOL_KIND_BY_CURVE_NAME. Raises ConfigError
+    if a reserve is zero or exceeds uint112.
     """
     token_raw = floor_int(depth_raw / price)
     if not 0 < token_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
@@ -232,14 +232,14 @@ class SimulatedWorld:
     last.
     """
 
-    backtest: BacktestSpec
+    spec: BacktestSpec
     table: PriceTable
     settings: SimulationSettings
     wallet: SimulatedWallet
     bar: int = -1
     block_number: int = FIRST_BLOCK
     prices: dict[str, Price] = field(default_factory=dict)
-    feeds: tuple[FeedRound, ...] = ()
+    feed_rounds: tuple[FeedRound, ...] = ()
     pools: dict[str, Pool] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
     pending_transactions: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
@@ -259,14 +259,14 @@ class SimulatedWorld:
         """Derive columns by token, forward-filled prices, and `is_stale` for prices past their
         maximum age.
         """
-        self.column_by_token = columns_by_token(self.backtest, self.table)
+        self.column_by_token = columns_by_token(self.spec, self.table)
         self.filled_closes = forward_fill(self.table.closes)
         priced_bars = np.where(
             np.isnan(self.table.closes), 0, np.arange(self.table.bar_count)[:, None]
         )
         self.newest_price_bars = np.maximum.accumulate(priced_bars, axis=0)
-        if self.settings.silent is not None:
-            silent_start, silent_end = self.settings.silent
+        if self.settings.silent_feed_bars is not None:
+            silent_start, silent_end = self.settings.silent_feed_bars
             self.newest_price_bars[silent_start:silent_end] = self.newest_price_bars[
                 max(silent_start - 1, 0)
             ]
@@ -282,12 +282,12 @@ class SimulatedWorld:
     @property
     def tokens(self) -> tuple[Token, ...]:
         """Assets and hubs."""
-        return self.backtest.tokens
+        return self.spec.tokens
 
     @property
     def numeraire(self) -> Token:
         """The numeraire."""
-        return self.backtest.portfolio.numeraire
+        return self.spec.portfolio.numeraire
 
     @property
     def bar_time_s(self) -> int:
@@ -297,7 +297,7 @@ class SimulatedWorld:
     @property
     def excluded_tokens(self) -> frozenset[str]:
         """Tokens excluded at this bar because their price is stale; never the numeraire."""
-        if self.settings.gone != LEAVE_WHEN_GONE:
+        if self.settings.stale_asset_mode != LEAVE_WHEN_GONE:
             return frozenset()
         is_stale_by_column = self.is_stale[self.bar]
         return frozenset(
@@ -309,7 +309,7 @@ class SimulatedWorld:
     @property
     def gas_price_wei(self) -> int:
         """Gas price at this bar."""
-        gas_setting: int | Sequence[int] = self.settings.gas_wei
+        gas_setting: int | Sequence[int] = self.settings.gas_price_wei
         return gas_setting if isinstance(gas_setting, int) else gas_setting[self.bar]
 
     @property
@@ -430,8 +430,8 @@ class SimulatedWorld:
                     self.value(self.hold_balances),
                 )
             )
-            asset_addresses = [asset.token.address for asset in self.backtest.portfolio.assets]
-            transfer_mode, numeraire = self.settings.flows_in, self.numeraire.address
+            asset_addresses = [asset.token.address for asset in self.spec.portfolio.assets]
+            transfer_mode, numeraire = self.settings.transfer_mode, self.numeraire.address
             self.wallet.balances = apply_transfer(
                 self.wallet.balances,
                 self.prices,
@@ -443,7 +443,7 @@ class SimulatedWorld:
             if (
                 transfer_value > 0 and transfer_mode == IN_NUMERAIRE
             ):  # as in the ledger's buy and hold
-                target_bps_by_token = target_shares_bps(self.backtest)
+                target_bps_by_token = target_shares_bps(self.spec)
                 for token, bought_raw in buy_at_targets(
                     transfer_value, target_bps_by_token, self.prices
                 ).items():
@@ -459,7 +459,7 @@ class SimulatedWorld:
                 )
 
     def _max_age_s(self, symbol: str) -> int:
-        spec = self.backtest
+        spec = self.spec
         feed_by_symbol = {
             symbol_of_token: spec.portfolio.feed(address)
             for address, symbol_of_token in spec.tokens_and_symbols
@@ -467,7 +467,7 @@ class SimulatedWorld:
         return spec.reference.max_age_s(feed_by_symbol.get(symbol) or "")
 
     def _update_prices(self) -> None:
-        portfolio, excluded_tokens = self.backtest.portfolio, self.excluded_tokens
+        portfolio, excluded_tokens = self.spec.portfolio, self.excluded_tokens
         feed_rounds = []
         for token in self.tokens:
             column = self.column_by_token.get(token.address)
@@ -495,20 +495,20 @@ class SimulatedWorld:
                         price_bar + 1,
                     )
                 )
-        self.feeds = tuple(feed_rounds)
+        self.feed_rounds = tuple(feed_rounds)
 
     def _reset_pools(self) -> None:
         settings, numeraire = self.settings, self.numeraire
-        thin_start, thin_end, thin_share = settings.thin or (0, 0, Fraction(1))
+        thin_start, thin_end, thin_share = settings.thin_pool_bars or (0, 0, Fraction(1))
         depth = settings.depth
         if thin_start <= self.bar < thin_end:
             depth *= thin_share
         depth_raw = floor_int(depth * 10**numeraire.decimals)
         excluded_tokens = self.excluded_tokens
-        pools_with_pair = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
+        pools_with_pair = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded_pools]
         pools = [
             make_pool(
-                settings.pool,
+                settings.pool_kind,
                 token,
                 numeraire,
                 self.prices[token.address],
@@ -547,7 +547,7 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     base unit.
     """
     portfolio, settings, numeraire = (
-        world.backtest.portfolio,
+        world.spec.portfolio,
         world.settings,
         world.numeraire.address,
     )
@@ -559,7 +559,7 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     entry_substitute_token = (
         numeraire if any(asset.token.address == numeraire for asset in portfolio.assets) else ""
     )
-    target_bps_by_token = target_shares_bps(world.backtest)
+    target_bps_by_token = target_shares_bps(world.spec)
     value_by_token = _without_margin(
         world, {token: start_value * bps / BPS for token, bps in target_bps_by_token.items()}
     )

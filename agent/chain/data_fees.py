@@ -25,14 +25,17 @@ _FEE_BITS = 128
 
 
 def fee_items(data_fee_kind: DataFeeKind) -> list[CallItem]:
-    """Return the calls for a snapshot, whose answers `read_quote` takes: bounds, and on the OP Stack
-    the fees of typical swaps; none for chains without a fee.
+    """Return the calls for a snapshot, whose answers `read_quote` takes: bounds, and on the OP
+    Stack the fees of typical swaps; none for chains without a fee.
     """
     call_items = _bound_items(data_fee_kind)
     if data_fee_kind in (DataFeeKind.OP_STACK, DataFeeKind.OP_STACK_COPY):
         call_items += [
             CallItem(
-                GAS_PRICE_ORACLE, _bytes_call(_L1_FEE, swap_tx), gas=_L1_FEE_GAS, likely_gas=500_000
+                GAS_PRICE_ORACLE,
+                _bytes_call(_L1_FEE, swap_tx),
+                gas_cap=_L1_FEE_GAS,
+                likely_gas=500_000,
             )
             for swap_tx in (ONE_LEG_TX, FOUR_LEG_TX)
         ]
@@ -92,13 +95,13 @@ def read_quote(
         )
     ):
         return CallStatus.MALFORMED
-    return DataFeeQuote(*fees_wei, as_gas=data_fee_kind is DataFeeKind.ARBITRUM)
+    return DataFeeQuote(*fees_wei, is_charged_as_gas=data_fee_kind is DataFeeKind.ARBITRUM)
 
 
 def fee_calls(data_fee_kind: DataFeeKind, block_tag: str) -> list[RpcCall]:
     """Return the calls for bounds alone, for one node, at a block tag."""
     return [
-        ("eth_call", [{"to": call_item.target, "data": hex_data(call_item.data)}, block_tag])
+        ("eth_call", [{"to": call_item.target, "data": hex_data(call_item.calldata)}, block_tag])
         for call_item in _bound_items(data_fee_kind)
     ]
 

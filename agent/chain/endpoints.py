@@ -39,13 +39,15 @@ class Circuit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """Current state of one endpoint. `why` is its last failure, or its last differing answer."""
+    """Current state of one endpoint. `last_failure` is its last failure, or its last differing
+    answer.
+    """
 
     circuit: Circuit
     score: float
     latency_s: float | None
     rest_s: float
-    why: str
+    last_failure: str
 
 
 class EndpointHealth:
@@ -183,9 +185,9 @@ class Endpoint:
         return f"Endpoint({self.name})"
 
     @property
-    def requests(self) -> int:
+    def request_count(self) -> int:
         """See Transport."""
-        return self._transport.requests
+        return self._transport.request_count
 
     @property
     def is_busy(self) -> bool:
@@ -202,7 +204,7 @@ class Endpoint:
             health_state = self.health.state
             if health_state.circuit is Circuit.RATE_LIMITED:
                 raise EndpointResting(
-                    f"{self.name} is rate limited for {format_duration(int(health_state.rest_s))} more: {health_state.why}",
+                    f"{self.name} is rate limited for {format_duration(int(health_state.rest_s))} more: {health_state.last_failure}",
                     code=ErrorCode.RATE_LIMIT,
                 )
             started_s = self._clock_s()
@@ -236,7 +238,7 @@ class EndpointPool:
 
     `min_operators` different operators must agree before money moves. An endpoint more than
     `max_lag_blocks` behind the others is excluded and reported; a smaller lag is tolerated.
-    `data_fee` is the kind of data fee that receipts of the chain report; `now_s` is the local
+    `data_fee_kind` is the kind of data fee that receipts of the chain report; `now_s` is the local
     clock, which decides whether a block is too old.
     """
 
@@ -247,7 +249,7 @@ class EndpointPool:
         *,
         max_lag_blocks: int = MAX_LAG_BLOCKS,
         grace_s: float = GRACE_S,
-        data_fee: DataFeeKind = DataFeeKind.PLAIN,
+        data_fee_kind: DataFeeKind = DataFeeKind.PLAIN,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         """Raise ConfigError if the endpoints belong to fewer than `min_operators` operators."""
@@ -258,7 +260,7 @@ class EndpointPool:
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
         self.report: Callable[[str], None] = lambda message: None
-        self.data_fee_kind = data_fee
+        self.data_fee_kind = data_fee_kind
         self.now_s = now_s
         self._grace_s = grace_s
         operators = sorted(operators_of(self.endpoints))
@@ -271,12 +273,12 @@ class EndpointPool:
             )
 
     @property
-    def requests(self) -> int:
+    def request_count(self) -> int:
         """HTTP requests of all endpoints so far."""
-        return sum(endpoint.requests for endpoint in self.endpoints)
+        return sum(endpoint.request_count for endpoint in self.endpoints)
 
     @property
-    def ranked(self) -> list[Endpoint]:
+    def ranked_endpoints(self) -> list[Endpoint]:
         """All endpoints, the healthiest first."""
         return sorted(self.endpoints, key=lambda endpoint: -endpoint.health.score)
 
@@ -289,7 +291,7 @@ class EndpointPool:
         """Query all endpoints in service in parallel. Once `is_enough` returns True, the others
         have a short grace period. Errors of endpoints are returned; any other error is raised.
         """
-        candidate_endpoints = self.ranked if candidates is None else list(candidates)
+        candidate_endpoints = self.ranked_endpoints if candidates is None else list(candidates)
         queried_endpoints = self._endpoints_to_query(candidate_endpoints)
         failures: dict[Endpoint, TrimtabError] = {
             endpoint: _resting_error(endpoint)
@@ -363,7 +365,7 @@ class EndpointPool:
         """Record an endpoint that differs from the others; with `is_outvoted`, the others are the
         majority. `report` tells it once.
         """
-        if endpoint.health.state.why != why:
+        if endpoint.health.state.last_failure != why:
             majority_text = "; the others outvoted it" if is_outvoted else ""
             self.report(f"{endpoint.name} {why}{majority_text}")
         endpoint.health.blame(why)
@@ -415,7 +417,7 @@ def _resting_error(endpoint: Endpoint) -> EndpointResting:
     health_state = endpoint.health.state
     if health_state.rest_s > 0:
         return EndpointResting(
-            f"{endpoint.name} {health_state.circuit.value}, {format_duration(int(health_state.rest_s))} more: {health_state.why}"
+            f"{endpoint.name} {health_state.circuit.value}, {format_duration(int(health_state.rest_s))} more: {health_state.last_failure}"
         )
     return EndpointResting(f"{endpoint.name} has not yet answered an earlier request")
 

@@ -262,7 +262,7 @@ class MinedTx:
     nonce: int
     to: str
     value_wei: int
-    chain_s: int
+    block_time_s: int
     receipt: Receipt
     feed_answers: tuple[tuple[str, int], ...] = ()
 
@@ -333,7 +333,9 @@ def recent_transactions_from(
     feeds: Sequence[str] = (),
     data_fee_kind: DataFeeKind = DataFeeKind.PLAIN,
 ) -> RecentTransactions:
-    """Return the transactions as reported by one endpoint. Raises HistoryUnavailable or Retryable."""
+    """Return the transactions as reported by one endpoint. Raises HistoryUnavailable or
+    Retryable.
+    """
     since_block = _first_block(transport, head, head.timestamp_s - DAY_S)
     blocks = _blocks_with_transactions(transport, owner, since_block, head, nonce)
     transactions = _mined_transactions(transport, owner, blocks, data_fee_kind)
@@ -497,7 +499,7 @@ def _mined_transactions(
                 nonce=parse_quantity(tx.get("nonce"), "nonce"),
                 to=parse_recipient(tx.get("to")),
                 value_wei=parse_quantity(tx.get("value", "0x0"), "value"),
-                chain_s=chain_s,
+                block_time_s=chain_s,
                 receipt=parse_receipt(receipt, tx_hash, data_fee_kind),
             )
         )

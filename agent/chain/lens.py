@@ -63,9 +63,9 @@ class CallItem:
     """
 
     target: str
-    data: bytes
+    calldata: bytes
     max_answer_bytes: int = 32
-    gas: int = TOKEN_GAS
+    gas_cap: int = TOKEN_GAS
     likely_gas: int = 40_000
 
     def packed(self) -> bytes:
@@ -75,11 +75,11 @@ class CallItem:
     def packed_call(self) -> bytes:
         """Return the packed item without its target address."""
         call_header = (
-            self.gas.to_bytes(3, "big")
+            self.gas_cap.to_bytes(3, "big")
             + self.max_answer_bytes.to_bytes(2, "big")
-            + len(self.data).to_bytes(2, "big")
+            + len(self.calldata).to_bytes(2, "big")
         )
-        return call_header + self.data
+        return call_header + self.calldata
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -182,9 +182,9 @@ LensItem = CallItem | CodeItem | V3Item | IndirectCallItem
 
 @dataclass(frozen=True, slots=True)
 class V3Answer:
-    """A V3 pool as read; `twap` is (difference of tickCumulative, difference of
-    secondsPerLiquidityCumulativeX128) over the window. `observations` are the current number of
-    price observations, and the next.
+    """A V3 pool as read; `twap_deltas` is (difference of tickCumulative, difference of
+    secondsPerLiquidityCumulativeX128) over the window. `observation_counts` are the current number
+    of price observations, and the next.
     """
 
     sqrt_price_x96: int
@@ -193,8 +193,8 @@ class V3Answer:
     known_from_tick: int
     known_to_tick: int
     ticks: tuple[tuple[int, int], ...]
-    twap: tuple[int, int] | None
-    observations: tuple[int, int] = (0, 0)
+    twap_deltas: tuple[int, int] | None
+    observation_counts: tuple[int, int] = (0, 0)
 
 
 LensAnswer = bytes | V3Answer | CallStatus
@@ -267,7 +267,7 @@ def _read_page(items: Sequence[LensItem], page_bytes: bytes) -> list[tuple[LensA
     for item in items:
         answer_offset = reader.offset
         answers.append((_decode(item, reader), page_bytes[answer_offset : reader.offset]))
-    reader.end()
+    reader.require_end()
     return answers
 
 
@@ -325,11 +325,11 @@ class _PageReader:
     """Reader of big-endian fields in sequence; a short page raises Retryable."""
 
     def __init__(self, page_bytes: bytes) -> None:
-        self._data = page_bytes
+        self._page_bytes = page_bytes
         self.offset = 0
 
     def take(self, byte_count: int) -> bytes:
-        field_bytes = self._data[self.offset : self.offset + byte_count]
+        field_bytes = self._page_bytes[self.offset : self.offset + byte_count]
         if len(field_bytes) != byte_count:
             raise Retryable("the endpoint's answer to the lens is truncated")
         self.offset += byte_count
@@ -341,8 +341,8 @@ class _PageReader:
     def signed(self, byte_count: int) -> int:
         return int.from_bytes(self.take(byte_count), "big", signed=True)
 
-    def end(self) -> None:
-        if self.offset != len(self._data):
+    def require_end(self) -> None:
+        if self.offset != len(self._page_bytes):
             raise Retryable("the endpoint's answer to the lens has excess bytes")
 
 

@@ -99,11 +99,11 @@ class PerpScope:
     trader: str
     collateral: Token
     vault: str
-    account_balance: str
+    account_balance_contract: str
     clearing_house: str
     exchange: str
     market_registry: str
-    config: str
+    config_contract: str
     markets: tuple[PerpMarketRef, ...]
 
     @property
@@ -123,7 +123,7 @@ class PerpScope:
         account_or_reason = read_account(self, answers)
         if isinstance(account_or_reason, str):
             quarantined_item = UnreadableItem(MARGIN_ACCOUNT_ITEM, self.trader, account_or_reason)
-            return FuturesReading(unknown=account_or_reason), [quarantined_item]
+            return FuturesReading(unknown_reason=account_or_reason), [quarantined_item]
         return FuturesReading(account_or_reason), []
 
     def wider_scope(
@@ -163,18 +163,18 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         _question("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
         _question(
             "profit",
-            scope.account_balance,
+            scope.account_balance_contract,
             address_call(_GET_PNL, trader),
             96,
             gas_cap=_ACCOUNT_GAS,
         ),
         _question(
             "markets held",
-            scope.account_balance,
+            scope.account_balance_contract,
             address_call(_GET_BASE_TOKENS, trader),
             64 + 32 * MAX_MARKETS,
         ),
-        _question("orders", scope.account_balance, address_call(_HAS_ORDER, trader)),
+        _question("orders", scope.account_balance_contract, address_call(_HAS_ORDER, trader)),
         _question(
             "account value",
             scope.vault,
@@ -189,7 +189,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         ),
         _question(
             "maintenance margin",
-            scope.account_balance,
+            scope.account_balance_contract,
             address_call(_GET_MAINTENANCE, trader),
             gas_cap=_ACCOUNT_GAS,
         ),
@@ -199,9 +199,9 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             address_call(_GET_FREE_COLLATERAL, trader),
             gas_cap=_ACCOUNT_GAS,
         ),
-        _question("initial ratio", scope.config, _GET_INITIAL_RATIO),
-        _question("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
-        _question("maximum funding rate", scope.config, _GET_MAX_FUNDING),
+        _question("initial ratio", scope.config_contract, _GET_INITIAL_RATIO),
+        _question("maintenance ratio", scope.config_contract, _GET_MAINTENANCE_RATIO),
+        _question("maximum funding rate", scope.config_contract, _GET_MAX_FUNDING),
     ]
     for market in scope.markets:
         base_token, symbol = market.base, market.symbol
@@ -212,12 +212,12 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         questions += [
             _question(
                 f"position in {symbol}",
-                scope.account_balance,
+                scope.account_balance_contract,
                 address_call(_GET_SIZE, trader, base_token),
             ),
             _question(
                 f"open notional in {symbol}",
-                scope.account_balance,
+                scope.account_balance_contract,
                 address_call(_GET_OPEN_NOTIONAL, trader, base_token),
             ),
             _question(
@@ -228,7 +228,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             ),
             _question(
                 f"mark of {symbol}",
-                scope.account_balance,
+                scope.account_balance_contract,
                 address_call(_GET_MARK, base_token),
                 gas_cap=_AVERAGING_GAS,
             ),
@@ -324,7 +324,7 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
         positions += [position] if position.size_raw else []
     account = MarginAccount(
         quote=Token(scope.clearing_house, "USD", 18),
-        settlement_raw=collateral_scale,
+        collateral_unit_raw=collateral_scale,
         collateral_raw=to_signed(collateral_word) * collateral_scale,
         realised_raw=to_signed(realised_pnl_word),
         positions=tuple(positions),
@@ -360,7 +360,7 @@ def unread_bases(scope: PerpScope, answers: Sequence[LensAnswer]) -> tuple[str, 
     base_tokens_question_answer = next(
         question_answer
         for question_answer in question_answers
-        if question_answer[0].item.data[:4] == _GET_BASE_TOKENS
+        if question_answer[0].item.calldata[:4] == _GET_BASE_TOKENS
     )
     configured_base_words = {int(market.base, 16) for market in scope.markets}
     try:
@@ -478,7 +478,7 @@ def _read_market(
         asset=market_ref.asset,
         size_decimals=18,
         lot_raw=1,
-        tick=Fraction(1, WAD),
+        tick_size=Fraction(1, WAD),
         tiers=margin_tiers,
         fee_ppm=fee_ppm,
         mark=Fraction(mark_wad, WAD),
@@ -489,7 +489,7 @@ def _read_market(
         # Exchange._getDeltaTwapX96 caps it.
         funding_daily=max(-max_funding_daily, min(max_funding_daily, premium)),
         is_paused=not is_open or not max_ticks,
-        is_named=market_ref.is_named,
+        is_configured=market_ref.is_named,
     )
     position = Position(
         market_ref.base,

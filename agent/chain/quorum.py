@@ -18,9 +18,9 @@ NO_MAJORITY_REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """One endpoint's answers at one block: `block_values` are the wallet's nonce and native balance, and
-    each answer of the lens, including code hashes, as its bytes, since the lens encodes
-    canonically.
+    """One endpoint's answers at one block: `block_values` are the wallet's nonce and native
+    balance, and each answer of the lens, including code hashes, as its bytes, since the lens
+    encodes canonically.
     """
 
     operator: str
@@ -38,7 +38,7 @@ class QuorumAgreement:
     """The agreed answer, the operators behind it, and (operator, difference) of the others."""
 
     endpoint_answer: EndpointAnswer
-    operators: tuple[str, ...]
+    agreeing_operators: tuple[str, ...]
     dissent: tuple[tuple[str, str], ...]
 
 
@@ -178,14 +178,14 @@ def is_decided(
 def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     """Return the operators that give each value; an operator that gives two counts for neither."""
     values_by_operator: dict[str, set[H]] = {}
-    agreeing_operators: dict[H, set[str]] = {}
+    operator_names_by_value: dict[H, set[str]] = {}
     for operator, voted_value in votes:
         values_by_operator.setdefault(operator, set()).add(voted_value)
-        agreeing_operators.setdefault(voted_value, set())
+        operator_names_by_value.setdefault(voted_value, set())
     for operator, operator_values in values_by_operator.items():
         if len(operator_values) == 1:
-            agreeing_operators[next(iter(operator_values))].add(operator)
-    return agreeing_operators
+            operator_names_by_value[next(iter(operator_values))].add(operator)
+    return operator_names_by_value
 
 
 def highest_confirmed_number(number_by_operator: Mapping[str, int], quorum: int) -> int:
@@ -213,7 +213,7 @@ def common_height(height_by_endpoint: Mapping[Endpoint, int], min_operators: int
     )
 
 
-def height_disagreement(
+def check_heights(
     endpoint_pool: EndpointPool,
     height_by_endpoint: Mapping[Endpoint, int],
     height: int,
@@ -343,11 +343,11 @@ def _height_by_operator(
 
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
-    """Answers at one block, by endpoint. `height_disagreement_text` is the reason why that block may be
-    old or forged, or "".
+    """Answers at one block, by endpoint. `height_disagreement_text` is the reason why that block
+    may be old or forged, or "".
     """
 
-    answers: list[tuple[Endpoint, T]]
+    endpoints_and_answers: list[tuple[Endpoint, T]]
     height_disagreement_text: str
 
 
@@ -415,7 +415,7 @@ def ask_at_one_block(
                 code=ErrorCode.QUORUM,
             )
     common_head = head_of(agreed_answers[0][1])
-    disagreement_text = height_disagreement(
+    disagreement_text = check_heights(
         endpoint_pool, height_by_endpoint, common_head.number, common_head.timestamp_s
     )
     for endpoint, head in head_by_endpoint.items():

@@ -78,8 +78,8 @@ def parse_receipt(
             receipt_json.get("effectiveGasPrice"), "effective gas price"
         ),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
-        added=_added_liquidity(logs),
-        wrapped=_wrap_transfers(logs),
+        liquidity_added=_added_liquidity(logs),
+        wrap_transfers=_wrap_transfers(logs),
         data_fee_wei=_data_fee_wei(receipt_json, gas_used, data_fee_kind),
         managed_swaps=tuple(swap for log in logs if (swap := _managed_swap(log)) is not None),
     )
@@ -166,9 +166,9 @@ def _wrap_transfer(log: Log) -> Transfer | None:
 
 
 def _wrap_transfers(logs: Sequence[Log]) -> tuple[Transfer, ...]:
-    """Return Deposit and Withdrawal events in order, without those of coin that the PoolManager takes
-    in a later swap: no holder gets it. Other contracts may write events between the two, and may
-    give coin that the swap takes too.
+    """Return Deposit and Withdrawal events in order, without those of coin that the PoolManager
+    takes in a later swap: no holder gets it. Other contracts may write events between the two, and
+    may give coin that the swap takes too.
     """
     wrap_transfers: list[Transfer] = []
     unpaid_swaps = [
@@ -191,7 +191,9 @@ def _wrap_transfers(logs: Sequence[Log]) -> tuple[Transfer, ...]:
 
 
 def _managed_swap(log: Log) -> ManagedSwap | None:
-    """Return the Swap event of V4's PoolManager, whose amounts are changes of the caller's balance."""
+    """Return the Swap event of V4's PoolManager, whose amounts are changes of the caller's
+    balance.
+    """
     topics = topics_of(log, MANAGED_SWAP_TOPIC, 3)
     if topics is None or len(log_data := parse_bytes(log.get("data"), "log data")) != 192:
         return None
@@ -263,10 +265,10 @@ class TxAtNonce:
     """Mined transaction of the wallet: hash, block, recipient, value and calldata."""
 
     tx_hash: str
-    block: int
+    block_number: int
     to: str
     value_wei: int
-    data: str
+    calldata: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,7 @@ class SafeExecution:
     """Mined transaction in which a Safe executed one call."""
 
     tx_hash: str
-    block: int
+    block_number: int
 
 
 def find_tx_by_nonce(
@@ -529,8 +531,8 @@ def revert_reason(fault: RpcFault) -> str:
     """Return why a call failed, with the contract's text in parentheses; safe characters only
     (T17).
     """
-    if fault.data not in ("", "0x"):
-        return _reason_from_data(bytes.fromhex(fault.data[2:]))
+    if fault.revert_data not in ("", "0x"):
+        return _reason_from_data(bytes.fromhex(fault.revert_data[2:]))
     revert_text = fault.message
     for prefix in _REVERT_PREFIXES:
         revert_text = revert_text.removeprefix(prefix)

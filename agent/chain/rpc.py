@@ -28,13 +28,13 @@ RpcCall = tuple[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class RpcFault:
-    """JSON-RPC error of one call. `message` has safe characters only (T17); `data` is revert data
-    as 0x-hex or "".
+    """JSON-RPC error of one call. `message` has safe characters only (T17); `revert_data` is revert
+    data as 0x-hex or "".
     """
 
     code: int
     message: str
-    data: str = ""
+    revert_data: str = ""
 
 
 class CallFailed(Retryable):
@@ -128,8 +128,8 @@ _FIRST_OPTIONAL_FIELD = 15
 
 
 def header_verifies(block: object, block_number: int) -> bool:
-    """Return whether an `eth_getBlockBy…` answer is the header of block `block_number`: its hash is that
-    of its fields. Anyone can compute such a header, but no altered copy of one passes.
+    """Return whether an `eth_getBlockBy…` answer is the header of block `block_number`: its hash is
+    that of its fields. Anyone can compute such a header, but no altered copy of one passes.
     """
     if not isinstance(block, Mapping):
         return False
@@ -216,7 +216,7 @@ class Transport(Protocol):
         ...
 
     @property
-    def requests(self) -> int:
+    def request_count(self) -> int:
         """HTTP requests so far, retries included."""
         ...
 

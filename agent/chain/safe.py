@@ -27,7 +27,12 @@ from agent.ports import (
     Simulation,
     TransactionStatus,
 )
-from agent.signing.rules import SignableNonces, SigningRules, require_signable, transaction_fields
+from agent.signing.rules import (
+    HighestTipByNonce,
+    SigningRules,
+    require_signable,
+    transaction_fields,
+)
 from agent.units import NATIVE
 
 SAFE_VERSIONS = ("1.3.0", "1.4.1")
@@ -178,9 +183,9 @@ class SafeReader:
         nonce = self.safe.nonce({"blockHash": snapshot.head.hash, "requireCanonical": True})
         return replace(snapshot, nonce_latest=nonce, nonce_pending=nonce)
 
-    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self.reader.past(head, block_count)
+        return self.reader.past_prices(head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
@@ -244,7 +249,7 @@ class WalletOwnerSigner:
     """
 
     rules: SigningRules
-    nonces: Callable[[], SignableNonces]
+    nonces: Callable[[], HighestTipByNonce]
     endpoint_pool: EndpointPool
     sender: Sender
 
@@ -283,12 +288,12 @@ class WalletOwnerSigner:
         )
         if nonce_tx is None:
             return None
-        is_proposed_tx = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.data) == (
+        is_proposed_tx = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.calldata) == (
             tx.to,
             tx.value_wei,
             tx.data.lower(),
         )
-        return MinedTransaction(nonce_tx.tx_hash, nonce_tx.block, is_proposed_tx)
+        return MinedTransaction(nonce_tx.tx_hash, nonce_tx.block_number, is_proposed_tx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +303,7 @@ class SafeOwnersSigner:
     """
 
     rules: SigningRules
-    nonces: Callable[[], SignableNonces]
+    nonces: Callable[[], HighestTipByNonce]
     endpoint_pool: EndpointPool
     sender: Sender
     safe: SafeContract
@@ -344,13 +349,13 @@ class SafeOwnersSigner:
         return (
             None
             if execution is None
-            else MinedTransaction(execution.tx_hash, execution.block, True)
+            else MinedTransaction(execution.tx_hash, execution.block_number, True)
         )
 
 
 def open_external_signer(
     rules: SigningRules,
-    nonces: Callable[[], SignableNonces],
+    nonces: Callable[[], HighestTipByNonce],
     endpoint_pool: EndpointPool,
     sender: Sender,
     transport: Transport,

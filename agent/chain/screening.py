@@ -58,17 +58,17 @@ class TrialRecord:
 
     status: int
     lent_raw: int
-    pool_before: int
+    pool_balance_before: int
     arrived_raw: int
-    pool_after_loan: int
-    transfer: TransferOutcome
+    pool_balance_after_loan: int
+    transfer_outcome: TransferOutcome
     forwarded_raw: int
     first_remainder: int
     approve_outcome: TransferOutcome
     transfer_from_outcome: TransferOutcome
-    pool_after: int
+    pool_balance_after: int
     second_remainder: int
-    hooks: int
+    hook_count: int
 
 
 def decode_record(page_bytes: bytes) -> TrialRecord:
@@ -85,17 +85,17 @@ def decode_record(page_bytes: bytes) -> TrialRecord:
     return TrialRecord(
         status=status,
         lent_raw=record_words[0],
-        pool_before=record_words[1],
+        pool_balance_before=record_words[1],
         arrived_raw=record_words[2],
-        pool_after_loan=record_words[3],
-        transfer=TransferOutcome(record_words[4]),
+        pool_balance_after_loan=record_words[3],
+        transfer_outcome=TransferOutcome(record_words[4]),
         forwarded_raw=record_words[5],
         first_remainder=record_words[6],
         approve_outcome=TransferOutcome(record_words[7]),
         transfer_from_outcome=TransferOutcome(record_words[8]),
-        pool_after=record_words[9],
+        pool_balance_after=record_words[9],
         second_remainder=record_words[10],
-        hooks=record_words[11],
+        hook_count=record_words[11],
     )
 
 
@@ -106,18 +106,18 @@ def judge_trial(trial_record: TrialRecord) -> ScreenResult:
     if trial_record.status in _EARLY_END_RESULTS:
         return _EARLY_END_RESULTS[trial_record.status]
     trial_balances_raw = (
-        trial_record.pool_before,
+        trial_record.pool_balance_before,
         trial_record.arrived_raw,
-        trial_record.pool_after_loan,
+        trial_record.pool_balance_after_loan,
         trial_record.forwarded_raw,
         trial_record.first_remainder,
-        trial_record.pool_after,
+        trial_record.pool_balance_after,
         trial_record.second_remainder,
     )
     if _UNREAD_BALANCE in trial_balances_raw:
         return TokenFinding.UNREADABLE, "a balance during the transfer"
     outcome_by_function = {
-        "transfer": trial_record.transfer,
+        "transfer": trial_record.transfer_outcome,
         "approve": trial_record.approve_outcome,
         "transferFrom": trial_record.transfer_from_outcome,
     }
@@ -133,7 +133,7 @@ def judge_trial(trial_record: TrialRecord) -> ScreenResult:
         if outcome is TransferOutcome.FAILED:
             reason = f"{function_name} of {trial_record.lent_raw} base units paid by a pool reverts"
             return TokenFinding.HONEYPOT, reason
-    if trial_record.hooks:
+    if trial_record.hook_count:
         return TokenFinding.CALLBACK, "sender and recipient are called on transfer"
     return _judge_balances(trial_record, TransferOutcome.SILENT in outcome_by_function.values())
 
@@ -155,7 +155,7 @@ def _judge_balances(trial_record: TrialRecord, is_silent: bool) -> ScreenResult:
         (
             "it is sold to a pool",
             trial_record.forwarded_raw,
-            trial_record.pool_after - trial_record.pool_after_loan,
+            trial_record.pool_balance_after - trial_record.pool_balance_after_loan,
         ),
     )
     stage, sent_raw, received_raw = max(
@@ -172,7 +172,8 @@ def _judge_balances(trial_record: TrialRecord, is_silent: bool) -> ScreenResult:
     )
     if (
         not is_exact
-        or trial_record.pool_before - trial_record.pool_after_loan != trial_record.lent_raw
+        or trial_record.pool_balance_before - trial_record.pool_balance_after_loan
+        != trial_record.lent_raw
     ):
         return TokenFinding.REBASING, "balances do not change by the amount transferred"
     return (TokenFinding.NO_RETURN_VALUE if is_silent else TokenFinding.CLEAN), ""
@@ -206,7 +207,9 @@ def _is_revert(fault: RpcFault) -> bool:
     message = fault.message.lower()
     revert_phrases = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
     return (
-        fault.code == 3 or bool(fault.data) or any(phrase in message for phrase in revert_phrases)
+        fault.code == 3
+        or bool(fault.revert_data)
+        or any(phrase in message for phrase in revert_phrases)
     )
 
 

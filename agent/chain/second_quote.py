@@ -68,21 +68,23 @@ class QuotedVenue(Protocol):
         """Address of its factory."""
 
     @property
-    def library_version(self) -> int | None:
+    def uniswap_python_version(self) -> int | None:
         """Version of Uniswap by which uniswap-python quotes its pools; None if it cannot."""
 
     @property
-    def library_quoter(self) -> str:
+    def uniswap_python_quoter(self) -> str:
         """The contract by which uniswap-python quotes; empty if it cannot."""
 
-    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+    def pool_lookup_call(self, leg: Leg, tier: int) -> ContractCall:
         """Return the call by which the factory names the leg's pool, of this tier."""
 
-    def is_found(self, leg: Leg, tier: int, address_int: int) -> bool:
+    def confirms_pool(self, leg: Leg, tier: int, address_int: int) -> bool:
         """Return whether the answer to find_call confirms the leg's pool."""
 
     def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
-        """Return the call of the quote. Raises NoSecondQuote if the contracts cannot quote the leg."""
+        """Return the call of the quote. Raises NoSecondQuote if the contracts cannot quote the
+        leg.
+        """
 
     def decode_quote(self, words: Sequence[int]) -> int:
         """Return the output in the quote's answer, base units. Raises NoSecondQuote."""
@@ -160,7 +162,7 @@ class UniswapPythonQuoter:
     """
 
     @staticmethod
-    def installed() -> bool:
+    def is_installed() -> bool:
         """True if the library is installed, as by the locks for the demo and for developers."""
         return importlib.util.find_spec("uniswap") is not None
 
@@ -173,7 +175,7 @@ class UniswapPythonQuoter:
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
         venue = _venue_of(self._venues, leg)
-        if venue.library_version is None or not venue.library_quoter:
+        if venue.uniswap_python_version is None or not venue.uniswap_python_quoter:
             raise VenueNotCovered(f"uniswap-python cannot quote {leg.venue}", code=ErrorCode.VENUE)
         venue.quote_call(
             leg, amount_in_raw, leg.fee_pips
@@ -212,12 +214,12 @@ def _open_library(transport: Transport, venue: QuotedVenue) -> _LibraryQuoter:
     from agent.chain.providers.one_block import BlockProvider
 
     block_provider = BlockProvider(transport)
-    open_library = _open_v2_library if venue.library_version == 2 else _open_v3_library
+    open_library = _open_v2_library if venue.uniswap_python_version == 2 else _open_v3_library
     return open_library(open_web3(block_provider), block_provider, venue)
 
 
 def _open_v2_library(w3: Web3, block_provider: BlockProvider, venue: QuotedVenue) -> _LibraryQuoter:
-    library = _library(w3, 2, venue.factory, venue.library_quoter)
+    library = _library(w3, 2, venue.factory, venue.uniswap_python_quoter)
 
     def find_pool(leg: Leg) -> str:
         return str(library.factory_contract.functions.getPair(leg.token_in, leg.token_out).call())
@@ -236,7 +238,7 @@ def _open_v3_library(w3: Web3, block_provider: BlockProvider, venue: QuotedVenue
     """
     library = _library(w3, 3)
     library.factory_contract = type(library.factory_contract)(w3.to_checksum_address(venue.factory))
-    library.quoter = type(library.quoter)(w3.to_checksum_address(venue.library_quoter))
+    library.quoter = type(library.quoter)(w3.to_checksum_address(venue.uniswap_python_quoter))
 
     def find_pool(leg: Leg) -> str:
         return str(
@@ -304,8 +306,8 @@ _OTHER_POOL_MESSAGE = "the venue's factory has a different pool for this pair an
 
 
 class ContractQuoter:
-    """Quoter by the venue's contracts, over a transport that returns agreed answers. `tiers` are those of
-    pools whose tier is not their fee, by address.
+    """Quoter by the venue's contracts, over a transport that returns agreed answers. `tiers` are
+    those of pools whose tier is not their fee, by address.
     """
 
     def __init__(
@@ -325,9 +327,11 @@ class ContractQuoter:
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         venue, tier = _venue_of(self._venues, leg), self._tiers.get(leg.pool, leg.fee_pips)
         pool_address_int, quote_words = self._ask(
-            venue.find_call(leg, tier), venue.quote_call(leg, amount_in_raw, tier), block_hash
+            venue.pool_lookup_call(leg, tier),
+            venue.quote_call(leg, amount_in_raw, tier),
+            block_hash,
         )
-        if not venue.is_found(leg, tier, pool_address_int):
+        if not venue.confirms_pool(leg, tier, pool_address_int):
             raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
         return venue.decode_quote(quote_words)
 
@@ -389,7 +393,7 @@ def build_quoter(
     quoters: list[tuple[str, Quoter]] = [
         (CONTRACT_QUOTER_NAME, ContractQuoter(transport, venues, tiers))
     ]
-    if UniswapPythonQuoter.installed():
+    if UniswapPythonQuoter.is_installed():
         quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
     return UnanimousQuoter(tuple(quoters))
 
@@ -398,14 +402,14 @@ def build_quoter(
 class EvidenceGatherer:
     """Implements ports.EvidenceSource.
 
-    `read_switch` reads the kill switch as (paused, reason), after everything else; a failed read
-    counts as paused (T14). `read_pins` reads the (address, code hash) pairs of `trimtab trust`.
-    `quoter` is None without a second source; the guard then refuses unless it is off.
+    `read_kill_switch` reads the kill switch as (paused, reason), after everything else; a failed
+    read counts as paused (T14). `read_pins` reads the (address, code hash) pairs of `trimtab
+    trust`. `quoter` is None without a second source; the guard then refuses unless it is off.
     `min_operators` must agree; endpoints of one operator count once (T2). `screen_tokens` tests the
     transfers of the plan's tokens.
     """
 
-    read_switch: Callable[[], tuple[bool, str]]
+    read_kill_switch: Callable[[], tuple[bool, str]]
     read_pins: Callable[[], Sequence[tuple[str, str]]]
     quoter: Quoter | None
     clock: Clock
@@ -425,9 +429,9 @@ class EvidenceGatherer:
             pause_reason=pause_reason,
             pinned_code_hashes=trusted_pins,
             second_quotes=quotes,
-            quorum=len(set(step.snapshot.operators)) >= self.min_operators,
+            has_quorum=len(set(step.snapshot.operators)) >= self.min_operators,
             now_s=self.clock.now_s(),
-            screens=screened_tokens,
+            screened_tokens=screened_tokens,
         )
 
     def _second_quotes(self, step: StepInput, plan: Plan) -> tuple[SecondQuote, ...]:
@@ -443,7 +447,7 @@ class EvidenceGatherer:
 
     def _kill_switch(self) -> tuple[bool | None, str]:
         try:
-            return self.read_switch()
+            return self.read_kill_switch()
         except TrimtabError as error:
             return None, error.message
         except Exception as error:  # any failure to read the kill switch counts as paused

@@ -60,7 +60,7 @@ class NodeSender:
         data_fee: DataFeeKind = DataFeeKind.PLAIN,
     ) -> None:
         self._transport = transport
-        self._data_fee = data_fee
+        self._data_fee_kind = data_fee
         self._private_transport = transport if private_transport is None else private_transport
 
     def simulate(self, tx: UnsignedTx, sender: str, height: int | None = None) -> Simulation:
@@ -78,7 +78,7 @@ class NodeSender:
                     ("eth_getBlockByNumber", [block_tag, False]),
                     ("eth_call", [call_object, block_tag]),
                     ("eth_estimateGas", [call_object, block_tag]),
-                    *fee_calls(self._data_fee, block_tag),
+                    *fee_calls(self._data_fee_kind, block_tag),
                 ]
             )
         )
@@ -110,7 +110,7 @@ class NodeSender:
             return Simulation(False, refusal_reason, 0, head, reverted=True)
         gas_units = parse_quantity(gas_answer, "the gas estimate")
         try:
-            data_fee_quote = node_quote(self._transport.name, self._data_fee, fee_answers)
+            data_fee_quote = node_quote(self._transport.name, self._data_fee_kind, fee_answers)
         except Retryable as error:  # no reason to keep a revocation or a cancel from being sent
             return Simulation(True, "", gas_units, head, data_fee_unknown_reason=error.message)
         data_fee_wei = (
@@ -141,7 +141,7 @@ class NodeSender:
         unknown_text = _unknown_outcome_text(signed.hash)
         try:
             hash_answer = self._private_transport.call(
-                "eth_sendRawTransaction", [hex_data(signed.raw)]
+                "eth_sendRawTransaction", [hex_data(signed.signed_bytes)]
             )
         except CallFailed as error:
             _raise_refusal(signed.hash, error.fault)
@@ -171,7 +171,9 @@ class NodeSender:
             _object_or_none(tx_answer, "the transaction"),
         )
         if receipt_json is not None and receipt_json.get("blockHash") is not None:
-            return TransactionStatus("mined", parse_receipt(receipt_json, tx_hash, self._data_fee))
+            return TransactionStatus(
+                "mined", parse_receipt(receipt_json, tx_hash, self._data_fee_kind)
+            )
         if tx_json is not None:
             return TransactionStatus("pending", None)
         return TransactionStatus("unknown", None)
@@ -296,7 +298,7 @@ def _failure_reason(fault: RpcFault) -> str:
 def _is_revert(fault: RpcFault) -> bool:
     return (
         fault.code == _REVERTED_CODE
-        or fault.data not in ("", "0x")
+        or fault.revert_data not in ("", "0x")
         or "revert" in fault.message.lower()
     )
 
@@ -356,7 +358,8 @@ class QuorumSender:
             lambda simulation: simulation.head,
         )
         return replace(
-            self._agreed_simulation(poll.answers), height_disagreement=poll.height_disagreement_text
+            self._agreed_simulation(poll.endpoints_and_answers),
+            height_disagreement=poll.height_disagreement_text,
         )
 
     def _simulate_at(
@@ -518,7 +521,7 @@ class QuorumSender:
             self._endpoint_pool,
             lambda node, height_or_tag: self._require_chain(NodeSender(node).head(height_or_tag)),
             lambda head: head,
-        ).answers[0][1]
+        ).endpoints_and_answers[0][1]
 
     def block_hash(self, block_number: int) -> str | None:
         """See ports.Sender."""

@@ -16,9 +16,9 @@ from agent.chain.quorum import (
     NO_MAJORITY_REMEDY,
     NoQuorum,
     QuorumAgreement,
+    check_heights,
     common_height,
     confirmed_value,
-    height_disagreement,
     highest_confirmed_number,
     lowest_sufficient_number,
     operators_by_value,
@@ -70,10 +70,10 @@ def read_past_prices(
         spenders=(),
         code_addresses=(),
         positions=(),
-        lp_token_spender=None,
-        supplies=(),
+        pair_token_spender=None,
+        supply_tokens=(),
         layer_scopes=(),
-        data_fee=DataFeeKind.PLAIN,
+        data_fee_kind=DataFeeKind.PLAIN,
     )
     subject = f"the prices of the {len(heights)} blocks before block {head.number}"
     lens_pages = LensPages(
@@ -99,7 +99,7 @@ def read_past_prices(
     )
     past_parts = [snapshot_parts(price_scope, block_answers) for block_answers in answers_by_block]
     return tuple(
-        PastPrices(past_head, block_parts.feeds, block_parts.pools)
+        PastPrices(past_head, block_parts.feed_rounds, block_parts.pools)
         for past_head, block_parts in zip(past_heads, past_parts, strict=True)
     )
 
@@ -175,19 +175,19 @@ class ChainReader:
     def snapshot(self) -> Snapshot:
         """See ports.Reader. Reads the newest block that enough operators have.
 
-        Endpoints that fail, lag or differ while enough others agree are listed in `quarantined`. If
-        the operators disagree, an older block within chain.max_lag_blocks is read once: slower
-        operators have it too and may outvote a dishonest one. Raises NoQuorum if too few operators'
-        newest blocks are near it: it may be old or false (T19).
+        Endpoints that fail, lag or differ while enough others agree are listed in
+        `unreadable_items`. If the operators disagree, an older block within chain.max_lag_blocks is
+        read once: slower operators have it too and may outvote a dishonest one. Raises NoQuorum if
+        too few operators' newest blocks are near it: it may be old or false (T19).
         """
         requests_before, scope, now_s = (
-            self._endpoint_pool.requests,
+            self._endpoint_pool.request_count,
             self.scope,
             self._clock.now_s(),
         )
         first_answers = self._first_answers(scope.owner)
         head = _newest_head(first_answers.answers, self._min_operators)
-        if disagreement_text := height_disagreement(
+        if disagreement_text := check_heights(
             self._endpoint_pool,
             {
                 endpoint: head_answer.head.number
@@ -208,16 +208,16 @@ class ChainReader:
             self.scope = scope = wider_scope
             reading = self._read_block(reading.head, first_answers, scope)
         return self._assemble_and_extend(
-            scope, reading, now_s, self._endpoint_pool.requests - requests_before
+            scope, reading, now_s, self._endpoint_pool.request_count - requests_before
         )
 
-    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
         return read_past_prices(self._endpoint_pool, self.scope, head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        requests_before = self._endpoint_pool.requests
+        requests_before = self._endpoint_pool.request_count
         pool_refs = [
             pool_ref
             for pool_ref in self.scope.pools
@@ -238,7 +238,9 @@ class ChainReader:
         return replace(
             snapshot,
             pools=deeper_pools,
-            requests=snapshot.requests + self._endpoint_pool.requests - requests_before,
+            http_request_count=snapshot.http_request_count
+            + self._endpoint_pool.request_count
+            - requests_before,
         )
 
     def _first_answers(self, owner: str) -> PollResult[_HeadAnswer]:
@@ -443,15 +445,15 @@ class ChainReader:
             holdings=parts.holdings,
             allowances=parts.allowances,
             pools=parts.pools,
-            feeds=parts.feeds,
+            feeds=parts.feed_rounds,
             code_hashes=parts.code_hashes,
-            quarantined=parts.quarantined + failed_items + dissent_items,
-            operators=agreement.operators,
-            requests=request_count,
+            unreadable_items=parts.quarantined_items + failed_items + dissent_items,
+            operators=agreement.agreeing_operators,
+            http_request_count=request_count,
             positions=parts.positions,
             implementations=reading.implementations,
             supplies=parts.supplies,
-            data_fee=parts.data_fee,
+            data_fee=parts.data_fee_quote,
             layers=parts.layer_readings,
         )
 

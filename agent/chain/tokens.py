@@ -100,12 +100,12 @@ UNREAD_ADDRESS = "0x" + "0" * 40
 
 @dataclass(frozen=True, slots=True)
 class ProxyRef:
-    """A proxy, `token`, with the storage slot of its implementation, or the contract that answers
+    """A proxy, `proxy`, with the storage slot of its implementation, or the contract that answers
     implementation(): a beacon or the proxy itself. `first_implementation` is that of when the
     proxy was found.
     """
 
-    token: str
+    proxy: str
     slot: str | None
     implementer: str | None
     first_implementation: str
@@ -113,7 +113,7 @@ class ProxyRef:
     def calls(self, block_ref: object) -> Iterator[RpcCall]:
         """Return the calls for this proxy at one block."""
         if self.slot is not None:
-            yield ("eth_getStorageAt", [self.token, self.slot, block_ref])
+            yield ("eth_getStorageAt", [self.proxy, self.slot, block_ref])
         if self.implementer is not None:
             yield (
                 "eth_call",
@@ -166,7 +166,7 @@ def proxy_calls(proxy_refs: Sequence[ProxyRef], block_ref: object) -> list[RpcCa
 def proxy_call_names(proxy_refs: Sequence[ProxyRef]) -> list[str]:
     """Return the name of each of these calls."""
     return [
-        f"implementation of {proxy_ref.token}"
+        f"implementation of {proxy_ref.proxy}"
         for proxy_ref in proxy_refs
         for _ in proxy_ref.calls(None)
     ]
@@ -196,7 +196,7 @@ def proxy_implementations(
         read_addresses = [_address(next(remaining_answers)) for _ in proxy_ref.calls(None)]
         if proxy_ref.slot == BEACON_SLOT and read_addresses[0] != proxy_ref.implementer:
             read_addresses = read_addresses[:1]
-        implementations.append(ProxyImplementation(proxy_ref.token, read_addresses[-1]))
+        implementations.append(ProxyImplementation(proxy_ref.proxy, read_addresses[-1]))
     return tuple(implementations)
 
 
@@ -270,7 +270,7 @@ def missing_approvals(
     return tuple(approvals)
 
 
-def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
+def nonzero_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
     """Return (token, spender) of every allowance above zero. Outside an open plan there should be
     none.
     """
@@ -301,7 +301,9 @@ class TokenMove:
 
     @property
     def pool_flags(self) -> int:
-        """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3, bit 2 if V4."""
+        """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3, bit 2 if
+        V4.
+        """
         lender_flag = {SwapStyle.V2: 0, SwapStyle.V4: 4}.get(self.pool.style, 2)
         return (self.token == self.pool.token1) + lender_flag
 
@@ -324,7 +326,11 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
             continue  # the wrapped token is screened at its swap
         spender = router if leg.source is LegPlace.WALLET else None
         payees = [wallet] if leg.sink is LegPlace.WALLET else [router]
-        if step.execution.swept and swap_style(leg.venue) is SwapStyle.V3 and payees == [wallet]:
+        if (
+            step.execution.sweeps_outputs
+            and swap_style(leg.venue) is SwapStyle.V3
+            and payees == [wallet]
+        ):
             payees.append(router)
         lending_pool, move_raw = _lender_and_amount(
             step.snapshot, pool, leg.token_in, leg.amount_in_raw
@@ -339,8 +345,8 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
 
 def _lender_and_amount(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool, int]:
     """Return a pool that holds a token of a leg through `pool`, and what it can lend of `raw` base
-    units: the leg's own pool, or for wrapped coin that the pool has as native coin the deepest other
-    one, 0 without one.
+    units: the leg's own pool, or for wrapped coin that the pool has as native coin the deepest
+    other one, 0 without one.
     """
     if not (pool.trades_native and token == pool.token0):
         return pool, raw
@@ -360,7 +366,7 @@ def _depth_and_pool(snapshot: Snapshot, token: str) -> tuple[int, Pool | None]:
 
 def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
     pool_by_address = {pool.address: pool for pool in snapshot.pools}
-    for action in plan.actions:
+    for action in plan.layer_actions:
         pool = pool_by_address.get(action.pool)
         if isinstance(action, Provide) and pool is not None:
             for token, move_raw in zip(

@@ -138,8 +138,8 @@ MAX_TICKS_PER_POOL = 256
 (T9, T10).
 """
 MIN_WINDOW_BPS = 200
-"""Minimum read window. The depth of V3 pools counts what they hold within this distance (DEPTH_BPS of
-agent/amm/v3/pool.py).
+"""Minimum read window. The depth of V3 pools counts what they hold within this distance (DEPTH_BPS
+of agent/amm/v3/pool.py).
 """
 
 
@@ -171,12 +171,13 @@ class SnapshotScope:
     """Scope of a snapshot.
 
     `code_addresses` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For
-    `lp_token_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
-    `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
-    supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in either
-    direction, and at least for the pool's depth. `layer_scopes` is what is read for the layers,
-    `data_fee` the kind of fee that the chain charges beyond gas. `caller` is the account whose
-    transactions swap, to which a pool may grant a discount; empty if it is not the owner.
+    `pair_token_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
+    `proxies` are proxy tokens, whose implementation is read too. `supply_tokens` are tokens whose
+    total supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in
+    either direction, and at least for the pool's depth. `layer_scopes` is what is read for the
+    layers, `data_fee_kind` the kind of fee that the chain charges beyond gas. `caller` is the
+    account whose transactions swap, to which a pool may grant a discount; empty if it is not the
+    owner.
     """
 
     owner: str
@@ -188,11 +189,11 @@ class SnapshotScope:
     twap_window_s: int
     impact_bps: int
     positions: tuple[PositionRef, ...] = ()
-    lp_token_spender: str | None = None
+    pair_token_spender: str | None = None
     proxies: tuple[ProxyRef, ...] = ()
-    supplies: tuple[str, ...] = ()
+    supply_tokens: tuple[str, ...] = ()
     layer_scopes: tuple[LayerScope, ...] = ()
-    data_fee: DataFeeKind = DataFeeKind.PLAIN
+    data_fee_kind: DataFeeKind = DataFeeKind.PLAIN
     caller: str = ""
 
 
@@ -203,13 +204,13 @@ class SnapshotParts:
     holdings: tuple[Holding, ...]
     allowances: tuple[Allowance, ...]
     pools: tuple[Pool, ...]
-    feeds: tuple[FeedRound, ...]
+    feed_rounds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
     positions: tuple[LpPosition, ...]
-    quarantined: tuple[UnreadableItem, ...]
+    quarantined_items: tuple[UnreadableItem, ...]
     supplies: tuple[TokenSupply, ...]
     layer_readings: tuple[LayerReading, ...]
-    data_fee: DataFeeQuote | None = None
+    data_fee_quote: DataFeeQuote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,7 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
         LensQuestion("code", address, CodeItem(address)) for address in scope.code_addresses
     )
     for position_ref in scope.positions:
-        position = position_ref.confirmed
+        position = position_ref.confirmed_position
         questions += [
             LensQuestion(f"{position.name}: {question.name}", position.contract, question.item)
             for question in positions.position_questions(position_ref, scope.owner)
@@ -280,15 +281,16 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
         for description, token, spender in _other_allowances(scope)
     ]
     questions += [
-        LensQuestion("storage of a pool", pool.address, item)
+        LensQuestion("storage of a pool", pool.address, allowance_item)
         for pool in scope.pools
-        for item in _first_trade_items(pool)
+        for allowance_item in _first_trade_items(pool)
     ]
     questions += [
-        LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in scope.supplies
+        LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY))
+        for token in scope.supply_tokens
     ]
     questions += [
-        LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(scope.data_fee)
+        LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(scope.data_fee_kind)
     ]
     return [*questions, *layer_questions(scope)]
 
@@ -303,9 +305,9 @@ def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
     need.
     """
     allowances = [
-        ("LP tokens", position_ref.confirmed.contract, scope.lp_token_spender)
+        ("LP tokens", position_ref.confirmed_position.contract, scope.pair_token_spender)
         for position_ref in scope.positions
-        if position_ref.confirmed.token_id is None and scope.lp_token_spender is not None
+        if position_ref.confirmed_position.token_id is None and scope.pair_token_spender is not None
     ]
     for layer in scope.layer_scopes:
         allowances += layer.allowances
@@ -315,7 +317,7 @@ def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
 def _first_trade_items(pool: PoolRef) -> list[CallItem]:
     """Return the items whose storage is zero until the pool's first trade."""
     return [
-        CallItem(pool.contract, calldata, gas=POOL_GAS, likely_gas=6_000)
+        CallItem(pool.contract, calldata, gas_cap=POOL_GAS, likely_gas=6_000)
         for calldata in pool.reader.unwritten_calldata(pool)
     ]
 
@@ -396,8 +398,8 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         if isinstance(position_or_reason, str):
             quarantined_items.append(
                 UnreadableItem(
-                    f"position {position_ref.confirmed.name}",
-                    position_ref.confirmed.contract,
+                    f"position {position_ref.confirmed_position.name}",
+                    position_ref.confirmed_position.contract,
                     position_or_reason,
                 )
             )
@@ -414,16 +416,21 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         for pool in scope.pools
     }
     pools = [
-        replace(pool_state, unwritten=unwritten_by_pool[pool_state.address]) for pool_state in pools
+        replace(pool_state, unwritten_slots=unwritten_by_pool[pool_state.address])
+        for pool_state in pools
     ]
-    supply_answers = [(token, answer_uint(next(remaining_answers)[1])) for token in scope.supplies]
+    supply_answers = [
+        (token, answer_uint(next(remaining_answers)[1])) for token in scope.supply_tokens
+    ]
     supplies = tuple(
         TokenSupply(token, supply_raw)
         for token, supply_raw in supply_answers
         if not isinstance(supply_raw, CallStatus)
     )
     data_fee_quote = _data_fee_or_quarantine(
-        scope, [next(remaining_answers)[1] for _ in fee_items(scope.data_fee)], quarantined_items
+        scope,
+        [next(remaining_answers)[1] for _ in fee_items(scope.data_fee_kind)],
+        quarantined_items,
     )
     layer_readings: tuple[LayerReading, ...] = ()
     for layer_scope in scope.layer_scopes:
@@ -451,15 +458,15 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
 def _data_fee_or_quarantine(
     scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined_items: list[UnreadableItem]
 ) -> DataFeeQuote | None:
-    """Return the data fee; None, with an entry in `quarantined_items`, if the rollup's contract did not
-    answer.
+    """Return the data fee; None, with an entry in `quarantined_items`, if the rollup's contract did
+    not answer.
     """
     if not answers:
         return None
-    fee_quote = read_quote(scope.data_fee, answers)
+    fee_quote = read_quote(scope.data_fee_kind, answers)
     if isinstance(fee_quote, CallStatus):
         quarantined_items.append(
-            UnreadableItem(DATA_FEE_ITEM, fee_items(scope.data_fee)[0].target, fee_quote.why)
+            UnreadableItem(DATA_FEE_ITEM, fee_items(scope.data_fee_kind)[0].target, fee_quote.why)
         )
         return None
     return fee_quote

@@ -39,11 +39,11 @@ PoolFee = Annotated[str, typer.Option("--cost", help="Pool fee, as a share of th
 PoolDepth = Annotated[
     str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")
 ]
-Pool = Annotated[
+PoolCurveName = Annotated[
     str,
     typer.Option("--pool", help="v2, or v3 over the full range."),
 ]
-Value = Annotated[
+StartValue = Annotated[
     str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")
 ]
 GasPrices = Annotated[
@@ -60,7 +60,7 @@ SimulatedConfig = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="The config to simulate, in place of --target."),
 ]
-Every = Annotated[
+RebalanceInterval = Annotated[
     str,
     typer.Option(
         "--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band."
@@ -146,12 +146,12 @@ def backtest(
             "--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset."
         ),
     ] = "",
-    every: Every = "",
+    every: RebalanceInterval = "",
     destination: RebalanceDestination = "target",
     pool_fee: PoolFee = "10bps",
     depth: PoolDepth = "1000000000",
-    pool: Pool = "v2",
-    value: Value = "10000",
+    pool: PoolCurveName = "v2",
+    value: StartValue = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = NO_GAS_PRICE,
     gas_prices: GasPrices = None,
     data_fee: Annotated[
@@ -227,7 +227,7 @@ def backtest(
         gas,
         latency,
         seed,
-        gas_prices=gas_prices,
+        gas_prices_path=gas_prices,
         flows=tuple(flow or ()),
         flow_form=flow_form,
         when_prices_end=when_prices_end,
@@ -277,7 +277,7 @@ def backtest(
             )
             portfolio_result, book_result = (
                 futures_backtest.portfolio_result,
-                futures_backtest.result,
+                futures_backtest.futures_result,
             )
             if portfolio_result is not None:
                 backtest_document = api.backtest_document(portfolio_result)
@@ -342,38 +342,40 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
     )
 
 
-def _show_backtest(document: Document) -> None:
-    if "final_value" in document:
-        _show_portfolio(document)
-    if "futures" in document:
-        show_futures_book(document["futures"])
-        if "final_value" not in document:
-            show_report(document)
+def _show_backtest(backtest_document: Document) -> None:
+    if "final_value" in backtest_document:
+        _show_portfolio(backtest_document)
+    if "futures" in backtest_document:
+        show_futures_book(backtest_document["futures"])
+        if "final_value" not in backtest_document:
+            show_report(backtest_document)
 
 
-def _show_portfolio(document: Document) -> None:
-    _show_figures(document)
-    _show_returns(document)
-    if document["halted_bars"]:
-        say(f"{document['halted_bars']} bars without a decision: stale or contradictory data")
-    for setting, times in document["held_back"].items():
+def _show_portfolio(backtest_document: Document) -> None:
+    _show_figures(backtest_document)
+    _show_returns(backtest_document)
+    if backtest_document["halted_bars"]:
+        say(
+            f"{backtest_document['halted_bars']} bars without a decision: stale or contradictory data"
+        )
+    for setting, times in backtest_document["held_back"].items():
         say(f"held {times} times by {setting}, although a trade was due")
-    for reason, times in document["refused"].items():
+    for reason, times in backtest_document["refused"].items():
         say(f"refused {times} times: {reason}")
-    _show_health(document)
-    for note in document["notes"]:
+    _show_health(backtest_document)
+    for note in backtest_document["notes"]:
         say(note)
-    show_provenance(document)
+    show_provenance(backtest_document)
 
 
-def _show_health(document: Document) -> None:
+def _show_health(backtest_document: Document) -> None:
     """Print the health of strategies at the end, and each pause and return."""
-    for event in document.get("health", ()):
+    for event in backtest_document.get("health", ()):
         event_date = datetime.fromtimestamp(event["time"], UTC)
         say(
             f"{event_date:%Y-%m-%d} strategy {event['name']} is {event['health']}: {event['reason']}"
         )
-    for strategy in document.get("strategies", ()):
+    for strategy in backtest_document.get("strategies", ()):
         sharpe_text = (
             "not known yet" if strategy["sharpe"] is None else f"{float(strategy['sharpe']):.2f}"
         )
@@ -398,21 +400,25 @@ def show_provenance(document: Document) -> None:
     )
 
 
-def _show_figures(document: Document) -> None:
+def _show_figures(backtest_document: Document) -> None:
     """Print the table of values, figures, costs and the owner's transfers."""
-    from agent.cli.display.tables import figure_text, money, table
+    from agent.cli.display.tables import figure_text, money_text, table
 
-    figures = document["figures"]
+    figures = backtest_document["figures"]
     figure_table = table(
-        f"{document['bars']} bars, values in {document['numeraire']}",
+        f"{backtest_document['bars']} bars, values in {backtest_document['numeraire']}",
         ("what",),
         ("rebalanced", "held"),
     )
     figure_table.add_row(
-        "start value", money(document["start_value"]), money(document["start_value"])
+        "start value",
+        money_text(backtest_document["start_value"]),
+        money_text(backtest_document["start_value"]),
     )
     figure_table.add_row(
-        "final value", money(document["final_value"]), money(document["hold_value"])
+        "final value",
+        money_text(backtest_document["final_value"]),
+        money_text(backtest_document["hold_value"]),
     )
     for figure_name, figure_key in FIGURE_KEYS:
         figure_table.add_row(
@@ -423,52 +429,58 @@ def _show_figures(document: Document) -> None:
             ),
         )
     for kind in ("fees", "impact", "gas"):
-        cost_text = money(document["costs"][kind])
-        if kind == "gas" and not document["gas_counted"]:
+        cost_text = money_text(backtest_document["costs"][kind])
+        if kind == "gas" and not backtest_document["gas_counted"]:
             cost_text = "not counted"
         figure_table.add_row(f"cost: {kind}", cost_text)
-    for flow in document["flows"]:
+    for flow in backtest_document["flows"]:
         flow_date = datetime.fromtimestamp(flow["time"], UTC).date()
         kind = "withdrawal" if flow["value"].startswith("-") else "deposit"
-        figure_table.add_row(f"{flow_date}: {kind}", money(flow["value"].lstrip("-")))
+        figure_table.add_row(f"{flow_date}: {kind}", money_text(flow["value"].lstrip("-")))
     out.print(figure_table)
 
 
-def _show_returns(document: Document) -> None:
+def _show_returns(backtest_document: Document) -> None:
     """Print the lines on gas, returns, turnover, rebalancing premium and funding."""
-    if not document["gas_counted"]:
+    if not backtest_document["gas_counted"]:
         say(
             "Gas is not counted: set the asset that pays it (--native) and its price (--gas or"
             " --gas-prices; --sample has gas prices)."
         )
-    if document["flows"]:
+    if backtest_document["flows"]:
         say(
-            f"time-weighted return {100 * float(document['twr']):+.2f}%, held"
-            f" {100 * float(document['hold_twr']):+.2f}%"
+            f"time-weighted return {100 * float(backtest_document['twr']):+.2f}%, held"
+            f" {100 * float(backtest_document['hold_twr']):+.2f}%"
         )
-    say(f"{document['rebalances']} rebalances, turnover {document['turnover']} times the portfolio")
-    if (premium := document["rebalancing_premium"]) is not None:
-        say(format_premium(premium, float(document["twr"]), float(document["hold_twr"])))
-    if (funding := document["funding"]) is not None:
-        _show_funding(funding, document["numeraire"])
+    say(
+        f"{backtest_document['rebalances']} rebalances, turnover {backtest_document['turnover']} times the portfolio"
+    )
+    if (premium := backtest_document["rebalancing_premium"]) is not None:
+        say(
+            format_premium(
+                premium, float(backtest_document["twr"]), float(backtest_document["hold_twr"])
+            )
+        )
+    if (funding := backtest_document["funding"]) is not None:
+        _show_funding(funding, backtest_document["numeraire"])
 
 
-def _show_funding(document: Document, unit: str) -> None:
-    from agent.cli.display.tables import money, table
+def _show_funding(funding_document: Document, unit: str) -> None:
+    from agent.cli.display.tables import money_text, table
 
     figure_table = table(f"funding, in {unit}", ("asset",), ("received", "a year"))
     for asset_name, asset_funding in (
-        *document["assets"].items(),
-        ("all", {**document, "carry": document["total"]}),
+        *funding_document["assets"].items(),
+        ("all", {**funding_document, "carry": funding_document["total"]}),
     ):
         yearly_rate_text = (
             ""
             if asset_funding["yearly_rate"] is None
             else f"{100 * float(asset_funding['yearly_rate']):+.2f}%"
         )
-        figure_table.add_row(asset_name, money(asset_funding["carry"]), yearly_rate_text)
+        figure_table.add_row(asset_name, money_text(asset_funding["carry"]), yearly_rate_text)
     out.print(figure_table)
     say(
-        f"{document['intervals']:,} funding payments to shorts as large as the holdings (negative:"
+        f"{funding_document['intervals']:,} funding payments to shorts as large as the holdings (negative:"
         " paid by the shorts); not simulated, and not included in the values above"
     )

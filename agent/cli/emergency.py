@@ -25,7 +25,7 @@ from agent.cli.display.terminal import (
     say,
     show_spinner,
 )
-from agent.cli.money import show_remedies, show_sale, show_sent
+from agent.cli.money import show_remedies, show_sent, show_trade_plan
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -124,16 +124,16 @@ def resume(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJso
     emit(document, as_json, lambda: say("Resumed."))
 
 
-def _show_pause(document: Document) -> None:
+def _show_pause(hard_pause_document: Document) -> None:
     from agent.cli.display import tables
 
-    if document["outcome"] in ("planned", "declined", "handed over"):
-        out.print(_cancel_and_revoke_table(document))
-    if document["transactions"]:
-        out.print(tables.transactions_table(document))
+    if hard_pause_document["outcome"] in ("planned", "declined", "handed over"):
+        out.print(_cancel_and_revoke_table(hard_pause_document))
+    if hard_pause_document["transactions"]:
+        out.print(tables.transactions_table(hard_pause_document))
     say(
-        f"Paused ({'hard' if document['hard'] else 'soft'}): {document['reason']}."
-        f" {document['outcome']}: {document['message']}"
+        f"Paused ({'hard' if hard_pause_document['hard'] else 'soft'}): {hard_pause_document['reason']}."
+        f" {hard_pause_document['outcome']}: {hard_pause_document['message']}"
     )
     say("Nothing is traded until: trimtab resume")
 
@@ -195,7 +195,7 @@ def stop(
             _show_shutdown(console, document, agent, verbose=verbose)
 
         def confirm(report: ShutdownReport) -> bool:
-            if yes and not report.to_stable and report.to is None:
+            if yes and not report.to_stable and report.payout_address is None:
                 return True  # no question delays a shutdown that neither sells nor pays out
             return money.ask_owner(
                 agent,
@@ -295,28 +295,32 @@ def rehearse(
     raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
 
 
-def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
+def _show_shutdown(
+    console: Console, shutdown_document: Document, agent: Agent, *, verbose: bool
+) -> None:
     from agent.cli.display import tables
 
-    if document["state"] == "planned":
+    if shutdown_document["state"] == "planned":
         table = tables.table(
             "To stop",
             ("", "what"),
-            rows=(("cancel", transaction["note"]) for transaction in document["cancel"]),
+            rows=(("cancel", transaction["note"]) for transaction in shutdown_document["cancel"]),
         )
-        for allowance in document["revoke"]:
+        for allowance in shutdown_document["revoke"]:
             table.add_row(
                 "to zero",
                 f"allowance of {allowance['symbol']}, {allowance['holder']} {allowance['spender']}",
             )
         table.add_row(
             "sell",
-            "everything for the numeraire" if document["to_stable"] else "nothing",
+            "everything for the numeraire" if shutdown_document["to_stable"] else "nothing",
         )
-        for payment in document["payments"]:
-            table.add_row("pay", f"{payment['amount']} {payment['symbol']} to {document['to']}")
+        for payment in shutdown_document["payments"]:
+            table.add_row(
+                "pay", f"{payment['amount']} {payment['symbol']} to {shutdown_document['to']}"
+            )
         console.print(table)
-        for sale_index, sale in enumerate(document["sales"]):
+        for sale_index, sale in enumerate(shutdown_document["sales"]):
             repeated_keys = (
                 {"futures"} if sale_index else set()
             )  # the account is the same in each sale
@@ -325,22 +329,28 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
                 for sale_key, sale_value in sale.items()
                 if sale_key not in repeated_keys
             }
-            show_sale(console, sale_figures, agent, verbose=verbose)
-    show_sent(console, document)
-    for line in document["remaining"] if document["state"] not in ("planned", "declined") else ():
+            show_trade_plan(console, sale_figures, agent, verbose=verbose)
+    show_sent(console, shutdown_document)
+    for line in (
+        shutdown_document["remaining"]
+        if shutdown_document["state"] not in ("planned", "declined")
+        else ()
+    ):
         console.print(safe_text(f"stays in the wallet: {line}"))
-    if document["excluded"]:
-        console.print(safe_text(document["excluded"]))
-    if document["futures"]:
-        console.print(safe_text(f"Futures: {document['futures']}", "yellow"))
-    if document["state"] == "planned":
-        if document["reason"]:
-            console.print(safe_text(f"The stop goes ahead; {document['reason']}", "yellow"))
+    if shutdown_document["excluded"]:
+        console.print(safe_text(shutdown_document["excluded"]))
+    if shutdown_document["futures"]:
+        console.print(safe_text(f"Futures: {shutdown_document['futures']}", "yellow"))
+    if shutdown_document["state"] == "planned":
+        if shutdown_document["reason"]:
+            console.print(
+                safe_text(f"The stop goes ahead; {shutdown_document['reason']}", "yellow")
+            )
         if console is out:
             say("Dry run: nothing was sent. Add --send to stop the bot.")
     else:
-        console.print(safe_text(f"{document['state']}: {document['reason']}"))
-    show_remedies(console, document)
+        console.print(safe_text(f"{shutdown_document['state']}: {shutdown_document['reason']}"))
+    show_remedies(console, shutdown_document)
 
 
 def _show_revocation(console: Console, document: Document) -> None:
@@ -376,14 +386,14 @@ def _show_revocation(console: Console, document: Document) -> None:
     )
 
 
-def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
+def _show_rehearsal(console: Console, rehearsal_document: Document, agent: Agent) -> None:
     from agent.app.documents.plans import decimals_by_label as token_decimals
     from agent.cli.display import tables
     from agent.units import decimal_text
 
-    if document["state"] in ("planned", "refused"):
-        show_sale(console, document["plan"], agent)
-    if document["legs"]:
+    if rehearsal_document["state"] in ("planned", "refused"):
+        show_trade_plan(console, rehearsal_document["plan"], agent)
+    if rehearsal_document["legs"]:
         decimals_by_symbol = token_decimals(agent.portfolio)
         column_names = (
             "sold",
@@ -394,7 +404,7 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
             "gas used",
         )
         table = tables.table("Round trip", ("",), column_names)
-        for leg in document["legs"]:
+        for leg in rehearsal_document["legs"]:
             decimals_out = decimals_by_symbol[leg["token_out"]]
             table.add_row(
                 f"{leg['token_in']} for {leg['token_out']}",
@@ -408,19 +418,19 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
                 str(leg["gas_used"]),
             )
         console.print(table)
-        unit = document["numeraire"]
+        unit = rehearsal_document["numeraire"]
         console.print(
             safe_text(
-                f"It cost {document['cost']} {unit}, gas and approvals included; predicted:"
-                f" {document['predicted_cost']} {unit}"
+                f"It cost {rehearsal_document['cost']} {unit}, gas and approvals included; predicted:"
+                f" {rehearsal_document['predicted_cost']} {unit}"
             )
         )
-    show_sent(console, document)
-    if document["state"] == "planned":
+    show_sent(console, rehearsal_document)
+    if rehearsal_document["state"] == "planned":
         if console is out:
             say("Dry run: nothing was sent. Add --send to trade the round trip.")
     else:
-        console.print(safe_text(f"{document['state']}: {document['verdict']}"))
+        console.print(safe_text(f"{rehearsal_document['state']}: {rehearsal_document['verdict']}"))
 
 
 @command(Heading.LOOK, 75)
@@ -462,8 +472,8 @@ def request(
     """Queues a control for a running trimtab run --send: shows the plan, asks, and queues the
     confirmation of this plan. No key is loaded here.
 
-    pause, resume, device, and stop without options are queued at once, without a plan. Without a terminal
-    anything else only shows its plan, unless --yes or --plan.
+    pause, resume, device, and stop without options are queued at once, without a plan. Without a
+    terminal anything else only shows its plan, unless --yes or --plan.
     """
     from agent import app as api
 
@@ -490,12 +500,22 @@ def request(
 
 
 def _queue_control(
-    config: Path, kind: str, control_arguments: list[tuple[str, str]], plan: str, *, as_json: bool
+    config: Path,
+    kind: str,
+    control_arguments: list[tuple[str, str]],
+    plan_hash: str,
+    *,
+    as_json: bool,
 ) -> None:
     from agent import app as api
 
     control = api.submit_control(
-        config, kind, control_arguments, plan_hash=plan, asked_by=getpass.getuser(), origin="cli"
+        config,
+        kind,
+        control_arguments,
+        plan_hash=plan_hash,
+        asked_by=getpass.getuser(),
+        origin="cli",
     )
     control_document = api.find_control(config, control.id)
 
@@ -515,23 +535,23 @@ def _parse_argument(argument_text: str) -> tuple[str, str]:
     return argument_name.strip(), argument_value.strip()
 
 
-def _show_plan(console: Console, document: Document) -> None:
-    console.print(safe_text(f"{document['kind']}: plan {document['plan_hash']}"))
-    for line in (*document["document"].get("changes", ()), *document["moves"]):
+def _show_plan(console: Console, control_plan: Document) -> None:
+    console.print(safe_text(f"{control_plan['kind']}: plan {control_plan['plan_hash']}"))
+    for line in (*control_plan["document"].get("changes", ()), *control_plan["moves"]):
         console.print(safe_text(f"  {line}"))
 
 
-def _show_controls(document: Document) -> None:
+def _show_controls(controls_document: Document) -> None:
     from agent.cli.display import tables
 
-    if (pending_plan := document["waiting"]) is not None:
+    if (pending_plan := controls_document["waiting"]) is not None:
         _show_plan(out, pending_plan)
         say("It waits for a confirmation: trimtab request confirm")
-    if not document["controls"]:
+    if not controls_document["controls"]:
         say("No controls yet.")
     else:
         table = tables.table("Controls", ("requested", "control", "by", "state", "reason"))
-        for control in document["controls"]:
+        for control in controls_document["controls"]:
             description = " ".join(
                 [
                     control["kind"],
@@ -546,5 +566,5 @@ def _show_controls(document: Document) -> None:
                 f"{control['code']}: {control['reason']}" if control["code"] else control["reason"],
             )
         out.print(table)
-    if not document["served"]:
+    if not controls_document["served"]:
         note("No trimtab run --send serves this wallet, so queued controls expire.")

@@ -15,7 +15,7 @@ from agent.cli.display.tables import (
     document_table,
     figure_cell,
     gain_or_loss,
-    money,
+    money_text,
     six_figures,
     table,
 )
@@ -244,7 +244,7 @@ def show_pnl(console: Console, document: Document) -> None:
             " them; rebalances, fees, impact, gas and realised gains do not."
         )
     excluded_values = [
-        f"{money(document[value_key])} {unit} {description}"
+        f"{money_text(document[value_key])} {unit} {description}"
         for value_key, description in EXCLUDED_VALUE_LABELS
         if document[value_key] != "0"
     ]
@@ -295,36 +295,36 @@ def _show_taxes(console: Console, document: Document) -> None:
         console.print(safe_text(tax_report["rate_warning"], "yellow"))
 
 
-def _show_period_notes(console: Console, document: Document, unit: str) -> None:
+def _show_period_notes(console: Console, period: Document, unit: str) -> None:
     """Print manual swaps, futures, hint and statistics of a period."""
-    if document["manual_swaps"]["swaps"]:
-        manual_swaps = document["manual_swaps"]
+    if period["manual_swaps"]["swaps"]:
+        manual_swaps = period["manual_swaps"]
         say(
-            f"{document['from'][:10]}: {manual_swaps['swaps']} manual"
+            f"{period['from'][:10]}: {manual_swaps['swaps']} manual"
             f" {'swap' if manual_swaps['swaps'] == 1 else 'swaps'} changed"
             f" {gain_or_loss(manual_swaps['effect'])}, not included above."
         )
-    if (futures_figures := document.get("futures")) is not None:
-        say(format_futures(document["from"][:10], futures_figures, unit))
-    if document["hint"]:
-        console.print(safe_text(f"{document['from'][:10]}: {document['hint']}", "yellow"))
-    if (statistics := document["statistics"]) is not None:
+    if (futures_figures := period.get("futures")) is not None:
+        say(format_futures(period["from"][:10], futures_figures, unit))
+    if period["hint"]:
+        console.print(safe_text(f"{period['from'][:10]}: {period['hint']}", "yellow"))
+    if (statistics := period["statistics"]) is not None:
         statistics_text = statistics.get("missing") or ", ".join(
             f"{statistic_name.replace('_', ' ')} {statistics[statistic_name]}"
             for statistic_name in ("volatility", "sharpe", "max_drawdown")
         )
-        say(f"{document['from'][:10]}: over {statistics['days']} days {statistics_text}.")
+        say(f"{period['from'][:10]}: over {statistics['days']} days {statistics_text}.")
 
 
-def format_futures(day: str, document: Document, unit: str) -> str:
+def format_futures(day: str, futures_profit: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts_text = f"price {gain_or_loss(document['price'])}, trading fees {_paid_as_gain_text(document['fees'])}"
+    parts_text = f"price {gain_or_loss(futures_profit['price'])}, trading fees {_paid_as_gain_text(futures_profit['fees'])}"
     profit_text = (
-        f"{day}: futures made {gain_or_loss(document['profit'])} {unit} of the profit: {parts_text}, funding"
-        f" {_paid_as_gain_text(document['funding'])}; realised {gain_or_loss(document['realised'])}."
+        f"{day}: futures made {gain_or_loss(futures_profit['profit'])} {unit} of the profit: {parts_text}, funding"
+        f" {_paid_as_gain_text(futures_profit['funding'])}; realised {gain_or_loss(futures_profit['realised'])}."
     )
-    if document["transferred"] != "0":
-        profit_text += f" {money(document['transferred'])} was transferred into the margin account from outside."
+    if futures_profit["transferred"] != "0":
+        profit_text += f" {money_text(futures_profit['transferred'])} was transferred into the margin account from outside."
     return profit_text
 
 
@@ -387,7 +387,7 @@ def show_costs_and_weights(console: Console, document: Document) -> None:
             valuation_rows.append(
                 (
                     time_text,
-                    money(valuation["value"]),
+                    money_text(valuation["value"]),
                     *(format_bps(weight_bps) for weight_bps in weights_bps),
                 )
             )
@@ -424,10 +424,10 @@ def show_journal(console: Console, document: Document) -> None:
                 head_cells[posting_index] if posting_index < len(head_cells) else "",
                 f"{posting['account']}:{posting['token']}",
                 amount(decimal_text(int(posting["raw"]), posting["decimals"]), 8),
-                "" if posting["value"] is None else money(posting["value"]),
+                "" if posting["value"] is None else money_text(posting["value"]),
             )
         for event in entry.get("futures", ()):
-            value_text = money(event["value"]) if event["value"] else ""
+            value_text = money_text(event["value"]) if event["value"] else ""
             figure_table.add_row(
                 "",
                 f"futures:{event['symbol']}, {event['event']}",

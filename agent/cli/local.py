@@ -152,9 +152,10 @@ def demo(
     """Rebalances a wallet on an embedded chain, end to end. Needs no key, RPC or account.
 
     With --futures also Perpetual Protocol v2: positions are opened, the market crashes twice, and
-    leverage is reduced before liquidation. With --serve the dashboard shows a portfolio whose market
-    replays recorded prices of 2021, a week every half minute, and each rebalance that follows. With
-    --network base the wallet has 500 dollars, and each transaction pays the rollup's data fee.
+    leverage is reduced before liquidation. With --serve the dashboard shows a portfolio whose
+    market replays recorded prices of 2021, a week every half minute, and each rebalance that
+    follows. With --network base the wallet has 500 dollars, and each transaction pays the rollup's
+    data fee.
     """
     on_base = _is_base(network)
     if on_base and (futures or serve):
@@ -249,7 +250,7 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
             console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction"
         )
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
-        rebalance_document = plans.rebalance_document(outcome, agent.realised(outcome))
+        rebalance_document = plans.rebalance_document(outcome, agent.realised_changes(outcome))
         if outcome.input_after is not None:
             rebalance_document["weights_after_bps"] = agent.weights(outcome.input_after)
         plan_tables.show_step_results(console, rebalance_document, decimals_by_symbol)
@@ -273,9 +274,9 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         "after": status_after,
         "next": plan_after,
     }
-    if world.year:
-        console.print(Text(world.year, style="bold"))
-        document["year"] = world.year
+    if world.year_cost_text:
+        console.print(Text(world.year_cost_text, style="bold"))
+        document["year"] = world.year_cost_text
     return document
 
 
@@ -300,11 +301,16 @@ def run_live_demo(port: int, as_json: bool) -> None:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.interruptible():
             live_demo = stack.enter_context(api.live_demo(clock))
-            dashboard = DashboardProcess(live_demo.config, port, api.DEMO_BANNER)
+            dashboard = DashboardProcess(live_demo.config_path, port, api.DEMO_BANNER)
             stack.callback(dashboard.stop)
         dashboard_url = dashboard.address
-        url_document: LiveDemoDocument = {"url": dashboard_url, "config": str(live_demo.config)}
-        emit(url_document, as_json, lambda: _show_dashboard_url(dashboard_url, live_demo.config))
+        url_document: LiveDemoDocument = {
+            "url": dashboard_url,
+            "config": str(live_demo.config_path),
+        }
+        emit(
+            url_document, as_json, lambda: _show_dashboard_url(dashboard_url, live_demo.config_path)
+        )
         for event in live_demo.play():
             dashboard.require_alive()
             _show_event(event)
@@ -414,7 +420,7 @@ def _run_futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDoc
     from agent.app.documents import plans
 
     outcome = world.agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
-    rebalance_document = plans.rebalance_document(outcome, world.agent.realised(outcome))
+    rebalance_document = plans.rebalance_document(outcome, world.agent.realised_changes(outcome))
     console.print(tables.transactions_table(rebalance_document))
     for transaction in rebalance_document["transactions"]:
         console.print(Text(f"  {transaction['note']}", style="dim"))

@@ -22,7 +22,7 @@ import typer
 from agent import cli
 from agent.cli.display import terminal
 from agent.cli.display.help import CommandLine
-from agent.cli.display.terminal import fail
+from agent.cli.display.terminal import print_error
 from agent.cli.options import DECLARED_COMMANDS, DeclaredCommand
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
@@ -56,26 +56,26 @@ def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
     )
     typer_app.callback()(_root)
     for command in commands:
-        if isinstance(command.body, typer.Typer):
-            for subcommand in command.body.registered_commands:
+        if isinstance(command.function_or_group, typer.Typer):
+            for subcommand in command.function_or_group.registered_commands:
                 if subcommand.callback is not None:
                     subcommand.help = subcommand.help or help_text(subcommand.callback)
             typer_app.add_typer(
-                command.body, name=command.name, rich_help_panel=command.heading.value
+                command.function_or_group, name=command.name, rich_help_panel=command.heading.value
             )
         else:
             heading = command.heading.value
-            typer_app.command(command.name, help=help_text(command.body), rich_help_panel=heading)(
-                command.body
-            )
+            typer_app.command(
+                command.name, help=help_text(command.function_or_group), rich_help_panel=heading
+            )(command.function_or_group)
     return typer_app
 
 
-def help_text(body: Callable[..., Any]) -> str:
+def help_text(command_function: Callable[..., Any]) -> str:
     """Return the help of a command: its docstring with each paragraph on one line, since Typer
     keeps line breaks of later paragraphs and the terminal wraps them again.
     """
-    paragraphs = (inspect.getdoc(body) or "").split("\n\n")
+    paragraphs = (inspect.getdoc(command_function) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
@@ -186,13 +186,15 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         error.show()
         exit_code = 2
     except click.ClickException as error:
-        exit_code = fail(ConfigError(_safe_message(error), f"see {_help_command(error)}"), as_json)
+        exit_code = print_error(
+            ConfigError(_safe_message(error), f"see {_help_command(error)}"), as_json
+        )
     except (click.exceptions.Abort, KeyboardInterrupt):
         if sys.argv[1:2] and sys.argv[1] in terminal.INTERRUPTIBLE_COMMANDS:
-            return fail(Interrupted(terminal.interruption_message(sys.argv[1])), as_json)
+            return print_error(Interrupted(terminal.interruption_message(sys.argv[1])), as_json)
         exit_code = _report_interruption(as_json, process_exit)
     except TrimtabError as error:
-        exit_code = fail(error, as_json)
+        exit_code = print_error(error, as_json)
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
@@ -201,7 +203,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         ):  # native code may turn a KeyboardInterrupt into another error
             return _report_interruption(as_json, process_exit)
         traceback.print_exc()
-        exit_code = fail(
+        exit_code = print_error(
             TrimtabError(
                 f"internal error: {type(error).__name__}",
                 "this is a bug; report it with the lines above",
@@ -213,7 +215,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
 
 def _report_interruption(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     return (
-        fail(process_exit.error, as_json)
+        print_error(process_exit.error, as_json)
         if process_exit.claim_report()
         else process_exit.error.exit_code
     )

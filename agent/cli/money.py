@@ -182,7 +182,7 @@ def withdraw(
     with open_for_command(config, send=send, yes=yes) as (agent, spinner):
         if amount is None and resume is None:
             if release is not None:
-                transfers.release(agent, release, spinner.update)
+                transfers.release_withdrawal(agent, release, spinner.update)
             withdrawal_requests = [
                 owner_request
                 for owner_request in agent.context.store.requests.newest()
@@ -212,7 +212,7 @@ def withdraw(
             )
 
         if resume is not None:
-            withdrawal = transfers.resume(
+            withdrawal = transfers.resume_withdrawal(
                 agent, resume, to=to, send=send, confirm=confirm, progress=spinner.update
             )
         else:
@@ -231,7 +231,9 @@ def withdraw(
     raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
 
 
-def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
+def show_trade_plan(
+    console: Console, plan: Document, agent: Agent, *, verbose: bool = False
+) -> None:
     """Print the sale that precedes the withdrawal."""
     from agent.app.documents.plans import decimals_by_label
     from agent.cli.display import plan_tables
@@ -298,7 +300,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
     from agent.cli.display import tables
 
     if document["sale"] is not None and document["state"] in ("planned", "refused"):
-        show_sale(console, document["sale"], agent, verbose=verbose)
+        show_trade_plan(console, document["sale"], agent, verbose=verbose)
         sale = document["sale"]
         if document["state"] == "planned" and sale["reason"] != sale["decision"]["reason"]:
             console.print(safe_text(_with_pool_names(sale["reason"], sale)))
@@ -369,7 +371,7 @@ def _show_investing(
             )
         )
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
-        show_sale(console, document["plan"], agent, verbose=verbose)
+        show_trade_plan(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
     if purchase is not None:
         _show_purchase(console, purchase, agent)

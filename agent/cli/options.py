@@ -37,7 +37,7 @@ class DeclaredCommand:
     heading: Heading
     rank: int
     name: str
-    body: Callable[..., Any] | typer.Typer
+    function_or_group: Callable[..., Any] | typer.Typer
 
     @property
     def sort_key(self) -> tuple[int, int]:
@@ -51,11 +51,13 @@ DECLARED_COMMANDS: list[DeclaredCommand] = []
 def command(heading: Heading, rank: int) -> Callable[[Command], Command]:
     """Declare the decorated function as a command."""
 
-    def declare(body: Command) -> Command:
+    def declare(command_function: Command) -> Command:
         DECLARED_COMMANDS.append(
-            DeclaredCommand(heading, rank, body.__name__.replace("_", "-"), body)
+            DeclaredCommand(
+                heading, rank, command_function.__name__.replace("_", "-"), command_function
+            )
         )
-        return body
+        return command_function
 
     return declare
 
@@ -122,7 +124,7 @@ class PrintStyle:
     one_line: bool = False
 
 
-D = TypeVar("D", bound=Mapping[str, Any])
+AnyDocument = TypeVar("AnyDocument", bound=Mapping[str, Any])
 
 
 def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
@@ -139,6 +141,6 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     return loaded_config
 
 
-def mark_paper(document: D, paper: bool) -> D:
+def mark_paper(document: AnyDocument, paper: bool) -> AnyDocument:
     """Mark a document about paper trading as such."""
-    return cast(D, {**document, "book_kind": "paper"}) if paper else document
+    return cast(AnyDocument, {**document, "book_kind": "paper"}) if paper else document

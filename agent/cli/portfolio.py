@@ -160,7 +160,9 @@ def rebalance(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Runs one step: decide, plan, and with --send sign and send. A rebalance is one transaction."""
+    """Runs one step: decide, plan, and with --send sign and send. A rebalance is one
+    transaction.
+    """
     from agent import app as api
 
     if send:
@@ -272,7 +274,7 @@ def confirmer(
         from agent.cli.display import plan_tables
 
         with spinner.hidden(), clock.interruptible() if clock else nullcontext():
-            document, parameters = plans.plan_document(outcome), agent.parameters()
+            document, parameters = plans.plan_document(outcome), agent.confirmed_parameters()
             plan_tables.show_plan(
                 err,
                 document,

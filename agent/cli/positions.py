@@ -228,7 +228,7 @@ def lp(
     from agent.app.positions.holdings import liquidity_document
 
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
-        report = api.liquidity(agent)
+        report = api.read_liquidity_report(agent)
     document = liquidity_document(report)
     emit(document, as_json, lambda: show_liquidity(document))
 
@@ -489,7 +489,7 @@ def show_strategies(console: Console, document: Document) -> None:
     unit = document["numeraire"]
     console.print(
         tables.document_table(
-            f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
+            f"Strategies at block {document['block']}: {tables.money_text(document['total_value'])} {unit}",
             columns(
                 "StrategyDocument",
                 "name",

@@ -378,7 +378,7 @@ def edit(
             def ask_for_sale(agent: Agent, outcome: StepOutcome) -> bool:
                 return confirmer(agent, yes, spinner, verbose=verbose)(outcome)
 
-            removal = editing.remove(
+            removal = editing.remove_assets(
                 config,
                 changes,
                 in_slices=in_slices,
@@ -415,7 +415,9 @@ def edit(
 
 
 def _edit_in_editor(config_text: str) -> str:
-    """Return the text as saved in $EDITOR from an owner-only file; unchanged if nothing was saved."""
+    """Return the text as saved in $EDITOR from an owner-only file; unchanged if nothing was
+    saved.
+    """
     try:
         return click.edit(config_text, extension=".toml") or config_text
     except click.ClickException as error:
@@ -502,7 +504,7 @@ def _show_transition(
                 console, plan, decimals_by_symbol, verbose=verbose, details_option="--verbose"
             )
         transition_summary = (
-            f"{tables.money(plan['turnover'])} {unit} of turnover for"
+            f"{tables.money_text(plan['turnover'])} {unit} of turnover for"
             f" {tables.amount(plan['cost']['total'], 4)} {unit}"
         )
     console.print(

@@ -17,10 +17,10 @@ from agent.cli.display.terminal import (
     Document,
     Spinner,
     emit,
-    fail,
     interruptible,
     note,
     out,
+    print_error,
     require_answerable,
     safe_text,
     say,
@@ -51,7 +51,7 @@ from agent.figures import columns
 from agent.units import format_duration
 
 if TYPE_CHECKING:
-    from agent.app import Agent, Service, StoppableClock
+    from agent.app import Agent, RunEventHandler, StoppableClock
     from agent.cli.display.tables import FigureTable
     from agent.execution.step_context import StepOutcome
     from agent.observe.logs import LogStyle
@@ -124,7 +124,7 @@ class RunOptions:
     """Options of a run, as entered. Paper trading sends nothing, whatever `send`."""
 
     send: bool
-    every: str
+    every_text: str
     once: bool
     log_format: LogFormat | None = None
     takes_controls: bool = False
@@ -154,10 +154,10 @@ def run_loop(
         with (
             clock.listening(),
             agent_context as agent,
-            api.serve(
+            api.report_run(
                 agent,
                 clock,
-                options.every,
+                options.every_text,
                 sends=options.send,
                 once=options.once,
                 log_format=options.log_style,
@@ -173,13 +173,13 @@ def run_loop(
             control_runner = api.ControlRunner(agent) if options.takes_controls else None
             confirm = make_confirm(agent, spinner)
             if options.offers_plans and control_runner is not None:
-                confirm = control_runner.confirm
+                confirm = control_runner.offer_and_decline
             printer = CyclePrinter(agent, style, clock, may_send=options.send)
             with closing(
                 agent.run(
                     send=options.send,
                     confirm=confirm,
-                    every=options.every,
+                    every=options.every_text,
                     once=options.once,
                     progress=noting_waits(progress)
                     if options.once and not is_logging
@@ -198,7 +198,7 @@ def run_loop(
                     with spinner.hidden():
                         exit_code = printer.show(cycle_result, is_logged=is_logging)
                         _show_notes(service)
-                    clock.check()
+                    clock.raise_if_stopping()
             service.report_controls()  # a stop control, which no further cycle would report
             _show_notes(service)
             if not options.once:  # only a stop ends the cycles
@@ -230,7 +230,7 @@ def _stop_message(options: RunOptions) -> str:
     return "Stopped. Sent transactions are in the journal; the next run settles them."
 
 
-def _show_notes(service: Service) -> None:
+def _show_notes(service: RunEventHandler) -> None:
     """Print the notes of the last cycle, unless they were logged."""
     for line in service.pop_screen_notes():
         if not service.is_logging:
@@ -262,7 +262,7 @@ class CyclePrinter:
         if self._style.one_line and not self._style.as_json and self._show_heading(cycle_result):
             return exit_code
         if isinstance(cycle_result, TrimtabError):
-            return fail(cycle_result, self._style.as_json, one_line=self._style.one_line)
+            return print_error(cycle_result, self._style.as_json, one_line=self._style.one_line)
         return show_outcome(cycle_result, self._agent, self._style, send_allowed=self._may_send)
 
     def _show_heading(self, cycle_result: StepOutcome | TrimtabError) -> bool:
@@ -284,8 +284,8 @@ class CyclePrinter:
 
 
 def _comparable_result(cycle_result: StepOutcome | TrimtabError) -> tuple[object, ...]:
-    """Return the result of a cycle, to compare it with the next; empty if the cycle is always printed
-    in full, as one with transactions is.
+    """Return the result of a cycle, to compare it with the next; empty if the cycle is always
+    printed in full, as one with transactions is.
     """
     if isinstance(cycle_result, TrimtabError):
         return (cycle_result.exit_code, cycle_result.message, cycle_result.remedy)
@@ -296,7 +296,7 @@ def _comparable_result(cycle_result: StepOutcome | TrimtabError) -> tuple[object
         if cycle_result.plan is None
         else (
             cycle_result.plan.legs,
-            cycle_result.plan.actions,
+            cycle_result.plan.layer_actions,
             [layer for layer in cycle_result.plan.layers if layer.acts],
         )
     )
@@ -395,9 +395,9 @@ def paper(
     ledger.
 
     It starts with the real wallet's balances and margin account, or with --value, --start and
-    --margin. Its ledger is in paper.db beside trimtab.db, or in NAME.paper.db beside NAME.db; status,
-    plan, orders, positions, margin, funding, history, explain, pnl and export show it with --paper.
-    Without --once it runs until stopped. Sends no alerts.
+    --margin. Its ledger is in paper.db beside trimtab.db, or in NAME.paper.db beside NAME.db;
+    status, plan, orders, positions, margin, funding, history, explain, pnl and export show it with
+    --paper. Without --once it runs until stopped. Sends no alerts.
     """
     from agent import app as api
 

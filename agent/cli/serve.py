@@ -110,18 +110,18 @@ def serve(
 
     public_options = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
 
-    def show_dashboard(address: str, extra_fields: Mapping[str, Any]) -> None:
+    def show_dashboard(dashboard_url: str, extra_fields: Mapping[str, Any]) -> None:
         def show() -> None:
-            say(f"Dashboard: {address}. Stop with Ctrl-C.")
-            if out.is_terminal and address.startswith("https:"):
+            say(f"Dashboard: {dashboard_url}. Stop with Ctrl-C.")
+            if out.is_terminal and dashboard_url.startswith("https:"):
                 say("On a phone, open it by this code, which holds the address only:")
-                for line in _qr_code(address):
+                for line in _qr_code(dashboard_url):
                     say_whole(line)
 
-        emit({"url": address, **extra_fields}, as_json, show)
+        emit({"url": dashboard_url, **extra_fields}, as_json, show)
 
-    def show_portfolios(address: str, portfolios: list[dict[str, str]]) -> None:
-        show_dashboard(address, {"portfolios": portfolios})
+    def show_portfolios(dashboard_url: str, portfolios: list[dict[str, str]]) -> None:
+        show_dashboard(dashboard_url, {"portfolios": portfolios})
         for portfolio in portfolios:
             if portfolio["error"]:
                 note(f"{portfolio['name']}: {portfolio['error']}. The server tries again.")
@@ -229,8 +229,8 @@ def install(
     """Installs and starts systemd units for run, serve and telegram. Shows them first; nothing
     changes without --write.
 
-    Units of the user by default. They are hardened, and start again after every failure that a start
-    can mend. With --send the run trades unattended.
+    Units of the user by default. They are hardened, and start again after every failure that a
+    start can mend. With --send the run trades unattended.
     """
     from agent import app as api
 
@@ -281,7 +281,9 @@ def add_user(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Adds a user, with a password typed hidden, and shows the secret of its one-time codes once."""
+    """Adds a user, with a password typed hidden, and shows the secret of its one-time codes
+    once.
+    """
     from agent import app as api
 
     new_user = api.add_user(
@@ -446,13 +448,13 @@ def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) ->
                 ("name", "scopes", "created (UTC)", "expires (UTC)", "state"),
                 rows=(
                     (
-                        token["name"],
-                        ", ".join(token["scopes"]),
-                        token["created"],
-                        token["expires"],
-                        token["state"],
+                        token_record["name"],
+                        ", ".join(token_record["scopes"]),
+                        token_record["created"],
+                        token_record["expires"],
+                        token_record["state"],
                     )
-                    for token in document["tokens"]
+                    for token_record in document["tokens"]
                 ),
             )
         )

@@ -1,5 +1,5 @@
-"""`trimtab stress`: a policy on simulated paths, the live step on stress scenarios, and a futures book
-under margin calls. `trimtab tune`: search for the best band, interval and destination, with
+"""`trimtab stress`: a policy on simulated paths, the live step on stress scenarios, and a futures
+book under margin calls. `trimtab tune`: search for the best band, interval and destination, with
 significance tests.
 """
 
@@ -12,7 +12,6 @@ import typer
 
 from agent.cli.backtest import (
     ContractSize,
-    Every,
     GasPrices,
     Html,
     KeepReport,
@@ -20,18 +19,19 @@ from agent.cli.backtest import (
     NativeAsset,
     Numeraire,
     PerpVenue,
-    Pool,
+    PoolCurveName,
     PoolDepth,
     PoolFee,
     RebalanceDestination,
+    RebalanceInterval,
     Reserve,
     Sample,
     SimulatedConfig,
     StartMargin,
+    StartValue,
     SymbolMapping,
     Target,
     TargetLeverage,
-    Value,
     progress_display,
     report_paths,
     show_provenance,
@@ -75,7 +75,7 @@ def stress(
     band: Annotated[
         str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")
     ] = "",
-    every: Every = "",
+    every: RebalanceInterval = "",
     destination: RebalanceDestination = "target",
     limits: Annotated[
         str,
@@ -124,8 +124,8 @@ def stress(
     thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
     pool_fee: PoolFee = "10bps",
     depth: PoolDepth = "1000000000",
-    pool: Pool = "v2",
-    value: Value = "10000",
+    pool: PoolCurveName = "v2",
+    value: StartValue = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
     native: NativeAsset = "",
     numeraire: Numeraire = "",
@@ -182,7 +182,12 @@ def stress(
     page_paths = report_paths("stress", html, config, keep)
     price_path = api.prices_file(prices, sample)
     market_options = api.MarketOptions(
-        pool_fee=pool_fee, depth=depth, value=value, pool=pool, gas=gas, seed=seed
+        pool_fee=pool_fee,
+        depth=depth,
+        start_value=value,
+        pool_kind=pool,
+        gas_price_text=gas,
+        seed=seed,
     )
     portfolio_options = api.PortfolioOptions(
         config, target, band, every, destination, numeraire, native, symbol_mapping or ()
@@ -391,8 +396,8 @@ def tune(
     ] = False,
     pool_fee: PoolFee = "10bps",
     depth: PoolDepth = "1000000000",
-    pool: Pool = "v2",
-    value: Value = "10000",
+    pool: PoolCurveName = "v2",
+    value: StartValue = "10000",
     gas: Annotated[
         str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")
     ] = "0 wei",
@@ -425,7 +430,7 @@ def tune(
     page_paths = report_paths("tune", html, config, keep)
     price_path = api.prices_file(prices, sample)
     market_options = api.MarketOptions(
-        pool_fee, depth, value, pool, gas, latency, seed, gas_prices=gas_prices
+        pool_fee, depth, value, pool, gas, latency, seed, gas_prices_path=gas_prices
     )
     tune_options = api.TuneOptions(
         band,

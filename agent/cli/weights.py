@@ -1,4 +1,6 @@
-"""Commands about allocator weights, recorded prices and pool observations: weights, prices, oracle."""
+"""Commands about allocator weights, recorded prices and pool observations: weights, prices,
+oracle.
+"""
 
 from __future__ import annotations
 
@@ -302,10 +304,10 @@ def _percent_text(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:.2f} %"
 
 
-def _span_text(document: Document) -> str:
-    if document["from_s"] is None:
+def _span_text(choice: Document) -> str:
+    if choice["from_s"] is None:
         return ""
-    return f", {_utc_text(document['from_s'])} to {_utc_text(document['until_s'])}"
+    return f", {_utc_text(choice['from_s'])} to {_utc_text(choice['until_s'])}"
 
 
 def _utc_text(unix_s: int | None) -> str:

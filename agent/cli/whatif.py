@@ -1,4 +1,6 @@
-"""`trimtab whatif`: drift, trades and alert prices for values on the command line, without a chain."""
+"""`trimtab whatif`: drift, trades and alert prices for values on the command line, without a
+chain.
+"""
 
 from __future__ import annotations
 
@@ -240,7 +242,9 @@ def whatif(
             funding=funding,
             horizon=horizon,
         )
-        futures_document = api.what_if_futures(futures_options, what_if.values, what_if.trades)
+        futures_document = api.what_if_futures(
+            futures_options, what_if.value_by_symbol, what_if.trades
+        )
         document = {**document, "trades": futures_document["trades"], "futures": futures_document}
     emit(document, as_json, lambda: _show_what_if(document))
 
@@ -257,7 +261,8 @@ def what_if_document(what_if: WhatIf) -> Document:
             symbol: _value_text(exact_value) for symbol, exact_value in what_if.trades.items()
         },
         "to_target": {
-            symbol: _value_text(exact_value) for symbol, exact_value in what_if.to_target.items()
+            symbol: _value_text(exact_value)
+            for symbol, exact_value in what_if.trades_to_target.items()
         },
         "weights_bps": {drift.symbol: drift.weight_bps for drift in what_if.drifts},
         "assets": [
@@ -277,7 +282,8 @@ def what_if_document(what_if: WhatIf) -> Document:
             for drift in what_if.drifts
         ],
         "alert_prices": {
-            symbol: _alert_document(alert) for symbol, alert in what_if.alerts.items()
+            symbol: _alert_document(alert)
+            for symbol, alert in what_if.alert_prices_by_symbol.items()
         },
         "alert_note": ALERT_NOTE,
         "least_total": list(what_if.minimum_totals),
@@ -309,10 +315,10 @@ def _value_text(exact_value: Fraction) -> str:
 
 
 def _show_what_if(document: Document) -> None:
-    from agent.cli.display.tables import bps_percent_text, money, table
+    from agent.cli.display.tables import bps_percent_text, money_text, table
 
     figure_table = table(
-        f"Total {money(document['total'])}",
+        f"Total {money_text(document['total'])}",
         ("asset",),
         ("value", "weight", "target", "band", "trade"),
     )
@@ -326,11 +332,11 @@ def _show_what_if(document: Document) -> None:
         )
         figure_table.add_row(
             safe_text(symbol, "bold red" if asset["outside"] else ""),
-            money(asset["value"]),
+            money_text(asset["value"]),
             bps_percent_text(asset["weight_bps"]),
             bps_percent_text(asset["target_bps"]),
             band_text,
-            _signed_text(document["trades"][symbol], money),
+            _signed_text(document["trades"][symbol], money_text),
         )
         alerts_table.add_row(
             symbol,
@@ -357,21 +363,21 @@ def _show_what_if(document: Document) -> None:
 
 def _show_futures(document: Document) -> None:
     from agent.cli.display.futures_tables import leverage_text
-    from agent.cli.display.tables import bps_percent_text, money, table
+    from agent.cli.display.tables import bps_percent_text, money_text, table
 
     margin_multiple = leverage_text(document["leverage"])
     out.print(
         table(
-            f"Futures: {money(document['gross'])} notional, {margin_multiple} of {money(document['margin'])} margin",
+            f"Futures: {money_text(document['gross'])} notional, {margin_multiple} of {money_text(document['margin'])} margin",
             ("market",),
             ("notional", "weight", "target", "order", "contracts", "liquidated at"),
             rows=(
                 (
                     market["symbol"],
-                    money(market["notional"]),
+                    money_text(market["notional"]),
                     bps_percent_text(market["weight_bps"]),
                     bps_percent_text(market["target_bps"]),
-                    _signed_text(market["order_notional"], money),
+                    _signed_text(market["order_notional"], money_text),
                     _signed_text(market["order_size"], _price_text),
                     "never"
                     if market["liquidation_price"] is None
@@ -382,12 +388,12 @@ def _show_futures(document: Document) -> None:
         )
     )
     say(
-        f"long {money(document['long'])}, short {money(document['short'])}, net {money(document['net'])}"
+        f"long {money_text(document['long'])}, short {money_text(document['short'])}, net {money_text(document['net'])}"
     )
     for breach in document["breaches"]:
         say(f"{breach['limit']}: {breach['measured']}, limit {breach['allowed']}")
     if document["triggers"]:
-        allowed_gross = money(document["allowed_gross"])
+        allowed_gross = money_text(document["allowed_gross"])
         say(
             f"Triggered: {', '.join(document['triggers'])}; notional after the orders {allowed_gross}"
         )
@@ -395,13 +401,13 @@ def _show_futures(document: Document) -> None:
         say("Nothing triggers.")
     for hedge in document["hedges"]:
         say(
-            f"{hedge['symbol']}: sell {money(hedge['sell'])}, short {money(hedge['short'])};"
-            f" net exposure {money(hedge['net_exposure'])}"
+            f"{hedge['symbol']}: sell {money_text(hedge['sell'])}, short {money_text(hedge['short'])};"
+            f" net exposure {money_text(hedge['net_exposure'])}"
         )
         if "reason" in hedge:
             say(hedge["reason"])
     exposure_text = ", ".join(
-        f"{symbol} {money(exposure)}" for symbol, exposure in document["net_exposure"].items()
+        f"{symbol} {money_text(exposure)}" for symbol, exposure in document["net_exposure"].items()
     )
     say(f"Net exposure after trades and orders, spot and futures: {exposure_text}")
 

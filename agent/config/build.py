@@ -94,8 +94,8 @@ def _build_asset(config: Config, asset_table: AssetTable, token: Token) -> Asset
         target_bps=asset_table.target,
         reserve_raw=reserve_raw,
         feed=asset_table.feed,
-        native=asset_table.native,
-        rebasing_bps=asset_table.rebasing,
+        includes_native=asset_table.native,
+        max_rebase_bps=asset_table.rebasing,
         band=asset_table.band,
         max_bps=max_weight_bps(config, asset_table.symbol),
     )
@@ -110,7 +110,7 @@ def build_policy(config: Config) -> Policy:
         cooldown_s=policy_table.cooldown,
         confirm_blocks=policy_table.confirm_blocks or 0,
         jitter_bps=policy_table.jitter or 0,
-        only=None if policy_table.only is None else TradeSide(policy_table.only),
+        trade_side=None if policy_table.only is None else TradeSide(policy_table.only),
     )
 
 
@@ -122,18 +122,18 @@ def build_reference(
     """
     reference_table = config.reference
     return ReferenceConfig(
-        kinds=tuple(PriceSource(kind) for kind in reference_table.kind),
+        sources=tuple(PriceSource(kind) for kind in reference_table.kind),
         twap_window_s=reference_table.twap_window,
         feed_max_age_s=reference_table.feed_max_age,
-        feed_ages=tuple(
+        max_age_s_by_feed=tuple(
             (token.feed, token.feed_max_age)
             for token in config.portfolio.listed_tokens
             if token.feed and token.feed_max_age
         ),
-        mean_pools=None if pins is None else tuple(CodeHash(*pin) for pin in pins),
+        twap_pools=None if pins is None else tuple(CodeHash(*pin) for pin in pins),
         sequencer_feed=reference_table.sequencer_feed,
         sequencer_grace_s=reference_table.sequencer_grace or 0,
-        cautious=True,
+        uses_worse_source=True,
     )
 
 
@@ -172,7 +172,7 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
         EXPIRE_BLOCKS,
         pinned_addresses,
         pace=build_pace(config),
-        swept=True,
+        sweeps_outputs=True,
     )
 
 
@@ -200,5 +200,5 @@ def contract_names(config: Config, changes: Sequence[LpPositionChange] = ()) -> 
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
         name_by_address[config.execution.rebalancer] = "rebalancer"
     if config.futures is not None:
-        name_by_address |= config.futures.contracts
+        name_by_address |= config.futures.contract_name_by_address
     return name_by_address

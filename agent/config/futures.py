@@ -234,7 +234,7 @@ def build_futures(config: Config, token_by_symbol: Mapping[str, Token]) -> Futur
         )
         or "",
         funding_horizon_s=futures_table.funding_horizon or 0,
-        hedge=_hedge_policy(futures_table.hedge),
+        hedge_policy=_hedge_policy(futures_table.hedge),
         margin_in_weights=futures_table.margin_in_weights,
         order_kind=_ORDER_KINDS[futures_table.order_type],
         order_time_s=futures_table.order_time or 0,

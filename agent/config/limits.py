@@ -133,7 +133,9 @@ LARGEST_JITTER_BPS = BPS // 2
 
 def require_protection(config: Config) -> None:
     """Raise ValueError naming the field if a value disables a protection."""
-    if "spot" in config.reference.kind and not (config.chain.local or config.reference.allow_spot):
+    if "spot" in config.reference.kind and not (
+        config.chain.is_local or config.reference.allow_spot
+    ):
         raise ValueError(
             "reference.kind: anyone can move spot prices for a block; use feed or twap, or"
             " set reference.allow_spot = true"
@@ -141,13 +143,13 @@ def require_protection(config: Config) -> None:
     if (
         "twap" in config.reference.kind
         and config.reference.twap_window < MIN_TWAP_WINDOW_S
-        and not config.chain.local
+        and not config.chain.is_local
     ):
         raise ValueError(
             "reference.twap_window: a TWAP over less than 30m can be manipulated within a few"
             " blocks; write 30m or more"
         )
-    require_known_fees(config.chain.chain_id, local=config.chain.local)
+    require_known_fees(config.chain.chain_id, local=config.chain.is_local)
     _require_price_consent(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
         raise ValueError("execution.deadline: must be above 0s and at most 30m; for example 90s")
@@ -164,7 +166,7 @@ def _require_price_consent(config: Config) -> None:
     sequencer feed (T3, T13).
     """
     reference, sequencer_feed = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
-    if config.policy.confirm_blocks is None and not config.chain.local:
+    if config.policy.confirm_blocks is None and not config.chain.is_local:
         raise ValueError(
             "policy.confirm_blocks: missing; write 3, or 0 to trigger on the prices of a single"
             " block"

@@ -95,7 +95,7 @@ def validated_config(toml_values: dict[str, Any], origin: str) -> Config:
         config = Config.model_validate(toml_values)
         for check in CHECKS:
             check(config)
-        if config.wallet.test_account is not None and not config.chain.local:
+        if config.wallet.test_account is not None and not config.chain.is_local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")
     except ValueError as error:
         mistakes = (
@@ -145,8 +145,8 @@ def load_config(
 def load_config_text(
     config_text: str, path: Path, origin: str, *, loads_env: bool = True
 ) -> LoadedConfig:
-    """Load a config from text that may not be saved yet, and .env beside `path` unless `loads_env` is
-    false.
+    """Load a config from text that may not be saved yet, and .env beside `path` unless `loads_env`
+    is false.
     """
     toml_values = _parse_toml(config_text, origin)
     config_digest = hashlib.sha256(config_text.encode()).hexdigest()

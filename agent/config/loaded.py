@@ -23,20 +23,20 @@ mine.paper.db, so that each of several portfolios in a folder has its own.
 class LoadedConfig:
     """A config with its file.
 
-    `digest` is the SHA-256 of the file's bytes, `values` the parsed TOML. `paper` selects the paper
-    store and excludes signing.
+    `digest` is the SHA-256 of the file's bytes, `toml_values` the parsed TOML. `is_paper` selects
+    the paper store and excludes signing.
     """
 
     config: Config
     path: Path
     digest: str
-    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    paper: bool = False
+    toml_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    is_paper: bool = False
 
     @property
     def redacted_text(self) -> str:
         """Storable text: canonical values without comments and secrets."""
-        return redacted_text(self.values)
+        return redacted_text(self.toml_values)
 
     @property
     def store_url(self) -> str:
@@ -56,11 +56,11 @@ class LoadedConfig:
         paper_name = f"{live_file.stem}.paper{live_file.suffix}"
         if live_file.name == USUAL_STORE:
             paper_name = PAPER_FILE
-        return prefix + str(live_file.with_name(paper_name)) if self.paper else url
+        return prefix + str(live_file.with_name(paper_name)) if self.is_paper else url
 
     @property
     def live_store_url(self) -> str:
-        """Return the URL of the live store, even with `paper`."""
+        """Return the URL of the live store, even with `is_paper`."""
         url = self.config.store.url
         if (store_file := sqlite_file(url, self.path.parent)) is None:
             return url

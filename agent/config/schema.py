@@ -63,7 +63,9 @@ class PolicyTable(ConfigTable):
     zone.
     """
     cooldown: Duration
-    """Shortest time between two rebalances; default: `trimtab init` writes 1h, a template 1h, 6h or 1d."""
+    """Shortest time between two rebalances; default: `trimtab init` writes 1h, a template 1h, 6h or
+    1d.
+    """
     confirm_blocks: int | None = Field(default=None, ge=0, le=32)
     """Preceding blocks whose prices must confirm a trigger by price; 0: a single block is enough.
     Required on a live chain; default: none, `init` writes 3.
@@ -160,4 +162,4 @@ class Config(LayerTables):
     record: RecordTable | None = None
     """Recording of steps."""
 
-    _native = model_validator(mode="before")(resolve_native_asset)
+    _resolve_native = model_validator(mode="before")(resolve_native_asset)

@@ -121,7 +121,7 @@ def _with_risk(
                 (address_by_symbol[symbol], bps) for symbol, bps in risk_table.volatilities.items()
             ),
             correlations_bps=tuple(_correlations(risk_table, address_by_symbol)),
-            measuring=None
+            estimation_window=None
             if risk_table.estimate is None
             else _estimation_window(risk_table.estimate),
         )

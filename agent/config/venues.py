@@ -29,9 +29,9 @@ def foreign_position_managers(config: Config) -> dict[str, str]:
 
 
 def require_usable_venues(config: Config) -> None:
-    """Raise ValueError naming a deployment that is given twice, or in which the router of the config
-    does not trade: SwapRouter02 finds the pools of one deployment of each kind, by Uniswap's own
-    code.
+    """Raise ValueError naming a deployment that is given twice, or in which the router of the
+    config does not trade: SwapRouter02 finds the pools of one deployment of each kind, by Uniswap's
+    own code.
     """
     venue_names = [venue.name for venue in config.venues]
     router = config.execution.router
@@ -50,7 +50,7 @@ def require_usable_venues(config: Config) -> None:
         if (venue.factory, venue.hooks, pool_kind.trades_native) in pool_sets:
             raise ValueError(f"venues.{venue.name}.factory: given twice; each factory is one venue")
         is_fork = venue.label or venue.fee is not None or venue.init_code_hash is not None
-        is_traded = router in pool_kind.gas.swap
+        is_traded = router in pool_kind.gas.swap_units_by_router
         if not is_traded or (is_fork and router != "rebalancer"):
             raise ValueError(
                 f"venues.{venue.name}: execution.router {router} does not trade there; remove this"

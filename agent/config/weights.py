@@ -1,5 +1,6 @@
-"""[portfolio.weights]: allocator, interval, sampling of prices, and bounds of weights. [signals.NAME]:
-user-defined signals, by the name of their entry point. [data.NAME]: published prices and supplies.
+"""[portfolio.weights]: allocator, interval, sampling of prices, and bounds of weights.
+[signals.NAME]: user-defined signals, by the name of their entry point. [data.NAME]: published
+prices and supplies.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ def build_allocator(
         step_s=step_s,
         min_returns=-(-(allocator_table.min_history or 0) // step_s),
         max_age_s=allocator_table.max_age or 0,
-        keep_s=allocator_table.keep or 0,
+        max_overdue_s=allocator_table.keep or 0,
         churn_bps=allocator_table.churn or 0,
-        until_chosen=InitialWeights(allocator_table.until_chosen or "wait"),
-        fixed=tuple(address_by_symbol[symbol] for symbol in allocator_table.fixed),
+        initial_weights=InitialWeights(allocator_table.until_chosen or "wait"),
+        fixed_tokens=tuple(address_by_symbol[symbol] for symbol in allocator_table.fixed),
         limits=tuple(
             WeightLimit(address_by_symbol[symbol], *weight_bounds(allocator_table, symbol))
             for symbol in unfixed_symbols
@@ -147,10 +148,10 @@ def _require_futures_allocator(field: str, table: AllocatorTable, config: Config
 
 def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
     """Return the tokens whose total supply must be read from the chain."""
-    allocator = portfolio.weights
+    allocator = portfolio.allocator
     if allocator is None or allocator.method.needs is not AllocationNeeds.SUPPLIES:
         return ()
-    excluded_tokens = {*allocator.fixed, *(supply.token for supply in allocator.supplies)}
+    excluded_tokens = {*allocator.fixed_tokens, *(supply.token for supply in allocator.supplies)}
     return tuple(
         asset.token.address
         for asset in portfolio.assets
@@ -163,7 +164,7 @@ def allocator_supply_tokens(portfolio: Portfolio, layers: Iterable[LayerConfig])
     layer's.
     """
     allocators = [
-        portfolio.weights,
+        portfolio.allocator,
         *(
             layer_allocator.allocator
             for layer_config in layers
@@ -174,7 +175,7 @@ def allocator_supply_tokens(portfolio: Portfolio, layers: Iterable[LayerConfig])
         dict.fromkeys(
             token
             for allocator in allocators
-            for token in supply_tokens(replace(portfolio, weights=allocator))
+            for token in supply_tokens(replace(portfolio, allocator=allocator))
         )
     )
 
@@ -268,7 +269,9 @@ def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
 
 
 def _supply_text(row: Mapping[str, str | None]) -> str:
-    """Return the supply of a line, or market_cap over price, rounded down to a millionth of a coin."""
+    """Return the supply of a line, or market_cap over price, rounded down to a millionth of a
+    coin.
+    """
     supply, market_cap, price = (
         (row.get(column) or "").strip() for column in ("supply", "market_cap", "price")
     )

@@ -72,11 +72,13 @@ def with_recorded_day(
         failure_text = (
             f"the wallet's last 24 h are not known ({error.message}); {UNKNOWN_DAY_REMEDY}"
         )
-        unknown_reason = "; ".join(filter(None, (step.history.budgets.unknown, failure_text)))
+        unknown_reason = "; ".join(
+            filter(None, (step.history.budgets.unknown_reason, failure_text))
+        )
         return replace(
             step,
             history=replace(
-                step.history, budgets=replace(step.history.budgets, unknown=unknown_reason)
+                step.history, budgets=replace(step.history.budgets, unknown_reason=unknown_reason)
             ),
         )
     balance_store.record_prior_day(day_transactions, snapshot.nonce_latest)
@@ -182,7 +184,7 @@ def _prior_usage(
     return ExternalTransaction(
         receipt.tx_hash,
         receipt.block_number,
-        transaction.chain_s,
+        transaction.block_time_s,
         turnover,
         loss,
         receipt.gas_cost_wei,
@@ -212,7 +214,7 @@ def _as_intent(transaction: MinedTx) -> Intent:
         state,
         tx,
         "",
-        transaction.chain_s,
+        transaction.block_time_s,
         None,
         transaction.receipt.tx_hash,
         transaction.receipt,

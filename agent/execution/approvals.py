@@ -69,7 +69,7 @@ def format_open_allowances(open_allowances: Sequence[Approval]) -> str:
     """Describe the open allowances by spender."""
     labels_by_spender: dict[str, list[str]] = {}
     for approval in open_allowances:
-        labels_by_spender.setdefault(approval.holder, []).append(approval.label)
+        labels_by_spender.setdefault(approval.spender_role, []).append(approval.token_label)
     return " and ".join(
         f"the {spender_name} can still spend {', '.join(token_labels)}"
         for spender_name, token_labels in labels_by_spender.items()
@@ -146,14 +146,14 @@ def revoke_approvals(
                 transactor, step_id, transactor.composer.approval_transaction(step_input, approval)
             )
         except Refused as refusal:
-            failures.append(f"{approval.label}: {refusal.message}")
+            failures.append(f"{approval.token_label}: {refusal.message}")
             continue
         except Retryable as error:
             failures.append(error.message)
             break
         sent_intents.append(intent)
         if not intent.succeeded:
-            failures.append(f'{approval.label}: "{intent.note}" did not succeed')
+            failures.append(f'{approval.token_label}: "{intent.note}" did not succeed')
         step_input = after_gas(step_input, intent)
     return failures
 
@@ -167,7 +167,7 @@ def _is_misreported(journal: IntentStore, approval: Approval) -> bool:
         for intent in journal.intents_at(nonce):
             if intent.kind is not IntentKind.APPROVE or not intent.succeeded:
                 continue
-            approval_terms = journal.grant(intent.id).approve
+            approval_terms = journal.grant(intent.id).approval_terms
             if approval_terms is None or approval_terms[:2] != (approval.token, approval.spender):
                 continue
             zero_count += 1
@@ -199,7 +199,7 @@ def pay(
     )
     try:
         table.require_payout_allowed(table.judge_payout(step, payout, confirmed_addresses))
-        prepared_tx = transactor.composer.payout(step, payout)
+        prepared_tx = transactor.composer.payout_transaction(step, payout)
         intent = transactor.executor.run(
             step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
         )
@@ -367,7 +367,9 @@ def revoke_allowances(
 
 
 def _with_cancels(journal: IntentStore, initial_pending_intents: Sequence[Intent]) -> list[Intent]:
-    """Return the transactions of `initial_pending_intents` and their cancels in their current state."""
+    """Return the transactions of `initial_pending_intents` and their cancels in their current
+    state.
+    """
     newest_id_by_nonce = {intent.tx.nonce: intent.id for intent in initial_pending_intents}
     return [
         intent

@@ -96,7 +96,7 @@ def update_ledger(
         # A holding missing from the ledger must not look like a profit.
         if not store.ledger.has_places(holdings_by_place):
             return
-    store.ledger.record_funding_entries(
+    store.ledger.record_offchain_entries(
         entry for read_payments in PAYMENT_ENTRY_BUILDERS for entry in read_payments(step, prices)
     )
     store.valuations.record(new_valuation, is_forced or bool(opened_places), changed_blocks)
@@ -107,7 +107,7 @@ def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
     cannot explain it yet: an unknown price or balance, a new holding, or an unwritten flow.
     """
     prices = entry_prices(step.portfolio, reference_prices(step))
-    if any(flow.id == 0 for flow in step.history.cash_flows.unexplained):
+    if any(flow.id == 0 for flow in step.history.cash_flows.unexplained_transfers):
         return None
     if not store.ledger.has_places(_holdings_by_place(step, prices)):
         return None
@@ -154,8 +154,8 @@ def derive_entry(
     read_principal: NetAmountsReader,
 ) -> Entry:
     """Return the entry of a final transaction at the reference prices of its step, or of
-    `current_step` if that step is unreadable. `read_principal` returns the net amounts provided to a
-    position.
+    `current_step` if that step is unreadable. `read_principal` returns the net amounts provided to
+    a position.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -250,7 +250,7 @@ def _reserved_by_token(
         asset.token.address: min(balance_by_token[asset.token.address], asset.reserve_raw)
         for asset in portfolio.assets
     }
-    native_asset = next((asset for asset in portfolio.assets if asset.native), None)
+    native_asset = next((asset for asset in portfolio.assets if asset.includes_native), None)
     if native_asset is None:
         return reserved_raw_by_token | {NATIVE: balance_by_token[NATIVE]}
     native_reserve_raw, native_token = (
@@ -390,10 +390,10 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     at_s, numeraire = capped_chain_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has_cycle_prices(numeraire, at_s):
         return
-    past_prices, block_count = step.snapshot.past, step.policy.confirm_blocks
+    past_prices, block_count = step.snapshot.past_prices, step.policy.confirm_blocks
     if len(past_prices) < block_count:
         try:
-            past_prices = readers.reader.past(step.snapshot.head, block_count)
+            past_prices = readers.reader.past_prices(step.snapshot.head, block_count)
         except (Refused, Retryable):
             return
     price_points = confirmed_prices(step, past_prices, at_s)

@@ -9,7 +9,7 @@ from agent import codec
 from agent.errors import Refused
 from agent.execution.evaluation import REPLAN_REMEDY, ExitRefused
 from agent.execution.step_context import StepOutcome
-from agent.layers import execution as layers
+from agent.layers import execution as layer_execution
 from agent.model import Confirmation, Cycle, Plan
 from agent.policy import native_coin, quarantine
 from agent.policy.orders import blocked_exits
@@ -31,9 +31,9 @@ def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
         exit_token,
         native_coin.held_balances(step_input).get(exit_token, 0) if exit_token else 0,
         plan.acts_in_layer,
-        bool(plan.actions),
-        outcome.decision_result.order,
-        tuple(sorted(quarantined.token for quarantined in step_input.targets.quarantine)),
+        bool(plan.layer_actions),
+        outcome.decision_result.filled_order_id,
+        tuple(sorted(quarantined.token for quarantined in step_input.targets.quarantined_tokens)),
         tuple(sorted(blocked_exit.token for blocked_exit in outcome.decision_result.blocked_exits)),
     )
 
@@ -43,7 +43,9 @@ def covering_confirmation(cycle: Cycle, plan: Plan) -> Confirmation | None:
     Actions in a layer and swaps are confirmed separately. After a restart nothing but the confirmed
     plan itself is covered: the owner who confirmed it may have left, and prices may have moved.
     """
-    if (confirmation := cycle.confirmed) is None or confirmation.is_in_layer != plan.acts_in_layer:
+    if (
+        confirmation := cycle.confirmation
+    ) is None or confirmation.acts_in_layer != plan.acts_in_layer:
         return None
     if confirmation.is_of_ended_process and confirmation.plan_hash != plan_hash(plan):
         return None
@@ -55,9 +57,9 @@ def require_as_confirmed(confirmation: Confirmation, outcome: StepOutcome, plan:
     liquidity that has to move before the confirmed swaps, or a different limit order.
     """
     _require_no_new_exclusions(confirmation, outcome)
-    for require_same_kind in layers.CONFIRMATION_CHECKS:
+    for require_same_kind in layer_execution.CONFIRMATION_CHECKS:
         require_same_kind(confirmation, plan)
-    if outcome.decision_result.order != confirmation.order:
+    if outcome.decision_result.filled_order_id != confirmation.order_id:
         raise Refused(
             "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY
         )
@@ -71,7 +73,9 @@ def require_exit_possible(confirmation: Confirmation, outcome: StepOutcome) -> N
     if not exit_token or exit_token == outcome.decision_result.exit_token:
         return
     token_label = step.portfolio.token(exit_token).label
-    causes = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {exit_token})]
+    causes = [
+        quarantine.format_quarantine(step.portfolio, step.targets.quarantined_tokens, {exit_token})
+    ]
     causes += [
         f"{token_label} cannot be sold now: {blocked_exit.why}"
         for blocked_exit in step.blocked_exits
@@ -92,15 +96,15 @@ def _require_no_new_exclusions(confirmation: Confirmation, outcome: StepOutcome)
     step = outcome.step_input
     if outcome.decision_result.exit_token:
         return
-    if new_quarantined_tokens := {quarantined.token for quarantined in step.targets.quarantine} - {
-        *confirmation.quarantined
-    }:
+    if new_quarantined_tokens := {
+        quarantined.token for quarantined in step.targets.quarantined_tokens
+    } - {*confirmation.quarantined_tokens}:
         raise Refused(
-            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, new_quarantined_tokens)}, {UNCONFIRMED_NOTE}",
+            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantined_tokens, new_quarantined_tokens)}, {UNCONFIRMED_NOTE}",
             remedy=REPLAN_REMEDY,
         )
     if new_blocked_tokens := {blocked_exit.token for blocked_exit in step.blocked_exits} - {
-        *confirmation.blocked
+        *confirmation.blocked_exit_tokens
     }:
         raise Refused(
             f"{blocked_exits.format_blocked_exits(step, new_blocked_tokens)}, {UNCONFIRMED_NOTE}",

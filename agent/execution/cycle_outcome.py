@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers import execution as layers
+from agent.layers import execution as layer_execution
 from agent.model import Cycle, CycleEnd, IntentKind, Portfolio
 
 UNSENT_KINDS = (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
@@ -23,7 +23,7 @@ def outcome_of_cycle(
     and everything that could not be sent. Raise the endpoint's error if nothing was sent.
     """
     outcome = _trades_outcome(cycle, last_outcome, outcome_of)
-    for complete_outcome in layers.OUTCOME_COMPLETERS:
+    for complete_outcome in layer_execution.OUTCOME_COMPLETERS:
         outcome = complete_outcome(cycle, outcome, outcome_of)
     return _with_unsold_exits(cycle, outcome, outcome_of)
 
@@ -34,23 +34,23 @@ def _trades_outcome(
     """Return the outcome of the swap, else of the exits, else `last_outcome`."""
     if last_outcome.step_id == cycle.swap_step_id:
         return _with_sold_exits(cycle, last_outcome)
-    if cycle.swap_step_id and cycle.ended is CycleEnd.NOTHING_DUE:
+    if cycle.swap_step_id and cycle.end_state is CycleEnd.NOTHING_DUE:
         swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swap_step_id))
         return replace(swap_outcome, input_after=last_outcome.step_input)
-    if cycle.exits and cycle.ended in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED):
+    if cycle.sent_exits and cycle.end_state in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED):
         return _after_exits(cycle, last_outcome, outcome_of)
     return last_outcome
 
 
 def with_layer_notes(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome of a step that sends nothing more, with what layers did before in the cycle:
-    done, if only layers sent transactions.
+    """Return the outcome of a step that sends nothing more, with what layers did before in the
+    cycle: done, if only layers sent transactions.
     """
     notes = [note for layer_part in cycle.layers for note in layer_part.notes()]
     is_layer_done = any(
         layer_part.counts_as_done_despite(outcome.plan) for layer_part in cycle.layers
     )
-    if cycle.swap_step_id or cycle.exits or not notes:
+    if cycle.swap_step_id or cycle.sent_exits or not notes:
         return outcome
     if outcome.kind is not OutcomeKind.HOLD and not is_layer_done:
         return outcome
@@ -60,8 +60,8 @@ def with_layer_notes(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
 
 def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeLookup) -> StepOutcome:
     """Return the outcome of the last failed exit, else of the last exit."""
-    outcome = outcome_of((cycle.failed_exits or cycle.exits)[-1].step_id)
-    sent_tokens = {note.exit_token for note in cycle.exits}
+    outcome = outcome_of((cycle.failed_exits or cycle.sent_exits)[-1].step_id)
+    sent_tokens = {note.exit_token for note in cycle.sent_exits}
     unsent_exits = tuple(
         blocked_exit
         for blocked_exit in last_outcome.decision_result.blocked_exits
@@ -91,8 +91,8 @@ def _with_unsold_exits(
     unsent_exits = [*cycle.failed_layer_exits, *cycle.withheld_exits]
     if is_unsent and unsent_exits:
         outcome = outcome_of(unsent_exits[-1].step_id)
-    elif is_unsent and cycle.interrupted and not cycle.sent_kinds:
-        first_interruption = cycle.interrupted[0]
+    elif is_unsent and cycle.interrupted_exits and not cycle.sent_kinds:
+        first_interruption = cycle.interrupted_exits[0]
         raise Retryable(
             first_interruption.message, first_interruption.remedy, code=first_interruption.code
         )
@@ -101,11 +101,11 @@ def _with_unsold_exits(
     unsold_reasons = [note.reason for note in failures if note.reason not in outcome.reason]
     unsold_reasons += [
         f"{token_of(interruption.token).label} was not sold: {error_text(interruption.message, interruption.remedy)}"
-        for interruption in cycle.interrupted
+        for interruption in cycle.interrupted_exits
         if interruption.message not in outcome.reason
     ]
     hides_failures = outcome.kind is OutcomeKind.DONE or (is_unsent and not unsent_exits)
-    if (failures or cycle.interrupted) and hides_failures:
+    if (failures or cycle.interrupted_exits) and hides_failures:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
     return replace(outcome, reason="; ".join([outcome.reason, *unsold_reasons]))
 
@@ -122,7 +122,9 @@ def _with_sold_exits(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
 
 def _sold_exits_note(cycle: Cycle, portfolio: Portfolio) -> list[str]:
     """Return a note on the sold exits; empty if there are none."""
-    labels = [portfolio.token(note.exit_token).label for note in cycle.exits if not note.failed]
+    labels = [
+        portfolio.token(note.exit_token).label for note in cycle.sent_exits if not note.failed
+    ]
     return [f"exits sold, each in its own transaction: {', '.join(labels)}"] if labels else []
 
 

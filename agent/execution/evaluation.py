@@ -91,7 +91,7 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     """
     exit_token, failed_verdicts = (
         outcome.decision_result.exit_token,
-        [verdict for verdict in outcome.verdicts if not verdict.passed],
+        [verdict for verdict in outcome.refusal_verdicts if not verdict.passed],
     )
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not exit_token:
         return None
@@ -105,7 +105,7 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     ):
         return None
     verdicts_text = "; ".join(
-        f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
+        f"{verdict.guard} measured {verdict.measured_text}, limit {verdict.limit}"
         for verdict in failed_verdicts
     )
     remedies = dict.fromkeys(
@@ -135,7 +135,7 @@ def missing_approvals(
     """
     exit_token = outcome.decision_result.exit_token
     try:
-        approvals = composer.approvals(outcome.step_input, plan)
+        approvals = composer.missing_approvals(outcome.step_input, plan)
     except Refused as refusal:
         if exit_token:
             raise ExitRefused(refusal.message, refusal.verdicts, refusal.remedy) from None
@@ -145,14 +145,16 @@ def missing_approvals(
             is_last_plan or approval_count > MAX_INEFFECTIVE_APPROVALS
         ):
             raise ExitRefused(
-                f"{approval.label} was approved, but its allowance is still too small",
+                f"{approval.token_label} was approved, but its allowance is still too small",
                 code=ErrorCode.ALLOWANCE,
             )
     return approvals
 
 
 def is_wallet_limit_refusal(refusal: Refused) -> bool:
-    """True if guards failed and each of them is one of WALLET_LIMIT_GUARDS, so another action may pass."""
+    """True if guards failed and each of them is one of WALLET_LIMIT_GUARDS, so another action may
+    pass.
+    """
     failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
     return bool(failed_guards) and failed_guards <= WALLET_LIMIT_GUARDS
 
@@ -199,7 +201,7 @@ def evaluate(readers: StepReaders, propose: Proposer) -> StepOutcome:
     """Evaluate a new snapshot. A refusal is returned as an outcome with verdicts, not raised."""
     step_input = add_past_prices(readers, readers.step_input_at(readers.reader.snapshot()))
     return evaluate_input(
-        step_input, propose, readers.evidence, extend_ticks=TickExtender(readers.reader)
+        step_input, propose, readers.evidence_source, extend_ticks=TickExtender(readers.reader)
     )
 
 
@@ -223,18 +225,18 @@ def evaluate_input(
     while (blocked_exit := refused_exit(outcome)) is not None:
         if may_take_direct_route(
             outcome.step_input.portfolio,
-            outcome.step_input.progress.direct,
+            outcome.step_input.progress.direct_route_tokens,
             outcome.plan,
             blocked_exit.token,
         ):
-            direct_tokens = (*outcome.step_input.progress.direct, blocked_exit.token)
+            direct_tokens = (*outcome.step_input.progress.direct_route_tokens, blocked_exit.token)
             step_input = replace(
                 outcome.step_input,
-                progress=replace(outcome.step_input.progress, direct=direct_tokens),
+                progress=replace(outcome.step_input.progress, direct_route_tokens=direct_tokens),
             )
             outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
             continue
-        if wallet_limit_outcome is None and refused_by_wallet_limit(outcome.verdicts):
+        if wallet_limit_outcome is None and refused_by_wallet_limit(outcome.refusal_verdicts):
             wallet_limit_outcome = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked_exit])
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
@@ -265,10 +267,10 @@ def _without_refused_part(refused_outcome: StepOutcome) -> StepInput | None:
         return next(
             (reduced_step for reduced_step in reduced_steps if reduced_step is not None), None
         )
-    if not decision.by_trigger or step.progress.spot_held:
+    if not decision.by_trigger or step.progress.spot_hold_reason:
         return None
     return replace(
-        step, progress=replace(step.progress, spot_held=f"spot: {refused_outcome.reason}")
+        step, progress=replace(step.progress, spot_hold_reason=f"spot: {refused_outcome.reason}")
     )
 
 
@@ -308,7 +310,7 @@ def evaluate_input_once(
     if gathered_evidence is not None:
         plan = replace(plan, verdicts=guards.judge(step_input, plan, gathered_evidence))
         try:
-            guards.require(plan, plan.verdicts)
+            guards.require_all_passed(plan, plan.verdicts)
         except Refused as refusal:
             return _refused_outcome(step_id, step_input, proposal.decision_result, plan, refusal)
     return StepOutcome(
@@ -335,5 +337,5 @@ def _refused_outcome(
         step_input,
         decision_result,
         plan,
-        verdicts=refusal.verdicts,
+        refusal_verdicts=refusal.verdicts,
     )

@@ -15,7 +15,7 @@ def end_purchase(store: Store, outcome: StepOutcome) -> None:
     """Record the end of a purchase that the decision ends."""
     active_purchase, end_reason = (
         outcome.step_input.history.cash_flows.purchase,
-        outcome.decision_result.purchase.ended,
+        outcome.decision_result.purchase_result.end_reason,
     )
     if active_purchase is not None and end_reason:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
@@ -31,9 +31,9 @@ def end_finished_purchase(store: Store, step: StepInput) -> None:
     if active_purchase is None or decision_faults(step, references):  # the next cycle judges it
         return
     part_decision = decide_part(step, compute_drifts(step, references.price_by_token))
-    if part_decision is not None and part_decision[1].ended:
+    if part_decision is not None and part_decision[1].end_reason:
         chain_s = step.snapshot.head.timestamp_s
-        store.executions.end(active_purchase.id, "ended", part_decision[1].ended, chain_s)
+        store.executions.end(active_purchase.id, "ended", part_decision[1].end_reason, chain_s)
 
 
 def record_part_begin(store: Store, outcome: StepOutcome) -> None:
@@ -45,12 +45,12 @@ def record_part_begin(store: Store, outcome: StepOutcome) -> None:
         outcome.step_input.history.cash_flows.purchase,
     )
     due_part, new_purchase = (
-        decision_result.purchase.due_part,
-        decision_result.purchase.new_purchase,
+        decision_result.purchase_result.due_part,
+        decision_result.purchase_result.new_purchase,
     )
     part_number = 1 if due_part is None else due_part.number
-    if decision_result.order:
-        execution_id = decision_result.order
+    if decision_result.filled_order_id:
+        execution_id = decision_result.filled_order_id
     elif new_purchase is not None:
         execution_id = store.executions.begin_purchase(new_purchase)
     elif due_part is not None and active_purchase is not None:

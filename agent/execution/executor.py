@@ -61,7 +61,7 @@ class JournaledExecutor:
         """
         return self._reconciler.cancel_pending(why)
 
-    def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
+    def cancel_resting_orders(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
         """See ports.Executor. No transaction of a chain rests."""
         return []
 
@@ -77,9 +77,9 @@ class JournaledExecutor:
         transaction of ours is unfinished. For revocations (`for_revoking`) the switch may be at
         hard.
         """
-        unfinished_intents = self._submitter.unfinished()
+        unfinished_intents = self._submitter.unfinished_intents()
         is_allowed = self._submitter.is_paused() is False or (
-            for_revoking and self._submitter.is_hard()
+            for_revoking and self._submitter.is_hard_pause()
         )
         return is_allowed and not unfinished_intents
 
@@ -123,11 +123,11 @@ class JournaledExecutor:
         """Raise if a reorg can still change the position's id: added liquidity could then go to
         someone else's position.
         """
-        provide_action, journal = grant.action, self._submitter.journal
+        provide_action, journal = grant.layer_action, self._submitter.journal
         if not isinstance(provide_action, Provide) or provide_action.token_id is None:
             return
         for intent in journal.open_intents():
-            earlier_action = journal.grant(intent.id).action
+            earlier_action = journal.grant(intent.id).layer_action
             if (
                 isinstance(earlier_action, Provide)
                 and earlier_action.token_id is None
@@ -142,7 +142,7 @@ class JournaledExecutor:
 
     def _require_next_nonce(self, tx: UnsignedTx) -> None:
         """Raise unless the nonce is free and the next one of both chain and journal."""
-        if unfinished_intents := self._submitter.unfinished():
+        if unfinished_intents := self._submitter.unfinished_intents():
             first_unfinished_intent, open_note = unfinished_intents[0], unfinished_intents[0].note
             if first_unfinished_intent.state in IN_FLIGHT_STATES:
                 open_note = f"{open_note}, {first_unfinished_intent.tx_hash}"
@@ -180,12 +180,14 @@ PROPOSAL_FORMAT = 1
 
 
 class AwaitingExternalSignature(Retryable):
-    """A transaction was proposed and awaits its signer; the file `path` contains `document`."""
+    """A transaction was proposed and awaits its signer; the file `proposal_path` contains
+    `proposal`.
+    """
 
     def __init__(self, message: str, remedy: str, document: dict[str, Any], path: str) -> None:
         super().__init__(message, remedy)
-        self.document = document
-        self.path = path
+        self.proposal = document
+        self.proposal_path = path
 
 
 class RefusingSigner:

@@ -44,7 +44,7 @@ def with_progress(cycle: Cycle, step: StepInput) -> StepInput:
         step.progress,
         spend_caps=cycle.spend_caps,
         spent_gas_wei=cycle.spent_gas_wei,
-        direct=cycle.direct_route_tokens,
+        direct_route_tokens=cycle.direct_route_tokens,
     )
     step = replace(step, progress=progress)
     for layer_part in cycle.layers:
@@ -76,7 +76,9 @@ def skip_refused_exit(
         reason += f"; {outcome.reason}"  # include the decision's reason
     refused_outcome = close_step(
         ports.store,
-        replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=refusal.verdicts),
+        replace(
+            outcome, kind=OutcomeKind.REFUSED, reason=reason, refusal_verdicts=refusal.verdicts
+        ),
     )
     concerns_trade = evaluation.concerns_trade(refusal)
     concerns_exit = concerns_trade or evaluation.is_wallet_limit_refusal(refusal)
@@ -87,7 +89,7 @@ def skip_refused_exit(
         and not is_token_refusal
         and may_take_direct_route(
             outcome.step_input.portfolio,
-            outcome.step_input.progress.direct,
+            outcome.step_input.progress.direct_route_tokens,
             outcome.plan,
             exit_token,
         )
@@ -96,7 +98,7 @@ def skip_refused_exit(
     if concerns_exit and exit_token and not concerns_trade:
         why = f"refused at submission: {refusal.message}"
         return StepResult(skip_declined_exit(cycle, refused_outcome, why), refused_outcome)
-    exit_token = "" if cycle.confirmed is None else cycle.confirmed.exit_token
+    exit_token = "" if cycle.confirmation is None else cycle.confirmation.exit_token
     if concerns_trade and exit_token:
         return StepResult(
             _without_refused_exit(ports, cycle, outcome, refusal, exit_token), refused_outcome
@@ -127,7 +129,7 @@ def _without_refused_exit(
 
 def _restore_earlier_refusals(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
     """Restore the earlier refusals of this cycle's refused exits, unless an exit was sold."""
-    if cycle.earlier_refusals and len(cycle.exits) == len(cycle.failed_exits):
+    if cycle.earlier_refusals and len(cycle.sent_exits) == len(cycle.failed_exits):
         ports.store.budgets.mark_submission_refusals(
             evaluation.without_doubtful_refusals(
                 tuple(_refusal_by_token(outcome).values()), dict(cycle.earlier_refusals)
@@ -146,7 +148,7 @@ def after_approval(
     """Return the result of a step that has sent this approval, for the use of the next; a failed
     one skips its exit or ends the cycle.
     """
-    approval_terms = ports.store.journal.grant(intent.id).approve
+    approval_terms = ports.store.journal.grant(intent.id).approval_terms
     if approval_terms is not None and approval_terms[2] > 0:  # resets to zero are no attempts
         cycle = replace(
             cycle, approval_attempts=increment_count(cycle.approval_attempts, approval_terms[0])
@@ -189,5 +191,7 @@ def skip_interrupted_exit(
     interruption = InterruptedExit(exit_token, error.message, error.remedy, error.code)
     why = f"it could not be sent: {error.message}"
     blocked_exit = BlockedExit(exit_token, why, error.remedy or evaluation.NO_ACTION_REMEDY)
-    cycle = replace(cycle.after_exit(blocked_exit), interrupted=(*cycle.interrupted, interruption))
+    cycle = replace(
+        cycle.after_exit(blocked_exit), interrupted_exits=(*cycle.interrupted_exits, interruption)
+    )
     return StepResult(cycle, None)

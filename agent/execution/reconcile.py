@@ -183,7 +183,7 @@ class TxReplacer:
     def _first_granted_wei(self, pending_intent: Intent) -> int:
         """Return the gas cost granted to the first transaction in this series of replacements."""
         replaces_by_id = {
-            intent.id: intent.replaces
+            intent.id: intent.replaced_intent_id
             for intent in self._journal.intents_at(pending_intent.tx.nonce)
         }
         first_id = pending_intent.id
@@ -225,7 +225,10 @@ class TxReplacer:
             else history.budgets.gas_24h_wei
         )
         day_gas_wei = (
-            spent_gas_wei + unbooked_gas_wei + tx_max_cost_wei + (pending_grant.data_fee_wei or 0)
+            spent_gas_wei
+            + unbooked_gas_wei
+            + tx_max_cost_wei
+            + (pending_grant.max_data_fee_wei or 0)
         )
         if day_gas_wei > day_limit_wei:
             raise guard_refusal(
@@ -330,14 +333,14 @@ class Reconciler:
         """Resolve every open intent, including those reopened by a reorg; return them in their new
         state.
         """
-        self._reorg_handler.run()
+        self._reorg_handler.follow_reorgs()
         initial_open_intents = open_transactions(self._journal)
         for intent in initial_open_intents:
             if intent.state is IntentState.PLANNED:
                 self._submitter.drop(intent, "the process ended before signing")
         for nonce in sorted({intent.tx.nonce for intent in initial_open_intents}):
             self._resolve(nonce, may_send)
-        if not initial_open_intents or not self._submitter.unfinished():
+        if not initial_open_intents or not self._submitter.unfinished_intents():
             self.require_or_adopt_nonce()
         return [self._stored_intent(intent) for intent in initial_open_intents]
 
@@ -555,7 +558,7 @@ class Reconciler:
                     self._submitter.drop(intent, error.message)
                     continue
                 if (
-                    self._submitter.is_paused() is False or self._submitter.is_hard()
+                    self._submitter.is_paused() is False or self._submitter.is_hard_pause()
                 ) and self._is_unknown_to_nodes(unfinished_intents):
                     self._replacer.cancel(intent, error.message)
                 return

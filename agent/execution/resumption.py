@@ -70,14 +70,14 @@ def resume_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
         store.cycles.close(f"its last step is unreadable: {error.message}")
         return None
     if not cycle.is_open:
-        store.cycles.close(cycle.ended.value)
+        store.cycles.close(cycle.end_state.value)
         return StepResult(cycle, outcome) if names_amount(request) and outcome else None
-    if (confirmation := cycle.confirmed) is not None:
+    if (confirmation := cycle.confirmation) is not None:
         confirmation = replace(confirmation, is_of_ended_process=True)
     # The caps belong to the plan of that process: a larger one is confirmed, and approved, again.
     restarts = cycle.restarts + 1
     cycle = replace(
-        cycle, request=request, restarts=restarts, confirmed=confirmation, spend_caps=()
+        cycle, request=request, restarts=restarts, confirmation=confirmation, spend_caps=()
     )
     store.cycles.write(cycle)
     return StepResult(cycle, None)
@@ -121,10 +121,12 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
         is_pending = any(intent.id in open_ids for intent in step_intents)
         return (cycle if is_pending else replace(cycle, sending_step_id="")), None
     cycle = replace(cycle, sending_step_id="")
-    original_intents = [intent for intent in step_intents if intent.kind is not IntentKind.CANCEL]
+    intents_without_cancels = [
+        intent for intent in step_intents if intent.kind is not IntentKind.CANCEL
+    ]
     intent = next(
-        (original for original in original_intents if original in mined_intents),
-        original_intents[0],
+        (original for original in intents_without_cancels if original in mined_intents),
+        intents_without_cancels[0],
     )  # a mined cancel ends its own
     outcome = _outcome_after_transaction(
         ports.store, recorded_outcome(ports.store, cycle, step_id), intent
@@ -146,7 +148,7 @@ def _outcome_after_transaction(store: Store, outcome: StepOutcome, intent: Inten
         return failed_outcome(outcome, intent, f'"{intent.note}"', "nothing was exchanged")
     short_tokens = tuple(shortfall_by_receipt(store, intent))
     kind = OutcomeKind.FAILED if short_tokens else OutcomeKind.DONE
-    return replace(outcome, kind=kind, short=short_tokens)
+    return replace(outcome, kind=kind, shortfall_tokens=short_tokens)
 
 
 def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:

@@ -39,8 +39,8 @@ from agent.units import NATIVE
 
 @dataclass(frozen=True, slots=True)
 class RealisedLeg:
-    """Amounts exchanged by one leg, base units, by its pool's Transfer events, or by the PoolManager's
-    Swap events; None if no event matches the leg.
+    """Amounts exchanged by one leg, base units, by its pool's Transfer events, or by the
+    PoolManager's Swap events; None if no event matches the leg.
     """
 
     pool: str
@@ -61,7 +61,7 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     outgoing_transfers, incoming_transfers, wrap_transfers = (
         list(receipt.transfers),
         list(receipt.transfers),
-        list(receipt.wrapped),
+        list(receipt.wrap_transfers),
     )
     unused_swaps = list(receipt.managed_swaps)
 
@@ -268,10 +268,10 @@ def settle_mined(
     `current_step` is called only if a balance may have changed, or if that step is unreadable
     (written by another version): then current prices are used and no gain counts. While a token
     spent in an unreadable step has no price, the transaction stays unbooked and nothing is planned.
-    With `snapshot_before`, read before the last trade, the larger of the losses by balances and by events
-    counts, unless every expected balance is known: then a difference is an external transfer and is
-    counted as one. Tokens without a price, foreign ones included, count as zero, because a plan
-    cannot spend them and events of unknown contracts prove nothing (T11).
+    With `snapshot_before`, read before the last trade, the larger of the losses by balances and by
+    events counts, unless every expected balance is known: then a difference is an external transfer
+    and is counted as one. Tokens without a price, foreign ones included, count as zero, because a
+    plan cannot spend them and events of unknown contracts prove nothing (T11).
     """
     unbooked_intents = store.journal.unbooked_intents()
     all_balances_expected = True

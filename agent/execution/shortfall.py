@@ -1,4 +1,6 @@
-"""Tokens that a mined transaction brought less of than the plan's minimums, although it succeeded."""
+"""Tokens that a mined transaction brought less of than the plan's minimums, although it
+succeeded.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def with_shortfall(
     ):
         return outcome
     reason = _shortfall_reason(outcome.step_input.portfolio, shortfalls)
-    return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(shortfalls))
+    return replace(
+        outcome, kind=OutcomeKind.FAILED, reason=reason, shortfall_tokens=tuple(shortfalls)
+    )
 
 
 def end_interrupted_steps(store: Store) -> None:
@@ -51,15 +55,15 @@ def end_interrupted_steps(store: Store) -> None:
 
 
 def shortfall_by_receipt(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:
-    """Return `shortfalls_by_token` of a mined transaction of the journal, by its receipt's events; empty
-    if its step is unreadable.
+    """Return `shortfalls_by_token` of a mined transaction of the journal, by its receipt's events;
+    empty if its step is unreadable.
     """
     step, grant = originating_step(store.steps, intent), store.journal.grant(intent.id)
     if step is None or intent.receipt is None:
         return {}
     if grant.plan is not None:
         return shortfalls_by_token(grant.plan, intent.receipt, step.snapshot, None)
-    least_raw_by_token = {} if grant.action is None else grant.action.min_received_raw
+    least_raw_by_token = {} if grant.layer_action is None else grant.layer_action.min_received_raw
     return _changes_below_least(least_raw_by_token, intent.receipt, step.snapshot, None)
 
 
@@ -90,8 +94,8 @@ def shortfalls_by_token(
     A token can keep a part of the router's transfer to the wallet, which no minimum of SwapRouter02
     covers.
     """
-    if plan.actions:
-        least_raw_by_token = plan.actions[0].min_received_raw
+    if plan.layer_actions:
+        least_raw_by_token = plan.layer_actions[0].min_received_raw
     else:
         least_raw_by_token = balance_deltas(
             [replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs]

@@ -67,9 +67,9 @@ class CaughtUpReader:
             code=ErrorCode.LAG,
         )
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self._reader.past(head, blocks)
+        return self._reader.past_prices(head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pool_addresses: Collection[str]) -> Snapshot:
         """See ports.Reader."""
@@ -113,21 +113,21 @@ class StepReaders:
 
     reader: Reader
     assemble: Callable[[Snapshot, History], StepInput]
-    history: Callable[[int], History]
-    evidence: EvidenceSource
+    read_history: Callable[[int], History]
+    evidence_source: EvidenceSource
     clock: Clock
     chance: Callable[[], float]
     assemble_for_ledger: Callable[[Snapshot, History], StepInput] | None = None
 
     def step_input_at(self, snapshot: Snapshot) -> StepInput:
         """Return the step input at that snapshot with the current history."""
-        return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
+        return self.assemble(snapshot, self.read_history(snapshot.head.timestamp_s))
 
     def ledger_step_input(self, step: StepInput) -> StepInput:
         """Return the step input for the ledger and the valuations."""
         if self.assemble_for_ledger is None:
             return step
-        history = self.history(step.snapshot.head.timestamp_s)
+        history = self.read_history(step.snapshot.head.timestamp_s)
         return self.assemble_for_ledger(step.snapshot, history)
 
 
@@ -138,8 +138,8 @@ def add_past_prices(readers: StepReaders, step: StepInput) -> StepInput:
     orders_need_prices = conditional_orders.needs_past_prices(step)
     if not orders_need_prices and not _acts_on_prices(step):
         return step
-    past_prices = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
-    snapshot = replace(step.snapshot, past=past_prices)
+    past_prices = readers.reader.past_prices(step.snapshot.head, step.policy.confirm_blocks)
+    snapshot = replace(step.snapshot, past_prices=past_prices)
     # the preceding blocks may change the stage of orders and thereby the targets
     return (
         readers.step_input_at(snapshot) if orders_need_prices else replace(step, snapshot=snapshot)
@@ -167,17 +167,25 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
     token is quarantined if its balance is unreadable for too long, and an excluded deposit stays
     excluded.
     """
-    if (tokens_off_peg := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
+    if (
+        tokens_off_peg := depegged_tokens(step, reference_prices(step))
+    ) != step.history.depegged_tokens:
         budgets.mark_depegged(tokens_off_peg)
-    if (unread_tokens := quarantine.unreadable_since_s(step)) != step.history.unread:
+    if (
+        unread_tokens := quarantine.unreadable_since_s(step)
+    ) != step.history.unread_since_s_by_token:
         budgets.mark_unreadable(unread_tokens)
-    if step.excluded.reason and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
+    if (
+        step.exclusions.reason
+        and step.history.cash_flows.excluded_increases_raw
+        != step.history.cash_flows.unexplained_increases_raw
+    ):
         balances.exclude_unexplained_deposits()
 
 
 def record_order_stages(orders: OrderStore, history: History) -> None:
-    """Record every order's stage before the step acts on it, also that none is left: a removed order
-    that is set again starts anew. Raise Retryable if orders changed meanwhile.
+    """Record every order's stage before the step acts on it, also that none is left: a removed
+    order that is set again starts anew. Raise Retryable if orders changed meanwhile.
     """
     order_states, nav_per_share, orders_version = (
         history.orders.states,
@@ -217,10 +225,11 @@ the next cycle."""
 class StepOutcome:
     """Result of a step: inputs, decision and actions.
 
-    `input_after` is the step input read after the swap (None: no swap, or no answer). `verdicts` are those of a refusal outside a plan's
-    guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
-    skipped; later trades are confirmed separately. `layers` is what the layers did. `short` are the
-    tokens of a mined transaction whose balance changed by less than the plan's minimums.
+    `input_after` is the step input read after the swap (None: no swap, or no answer).
+    `refusal_verdicts` are those of a refusal outside a plan's guards; the guards' own are in the
+    plan. `exits_tried` are tokens of exits already sold or skipped; later trades are confirmed
+    separately. `layers` is what the layers did. `shortfall_tokens` are the tokens of a mined
+    transaction whose balance changed by less than the plan's minimums.
     """
 
     step_id: str
@@ -231,10 +240,10 @@ class StepOutcome:
     plan: Plan | None
     transactions: tuple[Intent, ...] = ()
     input_after: StepInput | None = None
-    verdicts: tuple[Verdict, ...] = ()
+    refusal_verdicts: tuple[Verdict, ...] = ()
     exits_tried: tuple[str, ...] = ()
     layers: tuple[LayerPart, ...] = ()
-    short: tuple[str, ...] = ()
+    shortfall_tokens: tuple[str, ...] = ()
 
     @property
     def plan_verdicts(self) -> tuple[Verdict, ...]:
@@ -244,7 +253,7 @@ class StepOutcome:
     @property
     def failed_verdicts(self) -> list[Verdict]:
         """Verdicts that failed, each once: those outside the plan, then the guards'."""
-        verdicts = dict.fromkeys((*self.verdicts, *self.plan_verdicts))
+        verdicts = dict.fromkeys((*self.refusal_verdicts, *self.plan_verdicts))
         return [verdict for verdict in verdicts if not verdict.passed]
 
     @property
@@ -273,8 +282,9 @@ ExtendTicks = Callable[[StepInput], StepInput | None]
 
 
 class ExitInterrupted(Retryable):
-    """An endpoint failed while evidence for the exit of `token` was gathered. `may_take_direct_route` is
-    True if the exit may be planned again without routing through another token.
+    """An endpoint failed while evidence for the exit of `token` was gathered.
+    `may_take_direct_route` is True if the exit may be planned again without routing through another
+    token.
     """
 
     def __init__(self, token: str, error: Retryable, may_take_direct_route: bool = False) -> None:
@@ -308,7 +318,7 @@ def propose_screened(
                 proposal,
                 None,
             )
-        step = proposal.step or step
+        step = proposal.changed_step or step
         if proposal.plan is None or evidence_source is None:
             return step, proposal, None
         try:
@@ -316,11 +326,11 @@ def propose_screened(
         except Retryable as error:
             if exit_token := proposal.decision_result.exit_token:
                 may_retry_on_direct_route = blocked_exits.may_take_direct_route(
-                    step.portfolio, step.progress.direct, proposal.plan, exit_token
+                    step.portfolio, step.progress.direct_route_tokens, proposal.plan, exit_token
                 )
                 raise ExitInterrupted(exit_token, error, may_retry_on_direct_route) from error
             raise
-        screened_step = quarantine.quarantine_tokens(step, plan_evidence.screens or ())
+        screened_step = quarantine.quarantine_tokens(step, plan_evidence.screened_tokens or ())
         if screened_step is step:
             return step, proposal, plan_evidence
         step = screened_step

@@ -69,13 +69,13 @@ def read_memory(
     what the `layer_readers` add.
     """
     newest_wallet_allocation = (
-        None if bare_step.portfolio.weights is None else store.allocations.newest()
+        None if bare_step.portfolio.allocator is None else store.allocations.newest()
     )
     expected_balances = store.balances.expected()
     ledger_balances = store.ledger.balances(bare_step.snapshot.head.number)
     allocator_parts = [
         allocator_part
-        for layer_config in bare_step.layers
+        for layer_config in bare_step.layer_configs
         for allocator_part in layer_config.allocators
     ]
     owners_and_allocations = tuple(
@@ -118,7 +118,7 @@ def part_history_spans(
     for allocator_part in (
         allocator_part for layer_config in layers for allocator_part in layer_config.allocators
     ):
-        part_portfolio = replace(portfolio, weights=allocator_part.allocator)
+        part_portfolio = replace(portfolio, allocator=allocator_part.allocator)
         span_s = target_changes.allocation_history_s(
             part_portfolio, allocation_by_owner.get(allocator_part.owner), now_s
         )
@@ -136,11 +136,13 @@ def _recorded_prices(
     and older prices at the interval of each due allocation.
     """
     portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
-    numeraire, allocator = portfolio.numeraire.address, portfolio.weights
-    layer_triggers = [trigger for layer_config in step.layers for trigger in layer_config.triggers]
+    numeraire, allocator = portfolio.numeraire.address, portfolio.allocator
+    layer_triggers = [
+        trigger for layer_config in step.layer_configs for trigger in layer_config.triggers
+    ]
     trigger_span_s = rules.required_history_s(step.policy, layer_triggers)
     spans_and_intervals = part_history_spans(
-        step.portfolio, step.layers, step.snapshot.head.timestamp_s, allocation_by_owner
+        step.portfolio, step.layer_configs, step.snapshot.head.timestamp_s, allocation_by_owner
     )
     if allocator is not None:
         spans_and_intervals.append(
@@ -152,10 +154,14 @@ def _recorded_prices(
         price_point
         for span_s, interval_s in spans_and_intervals
         if span_s > trigger_span_s
-        for price_point in price_store.between(numeraire, now_s - span_s, older_until_s, interval_s)
+        for price_point in price_store.prices_between(
+            numeraire, now_s - span_s, older_until_s, interval_s
+        )
     }
     recent_prices = (
-        price_store.between(numeraire, now_s - trigger_span_s, now_s) if trigger_span_s else ()
+        price_store.prices_between(numeraire, now_s - trigger_span_s, now_s)
+        if trigger_span_s
+        else ()
     )
     return (
         *sorted(older_prices, key=lambda price_point: (price_point.at_s, price_point.token)),

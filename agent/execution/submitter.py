@@ -38,10 +38,10 @@ class SubmissionSettings:
     a `finality_tag` the block must also be in the chain up to the block with this tag.
 
     `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off);
-    `emergency_ceilings` are those for positions that are closed ahead of liquidation. A transaction
-    pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None: never). The
-    chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts as late;
-    after `final_timeout_s` a mined one is left to the next reconciliation.
+    `emergency_gas_ceilings` are those for positions that are closed ahead of liquidation. A
+    transaction pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None:
+    never). The chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts
+    as late; after `final_timeout_s` a mined one is left to the next reconciliation.
     """
 
     confirmations: int
@@ -51,13 +51,13 @@ class SubmissionSettings:
     max_fee_wei: int | None
     bump_after_s: float | None = None
     gas_per_day_wei: int | None = None
-    emergency_ceilings: tuple[int | None, int | None] = (None, None)
+    emergency_gas_ceilings: tuple[int | None, int | None] = (None, None)
     finality_tag: str | None = None
 
     def gas_ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
         """Return the maximum wei per unit of gas and in 24 h for a granted transaction."""
         if grant.is_emergency:
-            return self.emergency_ceilings
+            return self.emergency_gas_ceilings
         return self.max_fee_wei, self.gas_per_day_wei
 
 
@@ -105,8 +105,9 @@ def guard_refusal(
 @dataclass(slots=True, eq=False)
 class Submitter:
     """Submits transactions through the ports. Each state change is stored before it is acted on.
-    `is_paused` reads the kill switch (None: it cannot be read), `is_hard` whether it is at hard.
-    `proposed_ids` returns those of intents that an external signer may have sent with other fees.
+    `is_paused` reads the kill switch (None: it cannot be read), `is_hard_pause` whether it is at
+    hard. `proposed_ids` returns those of intents that an external signer may have sent with other
+    fees.
     """
 
     journal: IntentStore
@@ -117,7 +118,7 @@ class Submitter:
     settings: SubmissionSettings
     is_paused: Callable[[], bool | None]
     on_event: OnEvent = ignore_event
-    is_hard: Callable[[], bool] = lambda: False
+    is_hard_pause: Callable[[], bool] = lambda: False
     proposed_ids: Callable[[], Container[str]] = tuple
 
     # checks
@@ -128,7 +129,7 @@ class Submitter:
         is_paused = self.is_paused()
         if is_paused is False:
             return
-        if grant is not None and only_undoes(grant) and self.is_hard():
+        if grant is not None and only_undoes(grant) and self.is_hard_pause():
             return
         switch_state = "paused" if is_paused else "cannot be read"
         raise guard_refusal(
@@ -355,7 +356,7 @@ class Submitter:
                 event=IntentEvent.UNMINE,
             )
 
-    def unfinished(self) -> list[Intent]:
+    def unfinished_intents(self) -> list[Intent]:
         """Return open transactions at nonces where none of ours is mined."""
         open_intents = open_transactions(self.journal)
         mined_nonces = {
@@ -489,7 +490,9 @@ def open_transactions(journal: IntentStore) -> list[Intent]:
 def only_undoes(grant: Grant) -> bool:
     """True if the grant permits nothing but a cancel or setting an allowance to zero."""
     return grant.kind is IntentKind.CANCEL or (
-        grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0
+        grant.kind is IntentKind.APPROVE
+        and grant.approval_terms is not None
+        and grant.approval_terms[2] == 0
     )
 
 
@@ -497,7 +500,7 @@ def _require_granted_data_fee(simulation: Simulation, grant: Grant) -> None:
     """Raise Refused if the data fee at the head is above the granted one, Retryable if it is
     unknown (T13).
     """
-    max_data_fee_wei = grant.data_fee_wei
+    max_data_fee_wei = grant.max_data_fee_wei
     if only_undoes(grant):
         return
     if simulation.data_fee_unknown_reason:
@@ -570,7 +573,7 @@ class ReorgHandler:
         self._submitter = submitter
         self._checked_head: Head | None = None
 
-    def run(self) -> None:
+    def follow_reorgs(self) -> None:
         """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
         Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
         """

@@ -2,6 +2,6 @@
 plan.
 """
 
-from agent.guards.table import judge, require
+from agent.guards.table import judge, require_all_passed
 
-__all__ = ["judge", "require"]
+__all__ = ["judge", "require_all_passed"]

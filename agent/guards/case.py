@@ -51,22 +51,22 @@ class MissingData(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GuardMeasurement:
-    """Measurement of a guard: text with units, and whether it passed. `limit`, if set, replaces the
-    text of the limit.
+    """Measurement of a guard: text with units, and whether it passed. `limit_text`, if set,
+    replaces the text of the limit.
     """
 
     text: str
     passed: bool
-    limit: str = ""
+    limit_text: str = ""
 
 
 @dataclass(frozen=True)
 class GuardCase:
-    """Input of all guards. `prices` and `spot_prices` are in numeraire base units per token base unit, by
-    token.
+    """Input of all guards. `prices` and `spot_prices` are in numeraire base units per token base
+    unit, by token.
 
-    `unpriced_reasons` says why each missing price is missing. `layer` answers for the layer in which the
-    plan acts.
+    `unpriced_reasons` says why each missing price is missing. `layer_answers` answers for the layer
+    in which the plan acts.
     """
 
     step: StepInput
@@ -77,7 +77,7 @@ class GuardCase:
     spot_prices: Mapping[str, Fraction]
     replay: Replay
     references: ReferencePrices
-    layer: LayerGuardAnswers
+    layer_answers: LayerGuardAnswers
 
     @property
     def numeraire(self) -> Token:
@@ -125,7 +125,7 @@ class GuardCase:
         """True if a limit of a layer requires the plan, so that neither cost nor size blocks it.
         Raises MissingData.
         """
-        return measure_in_layer(self.layer.is_required)
+        return measure_in_layer(self.layer_answers.is_required)
 
     def is_risk_reducing(self) -> bool:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
@@ -133,14 +133,14 @@ class GuardCase:
         layer, or gas money for one of these.
         """
         if self.plan.acts_in_layer:
-            return self.layer.only_reduces()
+            return self.layer_answers.only_reduces()
         if isinstance(self.plan.decision, TopUp):
-            return not self.plan.actions and self.turnover() == 0
-        return self.is_sell_only() or self.layer.only_withdraws()
+            return not self.plan.layer_actions and self.turnover() == 0
+        return self.is_sell_only() or self.layer_answers.only_withdraws()
 
     def needs_no_gas(self) -> bool:
         """True if the plan sends no transaction."""
-        return self.layer.needs_no_gas()
+        return self.layer_answers.needs_no_gas()
 
     def is_sell_only(self) -> bool:
         """True if decision and legs of the plan are an exit. Raises MissingData.
@@ -148,7 +148,7 @@ class GuardCase:
         An exit buys only the numeraire and the shortfalls of open withdrawals, and for a shortfall
         it sells no more than necessary.
         """
-        if not self.plan.is_exit or self.plan.actions:
+        if not self.plan.is_exit or self.plan.layer_actions:
             return False
         self.require_complete_replay()
         bought_tokens = {
@@ -175,10 +175,10 @@ class GuardCase:
         """
         if not self.is_risk_reducing():
             return None
-        if self.layer.needs_no_spot_price():
+        if self.layer_answers.needs_no_spot_price():
             return set()
         portfolio = self.step.portfolio
-        legs, actions = self.plan.legs, self.plan.actions
+        legs, actions = self.plan.legs, self.plan.layer_actions
         return {
             portfolio.numeraire.address,
             *([portfolio.wrapped_native] if with_gas else []),
@@ -251,9 +251,9 @@ class GuardCase:
 
     def _shortfall_tokens(self) -> set[str]:
         """Return the assets, except the numeraire, with a shortfall for open withdrawals."""
-        claimed_tokens = {claim.payment.token for claim in self.step.history.cash_flows.claims} - {
-            self.numeraire.address
-        }
+        claimed_tokens = {
+            claim.payment.token for claim in self.step.history.cash_flows.pending_payments
+        } - {self.numeraire.address}
         return {
             token
             for token in claimed_tokens
@@ -292,7 +292,7 @@ class GuardCase:
         """Return the base units of an asset above its reserve, negative if below; native and
         wrapped coin count together. Raises MissingData.
         """
-        native_wei = self.balance_raw(NATIVE) if asset.native else 0
+        native_wei = self.balance_raw(NATIVE) if asset.includes_native else 0
         return (
             self.balance_raw(asset.token.address)
             + native_wei
@@ -305,10 +305,11 @@ class GuardCase:
         block it.
         """
         history = self.step.history
-        if history.budgets.unknown and not (
-            history.budgets.unknown == history.budgets.unpriced_falls and self.is_risk_reducing()
+        if history.budgets.unknown_reason and not (
+            history.budgets.unknown_reason == history.budgets.unpriced_falls_reason
+            and self.is_risk_reducing()
         ):
-            raise MissingData(history.budgets.unknown)
+            raise MissingData(history.budgets.unknown_reason)
 
     def portfolio_value(self) -> Fraction:
         """Return the value of investable balances, and what layers have outside the wallet, at
@@ -324,12 +325,12 @@ class GuardCase:
         return investable_value + self.value_outside_wallet()
 
     def blocked_value(self) -> Fraction:
-        """Return the value of assets with blocked exits, which `portfolio_value` excludes. An asset without a
-        price counts as zero.
+        """Return the value of assets with blocked exits, which `portfolio_value` excludes. An asset
+        without a price counts as zero.
         """
         return sum(
             (
-                blocked_exit.raw * self.prices.get(blocked_exit.token, Fraction(0))
+                blocked_exit.excluded_raw * self.prices.get(blocked_exit.token, Fraction(0))
                 for blocked_exit in self.step.blocked_exits
             ),
             Fraction(0),
@@ -376,7 +377,7 @@ class GuardCase:
             self.gas_units()
         )
         gas_value = expected_gas_wei * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + measure_in_layer(self.layer.cost) + gas_value
+        return self.trading_cost() + measure_in_layer(self.layer_answers.cost) + gas_value
 
     def worst_cost(self) -> Fraction:
         """Return the worst-case cost, with each swap and action at its minimum, at the worse of
@@ -393,7 +394,7 @@ class GuardCase:
         )
         gas_value = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
         swap_cost = self.trading_cost() + slippage_value + self.disagreement_loss()
-        return swap_cost + measure_in_layer(self.layer.worst_cost) + gas_value
+        return swap_cost + measure_in_layer(self.layer_answers.worst_cost) + gas_value
 
     def gas_units(self) -> int:
         """Return the expected gas of the plan's transaction and of missing approvals."""

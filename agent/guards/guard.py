@@ -60,7 +60,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Guard(Generic[T]):
-    """A guard. `limit` reads the limit from the input (None: off), `format_limit` formats it,
+    """A guard. `read_limit` reads the limit from the input (None: off), `format_limit` formats it,
     `measure` compares the case with it.
 
     `remedy` is an instruction for the owner. A guard that `judges_market` checks only the pools and
@@ -68,7 +68,7 @@ class Guard(Generic[T]):
     """
 
     name: str
-    limit: Callable[[StepInput], T | None]
+    read_limit: Callable[[StepInput], T | None]
     format_limit: Callable[[T, StepInput], str]
     measure: Callable[[GuardCase, T], GuardMeasurement]
     remedy: str
@@ -76,7 +76,7 @@ class Guard(Generic[T]):
 
     def judge(self, case: GuardCase) -> Verdict:
         """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
-        limit = self.limit(case.step)
+        limit = self.read_limit(case.step)
         if limit is None:
             return Verdict(self.name, "not measured", OFF, True)
         try:
@@ -86,7 +86,7 @@ class Guard(Generic[T]):
         return Verdict(
             self.name,
             measurement.text,
-            measurement.limit or self.format_limit(limit, case.step),
+            measurement.limit_text or self.format_limit(limit, case.step),
             measurement.passed,
         )
 

@@ -17,7 +17,7 @@ from agent.guards.guard import (
     limit_guard,
 )
 from agent.guards.replay import SimulatedSwap
-from agent.layers import guards as layers
+from agent.layers import guards as layer_guards
 from agent.model import (
     Asset,
     FeedRound,
@@ -66,7 +66,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     A minimum above the simulated output would revert. A plan of a layer's actions is measured by
     the layer.
     """
-    for measure_slippage in layers.ACTION_SLIPPAGES:
+    for measure_slippage in layer_guards.ACTION_SLIPPAGES:
         if (measurement := measure_slippage(case, limit_bps)) is not None:
             return measurement
     largest_slippage_bps = 0
@@ -93,7 +93,7 @@ def measure_fair_floor(case: GuardCase) -> GuardMeasurement:
     This guard cannot be switched off. If one of the two limits is off, the other still bounds the
     price. If both are off, the guard refuses, because a searcher could take all but one base unit.
     """
-    for measure_floor in layers.ACTION_FLOORS:
+    for measure_floor in layer_guards.ACTION_FLOORS:
         if (measurement := measure_floor(case)) is not None:
             return measurement
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
@@ -116,7 +116,9 @@ def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     values_and_pools = [
         (_depth_value(case, swap.snapshot_pool), swap.leg.pool) for swap in case.swaps()
     ]
-    provided_pools = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
+    provided_pools = {
+        action.pool for action in case.plan.layer_actions if isinstance(action, Provide)
+    }
     values_and_pools += [
         (_depth_value(case, pool), pool.address)
         for pool in case.step.snapshot.pools
@@ -228,7 +230,7 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     TWAP: configured feeds must be live before money moves. An exit needs only the feeds of its own
     tokens.
     """
-    if PriceSource.FEED not in case.step.reference.kinds:
+    if PriceSource.FEED not in case.step.reference.sources:
         return GuardMeasurement("no feed in use", True)
     judged_tokens = case.judged_tokens()
     excesses_and_feeds = []
@@ -266,12 +268,12 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         raise MissingData(str(error)) from None
     if not pegs:
         return GuardMeasurement("no dollar token", True)
-    worst_peg = max(pegs, key=lambda peg: peg.distance - peg.limit_bps / BPS)
+    worst_peg = max(pegs, key=lambda peg: peg.deviation - peg.limit_bps / BPS)
     label = worst_peg.token.label
     if worst_peg.limit_bps != limit_bps:
         label += f", which left its peg: at most {format_ratio(worst_peg.limit_bps / BPS)}"
     return GuardMeasurement(
-        f"{format_ratio(worst_peg.distance)} ({label})", not worst_peg.is_depegged
+        f"{format_ratio(worst_peg.deviation)} ({label})", not worst_peg.is_depegged
     )
 
 
@@ -283,7 +285,7 @@ def _spot_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
         blocked_exit.token for blocked_exit in case.step.blocked_exits
     }  # not traded; often has no pool
 
-    if case.layer.only_reduces():
+    if case.layer_answers.only_reduces():
         return
     if case.is_sell_only():
         traded_tokens = set(map(case.step.portfolio.pricing_token, case.replay.tokens))
@@ -311,7 +313,7 @@ def _pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
             ),
             f"pool {swap.leg.pool}",
         )
-    for deviations_of in layers.POOL_DEVIATIONS:
+    for deviations_of in layer_guards.POOL_DEVIATIONS:
         yield from deviations_of(case)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limit_guard
 from agent.guards.max_weight import max_weight
-from agent.layers import guards as layers
+from agent.layers import guards as layer_guards
 from agent.layers.questions import unknown_value_reason
 from agent.model import StepInput, TopUp
 from agent.policy.cash_flows import purchases
@@ -28,7 +28,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     limits.slippage, so that a feed that lags within limits.oracle_deviation does not hide a skewed
     pool (T29). Exits are not held to it.
     """
-    for measure_cost in layers.PLAN_COSTS:
+    for measure_cost in layer_guards.PLAN_COSTS:
         if (measurement := measure_cost(case, limit_bps)) is not None:
             return measurement
     moved_value, cost = case.turnover(), case.cost()
@@ -51,8 +51,8 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value moved by this plan over the investable total. An exit's sales for the
     numeraire do not count.
     """
-    if case.layer.needs_no_spot_price():
-        return GuardMeasurement(case.layer.exemption_text, True)
+    if case.layer_answers.needs_no_spot_price():
+        return GuardMeasurement(case.layer_answers.exemption_text, True)
     counted_turnover = case.counted_turnover()
     if counted_turnover == 0 and case.plan.is_exit and not case.largest_exempt_turnover():
         return GuardMeasurement("an exit into the numeraire", True)
@@ -70,8 +70,8 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return _with_exempt_turnover(
             case, GuardMeasurement("an exit into the numeraire", True), limit_bps
         )
-    if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exemption_text, True)
+    if case.layer_answers.only_reduces():
+        return GuardMeasurement(case.layer_answers.exemption_text, True)
     case.require_known_day()
     total_turnover = case.step.history.budgets.turnover_24h + counted_turnover
     return _with_exempt_turnover(case, _measure_share(case, total_turnover, limit_bps), limit_bps)
@@ -93,7 +93,7 @@ def _with_exempt_turnover(
     return replace(
         measurement,
         text=f"{exempt_text} for the {exempt_kind}, plus {measurement.text}",
-        limit=f"{format_money(exempt_limit, case.numeraire)}, plus {format_bps(limit_bps)}",
+        limit_text=f"{format_money(exempt_limit, case.numeraire)}, plus {format_bps(limit_bps)}",
     )
 
 
@@ -108,18 +108,23 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if
     the last 24 h are unknown.
     """
-    if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exemption_text, True)
+    if case.layer_answers.only_reduces():
+        return GuardMeasurement(case.layer_answers.exemption_text, True)
     case.require_known_day()
     history, counts_predicted_cost = (
         case.step.history,
         case.is_sell_only() or case.is_required_by_layer(),
     )
     past_loss = _counted_loss(
-        case, history.budgets.loss_24h, history.budgets.fell_24h, history.budgets.wasted_24h_wei
+        case,
+        history.budgets.loss_24h,
+        history.budgets.decrease_24h,
+        history.budgets.non_trade_gas_24h_wei,
     )
     plan_loss = case.cost() if counts_predicted_cost else case.worst_cost()
-    plan_loss += sum((worst_cost_of(case) for worst_cost_of in layers.WORST_COSTS), Fraction(0))
+    plan_loss += sum(
+        (worst_cost_of(case) for worst_cost_of in layer_guards.WORST_COSTS), Fraction(0)
+    )
     return _measure_loss(case, past_loss + max(plan_loss, Fraction(0)), limit_bps)
 
 
@@ -127,11 +132,14 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the loss since the store was created plus the cost of this plan, over the investable
     total. Exits count as in daily_loss.
     """
-    if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exemption_text, True)
+    if case.layer_answers.only_reduces():
+        return GuardMeasurement(case.layer_answers.exemption_text, True)
     history = case.step.history
     past_loss = _counted_loss(
-        case, history.budgets.loss_total, history.budgets.fell_total, history.budgets.wasted_wei
+        case,
+        history.budgets.loss_total,
+        history.budgets.decrease_total,
+        history.budgets.reverted_gas_wei,
     )
     return _measure_loss(case, past_loss + max(case.cost(), Fraction(0)), limit_bps)
 
@@ -159,8 +167,8 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     day_start_s = case.step.snapshot.head.timestamp_s - DAY_S
     counted_changes = [
         change
-        for change in case.step.history.cash_flows.unexplained
-        if change.halts or change.chain_s > day_start_s
+        for change in case.step.history.cash_flows.unexplained_transfers
+        if change.exceeds_jump_limit or change.chain_s > day_start_s
     ]
     if not counted_changes:
         return GuardMeasurement("every balance is explained", True)
@@ -176,7 +184,8 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     )
     return replace(
         measurement,
-        passed=measurement.passed and not any(change.halts for change in counted_changes),
+        passed=measurement.passed
+        and not any(change.exceeds_jump_limit for change in counted_changes),
     )
 
 
@@ -184,7 +193,7 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest net sale or purchase of one token, in value at reference prices, or the
     smallest action of a layer.
     """
-    for measure_smallest in layers.SMALLEST_ACTIONS:
+    for measure_smallest in layer_guards.SMALLEST_ACTIONS:
         if (measurement := measure_smallest(case, limit)) is not None:
             return measurement
     case.require_complete_replay()
@@ -206,8 +215,8 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the managed value. An exit passes, because it lowers the value at risk and an
     unsolicited deposit must not block it.
     """
-    if case.layer.needs_no_spot_price():
-        return GuardMeasurement(case.layer.exemption_text, True)
+    if case.layer_answers.needs_no_spot_price():
+        return GuardMeasurement(case.layer_answers.exemption_text, True)
     managed_value = case.portfolio_value()
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(managed_value, case.numeraire)}, an exit", True)
@@ -299,7 +308,7 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "explain the change: trimtab flows, then trimtab flows confirm; an increase is accepted"
         " after limits.balance_jump_wait",
     ),
-    *layers.LAYER_LIMIT_GUARDS,
+    *layer_guards.LAYER_LIMIT_GUARDS,
     Guard(
         "max_weight",
         _max_weights,
@@ -321,6 +330,6 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         max_live_value,
         "withdraw value from the wallet, or raise portfolio.max_live_value",
     ),
-    *layers.OUTSIDE_VALUE_GUARDS,
+    *layer_guards.OUTSIDE_VALUE_GUARDS,
 )
 """Guards in the order of their verdicts."""

@@ -16,7 +16,7 @@ from agent.guards.guard import (
     limit_guard,
 )
 from agent.guards.replay import LegFlow
-from agent.layers import guards as layers
+from agent.layers import guards as layer_guards
 from agent.layers.questions import gas_price_limit_wei
 from agent.model import LegPlace, Plan, Provide, TopUp
 from agent.policy import failures
@@ -56,7 +56,7 @@ def balance(case: GuardCase) -> GuardMeasurement:
     router is left empty. Actions of a layer must spend investable balances or the minimum amounts
     that earlier actions return.
     """
-    for measure_overspending in layers.OVERSPENT_ACTIONS:
+    for measure_overspending in layer_guards.OVERSPENT_ACTIONS:
         if (measurement := measure_overspending(case)) is not None:
             return measurement
     case.require_complete_replay()
@@ -88,7 +88,8 @@ class _ReplayWallet:
         self._assets: dict[str, int] = {}
         self._raw_by_form: dict[str, int] = {}
         self._wrapped_native = next(
-            (asset.token.address for asset in case.step.portfolio.assets if asset.native), None
+            (asset.token.address for asset in case.step.portfolio.assets if asset.includes_native),
+            None,
         )
         if self._wrapped_native is not None:
             self._raw_by_form = {
@@ -154,7 +155,7 @@ def prediction(case: GuardCase) -> GuardMeasurement:
                 False,
             )
     predicted_raw_by_token = dict(case.plan.holdings_after)
-    for measure_misprediction in layers.MISPREDICTED_ACTIONS:
+    for measure_misprediction in layer_guards.MISPREDICTED_ACTIONS:
         if (measurement := measure_misprediction(case)) is not None:
             return measurement
     if case.plan.native_after_wei is not None:
@@ -193,7 +194,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             portfolio.numeraire,
         )
     }
-    legs, actions = case.plan.legs, case.plan.actions
+    legs, actions = case.plan.legs, case.plan.layer_actions
     traded_tokens = [
         token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE
     ]
@@ -211,7 +212,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
         )
     )
     quarantined_tokens = {
-        quarantined.token for quarantined in case.step.targets.quarantine
+        quarantined.token for quarantined in case.step.targets.quarantined_tokens
     }  # already reported
 
     checked_addresses = dict.fromkeys(
@@ -257,11 +258,11 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
     none is quarantined. Withdrawals of liquidity and unwrapping always pass.
     """
     tokens = moved_tokens(case.plan)
-    screens = case.evidence.screens
+    screens = case.evidence.screened_tokens
     if tokens and screens is None:
         raise MissingData("no token was tested")
     screen_by_token = {
-        screen.token: screen for screen in (*(screens or ()), *case.step.targets.quarantine)
+        screen.token: screen for screen in (*(screens or ()), *case.step.targets.quarantined_tokens)
     }
     faults = [
         f"{case.label(token)} was not tested" for token in tokens if token not in screen_by_token
@@ -289,7 +290,7 @@ def moved_tokens(plan: Plan) -> tuple[str, ...]:
     ]
     provided_tokens = [
         token
-        for action in plan.actions
+        for action in plan.layer_actions
         if isinstance(action, Provide)
         for token in (action.token0, action.token1)
     ]
@@ -311,7 +312,7 @@ def kill_switch(case: GuardCase) -> GuardMeasurement:
 def quorum(case: GuardCase) -> GuardMeasurement:
     """Require that enough operators returned the same snapshot, byte for byte (T2)."""
     return GuardMeasurement(
-        f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum
+        f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.has_quorum
     )
 
 
@@ -324,7 +325,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     if not case.is_risk_reducing():
         revert_count, approval_count = (
             history.failures.reverts_in_row,
-            history.failures.approvals_in_row,
+            history.failures.approval_cycles_in_row,
         )
         failures_text = _failures_text(revert_count, approval_count)
         if history.failures.is_stopped and not failures.too_many_failures(
@@ -333,7 +334,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
             failures_text += "; the count restarted when the owner resumed"
         return GuardMeasurement(failures_text, not failures.is_stopped(history))
     exit_failures = failures.exit_failures(history, failures.exit_name(case.plan))
-    failures_text = _failures_text(exit_failures.reverts, exit_failures.approvals)
+    failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_step_count)
     if failures.retry_wait_s(exit_failures) == 0 or case.step.progress.spend_caps:
         return GuardMeasurement(failures_text, True)  # the approvals of this step already passed
     retry_at_s = failures.retry_at_s(exit_failures)
@@ -433,7 +434,7 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
-    if (layer_limit_and_spent := case.layer.layer_gas_budget(limit_wei)) is not None:
+    if (layer_limit_and_spent := case.layer_answers.layer_gas_budget(limit_wei)) is not None:
         emergency_limit_wei, spent_wei = (
             layer_limit_and_spent[0],
             layer_limit_and_spent[1] + case.worst_gas_wei(),
@@ -448,7 +449,9 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     if failures.retry_wait_s(exit_failures) == 0:
         return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei)
     limit_wei //= 2
-    limit_text = f"{format_native(limit_wei)} after {exit_failures.reverts} reverts of this exit"
+    limit_text = (
+        f"{format_native(limit_wei)} after {exit_failures.revert_count} reverts of this exit"
+    )
     return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei, limit_text)
 
 

@@ -27,7 +27,7 @@ class SandwichExposure:
     rebalance and per day. None if a limit is off.
     """
 
-    exchanged_bps: int | None
+    exchanged_loss_bps: int | None
     per_rebalance_bps: int | None
     per_day_bps: int | None
     description: str
@@ -95,7 +95,7 @@ def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
     None if a received token has no reference price. Skew before the snapshot is part of the plan's
     cost.
     """
-    price_by_token = references.prices
+    price_by_token = references.reference_by_token
     legs_to_wallet = [leg for leg in plan.legs if leg.sink is LegPlace.WALLET]
     if any(leg.token_out not in price_by_token for leg in legs_to_wallet):
         return None
@@ -115,9 +115,12 @@ def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
     """
     if (sandwich_loss := plan_sandwich_loss(reference_prices(step), plan)) is None:
         return None
-    if plan.gas_units and step.portfolio.wrapped_native not in reference_prices(step).prices:
+    if (
+        plan.gas_units
+        and step.portfolio.wrapped_native not in reference_prices(step).reference_by_token
+    ):
         return None
-    swap_cost = plan.cost.total - plan.cost.gas - plan.cost.approvals
+    swap_cost = plan.cost.total - plan.cost.gas - plan.cost.approval_gas
     deviation_value = deviation_loss(step, balance_deltas(plan.legs))
     return swap_cost + worst_case_gas(step, plan) + sandwich_loss + deviation_value
 
@@ -132,7 +135,7 @@ def max_extractable_profit(
     """
     if sandwich_loss is None:
         return None
-    swap_cost = max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
+    swap_cost = max(plan.cost.total - plan.cost.gas - plan.cost.approval_gas, Fraction(0))
     return sandwich_loss + swap_cost + deviation_loss(step, balance_deltas(plan.legs))
 
 

@@ -1,4 +1,5 @@
-"""All guards of plans in one table, with `judge` and `require`; and the guards of payouts.
+"""All guards of plans in one table, with `judge` and `require_all_passed`; and the guards of
+payouts.
 
 Each guard of a plan is defined beside its measurement.
 """
@@ -13,7 +14,7 @@ from agent.errors import ErrorCode, Refused
 from agent.guards import market, portfolio, safety
 from agent.guards.case import build_guard_case
 from agent.guards.guard import OFF, Guard, format_money
-from agent.layers import guards as layers
+from agent.layers import guards as layer_guards
 from agent.model import (
     CashFlows,
     Evidence,
@@ -38,7 +39,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     *safety.GAS_GUARDS,
 )
 """Guards of every plan, in the order of their verdicts."""
-REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *layers.LAYER_GUARDS)}
+REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *layer_guards.LAYER_GUARDS)}
 MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
@@ -50,10 +51,10 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:
     """Return the guards that judge a plan; those of a layer only if it acts in the layer."""
-    return (*GUARDS, *layers.LAYER_GUARDS) if plan.acts_in_layer else GUARDS
+    return (*GUARDS, *layer_guards.LAYER_GUARDS) if plan.acts_in_layer else GUARDS
 
 
-def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
+def require_all_passed(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
     """Return the plan with its verdicts.
 
     Raises Refused, with all verdicts, unless every guard passed.
@@ -88,8 +89,8 @@ def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) ->
 def _refusal_text(verdict: Verdict) -> str:
     """Describe a refusing verdict; an address is not measured."""
     if verdict.guard == "payout_address":
-        return f"{verdict.guard}: {verdict.measured} is not {verdict.limit}"
-    return f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
+        return f"{verdict.guard}: {verdict.measured_text} is not {verdict.limit}"
+    return f"{verdict.guard} measured {verdict.measured_text}, limit {verdict.limit}"
 
 
 # --- Guards of payouts: kill switch, confirmed address, daily cap, balance.
@@ -164,8 +165,10 @@ def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
     if daily_limit_value is None:
         return Verdict(guard_name, "not measured", OFF, True)
     limit_text = format_money(daily_limit_value, numeraire)
-    if step.history.budgets.unknown:
-        return Verdict(guard_name, f"unknown: {step.history.budgets.unknown}", limit_text, False)
+    if step.history.budgets.unknown_reason:
+        return Verdict(
+            guard_name, f"unknown: {step.history.budgets.unknown_reason}", limit_text, False
+        )
     day_outflow_value = step.history.budgets.outflow_24h
     for payout in payouts:
         price = transfers.token_price(step.portfolio, reference_prices(step), payout.token)
@@ -207,8 +210,8 @@ def _available_raw(
         return 0
     claimed_raw = sum(
         claim.payment.raw
-        for claim in cash_flows.claims
-        if (claim.request, claim.payment.token) == (payout.request, payout.token)
+        for claim in cash_flows.pending_payments
+        if (claim.request_id, claim.payment.token) == (payout.request_id, payout.token)
     )
     raw_by_token = {holding.token: holding.raw for holding in snapshot.holdings}
     reserve_raw = max(0, asset_by_token[payout.token].reserve_raw - claimed_raw)

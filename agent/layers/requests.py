@@ -7,14 +7,14 @@ from typing import Any
 
 from agent.errors import Refused
 from agent.layers.futures.planning import requests as futures
-from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
 from agent.layers.liquidity.planning import requests as liquidity
 from agent.model import Halt, LayerRequest, Plan, StepInput
 from agent.planning.proposals import Proposer
 
 PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
-    MoveMargin: futures.margin_proposer,
-    Deleverage: futures.deleverage,
+    MarginAccountRequest: futures.margin_proposer,
+    Deleverage: futures.deleverage_proposer,
     OpenHedge: futures.hedge_proposer,
     CloseHedge: futures.hedge_proposer,
 }
@@ -26,7 +26,7 @@ SHUTDOWN_RELEASES: tuple[Callable[[StepInput], Plan | Halt | Refused | None], ..
 that plan or the halt of the step; None if there is nothing.
 """
 COMMANDS: Mapping[type[LayerRequest], Callable[[Any], str]] = {
-    MoveMargin: futures.move_command,
+    MarginAccountRequest: futures.move_command,
     Deleverage: lambda _: "deleverage",
     OpenHedge: lambda _: "hedge",
     CloseHedge: lambda _: "hedge",

@@ -19,8 +19,8 @@ SETTINGS_BUILDERS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] 
 CONFIG_CHECKS: tuple[Callable[[Config], None], ...] = (holding.require_holding_symbols,)
 """Rules that span tables, after all others. Raise ValueError for an invalid config."""
 CONFIRMED_SETTINGS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (
-    liquidity.parameters,
-    holding.parameters,
+    liquidity.confirmed_settings,
+    holding.confirmed_settings,
 )
 """Names and values of the settings that the owner confirms."""
 EDITABLE_KEYS: tuple[Callable[[Config, Config], Iterator[str]], ...] = (

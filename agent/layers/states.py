@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
 from agent.layers.futures.state import (
     FuturesConfig,
     FuturesCycle,
@@ -58,7 +58,7 @@ PLANS: tuple[type[LayerPlan], ...] = (FuturesPlan, HedgeChoices)
 GRANTS: tuple[type[LayerGrant], ...] = (FuturesGrant,)
 DECISIONS: tuple[type[LayerDecision], ...] = (AdjustFutures, AdjustLiquidity)
 CYCLES: tuple[type[LayerCycle], ...] = (FuturesCycle, LiquidityCycle)
-REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
+REQUESTS: tuple[type[LayerRequest], ...] = (MarginAccountRequest, Deleverage, OpenHedge, CloseHedge)
 PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerState: STATES,
     LayerConfig: CONFIGS,

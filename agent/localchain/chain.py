@@ -78,14 +78,14 @@ class LocalChain(LocalContracts):
         """Perpetual futures beside the tokens, if they are deployed."""
 
     @property
-    def pools(self) -> dict[str, str]:
+    def address_by_pool(self) -> dict[str, str]:
         """Pool addresses by name, such as "v3 WETH/USDC 500"."""
-        return {name: pool.address for name, pool in self.deployed.pool_by_name.items()}
+        return {name: pool.address for name, pool in self.deployed_world.pool_by_name.items()}
 
     @property
-    def feeds(self) -> Mapping[str, str]:
+    def feed_addresses(self) -> Mapping[str, str]:
         """USD price feeds by symbol."""
-        return self.deployed.feeds
+        return self.deployed_world.feed_addresses
 
     def pool_price(self, symbol0: str, symbol1: str) -> Fraction:
         """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
@@ -94,7 +94,7 @@ class LocalChain(LocalContracts):
         token0, token1, prices_usd = (
             self.tokens[symbol0],
             self.tokens[symbol1],
-            self.deployed.prices_usd,
+            self.deployed_world.prices_usd,
         )
         return (
             prices_usd[symbol0]
@@ -125,8 +125,8 @@ class LocalChain(LocalContracts):
         one transaction.
         """
         selected_symbols, prices_usd = (
-            list(self.feeds if symbols is None else symbols),
-            self.deployed.prices_usd,
+            list(self.feed_addresses if symbols is None else symbols),
+            self.deployed_world.prices_usd,
         )
         if not selected_symbols:
             return
@@ -135,20 +135,24 @@ class LocalChain(LocalContracts):
                 self.perps.set_index(symbol, prices_usd[symbol])
         prices_raw = [round(prices_usd[symbol] * 10**FEED_DECIMALS) for symbol in selected_symbols]
         push_all_rounds = self.feed_contract(selected_symbols[0]).functions.pushAll
-        self.send(push_all_rounds([self.feeds[symbol] for symbol in selected_symbols], prices_raw))
+        self.send(
+            push_all_rounds(
+                [self.feed_addresses[symbol] for symbol in selected_symbols], prices_raw
+            )
+        )
 
     def feed_contract(self, symbol: str) -> Contract:
         """Return the price feed of a token; any account may write its rounds."""
-        return self.contract(self.feeds[symbol], own_artifact("PriceFeed"))
+        return self.contract(self.feed_addresses[symbol], own_artifact("PriceFeed"))
 
     def snapshot(self) -> ChainSnapshot:
         """Save the chain and what is deployed on it."""
-        return ChainSnapshot(self.node.snapshot(), self.deployed)
+        return ChainSnapshot(self.node.snapshot(), self.deployed_world)
 
     def revert(self, chain_snapshot: ChainSnapshot) -> None:
         """Revert to a snapshot; each snapshot can be used once."""
         self.node.revert(chain_snapshot.node_snapshot)
-        self.deployed = chain_snapshot.deployed
+        self.deployed_world = chain_snapshot.deployed_world
 
     def add_token(
         self,
@@ -169,13 +173,13 @@ class LocalChain(LocalContracts):
             else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
         )
         feed_address = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
-        token, deployed_world = Token(token_address, symbol, decimals), self.deployed
-        self.deployed = replace(
-            self.deployed,
+        token, deployed_world = Token(token_address, symbol, decimals), self.deployed_world
+        self.deployed_world = replace(
+            self.deployed_world,
             tokens={**deployed_world.tokens, symbol: token},
             kinds={**deployed_world.kinds, symbol: kind},
             prices_usd={**deployed_world.prices_usd, symbol: Fraction(price_usd)},
-            feeds={**deployed_world.feeds, symbol: feed_address},
+            feed_addresses={**deployed_world.feed_addresses, symbol: feed_address},
         )
         whale_raw = int(WHALE_USD / Fraction(price_usd) * 10**decimals)
         token_functions = self.token_contract(symbol).functions
@@ -265,7 +269,7 @@ class LocalChain(LocalContracts):
         PoolMinter.
         """
         self.mint_positions(
-            self.deployed.pool_by_name[pool_name], ((tick_lower, tick_upper, liquidity),)
+            self.deployed_world.pool_by_name[pool_name], ((tick_lower, tick_upper, liquidity),)
         )
 
     def move_market(
@@ -283,13 +287,13 @@ class LocalChain(LocalContracts):
                 raise ValueError(f"{symbol} is not a token of this chain")
             if price_usd <= 0:
                 raise ValueError(f"price of {symbol}: {price_usd} is not positive")
-        self.deployed = replace(
-            self.deployed, prices_usd={**self.deployed.prices_usd, **new_prices_usd}
+        self.deployed_world = replace(
+            self.deployed_world, prices_usd={**self.deployed_world.prices_usd, **new_prices_usd}
         )
         self.arbitrage(
             *(
                 pool
-                for pool in self.deployed.pool_by_name.values()
+                for pool in self.deployed_world.pool_by_name.values()
                 if pool.token0.symbol in new_prices_usd or pool.token1.symbol in new_prices_usd
             )
         )
@@ -297,13 +301,13 @@ class LocalChain(LocalContracts):
             self.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         if feeds_follow:
             # The TWAP window has passed for all feeds, so all of them get a round.
-            self.refresh_feeds(self.feeds if twap_follows else new_prices_usd)
+            self.refresh_feeds(self.feed_addresses if twap_follows else new_prices_usd)
 
     def swap(self, pool_name: str, symbol_in: str, amount_in_raw: int) -> int:
         """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
         units received.
         """
-        local_pool = self.deployed.pool_by_name[pool_name]
+        local_pool = self.deployed_world.pool_by_name[pool_name]
         sold_token = (
             local_pool.token0 if local_pool.token0.symbol == symbol_in else local_pool.token1
         )
@@ -334,7 +338,7 @@ class LocalChain(LocalContracts):
                 symbol=symbol,
                 address=self.tokens[symbol].address,
                 target=target,
-                feed=self.feeds[symbol],
+                feed=self.feed_addresses[symbol],
             )
             for symbol, target in target_by_symbol.items()
         )
@@ -482,20 +486,20 @@ class LocalChain(LocalContracts):
 
     def _raw_for_usd(self, symbol: str, value_usd: Fraction) -> int:
         return int(
-            value_usd / self.deployed.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals
+            value_usd / self.deployed_world.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals
         )
 
     def _register_pool(self, pool: LocalPool) -> LocalPool:
-        self.deployed = replace(
-            self.deployed, pool_by_name={**self.deployed.pool_by_name, pool.name: pool}
+        self.deployed_world = replace(
+            self.deployed_world, pool_by_name={**self.deployed_world.pool_by_name, pool.name: pool}
         )
         return pool
 
     def _register_ticks(self, pool: LocalPool, new_ticks: Iterable[int]) -> None:
-        ticks_by_pool = self.deployed.ticks
-        self.deployed = replace(
-            self.deployed,
-            ticks={
+        ticks_by_pool = self.deployed_world.range_ends_by_pool
+        self.deployed_world = replace(
+            self.deployed_world,
+            range_ends_by_pool={
                 **ticks_by_pool,
                 pool.name: ticks_by_pool.get(pool.name, frozenset()) | frozenset(new_ticks),
             },

@@ -66,14 +66,16 @@ class LocalPool:
 
 @dataclass(frozen=True, slots=True)
 class DeployedWorld:
-    """What is deployed on the chain, by symbol or pool name; `ticks` are the ends of all positions."""
+    """What is deployed on the chain, by symbol or pool name; `range_ends_by_pool` are the ends of
+    all positions.
+    """
 
     tokens: Mapping[str, Token]
     kinds: Mapping[str, TokenKind]
     prices_usd: Mapping[str, Fraction]
-    feeds: Mapping[str, str]
+    feed_addresses: Mapping[str, str]
     pool_by_name: Mapping[str, LocalPool]
-    ticks: Mapping[str, frozenset[int]]
+    range_ends_by_pool: Mapping[str, frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class ChainSnapshot:
     """A saved state of the node with what is deployed on it."""
 
     node_snapshot: str
-    deployed: DeployedWorld = field(repr=False)
+    deployed_world: DeployedWorld = field(repr=False)
 
 
 class ChainClock:
@@ -111,7 +113,7 @@ class LocalContracts:
         self.accounts: tuple[DevAccount, ...] = dev_accounts()
         self.wallet, self.whale = self.accounts[WALLET_INDEX], self.accounts[WHALE_INDEX]
         self.clock = ChainClock(node)
-        self.deployed = DeployedWorld({}, {}, {}, {}, {}, {})
+        self.deployed_world = DeployedWorld({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
 
     @property
@@ -133,7 +135,7 @@ class LocalContracts:
     @property
     def tokens(self) -> Mapping[str, Token]:
         """Tokens by symbol."""
-        return self.deployed.tokens
+        return self.deployed_world.tokens
 
     def contract(self, address: str, artifact: Artifact) -> Contract:
         """Return a web3 contract at an address; cached, because building one takes milliseconds."""
@@ -147,7 +149,7 @@ class LocalContracts:
 
     def token_contract(self, symbol: str) -> Contract:
         """Return the ERC-20 contract of a symbol."""
-        token_kind = self.deployed.kinds[symbol]
+        token_kind = self.deployed_world.kinds[symbol]
         if token_kind is TokenKind.WRAPPED_NATIVE:
             artifact = npm_artifact(WETH_ARTIFACT)
         else:
@@ -229,7 +231,7 @@ class LocalContracts:
                 target_raw - current_balances[symbol],
                 self.token_contract(symbol).functions,
             )
-            is_wrapped = self.deployed.kinds[symbol] is TokenKind.WRAPPED_NATIVE
+            is_wrapped = self.deployed_world.kinds[symbol] is TokenKind.WRAPPED_NATIVE
             if change_raw > 0:
                 self.send(
                     token_functions.transfer(owner, change_raw)

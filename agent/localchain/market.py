@@ -131,24 +131,24 @@ def apply_move(chain: LocalChain, factor_by_symbol: Mapping[str, Fraction]) -> d
     as if the new price had always held, so that TWAPs follow at once without blocks in the future,
     and no funding comes from their delay. Raises ConfigError for an unknown symbol.
     """
-    if unknown_symbols := sorted(set(factor_by_symbol) - set(chain.feeds)):
+    if unknown_symbols := sorted(set(factor_by_symbol) - set(chain.feed_addresses)):
         raise ConfigError(
-            f"{unknown_symbols[0]!r} is not a token of this chain: {', '.join(chain.feeds)}"
+            f"{unknown_symbols[0]!r} is not a token of this chain: {', '.join(chain.feed_addresses)}"
         )
     feed_prices = {
         symbol: Fraction(
             chain.feed_contract(symbol).functions.latestRoundData().call()[1], 10**FEED_DECIMALS
         )
-        for symbol in chain.feeds
+        for symbol in chain.feed_addresses
     }
     new_prices = {
         symbol: feed_prices[symbol] * factor for symbol, factor in factor_by_symbol.items()
     }
-    chain.deployed = replace(
-        chain.deployed, prices_usd={**chain.deployed.prices_usd, **feed_prices}
+    chain.deployed_world = replace(
+        chain.deployed_world, prices_usd={**chain.deployed_world.prices_usd, **feed_prices}
     )
     chain.move_market(new_prices, twap_follows=False)
-    for pool in chain.deployed.pool_by_name.values():
+    for pool in chain.deployed_world.pool_by_name.values():
         if pool.version == 3:
             _rewrite_observations(chain, pool.address)
     if chain.perps is not None:

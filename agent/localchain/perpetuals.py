@@ -67,12 +67,12 @@ class PerpSpec:
 class PerpAddresses:
     """The protocol contracts of Perpetual Protocol v2."""
 
-    quote: str
+    quote_token: str
     clearing_house: str
     exchange: str
     account_balance: str
     vault: str
-    config: str
+    clearing_house_config: str
     market_registry: str
     order_book: str
     delegate_approval: str
@@ -83,7 +83,7 @@ class LocalPerpMarket:
     """A deployed market: its virtual base token, its Uniswap V3 pool and its index feed."""
 
     symbol: str
-    base: str
+    base_token: str
     pool: str
     aggregator: str
     feed: str
@@ -99,15 +99,17 @@ class LocalPerps:
     chain; sizes and quote amounts have 18 decimals.
     """
 
-    def __init__(self, chain: LocalContracts, collateral: str, markets: Sequence[PerpSpec]) -> None:
-        self.chain, self.collateral_symbol = chain, chain.tokens[collateral]
+    def __init__(
+        self, chain: LocalContracts, collateral_symbol: str, markets: Sequence[PerpSpec]
+    ) -> None:
+        self.chain, self.collateral_token = chain, chain.tokens[collateral_symbol]
         self.markets: dict[str, LocalPerpMarket] = {}
         self.addresses = self._deploy_protocol()
         for perp_spec in markets:
             self._add_market(perp_spec)
         chain.node.mine_at(chain.now_s() + MARK_HISTORY_S)
         for perp_spec in markets:
-            price = chain.deployed.prices_usd[perp_spec.symbol]
+            price = chain.deployed_world.prices_usd[perp_spec.symbol]
             self.set_index(perp_spec.symbol, price)
             self._provide_liquidity(self.markets[perp_spec.symbol], price, perp_spec.value_usd)
 
@@ -148,7 +150,7 @@ class LocalPerps:
 
     def _deploy_protocol(self) -> PerpAddresses:
         """Deploy and connect the core contracts."""
-        collateral_unit = self.collateral_symbol.unit
+        collateral_unit = self.collateral_token.unit
         quote_address = self._deploy_quote()
         factory_address = self.chain.deploy(
             npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS_MANIFEST)
@@ -159,7 +161,7 @@ class LocalPerps:
         clearing_house_config = self._deploy_initialised("ClearingHouseConfig")
         market_registry = self._deploy_initialised("MarketRegistry", factory_address, quote_address)
         order_book = self._deploy_initialised("OrderBook", market_registry)
-        insurance_fund = self._deploy_initialised("InsuranceFund", self.collateral_symbol.address)
+        insurance_fund = self._deploy_initialised("InsuranceFund", self.collateral_token.address)
         exchange = self._deploy_initialised(
             "Exchange", market_registry, order_book, clearing_house_config
         )
@@ -246,10 +248,10 @@ class LocalPerps:
     def _add_market(self, perp_spec: PerpSpec) -> None:
         """Deploy a market at the spot price, with a maker around it."""
         addresses, symbol = self.addresses, perp_spec.symbol
-        price = self.chain.deployed.prices_usd[symbol]
+        price = self.chain.deployed_world.prices_usd[symbol]
         aggregator_address = self.chain.deploy(
             npm_artifact(_AGGREGATOR_PATH, PERPS_MANIFEST),
-            self.collateral_symbol.address,
+            self.collateral_token.address,
             0,
             0,
             NATIVE,
@@ -275,7 +277,7 @@ class LocalPerps:
             npm_artifact(_ORACLE_PATH.format("PriceFeedDispatcher"), PERPS_MANIFEST), feed_address
         )
         base_token = self.chain.deploy(perp_artifact("BaseToken"))
-        while int(base_token, 16) > int(addresses.quote, 16):
+        while int(base_token, 16) > int(addresses.quote_token, 16):
             base_token = self.chain.deploy(perp_artifact("BaseToken"))
         self.markets[symbol] = LocalPerpMarket(
             symbol, base_token, "", aggregator_address, feed_address
@@ -283,10 +285,10 @@ class LocalPerps:
         self.set_index(symbol, price)
         self._send(base_token, "BaseToken", "initialize", f"v{symbol}", f"v{symbol}", dispatcher)
         self.chain.send(
-            self._factory.functions.createPool(base_token, addresses.quote, POOL_FEE_PIPS)
+            self._factory.functions.createPool(base_token, addresses.quote_token, POOL_FEE_PIPS)
         )
         pool_address = str(
-            self._factory.functions.getPool(base_token, addresses.quote, POOL_FEE_PIPS).call()
+            self._factory.functions.getPool(base_token, addresses.quote_token, POOL_FEE_PIPS).call()
         )
         self.markets[symbol] = LocalPerpMarket(
             symbol, base_token, pool_address, aggregator_address, feed_address
@@ -299,7 +301,7 @@ class LocalPerps:
         self._send(base_token, "BaseToken", "mintMaximumTo", addresses.clearing_house)
         self._send(base_token, "BaseToken", "addWhitelist", addresses.clearing_house)
         self._send(base_token, "BaseToken", "addWhitelist", pool_address)
-        quote_functions = self.contract(addresses.quote, "QuoteToken").functions
+        quote_functions = self.contract(addresses.quote_token, "QuoteToken").functions
         self.chain.send(quote_functions.addWhitelist(pool_address), self._quote_owner)
         self._send(
             addresses.market_registry, "MarketRegistry", "addPool", base_token, POOL_FEE_PIPS
@@ -318,12 +320,21 @@ class LocalPerps:
     def _provide_liquidity(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
         """Deposit collateral worth the liquidity, and provide the liquidity."""
         whale_address = self.chain.whale.address
-        self.deposit(whale_address, value_usd * self.collateral_symbol.unit)
+        self.deposit(whale_address, value_usd * self.collateral_token.unit)
         tick_lower, tick_upper = range_ticks(price, MAKER_RANGE, TICK_SPACING)
         half_value_wad = Fraction(value_usd * WAD, 2)
         base_and_quote_raw = (int(half_value_wad / price), int(half_value_wad))
         call = self.clearing_house.functions.addLiquidity(
-            (market.base, *base_and_quote_raw, tick_lower, tick_upper, 0, 0, False, FAR_FUTURE_S)
+            (
+                market.base_token,
+                *base_and_quote_raw,
+                tick_lower,
+                tick_upper,
+                0,
+                0,
+                False,
+                FAR_FUTURE_S,
+            )
         )
         self.chain.send(call, whale_address)
 
@@ -353,25 +364,25 @@ class LocalPerps:
 
     def deposit(self, account: str, raw: int) -> None:
         """Give `account` collateral and deposit it."""
-        token_functions = self.chain.token_contract(self.collateral_symbol.symbol).functions
+        token_functions = self.chain.token_contract(self.collateral_token.symbol).functions
         self.chain.send(token_functions.mint(account, raw))
         self.chain.send(token_functions.approve(self.addresses.vault, raw), account)
-        self.chain.send(self.vault.functions.deposit(self.collateral_symbol.address, raw), account)
+        self.chain.send(self.vault.functions.deposit(self.collateral_token.address, raw), account)
 
     def trade(self, account: str, symbol: str, size_raw: int) -> HexStr:
         """Open or reduce a position by a signed size, without a price bound; return the
         transaction's hash.
         """
-        order = self.order(symbol, size_raw, 0)
+        order = self.order_params(symbol, size_raw, 0)
         return self.chain.send(self.clearing_house.functions.openPosition(order), account)
 
-    def order(self, symbol: str, size_raw: int, bound_raw: int) -> tuple[Any, ...]:
+    def order_params(self, symbol: str, size_raw: int, bound_raw: int) -> tuple[Any, ...]:
         """Return the parameters of openPosition for an exact signed size: a sale is exact base in,
         a purchase exact base out. `bound_raw` is the minimum quote of a sale or the maximum of a
         purchase.
         """
         is_sale = size_raw < 0
-        base_token = self.markets[symbol].base
+        base_token = self.markets[symbol].base_token
         return base_token, is_sale, is_sale, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, NO_REFERRAL
 
     def move_pools(
@@ -385,9 +396,9 @@ class LocalPerps:
         mover = self.chain.accounts[MOVER_INDEX].address
         if (
             2 * self.vault.functions.getFreeCollateral(mover).call()
-            < MOVER_USD * self.collateral_symbol.unit
+            < MOVER_USD * self.collateral_token.unit
         ):
-            self.deposit(mover, MOVER_USD * self.collateral_symbol.unit)
+            self.deposit(mover, MOVER_USD * self.collateral_token.unit)
         while remaining_symbols := [
             symbol for symbol in prices if not self._is_at_price(symbol, prices[symbol])
         ]:
@@ -424,7 +435,7 @@ class LocalPerps:
             else min(target_sqrt_x96, reachable_sqrt_x96)
         )
         # Exact quote in or out, as far as the price limit.
-        quote_raw, base_token = MOVER_USD * WAD, self.markets[symbol].base
+        quote_raw, base_token = MOVER_USD * WAD, self.markets[symbol].base_token
         order_params = (
             base_token,
             is_sale,
@@ -439,7 +450,7 @@ class LocalPerps:
 
     def quote_token(self) -> Token:
         """Return the virtual quote token, in which the protocol keeps its accounts."""
-        return Token(self.addresses.quote, "vUSD", 18)
+        return Token(self.addresses.quote_token, "vUSD", 18)
 
 
 def futures_config(
@@ -455,7 +466,7 @@ def futures_config(
         limits={**profile.limits, **limits},
     )
     return futures_text(
-        profile, venue_file_table(perps), perps.collateral_symbol.symbol, weights, weights
+        profile, venue_file_table(perps), perps.collateral_token.symbol, weights, weights
     )
 
 
@@ -469,10 +480,12 @@ def venue_file_table(perps: LocalPerps) -> PerpetualProtocolFileTable:
         account_balance=addresses.account_balance,
         exchange=addresses.exchange,
         market_registry=addresses.market_registry,
-        config=addresses.config,
+        config=addresses.clearing_house_config,
         delegate_approval=addresses.delegate_approval,
         markets={
-            symbol: PerpetualProtocolFileMarket(base=market.base, aggregator=market.aggregator)
+            symbol: PerpetualProtocolFileMarket(
+                base=market.base_token, aggregator=market.aggregator
+            )
             for symbol, market in perps.markets.items()
         },
     )

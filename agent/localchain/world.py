@@ -263,7 +263,7 @@ class DevAccount:
     """Checksummed address and 0x-hex key of a development account."""
 
     address: str
-    key: str
+    private_key: str
 
 
 @lru_cache(maxsize=1)

@@ -80,7 +80,7 @@ def settled_value_raw(account: MarginAccount) -> int:
     """Return the account value in whole base units of the collateral token, rounded down as venues
     judge it, but expressed in quote base units (ClearingHouse.getAccountValue).
     """
-    collateral_unit_raw = account.settlement_raw
+    collateral_unit_raw = account.collateral_unit_raw
     return account_value_raw(account) // collateral_unit_raw * collateral_unit_raw
 
 
@@ -88,7 +88,7 @@ def value_in_collateral_raw(account: MarginAccount) -> int:
     """Return the account value in base units of the collateral token, rounded down. An account in
     debt counts as zero, because the wallet is not liable for it.
     """
-    return max(0, account_value_raw(account) // account.settlement_raw)
+    return max(0, account_value_raw(account) // account.collateral_unit_raw)
 
 
 def gross_notional_raw(account: MarginAccount) -> int:
@@ -317,9 +317,9 @@ def with_moved_marks(
 def with_index_marks(
     account: MarginAccount, doubtful_markets: Collection[str] = ()
 ) -> MarginAccount:
-    """Return the account with every mark set to its index, which trades cannot move. In `doubtful_markets`
-    markets, use whichever of mark and index is better for the position held, so that neither alone
-    can force a reduction.
+    """Return the account with every mark set to its index, which trades cannot move. In
+    `doubtful_markets` markets, use whichever of mark and index is better for the position held, so
+    that neither alone can force a reduction.
     """
 
     def reference_mark(market: PerpMarket) -> Price:

@@ -28,16 +28,16 @@ from agent.units import BPS, ceil_int, floor_int, sign_of
 @dataclass(frozen=True, slots=True)
 class MarginState:
     """Account figures that the limits apply to. Shares are exact; `leverage` and `utilisation` are
-    None if the account has positions but no value. `survives_stress` says whether the account stays above
-    maintenance after every mark has moved against its position by the stress move.
+    None if the account has positions but no value. `survives_stress` says whether the account stays
+    above maintenance after every mark has moved against its position by the stress move.
     """
 
     leverage: Fraction | None
     utilisation: Fraction | None
-    largest_share: Fraction
-    gross_raw: int
-    net_raw: int
-    value_raw: int
+    largest_position_share: Fraction
+    gross_notional_raw: int
+    net_notional_raw: int
+    account_value_raw: int
     survives_stress: bool
 
 
@@ -45,9 +45,9 @@ class MarginState:
 class Breach:
     """A breached limit: its name in the config, and measurement and limit as text."""
 
-    limit: str
-    measured: str
-    allowed: str
+    limit_name: str
+    measured_text: str
+    limit_text: str
 
 
 def margin_state(
@@ -72,9 +72,9 @@ class LimitCheck:
     breaches it.
     """
 
-    limit: str
-    measured: str
-    allowed: str
+    limit_name: str
+    measured_text: str
+    limit_text: str
     is_broken: bool
 
 
@@ -102,24 +102,24 @@ def limit_checks(
         ),
         LimitCheck(
             "max_position",
-            _percent_text(state.largest_share),
+            _percent_text(state.largest_position_share),
             _percent_text(max_share),
-            state.largest_share > max_share,
+            state.largest_position_share > max_share,
         ),
     ]
     if limits.spot_multiple_bps:
         known_spot_value = spot_value or Fraction(0)
         spot_multiple = (
-            Fraction(state.gross_raw) / known_spot_value if known_spot_value > 0 else None
+            Fraction(state.gross_notional_raw) / known_spot_value if known_spot_value > 0 else None
         )
-        if not state.gross_raw:
+        if not state.gross_notional_raw:
             spot_multiple = Fraction(0)
         checks.append(
             LimitCheck(
                 "spot_multiple",
                 "unknown" if spot_value is None else multiple_text(spot_multiple),
                 _multiple_bps_text(limits.spot_multiple_bps),
-                state.gross_raw > known_spot_value * limits.spot_multiple_bps / BPS,
+                state.gross_notional_raw > known_spot_value * limits.spot_multiple_bps / BPS,
             )
         )
     move_text = _percent_text(Fraction(limits.stress_move_bps, BPS))
@@ -139,7 +139,7 @@ def breaches(
 ) -> list[Breach]:
     """Return the limits in `limit_checks` that the state breaches."""
     return [
-        Breach(check.limit, check.measured, check.allowed)
+        Breach(check.limit_name, check.measured_text, check.limit_text)
         for check in limit_checks(state, limits, spot_value)
         if check.is_broken
     ]
@@ -320,8 +320,8 @@ def after_resting_fills(account: MarginAccount) -> MarginAccount:
     """Return the account after a fill of every resting limit order at its price, or at the mark if
     that is worse, with the taker fee.
     """
-    account_after = replace(account, resting=())
-    for order in account.resting:
+    account_after = replace(account, resting_orders=())
+    for order in account.resting_orders:
         exact_quote_raw = abs(order.size_raw) * order.price
         bound_raw = ceil_int(exact_quote_raw) if order.size_raw > 0 else floor_int(exact_quote_raw)
         fill_order = PerpOrder(order.market, order.size_raw, PerpOrderKind.LIMIT, bound_raw, False)
@@ -340,7 +340,7 @@ def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount
             moved_raw = -raw
         case DelegateChange() | StopOrder() | OrderCancel():
             moved_raw = 0
-    collateral_raw = account.collateral_raw + moved_raw * account.settlement_raw
+    collateral_raw = account.collateral_raw + moved_raw * account.collateral_unit_raw
     return replace(account, collateral_raw=collateral_raw)
 
 

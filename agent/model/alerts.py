@@ -1,4 +1,6 @@
-"""Alerts, the state of each alert key, queued messages, deliveries, and devices that receive them."""
+"""Alerts, the state of each alert key, queued messages, deliveries, and devices that receive
+them.
+"""
 
 from __future__ import annotations
 
@@ -38,22 +40,22 @@ class AlertKind(Enum):
 class Alert:
     """An alert to send.
 
-    Alerts with one `key` share a cooldown. A `lasting` alert is active as long as each cycle raises
-    it, and is repeated after alerts.repeat if it `repeats`; others are single events.
+    Alerts with one `key` share a cooldown. A `is_lasting` alert is active as long as each cycle
+    raises it, and is repeated after alerts.repeat if it `repeats`; others are single events.
     """
 
     kind: AlertKind
     key: str
     text: str
-    lasting: bool = False
+    is_lasting: bool = False
     repeats: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
     """State of one alert key. Times are Unix seconds. `since_s` is the start of a lasting alert,
-    None for an event. `untold` counts occurrences since the last message, which was sent at
-    `told_s`. `raised_s` is the start of the newest occurrence and gives the order of messages.
+    None for an event. `unsent_count` counts occurrences since the last message, which was sent at
+    `last_sent_s`. `raised_s` is the start of the newest occurrence and gives the order of messages.
     """
 
     key: str
@@ -61,8 +63,8 @@ class AlertState:
     text: str
     raised_s: int
     since_s: int | None = None
-    untold: int = 0
-    told_s: int | None = None
+    unsent_count: int = 0
+    last_sent_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +75,15 @@ class AlertMessage:
     target: str
     kind: AlertKind
     text: str
-    made_s: int
+    created_s: int
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Result of sending one message. `why` is empty on success."""
+    """Result of sending one message. `failure_reason` is empty on success."""
 
     message: AlertMessage
-    why: str
+    failure_reason: str
     at_s: int
 
 
@@ -89,8 +91,8 @@ class Delivery:
 class AlertTargetState:
     """Delivery record of one alert target.
 
-    Times are Unix seconds. `failures` counts consecutive failures, `why` is the last reason. `lost`
-    counts messages dropped from a full queue, `waiting` those still queued.
+    Times are Unix seconds. `failures` counts consecutive failures, `why` is the last reason.
+    `dropped_count` counts messages dropped from a full queue, `queued_count` those still queued.
     """
 
     name: str
@@ -98,19 +100,19 @@ class AlertTargetState:
     failed_s: int | None = None
     failures: int = 0
     why: str = ""
-    lost: int = 0
-    waiting: int = 0
+    dropped_count: int = 0
+    queued_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AlertDevice:
-    """A browser that receives alerts by web push. `endpoint` is its address at a push service, `key`
-    its public key and `auth` its secret (RFC 8291) in unpadded base64url, `page` the path that a
-    message opens, `added_s` Unix seconds.
+    """A browser that receives alerts by web push. `endpoint` is its address at a push service,
+    `public_key` its public key and `auth` its secret (RFC 8291) in unpadded base64url, `page` the
+    path that a message opens, `added_s` Unix seconds.
     """
 
     endpoint: str
-    key: str
+    public_key: str
     auth: str
     page: str
     user: str
@@ -122,6 +124,6 @@ class AlertDevice:
         return hashlib.sha256(self.endpoint.encode()).hexdigest()[:16]
 
     @property
-    def service(self) -> str:
+    def service_host(self) -> str:
         """Return host and port of the push service."""
         return self.endpoint.removeprefix("https://").partition("/")[0]

@@ -146,16 +146,16 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class ControlRecord:
-    """A control as stored. `code` is "" or a ControlCode, a guard or an error's code; `result` are
-    pairs such as ("transaction", hash). `changed_s` is when it got its state.
+    """A control as stored. `code` is "" or a ControlCode, a guard or an error's code;
+    `result_pairs` are pairs such as ("transaction", hash). `changed_s` is when it got its state.
     """
 
-    number: int
+    sequence_number: int
     control: Control
     state: ControlState
     code: str
     reason: str
-    result: ControlArguments
+    result_pairs: ControlArguments
     changed_s: int
 
 
@@ -163,8 +163,8 @@ class ControlRecord:
 class ControlEvent:
     """A line of the audit log, which only grows: a control got the state `state`."""
 
-    number: int
-    control: str
+    sequence_number: int
+    control_id: str
     kind: str
     origin: str
     asked_by: str
@@ -178,9 +178,10 @@ class ControlEvent:
 class ShownPlan:
     """A plan as shown to its owner, for a control to confirm.
 
-    `binding_texts` must be equal when the plan is carried out. `amounts` are (name, amount, tolerance):
-    planned changes in base units by token or position, which may differ by at most the tolerance.
-    `document` is the JSON text that was shown. `seal` is an HMAC-SHA256 over the hash and the time.
+    `binding_texts` must be equal when the plan is carried out. `amounts` are (name, amount,
+    tolerance): planned changes in base units by token or position, which may differ by at most the
+    tolerance. `shown_json` is the JSON text that was shown. `seal` is an HMAC-SHA256 over the hash
+    and the time.
     """
 
     kind: ControlKind
@@ -188,7 +189,7 @@ class ShownPlan:
     binding_texts: ControlArguments
     amounts: tuple[tuple[str, int, int], ...]
     shown_at_s: int = 0
-    document: str = ""
+    shown_json: str = ""
     seal: str = ""
 
     @property
@@ -200,7 +201,7 @@ class ShownPlan:
             [list(pair) for pair in self.arguments],
             [list(pair) for pair in self.binding_texts],
             [[name, str(amount), str(tolerance)] for name, amount, tolerance in self.amounts],
-            self.document,
+            self.shown_json,
         ]
         return hashlib.sha256(canonical_json(fields)).hexdigest()
 
@@ -217,8 +218,8 @@ class ShownPlan:
         return hmac.new(secret, canonical_json(fields), hashlib.sha256).hexdigest()
 
     def difference(self, replanned: ShownPlan) -> str:
-        """Return the first difference of the plan `replanned` from this one, beyond the tolerances; ""
-        if there is none.
+        """Return the first difference of the plan `replanned` from this one, beyond the tolerances;
+        "" if there is none.
         """
         if (self.kind, self.arguments) != (replanned.kind, replanned.arguments):
             return "it was shown for another request"
@@ -244,17 +245,17 @@ class PlanLink:
     before `until_s`, Unix seconds. It leads to the login page and does nothing itself.
     """
 
-    plan: str
+    plan_hash_prefix: str
     until_s: int
 
     def signature(self, key: bytes) -> str:
         """Return the HMAC-SHA256 of the link, as hex digits."""
-        fields = canonical_json(["trimtab link 1", self.plan, self.until_s])
+        fields = canonical_json(["trimtab link 1", self.plan_hash_prefix, self.until_s])
         return hmac.new(key, fields, hashlib.sha256).hexdigest()
 
     def query(self, key: bytes) -> str:
         """Return the query string of the link's URL."""
-        return f"plan={self.plan}&until={self.until_s}&sig={self.signature(key)}"
+        return f"plan={self.plan_hash_prefix}&until={self.until_s}&sig={self.signature(key)}"
 
     def is_genuine(self, key: bytes, signature: str, now_s: float) -> bool:
         """Return whether the link was signed with `key` and is still valid."""

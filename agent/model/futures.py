@@ -50,12 +50,12 @@ class MarginTier:
 class PerpMarket:
     """A perpetual market at a block. `market` is its name at the venue: the base token's address,
     or the coin. `asset` is the portfolio's token with the same price (empty: none). `lot_raw` is
-    the size increment in base units, `tick` the price increment, and `min_notional_raw` the
+    the size increment in base units, `tick_size` the price increment, and `min_notional_raw` the
     smallest notional of an order at its bound. `mark` and `index` are quote base units per base
     unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
     that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
-    `is_named` is false for a market that the config does not name, in which someone else opened a
-    position. `mid` is the middle of the order book (zero: unknown).
+    `is_configured` is false for a market that the config does not name, in which someone else
+    opened a position. `mid` is the middle of the order book (zero: unknown).
     """
 
     market: str
@@ -63,7 +63,7 @@ class PerpMarket:
     asset: str
     size_decimals: int
     lot_raw: int
-    tick: Price
+    tick_size: Price
     tiers: tuple[MarginTier, ...]
     fee_ppm: int
     mark: Price
@@ -72,7 +72,7 @@ class PerpMarket:
     funding_daily: Fraction
     is_paused: bool = False
     min_notional_raw: int = 0
-    is_named: bool = True
+    is_configured: bool = True
     mid: Price = Fraction(0)
 
     @property
@@ -121,24 +121,25 @@ class VenuePayment:
 @dataclass(frozen=True, slots=True)
 class RestingStop:
     """A stop of the agent that rests at an off-chain venue. `size_raw` is negative if it sells,
-    `trigger` the mark at which the venue sends it as a reduction.
+    `trigger_price` the mark at which the venue sends it as a reduction.
     """
 
     market: str
     size_raw: int
-    trigger: Price
+    trigger_price: Price
     cloid: str
 
 
 @dataclass(frozen=True, slots=True)
 class RestingOrder:
     """A limit order of the agent that rests at an off-chain venue. `size_raw` is what is not filled
-    of `whole_raw`, both negative if it sells; `placed_s` is the venue's time at which it was placed.
+    of `original_size_raw`, both negative if it sells; `placed_s` is the venue's time at which it
+    was placed.
     """
 
     market: str
     size_raw: int
-    whole_raw: int
+    original_size_raw: int
     price: Price
     placed_s: int
     cloid: str
@@ -148,29 +149,30 @@ class RestingOrder:
 class MarginAccount:
     """A cross-margined account: collateral and positions. `collateral_raw` is the deposited balance
     and `realised_raw` the realised profit that is not settled into it yet, both in quote base
-    units. `settlement_raw` is one base unit of the collateral token in quote base units: 10^12 if a
-    quote of 18 decimals is settled in USDC. Initial margin applies to the quote owed and the shorts
-    if `initial_on_debt` is set (Perpetual Protocol v2), otherwise to the notional (Hyperliquid). An
-    off-chain venue (`is_on_chain` false) takes orders as signed messages without gas; no deposit is
-    sent to it. `payments` are funding payments that the venue settled without a transaction and
-    that are not yet in the ledger, oldest first; they are part of `realised_raw`.
-    `unknown_transfers` are kinds of the venue's ledger rows that are not known to move margin or
-    not: `collateral_raw` may lack them, so the split into deposits and profit is uncertain.
-    `stops` are the agent's resting stops, `resting` its resting limit orders, which only open.
+    units. `collateral_unit_raw` is one base unit of the collateral token in quote base units: 10^12
+    if a quote of 18 decimals is settled in USDC. Initial margin applies to the quote owed and the
+    shorts if `initial_on_debt` is set (Perpetual Protocol v2), otherwise to the notional
+    (Hyperliquid). An off-chain venue (`is_on_chain` false) takes orders as signed messages without
+    gas; no deposit is sent to it. `unbooked_payments` are funding payments that the venue settled
+    without a transaction and that are not yet in the ledger, oldest first; they are part of
+    `realised_raw`. `unknown_row_kinds` are kinds of the venue's ledger rows that are not known to
+    move margin or not: `collateral_raw` may lack them, so the split into deposits and profit is
+    uncertain. `resting_stops` are the agent's resting stops, `resting_orders` its resting limit
+    orders, which only open.
     """
 
     quote: Token
-    settlement_raw: int
+    collateral_unit_raw: int
     collateral_raw: int
     realised_raw: int
     positions: tuple[Position, ...]
     markets: tuple[PerpMarket, ...]
     initial_on_debt: bool = True
     is_on_chain: bool = True
-    payments: tuple[VenuePayment, ...] = ()
-    unknown_transfers: tuple[str, ...] = ()
-    stops: tuple[RestingStop, ...] = ()
-    resting: tuple[RestingOrder, ...] = ()
+    unbooked_payments: tuple[VenuePayment, ...] = ()
+    unknown_row_kinds: tuple[str, ...] = ()
+    resting_stops: tuple[RestingStop, ...] = ()
+    resting_orders: tuple[RestingOrder, ...] = ()
 
     def market(self, market_name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
@@ -192,11 +194,11 @@ class FuturesReading(LayerReading):
 
     account: MarginAccount | None = None
     """None: there is none, or it is not known for certain."""
-    unknown: str = ""
+    unknown_reason: str = ""
     """Reason why it is not known."""
-    blocked: str = ""
+    blocked_reason: str = ""
     """Reason why the venue accepts no order from this agent's key; empty: it does."""
-    agent_end_s: int = 0
+    key_approval_expires_s: int = 0
     """Expiry of the key's approval, Unix seconds; zero: none."""
 
 
@@ -208,19 +210,20 @@ is unknown.
 
 @dataclass(frozen=True, slots=True)
 class MarginBaseline:
-    """A margin account at one block, in quote base units; `open_raw` is unrealised profit less
-    pending funding. The difference between two baselines with equal collateral is the account's result.
+    """A margin account at one block, in quote base units; `open_profit_raw` is unrealised profit
+    less pending funding. The difference between two baselines with equal collateral is the
+    account's result.
     """
 
     collateral_raw: int
     realised_raw: int
-    open_raw: int
+    open_profit_raw: int
 
     def result_raw(self, earlier_baseline: MarginBaseline) -> int:
-        """Return the result since an earlier baseline. After a deposit or a withdrawal only the result
-        of open positions is known.
+        """Return the result since an earlier baseline. After a deposit or a withdrawal only the
+        result of open positions is known.
         """
-        profit_raw = self.open_raw - earlier_baseline.open_raw
+        profit_raw = self.open_profit_raw - earlier_baseline.open_profit_raw
         if self.collateral_raw == earlier_baseline.collateral_raw:
             profit_raw += self.realised_raw - earlier_baseline.realised_raw
         return profit_raw
@@ -293,7 +296,9 @@ class OrderCancel:
 
 
 RestingAction = StopOrder | OrderCancel
-"""A stop to rest at an off-chain venue, or the end of a resting order; no position changes at once."""
+"""A stop to rest at an off-chain venue, or the end of a resting order; no position changes at
+once.
+"""
 AccountAction = MarginDeposit | MarginWithdrawal | DelegateChange
 """A transaction on the margin account that is not a trade."""
 FuturesAction = PerpOrder | AccountAction | RestingAction
@@ -407,19 +412,20 @@ class HedgeComparison:
     """Cost of selling and of shorting the excess of an overweight asset, in numeraire base units.
     `is_hedged` is true if the short is planned, for this `reason`. The sale costs fees, gas, impact
     and tax. The short costs fees and gas of opening and closing, expected funding over the horizon
-    (negative: received), and the cost of the required `margin`. `excess` is the value to sell.
+    (negative: received), and the cost of the required `required_margin`. `excess` is the value to
+    sell.
     """
 
     token: str
     excess: Fraction
-    hedged: Fraction
+    hedged_value: Fraction
     sale_fees: Fraction
     sale_impact: Fraction
     sale_tax: Fraction
     hedge_fees: Fraction
     hedge_funding: Fraction
-    hedge_capital: Fraction
-    margin: Fraction
+    capital_cost: Fraction
+    required_margin: Fraction
     horizon_s: int
     is_hedged: bool = False
     reason: str = ""
@@ -432,7 +438,7 @@ class HedgeComparison:
     @property
     def hedge_cost(self) -> Fraction:
         """Cost of the short, with expected funding."""
-        return self.hedge_fees + self.hedge_funding + self.hedge_capital
+        return self.hedge_fees + self.hedge_funding + self.capital_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,14 +455,15 @@ class FuturesPolicy:
     beyond its band triggers orders: `band_bps` for a weight, in points of the gross notional (zero:
     off), and `leverage_band_bps` for the gross notional, as a share of its target. Addresses:
     `collateral` is the portfolio's token in which margin is deposited (empty: no deposits),
-    `account` the trader whose margin account is read, `vault` the contract that takes deposits,
-    `delegate` the key that the account may allow to trade (empty: none). The triggers in `manual_triggers` act
-    only in a step that the user started; other steps only report them. `funding_horizon_s` is the
-    time over which expected funding counts as a cost and as drift (zero: it does not count).
-    `hedge` has the terms of hedges that replace sales (None: no hedges), and `hedges` are the open
-    ones, which are not part of the targets. `margin_in_weights` says whether the margin account
-    counts in the spot weights, as its collateral; records without it counted it. Openings to the
-    targets are orders of `order_kind` and rest for at most `order_time_s`.
+    `trader` the trader whose margin account is read, `vault` the contract that takes deposits,
+    `delegate` the key that the account may allow to trade (empty: none). The triggers in
+    `manual_triggers` act only in a step that the user started; other steps only report them.
+    `funding_horizon_s` is the time over which expected funding counts as a cost and as drift (zero:
+    it does not count). `hedge_policy` has the terms of hedges that replace sales (None: no hedges),
+    and `hedges` are the open ones, which are not part of the targets. `margin_in_weights` says
+    whether the margin account counts in the spot weights, as its collateral; records without it
+    counted it. Openings to the targets are orders of `order_kind` and rest for at most
+    `order_time_s`.
     """
 
     targets: tuple[FuturesTarget, ...]
@@ -464,15 +471,15 @@ class FuturesPolicy:
     band_bps: int
     limits: FuturesLimits
     collateral: str = ""
-    account: str = ""
+    trader: str = ""
     leverage_band_bps: int = 0
-    full_leverage_bps: int = 0
+    configured_leverage_bps: int = 0
     """The configured leverage if signals or strategies set `leverage_bps`; otherwise zero."""
     manual_triggers: tuple[str, ...] = ()
     vault: str = ""
     delegate: str = ""
     funding_horizon_s: int = 0
-    hedge: HedgePolicy | None = None
+    hedge_policy: HedgePolicy | None = None
     hedges: tuple[Hedge, ...] = ()
     margin_in_weights: bool = True
     order_kind: PerpOrderKind = PerpOrderKind.MARKET
@@ -496,8 +503,8 @@ class FuturesPlan(LayerPlan):
     """Actions of one step in sending order, first those on the account, then the orders, with the
     reason. `trigger` names their cause (empty: none, or the owner). `is_reducing` is true if every
     action only deposits or makes a position smaller; cost, turnover and cooldown do not block such
-    a plan. `refused` are orders that were cut or skipped, with the reason. `hedges` are the hedges
-    after the first order.
+    a plan. `refusal_texts` are orders that were cut or skipped, with the reason. `hedges` are the
+    hedges after the first order.
     """
 
     orders: tuple[PerpOrder, ...] = ()
@@ -506,9 +513,9 @@ class FuturesPlan(LayerPlan):
     account_actions: tuple[AccountAction, ...] = ()
     is_reducing: bool = False
     is_emergency: bool = False
-    refused: tuple[str, ...] = ()
+    refusal_texts: tuple[str, ...] = ()
     hedges: tuple[Hedge, ...] = ()
-    resting: tuple[RestingAction, ...] = ()
+    resting_actions: tuple[RestingAction, ...] = ()
     """Changes of resting stops."""
 
     @property
@@ -519,7 +526,7 @@ class FuturesPlan(LayerPlan):
     @property
     def actions(self) -> tuple[FuturesAction, ...]:
         """All actions, in sending order."""
-        return (*self.account_actions, *self.orders, *self.resting)
+        return (*self.account_actions, *self.orders, *self.resting_actions)
 
     @property
     def top_up_raw(self) -> int:
@@ -533,9 +540,10 @@ class FuturesPlan(LayerPlan):
 class AdjustFutures(LayerDecision):
     """Actions of the futures layer: deposits or reductions that a limit requires, orders towards
     the targets, or a request of the owner. Cost, turnover, cooldown and open withdrawals never
-    block a reduction. `closes` is the market whose hedge is closed; empty for any other order.
+    block a reduction. `closed_hedge_market` is the market whose hedge is closed; empty for any
+    other order.
     """
 
     is_reducing: bool
     by_owner: bool = False
-    closes: str = ""
+    closed_hedge_market: str = ""

@@ -43,7 +43,9 @@ class Reviews:
 
     @property
     def last_evaluation_s(self) -> int | None:
-        """The later of the last rebalance and the last review, Unix seconds; None without either."""
+        """The later of the last rebalance and the last review, Unix seconds; None without
+        either.
+        """
         times_s = (self.last_rebalance_s, self.last_review_s)
         return max((at_s for at_s in times_s if at_s is not None), default=None)
 
@@ -60,18 +62,18 @@ class Budgets:
     """Loss since the store was created."""
     outflow_24h: Fraction = Fraction(0)
     """Payouts."""
-    fell_24h: Fraction = Fraction(0)
+    decrease_24h: Fraction = Fraction(0)
     """Part of `loss_24h` from balance decreases without a transaction of the agent."""
-    fell_total: Fraction = Fraction(0)
+    decrease_total: Fraction = Fraction(0)
     """Part of `loss_total` from such decreases."""
-    wasted_24h_wei: int = 0
+    non_trade_gas_24h_wei: int = 0
     """Gas of transactions other than trades: reverts, approvals, cancels. Part of `loss_24h`."""
-    wasted_wei: int = 0
+    reverted_gas_wei: int = 0
     """Gas of all reverts since the store was created. Part of `loss_total`."""
-    unknown: str = ""
+    unknown_reason: str = ""
     """Reason why the last 24 h are unknown; daily limits then refuse. Empty: known."""
-    unpriced_falls: str = ""
-    """Part of `unknown` from balance decreases without a price; exits ignore them."""
+    unpriced_falls_reason: str = ""
+    """Part of `unknown_reason` from balance decreases without a price; exits ignore them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Failures:
 
     reverts_in_row: int
     """Consecutive reverts since the last successful swap, or since the owner resumed."""
-    approvals_in_row: int = 0
+    approval_cycles_in_row: int = 0
     """Consecutive cycles that only approved, counted as `reverts_in_row`."""
     is_stopped: bool = False
     """True after too many failures since the owner resumed, even if exits have succeeded since."""
@@ -94,25 +96,25 @@ class Failures:
 class CashFlows:
     """Deposits, withdrawals, purchases, and unexplained balance changes."""
 
-    unexplained: tuple[ExternalTransfer, ...] = ()
+    unexplained_transfers: tuple[ExternalTransfer, ...] = ()
     """Unexplained balance changes."""
-    accepted: tuple[ExternalTransfer, ...] = ()
+    accepted_deposits: tuple[ExternalTransfer, ...] = ()
     """Unexplained increases accepted as deposits in the last 24 h."""
-    rises: tuple[tuple[str, int], ...] = ()
+    unexplained_increases_raw: tuple[tuple[str, int], ...] = ()
     """Unexplained increases, base units by token."""
-    rose_s: int | None = None
+    first_increase_s: int | None = None
     """Chain time of the first increase that blocked purchases in the current window
     (ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py).
     """
-    left_rises: tuple[tuple[str, int], ...] = ()
-    """Part of `rises` that was excluded because the value exceeded portfolio.max_live_value; it
-    remains excluded even if the price falls.
+    excluded_increases_raw: tuple[tuple[str, int], ...] = ()
+    """Part of `unexplained_increases_raw` that was excluded because the value exceeded
+    portfolio.max_live_value; it remains excluded even if the price falls.
     """
-    invested: tuple[tuple[str, int], ...] = ()
+    newly_invested_raw: tuple[tuple[str, int], ...] = ()
     """Base units by token that the owner invests with this step."""
     purchase: PurchaseProgress | None = None
     """Active purchase in parts."""
-    claims: tuple[PendingPayment, ...] = ()
+    pending_payments: tuple[PendingPayment, ...] = ()
     """Unpaid payments of open withdrawals."""
     cash: CashState | None = None
     """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
@@ -155,13 +157,13 @@ class History:
     orders: OrderStates = NO_ORDERS
     layers: tuple[LayerState, ...] = ()
     """States of the layers; a layer without one is off."""
-    stopped: str = ""
+    stop_reason: str = ""
     """Reason why trading is stopped on request of the owner; empty: not stopped."""
     ledger_mismatch: str = ""
     """Disagreement of ledger and chain; empty: none."""
-    depegged: tuple[str, ...] = ()
+    depegged_tokens: tuple[str, ...] = ()
     """Stablecoins that left their peg and have not returned."""
-    unread: tuple[tuple[str, int], ...] = ()
+    unread_since_s_by_token: tuple[tuple[str, int], ...] = ()
     """Assets with unreadable balances, each with the chain time of the first failed read."""
     prices: tuple[PricePoint, ...] = ()
     """Recorded prices, oldest first, as far back as allocators and market events need them."""
@@ -193,16 +195,16 @@ NEW_STORE_HISTORY = History(
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """The store's data at a step's block, except the budgets in its history. `allocation_by_owner` are the
-    newest allocations of the parts that divide the wallet, by owner; `untradable_tokens` are tokens to
-    quarantine. `layers` are what the layers read: states join the step's history, the rest is for
-    their own use.
+    """The store's data at a step's block, except the budgets in its history. `allocation_by_owner`
+    are the newest allocations of the parts that divide the wallet, by owner; `untradable_tokens`
+    are tokens to quarantine. `layers` are what the layers read: states join the step's history, the
+    rest is for their own use.
     """
 
     prices: tuple[PricePoint, ...]
     allocation: Allocation | None
     balances: ExpectedBalances
-    ledger: tuple[LedgerBalance, ...]
+    ledger_balances: tuple[LedgerBalance, ...]
     allocation_by_owner: tuple[tuple[str, Allocation], ...] = ()
     untradable_tokens: tuple[ScreenedToken, ...] = ()
     cash: CashMemory | None = None

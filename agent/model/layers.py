@@ -21,7 +21,7 @@ class ExecutionTerms(Protocol):
         """Style: "rounds", "twap" or "limit"."""
 
     @property
-    def parts(self) -> int:
+    def part_count(self) -> int:
         """Expected number of parts."""
 
     @property
@@ -37,7 +37,7 @@ class ExecutionTerms(Protocol):
         """Value to move."""
 
     @property
-    def budget(self) -> Fraction | None:
+    def max_loss(self) -> Fraction | None:
         """Largest loss against the prices at its start; None without one."""
 
 
@@ -65,7 +65,7 @@ class Execution(Protocol):
         """Value moved, at the prices at its start."""
 
     @property
-    def spent(self) -> Fraction:
+    def lost_value(self) -> Fraction:
         """Value lost, at the prices at its start."""
 
 

@@ -79,13 +79,13 @@ class SettledFunding:
 
 @dataclass(frozen=True, slots=True)
 class FuturesEntry:
-    """Effect of one transaction on the margin account, in quote base units. `settlement_raw` is the
-    value of one base unit of the token `collateral`, in quote base units, and `price` is the
+    """Effect of one transaction on the margin account, in quote base units. `collateral_unit_raw`
+    is the value of one base unit of the token `collateral`, in quote base units, and `price` is the
     collateral's price in the entry's step.
     """
 
     collateral: str
-    settlement_raw: int
+    collateral_unit_raw: int
     price: Price | None
     fills: tuple[FuturesFill, ...]
     funding: tuple[SettledFunding, ...]
@@ -113,31 +113,31 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class MarketReading:
     """A futures market and the position in it in one cycle. `notional_raw` is signed and at the
-    mark, `pending_raw` is unsettled funding (negative: to be received), and `funding_daily` is the
-    share of notional that longs pay a day.
+    mark, `pending_funding_raw` is unsettled funding (negative: to be received), and `funding_daily`
+    is the share of notional that longs pay a day.
     """
 
     market: str
     symbol: str
     size_raw: int
     notional_raw: int
-    pending_raw: int
+    pending_funding_raw: int
     funding_daily: Value
 
 
 @dataclass(frozen=True, slots=True)
 class MarginReading:
-    """The margin account in one cycle, in quote base units; `settlement_raw` is the value
-    of one base unit of the collateral. `realised_raw` is profit that is not settled into the collateral yet.
-    `in_weights` says whether the account counted in the spot weights.
+    """The margin account in one cycle, in quote base units; `collateral_unit_raw` is the value of
+    one base unit of the collateral. `realised_raw` is profit that is not settled into the
+    collateral yet. `counts_in_weights` says whether the account counted in the spot weights.
     """
 
-    settlement_raw: int
+    collateral_unit_raw: int
     collateral_raw: int
     realised_raw: int
     unrealised_raw: int
     markets: tuple[MarketReading, ...]
-    in_weights: bool = True
+    counts_in_weights: bool = True
 
     @property
     def cash_raw(self) -> int:
@@ -147,7 +147,7 @@ class MarginReading:
     @property
     def value_raw(self) -> int:
         """Account value."""
-        pending_raw = sum(market.pending_raw for market in self.markets)
+        pending_raw = sum(market.pending_funding_raw for market in self.markets)
         return self.cash_raw - pending_raw + self.unrealised_raw
 
     @property
@@ -155,7 +155,7 @@ class MarginReading:
         """Account value in base units of the collateral, rounded down; zero for an account
         in debt.
         """
-        return max(0, self.value_raw // self.settlement_raw)
+        return max(0, self.value_raw // self.collateral_unit_raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class ValuedHolding:
     @property
     def raw_in_weights(self) -> int:
         """Base units that counted in the weights."""
-        is_margin_separate = self.margin is not None and not self.margin.in_weights
+        is_margin_separate = self.margin is not None and not self.margin.counts_in_weights
         return self.managed_raw - (self.margin_raw if is_margin_separate else 0)
 
     @property
@@ -227,32 +227,36 @@ class Valuation:
     block: int
     chain_s: int
     value: Value
-    held: tuple[ValuedHolding, ...]
+    holdings: tuple[ValuedHolding, ...]
 
     @property
     def collateral(self) -> ValuedHolding | None:
         """The holding of the margin account's collateral, with the account's reading; None without
         an account.
         """
-        return next((holding for holding in self.held if holding.margin is not None), None)
+        return next((holding for holding in self.holdings if holding.margin is not None), None)
 
     @property
-    def gas_money(self) -> Value:
+    def gas_money_value(self) -> Value:
         """Value of the native coin that only pays for gas."""
         return sum(
-            (holding.reserved_raw * holding.price for holding in self.held if holding.is_gas_money),
+            (
+                holding.reserved_raw * holding.price
+                for holding in self.holdings
+                if holding.is_gas_money
+            ),
             Fraction(0),
         )
 
     @property
-    def reserved(self) -> Value:
+    def reserved_value(self) -> Value:
         """Value of gas money and of all reserves."""
-        return sum((holding.reserved_raw * holding.price for holding in self.held), Fraction(0))
+        return sum((holding.reserved_raw * holding.price for holding in self.holdings), Fraction(0))
 
     @property
-    def managed(self) -> Value:
+    def managed_value(self) -> Value:
         """Value of the managed portfolio: the total that `trimtab status` shows."""
-        return self.value - self.reserved
+        return self.value - self.reserved_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +272,12 @@ class LedgerBalance:
 @dataclass(frozen=True, slots=True)
 class LedgerTokens:
     """Tokens of the ledger, including former assets; the numeraire; the wrapped native coin
-    `coin`.
+    `wrapped_native`.
     """
 
     tokens: tuple[Token, ...]
     numeraire: Token
-    coin: str
+    wrapped_native: str
 
 
 class LotMethod(Enum):
@@ -310,7 +314,7 @@ class TaxInputs:
     currency: str
     rate: Value
     lots: tuple[OpenLot, ...]
-    realised: Value
+    realised_gain: Value
     year_limit: Value | None
 
 
@@ -349,9 +353,10 @@ class ExternalTransfer:
 
     `value` is in signed numeraire base units, at the reference price when the change was found or
     at the first one afterwards (None: no price yet). `chain_s` is the chain time when the change
-    was found. `halts` marks a change beyond limits.balance_jump: purchases and rebalances stop
-    until its `kind` is known; exits, withdrawals and shutdown continue. `id` is 0 until it is
-    stored. `undoes` are ids of open decreases that this increase restores and closes.
+    was found. `exceeds_jump_limit` marks a change beyond limits.balance_jump: purchases and
+    rebalances stop until its `kind` is known; exits, withdrawals and shutdown continue. `id` is 0
+    until it is stored. `undone_ids` are ids of open decreases that this increase restores and
+    closes.
     """
 
     id: int
@@ -361,9 +366,9 @@ class ExternalTransfer:
     since_block: int
     block: int
     chain_s: int
-    halts: bool
+    exceeds_jump_limit: bool
     kind: ExternalTransferKind | None
-    undoes: tuple[int, ...] = ()
+    undone_ids: tuple[int, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -373,7 +378,7 @@ class ExternalTransfer:
     @property
     def blocks_trading(self) -> bool:
         """True while the change blocks purchases and rebalances."""
-        return self.halts and self.is_open
+        return self.exceeds_jump_limit and self.is_open
 
     @property
     def is_loss(self) -> bool:
@@ -385,8 +390,8 @@ class ExternalTransfer:
 
 @dataclass(frozen=True, slots=True)
 class OpeningBalance:
-    """Balance at `block`, excluding the transactions in ExpectedBalances.own_changes; units.NATIVE is the
-    native coin.
+    """Balance at `block`, excluding the transactions in ExpectedBalances.own_changes; units.NATIVE
+    is the native coin.
     """
 
     token: str
@@ -424,25 +429,27 @@ class CashAccount:
     """Account of portfolio.use_cash: the numeraire `token` that the agent took from the wallet, at
     most `limit_raw`, and the part left alone, in base units.
 
-    `transfer` and `intent` are the newest external transfer and payout that it contains, `external`
-    the transactions that are not in the journal (numbers of records, and hashes).
+    `newest_transfer_id` and `newest_intent_seq` are the newest external transfer and payout that it
+    contains, `counted_tx_hashes` the transactions that are not in the journal (numbers of records,
+    and hashes).
     """
 
     token: str
     limit_raw: int
     taken_raw: int
     unused_raw: int
-    transfer: int = 0
-    intent: int = 0
-    external: tuple[str, ...] = ()
+    newest_transfer_id: int = 0
+    newest_intent_seq: int = 0
+    counted_tx_hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CashMemory:
     """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes
-    since it was stored: external transfers, and the amounts of final payouts. `newest_transfer_id`, `newest_intent_seq`
-    and `counted_tx_hashes` are the newest items contained in `changes` and `payouts_raw`; they are stored
-    with the account once it includes them. `version` is the number of the account's writes.
+    since it was stored: external transfers, and the amounts of final payouts. `newest_transfer_id`,
+    `newest_intent_seq` and `counted_tx_hashes` are the newest items contained in `changes` and
+    `payouts_raw`; they are stored with the account once it includes them. `version` is the number
+    of the account's writes.
     """
 
     account: CashAccount | None
@@ -460,8 +467,8 @@ class CashState:
     not use then.
 
     `is_stored` is false if the account has to be recorded before anything is sent; `is_known` is
-    false while it cannot be opened. `record_version` is the version of the stored account. `unused_raw`
-    includes changes that are not recorded yet, unlike that of `account`.
+    false while it cannot be opened. `record_version` is the version of the stored account.
+    `unused_raw` includes changes that are not recorded yet, unlike that of `account`.
     """
 
     account: CashAccount

@@ -39,9 +39,9 @@ class ConfirmedPosition:
 class LpV2Position:
     """LP tokens of the wallet in a Uniswap V2 pair, with the inputs of their burn.
 
-    `balances` are the pair's real balances, which anyone may raise above `reserves`. `protocol_fee`
-    is true if the factory has a feeTo address; the pair then mints LP tokens to it before the burn,
-    and `k_last` is the product of reserves at the last such mint.
+    `balances` are the pair's real balances, which anyone may raise above `reserves`.
+    `has_protocol_fee` is true if the factory has a feeTo address; the pair then mints LP tokens to
+    it before the burn, and `k_last` is the product of reserves at the last such mint.
     """
 
     venue: str
@@ -53,7 +53,7 @@ class LpV2Position:
     reserves: tuple[int, int]
     balances: tuple[int, int]
     k_last: int
-    protocol_fee: bool
+    has_protocol_fee: bool
 
     @property
     def name(self) -> str:
@@ -118,11 +118,12 @@ LpPosition = LpV2Position | LpV3Position | LpMissingPosition
 
 @dataclass(frozen=True, slots=True)
 class LpPositionChange:
-    """Effect of one mined transaction of the agent on a position: `liquidity` added, negative if
-    removed.
+    """Effect of one mined transaction of the agent on a position: `liquidity_delta` added, negative
+    if removed.
 
-    `amounts_raw` are the base units added (zero for a removal); `liquidity_before` is the position's whole
-    liquidity before a removal. `ticks` is the range of a new V3 position, otherwise None.
+    `amounts_raw` are the base units added (zero for a removal); `liquidity_before` is the
+    position's whole liquidity before a removal. `ticks` is the range of a new V3 position,
+    otherwise None.
     """
 
     venue: str
@@ -133,7 +134,7 @@ class LpPositionChange:
     token1: str
     fee_pips: int
     ticks: tuple[int, int] | None
-    liquidity: int
+    liquidity_delta: int
     liquidity_before: int
     amounts_raw: tuple[int, int]
     block_number: int
@@ -257,8 +258,8 @@ class AdjustLiquidity(LayerDecision):
     """Withdrawal, collection or provision of liquidity, within budget and maximum weight; swaps
     follow in a later plan.
 
-    If `pools` is set, only their targets are followed: an exit withdraws the liquidity that it
+    If `only_pools` is set, only their targets are followed: an exit withdraws the liquidity that it
     sells and leaves the rest unchanged.
     """
 
-    pools: tuple[str, ...] = ()
+    only_pools: tuple[str, ...] = ()

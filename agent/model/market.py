@@ -108,10 +108,10 @@ class ScreenedToken:
 @dataclass(frozen=True, slots=True)
 class ProxyImplementation:
     """Implementation address of a proxy at the snapshot's block. The proxy, a token or a contract
-    of the futures venue, has the address `token`.
+    of the futures venue, has the address `proxy`.
     """
 
-    token: str
+    proxy: str
     address: str
 
 
@@ -147,8 +147,8 @@ class Allowance:
 
 
 class SwapStyle(Enum):
-    """How a swap is paid: before it pays the output, as a V2 pair; in its callback, as a V3 pool, or
-    in that of PancakeSwap; at the end of an unlocking, to V4's PoolManager; or wrapping of the
+    """How a swap is paid: before it pays the output, as a V2 pair; in its callback, as a V3 pool,
+    or in that of PancakeSwap; at the end of an unlocking, to V4's PoolManager; or wrapping of the
     native coin. The value is the kind of a row in a Rebalancer's program.
     """
 
@@ -167,8 +167,8 @@ SPACING_SHIFT = 24
 class PoolMaker:
     """Creator of a venue's pools, from which their addresses follow (EIP-1014): a factory or its
     deployer, with the hash of the pools' init code, or of a clone's where pools are clones, 0x-hex.
-    For Uniswap V4 it is the PoolManager, with the word of the pools' hooks, zeros without hooks; for
-    wrapping it is the wrapped native coin, with a word of zeros.
+    For Uniswap V4 it is the PoolManager, with the word of the pools' hooks, zeros without hooks;
+    for wrapping it is the wrapped native coin, with a word of zeros.
     """
 
     style: SwapStyle
@@ -190,18 +190,18 @@ class VenueKeys:
 class SwapGas:
     """Gas units of a swap in one kind of pool.
 
-    `swap` is the gas of one swap, by kind of router; `repeat_saving` is the saving of each further swap in
-    the same pool. `observation` is the gas of a price observation, `tick` of each initialised tick
-    crossed, `stop` of each further stop. `first_write_slots` is the number of storage slots per token
-    that the first trade writes.
+    `swap_units_by_router` is the gas of one swap, by kind of router; `repeat_saving` is the saving
+    of each further swap in the same pool. `observation_gas` is the gas of a price observation,
+    `tick_gas` of each initialised tick crossed, `stop_gas` of each further stop.
+    `first_write_slots` is the number of storage slots per token that the first trade writes.
     """
 
-    swap: Mapping[str, int]
+    swap_units_by_router: Mapping[str, int]
     repeat_saving: int
     first_write_slots: int
-    observation: int = 0
-    tick: int = 0
-    stop: int = 0
+    observation_gas: int = 0
+    tick_gas: int = 0
+    stop_gas: int = 0
 
 
 PoolT_co = TypeVar("PoolT_co", bound="Pool", covariant=True)
@@ -211,8 +211,8 @@ PoolT_co = TypeVar("PoolT_co", bound="Pool", covariant=True)
 class SwapResult(Generic[PoolT_co]):
     """Result of a swap: amounts in base units, and the state `pool_after` it. `fee_raw` is part of
     amount_in_raw. A swap that reaches its price limit fills partly, and the amounts are those
-    exchanged. `ticks_crossed` counts initialised ticks, `stop_count` all stops: at a tick, a bitmap word
-    border, the limit, or inside a range.
+    exchanged. `ticks_crossed` counts initialised ticks, `stop_count` all stops: at a tick, a bitmap
+    word border, the limit, or inside a range.
     """
 
     amount_in_raw: int
@@ -226,9 +226,9 @@ class SwapResult(Generic[PoolT_co]):
 class PriceCurve(NamedTuple):
     """Marginal prices in one direction and the liquidity between them, as floats.
 
-    `roots` are square roots of token_out per token_in, descending; `liquidities[k]` is the liquidity L
-    below roots[k]. Between roots s₀ > s₁ the pool takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ −
-    s₁).
+    `roots` are square roots of token_out per token_in, descending; `liquidities[k]` is the
+    liquidity L below roots[k]. Between roots s₀ > s₁ the pool takes L·(1/s₁ − 1/s₀) net of fee and
+    pays L·(s₀ − s₁).
     """
 
     roots: list[float]
@@ -320,7 +320,7 @@ class Pool(Protocol):
         """
 
     @property
-    def calm_fee(self) -> IdlePoolFee | None:
+    def idle_fee(self) -> IdlePoolFee | None:
         """Fee to which the pool's falls while nobody trades; None if it does not."""
 
     @property
@@ -328,7 +328,7 @@ class Pool(Protocol):
         """Gas units that deciding the fee adds to those of a swap in its kind."""
 
     @property
-    def unwritten(self) -> tuple[bool, bool]:
+    def unwritten_slots(self) -> tuple[bool, bool]:
         """True for each token whose first-trade storage slots are still zero."""
 
     @property
@@ -366,12 +366,12 @@ class Pool(Protocol):
         ticks and the contract's number sizes.
         """
 
-    def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
+    def best_amount_in(self, token_in: str, price: Fraction, impact_bps: int) -> int:
         """Return the largest input whose last unit pays at least `price` token_out after fee,
         within max_in; 0 if there is none.
         """
 
-    def runs_out(self, token_in: str, impact_bps: int) -> bool:
+    def exceeds_known_ticks(self, token_in: str, impact_bps: int) -> bool:
         """True if the known ticks end before a sale of token_in has moved the price by
         impact_bps.
         """
@@ -389,7 +389,7 @@ class Pool(Protocol):
         without a price.
         """
 
-    def recovered(self, start: Self, remaining_share: Fraction) -> Self:
+    def partly_recovered(self, start: Self, remaining_share: Fraction) -> Self:
         """Return the pool with its price moved back along its curve towards that of `start`, so
         that the share `remaining_share` of the distance remains.
 
@@ -403,7 +403,7 @@ class Pool(Protocol):
         """
 
     @property
-    def observations(self) -> tuple[int, int] | None:
+    def observation_counts(self) -> tuple[int, int] | None:
         """Current and next number of observation slots; None if unknown."""
 
     @property
@@ -501,12 +501,12 @@ class Snapshot(DerivedValueCache):
     """All chain data of a step.
 
     `now_s` is the agent's clock at the time of reading. `operators` are the operators with equal
-    answers, byte for byte; `requests` is the number of HTTP requests. A token in neither `holdings`
-    nor `quarantined` was not read. `positions` are the readable confirmed liquidity positions.
-    `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
-    prices. `supplies` are the readable supplies of tokens weighted by market cap. `data_fee` are
-    the fees of transactions beyond their gas (None: none, or unread). `layers` is what was read for
-    the layers.
+    answers, byte for byte; `http_request_count` is the number of HTTP requests. A token in neither
+    `holdings` nor `unreadable_items` was not read. `positions` are the readable confirmed liquidity
+    positions. `past_prices` are preceding blocks of the same chain, newest first, read if a step
+    has to confirm prices. `supplies` are the readable supplies of tokens weighted by market cap.
+    `data_fee` are the fees of transactions beyond their gas (None: none, or unread). `layers` is
+    what was read for the layers.
     """
 
     head: Head
@@ -522,11 +522,11 @@ class Snapshot(DerivedValueCache):
     pools: tuple[Pool, ...]
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
-    quarantined: tuple[UnreadableItem, ...]
+    unreadable_items: tuple[UnreadableItem, ...]
     operators: tuple[str, ...]
-    requests: int
+    http_request_count: int
     positions: tuple[LpPosition, ...] = ()
-    past: tuple[PastPrices, ...] = ()
+    past_prices: tuple[PastPrices, ...] = ()
     implementations: tuple[ProxyImplementation, ...] = ()
     supplies: tuple[TokenSupply, ...] = ()
     data_fee: DataFeeQuote | None = None
@@ -544,13 +544,13 @@ class Snapshot(DerivedValueCache):
     def data_fee_unknown_reason(self) -> str:
         """Reason why the data fee is unknown; empty if it is known, or the chain has none."""
         fee_items = (
-            quarantined_item
-            for quarantined_item in self.quarantined
-            if quarantined_item.subject == DATA_FEE_ITEM
+            unreadable_item
+            for unreadable_item in self.unreadable_items
+            if unreadable_item.subject == DATA_FEE_ITEM
         )
         return next((fee_item.why for fee_item in fee_items), "")
 
-    def data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
+    def max_data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas now; `gas` is that
         of all.
         """
@@ -561,8 +561,8 @@ class Snapshot(DerivedValueCache):
         )
 
     def expected_data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
-        """Return what transactions of these sizes are expected to pay beyond their gas now; `gas` is
-        that of all.
+        """Return what transactions of these sizes are expected to pay beyond their gas now; `gas`
+        is that of all.
         """
         return 0 if self.data_fee is None else self.data_fee.expected_fee_wei(gas, *calldata_bytes)
 
@@ -571,7 +571,7 @@ class Snapshot(DerivedValueCache):
         zero where the fee is charged beside the gas.
         """
         gas_price_wei = self.head.base_fee_wei or self.gas_price_wei
-        if self.data_fee is None or not self.data_fee.as_gas or gas_price_wei <= 0:
+        if self.data_fee is None or not self.data_fee.is_charged_as_gas or gas_price_wei <= 0:
             return 0
         return MAX_FEE_RISE * self.data_fee.max_data_fee_wei(calldata_bytes) // gas_price_wei
 

@@ -21,11 +21,12 @@ class AssetDrift:
     """Balance, weight and band of one asset.
 
     `raw` is the wallet's balance; `investable_raw` is that balance less the reserve, the spendable
-    maximum. `elsewhere` are the base units outside the wallet, by the name of the place, such as
-    the value of an account; `value` and weights count them too. `share` is the exact weight, `weight_bps` its rounding by largest
-    remainder. The asset is `outside` if its weight is strictly below `band_low_bps` or above
-    `band_high_bps`; the bounds are fractions, because 10 % of 333 bps is not an integer. `own_band`
-    replaces the trigger's band, `max_bps` is the maximum weight.
+    maximum. `raw_by_outside_place` are the base units outside the wallet, by the name of the place,
+    such as the value of an account; `value` and weights count them too. `share` is the exact
+    weight, `weight_bps` its rounding by largest remainder. The asset is `is_outside_band` if its
+    weight is strictly below `band_low_bps` or above `band_high_bps`; the bounds are fractions,
+    because 10 % of 333 bps is not an integer. `own_band` replaces the trigger's band, `max_bps` is
+    the maximum weight.
     """
 
     token: str
@@ -40,10 +41,10 @@ class AssetDrift:
     drift_bps: int
     band_low_bps: Fraction
     band_high_bps: Fraction
-    outside: bool
+    is_outside_band: bool
     own_band: Threshold | None = None
     max_bps: int | None = None
-    elsewhere: tuple[tuple[str, int], ...] = ()
+    raw_by_outside_place: tuple[tuple[str, int], ...] = ()
 
     @property
     def weight_text(self) -> str:
@@ -53,11 +54,11 @@ class AssetDrift:
     @property
     def locked_raw(self) -> int:
         """Base units that count towards the weight but cannot be spent by a swap."""
-        return sum(raw for _, raw in self.elsewhere)
+        return sum(raw for _, raw in self.raw_by_outside_place)
 
     def raw_at(self, place: str) -> int:
         """Return the base units at a place outside the wallet."""
-        return dict(self.elsewhere).get(place, 0)
+        return dict(self.raw_by_outside_place).get(place, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,16 @@ class GoalWeight:
 class Goal:
     """Target weights of all assets, in the portfolio's order.
 
-    With a `risk` the plan stops where further trading costs more than it saves. Tokens in `unsold`
-    are never sold and tokens in `unbought` never bought, even if the goal is missed. `sell_at_most`
-    caps the base units sold of a token.
+    With a `risk` the plan stops where further trading costs more than it saves. Tokens in
+    `never_sold` are never sold and tokens in `never_bought` never bought, even if the goal is
+    missed. `max_sold_raw_by_token` caps the base units sold of a token.
     """
 
     weights: tuple[GoalWeight, ...]
     risk: TrackingRisk | None = None
-    unsold: tuple[str, ...] = ()
-    unbought: tuple[str, ...] = ()
-    sell_at_most: tuple[tuple[str, int], ...] = ()
+    never_sold: tuple[str, ...] = ()
+    never_bought: tuple[str, ...] = ()
+    max_sold_raw_by_token: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Hold:
     """
 
     reason: str
-    next_s: int | None = None
+    next_evaluation_s: int | None = None
     limiting_rule: str = ""
 
 
@@ -143,16 +144,16 @@ class Halt:
 class Rebalance:
     """A trade towards the goal, because a trigger or an order fired or the owner requested it.
 
-    `exit` marks an order that sells for the numeraire: neither cooldown nor turnover limits apply
-    to this sale, all other limits do. `by_hand` marks a manual trade, which is reported separately
-    from the strategy. `by_owner` marks an investment or a transition that the owner requested.
-    `exempt_turnover` is the value moved for a purchase or a withdrawal: turnover limits are for drift and
-    exclude it.
+    `is_exit` marks an order that sells for the numeraire: neither cooldown nor turnover limits
+    apply to this sale, all other limits do. `by_hand` marks a manual trade, which is reported
+    separately from the strategy. `by_owner` marks an investment or a transition that the owner
+    requested. `exempt_turnover` is the value moved for a purchase or a withdrawal: turnover limits
+    are for drift and exclude it.
     """
 
     reason: str
     goal: Goal
-    exit: bool = False
+    is_exit: bool = False
     by_hand: bool = False
     by_owner: bool = False
     exempt_turnover: Fraction = Fraction(0)
@@ -162,7 +163,7 @@ class Rebalance:
         """True if the policy's trigger fired; only such a rebalance restarts cooldown, schedules
         and events.
         """
-        return not (self.exit or self.by_hand or self.by_owner)
+        return not (self.is_exit or self.by_hand or self.by_owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,23 +221,23 @@ class PlanCost:
     """Predicted cost in numeraire base units.
 
     `skew` is the cost of pool prices that differ from the reference, `gas` that of the transaction,
-    `approvals` the gas of missing approvals. `funding` is the additional funding expected from
+    `approval_gas` the gas of missing approvals. `funding` is the additional funding expected from
     futures orders over `futures.funding_horizon` (negative: saved or received). `data_fee` is the
-    part of `gas` and `approvals` that rollups charge beyond gas.
+    part of `gas` and `approval_gas` that rollups charge beyond gas.
     """
 
     fees: Fraction
     impact: Fraction
     skew: Fraction
     gas: Fraction
-    approvals: Fraction = Fraction(0)
+    approval_gas: Fraction = Fraction(0)
     funding: Fraction = Fraction(0)
     data_fee: Fraction = Fraction(0)
 
     @property
     def total(self) -> Fraction:
         """Sum of all parts."""
-        return self.fees + self.impact + self.skew + self.gas + self.approvals + self.funding
+        return self.fees + self.impact + self.skew + self.gas + self.approval_gas + self.funding
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +260,12 @@ class Plan:
 
     `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` is the value
     sold, summed over legs. `gap_bps` is the proven bound of the optimality gap (None: nothing to
-    prove). `verdicts` is empty until the guards have judged the plan. `actions` on liquidity
-    positions are one transaction each, in order; a plan has either actions or legs, since swaps are
-    planned again after the actions. `holdings_after` are token balances; `native_after_wei` is the
-    native balance before gas (None: unchanged). `saving` is the trade-off of a no-trade zone,
-    `pacing` the comparison of numbers of slices. `layers` are the parts of the layers.
+    prove). `verdicts` is empty until the guards have judged the plan. `layer_actions` on
+    liquidity positions are one transaction each, in order; a plan has either actions or legs, since
+    swaps are planned again after the actions. `holdings_after` are token balances;
+    `native_after_wei` is the native balance before gas (None: unchanged). `zone_tradeoff` is the
+    trade-off of a no-trade zone, `slicing_comparison` the comparison of numbers of slices. `layers`
+    are the parts of the layers.
     """
 
     block: int
@@ -279,10 +281,10 @@ class Plan:
     verdicts: tuple[Verdict, ...]
     skipped: tuple[SkippedItem, ...]
     expires_block: int
-    actions: tuple[LayerAction, ...] = ()
+    layer_actions: tuple[LayerAction, ...] = ()
     native_after_wei: int | None = None
-    saving: RiskCostTradeoff | None = None
-    pacing: SlicingComparison | None = None
+    zone_tradeoff: RiskCostTradeoff | None = None
+    slicing_comparison: SlicingComparison | None = None
     layers: tuple[LayerPlan, ...] = ()
 
     def layer(self, part_type: type[T]) -> T:
@@ -296,17 +298,19 @@ class Plan:
     @property
     def is_exit(self) -> bool:
         """True if turnover limits exclude the plan's sales for the numeraire."""
-        return isinstance(self.decision, Rebalance) and self.decision.exit
+        return isinstance(self.decision, Rebalance) and self.decision.is_exit
 
     @property
     def acts_in_layer(self) -> bool:
-        """True if the plan acts in a layer other than liquidity, whose acts are `actions`."""
+        """True if the plan acts in a layer other than liquidity, whose acts are
+        `layer_actions`.
+        """
         return any(part.acts for part in self.layers)
 
     @property
     def is_swap(self) -> bool:
         """True if the plan swaps: it neither moves liquidity nor acts in another layer."""
-        return not self.actions and not self.acts_in_layer
+        return not self.layer_actions and not self.acts_in_layer
 
     @property
     def is_emergency(self) -> bool:
@@ -341,19 +345,19 @@ class SecondQuote:
 class Evidence:
     """Inputs of the guards beyond the snapshot, read for one plan just before it is judged.
 
-    `paused` is None if the kill switch could not be read, which counts as paused (T14). `pinned_code_hashes`
-    are the pinned (address, code hash) pairs of `trimtab trust`. `quorum` is true if enough
-    operators agreed. `screens` are the transfer tests of the plan's tokens (None: not run). An
-    active limit with missing evidence refuses the plan.
+    `paused` is None if the kill switch could not be read, which counts as paused (T14).
+    `pinned_code_hashes` are the pinned (address, code hash) pairs of `trimtab trust`. `has_quorum`
+    is true if enough operators agreed. `screened_tokens` are the transfer tests of the plan's
+    tokens (None: not run). An active limit with missing evidence refuses the plan.
     """
 
     paused: bool | None
     pause_reason: str
     pinned_code_hashes: tuple[tuple[str, str], ...]
     second_quotes: tuple[SecondQuote, ...]
-    quorum: bool
+    has_quorum: bool
     now_s: int
-    screens: tuple[ScreenedToken, ...] | None = None
+    screened_tokens: tuple[ScreenedToken, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,8 @@ class OrderStage(Enum):
     """Stage of an order.
 
     WAITING: its price is not fixed yet. ARMED: its price is watched. FIRED: the exit is being sold,
-    the entry may be bought, or the price alert is over. DONE: the asset is sold and stays out of the market until the owner
-    arms the order again. OFF: switched off by the owner.
+    the entry may be bought, or the price alert is over. DONE: the asset is sold and stays out of
+    the market until the owner arms the order again. OFF: switched off by the owner.
     """
 
     WAITING = "waiting"
@@ -85,16 +85,16 @@ class OrderTerms:
 class OrdersConfig:
     """The orders of a portfolio.
 
-    `absent` says where the weight of an asset goes that was sold or awaits its entry.
+    `reallocation` says where the weight of an asset goes that was sold or awaits its entry.
     The price must be `hysteresis_bps` away from the level of an exit when the exit is armed; a
     closed entry reopens once the price is that far below its level. An entry above the current
-    price would fill at once: it is refused with `refuse_filled`, otherwise reported.
+    price would fill at once: it is refused with `refuses_filled_entries`, otherwise reported.
     """
 
     terms: tuple[OrderTerms, ...] = ()
-    absent: WeightReallocation = WeightReallocation.CASH
+    reallocation: WeightReallocation = WeightReallocation.CASH
     hysteresis_bps: int = 100
-    refuse_filled: bool = False
+    refuses_filled_entries: bool = False
 
     @property
     def without_alerts(self) -> OrdersConfig:
@@ -114,10 +114,10 @@ NO_ORDERS = OrdersConfig()
 class ConditionalOrder:
     """State of one order.
 
-    `basis` is the price from which `share_bps` counts, `mark` the highest confirmed price of a
-    trailing stop, `event_price` the price at which the order fired or closed (None: not yet), `since_s` the
-    chain time of the last change of stage. Prices of the portfolio are its NAV per share, 1 at the
-    start.
+    `base_price` is the price from which `share_bps` counts, `highest_price` the highest confirmed
+    price of a trailing stop, `event_price` the price at which the order fired or closed (None: not
+    yet), `since_s` the chain time of the last change of stage. Prices of the portfolio are its NAV
+    per share, 1 at the start.
     """
 
     token: str
@@ -125,8 +125,8 @@ class ConditionalOrder:
     stage: OrderStage
     terms: OrderTerms
     since_s: int
-    basis: Price | None = None
-    mark: Price | None = None
+    base_price: Price | None = None
+    highest_price: Price | None = None
     event_price: Price | None = None
 
     @property
@@ -142,46 +142,46 @@ class ConditionalOrder:
 
 @dataclass(frozen=True, slots=True)
 class NavPerShare:
-    """NAV per share `worth` of an earlier cycle, with its holdings (token, base units) and prices.
+    """NAV per share `nav` of an earlier cycle, with its holdings (token, base units) and prices.
 
     The current NAV follows from the price gains of these holdings, so deposits and withdrawals do
-    not change it. `lost` is the later loss by the agent's transactions, gas included, in numeraire
-    base units. `margin` is the margin account of that cycle, whose result counts too (None: no
-    account).
+    not change it. `later_loss` is the later loss by the agent's transactions, gas included, in
+    numeraire base units. `margin` is the margin account of that cycle, whose result counts too
+    (None: no account).
     """
 
-    worth: Fraction
+    nav: Fraction
     at_s: int
     holdings: tuple[tuple[str, int], ...]
     prices: tuple[tuple[str, Price], ...]
-    lost: Fraction = Fraction(0)
+    later_loss: Fraction = Fraction(0)
     margin: MarginBaseline | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BlockedExit:
     """An exit that cannot be carried out now, with the reason and the owner's remedy. The holdings
-    of `token` stay. `raw` of them (base units) count in the portfolio value to which the losses of
-    other exits are compared.
+    of `token` stay. `excluded_raw` of them (base units) count in the portfolio value to which the
+    losses of other exits are compared.
     """
 
     token: str
     why: str
     remedy: str
-    raw: int = 0
+    excluded_raw: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRefusal:
     """An exit that passed every guard and was refused at submission.
 
-    `why` is the reason, `times` the number of consecutive refusals, `at_s` the chain time of the
-    newest.
+    `why` is the reason, `refusal_count` the number of consecutive refusals, `at_s` the chain time
+    of the newest.
     """
 
     token: str
     at_s: int
-    times: int
+    refusal_count: int
     why: str
 
 
@@ -190,13 +190,13 @@ class ExitFailures:
     """Failures of one exit in the last 24 h of chain time, since it last succeeded or the owner
     resumed.
 
-    `exit` is its name by `failures.exit_name`. `reverts` are transactions, `approvals` steps that
-    only approved; `at_s` is the chain time of the newest.
+    `exit_name` is its name by `failures.exit_name`. `revert_count` are transactions,
+    `approval_step_count` steps that only approved; `at_s` is the chain time of the newest.
     """
 
-    exit: str
-    reverts: int
-    approvals: int
+    exit_name: str
+    revert_count: int
+    approval_step_count: int
     at_s: int
 
 
@@ -207,19 +207,19 @@ class ExitFailures:
 class Asset:
     """An asset and its target weight, in bps of the investable total.
 
-    `reserve_raw` base units stay outside the portfolio. `feed` is the USD price feed. If `native`
-    is set, the token is the wrapped native coin, and the wallet's native coin counts with it.
-    `rebasing_bps` is the largest daily balance change of a rebasing or interest-bearing token
-    without a transfer. `band` replaces the trigger's band. Above `max_bps` of the portfolio the
-    asset is not bought.
+    `reserve_raw` base units stay outside the portfolio. `feed` is the USD price feed. If
+    `includes_native` is set, the token is the wrapped native coin, and the wallet's native coin
+    counts with it. `max_rebase_bps` is the largest daily balance change of a rebasing or
+    interest-bearing token without a transfer. `band` replaces the trigger's band. Above `max_bps`
+    of the portfolio the asset is not bought.
     """
 
     token: Token
     target_bps: int
     reserve_raw: int
     feed: str | None = None
-    native: bool = False
-    rebasing_bps: int = 0
+    includes_native: bool = False
+    max_rebase_bps: int = 0
     band: Threshold | None = None
     max_bps: int | None = None
 
@@ -230,7 +230,7 @@ class Portfolio:
 
     Routes may pass through the `hubs`; `hub_feeds` are their USD feeds. The price of
     `wrapped_native` is the price of gas; the token should be an asset or a hub. `positions` are the
-    confirmed liquidity positions, `lp_targets` the target liquidity. `weights` is the allocator
+    confirmed liquidity positions, `lp_targets` the target liquidity. `allocator` is the allocator
     that chooses the targets (None: fixed targets). `use_cash_raw` is the most numeraire that the
     agent takes from the wallet (None: all of it).
     """
@@ -242,7 +242,7 @@ class Portfolio:
     hub_feeds: tuple[tuple[str, str], ...] = ()
     positions: tuple[ConfirmedPosition, ...] = ()
     lp_targets: tuple[LpTarget, ...] = ()
-    weights: AllocatorConfig | None = None
+    allocator: AllocatorConfig | None = None
     orders: OrdersConfig = NO_ORDERS
     use_cash_raw: int | None = None
 
@@ -294,8 +294,8 @@ class Destination(Enum):
 
 
 class TradeSide(Enum):
-    """Restriction of a rebalance: only sales, only purchases, only sales of assets above their bands
-    (winners), or only purchases of those below them (agent/policy/one_sided.py).
+    """Restriction of a rebalance: only sales, only purchases, only sales of assets above their
+    bands (winners), or only purchases of those below them (agent/policy/one_sided.py).
     """
 
     SELL = "sell"
@@ -310,7 +310,8 @@ class Policy:
 
     Destination BAND needs a trigger with a band; ZONE and the no-trade zone require each other. A
     price trigger must also fire at the prices of the `confirm_blocks` preceding blocks. A schedule
-    is delayed at random by up to `jitter_bps` of its interval. `only` restricts trades to one side.
+    is delayed at random by up to `jitter_bps` of its interval. `trade_side` restricts trades to one
+    side.
     """
 
     trigger: Trigger
@@ -318,7 +319,7 @@ class Policy:
     cooldown_s: int
     confirm_blocks: int = 0
     jitter_bps: int = 0
-    only: TradeSide | None = None
+    trade_side: TradeSide | None = None
 
 
 # --- Gradual execution: the owner's settings, and the cost of each number of slices.
@@ -340,22 +341,22 @@ class ExecutionPace:
     """Timing of execution, from [execution]. Shares in bps.
 
     ROUNDS: up to `max_rounds` slices, `interval_s` apart on average; pools are assumed to recover
-    half of a price move within `recovery_s`. TWAP: `max_rounds` slices over `over_s`. LIMIT: at
-    most `limit_bps` worse than the prices at the start (negative: better), within `patience_s`.
-    Slice sizes vary by up to `size_jitter_bps` of an equal share, waits by up to `time_jitter_bps`
-    of the mean. `budget_bps` of the moved value is the largest loss against the prices at the start
-    (None: off). `waiting_bps_hour` is the hourly cost of delaying the remainder (None: the risk
-    of the no-trade zone).
+    half of a price move within `recovery_s`. TWAP: `max_rounds` slices over `twap_duration_s`.
+    LIMIT: at most `limit_bps` worse than the prices at the start (negative: better), within
+    `patience_s`. Slice sizes vary by up to `size_jitter_bps` of an equal share, waits by up to
+    `time_jitter_bps` of the mean. `max_loss_bps` of the moved value is the largest loss against the
+    prices at the start (None: off). `waiting_bps_hour` is the hourly cost of delaying the remainder
+    (None: the risk of the no-trade zone).
     """
 
     style: ExecutionStyle = ExecutionStyle.MARKET
     max_rounds: int = 1
     interval_s: int = 0
-    over_s: int = 0
+    twap_duration_s: int = 0
     recovery_s: int = 0
     size_jitter_bps: int = 0
     time_jitter_bps: int = 0
-    budget_bps: int | None = None
+    max_loss_bps: int | None = None
     waiting_bps_hour: Fraction | None = None
     limit_bps: int = 0
     patience_s: int = 0
@@ -363,37 +364,37 @@ class ExecutionPace:
 
 @dataclass(frozen=True, slots=True)
 class SlicingCost:
-    """Cost of a rebalance in `rounds` equal slices, in numeraire base units at current reference
-    prices.
+    """Cost of a rebalance in `slice_count` equal slices, in numeraire base units at current
+    reference prices.
 
-    `turnover` is the turnover of all slices together. `gas` includes approvals. `skew` is the cost of
-    pool prices that differ from the reference, `waiting` that of delay, `unfinished` that of the part
-    never moved.
+    `turnover` is the turnover of all slices together. `gas` includes approvals. `skew` is the cost
+    of pool prices that differ from the reference, `delay_cost` that of delay, `unmoved_cost` that
+    of the part never moved.
     """
 
-    rounds: int
+    slice_count: int
     turnover: Fraction
     fees: Fraction
     impact: Fraction
     skew: Fraction
     gas: Fraction
-    waiting: Fraction
-    unfinished: Fraction
+    delay_cost: Fraction
+    unmoved_cost: Fraction
 
     @property
     def total(self) -> Fraction:
         """Sum of all costs."""
-        return self.fees + self.impact + self.skew + self.gas + self.waiting + self.unfinished
+        return self.fees + self.impact + self.skew + self.gas + self.delay_cost + self.unmoved_cost
 
 
 @dataclass(frozen=True, slots=True)
 class SlicingComparison:
-    """Costs by number of slices: all `options`, fewest slices first, the `chosen` number, and the
-    reason.
+    """Costs by number of slices: all `options`, fewest slices first, the `chosen_count` number, and
+    the reason.
     """
 
     options: tuple[SlicingCost, ...]
-    chosen: int
+    chosen_count: int
     why: str
 
 
@@ -412,24 +413,24 @@ class PriceSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceConfig:
-    """Sources of reference prices, `kinds` in order of preference.
+    """Sources of reference prices, `sources` in order of preference.
 
-    A feed round older than `feed_max_age_s` does not count; `feed_ages` overrides this age by feed,
-    in seconds. `mean_pools` are the pools whose TWAPs count, with their pinned code (None: every
-    pool of the snapshot). Nothing is traded while `sequencer_feed` reports a rollup's sequencer
-    down, and until it has been up for `sequencer_grace_s`. `cautious`: minimums and costs use the
-    worse for the wallet of the sources that agree, and worst cases include limits.oracle_deviation;
-    steps recorded before this rule lack the field.
+    A feed round older than `feed_max_age_s` does not count; `max_age_s_by_feed` overrides this age
+    by feed, in seconds. `twap_pools` are the pools whose TWAPs count, with their pinned code (None:
+    every pool of the snapshot). Nothing is traded while `sequencer_feed` reports a rollup's
+    sequencer down, and until it has been up for `sequencer_grace_s`. `uses_worse_source`: minimums
+    and costs use the worse for the wallet of the sources that agree, and worst cases include
+    limits.oracle_deviation; steps recorded before this rule lack the field.
     """
 
-    kinds: tuple[PriceSource, ...]
+    sources: tuple[PriceSource, ...]
     twap_window_s: int
     feed_max_age_s: int
-    feed_ages: tuple[tuple[str, int], ...] = ()
-    mean_pools: tuple[CodeHash, ...] | None = None
+    max_age_s_by_feed: tuple[tuple[str, int], ...] = ()
+    twap_pools: tuple[CodeHash, ...] | None = None
     sequencer_feed: str | None = None
     sequencer_grace_s: int = 0
-    cautious: bool = False
+    uses_worse_source: bool = False
 
     @property
     def uptime_feeds(self) -> tuple[str, ...]:
@@ -438,19 +439,19 @@ class ReferenceConfig:
 
     def max_age_s(self, feed: str) -> int:
         """Return the maximum age of a round of `feed`, in seconds."""
-        return dict(self.feed_ages).get(feed, self.feed_max_age_s)
+        return dict(self.max_age_s_by_feed).get(feed, self.feed_max_age_s)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionConfig:
     """Settings for turning a plan into a transaction.
 
-    `router` is the spender's address, `router_kind` the name of its encoder, `pinned` the contracts whose
-    code is compared with the hash in the store. `liquidity` are the
-    (venue, contract) pairs that provide and withdraw liquidity: V2 router, V3 position manager.
-    `pace` selects immediate or gradual execution. `swept` is true if SwapRouter02 collects the
-    outputs of V3 legs and sweeps them to the wallet, which costs gas; steps recorded before it did
-    lack the field.
+    `router` is the spender's address, `router_kind` the name of its encoder, `pinned` the contracts
+    whose code is compared with the hash in the store. `contract_by_venue` are the (venue, contract)
+    pairs that provide and withdraw liquidity: V2 router, V3 position manager. `pace` selects
+    immediate or gradual execution. `sweeps_outputs` is true if SwapRouter02 collects the outputs of
+    V3 legs and sweeps them to the wallet, which costs gas; steps recorded before it did lack the
+    field.
     """
 
     router_kind: str
@@ -458,10 +459,10 @@ class ExecutionConfig:
     deadline_s: int
     expire_blocks: int
     pinned: tuple[str, ...]
-    liquidity: tuple[tuple[str, str], ...] = ()
+    contract_by_venue: tuple[tuple[str, str], ...] = ()
     pace: ExecutionPace = field(default_factory=ExecutionPace)
-    swept: bool = False
+    sweeps_outputs: bool = False
 
     def position_contract(self, venue: str) -> str:
         """Return the contract through which positions at a venue change; empty if there is none."""
-        return dict(self.liquidity).get(venue, "")
+        return dict(self.contract_by_venue).get(venue, "")

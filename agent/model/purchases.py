@@ -18,16 +18,17 @@ class PurchaseKind(Enum):
 class Purchase:
     """Terms of one purchase in parts, fixed at its start. Values are in numeraire base units.
 
-    `value_to_move` is the value to move in about `parts` parts, one every `interval_s` seconds until chain
-    time `expires_s`. `arrival` are the reference prices by token at its start; value and loss are
-    measured at these prices. `deposits` is the amount that a top-up invests, base units by token.
+    `value_to_move` is the value to move in about `part_count` parts, one every `interval_s` seconds
+    until chain time `expires_s`. `arrival_prices` are the reference prices by token at its start;
+    value and loss are measured at these prices. `deposits` is the amount that a top-up invests,
+    base units by token.
     """
 
     kind: PurchaseKind
     value_to_move: Fraction
-    parts: int
+    part_count: int
     interval_s: int
-    arrival: tuple[tuple[str, Fraction], ...]
+    arrival_prices: tuple[tuple[str, Fraction], ...]
     began_s: int
     expires_s: int
     deposits: tuple[tuple[str, int], ...] = ()
@@ -38,7 +39,7 @@ class Purchase:
         return "rounds"
 
     @property
-    def budget(self) -> None:
+    def max_loss(self) -> None:
         """Largest loss against the arrival prices: no limit of its own."""
         return
 
@@ -47,39 +48,39 @@ class Purchase:
 class PurchaseProgress:
     """Progress of a purchase, from the receipts of its transactions.
 
-    `parts_done` counts parts. `moved_value` and `spent` are values at arrival prices; `spent` is value given
-    less value received, plus the gas of every mined transaction. The next part is due at chain time
-    `next_s`. `sold` are the base units sold, by token.
+    `parts_done` counts parts. `moved_value` and `lost_value` are values at arrival prices;
+    `lost_value` is value given less value received, plus the gas of every mined transaction. The
+    next part is due at chain time `next_s`. `sold_raw_by_token` are the base units sold, by token.
     """
 
     id: str
     terms: Purchase
     parts_done: int
     moved_value: Fraction
-    spent: Fraction
+    lost_value: Fraction
     next_s: int
-    sold: tuple[tuple[str, int], ...] = ()
+    sold_raw_by_token: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PurchasePart:
-    """One part: its number, the share `part` of the remaining value to trade, and that value `remaining_value`
-    in numeraire base units.
+    """One part: its number, the share `share` of the remaining value to trade, and that value
+    `remaining_value` in numeraire base units.
     """
 
     number: int
-    part: Fraction
+    share: Fraction
     remaining_value: Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class PurchaseResult:
-    """What a decision means for purchases: the part that is `due_part`, why the active purchase `ended`,
-    and the purchase that starts with this decision.
+    """What a decision means for purchases: the part that is `due_part`, why the active purchase
+    `end_reason`, and the purchase that starts with this decision.
     """
 
     due_part: PurchasePart | None = None
-    ended: str = ""
+    end_reason: str = ""
     new_purchase: Purchase | None = None
 
     def without_trades(self) -> PurchaseResult:

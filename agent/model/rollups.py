@@ -92,21 +92,23 @@ MAX_FEE_RISE = 2
 
 @dataclass(frozen=True, slots=True)
 class DataFeeQuote:
-    """Fees at a block, in wei. Data fee: `empty_wei` at most for an empty transaction, `full_wei` at
-    most for one of MAX_TX_BYTES; `one_swap_wei` and `four_swaps_wei` for typical swaps of so many legs
-    (zero: unknown). Operator fee: `operator_wei` without gas, `operator_full_wei` for OPERATOR_SAMPLE_GAS.
+    """Fees at a block, in wei. Data fee: `empty_tx_wei` at most for an empty transaction,
+    `full_tx_wei` at most for one of MAX_TX_BYTES; `one_swap_wei` and `four_swaps_wei` for typical
+    swaps of so many legs (zero: unknown). Operator fee: `operator_wei` without gas,
+    `operator_full_wei` for OPERATOR_SAMPLE_GAS.
 
     The chain's fee is at most linear between the two sizes, because it is the larger of a constant
-    and a line. `as_gas` is true where it is charged as gas and so raises the node's estimates.
+    and a line. `is_charged_as_gas` is true where it is charged as gas and so raises the node's
+    estimates.
     """
 
-    empty_wei: int
-    full_wei: int
+    empty_tx_wei: int
+    full_tx_wei: int
     operator_wei: int = 0
     operator_full_wei: int = 0
     one_swap_wei: int = 0
     four_swaps_wei: int = 0
-    as_gas: bool = field(default=False, kw_only=True)
+    is_charged_as_gas: bool = field(default=False, kw_only=True)
 
     def max_data_fee_wei(self, calldata_bytes: int) -> int:
         """Return the most that a transaction with this much calldata pays for its data, rounded up.
@@ -115,15 +117,15 @@ class DataFeeQuote:
         """
         transaction_bytes = calldata_bytes + ENVELOPE_BYTES
         transaction_bytes += -(-transaction_bytes // 32) + 1
-        rise_wei = max(0, self.full_wei - self.empty_wei)
-        return self.empty_wei - (-rise_wei * transaction_bytes // MAX_TX_BYTES)
+        rise_wei = max(0, self.full_tx_wei - self.empty_tx_wei)
+        return self.empty_tx_wei - (-rise_wei * transaction_bytes // MAX_TX_BYTES)
 
     def max_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas, rounded up; `gas`
         is that of all.
         """
-        data_wei = sum(map(self.max_data_fee_wei, calldata_bytes))
-        return data_wei + self._operator_fee_wei(gas, len(calldata_bytes))
+        max_data_fee_wei = sum(map(self.max_data_fee_wei, calldata_bytes))
+        return max_data_fee_wei + self._operator_fee_wei(gas, len(calldata_bytes))
 
     def expected_data_fee_wei(self, calldata_bytes: int) -> int:
         """Return what a typical transaction pays for its data, rounded up, where a plan counts this
@@ -131,15 +133,15 @@ class DataFeeQuote:
 
         What compresses alike pays by a line in its legs, and never less than an empty transaction.
         """
-        most_wei = self.max_data_fee_wei(calldata_bytes)
+        max_fee_beyond_gas_wei = self.max_data_fee_wei(calldata_bytes)
         if not self.one_swap_wei:
-            return most_wei
+            return max_fee_beyond_gas_wei
         rise_wei = self.four_swaps_wei - self.one_swap_wei
         bytes_beyond_one_swap = calldata_bytes - ONE_SWAP_BYTES
         line_wei = self.one_swap_wei - (
             -rise_wei * bytes_beyond_one_swap // (FOUR_SWAPS_BYTES - ONE_SWAP_BYTES)
         )
-        return min(max(self.empty_wei, line_wei), most_wei)
+        return min(max(self.empty_tx_wei, line_wei), max_fee_beyond_gas_wei)
 
     def expected_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas, rounded up;
@@ -155,8 +157,8 @@ class DataFeeQuote:
 
 def scaled_fee_quote(one_swap_wei: int) -> DataFeeQuote:
     """Return the quote under which a typical swap of one leg pays this much for its data, in the
-    proportions of Fjord: those of the fees of ONE_LEG_TX and FOUR_LEG_TX (agent/chain/data_fees.py) and
-    of both bounds.
+    proportions of Fjord: those of the fees of ONE_LEG_TX and FOUR_LEG_TX (agent/chain/data_fees.py)
+    and of both bounds.
     """
     empty_part, one_swap_part, four_swaps_part, full_part = 10_000, 24_182, 44_677, 11_009_937
     empty_wei, four_swaps_wei, full_wei = (

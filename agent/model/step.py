@@ -32,11 +32,11 @@ class StepProgress:
     """Gas paid for these approvals. agent/policy/native_coin.py adds it back to the native balance,
     so that the plan keeps the amounts that were approved.
     """
-    spot_held: str = ""
+    spot_hold_reason: str = ""
     """Reason why the spot portfolio trades only exits in this proposal, because guards refused its
     plan. Empty: no restriction.
     """
-    direct: tuple[str, ...] = ()
+    direct_route_tokens: tuple[str, ...] = ()
     """Tokens whose exits were refused in this cycle on a route through another token."""
     layers: tuple[LayerProgress, ...] = ()
     """Progress of each layer in this cycle."""
@@ -63,7 +63,7 @@ class EffectiveTargets:
     """
     reasons: tuple[str, ...] = ()
     """Reasons why the targets differ from the config."""
-    quarantine: tuple[ScreenedToken, ...] = ()
+    quarantined_tokens: tuple[ScreenedToken, ...] = ()
     """Tokens that are not traded; the remaining assets have targets."""
 
 
@@ -75,9 +75,9 @@ class Exclusions:
     """Reason why an unexplained deposit above portfolio.max_live_value is excluded. Empty: none is
     excluded, or the amount was included again for an exit.
     """
-    raw: tuple[tuple[str, int], ...] = ()
+    raw_by_token: tuple[tuple[str, int], ...] = ()
     """Amount of that deposit, base units by token."""
-    exits_only: str = ""
+    exits_only_reason: str = ""
     """Reason why assets without a price are left out of this portfolio, so that only exits may be
     decided. Empty: no asset is left out.
     """
@@ -102,10 +102,10 @@ class StepInput:
     history: History
     progress: StepProgress = NO_PROGRESS
     targets: EffectiveTargets = OWNER_TARGETS
-    excluded: Exclusions = NOTHING_EXCLUDED
+    exclusions: Exclusions = NOTHING_EXCLUDED
     blocked_exits: tuple[BlockedExit, ...] = ()
     """Triggered exits that cannot be carried out now. Their assets are skipped."""
-    layers: tuple[LayerConfig, ...] = ()
+    layer_configs: tuple[LayerConfig, ...] = ()
     """Settings of the layers that are on."""
 
     def layer(self, part_type: type[T]) -> T:
@@ -119,16 +119,16 @@ class StepInput:
 
     def config(self, part_type: type[T]) -> T:
         """Return the settings of a layer."""
-        return part_of(self.layers, part_type)
+        return part_of(self.layer_configs, part_type)
 
     def with_config(self, config: LayerConfig) -> StepInput:
         """Return the step with these settings of a layer."""
-        return replace(self, layers=with_part(self.layers, config))
+        return replace(self, layer_configs=with_part(self.layer_configs, config))
 
     @property
     def divides_wallet(self) -> bool:
         """True if parts of the wallet have targets, triggers and cooldowns of their own."""
-        return any(config.divides_wallet for config in self.layers)
+        return any(config.divides_wallet for config in self.layer_configs)
 
     def with_progress(self, part: LayerProgress) -> StepInput:
         """Return the step with this progress of a layer."""
@@ -212,8 +212,8 @@ class SellEntireBalance:
 
 @dataclass(frozen=True, slots=True)
 class ManualAction:
-    """An action without a plan, such as a payout or a revocation; `command` is the command that runs
-    it.
+    """An action without a plan, such as a payout or a revocation; `command` is the command that
+    runs it.
     """
 
     command: str

@@ -115,9 +115,9 @@ class UnsignedTx:
 
 @dataclass(frozen=True, slots=True)
 class SignedTx:
-    """Signed transaction and its hash. `raw` stays in memory and is never shown (T8)."""
+    """Signed transaction and its hash. `signed_bytes` stays in memory and is never shown (T8)."""
 
-    raw: bytes = field(repr=False)
+    signed_bytes: bytes = field(repr=False)
     hash: str
 
 
@@ -190,8 +190,8 @@ class Receipt:
     For an order at an off-chain venue it is written once the order has ended, with that moment's
     head as block, and status 0 if nothing was filled. A limit order has one from the moment at
     which it rests (`is_open`), with its fills so far, and status 0 only if the venue rejected it.
-    `wrapped` are Deposit and Withdrawal events (as emitted by WETH9), recorded as transfers from
-    and to the zero address. `fills` are changes of futures positions, `funding` their settled
+    `wrap_transfers` are Deposit and Withdrawal events (as emitted by WETH9), recorded as transfers
+    from and to the zero address. `fills` are changes of futures positions, `funding` their settled
     funding payments. `data_fee_wei` is what the transaction paid beyond its gas: data fee and
     operator fee of an OP Stack chain. `managed_swaps` are swaps of pools that share one contract,
     whose transfers are those of several swaps together.
@@ -204,8 +204,8 @@ class Receipt:
     gas_used: int
     effective_gas_price_wei: int
     transfers: tuple[Transfer, ...]
-    added: tuple[LiquidityAdded, ...] = ()
-    wrapped: tuple[Transfer, ...] = ()
+    liquidity_added: tuple[LiquidityAdded, ...] = ()
+    wrap_transfers: tuple[Transfer, ...] = ()
     fills: tuple[PerpFill, ...] = ()
     funding: tuple[PerpFunding, ...] = ()
     data_fee_wei: int = 0
@@ -231,7 +231,7 @@ class Receipt:
         """
         delta_raw_by_token: dict[str, int] = {}
         unmatched_wraps = (
-            wrap_event for wrap_event in self.wrapped if wrap_event not in self.transfers
+            wrap_event for wrap_event in self.wrap_transfers if wrap_event not in self.transfers
         )
         for transfer in (*self.transfers, *unmatched_wraps):
             sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
@@ -245,7 +245,7 @@ class Receipt:
         """Return the base units of `token` that `holders` unwrapped."""
         return sum(
             wrap_event.raw
-            for wrap_event in self.wrapped
+            for wrap_event in self.wrap_transfers
             if (wrap_event.token, wrap_event.recipient) == (token, NATIVE)
             and wrap_event.sender in holders
         )
@@ -256,8 +256,8 @@ class Intent:
     """One transaction in the journal, from planned to final. Signed bytes are never stored.
 
     `tx_hash` is set from SIGNED on. `deadline_s` is the chain time after which the transaction must
-    not be sent again. `replaces` is the id of the intent at the same nonce that this one replaces,
-    with a higher fee or as a CANCEL.
+    not be sent again. `replaced_intent_id` is the id of the intent at the same nonce that this one
+    replaces, with a higher fee or as a CANCEL.
     """
 
     id: str
@@ -270,7 +270,7 @@ class Intent:
     deadline_s: int | None
     tx_hash: str | None
     receipt: Receipt | None
-    replaces: str | None = None
+    replaced_intent_id: str | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -351,49 +351,50 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalProgress:
-    """Progress of a withdrawal that is raised in parts: `done` of about `count` parts.
+    """Progress of a withdrawal that is raised in parts: `parts_done` of about `part_count` parts.
 
     The next part starts at chain time `next_s`; the withdrawal continues until `until_s`.
-    `lacked_raw` is the shortfall in base units at the start of the current part; 0 between parts.
+    `shortfall_raw` is the shortfall in base units at the start of the current part; 0 between
+    parts.
     """
 
-    count: int
-    done: int
+    part_count: int
+    parts_done: int
     next_s: int
     until_s: int
-    lacked_raw: int = 0
+    shortfall_raw: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerRequest:
     """A request of the owner: a withdrawal, or the shutdown.
 
-    `to` is the confirmed payout address (None: no payment). `to_stable` sells everything for the
-    numeraire. `payments` of a withdrawal are fixed at the request; a shutdown pays the final
-    balance. `asked_s` is the chain time of the request. `parts` is the progress of a withdrawal in
-    parts (None: raised in one plan).
+    `to` is the confirmed payout address (None: no payment). `sells_everything` sells everything for
+    the numeraire. `payments` of a withdrawal are fixed at the request; a shutdown pays the final
+    balance. `asked_s` is the chain time of the request. `progress` is the progress of a withdrawal
+    in parts (None: raised in one plan).
     """
 
     id: int
     kind: RequestKind
     payments: tuple[Payment, ...]
     to: str | None
-    to_stable: bool
+    sells_everything: bool
     state: RequestState
     asked_s: int
-    parts: WithdrawalProgress | None = None
+    progress: WithdrawalProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PendingPayment:
     """An unpaid payment of an open withdrawal. Its amount is no longer part of the portfolio.
 
-    `parts` is the progress of its withdrawal.
+    `progress` is the progress of its withdrawal.
     """
 
-    request: int
+    request_id: int
     payment: Payment
-    parts: WithdrawalProgress | None = None
+    progress: WithdrawalProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,14 +402,15 @@ class Payout:
     """Terms of one payout transaction: exactly `raw` base units of `token` (units.NATIVE: native
     coin) to `to`, for a request.
 
-    `most_raw` is the remainder of limits.payout_per_day, calculated independently of the amount.
+    `limit_left_raw` is the remainder of limits.payout_per_day, calculated independently of the
+    amount.
     """
 
     token: str
     to: str
     raw: int
-    most_raw: int
-    request: int
+    limit_left_raw: int
+    request_id: int
 
 
 # --- The paper trading wallet and its pending transactions.
@@ -455,9 +457,9 @@ class PaperMargin:
 class PaperWallet:
     """Balances, allowances and transactions of the paper wallet at `block`, in base units and wei.
 
-    `waiting` are pending transactions, `receipts` the newest receipts, `blocks` (number, hash) of
-    the newest blocks with a transaction of this wallet. `margin` is its margin account (None: no
-    futures).
+    `pending_txs` are pending transactions, `receipts` the newest receipts, `hash_by_block` (number,
+    hash) of the newest blocks with a transaction of this wallet. `margin` is its margin account
+    (None: no futures).
     """
 
     balances: tuple[Holding, ...]
@@ -465,7 +467,7 @@ class PaperWallet:
     native_wei: int
     nonce: int
     block: int
-    waiting: tuple[PaperTx, ...] = ()
+    pending_txs: tuple[PaperTx, ...] = ()
     receipts: tuple[Receipt, ...] = ()
-    blocks: tuple[tuple[int, str], ...] = ()
+    hash_by_block: tuple[tuple[int, str], ...] = ()
     margin: PaperMargin | None = None

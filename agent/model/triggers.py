@@ -33,17 +33,18 @@ class TrackingRisk:
 
     λ = 2 · `cost_bps`, the annual cost of 1 % of tracking error in bps of the portfolio.
     `volatilities_bps` are annual, by token address; `correlations_bps` has each pair of tokens
-    once. With `measuring` they contain only the owner's values, and each step adds estimates from
-    recorded prices: `measured` describes the sample, `unmeasured` the reason why there is none.
+    once. With `estimation_window` they contain only the owner's values, and each step adds
+    estimates from recorded prices: `sample_text` describes the sample, `no_sample_reason` the
+    reason why there is none.
     """
 
     cost_bps: Fraction
     horizon_s: int
     volatilities_bps: tuple[tuple[str, int], ...]
     correlations_bps: tuple[tuple[str, str, int], ...]
-    measuring: RiskEstimationWindow | None = None
-    measured: str = ""
-    unmeasured: str = ""
+    estimation_window: RiskEstimationWindow | None = None
+    sample_text: str = ""
+    no_sample_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +61,31 @@ class RiskCostTradeoff:
     """Risk before and after a plan, over the horizon, and the plan's cost, in numeraire base units.
 
     `skew` is negative if pools pay more than the reference; it never makes the cost of the exchange
-    negative. `approvals` is the gas of missing approvals.
+    negative. `approval_gas` is the gas of missing approvals.
     """
 
-    before: Fraction
-    after: Fraction
+    risk_before: Fraction
+    risk_after: Fraction
     fees: Fraction
     impact: Fraction
     skew: Fraction
     gas: Fraction
-    approvals: Fraction
+    approval_gas: Fraction
 
     @property
-    def saved(self) -> Fraction:
+    def saved_risk(self) -> Fraction:
         """Risk that the plan removes."""
-        return self.before - self.after
+        return self.risk_before - self.risk_after
 
     @property
     def cost(self) -> Fraction:
         """Cost of the plan, gas and approvals included."""
-        return max(self.fees + self.impact + self.skew, Fraction(0)) + self.gas + self.approvals
+        return max(self.fees + self.impact + self.skew, Fraction(0)) + self.gas + self.approval_gas
 
     @property
     def covers_cost(self) -> bool:
         """True if the plan saves more than it costs."""
-        return self.saved > self.cost
+        return self.saved_risk > self.cost
 
 
 # --- Triggers, with their bands and schedules.

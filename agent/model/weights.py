@@ -115,7 +115,7 @@ class SignalRequest:
     settings: SignalSettings
     owner: str
     view: SignalView
-    tokens: tuple[tuple[str, str], ...]
+    address_by_symbol: tuple[tuple[str, str], ...]
     """Addresses of the assets that the signal may target, by symbol."""
     why: str = ""
 
@@ -241,13 +241,13 @@ class FuturesRisk:
 
 @dataclass(frozen=True, slots=True)
 class AllocatorConfig:
-    """Settings of an allocator. `fixed` are tokens that keep their target of the config.
+    """Settings of an allocator. `fixed_tokens` are tokens that keep their target of the config.
 
     Weights are chosen every `every_s` from returns over `step_s` within the last `window_s`. Each
     asset needs `min_returns` returns and a price not older than `max_age_s`. If no choice is
-    possible, the last allocation stays valid for `keep_s` after it was due. A new allocation that
-    moves no weight by more than `churn_bps` is ignored. `supplies` are the owner's values, which
-    override those of the chain. `signal` is the user-defined signal that chooses the weights,
+    possible, the last allocation stays valid for `max_overdue_s` after it was due. A new allocation
+    that moves no weight by more than `churn_bps` is ignored. `supplies` are the owner's values,
+    which override those of the chain. `signal` is the user-defined signal that chooses the weights,
     `futures` the bounds of futures weights.
     """
 
@@ -257,10 +257,10 @@ class AllocatorConfig:
     step_s: int
     min_returns: int
     max_age_s: int
-    keep_s: int
+    max_overdue_s: int
     churn_bps: int
-    until_chosen: InitialWeights
-    fixed: tuple[str, ...]
+    initial_weights: InitialWeights
+    fixed_tokens: tuple[str, ...]
     limits: tuple[WeightLimit, ...]
     supplies: tuple[TokenSupply, ...] = ()
     signal: SignalSettings | None = None
@@ -280,22 +280,23 @@ class OwnedAllocator:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Chosen weights in bps by token, with sum 10,000. `basis` is the hash of the settings.
+    """Chosen weights in bps by token, with sum 10,000. `settings_hash` is the hash of the settings.
 
-    `from_s` and `until_s` are the times of the first and last price used, `returns` the number of
-    returns per asset. `data` describes the sample, `why` the choice. `market_bps` are signed
-    shares of the target notional by market (empty: the config's targets).
+    `first_price_s` and `last_price_s` are the times of the first and last price used,
+    `return_count` the number of returns per asset. `sample_text` describes the sample, `why` the
+    choice. `market_bps` are signed shares of the target notional by market (empty: the config's
+    targets).
     """
 
     at_s: int
     method: AllocationMethod
     weights_bps: tuple[tuple[str, int], ...]
-    basis: str
-    data: str
+    settings_hash: str
+    sample_text: str
     why: str
-    from_s: int | None = None
-    until_s: int | None = None
-    returns: int = 0
+    first_price_s: int | None = None
+    last_price_s: int | None = None
+    return_count: int = 0
     market_bps: tuple[tuple[str, int], ...] = ()
 
     def weight_bps(self, token: str) -> int:

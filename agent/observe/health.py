@@ -63,14 +63,14 @@ def judge_health(
     if report is None:
         return _unhealthy("none", "no continuous run (trimtab run --every) reports here")
     if report.ended_s is not None:
-        if report.ended:
+        if report.end_error:
             return _unhealthy(
-                "failed", f"ended at {_format_utc(report.ended_s)} UTC: {report.ended}"
+                "failed", f"ended at {_format_utc(report.ended_s)} UTC: {report.end_error}"
             )
         return _unhealthy("stopped", f"stopped at {_format_utc(report.ended_s)} UTC")
     reasons = []
-    if report.hung:
-        reasons.append(f"cycle hangs: {report.hung}")
+    if report.hang_text:
+        reasons.append(f"cycle hangs: {report.hang_text}")
     if is_process_alive is False:
         reasons.append(
             f"the process of the run ended without a last report, after {_format_utc(report.written_s)} UTC"
@@ -87,10 +87,10 @@ def judge_health(
     obstacles = list(reasons)
     if not report.sends:
         obstacles.append("a dry run: it sends nothing; start it with --send")
-    if report.good_s is None:
+    if report.last_good_cycle_s is None:
         obstacles.append("no successful cycle yet")
-    if report.paused:
-        obstacles.append(f"paused: {report.paused}")
+    if report.pause_reason:
+        obstacles.append(f"paused: {report.pause_reason}")
     return RunHealth("running", tuple(reasons), tuple(obstacles))
 
 
@@ -102,7 +102,9 @@ def unreadable_health(error: Exception) -> RunHealth:
 def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str:
     """Return the time since the last good cycle as text if it is too long; else empty."""
     silent_s = max(
-        now_s - (report.started_s if report.good_s is None else report.good_s), known_for_s
+        now_s
+        - (report.started_s if report.last_good_cycle_s is None else report.last_good_cycle_s),
+        known_for_s,
     )
     silence_limit_s = MAX_MISSED_CYCLES * report.interval_s + 60
     if silent_s <= silence_limit_s:
@@ -112,8 +114,8 @@ def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str
 
 class HealthDocument(TypedDict):
     """Health of a run. `cycles` counts its cycles, `last_good_cycle_s` is the age of the last good
-    one, None before the first; `reasons` are why it is not `ok`. `sends` is false for a dry run, None
-    without a report.
+    one, None before the first; `reasons` are why it is not `ok`. `sends` is false for a dry run,
+    None without a report.
     """
 
     ok: bool
@@ -129,7 +131,7 @@ def health_document(
     report: RunReport | None, health: RunHealth, reasons: Sequence[str], now_s: float
 ) -> HealthDocument:
     """Return the document of a health check that fails for these reasons."""
-    last_good_cycle_s = None if report is None else report.good_s
+    last_good_cycle_s = None if report is None else report.last_good_cycle_s
     return {
         "ok": not reasons,
         "state": health.state,
@@ -138,7 +140,7 @@ def health_document(
         "last_good_cycle_s": None
         if last_good_cycle_s is None
         else max(0, int(now_s - last_good_cycle_s)),
-        "paused": report is not None and bool(report.paused),
+        "paused": report is not None and bool(report.pause_reason),
         "sends": None if report is None else report.sends,
     }
 

@@ -78,7 +78,7 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self, style: LogStyle, redactor: Redactor) -> None:
         super().__init__()
-        self._json = style == "json"
+        self._is_json = style == "json"
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
@@ -97,7 +97,7 @@ class LineFormatter(logging.Formatter):
             fields["logger"] = record.name
         if record.exc_info and record.exc_info[1] is not None:
             fields["error"] = "".join(traceback.format_exception(record.exc_info[1]))
-        if self._json:
+        if self._is_json:
             return self._redactor.redact(json.dumps(fields, default=str))
         time_level_event, other_fields = (
             (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")),

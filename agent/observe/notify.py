@@ -56,14 +56,14 @@ class QuietHours:
 
     begin_min: int
     end_min: int
-    zone: ZoneInfo
+    time_zone: ZoneInfo
 
     def until_s(self, now_s: int) -> int | None:
         """Return the end of the quiet hours that contain `now_s`, Unix seconds; None outside.
 
         Daylight saving follows the zone.
         """
-        local_time = datetime.fromtimestamp(now_s, UTC).astimezone(self.zone)
+        local_time = datetime.fromtimestamp(now_s, UTC).astimezone(self.time_zone)
         minute_of_day = local_time.hour * 60 + local_time.minute
         is_quiet = self.begin_min <= minute_of_day < self.end_min
         if self.begin_min > self.end_min:
@@ -77,7 +77,7 @@ class QuietHours:
             end_date.day,
             self.end_min // 60,
             self.end_min % 60,
-            tzinfo=self.zone,
+            tzinfo=self.time_zone,
         )
         return int(end_time.timestamp())
 
@@ -92,20 +92,20 @@ class AlertRules:
     cooldown_s: int
     cooldowns: Mapping[AlertKind, int] = field(default_factory=dict)
     repeat_s: int | None = None
-    quiet: QuietHours | None = None
-    urgent: frozenset[AlertKind] = frozenset()
+    quiet_hours: QuietHours | None = None
+    urgent_kinds: frozenset[AlertKind] = frozenset()
 
     def due_s(self, state: AlertState, now_s: int) -> int:
         """Return the earliest time to send: after the cooldown, and after quiet hours unless
         urgent.
         """
         due_s = now_s
-        if state.told_s is not None:
-            last_sent_s = min(state.told_s, now_s)  # the clock may have been set back
+        if state.last_sent_s is not None:
+            last_sent_s = min(state.last_sent_s, now_s)  # the clock may have been set back
             due_s = max(now_s, last_sent_s + self.cooldowns.get(state.kind, self.cooldown_s))
-        if self.quiet is None or state.kind in self.urgent:
+        if self.quiet_hours is None or state.kind in self.urgent_kinds:
             return due_s
-        quiet_end_s = self.quiet.until_s(due_s)
+        quiet_end_s = self.quiet_hours.until_s(due_s)
         return due_s if quiet_end_s is None else quiet_end_s
 
 
@@ -137,21 +137,21 @@ def decide_alerts(
             previous_state = state_by_key.get(alert.key) or AlertState(
                 alert.key, alert.kind, "", now_s
             )
-            if alert.lasting:
+            if alert.is_lasting:
                 updated_state = _updated_condition(previous_state, alert, now_s, rules)
                 lasting_keys.add(alert.key)
             else:
                 updated_state = _updated_event(previous_state, alert, now_s)
-            if updated_state.untold and not previous_state.untold:
+            if updated_state.unsent_count and not previous_state.unsent_count:
                 state_by_key.pop(alert.key, None)  # sort after alerts raised earlier
             state_by_key[alert.key] = updated_state
     for key, state in state_by_key.items():
         if state.since_s is not None and key not in lasting_keys and state.kind in judged_kinds:
-            state_by_key[key] = replace(state, since_s=None, untold=0)
+            state_by_key[key] = replace(state, since_s=None, unsent_count=0)
     due_states = []
     for state in sorted(state_by_key.values(), key=lambda state: state.raised_s):
-        if state.untold and state.kind in rules.kinds and rules.due_s(state, now_s) <= now_s:
-            state_by_key[state.key] = replace(state, untold=0, told_s=now_s)
+        if state.unsent_count and state.kind in rules.kinds and rules.due_s(state, now_s) <= now_s:
+            state_by_key[state.key] = replace(state, unsent_count=0, last_sent_s=now_s)
             due_states.append(replace(state, text=_text_with_count(state)))
     stored_by_key = {state.key: state for state in states}
     return AlertDecision(
@@ -164,31 +164,31 @@ def _updated_condition(
     state: AlertState, alert: Alert, now_s: int, rules: AlertRules
 ) -> AlertState:
     if state.since_s is None:
-        return replace(state, text=alert.text, since_s=now_s, untold=1, raised_s=now_s)
+        return replace(state, text=alert.text, since_s=now_s, unsent_count=1, raised_s=now_s)
     is_repeat_due = (
         alert.repeats
         and rules.repeat_s is not None
-        and state.told_s is not None
-        and now_s >= state.told_s + rules.repeat_s
+        and state.last_sent_s is not None
+        and now_s >= state.last_sent_s + rules.repeat_s
     )
-    if is_repeat_due and not state.untold:
-        return replace(state, text=alert.text, untold=1, raised_s=now_s)
-    return replace(state, text=alert.text) if state.untold else state
+    if is_repeat_due and not state.unsent_count:
+        return replace(state, text=alert.text, unsent_count=1, raised_s=now_s)
+    return replace(state, text=alert.text) if state.unsent_count else state
 
 
 def _updated_event(state: AlertState, alert: Alert, now_s: int) -> AlertState:
     return replace(
         state,
         text=alert.text,
-        untold=state.untold + 1,
-        raised_s=state.raised_s if state.untold else now_s,
+        unsent_count=state.unsent_count + 1,
+        raised_s=state.raised_s if state.unsent_count else now_s,
     )
 
 
 def _text_with_count(state: AlertState) -> str:
-    if state.untold == 1:
+    if state.unsent_count == 1:
         return state.text
-    return f"{state.text} ({state.untold} times since the last message)"
+    return f"{state.text} ({state.unsent_count} times since the last message)"
 
 
 SendMessage = Callable[[str, str], str]
@@ -371,7 +371,7 @@ class AlertNotifier:
 
     def enqueue_undelivered(self) -> None:
         """Queue messages that an earlier run did not deliver."""
-        messages = self._store.pending()
+        messages = self._store.pending_messages()
         removed_targets = {message.target for message in messages} - set(self._subscriptions)
         if removed_targets:
             self._store.drop_messages(removed_targets)
@@ -396,7 +396,7 @@ class AlertNotifier:
                 for delivery in subscription.channel.take_results()
             ]
         )
-        rules = replace(self._rules, quiet=None) if is_last else self._rules
+        rules = replace(self._rules, quiet_hours=None) if is_last else self._rules
         alert_decision = decide_alerts(self._store.states(), alerts, judged_kinds, now_s, rules)
         targets_and_states = [
             (name, state)
@@ -406,7 +406,9 @@ class AlertNotifier:
         ]
         if alert_decision.changed_states or targets_and_states:
             self._enqueue(
-                self._store.record(alert_decision.changed_states, targets_and_states, now_s)
+                self._store.record_and_queue(
+                    alert_decision.changed_states, targets_and_states, now_s
+                )
             )
         return alert_decision.to_send
 
@@ -438,5 +440,5 @@ class AlertNotifier:
             return
         self._store.record_deliveries(deliveries)
         for delivery in deliveries:
-            if delivery.why:
+            if delivery.failure_reason:
                 self._on_failure(delivery)

@@ -25,7 +25,7 @@ from agent.model import AlertDevice, AlertMessage, Delivery
 from agent.observe.notify import FIRST_RETRY_S, AlertChannel
 from agent.store.alerts import AlertStore
 
-SERVICES = re.compile(
+SERVICE_HOST_PATTERN = re.compile(
     r"fcm\.googleapis\.com|([a-z0-9-]+\.)*(push\.services\.mozilla|notify\.windows|push\.apple)\.com"
 )
 """Hosts of the push services of browsers. Messages go nowhere else, whatever a device names."""
@@ -125,13 +125,15 @@ class PushSender:
 
     def accepts(self, device: AlertDevice) -> bool:
         """Return whether the device's push service is a known one."""
-        return device.service == self.further_service or bool(SERVICES.fullmatch(device.service))
+        return device.service_host == self.further_service or bool(
+            SERVICE_HOST_PATTERN.fullmatch(device.service_host)
+        )
 
-    def check(self, device: AlertDevice) -> None:
+    def require_valid_device(self, device: AlertDevice) -> None:
         """Raise ConfigError for an unknown push service or a key that is none."""
         if not self.accepts(device):
             raise ConfigError(
-                f"endpoint: {device.service} is not a known push service",
+                f"endpoint: {device.service_host} is not a known push service",
                 "name it in the target's address: webpush://…?service=HOST",
             )
         try:
@@ -142,7 +144,10 @@ class PushSender:
     def encrypted_body(self, device: AlertDevice, content: dict[str, str]) -> bytes:
         """Return an encrypted message."""
         ephemeral_key = ec.generate_private_key(ec.SECP256R1())
-        device_public_key, auth_secret = decode_base64(device.key), decode_base64(device.auth)
+        device_public_key, auth_secret = (
+            decode_base64(device.public_key),
+            decode_base64(device.auth),
+        )
         return encrypt(
             json.dumps(content).encode(),
             device_public_key,
@@ -173,7 +178,7 @@ class PushSender:
             "Urgency": "high",
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
-            "Authorization": self.authorization(f"https://{device.service}", int(time.time())),
+            "Authorization": self.authorization(f"https://{device.service_host}", int(time.time())),
         }
         try:
             with requests.post(
@@ -214,7 +219,9 @@ class PushChannel(AlertChannel):
         self._has_arrived = False
 
     def take_results(self) -> list[Delivery]:
-        """Return the results of deliveries since the last call, and bring the devices up to date."""
+        """Return the results of deliveries since the last call, and bring the devices up to
+        date.
+        """
         ended_ids, self._ended_ids = self._ended_ids, []
         if ended_ids:
             self._store.remove_devices(ended_ids)

@@ -106,7 +106,9 @@ class PaperChain:
         """Return the first margin account (see PaperVenue.begin); None without futures."""
         if self._venue is None:
             return None
-        return self._venue.begin(snapshot.layer(FuturesReading).account, snapshot.head, deposit_raw)
+        return self._venue.opening_margin(
+            snapshot.layer(FuturesReading).account, snapshot.head, deposit_raw
+        )
 
     # ports.Sender
     def head(self) -> Head:
@@ -117,7 +119,7 @@ class PaperChain:
 
     def block_hash(self, number: int) -> str | None:
         """See ports.Sender. Known only for blocks with a paper transaction; else None."""
-        return dict(self.wallet().blocks).get(number)
+        return dict(self.wallet().hash_by_block).get(number)
 
     def tagged_height(self, _tag: str) -> int:
         """See ports.Sender. Paper transactions are not undone."""
@@ -127,7 +129,7 @@ class PaperChain:
         """See ports.Sender."""
         self._catch_up(None)
         wallet = self.wallet()
-        return wallet.nonce, wallet.nonce + len(wallet.waiting)
+        return wallet.nonce, wallet.nonce + len(wallet.pending_txs)
 
     def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
         """See ports.Sender. Simulates at the pools of the newest block."""
@@ -158,7 +160,7 @@ class PaperChain:
         Raises OperatorNeeded for a used nonce.
         """
         wallet, tx = self.wallet(), decode_unsigned(signed)
-        if any(paper_tx.hash == signed.hash for paper_tx in wallet.waiting) or any(
+        if any(paper_tx.hash == signed.hash for paper_tx in wallet.pending_txs) or any(
             receipt.tx_hash == signed.hash for receipt in wallet.receipts
         ):
             return
@@ -172,7 +174,7 @@ class PaperChain:
         if self._newest_snapshot is not None:
             sent_block = max(sent_block, self._newest_snapshot.head.number)
         other_pending_txs = tuple(
-            paper_tx for paper_tx in wallet.waiting if paper_tx.tx.nonce != tx.nonce
+            paper_tx for paper_tx in wallet.pending_txs if paper_tx.tx.nonce != tx.nonce
         )
         pending_txs = tuple(
             sorted(
@@ -180,7 +182,7 @@ class PaperChain:
                 key=lambda paper_tx: paper_tx.tx.nonce,
             )
         )
-        self._store.save(replace(wallet, waiting=pending_txs))
+        self._store.save(replace(wallet, pending_txs=pending_txs))
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
@@ -189,16 +191,16 @@ class PaperChain:
         for receipt in wallet.receipts:
             if receipt.tx_hash == tx_hash:
                 return TransactionStatus("mined", receipt)
-        is_pending = any(paper_tx.hash == tx_hash for paper_tx in wallet.waiting)
+        is_pending = any(paper_tx.hash == tx_hash for paper_tx in wallet.pending_txs)
         return TransactionStatus("pending" if is_pending else "unknown", None)
 
     # filling
     def _catch_up(self, head: Head | None) -> None:
         """Execute pending transactions, once a later block exists."""
         wallet = self.wallet()
-        if not wallet.waiting:
+        if not wallet.pending_txs:
             return
-        sent_block, head = wallet.waiting[0].sent_block, head or self._read_head()
+        sent_block, head = wallet.pending_txs[0].sent_block, head or self._read_head()
         if head.number <= sent_block:
             return
         snapshot = self.snapshot()
@@ -220,16 +222,16 @@ class PaperChain:
                 snapshot,
                 may_read_ticks=False,
             )
-        if len(pending_txs) < len(wallet.waiting):
-            block_hashes = (*wallet.blocks, (snapshot.head.number, snapshot.head.hash))[
+        if len(pending_txs) < len(wallet.pending_txs):
+            block_hashes = (*wallet.hash_by_block, (snapshot.head.number, snapshot.head.hash))[
                 -MAX_BLOCKS:
             ]
             self._store.save(
                 replace(
                     wallet_after,
-                    waiting=tuple(pending_txs),
+                    pending_txs=tuple(pending_txs),
                     block=snapshot.head.number,
-                    blocks=block_hashes,
+                    hash_by_block=block_hashes,
                 )
             )
 
@@ -244,7 +246,7 @@ class PaperChain:
         """Return the wallet after the executed transactions, and those still pending. Raises
         TicksExhausted if a swap needs more ticks and `may_read_ticks` ticks may exist.
         """
-        pending_txs = list(wallet.waiting)
+        pending_txs = list(wallet.pending_txs)
         while (
             pending_txs
             and pending_txs[0].tx.nonce == wallet.nonce
@@ -286,7 +288,7 @@ class PaperChain:
         native_wei = (
             effects.native_wei if isinstance(effects, TransactionEffects) else wallet.native_wei
         )
-        gas_cost_wei = gas_units * gas_price_wei + snapshot.data_fee_wei(gas_units, data_bytes)
+        gas_cost_wei = gas_units * gas_price_wei + snapshot.max_data_fee_wei(gas_units, data_bytes)
         if effects is not None and (gas_units > paper_tx.tx.gas or native_wei < gas_cost_wei):
             effects, gas_units, native_wei = None, paper_tx.tx.gas, wallet.native_wei
         receipt = Receipt(
@@ -297,12 +299,12 @@ class PaperChain:
             gas_used=gas_units,
             effective_gas_price_wei=gas_price_wei,
             transfers=(),
-            data_fee_wei=snapshot.data_fee_wei(gas_units, data_bytes),
+            data_fee_wei=snapshot.max_data_fee_wei(gas_units, data_bytes),
         )
         if effects is not None:
             receipt = replace(receipt, status=1, transfers=tuple(effects.transfers))
         if isinstance(effects, TransactionEffects):
-            receipt = replace(receipt, wrapped=tuple(effects.wrap_transfers))
+            receipt = replace(receipt, wrap_transfers=tuple(effects.wrap_transfers))
         elif effects is not None:
             receipt = replace(receipt, fills=effects.fills, funding=effects.funding)
         wallet = replace(
@@ -349,7 +351,7 @@ class PaperChain:
                 wallet.margin,
                 head,
             )
-        return router.execute(
+        return router.execute_transaction(
             tx.to,
             tx.data,
             balances_raw,
@@ -409,7 +411,7 @@ class PaperReader:
             snapshot,
             native_wei=wallet.native_wei,
             nonce_latest=wallet.nonce,
-            nonce_pending=wallet.nonce + len(wallet.waiting),
+            nonce_pending=wallet.nonce + len(wallet.pending_txs),
             holdings=tuple(
                 Holding(holding.token, raw_by_token.get(holding.token, 0))
                 for holding in snapshot.holdings
@@ -425,9 +427,9 @@ class PaperReader:
             positions=(),
         )
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self._reader.past(head, blocks)
+        return self._reader.past_prices(head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader. A plan on these ticks is also executed on more ticks of a later
@@ -515,7 +517,7 @@ def wallet_from_value(
     target_scale = wallet_value / sum(target_values.values(), Fraction(0))
     raw_by_token = {}
     for asset in portfolio.assets:
-        reference_price = references.prices.get(asset.token.address)
+        reference_price = references.reference_by_token.get(asset.token.address)
         if reference_price is None and asset.target_bps:
             raise ConfigError(
                 f"--value: {asset.token.label} has no reference price now",

@@ -61,9 +61,9 @@ class PaperHyperliquid:
         self._venue = venue
         self._client = client
         self._store = store
-        self._read_since_s = funding_since_s
+        self._funding_since_s = funding_since_s
 
-    def begin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin:
+    def opening_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin:
         """Return the first margin account: `deposit_raw` of collateral without positions, or a copy
         of the real account. Raises ConfigError if the venue cannot be read.
         """
@@ -75,7 +75,7 @@ class PaperHyperliquid:
                 f"the margin account cannot be read now: {error.message}", "try again"
             ) from None
         if deposit_raw is not None:
-            return PaperMargin(deposit_raw * real_account.settlement_raw, 0, ())
+            return PaperMargin(deposit_raw * real_account.collateral_unit_raw, 0, ())
         return PaperMargin(
             real_account.collateral_raw,
             real_account.realised_raw,
@@ -94,7 +94,7 @@ class PaperHyperliquid:
                 else self._account(dated_account, self._with_funding(paper_margin, real_account))
             )
         except TrimtabError as error:
-            return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
+            return snapshot.with_layer(FuturesReading(unknown_reason=unknown_reason(error)))
         no_account_reason = (
             "" if account is not None else "paper trading began without a margin account"
         )
@@ -125,7 +125,7 @@ class PaperHyperliquid:
             earlier_receipt.tx_hash == signed.hash for earlier_receipt in wallet.receipts
         ):
             return ""
-        order_wire = json.loads(signed.raw)["orders"][0]
+        order_wire = json.loads(signed.signed_bytes)["orders"][0]
         real_account = self._client.read()
         paper_margin = self._with_funding(wallet.margin, real_account)
         account = self._account(real_account, paper_margin)
@@ -202,9 +202,9 @@ class PaperHyperliquid:
                 Position(position.market, position.size_raw, position.open_notional_raw)
                 for position in paper_margin.positions
             ),
-            payments=paper_margin.payments,
-            stops=(),
-            resting=(),
+            unbooked_payments=paper_margin.payments,
+            resting_stops=(),
+            resting_orders=(),
         )
 
     def _with_funding(self, paper_margin: PaperMargin, real_account: MarginAccount) -> PaperMargin:
@@ -241,7 +241,7 @@ class PaperHyperliquid:
                 (time_ms // 1000 for time_ms, _ in funding_rates), default=position.settled_s
             )
             settled_positions.append(replace(position, settled_s=settled_s))
-        unbooked_since_s = self._read_since_s() or 0
+        unbooked_since_s = self._funding_since_s() or 0
         payments = [
             *(payment for payment in paper_margin.payments if payment.at_s > unbooked_since_s),
             *new_payments,
@@ -269,7 +269,7 @@ class PaperHyperliquid:
         )
         unfilled_size, filled_quote = requested_size, Fraction(0)
         for level_price, level_size in (
-            () if market.is_paused else self._client.book(market_name, asks=is_buy)
+            () if market.is_paused else self._client.order_book_side(market_name, asks=is_buy)
         ):
             if unfilled_size <= 0 or (
                 level_price > limit_price if is_buy else level_price < limit_price
@@ -287,7 +287,7 @@ class PaperHyperliquid:
         fee_raw = ceil_int(Fraction(abs(quote_raw) * market.fee_ppm, margin.PPM))
         return PerpFill(
             "",
-            self._client.account,
+            self._client.account_address,
             market_name,
             size_raw if is_buy else -size_raw,
             quote_raw,
@@ -317,8 +317,8 @@ class PaperAgentSigner:
 def _paper_positions(
     positions: tuple[Position, ...], settled_s_by_market: dict[str, int], now_s: int
 ) -> tuple[PaperPosition, ...]:
-    """Return paper positions. They pay funding from `settled_s_by_market` on, Unix seconds by market,
-    or from `now_s` on if new.
+    """Return paper positions. They pay funding from `settled_s_by_market` on, Unix seconds by
+    market, or from `now_s` on if new.
     """
     return tuple(
         PaperPosition(

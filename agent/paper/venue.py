@@ -99,7 +99,7 @@ class PaperPerpetualProtocol:
             ),
         )
 
-    def begin(
+    def opening_margin(
         self, real_account: MarginAccount | None, head: Head, deposit_raw: int | None
     ) -> PaperMargin:
         """Return the first margin account: `deposit_raw` of collateral without positions, or a copy
@@ -109,7 +109,7 @@ class PaperPerpetualProtocol:
         if real_account is None:
             raise ConfigError("the margin account cannot be read now", "try again")
         if deposit_raw is not None:
-            return PaperMargin(deposit_raw * real_account.settlement_raw, 0, ())
+            return PaperMargin(deposit_raw * real_account.collateral_unit_raw, 0, ())
         return PaperMargin(
             real_account.collateral_raw,
             real_account.realised_raw - margin.funding_pending_raw(real_account),
@@ -248,7 +248,7 @@ class PaperPerpetualProtocol:
             balances_raw.get(call.token, 0),
             allowances_raw.get(call.token, 0),
         )
-        collateral_quote_raw, vault = call.raw * account.settlement_raw, self.contracts.vault
+        collateral_quote_raw, vault = call.raw * account.collateral_unit_raw, self.contracts.vault
         if call.token != self._collateral:
             raise TransactionReverted("the vault uses another token")
         if call.is_deposit:
@@ -318,7 +318,7 @@ class PaperPerpetualProtocol:
         try:
             call_result = self._transport.call("eth_call", [call_object, hex(head.number)])
         except CallFailed as error:
-            code = revert_code(error.fault.data, error.fault.message)
+            code = revert_code(error.fault.revert_data, error.fault.message)
             if code not in REVERT_DESCRIPTIONS:
                 raise
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS[code]} ({code})") from None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers import questions as layers
+from agent.layers import questions as layer_questions
 from agent.model import (
     Leg,
     LegPlace,
@@ -54,10 +54,10 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
     approvals_needed = approval_count(
         swap_spend(plan.legs), _allowances(step.snapshot, step.execution.router)
     )
-    for action in plan.actions:
+    for action in plan.layer_actions:
         spender = step.execution.position_contract(action.venue)
         approvals_needed += approval_count(action.spends_raw, _allowances(step.snapshot, spender))
-    for deposit_of in layers.DEPOSITS:
+    for deposit_of in layer_questions.DEPOSITS:
         token, raw, spender = deposit_of(step, plan)
         if spender or raw:
             approvals_needed += approval_count({token: raw}, _allowances(step.snapshot, spender))
@@ -70,7 +70,9 @@ def revocation_gas_units(plan: Plan) -> int:
     use exactly what they were allowed.
     """
     two_sided_actions = [
-        action for action in plan.actions if isinstance(action, Provide) and min(action.desired_raw)
+        action
+        for action in plan.layer_actions
+        if isinstance(action, Provide) and min(action.desired_raw)
     ]
     return APPROVAL_GAS * len(two_sided_actions)
 
@@ -81,14 +83,14 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     emergency's ceiling; on rollups also MAX_FEE_RISE times the data fee.
     """
     gas_price_wei = native_coin.capped_gas_price_wei(
-        step.snapshot, layers.gas_price_limit_wei(step, plan)
+        step.snapshot, layer_questions.gas_price_limit_wei(step, plan)
     )
     allowance_gas_units = approval_gas_units(step, plan) + revocation_gas_units(plan)
     gas_units = ceil_int((plan.gas_units + allowance_gas_units) * native_coin.GAS_MARGIN)
     if not gas_units:  # nothing is sent on chain
         return 0
     revocation_bytes = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
-    data_fee_wei = MAX_FEE_RISE * step.snapshot.data_fee_wei(
+    data_fee_wei = MAX_FEE_RISE * step.snapshot.max_data_fee_wei(
         gas_units, *calldata_sizes(step, plan), *revocation_bytes
     )
     return gas_units * gas_price_wei + data_fee_wei
@@ -101,8 +103,8 @@ ACTION_BYTES = 1_024
 def calldata_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the largest calldata of each transaction of the plan, missing approvals included."""
     swap_bytes = [legs_bytes(plan.legs)] if plan.legs else []
-    action_count = len(plan.actions) + sum(
-        count_actions(plan) for count_actions in layers.ACTION_COUNTS
+    action_count = len(plan.layer_actions) + sum(
+        count_actions(plan) for count_actions in layer_questions.ACTION_COUNTS
     )
     approvals_needed = approval_gas_units(step, plan) // APPROVAL_GAS
     return (*swap_bytes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals_needed)
@@ -114,8 +116,8 @@ def legs_bytes(legs: Sequence[Leg]) -> int:
 
 
 def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
-    """Return a plan with the expected data fee of its transactions added to its gas cost; unchanged on
-    chains without one.
+    """Return a plan with the expected data fee of its transactions added to its gas cost; unchanged
+    on chains without one.
     """
     if step.snapshot.data_fee is None or not plan.gas_units:
         return plan

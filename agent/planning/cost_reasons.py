@@ -13,7 +13,7 @@ from agent.errors import Refused
 from agent.model import Pool, Portfolio
 from agent.planning.approval_gas import approval_count
 from agent.planning.problem import Problem
-from agent.planning.solver.search import COARSE_UNIT
+from agent.planning.solver.search import COARSE_UNIT_PHRASE
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.units import BPS, PIPS, Value, floor_int, value_text
 
@@ -155,7 +155,7 @@ def coarse_tokens(problem: Problem) -> dict[int, str]:
         if node.is_asset and node.price * BPS > problem.total
     ]
     return {
-        index: f"{COARSE_UNIT} {problem.nodes[index].label} is worth too much for a plan within"
+        index: f"{COARSE_UNIT_PHRASE} {problem.nodes[index].label} is worth too much for a plan within"
         " limits.plan_cost"
         for _, index in sorted(price_and_index)[:MAX_UNMOVED]
     }

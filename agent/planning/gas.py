@@ -28,15 +28,15 @@ from agent.units import NATIVE, Value
 @dataclass(frozen=True, slots=True)
 class WrappedNative:
     """The wrapped native coin as an asset, in wei of either form. `wrapped_raw` is its balance, of
-    which legs may take `approved_raw` if this step has an approval; `free_wei` is native coin that
-    may be wrapped, `refill_raw` is unwrapped for gas, and `native_counts` is true if native coin is
-    part of the asset.
+    which legs may take `approved_raw` if this step has an approval; `wrappable_wei` is native coin
+    that may be wrapped, `refill_raw` is unwrapped for gas, and `native_counts` is true if native
+    coin is part of the asset.
     """
 
     token: str
     wrapped_raw: int
     approved_raw: int | None
-    free_wei: int
+    wrappable_wei: int
     refill_raw: int
     native_counts: bool
 
@@ -49,10 +49,12 @@ class WrappedNative:
             if self.approved_raw is None:
                 return None
             return max(0, self.approved_raw - self.refill_raw)
-        sellable_raw = self.wrapped_raw - self.refill_raw + self.free_wei
+        sellable_raw = self.wrapped_raw - self.refill_raw + self.wrappable_wei
         if self.approved_raw is None:
             return max(0, sellable_raw)
-        return max(0, min(sellable_raw, max(self.approved_raw - self.refill_raw, self.free_wei)))
+        return max(
+            0, min(sellable_raw, max(self.approved_raw - self.refill_raw, self.wrappable_wei))
+        )
 
 
 def wrapped_native_of(step: StepInput) -> WrappedNative | None:
@@ -74,7 +76,7 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
         dict(step.progress.spend_caps).get(token),
         native_coin.wrappable_wei(step.snapshot, step.portfolio, step.limits),
         refill_raw,
-        asset.native,
+        asset.includes_native,
     )
 
 
@@ -103,29 +105,31 @@ def with_payment_legs(wrapped_native: WrappedNative | None, legs: Sequence[Leg])
     ):
         return _with_refill_from(legs, leg_index)
     refill_legs = (
-        (unwrap(wrapped_native.token, wrapped_native.refill_raw),)
+        (build_unwrap_leg(wrapped_native.token, wrapped_native.refill_raw),)
         if wrapped_native.refill_raw
         else ()
     )
     if sold_raw + wrapped_native.refill_raw <= payable_raw:
         return (*legs, *refill_legs)
-    if sold_raw <= wrapped_native.free_wei and not refill_legs:
+    if sold_raw <= wrapped_native.wrappable_wei and not refill_legs:
         return tuple(
             payment_leg for leg in legs for payment_leg in _wrap_for_leg(wrapped_native, leg)
         )
     shortfall_raw = max(0, sold_raw + wrapped_native.refill_raw - wrapped_native.wrapped_raw)
     first_wrap_legs = (
-        (wrap(wrapped_native.token, shortfall_raw, LegPlace.WALLET),) if shortfall_raw else ()
+        (build_wrap_leg(wrapped_native.token, shortfall_raw, LegPlace.WALLET),)
+        if shortfall_raw
+        else ()
     )
     return (*first_wrap_legs, *legs, *refill_legs)
 
 
-def wrap(token: str, raw: int, sink: LegPlace) -> Leg:
+def build_wrap_leg(token: str, raw: int, sink: LegPlace) -> Leg:
     """Return a leg that wraps native coin of the wallet, one for one."""
     return Leg(token, NATIVE_VENUE, NATIVE, token, 0, raw, raw, raw, 0, 0, LegPlace.WALLET, sink)
 
 
-def unwrap(
+def build_unwrap_leg(
     token: str, raw: int, source: LegPlace = LegPlace.WALLET, min_raw: int | None = None
 ) -> Leg:
     """Return a leg that unwraps wrapped coin of the wallet, one for one."""
@@ -186,7 +190,7 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
 def _wrap_for_leg(wrapped_native: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
     if leg.token_in != wrapped_native.token or leg.source is not LegPlace.WALLET:
         return (leg,)
-    return wrap(wrapped_native.token, leg.amount_in_raw, LegPlace.ROUTER), replace(
+    return build_wrap_leg(wrapped_native.token, leg.amount_in_raw, LegPlace.ROUTER), replace(
         leg, source=LegPlace.ROUTER
     )
 
@@ -209,7 +213,7 @@ def _refill_leg(wrapped_native: WrappedNative, legs: Sequence[Leg]) -> int | Non
 
 def _with_refill_from(legs: Sequence[Leg], leg_index: int) -> tuple[Leg, ...]:
     buying_leg = legs[leg_index]
-    unwrap_leg = unwrap(
+    unwrap_leg = build_unwrap_leg(
         buying_leg.token_out, buying_leg.amount_out_raw, LegPlace.ROUTER, buying_leg.min_out_raw
     )
     return (
@@ -244,10 +248,10 @@ class RouterGas:
     `sweep_units` is the gas of a sweep to the wallet besides the router's balance; None if outputs
     are paid to the wallet directly.
 
-    `can_pay_pools` is true if a leg may pay the next pair directly. `value_swap_units` is the gas of
-    a swap paid with the value sent, `wrap_units` of wrapping to the wallet, `unwrap_units` and
-    `router_unwrap_units` of unwrapping from wallet and router, each less the refund for the router's
-    balance.
+    `can_pay_pools` is true if a leg may pay the next pair directly. `value_swap_units` is the gas
+    of a swap paid with the value sent, `wrap_units` of wrapping to the wallet, `unwrap_units` and
+    `router_unwrap_units` of unwrapping from wallet and router, each less the refund for the
+    router's balance.
     """
 
     name: str
@@ -276,7 +280,7 @@ class GasInputs:
     pools.
     """
 
-    router: RouterGas = ROUTER_GAS["swap_router_02"]
+    router_gas: RouterGas = ROUTER_GAS["swap_router_02"]
     balances: Mapping[str, int] = field(default_factory=dict)
     allowances: Mapping[str, int] = field(default_factory=dict)
     pools: Mapping[str, Pool] = field(default_factory=dict)
@@ -293,14 +297,14 @@ def leg_gas_units(
     is true if it writes an observation.
     """
     pool_gas = pool.gas
-    step_gas_units = pool_gas.tick * ticks_crossed + pool_gas.stop * max(
+    step_gas_units = pool_gas.tick_gas * ticks_crossed + pool_gas.stop_gas * max(
         0, swap_steps - 1 - ticks_crossed
     )
     return (
-        pool_gas.swap[router_gas.name]
+        pool_gas.swap_units_by_router[router_gas.name]
         + pool.fee_gas
         + step_gas_units
-        + (pool_gas.observation if writes_observation or ticks_crossed else 0)
+        + (pool_gas.observation_gas if writes_observation or ticks_crossed else 0)
     )
 
 
@@ -308,7 +312,7 @@ def repeat_leg_gas_units(pool: Pool, router_gas: RouterGas) -> int:
     """Return the gas units of another swap through the same pool in the same direction; the
     observation is written once.
     """
-    return pool.gas.swap[router_gas.name] - pool.gas.repeat_saving + pool.fee_gas
+    return pool.gas.swap_units_by_router[router_gas.name] - pool.gas.repeat_saving + pool.fee_gas
 
 
 def least_leg_gas_units(pool: Pool, router_gas: RouterGas) -> int:
@@ -328,7 +332,7 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
     """
     if not legs:
         return 0
-    router_gas = gas_inputs.router
+    router_gas = gas_inputs.router_gas
     sold_tokens = {leg.token_in for leg in legs if leg.source is LegPlace.WALLET} - {NATIVE}
     bought_tokens = {leg.token_out for leg in legs if leg.sink is LegPlace.WALLET} - {NATIVE}
     traded_tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
@@ -383,7 +387,7 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
     return gas_units - min(refund_units, gas_units // REFUND_DIVISOR)
 
 
-def gas_price_wei(snapshot: Snapshot) -> int:
+def current_gas_price_wei(snapshot: Snapshot) -> int:
     """Return wei per unit of gas now: base fee and priority fee, or the node's gas price on chains
     without EIP-1559.
     """
@@ -405,7 +409,7 @@ def _first_write_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int:
     write_gas_units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
         pool = gas_inputs.pools.get(address)
-        if pool is not None and pool.unwritten[token_in != pool.token0]:
+        if pool is not None and pool.unwritten_slots[token_in != pool.token0]:
             write_gas_units += FIRST_WRITE_UNITS * pool.gas.first_write_slots
     return write_gas_units
 

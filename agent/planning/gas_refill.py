@@ -14,7 +14,7 @@ from agent.model import (
     TopUp,
 )
 from agent.planning.approval_gas import with_data_fee
-from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
+from agent.planning.gas import balance_deltas, build_unwrap_leg, current_gas_price_wei, gas_value
 from agent.policy import native_coin
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
@@ -29,7 +29,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     prices = reference_prices(step).price_by_token
     if token not in prices:
         raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
-    legs = (unwrap(token, decision.raw),)
+    legs = (build_unwrap_leg(token, decision.raw),)
     balance_changes_raw = balance_deltas(legs)
     snapshot = step.snapshot
     holdings = tuple(
@@ -54,7 +54,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
             zero_value,
             zero_value,
             zero_value,
-            gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
+            gas_value(native_coin.UNWRAP_GAS, current_gas_price_wei(snapshot), prices[token]),
         ),
         turnover=zero_value,
         gross_volume=zero_value,

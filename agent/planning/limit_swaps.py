@@ -47,7 +47,7 @@ def plan_limit_swap(
             f"it cannot be planned now: {ticks_error.message}",
             ticks_error.verdicts[0],
             ticks_error.remedy,
-            ticks_error.pools,
+            ticks_error.pool_addresses,
         ) from None
     except Refused as refusal:
         return None, f"it cannot be planned now: {refusal.message}"

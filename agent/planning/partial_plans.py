@@ -35,7 +35,7 @@ def plan_within_daily_loss(
     sales.plan_sales if known. Raises Refused as the planner does.
     """
     whole_plan = whole_plan or sales.plan_sales(step, decision)
-    if decision.exit or (loss_left := daily_loss_left(step)) is None:
+    if decision.is_exit or (loss_left := daily_loss_left(step)) is None:
         return whole_plan
     if fits_daily_loss(step, whole_plan):
         if not step.progress.spend_caps:
@@ -100,7 +100,7 @@ def daily_loss_left(step: StepInput) -> Value | None:
     """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or if
     the day's loss is unknown, which the guard refuses.
     """
-    return None if step.history.budgets.unknown else _daily_loss_left(step)
+    return None if step.history.budgets.unknown_reason else _daily_loss_left(step)
 
 
 def _daily_loss_left(step: StepInput) -> Value | None:
@@ -116,12 +116,14 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     it.
     """
     history, loss_left = step.history, _daily_loss_left(step)
-    if loss_left is None or history.budgets.unknown != history.budgets.unpriced_falls:
+    if loss_left is None or history.budgets.unknown_reason != history.budgets.unpriced_falls_reason:
         return None
     native_price = reference_prices(step).price_by_token.get(
         step.portfolio.wrapped_native, Fraction(0)
     )
-    losses_beside_trades = history.budgets.fell_24h + history.budgets.wasted_24h_wei * native_price
+    losses_beside_trades = (
+        history.budgets.decrease_24h + history.budgets.non_trade_gas_24h_wei * native_price
+    )
     return loss_left + min(losses_beside_trades, max(Fraction(0), history.budgets.loss_24h))
 
 

@@ -21,7 +21,12 @@ from agent.planning.rounding import PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.charges import bound_with_charges
 from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
-from agent.planning.solver.search import COARSE_UNIT, COSTLY_REASONS, GAS_EXCEEDS_SAVING, OVER_COST
+from agent.planning.solver.search import (
+    COARSE_UNIT_PHRASE,
+    COSTLY_REASONS,
+    GAS_EXCEEDS_SAVING,
+    OVER_COST,
+)
 from agent.planning.solver.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
@@ -201,9 +206,9 @@ def _fee_waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> l
     wait_items = []
     for address in dict.fromkeys(leg.pool for leg in legs):
         pool = problem.pools[address]
-        if pool.calm_fee is None or pool.calm_fee.pips >= pool.fee_pips:
+        if pool.idle_fee is None or pool.idle_fee.pips >= pool.fee_pips:
             continue
-        rise_pips = pool.fee_pips - pool.calm_fee.pips
+        rise_pips = pool.fee_pips - pool.idle_fee.pips
         sold_value = sum(
             (
                 leg.amount_in_raw * problem.price(leg.token_in)
@@ -217,7 +222,7 @@ def _fee_waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> l
         )
         why = (
             f"its fee is {fee_text} %, {rise_text} % above its base after a move of its price;"
-            f" {pool.calm_fee.after_s} s without trades in it would save"
+            f" {pool.idle_fee.after_s} s without trades in it would save"
             f" {_money_text(portfolio, float(sold_value * rise_pips / PIPS))}"
         )
         wait_items.append(SkippedItem(f"waiting for pool {address}", why))
@@ -233,7 +238,7 @@ def _off_target_reason(
     unmoved_tokens, nodes = remainder.fixed_point.unmoved_tokens, remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token_index].price:
         label = nodes[remainder.token_index].label
-        return f"{COARSE_UNIT} {label} is worth more than the drift", MIN_TRADE_LIMIT
+        return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", MIN_TRADE_LIMIT
     if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
     locked_tokens = {

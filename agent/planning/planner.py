@@ -49,7 +49,7 @@ from agent.planning.solver.utility import (
 )
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
-from agent.policy.risk import penalty
+from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, PIPS, Value, value_text
 
@@ -74,13 +74,13 @@ def zone_saving(
     }
     cost = zone_plan.cost
     return RiskCostTradeoff(
-        before=_risk_penalty(problem, goal, risk, values_before),
-        after=_risk_penalty(problem, goal, risk, values_after),
+        risk_before=_risk_penalty(problem, goal, risk, values_before),
+        risk_after=_risk_penalty(problem, goal, risk, values_after),
         fees=cost.fees,
         impact=cost.impact,
         skew=cost.skew,
         gas=cost.gas,
-        approvals=cost.approvals,
+        approval_gas=cost.approval_gas,
     )
 
 
@@ -88,7 +88,7 @@ def _risk_penalty(
     problem: Problem, goal: Goal, risk: TrackingRisk, value_by_token: dict[str, Value]
 ) -> Value:
     tokens = [weight.token for weight in goal.weights]
-    return penalty(
+    return tracking_cost(
         risk,
         tokens,
         [weight.low for weight in goal.weights],
@@ -203,7 +203,7 @@ NOT_TRADABLE_REASON = "policy.only leaves it as it is"
 
 def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
     """Return tokens that are neither sold nor bought, by index, with the reason."""
-    untraded_addresses = set(goal.unsold) & set(goal.unbought)
+    untraded_addresses = set(goal.never_sold) & set(goal.never_bought)
     return {
         index: NOT_TRADABLE_REASON
         for index, node in enumerate(problem.nodes)
@@ -212,14 +212,16 @@ def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
 
 
 def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[int, str]:
-    """Return the tokens, by index, that a draft trades against the goal's `unsold` or
-    `unbought`; they must not move.
+    """Return the tokens, by index, that a draft trades against the goal's `never_sold` or
+    `never_bought`; they must not move.
 
     The search may violate these bounds slightly, through float error or pool gains that it did
     not count; this check is exact.
     """
-    wrong_side_addresses = {token for token in goal.unsold if draft.delta_raw.get(token, 0) < 0}
-    wrong_side_addresses |= {token for token in goal.unbought if draft.delta_raw.get(token, 0) > 0}
+    wrong_side_addresses = {token for token in goal.never_sold if draft.delta_raw.get(token, 0) < 0}
+    wrong_side_addresses |= {
+        token for token in goal.never_bought if draft.delta_raw.get(token, 0) > 0
+    }
     return {
         index: NOT_TRADABLE_REASON
         for index, node in enumerate(problem.nodes)
@@ -240,10 +242,10 @@ GAS_MULTIPLE = Fraction(5, 4)
 class NothingPlanned(Refused):
     """No move is possible or worth its cost within the limits.
 
-    `limiting_rule` is the only obstacle: the name of a limit of cost or size, or LOCKED. The decision is
-    then a hold instead of a refusal. It is empty for any other obstacle. `drift` is the value that
-    would have to move, in numeraire base units, `off_target` the assets off target with their
-    reasons.
+    `limiting_rule` is the only obstacle: the name of a limit of cost or size, or LOCKED. The
+    decision is then a hold instead of a refusal. It is empty for any other obstacle. `drift_value`
+    is the value that would have to move, in numeraire base units, `off_target_items` the assets off
+    target with their reasons.
     """
 
     def __init__(
@@ -252,14 +254,14 @@ class NothingPlanned(Refused):
         verdicts: Sequence[Verdict] = (),
         remedy: str = "",
         limiting_rule: str = "",
-        drift: Value = Fraction(0),
-        off_target: Sequence[SkippedItem] = (),
+        drift_value: Value = Fraction(0),
+        off_target_items: Sequence[SkippedItem] = (),
     ) -> None:
         super().__init__(message, verdicts, remedy)
         self.limiting_rule, self.drift_value, self.off_target_items = (
             limiting_rule,
-            drift,
-            tuple(off_target),
+            drift_value,
+            tuple(off_target_items),
         )
 
 
@@ -276,10 +278,10 @@ def plan(
 
     A zone's plan has its saving and cost; the caller decides if it is worthwhile. `references`
     replace the prices of the step's own pools, for a simulated step. `turnover_cap` is the largest
-    turnover of the plan, with the name of the limit that sets it. `allowed_pool_tokens` restricts the
-    pools to those between these tokens. Raises Refused with verdicts if no sensible plan exists: a
-    price or balance is missing, the day's turnover is used up, or every move is dust, above
-    plan_cost, or without a route.
+    turnover of the plan, with the name of the limit that sets it. `allowed_pool_tokens` restricts
+    the pools to those between these tokens. Raises Refused with verdicts if no sensible plan
+    exists: a price or balance is missing, the day's turnover is used up, or every move is dust,
+    above plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
     if allowed_pool_tokens:
@@ -293,26 +295,26 @@ def plan(
     objective = objective_for_goal(problem, decision.goal)
     problem = replace(problem, leaving_tokens=leaving_tokens(problem, decision.goal))
     numeraire_index = problem.index_by_token[step.portfolio.numeraire.address]
-    if decision.exit:
+    if decision.is_exit:
         objective = objective_for_exit(objective, numeraire_index)
         problem = replace(problem, price_ranges={})  # floors of exits: reference.price_ranges
     max_turnover, turnover_limit_name = (
         (None, "")
-        if decision.exit
+        if decision.is_exit
         else turnover_left(step, problem.total, decision.exempt_turnover)
     )
     # once amounts are approved, the turnover limit that sized them is not reported again
     is_limit_reportable = max_turnover is not None and not step.progress.spend_caps
     if turnover_cap is not None and (max_turnover is None or turnover_cap[0] < max_turnover):
         max_turnover, turnover_limit_name, is_limit_reportable = *turnover_cap, False
-    if decision.exit:
+    if decision.is_exit:
         unmoved_tokens = _unmoved_by_exit(step.portfolio, problem, objective)
     else:
         unmoved_tokens = untradable_tokens(problem, decision.goal)
     graph, fixed_point = _best_within_plan_cost(
         problem, objective, decision.goal, max_turnover, step.limits.min_trade, unmoved_tokens
     )
-    if decision.exit:
+    if decision.is_exit:
         fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
     unlimited_result = None
     if is_limit_reportable and (
@@ -337,7 +339,7 @@ def plan(
         else:
             binding_limit = None
         raise _nothing_planned(step, problem, objective.value_off_goal, skips, binding_limit)
-    if decision.exit and not {skipped_item.subject for skipped_item in skips} & {
+    if decision.is_exit and not {skipped_item.subject for skipped_item in skips} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skips = [
@@ -358,7 +360,9 @@ def plan(
         return swap_plan
     return replace(
         swap_plan,
-        saving=zone_saving(problem, decision.goal, risk, swap_plan, fixed_point.draft.delta_raw),
+        zone_tradeoff=zone_saving(
+            problem, decision.goal, risk, swap_plan, fixed_point.draft.delta_raw
+        ),
     )
 
 
@@ -387,10 +391,10 @@ def _best_within_plan_cost(
     min_trade: Fraction | None,
     unmoved_tokens: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Return the best result of the iteration within plan_cost. Where swaps may lose NOTABLE_ROUNDING_LOSS to
-    whole units, it is run again with that loss ignored, because counting it may exclude a pool that
-    is worth using. If pools are dropped for plan_cost, coarse tokens are left unmoved while that
-    improves the result.
+    """Return the best result of the iteration within plan_cost. Where swaps may lose
+    NOTABLE_ROUNDING_LOSS to whole units, it is run again with that loss ignored, because counting
+    it may exclude a pool that is worth using. If pools are dropped for plan_cost, coarse tokens are
+    left unmoved while that improves the result.
     """
     search_arguments = (problem, objective, goal, max_turnover, min_trade)
     graph, best_fixed_point, has_dropped_pools = _fixed_point_within_plan_cost(
@@ -472,7 +476,7 @@ def _fixed_point_within_plan_cost(
         cost, turnover = fixed_point.draft.cost(problem), fixed_point.draft.turnover(problem)
         if plan_cost_bps is None or cost.total * BPS <= plan_cost_bps * turnover:
             return graph, fixed_point, bool(dropped_pools)
-        gas_cost = cost.gas + cost.approvals
+        gas_cost = cost.gas + cost.approval_gas
         allowed_swap_cost, swap_cost = (
             Fraction(plan_cost_bps, BPS) * turnover - gas_cost,
             cost.total - gas_cost,
@@ -567,7 +571,7 @@ def _nothing_planned(
                 ),
             ),
             f"raise {binding_limit[0]}, or wait until the last day's trades are 24 h old",
-            drift=Fraction(round(drift_value)),
+            drift_value=Fraction(round(drift_value)),
         )
     return NothingPlanned(
         f"nothing to trade of a drift of {drift_text}: {reasons_text}",

@@ -56,17 +56,18 @@ class PoolCurve:
     the start to the bound; each other array has one entry per root.
 
     `fee_factor` is 1 − fee. `rates` are fee_factor·roots² − 1, the gain of a unit over the
-    reference. `depths[k]` is the liquidity below roots[k], zero below the last. `net_in[k]`,
-    `out[k]` are cumulative to roots[k]; `surplus[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a
-    sum of positive terms, so that no digits cancel if two prices are nearly equal.
+    reference. `liquidities[k]` is the liquidity below roots[k], zero below the last.
+    `net_inputs[k]`, `outputs[k]` are cumulative to roots[k]; `surplus[k]` is ∫(s² − roots[k]²)·dx
+    up to there, kept as a sum of positive terms, so that no digits cancel if two prices are nearly
+    equal.
     """
 
     fee_factor: float
     rates: FloatArray
     roots: FloatArray
     liquidities: FloatArray
-    net_in: FloatArray
-    out: FloatArray
+    net_inputs: FloatArray
+    outputs: FloatArray
     surplus: FloatArray
 
     @property
@@ -77,22 +78,22 @@ class PoolCurve:
     @property
     def capacity(self) -> float:
         """Largest value in, gross of fee, within the bound."""
-        return float(self.net_in[-1] / self.fee_factor)
+        return float(self.net_inputs[-1] / self.fee_factor)
 
     def output_for(self, amount_in: float) -> float:
         """Return the value out for a value in, gross of fee; input beyond the capacity pays
         nothing.
         """
         net_input = amount_in * self.fee_factor
-        k = int(np.searchsorted(self.net_in, net_input, side="right")) - 1
+        k = int(np.searchsorted(self.net_inputs, net_input, side="right")) - 1
         depth, root, remaining_input = (
             float(self.liquidities[k]),
             float(self.roots[k]),
-            net_input - float(self.net_in[k]),
+            net_input - float(self.net_inputs[k]),
         )
         if depth <= 0:
-            return float(self.out[k])
-        return float(self.out[k]) + root * root * remaining_input / (
+            return float(self.outputs[k])
+        return float(self.outputs[k]) + root * root * remaining_input / (
             1 + root * remaining_input / depth
         )
 
@@ -100,25 +101,28 @@ class PoolCurve:
         """Return the value in, gross of fee, for a value out; the capacity if the curve does not
         pay that much.
         """
-        k = int(np.searchsorted(self.out, amount_out, side="right")) - 1
+        k = int(np.searchsorted(self.outputs, amount_out, side="right")) - 1
         depth, root, remaining_output = (
             float(self.liquidities[k]),
             float(self.roots[k]),
-            amount_out - float(self.out[k]),
+            amount_out - float(self.outputs[k]),
         )
         if depth <= 0:
             return (
-                self.capacity if k == len(self.out) - 1 else float(self.net_in[k]) / self.fee_factor
+                self.capacity
+                if k == len(self.outputs) - 1
+                else float(self.net_inputs[k]) / self.fee_factor
             )
         return (
-            float(self.net_in[k]) + remaining_output / (root * (root - remaining_output / depth))
+            float(self.net_inputs[k])
+            + remaining_output / (root * (root - remaining_output / depth))
         ) / self.fee_factor
 
     def range_ends_crossed(self, amount_in: float) -> int:
         """Return the number of range ends that an input of this value crosses, not counting the
         bound.
         """
-        k = int(np.searchsorted(self.net_in, amount_in * self.fee_factor, side="right")) - 1
+        k = int(np.searchsorted(self.net_inputs, amount_in * self.fee_factor, side="right")) - 1
         return max(0, min(k, len(self.roots) - 2))
 
 
@@ -130,8 +134,8 @@ class TradeCurves:
     units, in addition.
     """
 
-    real: PoolCurve
-    counted: PoolCurve
+    real_curve: PoolCurve
+    counted_curve: PoolCurve
     tick_curve: PoolCurve
     rounding_loss: float = 0.0
 
@@ -167,7 +171,7 @@ def build_trade_curves(
         if fee_factor > 0
         else None
     )
-    if real_curve is None or real_curve.net_in[-1] <= 0:
+    if real_curve is None or real_curve.net_inputs[-1] <= 0:
         return None
     real_curve = _cut_curve(real_curve, MAX_INPUT)
     return TradeCurves(real_curve, _capped_at_reference(real_curve), real_curve)
@@ -186,7 +190,7 @@ def whole_unit_curves(
     """
     if not 1 <= portfolio_raw <= MAX_WHOLE_UNITS:
         return curves
-    max_units = min(floor_int(portfolio_raw), int(curves.real.capacity / unit_in))
+    max_units = min(floor_int(portfolio_raw), int(curves.real_curve.capacity / unit_in))
     curve_and_loss = _whole_unit_curve(quote, max_units, unit_in, unit_out)
     if curve_and_loss is None:
         return None
@@ -262,16 +266,23 @@ def _corners_above(
             next_amount_in - amount_in,
             (next_amount_out - amount_out) * unit_parts,
         )
-        fall = rise * next_width - next_rise * width
-        if fall * SLOPE_DIVISOR <= rise * next_width:
+        scaled_slope_drop = rise * next_width - next_rise * width
+        if scaled_slope_drop * SLOPE_DIVISOR <= rise * next_width:
             continue
-        meeting_x = (
+        scaled_meeting_x = (
             (next_y - y) * width * next_width
             + rise * next_width * x
             - next_rise * width * amount_in
         )
-        height = y * width * fall + rise * (meeting_x - x * fall)
-        corner_points.append((meeting_x / fall, height / (width * fall * unit_parts)))
+        scaled_meeting_y = y * width * scaled_slope_drop + rise * (
+            scaled_meeting_x - x * scaled_slope_drop
+        )
+        corner_points.append(
+            (
+                scaled_meeting_x / scaled_slope_drop,
+                scaled_meeting_y / (width * scaled_slope_drop * unit_parts),
+            )
+        )
         x, y, width, rise = amount_in, next_y, next_width, next_rise
     last_amount_in = corners[-1][0]
     return [
@@ -297,17 +308,17 @@ def curve_after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     if charge <= 0:
         return curve
     k = int(np.searchsorted(curve.surplus, charge, side="right")) - 1
-    net_k, out_k = float(curve.net_in[k]), float(curve.out[k])
+    net_k, out_k = float(curve.net_inputs[k]), float(curve.outputs[k])
     net_input, value_out, root = net_k, out_k, 0.0
     later_depths = np.array([])
     if k < len(curve.roots) - 1:
         depth, top_root = float(curve.liquidities[k]), float(curve.roots[k])
         # in differences, since a small charge is lost in the rounding of squares of the depth
-        fall_squared = depth * (charge - float(curve.surplus[k])) / top_root + net_k * (
+        discriminant = depth * (charge - float(curve.surplus[k])) / top_root + net_k * (
             out_k - charge
         )
-        fall = math.sqrt(max(0.0, fall_squared))
-        root_gap = (top_root * fall - out_k + charge) / (depth + fall)
+        discriminant_root = math.sqrt(max(0.0, discriminant))
+        root_gap = (top_root * discriminant_root - out_k + charge) / (depth + discriminant_root)
         root_gap = min(max(root_gap, 0.0), top_root - float(curve.roots[k + 1]))
         root = top_root - root_gap
         net_input, value_out = (
@@ -356,10 +367,10 @@ def _build_curve(fee_factor: float, rates: FloatArray, depths: FloatArray) -> Po
 
 def _cut_curve(curve: PoolCurve, max_input: float) -> PoolCurve:
     """Return the curve up to an input of `max_input`, net of fee."""
-    if curve.net_in[-1] <= max_input:
+    if curve.net_inputs[-1] <= max_input:
         return curve
-    k = int(np.searchsorted(curve.net_in, max_input)) - 1
-    end_root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.liquidities[k])
+    k = int(np.searchsorted(curve.net_inputs, max_input)) - 1
+    end_root = 1 / (1 / curve.roots[k] + (max_input - curve.net_inputs[k]) / curve.liquidities[k])
     return _build_curve(
         curve.fee_factor,
         np.append(curve.rates[: k + 1], curve.fee_factor * end_root * end_root - 1),
@@ -416,9 +427,9 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
 class CurveStack:
     """Curves of several pools, one padded row each, so that all are evaluated at once.
 
-    `flat` concatenates rates, roots, depths, net_in, out and surplus, row after row. `row_offsets`
-    is the offset of each row in it. A row begins with an empty cell: the response of a pool whose
-    rates are all too low.
+    `flat_cells` concatenates rates, roots, depths, net_in, out and surplus, row after row.
+    `row_offsets` is the offset of each row in it. A row begins with an empty cell: the response of
+    a pool whose rates are all too low.
     """
 
     source: IndexArray
@@ -426,7 +437,7 @@ class CurveStack:
     fee_factor: FloatArray
     rates: FloatArray
     row_offsets: IndexArray
-    flat: FloatArray
+    flat_cells: FloatArray
     solutions: dict[Hashable, Any] = field(default_factory=dict, compare=False)
     """Cache of dual solutions by problem; the same problems recur within a plan."""
 
@@ -441,7 +452,7 @@ class CurveStack:
             self.fee_factor[row_numbers],
             self.rates[row_numbers],
             self.row_offsets[row_numbers],
-            self.flat,
+            self.flat_cells,
             self.solutions,
         )
 
@@ -454,7 +465,14 @@ def stack_curves(curve_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStac
     cells[0, :, 0] = 0.0
     for row, (_, _, curve) in enumerate(curve_edges):
         for cell_kind, row_cells in enumerate(
-            (curve.rates, curve.roots, curve.liquidities, curve.net_in, curve.out, curve.surplus)
+            (
+                curve.rates,
+                curve.roots,
+                curve.liquidities,
+                curve.net_inputs,
+                curve.outputs,
+                curve.surplus,
+            )
         ):
             cells[cell_kind, row, 1 : len(row_cells) + 1] = row_cells
     row_tokens = np.array(
@@ -480,7 +498,7 @@ class ChargedCurves:
     """
 
     curves: tuple[PoolCurve, ...]
-    stacked: CurveStack
+    curve_stack: CurveStack
     charges: FloatArray
     worth_charge: NDArray[np.bool_]
 
@@ -499,8 +517,8 @@ class ChargedCurves:
         undecided_rows = undecided_rows[self.worth_charge[undecided_rows]]
         row_numbers = np.concatenate((used_rows, undecided_rows))
         if not self.charges.any():
-            return self.stacked.rows(row_numbers), row_numbers
-        return self.stacked.rows(
+            return self.curve_stack.rows(row_numbers), row_numbers
+        return self.curve_stack.rows(
             np.concatenate((used_rows, len(self.charges) + undecided_rows))
         ), row_numbers
 

@@ -18,7 +18,7 @@ from agent.planning.gas import (
     ROUTER_GAS,
     GasInputs,
     WrappedNative,
-    gas_price_wei,
+    current_gas_price_wei,
     least_base_gas_units,
     least_leg_gas_units,
     leg_gas_units,
@@ -236,7 +236,7 @@ class Problem:
         floor.
         """
         token_out = amm.token_out(pool, token_in)
-        return pool.best_response(
+        return pool.best_amount_in(
             token_in,
             self.least_rate(pool, token_in) * self.price(token_in) / self.price(token_out),
             self.impact_bps,
@@ -268,7 +268,7 @@ def problem_for_tokens(
             f"token {step.portfolio.token(quarantined_token.token).label}",
             f"in quarantine: {quarantined_token.why}; {quarantined_token.finding.remedy}",
         )
-        for quarantined_token in step.targets.quarantine
+        for quarantined_token in step.targets.quarantined_tokens
     ]
     exclusions += [
         SkippedItem(
@@ -302,7 +302,7 @@ def _gas_inputs(step: StepInput) -> GasInputs:
     snapshot, execution = step.snapshot, step.execution
     router = ROUTER_GAS.get(execution.router_kind, ROUTER_GAS["swap_router_02"])
     return GasInputs(
-        router if execution.swept else replace(router, sweep_units=None),
+        router if execution.sweeps_outputs else replace(router, sweep_units=None),
         {holding.token: holding.raw for holding in snapshot.holdings},
         {
             allowance.token: allowance.raw
@@ -320,7 +320,7 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
     }
     quarantine_reasons = {
         quarantine_entry.address: quarantine_entry.why
-        for quarantine_entry in step.snapshot.quarantined
+        for quarantine_entry in step.snapshot.unreadable_items
     }
     spend_caps_raw = dict(step.progress.spend_caps)
     outside_raw_by_token, locked_raw_by_token = (
@@ -330,7 +330,7 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
-        reference_price = references.prices.get(token.address)
+        reference_price = references.reference_by_token.get(token.address)
         if reference_price is None or reference_price.price <= 0:
             raise Refused(
                 f"{token.label} has no reference price:"
@@ -384,16 +384,16 @@ def _hub_nodes(
     node_tokens = {asset.token.address for asset in step.portfolio.assets}
     quarantine_reasons = {
         quarantine_entry.address: quarantine_entry.why
-        for quarantine_entry in step.snapshot.quarantined
+        for quarantine_entry in step.snapshot.unreadable_items
     }
     nodes = []
     for token in step.portfolio.hubs:
         if token.address in node_tokens or token.address in {
-            screened_token.token for screened_token in step.targets.quarantine
+            screened_token.token for screened_token in step.targets.quarantined_tokens
         }:
             continue
         node_tokens.add(token.address)
-        reference_price = references.prices.get(token.address)
+        reference_price = references.reference_by_token.get(token.address)
         if token.address in quarantine_reasons:
             exclusions.append(
                 SkippedItem(
@@ -423,14 +423,14 @@ def _keep_or_exclude(
     if pool.token0 not in index_by_token or pool.token1 not in index_by_token:
         return False
     if {pool.token0, pool.token1} & {
-        screened_token.token for screened_token in step.targets.quarantine
+        screened_token.token for screened_token in step.targets.quarantined_tokens
     }:
         return False  # the token itself is recorded once
     pool_text = f"pool {pool.address}"
     quarantine_reason = next(
         (
             quarantine_entry.why
-            for quarantine_entry in step.snapshot.quarantined
+            for quarantine_entry in step.snapshot.unreadable_items
             if quarantine_entry.address == pool.address
         ),
         None,
@@ -461,18 +461,18 @@ def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
     """Return the value of a wei: that of gas by its price or, where gas is free, that of the
     reference.
     """
-    if wei_per_gas := gas_price_wei(step.snapshot):
+    if wei_per_gas := current_gas_price_wei(step.snapshot):
         return gas_unit_value / wei_per_gas
-    native_reference = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    native_reference = reference_prices(step).reference_by_token.get(step.portfolio.wrapped_native)
     return Fraction(0) if native_reference is None else native_reference.price
 
 
 def _gas_unit_value(
     step: StepInput, references: ReferencePrices, exclusions: list[SkippedItem]
 ) -> Value:
-    native_reference = references.prices.get(step.portfolio.wrapped_native)
+    native_reference = references.reference_by_token.get(step.portfolio.wrapped_native)
     if native_reference is not None:
-        return gas_price_wei(step.snapshot) * native_reference.price
+        return current_gas_price_wei(step.snapshot) * native_reference.price
     if step.limits.plan_cost_bps is not None:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",
@@ -578,8 +578,8 @@ def build_pool_graph(
     *,
     counts_rounding: bool = True,
 ) -> PoolGraph:
-    """Return the graph of usable pools, without units that cost more than `max_unit_cost` per unit of
-    value. Without `counts_rounding`, losses to rounding are ignored here and counted by the
+    """Return the graph of usable pools, without units that cost more than `max_unit_cost` per unit
+    of value. Without `counts_rounding`, losses to rounding are ignored here and counted by the
     integer planning.
     """
     pool_edges, directions_below_floor, overpaying_pools = [], [], []
@@ -602,17 +602,19 @@ def build_pool_graph(
                 )
             if curves is None:
                 directions_below_floor.append((pool.address, *edge_indices))
-            elif curves.real.best_rate > MAX_RATE:
+            elif curves.real_curve.best_rate > MAX_RATE:
                 overpaying_pools.append(pool.address)
             else:
                 pool_edges.append(PoolEdge(pool.address, *edge_indices, curves))
-    pays_above_reference = any(edge.curves.counted is not edge.curves.real for edge in pool_edges)
+    pays_above_reference = any(
+        edge.curves.counted_curve is not edge.curves.real_curve for edge in pool_edges
+    )
     gas_unit_value, leg_data_fee = (
         float(problem.gas_unit_value) / scale,
         float(problem.leg_data_fee) / scale,
     )
     edge_ends = [(edge.token_in_index, edge.token_out_index) for edge in pool_edges]
-    router = problem.gas_inputs.router
+    router = problem.gas_inputs.router_gas
     charges = np.array(
         [
             least_leg_gas_units(problem.pools[edge.pool_address], router) * gas_unit_value
@@ -621,8 +623,8 @@ def build_pool_graph(
             for edge in pool_edges
         ]
     )
-    real_curves = [edge.curves.real for edge in pool_edges]
-    counted_curves = [edge.curves.counted for edge in pool_edges]
+    real_curves = [edge.curves.real_curve for edge in pool_edges]
+    counted_curves = [edge.curves.counted_curve for edge in pool_edges]
     real_after_charges = charged_curves(edge_ends, real_curves, charges)
     counted_after_charges = (
         charged_curves(edge_ends, counted_curves, charges)
@@ -634,8 +636,8 @@ def build_pool_graph(
         problem,
         scale,
         tuple(pool_edges),
-        real_after_charges.stacked.rows(all_rows),
-        counted_after_charges.stacked.rows(all_rows),
+        real_after_charges.curve_stack.rows(all_rows),
+        counted_after_charges.curve_stack.rows(all_rows),
         real_after_charges,
         counted_after_charges,
         pays_above_reference,
@@ -653,7 +655,7 @@ def first_leg_cost(graph: PoolGraph, flow: EdgeFlow) -> float:
     """
     pool, curves = graph.problem.pools[flow.pool_edge.pool_address], flow.pool_edge.curves
     ticks_passed = curves.tick_curve.range_ends_crossed(flow.amount_in)
-    gas_units = leg_gas_units(pool, ticks_passed, router_gas=graph.problem.gas_inputs.router)
+    gas_units = leg_gas_units(pool, ticks_passed, router_gas=graph.problem.gas_inputs.router_gas)
     return gas_units * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss
 
 
@@ -663,7 +665,7 @@ def repeat_leg_cost(graph: PoolGraph, pool_edge: PoolEdge) -> float:
     """
     return (
         repeat_leg_gas_units(
-            graph.problem.pools[pool_edge.pool_address], graph.problem.gas_inputs.router
+            graph.problem.pools[pool_edge.pool_address], graph.problem.gas_inputs.router_gas
         )
         * graph.gas_unit_value
         + graph.leg_data_fee

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
-from agent.layers import planning as layers
+from agent.layers import planning as layer_planning
 from agent.layers import sales
 from agent.layers.policy import acts_beside_spot, decide_without_swaps
 from agent.model import (
@@ -51,14 +51,14 @@ from agent.units import format_time
 class Proposal:
     """A decision on one snapshot with its drifts, and a plan if it trades.
 
-    `step` is the decision's step if it differs from the given one: with exits blocked, or with
-    amounts newly excluded or restored. `needs_more_ticks` is true if an order or slice waits for a
-    price that further ticks might reach.
+    `changed_step` is the decision's step if it differs from the given one: with exits blocked, or
+    with amounts newly excluded or restored. `needs_more_ticks` is true if an order or slice waits
+    for a price that further ticks might reach.
     """
 
     decision_result: DecisionResult
     plan: Plan | None
-    step: StepInput | None = None
+    changed_step: StepInput | None = None
     needs_more_ticks: bool = False
 
 
@@ -72,7 +72,7 @@ class RefusedWithBlockedExits(Refused):
                 for message_part in (
                     refusal.message,
                     blocked_exits.format_blocked_exits(step),
-                    step.excluded.reason,
+                    step.exclusions.reason,
                 )
                 if message_part
             ),
@@ -91,7 +91,7 @@ Proposer = Callable[[StepInput], Proposal]
 """Function that proposes a step for an input."""
 
 
-def rebalance(step_input: StepInput) -> Proposal:
+def propose_rebalance(step_input: StepInput) -> Proposal:
     """Return the strategy's proposal: trade if a trigger fires, and in a zone only if the plan
     saves more risk than it costs. Exits come first, one per plan. An exit that the market cannot
     absorb within the limits is excluded, and the rest continues. An unexplained increase that lifts
@@ -104,12 +104,12 @@ def _propose_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Prop
     """Return the proposal after exits were tried."""
     if exit_proposal.plan is not None:
         return exit_proposal
-    step = exit_proposal.step or step_input
+    step = exit_proposal.changed_step or step_input
     try:
         proposal = _propose_beside_purchase(step, exit_proposal.decision_result)
-        return replace(proposal, step=proposal.step or exit_proposal.step)
+        return replace(proposal, changed_step=proposal.changed_step or exit_proposal.changed_step)
     except Refused as refusal:
-        if exit_proposal.step is not None or step.excluded.reason:
+        if exit_proposal.changed_step is not None or step.exclusions.reason:
             raise RefusedWithBlockedExits(step, refusal) from None
         raise
 
@@ -131,7 +131,7 @@ def _propose_beside_purchase(step: StepInput, decision_result: DecisionResult) -
         return proposal
     if (
         purchase_proposal.plan
-        or purchase_proposal.decision_result.purchase.ended
+        or purchase_proposal.decision_result.purchase_result.end_reason
         or not isinstance(purchase_proposal.decision_result.decision, Hold)
     ):
         return purchase_proposal
@@ -163,14 +163,14 @@ def _with_purchase_ended(
     proposal: Proposal, active_purchase: PurchaseProgress, why: str
 ) -> Proposal:
     """Return the proposal made without the purchase, with the end of the purchase."""
-    step = proposal.step
+    step = proposal.changed_step
     if step is not None:
         step = purchases.with_purchase(step, active_purchase)
-    purchase_result = replace(proposal.decision_result.purchase, ended=why)
+    purchase_result = replace(proposal.decision_result.purchase_result, end_reason=why)
     return replace(
         proposal,
-        decision_result=replace(proposal.decision_result, purchase=purchase_result),
-        step=step,
+        decision_result=replace(proposal.decision_result, purchase_result=purchase_result),
+        changed_step=step,
     )
 
 
@@ -221,15 +221,17 @@ def _or_layers_beside_spot(
     worth its cost, so that a remaining spot drift does not delay them.
     """
     hold = spot_proposal.decision_result.decision
-    if not acts_beside_spot(step) or step.progress.spot_held or not decision.by_trigger:
+    if not acts_beside_spot(step) or step.progress.spot_hold_reason or not decision.by_trigger:
         return spot_proposal
     if not isinstance(hold, Hold) or hold.limiting_rule not in HOLD_CAUSES:
         return spot_proposal
     why = hold.reason.removeprefix(f"{decision.reason}; ")
-    step_input = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
+    step_input = replace(step, progress=replace(step.progress, spot_hold_reason=f"spot: {why}"))
     layer_proposal = _propose_decision(step_input, decide(step_input))
     return (
-        spot_proposal if layer_proposal.plan is None else replace(layer_proposal, step=step_input)
+        spot_proposal
+        if layer_proposal.plan is None
+        else replace(layer_proposal, changed_step=step_input)
     )
 
 
@@ -237,7 +239,7 @@ def _propose_in_layer(step: StepInput, decision_result: DecisionResult) -> Propo
     """Return the plan of a layer's decision; if the layer can do nothing, the proposal without
     it, with the reason.
     """
-    plan_or_step = layers.PLANNERS[type(decision_result.decision)](step, decision_result)
+    plan_or_step = layer_planning.PLANNERS[type(decision_result.decision)](step, decision_result)
     if isinstance(plan_or_step, Plan):
         return Proposal(replace(decision_result, decision=plan_or_step.decision), plan_or_step)
     return _propose_decision(plan_or_step, decide(plan_or_step))
@@ -299,7 +301,7 @@ def plan_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blocke
     failure it is sold without a route through another token, if the market allows, because that
     token may be at fault.
     """
-    if blocked_exits.avoids_other_tokens(step.history, step.progress.direct, token):
+    if blocked_exits.avoids_other_tokens(step.history, step.progress.direct_route_tokens, token):
         only_tokens = (token, step.portfolio.numeraire.address)
         if isinstance(plan := _plan_exit_among(step, decision, token, only_tokens), Plan):
             return plan
@@ -342,7 +344,7 @@ def decision_after_plan(step_input: StepInput) -> DecisionResult:
         or _without_unpriced(step_input, initial_result) is not step_input
         or step_input.history.cash_flows.purchase is not None
         or bool(
-            step_input.excluded.reason
+            step_input.exclusions.reason
             and decide(cash_limit.restore_excluded_amounts(step_input)).exit_token
         )
     )
@@ -350,7 +352,7 @@ def decision_after_plan(step_input: StepInput) -> DecisionResult:
         return initial_result
     try:
         if needs_plan:
-            decision_result = rebalance(step_input).decision_result
+            decision_result = propose_rebalance(step_input).decision_result
         else:
             decision_result = _hold_unless_worth_it(step_input, initial_result)
     except Refused:
@@ -395,7 +397,7 @@ def _plan_rebalance(
             if not no_plan.limiting_rule:
                 raise
             active_purchase = step_input.history.cash_flows.purchase
-            if active_purchase is not None and decision_result.purchase.due_part is not None:
+            if active_purchase is not None and decision_result.purchase_result.due_part is not None:
                 return _propose_rest_as_drift(step_input, active_purchase, decision_result, no_plan)
             return _hold_not_worth_it(step_input, decision_result, decision, no_plan)
         return _propose_layers_or_hold(
@@ -406,26 +408,30 @@ def _plan_rebalance(
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
         decision_result = replace(decision_result, decision=decision)
-    if zone is None or plan.saving is None:
-        for replace_sale in layers.SALE_REPLACERS:
+    if zone is None or plan.zone_tradeoff is None:
+        for replace_sale in layer_planning.SALE_REPLACERS:
             decision_result, plan = replace_sale(step_input, decision_result, decision, plan)
         if isinstance(plan.decision, Rebalance):
             return _schedule_plan(step_input, decision_result, plan.decision, plan)
         return Proposal(decision_result, plan)
-    result_with_saving = replace(decision_result, zone=replace(zone, saving=plan.saving))
-    if plan.saving.covers_cost:
+    result_with_saving = replace(
+        decision_result, zone=replace(zone, plan_tradeoff=plan.zone_tradeoff)
+    )
+    if plan.zone_tradeoff.covers_cost:
         return _schedule_plan(step_input, result_with_saving, decision, plan)
     return _propose_layers_or_hold(
         step_input,
         result_with_saving,
-        uneconomic_plan_reason(decision.reason, plan.saving, step_input.portfolio, zone.horizon_s),
+        uneconomic_plan_reason(
+            decision.reason, plan.zone_tradeoff, step_input.portfolio, zone.horizon_s
+        ),
     )
 
 
 def _schedule_plan(
     step: StepInput, decision_result: DecisionResult, decision: Rebalance, plan: Plan
 ) -> Proposal:
-    decision_result, scheduled_plan = layers.schedule(step, decision_result, decision, plan)
+    decision_result, scheduled_plan = layer_planning.schedule(step, decision_result, decision, plan)
     return Proposal(
         decision_result,
         scheduled_plan,
@@ -584,7 +590,9 @@ def _propose_first_fill(
             continue
         if plan is not None:
             fill_result = replace(
-                decision_result.without_trades(plan.decision), is_reviewed=False, order=order.id
+                decision_result.without_trades(plan.decision),
+                is_reviewed=False,
+                filled_order_id=order.id,
             )
             return Proposal(fill_result, plan, step_input, needs_more_ticks), "", needs_more_ticks
     return None, why, needs_more_ticks

@@ -105,7 +105,7 @@ def _fitting_fraction(step: StepInput, plan: Plan) -> Fraction:
         return Fraction(1)
     if plan.is_exit:
         loss_left = daily_loss_left_for_exits(step) or Fraction(0)
-        gas_value = plan.cost.gas + plan.cost.approvals
+        gas_value = plan.cost.gas + plan.cost.approval_gas
         loss_value = plan.cost.total
     else:
         loss_left = daily_loss_left(step) or Fraction(0)

@@ -41,7 +41,7 @@ def plan_purchase(
     whole_plan = sales.plan_sales(step, decision)
     plan, goal_fraction = plan_proportional_part(step, decision_result, decision, whole_plan)
     active_purchase = step.history.cash_flows.purchase
-    if active_purchase is not None and not step.history.cash_flows.invested:
+    if active_purchase is not None and not step.history.cash_flows.newly_invested_raw:
         if not fits_daily_loss(step, plan):
             wait_reason, cancel_text = (
                 daily_loss_wait_reason(step),
@@ -53,8 +53,8 @@ def plan_purchase(
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole_plan)}"
         decision = replace(decision, reason=reason)
         due_part = PurchasePart(active_purchase.parts_done + 1, goal_fraction, intended_value)
-        part_result = replace(decision_result.purchase, due_part=due_part)
-        decision_result = replace(decision_result, decision=decision, purchase=part_result)
+        part_result = replace(decision_result.purchase_result, due_part=due_part)
+        decision_result = replace(decision_result, decision=decision, purchase_result=part_result)
         return decision_result, replace(plan, decision=decision)
     if goal_fraction == 1 and kind is PurchaseKind.FIRST:
         return decision_result, plan
@@ -68,8 +68,8 @@ def plan_purchase(
         loss_note = daily_loss_reason(step, decision, whole_plan)
         decision = replace(decision, reason=f"{decision.reason}; {progress_text}{loss_note}")
     due_part = PurchasePart(1, goal_fraction, intended_value)
-    purchase_result = PurchaseResult(due_part, decision_result.purchase.ended, terms)
-    decision_result = replace(decision_result, decision=decision, purchase=purchase_result)
+    purchase_result = PurchaseResult(due_part, decision_result.purchase_result.end_reason, terms)
+    decision_result = replace(decision_result, decision=decision, purchase_result=purchase_result)
     return decision_result, replace(plan, decision=decision)
 
 
@@ -81,17 +81,20 @@ def _purchase_terms(
     part_count: int,
 ) -> Purchase:
     now_s = step.snapshot.head.timestamp_s
-    reference_by_token, deposits = decision_result.references.prices, tuple[tuple[str, int], ...]()
+    reference_by_token, deposits = (
+        decision_result.references.reference_by_token,
+        tuple[tuple[str, int], ...](),
+    )
     if kind is PurchaseKind.TOP_UP:
         deposits = tuple(sorted(purchases.uninvested_deposits(step.history).items()))
     return Purchase(
         kind=kind,
         value_to_move=purchases.turnover_allowance(step)
-        if step.history.cash_flows.invested
+        if step.history.cash_flows.newly_invested_raw
         else intended_value,
-        parts=part_count,
+        part_count=part_count,
         interval_s=step.limits.first_purchase_s or 1,
-        arrival=tuple(
+        arrival_prices=tuple(
             sorted((token, reference.price) for token, reference in reference_by_token.items())
         ),
         began_s=now_s,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers import requests as layers
+from agent.layers import requests as layer_requests
 from agent.layers import sales
 from agent.model import (
     AgentCycle,
@@ -48,7 +48,7 @@ from agent.planning.proposals import (
     manual_swap_proposer,
     orders_proposer,
     plan_exit,
-    rebalance,
+    propose_rebalance,
     single_order_proposer,
 )
 from agent.planning.purchase_plans import plan_proportional_part
@@ -81,7 +81,7 @@ def raise_money_proposer(token: str) -> Proposer:
         decision = Rebalance(
             f"raise {label} for a withdrawal",
             goal,
-            exit=True,
+            is_exit=True,
             exempt_turnover=transfers.gross_sale_value(step, token),
         )
         plan = planner.plan(step, decision)
@@ -123,7 +123,7 @@ def raise_money_proposer(token: str) -> Proposer:
     return propose
 
 
-def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Proposer:
+def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "") -> Proposer:
     """Return the proposer that invests deposits in underweight assets; it holds if they are too
     small for a trade.
 
@@ -135,7 +135,7 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
         usable_raw = cash_limit.usable_deposits(
             step.portfolio.numeraire, step.history.cash_flows.cash, deposits
         )
-        reason = cash_limit.append_exclusions(step.excluded, "invest the deposit")
+        reason = cash_limit.append_exclusions(step.exclusions, "invest the deposit")
         if usable_raw != dict(deposits):
             reason = (
                 f"{reason}; {cash_limit.use_cash_remedy(step.portfolio, step.history.cash_flows)}"
@@ -158,7 +158,7 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
         active_purchase = step.history.cash_flows.purchase
         if active_purchase is None or active_purchase.id == included_purchase_id:
             invested_raw = tuple(sorted(usable_raw.items()))
-            cash_flows = replace(step.history.cash_flows, invested=invested_raw)
+            cash_flows = replace(step.history.cash_flows, newly_invested_raw=invested_raw)
             step = replace(step, history=replace(step.history, cash_flows=cash_flows))
         decision_result = _owner_proposal(step, Hold(""), None).decision_result
         decision = Rebalance(
@@ -181,7 +181,7 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
 
 def _uninvested_proposal(step: StepInput, why: str) -> Proposal:
     message = f"the deposit stays uninvested for now: {why}"
-    return _owner_proposal(step, Hold(cash_limit.append_exclusions(step.excluded, message)), None)
+    return _owner_proposal(step, Hold(cash_limit.append_exclusions(step.exclusions, message)), None)
 
 
 def propose_selling_everything(step: StepInput) -> Proposal:
@@ -191,18 +191,18 @@ def propose_selling_everything(step: StepInput) -> Proposal:
     """
     step_input = cash_limit.restore_excluded_amounts(step)
     return replace(
-        _sell_all_assets(step_input), step=quarantine.exclude_unpriced_assets(step_input)
+        _sell_all_assets(step_input), changed_step=quarantine.exclude_unpriced_assets(step_input)
     )
 
 
 def _sell_all_assets(original_step: StepInput) -> Proposal:
-    """Sell as `propose_selling_everything` does; an asset without a price stays and does not block the
-    others.
+    """Sell as `propose_selling_everything` does; an asset without a price stays and does not block
+    the others.
     """
     halt_decision: Halt | None = None
     layer_refusal: Refused | None = None
     step = quarantine.exclude_unpriced_assets(original_step)
-    for release_holdings in layers.SHUTDOWN_RELEASES:
+    for release_holdings in layer_requests.SHUTDOWN_RELEASES:
         match release_holdings(step):
             case Plan() as plan:
                 return _owner_proposal(step, plan.decision, plan)
@@ -273,7 +273,8 @@ def sell_out_proposer(token: str) -> Proposer:
         )
 
     return lambda step: replace(
-        propose(restored_step := cash_limit.restore_excluded_amounts(step)), step=restored_step
+        propose(restored_step := cash_limit.restore_excluded_amounts(step)),
+        changed_step=restored_step,
     )
 
 
@@ -284,7 +285,7 @@ def _sell_out_token(
     be sold now.
     """
     plan = plan_exit(
-        step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), exit=True), token
+        step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), is_exit=True), token
     )
     if isinstance(plan, BlockedExit):
         return plan
@@ -314,7 +315,7 @@ def _propose_targets(
         return Proposal(replace(decision_result, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
         decision = Rebalance(
-            cash_limit.append_exclusions(step.excluded, "the transition to these targets"),
+            cash_limit.append_exclusions(step.exclusions, "the transition to these targets"),
             rebalance_goal(decision_result.drifts, Destination.TARGET),
             by_owner=True,
         )
@@ -324,7 +325,7 @@ def _propose_targets(
     return _owner_proposal(step, plan.decision, plan)
 
 
-def unwrap(raw: int) -> Proposer:
+def unwrap_proposer(raw: int) -> Proposer:
     """Return the proposer that unwraps this amount of the wrapped native coin for a payout."""
 
     def propose(step: StepInput) -> Proposal:
@@ -360,7 +361,7 @@ def shortfall_raw(
         if portfolio_asset.token.address == token
     )
     balance_after_raw = dict(plan.holdings_after)[token]
-    if asset.native:
+    if asset.includes_native:
         balance_after_raw += (
             snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
         )
@@ -404,23 +405,23 @@ def proposer(request: PlanRequest) -> Proposer:
         case AgentCycle():
             if request.orders:
                 return orders_proposer(request.orders)
-            return rebalance
+            return propose_rebalance
         case Swap():
             return manual_swap_proposer(request.token_in, request.token_out, request.amount_in_raw)
         case SwapAtPrice():
             return single_order_proposer(request.order)
         case Invest():
-            return invest(dict(request.deposits), request.purchase_id)
+            return invest_proposer(dict(request.deposits), request.purchase_id)
         case RaiseForWithdrawal():
             return raise_money_proposer(request.token)
         case Unwrap():
-            return unwrap(request.raw)
+            return unwrap_proposer(request.raw)
         case SellEverything():
             return propose_selling_everything
         case SellEntireBalance():
             return sell_out_proposer(request.token)
         case LayerRequest():
-            return layers.PROPOSERS[type(request)](request)
+            return layer_requests.PROPOSERS[type(request)](request)
 
 
 def requester_name(request: StepRequest) -> str:
@@ -443,4 +444,4 @@ def requester_name(request: StepRequest) -> str:
         case SellEntireBalance():
             return "edit --remove"
         case LayerRequest():
-            return layers.COMMANDS[type(request)](request)
+            return layer_requests.COMMANDS[type(request)](request)

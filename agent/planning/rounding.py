@@ -26,9 +26,9 @@ from agent.units import BPS, Value, floor_int
 @dataclass(slots=True)
 class PlanDraft:
     """Legs so far with their effects: changes of the wallet, and what is sold and bought, by token.
-    `leg_gas_units` is the gas of each leg, `full_pools` are pools that take no more. `below_floor_pools` are
-    the pools of legs below their fair floor, with the reason; `untraded_values` is the value not
-    traded because of them.
+    `leg_gas_units` is the gas of each leg, `full_pools` are pools that take no more.
+    `below_floor_pools` are the pools of legs below their fair floor, with the reason;
+    `untraded_values` is the value not traded because of them.
     """
 
     legs: list[Leg] = field(default_factory=list)
@@ -131,7 +131,7 @@ def pools_out_of_ticks(
     return tuple(
         pool
         for (pool, token_in), raw in sorted(sold_raw.items())
-        if pools[pool].runs_out(token_in, impact_bps)
+        if pools[pool].exceeds_known_ticks(token_in, impact_bps)
         and raw >= FULL_FRACTION * pools[pool].max_in(token_in, impact_bps)
     )
 
@@ -560,7 +560,7 @@ class RouteSimulator:
                 simulated_leg.pool_before,
                 simulated_leg.swap_result.ticks_crossed,
                 simulated_leg.swap_result.stop_count,
-                problem.gas_inputs.router,
+                problem.gas_inputs.router_gas,
                 writes_observation,
             )
         )
@@ -582,7 +582,7 @@ def run_routes(
         route
         for route in routes
         if wrapped_native is not None
-        and wrapped_native.free_wei
+        and wrapped_native.wrappable_wei
         and route.hops[0][1] == wrapped_native.token
     ]
     draft, unsold_value = _run_in_order(

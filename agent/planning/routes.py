@@ -27,15 +27,15 @@ class FlowPath:
     amount_in: float
 
     @property
-    def source(self) -> int:
+    def sold_token_index(self) -> int:
         """Index of the sold token."""
         return self.flows[0].pool_edge.token_in_index
 
 
 @dataclass(frozen=True, slots=True)
 class FlowPaths:
-    """Paths in the order of execution. `overlong_paths` are paths of more than MAX_LEGS legs, which are
-    not used.
+    """Paths in the order of execution. `overlong_paths` are paths of more than MAX_LEGS legs, which
+    are not used.
     """
 
     paths: tuple[FlowPath, ...]
@@ -65,7 +65,7 @@ class _Parcel:
         for flow, taken_before in zip(
             reversed(self.route), reversed(self.taken_before), strict=True
         ):
-            curve = flow.pool_edge.curves.real
+            curve = flow.pool_edge.curves.real_curve
             amount_in = curve.input_for(curve.output_for(taken_before) + amount_in) - taken_before
             taken_after.append(taken_before + amount_in)
         first_parcel = _Parcel(
@@ -86,8 +86,8 @@ def decompose_flows(
     sold_tokens: frozenset[int],
     bought_tokens: frozenset[int],
 ) -> FlowPaths:
-    """Split acyclic flows into paths from `sold_tokens` to `bought_tokens`. `token_order` lists tokens
-    so that every flow runs forward.
+    """Split acyclic flows into paths from `sold_tokens` to `bought_tokens`. `token_order` lists
+    tokens so that every flow runs forward.
 
     The amount kept at a bought token is taken from the longest routes first, the amount passed on
     from the shortest, so that routes stay short; those longer than MAX_LEGS are cut. The first path
@@ -192,7 +192,7 @@ def _assign_parcels(
             key=lambda parcel: parcel.turn_order,
         )
         assigned_amount = math.fsum(parcel.amount for parcel in assigned_parcels)
-        curve, entered_value = flow.pool_edge.curves.real, 0.0
+        curve, entered_value = flow.pool_edge.curves.real_curve, 0.0
         for parcel in assigned_parcels:
             entered_value_before, entered_value = (
                 entered_value,
@@ -229,7 +229,8 @@ Hop = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Route:
     """Pools of a route, first to last, with the token that enters each. The first pool takes
-    `amount_raw` base units from the wallet, or else all that `feeding_routes` pay, one after another.
+    `amount_raw` base units from the wallet, or else all that `feeding_routes` pay, one after
+    another.
     """
 
     hops: tuple[Hop, ...]

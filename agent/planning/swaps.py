@@ -25,7 +25,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning.gas import gas_price_wei
+from agent.planning.gas import current_gas_price_wei
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import (
@@ -95,7 +95,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         decimals = step.portfolio.token(token_in).decimals
         spendable_text = decimal_text(sold_node.spendable_raw, decimals)
         amount_text = decimal_text(amount_in_raw, decimals)
-        remedy = cash_limit.append_exclusions(step.excluded, "sell less, or lower the reserve")
+        remedy = cash_limit.append_exclusions(step.exclusions, "sell less, or lower the reserve")
         raise Refused(
             f"{amount_text} {sold_node.label} exceeds the spendable balance",
             (
@@ -126,7 +126,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)}"
         f" {sold_node.label}"
     )
-    reason = cash_limit.append_exclusions(step.excluded, reason)
+    reason = cash_limit.append_exclusions(step.exclusions, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble_plan(step, problem, decision, split.draft, skips, split.gap_bps)
 
@@ -170,7 +170,7 @@ def quote(
 
 def _require_not_quarantined(step: StepInput, *tokens: str) -> None:
     """Raise Refused if one of the tokens is in quarantine."""
-    for quarantined_token in step.targets.quarantine:
+    for quarantined_token in step.targets.quarantined_tokens:
         if quarantined_token.token in tokens:
             label = step.portfolio.token(quarantined_token.token).label
             verdict = Verdict(
@@ -409,7 +409,7 @@ def _quote_problem(
         for address, token in token_by_address.items()
         if address in prices
     )
-    gas_unit_value = gas_price_wei(step.snapshot) * prices.get(
+    gas_unit_value = current_gas_price_wei(step.snapshot) * prices.get(
         portfolio.wrapped_native, Fraction(0)
     )
     limits = replace(step.limits, price_impact_bps=None, plan_cost_bps=None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers import policy as layers
+from agent.layers import policy as layer_policy
 from agent.model import (
     AssetDrift,
     Halt,
@@ -39,15 +39,17 @@ def decide(step: StepInput) -> DecisionResult:
     blocked exits, and increases accepted as deposits.
     """
     decision_result = replace(_run_deciders(step), blocked_exits=step.blocked_exits)
-    for explain_result in layers.RESULT_EXPLAINERS:
+    for explain_result in layer_policy.RESULT_EXPLAINERS:
         decision_result = explain_result(step, decision_result)
     notes = (
-        quarantine.format_quarantine(step.portfolio, step.targets.quarantine),
+        quarantine.format_quarantine(step.portfolio, step.targets.quarantined_tokens),
         blocked_exits.format_blocked_exits(step),
-        step.excluded.reason,
+        step.exclusions.reason,
         cash_limit.unused_cash_text(step.portfolio, step.history.cash_flows),
-        balance_changes.format_accepted_deposits(step.portfolio, step.history.cash_flows.accepted),
-        *(note_of(step, decision_result.drifts) for note_of in layers.REASON_NOTES),
+        balance_changes.format_accepted_deposits(
+            step.portfolio, step.history.cash_flows.accepted_deposits
+        ),
+        *(note_of(step, decision_result.drifts) for note_of in layer_policy.REASON_NOTES),
     )
     reason = "; ".join(
         reason_part for reason_part in (decision_result.decision.reason, *notes) if reason_part
@@ -68,9 +70,9 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     decision_result = None
     if spares_exits(halt):
         decision_result = first_result(
-            layers.ESCAPE_DECIDERS, context
+            layer_policy.ESCAPE_DECIDERS, context
         ) or exits.sell_triggered_exits(context)
-    for reduce_without_prices in layers.DECIDERS_WITHOUT_PRICES:
+    for reduce_without_prices in layer_policy.DECIDERS_WITHOUT_PRICES:
         decision_result = decision_result or reduce_without_prices(context, halt)
     if decision_result is None:
         return DecisionResult(halt, (), context.references)
@@ -82,11 +84,11 @@ def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
     """Only sell triggered exits and reduce what layers hold while an asset without a price is
     excluded.
     """
-    if not (exits_only_reason := context.step.excluded.exits_only):
+    if not (exits_only_reason := context.step.exclusions.exits_only_reason):
         return None
     if (
         exit_result := exits.sell_triggered_exits(context)
-        or first_result(layers.REDUCTION_DECIDERS, context)
+        or first_result(layer_policy.REDUCTION_DECIDERS, context)
     ) is None:
         halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, exits_only_reason)])
         return DecisionResult(halt, (), context.references)
@@ -127,17 +129,17 @@ def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
 
 DECIDERS: tuple[Decider, ...] = (
     _halt_on_faults,
-    *layers.ESCAPE_DECIDERS,
+    *layer_policy.ESCAPE_DECIDERS,
     _sell_only_exits,
     exits.sell_triggered_exits,
-    *layers.REDUCTION_DECIDERS,
-    *layers.CLOSING_DECIDERS,
+    *layer_policy.REDUCTION_DECIDERS,
+    *layer_policy.CLOSING_DECIDERS,
     _halt_when_stopped,
     _stop_below_minimum,
-    *layers.LIMIT_DECIDERS,
+    *layer_policy.LIMIT_DECIDERS,
     money_flows.wait_for_money_flows,
     money_flows.continue_purchase,
-    *layers.DECIDERS_BEFORE_TRIGGERS,
+    *layer_policy.DECIDERS_BEFORE_TRIGGERS,
     trigger.rebalance_on_trigger,
 )
 """The deciders in order; the first result is the decision. Only stops block an escape of a
@@ -152,7 +154,7 @@ def _run_deciders(step: StepInput) -> DecisionResult:
         decision_result for decider in DECIDERS if (decision_result := decider(context)) is not None
     )
     decision_result = exits.hold_beside_exit(step, decision_result)
-    for replace_hold in layers.HOLD_REPLACERS:
+    for replace_hold in layer_policy.HOLD_REPLACERS:
         decision_result = replace_hold(context, decision_result)
     return decision_result
 

@@ -54,9 +54,10 @@ class DecisionResult:
     `is_reviewed` is true if a schedule was due and its review is done, so that its next interval
     starts at this block; `due_schedules` are the names of such schedules in the store, `next_s` is
     the next due time. `zone` is the state of a no-trade zone, whose rebalance is valid only if the
-    plan saves more than it costs. `order` is the id of the limit order that is filled. `exit_token`
-    is the asset that an exit sells (empty: no exit), `blocked_exits` are exits that are not tried.
-    `purchase` is the part of a purchase in parts, `layers` are the parts of the layers.
+    plan saves more than it costs. `filled_order_id` is the id of the limit order that is filled.
+    `exit_token` is the asset that an exit sells (empty: no exit), `blocked_exits` are exits that
+    are not tried. `purchase_result` is the part of a purchase in parts, `layers` are the parts of
+    the layers.
     """
 
     decision: Decision
@@ -66,10 +67,10 @@ class DecisionResult:
     zone: ZoneView | None = None
     due_schedules: tuple[str, ...] = ()
     next_s: int | None = None
-    order: str = ""
+    filled_order_id: str = ""
     exit_token: str = ""
     blocked_exits: tuple[BlockedExit, ...] = ()
-    purchase: PurchaseResult = NO_PURCHASE
+    purchase_result: PurchaseResult = NO_PURCHASE
     layers: tuple[LayerResult, ...] = ()
 
     def layer(self, part_type: type[T]) -> T:
@@ -83,7 +84,7 @@ class DecisionResult:
     @property
     def ends_execution(self) -> bool:
         """True if this decision ends the execution under way."""
-        return bool(self.purchase.ended) or any(
+        return bool(self.purchase_result.end_reason) or any(
             layer_part.ends_execution for layer_part in self.layers
         )
 
@@ -95,7 +96,10 @@ class DecisionResult:
             layer_part.without_trades(not_worth_reason) for layer_part in self.layers
         )
         return replace(
-            self, decision=decision, purchase=self.purchase.without_trades(), layers=layer_parts
+            self,
+            decision=decision,
+            purchase_result=self.purchase_result.without_trades(),
+            layers=layer_parts,
         )
 
     def postponed_for(self, decision: Decision) -> DecisionResult:
@@ -104,7 +108,11 @@ class DecisionResult:
         """
         layer_parts = active_layer_parts(layer_part.when_postponed() for layer_part in self.layers)
         return replace(
-            self, decision=decision, is_reviewed=False, purchase=NO_PURCHASE, layers=layer_parts
+            self,
+            decision=decision,
+            is_reviewed=False,
+            purchase_result=NO_PURCHASE,
+            layers=layer_parts,
         )
 
     @property
@@ -141,7 +149,7 @@ class DecisionContext:
         """Reason to stop all trading; None if trading is allowed."""
         step = self.step
         return first_fault(
-            (HaltCode.STOPPED, step.history.stopped),
+            (HaltCode.STOPPED, step.history.stop_reason),
             (HaltCode.LEDGER, step.history.ledger_mismatch),
             *((code, reason_of(step)) for code, reason_of in STOP_REASONS),
         )

@@ -68,7 +68,7 @@ def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[
         low_bps, high_bps = band(trigger, drift.target_bps, drift.own_band, drift.max_bps)
         is_outside = total_value > 0 and not low_bps <= drift.share * BPS <= high_bps
         drifts_with_bands.append(
-            replace(drift, band_low_bps=low_bps, band_high_bps=high_bps, outside=is_outside)
+            replace(drift, band_low_bps=low_bps, band_high_bps=high_bps, is_outside_band=is_outside)
         )
     return tuple(drifts_with_bands)
 
@@ -178,10 +178,10 @@ def drifts_from_balances(
                 drift_bps=weight_bps - asset.target_bps,
                 band_low_bps=low_bps,
                 band_high_bps=high_bps,
-                outside=total_value > 0 and not low_bps <= share * BPS <= high_bps,
+                is_outside_band=total_value > 0 and not low_bps <= share * BPS <= high_bps,
                 own_band=asset.band,
                 max_bps=asset.max_bps,
-                elsewhere=tuple(
+                raw_by_outside_place=tuple(
                     (place, place_raw)
                     for place, raw_by_token in balances_by_place.items()
                     if (place_raw := raw_by_token.get(asset.token.address, 0))
@@ -237,7 +237,7 @@ def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     )
 
 
-def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, Price | None]]:
+def band_edge_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, Price | None]]:
     """Return the prices below and above which each asset leaves its band if it alone moves; None if
     there is no such price.
 

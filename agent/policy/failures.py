@@ -41,7 +41,7 @@ def too_many_failures(reverts: int, approvals: int) -> bool:
 def is_stopped(history: History) -> bool:
     """True if rebalances and liquidity moves towards targets wait for the owner."""
     return history.failures.is_stopped or too_many_failures(
-        history.failures.reverts_in_row, history.failures.approvals_in_row
+        history.failures.reverts_in_row, history.failures.approval_cycles_in_row
     )
 
 
@@ -56,9 +56,9 @@ def exit_name(plan: Plan) -> str:
         return next(
             (name for exit_name_of in RISK_REDUCTION_KEYS if (name := exit_name_of(plan))), ""
         )
-    if plan.actions:
-        is_provision = any(isinstance(action, Provide) for action in plan.actions)
-        return "" if is_provision else plan.actions[0].pool
+    if plan.layer_actions:
+        is_provision = any(isinstance(action, Provide) for action in plan.layer_actions)
+        return "" if is_provision else plan.layer_actions[0].pool
     if isinstance(plan.decision, TopUp):
         return NATIVE
     if not plan.is_exit:
@@ -73,7 +73,7 @@ def exit_name(plan: Plan) -> str:
 
 def exit_failures(history: History, name: str) -> ExitFailures:
     """Return the failures of the exit of this name."""
-    failures_by_exit = {failures.exit: failures for failures in history.failures.failed_exits}
+    failures_by_exit = {failures.exit_name: failures for failures in history.failures.failed_exits}
     return failures_by_exit.get(name, ExitFailures(name, 0, 0, 0))
 
 
@@ -81,11 +81,11 @@ def retry_wait_s(failures: ExitFailures) -> int:
     """Return the seconds of chain time that an exit waits after its newest failure; 0 below the
     limit of failures.
     """
-    if not too_many_failures(failures.reverts, failures.approvals):
+    if not too_many_failures(failures.revert_count, failures.approval_step_count):
         return 0
-    excess_failures = failures.reverts - MAX_REVERTS_IN_ROW
+    excess_failures = failures.revert_count - MAX_REVERTS_IN_ROW
     if excess_failures < 0:
-        excess_failures = failures.approvals - MAX_APPROVALS_IN_ROW
+        excess_failures = failures.approval_step_count - MAX_APPROVALS_IN_ROW
     return min(FIRST_WAIT_S << min(excess_failures, 16), LONGEST_WAIT_S)
 
 
@@ -107,7 +107,7 @@ def with_refused_markets(step: StepInput, refused_at_s: Mapping[str, int]) -> St
     other_failures = tuple(
         failures
         for failures in step.history.failures.failed_exits
-        if failures.exit not in refused_at_s
+        if failures.exit_name not in refused_at_s
     )
     return replace(
         step,

@@ -53,8 +53,8 @@ def smallest_total(assets: Sequence[Asset], leg_value: Value) -> Value:
 
 
 def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_GAS) -> Value:
-    """Return the gas cost of one leg now, or of `gas_units`; `native_price` is numeraire base units per
-    wei.
+    """Return the gas cost of one leg now, or of `gas_units`; `native_price` is numeraire base units
+    per wei.
     """
     base_fee_wei = snapshot.head.base_fee_wei
     if base_fee_wei is None:
@@ -65,7 +65,7 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_
     return Fraction(gas_units * gas_price_wei + data_fee_wei) * native_price
 
 
-def warnings(portfolio: Portfolio) -> tuple[str, ...]:
+def size_warnings(portfolio: Portfolio) -> tuple[str, ...]:
     """Return warnings on the portfolio's size; they never refuse a step."""
     return tuple(asset_count_warnings(len(portfolio.assets), MANY_ASSETS))
 
@@ -113,7 +113,7 @@ def gas_too_high_reason(
     Without a reference price of native coin no plan passes the cost guard, so this check is not
     needed.
     """
-    native_price = references.prices.get(step.portfolio.wrapped_native)
+    native_price = references.reference_by_token.get(step.portfolio.wrapped_native)
     if native_price is None or step.limits.min_trade is None:
         return ""
     least_leg_value = leg_gas_value(step.snapshot, native_price.price) * GAS_MULTIPLE
@@ -145,7 +145,10 @@ def not_worth_reason(
     """Return why a correction of this value is not worth trading: its cost in numbers, and the
     limit that decides.
     """
-    limit_bps, native_price = limits.plan_cost_bps, references.prices.get(portfolio.wrapped_native)
+    limit_bps, native_price = (
+        limits.plan_cost_bps,
+        references.reference_by_token.get(portfolio.wrapped_native),
+    )
     if limit_bps is None or native_price is None:
         return too_small_to_trade_reason(portfolio, limits, value_to_move)
     gas_value, max_cost = (
@@ -196,9 +199,9 @@ class MinimumTotalInputs:
     price.
 
     `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s`
-    is the shortest time between two reviews (None: every cycle). `is_bought` is true once the first
-    purchase is done, `has_band` false if no band was given, so that DRIFT_WITHOUT_BAND decides.
-    `data_fee_wei` is the data fee of a swap on a rollup.
+    is the shortest time between two reviews (None: every cycle). `is_first_purchase_done` is true
+    once the first purchase is done, `has_band` false if no band was given, so that
+    DRIFT_WITHOUT_BAND decides. `data_fee_wei` is the data fee of a swap on a rollup.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -209,7 +212,7 @@ class MinimumTotalInputs:
     gas_price_wei: int
     wei_value: Fraction
     interval_s: int | None = None
-    is_bought: bool = False
+    is_first_purchase_done: bool = False
     has_band: bool = True
     data_fee_wei: int = 0
 
@@ -219,9 +222,9 @@ class MinimumTotal:
     """Minimum total in numeraire base units, rounded up; None if no total works because the fee
     alone exceeds plan_cost.
 
-    `binding_limit` names the limit that decides it. `purchase_total` is the minimum of the first purchase
-    alone (None: done). `corrections_per_year` is the expected number of corrections a year, `correction_cost` the cost of
-    one at the minimum total, `yearly_cost` the cost of a year.
+    `binding_limit` names the limit that decides it. `purchase_total` is the minimum of the first
+    purchase alone (None: done). `corrections_per_year` is the expected number of corrections a
+    year, `correction_cost` the cost of one at the minimum total, `yearly_cost` the cost of a year.
     """
 
     total: Value | None
@@ -272,7 +275,7 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
         ),
         "limits.min_trade for the smallest target": inputs.min_trade * BPS / smallest_target_bps,
     }
-    if inputs.is_bought:
+    if inputs.is_first_purchase_done:
         del total_by_limit["the gas of the first purchase"]
     purchase_limit_names = (
         "the gas of the first purchase",
@@ -284,7 +287,7 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     if inputs.interval_s is not None:
         yearly_corrections = min(yearly_corrections, Fraction(YEAR_S, inputs.interval_s))
     correction_cost = gas_value + tightest_asset.drift * total * fee_rate
-    if inputs.is_bought:
+    if inputs.is_first_purchase_done:
         purchase_total = None
     else:
         purchase_total = Fraction(
@@ -301,7 +304,9 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     )
 
 
-def corrections_a_year(inputs: MinimumTotalInputs, total: Value) -> tuple[Fraction, Value] | None:
+def yearly_corrections_and_cost(
+    inputs: MinimumTotalInputs, total: Value
+) -> tuple[Fraction, Value] | None:
     """Return the expected number of corrections of this total a year, and their cost; None if it is
     below the minimum.
     """
@@ -318,7 +323,7 @@ def corrections_a_year(inputs: MinimumTotalInputs, total: Value) -> tuple[Fracti
 def format_yearly_cost(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
     """Format the trades and cost of a year with this total, or that it is not worth it."""
     gas_text = f"at {_number_text(Fraction(inputs.gas_price_wei, GWEI))} gwei"
-    count_and_cost = corrections_a_year(inputs, total)
+    count_and_cost = yearly_corrections_and_cost(inputs, total)
     if count_and_cost is not None:
         cost_text = f"{format_coins(count_and_cost[1], decimals)} {label}"
         return f"about {_number_text(count_and_cost[0])} trades and {cost_text} a year {gas_text}"
@@ -371,7 +376,7 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
 
 def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> MinimumTotalInputs | None:
     """Return the inputs of a running agent; None if plan_cost is off or gas has no price."""
-    native_price = references.prices.get(step.portfolio.wrapped_native)
+    native_price = references.reference_by_token.get(step.portfolio.wrapped_native)
     if step.limits.plan_cost_bps is None or native_price is None:
         return None
     snapshot, numeraire = step.snapshot, step.portfolio.numeraire.address

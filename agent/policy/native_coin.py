@@ -51,7 +51,7 @@ class NativeView:
     """
 
     symbol: str | None
-    counts: bool
+    counts_in_portfolio: bool
     native_wei: int
     wrapped_raw: int | None
     kept_wei: int
@@ -63,7 +63,7 @@ def native_view(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> Nat
     asset = wrapped_asset(portfolio)
     return NativeView(
         symbol=None if asset is None else asset.token.label,
-        counts=has_native_asset(portfolio),
+        counts_in_portfolio=has_native_asset(portfolio),
         native_wei=snapshot.native_wei,
         wrapped_raw=next(
             (
@@ -90,7 +90,7 @@ def wrapped_asset(portfolio: Portfolio) -> Asset | None:
 
 def has_native_asset(portfolio: Portfolio) -> bool:
     """True if the native coin counts as an asset, together with its wrapped token."""
-    return any(asset.native for asset in portfolio.assets)
+    return any(asset.includes_native for asset in portfolio.assets)
 
 
 def held_balances(step: StepInput) -> dict[str, int]:
@@ -99,7 +99,7 @@ def held_balances(step: StepInput) -> dict[str, int]:
     """
     balances_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
-        if asset.native and asset.token.address in balances_raw:
+        if asset.includes_native and asset.token.address in balances_raw:
             balances_raw[asset.token.address] += (
                 step.snapshot.native_wei + step.progress.spent_gas_wei
             )
@@ -110,7 +110,7 @@ def reserved_raw(limits: Limits, asset: Asset) -> int:
     """Return the base units outside the portfolio: the reserve, and limits.native_floor for the
     native asset.
     """
-    return asset.reserve_raw + (floor_wei(limits) if asset.native else 0)
+    return asset.reserve_raw + (floor_wei(limits) if asset.includes_native else 0)
 
 
 def full_reserve_raw(balances_raw: Mapping[str, int], limits: Limits, asset: Asset) -> int:
@@ -120,7 +120,7 @@ def full_reserve_raw(balances_raw: Mapping[str, int], limits: Limits, asset: Ass
     balance_raw = balances_raw.get(asset.token.address)
     if balance_raw is None:
         return UINT256_MAX
-    return max(asset.reserve_raw, balance_raw - (floor_wei(limits) if asset.native else 0))
+    return max(asset.reserve_raw, balance_raw - (floor_wei(limits) if asset.includes_native else 0))
 
 
 def floor_wei(limits: Limits) -> int:
@@ -155,14 +155,14 @@ def _gas_price_wei(snapshot: Snapshot) -> int:
 def gas_cost_with_margin_wei(snapshot: Snapshot, gas_units: int) -> int:
     """Return the cost of this much gas at the current price, with its margin, in wei."""
     gas_limit_units = ceil_int(gas_units * GAS_MARGIN)
-    return gas_limit_units * _gas_price_wei(snapshot) + snapshot.data_fee_wei(
+    return gas_limit_units * _gas_price_wei(snapshot) + snapshot.max_data_fee_wei(
         gas_limit_units, UNWRAP_BYTES
     )
 
 
 def worst_gas_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the worst-case gas cost of this step, in wei."""
-    worst_fee_wei = MAX_FEE_RISE * snapshot.data_fee_wei(STEP_GAS, *STEP_BYTES)
+    worst_fee_wei = MAX_FEE_RISE * snapshot.max_data_fee_wei(STEP_GAS, *STEP_BYTES)
     return STEP_GAS * worst_gas_price_wei(snapshot, limits) + worst_fee_wei
 
 
@@ -180,7 +180,7 @@ def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = Fals
         )
     if snapshot.data_fee is None:
         return None
-    return MAX_FEE_RISE * snapshot.data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
+    return MAX_FEE_RISE * snapshot.max_data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
 
 
 def wrappable_wei(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> int:
@@ -217,7 +217,7 @@ def unwrappable_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
     )
     if asset is None:
         return 0
-    if asset.native:
+    if asset.includes_native:
         return balance_raw
     return max(0, balance_raw - asset.reserve_raw)
 
@@ -225,7 +225,7 @@ def unwrappable_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
 def unwrap_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the highest cost of a separate unwrapping, wei."""
     gas_units = ceil_int(UNWRAP_GAS * GAS_MARGIN)
-    worst_fee_wei = MAX_FEE_RISE * snapshot.data_fee_wei(gas_units, UNWRAP_BYTES)
+    worst_fee_wei = MAX_FEE_RISE * snapshot.max_data_fee_wei(gas_units, UNWRAP_BYTES)
     return gas_units * worst_gas_price_wei(snapshot, limits) + worst_fee_wei
 
 

@@ -60,7 +60,7 @@ def restrict_to_side(
             sale_changes = {
                 drift.token: share_corrections[drift.token]
                 for drift in drifts
-                if drift.outside and share_corrections[drift.token] < 0
+                if drift.is_outside_band and share_corrections[drift.token] < 0
             }
             share_changes = sale_changes | _scaled_changes(
                 {
@@ -74,7 +74,7 @@ def restrict_to_side(
             loser_purchases = {
                 drift.token: share_corrections[drift.token]
                 for drift in drifts
-                if drift.outside and share_corrections[drift.token] > 0
+                if drift.is_outside_band and share_corrections[drift.token] > 0
             }
             share_changes = loser_purchases | _scaled_changes(
                 {

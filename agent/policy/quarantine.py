@@ -35,7 +35,9 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
     are ignored.
     """
     tokens_with_balance = {holding.token for holding in step.snapshot.holdings}
-    quarantined_tokens_before = {screened_token.token for screened_token in step.targets.quarantine}
+    quarantined_tokens_before = {
+        screened_token.token for screened_token in step.targets.quarantined_tokens
+    }
     new_quarantine_by_token = {
         screened_token.token: screened_token
         for screened_token in screened_tokens
@@ -80,17 +82,23 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
                 for asset, bps in zip(assets, scaled_targets_bps, strict=True)
                 if asset.token.address in remaining_tokens
             ),
-            quarantine=(*step.targets.quarantine, *new_quarantine_by_token.values()),
+            quarantined_tokens=(
+                *step.targets.quarantined_tokens,
+                *new_quarantine_by_token.values(),
+            ),
         ),
     )
 
 
 def unreadable_since_s(step: StepInput) -> tuple[tuple[str, int], ...]:
     """Return (token, chain time of the first failed read) of assets with an unreadable balance."""
-    first_failure_s_by_token, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
+    first_failure_s_by_token, now_s = (
+        dict(step.history.unread_since_s_by_token),
+        step.snapshot.head.timestamp_s,
+    )
     tokens_with_balance = {holding.token for holding in step.snapshot.holdings}
     tokens = [asset.token.address for asset in step.portfolio.assets]
-    tokens += [screened_token.token for screened_token in step.targets.quarantine]
+    tokens += [screened_token.token for screened_token in step.targets.quarantined_tokens]
     return tuple(
         (token, first_failure_s_by_token.get(token, now_s))
         for token in dict.fromkeys(tokens)
@@ -99,9 +107,9 @@ def unreadable_since_s(step: StepInput) -> tuple[tuple[str, int], ...]:
 
 
 def unreadable_assets(step: StepInput) -> list[ScreenedToken]:
-    """Return the assets whose balance has been unreadable for UNREADABLE_WAIT_S, so that the others need not
-    wait any longer (T10). Excludes the numeraire, which prices everything, tokens in liquidity, and
-    the wrapped native coin.
+    """Return the assets whose balance has been unreadable for UNREADABLE_WAIT_S, so that the others
+    need not wait any longer (T10). Excludes the numeraire, which prices everything, tokens in
+    liquidity, and the wrapped native coin.
     """
     indispensable_tokens, now_s = (
         _indispensable_tokens(step.portfolio),
@@ -157,7 +165,9 @@ def exclude_unpriced_assets(step: StepInput) -> StepInput:
         assets=tuple(remaining_portfolio_assets),
         hubs=(*portfolio.hubs, *excluded_asset_tokens),
     )
-    quarantined_tokens_before = {screened_token.token for screened_token in step.targets.quarantine}
+    quarantined_tokens_before = {
+        screened_token.token for screened_token in step.targets.quarantined_tokens
+    }
     unreadable_tokens = [
         ScreenedToken(token.address, TokenFinding.UNREADABLE)
         for token in excluded_asset_tokens
@@ -171,9 +181,9 @@ def exclude_unpriced_assets(step: StepInput) -> StepInput:
         targets=replace(
             step.targets,
             effective_bps=tuple(zip(remaining_tokens, scaled_targets_bps, strict=True)),
-            quarantine=(*step.targets.quarantine, *unreadable_tokens),
+            quarantined_tokens=(*step.targets.quarantined_tokens, *unreadable_tokens),
         ),
-        excluded=replace(step.excluded, exits_only=excluded_reason),
+        exclusions=replace(step.exclusions, exits_only_reason=excluded_reason),
     )
 
 
@@ -203,7 +213,7 @@ def tokens_with_changed_code(
     code_hash_by_address = {code.address: code.hash for code in snapshot.code_hashes}
     implementations_by_token: dict[str, list[str]] = {}
     for implementation in snapshot.implementations:
-        implementations_by_token.setdefault(implementation.token, []).append(implementation.address)
+        implementations_by_token.setdefault(implementation.proxy, []).append(implementation.address)
     screened_tokens = []
     for token in tokens:
         if token not in pinned_code_hashes:

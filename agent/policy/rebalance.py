@@ -87,8 +87,8 @@ def _too_small_hold(
     policy.only excludes.
     """
     hold_reason, limiting_rule = f"{trigger_result.reason}; nothing to do", ""
-    if policy.only is not None:
-        hold_reason += f" under policy.only = {policy.only.value}"
+    if policy.trade_side is not None:
+        hold_reason += f" under policy.only = {policy.trade_side.value}"
         limiting_rule = "policy.only"
     if largest_correction_value:
         hold_reason += (
@@ -150,7 +150,7 @@ def current_goal(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift,
             return bands.reduction_goal(drifts)
         return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
     goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
-    return restrict_to_side(drifts, goal, policy.only, portfolio.numeraire.address)
+    return restrict_to_side(drifts, goal, policy.trade_side, portfolio.numeraire.address)
 
 
 def confirm_rebalance(

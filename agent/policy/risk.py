@@ -82,7 +82,7 @@ def dot(first_vector: Sequence[Fraction], second_vector: Sequence[Fraction]) -> 
     return sum((a * b for a, b in zip(first_vector, second_vector, strict=True)), Fraction(0))
 
 
-def penalty(
+def tracking_cost(
     risk: TrackingRisk,
     tokens: Sequence[str],
     target_shares: Sequence[Fraction],

@@ -30,7 +30,7 @@ def price_history_and_step_s(policy: Policy) -> tuple[int, int]:
     measures nothing.
     """
     risk = policy.trigger.risk if isinstance(policy.trigger, NoTradeZone) else None
-    measuring = None if risk is None else risk.measuring
+    measuring = None if risk is None else risk.estimation_window
     if measuring is None:
         return (0, 0)
     return (measuring.window_s + measuring.step_s, measuring.step_s)
@@ -39,11 +39,11 @@ def price_history_and_step_s(policy: Policy) -> tuple[int, int]:
 def apply_measured_risk(step: StepInput) -> StepInput:
     """Return the step with its zone's volatilities and correlations from recorded prices;
     configured values take precedence. The numeraire, whose own price is constant, gets the minimum
-    volatility and no correlation. If prices are missing or too old, `unmeasured` has the reason,
-    and the zone holds.
+    volatility and no correlation. If prices are missing or too old, `no_sample_reason` has the
+    reason, and the zone holds.
     """
     trigger = step.policy.trigger
-    if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
+    if not isinstance(trigger, NoTradeZone) or trigger.risk.estimation_window is None:
         return step
     risk = trigger.risk
     label_by_token = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
@@ -54,7 +54,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     try:
         if unconfigured_tokens:
             estimate = estimate_risk(
-                trigger.risk.measuring,
+                trigger.risk.estimation_window,
                 unconfigured_tokens,
                 label_by_token,
                 step.history.prices,
@@ -63,7 +63,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
         else:
             estimate = None
     except Refused as refusal:
-        return _with_risk(step, replace(risk, unmeasured=refusal.message))
+        return _with_risk(step, replace(risk, no_sample_reason=refusal.message))
     all_volatilities_bps = known_volatilities_bps | {
         token: _bounded_volatility(bps)
         for token, bps in (() if estimate is None else estimate.volatilities_bps)
@@ -94,7 +94,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     )
     return _with_risk(
         step,
-        replace(complete_risk, measured=_measured_text(complete_risk, label_by_token, estimate)),
+        replace(complete_risk, sample_text=_measured_text(complete_risk, label_by_token, estimate)),
     )
 
 
@@ -142,7 +142,7 @@ def _measured_text(
     risk: TrackingRisk, label_by_token: Mapping[str, str], estimate: RiskEstimate | None
 ) -> str:
     """Format the measured values and their sample."""
-    if estimate is None or risk.measuring is None:
+    if estimate is None or risk.estimation_window is None:
         return "volatilities as configured"
     volatility_bps_by_token, estimated_tokens = (
         dict(risk.volatilities_bps),
@@ -158,7 +158,7 @@ def _measured_text(
         if token_a in estimated_tokens and token_b in estimated_tokens
     ]
     sample_text = (
-        f"{estimate.count} returns over {format_duration(risk.measuring.step_s)},"
+        f"{estimate.return_count} returns over {format_duration(risk.estimation_window.step_s)},"
         f" {format_time(estimate.from_s)} to {format_time(estimate.until_s)}"
     )
     return f"annual volatilities and correlations from {sample_text}: {', '.join(estimate_texts)}"

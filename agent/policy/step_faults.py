@@ -54,7 +54,7 @@ def balance_faults(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]:
         }
         quarantine_texts = [
             f"{quarantined_item.subject}: {quarantined_item.why}"
-            for quarantined_item in snapshot.quarantined
+            for quarantined_item in snapshot.unreadable_items
             if quarantined_item.address == address
         ]
         if quarantine_texts:
@@ -93,9 +93,9 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         )
         return [Fault(HaltCode.ASSETS, fault_message)]
     faults = []
-    untradable_tokens = {screened_token.token for screened_token in step.targets.quarantine}
+    untradable_tokens = {screened_token.token for screened_token in step.targets.quarantined_tokens}
     tradable_assets = [asset for asset in assets if asset.token.address not in untradable_tokens]
-    if step.targets.quarantine and len(tradable_assets) < minimum.MIN_ASSETS:
+    if step.targets.quarantined_tokens and len(tradable_assets) < minimum.MIN_ASSETS:
         fault_message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
         faults.append(Fault(HaltCode.QUARANTINE, fault_message))
     target_sum_bps = sum(asset.target_bps for asset in assets)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from agent.layers import inputs as layers
+from agent.layers import inputs as layer_inputs
 from agent.model import (
     ExpectedBalances,
     LayerState,
@@ -27,7 +27,7 @@ from agent.units import NATIVE, decimal_text
 InputTransform = Callable[[StepInput], StepInput]
 TARGET_ADJUSTMENTS: tuple[InputTransform, ...] = (
     apply_allocation,
-    *layers.TARGET_ADJUSTMENTS,
+    *layer_inputs.TARGET_ADJUSTMENTS,
     apply_orders,
     apply_measured_risk,
 )
@@ -50,9 +50,13 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
     order.
     """
     return (
-        *layers.SNAPSHOT_ADJUSTMENTS,
+        *layer_inputs.SNAPSHOT_ADJUSTMENTS,
         partial(add_memory, memory=memory),
-        partial(reconcile_ledger, expected_balances=memory.balances, ledger_balances=memory.ledger),
+        partial(
+            reconcile_ledger,
+            expected_balances=memory.balances,
+            ledger_balances=memory.ledger_balances,
+        ),
         partial(balance_changes.apply_balance_changes, expected_balances=memory.balances),
         partial(
             cash_limit.reserve_unused_cash,
@@ -62,12 +66,12 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
         transfers.reserve_withdrawals,
         # before the layers, because no part of the wallet owns an unexplained increase
         cash_limit.exclude_unexplained_increases,
-        *(partial(add_from_memory, memory) for add_from_memory in layers.MEMORY_ADJUSTMENTS),
+        *(partial(add_from_memory, memory) for add_from_memory in layer_inputs.MEMORY_ADJUSTMENTS),
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight
         quarantine.quarantine_unreadable_assets,
         partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable_tokens),
-        *layers.FINAL_ADJUSTMENTS,
+        *layer_inputs.FINAL_ADJUSTMENTS,
     )
 
 

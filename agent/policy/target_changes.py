@@ -50,10 +50,11 @@ def apply_allocation(step: StepInput) -> StepInput:
     """Return the step with the allocator's targets, and the allocation in its history.
 
     A due allocation is chosen here from the step alone, so that equal steps give equal choices; the
-    engine stores it. If the choice fails, the last one stays valid for `keep_s`; before the first,
-    `until_chosen` applies. Otherwise `history.allocation_fault` has the reason, and decide halts.
+    engine stores it. If the choice fails, the last one stays valid for `max_overdue_s`; before the
+    first, `until_chosen` applies. Otherwise `history.allocation_fault` has the reason, and decide
+    halts.
     """
-    allocator = step.portfolio.weights
+    allocator = step.portfolio.allocator
     if allocator is None or allocator.method is AllocationMethod.FIXED:
         return step
     assets, now_s = step.portfolio.assets, trusted_time_s(step.snapshot)
@@ -102,7 +103,7 @@ def allocation_history_s(
     """Return the seconds of prices a choice needs, one price per `step_s`; 0 while none is due,
     so that few steps carry them.
     """
-    allocator = portfolio.weights
+    allocator = portfolio.allocator
     if allocator is None or not is_allocation_due(
         allocator, portfolio.assets, last_allocation, now_s
     ):
@@ -141,14 +142,14 @@ def _with_last_allocation(
     if (
         last_allocation is not None
         and trusted_time_s(step.snapshot)
-        <= last_allocation.at_s + allocator.every_s + allocator.keep_s
+        <= last_allocation.at_s + allocator.every_s + allocator.max_overdue_s
     ):
         return _with_allocation(
             step,
             last_allocation,
             f"{format_allocation(last_allocation)}; kept, because no new weights could be chosen: {choice_fault}",
         )
-    if last_allocation is None and allocator.until_chosen is InitialWeights.TARGETS:
+    if last_allocation is None and allocator.initial_weights is InitialWeights.TARGETS:
         initial_targets_reason = f"targets of the config, until weights by {allocator.method.value} can be chosen: {choice_fault}"
         return replace(
             step,

@@ -29,7 +29,7 @@ def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
     fixed_bps_by_token = {
         asset.token.address: asset.target_bps
         for asset in assets
-        if asset.token.address in settings.fixed
+        if asset.token.address in settings.fixed_tokens
     }
     tokens = sorted(asset.token.address for asset in assets)
     hashed_text = codec.dumps(settings) + repr(tokens) + repr(sorted(fixed_bps_by_token.items()))
@@ -40,7 +40,7 @@ def valid_allocation(
     settings: AllocatorConfig, assets: Sequence[Asset], last_allocation: Allocation | None
 ) -> Allocation | None:
     """Return the last allocation if its settings and assets are unchanged, else None."""
-    if last_allocation is None or last_allocation.basis != settings_hash(settings, assets):
+    if last_allocation is None or last_allocation.settings_hash != settings_hash(settings, assets):
         return None
     return last_allocation
 
@@ -134,12 +134,12 @@ def choose_allocation(
         at_s=inputs.now_s,
         method=settings.method,
         weights_bps=tuple(sorted(weight_bps_by_token.items())),
-        basis=settings_hash(settings, assets),
-        data=allocator_weights.data,
+        settings_hash=settings_hash(settings, assets),
+        sample_text=allocator_weights.sample_text,
         why=choice_reason,
-        from_s=allocator_weights.from_s,
-        until_s=allocator_weights.until_s,
-        returns=0
+        first_price_s=allocator_weights.from_s,
+        last_price_s=allocator_weights.until_s,
+        return_count=0
         if allocator_weights.returns is None
         else len(allocator_weights.returns.simple_returns),
         market_bps=market_weights_bps,
@@ -149,11 +149,13 @@ def choose_allocation(
 def format_allocation(allocation: Allocation) -> str:
     """Format an allocation: method, time, data and reason."""
     period_text = ""
-    if allocation.from_s is not None and allocation.until_s is not None:
-        period_text = f", {_utc(allocation.from_s)} to {_utc(allocation.until_s)}"
+    if allocation.first_price_s is not None and allocation.last_price_s is not None:
+        period_text = (
+            f", {_utc_text(allocation.first_price_s)} to {_utc_text(allocation.last_price_s)}"
+        )
 
     return (
-        f"weights by {allocation.method.value}, chosen {_utc(allocation.at_s)} from {allocation.data}{period_text}:"
+        f"weights by {allocation.method.value}, chosen {_utc_text(allocation.at_s)} from {allocation.sample_text}{period_text}:"
         f" {allocation.why}"
     )
 
@@ -165,10 +167,14 @@ def bounds_of(settings: AllocatorConfig, assets: Sequence[Asset]) -> WeightBound
     Raises Refused if no weights fit the bounds.
     """
     free_tokens = tuple(
-        sorted(asset.token.address for asset in assets if asset.token.address not in settings.fixed)
+        sorted(
+            asset.token.address
+            for asset in assets
+            if asset.token.address not in settings.fixed_tokens
+        )
     )
     total_bps = BPS - sum(
-        asset.target_bps for asset in assets if asset.token.address in settings.fixed
+        asset.target_bps for asset in assets if asset.token.address in settings.fixed_tokens
     )
     limit_by_token = {limit.token: limit for limit in settings.limits}
     limits = [limit_by_token.get(token, WeightLimit(token, 0, BPS)) for token in free_tokens]
@@ -187,5 +193,5 @@ def bounds_of(settings: AllocatorConfig, assets: Sequence[Asset]) -> WeightBound
     return WeightBounds(free_tokens, total_bps, low_limits_bps, high_limits_bps)
 
 
-def _utc(seconds: int) -> str:
+def _utc_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -50,9 +50,9 @@ class Reader(Protocol):
         Refused, OperatorNeeded.
         """
 
-    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
-        """Return the prices at the last `block_count` blocks before `head`, newest first, on the same
-        chain and with the quorum of the snapshot.
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
+        """Return the prices at the last `block_count` blocks before `head`, newest first, on the
+        same chain and with the quorum of the snapshot.
         """
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:

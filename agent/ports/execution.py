@@ -28,15 +28,16 @@ class Grant:
     signer decodes the transaction and compares every field with the grant.
 
     `floors_raw` are minimum outputs by reference price, one per leg of `plan`, computed
-    independently of the plan. `approve` is (token, spender, raw) of an approval. `now_s` is chain
-    time, `deadline_s` the chain time until which a swap is valid. `prices` are reference prices by
-    token, numeraire base units per base unit. `value_floor_raw` is the minimum change of the
-    wallet's value in numeraire base units; the Rebalancer contract enforces it at these prices. For
-    an intent of kind LIQUIDITY, `action` is set and `floors_raw` are its minimum amounts of
-    (token0, token1). `oracle` is (pool, number of observations), `init_code_hash` that of
-    the creation code that is deployed. `payout` belongs to an intent of kind PAYOUT, `layer` to one
-    in a layer, to the approval that it needs, and to the cancel of an emergency. `data_fee_wei` is
-    the most that the transaction may pay beyond its gas on a rollup (None: not bounded).
+    independently of the plan. `approval_terms` is (token, spender, raw) of an approval. `now_s` is
+    chain time, `deadline_s` the chain time until which a swap is valid. `prices` are reference
+    prices by token, numeraire base units per base unit. `min_value_change_raw` is the minimum
+    change of the wallet's value in numeraire base units; the Rebalancer contract enforces it at
+    these prices. For an intent of kind LIQUIDITY, `layer_action` is set and `floors_raw` are
+    its minimum amounts of (token0, token1). `oracle_growth` is (pool, number of observations),
+    `init_code_hash` that of the creation code that is deployed. `payout` belongs to an intent of
+    kind PAYOUT, `layer_grant` to one in a layer, to the approval that it needs, and to the cancel
+    of an emergency. `max_data_fee_wei` is the most that the transaction may pay beyond its gas on a
+    rollup (None: not bounded).
     """
 
     kind: IntentKind
@@ -45,24 +46,28 @@ class Grant:
     max_gas_wei: int
     plan: Plan | None = None
     floors_raw: tuple[int, ...] = ()
-    approve: tuple[str, str, int] | None = None
+    approval_terms: tuple[str, str, int] | None = None
     prices: tuple[tuple[str, Fraction], ...] = ()
-    value_floor_raw: int | None = None
-    action: LayerAction | None = None
-    oracle: tuple[str, int] | None = None
+    min_value_change_raw: int | None = None
+    layer_action: LayerAction | None = None
+    oracle_growth: tuple[str, int] | None = None
     payout: Payout | None = None
-    layer: LayerGrant | None = None
-    data_fee_wei: int | None = None
+    layer_grant: LayerGrant | None = None
+    max_data_fee_wei: int | None = None
     init_code_hash: str | None = None
 
     def as_cancel_of(self, cancelled_grant: Grant) -> Grant:
         """Return this grant of a cancel with what lets it outbid an emergency."""
-        return replace(self, layer=cancelled_grant.layer) if cancelled_grant.is_emergency else self
+        return (
+            replace(self, layer_grant=cancelled_grant.layer_grant)
+            if cancelled_grant.is_emergency
+            else self
+        )
 
     @property
     def is_emergency(self) -> bool:
         """True for a transaction that may pay the fees of an emergency, and for its cancel."""
-        return self.layer is not None and self.layer.is_emergency
+        return self.layer_grant is not None and self.layer_grant.is_emergency
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +83,24 @@ class PreparedTransaction:
 class Approval:
     """Approval of `raw` base units of `token` for `spender`.
 
-    `action` is the liquidity action that needs it, `layer_grant` the action in a layer (both None: a
-    swap). `label` and `holder` are the display names of token and spender.
+    `layer_action` is the liquidity action that needs it, `layer_grant` the action in a layer
+    (both None: a swap). `token_label` and `spender_role` are the display names of token and
+    spender.
     """
 
     token: str
     spender: str
     raw: int
-    label: str
-    holder: str
-    action: LayerAction | None = None
+    token_label: str
+    spender_role: str
+    layer_action: LayerAction | None = None
     layer_grant: LayerGrant | None = None
 
 
 class Composer(Protocol):
     """Builder of transactions at the chain's next nonce. Raises Refused if a simulation fails."""
 
-    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+    def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the missing approvals of the plan or of its first action, in order; a reset to
         zero is a separate approval.
         """
@@ -102,22 +108,24 @@ class Composer(Protocol):
     def approval_transaction(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Return the approval as a transaction."""
 
-    def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def layer_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the plan's first action in a layer as a transaction."""
 
-    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def swap_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the whole plan as one transaction."""
 
     def require_unexpired(self, step: StepInput, plan: Plan) -> None:
         """Raise Refused if the plan has expired."""
 
-    def oracle(self, step: StepInput, pool: str, observation_count: int) -> PreparedTransaction:
+    def oracle_transaction(
+        self, step: StepInput, pool: str, observation_count: int
+    ) -> PreparedTransaction:
         """Return a transaction that increases the number of observation slots of a V3 pool."""
 
-    def deployment(self, step: StepInput) -> PreparedTransaction:
+    def deployment_transaction(self, step: StepInput) -> PreparedTransaction:
         """Return the transaction that deploys our Rebalancer."""
 
-    def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
+    def payout_transaction(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """Return a payment to a confirmed payout address."""
 
     def allowance_resets(self, step: StepInput) -> Sequence[Approval]:
@@ -140,7 +148,9 @@ class Executor(Protocol):
     def cancel_pending(self, reason: str) -> Sequence[Intent]:
         """Cancel all pending transactions, after `trimtab pause --hard`."""
 
-    def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> Sequence[Intent]:
+    def cancel_resting_orders(
+        self, reasons: Mapping[str, str], step_id: str = ""
+    ) -> Sequence[Intent]:
         """Cancel the limit orders that rest at an off-chain venue under these client order ids,
         each with its reason, also while paused; return them in their new state. One whose cancel
         fails still rests.
@@ -191,7 +201,9 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """Mined transaction at the nonce of a proposal; `is_proposal` is true if it is the proposal's."""
+    """Mined transaction at the nonce of a proposal; `is_proposal` is true if it is the
+    proposal's.
+    """
 
     tx_hash: str
     block: int

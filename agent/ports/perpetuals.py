@@ -21,7 +21,7 @@ from agent.ports.execution import Grant
 
 def futures_grant(grant: Grant) -> FuturesGrant | None:
     """Return what a grant permits in futures; None if nothing."""
-    return grant.layer if isinstance(grant.layer, FuturesGrant) else None
+    return grant.layer_grant if isinstance(grant.layer_grant, FuturesGrant) else None
 
 
 def granted_action(grant: Grant) -> FuturesAction | None:

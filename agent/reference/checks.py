@@ -46,7 +46,7 @@ def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
     if feed_round is None:
         unread_texts = (
             f": {quarantined_item.why}"
-            for quarantined_item in snapshot.quarantined
+            for quarantined_item in snapshot.unreadable_items
             if quarantined_item.address == feed
         )
         unread_text = next(unread_texts, "")
@@ -77,7 +77,7 @@ def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
     """Yield (relative deviation of the TWAP from the feed, token) if both sources are configured
     and have a price.
     """
-    if not set(_FEED_AND_TWAP) <= set(inputs.reference.kinds):
+    if not set(_FEED_AND_TWAP) <= set(inputs.reference.sources):
         return
     feed_price_by_token, twap_by_token = (
         prices_from(inputs.with_source(source)).price_by_token for source in _FEED_AND_TWAP
@@ -93,7 +93,7 @@ def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[st
     them: its minimums come from the feed, and a pool that is pushed away from the feed ends the
     agreement.
     """
-    sources = inputs.reference.kinds
+    sources = inputs.reference.sources
     if (
         limit_bps is None
         or not set(_FEED_AND_TWAP) <= set(sources)
@@ -110,7 +110,7 @@ def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[st
     }
     for inputs_at_block in (
         inputs,
-        *(inputs.at_block(past_block) for past_block in inputs.snapshot.past),
+        *(inputs.at_block(past_block) for past_block in inputs.snapshot.past_prices),
     ):
         feed_prices_at_block = prices_from(
             inputs_at_block.with_source(PriceSource.FEED)
@@ -179,7 +179,9 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     prices_by_source = [
         prices_from(price_inputs(step).with_source(source)).price_by_token
         for source in _FEED_AND_TWAP
-        if step.reference.cautious and limit_bps is not None and source in step.reference.kinds
+        if step.reference.uses_worse_source
+        and limit_bps is not None
+        and source in step.reference.sources
     ]
     for token, price in reference_price_by_token.items():
         source_prices = [
@@ -202,8 +204,8 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
 
 def disagreement_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Value:
     """Return how much more a trade costs at the worse of the agreeing prices for the wallet than at
-    the reference prices: what it gives at the highest, what it receives at the lowest. `delta_raw_by_token`
-    are the changes of the wallet.
+    the reference prices: what it gives at the highest, what it receives at the lowest.
+    `delta_raw_by_token` are the changes of the wallet.
     """
     reference_price_by_token, range_by_token = (
         reference_prices(step).price_by_token,
@@ -225,7 +227,7 @@ def deviation_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Va
     with the limit off.
     """
     limit_bps = step.limits.oracle_deviation_bps
-    if not step.reference.cautious or limit_bps is None:
+    if not step.reference.uses_worse_source or limit_bps is None:
         return Fraction(0)
     reference_price_by_token, numeraire_address = (
         reference_prices(step).price_by_token,
@@ -275,7 +277,7 @@ def confirmed_prices(
         return ()
     inputs = price_inputs(step)
     prices_by_block = [
-        prices_from(block_inputs).prices
+        prices_from(block_inputs).reference_by_token
         for block_inputs in (
             inputs,
             *(inputs.at_block(past_block) for past_block in confirming_blocks),
@@ -333,14 +335,14 @@ class DollarPeg:
     limit_bps: Fraction
 
     @property
-    def distance(self) -> Fraction:
+    def deviation(self) -> Fraction:
         """Relative deviation from one dollar."""
         return abs(self.price_usd - 1)
 
     @property
     def is_depegged(self) -> bool:
         """True if the deviation exceeds the limit."""
-        return self.distance * BPS > self.limit_bps
+        return self.deviation * BPS > self.limit_bps
 
 
 def dollar_pegs(
@@ -349,15 +351,15 @@ def dollar_pegs(
     limit_bps: int,
     among_tokens: Collection[str] | None = None,
 ) -> Iterator[DollarPeg]:
-    """Yield the peg of each asset with a dollar symbol. `among_tokens` restricts the tokens.
-    Raises PegUnknown. The price comes from the asset's USD feed, else from its reference price times the
+    """Yield the peg of each asset with a dollar symbol. `among_tokens` restricts the tokens. Raises
+    PegUnknown. The price comes from the asset's USD feed, else from its reference price times the
     USD feed of the numeraire.
     """
     for asset in step.portfolio.assets:
         if is_dollar(asset.token) and (among_tokens is None or asset.token.address in among_tokens):
             usd_price = _usd_price(price_inputs(step), references, asset)
             if usd_price <= MAX_PEG_PRICE:
-                was_depegged = asset.token.address in step.history.depegged
+                was_depegged = asset.token.address in step.history.depegged_tokens
                 limit_share = REPEG_SHARE if was_depegged else Fraction(1)
                 yield DollarPeg(asset.token, usd_price, limit_bps * limit_share)
 
@@ -378,15 +380,15 @@ def depegged_tokens(
     except PegUnknown:
         asset_tokens = {asset.token.address for asset in step.portfolio.assets}
         asset_tokens &= asset_tokens if among_tokens is None else {*among_tokens}
-        return tuple(token for token in step.history.depegged if token in asset_tokens)
+        return tuple(token for token in step.history.depegged_tokens if token in asset_tokens)
 
 
 def depeg_fault(
     step: StepInput, references: ReferencePrices, among_tokens: Collection[str] | None = None
 ) -> str:
     """Return why a depegged stablecoin stops trading; empty if none is depegged. `among_tokens`
-    restricts the tokens. Without this check a rebalance would buy the falling stablecoin at an unreliable
-    price. If a price is unknown, the guard `depeg` decides.
+    restricts the tokens. Without this check a rebalance would buy the falling stablecoin at an
+    unreliable price. If a price is unknown, the guard `depeg` decides.
     """
     limit_bps = step.limits.depeg_bps
     depegged_addresses = depegged_tokens(step, references, among_tokens)
@@ -424,7 +426,7 @@ def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -
         for portfolio_asset in inputs.portfolio.assets
     }
     numeraire_asset = asset_by_token.get(numeraire.address)
-    reference_price = references.prices.get(asset.token.address)
+    reference_price = references.reference_by_token.get(asset.token.address)
     if numeraire_asset is None or numeraire_asset.feed is None:
         raise PegUnknown(f"no USD feed of {asset.token.label} or of the numeraire")
     if reference_price is None:

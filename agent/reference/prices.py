@@ -47,7 +47,7 @@ def pin_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) ->
     """Return the reason why a pool does not match the owner's pins; empty if it matches, or if
     there are no pins.
     """
-    pins = reference.mean_pools
+    pins = reference.twap_pools
     if pins is None:
         return ""
     pinned_hash = next((pin.hash for pin in pins if pin.address == pool.address), None)
@@ -67,9 +67,9 @@ def required_observations(chain_id: int, window_s: int) -> int:
 
 
 def _observations_text(chain_id: int, window_s: int, pool: Pool) -> str:
-    if pool.observations is None:
+    if pool.observation_counts is None:
         return ""
-    observation_count, next_observation_count = pool.observations
+    observation_count, next_observation_count = pool.observation_counts
     required_observation_count = required_observations(chain_id, window_s)
     if next_observation_count >= required_observation_count:
         return f"; it will keep {next_observation_count} observations, filled by the next trades"
@@ -134,7 +134,7 @@ def round_regression_fault(snapshot: Snapshot, feed_round: FeedRound) -> str:
     """
     earlier_rounds = [
         (past_round.round_id, past_block.head.number)
-        for past_block in snapshot.past
+        for past_block in snapshot.past_prices
         for past_round in past_block.feeds
         if past_round.feed == feed_round.feed
     ]
@@ -173,13 +173,16 @@ class ReferencePrices:
     native coin.
     """
 
-    prices: dict[str, ReferencePrice]
+    reference_by_token: dict[str, ReferencePrice]
     unpriced: tuple[UnpricedToken, ...]
 
     @property
     def price_by_token(self) -> dict[str, Price]:
         """Prices by token address, as a new dict."""
-        return {token: reference_price.price for token, reference_price in self.prices.items()}
+        return {
+            token: reference_price.price
+            for token, reference_price in self.reference_by_token.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,7 @@ class PriceInputs:
         """
         earlier_blocks = tuple(
             earlier_block
-            for earlier_block in self.snapshot.past
+            for earlier_block in self.snapshot.past_prices
             if earlier_block.head.number < past_block.head.number
         )
         snapshot = replace(
@@ -225,13 +228,13 @@ class PriceInputs:
             head=past_block.head,
             feeds=past_block.feeds,
             pools=past_block.pools,
-            past=earlier_blocks,
+            past_prices=earlier_blocks,
         )
         return replace(self, snapshot=snapshot)
 
     def with_source(self, source: PriceSource) -> PriceInputs:
         """Return the inputs with a single source."""
-        return replace(self, reference=replace(self.reference, kinds=(source,)))
+        return replace(self, reference=replace(self.reference, sources=(source,)))
 
 
 def price_inputs(step: StepInput) -> PriceInputs:
@@ -314,7 +317,7 @@ def _first_price(inputs: PriceInputs, address: str) -> tuple[ReferencePrice | No
     sources.
     """
     reasons = []
-    for source in inputs.reference.kinds:
+    for source in inputs.reference.sources:
         try:
             return _price_from_source(inputs, address, source), ""
         except _NoPrice as reason:
@@ -383,7 +386,7 @@ def _valid_round(inputs: PriceInputs, address: str) -> tuple[Token, FeedRound]:
     if feed_round is None:
         unread_texts = (
             f": {quarantined_item.why}"
-            for quarantined_item in inputs.snapshot.quarantined
+            for quarantined_item in inputs.snapshot.unreadable_items
             if quarantined_item.address == feed
         )
         unread_text = next(unread_texts, "")

@@ -43,11 +43,11 @@ _ADDRESS_PATTERN = re.compile(r"0x[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class AgentApproval:
-    """Content of the approval of an agent's key. `agent` is its checksummed address; times are the
-    venue's, in milliseconds.
+    """Content of the approval of an agent's key. `agent_address` is its checksummed address; times
+    are the venue's, in milliseconds.
     """
 
-    agent: str
+    agent_address: str
     name: str
     valid_until_ms: int
     nonce_ms: int
@@ -85,7 +85,7 @@ def approval_typed_data(approval: AgentApproval) -> dict[str, Any]:
         "primaryType": PRIMARY_TYPE,
         "message": {
             "hyperliquidChain": _NETWORK_NAMES[approval.is_mainnet],
-            "agentAddress": approval.agent.lower(),
+            "agentAddress": approval.agent_address.lower(),
             "agentName": f"{approval.name} valid_until {approval.valid_until_ms}",
             "nonce": approval.nonce_ms,
         },
@@ -145,8 +145,8 @@ def require_signable_approval(
     now_ms = now_s * 1000
     if rules.account != rules.wallet:
         refuse("trader", f"the wallet {rules.wallet}", f"the account {rules.account} itself")
-    if int(approval.agent, 16) == 0 or approval.agent == rules.wallet:
-        refuse("agent", approval.agent, "a key of its own")
+    if int(approval.agent_address, 16) == 0 or approval.agent_address == rules.wallet:
+        refuse("agent", approval.agent_address, "a key of its own")
     if approval.name != rules.name:
         refuse("agent_name", approval.name, rules.name)
     if approval.is_mainnet is not rules.is_mainnet:

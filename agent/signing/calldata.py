@@ -36,7 +36,7 @@ class UndecodableCalldata(Refused):
 
 
 class CalldataReader:
-    """Reader of arguments, word by word; `end` requires that no bytes are left."""
+    """Reader of arguments, word by word; `require_end` requires that no bytes are left."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -65,7 +65,7 @@ class CalldataReader:
         if self.uint() != expected:
             raise UndecodableCalldata(f"calldata: unexpected value for {subject}")
 
-    def count(self, max_count: int, subject: str) -> int:
+    def take_length(self, max_count: int, subject: str) -> int:
         """Return the next word as a length of at most `max_count`."""
         length = self.uint()
         if length > max_count:
@@ -89,7 +89,7 @@ class CalldataReader:
             raise UndecodableCalldata("calldata: padding is not zero")
         return padded_bytes
 
-    def end(self) -> None:
+    def require_end(self) -> None:
         """Raise UndecodableCalldata unless everything was read."""
         if self._offset != len(self._data):
             raise UndecodableCalldata("calldata has trailing bytes")
@@ -111,14 +111,14 @@ class FundsLocation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchedBalance:
-    """A watched balance of the wallet. It changes by at least `bound_raw`; a negative bound is the
-    maximum that may be spent. `price_x128` is numeraire base units per token base unit, times
+    """A watched balance of the wallet. It changes by at least `min_change_raw`; a negative bound is
+    the maximum that may be spent. `price_x128` is numeraire base units per token base unit, times
     2^128.
     """
 
     token: str
     price_x128: int
-    bound_raw: int
+    min_change_raw: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,8 @@ class ProgramLeg:
     """One swap, amounts in base units.
 
     The pool is derived from `maker`, both tokens and `tier`, never from an address in the plan; a
-    tier of V4 is fee and tick spacing (SPACING_SHIFT).
-    `amount_raw` is 0 unless the wallet pays; `next_pair_token` and `next_pair_maker` are set if the recipient
-    is a pair.
+    tier of V4 is fee and tick spacing (SPACING_SHIFT). `amount_raw` is 0 unless the wallet pays;
+    `next_pair_token` and `next_pair_maker` are set if the recipient is a pair.
     """
 
     maker: PoolMaker
@@ -151,8 +150,8 @@ class ProgramLeg:
 @dataclass(frozen=True, slots=True)
 class RebalanceCall:
     """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the
-    block). The changes of the watched balances, at their prices, sum to at least `min_value_change_raw`
-    numeraire base units.
+    block). The changes of the watched balances, at their prices, sum to at least
+    `min_value_change_raw` numeraire base units.
     """
 
     deadline_s: int
@@ -169,7 +168,7 @@ class _ProgramReader:
         self._data = data
         self._offset = 0
 
-    def take(self, length: int, signed: bool = False) -> int:
+    def take_int(self, length: int, signed: bool = False) -> int:
         taken_bytes = self._data[self._offset : self._offset + length]
         if len(taken_bytes) != length:
             raise ValueError("the program ends too early")
@@ -177,7 +176,7 @@ class _ProgramReader:
         return int.from_bytes(taken_bytes, "big", signed=signed)
 
     def address(self) -> str:
-        return address_from_word(self.take(20))
+        return address_from_word(self.take_int(20))
 
     @property
     def remaining_bytes(self) -> int:
@@ -189,14 +188,14 @@ def decode_program(program: bytes) -> RebalanceCall:
     error; no token or row is listed twice or without use, and what a leg does not use is zero.
     """
     reader = _ProgramReader(program)
-    deadline_s = reader.take(5)
-    watched_count, token_count, maker_count = (reader.take(1) for _ in range(3))
-    min_value_change_raw = reader.take(16, signed=True)
+    deadline_s = reader.take_int(5)
+    watched_count, token_count, maker_count = (reader.take_int(1) for _ in range(3))
+    min_value_change_raw = reader.take_int(16, signed=True)
     if watched_count > token_count:
         raise ValueError("the program watches more tokens than it lists")
     tokens = tuple(reader.address() for _ in range(token_count))
     watched_balances = tuple(
-        WatchedBalance(token, reader.take(24), reader.take(16, signed=True))
+        WatchedBalance(token, reader.take_int(24), reader.take_int(16, signed=True))
         for token in tokens[:watched_count]
     )
     makers = tuple(_read_maker(reader) for _ in range(maker_count))
@@ -221,8 +220,8 @@ def decode_program(program: bytes) -> RebalanceCall:
 
 
 def _read_maker(reader: _ProgramReader) -> PoolMaker:
-    style = _enum_member(SwapStyle, reader.take(1))
-    maker = PoolMaker(style, reader.address(), f"0x{reader.take(32):064x}")
+    style = _enum_member(SwapStyle, reader.take_int(1))
+    maker = PoolMaker(style, reader.address(), f"0x{reader.take_int(32):064x}")
     if style is SwapStyle.NATIVE and maker != PoolMaker(style, maker.address):
         raise ValueError("a row for wrapping has a word that it does not use")
     return maker
@@ -232,13 +231,13 @@ def _read_leg(
     reader: _ProgramReader, tokens: tuple[str, ...], makers: tuple[PoolMaker, ...]
 ) -> ProgramLeg:
     flow_code, maker_index, index_in, index_out, index_next, next_maker_index = (
-        reader.take(1) for _ in range(6)
+        reader.take_int(1) for _ in range(6)
     )
     tier, tick_spacing, amount_raw, min_out_raw = (
-        reader.take(3),
-        reader.take(3),
-        reader.take(16),
-        reader.take(16),
+        reader.take_int(3),
+        reader.take_int(3),
+        reader.take_int(16),
+        reader.take_int(16),
     )
     paid_from, paid_to = (
         _enum_member(FundsLocation, flow_code & 3),
@@ -274,10 +273,10 @@ def _read_leg(
     )
 
 
-KnownT = TypeVar("KnownT", bound=Enum)
+EnumT = TypeVar("EnumT", bound=Enum)
 
 
-def _enum_member(enum_class: type[KnownT], code: int) -> KnownT:
+def _enum_member(enum_class: type[EnumT], code: int) -> EnumT:
     """Return the member with this code. Raises ValueError naming an unknown one."""
     try:
         return enum_class(code)
@@ -430,7 +429,7 @@ def _decode(calldata: bytes, decoders: dict[bytes, Callable[[CalldataReader], Ca
         raise UndecodableCalldata(f"calldata: unknown function 0x{calldata[:4].hex()}")
     words = CalldataReader(calldata[4:])
     call = decoder(words)
-    words.end()
+    words.require_end()
     return call
 
 
@@ -454,21 +453,23 @@ def _decode_swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
     amount_in_raw, min_out_raw = words.uint(), words.uint()
     words.require_word(4 * WORD_BYTES, "the path")
     recipient = words.address()
-    path = tuple(words.address() for _ in range(words.count(MAX_PATH_TOKENS, "tokens in a path")))
+    path = tuple(
+        words.address() for _ in range(words.take_length(MAX_PATH_TOKENS, "tokens in a path"))
+    )
     return SwapExactTokens(amount_in_raw, min_out_raw, path, recipient)
 
 
 def _decode_multicall(words: CalldataReader) -> Multicall:
     deadline_s = words.uint()
     words.require_word(2 * WORD_BYTES, "the list of calls")
-    call_count = words.count(MAX_CALLS, "calls")
+    call_count = words.take_length(MAX_CALLS, "calls")
     offsets = [words.uint() for _ in range(call_count)]
     calls: list[MulticallItem] = []
     expected_offset = call_count * WORD_BYTES
     for offset in offsets:
         if offset != expected_offset:
             raise UndecodableCalldata("calldata: a call is not at its canonical offset")
-        length = words.count(1 << 16, "bytes in a call")
+        length = words.take_length(1 << 16, "bytes in a call")
         call = _decode(words.take_padded(length), _MULTICALL_DECODERS)
         if not isinstance(call, MulticallItem):
             raise UndecodableCalldata("calldata: only swaps and payments may be inside a multicall")
@@ -479,7 +480,7 @@ def _decode_multicall(words: CalldataReader) -> Multicall:
 
 def _decode_rebalance(words: CalldataReader) -> RebalanceCall:
     words.require_word(WORD_BYTES, "the program")
-    program = words.take_padded(words.count(1 << 16, "bytes in a program"))
+    program = words.take_padded(words.take_length(1 << 16, "bytes in a program"))
     try:
         return decode_program(program)
     except ValueError as error:

@@ -91,7 +91,7 @@ def decode(data: bytes) -> FuturesCall:
         raise UndecodableCalldata(f"calldata: unknown function 0x{data[:4].hex()}")
     words = CalldataReader(data[4:])
     call = decoder(words)
-    words.end()
+    words.require_end()
     return call
 
 
@@ -249,8 +249,8 @@ def judge_order(
     if market is None or market.index <= 0 or market.mark <= 0:
         refuse("market", order.market, "a market of the snapshot with both prices")
     age_s = now_s - market.index_s
-    if not 0 <= age_s <= rules.index_age_s:
-        refuse("index_age", f"{age_s} s", f"0 to {rules.index_age_s} s")
+    if not 0 <= age_s <= rules.max_index_age_s:
+        refuse("index_age", f"{age_s} s", f"0 to {rules.max_index_age_s} s")
     position_raw = sum(
         position.size_raw for position in account.positions if position.market == order.market
     )
@@ -304,7 +304,7 @@ def _judge_leverage(
     fee_raw = -(-max(order_mark_value_raw, order.bound_raw) * market.fee_ppm // PPM)
     account_value_raw -= max(0, slippage_raw) + fee_raw
     size_by_market[order.market] = size_by_market.get(order.market, 0) + order.size_raw
-    for resting_order in account.resting:
+    for resting_order in account.resting_orders:
         size_by_market[resting_order.market] = (
             size_by_market.get(resting_order.market, 0) + resting_order.size_raw
         )
@@ -463,7 +463,7 @@ def _judge_cancel(
     """Return the action that cancels a resting stop of the agent in the snapshot, or any limit
     order of the agent: without the order no position is opened.
     """
-    resting_stops = {(stop.market, stop.cloid) for stop in layer_grant.account.stops}
+    resting_stops = {(stop.market, stop.cloid) for stop in layer_grant.account.resting_stops}
     if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in resting_stops:
         refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot, or a limit order")
     cancel_json = {"asset": _pinned_market_number(cancel.market, rules), "cloid": cancel.cloid}
@@ -485,8 +485,8 @@ def _judge_stop(
     if market is None or market.index <= 0 or market.mark <= 0:
         refuse("market", stop.market, "a market of the snapshot with both prices")
     age_s = now_s - market.index_s
-    if not 0 <= age_s <= rules.index_age_s:
-        refuse("index_age", f"{age_s} s", f"0 to {rules.index_age_s} s")
+    if not 0 <= age_s <= rules.max_index_age_s:
+        refuse("index_age", f"{age_s} s", f"0 to {rules.max_index_age_s} s")
     position_raw = sum(
         position.size_raw for position in account.positions if position.market == stop.market
     )
@@ -592,7 +592,9 @@ def _judge_kind(order: PerpOrder, layer_grant: FuturesGrant, rules: FuturesRules
         refuse("order", order.kind.value, f"{rules.order_kind.value}, as configured")
     if order.is_reduce_only or layer_grant.is_emergency:
         refuse("order", order.kind.value, "a market order for a reduction (Ioc)")
-    if any(resting_order.market == order.market for resting_order in layer_grant.account.resting):
+    if any(
+        resting_order.market == order.market for resting_order in layer_grant.account.resting_orders
+    ):
         refuse("order", order.kind.value, "none beside the order that rests in its market")
 
 

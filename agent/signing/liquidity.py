@@ -26,7 +26,9 @@ INCREASE_LIQUIDITY = selector(
 MINT = selector(
     "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))"
 )
-ADD = selector("addLiquidity(address,address,uint256,uint256,uint256,uint256,address,uint256)")
+ADD_LIQUIDITY = selector(
+    "addLiquidity(address,address,uint256,uint256,uint256,uint256,address,uint256)"
+)
 REMOVE_LIQUIDITY = selector(
     "removeLiquidity(address,address,uint256,uint256,uint256,address,uint256)"
 )
@@ -46,13 +48,13 @@ class DecreaseLiquidity:
 
 @dataclass(frozen=True, slots=True)
 class CollectOwed:
-    """NonfungiblePositionManager.collect, at most `most_raw` of each token. A recipient of zero
+    """NonfungiblePositionManager.collect, at most `max_raw` of each token. A recipient of zero
     would be the manager itself.
     """
 
     token_id: int
     recipient: str
-    most_raw: tuple[int, int]
+    max_raw: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def decode(data: bytes) -> LiquidityCall:
 def _decode_all(data: bytes, decoder: Callable[[CalldataReader], T]) -> T:
     words = CalldataReader(data)
     call = decoder(words)
-    words.end()
+    words.require_end()
     return call
 
 
@@ -230,7 +232,7 @@ _DECODERS: dict[bytes, Callable[[CalldataReader], LiquidityCall]] = {
     COLLECT: _decode_collect,
     INCREASE_LIQUIDITY: _decode_increase,
     MINT: _decode_mint,
-    ADD: _decode_add,
+    ADD_LIQUIDITY: _decode_add,
     REMOVE_LIQUIDITY: _decode_remove,
 }
 SELECTORS = frozenset(_DECODERS)
@@ -243,7 +245,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         call = decode(data)
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")
-    action = grant.action
+    action = grant.layer_action
     if action is None:
         refuse("action", "liquidity", "none: the grant has no action")
     _require_contract(tx.to, action, rules)
@@ -316,7 +318,7 @@ def _allowed_contracts(action: LayerAction, rules: SigningRules) -> tuple[str, .
     """Return contracts that may be called, or may spend, for this action."""
     if action.venue == LpVenue.V2:
         return rules.v2_routers
-    return tuple(manager for manager in rules.position_managers if manager == action.contract)
+    return tuple(manager for manager in rules.v3_managers if manager == action.contract)
 
 
 def _contract_role(action: LayerAction) -> str:
@@ -346,8 +348,8 @@ def _judge_v3_withdrawal(
 def _judge_collect(call: CollectOwed, token_id: int | None, rules: SigningRules) -> None:
     _require_token_id(call.token_id, token_id)
     _require_recipient(call.recipient, rules)
-    if call.most_raw != (UINT128_MAX, UINT128_MAX):
-        refuse("amount", call.most_raw, "all that is owed of both tokens")
+    if call.max_raw != (UINT128_MAX, UINT128_MAX):
+        refuse("amount", call.max_raw, "all that is owed of both tokens")
 
 
 def _require_withdrawal(

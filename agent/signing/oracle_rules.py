@@ -20,12 +20,12 @@ def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
     try:
         words = CalldataReader(data[4:])
         observation_count = words.uint(OBSERVATION_COUNT_BITS)
-        words.end()
+        words.require_end()
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")
-    if grant.oracle is None:
+    if grant.oracle_growth is None:
         refuse("oracle", f"{observation_count} observations", "none: the grant names no pool")
-    pool, granted_count = grant.oracle
+    pool, granted_count = grant.oracle_growth
     if tx.to not in rules.oracle_pools:
         refuse("contract", tx.to, "a pinned V3 pool")
     if tx.to != pool:

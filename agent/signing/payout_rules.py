@@ -19,7 +19,7 @@ def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
     try:
         words = CalldataReader(data[4:])
         to, raw = words.address(), words.uint()
-        words.end()
+        words.require_end()
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")
     payout = _granted_payout(grant)
@@ -61,7 +61,7 @@ def _require_recipient(to: str, payout: Payout, rules: SigningRules) -> None:
         *rules.tokens,
         *rules.routers,
         *rules.rebalancers,
-        *rules.position_managers,
+        *rules.v3_managers,
         *rules.v2_routers,
         *rules.v2_pairs,
     )
@@ -76,9 +76,9 @@ def _require_recipient(to: str, payout: Payout, rules: SigningRules) -> None:
 def _require_amount(raw: int, payout: Payout) -> None:
     if raw != payout.raw or raw <= 0:
         refuse("payout_amount", raw, f"exactly {payout.raw}, above zero")
-    if raw > payout.most_raw:
+    if raw > payout.limit_left_raw:
         refuse(
             "payout_per_day",
             raw,
-            f"at most {payout.most_raw}, the remainder of limits.payout_per_day",
+            f"at most {payout.limit_left_raw}, the remainder of limits.payout_per_day",
         )

@@ -51,7 +51,7 @@ class RemoteKey:
         for a signature by another key.
         """
         signed_tx = sign_with(tx, self._sign_vrs)
-        if Account.recover_transaction(signed_tx.raw) != self.address:
+        if Account.recover_transaction(signed_tx.signed_bytes) != self.address:
             raise OperatorNeeded(
                 "the key service's signature belongs to another wallet",
                 "check wallet.address and the key",

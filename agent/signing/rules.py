@@ -30,7 +30,7 @@ from agent.signing.calldata import (
     WithdrawWeth9,
 )
 from agent.signing.terms import (
-    SignableNonces,
+    HighestTipByNonce,
     SigningRules,
     refuse,
     replacement_fee_wei,
@@ -40,7 +40,7 @@ from agent.units import NATIVE, UINT256_MAX
 
 __all__ = [
     "SIGNING_TABLE",
-    "SignableNonces",
+    "HighestTipByNonce",
     "SigningRule",
     "SigningRules",
     "refuse",
@@ -52,7 +52,7 @@ MIN_GAS = 21_000
 
 
 def require_signable(
-    tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: SignableNonces
+    tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: HighestTipByNonce
 ) -> None:
     """Raise Refused, with the rule that failed, its measurement and its limit, unless `tx` may be
     signed at one of `nonces`.
@@ -169,17 +169,17 @@ def _judge_approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRule
     granted action, the futures vault a granted deposit.
     """
     call = _decode_call(data)
-    if not isinstance(call, Approve) or grant.approve is None:
+    if not isinstance(call, Approve) or grant.approval_terms is None:
         refuse("approval", "an approval", "none: the grant names no approval")
-    token, spender, granted_raw = grant.approve
+    token, spender, granted_raw = grant.approval_terms
     if tx.to not in rules.tokens and tx.to not in rules.v2_pairs:
         refuse("contract", tx.to, "a pinned token")
     if tx.to != token:
         refuse("contract", tx.to, f"the granted token {token}")
     if call.spender != spender:
         refuse("spender", call.spender, f"the granted spender {spender}")
-    if grant.action is not None:
-        liquidity_rules.require_approval(token, call.spender, call.raw, grant.action, rules)
+    if grant.layer_action is not None:
+        liquidity_rules.require_approval(token, call.spender, call.raw, grant.layer_action, rules)
     elif (layer_grant := futures_grant(grant)) is not None:
         futures_rules.require_approval(token, call.spender, call.raw, layer_grant, rules)
     elif call.raw != 0 and tx.to not in rules.tokens:
@@ -270,7 +270,7 @@ class LocalSigner:
     """
 
     def __init__(
-        self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]
+        self, key: SigningKey, rules: SigningRules, nonces: Callable[[], HighestTipByNonce]
     ) -> None:
         """Set key and rules; `nonces` reads the journal before each signature. Raises ConfigError
         if the key belongs to another wallet.

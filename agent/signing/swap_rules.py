@@ -594,7 +594,7 @@ def _require_watched_balances(call: RebalanceCall, legs: tuple[Leg, ...], grant:
                 expected_bound_raw_by_token.get(leg.token_out, 0) + leg.min_out_raw
             )
     bound_raw_by_token = {
-        watched_balance.token: watched_balance.bound_raw
+        watched_balance.token: watched_balance.min_change_raw
         for watched_balance in call.watched_balances
     }
     if bound_raw_by_token != expected_bound_raw_by_token:
@@ -611,8 +611,10 @@ def _require_watched_balances(call: RebalanceCall, legs: tuple[Leg, ...], grant:
                 f"{watched_balance.token} at {watched_balance.price_x128}",
                 f"the granted price {price} times 2^128",
             )
-    if call.min_value_change_raw != grant.value_floor_raw:
-        refuse("value_floor", call.min_value_change_raw, f"the granted {grant.value_floor_raw}")
+    if call.min_value_change_raw != grant.min_value_change_raw:
+        refuse(
+            "value_floor", call.min_value_change_raw, f"the granted {grant.min_value_change_raw}"
+        )
     min_change_raw = _min_value_change(legs, grant.floors_raw, price_by_token)
     if call.min_value_change_raw < min_change_raw:
         refuse(

@@ -36,10 +36,10 @@ class FuturesRules:
     `delegate` is the key that the trader may allow to trade (None: none). `markets` are base
     tokens, or the venue's market names. Bounds are at most `slippage_bps` from the index;
     reductions in an emergency at most `emergency_slippage_bps`, at a gas price of at most
-    `emergency_fee_wei` (None: off). An index older than `index_age_s` cannot set a bound. Orders of
-    an off-chain venue expire within `max_validity_s`; `market_numbers` are the pinned (name,
-    number) of its markets, without which none of its orders is signed. `order_kind` is the kind of
-    openings that may be signed beside market orders.
+    `emergency_fee_wei` (None: off). An index older than `max_index_age_s` cannot set a bound.
+    Orders of an off-chain venue expire within `max_validity_s`; `market_numbers` are the pinned
+    (name, number) of its markets, without which none of its orders is signed. `order_kind` is the
+    kind of openings that may be signed beside market orders.
     """
 
     clearing_house: str
@@ -52,7 +52,7 @@ class FuturesRules:
     max_leverage_bps: int
     slippage_bps: int
     emergency_slippage_bps: int
-    index_age_s: int
+    max_index_age_s: int
     emergency_fee_wei: int | None = None
     max_validity_s: int = 0
     market_numbers: tuple[tuple[str, int], ...] = ()
@@ -64,16 +64,16 @@ class SigningRules:
     """The signer's fixed terms. Addresses are checksummed.
 
     `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash
-    are pinned in the store and were compared with the chain in this step. `position_managers` (V3 position
-    managers), `v2_routers` and `v2_pairs` (V2) are pinned in the same way, and only for liquidity.
-    `oracle_pools` are V3 pools whose number of price observations may be increased, `init_code_hash` is
-    that of the only creation code that may be deployed (None: none is). Payouts go only to
-    `payout_addresses`, addresses in the config that the owner confirmed. `max_deadline_s` is the
-    longest validity of a swap, in seconds from the grant's chain time. `max_fee_wei` is
-    limits.gas_price, the largest price of one unit of gas (None: off). `wrapped_native` is the
-    token that the native coin may be exchanged for, `venue_makers` who makes the pools of each venue
-    through which a Rebalancer may trade. `futures` are the terms of the futures layer
-    (None: none is signed).
+    are pinned in the store and were compared with the chain in this step. `v3_managers` (V3
+    position managers), `v2_routers` and `v2_pairs` (V2) are pinned in the same way, and only for
+    liquidity. `oracle_pools` are V3 pools whose number of price observations may be increased,
+    `init_code_hash` is that of the only creation code that may be deployed (None: none is). Payouts
+    go only to `payout_addresses`, addresses in the config that the owner confirmed.
+    `max_deadline_s` is the longest validity of a swap, in seconds from the grant's chain time.
+    `max_fee_wei` is limits.gas_price, the largest price of one unit of gas (None: off).
+    `wrapped_native` is the token that the native coin may be exchanged for, `venue_makers` who
+    makes the pools of each venue through which a Rebalancer may trade. `futures` are the terms of
+    the futures layer (None: none is signed).
     """
 
     chain_id: int
@@ -85,7 +85,7 @@ class SigningRules:
     rebalancers: tuple[str, ...] = ()
     wrapped_native: str | None = None
     venue_makers: tuple[tuple[str, PoolMaker], ...] = ()
-    position_managers: tuple[str, ...] = ()
+    v3_managers: tuple[str, ...] = ()
     v2_routers: tuple[str, ...] = ()
     v2_pairs: tuple[str, ...] = ()
     oracle_pools: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class SigningRules:
     init_code_hash: str | None = None
 
 
-SignableNonces = Mapping[int, int | None]
+HighestTipByNonce = Mapping[int, int | None]
 """Nonces that may be signed now, each with the highest tip signed there so far, wei per gas; None
 if nothing was signed."""
 

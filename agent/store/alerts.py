@@ -1,5 +1,5 @@
-"""Stored alerts: the state of each alert, messages in delivery, the delivery record of each channel,
-and the devices of web push.
+"""Stored alerts: the state of each alert, messages in delivery, the delivery record of each
+channel, and the devices of web push.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class AlertStore:
                     row.text,
                     row.raised_s,
                     row.since_s,
-                    row.untold,
-                    row.told_s,
+                    row.unsent_count,
+                    row.last_sent_s,
                 )
                 for row in all_rows(
                     db, select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key), AlertRow
                 )
             )
 
-    def record(
+    def record_and_queue(
         self,
         states: Iterable[AlertState],
         targets_and_states: Sequence[tuple[str, AlertState]],
@@ -76,8 +76,8 @@ class AlertStore:
                     "text": state.text,
                     "raised_s": state.raised_s,
                     "since_s": state.since_s,
-                    "untold": state.untold,
-                    "told_s": state.told_s,
+                    "unsent_count": state.unsent_count,
+                    "last_sent_s": state.last_sent_s,
                 }
                 for state in states
             ]
@@ -89,17 +89,17 @@ class AlertStore:
                 _drop_oldest_messages(db, target)
             conditions = (
                 AlertRow.since_s.is_(None),
-                AlertRow.untold == 0,
-                AlertRow.told_s < now_s - RETENTION_S,
+                AlertRow.unsent_count == 0,
+                AlertRow.last_sent_s < now_s - RETENTION_S,
             )
             db.execute(delete(AlertRow).where(*conditions))
             return tuple(queued_messages)
 
-    def pending(self) -> tuple[AlertMessage, ...]:
+    def pending_messages(self) -> tuple[AlertMessage, ...]:
         """Return messages neither delivered nor dropped, oldest first."""
         with self.db.read("read pending alerts") as db:
             return tuple(
-                AlertMessage(row.seq, row.target, _parse_kind(row.kind), row.text, row.made_s)
+                AlertMessage(row.seq, row.target, _parse_kind(row.kind), row.text, row.queued_s)
                 for row in all_rows(
                     db, select(AlertMessageRow).order_by(AlertMessageRow.seq), AlertMessageRow
                 )
@@ -113,21 +113,21 @@ class AlertStore:
                     delete(AlertMessageRow).where(AlertMessageRow.seq == delivery.message.id)
                 )
                 target_columns = _target_columns(db, delivery.message.target)
-                if delivery.why:
+                if delivery.failure_reason:
                     target_columns |= {
                         "failed_s": delivery.at_s,
                         "failures": target_columns["failures"] + 1,
                     }
                 else:
                     target_columns |= {"delivered_s": delivery.at_s, "failures": 0}
-                upsert_rows(db, AlertTargetRow, [target_columns | {"why": delivery.why}])
+                upsert_rows(db, AlertTargetRow, [target_columns | {"why": delivery.failure_reason}])
 
     def drop_messages(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""
         with self.db.write("write sent alerts") as db:
             db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
 
-    def targets(self) -> dict[str, AlertTargetState]:
+    def target_states(self) -> dict[str, AlertTargetState]:
         """Return the delivery record of each target, by name."""
         with self.db.read("read sent alerts") as db:
             pending_count_by_target = dict(
@@ -215,7 +215,7 @@ def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) 
         target=target,
         kind=state.kind.value,
         text=state.text,
-        made_s=now_s,
+        queued_s=now_s,
     )
     return AlertMessage(seq, target, state.kind, state.text, now_s)
 
@@ -234,7 +234,10 @@ def _drop_oldest_messages(db: Connection, target: str) -> None:
         upsert_rows(
             db,
             AlertTargetRow,
-            [target_columns | {"lost": target_columns["lost"] + len(dropped_seqs)}],
+            [
+                target_columns
+                | {"dropped_count": target_columns["dropped_count"] + len(dropped_seqs)}
+            ],
         )
 
 
@@ -248,11 +251,11 @@ def _target_columns(db: Connection, target: str) -> dict[str, Any]:
             "failed_s": None,
             "failures": 0,
             "why": "",
-            "lost": 0,
+            "dropped_count": 0,
         }
     return {
         column: getattr(row, column)
-        for column in ("name", "delivered_s", "failed_s", "failures", "why", "lost")
+        for column in ("name", "delivered_s", "failed_s", "failures", "why", "dropped_count")
     }
 
 
@@ -268,7 +271,13 @@ def _parse_kind(kind_text: str) -> AlertKind:
 
 def _target_state(target: str, row: AlertTargetRow | None, pending_count: int) -> AlertTargetState:
     if row is None:
-        return AlertTargetState(target, waiting=pending_count)
+        return AlertTargetState(target, queued_count=pending_count)
     return AlertTargetState(
-        target, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, pending_count
+        target,
+        row.delivered_s,
+        row.failed_s,
+        row.failures,
+        row.why,
+        row.dropped_count,
+        pending_count,
     )

@@ -270,7 +270,7 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
         entry_row := first_row(db, ledger.select_entry(), EntryRow, intent_id=intent.id)
     ) is not None:
         ledger_sums.add_moves(
-            db, entry_row.book, ledger.parse_wallet_moves(entry_row.wallet_json), -1
+            db, entry_row.book_number, ledger.parse_wallet_moves(entry_row.wallet_moves_json), -1
         )
         db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
     for unbook in UNBOOKINGS:
@@ -325,20 +325,20 @@ def _history(
                 (parse_fraction(row.outflow) for row in recent_rows if row.outflow is not None),
                 Fraction(0),
             ),
-            fell_24h=unexplained_losses.last_day_value,
-            fell_total=unexplained_losses.total,
-            wasted_24h_wei=sum(
+            decrease_24h=unexplained_losses.last_day_value,
+            decrease_total=unexplained_losses.total,
+            non_trade_gas_24h_wei=sum(
                 int(row.gas_wei)
                 for row in own_rows
                 if not row.succeeded or row.kind in _NON_TRADE_KINDS
             ),
-            wasted_wei=sum(map(int, column_values(db, _select_gas_of_reverts()))),
-            unknown=unexplained_losses.unknown_reason,
-            unpriced_falls=unexplained_losses.unknown_reason,
+            reverted_gas_wei=sum(map(int, column_values(db, _select_gas_of_reverts()))),
+            unknown_reason=unexplained_losses.unknown_reason,
+            unpriced_falls_reason=unexplained_losses.unknown_reason,
         ),
         failures=Failures(
             reverts_in_row=streak.reverts,
-            approvals_in_row=streak.approvals,
+            approval_cycles_in_row=streak.approving_cycle_count,
             is_stopped=streak.is_stopped,
             failed_exits=exit_failures(
                 db, facts, _refusal_seq_by_token(refusals_and_seqs), own_rows, chain_now_s
@@ -346,13 +346,13 @@ def _history(
             submission_refusals=tuple(refusal for refusal, _ in refusals_and_seqs),
         ),
         cash_flows=CashFlows(
-            unexplained=unexplained_transfers,
-            accepted=balances.accepted_deposits(db, facts, chain_now_s),
-            rises=balances.sum_open_deposits(db, unexplained_transfers),
-            rose_s=balances.blocked_since_s(facts),
-            left_rises=balances.excluded_deposits(db, facts),
+            unexplained_transfers=unexplained_transfers,
+            accepted_deposits=balances.accepted_deposits(db, facts, chain_now_s),
+            unexplained_increases_raw=balances.sum_open_deposits(db, unexplained_transfers),
+            first_increase_s=balances.blocked_since_s(facts),
+            excluded_increases_raw=balances.excluded_deposits(db, facts),
             purchase=read_purchase(db, wallet, wrapped_native),
-            claims=requests.unpaid_payments(db, pending_requests),
+            pending_payments=requests.unpaid_payments(db, pending_requests),
         ),
         orders=OrderStates(
             states=orders.read_orders(db),
@@ -365,19 +365,19 @@ def _history(
             db, wallet, wrapped_native, chain_now_s, own_rows, newest_success_s_by_kind
         ),
         started_s=db.scalar(_select_first_step_s()),
-        stopped=requests.stop_reason(pending_requests),
-        depegged=tuple(facts.get(DEPEGGED_TOKENS, "").split()),
-        unread=_parse_unreadable(facts),
+        stop_reason=requests.stop_reason(pending_requests),
+        depegged_tokens=tuple(facts.get(DEPEGGED_TOKENS, "").split()),
+        unread_since_s_by_token=_parse_unreadable(facts),
     )
     cash_flows = history.cash_flows
     time_dependences = (
         history.started_s is None,
         cash_flows.purchase is not None,
         any(layer_state.changes_with_time for layer_state in history.layers),
-        cash_flows.unexplained,
-        cash_flows.accepted,
-        history.budgets.fell_24h,
-        history.budgets.unknown,
+        cash_flows.unexplained_transfers,
+        cash_flows.accepted_deposits,
+        history.budgets.decrease_24h,
+        history.budgets.unknown_reason,
         any(failed_exit.at_s == chain_now_s for failed_exit in history.failures.failed_exits),
     )
     if any(time_dependences):
@@ -409,7 +409,7 @@ def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefusal]) -> None:
     newest_seq = max_value(db, IntentRow.seq)
     refusal_rows = [
-        (refusal.token, refusal.at_s, refusal.times, refusal.why, newest_seq)
+        (refusal.token, refusal.at_s, refusal.refusal_count, refusal.why, newest_seq)
         for refusal in refusals
     ]
     database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps(refusal_rows)})

@@ -213,10 +213,10 @@ class ControlStore:
         """Store a plan as it is shown, for a control to confirm by its hash."""
         with self.db.write("store a shown plan") as db:
             stored_row = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan.hash)
-            _insert_plan(db, plan, stored_row is not None and stored_row.waiting)
+            _insert_plan(db, plan, stored_row is not None and stored_row.is_offered)
             dropped_hashes = db.scalars(
                 select(ShownPlanRow.hash)
-                .where(~ShownPlanRow.waiting)
+                .where(~ShownPlanRow.is_offered)
                 .order_by(ShownPlanRow.shown_s.desc())
                 .offset(MAX_SHOWN_PLANS)
             ).all()
@@ -231,21 +231,21 @@ class ControlStore:
     def store_offer(self, plan: ShownPlan) -> None:
         """Store the plan that waits for a confirmation, in place of an earlier one."""
         with self.db.write("offer a plan") as db:
-            db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
+            db.execute(delete(ShownPlanRow).where(ShownPlanRow.is_offered))
             _insert_plan(db, plan, True)
 
     def offered_plan(self) -> ShownPlan | None:
         """Return the plan that waits for a confirmation; None without one."""
         with self.db.read("read the waiting plan") as db:
             row = first_row(
-                db, select(ShownPlanRow).where(ShownPlanRow.waiting).limit(1), ShownPlanRow
+                db, select(ShownPlanRow).where(ShownPlanRow.is_offered).limit(1), ShownPlanRow
             )
             return None if row is None else _plan_from_row(row)
 
     def end_offer(self) -> None:
         """Remove the waiting plan."""
         with self.db.write("withdraw the waiting plan") as db:
-            db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
+            db.execute(delete(ShownPlanRow).where(ShownPlanRow.is_offered))
 
     def _sealed_lines(
         self, db: Connection, query: Select[Any], **binds: object
@@ -335,7 +335,7 @@ def _control_from_row(row: ControlRow) -> Control | None:
     except (ValueError, TypeError):
         return None
     text_columns = (row.id, row.plan_hash, row.asked_by, row.seal)
-    if not all(isinstance(column_text, str) for column_text in text_columns):
+    if not all(isinstance(argument_text, str) for argument_text in text_columns):
         return None
     return Control(
         row.id, kind, arguments, row.plan_hash, row.asked_by, origin, asked_s, expires_s, row.seal
@@ -364,7 +364,7 @@ def _insert_plan(db: Connection, plan: ShownPlan, is_waiting: bool) -> None:
         "hash": plan.hash,
         "plan_json": codec.dumps(plan),
         "shown_s": plan.shown_at_s,
-        "waiting": is_waiting,
+        "is_offered": is_waiting,
     }
     upsert_rows(db, ShownPlanRow, [row])
 
@@ -455,8 +455,8 @@ def _select_in_state() -> Select[Any]:
 NEWEST_UPDATE_KEY, UPDATE_TIME_KEY = "phone_update", "phone_update_s"
 """Keys of number and time of the newest handled update."""
 OPEN_CODES_KEY, REPORTED_OFFER_KEY, REPORTED_LINE_KEY = "phone_codes", "phone_offered", "phone_log"
-"""Keys of the open codes as JSON, of the hash of the newest reported offer, and of the number of the
-newest reported line of the log of controls.
+"""Keys of the open codes as JSON, of the hash of the newest reported offer, and of the number of
+the newest reported line of the log of controls.
 """
 MAX_UPDATE_GAP_S = 6 * 86_400
 """Seconds after the newest update during which update numbers still rise; after a week without

@@ -39,7 +39,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
-from agent.store.tables import Base, IntentRow, MetaRow, StepRow
+from agent.store.tables import Base, FactRow, IntentRow, StepRow
 from agent.units import NATIVE
 
 if TYPE_CHECKING:
@@ -131,14 +131,14 @@ class Database:
     """Transactions on the database of one wallet, one per read and write.
 
     `wrapped_native` is the address of the wrapped native coin; only its Withdrawal events count as
-    unwrapping. `book_kind` is the kind of the ledger, live or paper; a store whose newest book has
+    unwrapping. `store_kind` is the kind of the ledger, live or paper; a store whose newest book has
     the other kind opens a new book at the chain's balances.
     """
 
     def __init__(
         self, engine: Engine, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
     ) -> None:
-        self.engine, self.wallet, self.wrapped_native, self.book_kind = (
+        self.engine, self.wallet, self.wrapped_native, self.store_kind = (
             engine,
             wallet,
             wrapped_native,
@@ -175,8 +175,8 @@ class Database:
         time_or_block: int,
         *args: *Args,
     ) -> T:
-        """Return the answer of `run_query` at a time or block; a MemoryDatabase caches it until a write,
-        or the expiry that `run_query` returns.
+        """Return the answer of `run_query` at a time or block; a MemoryDatabase caches it until a
+        write, or the expiry that `run_query` returns.
         """
         with self.read(action) as db:
             return run_query(db, time_or_block, *args)[0]
@@ -189,7 +189,7 @@ class MemoryDatabase(Database):
         self, engine: Engine, wallet: str, wrapped_native: str = "", store_kind: str = LIVE
     ) -> None:
         super().__init__(engine, wallet, wrapped_native, store_kind)
-        self.answers: dict[Hashable, Any] = {}
+        self.cached_answers: dict[Hashable, Any] = {}
         self._db = engine.connect()
 
     def close(self) -> None:
@@ -209,14 +209,14 @@ class MemoryDatabase(Database):
         with self.read(action) as db:
             yield db
         if not keeps_cache:
-            self.answers.clear()
+            self.cached_answers.clear()
 
     def query(self, action: str, run_query: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Return `run_query(connection, *args)`, cached."""
-        if (run_query, args) not in self.answers:
+        if (run_query, args) not in self.cached_answers:
             with self.read(action) as db:
-                self.answers[run_query, args] = run_query(db, *args)
-        answer: T = self.answers[run_query, args]
+                self.cached_answers[run_query, args] = run_query(db, *args)
+        answer: T = self.cached_answers[run_query, args]
         return answer
 
     def query_until(
@@ -227,10 +227,10 @@ class MemoryDatabase(Database):
         *args: *Args,
     ) -> T:
         """Return the answer of `run_query` at a time or block, cached while valid."""
-        cached_answer: tuple[int, T, float] | None = self.answers.get((run_query, args))
+        cached_answer: tuple[int, T, float] | None = self.cached_answers.get((run_query, args))
         if cached_answer is None or not cached_answer[0] <= time_or_block < cached_answer[2]:
             with self.read(action) as db:
-                cached_answer = self.answers[run_query, args] = (
+                cached_answer = self.cached_answers[run_query, args] = (
                     time_or_block,
                     *run_query(db, time_or_block, *args),
                 )
@@ -273,8 +273,8 @@ def insert_returning_id(db: Connection, model: type[Base], /, **row: object) -> 
 def upsert_rows(
     db: Connection, model: type[Base], rows: Sequence[Mapping[str, object]], key_column: str = ""
 ) -> None:
-    """Insert rows, or update them by primary key or by the unique column `key_column`; each with the same
-    columns.
+    """Insert rows, or update them by primary key or by the unique column `key_column`; each with
+    the same columns.
     """
     if rows:
         db.execute(
@@ -345,7 +345,7 @@ def read_facts(db: Connection, *keys: str) -> dict[str, str]:
 
 def facts_with_prefix(db: Connection, prefix: str) -> Iterable[tuple[str, str]]:
     """Return keys with that prefix, with their values."""
-    return db.execute(select(MetaRow.key, MetaRow.value).where(MetaRow.key.startswith(prefix)))
+    return db.execute(select(FactRow.key, FactRow.value).where(FactRow.key.startswith(prefix)))
 
 
 def fact_text(db: Connection, key: str) -> str:
@@ -368,7 +368,7 @@ def fact_number(db: Connection, key: str) -> int:
 
 def fact_expression(key: str) -> ScalarSelect[str]:
     """Return the value of a key as an expression for a statement; NULL if missing."""
-    return select(MetaRow.value).where(MetaRow.key == key).scalar_subquery()
+    return select(FactRow.value).where(FactRow.key == key).scalar_subquery()
 
 
 def fact_number_expression(key: str) -> ColumnElement[int]:
@@ -402,7 +402,7 @@ def parse_fact_number(key: str, number_text: str | None) -> int:
 def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
     """Write values, replacing existing ones."""
     upsert_rows(
-        db, MetaRow, [{"key": key, "value": str(fact_value)} for key, fact_value in facts.items()]
+        db, FactRow, [{"key": key, "value": str(fact_value)} for key, fact_value in facts.items()]
     )
 
 
@@ -411,14 +411,14 @@ def delete_facts(db: Connection, *keys: str) -> None:
     db.execute(_delete_fact(), [{"deleted_key": key} for key in keys])
 
 
-_select_fact = cache(lambda: select(MetaRow.value).where(MetaRow.key == bindparam("key")))
-_delete_fact = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("deleted_key")))
+_select_fact = cache(lambda: select(FactRow.value).where(FactRow.key == bindparam("key")))
+_delete_fact = cache(lambda: delete(FactRow).where(FactRow.key == bindparam("deleted_key")))
 
 
 @cache
 def _select_facts(key_count: int) -> Select[str, str]:
-    return select(MetaRow.key, MetaRow.value).where(
-        MetaRow.key.in_([bindparam(f"key{index}") for index in range(key_count)])
+    return select(FactRow.key, FactRow.value).where(
+        FactRow.key.in_([bindparam(f"key{index}") for index in range(key_count)])
     )
 
 
@@ -491,8 +491,8 @@ class IntentTransition:
     """One recorded transition of an intent."""
 
     intent_id: str
-    before: IntentState | None
-    after: IntentState
+    old_state: IntentState | None
+    new_state: IntentState
     at_s: int
     tx_hash: str | None
     note: str
@@ -560,7 +560,7 @@ def step_record(row: StepRow) -> StepRecord:
         step_summary(row),
         decompress_text(row.input_z),
         None if row.plan_z is None else decompress_text(row.plan_z),
-        row.asked_json,
+        row.request_json,
     )
 
 
@@ -581,7 +581,7 @@ def intent_from_row(row: IntentRow) -> Intent:
         deadline_s=row.deadline_s,
         tx_hash=row.tx_hash,
         receipt=decode_optional(Receipt, row.receipt_json),
-        replaces=row.replaces,
+        replaced_intent_id=row.replaces,
     )
 
 

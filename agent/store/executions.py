@@ -53,7 +53,7 @@ class ExecutionAttempts:
     mined_intents: Sequence[Intent]
 
     @cached_property
-    def swaps(self) -> list[Intent]:
+    def successful_swaps(self) -> list[Intent]:
         """Successful swaps."""
         return [
             intent
@@ -64,8 +64,10 @@ class ExecutionAttempts:
     @cached_property
     def trading_attempt_by_part(self) -> dict[int, ExecutionAttemptRow]:
         """The attempt that traded each part, by number."""
-        step_ids = {intent.step_id for intent in self.swaps}
-        return {attempt.number: attempt for attempt in self.attempts if attempt.step_id in step_ids}
+        step_ids = {intent.step_id for intent in self.successful_swaps}
+        return {
+            attempt.part_number: attempt for attempt in self.attempts if attempt.step_id in step_ids
+        }
 
     @property
     def newest_trading_attempt(self) -> ExecutionAttemptRow | None:
@@ -78,7 +80,7 @@ class ExecutionAttempts:
 
     @property
     def _trading_step_intents(self) -> list[Intent]:
-        step_ids = {intent.step_id for intent in self.swaps}
+        step_ids = {intent.step_id for intent in self.successful_swaps}
         return [intent for intent in self.mined_intents if intent.step_id in step_ids]
 
     def moved_value(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
@@ -202,23 +204,23 @@ def _purchase_from_row(
     db: Connection, row: ExecutionRow, wallet: str, wrapped_native: str
 ) -> PurchaseProgress:
     terms, attempts = load_terms(Purchase, row), read_attempts(db, row)
-    arrival_price_by_token = dict(terms.arrival)
+    arrival_price_by_token = dict(terms.arrival_prices)
     return PurchaseProgress(
         id=row.id,
         terms=terms,
         parts_done=len(attempts.trading_attempt_by_part),
         moved_value=attempts.moved_value(wallet, arrival_price_by_token),
-        spent=attempts.lost_value(wallet, wrapped_native, arrival_price_by_token),
+        lost_value=attempts.lost_value(wallet, wrapped_native, arrival_price_by_token),
         next_s=terms.began_s
         if attempts.newest_trading_attempt is None
         else attempts.newest_trading_attempt.at_s + terms.interval_s,
-        sold=attempts.sold_raw_by_token(wallet, wrapped_native),
+        sold_raw_by_token=attempts.sold_raw_by_token(wallet, wrapped_native),
     )
 
 
 def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
     order = replace(load_terms(LimitOrder, row), id=row.id, state=row.state, why=row.why)
-    swaps = read_attempts(db, row).swaps
+    swaps = read_attempts(db, row).successful_swaps
     return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
 
 
@@ -239,7 +241,7 @@ def newest_executions(db: Connection, execution_kind: str, limit: int) -> Sequen
 def add_execution(db: Connection, execution_kind: str, began_s: int, terms_json: str) -> str:
     """Add an open execution with its terms as JSON; return its id."""
     execution_id = uuid.uuid4().hex[:12]
-    row = {"id": execution_id, "kind": execution_kind, "begun_s": began_s, "body_json": terms_json}
+    row = {"id": execution_id, "kind": execution_kind, "begun_s": began_s, "terms_json": terms_json}
     insert_rows(db, ExecutionRow, [row | {"state": OPEN, "why": ""}])
     return execution_id
 
@@ -261,8 +263,8 @@ def add_attempt(
     at_s: int,
     **draw_columns: int,
 ) -> None:
-    """Add an attempt at a part; `draw_columns` are the columns of a random draw for the next one. Raises
-    Refused if the execution has ended.
+    """Add an attempt at a part; `draw_columns` are the columns of a random draw for the next one.
+    Raises Refused if the execution has ended.
     """
     if execution_id not in [row.id for row in open_executions(db)]:
         raise Refused(
@@ -270,7 +272,12 @@ def add_attempt(
             remedy="try again; see trimtab limit",
             code=ErrorCode.EXECUTION_ENDED,
         )
-    row = {"execution_id": execution_id, "number": part_number, "step_id": step_id, "at_s": at_s}
+    row = {
+        "execution_id": execution_id,
+        "part_number": part_number,
+        "step_id": step_id,
+        "at_s": at_s,
+    }
     insert_rows(db, ExecutionAttemptRow, [row | {"size_ppm": 0, "wait_ppm": 0} | draw_columns])
 
 
@@ -300,7 +307,7 @@ def read_attempts(db: Connection, row: ExecutionRow) -> ExecutionAttempts:
 def load_terms(cls: type[T], row: ExecutionRow) -> T:
     """Return an execution's terms. Raises OperatorNeeded if they are damaged."""
     try:
-        return codec.loads(cls, row.body_json)
+        return codec.loads(cls, row.terms_json)
     except ConfigError as error:
         raise OperatorNeeded(
             f"store: {row.kind} {row.id} is damaged: {error.message}", "restore a backup"

@@ -1,4 +1,6 @@
-"""The journal: steps, and intents with their transitions and their proposals to external signers."""
+"""The journal: steps, and intents with their transitions and their proposals to external
+signers.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,7 @@ class StepStore:
             input_z = database.compress_text(input_json)
             row = {"id": step_id, "now_s": now_s, "input_z": input_z}
             if request_json is not None:
-                row |= {"asked_json": request_json, "cycle_id": cycle_id}
+                row |= {"request_json": request_json, "cycle_id": cycle_id}
             upsert_rows(db, StepRow, [row], key_column="id")
 
     def end(
@@ -399,8 +401,8 @@ class IntentStore:
             return tuple(
                 IntentTransition(
                     row.intent_id,
-                    IntentState(row.before) if row.before else None,
-                    IntentState(row.after),
+                    IntentState(row.old_state) if row.old_state else None,
+                    IntentState(row.new_state),
                     row.at_s,
                     row.tx_hash,
                     row.note,
@@ -479,8 +481,8 @@ def _record_transition(  # noqa: PLR0913
 ) -> None:
     row = {
         "intent_id": intent_id,
-        "before": None if old_state is None else old_state.value,
-        "after": new_state.value,
+        "old_state": None if old_state is None else old_state.value,
+        "new_state": new_state.value,
         "at_s": at_s,
         "tx_hash": tx_hash,
         "note": note,
@@ -496,8 +498,8 @@ def _require_allowed_transition(
     tx_hash: str | None,
     receipt: Receipt | None,
 ) -> None:
-    """Raise ValueError unless the table has this transition, it leads to `new_state`, and its guard allows
-    it.
+    """Raise ValueError unless the table has this transition, it leads to `new_state`, and its guard
+    allows it.
     """
     try:
         rule = find_rule(IntentState(row.state), state_or_event)
@@ -529,7 +531,7 @@ def _transition_facts(
         tx_hash=tx_hash or row.tx_hash,
         may_have_been_sent=db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
         final_peer_kind=next(ended_kinds, None),
-        adopted=adopted_nonce_and_seq is not None and row.seq <= adopted_nonce_and_seq[1],
+        is_nonce_adopted=adopted_nonce_and_seq is not None and row.seq <= adopted_nonce_and_seq[1],
         stored_receipt=stored_receipt,
         receipt=receipt,
     )
@@ -541,7 +543,7 @@ def replacement_family(intents: Sequence[Intent], intent_id: str) -> tuple[Inten
 
     Transactions that a reorg removed long ago have the same nonce and do not count.
     """
-    replaces_by_id = {intent.id: intent.replaces for intent in intents}
+    replaces_by_id = {intent.id: intent.replaced_intent_id for intent in intents}
 
     def root_id(member_id: str) -> str:
         while (older_id := replaces_by_id.get(member_id)) is not None:
@@ -631,7 +633,9 @@ _select_transitions = cache(
 _select_newest_transition = cache(lambda: select(TransitionRow).order_by(TransitionRow.seq.desc()))
 # of any program: bytes that may have left count as sent
 _select_broadcast = cache(
-    lambda: _select_transitions().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1)
+    lambda: (
+        _select_transitions().where(TransitionRow.new_state == IntentState.BROADCAST.value).limit(1)
+    )
 )
 _update_intent = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("row_seq")))
 _update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("row_id")))

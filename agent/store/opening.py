@@ -40,7 +40,7 @@ REVISIONS = ("0001",)
 each.
 """
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS_FOLDER = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5_000
 _MAX_CHECKED_BYTES = 64 * 1024 * 1024
 """Largest file that is checked completely at opening, which takes a second. SQLite checks the pages
@@ -61,10 +61,11 @@ def open_store(
     does not exist.
 
     `wrapped_native` is the address of the chain's wrapped native coin, `store_kind` the kind of
-    data: "live" or "paper". Without `checks_and_migrates` the pages of the file are checked only as they are
-    read, and an older store is refused, since a program of its version may be running. Raises
-    ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
-    was written by a newer trimtab, is corrupt, or cannot be written.
+    data: "live" or "paper". Without `checks_and_migrates` the pages of the file are checked only as
+    they are read, and an older store is refused, since a program of its version may be running.
+    Raises ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet
+    or chain, holds the other kind of data, was written by a newer trimtab, is corrupt, or cannot be
+    written.
     """
     database_url = _parse_url(url)
     path = sqlite_path(url)
@@ -256,8 +257,8 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
 
 
 def _migrate(engine: Engine) -> Path | None:
-    """Create the tables of a new store, or migrate those of an older one, in one transaction; return
-    the path of the backup that is made before a migration.
+    """Create the tables of a new store, or migrate those of an older one, in one transaction;
+    return the path of the backup that is made before a migration.
     """
     with engine.connect() as connection, connection.begin():
         old_version = _read_version(connection)
@@ -282,6 +283,6 @@ def _run_migrations(connection: Connection) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS_FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -79,7 +79,7 @@ class OrderStore:
             upsert_rows(db, OrderRow, order_rows)
             facts: dict[str, object] = {ORDERS_VERSION_KEY: expected_version + 1}
             if nav is not None:
-                facts[NAV_PER_SHARE_KEY] = codec.dumps(replace(nav, lost=Fraction(0)))
+                facts[NAV_PER_SHARE_KEY] = codec.dumps(replace(nav, later_loss=Fraction(0)))
             database.write_facts(db, facts)
             return True
 
@@ -106,7 +106,7 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
             BudgetUseRow.kind.not_in(FUTURES_BUDGET_KINDS),
         ),
     )
-    return replace(stored_nav, lost=sum(map(Fraction, loss_texts), Fraction(0)))
+    return replace(stored_nav, later_loss=sum(map(Fraction, loss_texts), Fraction(0)))
 
 
 def orders_version(db: Connection) -> int:
@@ -119,7 +119,7 @@ def _is_unchanged(
 ) -> bool:
     nav_json = database.find_fact(db, NAV_PER_SHARE_KEY)
     stored_nav = decode_optional(NavPerShare, nav_json)
-    updated_nav = stored_nav if nav is None else replace(nav, lost=Fraction(0))
+    updated_nav = stored_nav if nav is None else replace(nav, later_loss=Fraction(0))
     return stored_nav == updated_nav and sorted(map(codec.dumps, orders)) == sorted(
         map(codec.dumps, read_orders(db))
     )

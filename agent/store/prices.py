@@ -18,7 +18,9 @@ from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
 RETENTION_S = 800 * 86_400
-"""Retention of prices, longer than the longest window of 730 days (agent/config/tables/weights.py)."""
+"""Retention of prices, longer than the longest window of 730 days
+(agent/config/tables/weights.py).
+"""
 AGENT_SOURCE = "look"
 """Source of prices that the agent's cycles record."""
 
@@ -29,7 +31,7 @@ class PriceSpan:
 
     token: str
     source: str
-    count: int
+    hour_count: int
     from_s: int
     until_s: int
 
@@ -70,7 +72,7 @@ class PriceStore:
             db.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - RETENTION_S) // HOUR_S))
             return added_count
 
-    def between(
+    def prices_between(
         self, numeraire: str, since_s: int, until_s: int, interval_s: int = HOUR_S
     ) -> tuple[PricePoint, ...]:
         """Return prices in that numeraire with since_s <= time <= until_s, oldest first: the last
@@ -175,15 +177,15 @@ class AllocationStore:
                 db, _select_newest_allocations(), AllocationRow, owner=owner, limit=1
             )
             allocation_json = codec.dumps(allocation)
-            if newest_row is None or newest_row.chosen_json != allocation_json:
-                row = {"owner": owner, "at_s": allocation.at_s, "chosen_json": allocation_json}
+            if newest_row is None or newest_row.allocation_json != allocation_json:
+                row = {"owner": owner, "at_s": allocation.at_s, "allocation_json": allocation_json}
                 insert_rows(db, AllocationRow, [row])
 
     def newest(self, owner: str = "") -> Allocation | None:
         """Return the newest choice; None before the first."""
         return self.db.query("read chosen weights", _newest_allocation, owner)
 
-    def past(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
+    def newest_allocations(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
         """Return the newest choices, newest first."""
         with self.db.read("read chosen weights") as db:
             return tuple(
@@ -211,7 +213,7 @@ def _newest_allocation(db: Connection, owner: str) -> Allocation | None:
 
 def _decode_allocation(row: AllocationRow) -> Allocation:
     try:
-        return codec.loads(Allocation, row.chosen_json)
+        return codec.loads(Allocation, row.allocation_json)
     except ConfigError as error:
         raise OperatorNeeded(
             f"store: chosen weights are damaged: {error.message}", "restore a backup"

@@ -83,7 +83,7 @@ class FailureStreak:
     """
 
     reverts: int
-    approvals: int
+    approving_cycle_count: int
     is_stopped: bool
 
 
@@ -108,9 +108,9 @@ def exit_failures(
     """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
     the owner resumed, newest first.
 
-    `recent_budget_uses` are the rows of the table of budgets (what each intent used of the limits) of
-    that time. A revert without such a row counts as if it happened now. An intent's plan determines
-    its exit (policy/failures.py); the success of another exit does not end a streak.
+    `recent_budget_uses` are the rows of the table of budgets (what each intent used of the limits)
+    of that time. A revert without such a row counts as if it happened now. An intent's plan
+    determines its exit (policy/failures.py); the success of another exit does not end a streak.
     """
     resumed_after_seq = int(facts.get(RESUMED_SEQ_KEY) or 0)
     revert_s_by_intent = _recent_revert_times(
@@ -129,7 +129,7 @@ def exit_failures(
         if exit_budget_use.succeeded and exit_budget_use.kind in _EXIT_KINDS
     ]
     chain_s_by_intent = {
-        budget.intent_id: budget.chain_s for budget in recent_budget_uses
+        budget_use.intent_id: budget_use.chain_s for budget_use in recent_budget_uses
     } | revert_s_by_intent
     streak_by_exit: dict[str, _ExitStreak] = {}
     conditions = (
@@ -169,8 +169,8 @@ class _ExitStreak:
     is_ended: bool = False
 
     def add(self, row: IntentRow, at_s: int, approving_cycle: str = "") -> None:
-        """Count an intent that is older than those counted before; `approving_cycle` is the cycle of an
-        approval.
+        """Count an intent that is older than those counted before; `approving_cycle` is the cycle
+        of an approval.
         """
         if self.is_ended:
             return
@@ -186,7 +186,7 @@ def _recent_revert_times(
     recent_budget_uses: Sequence[BudgetUseRow],
     chain_now_s: int,
 ) -> dict[str, int]:
-    """Return the chain time by intent of each revert that is in `recent_budgets`, or in
+    """Return the chain time by intent of each revert that is in `recent_budget_uses`, or in
     none.
     """
     booked_s_by_intent = {
@@ -381,7 +381,9 @@ class RequestStore:
     def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
-            request = replace(_request_from_row(_request_row(db, request_number)), parts=progress)
+            request = replace(
+                _request_from_row(_request_row(db, request_number)), progress=progress
+            )
             db.execute(
                 _update_request(), {"row_seq": request_number, "request_json": codec.dumps(request)}
             )
@@ -400,7 +402,7 @@ class RequestStore:
         with self.db.read("read the requests") as db:
             withdrawal_rows = all_rows(db, _select_open_withdrawals(), RequestRow)
             final_payouts = {
-                (payout.request, payout.token, payout.raw)
+                (payout.request_id, payout.token, payout.raw)
                 for intent, payout in (_payouts(db) if withdrawal_rows else ())
                 if intent.succeeded and intent.state is IntentState.FINAL
             }
@@ -422,7 +424,7 @@ class RequestStore:
             return tuple(
                 (intent, payout)
                 for intent, payout in _payouts(db)
-                if payout.request == request_number
+                if payout.request_id == request_number
             )
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:
@@ -442,7 +444,7 @@ def unpaid_payments(
 ) -> tuple[PendingPayment, ...]:
     """Return the payments of open withdrawals in `request_rows` that are in no block."""
     pending_payments = [
-        PendingPayment(request.id, payment, request.parts)
+        PendingPayment(request.id, payment, request.progress)
         for request in map(_request_from_row, request_rows)
         if request.kind is RequestKind.WITHDRAW
         for payment in request.payments
@@ -450,14 +452,14 @@ def unpaid_payments(
     if not pending_payments:
         return ()
     successful_payouts = {
-        (payout.request, payout.token, payout.raw)
+        (payout.request_id, payout.token, payout.raw)
         for intent, payout in _payouts(db)
         if intent.succeeded
     }
     return tuple(
         pending_payment
         for pending_payment in pending_payments
-        if (pending_payment.request, *_token_and_amount(pending_payment.payment))
+        if (pending_payment.request_id, *_token_and_amount(pending_payment.payment))
         not in successful_payouts
     )
 

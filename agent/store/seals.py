@@ -62,7 +62,7 @@ def append_rows(
         seq += 1
         while seq in used_seqs:
             seq += 1
-        sealed_row = {**unsealed_row, "seq": seq, "previous": previous_seal}
+        sealed_row = {**unsealed_row, "seq": seq, "previous_seal": previous_seal}
         previous_seal = _row_seal(seal_key, model, sealed_row)
         insert_rows(db, model, [{**sealed_row, "seal": previous_seal}])
 
@@ -93,7 +93,7 @@ def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> S
         if not _is_genuine(seal_key, model, row):
             unsealed_count += 1
             continue
-        gap_count += row.previous != previous_seal
+        gap_count += row.previous_seal != previous_seal
         previous_seal = row.seal
     return SealReport(model.__tablename__, row_count, unsealed_count, gap_count)
 

@@ -51,8 +51,8 @@ from agent.store.seals import SEALED_TABLES, SealReport, seal_report
 from agent.store.tables import (
     Base,
     ConfigRow,
+    FactRow,
     ImplementationRow,
-    MetaRow,
     PinRow,
     PriceRow,
 )
@@ -89,9 +89,9 @@ class Store:
         self.telegram_bot = TelegramBotStore(db)
         self.controls = ControlStore(db)
         self.paper = PaperStore(db)
-        self.runs = RunReportStore(db)
+        self.run_reports = RunReportStore(db)
 
-    def layer(self, build_repository: Callable[[Database], S]) -> S:
+    def layer_repository(self, build_repository: Callable[[Database], S]) -> S:
         """Return the repository of a layer."""
         return build_repository(self.db)
 
@@ -108,8 +108,8 @@ class Store:
         if not stored_facts:
             facts_to_write = (
                 owner_facts
-                if self.db.book_kind == LIVE
-                else {**owner_facts, STORE_KIND_KEY: self.db.book_kind}
+                if self.db.store_kind == LIVE
+                else {**owner_facts, STORE_KIND_KEY: self.db.store_kind}
             )
             with self.db.write("write its owner") as db:
                 database.write_facts(db, facts_to_write)
@@ -123,9 +123,9 @@ class Store:
                 "use a separate store for each wallet and chain (store.url)",
                 code=ErrorCode.STORE_OWNER,
             )
-        elif stored_kind != self.db.book_kind:
+        elif stored_kind != self.db.store_kind:
             raise OperatorNeeded(
-                f"store: holds {stored_kind} data, but the command needs {self.db.book_kind} data",
+                f"store: holds {stored_kind} data, but the command needs {self.db.store_kind} data",
                 "set store.url to the live store; only trimtab paper "
                 "and --paper use the paper store",
                 code=ErrorCode.PAPER,
@@ -291,7 +291,9 @@ class ConfigVersionStore:
         config_text: str | None = None,
         origin: str = "confirmed",
     ) -> None:
-        """Record a config file that the owner has confirmed or, with `origin` UNCONFIRMED, has not."""
+        """Record a config file that the owner has confirmed or, with `origin` UNCONFIRMED, has
+        not.
+        """
         with self.db.write("write the config's hash") as db:
             compressed_config = None if config_text is None else compress_text(config_text)
             insert_rows(
@@ -302,7 +304,7 @@ class ConfigVersionStore:
                         "config_hash": config_hash,
                         "at_s": now_s,
                         "text_z": compressed_config,
-                        "how": origin,
+                        "origin": origin,
                     }
                 ],
             )
@@ -338,7 +340,7 @@ class ConfigVersionStore:
                     row.seq,
                     row.config_hash,
                     row.at_s,
-                    row.how,
+                    row.origin,
                     None if row.text_z is None else decompress_text(row.text_z),
                 )
                 for row in config_rows
@@ -353,7 +355,7 @@ _select_newest_configs = cache(
 @cache
 def _select_confirmed_digest() -> Select[Any]:
     newest_digest_query = select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1)
-    return newest_digest_query.where(ConfigRow.how != UNCONFIRMED)
+    return newest_digest_query.where(ConfigRow.origin != UNCONFIRMED)
 
 
 PAPER_WALLET_KEY = "paper"
@@ -401,7 +403,7 @@ class PaperStore:
         ]
         market_facts = {
             str(row["key"]): row["value"]
-            for row in _rows_of_store(live_store_path, MetaRow)
+            for row in _rows_of_store(live_store_path, FactRow)
             if str(row["key"]).startswith(MARKETS_KEY_PREFIX)
         }
         with self.db.write("copy the pins") as db:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from agent.store.transitions import OPEN_STATES
 
-SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+ROW_NUMBER_TYPE = BigInteger().with_variant(Integer, "sqlite")
 """Type of row numbers: SQLite generates them only in columns declared INTEGER."""
 
 _IS_OPEN = (
@@ -39,7 +39,7 @@ class Base(DeclarativeBase):
     """Base class of the models."""
 
 
-class MetaRow(Base):
+class FactRow(Base):
     """Facts about the store itself: chain id, wallet, adopted nonce, last review."""
 
     __tablename__ = "meta"
@@ -51,7 +51,7 @@ class StepRow(Base):
     """One step and its result. JSON texts are zlib-compressed."""
 
     __tablename__ = "steps"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
     now_s: Mapped[int] = mapped_column(BigInteger)
     input_z: Mapped[bytes] = mapped_column(LargeBinary)
@@ -59,17 +59,18 @@ class StepRow(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     plan_z: Mapped[bytes | None] = mapped_column(LargeBinary)
     outcome: Mapped[str | None] = mapped_column(Text)
-    asked_json: Mapped[str | None] = mapped_column(Text)
+    request_json: Mapped[str | None] = mapped_column(Text)
     cycle_id: Mapped[str | None] = mapped_column(String(40))
 
 
 class CycleRow(Base):
-    """One cycle that has acted or left something out, and the reason of its end; only the newest may
-    be open. An unreported one has ended; its transaction is reported once its request is repeated.
+    """One cycle that has acted or left something out, and the reason of its end; only the newest
+    may be open. An unreported one has ended; its transaction is reported once its request is
+    repeated.
     """
 
     __tablename__ = "cycles"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
     state: Mapped[str] = mapped_column(String(20))
     cycle_json: Mapped[str] = mapped_column(Text)
@@ -86,7 +87,7 @@ class IntentRow(Base):
     """
 
     __tablename__ = "intents"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
     step_id: Mapped[str] = mapped_column(ForeignKey("steps.id"))
     kind: Mapped[str] = mapped_column(String(20))
@@ -121,14 +122,14 @@ class TransitionRow(Base):
     """
 
     __tablename__ = "transitions"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), index=True)
-    before: Mapped[str | None] = mapped_column(String(20))
-    after: Mapped[str] = mapped_column(String(20))
+    old_state: Mapped[str | None] = mapped_column(String(20))
+    new_state: Mapped[str] = mapped_column(String(20))
     at_s: Mapped[int] = mapped_column(BigInteger)
     tx_hash: Mapped[str | None] = mapped_column(String(80))
     note: Mapped[str] = mapped_column(Text)
-    previous: Mapped[str] = mapped_column(String(64), server_default="")
+    previous_seal: Mapped[str] = mapped_column(String(64), server_default="")
     seal: Mapped[str] = mapped_column(String(64), server_default="")
 
 
@@ -155,7 +156,7 @@ class MovementRow(Base):
     """A known change of one balance of the wallet, base units with sign."""
 
     __tablename__ = "movements"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     token: Mapped[str] = mapped_column(String(42))
     delta_raw: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(String(20))
@@ -177,10 +178,10 @@ class PositionChangeRow(Base):
 
     __tablename__ = "liquidity"
     intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
-    move_json: Mapped[str] = mapped_column(Text)
+    change_json: Mapped[str] = mapped_column(Text)
 
 
-class OpeningRow(Base):
+class OpeningBalanceRow(Base):
     """Balance in base units, without the transactions of intents after Meta "folded_seq"; see
     store/accounts/balances.py.
     """
@@ -197,16 +198,16 @@ class ExternalTransferRow(Base):
     """
 
     __tablename__ = "flows"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     token: Mapped[str] = mapped_column(String(42))
     delta_raw: Mapped[str] = mapped_column(Text)
     value: Mapped[str | None] = mapped_column(Text)
     since_block: Mapped[int] = mapped_column(BigInteger)
     block_number: Mapped[int] = mapped_column(BigInteger)
     chain_s: Mapped[int] = mapped_column(BigInteger, index=True)
-    halts: Mapped[bool] = mapped_column(Boolean)
+    blocks_trading: Mapped[bool] = mapped_column(Boolean)
     kind: Mapped[str | None] = mapped_column(String(20))
-    told_s: Mapped[int | None] = mapped_column(BigInteger)
+    classified_s: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         Index("flows_unexplained", "seq", sqlite_where=text("kind IS NULL")),
@@ -238,8 +239,8 @@ class FoundPositionRow(Base):
     __tablename__ = "found_positions"
     name: Mapped[str] = mapped_column(String(120), primary_key=True)
     verdict: Mapped[str] = mapped_column(String(20))
-    move_json: Mapped[str | None] = mapped_column(Text)
-    after_seq: Mapped[int] = mapped_column(BigInteger)
+    change_json: Mapped[str | None] = mapped_column(Text)
+    after_intent_seq: Mapped[int] = mapped_column(BigInteger)
     at_s: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -272,11 +273,11 @@ class ExecutionRow(Base):
     """An execution that takes several steps: its terms as JSON, and its end."""
 
     __tablename__ = "executions"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
     kind: Mapped[str] = mapped_column(String(20))
     begun_s: Mapped[int] = mapped_column(BigInteger)
-    body_json: Mapped[str] = mapped_column(Text)
+    terms_json: Mapped[str] = mapped_column(Text)
     ended_s: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(20))
     why: Mapped[str] = mapped_column(Text)
@@ -288,9 +289,9 @@ class ExecutionAttemptRow(Base):
     """
 
     __tablename__ = "execution_attempts"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), index=True)
-    number: Mapped[int] = mapped_column(Integer)
+    part_number: Mapped[int] = mapped_column(Integer)
     step_id: Mapped[str] = mapped_column(String(40))
     at_s: Mapped[int] = mapped_column(BigInteger)
     size_ppm: Mapped[int] = mapped_column(Integer)
@@ -303,10 +304,10 @@ class AllocationRow(Base):
     """
 
     __tablename__ = "allocations"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     owner: Mapped[str] = mapped_column(String(40))
     at_s: Mapped[int] = mapped_column(BigInteger)
-    chosen_json: Mapped[str] = mapped_column(Text)
+    allocation_json: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (Index("allocations_by_owner", "owner", "seq"),)
 
@@ -336,7 +337,7 @@ class PauseRow(Base):
     """
 
     __tablename__ = "pauses"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     paused: Mapped[bool] = mapped_column(Boolean)
     hard: Mapped[bool] = mapped_column(Boolean, server_default=false())
     reason: Mapped[str] = mapped_column(Text)
@@ -347,18 +348,18 @@ class ConfigRow(Base):
     """Versions of the config: hash, text without secrets, and origin (ConfigVersionStore)."""
 
     __tablename__ = "configs"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     config_hash: Mapped[str] = mapped_column(String(80))
     at_s: Mapped[int] = mapped_column(BigInteger)
     text_z: Mapped[bytes | None] = mapped_column(LargeBinary)
-    how: Mapped[str] = mapped_column(String(20))
+    origin: Mapped[str] = mapped_column(String(20))
 
 
 class RequestRow(Base):
     """A request of the owner, a withdrawal or a stop, as JSON."""
 
     __tablename__ = "requests"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
     request_json: Mapped[str] = mapped_column(Text)
@@ -378,7 +379,7 @@ class BookRow(Base):
     """One ledger book; the last row is the current one. `kind` is live or paper."""
 
     __tablename__ = "books"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     kind: Mapped[str] = mapped_column(String(20))
     opened_s: Mapped[int] = mapped_column(BigInteger)
     note: Mapped[str] = mapped_column(Text)
@@ -386,43 +387,43 @@ class BookRow(Base):
 
 class BookOpeningRow(Base):
     """Holding of a token in the wallet or a liquidity position when it was added to a book,
-    including intents up to `after_intent` and transfers up to `after_flow`.
+    including intents up to `after_intent_seq` and transfers up to `after_transfer_id`.
     """
 
     __tablename__ = "book_openings"
-    book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    book_number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     place: Mapped[str] = mapped_column(String(120), primary_key=True)
     token: Mapped[str] = mapped_column(String(42), primary_key=True)
     raw: Mapped[str] = mapped_column(Text)
     value: Mapped[str | None] = mapped_column(Text)
     block_number: Mapped[int] = mapped_column(BigInteger)
     chain_s: Mapped[int] = mapped_column(BigInteger)
-    after_intent: Mapped[int] = mapped_column(BigInteger)
-    after_flow: Mapped[int] = mapped_column(BigInteger)
+    after_intent_seq: Mapped[int] = mapped_column(BigInteger)
+    after_transfer_id: Mapped[int] = mapped_column(BigInteger)
 
 
 class EntryRow(Base):
     """The ledger entry of one final intent; deleted if a reorg removes its block.
 
-    `wallet_json` has its balance changes in the wallet, base units by token.
+    `wallet_moves_json` has its balance changes in the wallet, base units by token.
     """
 
     __tablename__ = "entries"
     intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
-    book: Mapped[int] = mapped_column(BigInteger)
+    book_number: Mapped[int] = mapped_column(BigInteger)
     block_number: Mapped[int] = mapped_column(BigInteger)
     intent_seq: Mapped[int] = mapped_column(BigInteger)
-    wallet_json: Mapped[str] = mapped_column(Text)
+    wallet_moves_json: Mapped[str] = mapped_column(Text)
     entry_json: Mapped[str] = mapped_column(Text)
 
-    __table_args__ = (Index("entries_by_book", "book", "block_number"),)
+    __table_args__ = (Index("entries_by_book", "book_number", "block_number"),)
 
 
 class FundingRow(Base):
     """The ledger entry of one funding payment of a futures venue that pays by itself, off chain."""
 
     __tablename__ = "funding_payments"
-    book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    book_number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     market: Mapped[str] = mapped_column(String(60), primary_key=True)
     at_s: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     block_number: Mapped[int] = mapped_column(BigInteger)
@@ -435,7 +436,7 @@ class RunningBalanceRow(Base):
     """
 
     __tablename__ = "running"
-    book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    book_number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     token: Mapped[str] = mapped_column(String(42), primary_key=True)
     raw: Mapped[str] = mapped_column(Text)
 
@@ -444,14 +445,14 @@ class ValuationRow(Base):
     """Value of all holdings in one cycle, with holdings and prices as zlib-compressed JSON."""
 
     __tablename__ = "valuations"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
-    book: Mapped[int] = mapped_column(BigInteger)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
+    book_number: Mapped[int] = mapped_column(BigInteger)
     block_number: Mapped[int] = mapped_column(BigInteger)
     chain_s: Mapped[int] = mapped_column(BigInteger)
     value: Mapped[str] = mapped_column(Text)
-    held_z: Mapped[bytes] = mapped_column(LargeBinary)
+    holdings_z: Mapped[bytes] = mapped_column(LargeBinary)
 
-    __table_args__ = (Index("valuations_by_time", "book", "chain_s"),)
+    __table_args__ = (Index("valuations_by_time", "book_number", "chain_s"),)
 
 
 class AlertRow(Base):
@@ -463,19 +464,19 @@ class AlertRow(Base):
     text: Mapped[str] = mapped_column(Text)
     raised_s: Mapped[int] = mapped_column(BigInteger)
     since_s: Mapped[int | None] = mapped_column(BigInteger)
-    untold: Mapped[int] = mapped_column(Integer)
-    told_s: Mapped[int | None] = mapped_column(BigInteger)
+    unsent_count: Mapped[int] = mapped_column(Integer)
+    last_sent_s: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class AlertMessageRow(Base):
     """An alert message in delivery to a target."""
 
     __tablename__ = "alert_letters"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     target: Mapped[str] = mapped_column(String(40), index=True)
     kind: Mapped[str] = mapped_column(String(20))
     text: Mapped[str] = mapped_column(Text)
-    made_s: Mapped[int] = mapped_column(BigInteger)
+    queued_s: Mapped[int] = mapped_column(BigInteger)
 
 
 class AlertTargetRow(Base):
@@ -487,7 +488,7 @@ class AlertTargetRow(Base):
     failed_s: Mapped[int | None] = mapped_column(BigInteger)
     failures: Mapped[int] = mapped_column(Integer)
     why: Mapped[str] = mapped_column(Text)
-    lost: Mapped[int] = mapped_column(Integer)
+    dropped_count: Mapped[int] = mapped_column(Integer)
 
 
 class StrategyBookingRow(Base):
@@ -496,7 +497,7 @@ class StrategyBookingRow(Base):
     """
 
     __tablename__ = "strategy_bookings"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     source: Mapped[str] = mapped_column(String(120), unique=True)
     booking_json: Mapped[str] = mapped_column(Text)
 
@@ -532,7 +533,7 @@ class ControlRow(Base):
     """A requested action with its seal, and its state. Nothing here is trusted without the seal."""
 
     __tablename__ = "controls"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
     kind: Mapped[str] = mapped_column(String(20))
     arguments_json: Mapped[str] = mapped_column(Text)
@@ -557,7 +558,7 @@ class ControlLogRow(Base):
     """
 
     __tablename__ = "control_log"
-    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    seq: Mapped[int] = mapped_column(ROW_NUMBER_TYPE, primary_key=True, autoincrement=True)
     control_id: Mapped[str] = mapped_column(String(40))
     kind: Mapped[str] = mapped_column(String(20))
     origin: Mapped[str] = mapped_column(String(20))
@@ -566,7 +567,7 @@ class ControlLogRow(Base):
     code: Mapped[str] = mapped_column(String(40))
     reason: Mapped[str] = mapped_column(Text)
     at_s: Mapped[int] = mapped_column(BigInteger)
-    previous: Mapped[str] = mapped_column(String(64), server_default="")
+    previous_seal: Mapped[str] = mapped_column(String(64), server_default="")
     seal: Mapped[str] = mapped_column(String(64), server_default="")
 
     __table_args__ = (
@@ -576,10 +577,10 @@ class ControlLogRow(Base):
 
 
 class ShownPlanRow(Base):
-    """A plan as it was shown, by its hash; `waiting` is True for the plan that a run offers."""
+    """A plan as it was shown, by its hash; `is_offered` is True for the plan that a run offers."""
 
     __tablename__ = "shown_plans"
     hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     plan_json: Mapped[str] = mapped_column(Text)
     shown_s: Mapped[int] = mapped_column(BigInteger, index=True)
-    waiting: Mapped[bool] = mapped_column(Boolean)
+    is_offered: Mapped[bool] = mapped_column(Boolean)

@@ -28,16 +28,16 @@ _FINAL, _REVERTED, _REPLACED, _CANCELLED = (
 class TransitionFacts:
     """Facts about an intent at a transition, and the data of the transition itself.
 
-    `may_have_been_sent` is True if it was ever BROADCAST, so its bytes may have been sent. `final_peer_kind`
-    is the kind of the intent that ended in a block among those that share its nonce by replacement.
-    `adopted` is True if the operator has since adopted a nonce. `stored_receipt` is the receipt in
-    the store, `receipt` that of the transition.
+    `may_have_been_sent` is True if it was ever BROADCAST, so its bytes may have been sent.
+    `final_peer_kind` is the kind of the intent that ended in a block among those that share its
+    nonce by replacement. `is_nonce_adopted` is True if the operator has since adopted a nonce.
+    `stored_receipt` is the receipt in the store, `receipt` that of the transition.
     """
 
     tx_hash: str | None
     may_have_been_sent: bool = False
     final_peer_kind: IntentKind | None = None
-    adopted: bool = False
+    is_nonce_adopted: bool = False
     stored_receipt: Receipt | None = None
     receipt: Receipt | None = None
 
@@ -76,12 +76,12 @@ def _other_block_guard(facts: TransitionFacts) -> str | None:
     )
 
 
-def _adoption_guard(facts: TransitionFacts) -> str | None:
-    return _refuse_unless(not facts.adopted, "since the operator has adopted a nonce")
+def _no_adoption_guard(facts: TransitionFacts) -> str | None:
+    return _refuse_unless(not facts.is_nonce_adopted, "since the operator has adopted a nonce")
 
 
-def _other_block_since_adoption_guard(facts: TransitionFacts) -> str | None:
-    return _adoption_guard(facts) or _other_block_guard(facts)
+def _other_block_without_adoption_guard(facts: TransitionFacts) -> str | None:
+    return _no_adoption_guard(facts) or _other_block_guard(facts)
 
 
 def _success_guard(facts: TransitionFacts) -> str | None:
@@ -99,7 +99,7 @@ def _revert_guard(facts: TransitionFacts) -> str | None:
 
 
 def _lost_nonce_guard(facts: TransitionFacts) -> str | None:
-    nonce_is_used = facts.adopted or (
+    nonce_is_used = facts.is_nonce_adopted or (
         facts.final_peer_kind is not None and facts.final_peer_kind is not IntentKind.CANCEL
     )
     return _refuse_unless(nonce_is_used, "while nothing else at its nonce is final")
@@ -116,7 +116,7 @@ def _reopening_guard(facts: TransitionFacts) -> str | None:
         return "since its bytes never left"
     if facts.final_peer_kind is not None:
         return "while another transaction at its nonce is final"
-    return _adoption_guard(facts)
+    return _no_adoption_guard(facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +167,20 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
         _Event.MINE,
         _MINED,
         "with a receipt of another block, and nothing was adopted since",
-        _other_block_since_adoption_guard,
+        _other_block_without_adoption_guard,
     ),
-    TransitionRule(_FINAL, _Event.UNMINE, _BROADCAST, "nothing was adopted since", _adoption_guard),
+    TransitionRule(
+        _FINAL, _Event.UNMINE, _BROADCAST, "nothing was adopted since", _no_adoption_guard
+    ),
     TransitionRule(
         _REVERTED,
         _Event.MINE,
         _MINED,
         "with a receipt of another block, and nothing was adopted since",
-        _other_block_since_adoption_guard,
+        _other_block_without_adoption_guard,
     ),
     TransitionRule(
-        _REVERTED, _Event.UNMINE, _BROADCAST, "nothing was adopted since", _adoption_guard
+        _REVERTED, _Event.UNMINE, _BROADCAST, "nothing was adopted since", _no_adoption_guard
     ),
     TransitionRule(
         _REPLACED,

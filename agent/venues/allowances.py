@@ -54,7 +54,7 @@ def revocations(step: StepInput) -> list[Approval]:
     role_by_spender = _role_by_spender(step)
     return [
         build_approval(step, token, spender, 0)
-        for token, spender in tokens.open_allowances(step.snapshot)
+        for token, spender in tokens.nonzero_allowances(step.snapshot)
         if spender in role_by_spender
     ]
 
@@ -67,9 +67,9 @@ def token_label(portfolio: Portfolio, token: str) -> str:
 def approval_note(portfolio: Portfolio, approval: Approval) -> str:
     """Describe an approval."""
     if approval.raw == 0:
-        return f"set the {approval.holder}'s allowance of {approval.label} to zero"
+        return f"set the {approval.spender_role}'s allowance of {approval.token_label} to zero"
     amount = decimal_text(approval.raw, label_and_decimals(portfolio, approval.token)[1])
-    return f"approve the {approval.holder} for {amount} {approval.label}"
+    return f"approve the {approval.spender_role} for {amount} {approval.token_label}"
 
 
 def label_and_decimals(portfolio: Portfolio, address: str) -> tuple[str, int]:

@@ -50,8 +50,8 @@ __all__ = [
     "UndecodableCalldata",
     "decode",
     "min_balance_changes",
-    "native_wei",
     "price_x128",
+    "wrapped_native_wei",
 ]
 
 
@@ -63,7 +63,8 @@ class RebalancerTerms:
     """Conditions of the whole transaction.
 
     `prices` are numeraire base units per token base unit, of every token whose balance changes.
-    `min_value_change_raw` is the least change of the wallet's value, numeraire base units, usually negative.
+    `min_value_change_raw` is the least change of the wallet's value, numeraire base units, usually
+    negative.
     """
 
     prices: Mapping[str, Fraction]
@@ -82,8 +83,8 @@ def encode_rebalance(
 
     `deadline_s` is a Unix time of the chain, `maker_by_venue` who makes the pools of each venue,
     wrapping included, `tier_by_pool` the tier of each pool by address. Raises Refused if the
-    Rebalancer cannot run the plan: no legs, an unknown venue, an amount of zero or beyond 128 bits, a token without a price, a
-    token left behind.
+    Rebalancer cannot run the plan: no legs, an unknown venue, an amount of zero or beyond 128 bits,
+    a token without a price, a token left behind.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
@@ -159,7 +160,7 @@ def _maker_bytes(maker: PoolMaker) -> bytes:
     )
 
 
-def native_wei(plan: Plan) -> int:
+def wrapped_native_wei(plan: Plan) -> int:
     """Return the native coin sent with the transaction, wei: the amount that the legs wrap."""
     return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
@@ -188,7 +189,9 @@ def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _LegFlow:
-    """Payer and recipient of a leg; `next_leg_index` is the leg into whose pair it pays, by index."""
+    """Payer and recipient of a leg; `next_leg_index` is the leg into whose pair it pays, by
+    index.
+    """
 
     source: FundsLocation
     sink: FundsLocation
@@ -325,7 +328,9 @@ def _address_bytes(address: str) -> bytes:
 
 
 def require_own_rebalancer(transport: Transport, address: str) -> None:
-    """Raise ConfigError unless the code at `address` is, byte for byte, this version's Rebalancer."""
+    """Raise ConfigError unless the code at `address` is, byte for byte, this version's
+    Rebalancer.
+    """
     deployed_code = transport.call("eth_getCode", [address, "latest"])
     own_code = own_artifact("Rebalancer").runtime_code
     if not isinstance(deployed_code, str) or deployed_code.lower() != own_code.lower():
@@ -426,11 +431,11 @@ def _require_reachable_style(leg: Leg, router: str) -> SwapStyle:
     venue.
     """
     kind, style = pool_kind(leg.venue), swap_style(leg.venue)
-    if style is None or (kind is not None and router not in kind.gas.swap):
+    if style is None or (kind is not None and router not in kind.gas.swap_units_by_router):
         reached_kinds = [
             kind_name
             for kind_name, venue_kind in POOL_KINDS.items()
-            if router in venue_kind.gas.swap
+            if router in venue_kind.gas.swap_units_by_router
         ]
         raise Refused(
             f"leg through pool {leg.pool}: {router} does not reach venue {leg.venue!r}",

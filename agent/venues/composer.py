@@ -45,7 +45,7 @@ from agent.venues.allowances import (
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
-from agent.venues.deployment import init_code_hash, rebalancer_address, rebalancer_init_code
+from agent.venues.deployment import rebalancer_address, rebalancer_init_code, rebalancer_init_hash
 from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
 
@@ -133,7 +133,7 @@ class RouterComposer:
         self._layers = layers
         self._maker_by_venue = maker_by_venue
 
-    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+    def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan lacks, for the router of its swaps or its
         first action in a layer.
         """
@@ -141,7 +141,7 @@ class RouterComposer:
             return ()
         for layer in self._layers:
             if layer.composes(plan):
-                return layer.approvals(step, plan)
+                return layer.missing_approvals(step, plan)
         router = step.execution.router
         needed_amounts = tokens.needed_approvals(plan, step.snapshot, router)
         return [
@@ -162,7 +162,7 @@ class RouterComposer:
             approval_note(step.portfolio, approval),
             approval_terms=(token, spender, approved_raw),
         )
-        draft = replace(draft, action=approval.action, layer_grant=approval.layer_grant)
+        draft = replace(draft, layer_action=approval.layer_action, layer_grant=approval.layer_grant)
         approval_tx = self._prepare(step, draft)
         max_gas_units = MAX_APPROVAL_GAS + step.snapshot.max_data_gas(len(draft.data) // 2 - 1)
         if approval_tx.tx.gas > max_gas_units:
@@ -174,7 +174,9 @@ class RouterComposer:
             )
         return approval_tx
 
-    def oracle(self, step: StepInput, pool: str, observation_count: int) -> PreparedTransaction:
+    def oracle_transaction(
+        self, step: StepInput, pool: str, observation_count: int
+    ) -> PreparedTransaction:
         """Compose an increase of a V3 pool's price observations to `observation_count`. Raises
         Refused if the simulation fails.
         """
@@ -186,11 +188,11 @@ class RouterComposer:
                 encode_observations(observation_count),
                 IntentKind.ORACLE,
                 action_note,
-                oracle=(pool, observation_count),
+                oracle_growth=(pool, observation_count),
             ),
         )
 
-    def deployment(self, step: StepInput) -> PreparedTransaction:
+    def deployment_transaction(self, step: StepInput) -> PreparedTransaction:
         """Compose the deployment of our Rebalancer. Raises Refused if the simulation fails."""
         return self._prepare(
             step,
@@ -199,15 +201,15 @@ class RouterComposer:
                 encode_deployment(rebalancer_init_code()),
                 IntentKind.DEPLOY,
                 f"deploy the Rebalancer at {rebalancer_address()}",
-                init_code_hash=init_code_hash(),
+                init_code_hash=rebalancer_init_hash(),
             ),
         )
 
-    def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
+    def payout_transaction(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """Compose a payout, bounded by the remainder of limits.payout_per_day. Raises Refused if
         the simulation fails.
         """
-        payout = replace(payout, most_raw=transfers.max_payout_raw(step, payout.token))
+        payout = replace(payout, limit_left_raw=transfers.max_payout_raw(step, payout.token))
         token = step.portfolio.token(payout.token)
         note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
         if payout.token == NATIVE:
@@ -217,11 +219,11 @@ class RouterComposer:
             draft = TxDraft(payout.token, calldata_hex, IntentKind.PAYOUT, note)
         return self._prepare(step, replace(draft, payout=payout))
 
-    def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def layer_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the plan's first action in a layer. Raises Refused if the plan has expired, or
         the simulation fails.
         """
-        head = self._require_fresh(step, plan)
+        head = self._unexpired_head(step, plan)
         layer_composer = next(layer for layer in self._layers if layer.composes(plan))
         draft_or_transaction = layer_composer.compose(step, plan, head)
         return (
@@ -230,11 +232,11 @@ class RouterComposer:
             else self._prepare(step, draft_or_transaction)
         )
 
-    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def swap_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the
         simulation fails.
         """
-        head = self._require_fresh(step, plan)
+        head = self._unexpired_head(step, plan)
         if isinstance(plan.decision, TopUp):
             return self._prepare(step, _top_up_draft(step.portfolio, plan.decision.raw, plan))
         swap_count = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
@@ -270,18 +272,18 @@ class RouterComposer:
             note,
             plan,
             deadline_s=deadline_s,
-            terms=terms,
-            value_wei=calldata.native_wei(plan),
-            gas_units=plan.gas_units,
+            rebalancer_terms=terms,
+            value_wei=calldata.wrapped_native_wei(plan),
+            min_gas_units=plan.gas_units,
         )
 
     def require_unexpired(self, step: StepInput, plan: Plan) -> None:
         """Raise Refused once the plan has expired, because a late confirmation does not count
         (T14).
         """
-        self._require_fresh(step, plan)
+        self._unexpired_head(step, plan)
 
-    def _require_fresh(self, step: StepInput, plan: Plan) -> Head:
+    def _unexpired_head(self, step: StepInput, plan: Plan) -> Head:
         """Return the head; raise Refused once the plan has expired."""
         head = self._head(step)
         if head.number > plan.expires_block:
@@ -297,7 +299,10 @@ class RouterComposer:
 
     def _prepare(self, step: StepInput, draft: TxDraft) -> PreparedTransaction:
         plan, note = draft.plan, draft.note
-        is_not_approval, emergency_limits = draft.kind is not IntentKind.APPROVE, draft.emergency
+        is_not_approval, emergency_limits = (
+            draft.kind is not IntentKind.APPROVE,
+            draft.emergency_limits,
+        )
         next_nonce, next_pending_nonce = self._sender.nonces(self._wallet)
         if next_nonce != next_pending_nonce:
             raise OperatorNeeded(
@@ -330,7 +335,7 @@ class RouterComposer:
         tx = UnsignedTx(chain_id, next_nonce, draft.to, draft.value_wei, draft.data, 0, *fee_fields)
         simulation = self._sender.simulate(tx, self._wallet)
         if not simulation.ok:
-            failure_reason = draft.explain(simulation.reason)
+            failure_reason = draft.explain_failure(simulation.reason)
             verdict = Verdict("simulation", failure_reason, "success", False)
             error_type = UnsendableTransaction if simulation.reverted else Refused
             raise error_type(
@@ -348,7 +353,7 @@ class RouterComposer:
                 (Verdict("gas", f"{simulation.gas} gas", f"{max_gas_units} gas", False),),
                 "inspect the token's transfer function",
             )
-        tx = replace(tx, gas=int(max(simulation.gas, draft.gas_units) * GAS_MARGIN))
+        tx = replace(tx, gas=int(max(simulation.gas, draft.min_gas_units) * GAS_MARGIN))
         max_gas_cost_wei = tx.gas * fees.max_gas_price_wei
         is_revocation = draft.approval_terms is not None and draft.approval_terms[2] == 0
         max_data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=is_revocation)
@@ -393,14 +398,18 @@ class RouterComposer:
             max_gas_wei=granted_gas_wei,
             plan=plan,
             floors_raw=draft.floors_raw if plan is None else leg_floors(step, plan),
-            approve=draft.approval_terms,
-            prices=() if draft.terms is None else tuple(draft.terms.prices.items()),
-            value_floor_raw=None if draft.terms is None else draft.terms.min_value_change_raw,
-            action=draft.action,
-            oracle=draft.oracle,
+            approval_terms=draft.approval_terms,
+            prices=()
+            if draft.rebalancer_terms is None
+            else tuple(draft.rebalancer_terms.prices.items()),
+            min_value_change_raw=None
+            if draft.rebalancer_terms is None
+            else draft.rebalancer_terms.min_value_change_raw,
+            layer_action=draft.layer_action,
+            oracle_growth=draft.oracle_growth,
             payout=draft.payout,
-            layer=draft.layer_grant,
-            data_fee_wei=max_data_fee_wei,
+            layer_grant=draft.layer_grant,
+            max_data_fee_wei=max_data_fee_wei,
             init_code_hash=draft.init_code_hash,
         )
         return PreparedTransaction(tx, grant, note)
@@ -408,9 +417,9 @@ class RouterComposer:
     def _head(self, step: StepInput) -> Head:
         """Return the sender's head.
 
-        Raises Refused if its time is more than MAX_HEAD_LEAD_S ahead of the agreed header and the agent's
-        clock. Deadlines are derived from it, and a swap with a late deadline is a free option for
-        an endpoint that withholds it (T2, T7).
+        Raises Refused if its time is more than MAX_HEAD_LEAD_S ahead of the agreed header and the
+        agent's clock. Deadlines are derived from it, and a swap with a late deadline is a free
+        option for an endpoint that withholds it (T2, T7).
         """
         head, snapshot, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
         agreed_now_s = snapshot.head.timestamp_s + max(0, now_s - snapshot.now_s)
@@ -444,7 +453,7 @@ def _top_up_draft(portfolio: Portfolio, unwrapped_raw: int, plan: Plan) -> TxDra
         IntentKind.UNWRAP,
         note,
         plan,
-        gas_units=plan.gas_units,
+        min_gas_units=plan.gas_units,
     )
 
 

@@ -19,7 +19,7 @@ def rebalancer_init_code() -> bytes:
     return bytes.fromhex(own_artifact("Rebalancer").bytecode[2:])
 
 
-def init_code_hash() -> str:
+def rebalancer_init_hash() -> str:
     """Return the 0x-hex keccak256 of Rebalancer's creation code."""
     return "0x" + keccak(rebalancer_init_code()).hex()
 
@@ -32,6 +32,6 @@ def rebalancer_address() -> str:
     )
 
 
-def code_hash() -> str:
+def rebalancer_code_hash() -> str:
     """Return the 0x-hex keccak256 of Rebalancer's code on a chain, as EXTCODEHASH gives it."""
     return "0x" + keccak(hexstr=own_artifact("Rebalancer").runtime_code).hex()

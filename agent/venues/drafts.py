@@ -25,10 +25,10 @@ class EmergencyLimits:
 class TxDraft:
     """A transaction without nonce, gas and fees.
 
-    `gas_units` is the least gas that is expected, because a node's estimate can be too low: a pair
-    updates its price sums at most once per second, and the first update of each costs 20,000 more.
-    The estimate omits this if the pair was traded in the same second. `explain` describes why its
-    simulation failed.
+    `min_gas_units` is the least gas that is expected, because a node's estimate can be too low: a
+    pair updates its price sums at most once per second, and the first update of each costs 20,000
+    more. The estimate omits this if the pair was traded in the same second. `explain_failure`
+    describes why its simulation failed.
     """
 
     to: str
@@ -38,17 +38,17 @@ class TxDraft:
     plan: Plan | None = None
     approval_terms: tuple[str, str, int] | None = None
     deadline_s: int | None = None
-    terms: RebalancerTerms | None = None
+    rebalancer_terms: RebalancerTerms | None = None
     value_wei: int = 0
-    action: LayerAction | None = None
+    layer_action: LayerAction | None = None
     floors_raw: tuple[int, ...] = ()
-    oracle: tuple[str, int] | None = None
+    oracle_growth: tuple[str, int] | None = None
     payout: Payout | None = None
     layer_grant: LayerGrant | None = None
-    gas_units: int = 0
-    emergency: EmergencyLimits | None = None
+    min_gas_units: int = 0
+    emergency_limits: EmergencyLimits | None = None
     init_code_hash: str | None = None
-    explain: Callable[[str], str] = str
+    explain_failure: Callable[[str], str] = str
 
 
 class LayerComposer(Protocol):
@@ -57,7 +57,7 @@ class LayerComposer(Protocol):
     def composes(self, plan: Plan) -> bool:
         """True if the plan acts in the layer."""
 
-    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+    def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan's first action lacks."""
 
     def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft | PreparedTransaction:

@@ -102,7 +102,7 @@ class PerpetualProtocol:
         self._contracts = contracts
         self._wallet = wallet
         self._collateral = collateral
-        self._valid_s = validity_s
+        self._validity_s = validity_s
         self._transport = transport
         self._status_of = status_of
 
@@ -120,7 +120,7 @@ class PerpetualProtocol:
         """See PerpVenue. Returns a call of the clearing house, the vault or the delegate
         approval.
         """
-        deadline_s = now_s + self._valid_s
+        deadline_s = now_s + self._validity_s
         contract, calldata = futures_call(
             action, self._contracts, self._wallet, self._collateral, deadline_s
         )
@@ -222,7 +222,7 @@ def quote_order(
     try:
         answer = transport.call("eth_call", [call_params, block])
     except CallFailed as error:
-        code = revert_code(error.fault.data, error.fault.message)
+        code = revert_code(error.fault.revert_data, error.fault.message)
         if code not in REVERT_DESCRIPTIONS:
             raise
         raise Refused(

@@ -24,7 +24,7 @@ from agent.hosts import host_name
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import PROXY_HEADER, Reach, forwarded_address, plain_address
-from agent.web.reading import ReadingProcess
+from agent.web.reading import AppProcess
 from agent.web.sessions import Session
 
 Scope = MutableMapping[str, Any]
@@ -43,8 +43,8 @@ MAX_SESSIONS = 10
 MAX_LOGIN_CHECKS = 8
 """Logins being checked or waiting to be checked; more are refused."""
 LOGIN_NICENESS = 15
-"""Niceness of the process that checks logins, so that hashing the passwords of many guesses delays no
-cycle of the agent.
+"""Niceness of the process that checks logins, so that hashing the passwords of many guesses delays
+no cycle of the agent.
 """
 POLL_S = 2.0
 MAX_FORM_BYTES = 16_384
@@ -95,7 +95,7 @@ class Access:
         self._clock_s = clock_s
         self._users_file_stamp: object = None
         self._sessions: dict[bytes, Session] = {}
-        self._process = ReadingProcess(LOGIN_NICENESS)
+        self._login_process = AppProcess(LOGIN_NICENESS)
         self._login_check_count = 0
         self._form_secret = secrets.token_bytes(32)
         self.link_key = b""
@@ -202,7 +202,7 @@ class Access:
 
     def close(self) -> None:
         """End the process of logins."""
-        self._process.stop()
+        self._login_process.stop()
 
     def _end_session(self, session_key: bytes) -> None:
         if (session := self._sessions.pop(session_key, None)) is not None:
@@ -216,7 +216,7 @@ class Access:
         return file_stat and (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
 
     async def _call_users(self, function_name: str, *arguments: str) -> Any:
-        return await self._process.call(
+        return await self._login_process.call(
             f"settings.users.{function_name}", self.users_file, *arguments
         )
 

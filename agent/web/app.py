@@ -1,4 +1,6 @@
-"""The web application: pages, static files, events and kept reports, behind the checks of each request."""
+"""The web application: pages, static files, events and kept reports, behind the checks of each
+request.
+"""
 
 from __future__ import annotations
 
@@ -248,7 +250,7 @@ class LoginPages:
         nonce = cookie_value(request, self._form_cookie) or ""
         if not NONCE_PATTERN.fullmatch(nonce):
             nonce = secrets.token_urlsafe(16)
-        html = self._renderer.login(
+        html = self._renderer.render_login(
             self._access.login_form_token(nonce), message, _return_path(request), plan_hash
         )
         response = HTMLResponse(html, status, dict(headers or {}))
@@ -302,7 +304,9 @@ async def export_archive(cache: DocumentCache, request: Request) -> Response:
 def build_app(
     cache: DocumentCache, is_stopping: Callable[[], bool], access: Access | None = None
 ) -> AccessMiddleware:
-    """Return the ASGI application of a document cache behind its checks, by default without users."""
+    """Return the ASGI application of a document cache behind its checks, by default without
+    users.
+    """
     access = access or Access(Reach())
     return AccessMiddleware(build_unchecked_app(cache, is_stopping, access), access)
 
@@ -310,9 +314,9 @@ def build_app(
 def build_unchecked_app(
     cache: DocumentCache, is_stopping: Callable[[], bool], access: Access
 ) -> FastAPI:
-    """Return the application of a document cache without its checks, which must run before it. Event streams
-    end once `is_stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
-    Jinja2 is missing.
+    """Return the application of a document cache without its checks, which must run before it.
+    Event streams end once `is_stopping` returns True, so that they do not delay the shutdown.
+    Raises ConfigError if Jinja2 is missing.
     """
     renderer = Renderer(access.reach)
     tokens = TokenFile(cache.store_path)
@@ -343,10 +347,10 @@ def build_unchecked_app(
         session = request.scope["session"]
         if session is not None:
             cache.follow(CONTROLS_FUNCTION)
-        cache.read_if_old(*page.reads)
+        cache.read_if_old(*page.read_functions)
         documents = {**cache.documents, **run_health_document(cache)}
         return HTMLResponse(
-            renderer.page(page, documents, cache.read_errors, cache.version, session)
+            renderer.render_page(page, documents, cache.read_errors, cache.version, session)
         )
 
     async def show_step(request: Request) -> Response:
@@ -361,7 +365,7 @@ def build_unchecked_app(
             return PlainTextResponse(f"503: {error}\n", 503)
         documents = {**cache.documents, **step_documents}
         session = request.scope["session"]
-        return HTMLResponse(renderer.page(STEP_PAGE, documents, {}, cache.version, session))
+        return HTMLResponse(renderer.render_page(STEP_PAGE, documents, {}, cache.version, session))
 
     app = FastAPI(
         docs_url=None,
@@ -421,7 +425,7 @@ class ReportPages:
         cache.follow(
             REPORTS_FUNCTION
         )  # read at each request: a new report does not change the store
-        html = self._renderer.page(
+        html = self._renderer.render_page(
             REPORT_PAGE, cache.documents, cache.read_errors, cache.version, request.scope["session"]
         )
         return HTMLResponse(html)

@@ -1,5 +1,5 @@
-"""Bounds of connections: how many are open in all and by address, and how long each may take to send
-a whole request. A client without a login can neither use up the connections nor hold one.
+"""Bounds of connections: how many are open in all and by address, and how long each may take to
+send a whole request. A client without a login can neither use up the connections nor hold one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ answer before.
 ANSWER_TIMEOUT_S = 60.0
 """Time in which a client has to read a part of a large answer."""
 MAX_CONNECTIONS = 512
-MAX_PER_ADDRESS = 128
+MAX_CONNECTIONS_PER_NETWORK = 128
 """Connections of an IPv4 address or an IPv6 /64 network; the proxy's are bounded in all only."""
 MAX_ENDING_CONNECTIONS = 64
 MAX_OPEN_FILES = 4_096
@@ -144,7 +144,7 @@ class BoundedListener(socket.socket):
         same_network_connections = [
             connection for connection in open_connections if connection.network == network
         ]
-        if not is_proxy and len(same_network_connections) >= MAX_PER_ADDRESS:
+        if not is_proxy and len(same_network_connections) >= MAX_CONNECTIONS_PER_NETWORK:
             return self._end_oldest(same_network_connections)
         return len(open_connections) < MAX_CONNECTIONS or self._end_oldest(open_connections)
 

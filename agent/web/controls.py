@@ -15,10 +15,10 @@ from agent.errors import TrimtabError
 from agent.web.access import Access, matches_token, read_form
 from agent.web.document_cache import DocumentCache
 from agent.web.pages import CONTROL_PAGE, CONTROLS_FUNCTION, REVIEW_PAGE, Renderer
-from agent.web.reading import Documents, ReadingProcess
+from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import PlanReview, Session
 
-BACKTEST_S = 300.0
+BACKTEST_TIMEOUT_S = 300.0
 """Maximum duration of a backtest, which is then aborted."""
 MAX_BACKTESTS = 4
 """Backtests running or waiting; more are refused."""
@@ -62,8 +62,8 @@ TARGET_PREFIX, SETTING_PREFIX, PRESENT_VALUE_PREFIX = "target", "set", "was"
 async def read_control_form(
     request: Request, access: Access
 ) -> tuple[Session, dict[str, list[str]]] | Response:
-    """Return session and fields of a form that a user who may control sent, or the answer that refuses
-    it.
+    """Return session and fields of a form that a user who may control sent, or the answer that
+    refuses it.
     """
     session: Session | None = request.scope["session"]
     if session is None:
@@ -88,8 +88,8 @@ class ControlPages:
         self._access = access
         self._cache = cache
         self._renderer = renderer
-        self._plan_process = ReadingProcess()
-        self._backtest_process = ReadingProcess(BACKTEST_NICENESS)
+        self._plan_process = AppProcess()
+        self._backtest_process = AppProcess(BACKTEST_NICENESS)
         self._plan_lock, self._backtest_lock, self._backtest_count = (
             asyncio.Lock(),
             asyncio.Lock(),
@@ -111,10 +111,10 @@ class ControlPages:
             return PlainTextResponse("404: no such page\n", 404)
         cache = self._cache
         cache.follow(CONTROLS_FUNCTION)
-        cache.read_if_old(*CONTROL_PAGE.reads)
+        cache.read_if_old(*CONTROL_PAGE.read_functions)
         # start the process of controls now, so that a pause does not wait for its start
         self._run_task(self._warm_up())
-        html = self._renderer.page(
+        html = self._renderer.render_page(
             CONTROL_PAGE, cache.documents, cache.read_errors, cache.version, session
         )
         return HTMLResponse(html)
@@ -161,9 +161,9 @@ class ControlPages:
         review = session.reviews.get(request.path_params["review"])
         if review is None:
             return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
-        if not review.is_confirmable or review.document is None:
+        if not review.is_confirmable or review.plan_document is None:
             return self._review_page(request, review, 409)
-        plan_hash = review.document["plan_hash"]
+        plan_hash = review.plan_document["plan_hash"]
         if not matches_token(fields.get("plan_hash"), plan_hash):
             return PlainTextResponse("409: the form showed another plan\n", 409)
         if review.kind == "stop" and fields.get("yes") != ["yes"]:
@@ -203,7 +203,7 @@ class ControlPages:
                             if argument[0] != PROFILE_FIELD
                         ),
                     )
-                review.document = await self._plan_process.call(
+                review.plan_document = await self._plan_process.call(
                     "controls.shown_plans.preview_control",
                     self._cache.config_path,
                     review.kind,
@@ -222,7 +222,7 @@ class ControlPages:
         try:
             if self._backtest_count > MAX_BACKTESTS:
                 raise TrimtabError("other backtests are waiting", "ask again in a few minutes")
-            async with self._backtest_lock, asyncio.timeout(BACKTEST_S):
+            async with self._backtest_lock, asyncio.timeout(BACKTEST_TIMEOUT_S):
                 if review.is_dropped:
                     return
                 review.backtest = await self._backtest_process.call(
@@ -232,9 +232,7 @@ class ControlPages:
                 )
         except TimeoutError:
             self._backtest_process.stop()
-            review.backtest_error = (
-                f"it took longer than {BACKTEST_S:.0f} s; run trimtab backtest at the terminal"
-            )
+            review.backtest_error = f"it took longer than {BACKTEST_TIMEOUT_S:.0f} s; run trimtab backtest at the terminal"
         except TrimtabError as error:
             review.backtest_error = str(error)
         finally:
@@ -264,11 +262,11 @@ class ControlPages:
         cache = self._cache
         documents: Documents = {
             **cache.documents,
-            "review": review.document or {},
+            "review": review.plan_document or {},
             "backtest": review.backtest or {},
         }
         page = REVIEW_PAGE._replace(path=request.scope["path"], title=TITLE_BY_KIND[review.kind])
-        html = self._renderer.page(
+        html = self._renderer.render_page(
             page, documents, {}, cache.version, request.scope["session"], review
         )
         return HTMLResponse(html, status)

@@ -18,7 +18,7 @@ from agent import codec
 from agent.errors import Retryable, TrimtabError
 from agent.model import RunReport
 from agent.observe.health import RunHealth, is_alive, judge_health
-from agent.web.reading import Documents, ReadingProcess
+from agent.web.reading import AppProcess, Documents
 
 POLL_S = 2.0
 """Interval between two checks of the store's files."""
@@ -54,7 +54,7 @@ class SeenReport:
         return judge_health(
             self.report,
             now_s,
-            is_process_alive=is_alive(self.report.process),
+            is_process_alive=is_alive(self.report.process_identity),
             known_for_s=known_for_s,
         )
 
@@ -65,19 +65,19 @@ class DocumentCache:
     """
 
     def __init__(
-        self, config_path: str, store_path: Path, process: ReadingProcess | None = None
+        self, config_path: str, store_path: Path, process: AppProcess | None = None
     ) -> None:
         self.documents: Documents = {}
         self.read_errors: dict[str, TrimtabError] = {}
-        self.read_at_s: dict[str, float] = {}
+        self.read_s_by_function: dict[str, float] = {}
         self.streams: Counter[int | None] = Counter()
         """Open event streams by user; None without users."""
         self.config_path = config_path
         self.store_path = store_path
-        self._newest_step: str | None = None
+        self._change_marker: str | None = None
         self._last_file_stamps: tuple[object, ...] = ()
         self._followed_functions: set[str] = set()
-        self._processes = {name: ReadingProcess() for name in ("stored", "live", "controls")}
+        self._processes = {name: AppProcess() for name in ("stored", "live", "controls")}
         if process is not None:
             self._processes["stored"] = process
         self._reading_tasks: dict[str, asyncio.Task[None]] = {}
@@ -104,7 +104,7 @@ class DocumentCache:
                 with contextlib.suppress(TrimtabError):
                     await self._read_report("stored")
                 try:
-                    newest_step = await self.call("stored", "newest_step")
+                    change_marker = await self.call("stored", "change_marker")
                 except TrimtabError as error:
                     self.read_errors["stored_documents"] = error
                 else:
@@ -112,8 +112,8 @@ class DocumentCache:
                         file_stamps[:1] != self._last_file_stamps[:1],
                         file_stamps,
                     )
-                    if newest_step != self._newest_step or is_config_edited:
-                        self._newest_step = newest_step
+                    if change_marker != self._change_marker or is_config_edited:
+                        self._change_marker = change_marker
                         self.refresh()
                     for function_path in self._followed_functions:
                         self.follow(function_path)
@@ -130,7 +130,7 @@ class DocumentCache:
         """
         changed_functions = {"stored_documents", "live_documents", "plan_document"}
         self._overtaken_functions |= self._reading_tasks.keys() & changed_functions
-        self._outdated_functions |= {"plan_document"} & self.read_at_s.keys()
+        self._outdated_functions |= {"plan_document"} & self.read_s_by_function.keys()
         self._start_read("stored", "stored_documents")
         self._start_read("live", "live_documents")
 
@@ -145,7 +145,7 @@ class DocumentCache:
     def read_if_old(self, *function_paths: str) -> None:
         """Read missing or old documents in the background."""
         for function_path in function_paths:
-            age_s = time.monotonic() - self.read_at_s.get(function_path, -REFRESH_AGE_S)
+            age_s = time.monotonic() - self.read_s_by_function.get(function_path, -REFRESH_AGE_S)
             is_outdated = function_path in self._outdated_functions
             if is_outdated or age_s >= (
                 RETRY_AGE_S if function_path in self.read_errors else REFRESH_AGE_S
@@ -156,15 +156,16 @@ class DocumentCache:
                 self._start_read("stored" if is_stored else "live", function_path)
 
     async def read_fresh(self, function_path: str) -> Documents:
-        """Return the documents, after a read of `function_path` that is in progress or due. Raises the
-        error of a failed read, and Retryable if the first read takes longer than READ_TIMEOUT_S.
+        """Return the documents, after a read of `function_path` that is in progress or due. Raises
+        the error of a failed read, and Retryable if the first read takes longer than
+        READ_TIMEOUT_S.
         """
         self.read_if_old(function_path)
         if (read_task := self._reading_tasks.get(function_path)) is not None:
             await asyncio.wait({read_task}, timeout=READ_TIMEOUT_S)
         if (error := self.read_errors.get(function_path)) is not None:
             raise error.with_traceback(None)
-        if function_path not in self.read_at_s:
+        if function_path not in self.read_s_by_function:
             raise Retryable("the first read is not done yet", "try again in some seconds")
         return self.documents
 
@@ -232,8 +233,9 @@ class DocumentCache:
     async def events(
         self, seen_version: int, may_continue: Callable[[], bool]
     ) -> AsyncIterator[str]:
-        """Yield server-sent events as long as `may_continue` returns True: `changed` if the version is
-        not `seen_version`, the one that the page shows, and a comment every PING_S without a change.
+        """Yield server-sent events as long as `may_continue` returns True: `changed` if the version
+        is not `seen_version`, the one that the page shows, and a comment every PING_S without a
+        change.
 
         A slow client skips versions in between and gets the newest.
         """
@@ -274,7 +276,7 @@ class DocumentCache:
 
     async def _read_report(self, process_name: str) -> SeenReport:
         try:
-            report_json = await self.call(process_name, "records.run_report.report_text")
+            report_json = await self.call(process_name, "records.run_report.newest_report_json")
             report = codec.loads_optional(RunReport, report_json)
         except TrimtabError:
             self._seen_report = None
@@ -305,7 +307,7 @@ class DocumentCache:
             self.read_errors.pop(function_path, None)
         finally:
             self._reading_tasks.pop(function_path, None)
-        self.read_at_s[function_path] = time.monotonic()
+        self.read_s_by_function[function_path] = time.monotonic()
         if has_changed:
             self.announce_change()
         if function_path in self._overtaken_functions:

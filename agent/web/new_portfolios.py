@@ -19,7 +19,7 @@ from agent.figures import format_figure
 from agent.web.access import Access
 from agent.web.controls import read_control_form
 from agent.web.pages import PACKAGE_EXTRA
-from agent.web.reading import ReadingProcess
+from agent.web.reading import AppProcess
 from agent.web.sessions import Session
 from agent.web.setup import SHARE_PREFIX, SetupPage, field_texts, without_urls
 
@@ -38,8 +38,8 @@ MAY_NOT_ADD_TEXT = (
 
 
 class NewPortfolioPages:
-    """The pages, below the prefix of each portfolio with its users. `taken_names` returns the names that
-    are served, `on_written` serves a new config.
+    """The pages, below the prefix of each portfolio with its users. `taken_names` returns the names
+    that are served, `on_written` serves a new config.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class NewPortfolioPages:
         self._taken_names = taken_names
         self._on_written = on_written
         self._written_paths: dict[str, Path] = {}
-        self._process = ReadingProcess()
+        self._writing_process = AppProcess()
         self._template = artifacts.template_environment(PACKAGE_EXTRA).get_template("setup.html")
 
     def close(self) -> None:
         """End the process that checks and writes."""
-        self._process.stop()
+        self._writing_process.stop()
 
     def add_to(self, app: FastAPI, access: Access, source_config: Path) -> None:
         """Add the pages to those of the portfolio of `source_config`."""
@@ -102,7 +102,7 @@ class NewPortfolioPages:
         name, address = text_by_field["name"], request.scope["address"]
         try:
             await access.record_event("control", session.name, address, f"{page.template} {name}")
-            config_path = await self._process.call(
+            config_path = await self._writing_process.call(
                 "settings.new_portfolios.write_portfolio",
                 *self._portfolio_arguments(page, source_config, text_by_field),
                 fields["sha256"][0],
@@ -121,7 +121,7 @@ class NewPortfolioPages:
         if config_path is None or not _may_add(request):
             return PlainTextResponse("404: no such page\n", 404)
         try:
-            start_commands = await self._process.call(
+            start_commands = await self._writing_process.call(
                 "settings.new_portfolios.next_commands", str(config_path)
             )
         except TrimtabError as error:
@@ -138,7 +138,7 @@ class NewPortfolioPages:
     ) -> dict[str, Any] | Response:
         """Return the checked answers, or a response if they cannot be checked."""
         try:
-            checked_answers: dict[str, Any] = await self._process.call(
+            checked_answers: dict[str, Any] = await self._writing_process.call(
                 "settings.new_portfolios.check_portfolio",
                 *self._portfolio_arguments(page, source_config, text_by_field),
             )

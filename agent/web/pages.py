@@ -45,8 +45,8 @@ def value_at(documents: Documents, path: str) -> Any:
 
 
 def format_move(move_text: str) -> str:
-    """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the pages;
-    any other text unchanged.
+    """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the
+    pages; any other text unchanged.
     """
     amount, _, symbol = move_text.partition(" ")
     if not SIGNED_AMOUNT.fullmatch(amount):
@@ -91,14 +91,14 @@ TYPE_BY_DOCUMENT_PATH = {
 
 class Page(NamedTuple):
     """A page: its path, title, template, and the reads that it needs. It is in the menu only if
-    `document` is empty or has been read, which needs the feature in the config.
+    `required_document` is empty or has been read, which needs the feature in the config.
     """
 
     path: str
     title: str
     template: str
-    reads: tuple[str, ...]
-    document: str = ""
+    read_functions: tuple[str, ...]
+    required_document: str = ""
 
 
 STORED_FUNCTION, LIVE_FUNCTION, PLAN_FUNCTION = (
@@ -153,14 +153,14 @@ class Renderer:
         }
         self._templates.filters["short_move"] = format_move
 
-    def login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:
-        """Render the login page; `message` is the reason of a refusal, `return_path` the page to open after the
-        login, `plan_hash` the plan of the link that led here.
+    def render_login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:
+        """Render the login page; `message` is the reason of a refusal, `return_path` the page to
+        open after the login, `plan_hash` the plan of the link that led here.
         """
         template = self._templates.get_template("login.html")
         return template.render(csrf=csrf, why=message, to=return_path, plan=plan_hash)
 
-    def page(
+    def render_page(
         self,
         page: Page,
         documents: Documents,
@@ -189,17 +189,19 @@ class Renderer:
             pages=[
                 listed_page
                 for listed_page in (*PAGES, *([] if session is None else [CONTROL_PAGE]))
-                if not listed_page.document or listed_page.document in documents
+                if not listed_page.required_document or listed_page.required_document in documents
             ],
             title=page.title,
             documents=documents,
             status=status,
-            figure=partial(figure, documents),
+            figure=partial(figure_element, documents),
             columns=columns_at,
             value_at=partial(value_at, documents),
             coins=coin_format,
             failed=[
-                str(read_errors[read_name]) for read_name in page.reads if read_name in read_errors
+                str(read_errors[read_name])
+                for read_name in page.read_functions
+                if read_name in read_errors
             ],
             value_charts=value_charts,
             weight_charts=weight_charts,
@@ -218,7 +220,7 @@ class Renderer:
             },
         )
 
-    def portfolios(
+    def render_portfolios(
         self,
         portfolio_rows: Sequence[Mapping[str, Any]],
         documents: Documents,
@@ -226,8 +228,8 @@ class Renderer:
         *,
         may_add: bool,
     ) -> str:
-        """Render the list of portfolios; `documents` has the documents of each row, `state_hash` is a
-        hash of the shown state. With `may_add` users who may control a portfolio can add one.
+        """Render the list of portfolios; `documents` has the documents of each row, `state_hash` is
+        a hash of the shown state. With `may_add` users who may control a portfolio can add one.
         """
         return self._templates.get_template("portfolios.html").render(
             title="Portfolios",
@@ -236,14 +238,14 @@ class Renderer:
             state_hash=state_hash,
             may_add=may_add,
             controlled=[row for row in portfolio_rows if row.get("csrf")],
-            figure=partial(figure, documents),
+            figure=partial(figure_element, documents),
         )
 
 
 @lru_cache(maxsize=8192)
 def column_at(path: str) -> Column | None:
-    """Return label and format of the figure at a path of the documents; None if it is in no document of
-    a declared type. Raises KeyError for a field that the type does not declare.
+    """Return label and format of the figure at a path of the documents; None if it is in no
+    document of a declared type. Raises KeyError for a field that the type does not declare.
     """
     for path_pattern, document_type in TYPE_BY_DOCUMENT_PATH.items():
         if match := re.match(rf"(?:{path_pattern})\.", path):
@@ -260,7 +262,7 @@ def columns_at(path: str, *fields: str) -> list[Column]:
     ]
 
 
-def figure(
+def figure_element(
     documents: Documents, path: str, figure_format: str = "", colour: bool = False
 ) -> Markup:
     """Return the HTML element of the value at a path of the documents, in the declared format if no
@@ -322,8 +324,9 @@ def approval_indices_before(steps: Sequence[Mapping[str, Any]], step_index: int)
 
 
 def nearest_alert(documents: Documents) -> tuple[str, str] | None:
-    """Return (path of the asset, "low" or "high") of the alert price nearest to its present price; None
-    without one, and once an asset is outside its band. The numeraire's own price does not move.
+    """Return (path of the asset, "low" or "high") of the alert price nearest to its present price;
+    None without one, and once an asset is outside its band. The numeraire's own price does not
+    move.
     """
     alert_assets, numeraire = (
         documents.get("alerts", {}).get("assets", ()),

@@ -40,7 +40,7 @@ from agent.web.new_portfolios import NewPortfolioPages
 from agent.web.pages import CONTROLS_FUNCTION, LIVE_FUNCTION, STORED_FUNCTION, Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
-from agent.web.reading import Documents, ReadingProcess
+from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import Session
 
 PORTFOLIO_PREFIX = "/p/"
@@ -87,14 +87,14 @@ class PortfolioStartData:
     and wallet.
     """
 
-    store: Path
+    store_path: Path
     users_file: Path
     users: Mapping[int, tuple[str, bool]]
     link_key: bytes
     identity: Mapping[str, str] = field(default_factory=dict)
 
 
-async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStartData:
+async def read_portfolio(config: Path, process: AppProcess) -> PortfolioStartData:
     """Read the data that serving a portfolio needs. Raises the error if config, store or users
     cannot be read.
     """
@@ -123,14 +123,15 @@ class OpenedPortfolio:
     cache: DocumentCache
     access: Access
     identity: Mapping[str, str]
-    pages: FastAPI
-    checks: AccessMiddleware
+    app: FastAPI
+    checked_app: AccessMiddleware
 
 
 @dataclass(frozen=True, slots=True)
 class SharedSettings:
     """Settings that all portfolios share: `is_exposed` if other machines reach the dashboard,
-    `is_stopping` once it is to stop; and in `portfolio_by_store` the first portfolio opened with each store.
+    `is_stopping` once it is to stop; and in `portfolio_by_store` the first portfolio opened with
+    each store.
     """
 
     host: str
@@ -140,22 +141,26 @@ class SharedSettings:
 
 
 class ServedPortfolio:
-    """One of several portfolios. Until it can be read, `opened` is None and `error` the reason."""
+    """One of several portfolios. Until it can be read, `opened_parts` is None and `error` the
+    reason.
+    """
 
     def __init__(self, name: str, config: Path, reach: Reach) -> None:
         self.name = name
         self.config = config
         self.reach = reach
-        self.opened: OpenedPortfolio | None = None
+        self.opened_parts: OpenedPortfolio | None = None
         self.error: TrimtabError | None = None
-        self._process = ReadingProcess()
+        self._reading_process = AppProcess()
 
     async def read(self, shared_settings: SharedSettings) -> PortfolioStartData | None:
         """Read the data of the portfolio; return None, and set `error`, if they cannot be read."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                portfolio_start = await read_portfolio(self.config, self._process)
-                identity = await self._process.call("settings.shown.identity", str(self.config))
+                portfolio_start = await read_portfolio(self.config, self._reading_process)
+                identity = await self._reading_process.call(
+                    "settings.shown.network_and_wallet", str(self.config)
+                )
             require_users(
                 portfolio_start.users, shared_settings.host, is_exposed=shared_settings.is_exposed
             )
@@ -169,7 +174,7 @@ class ServedPortfolio:
             return None
         return replace(portfolio_start, identity=identity)
 
-    def begin(
+    def begin_serving(
         self, portfolio_start: PortfolioStartData | None, shared_settings: SharedSettings
     ) -> None:
         """Serve the portfolio from now on, unless it could not be read or another portfolio has the
@@ -178,19 +183,23 @@ class ServedPortfolio:
         if portfolio_start is None:
             return
         if (
-            shared_settings.portfolio_by_store.setdefault(portfolio_start.store.resolve(), self)
+            shared_settings.portfolio_by_store.setdefault(
+                portfolio_start.store_path.resolve(), self
+            )
             is not self
         ):
-            owner_name = shared_settings.portfolio_by_store[portfolio_start.store.resolve()].name
+            owner_name = shared_settings.portfolio_by_store[
+                portfolio_start.store_path.resolve()
+            ].name
             self.error = ConfigError(
-                f"store: {portfolio_start.store} is that of {owner_name}",
+                f"store: {portfolio_start.store_path} is that of {owner_name}",
                 "give each config a store of its own",
             )
             return
         access = Access(self.reach, portfolio_start.users_file)
         access.set_users(dict(portfolio_start.users))
         access.link_key = portfolio_start.link_key
-        cache = DocumentCache(str(self.config), portfolio_start.store, self._process)
+        cache = DocumentCache(str(self.config), portfolio_start.store_path, self._reading_process)
         self.serve(cache, access, portfolio_start.identity, shared_settings.is_stopping)
 
     def serve(
@@ -202,12 +211,14 @@ class ServedPortfolio:
     ) -> None:
         """Serve the portfolio from this cache."""
         app = build_unchecked_app(cache, is_stopping, access)
-        self.opened = OpenedPortfolio(cache, access, identity, app, AccessMiddleware(app, access))
+        self.opened_parts = OpenedPortfolio(
+            cache, access, identity, app, AccessMiddleware(app, access)
+        )
         self.error = None
 
     def close(self) -> None:
         """End the reading process."""
-        self._process.stop()
+        self._reading_process.stop()
 
     async def answer(
         self, opened_portfolio: OpenedPortfolio, scope: Scope, receive: Receive, send: Send
@@ -225,7 +236,7 @@ class ServedPortfolio:
 
         inner_scope = {**scope, "path": scope["path"].removeprefix(prefix)}
         inner_scope.pop("raw_path", None)
-        await opened_portfolio.checks(inner_scope, receive, send_with_prefix)
+        await opened_portfolio.checked_app(inner_scope, receive, send_with_prefix)
 
 
 def _with_prefix(header_name: bytes, header_value: bytes, prefix: str) -> bytes:
@@ -237,9 +248,9 @@ def _with_prefix(header_name: bytes, header_value: bytes, prefix: str) -> bytes:
     return header_value
 
 
-class Portfolios:
-    """ASGI application of several portfolios and their list. With the `folder` of their configs, users
-    who may control one add further portfolios.
+class PortfoliosApp:
+    """ASGI application of several portfolios and their list. With the `folder` of their configs,
+    users who may control one add further portfolios.
     """
 
     def __init__(
@@ -279,8 +290,8 @@ class Portfolios:
         """Pass a request to its portfolio, or to the pages of the list."""
         path = scope.get("path", "")
         for portfolio in self._portfolios:
-            if portfolio.opened is not None and path.startswith(portfolio.reach.prefix + "/"):
-                await portfolio.answer(portfolio.opened, scope, receive, send)
+            if portfolio.opened_parts is not None and path.startswith(portfolio.reach.prefix + "/"):
+                await portfolio.answer(portfolio.opened_parts, scope, receive, send)
                 return
         await self._list_pages(scope, receive, send)
 
@@ -291,8 +302,8 @@ class Portfolios:
                 stack.callback(self._new_portfolios.close)
             for portfolio in self._portfolios:
                 stack.callback(portfolio.close)
-                if portfolio.opened is not None:
-                    await self._start_pages(portfolio.opened, portfolio.config)
+                if portfolio.opened_parts is not None:
+                    await self._start_pages(portfolio.opened_parts, portfolio.config)
                 else:
                     self._tasks.append(asyncio.create_task(self._open_later(portfolio)))
             yield
@@ -300,13 +311,15 @@ class Portfolios:
                 task.cancel()
 
     async def _open_later(self, portfolio: ServedPortfolio) -> None:
-        while portfolio.opened is None:
+        while portfolio.opened_parts is None:
             await asyncio.sleep(OPEN_RETRY_S)
-            portfolio.begin(await portfolio.read(self._shared_settings), self._shared_settings)
-        await self._start_pages(portfolio.opened, portfolio.config)
+            portfolio.begin_serving(
+                await portfolio.read(self._shared_settings), self._shared_settings
+            )
+        await self._start_pages(portfolio.opened_parts, portfolio.config)
 
     async def _start_pages(self, opened_portfolio: OpenedPortfolio, config: Path) -> None:
-        app = opened_portfolio.pages
+        app = opened_portfolio.app
         if self._new_portfolios is not None:
             self._new_portfolios.add_to(app, opened_portfolio.access, config)
         await self._stack.enter_async_context(app.router.lifespan_context(app))
@@ -329,7 +342,10 @@ class Portfolios:
     async def _answer_unserved(self, request: Request) -> Response:
         """Answer a request below /p/ that no open portfolio serves."""
         for portfolio in self._portfolios:
-            if request.scope["path"] == portfolio.reach.prefix and portfolio.opened is not None:
+            if (
+                request.scope["path"] == portfolio.reach.prefix
+                and portfolio.opened_parts is not None
+            ):
                 return RedirectResponse(portfolio.reach.prefix + "/", 303)
             if f"{request.scope['path']}/".startswith(portfolio.reach.prefix + "/"):
                 return PlainTextResponse("503: not open; the list of portfolios says why\n", 503)
@@ -338,7 +354,7 @@ class Portfolios:
     async def _health(self, _: Request, *, ready: bool) -> Response:
         """Answer whether the runs of all portfolios are healthy, or can trade now."""
         are_healthy = await asyncio.gather(
-            *(_is_healthy(portfolio.opened, ready=ready) for portfolio in self._portfolios)
+            *(_is_healthy(portfolio.opened_parts, ready=ready) for portfolio in self._portfolios)
         )
         return health_response({"ok": all(are_healthy)})
 
@@ -350,7 +366,7 @@ class Portfolios:
             for portfolio in self._portfolios
         ]
         is_open_to_all = not any(
-            portfolio.opened and portfolio.opened.access.login_required
+            portfolio.opened_parts and portfolio.opened_parts.access.login_required
             for portfolio in self._portfolios
         )
         list_rows: list[dict[str, Any]] = []
@@ -363,21 +379,21 @@ class Portfolios:
                 "why": "",
             }
             row_documents: Documents = {}
-            if portfolio.opened is None:
+            if portfolio.opened_parts is None:
                 may_see_error = is_open_to_all or any(sessions)
                 row |= {
                     "state": "failed",
                     "label": NOT_READ_LABEL,
                     "why": str(portfolio.error) if may_see_error else HIDDEN_ERROR,
                 }
-            elif portfolio.opened.access.may_view(session):
-                cache = portfolio.opened.cache
+            elif portfolio.opened_parts.access.may_view(session):
+                cache = portfolio.opened_parts.cache
                 if not is_background_request:
                     _refresh(cache, session)
                 row_documents = cache.documents
                 row |= {
                     "state": "open",
-                    **portfolio.opened.identity,
+                    **portfolio.opened_parts.identity,
                     **_list_row(cache, f"portfolios.{index}"),
                     "csrf": session.csrf if session is not None and not session.read_only else "",
                 }
@@ -386,9 +402,9 @@ class Portfolios:
             list_rows.append(row)
             documents_by_row.append(row_documents)
         cache_versions = [
-            portfolio.opened.cache.version  # of shown rows only: others must not reveal their activity
+            portfolio.opened_parts.cache.version  # of shown rows only: others must not reveal their activity
             for portfolio, row in zip(self._portfolios, list_rows, strict=True)
-            if portfolio.opened is not None and row["state"] == "open"
+            if portfolio.opened_parts is not None and row["state"] == "open"
         ]
         state_hash = hashlib.sha256(
             repr((self._salt, list_rows, cache_versions)).encode()
@@ -400,7 +416,7 @@ class Portfolios:
             "portfolios": documents_by_row,
             "sums": _sums_by_numeraire(documents_by_row, self._portfolios),
         }
-        html = self._renderer.portfolios(
+        html = self._renderer.render_portfolios(
             list_rows, shown_documents, state_hash, may_add=self._new_portfolios is not None
         )
         headers = {"Content-Security-Policy": content_policy(allows_forms=not is_open_to_all)}
@@ -426,9 +442,9 @@ async def _is_healthy(opened_portfolio: OpenedPortfolio | None, *, ready: bool) 
 
 def _find_session(portfolio: ServedPortfolio, request: Request, *, touch: bool) -> Session | None:
     """Return the request's session of this portfolio, if any."""
-    if portfolio.opened is None:
+    if portfolio.opened_parts is None:
         return None
-    return portfolio.opened.access.find_session(
+    return portfolio.opened_parts.access.find_session(
         cookie_value(request, portfolio.reach.cookie_name), touch=touch
     )
 
@@ -441,8 +457,8 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
 
 
 def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
-    """Return the paths of value and profit of one moment, that of the newest valuation; empty before
-    it, and that of the day at midnight, when the day has one valuation.
+    """Return the paths of value and profit of one moment, that of the newest valuation; empty
+    before it, and that of the day at midnight, when the day has one valuation.
     """
     pnl = _readable_document(documents, "pnl")
     if not pnl.get("all", {}).get("periods"):
@@ -466,7 +482,7 @@ def _sums_by_numeraire(
     sum_by_coin: dict[str, dict[str, Any]] = {}
     for row_documents, portfolio in zip(documents_by_row, portfolios, strict=True):
         pnl = _readable_document(row_documents, "pnl")
-        if portfolio.opened is None or not pnl.get("all", {}).get("periods"):
+        if portfolio.opened_parts is None or not pnl.get("all", {}).get("periods"):
             continue
         all_time_pnl = pnl["all"]
         amount_by_figure = {
@@ -474,7 +490,7 @@ def _sums_by_numeraire(
             "profit": all_time_pnl["periods"][0]["profit"],
             "day": next((period["profit"] for period in pnl["day"]["periods"]), None),
         }
-        coin_suffix = " of local chains" if portfolio.opened.identity["local"] else ""
+        coin_suffix = " of local chains" if portfolio.opened_parts.identity["local"] else ""
         numeraire_sum = sum_by_coin.setdefault(
             all_time_pnl["numeraire"] + coin_suffix,
             {"count": 0, "oldest": all_time_pnl["until"], **dict.fromkeys(amount_by_figure, "0")},
@@ -551,7 +567,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     )
     if problems or row["waiting"]:
         row["label"] = NEEDS_YOU_LABEL
-    row["reads"] = not cache.read_at_s and not problems
+    row["reads"] = not cache.read_s_by_function and not problems
     return row
 
 
@@ -586,8 +602,8 @@ def _inaction_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> 
 
 
 def _unread_reasons(cache: DocumentCache) -> Iterator[str]:
-    """Yield each reason why documents could not be read, once; without the empty ledger of a portfolio
-    that has run on paper only.
+    """Yield each reason why documents could not be read, once; without the empty ledger of a
+    portfolio that has run on paper only.
     """
     documents = cache.documents
     has_profit = "paper" not in documents or bool(

@@ -22,7 +22,7 @@ from agent.errors import ErrorCode, TrimtabError
 from agent.model import PPM, RunReport
 from agent.observe.health import RunHealth, health_document, unreadable_health
 from agent.web.access import Access
-from agent.web.api.gate import PROBLEM_JSON, ApiError, Gate, problem_response
+from agent.web.api.gate import PROBLEM_MEDIA_TYPE, ApiError, Gate, problem_response
 from agent.web.api.tokens import TokenScope
 from agent.web.document_cache import DocumentCache
 
@@ -150,7 +150,7 @@ def _route_options(path: str, media_type: str) -> dict[str, Any]:
     """Return the keyword arguments of a route, for the OpenAPI document. Its address lacks the
     prefix of the API.
     """
-    problem_content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
+    problem_content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
     access_text = "Scope `read` or a login, if there are users."
     if path == "/metrics":
         schema: dict[str, Any] = {"type": "string"}
@@ -219,7 +219,7 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     yield _gauge(
         "trimtab_last_look_timestamp_seconds",
         "End of the last cycle, Unix seconds",
-        report.cycle_s,
+        report.last_cycle_s,
     )
     yield _gauge("trimtab_run_sends", "1 if the run sends, 0 for a dry run", float(report.sends))
     yield _gauge(
@@ -249,13 +249,13 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
         "Score of each operator's worst endpoint, from 0 to 1",
         labels=["operator"],
     )
-    for operator, score_ppm in figures.endpoints:
+    for operator, score_ppm in figures.endpoint_scores_ppm:
         endpoint_scores.add_metric([operator], score_ppm / PPM)
     yield endpoint_scores
     yield _gauge(
         "trimtab_paused",
         "1 while the kill switch is on or cannot be read",
-        float(bool(report.paused)),
+        float(bool(report.pause_reason)),
     )
     yield _gauge(
         "trimtab_loss_budget_used",
@@ -273,11 +273,11 @@ class _MetricsCollector:
     """Collector of the metrics of one scrape."""
 
     def __init__(self, report: RunReport | None, health: RunHealth, now_s: float) -> None:
-        self._arguments = report, health, now_s
+        self._family_arguments = report, health, now_s
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client.registry.Collector."""
-        return metric_families(*self._arguments)
+        return metric_families(*self._family_arguments)
 
 
 def _gauge(name: str, description: str, gauge_value: float | None) -> GaugeMetricFamily:

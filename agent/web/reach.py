@@ -32,7 +32,7 @@ class PublicOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     proxy: str | None = None
-    name: str | None = None
+    public_host_name: str | None = None
     proxy_secret_file: Path | None = None
 
 
@@ -88,7 +88,7 @@ def require_tls_access(host: str, port: int, public_options: PublicOptions) -> N
         )
     if public_options.proxy_secret_file is not None:
         _read_secret(public_options.proxy_secret_file)
-    if public_options.name and (public_options.proxy or not has_certificate):
+    if public_options.public_host_name and (public_options.proxy or not has_certificate):
         raise ConfigError("--name: only with --tls-cert", "a proxy is known by its own name")
     if host in LOOPBACK_HOSTS:
         pass
@@ -98,7 +98,7 @@ def require_tls_access(host: str, port: int, public_options: PublicOptions) -> N
             f"omit it and use a tunnel: ssh -L {port}:127.0.0.1:{port} USER@THIS_MACHINE; or give"
             " --tls-cert and --tls-key, or --proxy",
         )
-    elif has_certificate and host in WILDCARD_HOSTS and not public_options.name:
+    elif has_certificate and host in WILDCARD_HOSTS and not public_options.public_host_name:
         raise ConfigError(f"--name: needed with --host {host}", "the name that browsers open")
     if public_options.tls_cert is not None and public_options.tls_key is not None:
         _check_certificate(public_options.tls_cert, public_options.tls_key)
@@ -153,7 +153,7 @@ def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
         return Reach(proxy_names, True, proxies, port, proxy_secret=proxy_secret)
     host_names = {
         host_name.lower()
-        for host_name in (public_options.name, host)
+        for host_name in (public_options.public_host_name, host)
         if host_name and host_name not in WILDCARD_HOSTS
     }
     if host in LOOPBACK_HOSTS:
@@ -177,7 +177,7 @@ def public_url(host: str, port: int, public_options: PublicOptions, uses_tls: bo
     """Return the address that browsers open."""
     if public_options.proxy is not None:
         return f"https://{public_options.proxy}/"
-    host_name = public_options.name or host
+    host_name = public_options.public_host_name or host
     host_name = f"[{host_name}]" if ":" in host_name else host_name
     return f"{'https' if uses_tls else 'http'}://{host_name}:{port}/"
 

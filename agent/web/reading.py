@@ -23,7 +23,7 @@ DEFAULT_MODULE = "dashboard"
 """Module in `agent.app` in which a function named without a module is looked up."""
 
 
-class ReadingProcess:
+class AppProcess:
     """A process that calls functions of `agent.app`, one at a time; restarted if it died.
     `niceness` lowers its priority.
     """
@@ -45,8 +45,8 @@ class ReadingProcess:
             return self._pool.submit(_call, function_path, *arguments)
 
     async def call(self, function_path: str, *arguments: Any) -> Any:
-        """Return the result of `function_path`. Raises its TrimtabError, and Retryable if the process
-        died.
+        """Return the result of `function_path`. Raises its TrimtabError, and Retryable if the
+        process died.
         """
         try:
             return await asyncio.wrap_future(self.submit(function_path, *arguments))

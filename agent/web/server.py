@@ -28,7 +28,7 @@ from agent.web.reach import (
     reach_of,
     require_tls_access,
 )
-from agent.web.reading import ReadingProcess, end_with_parent
+from agent.web.reading import AppProcess, end_with_parent
 from agent.web.stopping import end_at_signal
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def serve_dashboard(
     public_options: PublicOptions | None = None,
     banner: str = "",
 ) -> None:
-    """Serve until SIGINT or SIGTERM, with the line `banner` on each page, and call `on_ready` with the
-    address once it answers.
+    """Serve until SIGINT or SIGTERM, with the line `banner` on each page, and call `on_ready` with
+    the address once it answers.
 
     Raises ConfigError for a host beyond loopback without users and TLS or a proxy, a port in use, a
     config or a store that cannot be read, or if the extra is not installed.
@@ -85,7 +85,7 @@ def serve_dashboard(
     from agent.web.portfolios import require_users
 
     with _listen(host, port) as listener, ExitStack() as cleanup:
-        reading_process = ReadingProcess()
+        reading_process = AppProcess()
         cleanup.callback(reading_process.stop)
         store_path, users_file, users, link_key = _read_at_start(config, reading_process)
         require_users(users, host, is_exposed=_is_exposed(host, public_options))
@@ -115,13 +115,18 @@ def serve_portfolios(
     folder: Path | None = None,
 ) -> None:
     """Serve several portfolios as `serve_dashboard` serves one; users may add further ones in the
-    `folder` of their configs. Call `on_ready` with the address of the list, and name, address and error
-    of each. Raises the error of the first one if none can be read.
+    `folder` of their configs. Call `on_ready` with the address of the list, and name, address and
+    error of each. Raises the error of the first one if none can be read.
     """
     public_options = public_options or PublicOptions()
     require_tls_access(host, port, public_options)
     _require_packages()
-    from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
+    from agent.web.portfolios import (
+        PortfoliosApp,
+        SharedSettings,
+        create_portfolios,
+        portfolio_names,
+    )
 
     stop_checks: list[Callable[[], bool]] = []
 
@@ -140,7 +145,7 @@ def serve_portfolios(
                 *(portfolio.read(shared_settings) for portfolio in portfolios)
             )
             for portfolio, portfolio_start in zip(portfolios, portfolio_starts, strict=True):
-                portfolio.begin(portfolio_start, shared_settings)
+                portfolio.begin_serving(portfolio_start, shared_settings)
 
         asyncio.run(open_all())
         errors = [portfolio.error for portfolio in portfolios]
@@ -160,7 +165,7 @@ def serve_portfolios(
 
         def build_portfolios_app(is_server_stopping: Callable[[], bool]) -> Any:
             stop_checks.append(is_server_stopping)
-            return Portfolios(portfolios, reach, shared_settings, folder)
+            return PortfoliosApp(portfolios, reach, shared_settings, folder)
 
         _serve_app(build_portfolios_app, listener, reach, announce, host, public_options)
 
@@ -249,14 +254,14 @@ def _serve_app(
 
 
 def _read_at_start(
-    config: Path, reading_process: ReadingProcess
+    config: Path, reading_process: AppProcess
 ) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
     """Read the files of store and users, the users, and the key of signed links."""
     from agent.web.portfolios import read_portfolio
 
     portfolio_start = asyncio.run(read_portfolio(config, reading_process))
     return (
-        portfolio_start.store,
+        portfolio_start.store_path,
         portfolio_start.users_file,
         dict(portfolio_start.users),
         portfolio_start.link_key,

@@ -37,8 +37,8 @@ class Session:
 MAX_REVIEW_AGE_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
 PREFIXES_WITHOUT_TARGETS = ("portfolio.", "policy.", "limits.")
-"""Tables without targets, apart from those of assets. A control may change the targets of other tables
-alone.
+"""Tables without targets, apart from those of assets. A control may change the targets of other
+tables alone.
 """
 
 
@@ -51,7 +51,7 @@ class PlanReview:
     kind: str
     arguments: tuple[tuple[str, str], ...]
     began_s: float = field(default_factory=time.monotonic)
-    document: Mapping[str, Any] | None = None
+    plan_document: Mapping[str, Any] | None = None
     error: str = ""
     is_queued: bool = False
     backtest: Mapping[str, Any] | None = None
@@ -90,8 +90,8 @@ class PlanReview:
     def is_confirmable(self) -> bool:
         """Return whether the plan can be confirmed."""
         return (
-            self.document is not None
-            and bool(self.document["plan_hash"])
+            self.plan_document is not None
+            and bool(self.plan_document["plan_hash"])
             and not self.is_queued
             and time.monotonic() < self.began_s + MAX_REVIEW_AGE_S
         )

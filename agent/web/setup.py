@@ -24,7 +24,7 @@ from agent.web.access import LOGIN_PATH, Access, AccessMiddleware, matches_token
 from agent.web.app import StaticFiles
 from agent.web.pages import PACKAGE_EXTRA
 from agent.web.reach import Reach
-from agent.web.reading import ReadingProcess
+from agent.web.reading import AppProcess
 from agent.web.sessions import Session
 
 SETUP_USERS = {1: ("set-up", False)}
@@ -75,22 +75,22 @@ class SetupPages:
     def __init__(self, access: Access, config: Path) -> None:
         self._access = access
         self._config = config
-        self._token = secrets.token_urlsafe(32)
+        self._opening_token = secrets.token_urlsafe(32)
         self._answers: dict[str, str] = dict(DEFAULT_ANSWERS)
         self._answered_paths: set[str] = set()
         self._written_document: Mapping[str, Any] | None = None
         self._write_lock = asyncio.Lock()
-        self._process = ReadingProcess()
+        self._writing_process = AppProcess()
         self._template = artifacts.template_environment(PACKAGE_EXTRA).get_template("setup.html")
 
     @property
     def opening_path(self) -> str:
         """Path and query that begin the one session."""
-        return f"{LOGIN_PATH.removeprefix('/')}?token={self._token}"
+        return f"{LOGIN_PATH.removeprefix('/')}?token={self._opening_token}"
 
     def close(self) -> None:
         """End the process that checks and writes."""
-        self._process.stop()
+        self._writing_process.stop()
 
     def application(self) -> AccessMiddleware:
         """Return the ASGI application."""
@@ -109,19 +109,19 @@ class SetupPages:
         """
         if request.scope["session"] is not None:
             return RedirectResponse("/", 303)
-        if not matches_token(request.query_params.getlist("token"), self._token):
+        if not matches_token(request.query_params.getlist("token"), self._opening_token):
             return PlainTextResponse(NOT_OPENED_TEXT, 403)
         html = self._template.render(
-            title=BEGIN_PAGE.title, page=BEGIN_PAGE, errors={}, token=self._token
+            title=BEGIN_PAGE.title, page=BEGIN_PAGE, errors={}, token=self._opening_token
         )
         return HTMLResponse(html)
 
     async def _begin_session(self, request: Request) -> Response:
         """Begin the one session."""
         fields = await read_form(request)
-        if fields is None or not matches_token(fields.get("token"), self._token):
+        if fields is None or not matches_token(fields.get("token"), self._opening_token):
             return PlainTextResponse(NOT_OPENED_TEXT, 403)
-        self._token = secrets.token_urlsafe(32)  # so that the printed one no longer works
+        self._opening_token = secrets.token_urlsafe(32)  # so that the printed one no longer works
         response = RedirectResponse("/", 303)
         session_id = self._access.begin_session(next(iter(SETUP_USERS)))
         cookie_name = self._access.reach.cookie_name
@@ -189,7 +189,7 @@ class SetupPages:
         async with self._write_lock:
             if self._written_document is None:
                 try:
-                    self._written_document = await self._process.call(
+                    self._written_document = await self._writing_process.call(
                         "start.guide.write_setup", str(self._config), answers
                     )
                 except TrimtabError as error:
@@ -199,7 +199,7 @@ class SetupPages:
     async def _check_answers(self, answers: Mapping[str, str]) -> dict[str, Any] | Response:
         """Return the checked answers with their errors, or a response if the check failed."""
         try:
-            checked_answers: dict[str, Any] = await self._process.call(
+            checked_answers: dict[str, Any] = await self._writing_process.call(
                 "start.guide.check_setup", dict(answers)
             )
         except TrimtabError as error:

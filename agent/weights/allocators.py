@@ -296,13 +296,13 @@ class AllocatorData:
     """Input of an allocator: chain time, recorded prices (oldest first), token supplies, token
     labels.
 
-    `current_prices` are the prices of this block, which count if no recorded price is within `max_age_s`;
-    only that of the numeraire if the config requires confirmed prices. `signal_answer` is the signal's
-    answer.
+    `current_prices` are the prices of this block, which count if no recorded price is within
+    `max_age_s`; only that of the numeraire if the config requires confirmed prices. `signal_answer`
+    is the signal's answer.
     """
 
     now_s: int
-    prices: tuple[PricePoint, ...]
+    recorded_prices: tuple[PricePoint, ...]
     label_by_token: Mapping[str, str]
     supplies: tuple[TokenSupply, ...] = ()
     current_prices: Mapping[str, Price] | None = None
@@ -324,13 +324,13 @@ class WeightBounds:
 @dataclass(frozen=True, slots=True)
 class UnroundedWeights:
     """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them,
-    `data` describes the sample. Without `shares_bps` the targets stay; `market_bps` is as in
+    `sample_text` describes the sample. Without `shares_bps` the targets stay; `market_bps` is as in
     `Allocation`.
     """
 
     shares_bps: tuple[Fraction, ...]
     why: str
-    data: str
+    sample_text: str
     returns: Returns | None = None
     from_s: int | None = None
     until_s: int | None = None
@@ -343,7 +343,7 @@ zero data.
 """
 
 
-def equal(
+def allocate_equally(
     _settings: AllocatorConfig, bounds: WeightBounds, _inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return equal shares of the free assets."""
@@ -357,7 +357,7 @@ def equal(
     )
 
 
-def market_cap(
+def allocate_by_market_cap(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in proportion to market capitalisation. Weight above a bound is distributed to
@@ -407,12 +407,12 @@ def market_cap(
     )
 
 
-def inverse_volatility(
+def allocate_by_inverse_volatility(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
     returns = compute_returns(
-        settings, bounds.tokens, inputs.label_by_token, inputs.prices, inputs.now_s
+        settings, bounds.tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
     )
     shares = proportional_shares(
         [Fraction(1 / float(volatility)) for volatility in returns.volatilities],
@@ -429,7 +429,7 @@ def inverse_volatility(
     )
 
 
-def minimum_variance(
+def allocate_minimum_variance(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return the shares of least variance within the bounds."""
@@ -443,7 +443,7 @@ def minimum_variance(
     )
 
 
-def risk_parity(
+def allocate_risk_parity(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares of the free assets with equal contributions to the variance."""
@@ -461,7 +461,9 @@ def risk_parity(
     )
 
 
-def hrp(settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData) -> UnroundedWeights:
+def allocate_hrp(
+    settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
+) -> UnroundedWeights:
     """Return the shares of hierarchical risk parity."""
     returns, shares, covariance_matrix = _optimise(settings, bounds, inputs, hrp_weights)
     reason = (
@@ -472,12 +474,12 @@ def hrp(settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData) 
 
 
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
-    AllocationMethod.EQUAL: equal,
-    AllocationMethod.MARKET_CAP: market_cap,
-    AllocationMethod.INVERSE_VOLATILITY: inverse_volatility,
-    AllocationMethod.MINIMUM_VARIANCE: minimum_variance,
-    AllocationMethod.RISK_PARITY: risk_parity,
-    AllocationMethod.HRP: hrp,
+    AllocationMethod.EQUAL: allocate_equally,
+    AllocationMethod.MARKET_CAP: allocate_by_market_cap,
+    AllocationMethod.INVERSE_VOLATILITY: allocate_by_inverse_volatility,
+    AllocationMethod.MINIMUM_VARIANCE: allocate_minimum_variance,
+    AllocationMethod.RISK_PARITY: allocate_risk_parity,
+    AllocationMethod.HRP: allocate_hrp,
 }
 
 
@@ -486,7 +488,7 @@ def _optimise(
 ) -> tuple[Returns, Floats, Floats]:
     """Return (returns, shares with sum 1, annual covariance)."""
     returns = compute_returns(
-        settings, bounds.tokens, inputs.label_by_token, inputs.prices, inputs.now_s
+        settings, bounds.tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
     )
     covariance_matrix = shrunk_covariance(returns, inputs.label_by_token)
     min_shares, max_shares = (
@@ -547,7 +549,11 @@ def _newest_price(
     price if it may count.
     """
     newest_point = max(
-        (point for point in inputs.prices if point.token == token and point.at_s <= inputs.now_s),
+        (
+            point
+            for point in inputs.recorded_prices
+            if point.token == token and point.at_s <= inputs.now_s
+        ),
         key=lambda point: point.at_s,
         default=None,
     )

@@ -14,13 +14,13 @@ from agent.weights.returns import ReturnsWindow, compute_returns, shrunk_covaria
 
 @dataclass(frozen=True, slots=True)
 class RiskEstimate:
-    """Annual volatilities by token and the correlation of each pair once, in bps, from `count`
-    returns between `from_s` and `until_s`.
+    """Annual volatilities by token and the correlation of each pair once, in bps, from
+    `return_count` returns between `from_s` and `until_s`.
     """
 
     volatilities_bps: tuple[tuple[str, int], ...]
     correlations_bps: tuple[tuple[str, str, int], ...]
-    count: int
+    return_count: int
     from_s: int
     until_s: int
 

@@ -13,12 +13,12 @@ from agent.wiring.context import (
     reopen_context,
     store_file,
 )
-from agent.wiring.futures import listed_numbers
+from agent.wiring.futures import listed_market_numbers
 from agent.wiring.transactor import (
     AgentApprover,
     WalletSession,
-    lock_locations,
-    open_service,
+    lock_arguments,
+    open_service_session,
     open_transactor,
     open_wallet_session,
     signing_rules,
@@ -30,11 +30,11 @@ __all__ = [
     "AgentContext",
     "SystemClock",
     "WalletSession",
-    "listed_numbers",
-    "lock_locations",
+    "listed_market_numbers",
+    "lock_arguments",
     "open_context",
     "open_endpoint_pool",
-    "open_service",
+    "open_service_session",
     "open_store_offline",
     "open_transactor",
     "open_transport",

@@ -110,7 +110,7 @@ def open_recorder(loaded_config: LoadedConfig, folder: Path | None) -> StepRecor
     Raises ConfigError if the folder cannot be used.
     """
     record_table = loaded_config.config.record
-    store_kind = "paper" if loaded_config.paper else "live"
+    store_kind = "paper" if loaded_config.is_paper else "live"
     recorder_limits = RecorderLimits(DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTES * MEGABYTE)
     if record_table is not None:
         recorder_limits = RecorderLimits(
@@ -124,7 +124,7 @@ def open_recorder(loaded_config: LoadedConfig, folder: Path | None) -> StepRecor
     recorder = StepRecorder(
         record_folder, loaded_config.digest, store_kind, recorder_limits
     )  # creates the folder
-    if loaded_config.paper:
+    if loaded_config.is_paper:
         return StepRecorder(
             record_folder / PAPER_FOLDER, loaded_config.digest, store_kind, recorder_limits
         )
@@ -161,21 +161,21 @@ class AgentContext:
     store: Store
     kill_switch: KillSwitch
     clock: Clock
-    reader: PositionReader
+    position_reader: PositionReader
     quoter: UnanimousQuoter
     """Second quoter, shared by all cycles because the caches of uniswap-python never release an
     object.
     """
-    key: keys.KeySource | None = None
+    key_source: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
     agent_key_source: keys.KeySource | None = None
     """Agent key of the futures venue that replaces the config's, if the calling program has one."""
     layers: tuple[LayerConfig, ...] = ()
     """Settings of the layers from the config alone."""
-    futures: FuturesPolicy | None = None
-    tax: TaxRunCache | None = None
-    signals: SignalHost = field(default_factory=SignalHost)
-    paper: PaperChain | None = None
+    futures_policy: FuturesPolicy | None = None
+    tax_runs: TaxRunCache | None = None
+    signal_host: SignalHost = field(default_factory=SignalHost)
+    paper_chain: PaperChain | None = None
     """Simulated chain of paper trading; None for a live agent."""
     recorder: StepRecorder | None = None
     confirmed_hash: str | None = None
@@ -191,9 +191,9 @@ class AgentContext:
         """The context of a step started by the user, in which no futures trigger waits for
         confirmation.
         """
-        if self.futures is None or not self.futures.manual_triggers:
+        if self.futures_policy is None or not self.futures_policy.manual_triggers:
             return self
-        return replace(self, futures=replace(self.futures, manual_triggers=()))
+        return replace(self, futures_policy=replace(self.futures_policy, manual_triggers=()))
 
     @property
     def portfolio_with_positions(self) -> Portfolio:
@@ -217,7 +217,7 @@ class AgentContext:
             self.limits,
             self.execution,
             history,
-            layers=active_layer_parts((FuturesConfig(self.futures), *self.layers)),
+            layer_configs=active_layer_parts((FuturesConfig(self.futures_policy), *self.layers)),
         )
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
@@ -226,11 +226,11 @@ class AgentContext:
         """
         code_hash_by_address = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
         implementations = self.store.trust.implementations()
-        if self.futures is not None and self.config.futures is not None:
+        if self.futures_policy is not None and self.config.futures is not None:
             snapshot = distrust_changed_venue(
                 snapshot,
-                self.futures.account,
-                self.config.futures.contracts,
+                self.futures_policy.trader,
+                self.config.futures.contract_name_by_address,
                 code_hash_by_address,
                 implementations,
             )
@@ -249,7 +249,7 @@ class AgentContext:
             position_manager(self.config),
         )
         changed_tokens = quarantine.tokens_with_changed_code(
-            snapshot, self.tokens, code_hash_by_address, implementations
+            snapshot, self.token_addresses, code_hash_by_address, implementations
         )
         return assemble_input(
             partial_input,
@@ -259,13 +259,15 @@ class AgentContext:
     @property
     def layer_readers(self) -> tuple[LayerReader, ...]:
         """Readers of what layers know by a service: signals, and the tax lots of the ledger."""
-        signal_reader = SignalReader(self.signals)
+        signal_reader = SignalReader(self.signal_host)
         return (
-            (signal_reader,) if self.tax is None else (signal_reader, self.tax.reader(self.store))
+            (signal_reader,)
+            if self.tax_runs is None
+            else (signal_reader, self.tax_runs.reader(self.store))
         )
 
     @property
-    def tokens(self) -> tuple[str, ...]:
+    def token_addresses(self) -> tuple[str, ...]:
         """Addresses of assets and hubs."""
         return tuple(
             token.address
@@ -289,7 +291,7 @@ class AgentContext:
     def readers(self) -> StepReaders:
         """Readers of a step: chain, store and evidence, or the simulated chain on paper."""
         evidence_gatherer = EvidenceGatherer(
-            read_switch=self._read_switch,
+            read_kill_switch=self._read_switch,
             read_pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
             quoter=self.quoter,
             clock=self.clock,
@@ -297,22 +299,22 @@ class AgentContext:
             screen_tokens=self.token_screen,
         )
         readers = StepReaders(
-            self.reader,
+            self.position_reader,
             self.assemble,
             self.store.budgets.history,
             evidence_gatherer,
             self.clock,
             SystemRandom().random,
         )
-        if self.paper is not None:
+        if self.paper_chain is not None:
             readers = replace(
                 readers,
-                reader=PaperReader(self.reader, self.paper),
-                evidence=PaperEvidence(evidence_gatherer, self.paper),
+                reader=PaperReader(self.position_reader, self.paper_chain),
+                evidence_source=PaperEvidence(evidence_gatherer, self.paper_chain),
             )
         elif self.config.wallet.safe:
             safe = SafeContract(self.transport, self.config.wallet.address)
-            return replace(readers, reader=SafeReader(self.reader, safe))
+            return replace(readers, reader=SafeReader(self.position_reader, safe))
         if (venue := self.order_venue()) is not None:
             return replace(readers, reader=OrderVenueReader(readers.reader, venue))
         return readers
@@ -320,7 +322,7 @@ class AgentContext:
     def order_venue(
         self, key: SigningKey | None = None
     ) -> HyperliquidPerps | PaperHyperliquid | None:
-        """Return the off-chain futures venue; None if there is none. Without `key` it is
+        """Return the off-chain futures venue; None if there is none. Without `key_source` it is
         read-only.
         """
         return order_venue(self.loaded_config, self.portfolio, self.store, self.clock, key)
@@ -375,11 +377,11 @@ def store_file(loaded_config: LoadedConfig) -> Path:
 def open_store_offline(
     loaded_config: LoadedConfig, *, checks_and_migrates: bool = True
 ) -> Iterator[tuple[Store, KillSwitch]]:
-    """Open the store and the kill switch without connecting to a chain; without `checks_and_migrates` faster, as
-    `open_store` says.
+    """Open the store and the kill switch without connecting to a chain; without
+    `checks_and_migrates` faster, as `open_store` says.
     """
     chain_table = loaded_config.config.chain
-    store_kind = "paper" if loaded_config.paper else "live"
+    store_kind = "paper" if loaded_config.is_paper else "live"
     store = open_store(
         loaded_config.store_url,
         chain_table.chain_id,
@@ -421,7 +423,7 @@ def open_endpoint_pool(
         transports,
         config.chain.min_operators,
         max_lag_blocks=config.chain.max_lag_blocks,
-        data_fee=data_fee_kind(config.chain.chain_id, is_copy=config.chain.fork),
+        data_fee_kind=data_fee_kind(config.chain.chain_id, is_copy=config.chain.fork),
         now_s=clock.now_s,
     )
 
@@ -435,19 +437,19 @@ def open_context(
     record_folder: Path | None = None,
     allows_undeployed_rebalancer: bool = False,
 ) -> Iterator[AgentContext]:
-    """Connect to the chain and the store; read tokens, discover pools. With `allows_undeployed_rebalancer`
-    the config may name a Rebalancer that is not on the chain yet.
+    """Connect to the chain and the store; read tokens, discover pools. With
+    `allows_undeployed_rebalancer` the config may name a Rebalancer that is not on the chain yet.
 
     Once pools are pinned, unpinned pools are excluded, so that a pool created after `trimtab trust`
-    needs the owner's confirmation; `includes_untrusted_pools` includes them for display. With `record_folder`, or
-    [record] in the config, each step is written as a file.
+    needs the owner's confirmation; `includes_untrusted_pools` includes them for display. With
+    `record_folder`, or [record] in the config, each step is written as a file.
     """
     clock = clock or SystemClock()
     endpoint_pool = open_endpoint_pool(loaded_config.config, transports, clock)
     portfolio, layers = _target_portfolio(loaded_config, endpoint_pool)
     with open_store_offline(loaded_config) as (store, kill_switch):
         confirmed_hash = store.configs.confirmed_digest()
-        if loaded_config.paper:
+        if loaded_config.is_paper:
             prepare_paper_store(loaded_config, store)
         if (recorder := open_recorder(loaded_config, record_folder)) is not None:
             store.steps.on_step_recorded = recorder.write_step
@@ -484,7 +486,7 @@ def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentC
         new_context,
         recorder=context.recorder,
         confirmed_hash=loaded_config.digest,
-        key=context.key,
+        key_source=context.key_source,
         agent_key_source=context.agent_key_source,
     )
 
@@ -502,7 +504,7 @@ def _target_portfolio(
     portfolio = build_portfolio(config, token_by_address)
     portfolio = replace(
         portfolio,
-        weights=build_allocator(
+        allocator=build_allocator(
             config.portfolio,
             portfolio,
             loaded_config.path.parent,
@@ -514,11 +516,13 @@ def _target_portfolio(
 
 
 def _require_fixed_hooks(transport: Transport, venues: Sequence[AmmVenue]) -> None:
-    """Raise ConfigError for hooks that are proxies: their code could stay while what they do changes."""
+    """Raise ConfigError for hooks that are proxies: their code could stay while what they do
+    changes.
+    """
     venue_by_hooks = {venue.hooks: venue.name for venue in venues if venue.hooks != NO_HOOKS}
     for proxy in find_proxies(transport, tuple(venue_by_hooks)) if venue_by_hooks else ():
         raise ConfigError(
-            f"venues.{venue_by_hooks[proxy.token]}.hooks: {proxy.token} is a proxy, whose implementation may change",
+            f"venues.{venue_by_hooks[proxy.proxy]}.hooks: {proxy.proxy} is a proxy, whose implementation may change",
             "remove the venue, or name hooks whose code cannot change",
         )
 
@@ -563,7 +567,7 @@ def _build_context(  # noqa: PLR0913
     )
     execution = replace(
         build_execution(config, pinned_addresses),
-        liquidity=liquidity_contracts(config, store.positions.changes()),
+        contract_by_venue=liquidity_contracts(config, store.positions.changes()),
     )
     if execution.router_kind == "rebalancer":
         if not allows_undeployed_rebalancer:
@@ -573,16 +577,18 @@ def _build_context(  # noqa: PLR0913
             venue_by_name[pool.venue].require_derived(pool)
     elif includes_untrusted_pools:  # what is pinned was compared before
         require_router_factories(transport, execution.router, venues)
-    futures_contracts = () if config.futures is None else tuple(config.futures.contracts)
+    futures_contracts = (
+        () if config.futures is None else tuple(config.futures.contract_name_by_address)
+    )
     _require_fixed_hooks(transport, venues)
     proxies = find_proxies(transport, (*token_addresses, *futures_contracts))
     snapshot_scope = SnapshotScope(
         owner=config.wallet.address,
         tokens=tokens,
-        spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
+        spenders=(execution.router, *(contract for _, contract in execution.contract_by_venue)),
         pools=pools,
         proxies=proxies,
-        supplies=allocator_supply_tokens(portfolio, layers),
+        supply_tokens=allocator_supply_tokens(portfolio, layers),
         feeds=(*portfolio.feeds(), *reference.uptime_feeds),
         code_addresses=tuple(
             dict.fromkeys(
@@ -597,11 +603,11 @@ def _build_context(  # noqa: PLR0913
         impact_bps=(
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
-        lp_token_spender=dict(execution.liquidity).get(LpVenue.V2),
+        pair_token_spender=dict(execution.contract_by_venue).get(LpVenue.V2),
         layer_scopes=()
         if (futures_scope := perp_scope(config, portfolio)) is None
         else (futures_scope,),
-        data_fee=endpoint_pool.data_fee_kind,
+        data_fee_kind=endpoint_pool.data_fee_kind,
         caller="" if config.wallet.safe else config.wallet.address,
     )
     chain_reader = ChainReader(
@@ -638,9 +644,9 @@ def _build_context(  # noqa: PLR0913
         position_reader,
         build_quoter(transport, venues, {pool.address: pool.tier for pool in pools}),
         layers=layers,
-        futures=futures_policy(config, portfolio, on_paper=loaded_config.paper),
-        tax=TaxRunCache(loaded_config, portfolio),
-        paper=(
+        futures_policy=futures_policy(config, portfolio, on_paper=loaded_config.is_paper),
+        tax_runs=TaxRunCache(loaded_config, portfolio),
+        paper_chain=(
             paper_chain(
                 config,
                 execution,
@@ -649,7 +655,7 @@ def _build_context(  # noqa: PLR0913
                 position_reader,
                 paper_venue(config, portfolio, transport),
             )
-            if loaded_config.paper
+            if loaded_config.is_paper
             else None
         ),
     )

@@ -108,11 +108,11 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
         trader=futures_table.account or config.wallet.address,
         collateral=token_by_symbol[futures_table.collateral],
         vault=futures_table.vault,
-        account_balance=futures_table.account_balance,
+        account_balance_contract=futures_table.account_balance,
         clearing_house=futures_table.clearing_house,
         exchange=futures_table.exchange,
         market_registry=futures_table.market_registry,
-        config=futures_table.config,
+        config_contract=futures_table.config,
         markets=tuple(
             PerpMarketRef(
                 market.base,
@@ -267,7 +267,7 @@ def order_venue(
     is_mainnet = futures_table.network == "mainnet"
     client = HyperliquidClient(
         HyperliquidConnection(
-            futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
+            futures_table.api_url, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
         ),
         futures_table.account or config.wallet.address,
         {
@@ -275,8 +275,8 @@ def order_venue(
             for market in futures_table.markets
         },
         lambda: clock.now_s() * 1000,
-        None if key is None else agent_key(config, key),
-        (lambda: None) if loaded_config.paper else store.ledger.funding_since_s,
+        None if key is None else build_agent_key(config, key),
+        (lambda: None) if loaded_config.is_paper else store.ledger.funding_since_s,
         partial(store.trust.market_numbers, futures_table.network),
     )
     venue = HyperliquidPerps(
@@ -288,21 +288,21 @@ def order_venue(
         store.trust,
         no_key_reason=missing_agent_key_reason(loaded_config),
     )
-    if loaded_config.paper:
+    if loaded_config.is_paper:
         return PaperHyperliquid(venue, client, store.paper, store.ledger.funding_since_s)
     return venue
 
 
-def listed_numbers(futures_table: HyperliquidTable) -> dict[str, int]:
+def listed_market_numbers(futures_table: HyperliquidTable) -> dict[str, int]:
     """Return the number of every market that the venue lists, by name. Raises Retryable."""
     is_mainnet = futures_table.network == "mainnet"
     connection = HyperliquidConnection(
-        futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
+        futures_table.api_url, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
     )
     return parse_market_numbers(connection.info(type="metaAndAssetCtxs"))
 
 
-def agent_key(config: Config, key: SigningKey) -> AgentKey:
+def build_agent_key(config: Config, key: SigningKey) -> AgentKey:
     """Return the agent's key. Raises ConfigError for a key with another purpose, a published key,
     or a key that cannot sign messages.
     """
@@ -319,7 +319,7 @@ def agent_key(config: Config, key: SigningKey) -> AgentKey:
             "futures: the agent key must be held by trimtab, not by a key service",
             "set agent_keystore, agent_keyring or agent_key_env",
         )
-    if is_published(key.address) and not config.chain.local:
+    if is_published(key.address) and not config.chain.is_local:
         raise ConfigError(
             f"futures: the agent key {key.address} is published", "create your own key"
         )
@@ -337,9 +337,9 @@ class OrderVenueReader:
         """See ports.Reader; the account is read after the chain."""
         return self._venue.read(self._reader.snapshot())
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self._reader.past(head, blocks)
+        return self._reader.past_prices(head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""

@@ -22,7 +22,7 @@ class TaxRunCache:
     """Tax lots of the whole ledger, recomputed only when the ledger has changed."""
 
     def __init__(self, loaded_config: LoadedConfig, portfolio: Portfolio) -> None:
-        self._loaded = loaded_config
+        self._loaded_config = loaded_config
         self._portfolio = portfolio
         self._ledger_version: tuple[int, ...] | None = None
         self._booked_run: TaxLotRun | None = None
@@ -40,11 +40,11 @@ class TaxRunCache:
         Mined and pending transactions count with their gains but not with their losses, because a
         reorg may remove them. Raises ConfigError if tax.year_limit is set and a rate is missing.
         """
-        tax_table = self._loaded.config.tax
+        tax_table = self._loaded_config.config.tax
         if tax_table is None:
             return None
         try:
-            rate_table = read_rates(self._loaded)
+            rate_table = read_rates(self._loaded_config)
             rate_at = rate_lookup(rate_table)
             method = LotMethod(tax_table.method)
             booked_run = self._current_booked_run(store, method, rate_at)

@@ -33,7 +33,10 @@ from agent.execution.step_context import StepOutcome, StepTransactor
 from agent.execution.submitter import SubmissionSettings, Submitter, max_tip_by_nonce
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
-from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import (
+    emergency_gas_per_day_wei,
+    emergency_gas_price_limit_wei,
+)
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain_reason
 from agent.paper.order_venue import PaperAgentSigner, PaperHyperliquid
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
@@ -43,7 +46,7 @@ from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.files.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
-from agent.venues.deployment import init_code_hash
+from agent.venues.deployment import rebalancer_init_hash
 from agent.venues.hyperliquid.client import (
     HyperliquidAgent,
     HyperliquidClient,
@@ -60,7 +63,7 @@ from agent.venues.hyperliquid.venue import (
 from agent.wiring.context import AgentContext, pool_makers, store_file
 from agent.wiring.futures import (
     VENUE_TIMEOUT_S,
-    agent_key,
+    build_agent_key,
     chain_venue,
     futures_rules,
     missing_agent_key_reason,
@@ -91,19 +94,21 @@ def signing_rules(
         config.chain.wrapped_native,
         tuple(pool_makers(config).items()),
     )
-    position_managers = tuple(
-        contract for venue, contract in execution.liquidity if venue == LpVenue.V3
+    v3_managers = tuple(
+        contract for venue, contract in execution.contract_by_venue if venue == LpVenue.V3
     )
-    v2_routers = tuple(contract for venue, contract in execution.liquidity if venue == LpVenue.V2)
+    v2_routers = tuple(
+        contract for venue, contract in execution.contract_by_venue if venue == LpVenue.V2
+    )
     v2_pairs = tuple(pool.address for pool in pools if pool.venue == LpVenue.V2)
     return replace(
         rules,
-        position_managers=position_managers,
+        v3_managers=v3_managers,
         v2_routers=v2_routers,
         oracle_pools=tuple(pool.address for pool in pools if pool.keeps_observations),
         payout_addresses=payout_addresses,
         v2_pairs=v2_pairs if v2_routers else (),
-        init_code_hash=init_code_hash(),
+        init_code_hash=rebalancer_init_hash(),
     )
 
 
@@ -113,13 +118,13 @@ class WalletSession:
 
     context: AgentContext
     confirm: Callable[[StepOutcome], bool]
-    progress: Callable[[str], None]
+    report_progress: Callable[[str], None]
     key: SigningKey | None
     submit_endpoint: Endpoint | None
     agent_key: SigningKey | None = None
 
     @contextmanager
-    def acting(self, *, cancels_only: bool = False) -> Iterator[StepTransactor]:
+    def open_transactor(self, *, cancels_only: bool = False) -> Iterator[StepTransactor]:
         """Wait for the wallet's lock, yield the transactor of one action, and release the lock.
 
         It is rebuilt each time, because another process may have sent, paid or confirmed in
@@ -140,7 +145,7 @@ class WalletSession:
         agent_source = None if self.agent_key is None else keys.SuppliedKey(self.agent_key)
         return replace(
             context,
-            key=wallet_source or context.key,
+            key_source=wallet_source or context.key_source,
             agent_key_source=agent_source or context.agent_key_source,
         )
 
@@ -151,10 +156,10 @@ class WalletSession:
         """
         context, wait_s = self.context, self.context.config.service.wallet_wait
         with wait_for_lock(
-            *lock_locations(context.loaded_config),
+            *lock_arguments(context.loaded_config),
             patience_s=wait_s,
             sleep=context.clock.sleep,
-            report_holder=self.progress,
+            report_holder=self.report_progress,
         ):
             yield
 
@@ -164,7 +169,7 @@ class WalletSession:
             config,
             context.limits,
             context.execution,
-            context.tokens,
+            context.token_addresses,
             context.pools,
             context.payout_addresses,
         )
@@ -173,14 +178,14 @@ class WalletSession:
         )
         rules = replace(rules, futures=futures_terms)
         read_max_tips = partial(max_tip_by_nonce, context.store.journal)
-        context.endpoints.report = self.progress
-        if context.paper is not None:
+        context.endpoints.report = self.report_progress
+        if context.paper_chain is not None:
             return paper_transactor(
                 context,
                 rules,
-                submission_settings(config, context.limits, context.futures),
+                submission_settings(config, context.limits, context.futures_policy),
                 self.confirm,
-                self.progress,
+                self.report_progress,
             )
         require_sendable(config)
         sender: Sender = QuorumSender(
@@ -210,11 +215,11 @@ class WalletSession:
             signer=signer,
             sender=sender,
             clock=context.clock,
-            settings=submission_settings(config, context.limits, context.futures),
+            settings=submission_settings(config, context.limits, context.futures_policy),
             is_paused=context.kill_switch.is_paused,
-            is_hard=context.kill_switch.is_hard,
+            is_hard_pause=context.kill_switch.is_hard,
             proposed_ids=context.store.proposals.proposal_blocks,
-            on_event=lambda event: self.progress(event.text or event.name),
+            on_event=lambda event: self.report_progress(event.text or event.name),
         )
         chain_executor = JournaledExecutor(submitter)
         executor: Executor = chain_executor
@@ -249,7 +254,7 @@ class WalletSession:
         config, futures_terms = self.context.config, rules.futures
         if self.agent_key is None or futures_terms is None:
             return ReadOnlySigner(config.wallet.address)
-        return AgentSigner(agent_key(config, self.agent_key), futures_terms, clock)
+        return AgentSigner(build_agent_key(config, self.agent_key), futures_terms, clock)
 
 
 def paper_transactor(
@@ -262,7 +267,7 @@ def paper_transactor(
     """Build executor and composer on the paper chain, where a transaction that pays the base fee is
     mined and any other stays pending.
     """
-    if context.paper is None or not context.loaded_config.paper:
+    if context.paper_chain is None or not context.loaded_config.is_paper:
         raise OperatorNeeded(
             "this agent was not opened for paper trading", "open it with trimtab paper"
         )
@@ -270,11 +275,11 @@ def paper_transactor(
         journal=context.store.journal,
         budgets=context.store.budgets,
         signer=NullSigner(rules, partial(max_tip_by_nonce, context.store.journal)),
-        sender=context.paper,
+        sender=context.paper_chain,
         clock=context.clock,
         settings=replace(settings, bump_after_s=None),
         is_paused=context.kill_switch.is_paused,
-        is_hard=context.kill_switch.is_hard,
+        is_hard_pause=context.kill_switch.is_hard,
         on_event=lambda event: report_progress(event.text or event.name),
     )
     chain_executor = JournaledExecutor(submitter)
@@ -285,13 +290,13 @@ def paper_transactor(
         signer = PaperAgentSigner(rules.futures, context.clock)
         executor = VenueExecutor(chain_executor, submitter, signer, order_venue)
     futures_venue = order_venue or chain_venue(
-        context.config, context.portfolio, context.transport, context.paper.status_of
+        context.config, context.portfolio, context.transport, context.paper_chain.status_of
     )
     wallet = context.config.wallet.address
     return StepTransactor(
         executor,
         RouterComposer(
-            context.paper,
+            context.paper_chain,
             wallet,
             context.clock,
             layer_composers(futures_venue, wallet),
@@ -309,13 +314,17 @@ def open_transactor(
     *,
     signs: bool = True,
 ) -> Iterator[StepTransactor]:
-    """Yield the transactor of one action under the wallet's lock. Without `signs` no key is loaded."""
-    with open_wallet_session(context, confirm, report_progress, signs=signs).acting() as transactor:
+    """Yield the transactor of one action under the wallet's lock. Without `signs` no key is
+    loaded.
+    """
+    with open_wallet_session(
+        context, confirm, report_progress, signs=signs
+    ).open_transactor() as transactor:
         yield transactor
 
 
 @contextmanager
-def open_service(
+def open_service_session(
     context: AgentContext,
     confirm: Callable[[StepOutcome], bool],
     report_progress: Callable[[str], None],
@@ -323,7 +332,7 @@ def open_service(
     """Hold the wallet's service lock, so that no second run starts; the session takes the wallet's
     lock for each action. Raises LockHeld at once if another run holds the service lock.
     """
-    with service_lock(*lock_locations(context.loaded_config)):
+    with service_lock(*lock_arguments(context.loaded_config)):
         yield open_wallet_session(context, confirm, report_progress)
 
 
@@ -343,7 +352,7 @@ def open_wallet_session(
     config = context.config
     if config.portfolio.use_cash is None:
         context.store.cash.forget()
-    if context.paper is not None:
+    if context.paper_chain is not None:
         return WalletSession(context, confirm, report_progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()
     submit_endpoint = Endpoint(EndpointProvider(submit_url, "submit")) if submit_url else None
@@ -351,7 +360,7 @@ def open_wallet_session(
     if signs and config.wallet.mode != "propose":
         ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(
-            context.key or key_source(context.loaded_config),
+            context.key_source or key_source(context.loaded_config),
             config.chain.chain_id,
             ask=ask_passphrase,
             is_fork=config.chain.fork,
@@ -376,14 +385,14 @@ def _load_agent_key(context: AgentContext) -> SigningKey | None:
         raise ConfigError(message, error.remedy) from None
 
 
-def lock_locations(loaded_config: LoadedConfig) -> tuple[Path, int, str, Path]:
+def lock_arguments(loaded_config: LoadedConfig) -> tuple[Path, int, str, Path]:
     """Return the path of the wallet's lock, chain id, wallet, and path of the lock beside the
     store.
     """
     chain_table, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
     store_path = store_file(loaded_config).resolve()
     is_lock_beside_store = (
-        chain_table.local or loaded_config.paper
+        chain_table.is_local or loaded_config.is_paper
     )  # a paper store never blocks the wallet itself
     return (
         lock_path(chain_table.chain_id, wallet, store_path, local_chain=is_lock_beside_store),
@@ -399,7 +408,7 @@ def submission_settings(
     """Return timing and caps of submissions. Live chains produce a block every 2 to 12 s, local
     chains at once.
     """
-    if config.chain.local:
+    if config.chain.is_local:
         poll_s, mined_timeout_s, final_timeout_s, bump_after_s = 0.2, 30.0, 10.0, 20.0
     else:
         poll_s, mined_timeout_s, bump_after_s = 2.0, 180.0, 30.0
@@ -408,7 +417,7 @@ def submission_settings(
     if futures is not None:
         emergency_caps_wei = (
             emergency_gas_price_limit_wei(futures.limits, limits),
-            gas_per_day_wei(futures.limits, limits),
+            emergency_gas_per_day_wei(futures.limits, limits),
         )
     return SubmissionSettings(
         confirmations=config.chain.confirmations,
@@ -418,7 +427,7 @@ def submission_settings(
         max_fee_wei=limits.gas_price_wei,
         bump_after_s=bump_after_s,
         gas_per_day_wei=limits.gas_per_day_wei,
-        emergency_ceilings=emergency_caps_wei,
+        emergency_gas_ceilings=emergency_caps_wei,
         finality_tag=config.chain.finality_tag,
     )
 
@@ -444,7 +453,7 @@ class AgentApprover:
         self._context = context
         self._agent_name = futures_table.agent_name
         self._connection = HyperliquidConnection(
-            futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
+            futures_table.api_url, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
         )
         self._client = HyperliquidClient(self._connection, wallet, {}, self._now_ms)
         self._rules = AgentApprovalRules(wallet, wallet, self._agent_name, is_mainnet)
@@ -480,7 +489,7 @@ class AgentApprover:
         context = self._context
         ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         chain_table = context.config.chain
-        wallet_source = context.key or key_source(context.loaded_config)
+        wallet_source = context.key_source or key_source(context.loaded_config)
         key = keys.load_key(
             wallet_source, chain_table.chain_id, ask=ask_passphrase, is_fork=chain_table.fork
         )
@@ -530,7 +539,7 @@ class AgentApprover:
 def require_sendable(config: Config) -> None:
     """Raise ConfigError for a chain on which transactions may cost more than their gas (T13)."""
     chain_table = config.chain
-    if not chain_table.local and (reason := unsupported_chain_reason(chain_table.chain_id)):
+    if not chain_table.is_local and (reason := unsupported_chain_reason(chain_table.chain_id)):
         raise ConfigError(
             f"chain.chain_id is {chain_table.chain_id}: {reason}, so nothing is sent",
             "use a chain with known fees, such as 1 (Ethereum) or 8453 (Base), or paper trading",

@@ -98,11 +98,11 @@ def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChai
         page.wait_for_selector("th:has-text('idle')")
         assert not page.query_selector("button:has-text('Review new ledgers')")
         assert "later ones go to idle" in confirmed("tr:has(th:has-text('idle')) button:has-text('Give it all')")
-        assert agent.context.store.layer(StrategyStore).ledger().flows_to == "idle"
+        assert agent.context.store.layer_repository(StrategyStore).ledger().transfer_strategy == "idle"
         page.goto("/strategies")
         page.wait_for_selector("tr:has(th:has-text('idle')) >> text=gets all")
         assert "later ones are shared by capital" in confirmed("button:has-text('Share them by capital')")
-        assert agent.context.store.layer(StrategyStore).ledger().flows_to is None
+        assert agent.context.store.layer_repository(StrategyStore).ledger().transfer_strategy is None
 
 
 def test_a_position_is_taken_and_forgotten(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:

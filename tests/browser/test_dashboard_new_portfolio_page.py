@@ -30,7 +30,7 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     for module in (access, new_portfolios):
-        monkeypatch.setattr(module, "ReadingProcess", HereProcess)
+        monkeypatch.setattr(module, "AppProcess", HereProcess)
     with Folder(tmp_path) as folder:
         home, viewport = f"http://localhost:{folder.port}", {"width": size[0], "height": size[1]}
         name, _, value = folder.enter(0).partition("=")

@@ -50,7 +50,7 @@ def require_fine(page: Any) -> None:
 def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", HereProcess)
     with Desk(tmp_path / "trimtab.toml") as desk:
         plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
         page = plain.new_page()
@@ -106,7 +106,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
 def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", HereProcess)
     with Desk(tmp_path / "trimtab.toml") as desk:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page, home = context.new_page(), f"http://localhost:{desk.port}"
@@ -121,7 +121,7 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
             assert page.url == home + path
             require_fine(page)
             if fields is not None:
-                assert desk.post(path, fields)[0] == 303
+                assert desk.post_once(path, fields)[0] == 303
         context.close()
 
 

@@ -108,7 +108,10 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         assert (queued.kind, queued.asked_by) == (ControlKind.DEVICE, "ann")
         assert dict(queued.arguments) == {"endpoint": ENDPOINT, "key": KEY, "auth": "s" * 22, "page": "/alerts"}
         device = AlertDevice(ENDPOINT, KEY, "s" * 22, "/alerts", "ann", 1)
-        given["devices"] = {"key": KEY, "devices": [{"id": device.id, "service": device.service, "user": "ann", "added": "2026-01-01"}]}
+        given["devices"] = {
+            "key": KEY,
+            "devices": [{"id": device.id, "service": device.service_host, "user": "ann", "added": "2026-01-01"}],
+        }
         page.goto(f"{address}/alerts")
         said(page, "On.")
         assert violations(page) == []

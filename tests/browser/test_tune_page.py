@@ -30,7 +30,7 @@ def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(open_page: 
         assert sentence in opened.page.inner_text(".summary")
     shapes = opened.drawn
     assert len(shapes) == 3  # the last quarter, the map, the walk
-    assert shapes[1] == int((~np.isnan(found.heat_map.values)).sum()) + 1  # a square each, and the ring
+    assert shapes[1] == int((~np.isnan(found.heat_map.scores)).sum()) + 1  # a square each, and the ring
     assert min(shapes) >= 1
     assert found.stamp["data"] in opened.page.inner_text("#origin")
     assert opened.ask("document.documentElement.scrollWidth <= window.innerWidth")

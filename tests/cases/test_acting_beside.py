@@ -48,7 +48,7 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]
 def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as held:
-        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request
+        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request_id
         assert number is not None
         held.enter_context(wiring.open_transactor(agent.context, yes, lambda _: None))
 
@@ -58,21 +58,21 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
 
         before = purse(chain)
         with again(chain, loaded, clock=Meanwhile(chain, released)) as other, raises_code(ConfigError, "not_open"):
-            transfers.resume(other, number, to=HOME, send=True, confirm=sure)
+            transfers.resume_withdrawal(other, number, to=HOME, send=True, confirm=sure)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
 
 def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
-        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request
+        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request_id
         assert number is not None
 
         def released(_: object) -> bool:
             agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
             return True
 
-        found = transfers.resume(agent, number, to=HOME, send=True, confirm=released)
+        found = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=released)
         assert (found.state, found.transactions) == ("failed", ())
         assert mentions(found.reason, "released", "0 of")
         assert chain.balance("USDC", HOME) == 0
@@ -82,15 +82,15 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
 def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent):
-        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request
+        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request_id
         assert number is not None
         told: list[str] = []
         held, other = wiring.open_transactor(agent.context, yes, lambda _: None), again(chain, loaded)
         with held, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
-            transfers.release(waits, number, told.append)
+            transfers.release_withdrawal(waits, number, told.append)
         assert len(set(told)) == 1
         assert mentions(told[0], "wallet", f"process {os.getpid()}")
-        assert transfers.release(agent, number).state is RequestState.RELEASED
+        assert transfers.release_withdrawal(agent, number).state is RequestState.RELEASED
 
 
 def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:

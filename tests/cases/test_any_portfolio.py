@@ -66,7 +66,7 @@ def test_one_step_ends_on_target_or_names_the_bound(
     try:
         # Depths are in the description's dollars: funded before the market moves, a portfolio is worth up to a quarter more.
         fund(chain, {symbol: usd * Fraction(3, 4) for symbol, usd in held.items()})
-        usd = chain.deployed.prices_usd
+        usd = chain.deployed_world.prices_usd
         if moves:
             chain.move_market({symbol: usd[symbol] * (1 + Fraction(percent) / 100) for symbol, percent in moves.items()})
         targets = {symbol: f"{percent}%" for symbol, percent in percents.items()}
@@ -83,7 +83,7 @@ def test_one_step_ends_on_target_or_names_the_bound(
             if outcome.kind is OutcomeKind.HALT:
                 assert "min_trade" in outcome.reason or not any(held.values()), outcome.reason
             if outcome.kind is OutcomeKind.HOLD:
-                assert not any(drift.outside for drift in outcome.decision_result.drifts)
+                assert not any(drift.is_outside_band for drift in outcome.decision_result.drifts)
     finally:
         chain.revert(mark)
 
@@ -94,7 +94,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, b
     plan, _, receipt = swap_of(outcome)
     limits = agent.context.limits
     assert limits.plan_cost_bps is not None
-    traded = lost(chain, before, chain.deployed.prices_usd, gas=False) * USD
+    traded = lost(chain, before, chain.deployed_world.prices_usd, gas=False) * USD
     assert traded == plan.cost.total - plan.cost.gas
     assert plan.cost.total * BPS <= plan.turnover * limits.plan_cost_bps
     assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * (1 + GAS_SLACK), f"{plan.gas_units} planned, {receipt.gas_used} burnt"
@@ -103,7 +103,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, b
         assert plan.turnover * BPS <= total * limits.turnover_bps
     now = pool_prices(chain)
     assert limits.price_impact_bps is not None
-    for name, info in chain.deployed.pool_by_name.items():
+    for name, info in chain.deployed_world.pool_by_name.items():
         fell = min(now[name] / prices[name], prices[name] / now[name])
         assert (1 - fell) * BPS <= limits.price_impact_bps, f"{name} was moved too far"
         assert (info.address in {leg.pool for leg in plan.legs}) is (now[name] != prices[name])

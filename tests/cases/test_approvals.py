@@ -121,7 +121,7 @@ def test_a_market_that_never_rests_still_ends_in_one_swap(anvil_chain: LocalChai
 def shift(chain: LocalChain, percent: str) -> None:
     """WETH moves by so much, and everything follows; for a large move that takes half an hour."""
     far = abs(Fraction(percent)) > 1
-    chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * (1 + Fraction(percent) / 100)}, twap_follows=far)
+    chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * (1 + Fraction(percent) / 100)}, twap_follows=far)
 
 
 def when_approved(happens: Callable[[], object]) -> Callable[[str], None]:

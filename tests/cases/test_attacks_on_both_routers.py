@@ -35,7 +35,7 @@ def allow(chain: LocalChain, router: str) -> None:
 
 def gifts(chain: LocalChain, router: str, raw: int) -> Callable[[], object]:
     """Some of every token for the router, for every pair, and for the wallet."""
-    pairs = [info.address for info in chain.deployed.pool_by_name.values() if info.version == 2]
+    pairs = [info.address for info in chain.deployed_world.pool_by_name.values() if info.version == 2]
 
     def give() -> None:
         for symbol in chain.tokens:
@@ -61,7 +61,7 @@ def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in
         for leg in realised_legs(plan, receipt):
             assert leg.planned_in_raw <= leg.amount_in_raw <= leg.planned_in_raw + raw
             assert leg.planned_out_raw <= leg.amount_out_raw
-        loss = lost(chain, before, chain.deployed.prices_usd) * USD
+        loss = lost(chain, before, chain.deployed_world.prices_usd) * USD
         assert loss <= PLAN_COST * plan.turnover
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "the gifts left nothing to do and nothing to halt at"
 
@@ -84,13 +84,13 @@ def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_o
 
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
         allow(chain, router)
-        names = {address: name for name, address in chain.pools.items()}
+        names = {address: name for name, address in chain.address_by_pool.items()}
         symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
         used = [(names[leg.pool], symbols[leg.token_in]) for leg in legs_of(agent.plan())]
 
         def push() -> None:
             for pool, sold in used:
-                chain.swap(pool, sold, int(usd / chain.deployed.prices_usd[sold] * 10 ** chain.tokens[sold].decimals))
+                chain.swap(pool, sold, int(usd / chain.deployed_world.prices_usd[sold] * 10 ** chain.tokens[sold].decimals))
 
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, push))
@@ -100,7 +100,7 @@ def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_o
         if end is OutcomeKind.FAILED:
             assert purse(chain).raw == before.raw
             return
-        traded = lost(chain, before, chain.deployed.prices_usd, gas=False) * USD
+        traded = lost(chain, before, chain.deployed_world.prices_usd, gas=False) * USD
         assert traded > plan.cost.total - plan.cost.gas, "the push cost nothing, so nothing was shown"
         assert traded <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
         if router == "rebalancer":
@@ -111,7 +111,7 @@ def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_o
 def usd_of(chain: LocalChain, address: str) -> Fraction:
     """Dollars per base unit."""
     symbol = next(symbol for symbol, token in chain.tokens.items() if token.address == address)
-    return chain.deployed.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals
+    return chain.deployed_world.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals
 
 
 @sizes

@@ -45,7 +45,7 @@ def turned_bad(chain: LocalChain, symbol: str, contract: str | Artifact, *argume
     """A token that was listed in a pool of five million dollars, and then became another contract at the same address."""
     artifact = own_artifact(contract) if isinstance(contract, str) else contract
     assert isinstance(chain.node, AnvilNode)
-    chain.add_token(symbol, 18, chain.deployed.prices_usd["LINK"])
+    chain.add_token(symbol, 18, chain.deployed_world.prices_usd["LINK"])
     chain.add_v2_pool(symbol, "USDC", 5_000_000)
     address = chain.tokens[symbol].address
     chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", chain.deploy(artifact, *arguments), "latest"))
@@ -64,7 +64,7 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
         assert outcome.transactions == ()
         snapshot = outcome.step_input.snapshot
         assert {h.token: h.raw for h in snapshot.holdings} == {chain.tokens[s].address: before.raw[s] for s in FOUR}
-        others = {p.address for p in chain.deployed.pool_by_name.values() if {p.token0.symbol, p.token1.symbol} <= set(FOUR)}
+        others = {p.address for p in chain.deployed_world.pool_by_name.values() if {p.token0.symbol, p.token1.symbol} <= set(FOUR)}
         assert {pool.address for pool in snapshot.pools} >= others
         assert len(snapshot.feeds) == len(FIVE)
         assert chain.w3.eth.get_transaction_count(chain.wallet.address) == before.nonce
@@ -103,7 +103,9 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
     with again(chain, with_guest(chain, tmp_path, evil)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert "GUEST" in outcome.reason
-        shown = outcome.reason + codec.dumps(outcome.step_input) + str(agent.parameters()) + str(agent.weights(outcome.step_input))
+        shown = (
+            outcome.reason + codec.dumps(outcome.step_input) + str(agent.confirmed_parameters()) + str(agent.weights(outcome.step_input))
+        )
         assert "\x1b" not in shown
         assert "[31m" not in shown
     assert b"[31m" not in (tmp_path / "trimtab.db").read_bytes()

@@ -61,7 +61,7 @@ def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_ho
 def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Each step costs about 6 dollars and may cost 36; 6 bps of 90,000 are 54: what was lost is what the wallet shows."""
     chain = anvil_chain
-    prices = dict(chain.deployed.prices_usd)
+    prices = dict(chain.deployed_world.prices_usd)
     with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "6bps"}, TARGETS) as agent:
         total, moved = Fraction(0), []
         for number in range(7):
@@ -119,7 +119,7 @@ def test_a_schedule_reviews_when_it_is_due_and_not_before(anvil_chain: LocalChai
         assert changes_of_a_day(agent) == {"WETH": None, "USDC": None}
         chain.warp(DAY_S)
         swap_of(agent.rebalance(send=True, confirm=yes))
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(11, 10)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(11, 10)})
         assert changes_of_a_day(agent) == {"WETH": 1_000, "USDC": 0}
         chain.warp(DAY_S)
         chain.warp(DAY_S)

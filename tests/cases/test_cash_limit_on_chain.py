@@ -63,7 +63,7 @@ def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the
     fund(chain, {"USDC": 1_000})
     with agent_on(chain, tmp_path, {**CAPPED, "limits.first_purchase": "10m"}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(4, 5)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(4, 5)})
         give(chain, "USDC", 50)
         done = transfers.invest(agent, send=True, confirm=lambda _: True)
         assert done.outcome is not None, done.outcome
@@ -81,7 +81,7 @@ def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvi
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
         for factor in (Fraction(1, 2), Fraction(1, 2), Fraction(6)):
-            chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * factor})
+            chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * factor})
             before = managed(agent)
             agent.rebalance(send=True, confirm=yes)
             assert chain.balance("USDC") >= 4_000 * USD
@@ -159,7 +159,7 @@ def test_neither_a_swap_by_hand_nor_an_exit_nor_an_edit_reaches_the_rest(anvil_c
         assert agent.swap("USDC", "WETH", "100", send=True, confirm=yes).kind is OutcomeKind.DONE
         assert unused(agent) == 4_000 * USD
         explained(agent)
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(4, 5)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(4, 5)})
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert mentions(done.reason, "stop_loss"), done.reason
@@ -175,12 +175,16 @@ def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: P
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, {**CAPPED, **strategies("50%", "50%")}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).strategies) == chain.balance("USDC") - 4_000 * USD
+        assert (
+            sum(one.balance_raw(chain.tokens["USDC"].address) for one in books(agent).strategy_books) == chain.balance("USDC") - 4_000 * USD
+        )
         give(chain, "USDC", 250)
         explained(agent)
         agent.rebalance(send=True, confirm=yes)
         assert unused(agent) == 4_250 * USD
-        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).strategies) == chain.balance("USDC") - 4_250 * USD
+        assert (
+            sum(one.balance_raw(chain.tokens["USDC"].address) for one in books(agent).strategy_books) == chain.balance("USDC") - 4_250 * USD
+        )
 
 
 def test_a_restored_store_counts_its_own_trades_as_such(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
-    weth, link = chain.deployed.prices_usd["WETH"], chain.deployed.prices_usd["LINK"]
+    weth, link = chain.deployed_world.prices_usd["WETH"], chain.deployed_world.prices_usd["LINK"]
     stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY}
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "0.2%"}, targets)
     with again(chain, loaded) as agent:
@@ -242,7 +242,7 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
-    weth, link = chain.deployed.prices_usd["WETH"], chain.deployed.prices_usd["LINK"]
+    weth, link = chain.deployed_world.prices_usd["WETH"], chain.deployed_world.prices_usd["LINK"]
     # On a slow machine the mean of the pushed pools is off the feed by more than ROOMY allows.
     deviation = {"limits.oracle_deviation": "20%"}
     stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY, **deviation, "limits.plan_cost": "2%"}
@@ -257,7 +257,7 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
             asked.append(outcome)
             if outcome.plan is None or not outcome.plan.is_exit:
                 return False
-            for pool in [name for name in chain.pools if "LINK" in name]:
+            for pool in [name for name in chain.address_by_pool if "LINK" in name]:
                 chain.swap(pool, "LINK", 400_000 * 10**18)
             return True
 

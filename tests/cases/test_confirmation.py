@@ -27,7 +27,7 @@ BLOCKS = 3
 
 def by_spot(chain: LocalChain, *pools: str, blocks: int = BLOCKS) -> dict[str, object]:
     """A config whose only prices are those of these pools in one block."""
-    addresses = [chain.pools[pool] for pool in pools]
+    addresses = [chain.address_by_pool[pool] for pool in pools]
     return {
         **ROOMY,
         "reference.kind": ["spot"],
@@ -92,7 +92,7 @@ def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_cha
 
 def _flash(chain: LocalChain, pool: str) -> None:
     """Far more liquidity than the true pool has, close around the false price."""
-    tick = chain.contract(chain.pools[pool], npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()[1] // 200 * 200
+    tick = chain.contract(chain.address_by_pool[pool], npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()[1] // 200 * 200
     chain.mint_position(pool, tick - 400, tick + 600, 3 * 10**19)
 
 
@@ -144,9 +144,9 @@ def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil
             chain.warp(12)
             assert abs(share_of_weth(agent) - before) < Fraction(1, 10_000)
             assert isinstance(agent.status().decision_result.decision, Hold)
-        spot = agent.context.reader.snapshot()
+        spot = agent.context.position_reader.snapshot()
         deep = next(pool for pool in spot.pools if pool.address == flash.address)
-        true = next(pool for pool in spot.pools if pool.address == chain.pools[POOL])
+        true = next(pool for pool in spot.pools if pool.address == chain.address_by_pool[POOL])
         assert isinstance(deep, V3Pool)
         assert isinstance(true, V3Pool)
         assert deep.liquidity > 3 * true.liquidity  # by spot it would be most of the market

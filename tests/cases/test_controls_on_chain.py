@@ -77,7 +77,7 @@ class Bot:
 
     def look(self, once: bool = False) -> StepOutcome | TrimtabError | None:
         """One cycle of a run, controls first."""
-        confirm = self.runner.confirm if self.offers else yes
+        confirm = self.runner.offer_and_decline if self.offers else yes
         with closing(self.agent.run(send=True, confirm=confirm, once=once, controls=self.runner)) as cycles:
             return next(cycles, None)
 
@@ -99,7 +99,7 @@ def bot(chain: LocalChain, folder: Path, held: dict[str, int] = DRIFTED, offers:
 
 
 def result(record: ControlRecord, name: str) -> list[str]:
-    return [value for key, value in record.result if key == name]
+    return [value for key, value in record.result_pairs if key == name]
 
 
 # --- Each kind.
@@ -345,7 +345,7 @@ def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes
         assert again_looser.state is ControlState.DONE, "what a control did, a control undoes"
         with raises_code(Refused, "widens"):
             run.shown("edit", ("set", "limits.payout_per_day=999999"))
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(8, 10)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(8, 10)})
         chain.mine(3)
         outcome = run.look()
         assert isinstance(outcome, StepOutcome), outcome
@@ -414,7 +414,7 @@ def test_exits_are_offered_and_confirmed_one_by_one(anvil_chain: LocalChain, tmp
     stops = {"portfolio__assets__0__stop_loss": "10%", "portfolio__assets__1__stop_loss": "10%", "limits__price_impact": "2%"}
     with bot(chain, tmp_path, LEVEL, offers=True, **stops) as run:
         run.look()
-        prices = chain.deployed.prices_usd
+        prices = chain.deployed_world.prices_usd
         chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
         offered = []
         for symbol in ("WETH", "WBTC"):
@@ -616,7 +616,7 @@ def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalCha
     chain = anvil_chain
     with bot(chain, tmp_path, LEVEL) as run:
         asked = run.ask("resume")
-        with service_lock(*wiring.lock_locations(run.loaded)):
+        with service_lock(*wiring.lock_arguments(run.loaded)):
             run.look(once=True)
             assert run.store.controls.has_queued()
             assert queue.is_served(run.loaded)

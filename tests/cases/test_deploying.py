@@ -18,7 +18,7 @@ from agent.errors import OperatorNeeded, Refused
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.signing.deployment_rules import CREATE2_DEPLOYER
-from agent.venues.deployment import code_hash, rebalancer_address
+from agent.venues.deployment import rebalancer_address, rebalancer_code_hash
 from tests.faults.rig import in_child
 from tests.faults.test_step_kill import every_run
 from tests.support.agents import ROOMY, again, agent_config, agent_on, purse, trusted
@@ -40,7 +40,7 @@ def code_at(chain: LocalChain) -> str:
 
 def require_deployed_once(chain: LocalChain, agent: Agent, nonce: int, native_wei: int) -> None:
     """One transaction of the wallet, final and booked; the code is this version's."""
-    assert code_at(chain) == code_hash()
+    assert code_at(chain) == rebalancer_code_hash()
     after, store = purse(chain), agent.context.store
     assert after.nonce == nonce + 1
     assert store.journal.open_intents() == ()
@@ -109,7 +109,7 @@ def test_a_no_a_pause_other_code_and_a_missing_deployer_send_nothing(anvil_chain
             deploy_rebalancer(agent, confirm=agreed)
         agent.context.kill_switch.resume("looked", chain.now_s())
         chain.transport.call("anvil_setCode", [rebalancer_address(), "0x6001"])
-        with pytest.raises(OperatorNeeded, match=code_hash()) as caught:
+        with pytest.raises(OperatorNeeded, match=rebalancer_code_hash()) as caught:
             deploy_rebalancer(agent, confirm=agreed)
         assert "do not use" in caught.value.remedy
         chain.transport.call("anvil_setCode", [rebalancer_address(), "0x"])
@@ -131,6 +131,6 @@ def test_other_code_after_the_receipt_is_named_and_the_gas_of_a_day_binds_it(anv
         poor = replace(agent.context, limits=replace(agent.context.limits, gas_per_day_wei=10**14))
         with raises_code(Refused, "signer.gas_cost"):
             deploy_rebalancer(Agent(poor), confirm=agreed)
-        with pytest.raises(OperatorNeeded, match=code_hash()):
+        with pytest.raises(OperatorNeeded, match=rebalancer_code_hash()):
             deploy_rebalancer(agent, confirm=agreed, progress=forge)
-        assert code_at(chain) != code_hash()
+        assert code_at(chain) != rebalancer_code_hash()

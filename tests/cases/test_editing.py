@@ -185,7 +185,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         )
         with raises_code(Refused, "config", "not confirmed") as refused:
             config_versions.confirm_without_asking(live.context)
-        assert "slippage" in refused.value.verdicts[0].measured
+        assert "slippage" in refused.value.verdicts[0].measured_text
         asked: list[tuple[str, ...]] = []
         assert not config_versions.confirm_changes(live.context, lambda told: bool(asked.append(told)))
         assert asked == [lines]
@@ -240,7 +240,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     loaded, line = load_config(bot.file), anvil_chain.transport
     chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
     loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
-    monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
+    monkeypatch.setattr(ChainTable, "is_local", property(lambda _: False))
     with raises_code(Refused, "config", "not confirmed"):
         setup.trust(loaded, lambda _: True, [line], is_unreviewed=True)
     with wiring.open_store_offline(loaded) as (store, _):

@@ -29,10 +29,10 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.trust.pins()
-        declined = bot.edit(link(chain, feed=chain.feeds["LINK"]), answer=False, pins_new=True)
+        declined = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), answer=False, pins_new=True)
         assert declined.state == "declined"
         assert store.trust.pins() == before
-        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True)
+        done = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), pins_new=True)
         assert (done.state, done.next_commands, done.new_tokens) == ("written", (), declined.new_tokens)
         came = {pin.address: pin.code_hash for pin in store.trust.pins() if pin not in before}
     assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.contracts}
@@ -68,10 +68,10 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     account = next(line for line in bot.text.splitlines() if line.startswith("test_account"))
     live = bot.text.replace(account, 'keystore = "wallet.json"')
     bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
-    monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
+    monkeypatch.setattr(ChainTable, "is_local", property(lambda _: False))
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.trust.pins()
-        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True, is_unreviewed=True)
+        done = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), pins_new=True, is_unreviewed=True)
         assert done.state == "written"
         assert "trimtab trust" in done.next_commands[0]
         assert store.trust.pins() == before
@@ -83,7 +83,7 @@ def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain:
     assert mentions(unpriced.message, "LINK", "feed", "has no")
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
     taxed = turned_bad(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
-    sets = (("portfolio.assets.TAXED.feed", chain.feeds["TAXED"]),)
+    sets = (("portfolio.assets.TAXED.feed", chain.feed_addresses["TAXED"]),)
     refused = bot.refused(
         ConfigChanges(added_assets=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), key_settings=sets), pins_new=True
     )

@@ -55,10 +55,10 @@ def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: L
     assert done.state == "written"
     assert mentions(done.warnings[0], "0.00000003 WBTC", "gas")
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert agent.plan().kind is OutcomeKind.HOLD
     back = ConfigChanges(added_assets=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
     assert bot.edit(back, pins_new=True).state == "written"
     with again(chain, load_config(bot.file)) as agent:
-        assert not any(flow.halts for flow in agent.step_input().history.cash_flows.unexplained)
+        assert not any(flow.exceeds_jump_limit for flow in agent.step_input().history.cash_flows.unexplained_transfers)
         assert agent.plan().kind is not OutcomeKind.HALT

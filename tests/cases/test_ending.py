@@ -50,7 +50,7 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         allow(chain, "WETH", raw=10**18)
         before = purse(chain)
         looked = shutdown.stop(agent, confirm=sure)
-        assert (looked.state, [one.label for one in looked.open_allowances], looked.payments) == ("planned", ["WETH"], ())
+        assert (looked.state, [one.token_label for one in looked.open_allowances], looked.payments) == ("planned", ["WETH"], ())
         assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
         assert agent.context.store.requests.active_stop() is None
         assert allowances(chain)["WETH"] == 10**18
@@ -89,7 +89,7 @@ def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: Local
         held = transfers.withdraw(agent, "100", send=True, confirm=lambda _: True)
         agent.resync_nonce()
         with raises_code(ConfigError, "not_open"):
-            transfers.resume(agent, held.request or 0, to=HOME, send=True, confirm=lambda _: True)
+            transfers.resume_withdrawal(agent, held.request_id or 0, to=HOME, send=True, confirm=lambda _: True)
 
 
 def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
     with bot(chain, tmp_path) as agent:
         looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
         assert looked.state == "planned", looked.reason
-        assert {one.kind for one in looked.sales} == {OutcomeKind.PLANNED}, looked.reason
+        assert {one.kind for one in looked.sale_outcomes} == {OutcomeKind.PLANNED}, looked.reason
         assert [one.token for one in looked.payments] == [chain.tokens["USDC"].address]
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
-        assert (done.state, done.remaining) == ("stopped", ()), done.reason
+        assert (done.state, done.unpaid_holding_texts) == ("stopped", ()), done.reason
         after = purse(chain)
         assert after.raw["USDC"] == 0
         assert after.raw["WETH"] < 1_000
@@ -111,7 +111,7 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
         assert profit["not_final"] == 0
         assert Fraction(profit["value"]) < 1
         assert Fraction(profit["periods"][-1]["withdrawals"]) * USD == chain.balance("USDC", HOME)
-        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert agent.step_input().history.budgets.outflow_24h == chain.balance("USDC", HOME)
 
 
@@ -138,7 +138,7 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
         with raises_code(ConfigError, "stop_open"):
             shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
         done = shutdown.stop(agent, send=True, confirm=sure)
-        assert (done.state, done.to, done.to_stable) == ("stopped", HOME, True), done.reason
+        assert (done.state, done.payout_address, done.to_stable) == ("stopped", HOME, True), done.reason
         paid = chain.balance("USDC", HOME)
         assert paid > 9_900 * USD
         assert purse(chain).raw["USDC"] == 0
@@ -258,9 +258,9 @@ def test_a_stop_names_what_is_not_worth_its_sale_and_why_before_and_after(anvil_
         done = shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
         for report in (shown, done):
             assert "LINK stays: 300 USDC off target: plan_cost allows 0.6; " in report.reason, report.reason
-        assert (shown.state, len(shown.sales), done.state) == ("planned", 1, "stopped")
-        assert len(done.remaining) == 1
-        assert done.remaining[0].endswith(" LINK")
+        assert (shown.state, len(shown.sale_outcomes), done.state) == ("planned", 1, "stopped")
+        assert len(done.unpaid_holding_texts) == 1
+        assert done.unpaid_holding_texts[0].endswith(" LINK")
         assert purse(chain).raw["WETH"] == 0
 
 
@@ -305,7 +305,7 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
         transfers.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
     with again(chain, loaded) as agent:
         for request in agent.context.store.requests.newest(open_only=True):
-            done = transfers.resume(agent, request.id, send=True, confirm=lambda _: True)
+            done = transfers.resume_withdrawal(agent, request.id, send=True, confirm=lambda _: True)
             assert done.state == "paid", done.reason
         asked = agent.context.store.requests.newest()
         assert chain.balance("USDC", HOME) == (500 * USD if asked else 0)
@@ -313,5 +313,5 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
         assert len(
             [one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
         ) == len(asked)
-        assert agent.step_input().history.cash_flows.claims == ()
+        assert agent.step_input().history.cash_flows.pending_payments == ()
         assert agent.context.store.journal.open_intents() == ()

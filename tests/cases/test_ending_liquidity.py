@@ -27,18 +27,18 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         chain.set_balance("USDC", chain.balance("USDC") + gift * USD)
         chain.mine(1)
         held = agent.rebalance()
-        assert bool([flow for flow in held.step_input.history.cash_flows.unexplained if flow.blocks_trading]) is bool(gift)
+        assert bool([flow for flow in held.step_input.history.cash_flows.unexplained_transfers if flow.blocks_trading]) is bool(gift)
         looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
-        (first,) = looked.sales
+        (first,) = looked.sale_outcomes
         assert first.plan is not None, looked.reason
-        assert len(first.plan.actions) == 2, looked.reason
+        assert len(first.plan.layer_actions) == 2, looked.reason
         done = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert done.state == "stopped", done.reason
-        assert done.remaining == (), done.reason
+        assert done.unpaid_holding_texts == (), done.reason
         kinds = [intent.kind for intent in done.transactions if intent.kind is not IntentKind.APPROVE]
         assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY
         assert IntentKind.SWAP in kinds
         after = purse(chain)
         assert after.raw["WETH"] < 10**12
         assert after.raw["USDC"] > (10_300 + gift) * USD
-        assert len(agent.step_input().history.cash_flows.unexplained) == bool(gift)
+        assert len(agent.step_input().history.cash_flows.unexplained_transfers) == bool(gift)

@@ -310,5 +310,5 @@ def test_status_names_who_was_outvoted(drifted: LocalChain, tmp_path: Path) -> N
         lines = [line(liar.url, "liar"), *healthy(drifted)]
         with again(drifted, two_must_agree(drifted, tmp_path, lines), lines) as agent:
             found = agent.status()
-    assert [(item.subject, item.address) for item in found.step_input.snapshot.quarantined] == [("endpoint", "liar")]
+    assert [(item.subject, item.address) for item in found.step_input.snapshot.unreadable_items] == [("endpoint", "liar")]
     assert [(one["operator"], bool(one["why"])) for one in found.endpoints] == [("liar", True), ("alpha", False), ("beta", False)]

@@ -41,7 +41,7 @@ def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: Loc
     loaded = trusted(chain, tmp_path, STOPS, THREE)
     with again(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        prices = chain.deployed.prices_usd
+        prices = chain.deployed_world.prices_usd
         chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
         chain.mine(BLOCKS + 1)
     with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):

@@ -69,7 +69,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
         held = agent.rebalance(send=True, confirm=yes)
         assert waits(held)
-        assert "this exit is retried at" in failed(held)[0].measured
+        assert "this exit is retried at" in failed(held)[0].measured_text
         (told,) = [one.text for one in alerts(held, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
         assert "exits are" in told
     for wait_s in (60, 120):
@@ -104,7 +104,7 @@ def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_sam
         chain.warp(60)
         settled(chain, CRASH)
         assert swap_of(agent.rebalance(send=True, confirm=yes))[0].is_exit
-        chain.move_market({"WBTC": chain.deployed.prices_usd["WBTC"] * 2})
+        chain.move_market({"WBTC": chain.deployed_world.prices_usd["WBTC"] * 2})
         chain.mine(BLOCKS + 1)
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)

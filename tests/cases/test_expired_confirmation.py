@@ -21,7 +21,7 @@ def test_an_answer_after_the_plans_expiry_sends_not_even_an_approval(anvil_chain
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: chain.node.mine(EXPIRE_BLOCKS + 1)))
         assert outcome.kind is OutcomeKind.REFUSED
-        assert [verdict.guard for verdict in outcome.verdicts] == ["expiry"]
+        assert [verdict.guard for verdict in outcome.refusal_verdicts] == ["expiry"]
         assert purse(chain) == before
         assert not agent.context.store.journal.intents()
         swap_of(agent.rebalance(send=True, confirm=yes))

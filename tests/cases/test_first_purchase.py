@@ -83,8 +83,8 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert waits.kind is OutcomeKind.HOLD
         assert "part 2 of" in waits.reason
         assert "next at" in waits.reason
-        for _ in range(under.terms.parts + 2):
-            chain.move_market(dict(chain.deployed.prices_usd))
+        for _ in range(under.terms.part_count + 2):
+            chain.move_market(dict(chain.deployed_world.prices_usd))
             chain.warp(601)
             outcome = look(agent)
             if outcome.kind is not OutcomeKind.DONE:
@@ -123,7 +123,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
             if why := ended_why(agent):
                 break
-        chain.move_market(dict(chain.deployed.prices_usd))
+        chain.move_market(dict(chain.deployed_world.prices_usd))
         chain.warp(hours * 3_600 + 1)
     assert "done in" in why, (why, parts, waited)
     assert parts >= 3, (why, parts, waited)
@@ -164,15 +164,15 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         assert part.is_recorded, part.outcome
         assert part.open_top_up is not None, part.outcome
         assert part.open_top_up.parts_done == 1, part.outcome
-        assert part.open_top_up.terms.parts > 1, part.outcome
+        assert part.open_top_up.terms.part_count > 1, part.outcome
         assert part.open_top_up.terms.kind is PurchaseKind.TOP_UP
     with again(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
         more = transfers.invest(agent, send=True, confirm=sure)
         assert more.open_top_up is not None
         assert dict(more.open_top_up.terms.deposits)[chain.tokens["USDC"].address] > 1_000 * USD
-        for _ in range(more.open_top_up.terms.parts + 3):
-            chain.move_market(dict(chain.deployed.prices_usd))
+        for _ in range(more.open_top_up.terms.part_count + 3):
+            chain.move_market(dict(chain.deployed_world.prices_usd))
             chain.warp(601)
             if look(agent).kind is not OutcomeKind.DONE:
                 break
@@ -198,7 +198,7 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
         assert "the rest is not worth its cost" in ended.reason, ended.reason
         assert agent.step_input().history.cash_flows.purchase is None
     with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
-        chain.move_market({"WBTC": chain.deployed.prices_usd["WBTC"] * Fraction(7, 10)})
+        chain.move_market({"WBTC": chain.deployed_world.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.warp(60)
         fired = look(agent)
         assert mentions(fired.reason, "exits sold", "WBTC"), fired.reason

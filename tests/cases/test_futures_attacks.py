@@ -44,7 +44,7 @@ def crashed(perps: LocalPerps, share: Fraction = Fraction(-20, 100)) -> int:
 def aged(perps: LocalPerps, symbol: str, seconds: int) -> None:
     """Time passes in which only the index of this market is written."""
     perps.chain.node.mine_at(perps.chain.now_s() + seconds)
-    perps.set_index(symbol, perps.chain.deployed.prices_usd[symbol])
+    perps.set_index(symbol, perps.chain.deployed_world.prices_usd[symbol])
     perps.chain.refresh_feeds()
 
 
@@ -64,7 +64,7 @@ def gifted_collateral(perps: LocalPerps, raw: int) -> None:
     """Another collateral that the venue takes; a stranger deposits some of it for the wallet."""
     chain, wbtc = perps.chain, perps.chain.tokens["WBTC"].address
     manager = perps.contract(perps.vault.functions.getCollateralManager().call(), "CollateralManager").functions
-    feed = perps.contract(perps.markets["WBTC"].base, "BaseToken").functions.getPriceFeed().call()
+    feed = perps.contract(perps.markets["WBTC"].base_token, "BaseToken").functions.getPriceFeed().call()
     chain.send(manager.addCollateral(wbtc, (feed, 700_000, 100_000, 10**30)))
     stranger, token = chain.accounts[4].address, chain.token_contract("WBTC").functions
     chain.send(token.mint(stranger, raw))
@@ -141,7 +141,7 @@ def frozen(perps: LocalPerps) -> Callable[[str, list[Any], Any], Any]:
     """Answers in which the position is worth ten times as much, so that no limit is broken."""
     scope = scope_of(perps, perps.chain.wallet.address)
     word = next(
-        perps.chain.transport.call("eth_call", [{"to": one.address, "data": "0x" + one.item.data.hex()}, "latest"])[2:66]
+        perps.chain.transport.call("eth_call", [{"to": one.address, "data": "0x" + one.item.calldata.hex()}, "latest"])[2:66]
         for one in perp_questions(scope)
         if one.name == "collateral"
     )
@@ -185,7 +185,7 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(
     """
     held(perps, "WETH", Fraction(295, 100))
     before, worth = size(perps, "WETH"), value_at_index(perps)
-    price = perps.chain.deployed.prices_usd["WETH"]
+    price = perps.chain.deployed_world.prices_usd["WETH"]
     closed = reductions = 0
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_reduction_per_day="1x"), EVEN) as agent:
         for _ in range(times):
@@ -217,7 +217,7 @@ def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
     perps: LocalPerps, tmp_path: Path, side: int, cooldown: str, opens: list[bool]
 ) -> None:
     held(perps, "WETH", side * Fraction(26, 10))
-    price, before = perps.chain.deployed.prices_usd["WETH"], size(perps, "WETH")
+    price, before = perps.chain.deployed_world.prices_usd["WETH"], size(perps, "WETH")
     moved(perps, "WETH", -side * Fraction(30, 100))
     perps.chain.refresh_feeds()
     weights = {"WETH": f"{side * 100}%"}
@@ -225,9 +225,9 @@ def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
     changes["futures"] = {**changes["futures"], "leverage_band": "10%"}  # type: ignore[dict-item]  # a table
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         closed = agent.rebalance(send=True, confirm=agents.yes)
-        assert agent.context.store.budgets.history(0).layer(FuturesState).emergency_s is not None, closed.reason
+        assert agent.context.store.budgets.history(0).layer(FuturesState).last_emergency_s is not None, closed.reason
         assert abs(size(perps, "WETH")) < abs(before) / 2
-        moved(perps, "WETH", price / perps.chain.deployed.prices_usd["WETH"] - 1)
+        moved(perps, "WETH", price / perps.chain.deployed_world.prices_usd["WETH"] - 1)
         opened = []
         for seconds in (60, 3_600, 86_400):
             later(perps, seconds)
@@ -247,7 +247,7 @@ def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps:
     pushed(perps, "WETH", Fraction(-18, 1_000))
     later(perps, 1_900)
     perps.chain.refresh_feeds()
-    price = perps.chain.deployed.prices_usd["WETH"]
+    price = perps.chain.deployed_world.prices_usd["WETH"]
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_reduction_per_day="2%"), EVEN) as agent:
         first = agent.rebalance(send=True, confirm=agents.yes)
         closed = (before - size(perps, "WETH")) * price / 10**18
@@ -285,7 +285,7 @@ def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_mone
     held(perps, "WETH", Fraction(26, 10))
     moved(perps, "WETH", fall)
     if spot_follows:
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"]})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"]})
     pushed(perps, "WETH", Fraction(-8, 100))
     later(perps, 1_900)
     chain.refresh_feeds()
@@ -305,11 +305,11 @@ def behind(perps: LocalPerps, fall: Fraction, off: Fraction) -> None:
     chain = perps.chain
     held(perps, "WETH", Fraction(26, 10))
     moved(perps, "WETH", fall)
-    price = chain.deployed.prices_usd["WETH"] / (1 + off)
-    chain.deployed = replace(chain.deployed, prices_usd={**chain.deployed.prices_usd, "WETH": price})
+    price = chain.deployed_world.prices_usd["WETH"] / (1 + off)
+    chain.deployed_world = replace(chain.deployed_world, prices_usd={**chain.deployed_world.prices_usd, "WETH": price})
     later(perps, 1_900)
     chain.refresh_feeds()
-    market = read_now(perps, chain.wallet.address).market(perps.markets["WETH"].base)
+    market = read_now(perps, chain.wallet.address).market(perps.markets["WETH"].base_token)
     assert abs(market.mark / market.index - 1 - off) < Fraction(1, 100)
 
 
@@ -331,7 +331,7 @@ def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margi
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert "EX_OPB" in outcome.reason, outcome.reason
         assert size(perps, "WETH") == before, outcome.reason
-        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).topped_up_24h > 0, outcome.reason
+        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).top_up_value_24h > 0, outcome.reason
         assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
         pushed(perps, "WETH", Fraction(0))
         later(perps, 1_900)
@@ -348,8 +348,8 @@ def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: Lo
     changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_slippage="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).emergency_s is not None, outcome.reason
-    closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.deployed.prices_usd["WETH"]
+        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).last_emergency_s is not None, outcome.reason
+    closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.deployed_world.prices_usd["WETH"]
     assert closed > 0
     assert worth - value_at_index(perps) <= closed * Fraction(1_011, 10_000), "10 % of bound and 0.1 % of fee"
     assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
@@ -373,7 +373,7 @@ def test_a_pool_pushed_just_before_a_reduction_is_sent_costs_at_most_its_bound(p
         outcome = agent.rebalance(send=True, confirm=agents.yes)
     assert 0 < size(perps, "WETH") < before, outcome.reason
     assert leverage(perps) <= MOST, outcome.reason
-    closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.deployed.prices_usd["WETH"]
+    closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.deployed_world.prices_usd["WETH"]
     assert worth - value_at_index(perps) <= closed * Fraction(25, 1_000), "2 % of bound, 0.1 % of fee, and rounding"
 
 
@@ -395,7 +395,7 @@ def test_a_pool_pushed_just_before_an_opening_is_sent_opens_nothing_worse_than_i
 def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path, times: int) -> None:
     """The pool is held above its index, so that longs pay; let go, the funding that is expected is gone."""
     held(perps, "WETH", 2)
-    worth, price = value_at_index(perps), perps.chain.deployed.prices_usd["WETH"]
+    worth, price = value_at_index(perps), perps.chain.deployed_world.prices_usd["WETH"]
     changes = futures_changes(perps, LONG, max_reduction_per_day="1x")
     changes["futures"] = {**changes["futures"], "funding_horizon": "7d"}  # type: ignore[dict-item]  # a table
     closed = 0

@@ -55,7 +55,7 @@ class Attacker:
 
     def gap(self, share: Fraction) -> None:
         chain = self.perps.chain
-        price = chain.deployed.prices_usd["WETH"] * (1 + share)
+        price = chain.deployed_world.prices_usd["WETH"] * (1 + share)
         if not 1_300 < price < 6_000:  # the makers' range
             return
         chain.move_market({"WETH": price}, twap_follows=False)
@@ -64,8 +64,8 @@ class Attacker:
         self.perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
 
     def steal(self, multiple: Fraction) -> None:
-        chain, base = self.perps.chain, self.perps.markets["WBTC"].base
-        raw = int(multiple * MARGIN_USD / chain.deployed.prices_usd["WBTC"] * WAD)
+        chain, base = self.perps.chain, self.perps.markets["WBTC"].base_token
+        raw = int(multiple * MARGIN_USD / chain.deployed_world.prices_usd["WBTC"] * WAD)
         order = PerpOrder(base, raw, PerpOrderKind.MARKET, 10**30 if raw > 0 else 1, is_reduce_only=False)
         data = venue.encode_order(order, contracts_of(self.perps, chain.wallet.address), self.key, chain.now_s() + 10_000)
         send_data(self.perps, self.perps.addresses.clearing_house, data, self.key)
@@ -77,7 +77,7 @@ def ticks(attacker: Attacker, agent: Agent) -> Iterator[tuple[int, int, int | No
     perps, chain = attacker.perps, attacker.perps.chain
     for tick in range(TICKS):
         doing = attacker.act()
-        before, emergency_s = size(perps, "WETH"), agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).emergency_s
+        before, emergency_s = size(perps, "WETH"), agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).last_emergency_s
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         yield before, size(perps, "WETH"), emergency_s, f"{tick} {doing}: {outcome.kind.value} {outcome.reason}"
 
@@ -85,7 +85,7 @@ def ticks(attacker: Attacker, agent: Agent) -> Iterator[tuple[int, int, int | No
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 25))
 def test_a_besieged_book_is_neither_liquidated_nor_reopened_nor_above_its_limit(perps: LocalPerps, tmp_path: Path, seed: int) -> None:
-    chain, wallet, base = perps.chain, perps.chain.wallet.address, perps.markets["WETH"].base
+    chain, wallet, base = perps.chain, perps.chain.wallet.address, perps.markets["WETH"].base_token
     attacker = Attacker(perps, random.Random(seed), chain.accounts[3].address)
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(attacker.key, is_allowed=True), wallet)
     changes = futures_changes(perps, LONG, "2.8x", **LIMITS)

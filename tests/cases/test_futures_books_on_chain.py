@@ -15,7 +15,7 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents import futures as documents
 from agent.app.documents.status import status_document
 from agent.execution.step_context import OutcomeKind
-from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.requests import MarginAccountRequest
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import EntryKind
 from agent.model.futures import MarginDeposit, MarginWithdrawal
@@ -56,8 +56,10 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         newest = store.valuations.newest(1)[0]
         assert newest.collateral is not None
         assert newest.collateral.margin_raw == account_value(perps)
-        assert sum(drift.value for drift in status.decision_result.drifts) == newest.managed, "one value everywhere"
-        owed = sum(int(perps.exchange.functions.getPendingFundingPayment(wallet, market.base).call()) for market in perps.markets.values())
+        assert sum(drift.value for drift in status.decision_result.drifts) == newest.managed_value, "one value everywhere"
+        owed = sum(
+            int(perps.exchange.functions.getPendingFundingPayment(wallet, market.base_token).call()) for market in perps.markets.values()
+        )
         found = documents.funding_document(*api.futures_funding(agent, 7))
     today = [Fraction(day["paid"]) for day in found["recorded"] if day["day"] == found["recorded"][-1]["day"]]
     assert abs(Fraction(found["today"]) - sum(today)) <= len(today) * Fraction(1, 10**6), "each figure is rounded by itself"
@@ -79,8 +81,8 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         assert first is not None
         assert last is not None
         assert last.margin_raw == account_value(perps)
-        assert last.margin_raw - first.margin_raw == result.price - result.fees - result.funding
-        assert result.transferred == 0 < result.fees
+        assert last.margin_raw - first.margin_raw == result.price_result - result.fees - result.funding
+        assert result.transferred_value == 0 < result.fees
         cash = last.margin.cash_raw - first.margin.cash_raw if first.margin and last.margin else 0
         realised = sum(fill.realised_raw for one in made if one for fill in one.fills)
         settled = sum(one.paid_raw for entry in made if entry for one in entry.funding)
@@ -132,7 +134,7 @@ def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPe
         api.refresh_ledger(agent)
         before = agent.status().decision_result.drifts
         for action in (MarginDeposit(900 * 10**6), MarginWithdrawal(400 * 10**6)):
-            outcome = agent.adjust_futures(MoveMargin(action), send=True, confirm=agents.yes)
+            outcome = agent.adjust_futures(MarginAccountRequest(action), send=True, confirm=agents.yes)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
         perps.chain.node.mine_at(perps.chain.now_s() + 60)
         api.refresh_ledger(agent)
@@ -162,7 +164,7 @@ def test_the_cap_on_managed_value_counts_the_margin(perps: LocalPerps, tmp_path:
 
 def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     changes = changes_of(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
@@ -203,7 +205,7 @@ def test_an_unknown_account_holds_back_rebalances(perps: LocalPerps, tmp_path: P
     agents.fund(perps.chain, {"WETH": 70_000, "USDC": 30_000})
     opened(perps, {"WETH": WAD // 100})
     with agents.agent_on(perps.chain, tmp_path, changes_of(perps, {"WETH": "100%"}), EVEN) as agent:
-        feed = perps.contract(perps.markets["WETH"].base, "BaseToken").functions.getPriceFeed().call()
+        feed = perps.contract(perps.markets["WETH"].base_token, "BaseToken").functions.getPriceFeed().call()
         perps.chain.node.rpc("anvil_setCode", feed, "0xfe")  # type: ignore[attr-defined]  # always anvil here
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert (outcome.kind, outcome.transactions) == (OutcomeKind.HALT, ()), outcome.reason

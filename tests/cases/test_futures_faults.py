@@ -29,26 +29,26 @@ MOST = 3
 @pytest.fixture
 def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
     """A wallet on its spot targets with margin, and a whale that moves pools."""
-    chain, books = perps_chain.chain, perps_chain.chain.deployed
+    chain, books = perps_chain.chain, perps_chain.chain.deployed_world
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
     perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
     perps_chain.deposit(chain.whale.address, 20_000_000 * 10**6)
     yield perps_chain
-    chain.deployed = books
+    chain.deployed_world = books
 
 
 def held(perps: LocalPerps, symbol: str, multiple: Fraction | int) -> None:
     """The wallet takes a position of so much leverage; the whale puts the pool back."""
-    size = int(Fraction(multiple) * MARGIN_USD / perps.chain.deployed.prices_usd[symbol] * WAD)
+    size = int(Fraction(multiple) * MARGIN_USD / perps.chain.deployed_world.prices_usd[symbol] * WAD)
     perps.trade(perps.chain.wallet.address, symbol, size)
     perps.trade(perps.chain.whale.address, symbol, -size)
 
 
 def moved(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """Index and pool go to another price, and stay there for half an hour."""
-    chain, books = perps.chain, perps.chain.deployed
+    chain, books = perps.chain, perps.chain.deployed_world
     price = books.prices_usd[symbol] * (1 + share)
-    chain.deployed = replace(books, prices_usd={**books.prices_usd, symbol: price})
+    chain.deployed_world = replace(books, prices_usd={**books.prices_usd, symbol: price})
     chain.node.mine_at(chain.now_s() + 15)
     perps.set_index(symbol, price)
     perps.move_pools({symbol: price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
@@ -72,13 +72,13 @@ def leverage(perps: LocalPerps) -> Fraction:
 
 
 def size(perps: LocalPerps, symbol: str) -> int:
-    return read_now(perps, perps.chain.wallet.address).size_raw(perps.markets[symbol].base)
+    return read_now(perps, perps.chain.wallet.address).size_raw(perps.markets[symbol].base_token)
 
 
 def pushed(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """The pool goes away from its index, which stands still and is fresh."""
     chain = perps.chain
-    price = chain.deployed.prices_usd[symbol] * (1 + share)
+    price = chain.deployed_world.prices_usd[symbol] * (1 + share)
     perps.move_pools({symbol: price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
 
 
@@ -86,7 +86,7 @@ def test_an_index_that_stands_still_while_the_mark_moves_opens_nothing(perps: Lo
     """T12: a manipulated pool, or a feed that nobody feeds."""
     pushed(perps, "WETH", Fraction(7, 100))
     later(perps, 2_000)
-    market = read_now(perps, perps.chain.wallet.address).market(perps.markets["WETH"].base)
+    market = read_now(perps, perps.chain.wallet.address).market(perps.markets["WETH"].base_token)
     assert market.mark / market.index - 1 > Fraction(5, 100)
     outcome = step(perps, tmp_path, LONG)
     assert (orders(outcome), size(perps, "WETH")) == ([], 0)
@@ -120,7 +120,7 @@ def leverage_without_funding(account: MarginAccount) -> Fraction:
 
 
 def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp_path: Path) -> None:
-    perps.chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base, 0))
+    perps.chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base_token, 0))
     outcome = step(perps, tmp_path, BOTH, max_position="70%")
     assert size(perps, "WBTC") == 0
     assert orders(outcome) == [IntentKind.FUTURES]
@@ -159,7 +159,7 @@ def test_an_opening_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp_
 
 def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
     """Makers take all but the rest of their liquidity away."""
-    chain, base, whale = perps.chain, perps.markets[symbol].base, perps.chain.whale.address
+    chain, base, whale = perps.chain, perps.markets[symbol].base_token, perps.chain.whale.address
     book = perps.contract(perps.addresses.order_book, "OrderBook").functions
     for order_id in book.getOpenOrderIds(whale, base).call():
         order = book.getOpenOrderById(order_id).call()
@@ -169,7 +169,7 @@ def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
 
 def test_an_order_across_the_price_band_is_refused_before_it_is_sent(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base, 1))
+    chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base_token, 1))
     nonce = agents.purse(chain).nonce
     outcome = step(perps, tmp_path, LONG)
     assert (orders(outcome), size(perps, "WETH")) == ([], 0)
@@ -193,7 +193,7 @@ def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, t
     later(perps, 2_000)
     perps.chain.refresh_feeds()
     before = {symbol: size(perps, symbol) for symbol in BOTH}
-    closed = perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base, 1)
+    closed = perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base_token, 1)
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, BOTH), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, lambda: perps.chain.send(closed)))
     assert outcome.kind is OutcomeKind.FAILED, outcome.reason
@@ -203,7 +203,7 @@ def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, t
 
 
 def liquidated(perps: LocalPerps) -> None:
-    base, wallet = perps.markets["WETH"].base, perps.chain.wallet.address
+    base, wallet = perps.markets["WETH"].base_token, perps.chain.wallet.address
     call = perps.clearing_house.get_function_by_signature("liquidate(address,address)")(wallet, base)
     perps.chain.send(call, perps.chain.whale.address)
 
@@ -229,7 +229,7 @@ def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_
 
 def test_an_oracle_outage_leaves_the_account_unknown_and_never_empty(perps: LocalPerps, tmp_path: Path) -> None:
     held(perps, "WETH", 2)
-    chain, base = perps.chain, perps.markets["WETH"].base
+    chain, base = perps.chain, perps.markets["WETH"].base_token
     feed = perps.contract(base, "BaseToken").functions.getPriceFeed().call()
     chain.node.rpc("anvil_setCode", feed, "0xfe")  # type: ignore[attr-defined]  # always anvil here
     outcome = step(perps, tmp_path, BOTH)
@@ -251,4 +251,4 @@ def test_a_key_whose_right_to_trade_has_ended_sends_nothing_and_is_named(perps: 
         send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=True), owner)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert orders(outcome) == [IntentKind.FUTURES], outcome.reason
-    assert read_now(perps, owner).size_raw(perps.markets["WETH"].base) > 0
+    assert read_now(perps, owner).size_raw(perps.markets["WETH"].base_token) > 0

@@ -10,7 +10,7 @@ import pytest
 from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.planning.plans import action_gas
-from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.requests import MarginAccountRequest
 from agent.layers.futures.state import FuturesState
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
@@ -36,7 +36,7 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before, purse = read_now(perps, wallet), agents.purse(chain)
     changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
@@ -50,7 +50,7 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         assert isinstance(deposit.action, MarginDeposit)
         held = read_now(perps, wallet)
         assert [one.size_raw for one in held.positions] == [one.size_raw for one in before.positions]
-        assert held.collateral_raw - before.collateral_raw == deposit.action.raw * held.settlement_raw
+        assert held.collateral_raw - before.collateral_raw == deposit.action.raw * held.collateral_unit_raw
         leverage = margin.leverage(held)
         assert leverage is not None
         assert leverage < 3
@@ -58,11 +58,11 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         assert agents.purse(chain).nonce - purse.nonce == len(outcome.transactions)
         store = agent.context.store
         history = store.budgets.history(chain.now_s())
-        assert history.layer(FuturesState).topped_up_24h == deposit.action.raw
-        assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_24h
+        assert history.layer(FuturesState).top_up_value_24h == deposit.action.raw
+        assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_notional_24h
         assert history.budgets.loss_24h < 50 * agents.USD, "a deposit is no loss"
-        assert history.cash_flows.unexplained == ()
-        assert history.budgets.unknown == ""
+        assert history.cash_flows.unexplained_transfers == ()
+        assert history.budgets.unknown_reason == ""
         assert store.journal.unbooked_intents() == () == store.journal.open_intents()
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert IntentKind.FUTURES not in kinds(again), again.reason
@@ -70,7 +70,7 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
 
 def moved(agent: Agent, action: AccountAction) -> int:
     """Gas of an owner's action, which succeeds."""
-    outcome = agent.adjust_futures(MoveMargin(action), send=True, confirm=agents.yes)
+    outcome = agent.adjust_futures(MarginAccountRequest(action), send=True, confirm=agents.yes)
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     receipt = next(one.receipt for one in outcome.transactions if one.kind is IntentKind.FUTURES)
     assert receipt is not None
@@ -97,8 +97,8 @@ def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerp
         assert not approval.canOpenPositionFor(wallet, key).call()
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.budgets.loss_24h < 50 * agents.USD
-        assert history.cash_flows.unexplained == ()
-        refused = agent.adjust_futures(MoveMargin(MarginWithdrawal(9_000 * UNIT)), send=True, confirm=agents.yes)
+        assert history.cash_flows.unexplained_transfers == ()
+        refused = agent.adjust_futures(MarginAccountRequest(MarginWithdrawal(9_000 * UNIT)), send=True, confirm=agents.yes)
         assert (refused.kind, refused.transactions) == (OutcomeKind.REFUSED, ())
 
 
@@ -109,10 +109,10 @@ def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: 
     changes["futures"] |= {"delegate": key}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         moved(agent, DelegateChange(key, is_allowed=True))
-        order = PerpOrder(perps.markets["WBTC"].base, WAD // 10, PerpOrderKind.MARKET, 10_000 * WAD, is_reduce_only=False)
+        order = PerpOrder(perps.markets["WBTC"].base_token, WAD // 10, PerpOrderKind.MARKET, 10_000 * WAD, is_reduce_only=False)
         data = venue.encode_order(order, contracts_of(perps, wallet), key, chain.now_s() + 10_000)
         send_data(perps, perps.addresses.clearing_house, data, key)
-        withdrawn = agent.adjust_futures(MoveMargin(MarginWithdrawal(UNIT)), send=True, confirm=agents.yes)
+        withdrawn = agent.adjust_futures(MarginAccountRequest(MarginWithdrawal(UNIT)), send=True, confirm=agents.yes)
         assert withdrawn.kind is OutcomeKind.DONE, withdrawn.reason
         moved(agent, DelegateChange(key, is_allowed=False))
         assert not approval.canOpenPositionFor(wallet, key).call()
@@ -121,7 +121,7 @@ def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: 
 
 def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(20, 100))
     before = read_now(perps, wallet)
     changes = futures_changes(perps, {"WETH": "100%"}, emergency_distance="25%", emergency_gas_price="200 gwei", max_top_up_per_day="off")
@@ -135,12 +135,12 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
         granted = futures_grant(store.journal.grant(sent[0].id))
         assert granted is not None
         assert granted.is_emergency
-        held, base = read_now(perps, wallet), perps.markets["WETH"].base
+        held, base = read_now(perps, wallet), perps.markets["WETH"].base_token
         assert 0 < held.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
         history = store.budgets.history(chain.now_s())
         gas_wei = sum(one.receipt.gas_cost_wei for one in sent if one.receipt is not None)
         assert history.emergency_gas_24h_wei == gas_wei > 0
-        assert history.layer(FuturesState).reduced_24h == 0 == history.budgets.turnover_24h
+        assert history.layer(FuturesState).reduced_notional_24h == 0 == history.budgets.turnover_24h
         assert store.journal.unbooked_intents() == () == store.journal.open_intents()
 
 
@@ -160,10 +160,10 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
         assert opened_for.kind is OutcomeKind.DONE, opened_for.reason
         assert f"this key is a delegate of {owner}; it trades and neither deposits nor withdraws margin" in opened_for.reason
         before = read_now(perps, owner)
-        assert before.size_raw(perps.markets["WETH"].base) > 0
+        assert before.size_raw(perps.markets["WETH"].base_token) > 0
         assert read_now(perps, key).positions == ()
         for action in (MarginWithdrawal(UNIT), MarginDeposit(UNIT), DelegateChange(owner, is_allowed=False)):
-            outcome = agent.adjust_futures(MoveMargin(action), send=True, confirm=agents.yes)
+            outcome = agent.adjust_futures(MarginAccountRequest(action), send=True, confirm=agents.yes)
             assert (outcome.kind, outcome.transactions) == (OutcomeKind.REFUSED, ()), outcome.reason
             assert "margin_move" in outcome.reason
         crash(perps, "WETH", Fraction(25, 100))
@@ -171,7 +171,7 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
         assert IntentKind.APPROVE not in kinds(reduced), reduced.reason
         assert IntentKind.FUTURES in kinds(reduced), reduced.reason
         held = read_now(perps, owner)
-        assert 0 < held.size_raw(perps.markets["WETH"].base) < before.size_raw(perps.markets["WETH"].base)
+        assert 0 < held.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
         assert held.collateral_raw <= before.collateral_raw
 
 
@@ -191,10 +191,10 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
 
 def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)
-    cap = perps.contract(perps.addresses.config, "ClearingHouseConfig").functions.setSettlementTokenBalanceCap(1)
+    cap = perps.contract(perps.addresses.clearing_house_config, "ClearingHouseConfig").functions.setSettlementTokenBalanceCap(1)
     chain.send(cap)
     changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
@@ -210,4 +210,4 @@ def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: Loca
         assert leverage <= 3
         assert held.collateral_raw <= before.collateral_raw
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
-        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).topped_up_24h == 0
+        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).top_up_value_24h == 0

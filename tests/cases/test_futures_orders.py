@@ -56,7 +56,7 @@ def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp
             [fill] = intent.receipt.fills
             assert (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_24h
+        assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_notional_24h
         assert 0 < history.budgets.loss_24h < 200 * agents.USD, "fees, slippage and gas are booked"
         assert agent.context.store.journal.unbooked_intents() == ()
         again = agent.rebalance(send=True, confirm=agents.yes)
@@ -85,14 +85,14 @@ def opened(perps: LocalPerps, sizes: dict[str, int]) -> None:
 
 def pool_price(perps: LocalPerps, symbol: str) -> Fraction:
     """Price of the market's pool now."""
-    base = perps.markets[symbol].base
+    base = perps.markets[symbol].base_token
     return Fraction(wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 0).call()), WAD)
 
 
 def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """The index falls, the whale sells until the pool follows, and half an hour passes."""
     chain, whale = perps.chain, perps.chain.whale.address
-    price = chain.deployed.prices_usd[symbol] * (1 - share)
+    price = chain.deployed_world.prices_usd[symbol] * (1 - share)
     perps.deposit(whale, 5_000_000 * 10**6)
     chain.node.mine_at(chain.now_s() + 30)
     perps.set_index(symbol, price)
@@ -107,7 +107,7 @@ def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
 
 def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    price = chain.deployed.prices_usd["WETH"]
+    price = chain.deployed_world.prices_usd["WETH"]
     opened(perps, {"WETH": int(Fraction(27_000, 1) / price * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)
@@ -122,9 +122,9 @@ def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_
         now = margin.leverage(held)
         assert now is not None, outcome.reason
         assert now <= 3, outcome.reason
-        assert 0 < held.size_raw(perps.markets["WETH"].base) < before.size_raw(perps.markets["WETH"].base)
+        assert 0 < held.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.layer(FuturesState).reduced_24h > 0 == history.budgets.turnover_24h
+        assert history.layer(FuturesState).reduced_notional_24h > 0 == history.budgets.turnover_24h
 
 
 def test_a_stale_index_trades_nothing_and_says_why(perps: LocalPerps, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_declined_plan_changes_no_position(perps: LocalPerps, tmp_path: Path) 
 def test_a_reduction_cuts_every_position_by_the_same_share(perps: LocalPerps, tmp_path: Path) -> None:
     """Orders go one by one: once the first is filled the limit may hold again, and the others are cut all the same."""
     chain, wallet = perps.chain, perps.chain.wallet.address
-    prices = chain.deployed.prices_usd
+    prices = chain.deployed_world.prices_usd
     opened(perps, {"WETH": int(Fraction(19_000) / prices["WETH"] * WAD), "WBTC": -int(Fraction(12_500) / prices["WBTC"] * WAD)})
     before = read_now(perps, wallet)
     with agents.agent_on(chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:

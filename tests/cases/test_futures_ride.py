@@ -28,12 +28,12 @@ LIMITS = {
 
 @pytest.fixture
 def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
-    chain, books = perps_chain.chain, perps_chain.chain.deployed
+    chain, books = perps_chain.chain, perps_chain.chain.deployed_world
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000 - MARGIN_USD})
     perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
     perps_chain.deposit(chain.whale.address, 50_000_000 * 10**6)
     yield perps_chain
-    chain.deployed = books
+    chain.deployed_world = books
 
 
 def path(seed: int) -> Iterator[Fraction]:

@@ -14,13 +14,13 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures import positions_document, summary_document
 from agent.app.documents.futures_report import build_futures_report
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.requests import Deleverage, MarginAccountRequest
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import AlertKind, FuturesReading, IntentKind
 from agent.model.futures import DelegateChange, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
 from tests.cases.test_futures_faults import LONG, MARGIN_USD, MOST, held, leverage, moved, orders, perps, size
@@ -38,9 +38,9 @@ def stolen(perps: LocalPerps, multiple: Fraction) -> None:
     """A delegate whose key was stolen takes a position of so much leverage in WBTC for the account."""
     chain, key, owner = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
-    raw = int(multiple * MARGIN_USD / chain.deployed.prices_usd["WBTC"] * WAD)
+    raw = int(multiple * MARGIN_USD / chain.deployed_world.prices_usd["WBTC"] * WAD)
     bound = 10**30 if raw > 0 else 1
-    order = PerpOrder(perps.markets["WBTC"].base, raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
+    order = PerpOrder(perps.markets["WBTC"].base_token, raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
     data = venue.encode_order(order, contracts_of(perps, owner), key, chain.now_s() + 10_000)
     send_data(perps, perps.addresses.clearing_house, data, key)
     perps.trade(chain.whale.address, "WBTC", -raw)
@@ -48,7 +48,7 @@ def stolen(perps: LocalPerps, multiple: Fraction) -> None:
 
 def known(outcome: StepOutcome) -> MarginAccount:
     account = margin_account(outcome.step_input.snapshot)
-    assert account is not None, outcome.step_input.snapshot.layer(FuturesReading).unknown
+    assert account is not None, outcome.step_input.snapshot.layer(FuturesReading).unknown_reason
     return account
 
 
@@ -66,13 +66,13 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert orders(outcome) == []
     assert f"the account has a position in {STRANGE}, which the config does not name" in outcome.reason
     account, views = known(outcome), account_of(perps, perps.chain.wallet.address)
-    base = perps.markets["WBTC"].base
+    base = perps.markets["WBTC"].base_token
     assert (account.collateral_raw, {one.market: one for one in account.positions}) == (
         views.collateral_raw,
         {one.market: one for one in views.positions},
     )
     assert margin.leverage(account) == margin.leverage(views)
-    assert not account.market(base).is_named
+    assert not account.market(base).is_configured
     assert account.market(base).index_s > 0, "its index is dated by the aggregator behind its feed"
     step = again.step_input
     assert futures_policy(step) is not None
@@ -81,7 +81,9 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert [(one["market"], one["symbol"]) for one in positions_document(report)["positions"]] == [(base, STRANGE)]
     [text] = halts(again)
     assert STRANGE in text
-    assert again.step_input.snapshot.requests == 2 < outcome.step_input.snapshot.requests, "later snapshots take two round trips"
+    assert again.step_input.snapshot.http_request_count == 2 < outcome.step_input.snapshot.http_request_count, (
+        "later snapshots take two round trips"
+    )
 
 
 @pytest.mark.parametrize("top_up", [pytest.param("0%", marks=pytest.mark.slow), "off"])
@@ -141,7 +143,7 @@ def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: Loca
     changes["futures"] |= {"delegate": perps.chain.accounts[3].address}  # type: ignore[operator]
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         ended = agent.adjust_futures(
-            MoveMargin(DelegateChange(perps.chain.accounts[3].address, is_allowed=False)), send=True, confirm=agents.yes
+            MarginAccountRequest(DelegateChange(perps.chain.accounts[3].address, is_allowed=False)), send=True, confirm=agents.yes
         )
         assert ended.kind is OutcomeKind.DONE, ended.reason
         closed = agent.adjust_futures(Deleverage(None, STRANGE), send=True, confirm=agents.yes)
@@ -150,7 +152,7 @@ def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: Loca
         opened = agent.rebalance(send=True, confirm=agents.yes)
         assert size(perps, "WETH") > 0, opened.reason
         assert halts(opened) == [], opened.reason
-        assert all(one.is_named for one in known(opened).markets)
+        assert all(one.is_configured for one in known(opened).markets)
 
 
 @pytest.mark.slow
@@ -163,9 +165,9 @@ def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back
         outcome = agent.rebalance(send=False)
         step = outcome.step_input
         account = known(outcome)
-        blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_named else 0) for one in account.markets))
-        found = rebalance(with_snapshot(step, futures=blind)).plan
+        blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_configured else 0) for one in account.markets))
+        found = propose_rebalance(with_snapshot(step, futures=blind)).plan
     assert found is not None
     assert planned_futures(found) is not None
-    assert [one.market for one in planned_futures(found).orders] == [perps.markets["WETH"].base]
+    assert [one.market for one in planned_futures(found).orders] == [perps.markets["WETH"].base_token]
     assert not any(isinstance(one, MarginDeposit) for one in planned_futures(found).actions)

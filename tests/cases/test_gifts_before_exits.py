@@ -17,7 +17,7 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AlertKind, ExternalTransferKind, StepInput
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.units import floor_int
 from tests.support.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
 from tests.support.text import causes, mentions, raises_code
@@ -31,7 +31,7 @@ COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ET
 
 def give(chain: LocalChain, symbol: str, usd: int) -> None:
     """A stranger sends coins to the wallet."""
-    raw = floor_int(usd / chain.deployed.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
+    raw = floor_int(usd / chain.deployed_world.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
     chain.send(chain.token_contract(symbol).functions.transfer(chain.wallet.address, raw))
     chain.mine(1)
 
@@ -135,8 +135,8 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         assert blind.kind is OutcomeKind.HALT
         assert causes(blind) == ("reference_price",)
         assert "WETH" in blind.reason
-        (flow,) = blind.step_input.history.cash_flows.unexplained
-        assert (flow.value, flow.halts) == (None, False)
+        (flow,) = blind.step_input.history.cash_flows.unexplained_transfers
+        assert (flow.value, flow.exceeds_jump_limit) == (None, False)
         assert "without a price" in api.list_transfers(agent)["flows"][0]["text"]
         settled(chain, 2_400)
         fired = looked(agent)
@@ -153,7 +153,7 @@ def test_a_gift_stops_no_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
         assert looked(agent).kind is OutcomeKind.HALT
         done = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert done.state == "stopped", done.reason
-        assert chain.balance("WETH") * chain.deployed.prices_usd["WETH"] < 10 * 10**18
+        assert chain.balance("WETH") * chain.deployed_world.prices_usd["WETH"] < 10 * 10**18
 
 
 def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 6_000 * USD
         assert chain.balance("USDC") >= 4_000 * USD, "the gift is still there"
-        sold = (before.raw["WETH"] - chain.balance("WETH")) * chain.deployed.prices_usd["WETH"] / 10**18
+        sold = (before.raw["WETH"] - chain.balance("WETH")) * chain.deployed_world.prices_usd["WETH"] / 10**18
         assert Fraction(1_000) <= sold < 1_020
         assert looked(agent).kind is OutcomeKind.HALT
 
@@ -211,26 +211,26 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
         quiet = looked(agent)
         assert quiet.kind is OutcomeKind.HOLD, quiet.reason
         assert mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * 2})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * 2})
         above = looked(agent)
-        assert [one.guard for one in above.verdicts if not one.passed] == ["max_live_value"], "prices are no gift"
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(4, 10)})
+        assert [one.guard for one in above.refusal_verdicts if not one.passed] == ["max_live_value"], "prices are no gift"
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(4, 10)})
         done = looked(agent)
         plan, _, _ = swap_of(done)
         assert mentions(done.reason, "1100 USDC", "excluded")
         assert all(one.passed for one in plan.verdicts)
-        again_decided = rebalance(codec.loads(StepInput, agent.context.store.steps.input_json(done.step_id) or ""))
+        again_decided = propose_rebalance(codec.loads(StepInput, agent.context.store.steps.input_json(done.step_id) or ""))
         assert again_decided.decision_result.decision.reason == done.decision_result.decision.reason, "a replay says the same"
         assert again_decided.plan is not None
         assert again_decided.plan.legs == plan.legs
         managed = chain.balance("USDC") - 1_100 * USD
-        assert abs(managed - chain.balance("WETH") * int(chain.deployed.prices_usd["WETH"]) // 10**12) < 40 * USD
+        assert abs(managed - chain.balance("WETH") * int(chain.deployed_world.prices_usd["WETH"]) // 10**12) < 40 * USD
         assert looked(agent).kind is OutcomeKind.HOLD
         assert [flow["halts"] for flow in api.list_transfers(agent)["flows"]] == [False], "it waits for its owner and holds nothing back"
         agent.context.store.balances.classify(1, None, chain.now_s())
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * 2})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * 2})
         confirmed = looked(agent)
-        assert [one.guard for one in confirmed.verdicts if not one.passed] == ["max_live_value"], "what its owner confirmed counts"
+        assert [one.guard for one in confirmed.refusal_verdicts if not one.passed] == ["max_live_value"], "what its owner confirmed counts"
 
 
 def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, t
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", 100)
         assert looked(agent).kind is OutcomeKind.HOLD
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(14, 10)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(14, 10)})
         done = looked(agent)
         assert mentions(done.reason, "100 USDC", "excluded"), done.reason
         assert swap_of(done)[0].legs
@@ -275,14 +275,14 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
         assert mentions(looked(agent).reason, "WETH", "excluded")
-        gift = dict(agent.step_input().history.cash_flows.rises)[chain.tokens["WETH"].address]
+        gift = dict(agent.step_input().history.cash_flows.unexplained_increases_raw)[chain.tokens["WETH"].address]
         settled(chain, 2_400)
         assert swap_of(looked(agent))[0].is_exit
-        chain.move_market({"WBTC": chain.deployed.prices_usd["WBTC"] * Fraction(7, 10)})
+        chain.move_market({"WBTC": chain.deployed_world.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.mine(BLOCKS + 1)
         done = looked(agent)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert swap_of(done)[0].legs, done.reason
         assert mentions(done.reason, "USDC", "excluded"), done.reason
-        kept = dict(done.step_input.excluded.raw)[chain.tokens["USDC"].address]
+        kept = dict(done.step_input.exclusions.raw_by_token)[chain.tokens["USDC"].address]
         assert abs(kept - gift * 2_400 // 10**12) < 10 * USD, "what was sold of it"

@@ -50,9 +50,9 @@ def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceili
 def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, strategies("50%", "50%")) as agent:
-        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).strategies) for symbol in TWO}
+        own = {symbol: sum(one.balance_raw(chain.tokens[symbol].address) for one in books(agent).strategy_books) for symbol in TWO}
         assert own["USDC"] == chain.balance("USDC") - 1_100 * USD, "no strategy holds the gift"
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(9, 10)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(9, 10)})
         done = looked(agent)
         plan, _, _ = swap_of(done)
         assert plan.legs
@@ -62,7 +62,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         assert total <= 10_050 * USD, "no more is managed than may be"
         assert not books(agent).fault
         agent.context.store.balances.classify(1, None, chain.now_s())
-        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).strategies) for symbol in TWO}
+        own = {symbol: sum(one.balance_raw(chain.tokens[symbol].address) for one in books(agent).strategy_books) for symbol in TWO}
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
 
@@ -94,7 +94,7 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
     """Without memory each crossing bought with 600 of the 1,100 dollars, or sold for them."""
     chain = anvil_chain
     with gifted(chain, tmp_path, {}, ceiling="11050") as agent:
-        price = chain.deployed.prices_usd["WETH"]
+        price = chain.deployed_world.prices_usd["WETH"]
         for percent in (98, 102, 98):
             chain.move_market({"WETH": price * Fraction(percent, 100)})
             quiet = looked(agent)
@@ -129,9 +129,9 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
     with again(chain, loaded) as agent:
         looked(agent)
         assert told(agent) == "Hold"
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(8, 10)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(8, 10)})
         assert told(agent) == "Rebalance"
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * 3})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * 3})
         refused = agent.plan()
         assert refused.kind is OutcomeKind.REFUSED
         assert mentions(plans.plan_document(refused)["decision"]["reason"], "1100 USDC", "excluded")
@@ -158,7 +158,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.deposits] == [600 * USD], "what fits below the ceiling"
-        assert [flow.delta_raw for flow in asked[0].uninvested] == [1_100 * USD], "its owner saw what is left alone"
+        assert [flow.delta_raw for flow in asked[0].uninvested_deposits] == [1_100 * USD], "its owner saw what is left alone"
         kinds = {flow.delta_raw: flow.kind for flow in agent.context.store.balances.transfers()}
         assert kinds == {600 * USD: ExternalTransferKind.DEPOSIT, 1_100 * USD: None}
         assert mentions(done.outcome.reason, "1100 USDC", "excluded")
@@ -178,7 +178,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.deposits] == [600 * USD]
-        assert [flow.delta_raw for flow in done.uninvested] == [700 * USD]
+        assert [flow.delta_raw for flow in done.uninvested_deposits] == [700 * USD]
 
 
 def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -219,4 +219,4 @@ def test_the_end_and_a_withdrawal_take_the_gift_too(anvil_chain: LocalChain, tmp
         assert done.state == "paid", done.reason
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "stopped", ended.reason
-        assert chain.balance("WETH") * chain.deployed.prices_usd["WETH"] < 10 * 10**18
+        assert chain.balance("WETH") * chain.deployed_world.prices_usd["WETH"] < 10 * 10**18

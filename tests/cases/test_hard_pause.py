@@ -69,7 +69,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
             clock.mining = True
             found = agent.pending_and_allowances()
             assert {intent.id for intent in found.pending_intents} == {intent.id for intent in swaps}
-            assert sorted(one.label for one in found.open_allowances) == ["LINK", "WETH"]
+            assert sorted(one.token_label for one in found.open_allowances) == ["LINK", "WETH"]
             outcome = agent.cancel_and_revoke("stop it all")
         finally:
             node.rpc("evm_setAutomine", True)

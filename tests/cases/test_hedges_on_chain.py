@@ -11,7 +11,7 @@ from agent.app import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.positions.futures import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import comparisons
+from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.state import FuturesConfig, FuturesState, margin_account, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
@@ -47,7 +47,7 @@ def changes(perps: LocalPerps, max_top_up_per_day: str = "0%", **hedge: str) -> 
 def rise(perps: LocalPerps, share: Fraction) -> None:
     """WETH rises by this share: index, virtual pool, pools and feeds."""
     chain = perps.chain
-    price = chain.deployed.prices_usd["WETH"] * (1 + share)
+    price = chain.deployed_world.prices_usd["WETH"] * (1 + share)
     chain.move_market({"WETH": price})
     perps.set_index("WETH", price)
     perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds) + 1))
@@ -56,7 +56,7 @@ def rise(perps: LocalPerps, share: Fraction) -> None:
 
 
 def short_raw(perps: LocalPerps) -> int:
-    return read_now(perps, perps.chain.wallet.address).size_raw(perps.markets["WETH"].base)
+    return read_now(perps, perps.chain.wallet.address).size_raw(perps.markets["WETH"].base_token)
 
 
 def by_hand(agent: Agent, ratio: str, *, close: bool = False, send: bool = False) -> StepOutcome:
@@ -72,7 +72,7 @@ def hedged(agent: Agent, perps: LocalPerps) -> None:
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
     assert kinds == [IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
-    (found,) = comparisons(outcome)
+    (found,) = hedge_comparisons_of(outcome)
     assert found.is_hedged
     assert found.sale_tax > 0
     told = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None))]
@@ -86,7 +86,7 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         assert hedge.size_raw == short_raw(perps) < 0
         step = agent.rebalance(send=False).step_input
         weth, usdc = current_drifts(step)
-        assert dict(step.config(FuturesConfig).unhedged_bps) == {weth.token: 5_000, usdc.token: 5_000}
+        assert dict(step.config(FuturesConfig).targets_before_hedges_bps) == {weth.token: 5_000, usdc.token: 5_000}
         total, short = weth.value + usdc.value, -hedge.size_raw * margin_account(step.snapshot).markets[0].index / 10**12  # type: ignore[union-attr]
         assert abs((weth.value - short) / total - Fraction(1, 2)) < Fraction(2, 100), "net of its hedge WETH is at its target"
         again = agent.rebalance(send=True, confirm=agents.yes)
@@ -120,7 +120,7 @@ def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_pat
     chain = perps.chain
     with agents.agent_on(chain, tmp_path, changes(perps), EVEN) as agent:
         hedged(agent, perps)
-        above = chain.deployed.prices_usd["WETH"] * Fraction(102, 100)
+        above = chain.deployed_world.prices_usd["WETH"] * Fraction(102, 100)
         for _ in range(2):  # the index stays 2 % above the mark for its whole TWAP, so that shorts pay 2 % a day
             perps.set_index("WETH", above)
             chain.node.mine_at(chain.now_s() + 1_000)

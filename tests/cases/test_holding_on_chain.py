@@ -24,7 +24,7 @@ def sold(chain: LocalChain, plan: Plan) -> list[str]:
 
 
 def raise_weth(chain: LocalChain, factor: Fraction) -> None:
-    chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * factor})
+    chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * factor})
 
 
 def test_what_a_rebalance_bought_is_sold_by_the_next_one_only_after_its_time(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_what_a_rebalance_bought_is_sold_by_the_next_one_only_after_its_time(anv
         plan, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
         assert sold(chain, plan) == ["USDC"]
         raise_weth(chain, Fraction(3, 2))
-        ((bought, at_s),) = agent.step_input().layer(HoldingState).bought_s
+        ((bought, at_s),) = agent.step_input().layer(HoldingState).bought_s_by_token
         assert bought == chain.tokens["WETH"].address
         before = chain.balance("WETH")
         waits = agent.rebalance(send=True, confirm=yes)

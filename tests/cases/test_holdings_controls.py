@@ -80,7 +80,7 @@ def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain:
         (taken,) = run.store.positions.changes()
         assert taken.name == own.name
         assert taken.amounts_raw == pytest.approx(own.entry_raw, rel=1e-3)
-        assert api.liquidity(agent).forgettable == (own.name,)
+        assert api.read_liquidity_report(agent).forgettable == (own.name,)
         with raises_code(ConfigError, "exists"):
             run.shown("holdings", ("take", str(own.token_id)))
 
@@ -90,7 +90,7 @@ def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain:
         give(chain, own.token_id)
         asked = run.ask("holdings", ("forget", str(own.token_id)))
         assert ended(run, asked) == (ControlState.DONE, "")
-        assert api.liquidity(agent).forgettable == ()
+        assert api.read_liquidity_report(agent).forgettable == ()
         with raises_code(Refused, "plan_used"):
             run.ask("holdings", ("forget", str(own.token_id)), plan=asked.plan_hash)
 
@@ -107,7 +107,7 @@ def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: L
         run.look()
         own = lp.provide_v3(chain, V3, -30, 30, 1_500)
         if "lp.targets" in changes:
-            run.store.positions.record([own.name], chain.now_s())
+            run.store.positions.record_scan([own.name], chain.now_s())
             with raises_code(Refused, "widens"):  # as a restored store finds it: undecided
                 run.shown("holdings", ("forget", str(own.token_id)))
         assert ended(run, run.ask("holdings", ("take", str(own.token_id)))) == (ControlState.DONE, "")
@@ -139,7 +139,7 @@ def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken
         with raises_code(Refused, "open_transaction"):
             api.forget_position(loaded.path, str(old.token_id))
         with raises_code(Refused, "open_transaction"):
-            agent.context.store.positions.decide(old.name, old, chain.now_s())
+            agent.context.store.positions.record_decision(old.name, old, chain.now_s())
         assert agent.context.store.positions.changes()[0] == old
 
 
@@ -169,14 +169,14 @@ def opened(chain: LocalChain, folder: Path, more: dict[str, Any] | None = None) 
     loaded = trusted(chain, folder, strategies("60%", "40%"), TWO)
     with again(chain, loaded) as agent:
         agent.rebalance(send=True, confirm=agents.yes)
-        agent.context.store.layer(StrategyStore).record_states([StrategyState("old", StrategyHealth.ACTIVE, 1)], {})
+        agent.context.store.layer_repository(StrategyStore).record_states([StrategyState("old", StrategyHealth.ACTIVE, 1)], {})
     return Bot(chain, agents.agent_config(chain, folder, with_idle(), TWO) if more is None else loaded, agent)
 
 
 def names(agent: Agent) -> list[str]:
     found = agent.step_input().layer(StrategiesState).books
     assert found is not None
-    return [one.name for one in found.strategies]
+    return [one.name for one in found.strategy_books]
 
 
 def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chai
         assert ended(run, asked) == (ControlState.DONE, "")
         assert names(agent) == ["up", "down", "idle"]
         require_sum(chain, agent)
-        assert "old" not in {state.name for state in run.store.layer(StrategyStore).ledger().states}
+        assert "old" not in {state.name for state in run.store.layer_repository(StrategyStore).ledger().states}
         with raises_code(ConfigError, "unchanged"):
             run.shown("holdings", APPLY)
         with raises_code(Refused, "plan_used"):
@@ -244,12 +244,12 @@ def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
     assert in_child(lambda: carried_out(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         run = Bot(chain, loaded, agent)
-        version = run.store.layer(StrategyStore).ledger().record_version
+        version = run.store.layer_repository(StrategyStore).ledger().record_version
         assert ended(run, asked) == (state, "interrupted")
         assert "look whether it took effect" in run.store.controls.newest(1)[0].reason
-        assert run.store.layer(StrategyStore).ledger().record_version == version, "it is not repeated"
+        assert run.store.layer_repository(StrategyStore).ledger().record_version == version, "it is not repeated"
         assert names(agent) == (["up", "down", "idle"] if is_open else ["up", "down"])
-        assert ("old" in {one.name for one in run.store.layer(StrategyStore).ledger().states}) is not is_open
+        assert ("old" in {one.name for one in run.store.layer_repository(StrategyStore).ledger().states}) is not is_open
         if is_open:
             with raises_code(ConfigError, "unchanged"):
                 run.shown("holdings", APPLY)

@@ -173,7 +173,7 @@ def test_markets_have_ticks_tiers_fees_and_funding_of_the_venue(world: World) ->
     btc, eth = account.market("BTC"), account.market("ETH")
     assert (btc.asset, btc.size_decimals, btc.lot_raw, btc.fee_ppm) == ("WBTC", 5, 1, 450)
     assert btc.mark * btc.unit == 60_000 * 10**6
-    assert btc.tick * btc.unit == 10**6
+    assert btc.tick_size * btc.unit == 10**6
     assert btc.funding_daily == 24 * Fraction(1, 80_000)
     assert btc.index_s == START_MS // 1000
     assert [(tier.above_raw, tier.initial_ppm, tier.maintenance_ppm) for tier in btc.tiers] == [

@@ -152,7 +152,7 @@ def test_two_markets_rest_beside_each_other_within_the_limits(server: Hyperliqui
         account = margin_account(agent.step_input().snapshot)
         assert account is not None
         assert account.positions == ()
-        assert len(account.resting) == 2
+        assert len(account.resting_orders) == 2
         gross = sum(one.size * one.price for one in resting(server))
         assert gross < 20_500, "the second counts the first as filled"
         assert step(agent).transactions == ()

@@ -16,7 +16,7 @@ from agent.app.records.ledger import refresh_ledger
 from agent.app.start.setup import pin_all
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.requests import Deleverage, MarginAccountRequest
 from agent.layers.futures.state import FuturesState, margin_account
 from agent.localchain import LocalChain
 from agent.margin import account as margin
@@ -188,9 +188,9 @@ def test_an_account_that_is_not_known_orders_nothing(
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT), outcome.reason
         assert outcome.transactions == (), outcome.reason
-        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
+        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown_reason
         assert unknown
-        assert unknown in api.current_futures_report(agent).step.snapshot.layer(FuturesReading).unknown
+        assert unknown in api.current_futures_report(agent).step.snapshot.layer(FuturesReading).unknown_reason
         assert posted(server) == 1
 
 
@@ -249,8 +249,8 @@ def test_a_held_key_is_alerted_until_another_is_approved(server: HyperliquidServ
         [soon] = agent_alerts(agent.rebalance(send=False), facts)
         server.agents = []
         [held_up] = agent_alerts(agent.rebalance(send=False), facts)
-        assert soon.lasting
-        assert held_up.lasting
+        assert soon.is_lasting
+        assert held_up.is_lasting
         assert soon.key != held_up.key
         assert held_up.kind is AlertKind.HALT
         assert "trimtab delegate --send" in held_up.text
@@ -285,13 +285,13 @@ def test_agents_that_cannot_be_read_hold_futures_alone(server: HyperliquidServer
 def test_a_key_ended_between_check_and_order_ends_no_run(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post = HyperliquidClient.post
+    post = HyperliquidClient.post_once
 
     def ended_first(venue: HyperliquidClient, body: Mapping[str, object]) -> str:
         server.agents = []
         return post(venue, body)
 
-    monkeypatch.setattr(HyperliquidClient, "post", ended_first)
+    monkeypatch.setattr(HyperliquidClient, "post_once", ended_first)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.FAILED, outcome.reason
@@ -325,7 +325,7 @@ def test_a_crash_is_reduced_to_below_the_limit(server: HyperliquidServer, anvil_
         assert before is not None
         assert after is not None
         assert before > 3 >= after
-        assert agent.context.store.budgets.history(anvil_chain.now_s()).layer(FuturesState).reduced_24h > 0
+        assert agent.context.store.budgets.history(anvil_chain.now_s()).layer(FuturesState).reduced_notional_24h > 0
         assert server.bodies[-1]["action"]["orders"][0]["r"] is True
 
 
@@ -362,7 +362,7 @@ def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer,
         closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
         assert held(server, anvil_chain, "BTC") == 0 < held(server, anvil_chain, "ETH")
-        refused = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
+        refused = agent.adjust_futures(MarginAccountRequest(MarginDeposit(10**6)), send=True, confirm=agents.yes)
         assert refused.kind is OutcomeKind.REFUSED
         assert "off-chain" in refused.reason
         assert agent.context.store.journal.open_intents() == ()
@@ -383,7 +383,7 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         account = margin_account(outcome.step_input.snapshot)
         assert account is not None
-        assert [one.is_named for one in account.markets if one.market == "BTC"] == [False]
+        assert [one.is_configured for one in account.markets if one.market == "BTC"] == [False]
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "the account has a position in BTC, which the config does not name" in outcome.reason
         assert 0 < held(server, anvil_chain, "ETH") < before
@@ -401,7 +401,7 @@ def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.transactions == ()
         assert posted(server) == 1
-        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
+        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown_reason
         assert "number" in unknown
         assert "pinned" in unknown
         assert "trimtab trust" in unknown
@@ -445,7 +445,7 @@ def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
         assert orders_of(outcome) == [], outcome.reason
         assert posted(server) == 1, outcome.reason
         assert held(server, anvil_chain, "ETH") == before, outcome.reason
-        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
+        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown_reason
         assert mode in unknown
         assert "standard mode" in unknown
 
@@ -476,7 +476,7 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         assert short.price > short.trigger > server.coin("BTC").mark
         account = margin_account(agent.step_input().snapshot)
         assert account is not None
-        assert {one.cloid for one in account.stops} == {long.cloid, short.cloid}
+        assert {one.cloid for one in account.resting_stops} == {long.cloid, short.cloid}
         assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
         sent = len(server.bodies)
         again = agent.rebalance(send=True, confirm=agents.yes)
@@ -514,7 +514,7 @@ def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
         account = margin_account(restarted.step_input().snapshot)
         assert account is not None
         assert account.positions == ()
-        assert account.stops == ()
+        assert account.resting_stops == ()
         assert margin.account_value_raw(account) > 0
         assert restarted.context.store.journal.open_intents() == ()
 
@@ -596,6 +596,6 @@ def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncer
         facts = RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)
         [alert] = [one for one in cycle_alerts(outcome, facts) if one.key == "futures:books"]
         assert alert.kind is AlertKind.REVIEW
-        assert alert.lasting
+        assert alert.is_lasting
         refresh_ledger(agent)
         assert "airdrop" in api.pnl(agent.context.loaded_config)["uncertain"]

@@ -27,7 +27,7 @@ KEYLESS: Changes = ROOMY | {"wallet.test_account": None}
 @pytest.fixture
 def service() -> Iterator[KeyService]:
     """The wallet's key lies in a service."""
-    made = KeyService(int(accounts()[WALLET_INDEX].key, 16))
+    made = KeyService(int(accounts()[WALLET_INDEX].private_key, 16))
     yield made
     made.close()
 

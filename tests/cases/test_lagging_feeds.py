@@ -23,7 +23,7 @@ BOTH = Tactic("most of it skew, the rest in front", Fraction(4, 5), Fraction(1, 
 
 def lags(chain: LocalChain, symbol: str, share: Fraction) -> None:
     """Write a round of the feed that is this much below the market."""
-    answer = int(chain.deployed.prices_usd[symbol] * (1 - share) * 10**8)
+    answer = int(chain.deployed_world.prices_usd[symbol] * (1 - share) * 10**8)
     chain.send(chain.feed_contract(symbol).functions.push(answer), chain.whale.address)
 
 

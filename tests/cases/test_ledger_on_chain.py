@@ -154,7 +154,7 @@ def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: L
     chain.warp(HOUR_S - chain.now_s() % HOUR_S)  # all of this within one hour of the clock
     life.step(trade)
     chain.warp(60)
-    chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(101, 100)})
+    chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(101, 100)})
     with agents.again(chain, life.loaded) as agent:
         recorded = agent.context.store.valuations.between()[-1]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -217,7 +217,7 @@ def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> No
     life.step()
     life.step(trade)
     with agents.again(life.chain, life.loaded) as agent, agent.context.store.db.write("tamper") as db:
-        for column in ("wallet_json", "entry_json"):
+        for column in ("wallet_moves_json", "entry_json"):
             db.exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
     found = api.check_books(life.loaded.path)
     assert not found["sound"]

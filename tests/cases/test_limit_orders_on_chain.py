@@ -111,7 +111,7 @@ def test_while_paused_no_order_is_filled_and_an_old_one_is_never_filled_late(anv
         before = purse(chain)
         refused = looks(agent, 1)[0]
         assert refused.kind is OutcomeKind.REFUSED
-        assert refused.decision_result.order != ""
+        assert refused.decision_result.filled_order_id != ""
         chain.warp(7_200)
         agent.context.kill_switch.resume("back", chain.now_s())
         assert looks(agent, 1)[0].transactions == ()
@@ -130,7 +130,7 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
     with again(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"
         anvil_chain.move_market({"WETH": Fraction(4_100)}, twap_follows=False)
-        assert all(one.transactions == () or one.decision_result.order == "" for one in looks(agent, 1))
+        assert all(one.transactions == () or one.decision_result.filled_order_id == "" for one in looks(agent, 1))
 
 
 def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -155,18 +155,18 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         waits = agent.rebalance(send=True, confirm=yes)
         assert waits.kind is OutcomeKind.HOLD
         assert "its price" in waits.reason
-        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
+        (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         assert campaign.state == "open"
         with raises_code(OperatorNeeded, "execution_open"):
-            agent.context.store.layer(GradualExecutionStore).begin(campaign.progress.execution)
+            agent.context.store.layer_repository(GradualExecutionStore).begin(campaign.progress.execution)
         assert "its price" in agent.rebalance(send=True, confirm=yes).reason
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason
         after = purse(chain)
         ended = agent.rebalance(send=True, confirm=yes)
-        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
+        (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
     assert mentions(campaign.why, "done at")
     assert ended.kind is OutcomeKind.HOLD
     sold = before.raw["WETH"] - after.raw["WETH"]
@@ -179,8 +179,8 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
     asked: list[str] = []
 
     def only_the_order(outcome: StepOutcome) -> bool:
-        asked.append(outcome.decision_result.order)
-        return outcome.decision_result.order != ""
+        asked.append(outcome.decision_result.filled_order_id)
+        return outcome.decision_result.filled_order_id != ""
 
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS)) as agent:
         order = agent.context.store.executions.add_limit_order(

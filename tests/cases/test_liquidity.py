@@ -10,7 +10,7 @@ import pytest
 
 from agent.amm.lp import positions
 from agent.app.agent import Agent
-from agent.app.positions.holdings import LiquidityReport, liquidity
+from agent.app.positions.holdings import LiquidityReport, read_liquidity_report
 from agent.app.start.checks import doctor
 from agent.artifacts import npm_artifact
 from agent.chain.pools import own_positions
@@ -68,7 +68,7 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
         found = agent.status()
         drifts = found.decision_result.drifts
-        assert found.step_input.snapshot.requests == 2
+        assert found.step_input.snapshot.http_request_count == 2
         assert found.warnings == ()
     for drift in drifts:
         assert drift.raw == chain.balance(drift.symbol)
@@ -84,19 +84,19 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
-        before, loss = agent.status().decision_result, share(liquidity(agent))
+        before, loss = agent.status().decision_result, share(read_liquidity_report(agent))
         pair = lp.provide_v2(chain, "v2 WBTC/WETH", 500_000)
         token = lp.provide_v3(chain, V3, -50, 50, 500_000)
         usdc, scam = chain.token_contract("USDC").functions, chain.add_token("FREEUSD", 18, 1)
         chain.send(chain.token_contract(scam.symbol).functions.transfer(chain.wallet.address, 10**24))
         for pool in (V2, V3):
-            chain.send(usdc.transfer(chain.pools[pool], 10**12))
-        after, found = agent.status().decision_result, liquidity(agent)
+            chain.send(usdc.transfer(chain.address_by_pool[pool], 10**12))
+        after, found = agent.status().decision_result, read_liquidity_report(agent)
     assert investable_total(after.drifts) == investable_total(before.drifts)
     assert [d.weight_bps for d in after.drifts] == [d.weight_bps for d in before.drifts]
     assert after.decision == before.decision
     assert share(found) == loss
-    assert {stray.name for stray in found.ignored.positions} == {pair.name, token.name}
+    assert {stray.name for stray in found.unsolicited_positions.positions} == {pair.name, token.name}
     assert [report.confirmed.name for report in found.position_reports] == [one.name for one in own]
 
 
@@ -106,9 +106,9 @@ def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
     monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
     sent = [lp.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
     with agents.agent_on(anvil_chain, tmp_path) as agent:
-        found = liquidity(agent)
-    assert [stray.name for stray in found.ignored.positions] == [one.name for one in sent[:2]]
-    assert found.ignored.unchecked_count == 3
+        found = read_liquidity_report(agent)
+    assert [stray.name for stray in found.unsolicited_positions.positions] == [one.name for one in sent[:2]]
+    assert found.unsolicited_positions.unchecked_count == 3
 
 
 def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -116,17 +116,17 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
-        before, calm = agent.status().decision_result, liquidity(agent)
+        before, calm = agent.status().decision_result, read_liquidity_report(agent)
         chain.swap(V2, "USDC", 1_000_000 * USD)
         chain.swap(V3, "USDC", 6_000_000 * USD)
-        after, pushed = agent.status().decision_result, liquidity(agent)
+        after, pushed = agent.status().decision_result, read_liquidity_report(agent)
     for quiet, moved in zip(calm.position_reports, pushed.position_reports, strict=True):
         assert quiet.pool_deviation is not None
         assert moved.pool_deviation is not None
         assert quiet.pool_deviation < Fraction(1, 1_000) < Fraction(1, 20) < moved.pool_deviation
         assert moved.redeemable_raw != quiet.redeemable_raw
         assert quiet.value <= moved.value <= quiet.value * Fraction(101, 100), "all that a push leaves is its fees"
-    assert [d.outside for d in after.drifts] == [d.outside for d in before.drifts]
+    assert [d.is_outside_band for d in after.drifts] == [d.is_outside_band for d in before.drifts]
     for quiet_drift, moved_drift in zip(before.drifts, after.drifts, strict=True):
         assert abs(quiet_drift.weight_bps - moved_drift.weight_bps) <= 3
     assert share(pushed) == pytest.approx(share(calm), rel=2e-3)
@@ -136,7 +136,7 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 2_000), lp.provide_v3(chain, V3, -30, 30, 800)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
-        told = agent.parameters()
+        told = agent.confirmed_parameters()
         assert told["liquidity positions"] == ", ".join(one.name for one in own)
         assert mentions(told["lp"], "60%", "30 d")
         assert told["lp_max_weight"] == "90%"
@@ -165,7 +165,7 @@ def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_tak
     assert plan.kind is OutcomeKind.PLANNED, plan.reason
     assert plan.plan is not None
     assert plan.plan.legs == ()
-    assert [action.name for action in plan.plan.actions] == [own[0].name]
+    assert [action.name for action in plan.plan.layer_actions] == [own[0].name]
 
 
 def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
 
     def confirm(outcome: StepOutcome) -> bool:
         assert outcome.plan is not None
-        shown.append((len(outcome.plan.legs), len(outcome.plan.actions)))
+        shown.append((len(outcome.plan.legs), len(outcome.plan.layer_actions)))
         return True
 
     limited = confirming(chain, own, **{"limits.lp_max_weight": "10%"})
@@ -199,13 +199,13 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
         assert not isinstance(agent.status().decision_result.decision, Halt)
         move = lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
         chain.send(move, chain.wallet.address)
-        decision, found = agent.status().decision_result.decision, liquidity(agent)
+        decision, found = agent.status().decision_result.decision, read_liquidity_report(agent)
         assert isinstance(decision, Halt)
         assert mentions(decision.reason, f"{own.name}", "belongs", f"{chain.whale.address}")
         assert agent.plan().kind is OutcomeKind.HALT
     assert found.position_reports == ()
     assert f"belongs to {chain.whale.address}" in found.unreadable[0]
-    assert (found.portfolio_value, found.weight.within) == (None, None)
+    assert (found.portfolio_value, found.weight.is_within_limit) == (None, None)
     rows = {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
     assert rows[f"position {own.name}"]["state"] == "fail"
     assert chain.whale.address in rows[f"position {own.name}"]["finding"]

@@ -46,7 +46,7 @@ POOL = "v3 WETH/USDC 500"
 
 def whale(chain: LocalChain, usd: int, sold: str = "WETH") -> Callable[[], object]:
     """Sells for this many dollars into the pool."""
-    raw = int(usd / chain.deployed.prices_usd[sold] * 10 ** chain.tokens[sold].decimals)
+    raw = int(usd / chain.deployed_world.prices_usd[sold] * 10 ** chain.tokens[sold].decimals)
     return lambda: chain.swap(POOL, sold, raw)
 
 
@@ -66,7 +66,7 @@ def test_a_market_that_moves_while_the_owner_confirms_is_planned_anew(anvil_chai
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         seen = agent.plan()
-        price = chain.deployed.prices_usd["WETH"] * Fraction(98, 100)
+        price = chain.deployed_world.prices_usd["WETH"] * Fraction(98, 100)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: chain.move_market({"WETH": price})))
         plan, _, _ = swap_of(outcome)
         assert seen.plan is not None
@@ -94,7 +94,7 @@ def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
         assert plan is not None
         if outcome.kind is OutcomeKind.DONE:
             assert usd <= 400_000
-            assert lost(chain, before, chain.deployed.prices_usd) * USD <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
+            assert lost(chain, before, chain.deployed_world.prices_usd) * USD <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
             return
         assert usd >= 1_500_000
         if when == "while the owner confirms":
@@ -109,7 +109,7 @@ def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
 
 def drain(chain: LocalChain) -> Callable[[], object]:
     """Whoever provides the pool's liquidity takes all of it out."""
-    functions, owner, info = lp.manager(chain), chain.whale.address, chain.deployed.pool_by_name[POOL]
+    functions, owner, info = lp.manager(chain), chain.whale.address, chain.deployed_world.pool_by_name[POOL]
 
     def gone() -> None:
         for number in range(functions.balanceOf(owner).call()):
@@ -177,7 +177,7 @@ def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
         if end is OutcomeKind.DONE:
             assert swap.receipt.net_transfers(chain.wallet.address)[order[1]] < sum(leg.amount_out_raw for leg in outcome.plan.legs)
             most = PLAN_COST * outcome.plan.turnover + SLIPPAGE * outcome.plan.gross_volume
-            assert lost(chain, before, chain.deployed.prices_usd) * USD <= most
+            assert lost(chain, before, chain.deployed_world.prices_usd) * USD <= most
         else:
             assert swap.state is IntentState.REVERTED
             assert only_gas(chain, before) > 0
@@ -187,7 +187,7 @@ def test_gas_of_a_revert_is_booked_as_loss_and_the_next_step_completes(anvil_cha
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        mark = dict(chain.deployed.prices_usd)
+        mark = dict(chain.deployed_world.prices_usd)
         down = {"WETH": mark["WETH"] * Fraction(9, 10)}
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(2, lambda: chain.move_market(down, twap_follows=False)))
         assert outcome.kind is OutcomeKind.FAILED
@@ -224,7 +224,7 @@ def test_three_reverts_in_a_row_stop_the_agent_until_a_person_looks(anvil_chain:
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
         before = purse(chain)
         for reverts in range(3):
-            mark = dict(chain.deployed.prices_usd)
+            mark = dict(chain.deployed_world.prices_usd)
             outcome = agent.rebalance(send=True, confirm=yes, progress=before_a_swap(agent, whale(chain, 2_000_000)))
             assert swaps(outcome) == [IntentState.REVERTED], f"after {reverts}: {outcome.reason}"
             chain.move_market(mark)

@@ -42,12 +42,12 @@ def crowd(chain: LocalChain, each_side: int) -> None:
     spacing, near = 10, lp.tick(chain, DENSE) // 10
     thin = 10**12
     ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
-    chain.mint_positions(chain.deployed.pool_by_name[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
+    chain.mint_positions(chain.deployed_world.pool_by_name[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
 
 
 def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
     """What the deployed QuoterV2 says."""
-    info = chain.deployed.pool_by_name[pool]
+    info = chain.deployed_world.pool_by_name[pool]
     token_in = chain.tokens[sold].address
     token_out = info.token1.address if info.token0.address == token_in else info.token0.address
     quoter = chain.contract(chain.addresses.quoter_v2, npm_artifact(QUOTER_V2)).functions
@@ -66,13 +66,13 @@ def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalC
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
         step, narrow = agent.quote("LINK", "USDC", "1")
-        two = step.snapshot.requests
-        for pool in (chain.pools[POOL], None):
+        two = step.snapshot.http_request_count
+        for pool in (chain.address_by_pool[POOL], None):
             found = agent.quote("LINK", "USDC", str(amount), pool)
             assert found[1].amount_out_raw == paid(chain, POOL, "LINK", amount * LINK)
-            further = found[0].snapshot.requests - two
+            further = found[0].snapshot.http_request_count - two
             assert further == (0 if found[1].price_impact_bps < 200 else 1)
-            assert (known(found, chain.pools[POOL]) == known((step, narrow), chain.pools[POOL])) == (further == 0)
+            assert (known(found, chain.address_by_pool[POOL]) == known((step, narrow), chain.address_by_pool[POOL])) == (further == 0)
 
 
 @pytest.mark.parametrize("sold", ["WETH", pytest.param("USDC", marks=pytest.mark.slow)])
@@ -82,9 +82,9 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tm
     amount = 6_000 if sold == "WETH" else 18_000_000
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
         bought = "USDC" if sold == "WETH" else "WETH"
-        step, found = agent.quote(sold, bought, str(amount), chain.pools[DENSE])
+        step, found = agent.quote(sold, bought, str(amount), chain.address_by_pool[DENSE])
         assert found.amount_out_raw == paid(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
-        pool = next(one for one in step.snapshot.pools if one.address == chain.pools[DENSE])
+        pool = next(one for one in step.snapshot.pools if one.address == chain.address_by_pool[DENSE])
         assert isinstance(pool, V3Pool)
         assert len(pool.ticks) > 400
         assert found.price_impact_bps > 1_500
@@ -93,7 +93,7 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tm
 def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
-        for pool, amount in ((chain.pools[POOL], 10**23), (None, 10**7)):
+        for pool, amount in ((chain.address_by_pool[POOL], 10**23), (None, 10**7)):
             with pytest.raises(Refused, match="only") as caught:
                 agent.quote("LINK", "USDC", str(amount), pool)
             assert not isinstance(caught.value, KnownTicksExceeded)
@@ -105,10 +105,10 @@ def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalCh
     chain = anvil_chain
     fund(chain, {"LINK": 300_000})
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
-        two = agent.step_input().snapshot.requests
+        two = agent.step_input().snapshot.http_request_count
         planned = agent.plan()
         assert planned.plan is not None
-        assert planned.step_input.snapshot.requests == two + 1
+        assert planned.step_input.snapshot.http_request_count == two + 1
         assert max(leg.impact_bps for leg in planned.plan.legs) > 1_000
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -126,7 +126,7 @@ def test_a_swap_by_hand_goes_on_there_too_and_two_operators_agree_on_it(anvil_ch
         before = purse(chain)
         outcome = agent.swap("LINK", "USDC", "12000", send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        assert outcome.step_input.snapshot.requests == 3 * len(lines)
+        assert outcome.step_input.snapshot.http_request_count == 3 * len(lines)
         require_exact(chain, outcome, before)
 
 
@@ -154,7 +154,7 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
         order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())
         outcome = evaluation.evaluate(agent.context.readers, proposals.single_order_proposer(order))
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
-        assert outcome.step_input.snapshot.requests == step.snapshot.requests
+        assert outcome.step_input.snapshot.http_request_count == step.snapshot.http_request_count
         waits = evaluation.evaluate(agent.context.readers, proposals.single_order_proposer(replace(order, price=price * 2)))
         assert waits.kind is OutcomeKind.HOLD
         assert "its price" in waits.reason
@@ -164,10 +164,10 @@ def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: Loca
     chain = anvil_chain
     fund(chain, {"LINK": 3_000, "USDC": 1_500})
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
-        two = agent.step_input().snapshot.requests
+        two = agent.step_input().snapshot.http_request_count
         planned = agent.plan()
         assert planned.kind is OutcomeKind.PLANNED
-        assert planned.step_input.snapshot.requests == two
+        assert planned.step_input.snapshot.http_request_count == two
 
 
 @pytest.mark.parametrize("how", ["lies", "refuses"])
@@ -186,6 +186,8 @@ def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain
         telling = True
         agent.step_input = lambda: step  # type: ignore[method-assign]  # it tells the truth about the snapshot alone
         with raises_code(KnownTicksExceeded, "known_ticks"):
-            agent.quote("LINK", "USDC", "400000", chain.pools[POOL])
+            agent.quote("LINK", "USDC", "400000", chain.address_by_pool[POOL])
         telling = False
-        assert agent.quote("LINK", "USDC", "400000", chain.pools[POOL])[1].amount_out_raw == paid(chain, POOL, "LINK", 400_000 * LINK)
+        assert agent.quote("LINK", "USDC", "400000", chain.address_by_pool[POOL])[1].amount_out_raw == paid(
+            chain, POOL, "LINK", 400_000 * LINK
+        )

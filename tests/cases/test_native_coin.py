@@ -50,7 +50,7 @@ def opened(
 def off_target(chain: LocalChain, floor_wei: int) -> dict[str, Fraction]:
     """Distance of each weight from its target in bps; native coin above `floor_wei` counts as WETH."""
     held = purse(chain)
-    usd = chain.deployed.prices_usd
+    usd = chain.deployed_world.prices_usd
     raw = {symbol: held.raw[symbol] for symbol in TARGETS}
     raw["WETH"] += held.native_wei - floor_wei
     values = {symbol: amount * usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, amount in raw.items()}
@@ -81,14 +81,14 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
     chain = anvil_chain
     with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
         total = sum(drift.value for drift in agent.status().decision_result.drifts)
-        assert total == (15 * ETHER - FLOOR) * chain.deployed.prices_usd["WETH"] * USD / ETHER
+        assert total == (15 * ETHER - FLOOR) * chain.deployed_world.prices_usd["WETH"] * USD / ETHER
         shown = status_document(agent.status())["native"]
         assert (shown["native_wei"], shown["wrapped_raw"], shown["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
         assert mentions(tables.native_text(shown), "15,", "0.05", "ETH")
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)
-        realised = {item["symbol"]: item for item in agent.realised(outcome)}
+        realised = {item["symbol"]: item for item in agent.realised_changes(outcome)}
         assert all(item["planned_raw"] == item["realised_raw"] for item in realised.values())
         assert "native" in realised
         assert {intent.kind for intent in outcome.transactions} == {IntentKind.SWAP}
@@ -96,7 +96,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
         assert before.raw["WETH"] == purse(chain).raw["WETH"] == 0
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
         # Wrapping is no loss: the books say what the wallet lost, gas included.
-        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.deployed.prices_usd)) < Fraction(1, 1000)
+        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.deployed_world.prices_usd)) < Fraction(1, 1000)
         assert plan.turnover == agent.context.store.budgets.history(chain.now_s()).budgets.turnover_24h
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
@@ -104,7 +104,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
 @one_router
 def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
-    usd = chain.deployed.prices_usd["WETH"]
+    usd = chain.deployed_world.prices_usd["WETH"]
     with opened(chain, tmp_path, router, 6 * ETHER, {"WETH": 6 * usd}, COIN) as (agent, before):
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
@@ -125,7 +125,7 @@ def test_what_is_bought_stays_wrapped_and_wrapped_coin_is_sold_first(anvil_chain
         assert swap_of(outcome)[0].native_after_wei is None
         assert purse(chain).raw["WETH"] > 0
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
-        usd = chain.deployed.prices_usd
+        usd = chain.deployed_world.prices_usd
         chain.move_market({"WETH": usd["WETH"] * Fraction(5, 4)})
         drifted = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -157,7 +157,7 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
         assert purse(chain).native_wei == ETHER // 10 - gas_wei
         own = native_coin.floor_wei(outcome.step_input.limits) if changes is COIN else purse(chain).native_wei
         assert max(off_target(chain, own).values()) <= NEAR_BPS
-        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.deployed.prices_usd)) < Fraction(1, 1000)
+        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.deployed_world.prices_usd)) < Fraction(1, 1000)
 
 
 @one_router
@@ -202,7 +202,7 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.budgets.turnover_24h == 0
         assert history.reviews.last_rebalance_s is None
-        assert abs(booked(agent.context.store, chain) - gas_wei * chain.deployed.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
+        assert abs(booked(agent.context.store, chain) - gas_wei * chain.deployed_world.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
         after = agent.rebalance(send=True, confirm=yes)
         assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason
 

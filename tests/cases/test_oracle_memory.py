@@ -47,7 +47,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
     fund(chain, {"LINK": 5_000, "USDC": 5_000})
     for _ in range(3):
         trade(chain, pool, 20)
-    at = chain.pools[pool]
+    at = chain.address_by_pool[pool]
     with agent_on(chain, tmp_path, changes, LINKED) as agent:
         before = purse(chain)
         blind = agent.rebalance(send=True, confirm=yes)
@@ -68,7 +68,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         paid = before.native_wei - purse(chain).native_wei
         assert paid == sent["gas_used"] * int(sent["gas_price_wei"])
         assert agent.context.store.budgets.history(chain.now_s()).budgets.gas_24h_wei - gas_before_wei == paid
-        assert agent.context.store.budgets.history(chain.now_s()).failures.approvals_in_row == 0
+        assert agent.context.store.budgets.history(chain.now_s()).failures.approval_cycles_in_row == 0
         assert chain.contract(at, npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()[4] == ENOUGH
         assert f"keep {ENOUGH}" in agent.rebalance().reason
 
@@ -84,7 +84,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
 
 def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    at = chain.pools["v3 WETH/USDC 500"]
+    at = chain.address_by_pool["v3 WETH/USDC 500"]
     loaded = trusted(chain, tmp_path, ROOMY, TWO)
     before = purse(chain)
     with again(chain, loaded) as agent:
@@ -93,7 +93,7 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chai
             with pytest.raises(ConfigError, match=words):
                 raise_observations(agent, at, wrong)
         with raises_field("POOL", "V3 pool"):
-            raise_observations(agent, chain.pools["v2 WETH/USDC"], 100)
+            raise_observations(agent, chain.address_by_pool["v2 WETH/USDC"], 100)
         agent.context.kill_switch.pause("looking", chain.now_s())
         with raises_code(Refused, "kill_switch"):
             raise_observations(agent, at, 100, send=True, confirm=agreed)
@@ -110,7 +110,7 @@ def test_the_gas_of_a_day_binds_it(anvil_chain: LocalChain, tmp_path: Path) -> N
         agent_on(chain, tmp_path, {**ROOMY, "limits.gas_per_day": "0.0001"}, TWO) as agent,
         raises_code(Refused, "signer.gas_cost", "gas_cost"),
     ):
-        raise_observations(agent, chain.pools["v3 WETH/USDC 500"], 300, send=True, confirm=agreed)
+        raise_observations(agent, chain.address_by_pool["v3 WETH/USDC 500"], 300, send=True, confirm=agreed)
 
 
 def test_enough_is_an_observation_for_each_block_of_the_window() -> None:

@@ -39,7 +39,7 @@ def perps(perps_chain: LocalPerps, monkeypatch: pytest.MonkeyPatch) -> LocalPerp
 def venue_of(perps: LocalPerps) -> PaperPerpetualProtocol:
     chain = perps.chain
     contracts = contracts_of(perps, chain.wallet.address)
-    return PaperPerpetualProtocol(contracts, perps.addresses.exchange, perps.collateral_symbol.address, chain.transport)
+    return PaperPerpetualProtocol(contracts, perps.addresses.exchange, perps.collateral_token.address, chain.transport)
 
 
 def head_of(perps: LocalPerps) -> Head:
@@ -48,9 +48,9 @@ def head_of(perps: LocalPerps) -> Head:
 
 
 def order(perps: LocalPerps, symbol: str, size_raw: int) -> PerpOrder:
-    price = perps.chain.deployed.prices_usd[symbol]
+    price = perps.chain.deployed_world.prices_usd[symbol]
     bound = int(abs(size_raw) * price * (Fraction(21, 20) if size_raw > 0 else Fraction(19, 20)))
-    return PerpOrder(perps.markets[symbol].base, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
+    return PerpOrder(perps.markets[symbol].base_token, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
 
 
 def on_paper(perps: LocalPerps, venue: PaperPerpetualProtocol, held: PaperMargin, asked: PerpOrder) -> PaperVenueEffects:
@@ -73,7 +73,7 @@ def figures(account: MarginAccount) -> tuple[object, ...]:
 def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPerps) -> None:
     """The same orders on paper and for real, at the same second."""
     chain, wallet, venue = perps.chain, perps.chain.wallet.address, venue_of(perps)
-    held = venue.begin(read_now(perps, wallet), head_of(perps), None)
+    held = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
     for symbol, size in (("WETH", 3 * WAD), ("WBTC", -WAD // 20), ("WETH", 2 * WAD), ("WETH", -4 * WAD), ("WETH", -2 * WAD)):
         asked, at_s = order(perps, symbol, size), chain.now_s() + 20
         mark = chain.snapshot()
@@ -93,7 +93,7 @@ def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPer
 
 def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: LocalPerps) -> None:
     wallet, venue = perps.chain.wallet.address, venue_of(perps)
-    held = venue.begin(read_now(perps, wallet), head_of(perps), None)
+    held = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
     buy = order(perps, "WETH", WAD)
     with pytest.raises(TransactionReverted, match="CH_TMRL"):
         on_paper(perps, venue, held, replace(buy, bound_raw=2_900 * WAD))
@@ -128,8 +128,8 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         assert opened(agent) == sizes, "the positions are in the store"
         prices = {
-            "WETH": chain.deployed.prices_usd["WETH"] * Fraction(7, 10),
-            "WBTC": chain.deployed.prices_usd["WBTC"] * Fraction(115, 100),
+            "WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(7, 10),
+            "WBTC": chain.deployed_world.prices_usd["WBTC"] * Fraction(115, 100),
         }
         chain.move_market(prices)
         perps.move_pools(prices, chain.clock.sleep)

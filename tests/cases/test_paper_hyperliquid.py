@@ -10,7 +10,7 @@ import pytest
 from agent.app.agent import Agent
 from agent.app.paper import PaperStart, open_paper
 from agent.execution.step_context import OutcomeKind
-from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.requests import Deleverage, MarginAccountRequest
 from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.margin import account as margin
@@ -34,7 +34,7 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def account_of(agent: Agent) -> MarginAccount:
     found = margin_account(agent.step_input().snapshot)
-    assert found is not None, agent.step_input().snapshot.layer(FuturesReading).unknown
+    assert found is not None, agent.step_input().snapshot.layer(FuturesReading).unknown_reason
     return found
 
 
@@ -132,9 +132,9 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
         server.read_faults["*"] = 503
         down = agent.rebalance(send=True, confirm=agents.yes)
         assert down.transactions == ()
-        assert "HTTP 503" in down.step_input.snapshot.layer(FuturesReading).unknown
+        assert "HTTP 503" in down.step_input.snapshot.layer(FuturesReading).unknown_reason
         server.read_faults.clear()
-        moved = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
+        moved = agent.adjust_futures(MarginAccountRequest(MarginDeposit(10**6)), send=True, confirm=agents.yes)
         assert moved.kind is OutcomeKind.REFUSED, moved.reason
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         assert figures(account_of(agent)) == sizes, "the positions are in the store"

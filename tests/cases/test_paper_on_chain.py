@@ -23,7 +23,7 @@ NATIVE = {"portfolio.assets.0.address": "native"}
 
 def moved(chain: LocalChain, symbol: str, factor: Fraction) -> None:
     """The price of one token changes, in pools and feeds."""
-    chain.move_market({symbol: chain.deployed.prices_usd[symbol] * factor})
+    chain.move_market({symbol: chain.deployed_world.prices_usd[symbol] * factor})
 
 
 def swapped(outcome: StepOutcome) -> tuple[Plan, Receipt]:
@@ -90,8 +90,8 @@ def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pa
         same, filled = swapped(paper.rebalance(send=True, confirm=api.always_confirm))
         assert purse(chain) == before, "paper touched the real wallet"
         assert same.legs == plan.legs
-        assert (filled.transfers, filled.wrapped) == (receipt.transfers, receipt.wrapped)
-        assert bool(filled.wrapped) == bool(changes), "native coin is wrapped on the way"
+        assert (filled.transfers, filled.wrap_transfers) == (receipt.transfers, receipt.wrap_transfers)
+        assert bool(filled.wrap_transfers) == bool(changes), "native coin is wrapped on the way"
         assert filled.gas_used == plan.gas_units >= receipt.gas_used
         snapshot = paper.step_input().snapshot
         held = {holding.token: holding.raw for holding in snapshot.holdings}

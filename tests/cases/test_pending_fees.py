@@ -64,11 +64,11 @@ def test_a_fee_on_the_routers_own_transfer_ends_the_step_with_an_alert_and_the_t
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_swap(agent, lambda: switch_on(chain, payer=router)))
         assert outcome.kind is OutcomeKind.FAILED
         assert mentions(outcome.reason, "LINK", "at least")
-        assert outcome.short == (chain.tokens["LINK"].address,)
+        assert outcome.shortfall_tokens == (chain.tokens["LINK"].address,)
         assert [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP] == [IntentState.FINAL]
         (alert,) = [one for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.kind is AlertKind.ERROR]
         assert mentions(alert.text, "LINK", "minimum")
-        gone = lost(chain, before, chain.deployed.prices_usd)
+        gone = lost(chain, before, chain.deployed_world.prices_usd)
         assert gone > HELD["WETH"] * FEE_BPS // 100_000, "half of a purchase of a tenth of the portfolio"
         switch_on(chain, payer=ZERO)
         after = agent.rebalance(send=True, confirm=yes)

@@ -89,7 +89,7 @@ def test_the_account_has_its_margin_and_dated_prices(desk: Desk) -> None:
     read = desk.venue.read(step.snapshot)
     account = margin_account(read)
     assert account is not None
-    assert read.layer(FuturesReading).unknown == ""
+    assert read.layer(FuturesReading).unknown_reason == ""
     assert margin.account_value_raw(account) == 10_000 * account.quote.unit == margin.free_margin_raw(account)
     [market] = account.markets
     assert 0 <= step.snapshot.head.timestamp_s - market.index_s < 600
@@ -154,7 +154,7 @@ def test_a_fill_is_the_position_with_its_sign_and_its_cost(desk: Desk) -> None:
     assert fill.size_raw > 0 > fill.quote_raw
     assert fill.fee_raw > 0
     assert position.open_notional_raw < 0
-    unit = account.settlement_raw
+    unit = account.collateral_unit_raw
     at_mark = margin.value_at_mark_raw(account, position)
     paid = margin.account_value_raw(before) - margin.account_value_raw(account) - margin.funding_pending_raw(account)
     assert abs(paid - (fill.fee_raw - fill.quote_raw - at_mark)) <= unit, "the fee, and the fill against the mark"

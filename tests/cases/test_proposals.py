@@ -42,7 +42,7 @@ def by_owner(chain: LocalChain, **changes: object) -> Signs:
     def sign(document: dict[str, Any]) -> str:
         fields = {name: int(value, 16) if name not in ("to", "data") else value for name, value in document["transaction"].items()}
         fields["maxPriorityFeePerGas"] = fields["maxFeePerGas"] = 10 * fields["maxFeePerGas"]
-        signed = Account.sign_transaction({**fields, **changes}, OWNER.key)
+        signed = Account.sign_transaction({**fields, **changes}, OWNER.private_key)
         sent = chain.w3.eth.send_raw_transaction(signed[0])
         return str(chain.w3.to_hex(chain.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)["transactionHash"]))
 
@@ -53,11 +53,11 @@ def proposal(agent: Agent) -> dict[str, Any]:
     """What a rebalance proposes, as its file says it."""
     with pytest.raises(AwaitingExternalSignature) as caught:
         agent.rebalance(send=True, confirm=yes)
-    path = Path(caught.value.path)
+    path = Path(caught.value.proposal_path)
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
     written: dict[str, Any] = json.loads(path.read_text())
-    assert written == json.loads(json.dumps(caught.value.document))
+    assert written == json.loads(json.dumps(caught.value.proposal))
     return written
 
 
@@ -68,8 +68,8 @@ def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
         try:
             outcome = agent.rebalance(send=True, confirm=yes)
         except AwaitingExternalSignature as waiting:
-            made.append(waiting.document)
-            hash_ = signs(waiting.document)
+            made.append(waiting.proposal)
+            hash_ = signs(waiting.proposal)
             assert hash_.startswith("0x")
             continue
         assert outcome.kind is OutcomeKind.HOLD, outcome.reason
@@ -237,7 +237,7 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
         monkeypatch.setattr(composer.tokens, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
-        assert outcome.verdicts[0].guard == "signer.spender"
+        assert outcome.refusal_verdicts[0].guard == "signer.spender"
         assert agent.context.store.journal.intents() == ()
         assert not (tmp_path / "proposals").exists()
 

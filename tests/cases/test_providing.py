@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.positions.holdings import liquidity
+from agent.app.positions.holdings import read_liquidity_report
 from agent.execution.step_context import OutcomeKind
 from agent.layers.liquidity import state
 from agent.localchain import LocalChain
@@ -35,8 +35,8 @@ def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil
         assert kinds(outcome)[-1] == "swap"
         assert outcome.input_after is not None
         assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.input_after).values())
-        found = liquidity(agent)
-        assert found.weight.within
+        found = read_liquidity_report(agent)
+        assert found.weight.is_within_limit
         history = agent.context.store.budgets.history(chain.now_s())
         # Fees of one swap and gas: the withdrawals themselves lost nothing.
         assert 0 < history.budgets.loss_24h / USD < before * Fraction(3, 1_000)
@@ -54,7 +54,7 @@ def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain,
         told = [exactly(chain, agent, outcome) for outcome in (first, second)]
         assert [len(part) for part in told] == [1, 1]
         assert {name for part in told for _, name in part} == {one.name for one in own}
-        assert liquidity(agent).weight.within
+        assert read_liquidity_report(agent).weight.is_within_limit
 
 
 def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         [move] = agent.context.store.positions.changes()
         assert move.token_id is not None
         assert lp.manager(chain).ownerOf(move.token_id).call() == chain.wallet.address
-        assert liquidity_of(chain, move.token_id) == move.liquidity
+        assert liquidity_of(chain, move.token_id) == move.liquidity_delta
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.budgets.turnover_24h == 0
         assert 0 < history.budgets.loss_24h / USD < before / 1_000
@@ -79,13 +79,13 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         step = agent.step_input()
         [position] = step.snapshot.positions
         assert isinstance(position, LpV3Position)
-        assert (position.token_id, position.liquidity) == (move.token_id, move.liquidity)
-        told = agent.parameters()
+        assert (position.token_id, position.liquidity) == (move.token_id, move.liquidity_delta)
+        told = agent.confirmed_parameters()
         assert told["liquidity positions"] == move.name
-        assert told["liquidity targets"] == f"20% in uniswap_v3 {chain.pools[V3]}, width 20%"
+        assert told["liquidity targets"] == f"20% in uniswap_v3 {chain.address_by_pool[V3]}, width 20%"
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
-        [report] = liquidity(agent).position_reports
+        [report] = read_liquidity_report(agent).position_reports
         assert report.hold_value == pytest.approx(2_000 * USD, rel=5e-3)
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
@@ -100,7 +100,7 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Provide"]
         [move] = agent.context.store.positions.changes()
-        assert move.liquidity == lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
+        assert move.liquidity_delta == lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
     with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V2, share="0%"), EVEN)) as agent:
@@ -124,9 +124,9 @@ def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chai
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         [intent] = [intent for intent in outcome.transactions if intent.kind is IntentKind.LIQUIDITY]
-        action = agent.context.store.journal.grant(intent.id).action
+        action = agent.context.store.journal.grant(intent.id).layer_action
         assert isinstance(action, Withdraw)
-        assert (action.liquidity, action.min_raw) == (move.liquidity, (1, 1))
+        assert (action.liquidity, action.min_raw) == (move.liquidity_delta, (1, 1))
         assert agent.context.store.journal.grant(intent.id).floors_raw == (0, 0)
         assert exactly(chain, agent, outcome) == [("Withdraw", move.name)]
         assert positions(agent) == {}
@@ -165,7 +165,7 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw", "Provide"]
         moves = agent.context.store.positions.changes()
-        assert [move.liquidity for move in moves[:2]] == [old.liquidity, -old.liquidity]
+        assert [move.liquidity_delta for move in moves[:2]] == [old.liquidity_delta, -old.liquidity_delta]
         assert moves[2].token_id != old.token_id
         assert set(positions(agent)) == {moves[2].name}
         [position] = agent.step_input().snapshot.positions
@@ -191,11 +191,11 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw", "Provide"]
         assert [kind for kind in kinds(outcome) if kind != "approve"] == ["liquidity", "swap", "liquidity"]
-        assert all(item["planned_raw"] == item["realised_raw"] for item in agent.realised(outcome))
+        assert all(item["planned_raw"] == item["realised_raw"] for item in agent.realised_changes(outcome))
         [position] = agent.step_input().snapshot.positions
         assert isinstance(position, LpV3Position)
         assert position.tick_lower <= position.tick < position.tick_upper
-        held = liquidity(agent)
+        held = read_liquidity_report(agent)
         assert held.weight.share is not None
         assert Fraction(7, 10) < held.weight.share < Fraction(9, 10)
         assert worth(agent) == pytest.approx(before, rel=3e-3)
@@ -223,7 +223,7 @@ def test_a_dry_run_shows_the_actions_and_sends_nothing(anvil_chain: LocalChain, 
         before = agents.purse(chain)
         for outcome in (agent.plan(), agent.rebalance(), agent.rebalance(send=True, confirm=lambda _: False)):
             assert outcome.plan is not None
-            assert [type(action) for action in outcome.plan.actions] == [Provide]
+            assert [type(action) for action in outcome.plan.layer_actions] == [Provide]
             assert outcome.transactions == ()
         assert agents.purse(chain) == before
         assert agent.context.store.positions.changes() == ()
@@ -247,7 +247,7 @@ def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvi
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
-        before, prices = agents.purse(chain), dict(chain.deployed.prices_usd)
+        before, prices = agents.purse(chain), dict(chain.deployed_world.prices_usd)
         push = agents.at_send(number, lambda: chain.swap(V3, "USDC", 6_000_000 * USD))
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=push)
         assert outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD), outcome.reason

@@ -26,7 +26,7 @@ from tests.support.text import raises_code
 def planned(agent: Agent) -> tuple[StepInput, Plan]:
     outcome = agent.plan()
     assert outcome.plan is not None, outcome.reason
-    assert outcome.plan.actions != ()
+    assert outcome.plan.layer_actions != ()
     return outcome.step_input, outcome.plan
 
 
@@ -34,7 +34,7 @@ def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> Non
     """Composed and rehearsed like any other, and then not signed; nothing of it is left open."""
     with wiring.open_transactor(agent.context, never_confirm, ignore_progress) as transactor:
         transactor.executor.reconcile()
-        prepared: PreparedTransaction = transactor.composer.layer_action(step, plan)
+        prepared: PreparedTransaction = transactor.composer.layer_transaction(step, plan)
         agent.context.store.steps.begin("s", 1, "{}")
         with pytest.raises(Refused) as caught:
             transactor.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
@@ -53,12 +53,12 @@ def test_a_mint_that_accepts_less_than_the_reference_allows_is_not_signed(
             approve = chain.token_contract(symbol).functions.approve(chain.addresses.position_manager, 2**100)
             chain.send(approve, chain.wallet.address, gas=100_000)
         step, plan = planned(agent)
-        [action] = plan.actions
+        [action] = plan.layer_actions
         fooled = replace(action, min_raw=minimums)
         assert minimum_amounts(step, fooled) == minimum_amounts(step, action)
         assert min(minimum_amounts(step, action)) > 1
         before = agents.purse(chain)
-        require_refused(agent, step, replace(plan, actions=(fooled,)), "floor")
+        require_refused(agent, step, replace(plan, layer_actions=(fooled,)), "floor")
         assert agents.purse(chain) == before
 
 
@@ -68,10 +68,10 @@ def test_a_withdrawal_that_accepts_less_than_the_reference_allows_is_not_signed(
     own = lp.provide_v3(chain, V3, -30, 30, 3_000)
     with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
         step, plan = planned(agent)
-        action = plan.actions[0]
+        action = plan.layer_actions[0]
         assert isinstance(action, Withdraw)
         before = agents.purse(chain)
-        require_refused(agent, step, replace(plan, actions=(replace(action, min_raw=(1, 1)),)), "floor")
+        require_refused(agent, step, replace(plan, layer_actions=(replace(action, min_raw=(1, 1)),)), "floor")
         assert agents.purse(chain) == before
 
 
@@ -83,7 +83,7 @@ def test_a_position_that_is_not_ours_is_neither_grown_nor_taken_out(anvil_chain:
     theirs = lp.provide_v3(chain, V3, -30, 30, 100, chain.whale.address)
     with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
         step, plan = planned(agent)
-        out = plan.actions[0]
+        out = plan.layer_actions[0]
         assert isinstance(out, Withdraw)
         ends = lp.manager(chain).positions(theirs.token_id).call()[5:7]
         grow = Provide(
@@ -102,7 +102,7 @@ def test_a_range_that_a_plan_tells_wrong_lowers_no_floor(anvil_chain: LocalChain
     own = lp.provide_v3(chain, V3, -30, 30, 400)
     with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own]), EVEN) as agent:
         step, plan = planned(agent)
-        [action] = plan.actions
+        [action] = plan.layer_actions
         assert isinstance(action, Provide)
         assert action.token_id == own.token_id
         assert action.ticks is not None

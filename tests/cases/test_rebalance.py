@@ -38,7 +38,7 @@ def require_near(chain: LocalChain, plan: Plan) -> None:
 def drift(chain: LocalChain, market: str) -> None:
     """The wallet was on target, and then prices moved."""
     fund(chain, ON_TARGET)
-    usd = chain.deployed.prices_usd
+    usd = chain.deployed_world.prices_usd
     chain.move_market({symbol: usd[symbol] * factor for symbol, factor in MARKETS[market].items()})
     assert max(off_target(chain, FIVE).values()) > 300
 
@@ -75,7 +75,7 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
         require_near(chain, plan)
         assert mentions(swap.note, f"{len(plan.legs)} swaps")
         assert all(verdict.passed for verdict in plan.verdicts)
-        assert lost(chain, before, chain.deployed.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
+        assert lost(chain, before, chain.deployed_world.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
         held = agent.rebalance(send=True, confirm=yes)
         assert held.kind is OutcomeKind.HOLD
         assert held.transactions == ()
@@ -107,7 +107,7 @@ def test_a_lopsided_wallet_is_brought_on_target_through_its_pools_alone(anvil_ch
         require_near(chain, plan)
         used = {leg.pool for leg in plan.legs}
         now = pool_prices(chain)
-        assert {chain.pools[name] for name in chain.pools if now[name] != prices[name]} == used
+        assert {chain.address_by_pool[name] for name in chain.address_by_pool if now[name] != prices[name]} == used
 
 
 def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvi
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, receipt = swap_of(outcome)
         spent_wei = before.native_wei - purse(chain).native_wei
-        gas_usd = Fraction(spent_wei, 10**18) * chain.deployed.prices_usd["WETH"]
+        gas_usd = Fraction(spent_wei, 10**18) * chain.deployed_world.prices_usd["WETH"]
         traded = plan.cost.fees + plan.cost.impact + plan.cost.skew
-        assert lost(chain, before, chain.deployed.prices_usd) == traded / USD + gas_usd
+        assert lost(chain, before, chain.deployed_world.prices_usd) == traded / USD + gas_usd
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * Fraction(11, 10)
 
 

@@ -54,7 +54,7 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(an
         assert not any(allowances(chain).values())
         call = decode(swap.tx.data)
         assert isinstance(call, RebalanceCall)
-        changes = {entry.token: entry.bound_raw for entry in call.watched_balances}
+        changes = {entry.token: entry.min_change_raw for entry in call.watched_balances}
         actual = {token.address: chain.balance(symbol) - before.raw[symbol] for symbol, token in chain.tokens.items()}
         assert all(changes[token] <= raw for token, raw in actual.items() if raw)
         assert set(changes) == {t for t, raw in actual.items() if raw}
@@ -70,7 +70,7 @@ def test_a_chain_of_swaps_goes_from_pool_to_pair_without_a_stop(anvil_chain: Loc
         "limits.oracle_deviation": "off",
         "limits.plan_cost": "3%",
         "limits.price_impact": "8%",
-        "venues.uniswap_v3.pools": [chain.pools["v3 USDC/USDT 100"]],
+        "venues.uniswap_v3.pools": [chain.address_by_pool["v3 USDC/USDT 100"]],
     }
     with agent_on(chain, tmp_path, ATOMIC | pairs_only) as agent:
         before = purse(chain)
@@ -98,7 +98,7 @@ def test_an_unpinned_rebalancer_refuses_by_name(anvil_chain: LocalChain, tmp_pat
     with again(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
-        refusing = {verdict.guard: verdict.measured for verdict in outcome.verdicts if not verdict.passed}
+        refusing = {verdict.guard: verdict.measured_text for verdict in outcome.refusal_verdicts if not verdict.passed}
         assert mentions(refusing["allowlist"], f"{chain.addresses.rebalancer}", "not pinned")
 
 

@@ -26,7 +26,7 @@ def recorded(agent: Agent) -> list[Fraction]:
     """Stored prices of WETH in dollars, oldest first."""
     portfolio = agent.portfolio
     weth = portfolio.assets[0].token
-    found = agent.context.store.prices.between(portfolio.numeraire.address, 0, 2**40)
+    found = agent.context.store.prices.prices_between(portfolio.numeraire.address, 0, 2**40)
     return [point.price * 10**12 for point in found if point.token == weth.address]
 
 
@@ -37,9 +37,9 @@ def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalCh
         chain.mine(3)
         chain.swap(POOL, "WETH", 600 * 10**18)
         outcome = agent.rebalance()
-        spot = outcome.decision_result.references.prices[agent.portfolio.assets[0].token.address].price * 10**12
+        spot = outcome.decision_result.references.reference_by_token[agent.portfolio.assets[0].token.address].price * 10**12
         (found,) = recorded(agent)
-        fair = chain.deployed.prices_usd["WETH"]
+        fair = chain.deployed_world.prices_usd["WETH"]
         assert spot < fair * Fraction(998, 1000), float(spot)  # the pool was pushed
         assert abs(found / fair - 1) < Fraction(1, 10_000), float(found)
 
@@ -78,10 +78,10 @@ def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_f
             def snapshot(self) -> Any:
                 return step.snapshot
 
-            def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+            def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
                 if why == "unanswered":
                     raise Retryable("no endpoint answers")
-                return readers.reader.past(head, blocks)[:1]
+                return readers.reader.past_prices(head, blocks)[:1]
 
         poor: StepReaders = replace(readers, reader=Poor())
         record_hourly_prices(poor, step, agent.context.store.prices)

@@ -29,7 +29,7 @@ def rows(chain: LocalChain, folder: Path, changes: dict[str, object] | None = No
 
 def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    proxy = chain.deploy(attack("FeedProxy"), chain.feeds["WETH"])
+    proxy = chain.deploy(attack("FeedProxy"), chain.feed_addresses["WETH"])
     fund(chain, OFF_TARGET)
     before = purse(chain)
     changes = {**ROOMY, "portfolio.assets.0.feed": proxy, "reference.kind": ["feed"]}
@@ -56,10 +56,10 @@ def test_a_missing_feed_and_one_of_another_asset_stop_everything_by_name(anvil_c
     missing = outcome(chain.wallet.address, "feed")
     assert missing.kind is OutcomeKind.HALT
     assert mentions(missing.reason, "WETH", "no contract at this address")
-    other = outcome(chain.feeds["LINK"], "feed")
+    other = outcome(chain.feed_addresses["LINK"], "feed")
     assert other.kind is OutcomeKind.REFUSED
-    assert mentions(other.reason, chain.pools["v3 WETH/USDC 500"], "times the reference price")
-    beside_a_mean = outcome(chain.feeds["LINK"], "feed", "twap")
+    assert mentions(other.reason, chain.address_by_pool["v3 WETH/USDC 500"], "times the reference price")
+    beside_a_mean = outcome(chain.feed_addresses["LINK"], "feed", "twap")
     assert beside_a_mean.kind is OutcomeKind.HALT
     assert mentions(beside_a_mean.reason, "WETH", "off its feed")
     assert purse(chain) == before
@@ -90,7 +90,7 @@ def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(anvil_c
 
 def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    mixed_up = {"portfolio.assets.1.feed": chain.feeds["LINK"]}  # of WBTC
+    mixed_up = {"portfolio.assets.1.feed": chain.feed_addresses["LINK"]}  # of WBTC
     found = rows(chain, tmp_path, mixed_up)
     assert found["feed WETH"]["state"] == "ok"
     assert mentions(found["feed WETH"]["finding"], "WETH / USD", "0.00000001")
@@ -123,7 +123,7 @@ def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_
     with again(chain, loaded) as agent:
         assert agent.status().decision_result.decision.reason.startswith("WETH at")
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        assert agent.context.store.budgets.history(chain.now_s()).depegged == ()
+        assert agent.context.store.budgets.history(chain.now_s()).depegged_tokens == ()
 
 
 def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_limit_of_the_config_refuses_with_what_was_measured(
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "off"} | changes, TARGETS) as agent:
         verdict = require_refused(chain, agent, guard)
-        assert measured in verdict.measured
+        assert measured in verdict.measured_text
         assert limit in verdict.limit
 
 
@@ -81,7 +81,7 @@ def test_a_head_older_than_its_limit_is_not_traded_on(anvil_chain: LocalChain, t
     fund(chain, HELD)
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Late()) as agent:
         verdict = require_refused(chain, agent, "head_age")
-        assert (verdict.measured, verdict.limit) == ("91 s", "90 s")
+        assert (verdict.measured_text, verdict.limit) == ("91 s", "90 s")
 
 
 def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -89,10 +89,10 @@ def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChai
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         agent.context.kill_switch.pause("the owner is away", 1)
-        assert "is away" in require_refused(chain, agent, "kill_switch").measured or agent.context.kill_switch.file.exists()
+        assert "is away" in require_refused(chain, agent, "kill_switch").measured_text or agent.context.kill_switch.file.exists()
         agent.context.kill_switch.resume("", 2)
         agent.context.kill_switch.file.touch()
-        assert str(agent.context.kill_switch.file) in require_refused(chain, agent, "kill_switch").measured
+        assert str(agent.context.kill_switch.file) in require_refused(chain, agent, "kill_switch").measured_text
         agent.context.kill_switch.file.unlink()
         swap_of(agent.rebalance(send=True, confirm=yes))
 
@@ -121,7 +121,7 @@ def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, t
     fund(chain, HELD)
     with again(chain, config(chain, tmp_path, ROOMY, TARGETS)) as agent:
         verdict = require_refused(chain, agent, "allowlist")
-        assert mentions(verdict.measured, f"{chain.addresses.swap_router_02}", "not pinned")
+        assert mentions(verdict.measured_text, f"{chain.addresses.swap_router_02}", "not pinned")
 
 
 def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tm
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         agent.context.store.trust.unpin(chain.tokens["USDC"].address)
         verdict = require_refused(chain, agent, "allowlist")
-        assert mentions(verdict.measured, f"{chain.tokens['USDC'].address}", "not pinned")
+        assert mentions(verdict.measured_text, f"{chain.tokens['USDC'].address}", "not pinned")
 
 
 def test_code_that_changed_since_it_was_trusted_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_code_that_changed_since_it_was_trusted_is_refused(anvil_chain: LocalCha
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         code = chain.node.rpc("eth_getCode", router, "latest")
         chain.node.rpc("anvil_setCode", router, code + "00")
-        assert mentions(require_refused(chain, agent, "allowlist").measured, f"{router}", "changed")
+        assert mentions(require_refused(chain, agent, "allowlist").measured_text, f"{router}", "changed")
         chain.node.rpc("anvil_setCode", router, code)
         swap_of(agent.rebalance(send=True, confirm=yes))
 
@@ -168,7 +168,7 @@ def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path
     liar = Through(chain.transport, "local", more(by_bps, at.quoter_v1, at.quoter_v2, at.v2_router))
     with agent_on(chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
         verdict = require_refused(chain, agent, "second_quote_deviation")
-        assert 59 < float(verdict.measured.split()[0]) < 61
+        assert 59 < float(verdict.measured_text.split()[0]) < 61
 
 
 @pytest.mark.parametrize("quoter", ["quoter_v1", "quoter_v2"])
@@ -178,7 +178,7 @@ def test_second_quotes_that_differ_from_each_other_refuse(anvil_chain: LocalChai
     liar = Through(anvil_chain.transport, "local", more(1, getattr(anvil_chain.addresses, quoter)))
     with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
         verdict = require_refused(anvil_chain, agent, "second_quote_deviation")
-        assert "second quotes" in verdict.measured
+        assert "second quotes" in verdict.measured_text
 
 
 def test_a_wallet_without_gas_money_is_told_so_and_nothing_is_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:

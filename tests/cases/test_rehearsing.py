@@ -62,7 +62,7 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
             chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
         agent.context.store.journal.adopt_nonce(purse(chain).nonce, 0)
         found = revocation.revoke(agent, confirm=sure)
-        shown = {(one.label, one.holder): one.raw for one in found.allowances}
+        shown = {(one.token_label, one.spender_role): one.raw for one in found.allowances}
         most = 2**256 - 1
         assert (found.state, found.transactions) == ("planned", ())
         assert shown == {
@@ -71,7 +71,7 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
             ("USDC", "uniswap_v2 router"): most,
             ("USDC", "position manager"): most,
         }
-        assert [one.label for one in revocation.revoke(agent, ["WETH"], confirm=sure).allowances] == ["WETH"]
+        assert [one.token_label for one in revocation.revoke(agent, ["WETH"], confirm=sure).allowances] == ["WETH"]
         assert revocation.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
         done = revocation.revoke(agent, send=True, confirm=sure)
         assert done.state == "revoked", done.reason

@@ -28,7 +28,7 @@ def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: 
         if dies_at and event == dies_at:
             raise Boom
 
-    return editing.remove(
+    return editing.remove_assets(
         bot.file,
         changes,
         send=send,
@@ -98,10 +98,12 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         chain.set_balance("WBTC", 3)
         chain.mine()
-        assert agent.rebalance(send=True, confirm=yes).step_input.history.cash_flows.unexplained, "it was asked what these three units are"
+        assert agent.rebalance(send=True, confirm=yes).step_input.history.cash_flows.unexplained_transfers, (
+            "it was asked what these three units are"
+        )
     found = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
     assert found.state == "removed"
     assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edit_report.warnings)
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert not [one for one in agent.context.store.balances.transfers() if one.is_open]

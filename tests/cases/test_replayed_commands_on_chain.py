@@ -114,7 +114,7 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
         assert agent.swap("GUEST", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE
-        assert done.step_input.targets.quarantine
+        assert done.step_input.targets.quarantined_tokens
     found = api.replay(tmp_path / "steps")
     told = asked(found)
     assert {outcome for _, outcome in told["swap"]} == {"refused"}
@@ -149,7 +149,7 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
     def agreed(*_: Any) -> bool:
         return True
 
-    done = editing.remove(
+    done = editing.remove_assets(
         loaded.path, gone, send=True, confirm=agreed, confirm_sale=agreed, transports=[chain.transport], clock=chain.clock
     )
     assert done.state == "removed"

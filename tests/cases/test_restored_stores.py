@@ -69,7 +69,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
 def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Whoever deletes the store starts with no fresh budget."""
     chain = anvil_chain
-    prices = dict(chain.deployed.prices_usd)
+    prices = dict(chain.deployed_world.prices_usd)
     fund(chain, UP)
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN, vouched=False) as agent:
         before = purse(chain)
@@ -81,7 +81,7 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
         assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
         assert (found.budgets.turnover_24h, found.budgets.gas_24h_wei) == (known.budgets.turnover_24h, known.budgets.gas_24h_wei)
         assert found.budgets.loss_24h / USD >= bled > 0
-        assert found.budgets.unknown == ""
+        assert found.budgets.unknown_reason == ""
     tight = ROOMY | {"limits.daily_loss": "1bps"}
     with agents.agent_on(chain, tmp_path / "third", tight, EVEN, vouched=False) as agent:
         fund(chain, {"WETH": 34_000, "USDC": 20_000})
@@ -106,7 +106,7 @@ def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(
         found = agent.step_input().history
         assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
         assert found.budgets.gas_24h_wei == known.budgets.gas_24h_wei
-        assert found.cash_flows.unexplained == ()
+        assert found.cash_flows.unexplained_transfers == ()
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -144,7 +144,12 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         assert told["position"] == mint.name
     with again(chain, loaded) as agent:
         (taken,) = agent.context.store.positions.changes()
-        assert (taken.token_id, taken.liquidity, taken.ticks, taken.pool) == (mint.token_id, mint.liquidity, mint.ticks, mint.pool)
+        assert (taken.token_id, taken.liquidity_delta, taken.ticks, taken.pool) == (
+            mint.token_id,
+            mint.liquidity_delta,
+            mint.ticks,
+            mint.pool,
+        )
         assert taken.amounts_raw == pytest.approx(mint.amounts_raw, rel=1e-6)
         explained(agent)
         held = agent.rebalance(send=True, confirm=yes)
@@ -179,4 +184,4 @@ def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(a
     with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
         agent.step_input()
         lp.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
-        assert agent.step_input().layer(LiquidityState).undecided == ()
+        assert agent.step_input().layer(LiquidityState).undecided_positions == ()

@@ -27,7 +27,7 @@ def crash_before_the_swap(chain: LocalChain) -> Callable[[str], None]:
     def progress(event: str) -> None:
         seen.append(event)
         if seen.count("before:send") == 2 and event == "before:send":
-            usd = chain.deployed.prices_usd
+            usd = chain.deployed_world.prices_usd
             chain.move_market({"WETH": usd["WETH"] * Fraction(7, 10)})
 
     return progress
@@ -82,7 +82,7 @@ def test_an_approval_whose_swap_was_refused_is_taken_back(anvil_chain: LocalChai
     def progress(event: str) -> None:
         sent.append(event)
         if event == "after:final" and sent.count("after:final") == 1:
-            usd = chain.deployed.prices_usd
+            usd = chain.deployed_world.prices_usd
             chain.move_market({"WETH": usd["WETH"] / 2})
 
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY) as agent:

@@ -59,8 +59,8 @@ def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: 
             for intent in outcome.transactions:
                 granted = agent.context.store.journal.grant(intent.id)
                 assert intent.receipt is not None
-                assert granted.data_fee_wei is not None
-                assert intent.receipt.data_fee_wei <= granted.data_fee_wei // MAX_FEE_RISE
+                assert granted.max_data_fee_wei is not None
+                assert intent.receipt.data_fee_wei <= granted.max_data_fee_wei // MAX_FEE_RISE
                 if granted.plan is not None:
                     assert len(granted.plan.legs) > 1
                     assert len(intent.tx.data) // 2 - 1 <= legs_bytes(granted.plan.legs)

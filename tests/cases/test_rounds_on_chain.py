@@ -42,14 +42,14 @@ def sold(intent: Intent, chain: LocalChain) -> int:
 def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    prices, before, mark = dict(chain.deployed.prices_usd), purse(chain), chain.snapshot()
+    prices, before, mark = dict(chain.deployed_world.prices_usd), purse(chain), chain.snapshot()
     losses: dict[str, Fraction] = {}
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
         loaded = trusted(chain, tmp_path / name, changes, TARGETS)
         with again(chain, loaded, clock=Recovering(chain)) as agent:
             told: list[str] = []
             outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
-            campaigns = agent.context.store.layer(GradualExecutionStore).newest()
+            campaigns = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         losses[name] = lost(chain, before, prices)
         assert max(off_target(chain, TARGETS).values()) <= 10
@@ -64,9 +64,9 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     fair = sum(sizes) / campaign.progress.execution.rounds
     assert all(0.68 * fair <= size <= 1.32 * fair for size in sizes[:-1])
     assert losses["rounds"] < losses["market"] * Fraction(6, 10)
-    assert campaign.progress.execution.budget is not None
-    assert campaign.progress.spent <= campaign.progress.execution.budget
-    assert abs(float(campaign.progress.spent) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
+    assert campaign.progress.execution.max_loss is not None
+    assert campaign.progress.lost_value <= campaign.progress.execution.max_loss
+    assert abs(float(campaign.progress.lost_value) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
     assert any("due in" in line for line in told)
     assert set(allowances(chain).values()) == {0}
     shown = history(loaded.path)
@@ -96,14 +96,14 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     loaded = trusted(chain, tmp_path, ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        (before,) = agent.context.store.layer(GradualExecutionStore).newest()
+        (before,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         shown = status_document(agent.status())["gradual_execution"]
     assert before.state == "open"
     assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.parts_done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.context.store
-        (campaign,) = store.layer(GradualExecutionStore).newest()
+        (campaign,) = store.layer_repository(GradualExecutionStore).newest_executions()
         done = [one for one in store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
         assert store.journal.open_intents() == ()
         rounds = [part_of_step(store, one.step_id) for one in reversed(done)]
@@ -126,9 +126,9 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
         for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
             found.append(outcome)
-            if outcome.decision_result.layer(GradualResult).ended:
+            if outcome.decision_result.layer(GradualResult).end_reason:
                 break
-        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
+        (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         standing = agent.status()
     traded = [one for one in found if swaps(one)]
     assert all(len(swaps(one)) == 1 for one in traded)
@@ -152,7 +152,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
 
     def progress(text: str) -> None:
         if text.startswith("slice "):
-            price = chain.deployed.prices_usd["WETH"] * Fraction(985, 1_000)
+            price = chain.deployed_world.prices_usd["WETH"] * Fraction(985, 1_000)
             chain.move_market({"WETH": price}, twap_follows=False)
 
     return agent.rebalance(send=True, confirm=confirm, progress=progress)
@@ -163,14 +163,14 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     fund(chain, OFF)
     with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=Recovering(chain)) as agent:
         outcome = falling(agent, chain)
-        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
+        (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         resting = agent.rebalance(send=True, confirm=yes)
     under = campaign.progress
     assert campaign.state == "ended"
     assert "budget" in campaign.why
     assert 0 < under.parts_done < under.execution.rounds
-    assert under.execution.budget is not None
-    assert 0 < under.spent <= under.execution.budget
+    assert under.execution.max_loss is not None
+    assert 0 < under.lost_value <= under.execution.max_loss
     assert swaps(outcome)
     assert resting.kind is OutcomeKind.HOLD
     assert causes(resting) == ("policy.cooldown",)
@@ -185,7 +185,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
     with again(chain, other) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
-        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
+        (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
     assert campaign.state == "ended"
     assert mentions(campaign.why, "changed")
     assert outcome.kind is OutcomeKind.HOLD

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.app import StoppableClock, serve
+from agent.app import StoppableClock, report_run
 from agent.app.records.run_report import RunRecorder
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, again, fund, trusted
@@ -18,9 +18,9 @@ def test_a_dry_run_beside_one_that_sends_beats_for_itself_only_once_that_was_sto
     with listener(200) as (address, beats):
         loaded = trusted(chain, tmp_path, ROOMY | {"service": {"heartbeat_url": f"{address}/ping"}}, {"WETH": "50%", "USDC": "50%"})
         with again(chain, loaded) as agent:
-            live = RunRecorder(agent.context.store.runs, 600, sends=True)
+            live = RunRecorder(agent.context.store.run_reports, 600, sends=True)
             live.write()
-            with serve(agent, clock, "10m") as dry:
+            with report_run(agent, clock, "10m") as dry:
                 assert dry.heartbeat is not None
                 for heard, ends in ((0, True), (1, False)):
                     dry.on_cycle(agent.plan())

@@ -51,7 +51,7 @@ def test_a_book_at_two_times_goes_through_a_rally_and_a_crash(
         scene.moment(now=True)
         scene.require_rest()
 
-        chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base, 0))
+        chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base_token, 0))
         scene.move_futures(perps, paused=("WBTC",), WETH=Fraction("0.6"), WBTC=Fraction("0.8"))
         assert "Paused by the venue: WBTC. No order there until it opens" in scene.say("status")
         crashed = scene.ask("rebalance", *SEND)

@@ -40,18 +40,18 @@ def skewed(chain: LocalChain, pools: Sequence[str], sold: str, size: str) -> Ite
     """A whale sells `size` of each pool's value in `sold` into it, waits, and trades all that it got back."""
     got = {}
     for pool in pools:
-        raw = Fraction(size) * value_usd(chain, pool) / chain.deployed.prices_usd[sold] * 10 ** chain.tokens[sold].decimals
+        raw = Fraction(size) * value_usd(chain, pool) / chain.deployed_world.prices_usd[sold] * 10 ** chain.tokens[sold].decimals
         got[pool] = chain.swap(pool, sold, int(raw))
     yield
     for pool, raw in got.items():
-        info = chain.deployed.pool_by_name[pool]
+        info = chain.deployed_world.pool_by_name[pool]
         chain.swap(pool, (info.token1 if info.token0.symbol == sold else info.token0).symbol, raw)
 
 
 def healed(chain: LocalChain, pools: Sequence[str]) -> None:
     """These pools are back at the world price."""
     for pool in pools:
-        chain.arbitrage(chain.deployed.pool_by_name[pool])
+        chain.arbitrage(chain.deployed_world.pool_by_name[pool])
 
 
 def step(chain: LocalChain, agent: Agent, held: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:
@@ -71,14 +71,14 @@ def most_lost(chain: LocalChain, outcome: StepOutcome, lag: Fraction = Fraction(
     plan = outcome.plan
     assert plan is not None
     approvals_wei = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions[:-1] if intent.receipt is not None)
-    approvals_usd = Fraction(approvals_wei, 10**18) * chain.deployed.prices_usd["WETH"]
+    approvals_usd = Fraction(approvals_wei, 10**18) * chain.deployed_world.prices_usd["WETH"]
     return ((PLAN_COST + 2 * lag) * plan.turnover + SLIPPAGE * plan.gross_volume) / USD + approvals_usd
 
 
 def require_fair_floors(chain: LocalChain, outcome: StepOutcome) -> None:
     """No leg may pay less than fair value less fee, impact and slippage limits, whatever its pool said at the snapshot."""
     assert outcome.plan is not None
-    usd = {token.address: chain.deployed.prices_usd[symbol] / 10**token.decimals for symbol, token in chain.tokens.items()}
+    usd = {token.address: chain.deployed_world.prices_usd[symbol] / 10**token.decimals for symbol, token in chain.tokens.items()}
     for leg in outcome.plan.legs:
         fair = leg.amount_in_raw * usd[leg.token_in] / usd[leg.token_out]
         assert leg.min_out_raw + 1 >= fair * (1 - Fraction(leg.fee_pips, PIPS) - IMPACT) * (1 - SLIPPAGE)
@@ -92,7 +92,7 @@ def attacked(
     for size in sizes:
         with skewed(chain, pools, sold, size):
             outcome, before = step(chain, agent, held)
-        loss = lost(chain, before, chain.deployed.prices_usd)
+        loss = lost(chain, before, chain.deployed_world.prices_usd)
         if outcome.kind is OutcomeKind.DONE:
             assert loss <= most_lost(chain, outcome), f"{size} of {pools} in {sold}"
             require_fair_floors(chain, outcome)
@@ -125,7 +125,7 @@ def test_a_whale_that_skews_the_only_pool_meets_floors_and_plan_cost_without_any
 ) -> None:
     """The wallet's WETH above target must be sold through this pool or not at all."""
     chain = anvil_chain
-    alone = {"venues.uniswap_v2": None, "venues.uniswap_v3.pools": [chain.pools["v3 WETH/USDC 500"]]}
+    alone = {"venues.uniswap_v2": None, "venues.uniswap_v3.pools": [chain.address_by_pool["v3 WETH/USDC 500"]]}
     with agent_on(chain, tmp_path, {**NO_ORACLE, **alone}, {"WETH": "50%", "USDC": "50%"}) as agent:
         ends = attacked(chain, agent, sizes, ["v3 WETH/USDC 500"], sold, {"WETH": 60_000, "USDC": 30_000})
         assert ends["0.001"] is OutcomeKind.DONE
@@ -162,13 +162,13 @@ def test_feeds_that_lag_within_the_oracle_limit_cost_no_more_than_the_lag(
     lag = Fraction(150, BPS)
     with agent_on(chain, tmp_path, ONLY_FLOORS) as agent:
         fund(chain, HELD)
-        usd = chain.deployed.prices_usd
+        usd = chain.deployed_world.prices_usd
         chain.move_market({s: usd[s] * (1 + Fraction(p) / 100) for s, p in moves.items()}, twap_follows=False, feeds_follow=False)
         done = 0
         for sold, size in (("WETH", "0.001"), ("WETH", "0.01"), ("USDC", "0.01"), ("USDC", "0.001"))[::every]:
             with skewed(chain, ["v3 WETH/USDC 500"], sold, size):
                 outcome, before = step(chain, agent)
-            loss = lost(chain, before, chain.deployed.prices_usd)
+            loss = lost(chain, before, chain.deployed_world.prices_usd)
             if outcome.kind is OutcomeKind.DONE:
                 assert loss <= most_lost(chain, outcome, lag)
                 done += 1
@@ -185,7 +185,7 @@ def test_a_real_move_that_feeds_and_means_have_not_followed_waits(anvil_chain: L
     with agent_on(chain, tmp_path, ONLY_FLOORS) as agent:
         fund(chain, HELD)
         before = purse(chain)
-        price = chain.deployed.prices_usd["WETH"] * Fraction(105, 100)
+        price = chain.deployed_world.prices_usd["WETH"] * Fraction(105, 100)
         chain.move_market({"WETH": price}, twap_follows=False, feeds_follow=False)
         waits = agent.rebalance(send=True, confirm=yes)
         assert waits.kind is OutcomeKind.REFUSED

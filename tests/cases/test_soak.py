@@ -52,7 +52,7 @@ def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path:
         service.on_cycle(next(rounds))
         monkeypatch.setattr(service.recorder, "on_figures", None)  # stands for any defect
         service.on_cycle(next(rounds))
-        written = agent.context.store.runs.newest()
+        written = agent.context.store.run_reports.newest()
         assert written is not None
         assert written.cycles == service.recorder.report.cycles == 2
         rounds.close()

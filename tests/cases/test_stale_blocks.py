@@ -52,7 +52,7 @@ def rich(chain: LocalChain, wallet: str) -> dict[str, object]:
 
 def moves_on(chain: LocalChain, blocks: int) -> None:
     """So many blocks; in the first WETH rises by more than 5 % in the pool."""
-    token1, before = chain.deployed.pool_by_name[POOL].token1, price_now(chain, POOL)
+    token1, before = chain.deployed_world.pool_by_name[POOL].token1, price_now(chain, POOL)
     begin = chain.w3.eth.block_number
     chain.swap(POOL, "USDC", 12_500_000 * 10**6)
     rise = price_now(chain, POOL) / before if token1 == chain.tokens["USDC"].address else before / price_now(chain, POOL)
@@ -128,7 +128,7 @@ def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, 
         chain.mine(50)
         outcome = agent.plan()
         assert outcome.step_input.snapshot.operators == ("beta", "local")
-        assert [q.address for q in outcome.step_input.snapshot.quarantined] == ["slow"]
+        assert [q.address for q in outcome.step_input.snapshot.unreadable_items] == ["slow"]
         assert agent.endpoints()[0]["state"] == "lagging"
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         frozen.thaw()

@@ -56,7 +56,7 @@ def done(_: LocalChain, agent: Agent) -> StepOutcome:
 
 
 def failed(chain: LocalChain, agent: Agent) -> StepOutcome:
-    price = chain.deployed.prices_usd["WETH"] * Fraction(9, 10)
+    price = chain.deployed_world.prices_usd["WETH"] * Fraction(9, 10)
     return agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: chain.move_market({"WETH": price})))
 
 
@@ -121,7 +121,7 @@ def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain
         assert decided.decision == plan.decision
         again_planned = planner.plan(step_input, plan.decision)
         assert replace(again_planned, verdicts=plan.verdicts) == plan
-        judged = evaluation.evaluate_input(step_input, proposals.rebalance, None)
+        judged = evaluation.evaluate_input(step_input, proposals.propose_rebalance, None)
         assert judged.plan == again_planned
         plans.append(plan)
     assert plans[0] == sent
@@ -135,7 +135,7 @@ def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalCha
     with again(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         for intent in outcome.transactions:
-            moves = [move.after for move in agent.context.store.journal.transitions(intent.id)]
+            moves = [move.new_state for move in agent.context.store.journal.transitions(intent.id)]
             assert moves == [
                 IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED, IntentState.FINAL,
             ]  # fmt: skip

@@ -51,14 +51,14 @@ def require_sum(chain: LocalChain, agent: Agent) -> None:
     """All strategies together hold what the wallet does, to the base unit, asked of the contracts."""
     found = books(agent)
     for symbol in TWO:
-        assert sum(one.raw(chain.tokens[symbol].address) for one in found.strategies) == chain.balance(symbol)
+        assert sum(one.balance_raw(chain.tokens[symbol].address) for one in found.strategy_books) == chain.balance(symbol)
 
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
     """Share of WETH that one strategy holds, at world prices."""
-    one, price = books(agent).by_name[name], chain.deployed.prices_usd["WETH"]
-    weth = one.raw(chain.tokens["WETH"].address) * price / 10**18
-    return weth / (weth + Fraction(one.raw(chain.tokens["USDC"].address), USD))
+    one, price = books(agent).by_name[name], chain.deployed_world.prices_usd["WETH"]
+    weth = one.balance_raw(chain.tokens["WETH"].address) * price / 10**18
+    return weth / (weth + Fraction(one.balance_raw(chain.tokens["USDC"].address), USD))
 
 
 def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_where_they_do_not(
@@ -85,13 +85,13 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert books(agent) == first, "a restart changes nothing"
         assert "never in" not in agent.rebalance(send=True, confirm=yes).reason
         require_sum(chain, agent)
-        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(3, 2)})
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(3, 2)})
         done = agent.rebalance(send=True, confirm=yes)
         _, _, receipt = swap_of(done)
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
-        costs = {one.name: one.costs for one in books(agent).strategies}
+        costs = {one.name: one.total_cost for one in books(agent).strategy_books}
         moved = receipt.net_transfers(chain.wallet.address)
         prices = {drift.token: drift.price for drift in done.decision_result.drifts}
         assert sum(costs.values()) == -sum(raw * prices[token] for token, raw in moved.items())
@@ -101,8 +101,8 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         chain.set_balance("USDC", chain.balance("USDC") + 1_000 * USD)
         explained(agent)
         require_sum(chain, agent)
-        grown = {one.name: one.units for one in books(agent).strategies}
-        assert all(grown[one.name] > one.units for one in held_before.strategies)
+        grown = {one.name: one.units for one in books(agent).strategy_books}
+        assert all(grown[one.name] > one.units for one in held_before.strategy_books)
 
 
 def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
-        costs = {one.name: one.costs for one in books(agent).strategies}
+        costs = {one.name: one.total_cost for one in books(agent).strategy_books}
         assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
 
 
@@ -158,14 +158,14 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
     paying = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off", "portfolio.max_live_value": "off"}
     with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
-        before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).strategies}
+        before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).strategy_books}
         done = transfers.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid"
         assert chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)
         require_sum(chain, agent)
-        price = chain.deployed.prices_usd["WETH"] * USD / 10**18
-        for one in books(agent).strategies:
+        price = chain.deployed_world.prices_usd["WETH"] * USD / 10**18
+        for one in books(agent).strategy_books:
             units, held = before[one.name]
             was, now = (
                 Fraction(tokens[chain.tokens["USDC"].address]) + tokens[chain.tokens["WETH"].address] * price
@@ -192,7 +192,7 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
         assert 0 < weight(chain, agent, "down") < weight(chain, agent, "up") < Fraction(7, 10)
     for _ in range(12):
         with again(chain, loaded) as agent:  # another process: what is left is in the store
-            chain.move_market(dict(chain.deployed.prices_usd))
+            chain.move_market(dict(chain.deployed_world.prices_usd))
             chain.warp(601)
             outcome = look(agent)
             if outcome.kind is not OutcomeKind.DONE:
@@ -217,9 +217,9 @@ def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Pa
         why = "the Sharpe ratio was low"
         low = tuple(
             replace(one, state=replace(one.state, health=StrategyHealth.PAUSED, reason=why)) if one.name == "up" else one
-            for one in found.strategies
+            for one in found.strategy_books
         )
-        changed = step.with_layer(StrategiesState(replace(found, strategies=low)))
+        changed = step.with_layer(StrategiesState(replace(found, strategy_books=low)))
         monkeypatch.setattr(agent, "step_input", lambda: changed)
         (told,) = [text for text in agent.status().warnings if "paused" in text]
         assert mentions(told, "up", "Sharpe ratio", "trimtab strategies")

@@ -67,13 +67,13 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         assert set(allowances(chain).values()) == {0}, "nobody may take anything of what was refused either"
         store = agent.context.store
         (known,) = store.budgets.history(chain.clock.now_s()).failures.submission_refusals
-        assert (known.token, known.times) == (address, 1)
+        assert (known.token, known.refusal_count) == (address, 1)
         held = agent.rebalance(send=True, confirm=yes)
         assert [one.token for one in held.decision_result.blocked_exits] == [address], held.reason
         assert held.kind is not OutcomeKind.REFUSED, held.reason
         found = store.budgets.history(chain.clock.now_s())
-        assert [one.times for one in found.failures.submission_refusals] == [2]
-        assert found.failures.approvals_in_row == 0, "its approvals stop nothing else"
+        assert [one.refusal_count for one in found.failures.submission_refusals] == [2]
+        assert found.failures.approval_cycles_in_row == 0, "its approvals stop nothing else"
         assert ["2 times" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
         chain.send(token.functions.setBlacklisted(router, False))
         sold = agent.rebalance(send=True, confirm=yes)

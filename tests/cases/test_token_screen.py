@@ -41,14 +41,14 @@ def prepared(chain: LocalChain, contract: str) -> tuple[str, Callable[..., None]
 def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:
     """The guest alone is in quarantine, by name; the legs do not touch it; the step as written down says so too."""
     guest = agent.token("GUEST", "")
-    (found,) = outcome.step_input.targets.quarantine
+    (found,) = outcome.step_input.targets.quarantined_tokens
     assert (found.token, found.finding) == (guest.address, finding), found
     assert mentions(outcome.reason, "GUEST", "quarantine", f"{finding.description}")
     assert finding.remedy
     assert guest.address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
     record = agent.context.store.steps.get(outcome.step_id)
     assert record is not None
-    assert codec.loads(StepInput, record.input_json).targets.quarantine == (found,)
+    assert codec.loads(StepInput, record.input_json).targets.quarantined_tokens == (found,)
 
 
 def others_stand(chain: LocalChain) -> None:
@@ -62,7 +62,7 @@ def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: T
     """One whole step of the agent with a guest of that habit; the reason it gives."""
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": usd})
     before = purse(chain)
-    prices = dict(chain.deployed.prices_usd)
+    prices = dict(chain.deployed_world.prices_usd)
     with again(chain, with_guest(chain, folder, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -104,7 +104,7 @@ def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others
 def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
     address, tell = prepared(chain, "BlocklistToken")
-    pool = next(pool.address for pool in chain.deployed.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
+    pool = next(pool.address for pool in chain.deployed_world.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     at = {"wallet": chain.wallet.address, "router": chain.addresses.swap_router_02, "pool": pool}[who]
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     tell("setBlacklisted", at, True)
@@ -117,7 +117,7 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
         tell("setBlacklisted", at, False)
         healed = agent.rebalance(send=True, confirm=yes)
         assert healed.kind is OutcomeKind.DONE
-        assert healed.step_input.targets.quarantine == (), "what is tried out again and moves is traded again"
+        assert healed.step_input.targets.quarantined_tokens == (), "what is tried out again and moves is traded again"
 
 
 def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvi
     """What a pool pays out goes, and one whole coin goes back: only the amount of the plan shows the trap."""
     chain = anvil_chain
     address, tell = prepared(chain, "HoneypotToken")
-    pool = next(pool.address for pool in chain.deployed.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
+    pool = next(pool.address for pool in chain.deployed_world.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     tell("close", pool, 10**18)
     rebalanced_without(chain, tmp_path, address, TokenFinding.HONEYPOT, usd=0)
     assert chain.balance("GUEST") == 0
@@ -168,7 +168,7 @@ def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_pat
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        assert outcome.step_input.targets.quarantine == ()
+        assert outcome.step_input.targets.quarantined_tokens == ()
         assert any(leg.token_in == address for leg in legs_of(outcome))
 
 
@@ -181,7 +181,7 @@ def test_a_swap_by_hand_of_such_a_token_is_refused_by_name_and_of_others_is_done
         refused = agent.swap("GUEST", "USDC", "100", send=True, confirm=yes)
         assert refused.kind is OutcomeKind.REFUSED
         assert mentions(refused.reason, "GUEST", "quarantine", "paused()")
-        assert [verdict.guard for verdict in refused.verdicts if not verdict.passed] == ["token_screen"]
+        assert [verdict.guard for verdict in refused.refusal_verdicts if not verdict.passed] == ["token_screen"]
         assert agent.swap("USDC", "WETH", "200", send=True, confirm=yes).kind is OutcomeKind.DONE
 
 
@@ -207,7 +207,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     loaded = with_guest(chain, tmp_path, address)
     with again(chain, loaded) as agent:
-        assert agent.plan().step_input.targets.quarantine == ()
+        assert agent.plan().step_input.targets.quarantined_tokens == ()
         if beacon is None:
             chain.node.rpc("anvil_setStorageAt", address, SLOTS[kind], "0x" + second[2:].rjust(64, "0"))
         else:
@@ -222,7 +222,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
     (row,) = [row for row in document["contracts"] if row["role"] == "implementation of GUEST"]
     assert (row["address"], row["state"]) == (second, "CHANGED")
     with again(chain, loaded) as agent:
-        assert agent.plan().step_input.targets.quarantine == ()
+        assert agent.plan().step_input.targets.quarantined_tokens == ()
 
 
 def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path) -> None:

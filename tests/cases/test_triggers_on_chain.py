@@ -29,7 +29,7 @@ def look(chain: LocalChain, loaded: LoadedConfig) -> StepOutcome:
 
 def drift_to(chain: LocalChain, usd: Mapping[str, int]) -> None:
     """The market moves WETH so far that this stands of what was half and half."""
-    start = chain.deployed.prices_usd["WETH"]
+    start = chain.deployed_world.prices_usd["WETH"]
     held = chain.balance("WETH") * start / 10 ** chain.tokens["WETH"].decimals
     chain.move_market({"WETH": start * usd["WETH"] / held})
 
@@ -82,7 +82,7 @@ def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(anvil_chain: 
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     trigger = {"kind": "drawdown", "fall": "20%", "within": "3h"}
     loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
-    start = chain.deployed.prices_usd["WETH"]
+    start = chain.deployed_world.prices_usd["WETH"]
     chain.move_market({"WETH": start * Fraction(7, 10)})
     assert mentions(look(chain, loaded).reason, "WETH", "no recorded price")
     chain.move_market({"WETH": start})
@@ -106,7 +106,7 @@ def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalC
     chain = anvil_chain
     fund(chain, {"WETH": 4_000, "USDC": 6_000})
     loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": {"kind": "drawdown", "fall": "20%", "within": "7d"}}, HALVES)
-    price, now = chain.deployed.prices_usd["WETH"], datetime.fromtimestamp(chain.clock.now_s(), UTC)
+    price, now = chain.deployed_world.prices_usd["WETH"], datetime.fromtimestamp(chain.clock.now_s(), UTC)
     closes = tmp_path / "closes.csv"
     high, low = (now - timedelta(hours=30)).isoformat(), (now - timedelta(hours=1)).isoformat()
     closes.write_text(f"time,symbol,close\n{high},WETH,{float(price) * 1.3}\n{low},WETH,{float(price)}\n")
@@ -127,11 +127,11 @@ def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: Local
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
-        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.outside] == list(said.symbols_outside)
+        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.is_outside_band] == list(said.symbols_outside)
         assert outcome.plan is not None
         cost = float(outcome.plan.cost.total / USD)
         after = purse(chain)
         for symbol, wanted in said.trades.items():
             token = chain.tokens[symbol]
-            done = float((after.raw[symbol] - before.raw[symbol]) * chain.deployed.prices_usd[symbol] / 10**token.decimals)
+            done = float((after.raw[symbol] - before.raw[symbol]) * chain.deployed_world.prices_usd[symbol] / 10**token.decimals)
             assert done == pytest.approx(float(wanted), abs=cost + 0.1)

@@ -42,7 +42,7 @@ def closes(chain: LocalChain, path: Path, days: int = 60) -> Path:
     walk = moves(VOLATILE, days) * SCALES
     lines = ["time,symbol,close"]
     for symbol, column in zip(VOLATILE, walk.T, strict=True):
-        price, rows = float(chain.deployed.prices_usd[symbol]), []
+        price, rows = float(chain.deployed_world.prices_usd[symbol]), []
         for day in range(days + 1):
             rows.append((chain.now_s() - day * DAY_S, price))
             price /= 1 + (column[days - 1 - day] if day < days else 0)
@@ -108,7 +108,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert causes(ended) == ("weights",)
         assert "inverse_volatility" in ended.decision.reason
         assert "portfolio.weights.keep" in ended.decision.reason
-        assert len(agent.context.store.allocations.past()) == 1
+        assert len(agent.context.store.allocations.newest_allocations()) == 1
 
 
 def capped(folder: Path, supplies: str) -> dict[str, object]:
@@ -130,7 +130,7 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         step = planned.step_input
         asked = {symbol: chain.token_contract(symbol).functions.totalSupply().call() for symbol in ("WETH", "LINK")}
         assert step.snapshot.supplies == tuple(TokenSupply(chain.tokens[symbol].address, raw) for symbol, raw in asked.items())
-        prices = chain.deployed.prices_usd
+        prices = chain.deployed_world.prices_usd
         caps = {symbol: raw * prices[symbol] / 10**18 for symbol, raw in asked.items()} | {"WBTC": 19_850_000 * prices["WBTC"]}
         found = {asset.token.symbol: asset.target_bps for asset in step.effective_assets}
         assert max(caps, key=lambda symbol: caps[symbol]) == "WBTC"

@@ -50,12 +50,12 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
         assert chain.balance("USDC", HOME) == before.raw["USDC"] - after.raw["USDC"] == 1_234_567_891
         assert {s: raw for s, raw in after.raw.items() if s != "USDC"} == {s: raw for s, raw in before.raw.items() if s != "USDC"}
         assert [intent.kind for intent in done.transactions] == [IntentKind.PAYOUT]
-        assert ended(agent, done.request) is RequestState.DONE
+        assert ended(agent, done.request_id) is RequestState.DONE
         history = agent.step_input().history
         assert history.budgets.outflow_24h == 1_234_567_891
         assert history.budgets.turnover_24h == 0
-        assert history.cash_flows.unexplained == ()
-        assert history.cash_flows.claims == ()
+        assert history.cash_flows.unexplained_transfers == ()
+        assert history.cash_flows.pending_payments == ()
         assert 0 < history.budgets.loss_24h < USD, "only its gas"
         assert [m.kind for m in agent.context.store.budgets.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
 
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
         assert after.raw["WETH"] < before.raw["WETH"]
         assert 0 <= after.raw["USDC"] < 20 * USD, "sold is what was lacking, and little more"
         assert set(allowances(chain).values()) == {0}
-        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.step_input().history.cash_flows.unexplained_transfers == ()
 
 
 def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
         rebalanced = agent.rebalance(send=True, confirm=lambda _: True)
         assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
         assert purse(chain).raw["USDC"] >= 2_000 * USD + 2_390 * USD
-        paid = transfers.resume(agent, held.request or 0, to=HOME, send=True, confirm=sure)
+        paid = transfers.resume_withdrawal(agent, held.request_id or 0, to=HOME, send=True, confirm=sure)
         assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
-        again = transfers.resume(agent, held.request or 0, send=True, confirm=sure)
+        again = transfers.resume_withdrawal(agent, held.request_id or 0, send=True, confirm=sure)
         assert (again.state, again.transactions, chain.balance("USDC", HOME)) == ("paid", (), 2_000 * USD)
 
 
@@ -128,18 +128,18 @@ def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalCha
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
         done = transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
         assert done.state == "waiting", done.reason
-        assert ended(agent, done.request) is RequestState.OPEN, done.reason
+        assert ended(agent, done.request_id) is RequestState.OPEN, done.reason
         chain.mine(64)
         before = chain.balance("USDC", HOME)
         list(agent.run(send=True, confirm=yes, once=True))
-        assert ended(agent, done.request) is RequestState.DONE
+        assert ended(agent, done.request_id) is RequestState.DONE
         assert chain.balance("USDC", HOME) == before
 
 
 def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
         held = transfers.withdraw(agent, "2000", send=True, confirm=sure)
-        transfers.release(agent, held.request or 0)
+        transfers.release_withdrawal(agent, held.request_id or 0)
         assert {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"].investable_raw == 2_700 * USD
 
 
@@ -148,7 +148,7 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
         for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
             with raises_code(Refused, "holdings", "1 USDC") as refused:
                 transfers.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
-            assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "10001 USDC", "10000 USDC")]
+            assert [(v.guard, v.measured_text, v.limit) for v in refused.value.verdicts] == [("holdings", "10001 USDC", "10000 USDC")]
             assert ("7300 USDC of it only by sales" in refused.value.message) is not pro_rata, refused.value.message
         with pytest.raises(ConfigError, match="AMOUNT"):
             transfers.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
@@ -201,8 +201,8 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
 
         def weight() -> tuple[Fraction, Fraction]:
             newest = valuations.newest(1)[0]
-            (usdc,) = [one for one in newest.held if one.token == anvil_chain.tokens["USDC"].address]
-            return newest.managed, usdc.reserved_raw * usdc.price
+            (usdc,) = [one for one in newest.holdings if one.token == anvil_chain.tokens["USDC"].address]
+            return newest.managed_value, usdc.reserved_raw * usdc.price
 
         for state, is_paused in ("declined", False), ("refused", True):
             assert transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure).state == "paid"
@@ -230,7 +230,7 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
             agent.context.kill_switch.pause("second thoughts", 0)
             return True
 
-        found = transfers.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)
+        found = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=yes_and_pause)
         assert found.state == "refused", found.reason
         assert "pause" in found.reason, found.reason
         assert ended(agent, number) is RequestState.OPEN

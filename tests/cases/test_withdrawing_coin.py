@@ -29,7 +29,7 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
         gas = sum(one.receipt.gas_cost_wei for one in done.transactions if one.receipt is not None)
         assert before.native_wei + before.raw["WETH"] - after.native_wei - after.raw["WETH"] == 15 * ETHER // 10 + gas
         assert after.native_wei > ETHER // 20
-        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert agent.step_input().history.budgets.turnover_24h == 0
         assert 0 < agent.step_input().history.budgets.loss_24h < 10**6
         end = shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: True)

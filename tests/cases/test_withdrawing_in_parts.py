@@ -58,7 +58,7 @@ def look(agent: Agent) -> StepOutcome:
 
 def back(chain: LocalChain, seconds: int) -> None:
     """Others bring the pools back to their prices, and time goes by."""
-    chain.move_market(dict(chain.deployed.prices_usd))
+    chain.move_market(dict(chain.deployed_world.prices_usd))
     chain.warp(seconds)
 
 
@@ -76,7 +76,7 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
         assert "part 1" in first.reason
         assert "next at" in first.reason
         assert chain.balance("USDC", HOME) == 0, "nothing is paid before all of it is there"
-        prices = chain.deployed.prices_usd
+        prices = chain.deployed_world.prices_usd
         sold = {one: LARGE[one] - chain.balance(one) * prices[one] / 10 ** chain.tokens[one].decimals for one in ("WETH", "WBTC")}
         assert min(sold.values()) > 1_000, "every asset that is sold gives a part"
         early = look(agent)
@@ -96,11 +96,11 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
     assert parts > 2
     assert chain.balance("USDC", HOME) == 3_000_000 * USD
     with again(chain, loaded) as agent:
-        assert ended(agent, first.request) is RequestState.DONE
+        assert ended(agent, first.request_id) is RequestState.DONE
         assert agent.step_input().history.budgets.turnover_24h < 20 * USD, "no part is drift"
         look(agent)
         assert chain.balance("USDC", HOME) == 3_000_000 * USD, "paid once"
-        assert agent.step_input().history.cash_flows.claims == ()
+        assert agent.step_input().history.cash_flows.pending_payments == ()
 
 
 def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
         assert shown.sale.plan is not None
         assert "part 1" in shown.sale.reason
         legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegPlace.WALLET]
-        sold = sum(leg.amount_in_raw for leg in legs) * chain.deployed.prices_usd["WETH"] / 10**18
+        sold = sum(leg.amount_in_raw for leg in legs) * chain.deployed_world.prices_usd["WETH"] / 10**18
         assert sold > 300_000, float(sold)
 
 
@@ -126,16 +126,16 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
         first = withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
-        number = first.request or 0
+        number = first.request_id or 0
         with raises_code(Refused, "part_not_due", f"withdrawal {number}", "1 of about 5"):
-            withdrawing.resume(agent, number, send=True, confirm=sure)
+            withdrawing.resume_withdrawal(agent, number, send=True, confirm=sure)
         back(chain, TEN_MINUTES)
-        second = withdrawing.resume(agent, number, send=True, confirm=sure)
+        second = withdrawing.resume_withdrawal(agent, number, send=True, confirm=sure)
         assert second.state == "part", second.reason
         assert "part 2" in second.reason, second.reason
-        withdrawing.release(agent, number)
+        withdrawing.release_withdrawal(agent, number)
         assert ended(agent, number) is RequestState.RELEASED
-        assert agent.step_input().history.cash_flows.claims == ()
+        assert agent.step_input().history.cash_flows.pending_payments == ()
         back(chain, TEN_MINUTES)
         assert "withdrawal" not in look(agent).reason
         assert chain.balance("USDC", HOME) == 0
@@ -152,9 +152,9 @@ def test_a_withdrawal_in_parts_ends_after_its_time_and_waits_for_its_owner(anvil
     with again(chain, loaded) as agent:
         late = look(agent)
         assert late.kind is OutcomeKind.HALT, late.reason
-        assert f"trimtab withdraw --resume {first.request}" in late.reason, late.reason
+        assert f"trimtab withdraw --resume {first.request_id}" in late.reason, late.reason
         assert chain.balance("USDC", HOME) == 0, "a command of long ago pays nothing by itself"
-        assert withdrawing.resume(agent, first.request or 0, send=True, confirm=sure).state == "part"
+        assert withdrawing.resume_withdrawal(agent, first.request_id or 0, send=True, confirm=sure).state == "part"
 
 
 def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: Lo
         assert refused.state == "refused"
         assert "raised now" in refused.reason
         with pytest.raises(ConfigError):
-            withdrawing.resume(agent, 1, send=True, confirm=sure)
+            withdrawing.resume_withdrawal(agent, 1, send=True, confirm=sure)
 
 
 def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
         found = look(agent)
         assert found.kind is OutcomeKind.DONE, found.reason
         assert "part 2" in found.reason, found.reason
-        assert [flow.blocks_trading for flow in agent.step_input().history.cash_flows.unexplained] == [True]
+        assert [flow.blocks_trading for flow in agent.step_input().history.cash_flows.unexplained_transfers] == [True]
 
 
 def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -239,8 +239,8 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         store = agent.context.store
         (old,) = store.requests.newest(10, open_only=True)
-        assert old.parts is not None
-        raised = replace(old.parts, until_s=agent.step_input().snapshot.head.timestamp_s)
+        assert old.progress is not None
+        raised = replace(old.progress, until_s=agent.step_input().snapshot.head.timestamp_s)
         store.requests.record_progress(old.id, raised)
         young = store.requests.record(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
         store.requests.record_progress(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
@@ -259,9 +259,9 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
         step = agent.step_input()
         lacks = outflow.shortfall_raw(step.portfolio, step.limits, held_balances(step), chain.tokens["USDC"].address)
         with raises_code(Refused, "part_not_due", "1 of about"):
-            withdrawing.resume(agent, 1, send=True, confirm=sure)
+            withdrawing.resume_withdrawal(agent, 1, send=True, confirm=sure)
         give(chain, "USDC", lacks // USD + 1)
         transfers.list_transfers(agent)
         agent.context.store.balances.classify(None, None, agent.context.clock.now_s())
-        assert withdrawing.resume(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
+        assert withdrawing.resume_withdrawal(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
         assert chain.balance("USDC", HOME) == 3_000_000 * USD

@@ -41,7 +41,7 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
             if command == "withdraw":
                 transfers.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
             elif command == "resume":
-                transfers.resume(agent, 1, send=True, confirm=sure)
+                transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
             else:
                 look(agent)
 
@@ -82,7 +82,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         assert f"part {raised + 1}" in early.reason, early.reason
         assert "next at" in early.reason, early.reason
         with raises_code(Refused, "part_not_due", f"{raised} of about"):
-            transfers.resume(agent, 1, send=True, confirm=sure)
+            transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
         assert chain.balance("WETH") == left, "the next part keeps its distance"
 
     for part in range(raised + 1, 40):
@@ -97,7 +97,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         look(agent)
         assert chain.balance("USDC", HOME) == 2_400_000 * USD, "paid once"
         assert ended(agent, 1) is RequestState.DONE
-        assert agent.step_input().history.cash_flows.claims == ()
+        assert agent.step_input().history.cash_flows.pending_payments == ()
 
 
 def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
             agent.context.kill_switch.pause("while it is asked for", 0)
             return True
 
-        found = transfers.resume(agent, 1, send=True, confirm=paused)
+        found = transfers.resume_withdrawal(agent, 1, send=True, confirm=paused)
         assert found.state == "refused", found.reason
         assert "kill switch" in found.reason, found.reason
         assert agent.context.store.requests.newest() == before

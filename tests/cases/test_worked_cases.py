@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from agent.model import Every, Hold, PriceSource, Rebalance, StepInput, Threshold
 from agent.policy.decide import decide
-from agent.policy.drift import alert_prices, compute_drifts, ideal_trades, investable_total
+from agent.policy.drift import band_edge_prices, compute_drifts, ideal_trades, investable_total
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input
@@ -21,7 +21,7 @@ def _trades(step: StepInput) -> dict[str, Fraction]:
 
 
 def _outside(step: StepInput) -> list[str]:
-    return [d.symbol for d in decide(step).drifts if d.outside]
+    return [d.symbol for d in decide(step).drifts if d.is_outside_band]
 
 
 def test_w1_one_winner_is_sold_for_the_loser_and_a_little_of_each_of_the_others() -> None:
@@ -87,7 +87,7 @@ def test_w8_a_half_acts_below_4500_and_above_5500_of_10000() -> None:
 def test_w8_alert_prices_are_minus_18_2_and_plus_22_2_percent_and_hold_exactly() -> None:
     step = step_input(trigger=TENTH)
     weth = decide(step).drifts[0]
-    low, high = alert_prices(decide(step).drifts)[weth.token]
+    low, high = band_edge_prices(decide(step).drifts)[weth.token]
     assert low is not None
     assert high is not None
     assert low / weth.price - 1 == Fraction(-2, 11)
@@ -95,10 +95,10 @@ def test_w8_alert_prices_are_minus_18_2_and_plus_22_2_percent_and_hold_exactly()
     assert [round(float(price / weth.price - 1) * 100, 1) for price in (low, high)] == [-18.2, 22.2]
     prices = reference_prices(step).price_by_token
     for edge, hair in ((low, Fraction(-1, BPS)), (high, Fraction(1, BPS))):
-        assert not compute_drifts(step, prices | {weth.token: edge})[0].outside
-        assert compute_drifts(step, prices | {weth.token: edge * (1 + hair)})[0].outside
-    assert not compute_drifts(step, prices | {weth.token: weth.price * Fraction(9, 10)})[0].outside
-    assert not compute_drifts(step, prices | {weth.token: weth.price * Fraction(11, 10)})[0].outside
+        assert not compute_drifts(step, prices | {weth.token: edge})[0].is_outside_band
+        assert compute_drifts(step, prices | {weth.token: edge * (1 + hair)})[0].is_outside_band
+    assert not compute_drifts(step, prices | {weth.token: weth.price * Fraction(9, 10)})[0].is_outside_band
+    assert not compute_drifts(step, prices | {weth.token: weth.price * Fraction(11, 10)})[0].is_outside_band
 
 
 def test_time_triggers_reach_the_same_trades_as_bands() -> None:

@@ -37,7 +37,7 @@ def traded_usd(chain: LocalChain, before: Purse) -> dict[str, float]:
     """Dollars by which each balance grew, at world prices."""
     now = purse(chain)
     return {
-        symbol: float((now.raw[symbol] - raw) * chain.deployed.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals)
+        symbol: float((now.raw[symbol] - raw) * chain.deployed_world.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals)
         for symbol, raw in before.raw.items()
     }
 
@@ -53,7 +53,7 @@ def test_w1_one_winner_pays_for_the_loser_and_a_little_of_each_of_the_others(
 ) -> None:
     chain = anvil_chain
     fund(chain, dict.fromkeys(QUARTERS, 250 * scale))
-    usd = chain.deployed.prices_usd
+    usd = chain.deployed_world.prices_usd
     chain.move_market({"WETH": usd["WETH"] * Fraction(13, 10), "WBTC": usd["WBTC"] * Fraction(8, 10)})
     with agent_on(chain, tmp_path, limits, QUARTERS) as agent:
         before = purse(chain)
@@ -74,7 +74,7 @@ def test_w2_800_of_the_overweight_buys_300_and_500_in_one_transaction(anvil_chai
         swap_of(outcome)
         require_exact(chain, outcome, before)
         assert isinstance(outcome.decision, Rebalance)
-        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.outside] == ["WBTC", "USDC"]
+        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.is_outside_band] == ["WBTC", "USDC"]
         require_traded(chain, before, {"WBTC": -800, "WETH": 300, "USDC": 500}, within=1.5)
         assert max(off_target(chain, W2_TARGETS).values()) <= 10
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -83,13 +83,13 @@ def test_w2_800_of_the_overweight_buys_300_and_500_in_one_transaction(anvil_chai
 def test_w3_the_spot_part_alts_that_doubled_pay_for_both_others(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
-    chain.move_market({"LINK": chain.deployed.prices_usd["LINK"] * 2})
+    chain.move_market({"LINK": chain.deployed_world.prices_usd["LINK"] * 2})
     with agent_on(chain, tmp_path, NO_DOLLARS | {"policy.trigger": FIFTEEN_POINTS}, W3_TARGETS) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
         require_exact(chain, outcome, before)
-        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.outside] == ["LINK"]
+        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.is_outside_band] == ["LINK"]
         require_traded(chain, before, {"LINK": -2_400, "WBTC": 1_200, "WETH": 1_200}, within=12)
         assert max(off_target(chain, W3_TARGETS).values()) <= 10
 
@@ -108,7 +108,7 @@ def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_agai
 def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WBTC": 5_000, "WETH": 3_000, "LINK": 2_000})
-    chain.move_market({"LINK": chain.deployed.prices_usd["LINK"] * 2})
+    chain.move_market({"LINK": chain.deployed_world.prices_usd["LINK"] * 2})
     with agent_on(chain, tmp_path, NO_DOLLARS, W4_TARGETS) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -122,7 +122,7 @@ def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(anvil_chain: Lo
 def test_w8_the_band_is_left_at_minus_18_2_and_plus_22_2_percent_and_not_at_10(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    start = chain.deployed.prices_usd["WETH"]
+    start = chain.deployed_world.prices_usd["WETH"]
     with agent_on(chain, tmp_path, ROOMY, HALVES) as agent:
         for percent in ("22.1", "-18.1"):
             chain.move_market({"WETH": start * (1 + Fraction(percent) / 100)})

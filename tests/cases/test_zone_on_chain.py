@@ -38,8 +38,8 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
         plan, _, _ = swap_of(done)
-        assert plan.saving is not None
-        assert plan.saving.covers_cost
+        assert plan.zone_tradeoff is not None
+        assert plan.zone_tradeoff.covers_cost
         stands = float(weights(chain, TARGETS)["WETH"]) - 5_000
         assert EDGE_BPS * 0.9 < stands < EDGE_BPS + 60, "at the edge, less what the pool's own price moved"
 
@@ -64,8 +64,8 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         assert "whole plan" in held.reason
         zone = held.decision_result.zone
         assert zone is not None
-        assert zone.saving is not None
-        assert 0 < zone.saving.saved < zone.saving.cost
+        assert zone.plan_tradeoff is not None
+        assert 0 < zone.plan_tradeoff.saved_risk < zone.plan_tradeoff.cost
         told = " ".join(step_history.explain(tmp_path / "trimtab.toml", held.step_id)["sentences"])
         assert mentions(told, "held", "zone")
         assert "A plan saved" in told

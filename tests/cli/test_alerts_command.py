@@ -43,9 +43,10 @@ def date_books_yesterday(desk: Desk) -> None:
         store.execute("UPDATE books SET opened_s = ?", (midnight_s - 3_600,))
         store.execute("UPDATE book_openings SET chain_s = ?, block_number = block_number - 2", (midnight_s - 3_600,))
         store.execute("UPDATE valuations SET chain_s = ?, block_number = block_number - 2", (midnight_s - 3_600,))
-        values = "book, block_number + 1, ?, value, held_z"
+        values = "book_number, block_number + 1, ?, value, holdings_z"
         store.execute(
-            f"INSERT INTO valuations (book, block_number, chain_s, value, held_z) SELECT {values} FROM valuations", (midnight_s - 1,)
+            f"INSERT INTO valuations (book_number, block_number, chain_s, value, holdings_z) SELECT {values} FROM valuations",
+            (midnight_s - 1,),
         )
 
 

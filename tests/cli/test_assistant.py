@@ -133,7 +133,7 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.ask("plan")
-    monkeypatch.setattr(assistant, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(assistant, "AppProcess", HereProcess)
     stand_still(desk)
     one, before = Assistant(str(desk.config), allow_controls=True), sent(desk)
 
@@ -165,7 +165,7 @@ def test_a_store_of_an_earlier_version_is_left_to_the_owner(
 ) -> None:
     desk.ask("plan")
     install_later_version(monkeypatch, tmp_path_factory.mktemp("later"))
-    monkeypatch.setattr(assistant, "ReadingProcess", HereProcess)  # the later version is installed in this process alone
+    monkeypatch.setattr(assistant, "AppProcess", HereProcess)  # the later version is installed in this process alone
     files = files_of(desk)
     one = Assistant(str(desk.config))
     try:

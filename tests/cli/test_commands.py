@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.app import open_agent
-from agent.cli.display.tables import money
+from agent.cli.display.tables import money_text
 from agent.planning import planner
 from tests.cli.terminal import typed
 from tests.cli.tools import TRIMTAB, Desk, Said, attach
@@ -183,7 +183,7 @@ def test_an_edit_shows_amounts_as_tables_do_and_pools_by_name(desk: Desk) -> Non
     assert not any("pool 0x" in line for line in document["warnings"])
     assert any(" V2 0.3 %: " in line for line in document["warnings"])
     turnover = document["transition"]["turnover"]
-    assert f"{money(turnover)} USDC" in said
+    assert f"{money_text(turnover)} USDC" in said
     assert turnover not in said
     assert "Guards" in said, "--verbose shows the whole plan"
 

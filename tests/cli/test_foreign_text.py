@@ -42,7 +42,7 @@ def test_a_harmful_symbol_shows_up_in_no_command(desk: Desk, symbol: str) -> Non
     chain.set_balance(symbol, 80 * 10**18)
     tokens, feeds = desk.about["tokens"], desk.about["feeds"]
     desk.edit((f'symbol = "LINK"\naddress = "{tokens["LINK"]}"', f'symbol = "ODD"\naddress = "{token.address}"'))
-    desk.edit((feeds["LINK"], chain.feeds[symbol]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
+    desk.edit((feeds["LINK"], chain.feed_addresses[symbol]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
     shown = []
     for command in COMMANDS:
         for form in ((), ("--json",)):

@@ -50,7 +50,7 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
         ("WETH", "WETH", "50%"),
         ("WBTC", "WBTC", "50%"),
     ]
-    bound = PORTFOLIO_TEMPLATES[name].futures
+    bound = PORTFOLIO_TEMPLATES[name].futures_multiple
     assert bound is not None
     assert table.limits.spot_multiple == parse_share_with_unit_bps(f"{bound}x", "bound")
 
@@ -80,9 +80,9 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
     assert [(one["weight"], "asset" in one) for one in markets] == [("60%", True), ("-40%", False)]
     venue.write_text(venue.read_text().replace("vault = ", "safe = "))
     with pytest.raises(ConfigError, match="vault: missing"):
-        start_at.text("USDC", [])
+        start_at.config_text("USDC", [])
     with pytest.raises(ConfigError, match="no venue is given"):
-        FuturesStart("moderate", None).text("USDC", [])
+        FuturesStart("moderate", None).config_text("USDC", [])
 
 
 def test_init_takes_the_venue_from_the_config_of_a_local_chain(
@@ -105,7 +105,7 @@ def test_init_takes_the_venue_from_the_config_of_a_local_chain(
 def test_a_config_without_futures_is_no_venue(tmp_path: Path) -> None:
     (tmp_path / "chain.toml").write_text("[chain]\nchain_id = 31337\n")
     with pytest.raises(ConfigError, match="this config has no \\[futures\\]"):
-        FuturesStart("moderate", tmp_path / "chain.toml").text("USDC", [])
+        FuturesStart("moderate", tmp_path / "chain.toml").config_text("USDC", [])
 
 
 @pytest.mark.slow

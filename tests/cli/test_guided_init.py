@@ -292,7 +292,7 @@ def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str
 def test_every_template_has_a_past_result_and_a_least_capital() -> None:
     known = guide.baskets("ethereum")
     assert [one.name for one in known] == list(PORTFOLIO_TEMPLATES)
-    assert all(one.past is not None and float(one.minimum_capital.replace(",", "")) > 0 for one in known)
+    assert all(one.past_result is not None and float(one.minimum_capital.replace(",", "")) > 0 for one in known)
 
 
 def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(

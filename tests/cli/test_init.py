@@ -12,7 +12,7 @@ import pytest
 
 from agent.artifacts import npm_root
 from agent.config.load import load_config
-from agent.config.networks.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM_PRESET
 from tests.cli.tools import Said
 from tests.support.text import mentions
 from tests.support.worlds import missing
@@ -33,7 +33,7 @@ def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: B
     assert said.code == 0
     assert said.json["next"][-2:] == [f"trimtab doctor --config {config}", f"trimtab trust --config {config}"]
     shown = {asset["symbol"]: (asset["address"], asset["target"], asset["feed"]) for asset in said.json["assets"]}
-    by_symbol = {token.symbol: token for token in ETHEREUM.tokens}
+    by_symbol = {token.symbol: token for token in ETHEREUM_PRESET.tokens}
     assert shown == {name: (by_symbol[name].address, share, by_symbol[name].feed) for name, share in (("WETH", "60%"), ("USDC", "40%"))}
     loaded = load_config(config).config
     assert loaded.wallet.address == WALLET
@@ -89,7 +89,7 @@ def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path
 
 def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) -> None:
     def told(count: int) -> list[str]:
-        symbols = [token.symbol for token in ETHEREUM.tokens][:count]
+        symbols = [token.symbol for token in ETHEREUM_PRESET.tokens][:count]
         first = 100 - 10 * (count - 1)
         targets = [f"{symbol}={10 if number else first}%" for number, symbol in enumerate(symbols)]
         said = init(bare, tmp_path / f"{count}.toml", *(part for target in targets for part in ("--target", target)))
@@ -123,7 +123,7 @@ def test_the_native_coin_is_an_asset_by_name_and_counts_its_wrapped_token(bare: 
     assert said.json["assets"][0]["symbol"] == "ETH"
     assert tomllib.loads(config.read_text())["portfolio"]["assets"][0]["address"] == "native"
     portfolio = load_config(config).config.portfolio
-    assert (portfolio.assets[0].native, portfolio.assets[0].address) == (True, ETHEREUM.wrapped_native)
+    assert (portfolio.assets[0].native, portfolio.assets[0].address) == (True, ETHEREUM_PRESET.wrapped_native)
     assert not portfolio.hubs
     both = init(bare, tmp_path / "both.toml", "--target", "native=30%", "--target", "WETH=30%", "--target", "USDC=40%")
     assert both.code == 2
@@ -135,7 +135,7 @@ def test_the_wrapped_native_coin_becomes_a_hub_where_it_is_not_held(bare: Bare, 
     config = tmp_path / "trimtab.toml"
     assert init(bare, config, "--target", "WBTC=50%", "--target", "USDC=50%").code == 0
     hubs = load_config(config).config.portfolio.hubs
-    assert [(hub.symbol, hub.address) for hub in hubs] == [("WETH", ETHEREUM.wrapped_native)]
+    assert [(hub.symbol, hub.address) for hub in hubs] == [("WETH", ETHEREUM_PRESET.wrapped_native)]
     assert hubs[0].feed is not None
 
 

@@ -121,7 +121,7 @@ def planted(desk: Desk, folder: Path) -> LocalChain:
     chain.set_balance(NAME, 80 * 10**18)
     tokens, feeds = desk.about["tokens"], desk.about["feeds"]
     desk.edit((f'symbol = "LINK"\naddress = "{tokens["LINK"]}"', f'symbol = "ODD"\naddress = "{token.address}"'))
-    desk.edit((feeds["LINK"], chain.feeds[NAME]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
+    desk.edit((feeds["LINK"], chain.feed_addresses[NAME]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
     entries = [
         {"chainId": 1, "symbol": symbol, "name": text, "address": "0x1f9840a85d5aF5bf1D1762F925BDADdC4201F984", "decimals": 18}
         for text in CORPUS.values()

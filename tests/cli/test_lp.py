@@ -38,11 +38,16 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
     wants = dict(wanting(chain, V3, own))
-    pair = {"kind": "uniswap_v2", "pair": chain.pools[V2], "share": "3%"}
+    pair = {"kind": "uniswap_v2", "pair": chain.address_by_pool[V2], "share": "3%"}
     agents.agent_config(chain, tmp_path, {**wants, "lp.targets": [*wants["lp.targets"], pair]})  # type: ignore[misc]  # a list of tables
     document = told(run, "lp")
     ranged, paired = document["targets"]
-    assert (ranged["pool"], ranged["share_bps"], ranged["width_bps"], ranged["compound_above"]) == (chain.pools[V3], 2_000, 2_000, None)
+    assert (ranged["pool"], ranged["share_bps"], ranged["width_bps"], ranged["compound_above"]) == (
+        chain.address_by_pool[V3],
+        2_000,
+        2_000,
+        None,
+    )
     assert ranged["out_of_range"] == [own[1].name]
     assert mentions(ranged["due_reasons"][0], "left the")
     assert "new range" in ranged["due_reasons"][1]

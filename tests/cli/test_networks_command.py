@@ -52,16 +52,16 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
         assert any("depeg" in warning for warning in said.json["warnings"]) == (not network.feeds)
         written = load_config(config).config
         assert (written.chain.finality_tag, written.limits.depeg is None) == (network.finality, not network.feeds)
-        assert network.submission in config.read_text() or not network.submission.startswith("https://")
+        assert network.private_endpoint_or_reason in config.read_text() or not network.private_endpoint_or_reason.startswith("https://")
         assert run("doctor").code == 0
         assert run("trust", "--yes").code == 0
         checked = run("doctor")
         assert (checked.code, set(states(checked).values()) <= {"ok", "warn"}) == (0, True), checked.out
-        assert states(checked)["submission"] == ("ok" if network.submission == ORDERED_BY_SEQUENCER else "warn")
+        assert states(checked)["submission"] == ("ok" if network.private_endpoint_or_reason == ORDERED_BY_SEQUENCER else "warn")
         planned = run("plan")
         assert (planned.code, planned.json["outcome"]) == (0, "planned"), planned.why
         assert len(planned.json["legs"]) > 1
-        assert (float(planned.json["cost"].get("data_fee", 0)) > 0) == (network.data_fee is not DataFeeKind.PLAIN)
+        assert (float(planned.json["cost"].get("data_fee", 0)) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
         chain.rpc("anvil_setChainId", 31_337)
         wrong = run("doctor")
         assert wrong.code == 12
@@ -77,7 +77,7 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
 def test_a_rebalance_is_sent_and_mined(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (network,) = [one for one in NETWORKS if one.name == name]
     with stand_in(network, 500) as chain, blocks(str(chain.url)):
-        for variable, value in (("RPC_A", chain.url), ("RPC_B", chain.url), ("TRIMTAB_KEY", OWNER.key)):
+        for variable, value in (("RPC_A", chain.url), ("RPC_B", chain.url), ("TRIMTAB_KEY", OWNER.private_key)):
             monkeypatch.setenv(variable, str(value))
         config = tmp_path / "trimtab.toml"
 
@@ -97,4 +97,4 @@ def test_a_rebalance_is_sent_and_mined(bare: Bare, tmp_path: Path, monkeypatch: 
             assert least_wei <= int(sent["maxPriorityFeePerGas"], 16) <= most_wei
         deployed = run("deploy", "--send", "--yes")
         assert (deployed.json["outcome"], deployed.json["deployed"]) == ("done", True)
-        assert (float(deployed.json["most_data_fee_native"]) > 0) == (network.data_fee is not DataFeeKind.PLAIN)
+        assert (float(deployed.json["most_data_fee_native"]) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)

@@ -135,10 +135,10 @@ def test_an_empty_wallet_starts_no_paper_books_and_is_told_to_give_a_balance(key
 @pytest.mark.slow
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
-    live = transactor.lock_locations(load_config(desk.config))
+    live = transactor.lock_arguments(load_config(desk.config))
     with wallet_lock(*live), blocks(desk.about["url"]):
         assert desk.ask("paper", "--once")["outcome"] == "done"
-    with wallet_lock(*transactor.lock_locations(api.paper_config(desk.config))):
+    with wallet_lock(*transactor.lock_arguments(api.paper_config(desk.config))):
         assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
         assert "already acts" in desk.ask("paper", "--once", want=12)["error"]["message"]
 

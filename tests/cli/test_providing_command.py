@@ -31,7 +31,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     dry = run("rebalance", "--json")
     assert dry.code == 0, dry
     [action] = dry.json["actions"]
-    assert (action["kind"], action["pool"], action["token_id"]) == ("provide", chain.pools[V3], None)
+    assert (action["kind"], action["pool"], action["token_id"]) == ("provide", chain.address_by_pool[V3], None)
     assert dry.json["legs"] == []
     assert dry.json["decision"]["kind"] == "adjustliquidity"
     words = run("plan").out

@@ -20,7 +20,7 @@ from agent.app.research.kept_reports import list_reports, read_report
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
 from agent.backtest.workers import run_on_cluster
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
@@ -144,10 +144,10 @@ def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: P
 
 
 def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -> None:
-    weth, usdc = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+    weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
     assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
     config, prices = tmp_path / "trimtab.toml", tmp_path / "prices.csv"
-    config.write_text(render_config(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    config.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))
@@ -160,7 +160,7 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
 
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", full=True), PORTFOLIO)
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", without_kernel=True), PORTFOLIO)
     job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.allocator_schedule, True)
     found = estimate_work(job, job.chunks(), 2)
     assert (found.run_count, found.measured_run_count, found.cores, found.bars) == (2, 2, 2, 14)
@@ -249,7 +249,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
 ) -> None:
     kept, port = tmp_path / "kept", free_port()
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", full=True), PORTFOLIO)
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", without_kernel=True), PORTFOLIO)
     address = f"tcp://127.0.0.1:{port}"
     with clusters(port) as first:
         short = replace(asked, allocator_schedule=AllocatorSchedule(DAY_S, DAY_S))
@@ -280,13 +280,16 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     assert found.resumed_run_count == len(before)
     assert {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet") if one.name in before} == before
     here = api.run_tune(replace(asked, uses_full_step=False))
-    assert len(found.results) == 5
-    assert all(one.values == pytest.approx(other.values, rel=1e-5) for one, other in zip(found.results, here.results, strict=True))
+    assert len(found.run_results) == 5
+    assert all(
+        one.value_by_mark == pytest.approx(other.value_by_mark, rel=1e-5)
+        for one, other in zip(found.run_results, here.run_results, strict=True)
+    )
 
 
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", full=True), PORTFOLIO)
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", without_kernel=True), PORTFOLIO)
     monkeypatch.setattr("agent.backtest.workers.SCHEDULER_TIMEOUT_S", 1)
     with raises_code(Retryable, "scheduler"):
         api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")

@@ -36,7 +36,7 @@ def opened(perps: LocalPerps, margin_usd: int, notionals: Mapping[str, int]) -> 
     chain = perps.chain
     perps.deposit(chain.wallet.address, margin_usd * 10**6)
     for symbol, usd in notionals.items():
-        perps.trade(chain.wallet.address, symbol, int(Fraction(usd) / chain.deployed.prices_usd[symbol] * WAD))
+        perps.trade(chain.wallet.address, symbol, int(Fraction(usd) / chain.deployed_world.prices_usd[symbol] * WAD))
     chain.perps = perps
 
 
@@ -59,7 +59,7 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
     assert asked("plan")["decision"]["kind"] == "hold"
     assert multiple(asked("margin"), "spot_multiple") == pytest.approx(3.5, abs=0.03)
 
-    chain.move_market({"LINK": chain.deployed.prices_usd["LINK"] * 2})
+    chain.move_market({"LINK": chain.deployed_world.prices_usd["LINK"] * 2})
     found = asked("status")
     weights = {one["symbol"]: one["weight_bps"] for one in found["holdings"]}
     assert weights["LINK"] == pytest.approx(5_714, abs=30), "57.1 % of the spot portfolio"
@@ -123,7 +123,7 @@ def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(perps_cha
     found = asked("margin")
     assert multiple(found, "spot_multiple") == pytest.approx(3, abs=0.03)
     [order] = found["plan"]["orders"]
-    closes = float(order["size"]) * float(chain.deployed.prices_usd["WETH"])
+    closes = float(order["size"]) * float(chain.deployed_world.prices_usd["WETH"])
     assert (found["plan"]["trigger"], order["side"], order["reduce_only"]) == ("spot_multiple", "sell", True)
     assert closes == pytest.approx(10_000, abs=300)
     done = asked("rebalance", "--send", "--yes")

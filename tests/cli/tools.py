@@ -202,13 +202,13 @@ def attach(desk: Desk) -> LocalChain:
     chain.addresses = SpotContractAddresses(
         **{field.name: known.get(field.name, v3["position_manager"]) for field in fields(SpotContractAddresses)}
     )
-    chain.deployed = DeployedWorld(
+    chain.deployed_world = DeployedWorld(
         tokens={spec.symbol: Token(desk.about["tokens"][spec.symbol], spec.symbol, spec.decimals) for spec in DEFAULT_WORLD.tokens},
         kinds={spec.symbol: spec.kind for spec in DEFAULT_WORLD.tokens},
         prices_usd={spec.symbol: spec.price_usd for spec in DEFAULT_WORLD.tokens},
-        feeds=desk.about["feeds"],
+        feed_addresses=desk.about["feeds"],
         pool_by_name={},
-        ticks={},
+        range_ends_by_pool={},
     )
     return chain
 

@@ -104,7 +104,7 @@ def mined(chain: LocalChain, hashes: Sequence[str]) -> list[dict[str, Any]]:
 
 def reason_text(fault: RpcFault) -> str:
     """The string of Error(string) in a fault's return data; "" when there is none."""
-    data = bytes.fromhex(fault.data.removeprefix("0x"))
+    data = bytes.fromhex(fault.revert_data.removeprefix("0x"))
     return str(decode(["string"], data[4:])[0]) if data[:4] == ERROR_STRING else ""
 
 

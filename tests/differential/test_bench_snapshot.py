@@ -19,5 +19,5 @@ def test_a_snapshot_is_two_requests_where_single_calls_are_hundreds(
     result = json.loads(capsys.readouterr().out)
     assert set(result) == {"machine", "ours", "peers", "ratios"}
     assert result["ours"]["snapshot"]["requests"] == 2
-    assert result["ours"]["snapshot"]["pools"] == len(anvil_chain.pools)
+    assert result["ours"]["snapshot"]["pools"] == len(anvil_chain.address_by_pool)
     assert result["ratios"]["requests"] > 50

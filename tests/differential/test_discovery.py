@@ -28,9 +28,9 @@ V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
 
 def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_chain: LocalChain) -> None:
     found = {pool.address: pool for pool in pools(local_chain)}
-    assert set(found) == set(local_chain.pools.values())
+    assert set(found) == set(local_chain.address_by_pool.values())
     spacing = {100: 1, 500: 10, 3000: 60, 10_000: 200}
-    for info in local_chain.deployed.pool_by_name.values():
+    for info in local_chain.deployed_world.pool_by_name.values():
         pool = found[info.address]
         assert (pool.token0, pool.token1, pool.fee_pips) == (info.token0.address, info.token1.address, info.fee_pips)
         assert pool.style is (SwapStyle.V2 if info.version == 2 else SwapStyle.V3)
@@ -41,7 +41,7 @@ def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_
 def test_discovery_takes_two_requests(anvil_chain: LocalChain) -> None:
     line = EndpointProvider(anvil_chain.url or "", "local")
     discover_pools(line, venues(anvil_chain), tokens(anvil_chain), ())
-    assert line.requests == 2
+    assert line.request_count == 2
 
 
 def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: LocalChain) -> None:
@@ -61,7 +61,7 @@ def test_only_the_configured_tiers_and_venues_are_searched(anvil_chain: LocalCha
 
 
 def test_an_explicit_list_replaces_the_search(anvil_chain: LocalChain) -> None:
-    by_name, by_symbol = anvil_chain.pools, anvil_chain.tokens
+    by_name, by_symbol = anvil_chain.address_by_pool, anvil_chain.tokens
     v2, v3 = by_name["v2 WETH/USDC"], by_name["v3 WETH/USDC 500"]
     asked = (by_symbol["WETH"], by_symbol["USDC"])
     found = discover_pools(anvil_chain.transport, venues(anvil_chain, [v2], [v3, v3]), asked, ())
@@ -71,7 +71,7 @@ def test_an_explicit_list_replaces_the_search(anvil_chain: LocalChain) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_pool_of_foreign_tokens_is_refused(anvil_chain: LocalChain, version: int) -> None:
-    foreign = [anvil_chain.pools["v2 LINK/WETH" if version == 2 else "v3 LINK/WETH 3000"]]
+    foreign = [anvil_chain.address_by_pool["v2 LINK/WETH" if version == 2 else "v3 LINK/WETH 3000"]]
     named = venues(anvil_chain, foreign, None) if version == 2 else venues(anvil_chain, None, foreign)
     asked = (anvil_chain.tokens["WETH"], anvil_chain.tokens["USDC"])
     with pytest.raises(ConfigError, match=anvil_chain.tokens["LINK"].address):
@@ -97,7 +97,7 @@ def test_a_pool_of_another_factory_is_refused(anvil_chain: LocalChain) -> None:
 
 
 def test_what_is_no_pool_at_all_is_refused(anvil_chain: LocalChain) -> None:
-    for stranger in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address, anvil_chain.pools["v2 WETH/USDC"]):
+    for stranger in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address, anvil_chain.address_by_pool["v2 WETH/USDC"]):
         with pytest.raises(ConfigError, match=stranger):
             discover_pools(anvil_chain.transport, venues(anvil_chain, None, [stranger]), tokens(anvil_chain), ())
 

@@ -48,7 +48,7 @@ def test_balances_allowances_and_native_equal_direct_calls(local_chain: LocalCha
         assert allowance.raw == local_chain.token_contract(symbol).functions.allowance(owner, router).call()
     assert len(seen.allowances) == len(local_chain.tokens)
     assert seen.native_wei == local_chain.w3.eth.get_balance(owner)
-    assert seen.quarantined == ()
+    assert seen.unreadable_items == ()
 
 
 def test_an_allowance_that_was_given_is_seen(anvil_chain: LocalChain) -> None:
@@ -62,10 +62,10 @@ def test_an_allowance_that_was_given_is_seen(anvil_chain: LocalChain) -> None:
 
 def test_pools_equal_what_the_contracts_say_within_the_known_window(local_chain: LocalChain) -> None:
     seen = reader(local_chain, impact_bps=2_500).snapshot()
-    assert len(seen.pools) == len(local_chain.pools)
+    assert len(seen.pools) == len(local_chain.address_by_pool)
     # Asking eth-tester tick by tick takes seconds per pool, so there every third one.
     for pool in seen.pools if local_chain.url else seen.pools[::3]:
-        name = next(name for name, address in local_chain.pools.items() if address == pool.address)
+        name = next(name for name, address in local_chain.address_by_pool.items() if address == pool.address)
         direct = read_pool(local_chain, name)
         if isinstance(pool, V2Pool):
             assert pool == direct
@@ -99,16 +99,16 @@ def test_a_pool_without_old_observations_has_no_twap_and_is_read_all_the_same(an
     pools = [p for p in seen.pools if isinstance(p, V3Pool)]
     assert pools
     assert all(p.twap_tick is p.twap_liquidity is p.twap_window_s is None and p.liquidity > 0 for p in pools)
-    assert seen.quarantined == ()
+    assert seen.unreadable_items == ()
 
 
 def test_feeds_equal_direct_calls_negative_answers_included(anvil_chain: LocalChain) -> None:
     feed = anvil_chain.feed_contract("LINK")
     anvil_chain.send(feed.functions.setRound(2**80 - 1, -5, 11, 12, 7))
     seen = reader(anvil_chain).snapshot()
-    assert len(seen.feeds) == len(anvil_chain.feeds)
+    assert len(seen.feeds) == len(anvil_chain.feed_addresses)
     for one in seen.feeds:
-        symbol = next(s for s, address in anvil_chain.feeds.items() if address == one.feed)
+        symbol = next(s for s, address in anvil_chain.feed_addresses.items() if address == one.feed)
         contract = anvil_chain.feed_contract(symbol).functions
         assert [one.round_id, one.answer, one.started_at_s, one.updated_at_s, one.answered_in_round] == contract.latestRoundData().call()
         assert one.decimals == contract.decimals().call()
@@ -149,13 +149,13 @@ def test_a_call_by_way_of_another_contract_fails_alone(anvil_chain: LocalChain) 
 
 
 def test_the_observations_that_a_pool_keeps_are_read(anvil_chain: LocalChain) -> None:
-    pool = anvil_chain.contract(anvil_chain.pools["v3 LINK/USDC 10000"], npm_artifact(V3_POOL_ARTIFACT))
+    pool = anvil_chain.contract(anvil_chain.address_by_pool["v3 LINK/USDC 10000"], npm_artifact(V3_POOL_ARTIFACT))
     anvil_chain.send(pool.functions.increaseObservationCardinalityNext(71))
     seen = next(p for p in reader(anvil_chain).snapshot().pools if p.address == pool.address)
     slot0 = pool.functions.slot0().call()
     assert isinstance(seen, V3Pool)
-    assert seen.observations == (slot0[3], slot0[4])
-    assert seen.observations[1] == 71
+    assert seen.observation_counts == (slot0[3], slot0[4])
+    assert seen.observation_counts[1] == 71
 
 
 def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(anvil_chain: LocalChain) -> None:
@@ -173,8 +173,8 @@ def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themse
     all_tokens = (bad[0], *watch(anvil_chain).tokens[:2], bad[1], *watch(anvil_chain).tokens[2:])
     seen = reader(anvil_chain, tokens=all_tokens).snapshot()
     assert seen.holdings == healthy.holdings
-    assert seen.requests == healthy.requests == 2
-    assert {q.address for q in seen.quarantined} == {token.address for token in bad}
+    assert seen.http_request_count == healthy.http_request_count == 2
+    assert {q.address for q in seen.unreadable_items} == {token.address for token in bad}
     assert not {h.token for h in seen.holdings} & {token.address for token in bad}
     assert len(seen.feeds) == len(healthy.feeds)
     assert len(seen.pools) == len(healthy.pools)
@@ -183,7 +183,7 @@ def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themse
 def test_an_answer_longer_than_its_bound_fails_and_costs_little(anvil_chain: LocalChain) -> None:
     mega = anvil_chain.deploy(own_artifact("MegabyteToken"))
     call = address_call(BALANCE_OF, anvil_chain.wallet.address)
-    rich = CallItem(mega, call, gas=5_000_000)
+    rich = CallItem(mega, call, gas_cap=5_000_000)
     got = query_lens(
         anvil_chain.transport, [CallItem(mega, DECIMALS_SELECTOR), rich, CallItem(mega, call), CallItem(mega, DECIMALS_SELECTOR)]
     )
@@ -195,14 +195,17 @@ def test_a_real_zero_needs_a_call_that_succeeded(anvil_chain: LocalChain) -> Non
     nobody, pool = Token("0x" + "99" * 20, "NONE", 18), Token(anvil_chain.addresses.v3_factory, "FACT", 18)
     seen = reader(anvil_chain, tokens=(anvil_chain.tokens["LINK"], nobody, pool)).snapshot()
     assert [(h.token, h.raw) for h in seen.holdings] == [(anvil_chain.tokens["LINK"].address, 0)]
-    assert {q.address: q.why for q in seen.quarantined} == {nobody.address: CallStatus.NO_CODE.why, pool.address: CallStatus.FAILED.why}
+    assert {q.address: q.why for q in seen.unreadable_items} == {
+        nobody.address: CallStatus.NO_CODE.why,
+        pool.address: CallStatus.FAILED.why,
+    }
 
 
 def test_decimals_that_disagree_quarantine_the_token(anvil_chain: LocalChain) -> None:
     wrong = Token(anvil_chain.tokens["USDC"].address, "USDC", 18)
     seen = reader(anvil_chain, tokens=(wrong, anvil_chain.tokens["WETH"])).snapshot()
     assert [h.token for h in seen.holdings] == [anvil_chain.tokens["WETH"].address]
-    (found,) = seen.quarantined
+    (found,) = seen.unreadable_items
     assert found.address == wrong.address
     assert mentions(found.why, "6 decimals", "18")
 

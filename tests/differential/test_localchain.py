@@ -23,25 +23,25 @@ WEEK_S = 7 * 24 * 3600
 
 def _distance(chain: LocalChain, name: str) -> Fraction:
     """How far the pool's price is from the world price, relative."""
-    pool = chain.deployed.pool_by_name[name]
+    pool = chain.deployed_world.pool_by_name[name]
     return abs(price_now(chain, name) / chain.pool_price(pool.token0.symbol, pool.token1.symbol) - 1)
 
 
 def test_the_world_is_as_wide_as_the_description_asks(local_chain: LocalChain) -> None:
     assert {token.decimals for token in local_chain.tokens.values()} == {6, 8, 18}
     assert len(local_chain.tokens) == 5
-    fees = {(pool.version, pool.fee_pips) for pool in local_chain.deployed.pool_by_name.values()}
+    fees = {(pool.version, pool.fee_pips) for pool in local_chain.deployed_world.pool_by_name.values()}
     assert fees == {(2, 3_000), (3, 100), (3, 500), (3, 3_000), (3, 10_000)}
-    assert len(local_chain.pools) == len(set(local_chain.pools.values())) >= 8
+    assert len(local_chain.address_by_pool) == len(set(local_chain.address_by_pool.values())) >= 8
 
 
 def test_every_pool_starts_at_the_seeded_price(local_chain: LocalChain) -> None:
-    for name in local_chain.pools:
+    for name in local_chain.address_by_pool:
         assert _distance(local_chain, name) < Fraction(1, 10**6), name
 
 
 def test_v3_liquidity_lies_in_overlapping_ranges(anvil_chain: LocalChain) -> None:
-    for name, pool in anvil_chain.deployed.pool_by_name.items():
+    for name, pool in anvil_chain.deployed_world.pool_by_name.items():
         if pool.version == 3:
             state = read_pool(anvil_chain, name)
             assert isinstance(state, V3Pool)
@@ -53,9 +53,9 @@ def test_v3_liquidity_lies_in_overlapping_ranges(anvil_chain: LocalChain) -> Non
 def test_both_chains_hold_the_same_world_at_the_same_addresses(tester_chain: LocalChain, anvil_chain: LocalChain) -> None:
     assert (tester_chain.chain_id, anvil_chain.chain_id) == (131277322940537, 31337)
     assert tester_chain.addresses == anvil_chain.addresses
-    assert tester_chain.deployed == anvil_chain.deployed
+    assert tester_chain.deployed_world == anvil_chain.deployed_world
     assert tester_chain.wallet == anvil_chain.wallet
-    for name in tester_chain.pools:
+    for name in tester_chain.address_by_pool:
         assert read_pool(tester_chain, name) == read_pool(anvil_chain, name), name
 
 
@@ -75,7 +75,7 @@ def test_the_newest_block_is_of_now_and_the_pools_have_a_past(local_chain: Local
 
 
 def test_a_time_weighted_price_over_30_minutes_can_be_read_everywhere(local_chain: LocalChain) -> None:
-    for name, pool in local_chain.deployed.pool_by_name.items():
+    for name, pool in local_chain.deployed_world.pool_by_name.items():
         if pool.version == 3:
             contract = pool_contract(local_chain, pool).functions
             before, now = contract.observe([1_800, 0]).call()[0]
@@ -96,7 +96,7 @@ def test_feeds_answer_as_chainlink_does(local_chain: LocalChain) -> None:
 
 def test_moving_the_market_moves_every_pool_feeds_and_the_average(local_chain: LocalChain) -> None:
     local_chain.move_market({"WETH": "3456.78", "LINK": 11})
-    for name, pool in local_chain.deployed.pool_by_name.items():
+    for name, pool in local_chain.deployed_world.pool_by_name.items():
         assert _distance(local_chain, name) < Fraction(pool.fee_pips, PIPS), name
         assert _distance(local_chain, name) < Fraction(1, 10**6), name
         if pool.version == 3:
@@ -111,11 +111,11 @@ def test_moving_the_market_moves_every_pool_feeds_and_the_average(local_chain: L
 @ANVIL_OFTEN
 def test_the_market_moves_far_down_too(local_chain: LocalChain) -> None:
     local_chain.move_market({"WBTC": 20_000, "USDT": "0.9"})
-    assert all(_distance(local_chain, name) < Fraction(1, 10**6) for name in local_chain.pools)
+    assert all(_distance(local_chain, name) < Fraction(1, 10**6) for name in local_chain.address_by_pool)
 
 
 def test_feeds_and_average_stay_behind_when_told_to(anvil_chain: LocalChain) -> None:
-    pool = anvil_chain.deployed.pool_by_name["v3 WETH/USDC 500"]
+    pool = anvil_chain.deployed_world.pool_by_name["v3 WETH/USDC 500"]
     seeded = pool_contract(anvil_chain, pool).functions.slot0().call()[1]
     anvil_chain.move_market({"WETH": 3_100}, twap_follows=False, feeds_follow=False)
     before, now = pool_contract(anvil_chain, pool).functions.observe([1_800, 0]).call()[0]
@@ -182,12 +182,12 @@ def test_tokens_with_bad_habits_have_them(anvil_chain: LocalChain, name: str) ->
 
 
 def test_a_revert_undoes_chain_and_books(local_chain: LocalChain) -> None:
-    block, books = local_chain.w3.eth.block_number, local_chain.deployed
+    block, books = local_chain.w3.eth.block_number, local_chain.deployed_world
     mark = local_chain.snapshot()
     local_chain.add_token("NEW", 9, 7)
     local_chain.move_market({"WETH": 2_000})
     local_chain.revert(mark)
-    assert (local_chain.w3.eth.block_number, local_chain.deployed) == (block, books)
+    assert (local_chain.w3.eth.block_number, local_chain.deployed_world) == (block, books)
     assert _distance(local_chain, "v2 WETH/USDC") < Fraction(1, 10**6)
 
 
@@ -288,7 +288,7 @@ def test_the_config_it_writes_is_complete(local_chain: LocalChain) -> None:
 
     config = parse_config(local_chain.config_text())
     assert config.chain.chain_id == local_chain.chain_id
-    assert config.chain.local
+    assert config.chain.is_local
     assert config.chain.rpc[0].read_url() == (local_chain.url or IN_PROCESS_URL)
     assert config.wallet.address == local_chain.wallet.address
     assert config.wallet.test_account == 0
@@ -299,7 +299,7 @@ def test_the_config_it_writes_is_complete(local_chain: LocalChain) -> None:
         "USDT": 1_500,
         "LINK": 1_000,
     }
-    assert {a.symbol: a.feed for a in config.portfolio.assets} == dict(local_chain.feeds)
+    assert {a.symbol: a.feed for a in config.portfolio.assets} == dict(local_chain.feed_addresses)
     assert config.venues[1].router == local_chain.addresses.swap_router_02
 
 

@@ -23,7 +23,7 @@ V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 
 def wanting(chain: LocalChain, pool: str, own: Sequence[ConfirmedPosition] = (), **wishes: str) -> Changes:
     """The config with one target and these positions, room for both, and a trigger that stays quiet."""
-    info = chain.deployed.pool_by_name[pool]
+    info = chain.deployed_world.pool_by_name[pool]
     if info.version == 2:
         target: dict[str, object] = {"kind": "uniswap_v2", "pair": info.address, "share": "20%"}
     else:
@@ -35,9 +35,11 @@ def wanting(chain: LocalChain, pool: str, own: Sequence[ConfirmedPosition] = (),
 
 def busy(chain: LocalChain, pool: str, seed: int, usd: int = 300_000) -> None:
     """Somebody trades both ways, about as much, and leaves fees."""
-    random, info = Random(seed), chain.deployed.pool_by_name[pool]
+    random, info = Random(seed), chain.deployed_world.pool_by_name[pool]
     for token in (info.token0, info.token1):
-        chain.swap(pool, token.symbol, int(usd * random.uniform(0.97, 1.03) / chain.deployed.prices_usd[token.symbol] * 10**token.decimals))
+        chain.swap(
+            pool, token.symbol, int(usd * random.uniform(0.97, 1.03) / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals)
+        )
 
 
 def planned(agent: Agent, *kinds: type[LpAction]) -> tuple[LpAction, ...]:
@@ -46,8 +48,8 @@ def planned(agent: Agent, *kinds: type[LpAction]) -> tuple[LpAction, ...]:
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.plan is not None
     assert outcome.plan.legs == ()
-    assert [type(action) for action in outcome.plan.actions] == list(kinds)
-    return outcome.plan.actions
+    assert [type(action) for action in outcome.plan.layer_actions] == list(kinds)
+    return outcome.plan.layer_actions
 
 
 def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str, int], ...] = ()) -> list[lp_acting.Done]:
@@ -75,7 +77,7 @@ def test_a_new_range_is_minted_as_planned(anvil_chain: LocalChain, tmp_path: Pat
         [done] = equal(chain, [action])
     assert done.token_id is not None
     [position] = lp.look(
-        chain, lp.refs(chain, [lp.confirmed(chain.deployed.pool_by_name[V3], action.contract, done.token_id, (1, 1))])
+        chain, lp.refs(chain, [lp.confirmed(chain.deployed_world.pool_by_name[V3], action.contract, done.token_id, (1, 1))])
     ).positions
     assert position.liquidity == action.liquidity  # type: ignore[union-attr]  # it was just minted
 
@@ -114,8 +116,8 @@ def test_a_range_that_the_price_left_is_taken_out_and_a_new_one_minted_as_planne
     with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own])) as agent:
         outcome = agent.plan()
         assert outcome.plan is not None
-        assert [type(action) for action in outcome.plan.actions] == [Withdraw, Provide], outcome.reason
-        equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
+        assert [type(action) for action in outcome.plan.layer_actions] == [Withdraw, Provide], outcome.reason
+        equal(chain, outcome.plan.layer_actions, outcome.plan.holdings_after)
 
 
 def test_fees_are_collected_and_put_back_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -127,8 +129,8 @@ def test_fees_are_collected_and_put_back_as_planned(anvil_chain: LocalChain, tmp
     with agents.agent_on(chain, tmp_path, {**wanting(chain, V3, [own], compound_above="1"), **dear}) as agent:
         outcome = agent.plan()
         assert outcome.plan is not None, outcome.reason
-        assert [type(action) for action in outcome.plan.actions] == [Collect, Provide], outcome.reason
-        equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
+        assert [type(action) for action in outcome.plan.layer_actions] == [Collect, Provide], outcome.reason
+        equal(chain, outcome.plan.layer_actions, outcome.plan.holdings_after)
 
 
 @pytest.mark.parametrize("fee", [False, True])
@@ -161,5 +163,5 @@ def test_the_budget_is_restored_by_as_much_as_it_takes(anvil_chain: LocalChain, 
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert outcome.plan is not None
         assert "above limits.lp_max_weight 15 %" in outcome.reason
-        equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
+        equal(chain, outcome.plan.layer_actions, outcome.plan.holdings_after)
         assert not isinstance(agent.status().decision_result.decision, AdjustLiquidity)

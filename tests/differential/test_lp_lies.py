@@ -82,7 +82,7 @@ def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_ch
         return
     seen = lp.look(chain, refs)
     assert seen.positions == ()
-    (bad,) = seen.quarantined
+    (bad,) = seen.unreadable_items
     assert bad.subject == f"position {own.name}"
     assert "since the agent started" in bad.why
 
@@ -97,4 +97,4 @@ def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_g
 
     seen = lp.look(chain, positions.resolve_positions(lying(chain, hide), [own], factories(chain)))
     assert seen.positions == ()
-    assert "start the" in seen.quarantined[0].why
+    assert "start the" in seen.unreadable_items[0].why

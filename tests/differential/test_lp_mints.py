@@ -20,14 +20,14 @@ V2, V3, FINE = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
 
 def fund(chain: LocalChain, pool: str) -> None:
     """The wallet has plenty of both tokens."""
-    info = chain.deployed.pool_by_name[pool]
+    info = chain.deployed_world.pool_by_name[pool]
     for token in (info.token0, info.token1):
-        raw = int(3_000_000 / chain.deployed.prices_usd[token.symbol] * 10**token.decimals)
+        raw = int(3_000_000 / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals)
         chain.send(chain.token_contract(token.symbol).functions.transfer(chain.wallet.address, raw))
 
 
 def ranged(chain: LocalChain, pool: str, token_id: int) -> LpV3Position:
-    found = lp.read(chain, lp.confirmed(chain.deployed.pool_by_name[pool], chain.addresses.position_manager, token_id, (1, 1)))
+    found = lp.read(chain, lp.confirmed(chain.deployed_world.pool_by_name[pool], chain.addresses.position_manager, token_id, (1, 1)))
     assert isinstance(found, LpV3Position)
     return found
 
@@ -36,7 +36,7 @@ def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int
     """What providing this would do, by our arithmetic; floors at what it says, so that a wei less would revert."""
     from tests.support.worlds import pool_contract
 
-    info = chain.deployed.pool_by_name[pool]
+    info = chain.deployed_world.pool_by_name[pool]
     sqrt_price_x96 = int(pool_contract(chain, info).functions.slot0().call()[0])
     liquidity, amounts = mint.provided_liquidity(None, sqrt_price_x96, mint.sqrt_price_range(ticks), desired)
     at = chain.addresses.position_manager
@@ -50,8 +50,8 @@ def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int
 def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, pool: str, seed: int) -> None:
     chain, random = anvil_chain, Random(seed)
     fund(chain, pool)
-    info, near = chain.deployed.pool_by_name[pool], lp.tick(chain, pool) // 60
-    most = [int(400_000 / chain.deployed.prices_usd[token.symbol] * 10**token.decimals) for token in (info.token0, info.token1)]
+    info, near = chain.deployed_world.pool_by_name[pool], lp.tick(chain, pool) // 60
+    most = [int(400_000 / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals) for token in (info.token0, info.token1)]
     for _ in range(5):
         lower = near + random.choice((-1, 0, 1, -random.randrange(1, 400), random.randrange(1, 50)))
         ticks = (lower * 60, (lower + random.choice((1, 2, random.randrange(1, 800)))) * 60)

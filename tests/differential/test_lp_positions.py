@@ -30,9 +30,9 @@ def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
 
 def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
     """Somebody trades both ways and leaves fees."""
-    info = chain.deployed.pool_by_name[pool]
+    info = chain.deployed_world.pool_by_name[pool]
     for token in (info.token0, info.token1):
-        chain.swap(pool, token.symbol, int(usd / chain.deployed.prices_usd[token.symbol] * 10**token.decimals))
+        chain.swap(pool, token.symbol, int(usd / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals))
 
 
 @pytest.mark.parametrize("fee", ["never on", "on all along", "on since the last mint", "off again"])
@@ -138,7 +138,7 @@ def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: L
     chain.send(lp.manager(chain).burn(own.token_id), chain.wallet.address)
     for refs in (before, lp.refs(chain, [own])):
         seen = lp.look(chain, refs)
-        assert seen.quarantined == ()
+        assert seen.unreadable_items == ()
         assert seen.positions == (LpMissingPosition(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
 
 
@@ -146,14 +146,16 @@ def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: L
 def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: LocalChain, seed: int) -> None:
     """Others in the very same range trade, collect and leave: the pool's roundings are left to the last token."""
     chain, random = anvil_chain, Random(seed)
-    info, whale = chain.deployed.pool_by_name[V3], chain.whale.address
+    info, whale = chain.deployed_world.pool_by_name[V3], chain.whale.address
     around = lp.tick(chain, V3)
     own = lp.provide_v3(chain, V3, -2, 3, 4_000, around=around)
     other = lp.provide_v3(chain, V3, -2, 3, 7_777, owner=whale, around=around)
     for _ in range(12):
         token = random.choice((info.token0, info.token1))
         usd = random.choice((7, 900, 40_000))
-        chain.swap(V3, token.symbol, int(usd / chain.deployed.prices_usd[token.symbol] * 10**token.decimals) + random.randrange(10**5))
+        chain.swap(
+            V3, token.symbol, int(usd / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals) + random.randrange(10**5)
+        )
         lp.collect(chain, other.token_id or 0, whale)
     mark = chain.snapshot()
     equal(chain, own)
@@ -168,7 +170,7 @@ def test_all_positions_together_take_two_requests(local_chain: LocalChain) -> No
     chain = local_chain
     own = [lp.provide_v2(chain, V2, 5_000), *(lp.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3))]
     seen = lp.look(chain, lp.refs(chain, own))
-    assert seen.requests == 2
+    assert seen.http_request_count == 2
     assert [position.name for position in seen.positions] == [one.name for one in own]
 
 

@@ -24,7 +24,7 @@ Prices = tuple[Fraction, Fraction]
 def prices(chain: LocalChain, of: LpAction | ConfirmedPosition) -> Prices:
     """Dollars per base unit of both tokens."""
     named = {token.address: token for token in chain.tokens.values()}
-    one, two = (chain.deployed.prices_usd[named[at].symbol] / Fraction(10) ** named[at].decimals for at in (of.token0, of.token1))
+    one, two = (chain.deployed_world.prices_usd[named[at].symbol] / Fraction(10) ** named[at].decimals for at in (of.token0, of.token1))
     return one, two
 
 
@@ -37,14 +37,14 @@ def planned(chain: LocalChain, tmp_path: Path, pool: str, own: list[ConfirmedPos
         outcome = agent.plan()
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert outcome.plan is not None
-        [action] = outcome.plan.actions
+        [action] = outcome.plan.layer_actions
         return action
 
 
 def push(chain: LocalChain, pool: str, usd: int) -> tuple[str, int]:
     """Buys WETH with dollars, or sells it for negative `usd`; what undoes it: the token and amount it got."""
     symbol, other = ("USDC", "WETH") if usd > 0 else ("WETH", "USDC")
-    raw = int(abs(usd) / chain.deployed.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
+    raw = int(abs(usd) / chain.deployed_world.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
     before = chain.balance(other, chain.whale.address)
     chain.swap(pool, symbol, raw)
     return other, chain.balance(other, chain.whale.address) - before
@@ -79,7 +79,7 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
         else:
             went += 1
             chain.swap(pool, *back)
-            place = own[0] if own else lp.confirmed(chain.deployed.pool_by_name[pool], action.contract, done.token_id, (1, 1))
+            place = own[0] if own else lp.confirmed(chain.deployed_world.pool_by_name[pool], action.contract, done.token_id, (1, 1))
             got = worth(positions.owned_amounts(lp.read(chain, place), *at), at) - before
             paid = -worth(done.moved, at)
             assert got >= paid * (1 - SLIPPAGE), f"{thousands} thousand: paid {float(paid)}, got {float(got)}"

@@ -11,7 +11,7 @@ from agent.errors import Refused
 from agent.execution.settlement import realised_legs
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Leg, LegPlace, Plan, Receipt
-from agent.planning.gas import balance_deltas, unwrap, wrap
+from agent.planning.gas import balance_deltas, build_unwrap_leg, build_wrap_leg
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, SWEEP_TOKEN, WITHDRAW
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
@@ -28,7 +28,7 @@ both_routers = pytest.mark.parametrize("router", DESKS)
 
 def by_value(leg: Leg) -> tuple[Leg, Leg]:
     """The leg, paid in native coin that is wrapped for it."""
-    return wrap(leg.token_in, leg.amount_in_raw, R), replace(leg, source=R)
+    return build_wrap_leg(leg.token_in, leg.amount_in_raw, R), replace(leg, source=R)
 
 
 def run_exactly(desk: Desk, plan: Plan) -> Receipt:
@@ -78,7 +78,7 @@ def test_what_wrapped_coin_lacks_is_wrapped_to_the_wallet_first(anvil_chain: Loc
     weth = desk.at("WETH")
     desk.chain.set_balance("WETH", 10**17)
     swap = desk.leg("v3 WETH/USDC 500", "WETH", 3 * 10**17)
-    plan = plan_of(wrap(weth, 2 * 10**17, W), swap)
+    plan = plan_of(build_wrap_leg(weth, 2 * 10**17, W), swap)
     assert desk.approvals_needed(plan) == ((weth, 3 * 10**17),)
     run_exactly(desk, plan)
     assert desk.chain.balance("WETH") == 0
@@ -88,7 +88,7 @@ def test_what_wrapped_coin_lacks_is_wrapped_to_the_wallet_first(anvil_chain: Loc
 def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(anvil_chain: LocalChain, router: str) -> None:
     desk = DESKS[router](anvil_chain)
     weth = desk.at("WETH")
-    plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", 10**17), unwrap(weth, 5 * 10**16))
+    plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", 10**17), build_unwrap_leg(weth, 5 * 10**16))
     assert desk.approvals_needed(plan) == ((weth, 15 * 10**16),)
     receipt = run_exactly(desk, plan)
     assert [leg.amount_out_raw for leg in realised_legs(plan, receipt)] == [leg.amount_out_raw for leg in plan.legs]
@@ -99,7 +99,7 @@ def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(anvil_chain: 
 def test_what_a_swap_buys_is_unwrapped_without_approval_of_wrapped_coin(anvil_chain: LocalChain, router: str, pool: str) -> None:
     desk = DESKS[router](anvil_chain)
     bought = desk.leg(pool, "USDC", 400 * 10**6, sink=R)
-    plan = plan_of(bought, unwrap(desk.at("WETH"), bought.amount_out_raw, R, bought.min_out_raw))
+    plan = plan_of(bought, build_unwrap_leg(desk.at("WETH"), bought.amount_out_raw, R, bought.min_out_raw))
     assert [token for token, _ in desk.approvals_needed(plan)] == [desk.at("USDC")]
     run_exactly(desk, plan)
 
@@ -107,7 +107,7 @@ def test_what_a_swap_buys_is_unwrapped_without_approval_of_wrapped_coin(anvil_ch
 def test_the_wallet_unwraps_by_itself(anvil_chain: LocalChain) -> None:
     desk = Desk(anvil_chain)
     weth, raw = desk.at("WETH"), 5 * 10**16
-    plan = plan_of(unwrap(weth, raw))
+    plan = plan_of(build_unwrap_leg(weth, raw))
     grant = desk.grant(IntentKind.UNWRAP, plan=plan, floors_raw=(raw,))
     wrapped, native = desk.chain.balance("WETH"), native_of(desk.chain, desk.wallet)
     receipt = desk.run(desk.tx(weth, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex()), grant)

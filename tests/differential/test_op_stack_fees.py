@@ -51,7 +51,7 @@ def test_no_transaction_pays_more_than_the_bound(anvil_chain: LocalChain, number
         for _ in range(number // 40):
             transactions = [any_transaction(random) for _ in range(10)]
             fees = true_fees(line, transactions)
-            assert min(fees) >= read.empty_wei > 0
+            assert min(fees) >= read.empty_tx_wei > 0
             below += sum(read.max_data_fee_wei(len(tx.data) // 2 - 1) < fee for tx, fee in zip(transactions, fees, strict=True))
     assert below == 0
 
@@ -91,7 +91,7 @@ def test_a_quote_from_one_fee_has_the_proportions_of_the_contract(anvil_chain: L
     read = quote(line)
     assumed = scaled_fee_quote(read.one_swap_wei)
     assert (read.operator_wei, read.operator_full_wei) == (OPERATOR_FEE_CONSTANT, OPERATOR_FEE_CONSTANT)
-    for name in ("empty_wei", "one_swap_wei", "four_swaps_wei", "full_wei"):
+    for name in ("empty_tx_wei", "one_swap_wei", "four_swaps_wei", "full_tx_wei"):
         assert getattr(assumed, name) == pytest.approx(getattr(read, name), rel=1e-4)
     assert pytest.approx(read.one_swap_wei, rel=0.05) == BASE.fees.data_fee_wei
 
@@ -110,9 +110,9 @@ def test_a_rebalance_pays_about_the_planned_fee(
         granted = agent.context.store.journal.grant(intent.id)
         assert granted.plan is not None
         assert intent.receipt is not None
-        assert granted.data_fee_wei is not None
+        assert granted.max_data_fee_wei is not None
         paid_wei = intent.receipt.data_fee_wei
-        assert node.paid[str(intent.tx_hash)] == paid_wei <= granted.data_fee_wei // MAX_FEE_RISE
+        assert node.paid[str(intent.tx_hash)] == paid_wei <= granted.max_data_fee_wei // MAX_FEE_RISE
         planned_wei = quote(chain.transport).expected_fee_wei(granted.plan.gas_units, legs_bytes(granted.plan.legs))
         assert 0.8 * paid_wei <= planned_wei <= 1.4 * paid_wei
 
@@ -126,7 +126,7 @@ def test_a_fee_100_times_higher_at_sending_is_refused_by_name(
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: node.spike(100)))
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
-        assert [verdict.guard for verdict in outcome.verdicts if not verdict.passed] == ["data_fee"]
+        assert [verdict.guard for verdict in outcome.refusal_verdicts if not verdict.passed] == ["data_fee"]
         assert "data fee rose" in outcome.reason
         assert purse(chain) == before
         assert not node.paid

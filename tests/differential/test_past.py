@@ -29,19 +29,19 @@ def history(chain: LocalChain) -> list[Snapshot]:
 def test_each_block_says_what_a_snapshot_said_there(anvil_chain: LocalChain) -> None:
     seen = history(anvil_chain)
     now = reader(anvil_chain)
-    past = now.past(seen[0].head, 3)
+    past = now.past_prices(seen[0].head, 3)
     assert [one.head for one in past] == [one.head for one in seen[1:]]
     for one, then in zip(past, seen[1:], strict=True):
         assert (one.feeds, one.pools) == (then.feeds, then.pools)
     assert len({one.pools for one in past} | {seen[0].pools}) >= 3
-    assert now.past(seen[0].head, 0) == ()
+    assert now.past_prices(seen[0].head, 0) == ()
 
 
 def test_a_chain_that_is_younger_than_the_blocks_asked_for_gives_what_it_has(anvil_chain: LocalChain) -> None:
     head = reader(anvil_chain).snapshot().head
     early = anvil_chain.w3.eth.get_block(2)
     young = replace(head, number=2, hash="0x" + bytes(early["hash"]).hex(), timestamp_s=int(early["timestamp"]))
-    assert [one.head.number for one in reader(anvil_chain).past(young, 9)] == [1, 0]
+    assert [one.head.number for one in reader(anvil_chain).past_prices(young, 9)] == [1, 0]
 
 
 def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalChain) -> None:
@@ -51,7 +51,7 @@ def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalC
     local_chain.revert(mark)
     local_chain.swap("v3 WETH/USDC 500", "WETH", 2 * 10**18)
     with raises_code(Retryable, "reorg", "local"):
-        reader(local_chain).past(head, 2)
+        reader(local_chain).past_prices(head, 2)
 
 
 def honest(chain: LocalChain, operator: str) -> EndpointProvider:
@@ -68,6 +68,6 @@ def test_a_lie_about_the_past_alone_moves_nothing(anvil_chain: LocalChain) -> No
     seen = history(chain)
     liar = Through(honest(chain, "liar"), "liar", change=about_the_past)
     with raises_code(NoQuorum, "quorum", "3 blocks"):
-        reader(chain, honest(chain, "alpha"), liar, min_operators=2).past(seen[0].head, 3)
-    truth = reader(chain).past(seen[0].head, 3)
-    assert reader(chain, honest(chain, "alpha"), liar, honest(chain, "beta"), min_operators=2).past(seen[0].head, 3) == truth
+        reader(chain, honest(chain, "alpha"), liar, min_operators=2).past_prices(seen[0].head, 3)
+    truth = reader(chain).past_prices(seen[0].head, 3)
+    assert reader(chain, honest(chain, "alpha"), liar, honest(chain, "beta"), min_operators=2).past_prices(seen[0].head, 3) == truth

@@ -26,7 +26,7 @@ def pushed(chain: LocalChain, symbol: str, factors: list[str]) -> list[PastRound
     for factor in factors:
         chain.warp(2_400, refresh_feeds=False)
         chain.refresh_feeds(["USDC"])
-        answer = round(chain.deployed.prices_usd[symbol] * Fraction(factor) * 10**8)
+        answer = round(chain.deployed_world.prices_usd[symbol] * Fraction(factor) * 10**8)
         chain.send(chain.feed_contract(symbol).functions.push(answer))
         found.append(PastRound(chain.now_s(), answer))
     return found
@@ -37,7 +37,7 @@ def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
     portfolio = agent.portfolio
     token = next(asset.token for asset in portfolio.assets if asset.token.symbol == symbol)
     scale = Fraction(10) ** (token.decimals - portfolio.numeraire.decimals)
-    found = agent.context.store.prices.between(portfolio.numeraire.address, 0, 2**40)
+    found = agent.context.store.prices.prices_between(portfolio.numeraire.address, 0, 2**40)
     return {point.at_s: point.price * scale for point in found if point.token == token.address}
 
 
@@ -46,10 +46,10 @@ def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: Loca
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
         head = agent.step_input().snapshot.head
-        told, whole = past_rounds(agent.context.transport, chain.feeds["WETH"], head, written[2].at_s)
+        told, whole = past_rounds(agent.context.transport, chain.feed_addresses["WETH"], head, written[2].at_s)
         assert whole
         assert list(told) == written[1:]
-        every, whole = past_rounds(agent.context.transport, chain.feeds["WETH"], head, 0)
+        every, whole = past_rounds(agent.context.transport, chain.feed_addresses["WETH"], head, 0)
         assert not whole, "the first round of all is later than that"
         assert list(every)[-5:] == written
 
@@ -81,8 +81,8 @@ def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: Loc
 
 def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    name = next(name for name, pool in chain.deployed.pool_by_name.items() if pool.version == 3 and "LINK" in name)
-    info = chain.deployed.pool_by_name[name]
+    name = next(name for name, pool in chain.deployed_world.pool_by_name.items() if pool.version == 3 and "LINK" in name)
+    info = chain.deployed_world.pool_by_name[name]
     with agent_on(chain, tmp_path, ROOMY | {"reference.kind": ["twap"]}, TARGETS) as agent:
         for _ in range(4):
             chain.warp(HOUR_S)
@@ -107,7 +107,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         link = next(item for item in document["prices"] if item["symbol"] == "LINK")
         assert (link["source"], link["why"]) == ("pools", "")
         assert link["new"] == link["hours"] >= 3
-        spot = float(chain.deployed.prices_usd["LINK"])
+        spot = float(chain.deployed_world.prices_usd["LINK"])
         assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded(agent, "LINK").values())
         spans = {(one["symbol"], one["source"]) for one in api.recorded_price_spans(agent)["prices"]}
         assert ("LINK", "pools") in spans

@@ -25,7 +25,7 @@ def assert_equal(perps: LocalPerps, who: str) -> MarginAccount:
     """Every figure of the account is the contracts' own."""
     account, views = account_of(perps, who), perps.account_balance.functions
     _, unrealised, _ = views.getPnlAndPendingFee(who).call()
-    scale = 10 ** (18 - perps.collateral_symbol.decimals)
+    scale = 10 ** (18 - perps.collateral_token.decimals)
     assert margin.unrealised_profit_raw(account) == unrealised
     assert margin.settled_value_raw(account) == perps.clearing_house.functions.getAccountValue(who).call()
     assert margin.gross_notional_raw(account) == views.getTotalAbsPositionValue(who).call()
@@ -54,7 +54,7 @@ def test_a_fill_changes_the_account_as_computed(perps: LocalPerps) -> None:
     trader = perps.chain.accounts[3].address
     perps.deposit(trader, 10_000 * 10**6)
     for size in (2 * WAD, WAD // 3, -WAD, -3 * WAD, WAD):
-        before, held = account_of(perps, trader), perps.markets["WETH"].base
+        before, held = account_of(perps, trader), perps.markets["WETH"].base_token
         settled, changed = _events(perps, perps.trade(trader, "WETH", size))
         due = [replace(one, funding_pending_raw=settled) for one in before.positions]
         computed = margin.with_trade(replace(before, positions=tuple(due)), held, size, changed)
@@ -87,7 +87,7 @@ def test_the_account_is_liquidated_when_the_mathematics_says_so(perps: LocalPerp
     trader, whale = perps.chain.accounts[3].address, perps.chain.whale.address
     perps.deposit(trader, 2_000 * 10**6)
     perps.trade(trader, "WETH", 4 * WAD)
-    base = perps.markets["WETH"].base
+    base = perps.markets["WETH"].base_token
     expected = margin.liquidation_price(account_of(perps, trader), base)
     assert expected is not None
     liquidate = perps.clearing_house.get_function_by_signature("liquidate(address,address)")(trader, base)
@@ -98,8 +98,8 @@ def test_the_account_is_liquidated_when_the_mathematics_says_so(perps: LocalPerp
         with pytest.raises(Exception, match="CH_EAV"):
             liquidate.call({"from": whale})
         perps.trade(whale, "WETH", -40 * WAD)
-        books = perps.chain.deployed  # shared with other tests: replaced, never changed
-        perps.chain.deployed = replace(books, prices_usd={**books.prices_usd, "WETH": books.prices_usd["WETH"] * Fraction(97, 100)})
+        books = perps.chain.deployed_world  # shared with other tests: replaced, never changed
+        perps.chain.deployed_world = replace(books, prices_usd={**books.prices_usd, "WETH": books.prices_usd["WETH"] * Fraction(97, 100)})
         later(perps, 600)
     assert margin.is_liquidatable(account)
     assert account.market(base).mark < expected

@@ -14,7 +14,7 @@ from tests.support.perps import WAD
 @pytest.mark.parametrize(("weth", "wbtc"), [("0.8", "1.3"), ("1.3", "0.7"), ("1", "1.01")])
 def test_pools_move_as_far_as_asked(perps_chain: LocalPerps, weth: str, wbtc: str) -> None:
     perps = perps_chain
-    usd = perps.chain.deployed.prices_usd
+    usd = perps.chain.deployed_world.prices_usd
     wanted = {"WETH": usd["WETH"] * Fraction(weth), "WBTC": usd["WBTC"] * Fraction(wbtc)}
     for symbol, price in wanted.items():
         perps.set_index(symbol, price)
@@ -25,4 +25,4 @@ def test_pools_move_as_far_as_asked(perps_chain: LocalPerps, weth: str, wbtc: st
 
 def market_price(perps: LocalPerps, symbol: str) -> float:
     """Price of a virtual pool at this moment."""
-    return wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(perps.markets[symbol].base, 0).call()) / WAD
+    return wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(perps.markets[symbol].base_token, 0).call()) / WAD

@@ -33,7 +33,7 @@ def funded(perps: LocalPerps, usd: int = 10_000) -> str:
 
 
 def order_of(perps: LocalPerps, who: str, size_raw: int, slippage_bps: int = 200) -> PerpOrder:
-    market = read_now(perps, who).market(perps.markets["WETH"].base)
+    market = read_now(perps, who).market(perps.markets["WETH"].base_token)
     return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, index_bound_raw(market, size_raw, slippage_bps), False)
 
 
@@ -95,7 +95,7 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
     send_data(perps, contracts.delegate_approval, venue.encode_delegate(key, is_allowed=True), who)
     sent(perps, order, who, key)
     assert read_now(perps, who).size_raw(order.market) == WAD
-    withdrawal = venue.encode_withdrawal(perps.collateral_symbol.address, 10**6)
+    withdrawal = venue.encode_withdrawal(perps.collateral_token.address, 10**6)
     with pytest.raises(RuntimeError, match="V_NEFC"):
         send_data(perps, contracts.vault, withdrawal, key)
     assert perps.chain.balance("USDC", key) == 0
@@ -106,14 +106,14 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
 
 def test_margin_is_deposited_and_withdrawn_up_to_what_is_free(perps: LocalPerps) -> None:
     who = funded(perps)
-    contracts, token = contracts_of(perps, who), perps.collateral_symbol.address
+    contracts, token = contracts_of(perps, who), perps.collateral_token.address
     usdc = perps.chain.token_contract("USDC").functions
     perps.chain.send(usdc.mint(who, 500 * 10**6))
     perps.chain.send(usdc.approve(contracts.vault, 500 * 10**6), who)
     send_data(perps, contracts.vault, venue.encode_deposit(token, 500 * 10**6), who)
     sent(perps, order_of(perps, who, 4 * WAD), who)
     account = read_now(perps, who)
-    free = margin.free_margin_raw(account) // account.settlement_raw
+    free = margin.free_margin_raw(account) // account.collateral_unit_raw
     with pytest.raises(RuntimeError, match="V_NEFC"):
         send_data(perps, contracts.vault, venue.encode_withdrawal(token, free + 10**6), who)
     send_data(perps, contracts.vault, venue.encode_withdrawal(token, free - 10**6), who)
@@ -128,7 +128,7 @@ def ride(perps: LocalPerps, seed: int, agent: bool) -> tuple[bool, int]:
     """Whether a book of 3x is liquidatable at any hour of a fall of 40 % and a rise of 60 %, which a whale trades, and for how many
     hours in a row its leverage is above the limit."""
     chance, who, whale = random.Random(seed), funded(perps), perps.chain.whale.address
-    base = perps.markets["WETH"].base
+    base = perps.markets["WETH"].base_token
     policy = replace(POLICY, targets=(FuturesTarget(base, 10_000),))
     sent(perps, order_of(perps, who, 14 * WAD, 500), who)
     over = longest = 0
@@ -136,7 +136,9 @@ def ride(perps: LocalPerps, seed: int, agent: bool) -> tuple[bool, int]:
     for hours, factor in ((14, 0.6), (14, 1.6)):
         for _ in range(hours):
             price *= Fraction(round(factor ** (1 / hours) * (1 + chance.gauss(0, 0.008)) * 10**6), 10**6)
-            perps.chain.deployed = replace(perps.chain.deployed, prices_usd={**perps.chain.deployed.prices_usd, "WETH": price})
+            perps.chain.deployed_world = replace(
+                perps.chain.deployed_world, prices_usd={**perps.chain.deployed_world.prices_usd, "WETH": price}
+            )
             push_to(perps, whale, price)
             later(perps, 3_600)
             account = read_now(perps, who)
@@ -153,7 +155,7 @@ def ride(perps: LocalPerps, seed: int, agent: bool) -> tuple[bool, int]:
 def push_to(perps: LocalPerps, whale: str, price: Fraction) -> None:
     """The whale trades the virtual pool to a price, a thousand ticks a block at most."""
     for _ in range(60):
-        base = perps.markets["WETH"].base
+        base = perps.markets["WETH"].base_token
         root = perps.exchange.functions.getSqrtMarketTwapX96(base, 0).call()
         now = Fraction(root, 2**96) ** 2
         if abs(now / price - 1) < Fraction(1, 500):

@@ -113,7 +113,7 @@ def test_margin_in_another_token_than_the_vault_settles_in_makes_the_account_unk
 
 def test_liquidity_of_its_own_makes_the_account_unknown(perps: LocalPerps) -> None:
     who = with_positions(perps)
-    base = perps.markets["WETH"].base
+    base = perps.markets["WETH"].base_token
     perps.chain.send(
         perps.clearing_house.functions.addLiquidity((base, WAD // 100, 10 * WAD, 60_000, 90_000, 0, 0, False, FAR_FUTURE_S)), who
     )

@@ -23,11 +23,11 @@ SIDES = pytest.mark.parametrize("side", [1, -1], ids=["long", "short"])
 
 @pytest.fixture
 def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
-    chain, books = perps_chain.chain, perps_chain.chain.deployed  # shared with other tests: replaced, never changed
+    chain, books = perps_chain.chain, perps_chain.chain.deployed_world  # shared with other tests: replaced, never changed
     perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
     perps_chain.deposit(chain.whale.address, 20_000_000 * 10**6)
     yield perps_chain
-    chain.deployed = books
+    chain.deployed_world = books
 
 
 def read(perps: LocalPerps) -> MarginAccount:
@@ -47,11 +47,11 @@ def opened(perps: LocalPerps, size_raw: int) -> None:
 
 def moved(perps: LocalPerps, share: Fraction, index: bool = True) -> None:
     """Pool, and index if wanted, go to another price; the mark follows within the hour."""
-    chain, books = perps.chain, perps.chain.deployed
+    chain, books = perps.chain, perps.chain.deployed_world
     price = books.prices_usd["WETH"] * (1 + share)
     chain.node.mine_at(chain.now_s() + 15)
     if index:
-        chain.deployed = replace(books, prices_usd={**books.prices_usd, "WETH": price})
+        chain.deployed_world = replace(books, prices_usd={**books.prices_usd, "WETH": price})
         perps.set_index("WETH", price)
     perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
     later(perps, 3_600)
@@ -66,7 +66,7 @@ def test_a_size_is_positive_for_a_long_and_negative_for_a_short(perps: LocalPerp
 
 @SIDES
 def test_a_negative_order_sells_and_a_positive_one_buys(perps: LocalPerps, side: int) -> None:
-    chain, market = perps.chain, read(perps).market(perps.markets["WETH"].base)
+    chain, market = perps.chain, read(perps).market(perps.markets["WETH"].base_token)
     order = PerpOrder(market.market, side * WAD, PerpOrderKind.MARKET, index_bound_raw(market, side * WAD, 200), False)
     contracts = contracts_of(perps, chain.wallet.address)
     sent = send_data(
@@ -115,7 +115,7 @@ def test_a_positive_daily_rate_has_longs_pay_shorts(perps: LocalPerps, side: int
     moved(perps, Fraction(premium * 5, 100), index=False)
     later(perps, 20_000)
     account = read(perps)
-    rate = account.market(perps.markets["WETH"].base).funding_daily
+    rate = account.market(perps.markets["WETH"].base_token).funding_daily
     assert rate * premium > 0
     assert margin.funding_pending_raw(account) * side * premium > 0
     assert expected_funding_of_all(account, 86_400) * side * premium > 0
@@ -131,7 +131,7 @@ def test_a_positive_daily_rate_has_longs_pay_shorts(perps: LocalPerps, side: int
 @SIDES
 def test_a_long_is_liquidated_below_its_mark_and_a_short_above(perps: LocalPerps, side: int) -> None:
     opened(perps, side * 20 * WAD)
-    account, base = read(perps), perps.markets["WETH"].base
+    account, base = read(perps), perps.markets["WETH"].base_token
     distance, price = margin.liquidation_distance(account, base), margin.liquidation_price(account, base)
     assert distance is not None
     assert price is not None
@@ -147,11 +147,11 @@ def test_a_liquidation_sells_a_long_and_buys_a_short_back(perps: LocalPerps, sid
     assert margin.is_liquidatable(read(perps))
     liquidate = perps.clearing_house.get_function_by_signature("liquidate(address,address)")
     receipt = chain.w3.eth.get_transaction_receipt(
-        chain.send(liquidate(chain.wallet.address, perps.markets["WETH"].base), chain.whale.address)
+        chain.send(liquidate(chain.wallet.address, perps.markets["WETH"].base_token), chain.whale.address)
     )
     changes = perps.clearing_house.events.PositionLiquidated().process_receipt(receipt, errors=DISCARD)
     assert [one["args"]["trader"] for one in changes] == [chain.wallet.address]
-    left = read(perps).size_raw(perps.markets["WETH"].base)
+    left = read(perps).size_raw(perps.markets["WETH"].base_token)
     assert (left - before) * side < 0
     assert left * side >= 0
 

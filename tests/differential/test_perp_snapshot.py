@@ -37,8 +37,8 @@ def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPe
     chain = perps.chain
     who = chain.wallet.address
     seen = reader(chain, pools=pools(chain)[:2], layer_scopes=(scope_of(perps, who),)).snapshot()
-    assert seen.requests == 2
-    assert (len(seen.pools), seen.quarantined, seen.layer(FuturesReading).unknown) == (2, (), "")
+    assert seen.http_request_count == 2
+    assert (len(seen.pools), seen.unreadable_items, seen.layer(FuturesReading).unknown_reason) == (2, (), "")
     assert margin_account(seen) is not None
     views = account_of(perps, who)
     assert (margin_account(seen).collateral_raw, margin_account(seen).positions) == (views.collateral_raw, views.positions)
@@ -61,13 +61,13 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
         assert margin_account(seen) is not None, outcome.reason
         assert outcome.kind is kind, outcome.reason
         assert (len(seen.pools), len(margin_account(seen).markets), len(margin_account(seen).positions)) == (2, 2, 2)
-        assert seen.requests == 2
+        assert seen.http_request_count == 2
         assert (len(server.seen) - before == 2) is (kind is OutcomeKind.HOLD)
 
 
 def test_a_snapshot_without_a_margin_account_has_no_futures(perps: LocalPerps) -> None:
     seen = reader(perps.chain).snapshot()
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, "")
+    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, "")
 
 
 def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPerps) -> None:
@@ -76,8 +76,8 @@ def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPe
     scope = scope_of(perps, chain.whale.address)
     seen = reader(chain, layer_scopes=(scope,)).snapshot()
     why = "the account provides liquidity, whose value is not counted"
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
-    assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in seen.quarantined
+    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, why)
+    assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in seen.unreadable_items
 
 
 def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on_in_two_round_trips(perps: LocalPerps) -> None:
@@ -88,13 +88,13 @@ def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on
     whole = margin_account(reader(chain, layer_scopes=(scope,)).snapshot())
     assert whole is not None
     assert margin_account(first) is not None
-    assert first.layer(FuturesReading).unknown == ""
+    assert first.layer(FuturesReading).unknown_reason == ""
     assert margin_account(first).positions == whole.positions
     assert margin_account(first).collateral_raw == whole.collateral_raw
     [named, strange] = margin_account(first).markets
     assert named == whole.markets[0]
-    assert strange == replace(whole.markets[1], symbol="vWBTC", asset="", is_named=False)
-    assert (second.requests, margin_account(second)) == (2, margin_account(first))
+    assert strange == replace(whole.markets[1], symbol="vWBTC", asset="", is_configured=False)
+    assert (second.http_request_count, margin_account(second)) == (2, margin_account(first))
 
 
 def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: LocalPerps) -> None:
@@ -110,7 +110,7 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
 
     seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
+    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, why)
 
 
 def honest(chain: LocalChain, operator: str) -> EndpointProvider:
@@ -122,7 +122,7 @@ def lies(perps: LocalPerps) -> list[tuple[str, bytes]]:
     scope = scope_of(perps, perps.chain.wallet.address)
     line = perps.chain.transport
     return [
-        (one.name, bytes.fromhex(line.call("eth_call", [{"to": one.address, "data": "0x" + one.item.data.hex()}, "latest"])[2:]))
+        (one.name, bytes.fromhex(line.call("eth_call", [{"to": one.address, "data": "0x" + one.item.calldata.hex()}, "latest"])[2:]))
         for one in perp_questions(scope)
     ]
 
@@ -149,5 +149,5 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
     seen = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
     assert seen.operators == ("alpha", "beta")
     assert margin_account(seen) is not None
-    assert [(one.subject, one.address) for one in seen.quarantined] == [("endpoint", "liar")]
-    assert f"futures: {figure}" in seen.quarantined[0].why
+    assert [(one.subject, one.address) for one in seen.unreadable_items] == [("endpoint", "liar")]
+    assert f"futures: {figure}" in seen.unreadable_items[0].why

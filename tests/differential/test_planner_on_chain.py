@@ -39,9 +39,9 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
     assert receipt.status == 1
     after = desk.balances()
     assert {step.portfolio.token(at).symbol: raw for at, raw in found.holdings_after} == after
-    total = sum(after[s] * anvil_chain.deployed.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
+    total = sum(after[s] * anvil_chain.deployed_world.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
     for symbol, target_bps in TARGETS.items():
-        value = after[symbol] * anvil_chain.deployed.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
+        value = after[symbol] * anvil_chain.deployed_world.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
         assert abs(value / total * BPS - target_bps) <= 10, (symbol, found.skipped)
     assert Fraction(4, 5) <= Fraction(receipt.gas_used, found.gas_units) <= Fraction(5, 4)
 
@@ -50,7 +50,7 @@ def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(anvil_c
     hold(anvil_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
     found = plan(step, rebalance_to_targets(step))
-    before = {name: price_now(anvil_chain, name) for name in anvil_chain.pools}
+    before = {name: price_now(anvil_chain, name) for name in anvil_chain.address_by_pool}
     desk.approve_for(found)
     assert desk.swap(found).status == 1
     moves = {name: abs(price_now(anvil_chain, name) / was - 1) for name, was in before.items()}

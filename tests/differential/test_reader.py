@@ -44,15 +44,15 @@ def test_a_snapshot_takes_two_http_requests_whatever_the_number_of_tokens_and_po
             owned = tokens(anvil_chain) * (1 if used is few else 3)
             seen = ChainReader([line], anvil_chain.chain_id, watch(anvil_chain, pools=used, tokens=owned), anvil_chain.clock, 1).snapshot()
             assert len(seen.pools) == len(used)
-            assert seen.requests == line.requests == 2
+            assert seen.http_request_count == line.request_count == 2
             assert len(server.seen) == 2 * number
 
 
 def test_two_operators_are_asked_twice_each_and_both_are_named(anvil_chain: LocalChain) -> None:
     seen = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert seen.requests == 4
-    assert seen.quarantined == ()
+    assert seen.http_request_count == 4
+    assert seen.unreadable_items == ()
 
 
 def test_the_snapshot_is_of_one_block_with_clock_nonces_and_fees(local_chain: LocalChain) -> None:
@@ -92,7 +92,7 @@ def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvo
             reader(anvil_chain, local(anvil_chain, "alpha"), stray, min_operators=minimum).snapshot()
     seen = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), stray, min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert [(q.subject, q.address, "chain 1," in q.why) for q in seen.quarantined] == [("endpoint", "stray", True)]
+    assert [(q.subject, q.address, "chain 1," in q.why) for q in seen.unreadable_items] == [("endpoint", "stray", True)]
 
 
 @ANVIL_OFTEN
@@ -139,15 +139,15 @@ def stingy(gas: int) -> Any:
 def test_what_did_not_fit_costs_a_third_trip_that_is_counted(anvil_chain: LocalChain) -> None:
     expected = reader(anvil_chain).snapshot()
     seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(900_000))).snapshot()
-    assert seen.requests == 3
-    assert replace(seen, requests=2) == expected
+    assert seen.http_request_count == 3
+    assert replace(seen, http_request_count=2) == expected
 
 
 def test_a_page_that_the_node_refuses_is_asked_again_in_smaller_ones(anvil_chain: LocalChain) -> None:
     expected = reader(anvil_chain).snapshot()
     seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(60_000))).snapshot()
-    assert seen.requests == 3
-    assert replace(seen, requests=2) == expected
+    assert seen.http_request_count == 3
+    assert replace(seen, http_request_count=2) == expected
 
 
 def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_chain: LocalChain) -> None:
@@ -163,7 +163,7 @@ def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enou
     down = EndpointProvider(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
     seen = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert [(q.subject, q.address) for q in seen.quarantined] == [("endpoint", "gamma")]
+    assert [(q.subject, q.address) for q in seen.unreadable_items] == [("endpoint", "gamma")]
     with raises_code(Retryable, "operators", "gamma"):
         reader(anvil_chain, alpha, down, min_operators=2).snapshot()
 

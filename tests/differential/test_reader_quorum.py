@@ -75,7 +75,7 @@ def test_a_liar_among_three_is_outvoted_and_named(anvil_chain: LocalChain, lie: 
     truth = reader(anvil_chain, alpha, beta, min_operators=2).snapshot()
     seen = reader(anvil_chain, Through(honest(anvil_chain, "liar"), "liar", change=lie), alpha, beta, min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert [(q.subject, q.address) for q in seen.quarantined] == [("endpoint", "liar")]
+    assert [(q.subject, q.address) for q in seen.unreadable_items] == [("endpoint", "liar")]
     for field in ("head", "native_wei", "nonce_latest", "holdings", "allowances", "pools", "feeds", "code_hashes"):
         assert getattr(seen, field) == getattr(truth, field)
 
@@ -118,7 +118,7 @@ def test_an_endpoint_that_is_a_block_behind_is_waited_for_by_reading_the_block_t
     seen = reader(anvil_chain, honest(anvil_chain, "fast"), Through(line, "slow", ask=late), min_operators=2).snapshot()
     assert seen.head.number == head - 1
     assert seen.operators == ("fast", "slow")
-    assert seen.requests == 4
+    assert seen.http_request_count == 4
 
 
 def test_one_endpoint_far_behind_does_not_hold_back_two_others(anvil_chain: LocalChain) -> None:
@@ -132,7 +132,7 @@ def test_one_endpoint_far_behind_does_not_hold_back_two_others(anvil_chain: Loca
     lines = (honest(anvil_chain, "alpha"), Through(line, "stuck", ask=late), honest(anvil_chain, "beta"))
     seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
     assert seen.head.number == head
-    assert [(q.subject, q.address, "behind" in q.why) for q in seen.quarantined] == [("endpoint", "stuck", True)]
+    assert [(q.subject, q.address, "behind" in q.why) for q in seen.unreadable_items] == [("endpoint", "stuck", True)]
 
 
 def test_pending_transactions_that_any_endpoint_knows_count_and_the_lowest_fees_do(anvil_chain: LocalChain) -> None:
@@ -171,7 +171,7 @@ def test_one_that_is_a_little_behind_helps_to_outvote_a_liar(anvil_chain: LocalC
     behind = Through(line, "late", ask=late)
     seen = reader(anvil_chain, liar, behind, honest(anvil_chain, "alpha"), min_operators=2).snapshot()
     assert (seen.head.number, seen.operators) == (head - 1, ("alpha", "late"))
-    assert [(q.address, "native" in q.why) for q in seen.quarantined] == [("liar", True)]
+    assert [(q.address, "native" in q.why) for q in seen.unreadable_items] == [("liar", True)]
 
 
 @pytest.mark.parametrize("lie", [header(number="0xffffff"), header(hash="0x" + "ee" * 32)], ids=["height", "hash"])
@@ -179,7 +179,7 @@ def test_a_block_that_nobody_else_has_is_not_read(anvil_chain: LocalChain, lie: 
     liar = Through(honest(anvil_chain, "liar"), "liar", change=lie)
     seen = reader(anvil_chain, liar, honest(anvil_chain, "alpha"), honest(anvil_chain, "beta"), min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert [q.address for q in seen.quarantined] == ["liar"]
+    assert [q.address for q in seen.unreadable_items] == ["liar"]
     assert seen.head.hash == anvil_chain.transport.call("eth_getBlockByNumber", [hex(seen.head.number), False])["hash"]
 
 

@@ -26,7 +26,7 @@ ETHER = 10**18
 def test_the_deployer_gives_the_predicted_address_and_code(venues: Venues) -> None:
     stall, eth = Stall(venues), venues.chain.w3.eth
     code = eth.get_code(stall.rebalancer)
-    assert "0x" + keccak(code).hex() == deployment.code_hash()
+    assert "0x" + keccak(code).hex() == deployment.rebalancer_code_hash()
     assert 0 < len(code) < 24_576
     assert encode_deployment(deployment.rebalancer_init_code()) == "0x" + bytes(32).hex() + own_artifact("Rebalancer").bytecode[2:]
 

@@ -76,7 +76,9 @@ class Builder:
         self.legs.append(native_leg(weth, NATIVE, raw, source=source))
 
     def pools_of(self, token: str) -> list[str]:
-        return [name for name, info in self.chain.deployed.pool_by_name.items() if token in (info.token0.address, info.token1.address)]
+        return [
+            name for name, info in self.chain.deployed_world.pool_by_name.items() if token in (info.token0.address, info.token1.address)
+        ]
 
     def raw_worth(self, token: str, usd: int) -> int:
         return max(1, int(Fraction(usd * 10**6, 100) / self.context.prices[token]))
@@ -96,8 +98,8 @@ def build(desk: AtomicDesk, states: dict[str, Pool], data: st.DataObject) -> Pla
             token = data.draw(st.sampled_from(sorted(+builder.router)))
             builder.swap(data.draw(st.sampled_from(builder.pools_of(token))), token, builder.router[token], R, data.draw(sinks))
         else:
-            pool = data.draw(st.sampled_from(sorted(desk.chain.pools)))
-            info = desk.chain.deployed.pool_by_name[pool]
+            pool = data.draw(st.sampled_from(sorted(desk.chain.address_by_pool)))
+            info = desk.chain.deployed_world.pool_by_name[pool]
             token = data.draw(st.sampled_from([info.token0.address, info.token1.address]))
             builder.swap(pool, token, builder.raw_worth(token, data.draw(cents)), W, data.draw(sinks))
     for token in sorted(+builder.router):
@@ -121,7 +123,9 @@ def rich(chain: LocalChain) -> AtomicDesk:
     """A wallet that can pay for anything these tests draw, with open allowances, so that each plan is one transaction."""
     desk = AtomicDesk(chain)
     for symbol, token in chain.tokens.items():
-        chain.set_balance(symbol, desk.chain.balance(symbol) + int(WORTH_USD * 10**token.decimals / chain.deployed.prices_usd[symbol]))
+        chain.set_balance(
+            symbol, desk.chain.balance(symbol) + int(WORTH_USD * 10**token.decimals / chain.deployed_world.prices_usd[symbol])
+        )
         chain.send(chain.token_contract(symbol).functions.approve(desk.router, 2**200), desk.wallet, gas=200_000)
     chain.set_native(10**24)
     return desk

@@ -83,7 +83,7 @@ def head_hash(chain: LocalChain) -> str:
 
 
 def test_contracts_and_library_agree_to_the_wei_on_every_pool_size_and_direction(anvil_chain: LocalChain) -> None:
-    states = [read_pool(anvil_chain, name) for name in anvil_chain.pools]
+    states = [read_pool(anvil_chain, name) for name in anvil_chain.address_by_pool]
     assert {type(state).__name__ for state in states} == {"V2Pool", "V3Pool"}
     ask, block = both(anvil_chain), head_hash(anvil_chain)
     compared = 0

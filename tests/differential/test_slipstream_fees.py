@@ -59,7 +59,7 @@ class Market:
     def jump(self, usd: int, token: str = "WETH") -> None:
         """Sell that much of a token, in thousands of USD."""
         address = self.chain.tokens[token].address
-        unit = 10 ** self.chain.tokens[token].decimals / self.chain.deployed.prices_usd[token]
+        unit = 10 ** self.chain.tokens[token].decimals / self.chain.deployed_world.prices_usd[token]
         self.venues.swap(self.pool, address, int(usd * 1000 * unit))
 
     def wait(self, seconds: int) -> None:
@@ -80,7 +80,7 @@ class Market:
             owner=self.chain.wallet.address,
             tokens=(),
             spenders=(),
-            pools=tuple(replace(ref, reader=replace(reader, inclusion_s=delay_s)) for delay_s in delays_s),
+            pools=tuple(replace(ref, reader=replace(reader, inclusion_delay_s=delay_s)) for delay_s in delays_s),
             feeds=(),
             code_addresses=(),
             twap_window_s=0,
@@ -88,7 +88,7 @@ class Market:
             caller=caller,
         )
         snapshot = ChainReader([self.chain.transport], self.chain.chain_id, scope, self.chain.clock, 1).snapshot()
-        assert not snapshot.quarantined
+        assert not snapshot.unreadable_items
         return [self.slipstream(pool) for pool in snapshot.pools]
 
     def slipstream(self, pool: Pool) -> SlipstreamPool:

@@ -88,9 +88,9 @@ def test_only_the_rebalancer_sees_a_fee_on_the_last_transfer_alone(anvil_chain: 
     chain = anvil_chain
     for router, name, payer, status in (
         ("swap_router_02", "bought, V3", chain.addresses.swap_router_02, 1),
-        ("swap_router_02", "bought, V2", chain.pools["v2 LINK/WETH"], 0),
-        ("rebalancer", "bought, V3", chain.pools["v3 LINK/WETH 3000"], 0),
-        ("rebalancer", "bought, V2", chain.pools["v2 LINK/WETH"], 0),
+        ("swap_router_02", "bought, V2", chain.address_by_pool["v2 LINK/WETH"], 0),
+        ("rebalancer", "bought, V3", chain.address_by_pool["v3 LINK/WETH 3000"], 0),
+        ("rebalancer", "bought, V2", chain.address_by_pool["v2 LINK/WETH"], 0),
     ):
         mark = chain.snapshot()
         desk = DESKS[router](chain)

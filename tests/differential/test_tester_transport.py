@@ -52,9 +52,9 @@ def test_blocks_and_receipts_are_wire_values(tester_chain: LocalChain) -> None:
 
 
 def test_a_batch_counts_as_one_request(tester_chain: LocalChain) -> None:
-    before = tester_chain.transport.requests
+    before = tester_chain.transport.request_count
     assert len(tester_chain.transport.batch([("eth_chainId", []), ("eth_blockNumber", [])])) == 2
-    assert tester_chain.transport.requests == before + 1
+    assert tester_chain.transport.request_count == before + 1
 
 
 def test_a_block_hash_that_is_unknown_or_no_longer_canonical_is_a_fault(tester_chain: LocalChain) -> None:
@@ -75,7 +75,7 @@ def test_a_revert_is_a_fault_with_its_data(tester_chain: LocalChain) -> None:
     with pytest.raises(CallFailed) as caught:
         tester_chain.transport.call("eth_call", [{"data": reverting_with(bytes.fromhex("deadbeef01"))}, "latest"])
     assert caught.value.fault.code == 3
-    assert caught.value.fault.data == "0xdeadbeef01"
+    assert caught.value.fault.revert_data == "0xdeadbeef01"
 
 
 def test_the_reason_of_a_revert_is_told(tester_chain: LocalChain) -> None:
@@ -95,7 +95,7 @@ def test_an_offchain_lookup_is_a_fault_and_nothing_is_fetched(tester_chain: Loca
     monkeypatch.setattr(requests.Session, "request", fetched)
     got = tester_chain.transport.batch([("eth_call", [{"data": reverting_with(LOOKUP)}, "latest"])])[0]
     assert isinstance(got, RpcFault)
-    assert got.data == "0x" + LOOKUP.hex()
+    assert got.revert_data == "0x" + LOOKUP.hex()
 
 
 def test_what_eth_tester_does_not_know_is_a_fault(tester_chain: LocalChain) -> None:
@@ -131,7 +131,7 @@ def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalCha
     token = tester_chain.tokens["WETH"].address
     line = EthTesterTransport(cast("Any", tester_chain.node).provider)
     for one in (line, QuorumProvider(EndpointPool([line], 1))):
-        before, w3 = line.requests, open_web3(one)
+        before, w3 = line.request_count, open_web3(one)
         with w3.batch_requests() as batch:
             batch.add(w3.eth.get_block(truth["number"]))
             batch.add(w3.eth.get_balance(wallet, at))
@@ -140,4 +140,4 @@ def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalCha
         assert (block["hash"], block["timestamp"]) == (truth["hash"], truth["timestamp"])
         assert wei == tester_chain.w3.eth.get_balance(wallet)
         assert int.from_bytes(decimals, "big") == 18
-        assert line.requests == before + 1
+        assert line.request_count == before + 1

@@ -28,9 +28,9 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     fund(chain, dict.fromkeys(FIVE, 0))
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
         step, line = agent.step_input(), agent.context.transport
-        before = line.requests
+        before = line.request_count
         found = {one.token: one.finding for one in agent.context.token_screen.screen(step, screening_moves(step))}
-        assert line.requests == before + 1
+        assert line.request_count == before + 1
     clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
     assert found == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
 

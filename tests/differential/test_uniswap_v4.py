@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from agent.app.positions.holdings import liquidity
+from agent.app.positions.holdings import read_liquidity_report
 from agent.artifacts import npm_artifact
 from agent.chain.lens import query_lens
 from agent.chain.pools.reading import deep_pool_item, with_deeper_ticks
@@ -186,4 +186,4 @@ def test_positions_of_v4_are_named_and_left_alone(venues: Venues, tmp_path: Path
     table = {"factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])], "position_manager": manager}
     changes = {"execution.router": "rebalancer", "venues.+": [{"kind": f"uniswap_v4{suffix}"} | table for suffix in ("", "_native")]}
     with agent_on(chain, tmp_path, changes) as agent:
-        assert liquidity(agent).warnings == (f"1 position(s) of uniswap_v4 at {manager} do not count and are left alone",)
+        assert read_liquidity_report(agent).warnings == (f"1 position(s) of uniswap_v4 at {manager} do not count and are left alone",)

@@ -47,7 +47,7 @@ NO_QUOTER = "0x00000000000000000000000000000000000000aa"
 def price(chain: LocalChain, token: str) -> Fraction:
     """Return dollars per base unit of a token, at the chain's prices."""
     symbol = next(symbol for symbol, listed in chain.tokens.items() if listed.address == token)
-    return chain.deployed.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals
+    return chain.deployed_world.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals
 
 
 def add_pool(venues: Venues, venue: Venue, symbols: tuple[str, str], usd: int, tier: tuple[int, int] | None = None) -> VenuePool:
@@ -91,7 +91,7 @@ def read_pools(venues: Venues, venue: AmmVenue) -> list[Pool]:
         impact_bps=5_000,
     )
     snapshot = ChainReader([chain.transport], chain.chain_id, scope, chain.clock, 1).snapshot()
-    assert not snapshot.quarantined
+    assert not snapshot.unreadable_items
     return list(snapshot.pools)
 
 

@@ -115,7 +115,7 @@ def _named(item: LensItem, takes: list[tuple[int, int]]) -> Iterator[tuple[str, 
                 ticks = "tick index" if (number - len(V3_PARTS)) % 2 == 0 else "tick net"
                 yield f"pool {V3_PARTS[number] if number < len(V3_PARTS) else ticks}", at, size
         case _:
-            data = bytes(item.data if isinstance(item, CallItem) else item.call.data)
+            data = bytes(item.calldata if isinstance(item, CallItem) else item.call.calldata)
             name = NAMES.get(data[:4], data[:4].hex())
             for number, (at, size) in enumerate(takes):
                 if size <= 32:

@@ -92,7 +92,7 @@ def deposited(layer: Layer, tx_hash: str) -> list[int]:
 
 def deposited_raw(layer: Layer) -> int:
     """Base units of collateral that the account has more than before; profit and funding are settled with none of it here."""
-    return (read_now(layer.perps, layer.trader).collateral_raw - layer.before.collateral_raw) // layer.before.settlement_raw
+    return (read_now(layer.perps, layer.trader).collateral_raw - layer.before.collateral_raw) // layer.before.collateral_unit_raw
 
 
 def margin_usd(layer: Layer) -> Fraction:
@@ -105,7 +105,7 @@ def reached(layer: Layer) -> list[str]:
     now, told = read_now(layer.perps, layer.trader), []
     gross = Fraction(margin.gross_notional_raw(now))
     for symbol, weight in layer.weights.items():
-        market = layer.perps.markets[symbol].base
+        market = layer.perps.markets[symbol].base_token
         share = Fraction(margin.position_value_raw(now.market(market), now.size_raw(market))) / gross if gross else Fraction(0)
         target = Fraction(weight.rstrip("%")) / 100
         if abs(share - target) > Fraction(BAND_BPS, BPS):
@@ -144,7 +144,7 @@ def value(layer: Layer, fills: Sequence[tuple[str, str, int, int]]) -> list[str]
     now, told = read_now(layer.perps, layer.trader), []
     traded = sum(abs(quote) for _, _, _, quote in fills)
     funding = sum(abs(position.funding_pending_raw) for position in now.positions)
-    paid_in_raw = deposited_raw(layer) * layer.before.settlement_raw
+    paid_in_raw = deposited_raw(layer) * layer.before.collateral_unit_raw
     lost = margin.account_value_raw(layer.before) + paid_in_raw - margin.account_value_raw(now)
     if lost > traded * COST_BPS // BPS + funding + CENT:
         told.append(f"the account lost {lost / WAD:.2f} USD on {traded / WAD:.2f} traded")
@@ -157,7 +157,7 @@ def beyond_policy(layer: Layer, one: Any, wallet: str, latest_s: int) -> list[st
         call = decode(bytes.fromhex(one["input"].removeprefix("0x")))
     except UndecodableCalldata as error:
         return [f"{one['hash']} is outside the policy: {error}"]
-    if isinstance(call, MarginTransfer) and call.is_deposit and call.token == layer.perps.collateral_symbol.address and layer.deposits:
+    if isinstance(call, MarginTransfer) and call.is_deposit and call.token == layer.perps.collateral_token.address and layer.deposits:
         return []
     if not isinstance(call, OpenPosition):
         return [f"{one['hash']} is outside the policy: {type(call).__name__}"]

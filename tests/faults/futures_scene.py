@@ -102,7 +102,7 @@ def futures_scene(
             send_data(perps, perps.addresses.delegate_approval, encode_delegate(wallet, is_allowed=True), trader)
             assert contracts_of(perps, trader).trader == trader
         for symbol, multiple in kind.held.items():
-            size = int(Fraction(multiple) * usd / chain.deployed.prices_usd[symbol] * WAD)
+            size = int(Fraction(multiple) * usd / chain.deployed_world.prices_usd[symbol] * WAD)
             perps.trade(trader, symbol, size)
             perps.trade(chain.whale.address, symbol, -size)  # the pool is back at its index
         limits = {"max_leverage": kind.most, "max_top_up_per_day": kind.deposits}

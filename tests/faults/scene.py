@@ -265,7 +265,7 @@ def staged(
     more = {**drawn.changes, **(several if len(operators) > 1 else {}), **(changes or {})}
     loaded = config(chain, folder, more, drawn.targets)
     block = int(chain.w3.eth.block_number)
-    prices_usd = dict(chain.deployed.prices_usd)
+    prices_usd = dict(chain.deployed_world.prices_usd)
     made = Scene(chain, folder, loaded, drawn, purse(chain), prices_usd, block, tuple(operators), swaps=swaps, futures=layer)
     pin_all(loaded, made.honest())
     if layer is not None:  # what the wallet did to set the venue up is no loss of it

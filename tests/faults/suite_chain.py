@@ -127,7 +127,7 @@ def nonce_theft(made: Scene, at: int, draw: random.Random) -> str:
         nonce = int(told(made, "eth_getTransactionCount", wallet.address, "latest"), 16)
         fee = draw.choice((3, 20, 59)) * GWEI
         body = {"chainId": made.chain.chain_id, "nonce": nonce, "to": wallet.address, "value": STRANGERS_WEI, "gas": 21_000}
-        signed = Account.sign_transaction({**body, "maxFeePerGas": fee, "maxPriorityFeePerGas": fee, "type": 2}, wallet.key)
+        signed = Account.sign_transaction({**body, "maxFeePerGas": fee, "maxPriorityFeePerGas": fee, "type": 2}, wallet.private_key)
         try:
             told(made, "eth_sendRawTransaction", made.chain.w3.to_hex(signed[0]))
         except Exception as error:  # ours is in the pool and pays more: the thief comes too late

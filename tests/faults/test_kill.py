@@ -68,7 +68,7 @@ class Before:
 
 def require_no_signed_bytes(trade: Trade) -> None:
     """Neither database nor log holds what was, or would have been, signed (T8)."""
-    signed = trade.context.signer.sign(trade.tx, trade.grant).raw
+    signed = trade.context.signer.sign(trade.tx, trade.grant).signed_bytes
     signature = signed[-64:]
     for path in trade.store_file.parent.iterdir():
         data = path.read_bytes()

@@ -59,9 +59,9 @@ def require_exactly_one_position(world: World) -> None:
     [mint] = [intent for intent in mined if intent.kind is IntentKind.LIQUIDITY]
     assert mint.state is IntentState.FINAL
     assert after.nonce - before.nonce == len(mined)
-    assert (move.token_id, move.liquidity) == (token_id, manager.positions(token_id).call()[7])
+    assert (move.token_id, move.liquidity_delta) == (token_id, manager.positions(token_id).call()[7])
     assert isinstance(position, LpV3Position)
-    assert (position.token_id, position.liquidity) == (token_id, move.liquidity)
+    assert (position.token_id, position.liquidity) == (token_id, move.liquidity_delta)
     assert moved(chain, before, after) == dict(zip((move.token0, move.token1), (-raw for raw in move.amounts_raw), strict=True))
     gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
     assert before.native_wei - after.native_wei == gas_wei == history.budgets.gas_24h_wei

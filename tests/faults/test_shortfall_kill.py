@@ -71,5 +71,5 @@ def test_a_step_killed_before_its_shortfall_is_noted_ends_failed_with_an_alert(
         assert record.summary.outcome == "failed"
         assert mentions(record.summary.reason or "", "LINK", "at least")
         assert unreported_shortfalls(store, store.alerts, now_s) == ((swap.step_id, ("LINK",)),)
-        store.alerts.record([AlertState(shortfall_key(swap.step_id), AlertKind.ERROR, "", now_s)], [], now_s)
+        store.alerts.record_and_queue([AlertState(shortfall_key(swap.step_id), AlertKind.ERROR, "", now_s)], [], now_s)
         assert unreported_shortfalls(store, store.alerts, now_s) == (), "one alert for each step"

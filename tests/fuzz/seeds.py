@@ -51,15 +51,15 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
     """The scene of a step on that chain, and seeds by target; every question of it was answered and understood."""
     assert chain.url is not None
     fund(chain, HELD)
-    pools = {f"venues.uniswap_{name[:2]}.pools": [chain.pools[name]] for name in POOLS}
+    pools = {f"venues.uniswap_{name[:2]}.pools": [chain.address_by_pool[name]] for name in POOLS}
     with agent_on(chain, folder, {**ROOMY, **pools}, TARGETS) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.plan is not None
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
-        grant, watch = agent.context.store.journal.grant(swap.id), agent.context.reader.chain.scope
+        grant, watch = agent.context.store.journal.grant(swap.id), agent.context.position_reader.chain_reader.scope
         tokens = (*(asset.token for asset in agent.portfolio.assets), *agent.portfolio.hubs)
     at, head = chain.addresses, NodeSender(chain.transport).head()
-    pair = chain.deployed.pool_by_name[POOLS[1]]
+    pair = chain.deployed_world.pool_by_name[POOLS[1]]
     scene = Scene(
         chain_id=chain.chain_id,
         owner=chain.wallet.address,

@@ -175,7 +175,7 @@ def inside(one: Signable, tx: UnsignedTx) -> bool:
 
 def carries(tx: UnsignedTx, signed: SignedTx) -> bool:
     """Whether the signed bytes are the wallet's own, of exactly this transaction's data."""
-    return Account.recover_transaction(signed.raw) == WALLET and calldata(tx) in signed.raw
+    return Account.recover_transaction(signed.signed_bytes) == WALLET and calldata(tx) in signed.signed_bytes
 
 
 def attack(dice: random.Random, name: str, score: Score) -> None:

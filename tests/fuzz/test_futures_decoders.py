@@ -86,7 +86,7 @@ def reads(resting: OrderTicket, new: OrderTicket, now_ms: int) -> Mapping[str, R
         "payments": lambda venue: venue.payments(0, now_ms),
         "rates": lambda venue: venue.funding_rates("ETH", 0, now_ms),
         "price": lambda venue: venue.price_before("ETH", now_ms),
-        "book": lambda venue: venue.book("ETH", asks=True),
+        "book": lambda venue: venue.order_book_side("ETH", asks=True),
         "agents": lambda venue: venue.agents(),
         "state": lambda venue: venue.state_of(resting.cloid),
         "dead": lambda venue: venue.is_dead(new),

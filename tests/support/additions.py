@@ -65,7 +65,7 @@ ALLOCATOR: Addition = MappingProxyType(
 
 def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In inverse proportion to the variance."""
-    seen = compute_returns(weights, bounds.tokens, facts.label_by_token, facts.prices, facts.now_s)
+    seen = compute_returns(weights, bounds.tokens, facts.label_by_token, facts.recorded_prices, facts.now_s)
     wanted = [Fraction(1 / float(v) ** 2) for v in seen.volatilities]
     shares = tuple(proportional_shares(wanted, bounds.low_bps, bounds.high_bps, bounds.total_bps))
     return weights_with_sample(shares, "inverse variance", seen)
@@ -336,7 +336,7 @@ ALERT_KIND: Addition = MappingProxyType(
         ),
         "app/alerting.py": (
             """# after:         yield from _transfer_alerts(outcome_or_error)
-        if failed := len(outcome_or_error.step_input.snapshot.quarantined):
+        if failed := len(outcome_or_error.step_input.snapshot.unreadable_items):
             yield Alert(AlertKind.QUARANTINE, "quarantine", f"{failed} reads failed, what they are about is not traded.", True)
 """,
         ),
@@ -356,10 +356,10 @@ def add(text: str, addition: str) -> str:
 def check_trigger() -> None:
     """Check the trigger from its config keys to a decision on a stored step, with its text, template line and errors."""
     from agent import codec
-    from agent.app.describe import parameters
+    from agent.app.describe import binding_parameters
     from agent.config.build import build_policy, build_portfolio
     from agent.config.load import parse_config
-    from agent.config.networks.presets import ETHEREUM
+    from agent.config.networks.presets import ETHEREUM_PRESET
     from agent.errors import ConfigError
     from agent.model import AnyOf, Hold, PricePoint, PriceSource, Rebalance, StepInput
     from agent.model.triggers import PeakDrawdown
@@ -379,10 +379,10 @@ def check_trigger() -> None:
             return str(error)
         raise AssertionError("it is valid")
 
-    weth = ETHEREUM.tokens[0].address
+    weth = ETHEREUM_PRESET.tokens[0].address
     config = parse_config(written('{ kind = "peak_drawdown", fall = "20%" }'))
     assert build_policy(config).trigger == PeakDrawdown(2_000, (weth,))
-    assert parameters(config, build_portfolio(config, tokens()), "0x")["trigger"] == "peak_drawdown: 20% of WETH"
+    assert binding_parameters(config, build_portfolio(config, tokens()), "0x")["trigger"] == "peak_drawdown: 20% of WETH"
     listed = parse_config(written('[{ kind = "peak_drawdown", fall = "20%" }, { kind = "time", every = "1d" }]'))
     several = build_policy(listed).trigger
     assert isinstance(several, AnyOf)
@@ -409,7 +409,7 @@ def check_trigger() -> None:
 def check_allocator() -> None:
     """Check the allocator from its config keys to targets on a stored step, with its text, template line, errors and search."""
     from agent import codec
-    from agent.app.describe import parameters
+    from agent.app.describe import binding_parameters
     from agent.config.load import parse_config
     from agent.model import PRICE_ONLY_METHODS, AllocationMethod, StepInput
     from agent.policy.target_changes import apply_allocation
@@ -420,7 +420,9 @@ def check_allocator() -> None:
     written = RETURNS.replace('"hrp"', '"inverse_variance"')
     assert built(written).method is method
     config = parse_config(config_text(written))
-    assert parameters(config, portfolio_of(config), "0x")["weights"].startswith("inverse_variance, chosen every 7 d from returns of 1 d")
+    assert binding_parameters(config, portfolio_of(config), "0x")["weights"].startswith(
+        "inverse_variance, chosen every 7 d from returns of 1 d"
+    )
     assert "min_history: missing; kind = 'inverse_variance' needs it" in mistake(written, ("min_history", None))
     assert "'hrp', 'inverse_variance' or 'futures_volatility'" in mistake(written, ("kind", '"no_such_kind"'))
     assert "# or equal, market_cap, inverse_volatility, minimum_variance, hrp, inverse_variance, futures_volatility\n" in config_text("")
@@ -483,12 +485,12 @@ def check_alert_kind() -> None:
 
     kind = AlertKind("quarantine")
     assert "quarantine" in AlertsTable.model_validate({"cooldowns": {"quarantine": "1h"}}).events
-    step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), quarantined=(UnreadableItem("pool", "0x00", "reverted"),))
+    step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), unreadable_items=(UnreadableItem("pool", "0x00", "reverted"),))
     decided = decide(step)
     outcome = StepOutcome("0123", OutcomeKind.HOLD, decided.decision.reason, step, decided, None)
     (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)) if one.kind is kind]
     assert (alert.text, kind.title) == ("1 reads failed, what they are about is not traded.", "reads failed")
-    assert alert.lasting
+    assert alert.is_lasting
     assert kind in LASTING_KINDS
 
 
@@ -498,7 +500,7 @@ def check_layer() -> None:
     from pathlib import Path
 
     from agent import codec
-    from agent.app.describe import parameters
+    from agent.app.describe import binding_parameters
     from agent.config.build import build_portfolio
     from agent.config.load import parse_config
     from agent.config.loaded import LoadedConfig
@@ -508,7 +510,7 @@ def check_layer() -> None:
     from agent.layers.settings import build_layer_settings
     from agent.model import Hold, Rebalance, StepInput
     from agent.planning import planner, swaps
-    from agent.planning.proposals import rebalance
+    from agent.planning.proposals import propose_rebalance
     from agent.policy.decide import decide
     from agent.reference import reference_prices
     from tests.support.builders import NOW_S, step_input, token
@@ -525,7 +527,7 @@ def check_layer() -> None:
         config = parse_config(config_text("WETH", until_s))
         portfolio = build_portfolio(config, tokens())
         (settings,) = build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio)
-        assert parameters(config, portfolio, "0x")["lockup"] == f"WETH until {day(until_s)}"
+        assert binding_parameters(config, portfolio, "0x")["lockup"] == f"WETH until {day(until_s)}"
         step = step_input(values={"WETH": 6_000, "USDC": 4_000})
         return step.with_config(replace(settings, tokens=(token("WETH").address,)))
 
@@ -541,8 +543,8 @@ def check_layer() -> None:
     assert codec.loads(StepInput, codec.dumps(locked)) == locked
     decision = decide(locked).decision
     assert isinstance(decision, Rebalance)
-    assert rebalance(locked).plan is None
-    hold = rebalance(locked).decision_result.decision
+    assert propose_rebalance(locked).plan is None
+    hold = propose_rebalance(locked).decision_result.decision
     assert isinstance(hold, Hold)
     assert "a lock-up, which swaps cannot spend" in hold.reason
     weth, usdc = token("WETH").address, token("USDC").address
@@ -554,10 +556,10 @@ def check_layer() -> None:
         raise AssertionError("the owner could sell")
     assert documents.SENTENCES[-1](locked, None) == ["Locked: WETH."]
 
-    plan = rebalance(free).plan
+    plan = propose_rebalance(free).plan
     assert plan is not None
     assert plan.legs[0].token_in == weth
     assert plan == planner.plan(free, decision, reference_prices(free))
     verdicts = {verdict.guard: verdict for verdict in judge(locked, plan, evidence(locked, plan))}
-    assert (verdicts["lockup"].passed, verdicts["lockup"].measured) == (False, "sells WETH")
+    assert (verdicts["lockup"].passed, verdicts["lockup"].measured_text) == (False, "sells WETH")
     assert next(verdict for verdict in judge(free, plan, evidence(free, plan)) if verdict.guard == "lockup").limit == "off"

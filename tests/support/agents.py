@@ -24,7 +24,7 @@ from agent.config.build import contract_names
 from agent.config.liquidity import lp_venues
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.config.networks.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.schema import Config
 from agent.config.tables.futures import HyperliquidTable
 from agent.config.tables.limits import CEILINGS
@@ -42,7 +42,7 @@ from tests.support.worlds import price_now
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 OTHER = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
 RPC = [("NOT_SET_A", "one"), ("NOT_SET_B", "two")]
-ADDRESSES = {token.symbol: token.address for token in ETHEREUM.tokens}
+ADDRESSES = {token.symbol: token.address for token in ETHEREUM_PRESET.tokens}
 
 
 @cache
@@ -163,7 +163,7 @@ def trusted(
         if pins is not None:
             store.trust.pin(*pins)
             if isinstance(table := loaded.config.futures, HyperliquidTable):
-                store.trust.pin_markets(table.network, wiring.listed_numbers(table))
+                store.trust.pin_markets(table.network, wiring.listed_market_numbers(table))
             for address in loaded.config.wallet.payout_addresses:
                 store.requests.confirm_payout_address(address, pins[1])
         elif asked is not None and is_new:
@@ -181,11 +181,11 @@ _PINS: dict[str, tuple[dict[str, str], int, list[tuple[str, str, str]]]] = {}
 def _pinned_by(chain: LocalChain, config: Config) -> str | None:
     """Return a key of the contracts to pin and their node; None if a test may have changed them."""
     names = {spec.symbol for spec in chain.world.tokens}, {spec.name for spec in chain.world.pools}
-    venue = config.futures is not None and config.futures.contracts
-    if names != (set(chain.tokens), set(chain.pools)) or lp_venues(config, ()) or venue:
+    venue = config.futures is not None and config.futures.contract_name_by_address
+    if names != (set(chain.tokens), set(chain.address_by_pool)) or lp_venues(config, ()) or venue:
         return None
     listed = {token.address: bytes(chain.w3.eth.get_code(token.address)).hex() for token in config.portfolio.listed_tokens}
-    return repr((chain.chain_id, chain.url, chain.addresses, chain.pools, listed, config.venues, contract_names(config)))
+    return repr((chain.chain_id, chain.url, chain.addresses, chain.address_by_pool, listed, config.venues, contract_names(config)))
 
 
 @contextmanager
@@ -247,7 +247,7 @@ def allow(chain: LocalChain, *symbols: str, raw: int = 2**255) -> None:
 
 def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
     """Set the wallet's balance of each token to this value in dollars at present prices, and of all others to zero."""
-    worth = {symbol: Fraction(usd.get(symbol, 0)) / chain.deployed.prices_usd[symbol] for symbol in chain.tokens}
+    worth = {symbol: Fraction(usd.get(symbol, 0)) / chain.deployed_world.prices_usd[symbol] for symbol in chain.tokens}
     chain.set_balances({symbol: floor_int(coins * 10 ** chain.tokens[symbol].decimals) for symbol, coins in worth.items()})
 
 
@@ -289,7 +289,7 @@ def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], g
 
 def weights(chain: LocalChain, targets: Mapping[str, str], more_usd: Mapping[str, Fraction] | None = None) -> dict[str, Fraction]:
     """Return the weights of the target tokens in bps, from balances, world prices and `more_usd` held elsewhere."""
-    values = {s: chain.balance(s) * chain.deployed.prices_usd[s] / 10 ** chain.tokens[s].decimals for s in targets}
+    values = {s: chain.balance(s) * chain.deployed_world.prices_usd[s] / 10 ** chain.tokens[s].decimals for s in targets}
     values |= {s: values[s] + usd for s, usd in (more_usd or {}).items()}
     total = sum(values.values(), Fraction(0))
     return {symbol: value / total * BPS for symbol, value in values.items()}
@@ -341,7 +341,7 @@ def allowances(chain: LocalChain) -> dict[str, int]:
 
 def pool_prices(chain: LocalChain) -> dict[str, Fraction]:
     """Return the marginal price of every pool, from the contracts."""
-    return {name: price_now(chain, name) for name in chain.pools}
+    return {name: price_now(chain, name) for name in chain.address_by_pool}
 
 
 def failed(outcome: StepOutcome) -> list[Verdict]:

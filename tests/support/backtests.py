@@ -215,15 +215,15 @@ def result_of(
         final_value=exact(equity[-1]),
         hold_value=exact(hold[-1]),
         start_value=exact(START),
-        turnover=sum((one.turnover / exact(equity[one.bar]) for one in done), Fraction(0)),
+        turnover_ratio=sum((one.turnover / exact(equity[one.bar]) for one in done), Fraction(0)),
         fees=exact(paid),
         impact=Fraction(0),
         gas=Fraction(0),
         balances=(),
         bar_count=bars,
-        evaluated_bars=len(done) + 1,
-        halted_bars=0,
-        refusals=(("price_impact", 2),) if done else (),
+        evaluated_bar_count=len(done) + 1,
+        halted_bar_count=0,
+        refusal_counts=(("price_impact", 2),) if done else (),
         notes=(),
         config_hash="c0" * 32,
         data_hash="da" * 32,
@@ -291,7 +291,7 @@ def settings_of(draw: st.DrawFn, assets: int) -> KernelSetting:
     fee, depth = draw(st.sampled_from([0.0, 10.0, 300.0])), draw(st.sampled_from([inf, 1e8, 3e5]))
     numeraire = draw(st.sampled_from([None, 0]))
     cooldown_s, least = draw(st.sampled_from([0, 0, 30_000])), draw(st.sampled_from([0.0, 0.0, 20_000.0]))
-    return KernelSetting(targets, trigger, destination, TradingCosts.pools(fee, depth, assets, numeraire), cooldown_s, least)
+    return KernelSetting(targets, trigger, destination, TradingCosts.for_pools(fee, depth, assets, numeraire), cooldown_s, least)
 
 
 def parts(setting: KernelSetting) -> tuple[Threshold | None, int]:
@@ -352,7 +352,7 @@ def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: Kernel
     """Run one setting bar by bar."""
     bars, count = prices.shape
     band, every_s = parts(setting)
-    fee, depth = [bps / 1e4 for bps in setting.costs.fee_bps], list(setting.costs.depth)
+    fee, depth = [bps / 1e4 for bps in setting.costs.fees_bps], list(setting.costs.depths)
     units, first, last, absent = [0.0] * count, [0.0] * count, [0.0] * count, [0] * count
     begun, due_s, rested_s, found = False, 0, 0, Plain()
     for t in range(bars):

@@ -206,12 +206,17 @@ GROUPS = {field.name: name for name, value in VALUES.items() if is_dataclass(val
 """The value of History that holds each field."""
 FLAT: dict[type[LayerState], dict[str, str]] = {
     FuturesState: {field.name: field.name for field in fields(FuturesState)} | {"emergency_gas_24h_wei": "emergency_gas_wei"},
-    LiquidityState: {"last_liquidity_s": "last_action_s", "undecided": "undecided"},
+    LiquidityState: {"last_liquidity_s": "last_action_s", "undecided": "undecided_positions"},
 }
 """Fields of the layers' states, by their name in a flat history."""
 
 
-READING_CHAIN = {"futures": "account", "futures_unknown": "unknown", "futures_blocked": "blocked", "agent_end_s": "agent_end_s"}
+READING_CHAIN = {
+    "futures": "account",
+    "futures_unknown": "unknown_reason",
+    "futures_blocked": "blocked_reason",
+    "key_approval_expires_s": "key_approval_expires_s",
+}
 """Fields of the reading of the margin account, by their name in `with_snapshot`."""
 
 
@@ -265,9 +270,9 @@ def snapshot(
         pools=tuple(pools),
         feeds=tuple(feeds),
         code_hashes=tuple(CodeHash(at, "0x" + keccak(text=f"code {at}").hex()) for at in code),
-        quarantined=(),
+        unreadable_items=(),
         operators=("local",),
-        requests=2,
+        http_request_count=2,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 
@@ -443,7 +448,7 @@ def books_of(step: StepInput) -> StrategyBooks:
 
 def written(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
     """Return the ledger after the step's bookings are written."""
-    return replace(ledger, bookings=(*ledger.bookings, *books_of(step).pending), record_version=ledger.record_version + 1)
+    return replace(ledger, bookings=(*ledger.bookings, *books_of(step).unstored_bookings), record_version=ledger.record_version + 1)
 
 
 def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: int = 1) -> StrategyLedger:
@@ -458,21 +463,23 @@ def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: i
 def of(step: StepInput, name: str, symbol: str) -> Fraction:
     """Return the whole coins that a strategy holds."""
     one = token(symbol)
-    return Fraction(books_of(step).by_name[name].raw(one.address), 10**one.decimals)
+    return Fraction(books_of(step).by_name[name].balance_raw(one.address), 10**one.decimals)
 
 
 def with_state(step: StepInput, state: StrategyState) -> StepInput:
     """Return the step with another state of one strategy."""
     books = books_of(step)
-    changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.strategies)
-    return step.with_layer(StrategiesState(replace(books, strategies=changed)))
+    changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.strategy_books)
+    return step.with_layer(StrategiesState(replace(books, strategy_books=changed)))
 
 
 def sums_to_the_wallet(step: StepInput) -> bool:
     """Return whether strategies and amounts set aside add up to each balance, to the base unit, by the bookings alone."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     aside = {one.token.address: min(held[one.token.address], one.reserve_raw) for one in step.portfolio.assets}
-    return all(sum(one.raw(address) for one in books_of(step).strategies) + aside[address] == held[address] for address in aside)
+    return all(
+        sum(one.balance_raw(address) for one in books_of(step).strategy_books) + aside[address] == held[address] for address in aside
+    )
 
 
 def balances(step: StepInput, **coins: Fraction | int | str) -> StepInput:

@@ -24,7 +24,7 @@ from agent.web.app import build_app
 from agent.web.connections import BoundedListener, BoundedProtocol
 from agent.web.document_cache import DocumentCache
 from agent.web.pages import value_at
-from agent.web.reading import ReadingProcess, _call
+from agent.web.reading import AppProcess, _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -196,7 +196,7 @@ class HereBoard(DocumentCache):
         return await asyncio.to_thread(_call, function, self.config_path, *arguments)
 
 
-class HereProcess(ReadingProcess):
+class HereProcess(AppProcess):
     """A reading process that runs in this one, where all modules are loaded."""
 
     async def call(self, function: str, *arguments: Any) -> Any:

@@ -162,7 +162,7 @@ class Script:
         self.asked: list[str] = []
 
     @property
-    def requests(self) -> int:
+    def request_count(self) -> int:
         return len(self.asked)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[object]:
@@ -269,7 +269,7 @@ class Faulty:
         self.operator = operator
         self.name = f"endpoint {operator!r}"
         self.mood = "honest"
-        self.requests = 0
+        self.request_count = 0
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
@@ -277,8 +277,8 @@ class Faulty:
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
-        self.requests += 1
-        if self.mood == "down" or (self.mood == "every third request fails" and self.requests % 3 == 0):
+        self.request_count += 1
+        if self.mood == "down" or (self.mood == "every third request fails" and self.request_count % 3 == 0):
             raise Retryable(f"{self.name} cannot be reached")
         if calls[0][0] == SEND and self.mood in SENDING:
             return [self._send(*calls[0])]
@@ -304,9 +304,9 @@ class Remembering:
         self.name = f"endpoint {operator!r}"
 
     @property
-    def requests(self) -> int:
+    def request_count(self) -> int:
         """See Transport."""
-        return self._line.requests
+        return self._line.request_count
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
@@ -333,7 +333,7 @@ class Liar:
         self._alter = alter
         self.operator = operator
         self.name = f"endpoint {operator!r} between"
-        self.requests = 0
+        self.request_count = 0
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
@@ -341,7 +341,7 @@ class Liar:
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
-        self.requests += 1
+        self.request_count += 1
         return [self._alter(method, params, answer) for (method, params), answer in zip(calls, self._line.batch(calls), strict=True)]
 
 
@@ -399,7 +399,7 @@ class Slow:
         self.lag = lag
         self.operator = operator
         self.name = f"endpoint {operator!r} behind"
-        self.requests = 0
+        self.request_count = 0
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
@@ -407,7 +407,7 @@ class Slow:
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
-        self.requests += 1
+        self.request_count += 1
         height = int(self._line.call("eth_blockNumber", []), 16) - self.lag
         return self._line.batch([(m, [hex(height) if p == "latest" else p for p in params]) for m, params in calls])
 
@@ -419,7 +419,7 @@ class Frozen:
         self._line = line
         self.operator = operator
         self.name = f"endpoint {operator!r} frozen"
-        self.requests = self.height = 0
+        self.request_count = self.height = 0
 
     def freeze(self) -> None:
         """Stop following the chain."""
@@ -435,7 +435,7 @@ class Frozen:
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Sending a transaction thaws it, so that it sees its own transactions."""
-        self.requests += 1
+        self.request_count += 1
         if any(method == "eth_sendRawTransaction" for method, _ in calls):
             self.thaw()
         if not self.height:
@@ -475,7 +475,7 @@ def watch(chain: LocalChain, **changes: Any) -> SnapshotScope:
         "tokens": tokens(chain),
         "spenders": (at.swap_router_02,),
         "pools": changes.get("pools") or pools(chain),
-        "feeds": tuple(chain.feeds.values()),
+        "feeds": tuple(chain.feed_addresses.values()),
         "code_addresses": (at.swap_router_02, at.v3_factory),
         "twap_window_s": TWAP_WINDOW_S,
         "impact_bps": 100,
@@ -506,13 +506,13 @@ class Through:
         """Set the hooks: `change` gets method, params and answer of each call, `before` the number of the batch; `ask` changes calls."""
         self.operator = operator
         self.name = f"endpoint {operator!r} at test"
-        self.requests = 0
+        self.request_count = 0
         self._line, self._change, self._before, self._ask = line, change, before, ask
 
     def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
         """See Transport."""
-        self.requests += 1
-        self._before(self.requests)
+        self.request_count += 1
+        self._before(self.request_count)
         answers = self._line.batch([self._ask(method, params) for method, params in calls])
         return [self._change(method, params, answer) for (method, params), answer in zip(calls, answers, strict=True)]
 

@@ -35,7 +35,7 @@ def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str =
         "account_balance": at.account_balance,
         "exchange": at.exchange,
         "market_registry": at.market_registry,
-        "config": at.config,
+        "config": at.clearing_house_config,
         "delegate_approval": at.delegate_approval,
         "collateral": "USDC",
         "leverage": leverage,
@@ -44,7 +44,7 @@ def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str =
         "markets": [
             {
                 "symbol": symbol,
-                "base": perps.markets[symbol].base,
+                "base": perps.markets[symbol].base_token,
                 "aggregator": perps.markets[symbol].aggregator,
                 "weight": weight,
             }

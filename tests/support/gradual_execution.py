@@ -66,7 +66,7 @@ class Recovering:
         self.slept_s += seconds
         if self.slept_s >= COMES_BACK_S:
             self.slept_s = 0
-            for name, pool in self.chain.deployed.pool_by_name.items():
+            for name, pool in self.chain.deployed_world.pool_by_name.items():
                 if self.pools in name:
                     self.chain.arbitrage(pool)
 
@@ -79,7 +79,7 @@ PACE = ExecutionPace(
     recovery_s=600,
     size_jitter_bps=3_000,
     time_jitter_bps=5_000,
-    budget_bps=100,
+    max_loss_bps=100,
     waiting_bps_hour=Fraction(1, 2),
 )
 
@@ -153,18 +153,18 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
         return SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
 
     step = step.with_layer(replace(step.layer(GradualState), draw=draw()))
-    first = proposals.rebalance(step)
+    first = proposals.propose_rebalance(step)
     assert first.plan is not None, first.decision_result.decision.reason
     assert first.decision_result.layer(GradualResult).new_execution is not None, first.decision_result.decision.reason
     campaign = first.decision_result.layer(GradualResult).new_execution
-    under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
+    under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first_draw)
     done = Run(campaign, [], [], [], [], Fraction(0), "")
-    prices = dict(campaign.arrival)
+    prices = dict(campaign.arrival_prices)
     for _ in range(100):
         now = step.with_layer(replace(step.layer(GradualState), progress=under))
-        found = proposals.rebalance(now)
-        if found.decision_result.layer(GradualResult).ended:
-            done.ended = found.decision_result.layer(GradualResult).ended
+        found = proposals.propose_rebalance(now)
+        if found.decision_result.layer(GradualResult).end_reason:
+            done.ended = found.decision_result.layer(GradualResult).end_reason
             return done
         if found.plan is None:
             step = later(step, under.next_s - step.snapshot.head.timestamp_s)
@@ -189,7 +189,7 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
 
 def part_of_step(store: Store, step_id: str) -> tuple[str, int]:
     """Return execution and number of the part that a step attempted."""
-    attempts = select(ExecutionAttemptRow.execution_id, ExecutionAttemptRow.number)
+    attempts = select(ExecutionAttemptRow.execution_id, ExecutionAttemptRow.part_number)
     with store.db.read("read the attempts") as db:
         (attempt,) = db.execute(attempts.where(ExecutionAttemptRow.step_id == step_id))
-    return attempt.execution_id, attempt.number
+    return attempt.execution_id, attempt.part_number

@@ -185,7 +185,7 @@ def remembered(store: Store, step: StepInput) -> StepInput:
 
 
 def opened(store: Store, step: StepInput) -> list[tuple[str, int, bool]]:
-    return [(flow.token, flow.delta_raw, flow.halts) for flow in looked(store, step).history.cash_flows.unexplained]
+    return [(flow.token, flow.delta_raw, flow.exceeds_jump_limit) for flow in looked(store, step).history.cash_flows.unexplained_transfers]
 
 
 def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei: int = 0, to: str = OTHER, **more: object) -> None:
@@ -236,7 +236,7 @@ class LedgerOfChain:
         self._before_wei = _gas_before(node, self._wallet, height)
         self._done: list[Done] = []
         self._by_hand: set[str] = set()
-        self._prices = dict(chain.deployed.prices_usd)
+        self._prices = dict(chain.deployed_world.prices_usd)
 
     def by_hand(self, tx_hash: str) -> None:
         """Mark a transaction as sent manually by the owner."""
@@ -275,7 +275,7 @@ class LedgerOfChain:
             for mined in block["transactions"]:
                 if mined["from"].lower() == self._wallet:
                     self._book(mined, number, int(block["timestamp"], 16))
-        self._prices = dict(self._chain.deployed.prices_usd)
+        self._prices = dict(self._chain.deployed_world.prices_usd)
 
     def _hash(self, number: int) -> str | None:
         block = self._node.rpc("eth_getBlockByNumber", hex(number), False)
@@ -294,7 +294,9 @@ class LedgerOfChain:
                 sign = (recipient == self._wallet) - (sender == self._wallet)
                 moved[log["address"]] = moved.get(log["address"], 0) + sign * int(log["data"], 16)
         # A price may have moved after the cycle that sent this transaction; it then satisfies the limits at one of the two prices.
-        assert any(self._kept(moved, prices) for prices in (self._prices, self._chain.deployed.prices_usd)), f"{tx['hash']} lost too much"
+        assert any(self._kept(moved, prices) for prices in (self._prices, self._chain.deployed_world.prices_usd)), (
+            f"{tx['hash']} lost too much"
+        )
 
     def _kept(self, moved: dict[str, int], prices: Mapping[str, Fraction]) -> bool:
         """Return whether the value received covers the value given, less plan_cost and slippage of the turnover."""

@@ -19,7 +19,7 @@ from agent import app as api
 from agent.accounting import entries
 from agent.app.agent import Agent
 from agent.app.money.transfers import invest, withdraw
-from agent.app.service import Service, serve
+from agent.app.service import RunEventHandler, report_run
 from agent.app.settings.editing import edit
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
@@ -253,7 +253,7 @@ def soak(
         for number in range(1, looks + 1):
             if number % trade_every == 0:
                 agent.context.kill_switch.pause("soaking", chain.now_s())
-                chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
+                chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
             elif number % trade_every == trade_every // PAUSED_PART:
                 agent.context.kill_switch.resume("soaked", chain.now_s())
             found = next(rounds)
@@ -268,7 +268,7 @@ def soak(
 
 
 @contextmanager
-def running(chain: LocalChain, folder: Path, traced: bool) -> Iterator[tuple[Agent, Service]]:
+def running(chain: LocalChain, folder: Path, traced: bool) -> Iterator[tuple[Agent, RunEventHandler]]:
     """Open an agent with the whole service except its port. Tracing the heap doubles the time."""
     fund(chain, HELD)
     changes = ROOMY | {
@@ -281,7 +281,7 @@ def running(chain: LocalChain, folder: Path, traced: bool) -> Iterator[tuple[Age
     if traced:
         tracemalloc.start(1)
     try:
-        with again(chain, trusted(chain, folder, changes, SOAK_TARGETS), clock=clock) as agent, serve(agent, clock, "1s") as service:  # type: ignore[arg-type]  # a clock that ticks by blocks
+        with again(chain, trusted(chain, folder, changes, SOAK_TARGETS), clock=clock) as agent, report_run(agent, clock, "1s") as service:  # type: ignore[arg-type]  # a clock that ticks by blocks
             yield agent, service
     finally:
         tracemalloc.stop()

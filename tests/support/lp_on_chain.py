@@ -36,13 +36,13 @@ def manager(chain: LocalChain) -> Any:
 
 def pair_of(chain: LocalChain, pool: str) -> Any:
     """Return the functions of a V2 pair."""
-    return chain.contract(chain.pools[pool], npm_artifact(V2_PAIR_ARTIFACT)).functions
+    return chain.contract(chain.address_by_pool[pool], npm_artifact(V2_PAIR_ARTIFACT)).functions
 
 
 def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None) -> ConfirmedPosition:
     """Provide about this value of LP tokens to the wallet (or `owner`), paid by the whale; return the confirmed position."""
-    info = chain.deployed.pool_by_name[pool]
-    amounts = [int(usd / 2 / chain.deployed.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
+    info = chain.deployed_world.pool_by_name[pool]
+    amounts = [int(usd / 2 / chain.deployed_world.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
     router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER_ARTIFACT)).functions
     to = owner or chain.wallet.address
     chain.send(router.addLiquidity(info.token0.address, info.token1.address, *amounts, 0, 0, to, FAR_FUTURE_S))
@@ -55,11 +55,11 @@ def provide_v3(
     """Mint a V3 position for the wallet (or `owner`) with up to this value of each token, paid by the whale. `lower` and `upper` are tick
     spacings from the price (or from the tick `around`).
     """
-    info = chain.deployed.pool_by_name[pool]
+    info = chain.deployed_world.pool_by_name[pool]
     spacing = {100: 1, 500: 10, 3_000: 60, 10_000: 200}[info.fee_pips]
     near = (tick(chain, pool) if around is None else around) // spacing
     ends = ((near + lower) * spacing, (near + upper) * spacing)
-    amounts = [int(usd / chain.deployed.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
+    amounts = [int(usd / chain.deployed_world.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
     to = owner or chain.wallet.address
     mint = (info.token0.address, info.token1.address, info.fee_pips, *ends, *amounts, 0, 0, to, FAR_FUTURE_S)
     receipt = chain.w3.eth.get_transaction_receipt(chain.send(manager(chain).mint(mint)))
@@ -82,7 +82,7 @@ def tick(chain: LocalChain, pool: str) -> int:
     """Return the tick of a V3 pool."""
     from tests.support.worlds import pool_contract
 
-    return int(pool_contract(chain, chain.deployed.pool_by_name[pool]).functions.slot0().call()[1])
+    return int(pool_contract(chain, chain.deployed_world.pool_by_name[pool]).functions.slot0().call()[1])
 
 
 def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionRef, ...]:
@@ -100,8 +100,8 @@ def look(chain: LocalChain, found: Sequence[PositionRef], owner: str | None = No
 def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
     """Read one position, which must be readable."""
     seen = look(chain, refs(chain, [own]))
-    assert seen.quarantined == ()
-    assert seen.requests == 2
+    assert seen.unreadable_items == ()
+    assert seen.http_request_count == 2
     [position] = seen.positions
     return position
 
@@ -260,7 +260,7 @@ def allowances(chain: LocalChain) -> set[int]:
     held = {
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
     }
-    pairs = [info.address for info in chain.deployed.pool_by_name.values() if info.version == 2]
+    pairs = [info.address for info in chain.deployed_world.pool_by_name.values() if info.version == 2]
     return held | {
         int(chain.contract(pair, npm_artifact(V2_PAIR_ARTIFACT)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs
     }
@@ -293,7 +293,7 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
     for intent in outcome.transactions:
         if intent.kind is not IntentKind.LIQUIDITY:
             continue
-        action = agent.context.store.journal.grant(intent.id).action
+        action = agent.context.store.journal.grant(intent.id).layer_action
         assert action is not None
         assert intent.receipt is not None
         net = intent.receipt.net_transfers(chain.wallet.address)

@@ -184,7 +184,7 @@ def quiet() -> Threshold:
 
 def kinds(step: StepInput) -> list[type]:
     """Return the types of the plan's actions, in order."""
-    return [type(action) for action in planned(step).actions]
+    return [type(action) for action in planned(step).layer_actions]
 
 
 def passes(step: StepInput) -> bool:
@@ -205,7 +205,7 @@ def held(step: StepInput, *said: str) -> Decision:
 
 def only_provide(step: StepInput) -> Provide:
     """Return the only action of the plan, which must provide."""
-    [action] = planned(step).actions
+    [action] = planned(step).layer_actions
     assert isinstance(action, Provide)
     return action
 
@@ -213,4 +213,4 @@ def only_provide(step: StepInput) -> Provide:
 def worth(step: StepInput, action: Provide | Withdraw) -> float:
     """Return the value that an action moves, in dollars at the reference."""
     of = step.portfolio.lp_targets[0]
-    return float(book(step).value(of, action.amounts_raw)) / USD
+    return float(book(step).pair_value(of, action.amounts_raw)) / USD

@@ -137,7 +137,7 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
     The role "record" writes the whole steps into the folder; "replay" decides them again once a line on stdin reports that they are
     there. One process does everything, since imports take most of the time.
     """
-    here = [apply_effective_targets(step) if step.portfolio.weights is not None else step for step in pickle.loads(steps.read_bytes())]
+    here = [apply_effective_targets(step) if step.portfolio.allocator is not None else step for step in pickle.loads(steps.read_bytes())]
     if role == "record":
         from tests.support.stores import recorded  # imports web3 and alembic, which the other roles do not need
 

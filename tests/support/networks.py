@@ -161,7 +161,7 @@ def _answering(network: Network, tip_wei: int) -> Iterator[None]:
 
     def answer(self: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
         told: dict[str, Callable[[Any], Any]] = {"eth_maxPriorityFeePerGas": lambda _: hex(tip_wei)}
-        if network.data_fee is DataFeeKind.OP_STACK:
+        if network.data_fee_kind is DataFeeKind.OP_STACK:
             told["eth_getTransactionReceipt"] = lambda receipt: receipt and receipt | {"l1Fee": "0x0"}
         return [told.get(method, lambda answer: answer)(answer) for (method, _), answer in zip(calls, ask(self, calls), strict=True)]
 
@@ -175,10 +175,10 @@ def _before_now(chain: LocalChain) -> None:
     assert isinstance(chain, StandIn)
     chain.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**10))  # else anvil's own tip is above its own maximum
     chain.mine()
-    if chain.network.data_fee is DataFeeKind.OP_STACK:
+    if chain.network.data_fee_kind is DataFeeKind.OP_STACK:
         install(chain.transport)
         set_prices(chain.transport, *PRICES[2])
-    elif chain.network.data_fee is DataFeeKind.ARBITRUM:
+    elif chain.network.data_fee_kind is DataFeeKind.ARBITRUM:
         words = "".join(f"7f{wei:064x}60{32 * number:02x}52" for number, wei in enumerate((140 * 10**9, 10**9)))
         chain.rpc("anvil_setCode", ARB_GAS_INFO, f"0x{words}60c06000f3")
     if (uptime := chain.network.sequencer_feed) is not None:
@@ -187,7 +187,7 @@ def _before_now(chain: LocalChain) -> None:
     if chain.network.feeds:
         return
     needed = chain.network.observations_for(TWAP_WINDOW_S)
-    for pool in [pool for pool in chain.deployed.pool_by_name.values() if pool.version == 3]:
+    for pool in [pool for pool in chain.deployed_world.pool_by_name.values() if pool.version == 3]:
         functions = chain.contract(pool.address, npm_artifact(V3_POOL_ARTIFACT)).functions
         for number in range(OBSERVATIONS_AT_ONCE, needed + OBSERVATIONS_AT_ONCE, OBSERVATIONS_AT_ONCE):
             chain.send(functions.increaseObservationCardinalityNext(min(number, needed)))

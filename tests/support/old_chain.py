@@ -40,7 +40,7 @@ class Node:
     bodies_from: int = 0
     later_s: int = 0
     feeds: dict[str, Any] = field(default_factory=dict)
-    requests: int = 0
+    request_count: int = 0
     largest: int = 0
 
     @property
@@ -59,7 +59,7 @@ class Node:
         return self.batch([(method, params)])[0]
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        self.requests += 1
+        self.request_count += 1
         self.largest = max(self.largest, len(calls))
         return [self.answer(method, params) for method, params in calls]
 

@@ -75,7 +75,7 @@ def _true_fees(line: Transport, unsigned: Sequence[bytes]) -> list[int]:
 
 def quote(line: Transport) -> DataFeeQuote:
     """Return the fees as a snapshot reads them."""
-    read = node_quote("anvil", DataFeeKind.OP_STACK, _ask(line, [item.data for item in fee_items(DataFeeKind.OP_STACK)]))
+    read = node_quote("anvil", DataFeeKind.OP_STACK, _ask(line, [item.calldata for item in fee_items(DataFeeKind.OP_STACK)]))
     assert read is not None
     return read
 

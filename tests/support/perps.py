@@ -30,44 +30,44 @@ def later(perps: LocalPerps, seconds: int) -> None:
     """Advance the time and update every index."""
     perps.chain.node.mine_at(perps.chain.now_s() + seconds)
     for symbol in perps.markets:
-        perps.set_index(symbol, perps.chain.deployed.prices_usd[symbol])
+        perps.set_index(symbol, perps.chain.deployed_world.prices_usd[symbol])
 
 
 def account_of(perps: LocalPerps, who: str) -> MarginAccount:
     """Read an account view by view, as input of the pure functions."""
     accounts, exchange = perps.account_balance.functions, perps.exchange.functions
-    config = perps.contract(perps.addresses.config, "ClearingHouseConfig").functions
+    config = perps.contract(perps.addresses.clearing_house_config, "ClearingHouseConfig").functions
     tiers = (MarginTier(0, config.getImRatio().call(), config.getMmRatio().call()),)
     markets, positions = [], []
     for symbol, market in perps.markets.items():
-        base = perps.contract(market.base, "BaseToken").functions
+        base = perps.contract(market.base_token, "BaseToken").functions
         markets.append(
             PerpMarket(
-                market=market.base,
+                market=market.base_token,
                 symbol=symbol,
                 asset=perps.chain.tokens[symbol].address,
                 size_decimals=18,
                 lot_raw=1,
-                tick=Fraction(1, WAD),
+                tick_size=Fraction(1, WAD),
                 tiers=tiers,
                 fee_ppm=1_000,
-                mark=Fraction(accounts.getMarkPrice(market.base).call(), WAD),
+                mark=Fraction(accounts.getMarkPrice(market.base_token).call(), WAD),
                 index=Fraction(base.getIndexPrice(0).call(), WAD),
                 index_s=perps.chain.now_s(),
                 funding_daily=funding_daily(perps, symbol),
             )
         )
-        size = accounts.getTakerPositionSize(who, market.base).call()
+        size = accounts.getTakerPositionSize(who, market.base_token).call()
         if size:
             positions.append(
                 Position(
-                    market.base,
+                    market.base_token,
                     size,
-                    accounts.getTakerOpenNotional(who, market.base).call(),
-                    exchange.getPendingFundingPayment(who, market.base).call(),
+                    accounts.getTakerOpenNotional(who, market.base_token).call(),
+                    exchange.getPendingFundingPayment(who, market.base_token).call(),
                 )
             )
-    scale = 10 ** (18 - perps.collateral_symbol.decimals)
+    scale = 10 ** (18 - perps.collateral_token.decimals)
     collateral = perps.vault.functions.getBalance(who).call() * scale
     realised = accounts.getPnlAndPendingFee(who).call()[0]
     return MarginAccount(perps.quote_token(), scale, collateral, realised, tuple(positions), tuple(markets))
@@ -75,7 +75,7 @@ def account_of(perps: LocalPerps, who: str) -> MarginAccount:
 
 def funding_daily(perps: LocalPerps, symbol: str) -> Fraction:
     """Return the daily funding rate as Exchange computes it: (market TWAP − index TWAP) / index, over 15 minutes."""
-    base = perps.markets[symbol].base
+    base = perps.markets[symbol].base_token
     market = wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 900).call())
     index = perps.contract(base, "BaseToken").functions.getIndexPrice(900).call()
     return Fraction(market - index, index)
@@ -85,18 +85,18 @@ def scope_of(perps: LocalPerps, who: str) -> PerpScope:
     """Return the scope of the agent's reader for an account."""
     at = perps.addresses
     markets = tuple(
-        PerpMarketRef(market.base, symbol, perps.chain.tokens[symbol].address, market.aggregator)
+        PerpMarketRef(market.base_token, symbol, perps.chain.tokens[symbol].address, market.aggregator)
         for symbol, market in perps.markets.items()
     )
     return PerpScope(
         trader=who,
-        collateral=perps.collateral_symbol,
+        collateral=perps.collateral_token,
         vault=at.vault,
-        account_balance=at.account_balance,
+        account_balance_contract=at.account_balance,
         clearing_house=at.clearing_house,
         exchange=at.exchange,
         market_registry=at.market_registry,
-        config=at.config,
+        config_contract=at.clearing_house_config,
         markets=markets,
     )
 

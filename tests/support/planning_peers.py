@@ -194,7 +194,7 @@ def _check_wallet(step: StepInput, plan: Plan, found: Carried, price: Callable[[
     found.check(turnover == plan.turnover, "turnover told")
     if limits.turnover_bps is not None:
         found.check(turnover * BPS <= before * limits.turnover_bps, "limits.turnover")
-    lost = -sum(moves.values(), Fraction(0)) + plan.cost.gas + plan.cost.approvals
+    lost = -sum(moves.values(), Fraction(0)) + plan.cost.gas + plan.cost.approval_gas
     found.check(lost == plan.cost.total, "cost told")
     if limits.plan_cost_bps is not None:
         found.check(lost * BPS <= limits.plan_cost_bps * turnover, "limits.plan_cost")

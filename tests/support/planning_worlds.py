@@ -406,10 +406,10 @@ def allocator(method: AllocationMethod, fixed: Sequence[str] = ("USDC",), **chan
         step_s=DAY_S,
         min_returns=30,
         max_age_s=2 * DAY_S,
-        keep_s=14 * DAY_S,
+        max_overdue_s=14 * DAY_S,
         churn_bps=0,
-        until_chosen=InitialWeights.WAIT,
-        fixed=tuple(token(symbol).address for symbol in fixed),
+        initial_weights=InitialWeights.WAIT,
+        fixed_tokens=tuple(token(symbol).address for symbol in fixed),
         limits=(),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
@@ -458,7 +458,7 @@ def weighed(
     step = step_input(targets_bps=targets or PLAIN, past=history(prices=tuple(prices), **past))
     told = tuple(TokenSupply(token(symbol).address, coins * 10 ** token(symbol).decimals) for symbol, coins in supplies)
     snapshot = replace(step.snapshot, supplies=told)
-    return replace(step, snapshot=snapshot, portfolio=replace(step.portfolio, weights=weights))
+    return replace(step, snapshot=snapshot, portfolio=replace(step.portfolio, allocator=weights))
 
 
 def bps_of(step: StepInput) -> dict[str, int]:

@@ -118,7 +118,7 @@ def approved(step: StepInput) -> StepInput:
 
 def floor_of(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int, out_raw: int) -> int:
     """Return the minimum output by the limits; without reference prices by slippage alone."""
-    prices, limits = reference_prices(step).prices, step.limits
+    prices, limits = reference_prices(step).reference_by_token, step.limits
     token_out = pools.token_out(pool, token_in)
     if token_in not in prices or token_out not in prices:
         return min_out(out_raw, 1, limits.slippage_bps)
@@ -141,9 +141,9 @@ def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
         pause_reason="",
         pinned_code_hashes=tuple((entry.address, entry.hash) for entry in step.snapshot.code_hashes),
         second_quotes=tuple(SecondQuote(number, leg.amount_out_raw) for number, leg in enumerate(plan.legs)),
-        quorum=True,
+        has_quorum=True,
         now_s=step.snapshot.head.timestamp_s,
-        screens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in moved_tokens(plan)),
+        screened_tokens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in moved_tokens(plan)),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
@@ -211,17 +211,19 @@ def step_of(chain: LocalChain, targets_bps: Mapping[str, int], **limits: object)
     """Return the step that the agent would decide from: every pool's whole state, the wallet's balances, feeds at the chain's prices."""
     tokens = {symbol: chain.tokens[symbol] for symbol in targets_bps}
     feeds = [
-        FeedRound(builders.feed_address(s), 8, 7, int(chain.deployed.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7)
+        FeedRound(
+            builders.feed_address(s), 8, 7, int(chain.deployed_world.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7
+        )
         for s in tokens
     ]
-    pools = [read_pool(chain, name) for name in chain.pools]
+    pools = [read_pool(chain, name) for name in chain.address_by_pool]
     holdings = [Holding(token.address, chain.balance(symbol)) for symbol, token in tokens.items()]
     read = builders.snapshot(holdings, pools, feeds, head=Head(chain.chain_id, 1_000, "0x00", builders.NOW_S, 10**9))
     assets = tuple(Asset(tokens[symbol], bps, 0, builders.feed_address(symbol)) for symbol, bps in targets_bps.items())
     portfolio = Portfolio(tokens["USDC"], assets, (), tokens["WETH"].address)
     bounds = replace(builders.limits(), **{"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 150} | limits)  # type: ignore[arg-type]
     step = builders.step_input()
-    execution = replace(step.execution, swept=True)
+    execution = replace(step.execution, sweeps_outputs=True)
     return replace(step, snapshot=read, portfolio=portfolio, limits=bounds, execution=execution)
 
 
@@ -229,7 +231,7 @@ def hold(chain: LocalChain, values: Mapping[str, Fraction | int]) -> None:
     """Set the wallet's balances to these values in dollars."""
     for symbol, dollars in values.items():
         token = chain.tokens[symbol]
-        chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.deployed.prices_usd[symbol]))
+        chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.deployed_world.prices_usd[symbol]))
 
 
 def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
@@ -243,7 +245,7 @@ def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
     shares = [500 * (b - a) for a, b in zip((0, *cuts), (*cuts, 20), strict=True)]
     worth, parts = 10 ** dice.uniform(3.3, 6.3), [dice.gammavariate(1, 1) for _ in symbols]
     hold(chain, dict.fromkeys(chain.tokens, 0) | {s: Fraction(worth * p / sum(parts)) for s, p in zip(symbols, parts, strict=True)})
-    for name in dice.sample(sorted(chain.pools), 3):
+    for name in dice.sample(sorted(chain.address_by_pool), 3):
         push(chain, name, dice.uniform(0, 5_000), dice)
     step = step_of(
         chain,
@@ -257,9 +259,9 @@ def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
 
 def push(chain: LocalChain, name: str, dollars: float, dice: random.Random) -> None:
     """Swap in a pool from another account."""
-    info = chain.deployed.pool_by_name[name]
+    info = chain.deployed_world.pool_by_name[name]
     given = dice.choice([info.token0, info.token1])
-    raw = int(Fraction(dollars) * 10**given.decimals / chain.deployed.prices_usd[given.symbol])
+    raw = int(Fraction(dollars) * 10**given.decimals / chain.deployed_world.prices_usd[given.symbol])
     if raw > 10**3:
         chain.swap(name, given.symbol, raw)
 

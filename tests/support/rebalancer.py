@@ -74,12 +74,12 @@ class Stall:
     def raw(self, token: str, usd: int) -> int:
         """Return base units of a token worth so many dollars, rounded down."""
         symbol = self.symbol(token)
-        return int(usd * 10 ** self.chain.tokens[symbol].decimals / self.chain.deployed.prices_usd[symbol])
+        return int(usd * 10 ** self.chain.tokens[symbol].decimals / self.chain.deployed_world.prices_usd[symbol])
 
     def price(self, token: str) -> Fraction:
         """Return USDC base units per base unit of a token, at the chain's prices."""
         symbol = self.symbol(token)
-        return self.chain.deployed.prices_usd[symbol] * 10**6 / 10 ** self.chain.tokens[symbol].decimals
+        return self.chain.deployed_world.prices_usd[symbol] * 10**6 / 10 ** self.chain.tokens[symbol].decimals
 
     def pool(
         self, venue: Venue, symbol_a: str, symbol_b: str, usd: int = POOL_USD, tier: tuple[int, int] | None = None, **changes: Any
@@ -90,7 +90,7 @@ class Stall:
         """
         number, spacing = tier or TIERS[venue]
         for name in (f"{a}/{b}" for a, b in ((symbol_a, symbol_b), (symbol_b, symbol_a))):
-            info = self.chain.deployed.pool_by_name.get({Venue.V2: f"v2 {name}", Venue.V3: f"v3 {name} {number}"}.get(venue, ""))
+            info = self.chain.deployed_world.pool_by_name.get({Venue.V2: f"v2 {name}", Venue.V3: f"v3 {name} {number}"}.get(venue, ""))
             if info is not None:
                 row = self.venues.rows[venue]
                 return VenuePool(venue, row, info.address, info.token0.address, info.token1.address, number, spacing)

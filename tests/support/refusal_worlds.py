@@ -78,21 +78,21 @@ class World:
             holdings=tuple(Holding(token_, raw) for token_, raw in held.items()),
         )
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         return ()
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         return snapshot
 
     # --- Composer.
-    def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
+    def missing_approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
         return [Approval(one, "router", raw, one, "router") for one, raw in swap_spend(plan.legs).items() if one in self.lacks]
 
     def approval_transaction(self, step: StepInput, approval: Approval) -> PreparedTransaction:
-        granted = replace(grant(IntentKind.APPROVE), approve=(approval.token, approval.spender, approval.raw))
+        granted = replace(grant(IntentKind.APPROVE), approval_terms=(approval.token, approval.spender, approval.raw))
         return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=approval.token), granted, str(approval.raw))
 
-    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def swap_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(), plan=plan), "swap")
 
     def require_unexpired(self, step: StepInput, plan: Plan) -> None:
@@ -148,7 +148,7 @@ class World:
         """Run the clean-up after a step that ended in this way."""
         step_id = f"s{len(self.store.steps.newest(100))}"
         self.store.steps.begin(step_id, NOW_S, codec.dumps(self.step))
-        before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decision_result, None)
+        before = StepOutcome(step_id, kind, reason, self.step, proposals.propose_rebalance(self.step).decision_result, None)
         return approving.revoke_leftovers(self.readers(), self.transactor(), self.store, before)
 
     def readers(self) -> StepReaders:

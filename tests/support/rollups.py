@@ -36,8 +36,8 @@ class RollupNode:
         self.paid: dict[str, int] = {}
 
     @property
-    def requests(self) -> int:
-        return self.inner.requests
+    def request_count(self) -> int:
+        return self.inner.request_count
 
     def call(self, method: str, params: list[object]) -> object:
         answer = self.inner.call(method, params)

@@ -192,7 +192,7 @@ class Scene:
 
     def move_futures(self, perps: LocalPerps, paused: Sequence[str] = (), **factors: Fraction) -> None:
         """Multiply prices on spot pools, feeds, indexes and virtual pools, except those of paused markets."""
-        usd = self.chain.deployed.prices_usd
+        usd = self.chain.deployed_world.prices_usd
         moved = {symbol: usd[symbol] * factor for symbol, factor in factors.items()}
         self.chain.move_market(moved)
         perps.move_pools({symbol: price for symbol, price in moved.items() if symbol not in paused}, self.chain.clock.sleep)

@@ -102,7 +102,7 @@ class Searcher:
     def __init__(self, chain: LocalChain, agent: Agent, held: Mapping[str, int]) -> None:
         assert isinstance(chain.node, AnvilNode)
         self.chain, self.node, self.agent, self.held = chain, chain.node, agent, held
-        self.names = {address: name for name, address in chain.pools.items()}
+        self.names = {address: name for name, address in chain.address_by_pool.items()}
         self.symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
 
     def attack(self, tactic: Tactic, size_usd: Fraction) -> Turn:
@@ -125,13 +125,13 @@ class Searcher:
 
         outcome = self.agent.rebalance(send=True, confirm=yes, progress=self.at_swap(in_block))
         for pool, _ in sorted(touched):
-            self.harvest(chain.deployed.pool_by_name[pool])
+            self.harvest(chain.deployed_world.pool_by_name[pool])
         profit = self.wealth() - had
-        turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.deployed.prices_usd))
+        turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.deployed_world.prices_usd))
         if outcome.kind is OutcomeKind.FAILED:  # a success in between, since three reverts in a row would stop the agent
             assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        for name in chain.pools:
-            chain.arbitrage(chain.deployed.pool_by_name[name])
+        for name in chain.address_by_pool:
+            chain.arbitrage(chain.deployed_world.pool_by_name[name])
         return turn
 
     def turn(self, outcome: StepOutcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
@@ -140,7 +140,7 @@ class Searcher:
         done = outcome.kind is OutcomeKind.DONE
         beside = [i for i in outcome.transactions if i.receipt is not None and not (done and i.kind is IntentKind.SWAP)]
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in beside if intent.receipt is not None)
-        gas = Fraction(gas_wei, 10**18) * self.chain.deployed.prices_usd["WETH"]
+        gas = Fraction(gas_wei, 10**18) * self.chain.deployed_world.prices_usd["WETH"]
         plan = outcome.plan
         if not done or plan is None:
             return Turn(size_usd, outcome.kind, profit, lost_usd, gas, Fraction(0))
@@ -149,13 +149,13 @@ class Searcher:
         legs = zip(plan.legs, realised_legs(plan, swap.receipt), strict=True)
         ends = [(leg, real) for leg, real in legs if leg.sink is LegPlace.WALLET]
         short = sum((self.worth(leg.token_out, leg.amount_out_raw - real.amount_out_raw) for leg, real in ends), Fraction(0))
-        shown = self.agent.sandwich(outcome)
-        assert shown.at_most is not None
-        assert shown.profit_at_most is not None
+        shown = self.agent.sandwich_risk(outcome)
+        assert shown.max_loss is not None
+        assert shown.max_profit is not None
         limit = (PLAN_COST + SLIPPAGE) * plan.turnover / USD + gas
-        most, worst = shown.at_most / USD, plan_worst_case(outcome.step_input, plan)
+        most, worst = shown.max_loss / USD, plan_worst_case(outcome.step_input, plan)
         assert worst is not None
-        turnover, gained = plan.turnover / USD, shown.profit_at_most / USD
+        turnover, gained = plan.turnover / USD, shown.max_profit / USD
         return Turn(size_usd, outcome.kind, profit, lost_usd, limit, turnover, short, most, gained, worst / USD + gas)
 
     def at_swap(self, happens: Callable[[Plan], None]) -> Callable[[str], None]:
@@ -206,9 +206,9 @@ class Searcher:
 
     def order(self, pool: str, sold: str, usd: Fraction) -> Any:
         """Return a bound call that sells for this many dollars (negative: buys)."""
-        info = self.chain.deployed.pool_by_name[pool]
+        info = self.chain.deployed_world.pool_by_name[pool]
         given = sold if usd > 0 else next(token.symbol for token in (info.token0, info.token1) if token.symbol != sold)
-        raw = int(abs(usd) / self.chain.deployed.prices_usd[given] * 10 ** self.chain.tokens[given].decimals)
+        raw = int(abs(usd) / self.chain.deployed_world.prices_usd[given] * 10 ** self.chain.tokens[given].decimals)
         return self._swap(info, given, raw, 0)
 
     def closing(self, pool: str, sold: str) -> list[Any]:
@@ -216,7 +216,7 @@ class Searcher:
 
         A pair has no price limit; its rest waits for the next block.
         """
-        info = self.chain.deployed.pool_by_name[pool]
+        info = self.chain.deployed_world.pool_by_name[pool]
         if info.version == 2:
             return []
         bought = info.token1 if info.token0.symbol == sold else info.token0
@@ -256,7 +256,7 @@ class Searcher:
     def worth(self, address: str, raw: int) -> Fraction:
         """Return the dollar value of base units."""
         symbol = self.symbols[address]
-        return raw * self.chain.deployed.prices_usd[symbol] / 10 ** self.chain.tokens[symbol].decimals
+        return raw * self.chain.deployed_world.prices_usd[symbol] / 10 ** self.chain.tokens[symbol].decimals
 
     def wealth(self) -> Fraction:
         """Return the dollar value of everything that the searcher has, except native coin."""

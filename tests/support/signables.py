@@ -9,12 +9,12 @@ from eth_utils.crypto import keccak
 
 from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
-from agent.planning.gas import unwrap
+from agent.planning.gas import build_unwrap_leg
 from agent.ports import Grant, Signer
 from agent.signing import deployment_rules, oracle_rules, payout_rules
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
-from agent.venues.calldata import encode_multicall, native_wei
+from agent.venues.calldata import encode_multicall, wrapped_native_wei
 from tests.support import signing
 from tests.support import signing as providing
 from tests.support import signing as rebalancing
@@ -44,9 +44,9 @@ def _native() -> dict[str, Signable]:
     found = {}
     for name, plan in PLANS.items():
         grant = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, tuple(one.min_out_raw for one in plan.legs))
-        multicall = tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S), value_wei=native_wei(plan))
+        multicall = tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S), value_wei=wrapped_native_wei(plan))
         found[name] = Signable(multicall, grant, NATIVE_RULES)
-    alone = plan_of(unwrap(WETH, 5 * 10**16))
+    alone = plan_of(build_unwrap_leg(WETH, 5 * 10**16))
     assert alone == ONLY
     data = "0x2e1a7d4d" + (5 * 10**16).to_bytes(32, "big").hex()
     found["unwrap"] = Signable(tx(WETH, data), Grant(IntentKind.UNWRAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, alone), NATIVE_RULES)
@@ -67,7 +67,7 @@ SIGNABLES: dict[str, Signable] = {
     **_native(),
     "memory of a pool": Signable(
         tx(POOL, oracle_rules.encode_observations(120)),
-        Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, 120)),
+        Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle_growth=(POOL, 120)),
         replace(RULES, oracle_pools=(POOL,)),
     ),
     "deployment": Signable(

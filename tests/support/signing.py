@@ -42,10 +42,10 @@ from agent.model.futures import (
 from agent.ports import Grant
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.pool_makers import pool_address
-from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
+from agent.signing.rules import HighestTipByNonce, LocalSigner, SigningRules
 from agent.signing.terms import FuturesRules
 from agent.units import NATIVE, Token, floor_int
-from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
+from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, wrapped_native_wei
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, encode_delegate, encode_deposit, encode_order, encode_withdrawal
@@ -71,7 +71,7 @@ MAKERS = {
 """Who makes the pools of the legs."""
 MAX_GAS_WEI = 10**16
 NONCE = 7
-NONCES: SignableNonces = {NONCE: None}
+NONCES: HighestTipByNonce = {NONCE: None}
 """The journal's next nonce, with nothing signed yet."""
 
 
@@ -128,8 +128,8 @@ PLAN = plan_of(
 )
 FLOORS = tuple(one.min_out_raw - 1 for one in PLAN.legs)
 SWAP_GRANT = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, PLAN, FLOORS)
-APPROVE_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approve=(USDT, ROUTER, 500_000_000))
-RESET_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approve=(USDT, ROUTER, 0))
+APPROVE_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approval_terms=(USDT, ROUTER, 500_000_000))
+RESET_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approval_terms=(USDT, ROUTER, 0))
 CANCEL_GRANT = Grant(IntentKind.CANCEL, NOW_S, NOW_S + 90, MAX_GAS_WEI)
 
 
@@ -165,7 +165,7 @@ def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> Refused:
 
 MANAGER, V2_ROUTER, PAIR, POOL = (address(name) for name in ("position manager", "v2 router", "pair", "v3 pool"))
 TOKENS = tuple(sorted((WETH, USDC), key=lambda at: int(at, 16)))
-LP_RULES = replace(RULES, position_managers=(MANAGER,), v2_routers=(V2_ROUTER,), v2_pairs=(PAIR,))
+LP_RULES = replace(RULES, v3_managers=(MANAGER,), v2_routers=(V2_ROUTER,), v2_pairs=(PAIR,))
 PROVIDING_FLOORS = (9 * 10**17, 2_700 * 10**6)
 
 WITHDRAW_V3 = Withdraw(
@@ -186,7 +186,7 @@ ACTIONS: dict[str, LpAction] = {
 
 def grant_of(action: LpAction, **changes: object) -> Grant:
     """Return the grant of the action, with floors below the minimums."""
-    plain = Grant(IntentKind.LIQUIDITY, NOW_S, NOW_S + 90, MAX_GAS_WEI, floors_raw=PROVIDING_FLOORS, action=action)
+    plain = Grant(IntentKind.LIQUIDITY, NOW_S, NOW_S + 90, MAX_GAS_WEI, floors_raw=PROVIDING_FLOORS, layer_action=action)
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
@@ -197,7 +197,7 @@ def action_tx(action: LpAction, wallet: str = WALLET, deadline_s: int = DEADLINE
 
 def approval(token: str, spender: str, raw: int, action: LpAction) -> tuple[UnsignedTx, Grant]:
     """Return an approval that an action needs, with its grant."""
-    grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approve=(token, spender, raw), action=action)
+    grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approval_terms=(token, spender, raw), layer_action=action)
     return tx(token, encode_approve(spender, raw)), grant
 
 
@@ -271,7 +271,7 @@ def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
 
 def rebalance_tx(plan: Plan, deadline_s: int = DEADLINE_S, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
     """Return the plan as one call of the Rebalancer."""
-    return tx(REBALANCER, encode_program(plan, deadline_s, terms or conditions(plan)), **{"value_wei": native_wei(plan)} | changes)
+    return tx(REBALANCER, encode_program(plan, deadline_s, terms or conditions(plan)), **{"value_wei": wrapped_native_wei(plan)} | changes)
 
 
 REBALANCES = {name: (rebalance_tx(plan), rebalancing_grant_of(plan)) for name, plan in PLANS.items()}
@@ -286,7 +286,7 @@ HOUSE, VAULT, DELEGATES, VETH, VBTC, DELEGATE, TRADER = (
 )
 FUTURES = FuturesRules(
     HOUSE, VAULT, DELEGATES, USDC, WALLET, DELEGATE, (VETH, VBTC),
-    max_leverage_bps=30_000, slippage_bps=100, emergency_slippage_bps=300, index_age_s=3_600,
+    max_leverage_bps=30_000, slippage_bps=100, emergency_slippage_bps=300, max_index_age_s=3_600,
     emergency_fee_wei=30 * 10**9,
 )  # fmt: skip
 FUTURES_RULES = replace(RULES, futures=FUTURES)
@@ -316,7 +316,7 @@ ESCAPE = PerpOrder(VETH, -2 * WAD, PerpOrderKind.MARKET, 5_820 * WAD, True)
 def futures_grant(action: FuturesAction, account: MarginAccount = ACCOUNT, **changes: object) -> Grant:
     """Return the grant of an action of the futures layer."""
     granted = FuturesGrant(action, account, **changes)  # type: ignore[arg-type]  # keywords are field names
-    return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, layer=granted)
+    return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, layer_grant=granted)
 
 
 def order_tx(order: PerpOrder, contracts: PerpetualProtocolAddresses = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:
@@ -337,7 +337,7 @@ FUTURES_ALLOWED: dict[str, tuple[UnsignedTx, Grant]] = {
     "futures: end": (tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=False)), futures_grant(END)),
     "futures: approve vault": (
         tx(USDC, encode_approve(VAULT, DEPOSIT.raw)),
-        replace(futures_grant(DEPOSIT), kind=IntentKind.APPROVE, approve=(USDC, VAULT, DEPOSIT.raw)),
+        replace(futures_grant(DEPOSIT), kind=IntentKind.APPROVE, approval_terms=(USDC, VAULT, DEPOSIT.raw)),
     ),
 }  # fmt: skip
 DELEGATE_BUY = order_tx(BUY, replace(CONTRACTS, trader=TRADER))

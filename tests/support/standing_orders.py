@@ -79,7 +79,7 @@ class Bot:
         blocks = [prices] * self.confirm if before is None else before
         past = tuple(_block(head, back, {**every, **dict(block)}, now_s) for back, block in enumerate(blocks, 1))
         holdings = tuple(Holding(token(s).address, int(coins * 10 ** token(s).decimals)) for s, coins in self.coins.items())
-        snapshot = replace(step.snapshot, head=head, feeds=feeds, past=past, holdings=holdings)
+        snapshot = replace(step.snapshot, head=head, feeds=feeds, past_prices=past, holdings=holdings)
         step = with_limits(replace(step, snapshot=snapshot), **self.limits)
         policy = replace(step.policy, confirm_blocks=self.confirm)
         return replace(step, policy=policy, portfolio=replace(step.portfolio, orders=self.book))

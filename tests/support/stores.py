@@ -87,9 +87,9 @@ def upgrade():
 def install_later_version(patch: pytest.MonkeyPatch, folder: Path) -> str:
     """Make this program one of a later version, for which every store is an older one; return that version."""
     version = f"{len(REVISIONS) + 1:04}"
-    scripts = Path(shutil.copytree(opening.MIGRATIONS, folder / "later_migrations"))
+    scripts = Path(shutil.copytree(opening.MIGRATIONS_FOLDER, folder / "later_migrations"))
     (scripts / "versions" / f"{version}_later.py").write_text(_LATER.format(version=version, before=REVISIONS[-1]))
-    patch.setattr(opening, "MIGRATIONS", scripts)
+    patch.setattr(opening, "MIGRATIONS_FOLDER", scripts)
     patch.setattr(opening, "REVISIONS", (*REVISIONS, version))
     return version
 

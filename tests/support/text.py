@@ -21,7 +21,7 @@ def mentions(text: object, *terms: str) -> bool:
 
 def causes(found: Any) -> tuple[str, ...]:
     """Return the codes of an outcome: guards that refused, causes of a halt, or the setting that held back a trigger."""
-    verdicts = getattr(found, "verdicts", ()) or getattr(getattr(found, "plan", None), "verdicts", ())
+    verdicts = getattr(found, "refusal_verdicts", ()) or getattr(getattr(found, "plan", None), "verdicts", ())
     refused = tuple(one.guard for one in verdicts if not one.passed)
     limiting_rule = getattr(found.decision, "limiting_rule", "")
     return refused or getattr(found.decision, "codes", ()) or ((limiting_rule,) if limiting_rule else ())

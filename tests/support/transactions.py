@@ -413,7 +413,9 @@ class Walk:
         """Assert the invariants of every moment, even after a crash."""
         intents = list(reversed(self.store.journal.intents()))
         left = [
-            intent for intent in intents if any(move.after is IntentState.BROADCAST for move in self.store.journal.transitions(intent.id))
+            intent
+            for intent in intents
+            if any(move.new_state is IntentState.BROADCAST for move in self.store.journal.transitions(intent.id))
         ]
         assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in left}, "something was sent that the journal does not hold"
         assert len([intent for intent in intents if intent.state in ENDED_IN_BLOCK_STATES]) <= 1, (
@@ -422,7 +424,7 @@ class Walk:
         for intent in intents:
             assert intent.tx.max_fee_wei is not None
             assert intent.tx.max_fee_wei <= CEILING_WEI
-            older = next((one for one in intents if one.id == intent.replaces), None)
+            older = next((one for one in intents if one.id == intent.replaced_intent_id), None)
             if older is not None:
                 assert intent.tx.max_fee_wei * BUMP_DENOMINATOR >= (older.tx.max_fee_wei or 0) * BUMP_NUMERATOR
                 assert intent.kind in (older.kind, IntentKind.CANCEL)
@@ -461,7 +463,7 @@ class Walk:
             (
                 intent.kind.value,
                 intent.state.value,
-                None if intent.replaces is None else number[intent.replaces],
+                None if intent.replaced_intent_id is None else number[intent.replaced_intent_id],
                 intent.receipt is not None and current(chain, intent),
                 intent.tx_hash in booked,
                 intent.tx_hash in chain.sent,
@@ -556,5 +558,5 @@ def require_dearer(intents: Sequence[Intent]) -> None:
     for before, after in pairwise(intents):
         for fee in ("max_fee_wei", "max_priority_fee_wei"):
             assert getattr(after.tx, fee) * BUMP_DENOMINATOR >= getattr(before.tx, fee) * BUMP_NUMERATOR
-        assert after.replaces == before.id
+        assert after.replaced_intent_id == before.id
         assert after.tx.nonce == before.tx.nonce

@@ -24,8 +24,8 @@ from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store import Store
 from agent.units import NATIVE, floor_int
-from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
-from agent.venues.calldata import native_wei as rebalancer_native_wei
+from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, wrapped_native_wei
+from agent.venues.calldata import wrapped_native_wei as rebalancer_native_wei
 from agent.venues.gas_fees import gas_fees
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
@@ -68,7 +68,7 @@ class Desk:
 
     def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegPlace = W, sink: LegPlace = W) -> Leg:
         """Return a leg whose output is the deployed quoters' present quote, and whose minimum equals it."""
-        info = self.chain.deployed.pool_by_name[pool]
+        info = self.chain.deployed_world.pool_by_name[pool]
         start = self.at(token_in)
         end = info.token1.address if info.token0.address == start else info.token0.address
         if info.version == 2:
@@ -129,7 +129,7 @@ class Desk:
 
     def approve(self, token: str, raw: int, legacy: bool = False) -> Receipt:
         """Send one approval."""
-        grant = self.grant(IntentKind.APPROVE, approve=(token, self.router, raw))
+        grant = self.grant(IntentKind.APPROVE, approval_terms=(token, self.router, raw))
         return self.run(self.tx(token, encode_approve(self.router, raw), legacy), grant)
 
     def approve_for(self, plan: Plan) -> None:
@@ -140,7 +140,7 @@ class Desk:
     def swap_tx(self, plan: Plan, legacy: bool = False, **changes: object) -> UnsignedTx:
         """Return the plan as one transaction."""
         data = encode_multicall(plan, self.wallet, self.sender.head().timestamp_s + DEADLINE_S)
-        return self.tx(self.router, data, legacy, **{"value_wei": native_wei(plan)} | changes)
+        return self.tx(self.router, data, legacy, **{"value_wei": wrapped_native_wei(plan)} | changes)
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
         """Send the plan with its minimums as floors."""
@@ -196,7 +196,7 @@ class AtomicDesk(Desk):
     @property
     def prices(self) -> dict[str, Fraction]:
         """USDC base units per base unit of each token, at the chain's prices."""
-        usd = self.chain.deployed.prices_usd
+        usd = self.chain.deployed_world.prices_usd
         found = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
         return found | {NATIVE: found[self.at("WETH")]}
 
@@ -215,7 +215,7 @@ class AtomicDesk(Desk):
         kept = self.terms(plan.legs)
         floors = tuple(leg.min_out_raw for leg in plan.legs)
         prices = tuple((token, kept.prices[token]) for token in min_balance_changes(plan.legs))
-        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, value_floor_raw=kept.min_value_change_raw)
+        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, min_value_change_raw=kept.min_value_change_raw)
         return self.run(self.swap_tx(plan, legacy, **changes), grant)
 
     def would(self, data: str, sender: str | None = None, to: str | None = None, value_wei: int = 0) -> Simulation:
@@ -247,7 +247,7 @@ class SafeWallet:
     def signatures(self, typed_data: Mapping[str, Any]) -> bytes:
         """Return the owners' signatures of this typed data, in the order that the Safe requires."""
         signing = sorted(self.owners, key=lambda owner: int(owner.address, 16))[: self.threshold]
-        return b"".join(bytes(Account.sign_typed_data(owner.key, full_message=dict(typed_data)).signature) for owner in signing)
+        return b"".join(bytes(Account.sign_typed_data(owner.private_key, full_message=dict(typed_data)).signature) for owner in signing)
 
     def execute(self, document: Mapping[str, Any]) -> str:
         """Execute the signed transaction from an account that is not an owner; return its hash."""

@@ -63,7 +63,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.clock = Clock(chain)
         self.bad = Faulty(EndpointProvider(chain.url or "", "beta", 30), "beta")
         self.changes = CHANGES | {
-            f"venues.uniswap_{kind}.pools": [chain.pools[name]] for kind, name in (("v3", POOLS[0]), ("v2", POOLS[1]))
+            f"venues.uniswap_{kind}.pools": [chain.address_by_pool[name]] for kind, name in (("v3", POOLS[0]), ("v2", POOLS[1]))
         }
         chain.set_balance("WETH", 15 * 10**18)
         chain.set_balance("USDC", 45_000 * 10**6)
@@ -130,10 +130,10 @@ class WholeAgent(RuleBasedStateMachine):
     @rule(percent=st.sampled_from([-9, -4, -1, 2, 5, 10]))
     def the_price_moves(self, percent: int) -> None:
         chain = self.chain
-        price = min(max(chain.deployed.prices_usd["WETH"] * (100 + percent) / 100, Fraction(1_500)), Fraction(6_000))
-        chain.deployed = replace(chain.deployed, prices_usd={**chain.deployed.prices_usd, "WETH": price})
+        price = min(max(chain.deployed_world.prices_usd["WETH"] * (100 + percent) / 100, Fraction(1_500)), Fraction(6_000))
+        chain.deployed_world = replace(chain.deployed_world, prices_usd={**chain.deployed_world.prices_usd, "WETH": price})
         for name in POOLS:
-            chain.arbitrage(chain.deployed.pool_by_name[name])
+            chain.arbitrage(chain.deployed_world.pool_by_name[name])
         chain.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         chain.refresh_feeds(("WETH", "USDC"))
         self.the_world_went_on()

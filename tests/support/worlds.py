@@ -82,7 +82,7 @@ def pool_contract(chain: LocalChain, pool: LocalPool) -> Any:
 
 def read_pool(chain: LocalChain, name: str) -> Pool:
     """Return the whole state of a pool, every initialised tick included, read from the contract itself and not by the lens."""
-    pool = chain.deployed.pool_by_name[name]
+    pool = chain.deployed_world.pool_by_name[name]
     return read_v2(chain, pool) if pool.version == 2 else read_v3(chain, pool)
 
 
@@ -95,7 +95,10 @@ def read_v2(chain: LocalChain, pool: LocalPool) -> V2Pool:
 def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
     """Return slot 0, liquidity and all ticks of a pool. Tick indices come from the chain's records, the rest from the contract."""
     functions = pool_contract(chain, pool).functions
-    answers = [(index, read_view(chain.node, functions.ticks(index))) for index in sorted(chain.deployed.ticks.get(pool.name, ()))]
+    answers = [
+        (index, read_view(chain.node, functions.ticks(index)))
+        for index in sorted(chain.deployed_world.range_ends_by_pool.get(pool.name, ()))
+    ]
     slot0 = read_view(chain.node, functions.slot0())
     ticks = tuple(TickLiquidity(index, int(tick[1])) for index, tick in answers if tick[7])
     state = V3Pool(
@@ -118,7 +121,7 @@ def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
 
 def price_now(chain: LocalChain, name: str) -> Fraction:
     """Return the base units of token1 that a pool pays per base unit of token0 at the margin, fee excluded."""
-    pool = chain.deployed.pool_by_name[name]
+    pool = chain.deployed_world.pool_by_name[name]
     functions = pool_contract(chain, pool).functions
     if pool.version == 2:
         reserve0, reserve1, _ = read_view(chain.node, functions.getReserves())
@@ -254,7 +257,7 @@ class Origin:
             if chain.w3.eth.get_block("latest")["hash"] != head["hash"]:
                 raise RuntimeError(f"another chain answers on {url}")
             _FORKS[url] = threading.Lock()
-            chain.deployed, chain.addresses = self.world.deployed, self.world.addresses
+            chain.deployed_world, chain.addresses = self.world.deployed_world, self.world.addresses
             self._begin(chain)
             yield chain
 
@@ -311,13 +314,13 @@ def _deployed() -> LocalChain:
 
 def _state(chain: LocalChain) -> bytes:
     blocks = _blocks(chain)
-    return pickle.dumps((dict(blocks.chaindb.db.wrapped_db.kv_store), blocks.header, chain.deployed, chain.addresses))
+    return pickle.dumps((dict(blocks.chaindb.db.wrapped_db.kv_store), blocks.header, chain.deployed_world, chain.addresses))
 
 
 def _restored(state: bytes) -> LocalChain:
     stored, header, books, addresses = pickle.loads(state)
     chain = LocalChain(TesterNode(_GENESIS_S, DEFAULT_WORLD.wallet_native_wei), DEFAULT_WORLD)
-    blocks, chain.deployed, chain.addresses = _blocks(chain), books, addresses
+    blocks, chain.deployed_world, chain.addresses = _blocks(chain), books, addresses
     database = blocks.chaindb.db.wrapped_db.kv_store
     database.clear()
     database.update(stored)

@@ -88,7 +88,7 @@ def test_sink_that_apprise_lacks_is_one_function(monkeypatch: pytest.MonkeyPatch
     (subscription,) = alert_channels.open_subscriptions(table, None)
     assert subscription.kinds == {AlertKind.HALT}
     subscription.channel.put(AlertMessage(0, "board", AlertKind.HALT, "prices are stale", 1))
-    assert [delivery.why for delivery in drain_channels([subscription.channel], 30)] == [""]
+    assert [delivery.failure_reason for delivery in drain_channels([subscription.channel], 30)] == [""]
     assert received == [("trimtab: halted", "prices are stale")]
 
 

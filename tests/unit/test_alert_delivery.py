@@ -73,7 +73,7 @@ def happened(number: int) -> Alert:
 
 def settled(store: Store, telling: AlertNotifier) -> None:
     telling.close(60)
-    assert store.alerts.pending() == ()
+    assert store.alerts.pending_messages() == ()
 
 
 def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) -> None:
@@ -89,8 +89,8 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
     assert [item["title"] for item in mail.items] == [item["title"] for item in hook.items]
     assert all(text in mail.texts[number] for number, text in enumerate(hook.texts))
     assert {tuple(item["to"]) for item in mail.items} == {("owner@example.org",)}
-    told = store.alerts.targets()
-    assert {name: (one.failures, one.waiting, one.delivered_s is not None) for name, one in told.items()} == {
+    told = store.alerts.target_states()
+    assert {name: (one.failures, one.queued_count, one.delivered_s is not None) for name, one in told.items()} == {
         "hook": (0, 0, True),
         "mail": (0, 0, True),
     }
@@ -104,7 +104,7 @@ def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
         settled(store, telling)
     assert [item["to"] for item in phone.items] == ["15551234567"]
     assert phone.texts[0].split() == ["trimtab:", "halted", "halted"]
-    assert store.alerts.targets()["phone"].delivered_s is not None
+    assert store.alerts.target_states()["phone"].delivered_s is not None
 
 
 def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:
@@ -128,9 +128,9 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
         telling.process_cycle_alerts([happened(2)], KINDS, NOON + 1)
         settled(store, telling)
     assert hook.texts == ["event 2"]
-    assert [(one.message.text, one.why) for one in failures] == [("event 1", "not accepted")]
-    (target,) = store.alerts.targets().values()
-    assert (target.failures, target.waiting) == (0, 0)
+    assert [(one.message.text, one.failure_reason) for one in failures] == [("event 1", "not accepted")]
+    (target,) = store.alerts.target_states().values()
+    assert (target.failures, target.queued_count) == (0, 0)
     assert target.failed_s is not None
 
 
@@ -140,7 +140,7 @@ def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Sto
     telling = announcer(store, channel(apprise_sender(gone, "G", 5), attempts=2))
     telling.process_cycle_alerts([happened(1), happened(2)], KINDS, NOON)
     settled(store, telling)
-    (target,) = store.alerts.targets().values()
+    (target,) = store.alerts.target_states().values()
     assert (target.failures, target.why, target.delivered_s) == (2, "not accepted", None)
 
 
@@ -163,7 +163,7 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
         assert not over.is_set()
         telling.close(within_s=0)
     over.set()
-    assert store.alerts.targets()["silent"].waiting == 20
+    assert store.alerts.target_states()["silent"].queued_count == 20
 
 
 def test_a_run_that_ends_waits_for_a_silent_target_once(store: Store) -> None:
@@ -181,7 +181,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(st
         telling = announcer(store, channel(apprise_sender(url, "S", 0.2), attempts=2))
         telling.process_cycle_alerts([happened(1)], KINDS, NOON)
         settled(store, telling)
-    (target,) = store.alerts.targets().values()
+    (target,) = store.alerts.target_states().values()
     assert (target.failures, target.why) == (1, UNANSWERED_REASON)
 
 
@@ -192,7 +192,7 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
         first.process_cycle_alerts([HALT, happened(1)], KINDS, NOON)
         hook.until(2)
         first.process_cycle_alerts([HALT], KINDS, NOON + 1)
-        while store.alerts.targets()["hook"].waiting:  # what arrived is written down by a look
+        while store.alerts.target_states()["hook"].queued_count:  # what arrived is written down by a look
             time.sleep(0.02)
             first.process_cycle_alerts([HALT], KINDS, NOON + 1)
         slow = Box()
@@ -210,7 +210,7 @@ def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> Non
     telling = announcer(store, channel(stuck(over), "old"))
     telling.process_cycle_alerts([happened(1)], KINDS, NOON)
     announcer(store, channel(lambda *_: "", "new")).enqueue_undelivered()
-    assert store.alerts.pending() == ()
+    assert store.alerts.pending_messages() == ()
     over.set()
 
 
@@ -226,9 +226,9 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
     telling.process_cycle_alerts([happened(-1)], KINDS, NOON)
     assert entered.wait(60)
     telling.process_cycle_alerts([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
-    (target,) = store.alerts.targets().values()
-    assert (target.waiting, target.lost) == (MAX_QUEUED, 21)
-    assert [letter.text for letter in store.alerts.pending()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
+    (target,) = store.alerts.target_states().values()
+    assert (target.queued_count, target.dropped_count) == (MAX_QUEUED, 21)
+    assert [letter.text for letter in store.alerts.pending_messages()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
     over.set()
     settled(store, telling)
 
@@ -240,9 +240,9 @@ def test_ended_alerts_are_deleted_90_days_after_their_message(store: Store) -> N
         return AlertState(key, AlertKind.REBALANCE, key, NOON, since_s, untold, told_s)
 
     others = state("lasts", since_s=NOON), state("not sent", untold=1), state("a second less", told_s=NOON + 1), state("held", told_s=None)
-    store.alerts.record([state("ended"), *others], (), now_s - 1)
+    store.alerts.record_and_queue([state("ended"), *others], (), now_s - 1)
     assert len(store.alerts.states()) == 5, "it is no older than that"
-    store.alerts.record((), (), now_s)
+    store.alerts.record_and_queue((), (), now_s)
     assert {state.key for state in store.alerts.states()} == {state.key for state in others}
 
 
@@ -269,7 +269,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
     telling = announcer(store, channel(broken))
     telling.process_cycle_alerts([DONE], KINDS, NOON)
     settled(store, telling)
-    assert store.alerts.targets()["hook"].why == "ConnectionError"
+    assert store.alerts.target_states()["hook"].why == "ConnectionError"
 
 
 def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
@@ -315,7 +315,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         with raises_field("alerts.targets.url_env", "WRONG", "no address supported") as refused:
             apprise_sender(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
-    shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.targets().values()))
+    shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.target_states().values()))
     assert not found_in(shown.encode(), [SECRET])
     store.close()
     assert not [path for path in tmp_path.iterdir() if found_in(path.read_bytes(), [SECRET])]

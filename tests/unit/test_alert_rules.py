@@ -19,7 +19,7 @@ KINDS = frozenset(AlertKind)
 HOUR = 3_600
 NOON = int(datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp())
 RULES = AlertRules(KINDS, cooldown_s=6 * HOUR)
-HALT = Alert(AlertKind.HALT, "halt", "halted", lasting=True)
+HALT = Alert(AlertKind.HALT, "halt", "halted", is_lasting=True)
 DONE = Alert(AlertKind.REBALANCE, "rebalance", "done")
 
 
@@ -82,7 +82,7 @@ def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> Non
 
 
 def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
-    rules = replace(RULES, quiet=QuietHours(12 * 60, 13 * 60, ZoneInfo("UTC")))
+    rules = replace(RULES, quiet_hours=QuietHours(12 * 60, 13 * 60, ZoneInfo("UTC")))
     told = Told(rules)
     events = [replace(DONE, key=f"k{number}", text=f"event {number}") for number in range(5)]
     for number, event in enumerate(events):
@@ -91,7 +91,7 @@ def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
 
 
 def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
-    told = Told(replace(RULES, quiet=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent=frozenset({AlertKind.ERROR})))
+    told = Told(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent_kinds=frozenset({AlertKind.ERROR})))
     error = Alert(AlertKind.ERROR, "error", "ended")
     assert told.look(NOON, DONE, HALT, error) == ["ended"]
     assert told.look(NOON + HOUR - 1, HALT) == []
@@ -99,7 +99,7 @@ def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
 
 
 def test_what_passed_in_quiet_hours_is_not_told_afterwards() -> None:
-    told = Told(replace(RULES, quiet=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC"))))
+    told = Told(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC"))))
     assert told.look(NOON, HALT) == []
     assert told.look(NOON + 60) == []
     assert told.look(NOON + 2 * HOUR) == []
@@ -124,20 +124,20 @@ def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> Non
     told.look(NOON, judged=KINDS)
     assert told.look(NOON + 1, HALT) == []
     assert told.look(NOON + 2 * HOUR) == []
-    told.states["halt"] = replace(told.states["halt"], told_s=NOON)
+    told.states["halt"] = replace(told.states["halt"], last_sent_s=NOON)
     assert told.look(NOON + 6 * HOUR, HALT) == ["halted"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
 def test_however_it_goes_no_key_is_told_twice_within_its_cooldown_nor_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
     quiet = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
-    told, at_s, last = Told(replace(RULES, quiet=quiet)), NOON, dict[str, int]()
+    told, at_s, last = Told(replace(RULES, quiet_hours=quiet)), NOON, dict[str, int]()
     for after_s, halted, done in looks:
         at_s += after_s
         before = dict(told.states)
         told.look(at_s, *([HALT] if halted else []), *([DONE] if done else []))
         for key, state in told.states.items():
-            if state.told_s == at_s and state != before.get(key):
+            if state.last_sent_s == at_s and state != before.get(key):
                 assert at_s - last.get(key, 0) >= 6 * HOUR
                 assert quiet.until_s(at_s) is None
                 last[key] = at_s

@@ -36,7 +36,7 @@ from agent.model import (
 )
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.drift import alert_prices
+from agent.policy.drift import band_edge_prices
 from agent.units import NATIVE, decimal_text, value_text
 from tests.support.builders import ETHER, step_input, token, unit_price, with_history, with_snapshot
 from tests.support.foreign_text import CORPUS, MARKS
@@ -65,7 +65,7 @@ def sent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
 def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18_and_plus_22_percent() -> None:
     drifts = decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts
     weth = asset_bands(drifts)[0]
-    assert (weth.alert_low_price, weth.alert_high_price) == alert_prices(drifts)[weth.drift.token]
+    assert (weth.alert_low_price, weth.alert_high_price) == band_edge_prices(drifts)[weth.drift.token]
     limits = (weth.alert_low_price, weth.alert_high_price)
     assert [round(float(price_distance(weth.drift.price, limit) or 0), 4) for limit in limits] == [-0.1818, 0.2222]
     assert weth.side == "inside"
@@ -83,7 +83,7 @@ def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: s
         one for one in alerts(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})), CALM) if "WETH" in one.text
     )
     assert alert.key == f"price:{token('WETH').address}:{side}"
-    assert alert.lasting
+    assert alert.is_lasting
     assert mentions(alert.text, "WETH", f"{side}")
     assert "band 45-55 %" in alert.text
     assert ("alert-low 1636.36" if side == "below" else "alert-high 2444.44") in alert.text
@@ -108,7 +108,7 @@ def test_one_asset_that_rises_is_one_alert_about_that_asset() -> None:
     assert sum(one.side != "inside" for one in asset_bands(decide(step).drifts)) == 3
     (alert,) = prices(outcome(step))
     assert alert.key == f"price:{token('WETH').address}:above"
-    assert alert.lasting
+    assert alert.is_lasting
     assert "WBTC" not in alert.text
     assert "USDC is" not in alert.text
 
@@ -161,7 +161,7 @@ def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
 
 
 def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
-    refused = replace(planned(), kind=OutcomeKind.REFUSED, verdicts=(Verdict("price_impact", "143 bps", "100 bps", False),))
+    refused = replace(planned(), kind=OutcomeKind.REFUSED, refusal_verdicts=(Verdict("price_impact", "143 bps", "100 bps", False),))
     (alert,) = alerts(refused, CALM)
     assert alert.kind is AlertKind.REFUSAL
     assert "would sell" in alert.text
@@ -178,14 +178,14 @@ def test_a_review_that_trades_nothing_is_told_with_its_reason() -> None:
     found = outcome(step)
     assert found.decision_result.due_schedules
     (alert,) = prices(found)
-    assert (alert.kind, alert.key, alert.lasting) == (AlertKind.REVIEW, "review", False)
+    assert (alert.kind, alert.key, alert.is_lasting) == (AlertKind.REVIEW, "review", False)
     assert mentions(alert.text, "Reviewed")
 
 
 def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000}, trigger=Every(3_600))
     (alert,) = prices(replace(planned(), step_input=step, decision_result=decide(step)))
-    assert (alert.kind, alert.key, alert.lasting) == (AlertKind.REVIEW, "planned", True)
+    assert (alert.kind, alert.key, alert.is_lasting) == (AlertKind.REVIEW, "planned", True)
     assert "would sell" in alert.text
 
 
@@ -193,7 +193,7 @@ def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
 def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
     found = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
     assert mentions(found[AlertKind.REBALANCE].text, "2 transactions", "block 9", f"trimtab explain {STEP}")
-    assert not found[AlertKind.REBALANCE].lasting
+    assert not found[AlertKind.REBALANCE].is_lasting
 
 
 def test_what_only_tidied_up_is_no_rebalance() -> None:
@@ -211,7 +211,7 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
         assert AlertKind.ORDER not in found
         return
     assert found[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss"
-    assert found[AlertKind.ORDER].lasting
+    assert found[AlertKind.ORDER].is_lasting
     assert "WETH" in found[AlertKind.ORDER].text
     assert "1500" in found[AlertKind.ORDER].text.replace(",", "")
     assert AlertKind.ORDER in covered_kinds(outcome(step))
@@ -223,26 +223,26 @@ def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> N
         Verdict("token_screen", "honeypot: EVIL says <b>no</b>", "clean", False),
         Verdict("slippage", "10 bps", "30 bps", True),
     )
-    found = told(outcome(step_input(), OutcomeKind.REFUSED, verdicts=verdicts))[AlertKind.REFUSAL]
+    found = told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=verdicts))[AlertKind.REFUSAL]
     assert found.text.endswith(f"price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}")
     assert found.key == "refusal:price_impact,token_screen"
-    assert found.lasting
+    assert found.is_lasting
 
 
 def test_a_pause_is_told_as_a_pause_and_not_as_a_refusal_or_a_halt_too() -> None:
     stopped = (Verdict("kill_switch", "paused", "running", False),)
     paused = replace(CALM, paused=True)
-    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, verdicts=stopped), paused)) == {AlertKind.PAUSED}
+    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=stopped), paused)) == {AlertKind.PAUSED}
     assert set(told(outcome(step_input(), OutcomeKind.HALT), paused)) == {AlertKind.PAUSED}
     both = (*stopped, Verdict("plan_cost", "80 bps", "50 bps", False))
-    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, verdicts=both), paused)) == {AlertKind.PAUSED, AlertKind.REFUSAL}
+    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=both), paused)) == {AlertKind.PAUSED, AlertKind.REFUSAL}
 
 
 def test_a_halt_says_why_in_the_words_of_the_decision() -> None:
     step = with_snapshot(step_input(), feeds=())
     found = told(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))[AlertKind.HALT]
     assert "reference price" in found.text
-    assert found.lasting
+    assert found.is_lasting
 
 
 def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
@@ -291,12 +291,12 @@ def test_nothing_that_a_stranger_wrote_is_in_any_alert(text: str) -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
     named = replace(step.portfolio.assets[0], token=replace(step.portfolio.assets[0].token, symbol=text))
     step = replace(step, portfolio=replace(step.portfolio, assets=(named, *step.portfolio.assets[1:])))
-    step = with_snapshot(step, quarantined=(UnreadableItem("endpoint", "one", text),), native_wei=0)
+    step = with_snapshot(step, unreadable_items=(UnreadableItem("endpoint", "one", text),), native_wei=0)
     verdicts = (Verdict(text, text, text, False), Verdict("plan_cost", text, text, False))
     facts = replace(CALM, low_gas_wei=1)
     found: list[Alert] = []
     for kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD):
-        found += alerts(outcome(step, kind, verdicts=verdicts, reason=text, step_id=text), facts)
+        found += alerts(outcome(step, kind, refusal_verdicts=verdicts, reason=text, step_id=text), facts)
     found += alerts(outcome(step, OutcomeKind.DONE, step_id=text, transactions=(sent(IntentKind.SWAP),)), facts)
     found += alerts(outcome(with_snapshot(step, feeds=(), pools=()), OutcomeKind.HALT), facts)
     for error in (Refused(text, verdicts, text), OperatorNeeded(text, text), TrimtabError(text), ConfigError(text)):

@@ -77,7 +77,7 @@ def last_unit_rate(state, token_in, amount) -> Fraction:
 @given(given_pools.pools, given_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))
 def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_in, impact_bps, share):
     price = pools.marginal_price(state, token_in) * share
-    best, most = state.best_response(token_in, price, impact_bps), state.max_in(token_in, impact_bps)
+    best, most = state.best_amount_in(token_in, price, impact_bps), state.max_in(token_in, impact_bps)
     assert 0 <= best <= most
     if best:
         assert last_unit_rate(state, token_in, best) >= price
@@ -95,7 +95,7 @@ def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_
 )
 def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_rounding(state, token_in, share, other):
     price = pools.marginal_price(state, token_in) * share
-    best, most = state.best_response(token_in, price, 3000), state.max_in(token_in, 3000)
+    best, most = state.best_amount_in(token_in, price, 3000), state.max_in(token_in, 3000)
     assume(0 < other <= most)
 
     def gain_and_steps(amount: int) -> tuple[Fraction, int]:
@@ -157,7 +157,7 @@ def test_a_pool_past_its_known_ticks_quotes_nothing():
 
 def test_a_free_price_is_answered_up_to_the_impact_bound():
     for state in (flat(), V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)):
-        assert state.best_response(TOKEN0, Fraction(0), 50) == state.max_in(TOKEN0, 50) > 0
+        assert state.best_amount_in(TOKEN0, Fraction(0), 50) == state.max_in(TOKEN0, 50) > 0
 
 
 def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_border():
@@ -196,4 +196,4 @@ def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_perc
 def test_the_ticks_read_end_where_the_impact_bound_lies_beyond_them(known, impact_bps, ends):
     """1.0001 ** 100 is 1.01005: the price of what is sold falls by 99.5 bps until there, whichever way."""
     state = flat(known_from_tick=known[0], known_to_tick=known[1], ticks=())
-    assert [state.runs_out(token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]
+    assert [state.exceeds_known_ticks(token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]

@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         "status": {"value": "1.50", "endpoints": [{"operator": "a"}]}, "orders": {}, "alerts": {}, "plan": {"outcome": "hold"},
         "positions": {"error": "why", "raised": OperatorNeeded("positions: unknown", "look at the venue")},
     }  # fmt: skip
-    board.read_at_s = dict.fromkeys(("live_documents", "plan_document"), time.monotonic())
+    board.read_s_by_function = dict.fromkeys(("live_documents", "plan_document"), time.monotonic())
     with Served(board=board) as found:
         yield Client(found)
 

@@ -33,11 +33,11 @@ def planned(step: StepInput) -> Plan:
 
 
 def test_a_plan_counts_the_approvals_it_still_needs() -> None:
-    assert planned(world(0)).cost.approvals == APPROVAL_GAS * UNIT
-    assert planned(world(1)).cost.approvals == 2 * APPROVAL_GAS * UNIT, "an allowance that is too small is reset first"
-    assert planned(world(10**20)).cost.approvals == 0
+    assert planned(world(0)).cost.approval_gas == APPROVAL_GAS * UNIT
+    assert planned(world(1)).cost.approval_gas == 2 * APPROVAL_GAS * UNIT, "an allowance that is too small is reset first"
+    assert planned(world(10**20)).cost.approval_gas == 0
     found = planned(world(0)).cost
-    assert found.total == found.fees + found.impact + found.skew + found.gas + found.approvals
+    assert found.total == found.fees + found.impact + found.skew + found.gas + found.approval_gas
 
 
 def test_what_is_swapped_does_not_depend_on_approvals_that_were_mined() -> None:

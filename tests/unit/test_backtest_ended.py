@@ -15,7 +15,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 @pytest.mark.parametrize("gone", ["leave", "halt"])
 def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
-    found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), gone=gone)
+    found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), stale_asset_mode=gone)
     (one,) = backtest_document(found)["delisted"]
     # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.
     assert one == {
@@ -31,5 +31,5 @@ def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_valu
 
 
 def test_what_still_has_a_price_is_not_told() -> None:
-    found = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), gone="leave")
+    found = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
     assert found.delisted_holdings == ()

@@ -25,7 +25,7 @@ def at(bar: int, amount: int) -> OwnerTransfer:
 
 
 def test_returns_are_told_without_what_came_and_went() -> None:
-    found = simulated(hourly(BTC=QUIET), flows=(at(2, 1_050),), flows_in="pro-rata")
+    found = simulated(hourly(BTC=QUIET), flows=(at(2, 1_050),), transfer_mode="pro-rata")
     # 50 BTC and 5,000 USD are 10,500 at 110; a tenth more of each is 55 and 5,500: at 121 that is 12,155.
     assert found.rebalances == ()
     assert float(found.final_value) / COIN == pytest.approx(12_155, rel=1e-12)
@@ -83,7 +83,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
         assert float(store.budgets.history(going.world.now_s()).budgets.loss_total) == pytest.approx(
             float(found.fees + found.impact), rel=1e-9, abs=1e6
         )
-    assert (found.halted_bars, found.refusals) == (0, ())
+    assert (found.halted_bar_count, found.refusal_counts) == (0, ())
     assert [one.bar for one in found.rebalances] == [1, 3]
     assert float(found.final_value) / COIN == pytest.approx(8_000, rel=1e-3)
 
@@ -91,7 +91,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
 def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
     table, flows = random_table(4, 40), (at(7, 3_000), at(19, -2_000), at(20, -100))
     quick, whole = simulated(table, flows=flows), simulated(table, flows=flows, looks_at_all=True)
-    assert quick.evaluated_bars < whole.evaluated_bars == 40
+    assert quick.evaluated_bar_count < whole.evaluated_bar_count == 40
     assert quick.rebalances == whole.rebalances
     assert quick.config_hash == whole.config_hash
     assert np.array_equal(quick.equity, whole.equity)

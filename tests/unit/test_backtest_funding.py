@@ -106,7 +106,7 @@ def test_decimals_and_a_numeraire_with_prices_of_its_own_are_counted() -> None:
 
 
 def test_a_deposit_is_hedged_from_its_bar_on() -> None:
-    flows = replace(DEEP, flows=(OwnerTransfer(START_S + 2 * HOUR_S, Fraction(10_000)),), flows_in=PRO_RATA)
+    flows = replace(DEEP, flows=(OwnerTransfer(START_S + 2 * HOUR_S, Fraction(10_000)),), transfer_mode=PRO_RATA)
     found = simulate(halves(), hourly(BTC=[100.0] * 4), flows, funding=[series("BTC", {1: 0.001, 1.99: 0.001, 2: 0.001})])
     assert found_in(found).carries[0].payments == (5 * COIN, 5 * COIN, 10 * COIN)
 

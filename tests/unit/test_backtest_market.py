@@ -58,13 +58,13 @@ def test_a_real_pool_is_traded_to_a_price_over_its_ticks_and_back_to_where_it_wa
 def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
     wanted = pair()
     table = hourly(WBTC=[RATIO, RATIO, RATIO * 1.4, RATIO * 1.4])
-    made = replace(DEEP, recorded=(real_pool(wanted),), start_value=Fraction(1_000), looks_at_all=True)
+    made = replace(DEEP, recorded_pools=(real_pool(wanted),), start_value=Fraction(1_000), looks_at_all=True)
     with open_run(wanted, table, made) as going:
         while going.evaluate_next_bar() and going.world.bar < 2:
             pass
         world = going.world
-        assert list(world.pools) == [pool.address for pool in made.recorded]  # in the place of the pool that is made up
-        stood = arbitrage_pool(made.recorded[0], Fraction(str(RATIO * 1.4)) * 10**10)
+        assert list(world.pools) == [pool.address for pool in made.recorded_pools]  # in the place of the pool that is made up
+        stood = arbitrage_pool(made.recorded_pools[0], Fraction(str(RATIO * 1.4)) * 10**10)
         after = world.pools[stood.address]
         assert isinstance(after, V3Pool)
         assert after.sqrt_price_x96 < stood.sqrt_price_x96  # WBTC was sold
@@ -135,12 +135,12 @@ def test_gas_prices_are_those_of_the_bars_that_are_left_where_a_symbol_starts_la
     wanted = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, BAND, "USD", native="ETH")
     none = float("nan")
     table = hourly(BTC=[100.0, 100, 100, 150], ETH=[none, none, 10, 10])
-    found = simulated(table, wanted, gas_wei=(1, 2, 3, 10**10))
+    found = simulated(table, wanted, gas_price_wei=(1, 2, 3, 10**10))
     assert [one.bar for one in found.rebalances] == [1]
     assert found.gas / found.rebalances[0].gas == 1
-    assert found.gas == simulated(table.select(["BTC", "ETH"]), wanted, gas_wei=(3, 10**10)).gas
+    assert found.gas == simulated(table.select(["BTC", "ETH"]), wanted, gas_price_wei=(3, 10**10)).gas
     with pytest.raises(ConfigError, match=r"2 bars.*4"):
-        simulated(table, wanted, gas_wei=(1, 2))
+        simulated(table, wanted, gas_price_wei=(1, 2))
 
 
 NONE = float("nan")
@@ -152,17 +152,17 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -> None:
     found = simulated(DELISTED, make_spec(THREE, BAND, "USD"))
     assert found.rebalances == ()
-    assert found.halted_bars == 12 - 6
+    assert found.halted_bar_count == 12 - 6
     assert mentions(found.notes, "ETH", "8 bars", f"{START_S + 3 * HOUR_S}")
     assert float(found.final_value) / COIN == pytest.approx(40 * 150 + 200 * 11 + 4_000)  # ETH counts at its last price
 
 
 def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None:
     wanted = make_spec(THREE, BAND, "USD")
-    quick, whole = (simulated(DELISTED, wanted, gone="leave", looks_at_all=every) for every in (False, True))
+    quick, whole = (simulated(DELISTED, wanted, stale_asset_mode="leave", looks_at_all=every) for every in (False, True))
     # From bar 6 on BTC and USD are half and half of the rest: 6,000 beside 4,000 at bar 9, so that 1,000 moves. 200 ETH stay.
     (done,) = quick.rebalances
-    assert (done.bar, quick.halted_bars) == (9, 0)
+    assert (done.bar, quick.halted_bar_count) == (9, 0)
     assert float(done.turnover) / COIN == pytest.approx(1_000, rel=1e-3)
     eth = wanted.portfolio.assets[1].token.address
     assert dict(quick.balances)[eth] == 200 * COIN
@@ -175,19 +175,21 @@ def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None
 def test_one_that_has_prices_again_is_traded_again() -> None:
     closes = DELISTED.closes.copy()
     closes[9:, 1] = 20
-    found = simulated(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), gone="leave")
+    found = simulated(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
     assert [one.bar for one in found.rebalances] == [9]
     assert found.weights[-1].tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-5)
 
 
 def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
     table = hourly(BTC=[100.0] * 9, USD=[1.0, 1, *[NONE] * 7])
-    with open_run(make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, replace(DEEP, gone="leave", looks_at_all=True)) as going:
+    with open_run(
+        make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, replace(DEEP, stale_asset_mode="leave", looks_at_all=True)
+    ) as going:
         while going.evaluate_next_bar():
             pass
         assert going.outcome is not None
         assert isinstance(going.outcome.decision, Halt)
-        assert going.result().halted_bars == 9 - 4
+        assert going.result().halted_bar_count == 9 - 4
 
 
 def test_the_sample_that_is_shipped_can_be_read_and_names_its_licence() -> None:

@@ -33,13 +33,13 @@ def with_allocator(method: AllocationMethod) -> BacktestSpec:
         step_s=HOUR_S,
         min_returns=5,
         max_age_s=3 * HOUR_S,
-        keep_s=48 * HOUR_S,
+        max_overdue_s=48 * HOUR_S,
         churn_bps=50,
-        until_chosen=InitialWeights.TARGETS,
-        fixed=(wanted.portfolio.numeraire.address,),
+        initial_weights=InitialWeights.TARGETS,
+        fixed_tokens=(wanted.portfolio.numeraire.address,),
         limits=(),
     )
-    return replace(wanted, portfolio=replace(wanted.portfolio, weights=weights))
+    return replace(wanted, portfolio=replace(wanted.portfolio, allocator=weights))
 
 
 def strategies() -> BacktestSpec:
@@ -67,8 +67,8 @@ def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> N
 def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
     table, topped = random_table(5, 40), replace(PERMISSIVE_LIMITS, native_top_up_wei=10**30)  # more than there is
     bare, asked = (simulated(table, make_spec(HALVES, BAND, "USD", limits=limits)) for limits in (PERMISSIVE_LIMITS, topped))
-    assert (asked.evaluated_bars, asked.balances, asked.config_hash) == (bare.evaluated_bars, bare.balances, bare.config_hash)
-    assert asked.evaluated_bars < asked.bar_count
+    assert (asked.evaluated_bar_count, asked.balances, asked.config_hash) == (bare.evaluated_bar_count, bare.balances, bare.config_hash)
+    assert asked.evaluated_bar_count < asked.bar_count
 
 
 def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None:
@@ -122,8 +122,8 @@ def test_whatever_the_policy_the_future_changes_nothing_in_the_past(policy: str)
     closes, later = table.closes.copy(), list(gas)
     closes[PAST:] *= np.linspace(2.5, 0.2, 6)[:, None]
     later[PAST:] = [10**12] * 6
-    one = simulated(table, LOOKING[policy], gas_wei=gas)
-    other = simulated(replace(table, closes=closes), LOOKING[policy], gas_wei=tuple(later))
+    one = simulated(table, LOOKING[policy], gas_price_wei=gas)
+    other = simulated(replace(table, closes=closes), LOOKING[policy], gas_price_wei=tuple(later))
     past = [found for found in one.rebalances if found.bar < PAST]
     assert past
     assert past == [found for found in other.rebalances if found.bar < PAST]

@@ -19,10 +19,14 @@ FREE = api.MarketOptions()
 
 def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -> None:
     with raises_field("--gas", "native coin") as caught:
-        api.backtest(PRICES, replace(FREE, gas="100 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"))
+        api.backtest(
+            PRICES, replace(FREE, gas_price_text="100 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
+        )
     assert "--native" in caught.value.remedy
     with raises_field("--gas", "native coin"):
-        api.backtest(PRICES, replace(FREE, gas_prices=GAS), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"))
+        api.backtest(
+            PRICES, replace(FREE, gas_prices_path=GAS), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
+        )
     table = read_table(PRICES)
     for native, known in (("", False), ("ETH", True)):
         wanted = api.PortfolioOptions(target="BTC=50,ETH=25,USDC=25", band="5%rel", numeraire="USDC", native=native).spec(table)
@@ -49,7 +53,9 @@ def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str) -> None:
 @pytest.mark.parametrize(("value", "decimals", "said"), [("0.000000000000000001", "", "1e-18"), ("10000", "BTC=0", "0 decimals")])
 def test_a_start_that_buys_nothing_of_an_asset_is_refused(value: str, decimals: str, said: str) -> None:
     with pytest.raises(ConfigError, match=f"no BTC|{said}"):
-        api.backtest(PRICES, replace(FREE, value=value), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel", decimals=decimals))
+        api.backtest(
+            PRICES, replace(FREE, start_value=value), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel", decimals=decimals)
+        )
 
 
 @pytest.mark.parametrize("every", ["1s", "99999999999999999999d"])

@@ -37,11 +37,11 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
     gas = read_gas_prices(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
     found = simulated(table, wanted, gas_wei=gas, start_value=Fraction(1_000_000))
     assert mentions(found.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
-    assert found.halted_bars == 2_325 - 2  # a price is fresh until three bars lack it
+    assert found.halted_bar_count == 2_325 - 2  # a price is fresh until three bars lack it
     assert 0 < len(found.rebalances) == sum(one.succeeded for one in found.rebalances)
     assert max(one.time_s for one in found.rebalances) < USDC_ENDS_S
     assert found.gas > 0
-    assert found.evaluated_bars < 100
+    assert found.evaluated_bar_count < 100
     assert np.isfinite(found.equity).all()
     assert [one.year for one in found.yearly_gains] == [2021, 2022]
 
@@ -53,7 +53,7 @@ def test_the_pool_of_mainnet_stands_at_every_price_of_two_years() -> None:
     tokens = {asset.token.symbol: asset.token for asset in wanted.portfolio.assets}
     (path,) = (DATA / "pools").glob("uniswap_v3_wbtc_weth_*.json")
     pool = read_pool(path, tokens["WBTC"], tokens["WETH"])
-    real = simulated(table, wanted, recorded=(pool,), start_value=Fraction(100))
+    real = simulated(table, wanted, recorded_pools=(pool,), start_value=Fraction(100))
     deep = simulated(table, wanted, fee_pips=3_000, start_value=Fraction(100))
     assert [one.bar for one in real.rebalances] == [one.bar for one in deep.rebalances]
     assert len(real.rebalances) >= 1

@@ -53,13 +53,15 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     assert found.equity[4] == pytest.approx(half * 1.8 - float(second.fees + second.impact) / COIN, rel=1e-9)
     assert float(found.final_value) / COIN == pytest.approx(found.equity[-1], rel=1e-12)
     assert found.hold_value == 50 * COIN * 104 + 5_000 * COIN
-    assert found.turnover == pytest.approx(float(first.turnover) / COIN / found.equity[2] + float(second.turnover) / COIN / found.equity[4])
+    assert found.turnover_ratio == pytest.approx(
+        float(first.turnover) / COIN / found.equity[2] + float(second.turnover) / COIN / found.equity[4]
+    )
 
 
 def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
     pair, ranged = (
         simulated(hourly(BTC=CROSSING), depth=Fraction(50_000)),
-        simulated(hourly(BTC=CROSSING), depth=Fraction(50_000), pool="v3"),
+        simulated(hourly(BTC=CROSSING), depth=Fraction(50_000), pool_kind="v3"),
     )
     assert pair.impact > 10 * simulated(hourly(BTC=CROSSING)).impact
     assert float(pair.final_value) == pytest.approx(float(ranged.final_value), rel=1e-9)
@@ -69,7 +71,18 @@ def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
 def same(one: SimulationResult, other: SimulationResult) -> bool:
     """Whether two results say the same of what was done and what came of it."""
     paths = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("equity", "hold_equity", "weights"))
-    fields = ("rebalances", "final_value", "balances", "halted_bars", "refusals", "fees", "impact", "gas", "config_hash", "data_hash")
+    fields = (
+        "rebalances",
+        "final_value",
+        "balances",
+        "halted_bar_count",
+        "refusal_counts",
+        "fees",
+        "impact",
+        "gas",
+        "config_hash",
+        "data_hash",
+    )
     return paths and all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
@@ -83,8 +96,8 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     quick, whole = simulated(table, wanted), simulated(table, wanted, looks_at_all=True)
     assert same(quick, whole)
     assert len(quick.rebalances) >= 2
-    assert quick.halted_bars == 4 + 2  # prices are fresh until they are three bars old
-    assert quick.evaluated_bars < whole.evaluated_bars == 40
+    assert quick.halted_bar_count == 4 + 2  # prices are fresh until they are three bars old
+    assert quick.evaluated_bar_count < whole.evaluated_bar_count == 40
 
 
 @pytest.mark.parametrize(
@@ -103,14 +116,14 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     assert same(quick, whole)
     assert quick.holds_by_setting == whole.holds_by_setting
     assert len(quick.rebalances) >= 2
-    assert quick.evaluated_bars <= 15 < whole.evaluated_bars == 20
+    assert quick.evaluated_bar_count <= 15 < whole.evaluated_bar_count == 20
 
 
 def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
-    made = replace(DEEP, gas_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
+    made = replace(DEEP, gas_price_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
 
     def steps() -> list[str]:
         with open_run(wanted, random_table(8, 20), made) as going:
@@ -236,10 +249,10 @@ def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
 def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
     wanted = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     free = simulated(hourly(ETH=CROSSING), wanted)
-    paid = simulated(hourly(ETH=CROSSING), wanted, gas_wei=20 * 10**9)
+    paid = simulated(hourly(ETH=CROSSING), wanted, gas_price_wei=20 * 10**9)
     assert paid.gas > 0 == free.gas
     assert paid.final_value + paid.gas == pytest.approx(float(free.final_value), rel=1e-4)
-    per_bar = simulated(hourly(ETH=CROSSING), wanted, gas_wei=(0, 0, 20 * 10**9, 0, 0))
+    per_bar = simulated(hourly(ETH=CROSSING), wanted, gas_price_wei=(0, 0, 20 * 10**9, 0, 0))
     assert per_bar.gas == paid.rebalances[0].gas
     assert per_bar.rebalances[1].gas == 0
 
@@ -247,7 +260,7 @@ def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
 def test_a_transaction_mined_in_a_dear_bar_pays_no_more_than_it_was_sent_with() -> None:
     wanted, gwei = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH"), 10**9
     table = hourly(ETH=[100.0, 100, 130, 130, 130, 130, 130])
-    calm, dear = (simulated(table, wanted, latency_bars=2, gas_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
+    calm, dear = (simulated(table, wanted, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
     (paid,), (at_most,) = calm.rebalances, dear.rebalances
     assert 0 < paid.gas < at_most.gas <= 2 * paid.gas
 
@@ -287,7 +300,7 @@ def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
     wanted = replace(wanted, limits=replace(wanted.limits, max_live_value=Fraction(5_000 * COIN)))
     found = simulated(hourly(BTC=CROSSING), wanted)
     assert found.rebalances == ()
-    assert found.refusals == (("max_live_value", 2),)
+    assert found.refusal_counts == (("max_live_value", 2),)
     assert found.final_value == found.hold_value
 
 
@@ -298,7 +311,7 @@ def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
 def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap: int, said: str) -> None:
     capped = replace(halves(), limits=replace(halves().limits, max_live_value=Fraction(cap * COIN)))
     found = simulated(hourly(BTC=[100, 100, 200, 200, 200]), capped)
-    assert found.refusals[0][0] == "max_live_value"
+    assert found.refusal_counts[0][0] == "max_live_value"
     assert f"portfolio.max_live_value of {cap} USD {said}" in found.notes[-1]
     assert "raise it in a copy of the config" in found.notes[-1]
     uncapped = replace(capped, limits=replace(capped.limits, max_live_value=Fraction(50_000 * COIN)))
@@ -307,7 +320,12 @@ def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"pool": "v4"}, "--pool"), ({"fee_pips": -1}, "--cost"), ({"depth": Fraction(0)}, "--depth"), ({"latency_bars": -1}, "--latency")],
+    [
+        ({"pool_kind": "v4"}, "--pool"),
+        ({"fee_pips": -1}, "--cost"),
+        ({"depth": Fraction(0)}, "--depth"),
+        ({"latency_bars": -1}, "--latency"),
+    ],
 )
 def test_a_market_that_cannot_be_is_named(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

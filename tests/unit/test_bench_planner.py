@@ -73,7 +73,7 @@ def test_another_process_gets_every_range_of_every_pool():
     for (source, target, keep, roots, depths), pool_edge in zip(given["arcs"], problem.pool_graph.pool_edges, strict=True):
         assert (source, target) == (pool_edge.token_in_index, pool_edge.token_out_index)
         taken = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True))
-        assert taken / keep == pytest.approx(pool_edge.curves.real.capacity)
+        assert taken / keep == pytest.approx(pool_edge.curves.real_curve.capacity)
 
 
 def test_a_percentile_is_a_value_that_so_many_do_not_exceed():

@@ -88,7 +88,7 @@ def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tupl
 
 
 def judged(step: StepInput) -> StepOutcome:
-    return evaluation.evaluate_input(step, proposals.rebalance, Sees(), "abc")
+    return evaluation.evaluate_input(step, proposals.propose_rebalance, Sees(), "abc")
 
 
 def moved(plan: Plan | None) -> set[str]:
@@ -113,7 +113,7 @@ def test_a_stop_is_sold_whole_in_a_fall_that_the_mean_follows_late(mean: int) ->
     """Nobody pays the mean any more: as the floor of an exit it would hold the stop until the fall ends."""
     late = v3_pool(WETH, USDC, 2_000, 3_000_000, twap_price=mean)
     step = with_limits(fired("WETH", pools=(late, MARKET[1], SOUND)), oracle_deviation_bps=150, price_impact_bps=100, slippage_bps=30)
-    found = judged(replace(step, reference=replace(step.reference, kinds=(PriceSource.FEED, PriceSource.TWAP), cautious=True)))
+    found = judged(replace(step, reference=replace(step.reference, sources=(PriceSource.FEED, PriceSource.TWAP), uses_worse_source=True)))
     assert found.kind is OutcomeKind.PLANNED
     assert found.plan is not None
     assert dict(found.plan.holdings_after)[WETH.address] == 0
@@ -164,7 +164,7 @@ def test_an_exit_that_was_refused_less_often_goes_first() -> None:
     step = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
     refused = tuple(SubmissionRefusal(one.address, 1, times, "no") for one, times in ((WETH, 2), (WBTC, 1)))
     assert judged(with_history(step, submission_refusals=refused)).decision_result.exit_token == LINK.address
-    both = (replace(refused[1], times=2), replace(refused[0]), SubmissionRefusal(LINK.address, 1, 3, "no"))
+    both = (replace(refused[1], refusal_count=2), replace(refused[0]), SubmissionRefusal(LINK.address, 1, 3, "no"))
     assert judged(with_history(step, submission_refusals=both)).decision_result.exit_token == WETH.address
 
 
@@ -196,11 +196,11 @@ def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck
     step = apply_orders(with_limits(step, pool_min_value=Fraction(10**18)))
     first = decide(step).decision
     assert isinstance(first, Rebalance)
-    assert first.exit, "the wallet's part would go first"
-    found = proposals.rebalance(step)
+    assert first.is_exit, "the wallet's part would go first"
+    found = proposals.propose_rebalance(step)
     assert isinstance(found.decision_result.decision, AdjustLiquidity)
     assert found.plan is not None
-    assert found.plan.actions
+    assert found.plan.layer_actions
     assert [one.token for one in found.decision_result.blocked_exits] == [WETH.address]
 
 
@@ -228,14 +228,14 @@ def test_the_pool_of_another_asset_does_not_hold_an_exit_up() -> None:
         assert found.kind is OutcomeKind.PLANNED
         assert found.plan is not None
         assert moved(found.plan) == {LINK.address, USDC.address}
-        alone = replace(found.plan, decision=replace(found.plan.decision, exit=False))  # type: ignore[type-var]  # a rebalance
+        alone = replace(found.plan, decision=replace(found.plan.decision, is_exit=False))  # type: ignore[type-var]  # a rebalance
         (verdict,) = [one for one in guards.judge(found.step_input, alone, evidence(found.step_input, alone)) if one.guard == ORACLE]
         assert not verdict.passed
-        assert "WBTC" in verdict.measured, "a rebalance waits for it"
+        assert "WBTC" in verdict.measured_text, "a rebalance waits for it"
 
 
 def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
-    refused = evaluation.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.rebalance, Sees(), "abc")
+    refused = evaluation.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.propose_rebalance, Sees(), "abc")
     blocked = evaluation.refused_exit(refused)
     assert refused.kind is OutcomeKind.REFUSED
     assert blocked is not None
@@ -251,7 +251,7 @@ def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
             """Evidence with the kill switch on."""
             return evidence(step, plan, paused=True, pause_reason="by hand")
 
-    found = evaluation.evaluate_input(fired("WBTC"), proposals.rebalance, Paused(), "abc")
+    found = evaluation.evaluate_input(fired("WBTC"), proposals.propose_rebalance, Paused(), "abc")
     assert found.kind is OutcomeKind.REFUSED
     assert found.decision_result.blocked_exits == ()
 
@@ -268,7 +268,7 @@ def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     step = fired("LINK")
     order = LimitOrder("o", WETH.address, USDC.address, 10**17, Fraction(1_000, 10**12), 2_000_000_000, 1)
     found = proposals.orders_proposer((order,))(step)
-    assert found.decision_result.order == "o"
+    assert found.decision_result.filled_order_id == "o"
     assert found.plan is not None
     assert [one.token for one in found.decision_result.blocked_exits] == [LINK.address], "it is told all the same"
     dear = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=1)
@@ -291,7 +291,7 @@ def test_status_orders_alerts_and_the_journal_tell_it() -> None:
     found = judged(step)
     (told,) = [one for one in alerts(found, RunFacts(False, "", None)) if one.key.startswith("blocked:")]
     assert told.kind is AlertKind.ORDER
-    assert told.lasting
+    assert told.is_lasting
     assert mentions(told.text, "LINK", "order")
     assert "trimtab orders disarm LINK" in told.text
     again = codec.loads(StepInput, codec.dumps(found.step_input))
@@ -318,9 +318,10 @@ def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(heal
     books = step.layer(StrategiesState).books
     assert books is not None
     states = (
-        tuple(replace(strategy, state=replace(strategy.state, health=health)) for strategy in books.strategies[:1]) + books.strategies[1:]
+        tuple(replace(strategy, state=replace(strategy.state, health=health)) for strategy in books.strategy_books[:1])
+        + books.strategy_books[1:]
     )
-    step = step.with_layer(StrategiesState(replace(books, strategies=states)))
+    step = step.with_layer(StrategiesState(replace(books, strategy_books=states)))
     found = judged(step)
     assert [stuck.token for stuck in found.decision_result.blocked_exits] == [LINK.address]
     assert found.kind is OutcomeKind.PLANNED
@@ -335,7 +336,7 @@ def test_the_exit_by_itself_cannot_be_planned() -> None:
     step = fired("LINK")
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    assert decision.exit
+    assert decision.is_exit
     with pytest.raises(NothingPlanned):
         plan(step, decision)
 
@@ -358,7 +359,7 @@ APART = v3_pool(LINK, USDC, 10, twap_price=8)
 def two_sources(*symbols: str, pools: tuple[Pool, ...], values: Mapping[str, Number] | None = None) -> StepInput:
     """Stops of these have fired, where a feed and a mean are compared."""
     step = fired(*symbols, pools=(*MARKET, *pools), values=values)
-    return replace(step, reference=replace(step.reference, kinds=(PriceSource.FEED, PriceSource.TWAP)))
+    return replace(step, reference=replace(step.reference, sources=(PriceSource.FEED, PriceSource.TWAP)))
 
 
 def test_an_exit_is_sold_while_the_sources_of_another_asset_disagree() -> None:
@@ -389,8 +390,8 @@ def falling(feed: int, spot: int, mean: int, before: tuple[int, ...] = ()) -> St
         tuple(replace(one, answer=feed * 10**8) if one.answer == 2_000 * 10**8 else one for one in step.snapshot.feeds),
     )
     past = tuple(PastPrices(replace(head, number=head.number - n), feeds, (pool,)) for n, pool in enumerate(pools[1:], 1))
-    sources = replace(step.reference, kinds=(PriceSource.FEED, PriceSource.TWAP), cautious=True)
-    return replace(step, reference=sources, snapshot=replace(step.snapshot, feeds=feeds, past=past))
+    sources = replace(step.reference, sources=(PriceSource.FEED, PriceSource.TWAP), uses_worse_source=True)
+    return replace(step, reference=sources, snapshot=replace(step.snapshot, feeds=feeds, past_prices=past))
 
 
 @pytest.mark.parametrize("mean", [2_019, 2_021, 2_100, 2_800])
@@ -440,7 +441,7 @@ def test_a_mean_is_late_only_beside_a_feed_that_comes_first() -> None:
     step = falling(2_000, 2_000, 2_100)
     assert late(step) == {WETH.address}
     for kinds in ((PriceSource.TWAP, PriceSource.FEED), (PriceSource.FEED,), (PriceSource.TWAP,)):
-        assert late(replace(step, reference=replace(step.reference, kinds=kinds))) == frozenset()
+        assert late(replace(step, reference=replace(step.reference, sources=kinds))) == frozenset()
     assert late(with_limits(step, oracle_deviation_bps=None)) == frozenset()
     old = tuple(replace(one, updated_at_s=1) for one in step.snapshot.feeds)
     assert late(replace(step, snapshot=replace(step.snapshot, feeds=old))) == frozenset(), "a dead feed is no price"
@@ -492,7 +493,7 @@ def test_a_stale_feed_of_another_asset_refuses_no_exit() -> None:
     alone = replace(alone, reference=step.reference, snapshot=replace(alone.snapshot, feeds=old))
     refused = judged(alone)
     assert refused.kind is OutcomeKind.REFUSED
-    assert {one.guard for one in refused.verdicts if not one.passed} == {"feed_health"}
+    assert {one.guard for one in refused.refusal_verdicts if not one.passed} == {"feed_health"}
 
 
 def test_the_end_of_a_bot_sells_what_a_conflict_of_other_prices_does_not_concern() -> None:
@@ -543,7 +544,9 @@ def test_an_exit_is_sold_while_another_asset_has_no_price() -> None:
         assert moved(found.plan) == {WBTC.address, USDC.address}
         assert mentions(found.reason, "nothing else is traded", "LINK", "no reference price")
         again = codec.loads(StepInput, codec.dumps(found.step_input))
-        assert evaluation.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+        assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, Sees(), "abc").plan == found.plan, (
+            "a replay plans the same"
+        )
 
 
 def test_an_asset_without_a_price_counts_as_nothing_where_losses_are_compared() -> None:
@@ -624,7 +627,7 @@ def test_an_exit_is_sold_while_the_balance_of_another_asset_is_unknown(answers: 
     assert moved(found.plan) == {LINK.address, USDC.address}, "nor sold through it"
     assert mentions(found.reason, "nothing else is traded", "balance of WBTC")
     again = codec.loads(StepInput, codec.dumps(found.step_input))
-    assert evaluation.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
     assert judged(hidden(fired(values=HEAVY, pools=pools), *more)).kind is OutcomeKind.HALT, "purchases wait"
     assert judged(hidden(fired("WBTC", pools=pools), *more)).kind is OutcomeKind.HALT
     ended = evaluation.evaluate_input(hidden(fired(pools=pools), *more), requests.propose_selling_everything, Sees(), "abc")

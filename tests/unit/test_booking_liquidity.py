@@ -78,7 +78,7 @@ def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int],
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     sides = [(POOL, builders.OWNER) if raw > 0 else (builders.OWNER, POOL) for raw in net]
     transfers = tuple(Transfer(token, *side, abs(raw)) for token, side, raw in zip((TOKEN0, TOKEN1), sides, net, strict=True))
-    found = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), added=added)
+    found = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), liquidity_added=added)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
     return found
 
@@ -94,7 +94,7 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
 
 
 def gas_value(step: StepInput) -> Fraction:
-    return GAS_WEI * reference_prices(step).prices[step.portfolio.wrapped_native].price
+    return GAS_WEI * reference_prices(step).reference_by_token[step.portfolio.wrapped_native].price
 
 
 def withdraw(position: LpV3Position, liquidity: int) -> Withdraw:

@@ -24,7 +24,7 @@ BAND = Threshold(None, 1_000)
 def rows(step: StepInput, local: bool = False) -> dict[str, tuple[str, str, str]]:
     """(state, found, remedy) by check, of a portfolio without feeds: nothing is asked of a chain."""
     nothing: Any = SimpleNamespace(assets=(), hubs=())
-    desk = SimpleNamespace(portfolio=nothing, transport=None, config=SimpleNamespace(chain=SimpleNamespace(local=local)))
+    desk = SimpleNamespace(portfolio=nothing, transport=None, config=SimpleNamespace(chain=SimpleNamespace(is_local=local)))
     return {told[0]: told[1:] for told in price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)}
 
 
@@ -66,7 +66,7 @@ def test_the_data_fee_has_a_row_on_rollups() -> None:
     assert known[0] == OK
     assert "at most 0.0000104" in known[1]
     unread = UnreadableItem(DATA_FEE_ITEM, address("oracle"), "there is no contract at this address")
-    assert rows(with_snapshot(step, quarantined=(unread,)))["data_fee"][0] == FAIL
+    assert rows(with_snapshot(step, unreadable_items=(unread,)))["data_fee"][0] == FAIL
 
 
 def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none() -> None:
@@ -86,7 +86,7 @@ def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: N
     step = step_of(BAND)
     step = with_snapshot(step, feeds=tuple(FeedRound(str(feed), 8, 1, 10**8, NOW_S, NOW_S, 1) for feed in feeds.values()))
     portfolio: Any = SimpleNamespace(assets=assets, hubs=(), feed=feeds.get)
-    chain = SimpleNamespace(local=True, chain_id=network.chain_id)
+    chain = SimpleNamespace(is_local=True, chain_id=network.chain_id)
     desk = SimpleNamespace(portfolio=portfolio, transport=None, config=SimpleNamespace(chain=chain))
 
     def states(names: list[str]) -> set[str]:

@@ -119,7 +119,7 @@ def test_canonical_text_has_sorted_keys_exact_fractions_and_strings_for_integers
     )
     assert codec.dumps(GoalWeight("t", Fraction(3), Fraction(-1, 7))) == '{"high":"-1/7","low":"3/1","token":"t"}'
     assert codec.dumps(Destination.BAND) == '"band"'
-    assert codec.dumps(Hold("a")) == '{"limiting_rule":"","next_s":null,"reason":"a","type":"Hold"}'
+    assert codec.dumps(Hold("a")) == '{"limiting_rule":"","next_evaluation_s":null,"reason":"a","type":"Hold"}'
 
 
 def test_a_rebalance_written_before_exits_were_known_is_none() -> None:
@@ -163,7 +163,7 @@ def _changed(path: str, value: object) -> Any:
         ("policy.trigger.type", "Every", "@ $.policy.trigger"),
         ("policy.trigger.type", ["Every"], "is none of AnyOf, Cron, Drawdown, Every, HybridTrigger, NoTradeZone, StagedTrigger, Threshold"),
         ("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination"),
-        ("reference.kinds", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.kinds[1]"),
+        ("reference.sources", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.sources[1]"),
         ("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade"),
         ("limits.min_trade", "1/0", "'1/0' is not a fraction"),
         ("limits.min_trade", 1, "1 is not a fraction"),
@@ -200,8 +200,8 @@ def test_pairs_have_two_entries() -> None:
 
 def test_only_true_and_false_are_booleans() -> None:
     evidence = json.loads(codec.dumps(Evidence(False, "", (), (), True, 1)))
-    evidence["quorum"] = 1
-    with pytest.raises(ConfigError, match=r"1 is.*\$\.quorum"):
+    evidence["has_quorum"] = 1
+    with pytest.raises(ConfigError, match=r"1 is.*\$\.has_quorum"):
         codec.from_jsonable(Evidence, evidence)
 
 
@@ -221,15 +221,15 @@ def test_broken_text_is_a_config_error(text: str, said: str) -> None:
 
 def test_every_field_is_written_so_that_another_default_changes_no_record() -> None:
     written = codec.to_jsonable(step_input())
-    assert written["layers"] == []
+    assert written["layer_configs"] == []
     assert written.keys() == {field.name for field in fields(StepInput)}
     assert written["snapshot"].keys() == {field.name for field in fields(Snapshot)}
 
 
 def test_a_step_with_an_unknown_margin_account_says_so() -> None:
     plain = step_input()
-    unknown = replace(plain, snapshot=plain.snapshot.with_layer(FuturesReading(unknown="it could not be read")))
+    unknown = replace(plain, snapshot=plain.snapshot.with_layer(FuturesReading(unknown_reason="it could not be read")))
     written = codec.to_jsonable(unknown)["snapshot"]
     [reading] = written["layers"]
-    assert (reading["unknown"], reading["account"]) == ("it could not be read", None)
+    assert (reading["unknown_reason"], reading["account"]) == ("it could not be read", None)
     _written_and_read(StepInput, unknown)

@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.load import load_config, parse_config
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
@@ -19,13 +19,13 @@ from agent.units import Token
 from tests.support.text import raises_field
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 
 
 def text(*changes: tuple[str, str]) -> str:
     """The template's config with pieces replaced."""
     assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for old, new in changes:
         assert old in found, old
         found = found.replace(old, new, 1)
@@ -64,9 +64,9 @@ def test_the_template_is_a_valid_config() -> None:
     assert limits.max_live_value == Fraction(1_000_000_000)
     assert build_policy(config).trigger == Threshold(None, 1000)
     assert build_policy(config).destination is Destination.TARGET
-    assert build_reference(config).kinds == (PriceSource.FEED, PriceSource.TWAP)
+    assert build_reference(config).sources == (PriceSource.FEED, PriceSource.TWAP)
     assert build_reference(config).twap_window_s == 1800
-    assert build_execution(config, ()).router == ETHEREUM.venues[1]["router"]
+    assert build_execution(config, ()).router == ETHEREUM_PRESET.venues[1]["router"]
 
 
 def test_every_limit_can_be_off() -> None:

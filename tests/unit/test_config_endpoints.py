@@ -10,7 +10,7 @@ import tomlkit
 from agent.app.describe import EITHER_PATH, PRIVATE_PATH, PUBLIC_PATH, submission_text
 from agent.app.start.checks import doctor
 from agent.config import load
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
@@ -21,8 +21,10 @@ SECRET = "ftp://relay.example/s3cr3t"
 
 
 def template(operators: str) -> tomlkit.TOMLDocument:
-    assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (ETHEREUM.tokens[0], ETHEREUM.tokens[2])]
-    return tomlkit.parse(render_config(ETHEREUM, ETHEREUM.wrapped_native, assets, [], "USDC", [(f"RPC_{who}", who) for who in operators]))
+    assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2])]
+    return tomlkit.parse(
+        render_config(ETHEREUM_PRESET, ETHEREUM_PRESET.wrapped_native, assets, [], "USDC", [(f"RPC_{who}", who) for who in operators])
+    )
 
 
 def parsed(chain: dict[str, object] | None = None, execution: dict[str, object] | None = None, operators: str = "abc") -> Config:

@@ -146,7 +146,7 @@ def test_terms_of_hedges_are_read_and_need_a_market() -> None:
     config = parse_config(with_futures(('index_age = "1h"', HEDGE)))
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
     assert policy is not None
-    assert policy.hedge == HedgePolicy(5_000, 30 * 86_400, 50, 2_500, 400)
+    assert policy.hedge_policy == HedgePolicy(5_000, 30 * 86_400, 50, 2_500, 400)
     assert "futures.hedge: no market has an asset; add asset" in error(('index_age = "1h"', HEDGE), ('asset = "WETH"\n', ""))
     require_hedge_market(config, "WETH")
     with pytest.raises(ConfigError, match="hedge: USDC has no futures market"):
@@ -241,7 +241,7 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
     assert policy is not None
     assert policy.targets == (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000))
-    assert (policy.account, policy.collateral) == (WALLET, USDC.address)
+    assert (policy.trader, policy.collateral) == (WALLET, USDC.address)
     assert perp_scope(config, portfolio) is None
     assert perp_addresses(config) is None
     assert contract_names(config) == contract_names(parse_config(text()))

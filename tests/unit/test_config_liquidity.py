@@ -6,7 +6,7 @@ import pytest
 
 from agent.config.build import build_limits, build_portfolio
 from agent.config.load import parse_config
-from agent.config.networks.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition
 from agent.units import Token
@@ -36,7 +36,7 @@ def test_confirmed_positions_reach_the_portfolio_with_entry_and_risk() -> None:
     token0, token1 = sorted((WETH.address, USDC.address), key=lambda address: int(address, 16))
     assert (token0, token1) == (USDC.address, WETH.address)
     entry = (4_500 * 10**6, 15 * 10**17)
-    manager = ETHEREUM.venues[1]["position_manager"]
+    manager = ETHEREUM_PRESET.venues[1]["position_manager"]
     assert first == ConfirmedPosition("uniswap_v3", manager, 42, token0, token1, entry, None, 6_000, MONTH_S)
     assert second == ConfirmedPosition("uniswap_v2", PAIR, None, token0, token1, (10_000_001, 0), 7, 500, MONTH_S)
     assert (first.name, second.name) == ("uniswap_v3 #42", f"uniswap_v2 {PAIR}")

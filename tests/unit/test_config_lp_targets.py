@@ -11,7 +11,7 @@ from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
 from agent.config.build import build_portfolio
 from agent.config.liquidity import build_targets, counted_positions
 from agent.config.load import parse_config
-from agent.config.networks.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.errors import ConfigError
 from agent.model import LpPositionChange, LpTarget
 from agent.units import Token
@@ -43,7 +43,7 @@ def built(*targets: str, refs: tuple[PoolRef, ...] = REFS) -> tuple[LpTarget, ..
 
 def test_targets_reach_the_portfolio_with_what_the_chain_says_of_their_pools() -> None:
     first, second = built(V3, V2)
-    manager = ETHEREUM.venues[1]["position_manager"]
+    manager = ETHEREUM_PRESET.venues[1]["position_manager"]
     above = Fraction(25_500_000)
     assert first == LpTarget("uniswap_v3", manager, POOL, *TWO, 3_000, 60, 1_000, 2_000, above, 6_000, MONTH_S)
     assert second == LpTarget("uniswap_v2", PAIR, PAIR, *TWO, 3_000, None, 500, None, None, 7_000, MONTH_S)
@@ -111,8 +111,8 @@ def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
 
 def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
     whole, without = parse_config(wanting(V2)), parse_config(without_v3(wanting(V2)))
-    mint = LpPositionChange("uniswap_v3", ETHEREUM.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
-    gone = replace(mint, ticks=None, liquidity=-100, liquidity_before=100)
+    mint = LpPositionChange("uniswap_v3", ETHEREUM_PRESET.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
+    gone = replace(mint, ticks=None, liquidity_delta=-100, liquidity_before=100)
     assert [one.token_id for one in counted_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
     portfolio = build_portfolio(without, tokens())
     assert counted_positions(without, portfolio, (mint, gone)) == ()

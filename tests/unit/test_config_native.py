@@ -11,21 +11,21 @@ import tomlkit
 
 from agent.config.build import build_limits, build_portfolio
 from agent.config.load import load_config_text, parse_config
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.units import Token
 from tests.support.text import raises_field
 
-WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 COIN = TemplateAsset("ETH", "native", "60%", WETH.feed, 18)
 DOLLAR = TemplateAsset("USDC", USDC.address, "40%", USDC.feed, 6)
 
 
 def text(*assets: TemplateAsset, hubs: tuple[TemplateAsset, ...] = (), **limits: str) -> str:
-    document = tomlkit.parse(render_config(ETHEREUM, WALLET, assets, hubs, "USDC", [("A", "one"), ("B", "two")]))
+    document = tomlkit.parse(render_config(ETHEREUM_PRESET, WALLET, assets, hubs, "USDC", [("A", "one"), ("B", "two")]))
     for name, value in limits.items():
         document["limits"][name] = value  # type: ignore[index]  # tomlkit's tables are typed as items
     return tomlkit.dumps(document)
@@ -40,8 +40,8 @@ def test_the_native_coin_is_the_asset_of_its_wrapped_token() -> None:
     tokens = {WETH.address: Token(WETH.address, "WETH", 18), USDC.address: Token(USDC.address, "USDC", 6)}
     portfolio = build_portfolio(found, tokens)
     (coin, dollar) = portfolio.assets
-    assert (coin.token, coin.native) == (Token(WETH.address, "ETH", 18), True)
-    assert not dollar.native
+    assert (coin.token, coin.includes_native) == (Token(WETH.address, "ETH", 18), True)
+    assert not dollar.includes_native
     assert portfolio.wrapped_native == coin.token.address
     assert build_limits(found, portfolio.numeraire).native_top_up_wei == 10**17
 
@@ -82,7 +82,7 @@ def test_gas_money_is_refilled_to_more_than_the_floor(limits: dict[str, str], wh
 
 
 def test_only_what_is_held_can_be_unwrapped() -> None:
-    other = TemplateAsset("WBTC", ETHEREUM.tokens[1].address, "60%", None, 8)
+    other = TemplateAsset("WBTC", ETHEREUM_PRESET.tokens[1].address, "60%", None, 8)
     assert config(other, DOLLAR).limits.native_top_up is None, "the template writes off"
     with pytest.raises(ConfigError, match="wrapped native coin is not an asset"):
         config(other, DOLLAR, native_top_up="0.1")

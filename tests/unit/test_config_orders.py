@@ -13,7 +13,7 @@ import tomlkit
 from agent.app.positions.orders import set_orders
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.orders import price_level_notes
 from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
@@ -25,14 +25,14 @@ from agent.units import Token
 from tests.support import agents
 from tests.support.text import mentions
 
-WETH, USDC = ETHEREUM.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
+WETH, USDC = ETHEREUM_PRESET.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
 TOKENS = {WETH: Token(WETH, "WETH", 18), USDC: Token(USDC, "USDC", 6)}
 
 
 def text(asset: dict[str, Any] | None = None, whole: dict[str, Any] | None = None, numeraire: dict[str, Any] | None = None) -> str:
     """A config with these keys at WETH, in [portfolio.orders] and at USDC."""
     assets = [TemplateAsset("WETH", WETH, "50%", None, 18), TemplateAsset("USDC", USDC, "50%", None, 6)]
-    document: Any = tomlkit.parse(render_config(ETHEREUM, WETH, assets, [], "USDC", [("A", "one"), ("B", "two")]))
+    document: Any = tomlkit.parse(render_config(ETHEREUM_PRESET, WETH, assets, [], "USDC", [("A", "one"), ("B", "two")]))
     document["portfolio"]["assets"][0].update(asset or {})
     document["portfolio"]["assets"][1].update(numeraire or {})
     if whole is not None:

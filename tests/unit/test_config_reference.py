@@ -9,7 +9,7 @@ import pytest
 
 from agent.config.build import build_policy, build_reference
 from agent.config.load import parse_config
-from agent.config.networks.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, SEQUENCER_FEEDS, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import CodeHash
@@ -17,13 +17,13 @@ from agent.wiring.transactor import require_sendable
 from tests.support.text import mentions
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 
 
 def text(chain_id: int = 1, *changes: tuple[str, str]) -> str:
     """The template of that chain, with lines that match replaced."""
     assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (WETH, USDC)]
-    found = render_config(replace(ETHEREUM, chain_id=chain_id), WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(replace(ETHEREUM_PRESET, chain_id=chain_id), WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for pattern, new in changes:
         found, times = re.subn(pattern, new, found, count=1, flags=re.M)
         assert times == 1, pattern
@@ -94,6 +94,6 @@ def test_a_new_config_holds_a_feed_to_its_heartbeat() -> None:
 
 def test_pins_say_whose_means_count() -> None:
     config = parse_config(text())
-    assert build_reference(config).mean_pools is None
-    assert build_reference(config, []).mean_pools == ()
-    assert build_reference(config, [("0xA", "0xb")]).mean_pools == (CodeHash("0xA", "0xb"),)
+    assert build_reference(config).twap_pools is None
+    assert build_reference(config, []).twap_pools == ()
+    assert build_reference(config, [("0xA", "0xb")]).twap_pools == (CodeHash("0xA", "0xb"),)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.describe import parameters
+from agent.app.describe import binding_parameters
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.strategies import build_split, with_allocators
@@ -170,11 +170,13 @@ def test_a_zone_is_no_trigger_of_a_strategy() -> None:
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
     config = parse_config(tables(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
-    told = parameters(config, build_portfolio(config, tokens()), "0xrouter")
+    told = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
     assert mentions(told["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
     assert mentions(told["strategy trend"], "30 d", "0.5", "0.8", "14 d")
     assert "every 7 d" in told["strategy carry"]
     assert "cooldown 2 d" in told["strategy carry"]
     assert "health off" in told["strategy carry"]
     assert mentions(told["split"], "20%")
-    assert not any(name.startswith("strategy") for name in parameters(parse_config(text()), build_portfolio(config, tokens()), "0xrouter"))
+    assert not any(
+        name.startswith("strategy") for name in binding_parameters(parse_config(text()), build_portfolio(config, tokens()), "0xrouter")
+    )

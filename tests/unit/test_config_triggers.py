@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
-from agent.app.describe import parameters
+from agent.app.describe import binding_parameters
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import parse_config
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump
@@ -20,7 +20,7 @@ from agent.units import Token
 from tests.support.text import mentions
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 TEMPLATE = 'trigger = { kind = "threshold", relative = "10%" }'
 ONLY = '# only = "sell" '
 BAND = '# band = "5%abs" '
@@ -30,7 +30,7 @@ REVIEW = 'kind = "review", review_cron = "0 9 1 * *", execute_cron = "0 9 1 1,4,
 
 def text(trigger: str, *changes: tuple[str, str]) -> str:
     assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for old, new in ((TEMPLATE, f"trigger = {trigger}"), *changes):
         assert old in found, old
         found = found.replace(old, new, 1)
@@ -84,7 +84,7 @@ def test_a_trigger_is_read_and_told_in_words(written: str, expected: Trigger, wo
     config = parse_config(text(written))
     assert build_policy(config).trigger == expected
     tokens = {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
-    told = parameters(config, build_portfolio(config, tokens), "0x")
+    told = binding_parameters(config, build_portfolio(config, tokens), "0x")
     assert (told["trigger"], told["only"], told["bands of single assets"]) == (words, "both sides", "none")
 
 
@@ -93,13 +93,13 @@ def test_an_asset_may_have_its_own_band_and_the_owner_confirms_it() -> None:
     tokens = {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
     portfolio = build_portfolio(config, tokens)
     assert [asset.band for asset in portfolio.assets] == [Threshold(250, None), Threshold(None, 2_000)]
-    assert mentions(parameters(config, portfolio, "0x")["bands of single assets"], "WETH 2.5%", "USDC 20%")
+    assert mentions(binding_parameters(config, portfolio, "0x")["bands of single assets"], "WETH 2.5%", "USDC 20%")
 
 
 @pytest.mark.parametrize("side", TradeSide)
 def test_one_side_alone_is_read_and_confirmed(side: TradeSide) -> None:
     config = parse_config(text('{ kind = "threshold", relative = "10%" }', (ONLY, f'only = "{side.value}" ')))
-    assert build_policy(config).only is side
+    assert build_policy(config).trade_side is side
 
 
 SCHEDULE = '{{ kind = "time", {} }}'

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.describe import parameters
+from agent.app.describe import binding_parameters
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
 from agent.config.weights import build_allocator, supply_tokens
 from agent.config.writing.template import render_config
@@ -20,7 +20,7 @@ from agent.units import Token
 from tests.support.text import mentions
 from tests.unit.test_config import USDC, WALLET, WETH
 
-WBTC = next(token for token in ETHEREUM.tokens if token.symbol == "WBTC")
+WBTC = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "WBTC")
 DAY_S = 86_400
 RETURNS = """kind = "hrp"
 every = "7d"
@@ -49,7 +49,7 @@ supplies = "supplies.csv"
 def config_text(weights: str) -> str:
     shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "40%"), ("USDC", USDC, "20%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     return found.replace("\n[reference]", f"\n[portfolio.weights]\n{weights}\n[reference]", 1)
 
 
@@ -83,10 +83,10 @@ def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
         step_s=DAY_S,
         min_returns=30,
         max_age_s=2 * DAY_S,
-        keep_s=14 * DAY_S,
+        max_overdue_s=14 * DAY_S,
         churn_bps=100,
-        until_chosen=InitialWeights.TARGETS,
-        fixed=(USDC.address,),
+        initial_weights=InitialWeights.TARGETS,
+        fixed_tokens=(USDC.address,),
         limits=(WeightLimit(WETH.address, 1_000, 6_000), WeightLimit(WBTC.address, 0, 4_500)),
     )
 
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: lis
 
 def test_the_numeraire_may_be_free_where_no_volatility_is_asked_for() -> None:
     found = built('kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "0%"\nuntil_chosen = "wait"\n')
-    assert found.fixed == ()
+    assert found.fixed_tokens == ()
     assert [(one.low_bps, one.high_bps) for one in found.limits] == [(0, 10_000)] * 3
 
 
@@ -142,8 +142,8 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
     assert found.supplies == (TokenSupply(WBTC.address, 1_985_000_050_000_000, "supplies.csv of 2026-11-01"),)
     config = parse_config(config_text(CAPS))
     portfolio = portfolio_of(config)
-    assert supply_tokens(replace(portfolio, weights=found)) == (WETH.address,)
-    assert supply_tokens(replace(portfolio, weights=built(RETURNS))) == ()
+    assert supply_tokens(replace(portfolio, allocator=found)) == (WETH.address,)
+    assert supply_tokens(replace(portfolio, allocator=built(RETURNS))) == ()
     assert supply_tokens(portfolio) == ()
 
 
@@ -169,13 +169,13 @@ def test_a_file_of_supplies_that_cannot_be_used_is_refused_by_line(tmp_path: Pat
 
 def test_the_owner_confirms_the_allocator_with_the_other_parameters() -> None:
     config = parse_config(config_text(RETURNS))
-    told = parameters(config, portfolio_of(config), "0xrouter")["weights"]
+    told = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
     assert mentions(told, "hrp", "7 d", "1 d", "90 d")
     assert "USDC fixed" in told
     assert "WETH 10% to 60%" in told
     assert "WBTC 0% to 45%" in told
     plain = parse_config(config_text('kind = "fixed"\n'))
-    assert mentions(parameters(plain, portfolio_of(plain), "0xrouter")["weights"], "fixed")
+    assert mentions(binding_parameters(plain, portfolio_of(plain), "0xrouter")["weights"], "fixed")
 
 
 def test_the_page_lists_every_kind() -> None:

@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.describe import parameters
+from agent.app.describe import binding_parameters
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import parse_config
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, TrackingRisk
@@ -17,7 +17,7 @@ from agent.policy import risk as risks
 from tests.support.text import mentions, raises_field
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
-WBTC = next(token for token in ETHEREUM.tokens if token.symbol == "WBTC")
+WBTC = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "WBTC")
 TRIGGER = 'trigger = { kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
 RISK = 'volatilities = { WETH = "80%", USDC = "0.5%" }\ncorrelation = "0%"\n'
 
@@ -41,7 +41,7 @@ def three(risk: str) -> str:
     """The same with WBTC as a third asset."""
     shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "30%"), ("USDC", USDC, "30%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = render_config(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     found = found.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace('"target" ', '"zone" ', 1)
     return found.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
 
@@ -73,7 +73,7 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
 
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
     config = parse_config(zoned())
-    told = parameters(config, build_portfolio(config, tokens()), "0x")
+    told = binding_parameters(config, build_portfolio(config, tokens()), "0x")
     assert mentions(told["trigger"], "zone", "0.5 bps", "1%", "30 d")
     assert mentions(told["risk"], "WETH 80%", "USDC 0.5%", "0%")
 

@@ -60,7 +60,7 @@ def priced(weth: int, before: Sequence[int | None], k: int, **changes: object) -
     )
     step = replace(step, policy=replace(step.policy, confirm_blocks=k))
     past = tuple(at(step, number, price) for number, price in enumerate(before, 1))
-    return replace(step, snapshot=replace(step.snapshot, past=past))
+    return replace(step, snapshot=replace(step.snapshot, past_prices=past))
 
 
 def test_a_price_that_held_in_all_blocks_fires() -> None:
@@ -75,7 +75,7 @@ def test_a_push_of_fewer_blocks_than_are_asked_for_fires_nothing_and_names_the_b
     decision = decide(priced(AWAY, before, 3)).decision
     assert isinstance(decision, Hold)
     assert mentions(decision.reason, f"block {1000 - blocks}", "policy.confirm_blocks")
-    assert decision.next_s is None
+    assert decision.next_evaluation_s is None
 
 
 @given(st.lists(st.sampled_from([FAIR, AWAY]), min_size=3, max_size=3), st.integers(0, 3))
@@ -120,17 +120,17 @@ def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell(
     assert isinstance(held, Hold)
     assert mentions(held.reason, "stop_loss", "would be fired", "3 blocks do not confirm it")
     assert isinstance(sold, Rebalance)
-    assert sold.exit
+    assert sold.is_exit
     assert isinstance(bought, Rebalance)
-    assert not bought.exit, "without the stop it would have been bought"
+    assert not bought.is_exit, "without the stop it would have been bought"
 
 
 def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:
     for before in ([], [AWAY, AWAY]):
         assert causes(decide(priced(AWAY, before, 3))) == ("policy.confirm_blocks",)
     gap = priced(AWAY, [AWAY, AWAY, AWAY], 3)
-    skipping = replace(gap, snapshot=replace(gap.snapshot, past=tuple(at(gap, number, AWAY) for number in (1, 2, 4))))
-    twice = replace(gap, snapshot=replace(gap.snapshot, past=tuple(at(gap, number, AWAY) for number in (1, 1, 2))))
+    skipping = replace(gap, snapshot=replace(gap.snapshot, past_prices=tuple(at(gap, number, AWAY) for number in (1, 2, 4))))
+    twice = replace(gap, snapshot=replace(gap.snapshot, past_prices=tuple(at(gap, number, AWAY) for number in (1, 1, 2))))
     for bad in (skipping, twice):
         assert causes(decide(bad)) == ("policy.confirm_blocks",)
     lacking = decide(priced(AWAY, [AWAY, None, AWAY], 3))
@@ -169,7 +169,7 @@ def test_one_asset_that_was_away_all_along_is_enough() -> None:
     step = replace(step, policy=replace(step.policy, confirm_blocks=1))
     past = at(step, 1, AWAY)
     past = replace(past, feeds=(*past.feeds, feed_round("WBTC", 90_000, past.head.timestamp_s - 5)))
-    assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, past=(past,)))).decision, Rebalance)
+    assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, past_prices=(past,)))).decision, Rebalance)
 
 
 def test_by_spot_alone_pools_of_the_blocks_before_are_looked_at() -> None:
@@ -179,7 +179,7 @@ def test_by_spot_alone_pools_of_the_blocks_before_are_looked_at() -> None:
     step = replace(step, policy=replace(step.policy, confirm_blocks=2))
     for pools, kind in (([pushed, calm], Hold), ([pushed, pushed], Rebalance)):
         past = tuple(replace(at(step, number, None), pools=(pool,)) for number, pool in enumerate(pools, 1))
-        assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, past=past))).decision, kind)
+        assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, past_prices=past))).decision, kind)
 
 
 def test_the_blocks_before_are_part_of_the_input_that_is_written_down() -> None:

@@ -23,7 +23,7 @@ def after(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None
         feeds = (feed_round("WETH", usd, NOW_S - 300), feed_round("USDC", 1, NOW_S - 300))
         past.append(PastPrices(head, feeds, step.snapshot.pools if pools is None else pools))
     policy = replace(step.policy, confirm_blocks=len(weth_usd))
-    return replace(step, policy=policy, snapshot=replace(step.snapshot, past=tuple(past)))
+    return replace(step, policy=policy, snapshot=replace(step.snapshot, past_prices=tuple(past)))
 
 
 def test_a_limit_of_liquidity_that_only_this_block_exceeds_takes_nothing_out() -> None:

@@ -27,7 +27,7 @@ from agent.errors import ConfigError
 from agent.store import open_store
 from agent.web import connections
 from agent.web.access import Access, AccessMiddleware
-from agent.web.connections import MAX_CONNECTIONS, MAX_PER_ADDRESS, REQUEST_TIMEOUT_S
+from agent.web.connections import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_NETWORK, REQUEST_TIMEOUT_S
 from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS
 from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_tls_access
 from agent.web.server import _listen
@@ -110,7 +110,7 @@ def test_1500_connections_that_ask_for_nothing_leave_the_remote_pause_reachable(
             code, headers, _ = site.post("/controls/pause", {"csrf": token, "reason": "smoke", "hard": ""}, cookie)
             took_s = time.monotonic() - began
             assert (code, headers["location"]) == (303, "/controls")
-            assert len(site.server.server_state.connections) <= MAX_PER_ADDRESS < MAX_CONNECTIONS < 1_024
+            assert len(site.server.server_state.connections) <= MAX_CONNECTIONS_PER_NETWORK < MAX_CONNECTIONS < 1_024
             assert REQUEST_TIMEOUT_S == 10
     loaded = load_config(config)
     store = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
@@ -195,7 +195,7 @@ def test_a_client_that_reads_no_answer_is_closed_and_one_that_reads_slowly_is_no
         until(lambda: not served.server.server_state.connections)
 
 
-@pytest.mark.parametrize("bound", ["MAX_PER_ADDRESS", "MAX_CONNECTIONS"])
+@pytest.mark.parametrize("bound", ["MAX_CONNECTIONS_PER_NETWORK", "MAX_CONNECTIONS"])
 def test_the_oldest_connection_without_a_request_makes_room(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, bound, 4)
     with ExitStack() as ended, Served() as served:
@@ -208,7 +208,7 @@ def test_the_oldest_connection_without_a_request_makes_room(bound: str, monkeypa
         assert not any(map(is_closed, (*idle[1:], stream)))
 
 
-@pytest.mark.parametrize("bound", ["MAX_PER_ADDRESS", "MAX_CONNECTIONS"])
+@pytest.mark.parametrize("bound", ["MAX_CONNECTIONS_PER_NETWORK", "MAX_CONNECTIONS"])
 def test_among_connections_that_are_answered_the_new_one_is_refused(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, bound, 3)
     with ExitStack() as ended, Served() as served:
@@ -298,7 +298,7 @@ def test_the_secret_of_the_proxy_is_needed_long_and_private(proxied: PublicOptio
 
 
 def test_the_connections_of_the_proxy_are_bounded_in_all_only(proxied: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_PER_ADDRESS", 2)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_NETWORK", 2)
     with ExitStack() as ended, Served(Access(reach_of("127.0.0.1", 1, proxied))) as served:
         links = [ended.enter_context(opened(served)) for _ in range(6)]
         until(lambda: len(served.server.server_state.connections) == 6)

@@ -39,7 +39,7 @@ class Line:
     """A transport that gives each call of a batch its own answer, and remembers what it was asked."""
 
     operator = name = "line"
-    requests = 0
+    request_count = 0
 
     def __init__(self, *answers: object) -> None:
         self.answers = answers
@@ -111,9 +111,9 @@ def test_a_source_that_is_silent_leaves_no_quote() -> None:
 
 
 def test_the_library_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: True))
+    monkeypatch.setattr(UniswapPythonQuoter, "is_installed", staticmethod(lambda: True))
     assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
-    monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: False))
+    monkeypatch.setattr(UniswapPythonQuoter, "is_installed", staticmethod(lambda: False))
     assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME]
 
 

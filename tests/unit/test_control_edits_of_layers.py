@@ -73,7 +73,9 @@ def test_nothing_else_of_them_may(text: str, sets: tuple[str, ...], key: str) ->
     with pytest.raises(Refused) as refused:
         require(text, *sets)
     assert refused.value.verdicts[0].guard == "control_edit"
-    assert refused.value.verdicts[0].measured == key or (not key and refused.value.verdicts[0].measured.startswith(("strategies.", "lp.")))
+    assert refused.value.verdicts[0].measured_text == key or (
+        not key and refused.value.verdicts[0].measured_text.startswith(("strategies.", "lp."))
+    )
 
 
 def test_a_control_undoes_what_a_control_did(tmp_path: Path) -> None:

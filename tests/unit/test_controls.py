@@ -81,7 +81,7 @@ def test_a_hash_covers_what_binds_and_nothing_else() -> None:
         replace(PLAN, kind=ControlKind.STOP),
         replace(PLAN, arguments=(("a", "b"),)),
         replace(PLAN, binding_texts=()),
-        replace(PLAN, document='{"a": 1}'),
+        replace(PLAN, shown_json='{"a": 1}'),
         replace(PLAN, amounts=PLAN.amounts[:1]),
         replace(PLAN, amounts=(("0xA", -1_000, 11), PLAN.amounts[1])),
     ):
@@ -122,7 +122,7 @@ def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     store.controls.finish([end], 1_020)
     store.controls.finish([ControlStateChange(number, ControlState.REFUSED)], 1_021)
     (record,) = store.controls.newest()
-    assert (record.state, record.reason, record.result, record.changed_s) == (ControlState.DONE, "paid", end.result, 1_020)
+    assert (record.state, record.reason, record.result_pairs, record.changed_s) == (ControlState.DONE, "paid", end.result, 1_020)
     assert store.controls.find(control().id) == record
     assert store.controls.find("no") is None
     assert [event.state for event in store.controls.events()] == ["queued", "taken", "done"]
@@ -341,9 +341,9 @@ def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: 
     now_s, secret = int(time.time()), ensure_secret(config.parent / "mine.db")
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
     store = opened(config)
-    old = replace(stop, document="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
+    old = replace(stop, shown_json="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
     store.controls.record_shown(old)
-    forged = replace(stop, document="forged")
+    forged = replace(stop, shown_json="forged")
     store.controls.record_shown(forged.sealed(b"x" * 32))
     stop = stop.sealed(secret)
     store.controls.record_shown(stop)
@@ -421,7 +421,7 @@ def test_an_edit_may_not_permit_more(tmp_path: Path, change: str) -> None:
     with pytest.raises(Refused) as refused:
         require_no_widening(before, after)
     assert refused.value.code == ControlCode.WIDENS
-    assert refused.value.verdicts[0].measured == change.partition("=")[0]
+    assert refused.value.verdicts[0].measured_text == change.partition("=")[0]
 
 
 def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -
     ):
         with pytest.raises(Refused) as refused:
             require_no_widening(config, config.model_copy(update=changes))
-        assert refused.value.verdicts[0].measured == key
+        assert refused.value.verdicts[0].measured_text == key
     fewer = {"portfolio": portfolio.model_copy(update={"assets": portfolio.assets[:1]})}
     require_no_widening(config, config.model_copy(update=fewer))
     lower = {"limits": capped.model_copy(update={"max_weight": {"any": 5_000, "WETH": 4_000}})}
@@ -512,7 +512,7 @@ def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -
 
     order = PerpOrder("0xMarket", 1_000, PerpOrderKind.MARKET, 1, False)
     for changes, named in (
-        ({"actions": (collect,)}, "Collect uniswap_v3 #7 0xA"),
+        ({"layer_actions": (collect,)}, "Collect uniswap_v3 #7 0xA"),
         ({"layers": (futures(order),)}, "futures 0xMarket"),
         ({"layers": (futures(account=(MarginDeposit(5),)),)}, "MarginDeposit"),
         ({"layers": (futures(account=(DelegateChange("0xD", True),)),)}, "delegate"),

@@ -81,12 +81,12 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
         require_no_widening(loaded(file, file.read_text()).config, edited(file, f"limits.{key}={value}").config)
     except Refused as refusal:
         assert refusal.code == ControlCode.WIDENS
-        assert refusal.verdicts[0].measured == f"limits.{key}"
+        assert refusal.verdicts[0].measured_text == f"limits.{key}"
         return
     spec = LIMITS[key]
     step = fired("WBTC")
     step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
-    outcome = evaluation.evaluate_input(step, proposals.rebalance, Sees(), "abc")
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, Sees(), "abc")
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
 
@@ -106,7 +106,7 @@ def test_most_limits_are_judged_for_exits_and_some_are_not(file: Path) -> None:
 def test_a_control_neither_freezes_nor_moves_nor_disarms_an_exit(file: Path, change: str) -> None:
     with pytest.raises(Refused) as refused:
         require_no_widening(loaded(file, file.read_text()).config, edited(file, change).config)
-    assert refused.value.verdicts[0].measured == change.partition("=")[0]
+    assert refused.value.verdicts[0].measured_text == change.partition("=")[0]
 
 
 def test_a_control_does_not_remove_a_stop(file: Path) -> None:

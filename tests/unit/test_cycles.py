@@ -19,7 +19,7 @@ from agent.execution.confirmation import confirmation_of, covering_confirmation,
 from agent.execution.resumption import MAX_AGE_OF_AMOUNT_S, MAX_AGE_S, MAX_RESTARTS, new_cycle, resume_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult
-from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.requests import MarginAccountRequest
 from agent.layers.futures.state import FuturesCycle
 from agent.layers.liquidity.state import LiquidityCycle
 from agent.model import (
@@ -147,7 +147,7 @@ def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_wou
         resumed = world.begin()
         assert world.sold == living.sold, moment
         assert [intent.note for intent in world.store.journal.intents()] == sent, moment
-        assert {(one.token, one.times) for one in world.late} == {(one.token, one.times) for one in living.late}, moment
+        assert {(one.token, one.refusal_count) for one in world.late} == {(one.token, one.refusal_count) for one in living.late}, moment
         assert (resumed.kind, resumed.exits_tried) == (whole.kind, whole.exits_tried), moment
         assert world.rows()[-1] == ("closed", "nothing due")
 
@@ -223,7 +223,7 @@ def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(
 def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[..., MortalWorld], case: str) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     blocked = (BlockedExit(LINK.address, "skipped", "wait"),)
-    cycle = replace(new_cycle(AgentCycle(), NOW_S), skipped=blocked)
+    cycle = replace(new_cycle(AgentCycle(), NOW_S), skipped_exits=blocked)
     request: PlanRequest = AgentCycle()
     if case == "another request":
         request = SellEverything()
@@ -245,7 +245,7 @@ def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[.
 
 def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
-    cycle = replace(new_cycle(AgentCycle(), NOW_S - MAX_AGE_S), skipped=(BlockedExit(LINK.address, "skipped", "wait"),))
+    cycle = replace(new_cycle(AgentCycle(), NOW_S - MAX_AGE_S), skipped_exits=(BlockedExit(LINK.address, "skipped", "wait"),))
     world.store.cycles.write(cycle)
     resumed = resume_cycle(world.ports(), AgentCycle())
     assert resumed == StepResult(replace(cycle, restarts=1), None)
@@ -416,7 +416,7 @@ def test_all_approvals_of_a_cycle_count_once_in_the_row_of_such(worlds: Callable
     assert len({intent.step_id for intent in approving}) == 2, "each is a step of its own"
     with world.store.db.write("forget the refusals") as db:
         db.exec_driver_sql("DELETE FROM meta WHERE key LIKE '%late%' OR key LIKE '%refus%'")
-    assert world.store.budgets.history(NOW_S).failures.approvals_in_row <= 1
+    assert world.store.budgets.history(NOW_S).failures.approval_cycles_in_row <= 1
 
 
 def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
@@ -430,8 +430,8 @@ def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
     other = replace(plan, legs=(leg, *plan.legs[1:]))
     assert plan_hash(other) != plan_hash(plan)
     confirmed = confirmation_of(outcome, plan)
-    living = replace(new_cycle(AgentCycle(), NOW_S), confirmed=confirmed)
-    resumed = replace(living, confirmed=replace(confirmed, is_of_ended_process=True))
+    living = replace(new_cycle(AgentCycle(), NOW_S), confirmation=confirmed)
+    resumed = replace(living, confirmation=replace(confirmed, is_of_ended_process=True))
     assert [covering_confirmation(cycle, one) is not None for cycle in (living, resumed) for one in (plan, later, other)] == [
         True,
         True,
@@ -440,10 +440,10 @@ def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
         True,
         False,
     ]
-    assert covering_confirmation(replace(living, confirmed=replace(confirmed, is_in_layer=True)), plan) is None
+    assert covering_confirmation(replace(living, confirmation=replace(confirmed, acts_in_layer=True)), plan) is None
 
 
-REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.address, 10**30), MoveMargin(MarginDeposit(5)))
+REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.address, 10**30), MarginAccountRequest(MarginDeposit(5)))
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
@@ -463,7 +463,7 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
         10**20,
         ((LINK.address, 2),),
         ((LINK.address, 1),),
-        (FuturesCycle(orders=2, refused_orders=(note,)), LiquidityCycle(left_pools=("pool",))),
+        (FuturesCycle(action_count=2, refused_action_notes=(note,)), LiquidityCycle(failed_withdrawal_pools=("pool",))),
         confirmation_of(outcome, outcome.plan),
         "s3",
         (note,),

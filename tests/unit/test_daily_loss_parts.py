@@ -62,12 +62,12 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     step = with_limits(step, first_purchase_s=600, daily_loss_bps=limit_bps, plan_cost_bps=200)
     lost = Fraction(dollars * 10 * limit_bps * lost_percent * MILLION, BPS * 100)
     step = with_history(step, last_rebalance_s=None, loss_24h=lost)
-    outcome = evaluation.evaluate_input(step, proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, Seen())
     assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
     assert outcome.plan is not None
     assert worst(step, outcome.plan) <= room(step, outcome.plan)
     bought = {leg.token_out: leg.amount_in_raw for leg in outcome.plan.legs}
-    if outcome.decision_result.purchase.new_purchase is not None:
+    if outcome.decision_result.purchase_result.new_purchase is not None:
         assert len(bought) == 2
         assert "limits.daily_loss" in outcome.reason
 
@@ -78,27 +78,27 @@ def halves_of(loss: Fraction = Fraction(0), **limits: object) -> StepInput:
 
 
 def look(step: StepInput) -> StepOutcome:
-    return evaluation.evaluate_input(step, proposals.rebalance, Seen())
+    return evaluation.evaluate_input(step, proposals.propose_rebalance, Seen())
 
 
 def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
     outcome = look(halves_of())
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.plan is not None
-    begins = outcome.decision_result.purchase.new_purchase
+    begins = outcome.decision_result.purchase_result.new_purchase
     assert begins is not None
     assert begins.kind is PurchaseKind.FIRST
-    assert begins.parts > 1
-    assert f"part 1 of {begins.parts}" in outcome.reason
+    assert begins.part_count > 1
+    assert f"part 1 of {begins.part_count}" in outcome.reason
     assert 'limits.daily_loss = "' in outcome.reason
     wanted_bps = Fraction(outcome.reason.split('limits.daily_loss = "')[1].split("%")[0]) * 100
     at_once = look(halves_of(daily_loss_bps=int(wanted_bps)))
-    assert at_once.decision_result.purchase.new_purchase is None
+    assert at_once.decision_result.purchase_result.new_purchase is None
     assert at_once.plan is not None, "the setting that is named does it at once"
 
 
 def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
-    begun = look(halves_of()).decision_result.purchase.new_purchase
+    begun = look(halves_of()).decision_result.purchase_result.new_purchase
     assert begun is not None
     active = PurchaseProgress("1", begun, 1, Fraction(0), Fraction(0), 0)
     step = halves_of(Fraction(12 * MILLION))
@@ -110,15 +110,15 @@ def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
     assert "12 of 14 USDC" in outcome.reason
     nearly = look(with_history(step, loss_24h=Fraction(9 * MILLION)))
     assert nearly.kind is OutcomeKind.PLANNED
-    assert nearly.decision_result.purchase.due_part is not None
-    assert nearly.decision_result.purchase.due_part.number == 2
+    assert nearly.decision_result.purchase_result.due_part is not None
+    assert nearly.decision_result.purchase_result.due_part.number == 2
 
 
 def test_with_nothing_left_it_is_refused_as_ever_with_the_remedy() -> None:
     outcome = look(halves_of(Fraction(14 * MILLION)))
     assert outcome.kind is OutcomeKind.REFUSED
-    assert [one.guard for one in outcome.verdicts if not one.passed] == ["daily_loss"]
-    assert outcome.decision_result.purchase.new_purchase is None
+    assert [one.guard for one in outcome.refusal_verdicts if not one.passed] == ["daily_loss"]
+    assert outcome.decision_result.purchase_result.new_purchase is None
 
 
 def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
@@ -135,5 +135,5 @@ def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
 @pytest.mark.parametrize("exit_", [True, False])
 def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
-    wanted = replace(rebalance_to_targets(step), exit=exit_)
+    wanted = replace(rebalance_to_targets(step), is_exit=exit_)
     assert (partial_plans.plan_within_daily_loss(step, wanted) == sales.plan_sales(step, wanted)) == exit_

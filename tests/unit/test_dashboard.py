@@ -121,7 +121,7 @@ def test_the_given_documents_are_those_of_their_commands(served: Served, command
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
 def test_the_banner_of_a_demo_is_on_each_page_and_nowhere_else(served: Served, page: Any) -> None:
     documents = served.board.documents
-    shown = [Renderer(Reach(banner=banner)).page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
+    shown = [Renderer(Reach(banner=banner)).render_page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
     assert ["Demo: replayed &amp; no money" in text for text in shown] == [True, False]
 
 
@@ -256,7 +256,7 @@ def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(t
         class SlowBoard(DocumentCache):
             async def call(self, process: str, function: str, *arguments: str) -> Any:
                 if function != CONTROLS_FUNCTION:
-                    return None if function.endswith("report_text") else {}
+                    return None if function.endswith("newest_report_json") else {}
                 state = file.read_text()
                 await answering.wait()
                 return {"controls": state}

@@ -35,10 +35,10 @@ from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
 from agent.web.pages import CONTROLS_FUNCTION, Renderer
 from agent.web.reach import Reach
-from agent.web.reading import ReadingProcess
+from agent.web.reading import AppProcess
 from agent.web.sessions import MAX_REVIEW_AGE_S, PlanReview
 from agent.wiring import open_store_offline
-from agent.wiring.transactor import lock_locations
+from agent.wiring.transactor import lock_arguments
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, STRATEGIES, Served, StillBoard, figures, golden, until
@@ -87,7 +87,7 @@ def review(site: Site, cookie: str, kind: str, document: dict[str, Any] | None, 
     session = site.access.find_session(cookie.partition("=")[2], touch=False)
     assert session is not None
     name = f"review-{len(session.reviews):015d}"
-    session.reviews[name] = PlanReview(kind, arguments, document=document)
+    session.reviews[name] = PlanReview(kind, arguments, plan_document=document)
     return f"/controls/review/{name}"
 
 
@@ -126,7 +126,7 @@ def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.M
 
 
 def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_on(site: Site, config: Path) -> None:
-    cookie, paper, before = site.enter(), replace(load_config(config), paper=True), queued(config)
+    cookie, paper, before = site.enter(), replace(load_config(config), is_paper=True), queued(config)
     form = {"csrf": site.token(cookie), "paper": "yes"}
 
     def answer(path: str) -> str:
@@ -136,7 +136,7 @@ def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_
     assert "there are no paper books yet" in unescape(answer("/controls/stop"))
     with open_store_offline(paper) as (store, _):
         assert "no paper run goes on" in answer("/controls/stop")
-        with service_lock(*lock_locations(paper)):
+        with service_lock(*lock_arguments(paper)):
             assert "a paper run can only be stopped" in answer("/controls/pause")
             assert "Requested controls" in answer("/controls/stop")
             assert queue.dashboard_controls(str(config))["paper_run"]["served"] is True  # type: ignore[index]  # a document
@@ -469,10 +469,10 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
     async def scene() -> list[str]:
         pages = ControlPages(site.access, StillBoard(str(config), config), Renderer(Reach()))
         reviews = [PlanReview("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
-        monkeypatch.setattr(web_controls, "BACKTEST_S", 0.05)
+        monkeypatch.setattr(web_controls, "BACKTEST_TIMEOUT_S", 0.05)
         await pages._backtest(reviews[0])
         assert reviews[0].backtest_error.startswith("it took longer than")
-        monkeypatch.setattr(web_controls, "BACKTEST_S", 600.0)
+        monkeypatch.setattr(web_controls, "BACKTEST_TIMEOUT_S", 600.0)
         await asyncio.gather(*map(pages._backtest, reviews[1:] + reviews[:1]))
         (process,) = (pages._backtest_process._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == BACKTEST_NICENESS
@@ -488,13 +488,13 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
 def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned, go = list[str](), threading.Event()
 
-    class Planner(ReadingProcess):
+    class Planner(AppProcess):
         async def call(self, function: str, *arguments: Any) -> Any:
             planned.append(dict(arguments[-1])["amount"])
             await asyncio.to_thread(go.wait, PATIENCE_S)
             raise Refused("not planned")
 
-    monkeypatch.setattr(web_controls, "ReadingProcess", Planner)
+    monkeypatch.setattr(web_controls, "AppProcess", Planner)
     with Site(tmp_path / "mine.db.users") as site:
         cookie, other = site.enter(), site.enter(2)
         csrf, last = site.token(cookie), site.token(other)

@@ -328,7 +328,7 @@ def test_a_flood_of_logins_is_refused_and_holds_up_no_page(site: Site) -> None:
     assert site.ask("/", Cookie=cookie)[0] == 200
     found = future.result(30)
     assert sum(isinstance(one, TrimtabError) for one in found) == 5
-    (process,) = site.access._process._pool._processes  # type: ignore[union-attr]
+    (process,) = site.access._login_process._pool._processes  # type: ignore[union-attr]
     mine = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, process) == min(19, mine + LOGIN_NICENESS), "an agent's cycle goes first"
 
@@ -451,9 +451,9 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
         with pytest.raises(ConfigError) as error:
             require_tls_access(host, 1, options)
         assert error.value.field == field
-    require_tls_access("0.0.0.0", 1, PublicOptions(cert, key, name="dash.example"))
+    require_tls_access("0.0.0.0", 1, PublicOptions(cert, key, public_host_name="dash.example"))
     require_tls_access("::", 1, behind_proxy(tmp_path))
-    assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, name="Dash.example")).host_names == {"dash.example"}
+    assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, public_host_name="Dash.example")).host_names == {"dash.example"}
     loose = tmp_path / "key.pem"
     loose.write_bytes(key.read_bytes())
     loose.chmod(0o644)

@@ -29,7 +29,7 @@ from agent.store import open_store
 from agent.store.files.users import UserStore
 from agent.web import access, new_portfolios, portfolios
 from agent.web.access import Access
-from agent.web.portfolios import Portfolios, SharedSettings
+from agent.web.portfolios import PortfoliosApp, SharedSettings
 from agent.web.reach import Reach
 from tests.cli.tools import first_document, start
 from tests.support import agents
@@ -64,14 +64,14 @@ class Folder(Shelf):
     @property
     def opened(self) -> Access:
         """The access of mine."""
-        opened = self.parts[0].opened
+        opened = self.parts[0].opened_parts
         assert opened is not None
         return opened.access
 
     def application(self, access: Access | None) -> Any:
         """The application that is served."""
         self.opening = SharedSettings("127.0.0.1", False, lambda: self.server.should_exit)
-        self.whole = Portfolios(self.parts, Reach(port=1), self.opening, self.folder)
+        self.whole = PortfoliosApp(self.parts, Reach(port=1), self.opening, self.folder)
         return self.whole
 
     def send(self, path: str, cookie: str, **fields: str) -> tuple[int, dict[str, str], str]:
@@ -93,7 +93,7 @@ def shown_hash(page: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     for module in (access, new_portfolios, portfolios):
-        monkeypatch.setattr(module, "ReadingProcess", HereProcess)
+        monkeypatch.setattr(module, "AppProcess", HereProcess)
     monkeypatch.setattr(access, "POLL_S", 0.02)
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
     monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)

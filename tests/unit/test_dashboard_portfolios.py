@@ -34,7 +34,7 @@ from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import SeenReport
 from agent.web.pages import PAGES, value_at
-from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
+from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios, portfolio_names
 from agent.web.reach import Reach
 from agent.web.server import find_configs, serve_portfolios
 from agent.web.sessions import PlanReview
@@ -67,11 +67,11 @@ class Shelf(Served):
     def application(self, access: Access | None) -> Any:
         """The application that is served."""
         self.opening = SharedSettings("127.0.0.1", False, lambda: self.server.should_exit)
-        return Portfolios(self.parts, Reach(port=1), self.opening)
+        return PortfoliosApp(self.parts, Reach(port=1), self.opening)
 
     def enter(self, number: int) -> str:
         """The cookie of a new session of ann at a portfolio."""
-        opened = self.parts[number].opened
+        opened = self.parts[number].opened_parts
         assert opened is not None
         return f"{self.parts[number].reach.cookie_name}={opened.access.begin_session(1)}"
 
@@ -144,8 +144,8 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
 
 
 def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shelf.parts[0].opened is not None
-    cache = shelf.parts[0].opened.cache
+    assert shelf.parts[0].opened_parts is not None
+    cache = shelf.parts[0].opened_parts.cache
     calm = documents()
     calm["status"] |= {"paused": False, "blocked_exits": [], "decision": {"kind": "hold", "reason": "within its bands"}}
     calm["history"] |= {"steps": []}
@@ -159,9 +159,9 @@ def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytes
 
 def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     second, both = shelf.parts[1], f"{shelf.enter(0)}; {shelf.enter(1)}"
-    assert second.opened is not None
+    assert second.opened_parts is not None
     for local in ("yes", ""):
-        monkeypatch.setattr(second, "opened", replace(second.opened, identity={**ABOUT, "local": local}))
+        monkeypatch.setattr(second, "opened_parts", replace(second.opened_parts, identity={**ABOUT, "local": local}))
         text = shelf.ask("/", Cookie=both)[2].decode()
         counts = [value for of, _, value, _ in figures(text) if of.startswith("sums.") and of.endswith(".count")]
         assert counts == (["1", "1"] if local else ["2"])
@@ -169,7 +169,7 @@ def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypa
 
 
 def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Shelf) -> None:
-    cache = shelf.parts[0].opened.cache  # type: ignore[union-attr]  # it is open
+    cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
     kept = cache.documents
     try:
         pnl = documents()["pnl"]
@@ -183,7 +183,7 @@ def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Sh
 
 
 def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: Shelf) -> None:
-    first, second = (one.opened.cache for one in shelf.parts[:2] if one.opened is not None)
+    first, second = (one.opened_parts.cache for one in shelf.parts[:2] if one.opened_parts is not None)
     both = f"{shelf.enter(0)}; {shelf.enter(1)}"
     kept = first.documents, second.documents
     try:
@@ -224,24 +224,24 @@ def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_
 
 def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) -> None:
     def shown(report: RunReport | None) -> str:
-        opened = shelf.parts[0].opened
+        opened = shelf.parts[0].opened_parts
         assert opened is not None
         opened.cache._seen_report = SeenReport(report, time.monotonic())
         return shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
 
     now_s = int(time.time())
-    alive = RunReport("a", process_identity(), True, 600, now_s, now_s, cycles=1, cycle_s=now_s, good_s=now_s)
-    place, _, _ = alive.process.rpartition("/")
+    alive = RunReport("a", process_identity(), True, 600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_s=now_s)
+    place, _, _ = alive.process_identity.rpartition("/")
     assert "run:" not in shown(alive)
     assert "dry run" not in shown(alive)
     assert "dry run: sends nothing" in shown(replace(alive, sends=False))
-    assert "run: the process of the run ended without a last report" in shown(replace(alive, process=f"{place}/1"))
-    assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, good_s=None))
+    assert "run: the process of the run ended without a last report" in shown(replace(alive, process_identity=f"{place}/1"))
+    assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, last_good_cycle_s=None))
     assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
     stopped = shown(replace(alive, ended_s=now_s))
     assert '<p class="say">run stopped at' in stopped
     assert "run:" not in stopped
-    assert "run: ended at" in shown(replace(alive, ended_s=now_s, ended="the store is damaged"))
+    assert "run: ended at" in shown(replace(alive, ended_s=now_s, end_error="the store is damaged"))
     assert "no continuous run (trimtab run --every) reports here" in shown(None)
 
 
@@ -251,7 +251,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
     again = shown.split('hx-get="')[1].split('"')[0]
     assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 204
     assert shelf.ask(again, Cookie=cookie)[0] == shelf.ask(again, HX_Request="true")[0] == 200  # opened; another visitor
-    opened = shelf.parts[0].opened
+    opened = shelf.parts[0].opened_parts
     assert opened is not None
     shelf.loop.call_soon_threadsafe(opened.cache.announce_change)
     until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
@@ -259,7 +259,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
 
 def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: Shelf) -> None:
     again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
-    opened = shelf.parts[1].opened
+    opened = shelf.parts[1].opened_parts
     assert opened is not None
     shelf.loop.call_soon_threadsafe(opened.cache.announce_change)
     time.sleep(0.05)
@@ -281,11 +281,13 @@ def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, p
 def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: Shelf) -> None:
     mine, other = shelf.enter(0), shelf.enter(1)
     token = shelf.csrf("/p/a/alerts", mine)
-    kept = shelf.parts[0].opened
+    kept = shelf.parts[0].opened_parts
     assert kept is not None
     session = kept.access.find_session(mine.partition("=")[2], touch=False)
     assert session is not None
-    session.reviews["review"] = PlanReview("rebalance", (), document={"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
+    session.reviews["review"] = PlanReview(
+        "rebalance", (), plan_document={"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}}
+    )
     both = f"{mine}; {other}"
     assert shelf.ask("/p/a/controls/review/review", Cookie=mine)[0] == 200
     assert shelf.ask(f"{B}/controls/review/review", Cookie=both)[0] == 404
@@ -305,7 +307,7 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
 
 
 def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
-    opened = shelf.parts[0].opened
+    opened = shelf.parts[0].opened_parts
     assert opened is not None
     _, text = TokenFile(opened.cache.store_path).add("own", [TokenScope.READ], 3600, int(time.time()))
     codes = [shelf.ask(f"{prefix}/api/v1/nothing", Authorization=f"Bearer {text}")[0] for prefix in ("/p/a", B, "")]
@@ -353,7 +355,7 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert code == 503
         assert b"data" not in body
         assert shelf.ask("/p/none/")[0] == 404
-        board = shelf.parts[0].opened.cache  # type: ignore[union-attr]
+        board = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]
         board.read_errors["live_documents"] = TrimtabError("no endpoint answers")
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
         board.read_errors.clear()
@@ -384,18 +386,18 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
-    monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(portfolios, "AppProcess", HereProcess)
     monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
     with Shelf(tmp_path, ("a", "mine"), users=0) as shelf:
         late = shelf.parts[1]
         assert shelf.ask("/p/mine/alerts")[0] == 503
         until(lambda: "store:" in str(late.error))
         begun()
-        until(lambda: late.opened is not None)
+        until(lambda: late.opened_parts is not None)
         same = create_portfolios([late.config], [("same", "same")], Reach(port=1))[0]
         start = asyncio.run_coroutine_threadsafe(same.read(shelf.opening), shelf.loop).result(30)
-        same.begin(start, shelf.opening)
-        assert same.opened is None
+        same.begin_serving(start, shelf.opening)
+        assert same.opened_parts is None
         assert "mine.db is that of mine" in str(same.error)
         assert shelf.ask("/p/mine/alerts")[0] == 200
         text = shelf.ask("/")[2].decode()
@@ -406,7 +408,7 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
 def test_beyond_this_machine_no_portfolio_is_open_without_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
-    monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(portfolios, "AppProcess", HereProcess)
     with pytest.raises(ConfigError) as refused:
         serve_portfolios([begun(), tmp_path / "none.toml"], "127.0.0.1", 0, print, behind_proxy(tmp_path))
     assert refused.value.field == "--host"

@@ -80,7 +80,7 @@ class Desk(Served):
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", HereProcess)
     with Desk(tmp_path / "trimtab.toml") as found:
         yield found
 
@@ -133,7 +133,7 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
     known = baskets("ethereum")
     assert len(known) > 5
     for one in known:
-        assert one.past is not None
+        assert one.past_result is not None
         ratios = (
             "return",
             "return_of_holding",
@@ -144,8 +144,8 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
         )
         assert re.findall('<td class="n" data-label="[^"]+">(.*?)</td>', rows[one.name]) == [
             one.minimum_capital,
-            *(format_figure(one.past[name], "ratio+") for name in ratios),  # type: ignore[literal-required]
-            *(str(one.past[name]) for name in ("rebalances", "costs", "value")),  # type: ignore[literal-required]
+            *(format_figure(one.past_result[name], "ratio+") for name in ratios),  # type: ignore[literal-required]
+            *(str(one.past_result[name]) for name in ("rebalances", "costs", "value")),  # type: ignore[literal-required]
         ]
         assert one.about in rows[one.name]
     assert "Minimum capital, USDC" in text

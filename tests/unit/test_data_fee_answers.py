@@ -24,7 +24,7 @@ def read_arbitrum(*prices: int) -> DataFeeQuote | CallStatus:
 
 
 def test_op_stack__four_fees_are_in_their_places() -> None:
-    assert read(1, 2, 3, 4) == DataFeeQuote(1, 2, 3, 4, as_gas=False)
+    assert read(1, 2, 3, 4) == DataFeeQuote(1, 2, 3, 4, is_charged_as_gas=False)
 
 
 @pytest.mark.parametrize("fees", [(5, 5, 7, 7), (0, 0, 0, 0)])
@@ -69,7 +69,7 @@ def test_op_stack__first_of_two_failures_is_the_answer() -> None:
 def test_op_stack__data_and_operator_fee_are_asked_for_nothing_and_for_the_size(data_fee: DataFeeKind) -> None:
     """Selectors of getL1FeeUpperBound(uint256) and getOperatorFee(uint256), then of getL1Fee(bytes) with two typical swaps."""
     calls = [("f1c7a58b", 0), ("f1c7a58b", MAX_TX_BYTES), ("275aedd2", 0), ("275aedd2", OPERATOR_SAMPLE_GAS)]
-    assert [(item.target, item.data.hex()) for item in fee_items(data_fee)] == [
+    assert [(item.target, item.calldata.hex()) for item in fee_items(data_fee)] == [
         *((GAS_PRICE_ORACLE, f"{function}{argument:064x}") for function, argument in calls),
         *((GAS_PRICE_ORACLE, "49948e0e" + abi_encode(["bytes"], [swap]).hex()) for swap in (ONE_LEG_TX, FOUR_LEG_TX)),
     ]
@@ -82,20 +82,20 @@ def test_op_stack__fees_of_typical_swaps_are_read_and_must_grow() -> None:
 
 
 def test_arbitrum__byte_s_price_counts_for_every_byte() -> None:
-    assert read_arbitrum(1_400, 10, 3, 4, 5, 6) == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, as_gas=True)
+    assert read_arbitrum(1_400, 10, 3, 4, 5, 6) == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, is_charged_as_gas=True)
 
 
 def test_arbitrum__two_words_are_enough_and_one_is_malformed() -> None:
-    assert read_arbitrum(1_400, 10) == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, as_gas=True)
+    assert read_arbitrum(1_400, 10) == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, is_charged_as_gas=True)
     assert read_arbitrum(1_400) is CallStatus.MALFORMED
 
 
 def test_arbitrum__free_data_is_read() -> None:
-    assert read_arbitrum(0, 0) == DataFeeQuote(0, 0, as_gas=True)
+    assert read_arbitrum(0, 0) == DataFeeQuote(0, 0, is_charged_as_gas=True)
 
 
 def test_arbitrum__largest_fee_is_that_of_all_bytes() -> None:
-    assert read_arbitrum(LARGEST - MAX_TX_BYTES, 1) == DataFeeQuote(LARGEST - MAX_TX_BYTES, LARGEST, as_gas=True)
+    assert read_arbitrum(LARGEST - MAX_TX_BYTES, 1) == DataFeeQuote(LARGEST - MAX_TX_BYTES, LARGEST, is_charged_as_gas=True)
     assert read_arbitrum(LARGEST - MAX_TX_BYTES + 1, 1) is CallStatus.MALFORMED
 
 

@@ -83,9 +83,9 @@ def test_the_operator_fee_is_not_below_that_of_the_gas(gas: int, scalar: int, co
 
 def test_arbitrum_prices_a_byte_and_the_rest_of_a_transaction() -> None:
     (item,) = fee_items(DataFeeKind.ARBITRUM)
-    assert (item.target, item.data.hex()) == (ARB_GAS_INFO, "41b247a8")
+    assert (item.target, item.calldata.hex()) == (ARB_GAS_INFO, "41b247a8")
     read = read_quote(DataFeeKind.ARBITRUM, [b"".join(map(uint_word, (1_400, 10, 3, 4, 5, 6)))])
-    assert read == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, as_gas=True)
+    assert read == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, is_charged_as_gas=True)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_plans_count_the_expected_fee_and_caps_twice_the_bound() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     typical = replace(QUOTE, one_swap_wei=2 * 10**12, four_swaps_wei=4 * 10**12)
     loose, tight = (with_snapshot(step, data_fee=quote) for quote in (QUOTE, typical))
-    plans = [proposals.rebalance(rollup).plan for rollup in (loose, tight)]
+    plans = [proposals.propose_rebalance(rollup).plan for rollup in (loose, tight)]
     assert plans[0] is not None
     assert plans[1] is not None
     assert plans[1].cost.data_fee < plans[0].cost.data_fee
@@ -184,13 +184,13 @@ def test_a_plan_pays_for_the_data_of_its_swap_and_of_each_approval(allowed_raw: 
     sizes = (minimum.LEG_BYTES * (len(plan.legs) + 1), *[APPROVAL_BYTES] * approvals)
     assert calldata_sizes(step, plan) == sizes
     fee_wei = QUOTE.max_fee_beyond_gas_wei(units, *sizes)
-    assert fee_wei >= (approvals + 1) * (QUOTE.empty_wei + QUOTE.operator_wei)
+    assert fee_wei >= (approvals + 1) * (QUOTE.empty_tx_wei + QUOTE.operator_wei)
     price = Fraction(2_000 * 10**6, 10**18)
     charged = with_data_fee(step, plan, price)
     assert charged.cost.data_fee == charged.cost.gas - plan.cost.gas == fee_wei * price
     case = build_guard_case(step, plan, evidence(step, plan))
     assert case.cost() - case.trading_cost() == (units * case.gas_price_wei() + fee_wei) * price
-    planned = proposals.rebalance(step).plan
+    planned = proposals.propose_rebalance(step).plan
     assert planned is not None
     sizes = (minimum.LEG_BYTES * (len(planned.legs) + 1), *[APPROVAL_BYTES] * approvals)
     fee_wei = QUOTE.max_fee_beyond_gas_wei(planned.gas_units + approvals * minimum.APPROVAL_GAS, *sizes)
@@ -217,20 +217,20 @@ def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
 def test_the_fee_is_valued_where_gas_is_free() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     free = replace(step.snapshot.head, base_fee_wei=0)
-    plan = proposals.rebalance(with_snapshot(step, data_fee=QUOTE, head=free, priority_fee_wei=0)).plan
+    plan = proposals.propose_rebalance(with_snapshot(step, data_fee=QUOTE, head=free, priority_fee_wei=0)).plan
     assert plan is not None
-    assert plan.cost.gas + plan.cost.approvals >= plan.cost.data_fee > 0
+    assert plan.cost.gas + plan.cost.approval_gas >= plan.cost.data_fee > 0
 
 
 def test_an_unread_fee_halts_and_refuses() -> None:
     step = step_input()
     plan = sell_weth(step)
-    unread = with_snapshot(step, quarantined=(UnreadableItem(DATA_FEE_ITEM, OWNER, "there is no contract"),))
+    unread = with_snapshot(step, unreadable_items=(UnreadableItem(DATA_FEE_ITEM, OWNER, "there is no contract"),))
     assert "there is no contract" in data_fee_fault(unread.snapshot)
     assert data_fee_fault(step.snapshot) == ""
     judged = verdict("gas_per_day", with_limits(unread, gas_per_day_wei=10**30), plan)
     assert not judged.passed
-    assert "data fee" in judged.measured
+    assert "data fee" in judged.measured_text
     with pytest.raises(Refused, match="data fee is unknown"):
         native_coin.data_fee_cap_wei(unread.snapshot, TX)
 
@@ -257,7 +257,7 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
         return Script(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
 
     def fee(*nodes: Script) -> int:
-        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFeeKind.OP_STACK)
+        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
         return QuorumSender(pool, 31337).simulate(TX, OWNER).data_fee_wei
 
     honest = DataFeeQuote(0, MAX_TX_BYTES * 1_000).max_fee_beyond_gas_wei(50_000, 100)
@@ -267,23 +267,23 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
     broken = [Script(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
     assert fee(node("a", 1_000), node("b", 1_000), broken[2]) == honest
     for nodes in (broken, [node("a", 1_000), *broken[1:]]):
-        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFeeKind.OP_STACK)
+        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
         found = QuorumSender(pool, 31337).simulate(TX, OWNER)
         assert found.ok
         assert "data fee" in found.data_fee_unknown_reason
 
 
 def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:
-    grant = Grant(IntentKind.SWAP, 0, 1, 0, data_fee_wei=10)
+    grant = Grant(IntentKind.SWAP, 0, 1, 0, max_data_fee_wei=10)
     head = step_input().snapshot.head
     _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=10), grant)
     with pytest.raises(Refused, match="data fee rose"):
         _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
-    revocation = replace(grant, kind=IntentKind.APPROVE, approve=(OWNER, OWNER, 0))
+    revocation = replace(grant, kind=IntentKind.APPROVE, approval_terms=(OWNER, OWNER, 0))
     _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
     unknown = Simulation(True, "", 1, head, data_fee_unknown_reason="the data fee is unknown")
     _require_granted_data_fee(unknown, revocation)
-    for capped in (grant, replace(grant, data_fee_wei=None)):
+    for capped in (grant, replace(grant, max_data_fee_wei=None)):
         with pytest.raises(Retryable, match="data fee"):
             _require_granted_data_fee(unknown, capped)
-    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, data_fee_wei=None))
+    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, max_data_fee_wei=None))

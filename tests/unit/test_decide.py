@@ -119,9 +119,9 @@ def test_a_hub_without_a_price_does_not_halt() -> None:
 def test_a_quarantined_token_halts_and_a_quarantined_pool_does_not() -> None:
     step = step_input(values=OFF)
     weth = step.portfolio.assets[0].token.address
-    halted = with_snapshot(step, quarantined=(UnreadableItem("balance", weth, "out of gas"),))
+    halted = with_snapshot(step, unreadable_items=(UnreadableItem("balance", weth, "out of gas"),))
     assert mentions(_reason(halted, Halt, HaltCode.QUARANTINE), "WETH", "balance: out of gas")
-    pool = with_snapshot(step, quarantined=(UnreadableItem("pool", step.snapshot.pools[0].address, "reverted"),))
+    pool = with_snapshot(step, unreadable_items=(UnreadableItem("pool", step.snapshot.pools[0].address, "reverted"),))
     assert isinstance(decide(pool).decision, Rebalance)
 
 
@@ -169,10 +169,10 @@ def test_an_asset_listed_twice_halts() -> None:
 def test_one_asset_is_no_portfolio_and_thirteen_are_a_warning() -> None:
     step = step_input()
     assert mentions(_reason(_assets(step, step.portfolio.assets[0]), Halt, HaltCode.ASSETS), "at least 2", "has 1")
-    assert minimum.warnings(step.portfolio) == ()
+    assert minimum.size_warnings(step.portfolio) == ()
     many = tuple(Asset(token(f"T{i}"), 769, 0) for i in range(13))
-    assert mentions(minimum.warnings(replace(step.portfolio, assets=many))[0], "13 assets", "12")
-    assert minimum.warnings(replace(step.portfolio, assets=many[:12])) == ()
+    assert mentions(minimum.size_warnings(replace(step.portfolio, assets=many))[0], "13 assets", "12")
+    assert minimum.size_warnings(replace(step.portfolio, assets=many[:12])) == ()
 
 
 @pytest.mark.parametrize("trigger", [Every(DAY_S), Cron("0 9 * * *", "UTC")])
@@ -231,7 +231,7 @@ def test_the_cooldown_since_the_last_rebalance_holds_until_it_has_wholly_passed(
     decided = decide(step_input(values=OFF, past=history(last_rebalance_s=NOW_S - ago_s)))
     assert isinstance(decided.decision, kind)
     if isinstance(decided.decision, Hold):
-        assert decided.decision.next_s == NOW_S - ago_s + 3_600
+        assert decided.decision.next_evaluation_s == NOW_S - ago_s + 3_600
         assert mentions(decided.decision.reason, "WETH", "60 %", "5 points")
         assert decided.decision.limiting_rule == "policy.cooldown"
 

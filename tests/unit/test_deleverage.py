@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.needs import deleverage_sizes
-from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.requests import Deleverage, MarginAccountRequest
 from agent.layers.futures.state import FuturesProgress, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_action, is_reduction
@@ -117,7 +117,7 @@ def test_nothing_is_reduced_below_the_leverage_or_without_prices() -> None:
 
 
 def test_the_owner_s_reduction_is_not_held_back_by_the_day_s_budget() -> None:
-    step = step_of(HELD, TWO, reduced_24h=Fraction(10**12), turnover_24h=Fraction(10**12), reverts_in_row=5)
+    step = step_of(HELD, TWO, reduced_notional_24h=Fraction(10**12), turnover_24h=Fraction(10**12), reverts_in_row=5)
     plan = proposer(Deleverage(10_000))(step).plan
     assert plan is not None
     assert isinstance(plan.decision, AdjustFutures)
@@ -144,7 +144,7 @@ def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None
         assert planned_futures(plan) is not None
         assert [one.size_raw for one in planned_futures(plan).hedges] == [left]
     held = replace(futures_policy(step), collateral=step.portfolio.numeraire.address)
-    moved = proposer(MoveMargin(MarginDeposit(1)))(with_policy(step, held)).plan
+    moved = proposer(MarginAccountRequest(MarginDeposit(1)))(with_policy(step, held)).plan
     assert moved is not None
     assert planned_futures(moved) is not None
     assert planned_futures(moved).hedges == (hedge,)

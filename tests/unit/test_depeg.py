@@ -25,7 +25,7 @@ OFF_TARGET = {"WETH": 7_000, "USDC": 3_000}
 
 def at(cents: float, left: bool = False) -> StepInput:
     """A portfolio that would be rebalanced, USDC at so many cents; `left` says that it was off its peg before."""
-    past = history(depegged=(USDC.address,) if left else ())
+    past = history(depegged_tokens=(USDC.address,) if left else ())
     step = step_input(values=OFF_TARGET, kinds=[PriceSource.FEED], past=past)
     return with_feed(step, "USDC", answer=round(cents * CENT))
 
@@ -87,13 +87,13 @@ def test_another_dollar_than_the_numeraire_halts_too_and_a_token_that_is_no_doll
 
 
 def test_while_its_price_is_unknown_who_left_stays_away() -> None:
-    unknown = without_feed(replace(at(100, left=True), reference=replace(at(100).reference, kinds=(PriceSource.SPOT,))), "USDC")
+    unknown = without_feed(replace(at(100, left=True), reference=replace(at(100).reference, sources=(PriceSource.SPOT,))), "USDC")
     assert off(unknown) == (USDC.address,)
     decision = decide(unknown).decision
     assert isinstance(decision, Halt)
     assert decision.codes == (HaltCode.DEPEG,)
     assert mentions(decision.reason, "USDC", "unknown")
-    gone = replace(at(100), history=history(depegged=(address("a token that is held no more"),)))
+    gone = replace(at(100), history=history(depegged_tokens=(address("a token that is held no more"),)))
     assert off(without_feed(gone, "USDC")) == ()
 
 
@@ -106,13 +106,13 @@ def test_with_the_limit_off_nothing_halts_and_nothing_is_remembered() -> None:
 def test_who_left_the_peg_is_known_to_a_new_start(tmp_path: Path) -> None:
     place = f"sqlite:///{tmp_path / 'trimtab.db'}"
     store = open_store(place, 31_337, address("owner"))
-    assert store.budgets.history(NOW_S).depegged == ()
+    assert store.budgets.history(NOW_S).depegged_tokens == ()
     store.budgets.mark_depegged([USDC.address, DAI.address])
     store.close()
     store = open_store(place, 31_337, address("owner"))
-    assert store.budgets.history(NOW_S).depegged == (USDC.address, DAI.address)
+    assert store.budgets.history(NOW_S).depegged_tokens == (USDC.address, DAI.address)
     store.budgets.mark_depegged([])
-    assert store.budgets.history(NOW_S).depegged == ()
+    assert store.budgets.history(NOW_S).depegged_tokens == ()
     store.close()
 
 

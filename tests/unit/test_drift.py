@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.model import Asset, AssetDrift, Cron, Destination, Every, Goal, GoalWeight, HybridTrigger, Threshold, Trigger
 from agent.policy.drift import (
-    alert_prices,
     band,
+    band_edge_prices,
     compute_drifts,
     corrections,
     drifts_from_balances,
@@ -62,9 +62,9 @@ def test_the_edges_of_a_band_are_exact_and_the_narrower_width_counts(trigger: Tr
 
 def test_a_share_on_the_edge_is_inside_and_one_base_unit_more_is_outside() -> None:
     on_edge = _weighed([5_000, 5_000], [5_500, 4_500], RELATIVE)
-    assert [d.outside for d in on_edge] == [False, False]
+    assert [d.is_outside_band for d in on_edge] == [False, False]
     beyond = _weighed([5_000, 5_000], [5_501, 4_500], RELATIVE)
-    assert [d.outside for d in beyond] == [True, True]
+    assert [d.is_outside_band for d in beyond] == [True, True]
     assert beyond[0].weight_bps == 5_500
 
 
@@ -80,8 +80,8 @@ def test_weights_are_of_what_is_not_reserved_and_a_short_reserve_counts_as_nothi
 
 def test_an_empty_wallet_has_shares_of_zero_and_nothing_outside() -> None:
     drifts = _weighed([5_000, 5_000], [0, 0], RELATIVE)
-    assert [(d.share, d.weight_bps, d.outside) for d in drifts] == [(Fraction(0), 0, False)] * 2
-    assert alert_prices(drifts) == {d.token: (None, None) for d in drifts}
+    assert [(d.share, d.weight_bps, d.is_outside_band) for d in drifts] == [(Fraction(0), 0, False)] * 2
+    assert band_edge_prices(drifts) == {d.token: (None, None) for d in drifts}
 
 
 def test_a_missing_balance_or_price_is_refused_by_name() -> None:
@@ -102,16 +102,16 @@ def test_a_symbol_that_may_not_be_shown_is_replaced_by_the_address() -> None:
 
 def test_alert_prices_are_where_the_band_is_left_when_one_asset_moves_alone() -> None:
     drifts = _weighed([5_000, 5_000], [5_000, 5_000], RELATIVE)
-    low, high = alert_prices(drifts)[drifts[0].token]
+    low, high = band_edge_prices(drifts)[drifts[0].token]
     assert (low, high) == (Fraction(9, 11), Fraction(11, 9))
 
 
 def test_there_is_no_alert_price_without_a_holding_without_others_or_at_an_edge_that_no_price_reaches() -> None:
     none_held = _weighed([5_000, 5_000], [0, 10], RELATIVE)
-    assert [alert_prices(none_held)[d.token] for d in none_held] == [(None, None), (None, None)]
+    assert [band_edge_prices(none_held)[d.token] for d in none_held] == [(None, None), (None, None)]
     wide = _weighed([300, 9_700], [300, 9_700], Threshold(500, None))
-    assert alert_prices(wide)[wide[0].token] == (None, Fraction(9_700 * 8, 92 * 300))
-    assert alert_prices(wide)[wide[1].token][1] is None
+    assert band_edge_prices(wide)[wide[0].token] == (None, Fraction(9_700 * 8, 92 * 300))
+    assert band_edge_prices(wide)[wide[1].token][1] is None
 
 
 targets = st.lists(st.integers(1, 100), min_size=2, max_size=12)
@@ -145,7 +145,7 @@ def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_ta
 @given(portfolios())
 def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drifts: tuple[AssetDrift, ...]) -> None:
     for d in drifts:
-        for price, edge_bps in zip(alert_prices(drifts)[d.token], (d.band_low_bps, d.band_high_bps), strict=True):
+        for price, edge_bps in zip(band_edge_prices(drifts)[d.token], (d.band_low_bps, d.band_high_bps), strict=True):
             if price is not None:
                 value = price * d.investable_raw
                 assert value / (investable_total(drifts) - d.value + value) == edge_bps / BPS
@@ -208,6 +208,6 @@ def test_a_weight_in_a_reason_is_the_weight_of_the_table(trigger: Trigger) -> No
 
 def test_a_distance_that_rounds_to_nothing_is_never_shown_as_zero() -> None:
     drifts = _weighed([5_000, 5_000], [449_999, 550_001], RELATIVE)
-    assert drifts[0].outside
+    assert drifts[0].is_outside_band
     assert drifts[0].weight_bps == 4_500
     assert bands.outside_text(drifts).startswith("T0 at 45 % is less than 0.01 points below its band 45-55 %")

@@ -45,15 +45,15 @@ def wallet(desk: Any) -> WalletSession:
 
 
 def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
-    with wallet(desk).acting() as transactor:
+    with wallet(desk).open_transactor() as transactor:
         assert str(transactor) == "hands"
     desk.store.configs.record(OTHER, 2)
-    with raises_code(ConfigChanged, "config"), wallet(desk).acting():
+    with raises_code(ConfigChanged, "config"), wallet(desk).open_transactor():
         raise AssertionError("acts by limits that are nobody's any more")
-    with wallet(desk).acting(cancels_only=True) as transactor:
+    with wallet(desk).open_transactor(cancels_only=True) as transactor:
         assert str(transactor) == "hands", "a hard pause waits for no restart"
     desk.store.configs.record(desk.loaded_config.digest, 3)  # and taken back
-    with wallet(desk).acting():
+    with wallet(desk).open_transactor():
         pass
 
 
@@ -70,7 +70,7 @@ def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk
 
 def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
     sent: Any = SimpleNamespace(kind="swap")
-    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(part_count=3, style="rounds"))
     desk.store.budgets = SimpleNamespace(execution=lambda _: execution)
     desk.readers = None  # a round that began would fail here
     desk.kill_switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
@@ -78,4 +78,4 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
     found = cycles.continue_execution(wallet(desk), first)
     assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
-    assert [verdict.guard for verdict in found.verdicts] == ["config"]
+    assert [verdict.guard for verdict in found.refusal_verdicts] == ["config"]

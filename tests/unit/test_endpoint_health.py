@@ -56,7 +56,7 @@ def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hand
         health.record_failure("down")
     assert health.circuit is Circuit.CLOSED
     health.record_failure("down")
-    assert (health.circuit, health.state.rest_s, health.state.why) == (Circuit.OPEN, FIRST_REST_S, "down")
+    assert (health.circuit, health.state.rest_s, health.state.last_failure) == (Circuit.OPEN, FIRST_REST_S, "down")
     clock.now_s += FIRST_REST_S
     assert health.circuit is Circuit.TRIAL
     health.record_success(0.1)
@@ -111,7 +111,7 @@ def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands
     for _ in range(10):
         liar.blame("lied")
     assert liar.score < honest.score
-    assert (liar.circuit, liar.state.why) == (Circuit.CLOSED, "lied")
+    assert (liar.circuit, liar.state.last_failure) == (Circuit.CLOSED, "lied")
 
 
 @pytest.mark.parametrize("circuit", Circuit)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.endpoints import Circuit, Endpoint, EndpointPool
-from agent.chain.quorum import common_height, height_disagreement, quorum_size
+from agent.chain.quorum import check_heights, common_height, quorum_size
 from agent.chain.rpc import HASHED_HEADER_FIELDS
 from tests.support.endpoints import Script, forged_header
 from tests.support.text import mentions
@@ -26,7 +26,7 @@ def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[EndpointPool, dict[
 def found(*heights: tuple[str, int], minimum: int = 2) -> tuple[int, bool, list[Circuit]]:
     panel, newest = at(*heights, minimum=minimum)
     height = common_height(newest, minimum)
-    return height, not height_disagreement(panel, newest, height, NOW_S), [endpoint.health.circuit for endpoint in panel.endpoints]
+    return height, not check_heights(panel, newest, height, NOW_S), [endpoint.health.circuit for endpoint in panel.endpoints]
 
 
 GOOD, LAGS = Circuit.CLOSED, Circuit.LAGGING
@@ -62,7 +62,7 @@ def test_all_are_named_with_their_blocks_and_told_once() -> None:
     told: list[str] = []
     panel.report = told.append
     for _ in range(2):
-        why = height_disagreement(panel, newest, 85, NOW_S)
+        why = check_heights(panel, newest, 85, NOW_S)
     assert mentions(why, "15 blocks", "chain.max_lag_blocks", "slow", "85", "fast", "100")
     assert len(told) == 2
     assert mentions(told[0], "'fast'", "15 blocks", "85")
@@ -71,10 +71,10 @@ def test_all_are_named_with_their_blocks_and_told_once() -> None:
 
 def test_who_has_caught_up_is_in_service_again() -> None:
     panel, newest = at(("fast", 100), ("slow", 85))
-    height_disagreement(panel, newest, 85, NOW_S)
+    check_heights(panel, newest, 85, NOW_S)
     slow = panel.endpoints[1]
     assert slow.health.circuit is LAGS
-    assert height_disagreement(panel, newest | {slow: 99}, 99, NOW_S) == ""
+    assert check_heights(panel, newest | {slow: 99}, 99, NOW_S) == ""
     assert slow.health.circuit is GOOD
 
 
@@ -110,7 +110,7 @@ def test_a_newer_header_counts_only_if_there_was_time_to_mine_it(age_s: int, ahe
     nodes = [Script(name, eth_getBlockByNumber=block) for name in "abc"]
     panel = EndpointPool(nodes, 2, max_lag_blocks=MOST, now_s=lambda: NOW_S)
     newest = dict(zip(panel.endpoints, (height + ahead, height, height), strict=True))
-    assert (height_disagreement(panel, newest, height, NOW_S - age_s) == "") == level
+    assert (check_heights(panel, newest, height, NOW_S - age_s) == "") == level
 
 
 def test_without_a_known_interval_a_newer_header_counts_once_the_others_block_is_old() -> None:
@@ -120,8 +120,8 @@ def test_without_a_known_interval_a_newer_header_counts_once_the_others_block_is
     nodes = [Script(name, eth_getBlockByNumber=block(name)) for name in "abc"]
     panel = EndpointPool(nodes, 2, max_lag_blocks=MOST, now_s=lambda: NOW_S)
     newest = dict(zip(panel.endpoints, (1_004, 1_000, 1_000), strict=True))
-    assert height_disagreement(panel, newest, 1_000, NOW_S - 12) == ""
-    assert mentions(height_disagreement(panel, newest, 1_000, NOW_S - 13), "a is at block 1004")
+    assert check_heights(panel, newest, 1_000, NOW_S - 12) == ""
+    assert mentions(check_heights(panel, newest, 1_000, NOW_S - 13), "a is at block 1004")
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 40)), min_size=1, max_size=6))

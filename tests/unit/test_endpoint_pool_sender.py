@@ -57,7 +57,7 @@ def against(**lies: object) -> tuple[QuorumSender, EndpointPool]:
 
 
 def why(panel: EndpointPool) -> str:
-    return dict(panel.endpoint_states())["liar"].why
+    return dict(panel.endpoint_states())["liar"].last_failure
 
 
 def header(**changes: str) -> dict[str, str]:
@@ -118,7 +118,7 @@ def test_endpoints_that_are_not_level_are_asked_about_the_block_that_enough_of_t
     third = [*blocks, node("late", eth_getBlockByNumber=level(60))]
     panel = EndpointPool(third, 2, grace_s=0.5)
     assert QuorumSender(panel, CHAIN_ID).head().number == 100
-    assert "40 blocks behind" in dict(panel.endpoint_states())["late"].why
+    assert "40 blocks behind" in dict(panel.endpoint_states())["late"].last_failure
     assert sender(*blocks).simulate(CANCEL, WALLET).head.number == 100
 
 

@@ -180,7 +180,7 @@ def test_a_process_killed_while_it_replaces_ends_the_nonce_once(tmp_path: Path, 
     made = patient(tmp_path)
 
     def die(event) -> None:
-        if event.name == at and event.intent is not None and event.intent.replaces is not None:
+        if event.name == at and event.intent is not None and event.intent.replaced_intent_id is not None:
             raise Killed
 
     def turned() -> None:

@@ -34,7 +34,7 @@ def test_a_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) ->
     made.executor().reconcile()
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
     original, cancel = reversed(made.store.journal.intents())
-    assert cancel.replaces == original.id
+    assert cancel.replaced_intent_id == original.id
     assert (cancel.tx.to, cancel.tx.value_wei, cancel.tx.data, cancel.tx.nonce) == (WALLET, 0, "0x", 0)
     assert cancel.tx.gas == 25_200, "a fifth more than the 21,000 of the simulation"
 

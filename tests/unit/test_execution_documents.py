@@ -10,7 +10,12 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from agent.app.documents import ConvertedBy, fill
-from agent.app.documents.executions import GradualExecutionDocument, ProgressDocument, gradual_execution_document, purchase_progress
+from agent.app.documents.executions import (
+    GradualExecutionDocument,
+    ProgressDocument,
+    gradual_execution_document,
+    purchase_progress_document,
+)
 from agent.cli.display.plan_tables import format_execution
 from agent.model import Purchase, PurchaseKind, PurchaseProgress
 from agent.store.executions import StoredExecution
@@ -43,12 +48,12 @@ def test_the_outermost_conversion_of_a_field_counts() -> None:
 
 
 def test_a_purchase_has_a_document_of_its_own() -> None:
-    document = purchase_progress(progress(), PORTFOLIO)
+    document = purchase_progress_document(progress(), PORTFOLIO)
     assert TypeAdapter(ProgressDocument).validate_python(document)["purchase"] == "top-up"
 
 
 def test_a_top_up_is_compared_with_the_deposit_and_a_first_purchase_with_what_it_trades() -> None:
-    top_up = format_execution(dict(purchase_progress(progress(), PORTFOLIO)), "USDC")
+    top_up = format_execution(dict(purchase_progress_document(progress(), PORTFOLIO)), "USDC")
     assert "2,279.93 USDC traded of a deposit of 6,000.00 USDC" in top_up
-    first = format_execution(dict(purchase_progress(progress(PurchaseKind.FIRST), PORTFOLIO)), "USDC")
+    first = format_execution(dict(purchase_progress_document(progress(PurchaseKind.FIRST), PORTFOLIO)), "USDC")
     assert "2,279.93 of 6,000.00 USDC traded" in first

@@ -18,7 +18,7 @@ S = IntentState
 
 def states(made: Bench) -> list[str]:
     (intent,) = made.store.journal.intents()
-    return [move.after.value for move in made.store.journal.transitions(intent.id)]
+    return [move.new_state.value for move in made.store.journal.transitions(intent.id)]
 
 
 def test_two_machines_with_one_backup_trade_once(tmp_path: Path) -> None:

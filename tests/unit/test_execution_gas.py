@@ -78,7 +78,7 @@ def test_the_data_fee_counts_in_what_a_day_may_burn(tmp_path: Path) -> None:
         made = patient(folder, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
         made.store.steps.begin("s", START_S, "{}")
         with pytest.raises(Retryable):
-            made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), data_fee_wei=data_fee_wei), "swap")
+            made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
         return len([intent for intent in made.store.journal.intents() if intent.kind is IntentKind.SWAP])
 
     assert bumps(None) == bumps(0) == 2

@@ -54,7 +54,7 @@ def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
         made.clock,
         made.settings,
         lambda: made.paused,
-        is_hard=lambda: made.hard,
+        is_hard_pause=lambda: made.hard,
         proposed_ids=made.store.proposals.proposal_blocks,
     )
     return ProposingExecutor(submitter, made.store.proposals, owner, FileOutbox(folder / "proposals"))

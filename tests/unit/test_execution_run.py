@@ -26,7 +26,7 @@ def refused_guard(caught: pytest.ExceptionInfo[Refused]) -> str:
 
 def states(made: Bench) -> list[str]:
     (intent,) = made.store.journal.intents()
-    return [move.after.value for move in made.store.journal.transitions(intent.id)]
+    return [move.new_state.value for move in made.store.journal.transitions(intent.id)]
 
 
 def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path)
     made.store.journal.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
     made.store.journal.advance(intent.id, S.BROADCAST, START_S)
     added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), made.store.db.wallet)
-    made.store.journal.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), added=(added,)))
+    made.store.journal.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), liquidity_added=(added,)))
 
     def grow() -> None:
         made.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")

@@ -52,7 +52,7 @@ def plan(*legs: Leg) -> Plan:
 
 def test_what_was_unwrapped_counts_by_token_and_holder_and_never_what_was_wrapped() -> None:
     wrapped = (Transfer(WETH, WALLET, NATIVE, 5), Transfer(WETH, ROUTER, NATIVE, 7), Transfer(WETH, NATIVE, WALLET, 3))
-    found = replace(receipt("0xaa", 1, "0x01"), wrapped=(*wrapped, Transfer(USDC, WALLET, NATIVE, 2)))
+    found = replace(receipt("0xaa", 1, "0x01"), wrap_transfers=(*wrapped, Transfer(USDC, WALLET, NATIVE, 2)))
     assert [found.unwrapped_raw(WETH, WALLET), found.unwrapped_raw(WETH, WALLET, ROUTER), found.unwrapped_raw(DAI, WALLET)] == [5, 12, 0]
 
 
@@ -79,7 +79,7 @@ def test_a_wrap_and_an_unwrap_are_read_from_their_own_events() -> None:
         for token_in, token_out, raw in ((NATIVE, WETH, 3), (WETH, NATIVE, 4))
     )
     events = (Transfer(WETH, WALLET, NATIVE, 4), Transfer(WETH, NATIVE, WALLET, 3))
-    found = settlement.realised_legs(plan(wraps, unwraps), replace(_receipt(), wrapped=events))
+    found = settlement.realised_legs(plan(wraps, unwraps), replace(_receipt(), wrap_transfers=events))
     assert [(done.amount_in_raw, done.amount_out_raw) for done in found] == [(3, 3), (4, 4)]
 
 
@@ -99,11 +99,11 @@ def test_what_a_receipt_cannot_tell_is_unknown_and_not_in_the_sum() -> None:
     done = swap(IntentState.FINAL, *sold, *bought)
     told = executions.leg_executions(made, done)
     assert [(one.in_raw, one.out_raw) for one in told] == [(10, 18_000), (2, 3_700), (4, 7_900)]
-    assert [one.difference for one in told] == [Fraction(-1, 19), 0, Fraction(-1, 80)]
+    assert [one.difference_share for one in told] == [Fraction(-1, 19), 0, Fraction(-1, 80)]
 
     twice = executions.leg_executions(made, swap(IntentState.FINAL, *sold, *bought, Transfer(USDC, POOL, OTHER, 500)))
     assert [(one.in_raw, one.out_raw) for one in twice] == [(10, None), (2, None), (4, 7_900)]
-    assert [one.difference for one in twice] == [None, None, Fraction(-1, 80)]
+    assert [one.difference_share for one in twice] == [None, None, Fraction(-1, 80)]
 
     entry = Entry(
         "e", EntryKind.TRADE, 1, 1, "", "", (Posting("trading", DAI, -7_900, Fraction(-7_900)), Posting("trading", USDC, 1, Fraction(2)))

@@ -85,13 +85,13 @@ BOUGHT = FuturesGrant(BUY, ACCOUNT)
 
 
 def run(world: Bench, venue: ScriptedVenue, number: int = 0, futures: FuturesGrant | None = BOUGHT) -> Intent:
-    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), layer=futures)
+    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), layer_grant=futures)
     return executor(world, venue).run("step", IntentKind.FUTURES, order_tx(number), granted, "buy")
 
 
 def moves(world: Bench) -> list[str]:
     (intent,) = world.store.journal.intents()
-    return [move.after.value for move in world.store.journal.transitions(intent.id)]
+    return [move.new_state.value for move in world.store.journal.transitions(intent.id)]
 
 
 def names(world: Bench) -> list[str]:

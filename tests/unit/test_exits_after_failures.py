@@ -37,7 +37,7 @@ def passes(found: History, exits: bool = True, progress: StepProgress = NO_PROGR
     """Whether the guard lets a sale of WETH through, after its step was written down and read again."""
     step = replace(step_input(), history=found, progress=progress)
     plan = sell_weth(step)
-    plan = replace(plan, decision=Rebalance("a stop fired", Goal(()), exit=exits))
+    plan = replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=exits))
     return verdict("reverts_in_row", codec.loads(StepInput, codec.dumps(step)), plan).passed
 
 
@@ -48,7 +48,7 @@ def passes(found: History, exits: bool = True, progress: StepProgress = NO_PROGR
 def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, approvals: int, wait_s: int) -> None:
     def failed(ago_s: int, token: Token = WETH) -> History:
         own = ExitFailures(token.address, reverts, approvals, NOW_S - ago_s)
-        return history(reverts_in_row=reverts, approvals_in_row=approvals, failed_exits=(own,), is_stopped=True)
+        return history(reverts_in_row=reverts, approval_cycles_in_row=approvals, failed_exits=(own,), is_stopped=True)
 
     assert passes(failed(wait_s))
     assert not passes(failed(wait_s - 1))
@@ -87,7 +87,7 @@ def booked(store: Store, nonce: int, at_s: int, status: int = 0, kind: IntentKin
 
 def exit_of(token: Token) -> Plan:
     plan = with_leg(sell_weth(step_input()), 0, token_in=token.address)
-    return replace(plan, decision=Rebalance("a stop fired", Goal(()), exit=True))
+    return replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=True))
 
 
 def tried(store: Store, nonce: int, at_s: int | None, token: Token = WETH, status: int = 0) -> None:
@@ -99,7 +99,7 @@ def tried(store: Store, nonce: int, at_s: int | None, token: Token = WETH, statu
 
 def failures_of(store: Store, at_s: int = START_S + 9) -> dict[str, tuple[int, int, int]]:
     found = store.budgets.history(at_s).failures.failed_exits
-    return {one.exit: (one.reverts, one.approvals, one.at_s) for one in found}
+    return {one.exit_name: (one.revert_count, one.approval_step_count, one.at_s) for one in found}
 
 
 def test_the_journal_counts_the_reverts_of_each_exit_by_itself(store: Store) -> None:
@@ -164,7 +164,7 @@ def test_an_approval_that_reverted_counts_once_for_its_exit(store: Store, refuse
         store.budgets.mark_submission_refusals((SubmissionRefusal(WETH.address, START_S, 1, "refused"),))
     found = store.budgets.history(START_S)
     assert failures_of(store) == ({} if refused else {WETH.address: (1, 1, START_S)})
-    assert (found.budgets.gas_24h_wei, found.budgets.wasted_24h_wei) == (7, 7)
+    assert (found.budgets.gas_24h_wei, found.budgets.non_trade_gas_24h_wei) == (7, 7)
 
 
 def test_a_withdrawal_of_liquidity_counts_for_its_pool(store: Store) -> None:
@@ -175,7 +175,7 @@ def test_a_withdrawal_of_liquidity_counts_for_its_pool(store: Store) -> None:
         store.steps.end(f"s{nonce}", "adjustliquidity", "", codec.dumps(plan), "failed")
         intent = ended(store, nonce, kind=IntentKind.LIQUIDITY, status=0, step_id=f"s{nonce}")
         store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, START_S)
-    assert failures_of(store) == {plan.actions[0].pool: (3, 0, START_S)}
+    assert failures_of(store) == {plan.layer_actions[0].pool: (3, 0, START_S)}
 
 
 def test_a_success_ends_the_wait_and_only_the_owner_ends_the_stop(store: Store) -> None:
@@ -201,7 +201,7 @@ def after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600
     own = tuple(ExitFailures(one.address, times, 0, NOW_S - ago_s) for one, times in reverts.items())
     whole = sum(reverts.values())
     failed = history(step.history, reverts_in_row=whole, failed_exits=own, is_stopped=whole >= 3, **past)
-    return evaluation.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
+    return evaluation.evaluate_input(replace(step, history=failed), proposals.propose_rebalance, Sees(), "abc")
 
 
 @pytest.mark.parametrize(("wbtc", "link", "goes"), [(0, 0, WBTC), (0, 9, WBTC), (1, 1, WBTC), (1, 0, LINK), (9, 2, LINK)])
@@ -224,7 +224,7 @@ def test_an_exit_does_not_wait_for_another_that_failed_just_now() -> None:
     assert found.decision_result.exit_token == WBTC.address
     both = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9, WBTC: 9}, ago_s=0)
     assert both.kind is OutcomeKind.REFUSED
-    assert [one.guard for one in both.verdicts if not one.passed] == ["reverts_in_row"]
+    assert [one.guard for one in both.refusal_verdicts if not one.passed] == ["reverts_in_row"]
 
 
 def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
@@ -236,12 +236,12 @@ def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
 def test_an_exit_that_waits_leaves_half_of_the_day_s_gas_to_the_others() -> None:
     """A token that burns gas and reverts would use up what another's stop needs."""
     step = with_limits(fired("LINK", "WBTC", pools=TWO), gas_per_day_wei=ETHER // 10)
-    spent = {"gas_24h_wei": ETHER // 20, "wasted_24h_wei": ETHER // 20}
+    spent = {"gas_24h_wei": ETHER // 20, "non_trade_gas_24h_wei": ETHER // 20}
     found = after_reverts(step, {LINK: 3}, **spent)
     assert found.decision_result.exit_token == WBTC.address
     assert found.kind is OutcomeKind.PLANNED
     alone = after_reverts(with_limits(fired("LINK", pools=TWO), gas_per_day_wei=ETHER // 10), {LINK: 3}, **spent)
-    (failing,) = [one for one in alone.verdicts if not one.passed]
+    (failing,) = [one for one in alone.refusal_verdicts if not one.passed]
     assert failing.guard == "gas_per_day"
     assert "0.05 native after 3 reverts" in failing.limit
     assert after_reverts(alone.step_input, {LINK: 2}, **spent).kind is OutcomeKind.PLANNED, "it does not wait yet"
@@ -266,45 +266,45 @@ def test_an_exit_that_a_loss_limit_refuses_lets_nothing_be_bought() -> None:
     found = after_reverts(with_limits(step, total_loss_bps=100), {}, loss_total=Fraction(95 * 10**6))
     assert found.kind is OutcomeKind.REFUSED
     assert found.decision_result.exit_token == WBTC.address
-    assert {one.guard for one in found.verdicts if not one.passed} == {"total_loss"}
+    assert {one.guard for one in found.refusal_verdicts if not one.passed} == {"total_loss"}
 
 
 def refusing(exits: bool, **past: object) -> set[str]:
     step = with_limits(step_input(), daily_loss_bps=90, total_loss_bps=90, gas_per_day_wei=ETHER)
     step = replace(step, history=history(**past))
-    plan = replace(sell_weth(step), decision=Rebalance("a stop fired", Goal(()), exit=exits))
+    plan = replace(sell_weth(step), decision=Rebalance("a stop fired", Goal(()), is_exit=exits))
     judged = guards.judge(step, plan, evidence(step, plan))
     return {one.guard for one in judged if not one.passed} & {"daily_loss", "total_loss", "gas_per_day"}
 
 
 def test_gas_of_reverts_binds_a_rebalance_and_no_exit() -> None:
     lost = Fraction(100 * 10**6)
-    past = {"loss_24h": lost, "loss_total": lost, "wasted_24h_wei": GAS, "wasted_wei": GAS}
+    past = {"loss_24h": lost, "loss_total": lost, "non_trade_gas_24h_wei": GAS, "reverted_gas_wei": GAS}
     assert refusing(True, **past) == set()
     assert refusing(False, **past) == {"daily_loss", "total_loss"}
 
 
 def test_what_trades_lost_binds_an_exit_beside_the_gas_of_reverts() -> None:
     lost = Fraction(200 * 10**6)
-    assert refusing(True, loss_24h=lost, loss_total=lost, wasted_24h_wei=GAS, wasted_wei=GAS) == {"daily_loss", "total_loss"}
+    assert refusing(True, loss_24h=lost, loss_total=lost, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == {"daily_loss", "total_loss"}
 
 
 def test_gas_that_became_dearer_frees_no_more_than_was_lost() -> None:
     small = Fraction(10**6)
-    assert refusing(True, loss_24h=small, loss_total=small, wasted_24h_wei=GAS, wasted_wei=GAS) == set()
+    assert refusing(True, loss_24h=small, loss_total=small, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == set()
 
 
 def test_the_gas_of_a_day_bounds_what_exits_burn() -> None:
-    assert refusing(True, gas_24h_wei=ETHER, wasted_24h_wei=ETHER, wasted_wei=ETHER) == {"gas_per_day"}
+    assert refusing(True, gas_24h_wei=ETHER, non_trade_gas_24h_wei=ETHER, reverted_gas_wei=ETHER) == {"gas_per_day"}
 
 
 def test_a_fall_without_a_price_binds_a_rebalance_and_no_exit() -> None:
     """A token that hides its price and takes a base unit would halt every stop for a day."""
-    fell = {"unknown": "LINK fell and has no price", "unpriced_falls": "LINK fell and has no price"}
+    fell = {"unknown_reason": "LINK fell and has no price", "unpriced_falls_reason": "LINK fell and has no price"}
     assert refusing(True, **fell) == set()
     assert {"daily_loss", "gas_per_day"} <= refusing(False, **fell)
-    assert {"daily_loss", "gas_per_day"} <= refusing(True, **fell | {"unknown": "LINK fell and has no price; the day is not known"})
-    assert {"daily_loss", "gas_per_day"} <= refusing(True, unknown="the day is not known")
+    assert {"daily_loss", "gas_per_day"} <= refusing(True, **fell | {"unknown_reason": "LINK fell and has no price; the day is not known"})
+    assert {"daily_loss", "gas_per_day"} <= refusing(True, unknown_reason="the day is not known")
 
 
 def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
@@ -320,7 +320,7 @@ def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
     ):
         store.budgets.book_intent(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
     found = store.budgets.history(START_S)
-    assert (found.budgets.wasted_24h_wei, found.budgets.wasted_wei, found.budgets.gas_24h_wei) == (50_321, 50_020, 654_321)
+    assert (found.budgets.non_trade_gas_24h_wei, found.budgets.reverted_gas_wei, found.budgets.gas_24h_wei) == (50_321, 50_020, 654_321)
     assert found.budgets.loss_24h == 654_321, "it is a loss all the same"
     later = store.budgets.history(START_S + DAY_S)
-    assert (later.budgets.wasted_24h_wei, later.budgets.wasted_wei) == (0, 50_020)
+    assert (later.budgets.non_trade_gas_24h_wei, later.budgets.reverted_gas_wei) == (0, 50_020)

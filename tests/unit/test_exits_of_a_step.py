@@ -277,7 +277,7 @@ def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_
         world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
         world.store.steps.begin("before", NOW_S, codec.dumps(world.step))
         for one in done:
-            world.mined("before", IntentKind.APPROVE, replace(tx(0), to=one[0]), replace(grant(IntentKind.APPROVE), approve=one), "")
+            world.mined("before", IntentKind.APPROVE, replace(tx(0), to=one[0]), replace(grant(IntentKind.APPROVE), approval_terms=one), "")
         return world.tidy(OutcomeKind.HOLD, "holds")
 
     def zero(one: str, spender: str = "router", raw: int = 0) -> tuple[str, str, int]:
@@ -341,7 +341,7 @@ def test_three_exits_that_revert_in_one_step_silence_no_other(worlds: Worlds) ->
     assert done.kind is OutcomeKind.FAILED
     found = world.store.budgets.history(NOW_S)
     assert found.failures.is_stopped
-    assert [one.reverts for one in found.failures.failed_exits] == [1, 1, 1], "rebalances wait, exits do not"
+    assert [one.revert_count for one in found.failures.failed_exits] == [1, 1, 1], "rebalances wait, exits do not"
 
 
 def at(world: World, now_s: int) -> None:
@@ -391,7 +391,7 @@ def test_the_stop_of_an_asset_in_a_pool_follows_an_exit_that_reverts(worlds: Wor
     def withdraws(step: StepInput, plan: Plan) -> PreparedTransaction:
         raise Withdrawn
 
-    world.layer_action = withdraws  # type: ignore[attr-defined]
+    world.layer_transaction = withdraws  # type: ignore[attr-defined]
     for _ in range(earlier):
         plan = judged(in_pool_and_wallet()).plan
         world.store.steps.begin(f"e{len(world.store.steps.newest(100))}", NOW_S, "{}")
@@ -411,8 +411,8 @@ def test_liquidity_above_its_limits_refuses_no_exit(worlds: Worlds, limits: dict
     assert found.plan is not None
     assert all(one.passed for one in found.plan.verdicts)
     (name,) = (one.removesuffix("_bps") for one in limits)
-    assert any(one.guard == name and "not applied to an exit" in one.measured for one in found.plan.verdicts)
-    alone = replace(found.plan, decision=replace(found.plan.decision, exit=False))  # type: ignore[type-var]  # a rebalance
+    assert any(one.guard == name and "not applied to an exit" in one.measured_text for one in found.plan.verdicts)
+    alone = replace(found.plan, decision=replace(found.plan.decision, is_exit=False))  # type: ignore[type-var]  # a rebalance
     verdicts = guards.judge(found.step_input, alone, evidence(found.step_input, alone))
     assert not next(one for one in verdicts if one.guard == name).passed, "a rebalance waits for it"
 
@@ -429,7 +429,7 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
     sold = judged(fired("LINK", pools=ALL)).plan
 
     def withdraws(step: StepInput, plan: Plan) -> PreparedTransaction:
-        tried.append(plan.actions[0].pool)
+        tried.append(plan.layer_actions[0].pool)
         if tried[-1] == second.address:
             raise Refused("no price", (Verdict("signer.min_out", "1", "2", False),))
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(IntentKind.LIQUIDITY), plan=plan), "withdrawal")
@@ -439,7 +439,7 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
             raise NO
         return world.mined(step_id, kind, made, replace(granted, plan=sold), note)
 
-    world.layer_action, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
+    world.layer_transaction, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
     done = world.rounds()
     assert tried == [first.address, second.address]
     assert done.kind is OutcomeKind.REFUSED
@@ -486,7 +486,7 @@ def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_st
             return super().gather(step, plan)
 
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
-    readers = replace(world.readers(), evidence=Disputed())
+    readers = replace(world.readers(), evidence_source=Disputed())
     done = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
     assert world.sold == [{LINK.address}]
     assert done.kind is OutcomeKind.FAILED
@@ -554,16 +554,16 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     fresh = replace(step.history, orders=replace(step.history.orders, states=()))
     world = worlds(replace(step, history=fresh, policy=replace(step.policy, confirm_blocks=1)), lambda _: False)
     asked: list[int] = []
-    world.past = lambda head, blocks: asked.append(blocks) or ()
+    world.past_prices = lambda head, blocks: asked.append(blocks) or ()
     own = FuturesCycle(
-        reduced_markets=("ETH",), order_divisors=(("ETH", 4),), reduction_goals=(("ETH", 5),), refused_markets=(("BTC", NOW_S),)
+        reduced_markets=("ETH",), order_divisors=(("ETH", 4),), reduction_goals=(("ETH", 5),), refused_s_by_market=(("BTC", NOW_S),)
     )
-    cycle = new_cycle(AgentCycle(), NOW_S).with_layer(own).with_layer(LiquidityCycle(left_pools=("pool",)))
+    cycle = new_cycle(AgentCycle(), NOW_S).with_layer(own).with_layer(LiquidityCycle(failed_withdrawal_pools=("pool",)))
     found, _ = engine._settle_and_read(world.readers(), world.store, cycle)
     assert asked == [1]
     assert futures_progress(found) == FuturesProgress(("ETH",), (("ETH", 5),), (("ETH", 4),))
-    assert liquidity_progress(found).left_pools == ("pool",)
-    assert [one.exit for one in found.history.failures.failed_exits] == ["BTC"]
+    assert liquidity_progress(found).failed_withdrawal_pools == ("pool",)
+    assert [one.exit_name for one in found.history.failures.failed_exits] == ["BTC"]
 
 
 def test_declining_every_exit_sends_nothing_and_buys_nothing(worlds: Worlds) -> None:
@@ -621,7 +621,7 @@ def test_a_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> 
     own = worlds(through(), lambda _: True)
     assert own.rounds().kind is OutcomeKind.HOLD
     assert len(own.asked) == 2, "LINK refuses as well"
-    assert [(one.token, one.times) for one in own.late] == [(LINK.address, 1)], "counted once for both tries"
+    assert [(one.token, one.refusal_count) for one in own.late] == [(LINK.address, 1)], "counted once for both tries"
 
 
 def test_an_exit_that_reverted_goes_past_the_token_on_its_route(worlds: Worlds) -> None:
@@ -634,14 +634,14 @@ def test_an_exit_that_reverted_goes_past_the_token_on_its_route(worlds: Worlds) 
 def test_guards_that_refuse_a_route_of_an_exit_leave_it_the_direct_one() -> None:
     pushed = v2_pool(WBTC, USDC, 66_000, 50_000_000)
     step = fired("LINK", pools=(MARKET[0], pushed, THROUGH, SOUND))
-    first = evaluation.evaluate_input_once(step, proposals.rebalance, Sees(), "abc")
+    first = evaluation.evaluate_input_once(step, proposals.propose_rebalance, Sees(), "abc")
     assert first.kind is OutcomeKind.REFUSED
     assert WBTC.address in moved(first.plan)
     found = judged(step)
     assert found.kind is OutcomeKind.PLANNED
     assert moved(found.plan) == {LINK.address, USDC.address}
     again = codec.loads(StepInput, codec.dumps(found.step_input))
-    assert evaluation.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
 
 
 def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> None:
@@ -657,7 +657,7 @@ def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Wo
             return super().gather(step, plan)
 
     world = worlds(through(), lambda _: False)
-    readers = replace(world.readers(), evidence=Disputed())
+    readers = replace(world.readers(), evidence_source=Disputed())
     done = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
     assert done.kind is OutcomeKind.DONE
     assert world.sold == [{LINK.address}]

@@ -25,11 +25,11 @@ WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
 def test_the_bound_is_slippage_cost_and_deviation_times_turnover_in_words_and_numbers() -> None:
     found = sandwich_exposure(50, 30, 3_000, 6_000, 100)
-    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (180, 54, 108)
+    assert (found.exchanged_loss_bps, found.per_rebalance_bps, found.per_day_bps) == (180, 54, 108)
     for words in ("1.8% of the exchanged value", "0.54% of the portfolio per rebalance", "1.08% of the portfolio per day"):
         assert words in found.description
     both = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced_tokens_per_swap=2)
-    assert both.exchanged_bps == 280
+    assert both.exchanged_loss_bps == 280
     assert "2 × oracle_deviation" in both.description
 
 
@@ -41,13 +41,13 @@ def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(
     cost: int | None, slippage: int | None, deviation: int | None, name: str
 ) -> None:
     found = sandwich_exposure(cost, slippage, 3_000, 6_000, deviation)
-    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
+    assert (found.exchanged_loss_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
     assert f"{name} is off" in found.description
 
 
 def test_a_turnover_that_is_off_is_named_and_the_rest_is_told() -> None:
     found = sandwich_exposure(50, 30, None, 6_000, 100)
-    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (180, None, 108)
+    assert (found.exchanged_loss_bps, found.per_rebalance_bps, found.per_day_bps) == (180, None, 108)
     assert mentions(found.description, "turnover", "off")
 
 
@@ -67,11 +67,11 @@ def test_no_plan_that_the_guards_let_pass_gives_away_more_than_the_bound(whole: 
     cost_bps = max(0, math.ceil(case.cost() / case.turnover() * 10_000))
     slippage_bps = step.limits.slippage_bps
     found = sandwich_exposure(cost_bps, slippage_bps, 10_000, 10_000, 0)
-    assert found.exchanged_bps is not None
+    assert found.exchanged_loss_bps is not None
     last = plan.legs[-1]
     gave = sold * Fraction(2_000 * 10**6, 10**18)
     least = last.min_out_raw * (Fraction(60_000 * 10**6, 10**8) if over_hub else 1)
-    assert gave - least <= case.turnover() * Fraction(found.exchanged_bps, 10_000) + 60_000 * 10**6 // 10**8 + 1
+    assert gave - least <= case.turnover() * Fraction(found.exchanged_loss_bps, 10_000) + 60_000 * 10**6 // 10**8 + 1
     taken = plan_sandwich_loss(reference_prices(step), plan)
     assert taken is not None
     assert taken <= case.turnover() * Fraction(slippage_bps or 0, 10_000) * Fraction(11, 10) + 600  # a skew may be a gain too

@@ -40,7 +40,7 @@ def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: b
     theirs = plain(times, prices, setting, patience)
     assert ours.rebalance_bars.tolist() == theirs.rebalanced
     assert ours.rebalance_count == len(theirs.rebalanced)
-    assert ours.values == pytest.approx(theirs.values, rel=CLOSE)
+    assert ours.value_by_bar == pytest.approx(theirs.values, rel=CLOSE)
     assert ours.final_value == pytest.approx(theirs.values[-1], rel=CLOSE)
     assert ours.hold_value == pytest.approx(theirs.hold, rel=CLOSE)
     assert ours.turnover == pytest.approx(theirs.turnover, rel=CLOSE, abs=CLOSE * VALUE)
@@ -66,7 +66,7 @@ def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, pa
     [
         TradingCosts.proportional(10, 4),
         TradingCosts.proportional(10, 4, numeraire_index=0),
-        TradingCosts.pools(30, 1e6, 4, numeraire_index=0),
+        TradingCosts.for_pools(30, 1e6, 4, numeraire_index=0),
     ],
 )
 def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
@@ -85,7 +85,7 @@ def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, 
     told = np.nonzero(found.holdings.any(axis=1))[0]
     assert told.tolist() == sorted({0, *found.rebalance_bars.tolist()})
     held = found.holdings[np.maximum.accumulate(np.where(found.holdings.any(axis=1), np.arange(200), 0))]
-    assert (held * prices).sum(axis=1) == pytest.approx(found.values, rel=1e-12)
+    assert (held * prices).sum(axis=1) == pytest.approx(found.value_by_bar, rel=1e-12)
     assert run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE).holdings.shape == (0, 4)
 
 
@@ -99,9 +99,9 @@ def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.Da
     assert found.costs == 0
     never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, with_path=True)
     if found.rebalance_count:  # the first trade leaves what the holdings of before are worth at its prices
-        assert found.values[found.rebalance_bars[0]] == pytest.approx(never.values[found.rebalance_bars[0]], rel=1e-12)
+        assert found.value_by_bar[found.rebalance_bars[0]] == pytest.approx(never.value_by_bar[found.rebalance_bars[0]], rel=1e-12)
     unmoved = prepare_prices(bars.symbols, bars.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
-    assert run_kernel(unmoved, setting, VALUE, with_path=True).values == pytest.approx(np.full(200, VALUE), rel=1e-12)
+    assert run_kernel(unmoved, setting, VALUE, with_path=True).value_by_bar == pytest.approx(np.full(200, VALUE), rel=1e-12)
 
 
 @given(
@@ -154,10 +154,10 @@ def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, 
     found = sweep(bars, some, VALUE, marked_bars=marks, cores=cores)
     for k, setting in enumerate(some):
         one = run_kernel(bars, setting, VALUE, with_path=True)
-        totals = (found.final_value[k], found.hold_value[k], found.turnover[k], found.costs[k])
+        totals = (found.final_values[k], found.hold_values[k], found.turnover[k], found.costs[k])
         row = (*totals, found.stranded_values[k], found.rebalance_counts[k])
         assert row == (one.final_value, one.hold_value, one.turnover, one.costs, one.stranded_value, one.rebalance_count)
-        assert found.values[k].tolist() == one.values[marks].tolist()
+        assert found.mark_values[k].tolist() == one.value_by_bar[marks].tolist()
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(1, 199), st.booleans())
@@ -169,7 +169,7 @@ def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, s
     for patience in (None, 5):
         one = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience), setting, VALUE, with_path=True)
         other = run_kernel(prepare_prices(SYMBOLS[:4], times, changed, patience), setting, VALUE, with_path=True)
-        assert one.values[:now].tolist() == other.values[:now].tolist()
+        assert one.value_by_bar[:now].tolist() == other.value_by_bar[:now].tolist()
         assert [bar for bar in one.rebalance_bars if bar < now] == [bar for bar in other.rebalance_bars if bar < now]
 
 
@@ -191,7 +191,7 @@ def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:
     prices[:20, 0] = np.nan
     found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)
     assert 20 in found.rebalance_bars
-    assert found.values[0] == pytest.approx(VALUE, rel=1e-12)
+    assert found.value_by_bar[0] == pytest.approx(VALUE, rel=1e-12)
 
 
 def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
@@ -199,7 +199,7 @@ def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
     prices[:20, 0] = np.nan
     setting = KernelSetting((10_000, 0), BAND, Destination.TARGET, TradingCosts.proportional(0, 2))
     found = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, with_path=True)
-    assert found.values[:21].tolist() == [VALUE] * 21
+    assert found.value_by_bar[:21].tolist() == [VALUE] * 21
     assert found.final_value == pytest.approx(VALUE * prices[-1, 0] / prices[20, 0])
 
 
@@ -220,8 +220,8 @@ def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
         (replace(EVEN, costs=TradingCosts.proportional(10, 3)), "costs"),
         (replace(EVEN, costs=TradingCosts.proportional(10_000, 4)), "costs.fee_bps"),
         (replace(EVEN, costs=TradingCosts.proportional(-1, 4)), "costs.fee_bps"),
-        (replace(EVEN, costs=TradingCosts.pools(10, 0.0, 4)), "costs.depth"),
-        (replace(EVEN, costs=TradingCosts.pools(10, float("nan"), 4)), "costs.depth"),
+        (replace(EVEN, costs=TradingCosts.for_pools(10, 0.0, 4)), "costs.depth"),
+        (replace(EVEN, costs=TradingCosts.for_pools(10, float("nan"), 4)), "costs.depth"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(setting: KernelSetting, named: str) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.backtest.sweep import CHANGED, STATE_CLOSED, STATE_SAME, prepare_prices
+from agent.backtest.sweep import STATE_CHANGED, STATE_CLOSED, STATE_SAME, prepare_prices
 from agent.errors import ConfigError
 from tests.support.backtests import MARKET_HOUR_S as HOUR_S
 from tests.support.backtests import MARKET_START_S as START_S
@@ -49,7 +49,7 @@ def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     found = prepare_prices("AB", hours(3), prices)
     assert found.notes == ()
     assert found.trade_prices.tolist() == found.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
-    assert found.bar_states.tolist() == [CHANGED, STATE_SAME, STATE_SAME]
+    assert found.bar_states.tolist() == [STATE_CHANGED, STATE_SAME, STATE_SAME]
     prices[0, 0] = 9.0
     assert found.trade_prices[0, 0] == 1.0
 
@@ -57,7 +57,16 @@ def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
 def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -> None:
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
     waits = prepare_prices(["OLD", "NEW"], [*hours(7), START_S + 12 * HOUR_S], prices)
-    assert waits.bar_states.tolist() == [CHANGED, STATE_SAME, CHANGED, STATE_CLOSED, STATE_SAME, STATE_CLOSED, STATE_CLOSED, STATE_CLOSED]
+    assert waits.bar_states.tolist() == [
+        STATE_CHANGED,
+        STATE_SAME,
+        STATE_CHANGED,
+        STATE_CLOSED,
+        STATE_SAME,
+        STATE_CLOSED,
+        STATE_CLOSED,
+        STATE_CLOSED,
+    ]
     assert waits.quote_prices.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
         "OLD has 1 missing prices, at most 1 in a row: nothing trades",
@@ -66,6 +75,15 @@ def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -
         "1 gaps between bars are longer than the usual 1 h; the longest, 6 h, follows 2020-09-13 18:26:40 UTC",
     )
     goes_on = prepare_prices(["OLD", "NEW"], hours(8), prices, patience_bars=1)
-    assert goes_on.bar_states.tolist() == [CHANGED, STATE_SAME, CHANGED, STATE_CLOSED, STATE_SAME, STATE_CLOSED, CHANGED, STATE_SAME]
+    assert goes_on.bar_states.tolist() == [
+        STATE_CHANGED,
+        STATE_SAME,
+        STATE_CHANGED,
+        STATE_CLOSED,
+        STATE_SAME,
+        STATE_CLOSED,
+        STATE_CHANGED,
+        STATE_SAME,
+    ]
     assert goes_on.break_bars.tolist() == [0, 2, 3, 5, 6, 8]
     assert "1 bars" in goes_on.notes[0]

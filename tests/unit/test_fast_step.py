@@ -41,7 +41,7 @@ def assert_the_same(
     ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE, with_path=True)
     step = simulate(wanted, table, made)
     assert ours.rebalance_bars.tolist() == [one.bar for one in step.rebalances]
-    assert ours.values == pytest.approx(step.equity, rel=CLOSE)
+    assert ours.value_by_bar == pytest.approx(step.equity, rel=CLOSE)
     assert ours.final_value == pytest.approx(float(step.final_value) / COIN, rel=CLOSE)
     assert ours.hold_value == pytest.approx(float(step.hold_value) / COIN, rel=CLOSE)
     assert ours.costs == pytest.approx(float(step.fees + step.impact) / COIN, rel=1e-2, abs=CLOSE * VALUE)
@@ -73,7 +73,7 @@ def test_every_kind_of_policy_ends_where_the_live_step_does(
     pool=st.sampled_from(["v2", "v3"]),
 )
 def test_in_any_market_within_a_hundred_thousandth(seed: int, trigger: Trigger, depth: int, fee_pips: int, pool: str) -> None:
-    assert_the_same(seed, trigger, Destination.TARGET, bars=10, depth=Fraction(depth), fee_pips=fee_pips, pool=pool)
+    assert_the_same(seed, trigger, Destination.TARGET, bars=10, depth=Fraction(depth), fee_pips=fee_pips, pool_kind=pool)
 
 
 def test_a_schedule_that_is_a_multiple_of_the_bars_is_kept_to_the_bar() -> None:

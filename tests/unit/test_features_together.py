@@ -52,7 +52,7 @@ def with_order(step: StepInput, symbol: str, kind: OrderKind, stage: OrderStage,
 
 def claiming(step: StepInput, symbol: str, coins: Fraction | int) -> StepInput:
     one = token(symbol)
-    return with_history(step, claims=(PendingPayment(3, Payment(one.address, raw(coins, one))),))
+    return with_history(step, pending_payments=(PendingPayment(3, Payment(one.address, raw(coins, one))),))
 
 
 # withdrawals
@@ -82,7 +82,7 @@ def due_round() -> StepInput:
     """A correction in rounds whose second round is due now."""
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
     step = paced(step, recovery_s=1)
-    begins = proposals.rebalance(step).decision_result.layer(GradualResult).new_execution
+    begins = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
     assert begins is not None
     under = ExecutionProgress("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, SliceDraw(500_000, 0))
     step = later(step.with_layer(replace(step.layer(GradualState), progress=under)), 1_000)
@@ -101,8 +101,8 @@ def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -
         assert found.plan is not None
         assert (
             found.decision_result.layer(GradualResult).due_slice,
-            found.decision_result.layer(GradualResult).ended,
-            found.decision_result.order,
+            found.decision_result.layer(GradualResult).end_reason,
+            found.decision_result.filled_order_id,
         ) == (None, "", "")
 
 
@@ -113,9 +113,9 @@ def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_
     begun = replace(step.layer(GradualState).progress.execution, targets_bps=tuple((one.token.address, one.target_bps) for one in small))
     under = replace(step.layer(GradualState).progress, execution=begun)
     step = replace(step, portfolio=replace(step.portfolio, assets=small)).with_layer(GradualState(under))
-    assert "changed" not in decide(step).layer(GradualResult).ended
+    assert "changed" not in decide(step).layer(GradualResult).end_reason
     out = tuple(replace(one, target_bps=0 if one.token == WETH else 10_000) for one in small)
-    assert mentions(decide(replace(step, portfolio=replace(step.portfolio, assets=out))).layer(GradualResult).ended, "changed")
+    assert mentions(decide(replace(step, portfolio=replace(step.portfolio, assets=out))).layer(GradualResult).end_reason, "changed")
 
 
 def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at_once() -> None:
@@ -137,7 +137,7 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     step = apply_orders(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
     found = proposals.orders_proposer((buys,))(step)
-    assert found.decision_result.order == ""
+    assert found.decision_result.filled_order_id == ""
     assert found.plan is not None
     assert found.plan.is_exit
     alone = proposals.single_order_proposer(buys)(step)

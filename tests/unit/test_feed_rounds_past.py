@@ -20,7 +20,7 @@ class Proxy:
     """Answers like a Chainlink proxy over `phases`: rounds (time, answer) by phase from 1 on, None for one that was skipped."""
 
     operator = name = "scripted"
-    requests = 0
+    request_count = 0
 
     def __init__(self, *phases: list[tuple[int, int] | None]) -> None:
         self.phases = phases
@@ -29,7 +29,7 @@ class Proxy:
         return self.batch([(method, params)])[0]
 
     def batch(self, calls: Any) -> list[Any]:
-        self.requests += 1
+        self.request_count += 1
         assert len(calls) <= history.ROUNDS_PER_REQUEST
         return [self._answer(params[0]["to"], bytes.fromhex(params[0]["data"][2:])) for _, params in calls]
 
@@ -75,7 +75,7 @@ def test_no_more_is_asked_than_the_bound_and_it_is_said() -> None:
     proxy = Proxy(many)
     told, whole = past_rounds(proxy, FEED, HEAD, 1_000)
     assert not whole
-    assert proxy.requests == history.MAX_REQUESTS + 1
+    assert proxy.request_count == history.MAX_REQUESTS + 1
     assert len(told) == history.ROUNDS_PER_REQUEST * history.MAX_REQUESTS
 
 

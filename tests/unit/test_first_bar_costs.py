@@ -44,8 +44,8 @@ def test_a_page_is_behind_holding_by_what_the_first_bar_took(monkeypatch: pytest
     found = simulated(hourly(BTC=[100.0, 101, 102]))
     assert asked[0] == pytest.approx([0.5, 0.5])
     dear = growth_series(replace(found, equity=found.equity * 0.99))
-    assert float(dear.index[-1] / dear.hold_unit_growth[-1]) == pytest.approx(0.99 * float(found.equity[-1] / found.hold_equity[-1]))
-    assert (float(dear.index[0]), float(dear.hold_unit_growth[0])) == pytest.approx((0.99, 1.0))
+    assert float(dear.unit_growth[-1] / dear.hold_unit_growth[-1]) == pytest.approx(0.99 * float(found.equity[-1] / found.hold_equity[-1]))
+    assert (float(dear.unit_growth[0]), float(dear.hold_unit_growth[0])) == pytest.approx((0.99, 1.0))
 
 
 def test_a_year_has_365_days_everywhere() -> None:

@@ -60,8 +60,8 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
     chain = anvil_chain
     monkeypatch.setenv("RPC_A", chain.url or "")
     monkeypatch.setenv("RPC_B", "http://127.0.0.1:9/nobody")
-    weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
-    assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.deployed.prices_usd["WETH"]
+    weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
+    assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.deployed_world.prices_usd["WETH"]
     assert usd_price(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
     for lacking in (replace(weth, feed=None), replace(weth, feed=chain.tokens["WETH"].address)):
         with raises_field("--numeraire", "its price is unknown"):
@@ -72,7 +72,7 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
 
 def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
-    weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
+    weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
     told = iter([Fraction(3_000), Fraction(3_100)])
     monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: told)
     with raises_field("--numeraire", "price differs between endpoints"):

@@ -90,7 +90,7 @@ def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: 
 
 def test_a_balance_that_could_not_be_read_keeps_its_books(store: Store) -> None:
     looked(store, at())
-    unread = at(1_001, "1", quarantined=(UnreadableItem("balance", WETH.address, "reverts"),))
+    unread = at(1_001, "1", unreadable_items=(UnreadableItem("balance", WETH.address, "reverts"),))
     assert opened(store, unread) == []
     assert opened(store, at(1_002)) == []
 
@@ -139,7 +139,7 @@ def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_e
     looked(store, at(1_002, "9", native=native))
     (ours,) = store.journal.open_intents()
     store.journal.advance(ours.id, IntentState.FINAL, 2)
-    looked(store, at(1_300, "9", native=native, quarantined=(UnreadableItem("balance", WETH.address, "reverts"),)))
+    looked(store, at(1_300, "9", native=native, unreadable_items=(UnreadableItem("balance", WETH.address, "reverts"),)))
     assert store.balances.expected().own_changes == ()
     assert opened(store, at(1_301, "9", native=native)) == []
     assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
@@ -149,7 +149,7 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
     """Any contract that a swap touches may emit a Withdrawal."""
     looked(store, at())
     events = (Transfer(USDC.address, WALLET, NATIVE, 5), Transfer(WETH.address, WALLET, NATIVE, COIN))
-    moved(store, 3, 1_001, to=WETH.address, wrapped=events)
+    moved(store, 3, 1_001, to=WETH.address, wrap_transfers=events)
     (ours,) = store.journal.unbooked_intents()
     store.budgets.book_intent(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
     assert {(m.token, m.delta_raw, m.kind) for m in store.budgets.movements() if m.token == NATIVE} == {
@@ -163,9 +163,9 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
 def test_a_small_deposit_waits_for_its_owner_and_stops_nothing(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_005, "10.1"))
-    (flow,) = step.history.cash_flows.unexplained
+    (flow,) = step.history.cash_flows.unexplained_transfers
     assert (flow.token, flow.delta_raw, flow.value) == (WETH.address, COIN // 10, PRICE // 10)
-    assert (flow.since_block, flow.block, flow.halts, flow.id) == (1_000, 1_005, False, 1)
+    assert (flow.since_block, flow.block, flow.exceeds_jump_limit, flow.id) == (1_000, 1_005, False, 1)
     assert not isinstance(decide(step).decision, Halt)
     assert step.history.budgets.loss_24h == 0
     assert opened(store, at(1_006, "10.1")) == [(WETH.address, COIN // 10, False)]
@@ -187,21 +187,21 @@ def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: S
 @pytest.mark.parametrize(("weth", "halts"), [("10.39", False), ("10.41", True), ("9.61", False), ("9.59", True)])
 def test_the_limit_is_a_share_of_the_smaller_portfolio_before_and_after(store: Store, weth: str, halts: bool) -> None:
     looked(store, at())
-    (flow,) = looked(store, at(1_001, weth)).history.cash_flows.unexplained
+    (flow,) = looked(store, at(1_001, weth)).history.cash_flows.unexplained_transfers
     value = abs(flow.value or 0)
     base = min(Fraction(40_000 * DOLLAR), Fraction(40_000 * DOLLAR) + (flow.value or 0))
     assert (value * 10_000 > 200 * base) is halts
-    assert flow.halts is halts
+    assert flow.exceeds_jump_limit is halts
 
 
 def test_many_small_changes_of_a_day_halt_like_a_large_one(store: Store) -> None:
     looked(store, at())
     for number in range(1, 4):
         step = looked(store, at(1_000 + number, f"10.{number}"))
-        assert not any(flow.halts for flow in step.history.cash_flows.unexplained)
-    assert looked(store, at(1_004, "10.5")).history.cash_flows.unexplained[-1].halts
-    fresh = looked(store, at(1_005, "10.6", later_s=DAY_S + 1)).history.cash_flows.unexplained[-1]
-    assert not fresh.halts
+        assert not any(flow.exceeds_jump_limit for flow in step.history.cash_flows.unexplained_transfers)
+    assert looked(store, at(1_004, "10.5")).history.cash_flows.unexplained_transfers[-1].exceeds_jump_limit
+    fresh = looked(store, at(1_005, "10.6", later_s=DAY_S + 1)).history.cash_flows.unexplained_transfers[-1]
+    assert not fresh.exceeds_jump_limit
 
 
 def test_a_fall_is_a_loss_until_its_owner_calls_it_a_withdrawal(store: Store) -> None:
@@ -220,7 +220,7 @@ def test_a_withdrawal_is_no_loss(store: Store) -> None:
     looked(store, at(1_001, "9.9"))
     store.balances.classify(1, ExternalTransferKind.WITHDRAWAL, 5)
     found = store.budgets.history(builders.NOW_S)
-    assert (found.budgets.loss_24h, found.cash_flows.unexplained) == (0, ())
+    assert (found.budgets.loss_24h, found.cash_flows.unexplained_transfers) == (0, ())
 
 
 def test_what_came_makes_no_room_for_what_went(store: Store) -> None:
@@ -232,7 +232,7 @@ def test_what_came_makes_no_room_for_what_went(store: Store) -> None:
 def test_a_dry_run_sees_the_change_and_writes_nothing(store: Store) -> None:
     looked(store, at())
     step = remembered(store, at(1_001, "9"))
-    assert [(flow.id, flow.halts) for flow in step.history.cash_flows.unexplained] == [(0, True)]
+    assert [(flow.id, flow.exceeds_jump_limit) for flow in step.history.cash_flows.unexplained_transfers] == [(0, True)]
     assert step.history.budgets.loss_24h == PRICE
     assert isinstance(decide(step).decision, Halt)
     assert store.balances.transfers() == ()
@@ -280,4 +280,4 @@ def test_a_header_from_the_future_hides_no_other_flow(store: Store) -> None:
     looked(store, at(1_001, "10.1", later_s=400 * DAY_S))
     for number in range(2, 4):
         looked(store, at(1_000 + number, f"10.{number}"))
-    assert looked(store, at(1_004, "10.5")).history.cash_flows.unexplained[-1].halts
+    assert looked(store, at(1_004, "10.5")).history.cash_flows.unexplained_transfers[-1].exceeds_jump_limit

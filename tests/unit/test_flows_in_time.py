@@ -35,12 +35,12 @@ def test_a_rise_that_nobody_explains_becomes_a_deposit_after_its_wait(store: Sto
     dry = remembered(store, at(1_007, "11", later_s=DAY_S))
     wet = looked(store, at(1_007, "11", later_s=DAY_S))
     for step in (dry, wet):
-        assert (step.history.cash_flows.unexplained, [flow.id for flow in step.history.cash_flows.accepted]) == ((), [1])
+        assert (step.history.cash_flows.unexplained_transfers, [flow.id for flow in step.history.cash_flows.accepted_deposits]) == ((), [1])
         decision = decide(step).decision
         assert not isinstance(decision, Halt)
         assert mentions(decision.reason, "accepted", "WETH", "1 (2000 USDC)")
     assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.ACCEPTED]
-    assert looked(store, at(1_008, "11", later_s=2 * DAY_S)).history.cash_flows.accepted == (), "said for a day"
+    assert looked(store, at(1_008, "11", later_s=2 * DAY_S)).history.cash_flows.accepted_deposits == (), "said for a day"
 
 
 @pytest.mark.parametrize(("wait_s", "held"), [(None, False), (3_600, False), (3_601, True)])
@@ -68,7 +68,9 @@ def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> 
     looked(store, at())
     for block, later_s in ((1_005, 0), (1_006, 100 * DAY_S)):
         step = looked(store, at(block, "9.999999999999999999", later_s=later_s, feeds=(), pools=()))
-        assert [(flow.delta_raw, flow.value, flow.blocks_trading) for flow in step.history.cash_flows.unexplained] == [(-1, None, True)]
+        assert [(flow.delta_raw, flow.value, flow.blocks_trading) for flow in step.history.cash_flows.unexplained_transfers] == [
+            (-1, None, True)
+        ]
 
 
 def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
@@ -84,7 +86,10 @@ def test_no_rise_makes_a_small_fall_a_large_one(store: Store) -> None:
     """Else a stranger's gift would hold everything back until the owner comes."""
     looked(store, at())
     step = looked(store, at(1_001, "11", 19_990))
-    assert {flow.token: flow.halts for flow in step.history.cash_flows.unexplained} == {WETH.address: True, USDC.address: False}
+    assert {flow.token: flow.exceeds_jump_limit for flow in step.history.cash_flows.unexplained_transfers} == {
+        WETH.address: True,
+        USDC.address: False,
+    }
     assert not isinstance(decide(looked(store, at(1_002, "11", 19_990, later_s=DAY_S))).decision, Halt)
 
 
@@ -115,9 +120,9 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
             blind = {} if priced else {"feeds": (), "pools": ()}
             step = looked(store, at(1_000 + number, usdc=usdc, later_s=later_s, **blind))
             now_s = step.snapshot.head.timestamp_s
-            assert all(flow.chain_s + DAY_S > now_s for flow in step.history.cash_flows.unexplained if flow.blocks_trading)
+            assert all(flow.chain_s + DAY_S > now_s for flow in step.history.cash_flows.unexplained_transfers if flow.blocks_trading)
         last = looked(store, at(2_000, usdc=usdc, later_s=later_s + DAY_S))
-        assert not any(flow.blocks_trading or flow.value is None for flow in last.history.cash_flows.unexplained)
+        assert not any(flow.blocks_trading or flow.value is None for flow in last.history.cash_flows.unexplained_transfers)
         assert last.history.budgets.loss_24h == 0
         assert sum(flow.delta_raw for flow in store.balances.transfers()) == (usdc - 20_000) * DOLLAR
         store.close()

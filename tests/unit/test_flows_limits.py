@@ -32,17 +32,17 @@ def store(tmp_path: Path) -> Store:
 
 # tokens that change by themselves, and gas money
 def rebasing(step: StepInput, bps: int) -> StepInput:
-    assets = tuple(replace(asset, rebasing_bps=bps if asset.token == WETH else 0) for asset in step.portfolio.assets)
+    assets = tuple(replace(asset, max_rebase_bps=bps if asset.token == WETH else 0) for asset in step.portfolio.assets)
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
 def test_a_rebasing_token_changes_by_what_its_owner_allowed_and_is_named(store: Store) -> None:
     looked(store, rebasing(at(), 100))
-    assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.cash_flows.unexplained == ()
+    assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.cash_flows.unexplained_transfers == ()
     assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.REBASE]
-    (beyond,) = looked(store, rebasing(at(1_002, "10.12"), 100)).history.cash_flows.unexplained
+    (beyond,) = looked(store, rebasing(at(1_002, "10.12"), 100)).history.cash_flows.unexplained_transfers
     assert beyond.kind is None
-    assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.cash_flows.unexplained == (beyond,)
+    assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.cash_flows.unexplained_transfers == (beyond,)
 
 
 def test_a_negative_rebase_is_a_loss_all_the_same(store: Store) -> None:
@@ -52,21 +52,24 @@ def test_a_negative_rebase_is_a_loss_all_the_same(store: Store) -> None:
 
 def test_native_coin_that_comes_for_gas_waits_for_nobody_and_what_goes_is_a_loss(store: Store) -> None:
     looked(store, at())
-    assert looked(store, at(1_001, native=5 * COIN)).history.cash_flows.unexplained == ()
+    assert looked(store, at(1_001, native=5 * COIN)).history.cash_flows.unexplained_transfers == ()
     assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.GAS_MONEY]
     step = looked(store, at(1_002, native=4 * COIN))
-    assert [(flow.token, flow.halts) for flow in step.history.cash_flows.unexplained] == [(NATIVE, True)]
+    assert [(flow.token, flow.exceeds_jump_limit) for flow in step.history.cash_flows.unexplained_transfers] == [(NATIVE, True)]
     assert step.history.budgets.loss_24h == PRICE
 
 
 def test_native_coin_that_is_an_asset_is_a_deposit_like_any_other(store: Store) -> None:
     def native(step: StepInput) -> StepInput:
         return replace(
-            step, portfolio=replace(step.portfolio, assets=tuple(replace(a, native=a.token == WETH) for a in step.portfolio.assets))
+            step,
+            portfolio=replace(step.portfolio, assets=tuple(replace(a, includes_native=a.token == WETH) for a in step.portfolio.assets)),
         )
 
     looked(store, native(at()))
-    assert [flow.halts for flow in looked(store, native(at(1_001, native=2 * COIN))).history.cash_flows.unexplained] == [True]
+    assert [
+        flow.exceeds_jump_limit for flow in looked(store, native(at(1_001, native=2 * COIN))).history.cash_flows.unexplained_transfers
+    ] == [True]
 
 
 # limits
@@ -76,43 +79,45 @@ def test_without_a_limit_a_change_is_told_and_still_a_loss(store: Store) -> None
 
     looked(store, off(at()))
     step = looked(store, off(at(1_001, "5")))
-    assert [flow.halts for flow in step.history.cash_flows.unexplained] == [False]
+    assert [flow.exceeds_jump_limit for flow in step.history.cash_flows.unexplained_transfers] == [False]
     assert step.history.budgets.loss_24h == 5 * PRICE
 
 
 def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> None:
     looked(store, at())
     blind = at(1_001, "9.999", feeds=(), pools=())
-    (flow,) = looked(store, blind).history.cash_flows.unexplained
-    assert (flow.value, flow.halts) == (None, True)
+    (flow,) = looked(store, blind).history.cash_flows.unexplained_transfers
+    assert (flow.value, flow.exceeds_jump_limit) == (None, True)
     found = store.budgets.history(builders.NOW_S)
-    assert "no price" in found.budgets.unknown
-    assert found.budgets.unpriced_falls == found.budgets.unknown
+    assert "no price" in found.budgets.unknown_reason
+    assert found.budgets.unpriced_falls_reason == found.budgets.unknown_reason
     dry = balance_changes.apply_balance_changes(
         replace(at(1_002, "9.999"), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
     )
     for step in (dry, looked(store, at(1_002, "9.999"))):
-        (now,) = step.history.cash_flows.unexplained
-        assert (now.value, now.halts, step.history.budgets.unknown) == (-PRICE // 1_000, False, "")
-        assert step.history.budgets.unpriced_falls == ""
-        assert step.history.budgets.loss_24h == step.history.budgets.fell_24h == step.history.budgets.loss_total == PRICE // 1_000
+        (now,) = step.history.cash_flows.unexplained_transfers
+        assert (now.value, now.exceeds_jump_limit, step.history.budgets.unknown_reason) == (-PRICE // 1_000, False, "")
+        assert step.history.budgets.unpriced_falls_reason == ""
+        assert step.history.budgets.loss_24h == step.history.budgets.decrease_24h == step.history.budgets.loss_total == PRICE // 1_000
 
 
 def test_a_rise_without_a_price_is_judged_when_it_has_one(store: Store) -> None:
     looked(store, at())
     for number, weth in enumerate(("10.000000000000000001", "12"), 1):
         blind = at(1_000 + 2 * number, weth, feeds=(), pools=())
-        flow = looked(store, blind).history.cash_flows.unexplained[-1]
-        assert (flow.value, flow.halts) == (None, False), "the missing price itself stops what rests on it"
+        flow = looked(store, blind).history.cash_flows.unexplained_transfers[-1]
+        assert (flow.value, flow.exceeds_jump_limit) == (None, False), "the missing price itself stops what rests on it"
         dry = balance_changes.apply_balance_changes(
             replace(at(1_001 + 2 * number, weth), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
         )
         for step in (dry, looked(store, at(1_001 + 2 * number, weth))):
-            flow = step.history.cash_flows.unexplained[-1]
+            flow = step.history.cash_flows.unexplained_transfers[-1]
             assert flow.value == flow.delta_raw * Fraction(PRICE, COIN)
-            assert flow.halts is (number == 2)
+            assert flow.exceeds_jump_limit is (number == 2)
     later = looked(store, at(1_010, "12", later_s=DAY_S))
-    assert [flow.halts for flow in later.history.cash_flows.unexplained] == [False], "the dust waits for its owner, the rest is a deposit"
+    assert [flow.exceeds_jump_limit for flow in later.history.cash_flows.unexplained_transfers] == [False], (
+        "the dust waits for its owner, the rest is a deposit"
+    )
 
 
 def test_dust_halts_nothing_while_another_token_has_no_price(store: Store) -> None:
@@ -142,7 +147,7 @@ def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int | None, halt
     """A swap by hand asks no trigger and no decision: the guard stands in its way too. A rise without a price counts when it has one."""
     step = swapping(at())
     flow = ExternalTransfer(1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
-    step = with_history(step, unexplained=(flow,))
+    step = with_history(step, unexplained_transfers=(flow,))
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
@@ -176,18 +181,18 @@ def test_the_guard_measures_all_unexplained_changes_of_a_day_at_its_limit(change
         )
         for number, (sign, value, age_s, halts) in enumerate(changes, 1)
     )
-    step = with_history(step, unexplained=found)
+    step = with_history(step, unexplained_transfers=found)
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
-    assert (verdict.passed, measured in verdict.measured) == (passes, True), verdict
+    assert (verdict.passed, measured in verdict.measured_text) == (passes, True), verdict
 
 
 def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
     found = tuple(
         ExternalTransfer(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
     )
-    step = with_history(at(), unexplained=found[:5])
+    step = with_history(at(), unexplained_transfers=found[:5])
     assert mentions(
         balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
         "limits.balance_jump",
@@ -196,7 +201,7 @@ def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
         "1 (1 USDC)",
     )
     assert "more" not in balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
-    seven = with_history(step, unexplained=found)
+    seven = with_history(step, unexplained_transfers=found)
     assert mentions(balance_changes.halt_reason(seven.portfolio, seven.limits, seven.history.cash_flows), "5 (5 USDC)", "2 more")
     off = builders.with_limits(step, balance_jump_bps=None)
     assert mentions(balance_changes.halt_reason(off.portfolio, off.limits, off.history.cash_flows), "unexplained", "USDC rose")
@@ -210,11 +215,11 @@ def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
         ExternalTransfer(1, WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None) for sign in (-1, 1)
     )
     lost = Fraction(20_000 * DOLLAR)
-    step = with_history(step, unexplained=tuple(found), loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost)
+    step = with_history(step, unexplained_transfers=tuple(found), loss_24h=lost, loss_total=lost, decrease_24h=lost, decrease_total=lost)
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     assert isinstance(plan.decision, Rebalance)
-    plan = replace(plan, decision=replace(plan.decision, exit=exits))
+    plan = replace(plan, decision=replace(plan.decision, is_exit=exits))
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
     assert refused == (set() if exits else {"balance_jump", "daily_loss", "total_loss", "max_live_value"})
     traded = with_history(step, loss_24h=2 * lost, loss_total=2 * lost)
@@ -224,10 +229,10 @@ def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
 
 def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
     step = swapping(at())
-    step = with_history(step, unknown="nobody knows")
+    step = with_history(step, unknown_reason="nobody knows")
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
-    refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed and "nobody knows" in v.measured}
+    refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed and "nobody knows" in v.measured_text}
     assert refused == {"daily_loss", "daily_turnover", "gas_per_day"}
 
 
@@ -238,9 +243,9 @@ def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "11").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.version)
-    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained
+    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
     assert len(seen) == 51
-    assert seen[0].halts
+    assert seen[0].exceeds_jump_limit
     assert len(store.balances.classify(None, None, 5)) == 1_001
 
 
@@ -252,7 +257,7 @@ def test_dust_hides_no_loss(store: Store) -> None:
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "9.9").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.version)
-    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained
+    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
     assert (len(seen), seen[0].delta_raw) == (51, -COIN // 10)
 
 

@@ -38,7 +38,7 @@ def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) ->
     dry = remembered(store, at(1_002))
     back = looked(store, at(1_002))
     for step in (dry, back):
-        assert (step.history.cash_flows.unexplained, step.history.budgets.loss_24h, step.history.budgets.loss_total) == ((), 0, 0)
+        assert (step.history.cash_flows.unexplained_transfers, step.history.budgets.loss_24h, step.history.budgets.loss_total) == ((), 0, 0)
         assert not isinstance(decide(step).decision, Halt)
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
@@ -74,7 +74,7 @@ def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store:
     looked(store, at())
     looked(store, at(1_001, native=0))
     back = looked(store, at(1_002))
-    assert (back.history.cash_flows.unexplained, back.history.budgets.loss_24h) == ((), 0)
+    assert (back.history.cash_flows.unexplained_transfers, back.history.budgets.loss_24h) == ((), 0)
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
 
@@ -84,7 +84,7 @@ def test_gas_that_was_paid_while_native_coin_seemed_gone_is_counted_too(store: S
     moved(store, 0, 1_002)
     looked(store, at(1_003, native=0))
     back = looked(store, at(1_004, native=COIN - GAS_WEI))
-    assert back.history.cash_flows.unexplained == ()
+    assert back.history.cash_flows.unexplained_transfers == ()
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.GAS_MONEY, ExternalTransferKind.UNDONE]
 
 

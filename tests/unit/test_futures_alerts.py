@@ -8,14 +8,14 @@ from fractions import Fraction
 import pytest
 
 from agent.app.alerting import RunFacts, cycle_alerts
-from agent.app.documents.futures import action_text, optional_summary
+from agent.app.documents.futures import action_text, optional_futures_summary
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.model import Alert, StepInput
 from agent.model.futures import MarginDeposit, PerpOrder, PerpOrderKind
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from tests.support.builders import token
 from tests.unit.test_futures_step import EMPTY, OVER, book
@@ -24,7 +24,7 @@ from tests.unit.test_margin_account import E18
 
 
 def outcome(step: StepInput, kind: OutcomeKind) -> StepOutcome:
-    found = rebalance(step)
+    found = propose_rebalance(step)
     return StepOutcome("0123456789ab", kind, found.decision_result.decision.reason, step, found.decision_result, found.plan)
 
 
@@ -36,7 +36,7 @@ def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
     step = margined(OVER, {"WETH": 12_500, "USDC": 2_500})
     [alert] = alerts(step)
     assert alert.key == "futures:leverage"
-    assert alert.lasting
+    assert alert.is_lasting
     assert "leverage 4.00x of at most 3x" in alert.text
     assert "liquidation of ETH 20 % away" in alert.text
     assert "net exposure ETH 160 %" in alert.text, "40,000 of 25,000"
@@ -71,13 +71,13 @@ def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
     assert futures_policy(step) is not None
     limits = replace(futures_policy(step).limits, top_up_per_day_bps=None)
     step = with_policy(step, replace(futures_policy(step), limits=limits))
-    found = optional_summary(step, current_drifts(step))["futures"]
+    found = optional_futures_summary(step, current_drifts(step))["futures"]
     assert (found["leverage"], found["max_leverage"], found["max_utilisation"]) == ("4", "3", "0.9")
     assert found["utilisation"] is not None
     assert found["broken"]
     assert (found["target_leverage"], found["target_note"]) == ("2", "not restored: leverage_band is off")
     kept = with_policy(step, replace(futures_policy(step), leverage_band_bps=2_000))
-    assert optional_summary(kept, current_drifts(kept))["futures"]["target_note"] == ""
+    assert optional_futures_summary(kept, current_drifts(kept))["futures"]["target_note"] == ""
     near = found["liquidation"]
     assert near is not None
     assert near["symbol"] == "ETH"
@@ -86,15 +86,15 @@ def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
     assert found["actions"][0].startswith("deposit ")
     assert found["actions"][0].endswith(" USDC")
     alone = margined(OVER, {"WETH": 10_000, "USDC": 0})
-    assert optional_summary(alone, current_drifts(alone))["futures"]["actions"] == ["close 5.75 of 20 ETH (long)"]
+    assert optional_futures_summary(alone, current_drifts(alone))["futures"]["actions"] == ["close 5.75 of 20 ETH (long)"]
     exposures = {one["symbol"]: one for one in found["exposures"]}
     assert Fraction(exposures["USDC"]["spot"]) == 15_000, "the margin is part of its collateral"
     empty = margined(EMPTY)
-    assert optional_summary(empty, current_drifts(empty))["futures"]["liquidation"] is None
+    assert optional_futures_summary(empty, current_drifts(empty))["futures"]["liquidation"] is None
 
 
 def test_actions_read_as_they_are_done() -> None:
-    held = replace(book(10_000, -3 * E18), settlement_raw=10**12)
+    held = replace(book(10_000, -3 * E18), collateral_unit_raw=10**12)
     closing = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 1, is_reduce_only=True)
     opening = replace(closing, size_raw=-(10**15), is_reduce_only=False)
     deposit = MarginDeposit(500 * 10**6)

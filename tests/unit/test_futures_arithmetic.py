@@ -125,7 +125,7 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     closes = [100, 100, 100, 100 * (1 - fall)]
     file.write_text("time,BTC\n" + "".join(f"2021-01-{day:02},{close:.6f}\n" for day, close in enumerate(closes, 1)))
     options = FuturesBookOptions("BTC=100", leverage="3x", venue=FREE)
-    held = backtest_futures(file, options, MarketOptions(), PortfolioOptions()).result.held_book
+    held = backtest_futures(file, options, MarketOptions(), PortfolioOptions()).futures_result.held_book
     assert [one.bar for one in held.liquidations] == ([] if closed is None else [3])
     if closed is not None:
         assert abs(held.liquidations[0].size_raw) / E18 == pytest.approx(closed / (100 * (1 - fall)), rel=1e-9)
@@ -171,6 +171,6 @@ def test_profit_by_source_adds_up_to_the_base_unit(seeds: int) -> None:
     for seed in range(seeds):
         book = simulate_book(random_path(seed, 80, 0.05), SETTINGS).agent_book
         parts = book.profit
-        total = parts.price_raw - parts.slippage_raw - parts.funding_raw - parts.fees_raw - parts.penalties_raw + parts.insured_raw
+        total = parts.price_gain_raw - parts.slippage_raw - parts.funding_raw - parts.fees_raw - parts.penalties_raw + parts.insured_raw
         assert book.final_value_raw == 10_000 * E18 + total
         assert Fraction(total) == parts.total_raw

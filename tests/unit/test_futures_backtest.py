@@ -63,7 +63,7 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     found = simulate_book(futures_path(hourly(BTC=[100, 100, 110]), [rates(0.5, 0.01, 0.01)]), long_btc())
     assert found.agent_book.sizes == (("BTC", 200 * E18),)
     profit = found.agent_book.profit
-    assert (profit.price_raw, profit.funding_raw, profit.fees_raw) == (2_000 * E18, 420 * E18, 0)
+    assert (profit.price_gain_raw, profit.funding_raw, profit.fees_raw) == (2_000 * E18, 420 * E18, 0)
     assert found.agent_book.final_value_raw == 11_580 * E18
     assert found.agent_book.equity.tolist() == [10_000, 9_800, 11_580]
     assert found.agent_book.leverage.tolist() == [2, pytest.approx(20_000 / 9_800), pytest.approx(22_000 / 11_580)]
@@ -89,7 +89,7 @@ def test_a_plan_is_filled_at_its_bars_price_or_that_of_the_latency_with_fee_and_
 def test_an_order_beyond_its_bound_is_not_filled() -> None:
     found = simulate_book(moves(100, 106, 106, 106), replace(long_btc(), latency_bars=1))
     assert [fill.bar for fill in found.agent_book.fills] == [3]
-    ((why, times),) = found.agent_book.refusals
+    ((why, times),) = found.agent_book.refusal_counts
     assert "reverted" in why
     assert times == 1
 
@@ -203,7 +203,7 @@ def test_a_mirrored_book_has_the_mirrored_profit_without_fees(seed: int) -> None
     first, second = (held_book(path, way) for way in ways)
     if not first.liquidations and not second.liquidations:
         assert [(name, -size) for name, size in first.sizes] == list(second.sizes)
-        assert abs(first.profit.price_raw + second.profit.price_raw) <= 4 * path.bar_count
+        assert abs(first.profit.price_gain_raw + second.profit.price_gain_raw) <= 4 * path.bar_count
         assert abs(first.profit.funding_raw + second.profit.funding_raw) <= 4 * path.bar_count
 
 

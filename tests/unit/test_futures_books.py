@@ -74,7 +74,7 @@ def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
     assert book.unbalanced_tokens(entry) == ()
     valuations = (valued(1, reading(100)), valued(3, reading(500), wallet=600))
     one = only(futures_changes([entry], valuations))
-    assert (one.deposited, one.transferred, one.profit) == (400 * E6, 0, 0)
+    assert (one.deposited_value, one.transferred_value, one.profit) == (400 * E6, 0, 0)
     whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None
     assert (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
@@ -85,8 +85,8 @@ def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
         valuations = (valued(1, reading(1_000, unrealised=5)), valued(3, reading(1_000 + moved, unrealised=8), wallet=1_000 - moved))
         whole = performance([], valuations, 0, 10**9, USDC, OPENING)
         assert whole is not None
-        assert whole.futures is not None
-        assert (whole.deposits, whole.withdrawals, whole.profit, whole.futures.transferred) == (0, 0, 3 * E6, 0)
+        assert whole.futures_profit is not None
+        assert (whole.deposits, whole.withdrawals, whole.profit, whole.futures_profit.transferred_value) == (0, 0, 3 * E6, 0)
 
 
 def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
@@ -94,20 +94,20 @@ def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
     after = valued(5, reading(1_000, realised=28, size=2, unrealised=90, pending=1))
     entries = [order(2, fee=2, size=2, funding=5), order(3, fee=1, size=-1, realised=33)]
     one = only(futures_changes(entries, (before, after)))
-    assert (one.fees, one.funding, one.realised) == (3 * E6, 3 * E6, 33 * E6)
-    assert one.price - one.fees - one.funding == after.value - before.value == 70 * E6
+    assert (one.fees, one.funding, one.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
+    assert one.price_result - one.fees - one.funding == after.value - before.value == 70 * E6
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole is not None
-    assert whole.futures is not None
-    assert whole.profit == whole.futures.profit == 70 * E6
+    assert whole.futures_profit is not None
+    assert whole.profit == whole.futures_profit.profit == 70 * E6
 
 
 def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
     valuations = (valued(1, reading(1_000, unrealised=10)), valued(2, reading(1_600, unrealised=30)))
     whole = performance([], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None
-    assert whole.futures is not None
-    assert (whole.deposits, whole.profit, whole.futures.transferred) == (600 * E6, 20 * E6, 600 * E6)
+    assert whole.futures_profit is not None
+    assert (whole.deposits, whole.profit, whole.futures_profit.transferred_value) == (600 * E6, 20 * E6, 600 * E6)
 
 
 def test_an_account_that_enters_the_books_is_no_profit() -> None:
@@ -121,14 +121,14 @@ def test_funding_that_someone_else_settled_stays_funding() -> None:
     before = valued(1, reading(1_000, size=1, pending=8))
     after = valued(2, reading(1_000, realised=-9, size=1, pending=0))
     one = only(futures_changes([], (before, after)))
-    assert (one.funding, one.price, one.transferred) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
+    assert (one.funding, one.price_result, one.transferred_value) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
 
 
 def test_a_liquidation_is_a_loss_and_no_transfer() -> None:
     before = valued(1, reading(1_000, size=2, unrealised=-100))
     after = valued(2, reading(1_000, realised=-160, size=1, unrealised=-55))
     one = only(futures_changes([], (before, after)))
-    assert (one.transferred, one.funding, one.profit) == (0, 0, -115 * E6)
+    assert (one.transferred_value, one.funding, one.profit) == (0, 0, -115 * E6)
 
 
 def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
@@ -136,7 +136,7 @@ def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
     after = valued(3, reading(750), wallet=1_300)
     entry = margin_entry(change(2, 300), PRICES, COUNTED, None)
     one = only(futures_changes([entry], (before, after)))
-    assert (one.deposited, one.transferred, one.profit) == (-300 * E6, 0, 0)
+    assert (one.deposited_value, one.transferred_value, one.profit) == (-300 * E6, 0, 0)
 
 
 cash = st.integers(-500, 500)
@@ -150,7 +150,7 @@ def test_the_lines_sum_to_the_change_whatever_happens(
     after = valued(3, reading(5_000 + collateral, realised, unrealised, pending, 2))
     entries = [order(2, fee=fee, size=1, realised=realised, funding=funding)]
     one = only(futures_changes(entries, (before, after)))
-    assert after.value - before.value == one.deposited + one.transferred + one.price - one.fees - one.funding
+    assert after.value - before.value == one.deposited_value + one.transferred_value + one.price_result - one.fees - one.funding
     assert sum((value for _, value in one.funding_by_market), Fraction(0)) == one.funding
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole is not None
@@ -162,7 +162,7 @@ def test_funding_is_booked_by_market_and_day() -> None:
     second = valued(2, reading(1_000, size=1, pending=4, rate=3), at_s=10 * DAY_S + 3_600)
     third = valued(3, reading(1_000, size=1, pending=2, rate=-1), at_s=11 * DAY_S + 60)
     days = funding_days((first, second, third), futures_changes([], (first, second, third)))
-    assert [(one.day_s // DAY_S, one.symbol, one.paid / E6, one.daily_rate * 10_000, one.readings) for one in days] == [
+    assert [(one.day_s // DAY_S, one.symbol, one.paid / E6, one.daily_rate * 10_000, one.reading_count) for one in days] == [
         (10, "ETH", 4, 2, 2),
         (11, "ETH", -2, -1, 1),
     ]
@@ -170,8 +170,8 @@ def test_funding_is_booked_by_market_and_day() -> None:
 
 def test_readings_and_effects_are_read_back_where_they_are_and_where_not() -> None:
     plain, margined = valued(1, None), valued(1, reading(5, 1, 2, 3, 4, 5))
-    assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(plain.held[0])) == plain.held[0]
-    assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(margined.held[0])) == margined.held[0]
+    assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(plain.holdings[0])) == plain.holdings[0]
+    assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(margined.holdings[0])) == margined.holdings[0]
     made = order(2, fee=1, size=1, funding=2)
     assert codec.loads(Entry, codec.dumps(made)) == made
     assert codec.loads(Entry, codec.dumps(replace(made, futures=None))) == replace(made, futures=None)

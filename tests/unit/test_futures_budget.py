@@ -14,7 +14,7 @@ from agent.margin import account as margin
 from agent.margin.state import is_reduction
 from agent.model import AdjustFutures, Hold, Plan, StepInput
 from agent.model.futures import FuturesTarget, MarginAccount
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import OVER, POLICY, book, step_of
@@ -32,12 +32,12 @@ def both() -> MarginAccount:
 
 
 def spent(dollars: int) -> dict[str, Fraction]:
-    return {"reduced_24h": Fraction(dollars * 10**6)}
+    return {"reduced_notional_24h": Fraction(dollars * 10**6)}
 
 
 def planned(step: StepInput) -> Plan:
     """The plan of the step, which every guard passes and whose orders only reduce."""
-    found = rebalance(step)
+    found = propose_rebalance(step)
     assert found.plan is not None, found.decision_result.decision.reason
     assert planned_futures(found.plan) is not None, found.decision_result.decision.reason
     assert planned_futures(found.plan).orders, found.decision_result.decision.reason
@@ -65,7 +65,7 @@ def test_a_reduction_above_the_day_s_budget_is_cut_to_what_the_budget_leaves(use
     plan = planned(step)
     assert 20_000 - used - 3 < closed(step, plan) <= 20_000 - used, "to one lot of 0.001"
     assert planned_futures(plan) is not None
-    assert any("max_reduction_per_day" in why for why in planned_futures(plan).refused)
+    assert any("max_reduction_per_day" in why for why in planned_futures(plan).refusal_texts)
 
 
 def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None:
@@ -93,7 +93,7 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
 @pytest.mark.parametrize("used", [20_000, 19_900, 50_000])
 def test_a_used_budget_holds_futures_says_so_and_lets_spot_go_on(used: int) -> None:
     """A rest below a hundredth of the budget is not worth an order."""
-    found = rebalance(step_of(PUSHED, **spent(used)))
+    found = propose_rebalance(step_of(PUSHED, **spent(used)))
     assert found.plan is None
     assert isinstance(found.decision_result.decision, Hold)
     assert "max_reduction_per_day" in found.decision_result.decision.reason
@@ -101,7 +101,7 @@ def test_a_used_budget_holds_futures_says_so_and_lets_spot_go_on(used: int) -> N
     moved = replace(skewed, snapshot=replace(skewed.snapshot, holdings=tuple(
         replace(one, raw=one.raw * 2) if number else one for number, one in enumerate(skewed.snapshot.holdings)
     )))  # fmt: skip
-    spot = rebalance(moved).plan
+    spot = propose_rebalance(moved).plan
     assert spot is not None
     assert planned_futures(spot) is None
     assert spot.legs
@@ -119,7 +119,7 @@ def test_a_cut_of_a_trim_towards_the_targets_opens_nothing() -> None:
     """ETH is above its share and BTC below: with the sale cut, the purchase would stand alone."""
     held = account(10_000, {"ETH": 8 * E18, "BTC": E18 // 15}, market("ETH"), market("BTC", 30_000))
     held = replace(held, markets=tuple(replace(one, index_s=NOW_S - 60) for one in held.markets))
-    whole = rebalance(step_of(held, HALVES)).plan
+    whole = propose_rebalance(step_of(held, HALVES)).plan
     assert whole is not None
     assert planned_futures(whole) is not None
     assert {one.is_reduce_only for one in planned_futures(whole).orders} == {True, False}
@@ -132,12 +132,12 @@ def test_a_cut_of_a_trim_towards_the_targets_opens_nothing() -> None:
 
 
 def test_an_unknown_day_is_left_to_the_guard() -> None:
-    step = step_of(PUSHED, unknown="the ledger was restored")
-    plan = rebalance(step).plan
+    step = step_of(PUSHED, unknown_reason="the ledger was restored")
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert "reduction_per_day" in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
 
 
 def test_a_recorded_step_is_cut_alike() -> None:
     step = step_of(PUSHED, **spent(15_000))
-    assert rebalance(codec.loads(StepInput, codec.dumps(step))).plan == rebalance(step).plan
+    assert propose_rebalance(codec.loads(StepInput, codec.dumps(step))).plan == propose_rebalance(step).plan

@@ -12,7 +12,7 @@ import pytest
 from agent import guards
 from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused, Retryable
-from agent.layers.futures.policy.plans import EMERGENCY_GAS_PRICE_MULTIPLE, emergency_gas_price_limit_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import EMERGENCY_GAS_PRICE_MULTIPLE, emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.policy.targets import emergency_sizes
 from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin
@@ -20,7 +20,7 @@ from agent.margin.state import after_fill_at_mark
 from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
 from agent.model.futures import FuturesGrant, Hedge, PerpOrder, PerpOrderKind
 from agent.model.transactions import PerpFill
-from agent.planning.proposals import orders_proposer, rebalance
+from agent.planning.proposals import orders_proposer, propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import decide
 from agent.signing.rules import require_signable
@@ -38,7 +38,7 @@ NEAR = book(1_300, 10 * E18)
 
 
 def judged(step: StepInput) -> dict[str, Verdict]:
-    plan: Plan | None = rebalance(step).plan
+    plan: Plan | None = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     return {one.guard: one for one in guards.judge(step, plan, evidence(step, plan))}
@@ -75,11 +75,11 @@ def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
     order = LimitOrder("one", token("WETH").address, token("USDC").address, E18 // 10, Fraction(1, 10**20), NOW_S + 100, NOW_S)
     found = orders_proposer([order])(step)
     assert isinstance(found.decision_result.decision, AdjustFutures)
-    assert orders_proposer([order])(with_policy(step, None)).decision_result.order == "one"
+    assert orders_proposer([order])(with_policy(step, None)).decision_result.filled_order_id == "one"
 
 
 def test_an_emergency_closes_half_at_its_own_bound() -> None:
-    plan = rebalance(step_of(NEAR)).plan
+    plan = propose_rebalance(step_of(NEAR)).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_emergency
@@ -147,15 +147,15 @@ def test_the_gas_budget_of_an_emergency_is_its_own() -> None:
     used = with_limits(at_gas(step_of(NEAR, emergency_gas_24h_wei=E18 // 10), 1), **day)
     assert refusing(used) == {"gas_per_day"}
     assert refusing(with_futures_limits(used, emergency_gas_per_day_wei=E18)) == set()
-    assert gas_per_day_wei(POLICY.limits, used.limits) == E18 // 10
+    assert emergency_gas_per_day_wei(POLICY.limits, used.limits) == E18 // 10
 
 
 def test_the_daily_budget_of_reductions_holds_no_emergency_back() -> None:
     """The mark alone is near liquidation: at the index no limit is broken."""
     fallen = book(1_300, 10 * E18, index=Fraction(3_000))
-    step = step_of(fallen, reduced_24h=Fraction(90_000 * 10**6))
+    step = step_of(fallen, reduced_notional_24h=Fraction(90_000 * 10**6))
     assert judged(step)["reduction_per_day"].passed
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan).is_emergency
     ordinary = plan.with_layer(replace(planned_futures(plan), is_emergency=False))
@@ -175,9 +175,9 @@ def test_a_failed_emergency_is_tried_again_within_a_minute() -> None:
     def after(seconds: int, held: Any) -> StepInput:
         return step_of(held, failed_exits=(ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW + 5, 0, NOW_S - seconds),))
 
-    assert isinstance(rebalance(after(failures.FIRST_WAIT_S - 1, NEAR)).decision_result.decision, Hold)
-    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, NEAR)).decision_result.decision, AdjustFutures)
-    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, OVER)).decision_result.decision, Hold)
+    assert isinstance(propose_rebalance(after(failures.FIRST_WAIT_S - 1, NEAR)).decision_result.decision, Hold)
+    assert isinstance(propose_rebalance(after(failures.FIRST_WAIT_S, NEAR)).decision_result.decision, AdjustFutures)
+    assert isinstance(propose_rebalance(after(failures.FIRST_WAIT_S, OVER)).decision_result.decision, Hold)
 
 
 @pytest.mark.parametrize(("gwei", "signs"), [(200, True), (301, False)])
@@ -187,7 +187,7 @@ def test_the_signer_holds_an_emergency_to_its_own_ceiling(gwei: int, signs: bool
     rules = replace(FUTURES_RULES, max_fee_wei=60 * GWEI, futures=replace(futures, emergency_fee_wei=300 * GWEI))
     tx = replace(order_tx(ESCAPE), max_fee_wei=gwei * GWEI)
     grant = replace(futures_grant(ESCAPE, is_emergency=True), max_gas_wei=10**20)
-    calm = replace(grant, layer=FuturesGrant(ESCAPE, grant.layer.account)) if grant.layer else grant
+    calm = replace(grant, layer_grant=FuturesGrant(ESCAPE, grant.layer_grant.account)) if grant.layer_grant else grant
     nonces = {tx.nonce: None}
     if signs:
         require_signable(tx, grant, rules, nonces)
@@ -199,16 +199,16 @@ def test_the_signer_holds_an_emergency_to_its_own_ceiling(gwei: int, signs: bool
 
 
 def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
-    settings = replace(patient(tmp_path).settings, emergency_ceilings=(7, 8))
+    settings = replace(patient(tmp_path).settings, emergency_gas_ceilings=(7, 8))
     grant = futures_grant(ESCAPE, is_emergency=True)
     assert settings.gas_ceilings_of(grant) == (7, 8)
-    calm = replace(grant, layer=replace(grant.layer, is_emergency=False)) if grant.layer else grant
+    calm = replace(grant, layer_grant=replace(grant.layer_grant, is_emergency=False)) if grant.layer_grant else grant
     assert settings.gas_ceilings_of(calm) == (settings.max_fee_wei, settings.gas_per_day_wei)
 
 
 def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: Path) -> None:
     made = patient(tmp_path)
-    made.settings = replace(made.settings, max_fee_wei=60 * GWEI, emergency_ceilings=(300 * GWEI, None))
+    made.settings = replace(made.settings, max_fee_wei=60 * GWEI, emergency_gas_ceilings=(300 * GWEI, None))
     made.store.steps.begin("escape", made.clock.now_s(), "{}")
     pending = replace(tx(0), max_fee_wei=100 * GWEI)
     granted = replace(futures_grant(ESCAPE, is_emergency=True), max_gas_wei=10**20, deadline_s=START_S + 90)
@@ -231,7 +231,7 @@ def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: P
 def test_a_bump_of_an_emergency_uses_the_gas_budget_of_emergencies(tmp_path: Path, is_emergency: bool) -> None:
     """What an ordinary swap burnt of its own budget leaves the budget of emergencies whole."""
     made = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
-    made.settings = replace(made.settings, emergency_ceilings=(made.settings.max_fee_wei, made.settings.gas_per_day_wei))
+    made.settings = replace(made.settings, emergency_gas_ceilings=(made.settings.max_fee_wei, made.settings.gas_per_day_wei))
     made.chain.automine = True
     burnt = made.run(0)
     made.store.budgets.book_intent(burnt, Fraction(0), Fraction(0), 100_000 * 12 * GWEI, START_S)
@@ -253,24 +253,24 @@ def test_the_signer_cancels_an_emergency_at_its_own_ceiling() -> None:
     grant = replace(escape, kind=IntentKind.CANCEL, max_gas_wei=10**20)
     require_signable(cancel, grant, rules, {cancel.nonce: None})
     with pytest.raises(Refused, match=r"limits\.gas_price"):
-        require_signable(cancel, replace(grant, layer=None), rules, {cancel.nonce: None})
+        require_signable(cancel, replace(grant, layer_grant=None), rules, {cancel.nonce: None})
 
 
 def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None:
     made = bench(tmp_path)
     hedge = Hedge("ETH", token("WETH").address, -5, NOW_S, Fraction(1))
     escape = futures_grant(ESCAPE, is_emergency=True)
-    assert escape.layer is not None
-    for number, granted in enumerate((escape.layer, replace(escape.layer, hedges=(hedge,)))):
+    assert escape.layer_grant is not None
+    for number, granted in enumerate((escape.layer_grant, replace(escape.layer_grant, hedges=(hedge,)))):
         step_id = f"escape {number}"
         made.store.steps.begin(step_id, made.clock.now_s(), "{}")
-        grant = replace(escape, layer=granted, max_gas_wei=10**20, deadline_s=START_S + 90)
+        grant = replace(escape, layer_grant=granted, max_gas_wei=10**20, deadline_s=START_S + 90)
         intent = made.executor().run(step_id, IntentKind.FUTURES, tx(number), grant, "escape")
         made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
     history = made.store.budgets.history(START_S)
     assert (history.emergency_gas_24h_wei, history.budgets.gas_24h_wei) == (14, 14)
     later = made.store.budgets.history(START_S + 9 * DAY_S)
-    assert (history.layer(FuturesState).emergency_s, later.layer(FuturesState).emergency_s, later.emergency_gas_24h_wei) == (
+    assert (history.layer(FuturesState).last_emergency_s, later.layer(FuturesState).last_emergency_s, later.emergency_gas_24h_wei) == (
         START_S,
         START_S,
         0,
@@ -306,13 +306,13 @@ SAFE = book(10_000)
 @pytest.mark.parametrize(("since_s", "opens"), [(0, False), (HOUR_S, False), (DAY_S - 1, False), (DAY_S, True)])
 def test_nothing_is_opened_within_the_cooldown_of_an_emergency(since_s: int, opens: bool) -> None:
     """A price that gaps by 30 % and back would otherwise close and open the book at every tick."""
-    step = with_futures_limits(step_of(SAFE, emergency_s=NOW_S - since_s), emergency_cooldown_s=DAY_S)
-    found = rebalance(step)
+    step = with_futures_limits(step_of(SAFE, last_emergency_s=NOW_S - since_s), emergency_cooldown_s=DAY_S)
+    found = propose_rebalance(step)
     assert bool(found.plan) is opens
     if not opens:
         assert isinstance(found.decision_result.decision, Hold)
         assert "no position is opened before" in found.decision_result.decision.reason
-    judged_plan = rebalance(step_of(SAFE)).plan
+    judged_plan = propose_rebalance(step_of(SAFE)).plan
     assert judged_plan is not None
     refused = {one.guard for one in guards.judge(step, judged_plan, evidence(step, judged_plan)) if not one.passed}
     assert ("reopening" in refused) is not opens
@@ -320,8 +320,8 @@ def test_nothing_is_opened_within_the_cooldown_of_an_emergency(since_s: int, ope
 
 def test_the_cooldown_of_an_emergency_holds_no_reduction_back() -> None:
     for held in (OVER, NEAR):
-        cooled = with_futures_limits(step_of(held, emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
-        plan, free = rebalance(cooled).plan, rebalance(step_of(held)).plan
+        cooled = with_futures_limits(step_of(held, last_emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
+        plan, free = propose_rebalance(cooled).plan, propose_rebalance(step_of(held)).plan
         assert plan is not None
         assert free is not None
         assert planned_futures(plan) is not None

@@ -18,7 +18,7 @@ from agent.layers.futures.state import planned_futures, with_policy
 from agent.margin import account as margin
 from agent.model import AdjustFutures
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, Hedge, MarginAccount, PerpOrderKind
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.units import BPS
 from tests.support.builders import NOW_S as STEP_S
@@ -54,7 +54,7 @@ def test_beside_a_paused_market_openings_stay_within_the_target_of_the_whole() -
     assert leverage(paused) > Fraction(34, 10)
     plan = plan_futures(paused, TRIPLE, RICH, NOW_S)
     assert [order for order in plan.orders if not order.is_reduce_only] == []
-    assert "ETH is cut so that the notional stays at its target" in plan.refused
+    assert "ETH is cut so that the notional stays at its target" in plan.refusal_texts
     low = with_market(book(10_000, eth=E18, btc=866 * 10**15), "BTC", is_paused=True)
     after = filled(low, plan_futures(low, TRIPLE, RICH, NOW_S))
     assert Fraction(29, 10) < leverage(after) <= Fraction(301, 100)
@@ -86,7 +86,7 @@ def test_an_opening_whose_mark_is_beyond_its_bound_is_named_and_not_sent() -> No
     dear = with_market(book(10_000), "ETH", mark=Fraction(2_030))
     plan = plan_futures(dear, PAIR, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["BTC"]
-    assert plan.refused == ("the mark of ETH is 1.50 % off its index, beyond the bound of an order",)
+    assert plan.refusal_texts == ("the mark of ETH is 1.50 % off its index, beyond the bound of an order",)
     cheap = with_market(book(10_000), "ETH", mark=Fraction(1_970))
     assert {order.market for order in plan_futures(cheap, PAIR, RICH, NOW_S).orders} == {"ETH", "BTC"}
 
@@ -99,7 +99,7 @@ def test_an_unopenable_market_does_not_refuse_the_other() -> None:
     paused = with_market(book(10_000), "BTC", is_paused=True)
     plan = plan_futures(paused, PAIR, RICH, NOW_S)
     assert [(order.market, order.size_raw) for order in plan.orders] == [("ETH", 6 * E18)]
-    assert plan.refused == ("BTC is paused",)
+    assert plan.refusal_texts == ("BTC is paused",)
     assert plan_futures(filled(paused, plan), PAIR, RICH, NOW_S).trigger == "drift", "a position of its target is not trimmed"
 
 
@@ -138,7 +138,7 @@ def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_on
     wide = replace(PAIR.limits, spot_multiple_bps=0, stress_move_bps=0)
     policy = replace(PAIR, limits=wide, leverage_bps=10_000, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
     step = step_of(held, policy)
-    found = rebalance(with_policy(step, replace(policy, leverage_bps=30_000)))
+    found = propose_rebalance(with_policy(step, replace(policy, leverage_bps=30_000)))
     assert found.plan is not None
     assert isinstance(planned_futures(found.plan), FuturesPlan)
     assert isinstance(found.plan.decision, AdjustFutures)
@@ -149,14 +149,14 @@ def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_on
         one = replace(small, market=market, size_raw=size)
         plan = found.plan.with_layer(replace(planned_futures(found.plan), orders=(one,)))
         verdict = next(v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "futures_state")
-        assert verdict.passed is not refused, verdict.measured
+        assert verdict.passed is not refused, verdict.measured_text
 
 
 @pytest.mark.parametrize("budget_bps", [1, 0])
 def test_a_trim_is_a_reduction_that_counts_in_the_day_s_budget(budget_bps: int) -> None:
     limits = replace(PAIR.limits, spot_multiple_bps=0, reduction_per_day_bps=budget_bps)
     held = with_market(fresh_of(book(10_000, eth=4_800 * 10**15, btc=160 * 10**15)), "ETH", mark=Fraction(2_400))
-    found = rebalance(step_of(held, replace(PAIR, limits=limits, leverage_bps=10_000, band_bps=0)))
+    found = propose_rebalance(step_of(held, replace(PAIR, limits=limits, leverage_bps=10_000, band_bps=0)))
     assert "futures: max_position is above its limit" in found.decision_result.decision.reason
     assert (found.plan is None) is bool(budget_bps)
 
@@ -164,6 +164,6 @@ def test_a_trim_is_a_reduction_that_counts_in_the_day_s_budget(budget_bps: int) 
 def test_an_order_that_is_not_possible_is_explained_once() -> None:
     held = with_market(fresh_of(book(10_000, eth=6 * E18, btc=100 * 10**15)), "BTC", is_paused=True)
     policy = replace(PAIR, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)), band_bps=500)
-    reason = rebalance(step_of(with_market(held, "ETH", is_paused=True), policy)).decision_result.decision.reason
+    reason = propose_rebalance(step_of(with_market(held, "ETH", is_paused=True), policy)).decision_result.decision.reason
     assert reason.count("a weight of the notional has left its band") == 1, reason
     assert "futures: a weight of the notional has left its band, but no order is possible; " in reason

@@ -35,7 +35,7 @@ def receipt(*fills: PerpFill) -> Receipt:
 
 def lost(*fills: PerpFill) -> Fraction:
     """What is booked as lost of such a receipt, in USDC."""
-    grant = SimpleNamespace(layer=FuturesGrant(ORDER, EMPTY))
+    grant = SimpleNamespace(layer_grant=FuturesGrant(ORDER, EMPTY))
     store: Any = SimpleNamespace(
         journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book_intent=lambda *_values: None)
     )
@@ -70,7 +70,7 @@ def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> N
     assert summed == replace(HALF, size_raw=SIZE * 3 // 4, quote_raw=-6_030 * E18, fee_raw=6 * E18)
 
     def booked(*fills: PerpFill) -> Fraction:
-        grant = SimpleNamespace(layer=FuturesGrant(limit, EMPTY))
+        grant = SimpleNamespace(layer_grant=FuturesGrant(limit, EMPTY))
         store: Any = SimpleNamespace(
             journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book_intent=lambda *_values: None)
         )
@@ -85,7 +85,7 @@ def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency_o
     is_emergency: bool, is_budgeted: bool, counted: int
 ) -> None:
     reduction = replace(ORDER, is_reduce_only=True)
-    grant = SimpleNamespace(layer=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
+    grant = SimpleNamespace(layer_grant=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
     booked: list[Fraction] = []
     budgets = SimpleNamespace(book_intent=lambda _intent, turnover, *_values: booked.append(turnover))
     store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=budgets)
@@ -109,7 +109,7 @@ def booked(
     """Turnover and loss that are booked of a receipt, in USDC."""
     rows: list[tuple[Fraction, Fraction]] = []
     budgets = SimpleNamespace(book_intent=lambda _intent, turnover, loss, *_rest: rows.append((turnover / 10**6, loss / 10**6)))
-    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: SimpleNamespace(layer=grant)), budgets=budgets)
+    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: SimpleNamespace(layer_grant=grant)), budgets=budgets)
     intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=mined, tx=SimpleNamespace(is_venue_order=False))
     book_futures_action(store, intent, step or step_input(), native_price, 1)
     [row] = rows
@@ -152,7 +152,7 @@ def test_booking__collateral_that_the_wallet_lacks_after_a_move_is_lost(
     ends = (OWNER, "0xvault") if received < 0 else ("0xvault", OWNER)
     mined = replace(receipt(), transfers=(Transfer(usdc, *ends, abs(received) * 10**6),))
     step = with_policy(step_input(), replace(POLICY, collateral=usdc))
-    grant = FuturesGrant(action, replace(EMPTY, settlement_raw=10**12))
+    grant = FuturesGrant(action, replace(EMPTY, collateral_unit_raw=10**12))
     assert booked(grant, mined, step=step) == row
 
 

@@ -41,7 +41,7 @@ def test_a_position_that_pays_counts_as_overweight_and_is_trimmed() -> None:
     """0.5 % a day for 30 days is 15 %: half of the notional counts as 57.5 %, beyond the band of 5, and goes to 10,000 / 1.15."""
     held = at_rates(Fraction(5, 1_000))
     drift, _ = notional_drifts(held, LONG_AND_SHORT)
-    assert float(drift.share * (1 + drift.funding)) == pytest.approx(0.575, rel=1e-3)
+    assert float(drift.share * (1 + drift.funding_share)) == pytest.approx(0.575, rel=1e-3)
     assert float(drift.funded_share_drift) == pytest.approx(0.075, rel=1e-2)
     trims = funding_trims(held, LONG_AND_SHORT)
     assert trims == {"ETH": 4_347 * 10**15 - 5 * E18}
@@ -97,7 +97,7 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     assert (due_triggers(held, ETH_ALONE, RICH), sizes_to_target(held, ETH_ALONE)) == ((), {})
     both = plan_futures(held, LONG_AND_SHORT, RICH, NOW_S)
     assert [order.market for order in both.orders] == ["BTC"]
-    assert both.refused == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
+    assert both.refusal_texts == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
     cheap = rated(book(10_000), Fraction(25, 30_000))
     assert sizes_to_target(cheap, ETH_ALONE) == {"ETH": 10 * E18 * 1000 // 1025 // 10**15 * 10**15}
     dearer = rated(book(10_000), Fraction(26, 30_000))

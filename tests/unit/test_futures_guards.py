@@ -24,7 +24,7 @@ from agent.model.futures import (
     PerpOrderKind,
     StopOrder,
 )
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S, OWNER, token, with_history, with_limits
 from tests.support.plans import evidence, verdict
 from tests.support.transactions import OTHER
@@ -40,7 +40,7 @@ SELL = PerpOrder("ETH", -E18, PerpOrderKind.MARKET, 1_980 * E18, is_reduce_only=
 
 def plan_with(step: StepInput, *orders: PerpOrder, **changes: object) -> Plan:
     """The step's futures plan with these orders instead of its own."""
-    plan = rebalance(step_of(EMPTY)).plan
+    plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     return plan.with_layer(FuturesPlan(orders, "drift", "", **changes))  # type: ignore[arg-type]  # field names
 
@@ -87,7 +87,7 @@ def test_index_age__deposit_needs_the_index_of_every_position() -> None:
 
 def test_index_age__oldest_index_counts() -> None:
     step = step_of(two_markets(eth=1, btc=100, eth_age_s=30, btc_age_s=90))
-    assert verdict("index_age", step, plan_with(step, BUY)).measured == "90 s (BTC)"
+    assert verdict("index_age", step, plan_with(step, BUY)).measured_text == "90 s (BTC)"
 
 
 # Bounds of orders and stops
@@ -137,12 +137,12 @@ AT_MARK = 40_000 * E18
 )
 def test_order_bound__stop_closes_the_whole_position_beyond_the_mark_within_its_slippage(size: int, stop: StopOrder, passes: bool) -> None:
     step = step_of(replace(book(10_000, size * E18), is_on_chain=False))
-    assert verdict("order_bound", step, plan_with(step, resting=(stop,))).passed is passes
+    assert verdict("order_bound", step, plan_with(step, resting_actions=(stop,))).passed is passes
 
 
 def test_order_bound__cancel_beside_a_stop_is_judged_as_no_stop() -> None:
     step = step_of(replace(book(10_000, 20 * E18), is_on_chain=False))
-    assert verdict("order_bound", step, plan_with(step, resting=(OrderCancel("ETH", "1"), LONG_STOP))).passed
+    assert verdict("order_bound", step, plan_with(step, resting_actions=(OrderCancel("ETH", "1"), LONG_STOP))).passed
 
 
 # Basis
@@ -162,7 +162,7 @@ def test_basis__widest_of_the_markets_counts() -> None:
     wide = replace(wide, markets=(wide.markets[0], replace(wide.markets[1], mark=Fraction(33_000))))
     btc = PerpOrder("BTC", 10**15, PerpOrderKind.MARKET, 30 * E18, is_reduce_only=False)
     step = step_of(wide)
-    assert verdict("basis", step, plan_with(step, BUY, btc)).measured == "10.00 % (BTC)"
+    assert verdict("basis", step, plan_with(step, BUY, btc)).measured_text == "10.00 % (BTC)"
 
 
 # Cooldown after an emergency
@@ -171,13 +171,13 @@ def test_basis__widest_of_the_markets_counts() -> None:
 @pytest.mark.parametrize(("since_s", "passes"), [(600, True), (599, False)])
 def test_reopening__position_is_opened_from_the_end_of_the_cooldown_on(since_s: int, passes: bool) -> None:
     policy = replace(POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
-    step = step_of(EMPTY, policy).with_layer(FuturesState(emergency_s=NOW_S - since_s))
+    step = step_of(EMPTY, policy).with_layer(FuturesState(last_emergency_s=NOW_S - since_s))
     assert verdict("reopening", step, plan_with(step, BUY)).passed is passes
 
 
 def test_reopening__opening_beside_a_reduction_waits_too() -> None:
     policy = replace(POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
-    step = step_of(two_markets(eth=2), policy).with_layer(FuturesState(emergency_s=NOW_S))
+    step = step_of(two_markets(eth=2), policy).with_layer(FuturesState(last_emergency_s=NOW_S))
     btc = PerpOrder("BTC", 10**15, PerpOrderKind.MARKET, 30 * E18, is_reduce_only=False)
     assert not verdict("reopening", step, plan_with(step, SELL, btc)).passed
 
@@ -187,9 +187,9 @@ def test_reopening__opening_beside_a_reduction_waits_too() -> None:
 
 def margin_step(top_up_bps: int | None = None, sizes: int = 0, topped_up: int = 0) -> StepInput:
     """10,000 of USDC as margin, 5,000 in the wallet, and 5,000 of WETH."""
-    policy = replace(POLICY, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps), collateral=USDC, account=OWNER)
-    held = replace(book(10_000, sizes * E18), settlement_raw=10**12)
-    return step_of(held, policy, topped_up_24h=Fraction(topped_up * UNIT))
+    policy = replace(POLICY, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps), collateral=USDC, trader=OWNER)
+    held = replace(book(10_000, sizes * E18), collateral_unit_raw=10**12)
+    return step_of(held, policy, top_up_value_24h=Fraction(topped_up * UNIT))
 
 
 @pytest.mark.parametrize(("raw", "passes"), [(5_000 * UNIT, True), (5_000 * UNIT + 1, False), (0, False)])
@@ -231,7 +231,7 @@ def test_reduction_budget__reductions_of_a_day_at_the_index_are_at_most_their_sh
     """2x of a value of 10,000: 4,000 are closed at the index, 3,600 at the mark."""
     pushed = book(10_000, 10 * E18, mark=Fraction(1_800))
     pushed = replace(pushed, collateral_raw=pushed.collateral_raw + 10_000 * E18 - margin.account_value_raw(pushed))
-    step = step_of(pushed, reduced_24h=Fraction(reduced * UNIT))
+    step = step_of(pushed, reduced_notional_24h=Fraction(reduced * UNIT))
     halves = replace(SELL, size_raw=-2 * E18, bound_raw=3_960 * E18)
     assert verdict("reduction_per_day", step, plan_with(step, halves)).passed is passes
 
@@ -246,13 +246,13 @@ def for_another(step: StepInput) -> StepInput:
     """The step of a wallet that is a delegate of the account."""
     policy = futures_policy(step)
     assert policy is not None
-    return with_policy(step, replace(policy, account=OTHER))
+    return with_policy(step, replace(policy, trader=OTHER))
 
 
 def over_spot_multiple(multiple_bps: int) -> StepInput:
     """20,000 of notional beside a spot portfolio of 10,000, on a day whose budget is used."""
     policy = replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
-    return step_of(book(10_000, 10 * E18), policy, reduced_24h=Fraction(20_000 * UNIT))
+    return step_of(book(10_000, 10 * E18), policy, reduced_notional_24h=Fraction(20_000 * UNIT))
 
 
 @pytest.mark.parametrize(("multiple_bps", "passes"), [(19_999, True), (20_000, False)])
@@ -288,7 +288,7 @@ def test_reduction_budget__account_of_no_value_may_reduce_and_one_of_a_base_unit
 
 def test_reduction_budget__unknown_day_refuses_a_reduction() -> None:
     pushed = book(10_000, 10 * E18, mark=Fraction(1_800))
-    step = step_of(pushed, unknown="a gap")
+    step = step_of(pushed, unknown_reason="a gap")
     assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
 
 
@@ -305,7 +305,7 @@ def test_hedge__largest_share_of_several_hedges_counts() -> None:
     step = step_of(book(10_000, asset=WETH))
     hedges = tuple(Hedge("ETH", WETH, -size * 10**17, NOW_S, Fraction(0)) for size in (26, 1))
     sale = replace(BUY, size_raw=-E18, bound_raw=1_980 * E18)
-    assert verdict("hedge", step, plan_with(step, sale, hedges=hedges)).measured == "104.00 % of WETH"
+    assert verdict("hedge", step, plan_with(step, sale, hedges=hedges)).measured_text == "104.00 % of WETH"
 
 
 # Cost
@@ -407,9 +407,9 @@ def test_futures_guards__market_that_is_not_in_the_snapshot_is_refused_by_every_
 
 def test_futures_guards__stop_of_an_unknown_market_is_refused() -> None:
     step = step_of(replace(book(10_000, 20 * E18), is_on_chain=False))
-    assert not verdict("order_bound", step, plan_with(step, resting=(replace(LONG_STOP, market="DOGE"),))).passed
+    assert not verdict("order_bound", step, plan_with(step, resting_actions=(replace(LONG_STOP, market="DOGE"),))).passed
 
 
 def test_budgets__unknown_day_refuses_a_deposit_with_a_budget() -> None:
-    step = with_history(margin_step(3_000), unknown="a gap")
+    step = with_history(margin_step(3_000), unknown_reason="a gap")
     assert not verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(UNIT),))).passed

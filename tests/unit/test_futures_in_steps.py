@@ -23,7 +23,7 @@ from tests.unit.test_futures_backtest import LIMITS, VENUE, rates
 E18, DAY_S = 10**18, 86_400
 LONG = FuturesPolicy((FuturesTarget("BTC", 10_000),), 20_000, 500, replace(LIMITS, top_up_per_day_bps=None), leverage_band_bps=1_000)
 HEDGE = HedgePolicy(ratio_bps=5_000, horizon_s=5 * DAY_S, min_saving_bps=50, tax_rate_bps=2_500, capital_cost_bps=400)
-ONLY_HEDGES = replace(LONG, targets=(FuturesTarget("BTC", 0),), leverage_bps=0, leverage_band_bps=0, hedge=HEDGE)
+ONLY_HEDGES = replace(LONG, targets=(FuturesTarget("BTC", 0),), leverage_bps=0, leverage_band_bps=0, hedge_policy=HEDGE)
 
 
 def spec_of(**changes: object) -> BacktestSpec:
@@ -104,7 +104,7 @@ def test_a_quiet_bar_needs_no_step() -> None:
     prices = (100 * np.exp(np.cumsum(chance.normal(0, 0.01, 60)))).tolist()
     policy = replace(LONG, leverage_bps=30_000)
     one, other = (run(prices, policy, looks_at_all=every) for every in (False, True))
-    assert one.evaluated_bars < other.evaluated_bars == 60
+    assert one.evaluated_bar_count < other.evaluated_bar_count == 60
     assert book_of(one).agent_book.fills == book_of(other).agent_book.fills
     assert len(book_of(one).agent_book.fills) > 3
     assert one.equity.tolist() == other.equity.tolist()
@@ -114,7 +114,7 @@ def test_a_quiet_bar_needs_no_step() -> None:
 def test_the_future_changes_nothing_in_the_past() -> None:
     table = random_table(5, 40, volatility=0.03)
     prices = table.closes[:, 0].tolist()
-    policy = replace(LONG, hedge=HEDGE, leverage_bps=25_000)
+    policy = replace(LONG, hedge_policy=HEDGE, leverage_bps=25_000)
     one, other = run(prices, policy), run([*prices[:25], *(3 * price for price in prices[25:])], policy)
     assert one.equity[:25].tolist() == other.equity[:25].tolist()
     first_fills, other_fills = book_of(one).agent_book.fills, book_of(other).agent_book.fills
@@ -125,13 +125,13 @@ def test_guards_judge_futures_in_a_backtest_as_live() -> None:
     dear = run([100.0] * 4, spec=spec_of(limits=replace(PERMISSIVE_LIMITS, plan_cost_bps=1)))
     assert book_of(dear).agent_book.fills == (), "held, as not worth its cost"
     lossy = run([100.0, 100, 80, 80], replace(LONG, leverage_bps=10_000), spec=spec_of(limits=replace(PERMISSIVE_LIMITS, daily_loss_bps=5)))
-    assert dict(book_of(lossy).agent_book.refusals) == {"daily_loss": 2}, "the first order has used up the day's loss"
+    assert dict(book_of(lossy).agent_book.refusal_counts) == {"daily_loss": 2}, "the first order has used up the day's loss"
 
 
 def test_margin_above_the_weight_of_its_collateral_holds_spot_alone() -> None:
     """The margin outgrows the whole weight of its collateral, which swaps cannot spend: futures go on."""
     found = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
-    assert found.refusals == ()
+    assert found.refusal_counts == ()
     assert dict(found.holds_by_setting)["locked"] >= 3
     assert len(book_of(found).agent_book.fills) >= 1
 
@@ -161,13 +161,13 @@ def test_a_hedge_is_opened_closed_and_recorded() -> None:
     (hedge,) = book.hedges
     opened, closed = book.agent_book.fills
     assert (opened.trigger, closed.trigger) == ("hedge", "close_hedge")
-    assert opened.size_raw == hedge.size_raw < 0
+    assert opened.size_raw == hedge.initial_size_raw < 0
     assert closed.size_raw == -opened.size_raw
     assert (hedge.opened_s, hedge.closed_s) == (opened.time_s, closed.time_s) == (START_S + 8 * HOUR_S, START_S + 16 * HOUR_S)
-    size, sold, bought = -hedge.size_raw / E18, 200 * 0.999, 104 * 1.001
+    size, sold, bought = -hedge.initial_size_raw / E18, 200 * 0.999, 104 * 1.001
     assert hedge.profit_raw is not None
     assert hedge.profit_raw / E18 == pytest.approx(size * (sold - bought) - 0.001 * size * (sold + bought), rel=1e-9)
-    assert "it is shorted" in hedge.reason
+    assert "it is shorted" in hedge.open_reason
     assert "back in its band" in hedge.close_reason
     assert any(one.bar == 2 for one in found.rebalances), "the rest is sold in the same step"
 
@@ -176,7 +176,7 @@ def test_an_open_hedge_is_recorded_at_the_mark() -> None:
     (hedge,) = book_of(run([100.0, 100, 200, 200, 210], ONLY_HEDGES, margin=4_000)).hedges
     assert hedge.closed_s is None
     assert hedge.profit_raw is not None
-    size = -hedge.size_raw / E18
+    size = -hedge.initial_size_raw / E18
     assert hedge.profit_raw / E18 == pytest.approx(size * (200 * 0.999 * 0.999 - 210), rel=1e-9)
 
 
@@ -231,7 +231,7 @@ def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
     """No pool accepts anything; each bar's drift is another amount, and the pool's address stays whole."""
     closed = spec_of(limits=replace(PERMISSIVE_LIMITS, price_impact_bps=0))
     found = run([100.0, 200, 210, 220, 230, 240], replace(LONG, leverage_bps=100), spec=closed)
-    ((why, times),) = found.refusals
+    ((why, times),) = found.refusal_counts
     assert times >= 3
     assert why.startswith("nothing to trade of a drift of … USD")
     assert re.search("0x[0-9a-fA-F]{40}", why)

@@ -11,10 +11,10 @@ from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.planning.plans import (
     action_gas,
     as_limit_orders,
+    collateral_change_raw,
     current_futures_plan,
     fee_raw,
     funding_raw,
-    moved_raw,
     uneconomic_reason,
     vault_approval_raw,
     without_resting_markets,
@@ -32,7 +32,7 @@ from agent.layers.futures.policy.needs import (
     spendable_collateral_raw,
     spot_value_in_quote,
 )
-from agent.layers.futures.policy.plans import MARGIN_PLACE, emergency_gas_price_limit_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import MARGIN_PLACE, emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.state import FuturesCycle, FuturesState, planned_futures
 from agent.margin import account as margin
 from agent.model import Allowance, ExitFailures, StepInput
@@ -48,7 +48,7 @@ from agent.model.futures import (
     RestingOrder,
     StopOrder,
 )
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts
 from tests.support.builders import GWEI, NOW_S, OWNER, token, with_history, with_limits, with_snapshot
@@ -61,12 +61,12 @@ SELL = PerpOrder("ETH", -E18, PerpOrderKind.MARKET, 1_980 * E18, is_reduce_only=
 
 
 def in_usdc(held: MarginAccount) -> MarginAccount:
-    return replace(held, settlement_raw=10**12)
+    return replace(held, collateral_unit_raw=10**12)
 
 
 def policy(top_up_bps: int | None = None, **limits: int) -> FuturesPolicy:
     changed = replace(LIMITS, top_up_per_day_bps=top_up_bps, **limits)
-    return replace(POLICY, limits=changed, collateral=USDC, account=OWNER, vault=VAULT)
+    return replace(POLICY, limits=changed, collateral=USDC, trader=OWNER, vault=VAULT)
 
 
 # Deposits: 5,000 of USDC and 5,000 of WETH are in the wallet.
@@ -81,17 +81,17 @@ def depositable(step: StepInput, *, has_prices: bool = True) -> int:
     [(None, 9_000, 5_000), (3_000, 0, 3_000), (3_000, 2_000, 1_000), (3_000, 3_000, 0), (3_000, 4_000, 0), (10_000, 0, 5_000)],
 )
 def test_depositable__is_what_the_wallet_and_the_day_leave(top_up_bps: int | None, topped_up: int, coins: int) -> None:
-    step = step_of(in_usdc(OVER), policy(top_up_bps), topped_up_24h=Fraction(topped_up * UNIT))
+    step = step_of(in_usdc(OVER), policy(top_up_bps), top_up_value_24h=Fraction(topped_up * UNIT))
     assert depositable(step) == coins * UNIT
 
 
 def test_depositable__without_prices_the_budget_is_a_share_of_the_collateral_alone() -> None:
-    step = step_of(in_usdc(OVER), policy(3_000), topped_up_24h=Fraction(500 * UNIT))
+    step = step_of(in_usdc(OVER), policy(3_000), top_up_value_24h=Fraction(500 * UNIT))
     assert depositable(step, has_prices=False) == 1_000 * UNIT
 
 
 def test_depositable__part_of_a_base_unit_is_not_deposited() -> None:
-    step = step_of(in_usdc(OVER), policy(3_000), topped_up_24h=Fraction(1, 3))
+    step = step_of(in_usdc(OVER), policy(3_000), top_up_value_24h=Fraction(1, 3))
     assert depositable(step) == 3_000 * UNIT - 1
 
 
@@ -123,7 +123,7 @@ def test_approved_deposit__counts_only_while_the_vault_has_exactly_that_allowanc
 
 
 def budget_left(reduced: int, **changes: object) -> Fraction | None:
-    step = with_history(step_of(PUSHED, **changes), reduced_24h=Fraction(reduced * UNIT))
+    step = with_history(step_of(PUSHED, **changes), reduced_notional_24h=Fraction(reduced * UNIT))
     left = reduction_budget_left(step, spot_value_in_quote(step, current_drifts(step)))
     return None if left is None else left / E18
 
@@ -136,7 +136,7 @@ def test_reduction_budget__rest_of_a_hundredth_counts_as_used(reduced: int, left
 
 
 def test_reduction_budget__unknown_day_is_judged_by_the_guard() -> None:
-    assert budget_left(0, unknown="a gap") is None
+    assert budget_left(0, unknown_reason="a gap") is None
 
 
 def test_reduction_budget__reduction_that_the_index_requires_has_none() -> None:
@@ -159,7 +159,7 @@ def test_cooldown__ends_at_its_second(now_s: int, waits: bool) -> None:
     [(600, 1_000, 1_600), (0, 1_000, 0), (600, None, 0)],
 )
 def test_cooldown__begins_at_the_newest_emergency(cooldown_s: int, last_s: int | None, from_s: int) -> None:
-    assert reopening_s(policy(emergency_cooldown_s=cooldown_s), FuturesState(emergency_s=last_s)) == from_s
+    assert reopening_s(policy(emergency_cooldown_s=cooldown_s), FuturesState(last_emergency_s=last_s)) == from_s
 
 
 @pytest.mark.parametrize(("later_s", "waits"), [(-1, True), (0, False)])
@@ -183,12 +183,12 @@ def test_back_off__emergency_waits_for_its_shorter_time_at_most() -> None:
 
 @pytest.mark.parametrize(("end_s", "warns"), [(0, False), (NOW_S + AGENT_KEY_WARNING_S - 1, True), (NOW_S + AGENT_KEY_WARNING_S, False)])
 def test_approval__warning_begins_within_its_time_of_the_end(end_s: int, warns: bool) -> None:
-    assert agent_key_ends_soon(with_snapshot(step_of(EMPTY), agent_end_s=end_s).snapshot) is warns
+    assert agent_key_ends_soon(with_snapshot(step_of(EMPTY), key_approval_expires_s=end_s).snapshot) is warns
 
 
 def test_gas_of_emergencies__own_limit_replaces_the_general_one() -> None:
     step = step_of(EMPTY)
-    assert gas_per_day_wei(replace(LIMITS, emergency_gas_per_day_wei=7), step.limits) == 7
+    assert emergency_gas_per_day_wei(replace(LIMITS, emergency_gas_per_day_wei=7), step.limits) == 7
 
 
 # Spot and futures together
@@ -244,7 +244,8 @@ def test_funding__orders_pay_by_their_signed_size() -> None:
 
 def test_moved_collateral__deposit_leaves_the_wallet_and_withdrawal_enters_it() -> None:
     moved = [
-        moved_raw(action) for action in (MarginDeposit(5), MarginWithdrawal(7), BUY, StopOrder("ETH", 1, 1, 1), OrderCancel("ETH", "1"))
+        collateral_change_raw(action)
+        for action in (MarginDeposit(5), MarginWithdrawal(7), BUY, StopOrder("ETH", 1, 1, 1), OrderCancel("ETH", "1"))
     ]
     assert moved == [-5, 7, 0, 0, 0]
 
@@ -255,7 +256,7 @@ def test_gas__resting_actions_cost_none() -> None:
 
 def test_plan__cost_and_gas_are_those_of_its_orders() -> None:
     step = step_of(EMPTY)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     futures = planned_futures(plan)
     assert futures is not None
@@ -269,7 +270,7 @@ def test_plan__cost_and_gas_are_those_of_its_orders() -> None:
 def test_uneconomic__cost_that_equals_the_limit_is_paid(fee_ppm: int, waits: bool) -> None:
     """30 bps of fees on an order without gas."""
     step = with_limits(step_of(replace(book(10_000, fee_ppm=fee_ppm), is_on_chain=False)), plan_cost_bps=30)
-    plan = rebalance(step_of(EMPTY)).plan
+    plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
     held = book(10_000, fee_ppm=fee_ppm)
@@ -278,7 +279,7 @@ def test_uneconomic__cost_that_equals_the_limit_is_paid(fee_ppm: int, waits: boo
 
 def test_uneconomic__mark_on_the_wrong_side_of_the_index_is_a_cost() -> None:
     step = step_of(EMPTY)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
     reasons = [
@@ -332,10 +333,10 @@ def test_limit_orders__reduction_is_sent_at_once() -> None:
 
 def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> None:
     held = account(10_000, {}, market("ETH"), market("BTC", 30_000))
-    held = replace(held, is_on_chain=False, resting=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),))
+    held = replace(held, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),))
     btc = replace(BUY, market="BTC")
-    plan = without_resting_markets(held, FuturesPlan((BUY, btc), "drift", "", refused=("why",)))
-    assert (plan.orders, plan.refused) == ((btc,), ("why", "ETH: an order rests at the venue"))
+    plan = without_resting_markets(held, FuturesPlan((BUY, btc), "drift", "", refusal_texts=("why",)))
+    assert (plan.orders, plan.refusal_texts) == ((btc,), ("why", "ETH: an order rests at the venue"))
 
 
 def test_plan_now__reduction_is_planned_for_the_account_as_it_is() -> None:
@@ -346,7 +347,7 @@ def test_plan_now__reduction_is_planned_for_the_account_as_it_is() -> None:
 
 
 def test_cycle__actions_that_reverted_are_not_done() -> None:
-    assert FuturesCycle(orders=5, reverted=2).notes() == ["3 futures actions done"]
+    assert FuturesCycle(action_count=5, reverted_count=2).notes() == ["3 futures actions done"]
 
 
 def test_gas__emergency_fee_ceiling_is_a_multiple_of_the_general_one() -> None:
@@ -356,7 +357,7 @@ def test_gas__emergency_fee_ceiling_is_a_multiple_of_the_general_one() -> None:
 
 def test_composer__composes_plans_with_futures_actions_alone() -> None:
     step = step_of(EMPTY)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     without = replace(plan, layers=())
     assert [FuturesComposer(None).composes(candidate) for candidate in (plan, without)] == [True, False]
@@ -366,15 +367,15 @@ def test_composer__composes_plans_with_futures_actions_alone() -> None:
 def test_composer__deposit_needs_an_allowance_of_its_amount(allowed: int, lacking: list[int]) -> None:
     step = step_of(in_usdc(OVER), policy())
     step = with_snapshot(step, allowances=(*step.snapshot.allowances, Allowance(USDC, VAULT, allowed)))
-    plan = rebalance(step_of(EMPTY)).plan
+    plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     deposit = plan.with_layer(FuturesPlan((), "leverage", "", (MarginDeposit(700),)))
-    approvals = FuturesComposer(None).approvals(step, deposit)
+    approvals = FuturesComposer(None).missing_approvals(step, deposit)
     assert [(approval.token, approval.spender, approval.raw) for approval in approvals] == [(USDC, VAULT, raw) for raw in lacking]
 
 
 def test_composer__order_needs_no_approval() -> None:
     step = step_of(EMPTY)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
-    assert FuturesComposer(None).approvals(step, plan) == []
+    assert FuturesComposer(None).missing_approvals(step, plan) == []

@@ -13,14 +13,14 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.state import with_policy
 from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
 from agent.model.futures import MarginAccount
-from agent.planning.proposals import Proposal, rebalance
+from agent.planning.proposals import Proposal, propose_rebalance
 from tests.support.builders import step_input, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import EMPTY, EVEN, OVER, POLICY, book
 from tests.unit.test_margin_account import E18
 
 SKEWED = {"WETH": 8_000, "USDC": 2_000}
-SPENT = {"reduced_24h": Fraction(20_000 * 10**6)}
+SPENT = {"reduced_notional_24h": Fraction(20_000 * 10**6)}
 """The day's budget of reductions is used."""
 PUSHED = book(10_000, 20 * E18, index=Fraction(2_300))
 """4x at the mark and below 3x at the index, so that the budget counts."""
@@ -43,7 +43,7 @@ def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> S
 
 
 def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:
-    return evaluate_input(step, rebalance, Answers(paused))
+    return evaluate_input(step, propose_rebalance, Answers(paused))
 
 
 NEAR = book(1_300, 10 * E18)
@@ -107,9 +107,9 @@ def test_without_futures_a_refusal_is_evaluated_once() -> None:
 
     def propose(step: StepInput) -> Proposal:
         evaluated.append(step)
-        return rebalance(step)
+        return propose_rebalance(step)
 
     found = evaluate_input(step, propose, Answers())
     assert found.kind is OutcomeKind.REFUSED
-    assert found.step_input.progress.spot_held == ""
+    assert found.step_input.progress.spot_hold_reason == ""
     assert evaluated == [step]

@@ -40,7 +40,7 @@ def book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
 def filled(held: MarginAccount, plan: FuturesPlan) -> MarginAccount:
     """The account after every order was filled at the mark, fee included; a fill beyond its bound does not happen."""
     if plan.top_up_raw:
-        held = replace(held, collateral_raw=held.collateral_raw + plan.top_up_raw * held.settlement_raw)
+        held = replace(held, collateral_raw=held.collateral_raw + plan.top_up_raw * held.collateral_unit_raw)
     for order in plan.orders:
         value = margin.position_value_raw(held.market(order.market), order.size_raw)
         fee = -(-abs(value) * held.market(order.market).fee_ppm // margin.PPM)
@@ -94,7 +94,7 @@ def test_a_mark_off_its_index_opens_nothing_and_does_not_hold_back_a_reduction()
     off = replace(held, markets=(replace(held.markets[0], index=Fraction(1_800)), held.markets[1]))
     plan = plan_futures(off, POLICY, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["BTC"]
-    assert plan.refused == ("the mark of ETH is 11.11 % off its index",)
+    assert plan.refusal_texts == ("the mark of ETH is 11.11 % off its index",)
     loaded = book(1_000, eth=4 * E18)
     loaded = replace(loaded, markets=(replace(loaded.markets[0], index=Fraction(1_800)), loaded.markets[1]))
     reduced = plan_futures(loaded, POLICY, RICH, NOW_S)
@@ -128,7 +128,7 @@ def test_a_deposit_brings_utilisation_within_its_limit_also_beside_profit_that_i
     assert deposit > 0
 
     def broken(raw: int) -> list[str]:
-        return [one.limit for one in breaches(margin_state(after_action(held, MarginDeposit(raw)), limits), limits, RICH)]
+        return [one.limit_name for one in breaches(margin_state(after_action(held, MarginDeposit(raw)), limits), limits, RICH)]
 
     assert broken(deposit) == []
     assert broken(deposit * 99 // 100) == ["max_utilisation"]
@@ -137,7 +137,7 @@ def test_a_deposit_brings_utilisation_within_its_limit_also_beside_profit_that_i
 def test_no_deposit_restores_a_limit_on_size_or_a_leverage_of_zero() -> None:
     held = book(4_000, eth=10 * E18)
     none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0, stress_move_bps=5_000))
-    assert {one.limit for one in breaches(margin_state(held, none.limits), none.limits, RICH)} >= {"max_leverage", "stress_move"}
+    assert {one.limit_name for one in breaches(margin_state(held, none.limits), none.limits, RICH)} >= {"max_leverage", "stress_move"}
     large = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=30_000))
     assert top_up_raw(held, none, RICH, 500) == 0
     assert top_up_raw(held, large, RICH, 500) > 0
@@ -261,7 +261,7 @@ def test_a_paused_market_is_named_and_the_other_is_traded() -> None:
     held = book(10_000)
     paused = replace(held, markets=(replace(held.markets[0], is_paused=True), held.markets[1]))
     plan = plan_futures(paused, POLICY, RICH, NOW_S)
-    assert ([order.market for order in plan.orders], plan.refused) == (["BTC"], ("ETH is paused",))
+    assert ([order.market for order in plan.orders], plan.refusal_texts) == (["BTC"], ("ETH is paused",))
 
 
 amounts = st.integers(-(2 * 10**19), 2 * 10**19)
@@ -348,7 +348,7 @@ def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
 def test_an_opening_below_the_venues_minimum_is_left_out_and_named() -> None:
     plan = plan_futures(with_minimum(book(10_000), 10_001), POLICY, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["ETH"], "its bound is 1 % above the notional of 10,000"
-    assert plan.refused == ("BTC: the order is below the venue's minimum",)
+    assert plan.refusal_texts == ("BTC: the order is below the venue's minimum",)
 
 
 def test_a_reduction_below_the_venues_minimum_is_enlarged_to_it() -> None:
@@ -362,7 +362,7 @@ def test_a_reduction_below_the_venues_minimum_is_enlarged_to_it() -> None:
 def test_a_position_below_the_venues_minimum_is_closed_whole() -> None:
     plan = plan_futures(with_minimum(book(4_000, eth=10 * E18), 30_000), POLICY, RICH, NOW_S)
     assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-10 * E18, True)]
-    assert plan.refused == ()
+    assert plan.refusal_texts == ()
 
 
 def test_a_target_of_nothing_closes_a_position_below_the_venues_minimum() -> None:

@@ -95,16 +95,16 @@ def test_drifts__market_without_target_and_position_is_left_out() -> None:
 
 def test_drifts__market_with_a_position_alone_has_a_target_of_nothing() -> None:
     (_, btc) = notional_drifts(book(30_000, 15 * E18, E18), ETH_ALONE)
-    assert (btc.market, btc.notional, btc.target, btc.share, btc.target_share) == ("BTC", 30_000 * E18, 0, Fraction(1, 2), 0)
+    assert (btc.market, btc.notional, btc.target_notional, btc.share, btc.target_share) == ("BTC", 30_000 * E18, 0, Fraction(1, 2), 0)
 
 
 def test_drifts__without_leverage_every_target_is_nothing() -> None:
     drifts = notional_drifts(book(30_000, 15 * E18, E18), replace(LONGS, leverage_bps=0))
-    assert [(drift.target, drift.target_share) for drift in drifts] == [(0, 0), (0, 0)]
+    assert [(drift.target_notional, drift.target_share) for drift in drifts] == [(0, 0), (0, 0)]
 
 
 def test_drifts__empty_account_is_below_every_target_by_its_weight() -> None:
-    assert [drift.drift for drift in notional_drifts(book(10_000), LONGS)] == [Fraction(-1, 2)] * 2
+    assert [drift.share_drift for drift in notional_drifts(book(10_000), LONGS)] == [Fraction(-1, 2)] * 2
 
 
 def test_drifts__account_without_value_and_positions_has_shares_of_nothing() -> None:
@@ -113,8 +113,8 @@ def test_drifts__account_without_value_and_positions_has_shares_of_nothing() -> 
 
 def test_drifts__funding_of_the_horizon_enlarges_the_share_and_lowers_the_target() -> None:
     (eth, btc) = notional_drifts(paying(book(30_000, 15 * E18, E18), Fraction(1, 4)), MONTHLY)
-    assert (eth.funding, eth.funded_share_drift, eth.funded_target_notional) == (Fraction(1, 4), Fraction(1, 8), 24_000 * E18)
-    assert (btc.funding, btc.funded_share_drift, btc.funded_target_notional) == (0, 0, 30_000 * E18)
+    assert (eth.funding_share, eth.funded_share_drift, eth.funded_target_notional) == (Fraction(1, 4), Fraction(1, 8), 24_000 * E18)
+    assert (btc.funding_share, btc.funded_share_drift, btc.funded_target_notional) == (0, 0, 30_000 * E18)
 
 
 # Leverage
@@ -296,9 +296,9 @@ def test_stale_indexes__held_markets_count_or_else_the_targets(eth: int, btc_wei
 
 @pytest.mark.parametrize(("eth", "is_named", "markets"), [(E18, False, ["ETH"]), (E18, True, []), (0, False, [])])
 def test_unnamed__market_counts_while_it_has_a_position(eth: int, is_named: bool, markets: list[str]) -> None:
-    assert list(unnamed_market_reasons(changed(book(10_000, eth), "ETH", is_named=is_named))) == markets
+    assert list(unnamed_market_reasons(changed(book(10_000, eth), "ETH", is_configured=is_named))) == markets
 
 
 def test_profit__is_uncertain_with_transfers_of_unknown_kinds_alone() -> None:
     assert uncertain_profit_reason(book(10_000)) == ""
-    assert "(gift, loan)" in uncertain_profit_reason(replace(book(10_000), unknown_transfers=("gift", "loan")))
+    assert "(gift, loan)" in uncertain_profit_reason(replace(book(10_000), unknown_row_kinds=("gift", "loan")))

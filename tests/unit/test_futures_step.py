@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from agent import guards
-from agent.app.documents.futures import margin_document, optional_summary
+from agent.app.documents.futures import margin_document, optional_futures_summary
 from agent.app.documents.futures_report import build_futures_report
 from agent.cli.display.futures_tables import show_futures_summary, show_margin
 from agent.execution.evaluation import evaluate_input
@@ -21,7 +21,7 @@ from agent.layers.futures.policy.needs import reduction_goals, spendable_collate
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
 from agent.model import AdjustFutures, Evidence, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
 from tests.support.builders import NOW_S, step_input, token, with_history, with_snapshot
@@ -59,7 +59,7 @@ PUSHED = book(10_000, 15 * E18, mark=Fraction(1_900))
 )
 def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str, object]) -> None:
     step = step_of(OVER, **history)
-    found = rebalance(step)
+    found = propose_rebalance(step)
     assert isinstance(found.decision_result.decision, AdjustFutures)
     assert found.decision_result.decision.is_reducing
     assert found.plan is not None
@@ -70,7 +70,7 @@ def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str,
 
 
 def test_a_stopped_agent_reduces_nothing() -> None:
-    assert not isinstance(decide(step_of(OVER, stopped="by the owner")).decision, AdjustFutures)
+    assert not isinstance(decide(step_of(OVER, stop_reason="by the owner")).decision, AdjustFutures)
 
 
 def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
@@ -84,18 +84,18 @@ def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
 def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -> None:
     drifted = step_input(values={"WETH": 5_600, "USDC": 4_400})
     drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=15))
-    alone = rebalance(drifted)
+    alone = propose_rebalance(drifted)
     assert alone.plan is None
     assert isinstance(alone.decision_result.decision, Hold)
-    found = rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
+    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
     assert found.plan is not None
     assert planned_futures(found.plan) is not None
-    assert found.step is not None
+    assert found.changed_step is not None
     assert isinstance(found.decision_result.decision, AdjustFutures)
-    assert "not worth its cost" in found.step.progress.spot_held
-    assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
+    assert "not worth its cost" in found.changed_step.progress.spot_hold_reason
+    assert propose_rebalance(found.changed_step).plan == found.plan, "a recorded step decides the same"
     kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
-    assert rebalance(kept).decision_result.decision == alone.decision_result.decision
+    assert propose_rebalance(kept).decision_result.decision == alone.decision_result.decision
 
 
 class Unquoted:
@@ -109,27 +109,27 @@ def test_a_refused_spot_plan_keeps_no_futures_from_their_targets_and_stays_the_o
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     skewed = replace(skewed, limits=replace(skewed.limits, daily_loss_bps=None))
     opens, stays = (
-        evaluate_input(with_policy(with_snapshot(skewed, futures=held), POLICY), rebalance, Unquoted())
+        evaluate_input(with_policy(with_snapshot(skewed, futures=held), POLICY), propose_rebalance, Unquoted())
         for held in (EMPTY, book(10_000, 10 * E18))
     )
     assert opens.kind is OutcomeKind.PLANNED, opens.reason
     assert opens.plan is not None
     assert planned_futures(opens.plan) is not None
     assert stays.kind is OutcomeKind.REFUSED
-    assert [one.guard for one in stays.verdicts if not one.passed] == ["second_quote_deviation"]
+    assert [one.guard for one in stays.refusal_verdicts if not one.passed] == ["second_quote_deviation"]
 
 
 def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
     """Small margin: each order of the way to the targets would be refused at every block."""
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
-    held = rebalance(dear)
+    held = propose_rebalance(dear)
     assert isinstance(held.decision_result.decision, Hold)
     assert held.plan is None
     assert "above limits.plan_cost of 5 bps" in held.decision_result.decision.reason
     over = step_of(OVER)
     over = replace(over, limits=replace(over.limits, plan_cost_bps=5))
-    assert rebalance(over).plan is not None
+    assert propose_rebalance(over).plan is not None
 
 
 def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
@@ -158,7 +158,7 @@ def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_doc
 
 def test_the_summary_names_a_market_that_the_venue_paused() -> None:
     for step, paused in ((step_of(book(10_000, 20 * E18, is_paused=True)), ["ETH"]), (step_of(OVER), [])):
-        found = optional_summary(step, current_drifts(step))
+        found = optional_futures_summary(step, current_drifts(step))
         assert found["futures"]["paused"] == paused
         console = Console(file=io.StringIO(), width=80)
         show_futures_summary(console, {"numeraire": "USDC", **found})
@@ -181,7 +181,7 @@ def test_an_account_or_an_index_that_is_not_known_orders_nothing_and_says_why() 
 def test_without_futures_nothing_changes() -> None:
     step = step_of(None, None)
     assert decide(step) == decide(step_input(values=EVEN))
-    plan = rebalance(step_input(values={"WETH": 8_000, "USDC": 2_000})).plan
+    plan = propose_rebalance(step_input(values={"WETH": 8_000, "USDC": 2_000})).plan
     assert plan is not None
     assert len(guards.judge(step, plan, evidence(step, plan))) == len(guards.table.GUARDS)
 
@@ -190,9 +190,9 @@ def test_without_futures_nothing_changes() -> None:
 def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | None, deposits: bool) -> None:
     """5,000 USDC are at hand for the 4,035 that restore 3x; 1 % of the spot portfolio is not enough."""
     policy = replace(POLICY, collateral=token("USDC").address, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps))
-    step = step_of(replace(OVER, settlement_raw=10**12), policy)
+    step = step_of(replace(OVER, collateral_unit_raw=10**12), policy)
     found = build_futures_report(step, policy, current_drifts(step))
-    proposed = rebalance(step).plan
+    proposed = propose_rebalance(step).plan
     assert found.plan is not None
     assert proposed is not None
     assert planned_futures(proposed) is not None
@@ -206,7 +206,7 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
 def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
     step, usdc = step_of(OVER), token("USDC").address
     assert spendable_collateral_raw(step.snapshot, step.portfolio, step.limits, usdc) > 0
-    doubtful = with_snapshot(step, quarantined=(UnreadableItem("balance", usdc, "differs"),))
+    doubtful = with_snapshot(step, unreadable_items=(UnreadableItem("balance", usdc, "differs"),))
     assert spendable_collateral_raw(doubtful.snapshot, doubtful.portfolio, doubtful.limits, usdc) == 0
     twice = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(usdc, 1)))
     assert spendable_collateral_raw(twice.snapshot, twice.portfolio, twice.limits, usdc) == 0
@@ -215,16 +215,16 @@ def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
 
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
-    found = rebalance(step_of(OVER, failed_exits=failed))
+    found = propose_rebalance(step_of(OVER, failed_exits=failed))
     assert isinstance(found.decision_result.decision, Hold)
     assert "ETH: its orders failed or were refused; tried again at" in found.decision_result.decision.reason
     refused = failures.with_refused_markets(step_of(OVER), {"ETH": NOW_S})
-    assert isinstance(rebalance(refused).decision_result.decision, Hold)
+    assert isinstance(propose_rebalance(refused).decision_result.decision, Hold)
 
 
 def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
     """The plan that the step has with a fresh budget of reductions, with its first order changed."""
-    plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
+    plan = propose_rebalance(with_history(step, reduced_notional_24h=Fraction(0))).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     orders = (change(planned_futures(plan).orders[0]), *planned_futures(plan).orders[1:])
@@ -239,7 +239,7 @@ def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
         (step_of(OVER), lambda one: replace(one, bound_raw=one.bound_raw - 1), "order_bound"),
         (step_of(OVER), lambda one: replace(one, bound_raw=0), "order_bound"),
         (step_of(OVER), lambda one: replace(one, size_raw=-25 * E18, bound_raw=50_000 * E18), "futures_state"),
-        (step_of(PUSHED, reduced_24h=Fraction(20_000 * 10**6)), lambda one: one, "reduction_per_day"),
+        (step_of(PUSHED, reduced_notional_24h=Fraction(20_000 * 10**6)), lambda one: one, "reduction_per_day"),
     ],
     ids=["leverage", "buy bound", "sale bound", "no bound", "turned position", "budget"],
 )  # fmt: skip
@@ -251,8 +251,8 @@ def test_each_limit_of_futures_orders_refuses_by_its_guard(step: StepInput, chan
 
 def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
     """A crash of the index takes more reductions in a day than a pushed mark may (T12)."""
-    step = step_of(OVER, reduced_24h=Fraction(90_000 * 10**6))
-    plan = rebalance(step).plan
+    step = step_of(OVER, reduced_notional_24h=Fraction(90_000 * 10**6))
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_reducing
@@ -268,7 +268,7 @@ def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
     ],
 )
 def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(held: MarginAccount, guard: str) -> None:
-    plan = rebalance(step_of(EMPTY)).plan
+    plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     step = step_of(held)
     refusing = {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
@@ -277,7 +277,7 @@ def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(held: MarginAcco
 
 @pytest.mark.parametrize(("ahead_s", "is_refused"), [(0, False), (1, True)])
 def test_an_index_may_be_as_new_as_the_block_and_no_newer(ahead_s: int, is_refused: bool) -> None:
-    plan = rebalance(step_of(EMPTY)).plan
+    plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     step = step_of(book(10_000, index_s=step_of(EMPTY).snapshot.head.timestamp_s + ahead_s))
     verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "index_age")
@@ -292,7 +292,7 @@ def test_two_reductions_of_one_market_that_together_turn_it_are_refused() -> Non
     [order] = planned_futures(plan).orders
     twice = plan.with_layer(replace(planned_futures(plan), orders=(order, order)))
     assert not guards.case.build_guard_case(step, twice, evidence(step, twice)).is_risk_reducing()
-    refusing = {one.guard: one.measured for one in guards.judge(step, twice, evidence(step, twice)) if not one.passed}
+    refusing = {one.guard: one.measured_text for one in guards.judge(step, twice, evidence(step, twice)) if not one.passed}
     assert refusing["futures_state"] == "a reduction that opens"
 
 
@@ -307,7 +307,7 @@ def test_an_emergency_that_the_account_does_not_show_is_refused() -> None:
 def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     """Also once its first order has restored the limit; then limits are judged again."""
     step = step_of(OVER)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     [order] = planned_futures(plan).orders
@@ -316,7 +316,7 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     found = decide(under_way).decision
     assert isinstance(found, AdjustFutures)
     assert found.is_reducing
-    rest = rebalance(under_way).plan
+    rest = propose_rebalance(under_way).plan
     assert rest is not None
     assert planned_futures(rest) is not None
     assert [(one.size_raw, one.is_reduce_only) for one in planned_futures(rest).orders] == [(-2 * E18, True)]
@@ -326,7 +326,7 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
 
 def test_orders_to_targets_leave_no_goals() -> None:
     step = step_of(EMPTY)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert not planned_futures(plan).is_reducing

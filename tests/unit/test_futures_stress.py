@@ -69,9 +69,9 @@ def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents(seeds: i
     cases = {one.scenario: one for one in run_futures_stress(spec)}
     assert set(cases) == set(FuturesScenario)
     ride = cases[FuturesScenario.CRASH_RALLY]
-    assert (ride.paths, ride.agent_book.liquidated_paths) == (seeds, 0)
-    assert ride.agent_book.longest_above_limit == 0
-    assert ride.held_book.liquidated_paths > seeds // 2
+    assert (ride.path_count, ride.agent_book.liquidated_path_count) == (seeds, 0)
+    assert ride.agent_book.longest_above_limit_bars == 0
+    assert ride.held_book.liquidated_path_count > seeds // 2
     assert ride.agent_book.mean_loss < ride.held_book.mean_loss
 
 
@@ -103,7 +103,7 @@ def test_every_plan_of_a_book_passes_the_guards_of_a_step(scenario: FuturesScena
         path, settings = crash_and_rally(random_table(1, 40, ("BTC",)), 1), long_btc(30_000)
     agent = simulate_book(path, settings).agent_book
     assert agent.fills
-    assert {why for why, _ in agent.refusals} & {guard.name for guard in GUARDS} == set()
+    assert {why for why, _ in agent.refusal_counts} & {guard.name for guard in GUARDS} == set()
     if scenario is FuturesScenario.CRASH_RALLY:
         assert {fill.trigger for fill in agent.fills} >= {"drift", "leverage"}
 

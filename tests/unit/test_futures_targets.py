@@ -38,7 +38,7 @@ def test_a_limit_on_the_notional_cuts_every_opening_by_the_same_share() -> None:
     eth, btc = abs(sizes["ETH"]) * 2_000, abs(sizes["BTC"]) * 30_000
     assert 9_700 * E18 < eth + btc <= 10_000 * E18
     assert abs(eth - btc) <= 40 * E18
-    assert plan.refused == ("ETH is cut to what the limits allow", "BTC is cut to what the limits allow")
+    assert plan.refusal_texts == ("ETH is cut to what the limits allow", "BTC is cut to what the limits allow")
 
 
 @given(st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 30_000))

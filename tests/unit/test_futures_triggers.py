@@ -188,13 +188,13 @@ def test_top_up__deposit_just_restores_the_limit(limits: object, deposit: int) -
 
 
 def test_top_up__hysteresis_and_the_unit_of_the_collateral_round_up() -> None:
-    account = replace(book(4_000, 10 * E18), settlement_raw=10**12)
+    account = replace(book(4_000, 10 * E18), collateral_unit_raw=10**12)
     assert top_up_raw(account, LONGS, RICH, 500) == 1_263_157_895
 
 
 @pytest.mark.parametrize(("less", "deposit"), [(0, 1_263_157_895), (1, 0)])
 def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit: int) -> None:
-    account = replace(book(4_000, 10 * E18), settlement_raw=10**12)
+    account = replace(book(4_000, 10 * E18), collateral_unit_raw=10**12)
     plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=1_263_157_895 - less)
     assert plan.top_up_raw == deposit
 
@@ -204,7 +204,7 @@ def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit:
     [(1_000, 2_000, 1_000_000_000), (999, 2_000, 1_263_157_895), (1_100, 1_100, 1_100_000_000), (1_100, 1_099, 0)],
 )
 def test_top_up__approved_amount_is_deposited_if_it_restores_the_limit_and_is_at_hand(approved: int, at_hand: int, deposit: int) -> None:
-    account = replace(book(4_000, 10 * E18), settlement_raw=10**12)
+    account = replace(book(4_000, 10 * E18), collateral_unit_raw=10**12)
     plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=at_hand * 10**6, approved_deposit_raw=approved * 10**6)
     assert plan.account_actions == ((MarginDeposit(deposit),) if deposit else ())
 
@@ -263,7 +263,7 @@ def test_opening__that_is_too_large_leaves_a_note_and_the_other_market() -> None
     )
     plan = plan_futures(book(10_000), policy, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["BTC"]
-    assert any(note.startswith("ETH is not opened") for note in plan.refused)
+    assert any(note.startswith("ETH is not opened") for note in plan.refusal_texts)
 
 
 def test_reducing_plan__largest_notional_goes_first() -> None:

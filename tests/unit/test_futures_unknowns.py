@@ -19,7 +19,7 @@ from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, ScreenedToken, StepInput, TokenFinding, UnreadableItem
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, MarginTier
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_history, with_snapshot, without_feed
@@ -47,10 +47,10 @@ def refusing(step: StepInput, plan: Plan) -> set[str]:
 
 
 def planned(step: StepInput) -> Plan:
-    found = rebalance(step)
+    found = propose_rebalance(step)
     assert found.plan is not None, found.decision_result.decision.reason
     assert planned_futures(found.plan) is not None, found.decision_result.decision.reason
-    judged = found.step or step
+    judged = found.changed_step or step
     assert refusing(judged, found.plan) == set()
     account = margin_account(judged.snapshot)
     assert account is not None
@@ -68,7 +68,7 @@ def test_a_stale_index_holds_no_emergency_of_another_market_back(btc: int) -> No
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_emergency
     assert [one.market for one in planned_futures(plan).orders] == ["ETH"]
-    assert any("the index of BTC is" in why for why in planned_futures(plan).refused)
+    assert any("the index of BTC is" in why for why in planned_futures(plan).refusal_texts)
 
 
 def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> None:
@@ -87,7 +87,7 @@ def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> Non
 def test_an_emergency_goes_on_until_the_markets_of_fresh_indexes_are_closed() -> None:
     held, ticks = two(2_900, 5 * E18, E18), 0
     while held.size_raw("ETH") and ticks < 20:
-        found = rebalance(step_of(held, HALVES)).plan
+        found = propose_rebalance(step_of(held, HALVES)).plan
         if found is None or planned_futures(found) is None:
             break
         for order in planned_futures(found).orders:
@@ -106,7 +106,7 @@ def test_an_emergency_goes_on_until_the_markets_of_fresh_indexes_are_closed() ->
 def test_without_any_fresh_index_nothing_is_ordered(fresh_s: int) -> None:
     """Also not while its time could not be read (zero), or is in the future."""
     for collateral in (1_300, 6_000):
-        found = rebalance(step_of(two(collateral, 7 * E18, E18 // 4, eth_s=fresh_s), HALVES))
+        found = propose_rebalance(step_of(two(collateral, 7 * E18, E18 // 4, eth_s=fresh_s), HALVES))
         assert found.plan is None
         assert isinstance(found.decision_result.decision, Hold)
         assert "futures: no order, the " in found.decision_result.decision.reason
@@ -127,12 +127,12 @@ def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
 
 def test_beside_a_stale_index_nothing_is_opened_and_no_margin_deposited() -> None:
     opening = step_of(two(10_000, 2 * E18, E18 // 10), HALVES)
-    assert rebalance(opening).plan is None
+    assert propose_rebalance(opening).plan is None
     usdc = token("USDC").address
     policy = replace(HALVES, collateral=usdc, limits=replace(LIMITS, top_up_per_day_bps=None))
-    held = replace(two(10_000, 13 * E18, E18 // 2), settlement_raw=10**12)
+    held = replace(two(10_000, 13 * E18, E18 // 2), collateral_unit_raw=10**12)
     assert planned_futures(planned(step_of(held, policy))).account_actions == ()  # type: ignore[union-attr]
-    fresh = replace(two(10_000, 13 * E18, E18 // 2, btc_s=NOW_S - 60), settlement_raw=10**12)
+    fresh = replace(two(10_000, 13 * E18, E18 // 2, btc_s=NOW_S - 60), collateral_unit_raw=10**12)
     assert planned_futures(planned(step_of(fresh, policy))).account_actions  # type: ignore[union-attr]
 
 
@@ -149,7 +149,7 @@ def test_a_stale_index_keeps_no_hedge_of_another_market_open(eth_s: int, closes:
     """[futures.hedge] was removed, so that the short is bought back."""
     hedge = Hedge("ETH", token("WETH").address, -E18, NOW_S - 100, Fraction(1))
     step = step_of(two(10_000, -E18, E18 // 10, eth_s=eth_s), replace(HALVES, hedges=(hedge,), band_bps=0), hedges=(hedge,))
-    found = rebalance(step)
+    found = propose_rebalance(step)
     if not closes:
         assert found.plan is None
         return
@@ -172,7 +172,7 @@ def unread(step: StepInput, symbol: str) -> StepInput:
     """The step whose balance of a token could not be read."""
     address = token(symbol).address
     kept = tuple(one for one in step.snapshot.holdings if one.token != address)
-    return with_snapshot(step, holdings=kept, quarantined=(UnreadableItem(f"balance of {symbol}", address, "reverted"),))
+    return with_snapshot(step, holdings=kept, unreadable_items=(UnreadableItem(f"balance of {symbol}", address, "reverted"),))
 
 
 BLINDED = {
@@ -193,14 +193,14 @@ BLINDED = {
 def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> None:
     """Leverage is judged and bounded by what the venue answers; what depends on the missing price is named and held."""
     step = BLINDED[name]
-    step = with_history(step, reduced_24h=Fraction(spent))
+    step = with_history(step, reduced_notional_24h=Fraction(spent))
     plan = planned(step)
     assert planned_futures(plan) is not None
     assert planned_futures(plan).trigger == "leverage"
     assert [one.size_raw for one in planned_futures(plan).orders] == [
         one.size_raw for one in planned_futures(planned(step_of(OVER))).orders
     ]  # type: ignore[union-attr]
-    decision = rebalance(step).decision_result.decision
+    decision = propose_rebalance(step).decision_result.decision
     assert isinstance(decision, AdjustFutures)
     assert decision.is_reducing
     assert "nothing else is traded" in decision.reason
@@ -209,17 +209,17 @@ def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> 
 @pytest.mark.parametrize("name", BLINDED)
 def test_without_a_spot_price_the_spot_multiple_is_held_and_nothing_opened(name: str) -> None:
     calm = with_policy(with_snapshot(BLINDED[name], futures=book(10_000, 10 * E18)), MULTIPLE)
-    decision = rebalance(calm).decision_result.decision
+    decision = propose_rebalance(calm).decision_result.decision
     assert isinstance(decision, Halt)
     assert "spot_multiple is not judged" in decision.reason
     empty = with_policy(with_snapshot(BLINDED[name], futures=book(10_000)), POLICY)
-    assert rebalance(empty).plan is None
+    assert propose_rebalance(empty).plan is None
 
 
 def test_an_exit_still_goes_before_a_reduction_beside_a_missing_price() -> None:
     step = without_feed(with_policy(with_snapshot(stops(["T0", "T1"]), futures=OVER), POLICY), "T1")
     step = with_snapshot(step, pools=tuple(one for one in step.snapshot.pools if token("T1").address not in (one.token0, one.token1)))
-    assert rebalance(step).decision_result.exit_token == token("T0").address
+    assert propose_rebalance(step).decision_result.exit_token == token("T0").address
 
 
 @pytest.mark.parametrize("source", ["mean", "depeg"])
@@ -231,7 +231,7 @@ def test_a_contradictory_spot_price_enlarges_no_reduction(source: str) -> None:
     else:
         pool = v3_pool(token("WBTC"), token("USDC"), 60_000, twap_price=60_000)
         step = with_feed(with_snapshot(step, pools=(*step.snapshot.pools, pool)), "WBTC", answer=6_000 * 10**8)
-    assert rebalance(step).decision_result.decision.reason.count("nothing else is traded") == 1
+    assert propose_rebalance(step).decision_result.decision.reason.count("nothing else is traded") == 1
     orders = planned_futures(planned(step)).orders  # type: ignore[union-attr]
     assert orders == planned_futures(planned(step_of(OVER))).orders  # type: ignore[union-attr]
 
@@ -254,7 +254,7 @@ def test_a_fault_of_the_chain_itself_still_holds_a_reduction_back(code: str) -> 
 @pytest.mark.parametrize("name", BLINDED)
 def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: str) -> None:
     step = with_policy(BLINDED[name], replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=50_000)))
-    found = rebalance(step)
+    found = propose_rebalance(step)
     refused = StepOutcome("0123456789ab", OutcomeKind.REFUSED, "", step, found.decision_result, None)
     [alert] = [one for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("futures:")]
     assert alert.key == "futures:leverage"
@@ -262,7 +262,7 @@ def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: st
     report = build_futures_report(step, futures_policy(step) or POLICY, current_drifts(step))
     assert report.plan is not None
     assert report.plan.orders == planned_futures(planned(step)).orders
-    assert {one.limit: one.measured for one in report.limit_checks}["spot_multiple"] == "unknown"
+    assert {one.limit_name: one.measured_text for one in report.limit_checks}["spot_multiple"] == "unknown"
 
 
 # --- A quarantined asset is of unknown value, not of none.
@@ -302,7 +302,7 @@ def test_a_quarantined_asset_holds_no_other_reduction_back_and_enlarges_none() -
 
 def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -> None:
     for policy, opens in ((replace(MULTIPLE, leverage_bps=4_000), False), (replace(POLICY, leverage_bps=4_000), True)):
-        found = rebalance(shut(with_wbtc(book(10_000), policy)))
+        found = propose_rebalance(shut(with_wbtc(book(10_000), policy)))
         assert bool(found.plan) is opens, found.decision_result.decision.reason
 
 
@@ -311,7 +311,7 @@ def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -
 
 def budget(step: StepInput) -> bool:
     """True if the plan that the step would have with a fresh budget passes the guard."""
-    plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
+    plan = propose_rebalance(with_history(step, reduced_notional_24h=Fraction(0))).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).orders
@@ -328,7 +328,7 @@ def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, 
     closed = sum(abs(one.size_raw) for one in planned_futures(plan).orders) * 2_000
     most = 2 * margin.account_value_raw(held)
     spent = Fraction(most - closed, 10**12) + off
-    assert budget(step_of(PUSHED, reduced_24h=spent)) is passes
+    assert budget(step_of(PUSHED, reduced_notional_24h=spent)) is passes
 
 
 def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> None:
@@ -339,7 +339,7 @@ def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> 
         for one in held.markets
     )
     pushed = replace(held, markets=markets)
-    spent = {"reduced_24h": Fraction(20_000 * 10**6)}
+    spent = {"reduced_notional_24h": Fraction(20_000 * 10**6)}
     assert not budget(step_of(pushed, HALVES, **spent))
     fresh = replace(pushed, markets=tuple(replace(one, index_s=NOW_S - 60) for one in markets))
     assert budget(step_of(fresh, HALVES, **spent))
@@ -350,23 +350,23 @@ def test_the_daily_budget_is_waived_by_a_crash_beside_a_stale_index(btc: int) ->
     """The market of the stale index counts at the better of its two prices, which no push makes worse."""
     held = margin.with_moved_marks(two(12_000, 15 * E18, btc), {"ETH": Fraction(-1, 10), "BTC": Fraction(-1, 10)})
     fallen = replace(held, markets=tuple(replace(one, index=one.mark) if one.market == "ETH" else one for one in held.markets))
-    assert budget(step_of(fallen, HALVES, reduced_24h=Fraction(90_000 * 10**6)))
+    assert budget(step_of(fallen, HALVES, reduced_notional_24h=Fraction(90_000 * 10**6)))
 
 
 def test_the_daily_budget_is_not_waived_by_an_unknown_spot_value() -> None:
     """Half of the spot value is in quarantine: what is left of it demands nothing."""
     step = with_wbtc(PUSHED, replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=39_000)))
-    step = with_history(step, reduced_24h=Fraction(20_000 * 10**6))
+    step = with_history(step, reduced_notional_24h=Fraction(20_000 * 10**6))
     assert not budget(shut(step))
 
 
 @pytest.mark.parametrize(("held", "passes"), [(OVER, True), (PUSHED, False)])
 def test_an_unknown_day_holds_back_only_what_the_index_does_not_demand(held: MarginAccount, passes: bool) -> None:
-    assert budget(step_of(held, unknown="the ledger was restored")) is passes
+    assert budget(step_of(held, unknown_reason="the ledger was restored")) is passes
 
 
 def test_an_emergency_is_apart_from_the_daily_budget() -> None:
-    assert budget(step_of(book(1_300, 10 * E18), reduced_24h=Fraction(10**12)))
+    assert budget(step_of(book(1_300, 10 * E18), reduced_notional_24h=Fraction(10**12)))
 
 
 # --- The share that a limit of utilisation leaves.

@@ -17,11 +17,11 @@ from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
 from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
 from agent.model.futures import MarginAccount
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.decide import current_drifts, decide
-from agent.policy.drift import alert_prices, compute_drifts, investable_total, portfolio_total
+from agent.policy.drift import band_edge_prices, compute_drifts, investable_total, portfolio_total
 from agent.policy.orders.conditional import updated_nav_record
 from agent.policy.quarantine import quarantine_tokens
 from agent.reference import reference_prices
@@ -48,7 +48,7 @@ OURS = replace(POLICY, collateral=USDC)
 
 def margined(held: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
     """A wallet with this margin account beside it, whose collateral is USDC."""
-    account = None if held is None else replace(held, settlement_raw=10**12)
+    account = None if held is None else replace(held, collateral_unit_raw=10**12)
     return with_policy(with_snapshot(step_input(values=values or EVEN), futures=account, **changes), OURS)
 
 
@@ -87,7 +87,7 @@ def test_a_deposit_moves_no_weight() -> None:
     before = current_drifts(margined(book(0), {"WETH": 5_000, "USDC": 5_000}))
     after = current_drifts(margined(book(3_000), {"WETH": 5_000, "USDC": 2_000}))
     assert [one.share for one in before] == [one.share for one in after]
-    assert alert_prices(before) == alert_prices(after)
+    assert band_edge_prices(before) == band_edge_prices(after)
 
 
 # --- Margin beside the weights: futures.margin_in_weights is off.
@@ -103,12 +103,12 @@ def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
     skewed = {"WETH": 8_000, "USDC": 2_000}
     alone, beside = margined(book(0), skewed), apart(margined(book(6_000), skewed))
     assert [one.share for one in current_drifts(beside)] == [one.share for one in current_drifts(alone)]
-    plans = [rebalance(with_limits(one, turnover_bps=None, daily_turnover_bps=None)).plan for one in (alone, beside)]
+    plans = [propose_rebalance(with_limits(one, turnover_bps=None, daily_turnover_bps=None)).plan for one in (alone, beside)]
     assert plans[0] is not None
     assert plans[1] is not None
     assert [leg.amount_in_raw for leg in plans[0].legs] == [leg.amount_in_raw for leg in plans[1].legs] != []
     assert plans[0].weights_after_bps == plans[1].weights_after_bps
-    counted = rebalance(margined(book(6_000), skewed)).plan
+    counted = propose_rebalance(margined(book(6_000), skewed)).plan
     assert counted is not None
     assert counted.legs == (), "margin as the stable asset hides the drift"
 
@@ -125,14 +125,14 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
     first = nav(step)
     fallen = nav(apart(margined(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)}))), first)
-    assert (first.worth, fallen.worth) == (1, Fraction(115, 125))
+    assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
 
 
 def test_the_cap_on_managed_value_counts_margin_beside_the_weights() -> None:
     step = apart(margined(book(2_500), {"WETH": 8_000, "USDC": 2_000}))
     for cap, refused in ((12_500, False), (12_499, True)):
         capped = with_limits(step, max_live_value=Fraction(cap * E6))
-        plan = rebalance(step).plan
+        plan = propose_rebalance(step).plan
         assert plan is not None
         found = {one.guard: one.passed for one in guards.judge(capped, plan, evidence(capped, plan))}
         assert found["max_live_value"] is not refused
@@ -148,7 +148,7 @@ def test_a_policy_without_the_key_is_read_as_counting_margin() -> None:
 
 def test_a_rebalance_spends_no_margin() -> None:
     step = margined(book(6_000), {"WETH": 1_000, "USDC": 3_000})
-    plan = rebalance(with_limits(step, turnover_bps=None, daily_turnover_bps=None)).plan
+    plan = propose_rebalance(with_limits(step, turnover_bps=None, daily_turnover_bps=None)).plan
     assert plan is not None
     assert plan.legs
     assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == USDC) <= 3_000 * E6
@@ -158,7 +158,7 @@ def test_the_cap_on_managed_value_counts_margin() -> None:
     step = margined(book(2_500), {"WETH": 8_000, "USDC": 2_000})
     for cap, refused in ((12_500, False), (12_499, True)):
         capped = with_limits(step, max_live_value=Fraction(cap * E6))
-        plan = rebalance(step).plan
+        plan = propose_rebalance(step).plan
         assert plan is not None
         found = {one.guard: one.passed for one in guards.judge(capped, plan, evidence(capped, plan))}
         assert found["max_live_value"] is not refused
@@ -176,7 +176,7 @@ def test_unknown_margin_holds_a_rebalance_and_names_the_reason() -> None:
 def test_a_spot_proposal_in_place_of_orders_keeps_the_total() -> None:
     step = margined(OVER, {"WETH": 5_000, "USDC": 5_000})
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
-    found = rebalance(with_history(step, failed_exits=failed))
+    found = propose_rebalance(with_history(step, failed_exits=failed))
     assert investable_total(found.decision_result.drifts) == 20_000 * E6
     assert not isinstance(found.decision_result.decision, Hold)
 
@@ -190,7 +190,7 @@ def test_collateral_that_is_no_asset_counts_nowhere(change: dict[str, str]) -> N
 
 def test_why_a_layer_is_held_is_read_back() -> None:
     step = margined(OVER)
-    held = hold_futures(replace(step, progress=replace(step.progress, spot_held="why not")), "why")
+    held = hold_futures(replace(step, progress=replace(step.progress, spot_hold_reason="why not")), "why")
     assert codec.from_jsonable(StepInput, codec.to_jsonable(held)) == held
 
 
@@ -203,11 +203,11 @@ def test_the_value_per_share_falls_with_futures_and_not_with_deposits() -> None:
     held = book(2_500, E18)
     first = nav(margined(held))
     fallen = nav(margined(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)})), first)
-    assert (first.worth, fallen.worth) == (1, Fraction(115, 125))
+    assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
     deposited = replace(held, collateral_raw=held.collateral_raw + 1_000 * E18)
     moved = nav(margined(deposited, {"WETH": 5_000, "USDC": 4_000}), first)
-    assert moved.worth == 1
-    assert nav(margined(margin.with_moved_marks(deposited, {"ETH": Fraction(1, 8)})), moved).worth == Fraction(1_275, 1_250)
+    assert moved.nav == 1
+    assert nav(margined(margin.with_moved_marks(deposited, {"ETH": Fraction(1, 8)})), moved).nav == Fraction(1_275, 1_250)
 
 
 def test_an_unknown_account_leaves_the_value_per_share_as_it_was() -> None:

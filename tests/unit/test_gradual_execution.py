@@ -37,7 +37,7 @@ from tests.support.text import mentions
 
 USD = 10**6
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
-TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)
+TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400)
 
 
 def drifted(**pace: object) -> StepInput:
@@ -48,7 +48,7 @@ def drifted(**pace: object) -> StepInput:
 
 def begun(step: StepInput) -> StepInput:
     """The same once the campaign is written down, before its first round."""
-    found = proposals.rebalance(step)
+    found = proposals.propose_rebalance(step)
     assert found.decision_result.layer(GradualResult).new_execution is not None, found.decision_result.decision.reason
     return under(
         step,
@@ -87,16 +87,16 @@ def moved_to(step: StepInput, price: int) -> StepInput:
 def ended(step: StepInput) -> str:
     found = decide(step)
     assert found.layer(GradualResult).due_slice is None
-    return found.layer(GradualResult).ended
+    return found.layer(GradualResult).end_reason
 
 
 # rounds
 def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_written_down() -> None:
     step = drifted()
     step = step.with_layer(replace(step.layer(GradualState), draw=SliceDraw(123_456, 654_321)))
-    shown = proposals.rebalance(step)
+    shown = proposals.propose_rebalance(step)
     assert shown.decision_result.layer(GradualResult).new_execution is not None
-    assert shown.decision_result.layer(GradualResult).new_execution.first == SliceDraw(123_456, 654_321)
+    assert shown.decision_result.layer(GradualResult).new_execution.first_draw == SliceDraw(123_456, 654_321)
     written = ExecutionProgress(
         "c1",
         shown.decision_result.layer(GradualResult).new_execution,
@@ -104,9 +104,9 @@ def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_wri
         Fraction(0),
         Fraction(0),
         shown.decision_result.layer(GradualResult).new_execution.began_s,
-        shown.decision_result.layer(GradualResult).new_execution.first,
+        shown.decision_result.layer(GradualResult).new_execution.first_draw,
     )
-    again = proposals.rebalance(under(step, written))
+    again = proposals.propose_rebalance(under(step, written))
     assert again.plan is not None
     assert shown.plan is not None
     assert again.plan.legs == shown.plan.legs
@@ -117,7 +117,7 @@ def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldo
     step = with_progress(begun(drifted()), parts_done=1, next_s=drifted().snapshot.head.timestamp_s + 300)
     waits = decide(step)
     assert isinstance(waits.decision, Hold)
-    assert waits.decision.next_s == step.snapshot.head.timestamp_s + 300
+    assert waits.decision.next_evaluation_s == step.snapshot.head.timestamp_s + 300
     assert "2 of about" in waits.decision.reason
     due = decide(later(step, 300))
     assert isinstance(due.decision, Rebalance)
@@ -129,7 +129,7 @@ def test_a_stored_step_with_a_campaign_decides_the_same_after_it_was_read_back()
     step = later(with_progress(begun(drifted()), parts_done=2), 1_000)
     back = codec.loads(StepInput, codec.dumps(step))
     assert back == step
-    assert proposals.rebalance(back).plan == proposals.rebalance(step).plan
+    assert proposals.propose_rebalance(back).plan == proposals.propose_rebalance(step).plan
 
 
 def test_a_step_stored_before_there_were_campaigns_still_loads() -> None:
@@ -155,25 +155,28 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     step = later(begun(drifted()), 1_000)
     other = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
     changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
-    assert mentions(decide(changed).layer(GradualResult).ended, "changed")
+    assert mentions(decide(changed).layer(GradualResult).end_reason, "changed")
     near = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (5_025, 4_975), strict=True)]
-    assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).layer(GradualResult).ended == "", (
+    assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).layer(GradualResult).end_reason == "", (
         "as much as targets of data move"
     )
     assert mentions(
-        decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).layer(GradualResult).ended, "policy.destination"
+        decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).layer(GradualResult).end_reason,
+        "policy.destination",
     )
-    assert mentions(decide(replace(step, policy=replace(step.policy, only=TradeSide.SELL))).layer(GradualResult).ended, "policy.only")
+    assert mentions(
+        decide(replace(step, policy=replace(step.policy, trade_side=TradeSide.SELL))).layer(GradualResult).end_reason, "policy.only"
+    )
     faster = paced(step, max_rounds=3)
-    assert mentions(decide(faster).layer(GradualResult).ended, "[execution]")
+    assert mentions(decide(faster).layer(GradualResult).end_reason, "[execution]")
     rested = with_history(faster, last_rebalance_s=None)
-    assert proposals.rebalance(rested).decision_result.layer(GradualResult).new_execution is not None
+    assert proposals.propose_rebalance(rested).decision_result.layer(GradualResult).new_execution is not None
 
 
 def test_assets_in_another_order_end_it_since_a_goal_goes_by_their_order() -> None:
     step = later(begun(drifted()), 1_000)
     turned = replace(step, portfolio=replace(step.portfolio, assets=step.portfolio.assets[::-1]))
-    assert mentions(decide(turned).layer(GradualResult).ended, "changed")
+    assert mentions(decide(turned).layer(GradualResult).end_reason, "changed")
 
 
 def test_prices_of_one_block_fire_no_round() -> None:
@@ -184,9 +187,9 @@ def test_prices_of_one_block_fire_no_round() -> None:
     unknown = decide(step)
     assert mentions(unknown.decision.reason, "2 preceding", "missing")
     same = tuple(PastPrices(replace(head, number=head.number - back), step.snapshot.feeds, step.snapshot.pools) for back in (1, 2))
-    assert decide(with_snapshot(step, past=same)).layer(GradualResult).due_slice is not None
+    assert decide(with_snapshot(step, past_prices=same)).layer(GradualResult).due_slice is not None
     turned = replace(same[1], feeds=moved_to(step, 600).snapshot.feeds)
-    pushed = decide(with_snapshot(step, past=(same[0], turned)))
+    pushed = decide(with_snapshot(step, past_prices=(same[0], turned)))
     assert pushed.layer(GradualResult).due_slice is None
     assert pushed.decision.limiting_rule == "policy.confirm_blocks"
 
@@ -204,33 +207,33 @@ def test_its_time_ends_it_however_long_it_was_paused() -> None:
     step = begun(drifted())
     assert step.layer(GradualState).progress is not None
     campaign = step.layer(GradualState).progress.execution
-    assert decide(later(step, campaign.expires_s - campaign.began_s - 1)).layer(GradualResult).ended == ""
+    assert decide(later(step, campaign.expires_s - campaign.began_s - 1)).layer(GradualResult).end_reason == ""
     why = ended(later(step, campaign.expires_s - campaign.began_s))
     assert "time ended" in why
     assert "200000 USDC" in why
 
 
 def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it_at_worst() -> None:
-    step = begun(drifted(budget_bps=50))
+    step = begun(drifted(max_loss_bps=50))
     assert step.layer(GradualState).progress is not None
-    budget = step.layer(GradualState).progress.execution.budget
+    budget = step.layer(GradualState).progress.execution.max_loss
     assert budget == 1_000 * USD
-    assert "its budget" in ended(with_progress(step, parts_done=1, spent=budget))
-    found = proposals.rebalance(step)
+    assert "its budget" in ended(with_progress(step, parts_done=1, lost_value=budget))
+    found = proposals.propose_rebalance(step)
     assert found.plan is not None
-    worst = worst_case_loss(step, found.plan, dict(step.layer(GradualState).progress.execution.arrival))
-    just = proposals.rebalance(with_progress(step, spent=budget - worst))
+    worst = worst_case_loss(step, found.plan, dict(step.layer(GradualState).progress.execution.arrival_prices))
+    just = proposals.propose_rebalance(with_progress(step, lost_value=budget - worst))
     assert just.plan is not None
-    over = proposals.rebalance(with_progress(step, spent=budget - worst + 1))
+    over = proposals.propose_rebalance(with_progress(step, lost_value=budget - worst + 1))
     assert over.plan is None
     assert isinstance(over.decision_result.decision, Hold)
-    assert "may cost" in over.decision_result.layer(GradualResult).ended
-    off = begun(drifted(budget_bps=None))
-    assert proposals.rebalance(with_progress(off, spent=Fraction(10**15))).plan is not None
+    assert "may cost" in over.decision_result.layer(GradualResult).end_reason
+    off = begun(drifted(max_loss_bps=None))
+    assert proposals.propose_rebalance(with_progress(off, lost_value=Fraction(10**15))).plan is not None
 
 
 def test_a_first_round_that_no_budget_allows_begins_no_campaign() -> None:
-    found = proposals.rebalance(drifted(budget_bps=1))
+    found = proposals.propose_rebalance(drifted(max_loss_bps=1))
     assert (found.plan, found.decision_result.layer(GradualResult).new_execution) == (None, None)
     assert "its budget" in found.decision_result.decision.reason
 
@@ -279,21 +282,21 @@ def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(
     def moves(step: StepInput, number: int) -> StepInput:
         return market(step, Fraction(2_000) * (1 + Fraction(drop * number, 10_000)))
 
-    step = paced(drifted(), replace(TWAP, budget_bps=budget, max_rounds=6))
-    if proposals.rebalance(step).decision_result.layer(GradualResult).new_execution is None:
+    step = paced(drifted(), replace(TWAP, max_loss_bps=budget, max_rounds=6))
+    if proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution is None:
         return
     done = run(step, random.Random(seed), moves)
-    assert done.execution.budget is not None
-    assert done.spent <= done.execution.budget
+    assert done.execution.max_loss is not None
+    assert done.spent <= done.execution.max_loss
     assert done.ended
 
 
 def test_a_falling_price_ends_it_by_its_budget_before_it_is_done() -> None:
-    done = run(drifted(budget_bps=60), random.Random(1), lambda step, number: market(step, Fraction(2_000) * (1 - Fraction(number, 400))))
+    done = run(drifted(max_loss_bps=60), random.Random(1), lambda step, number: market(step, Fraction(2_000) * (1 - Fraction(number, 400))))
     assert "budget" in done.ended
     assert 0 < sum(done.sizes) < done.execution.value_to_move
-    assert done.execution.budget is not None
-    assert done.spent <= done.execution.budget
+    assert done.execution.max_loss is not None
+    assert done.spent <= done.execution.max_loss
 
 
 def test_a_correction_over_a_stated_time_ends_within_it() -> None:
@@ -306,10 +309,10 @@ def test_a_correction_over_a_stated_time_ends_within_it() -> None:
 
 
 def test_what_was_approved_in_this_step_is_traded_at_once() -> None:
-    for step in (drifted(budget_bps=None), drifted(budget_bps=None, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)):
-        assert proposals.rebalance(step).decision_result.layer(GradualResult).new_execution is not None
+    for step in (drifted(max_loss_bps=None), drifted(max_loss_bps=None, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400)):
+        assert proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution is not None
         approved = replace(step, progress=replace(step.progress, spend_caps=((WETH.address, 10**24), (USDC.address, 10**18))))
-        found = proposals.rebalance(approved)
+        found = proposals.propose_rebalance(approved)
         assert found.decision_result.layer(GradualResult).new_execution is None
         assert found.plan is not None
         [sale] = found.plan.legs
@@ -336,7 +339,7 @@ def test_what_is_left_counts_the_larger_side_in_the_first_direction_alone(weth: 
 def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
     step = drifted()
     [owned] = [one.raw for one in step.snapshot.holdings if one.token == WETH.address]
-    plan = proposals.rebalance(step).plan
+    plan = proposals.propose_rebalance(step).plan
     assert plan is not None
     [leg] = plan.legs
     router, allowed = step.execution.router, leg.amount_in_raw + 7
@@ -350,19 +353,19 @@ def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
 def test_without_a_limit_of_cost_what_no_count_moves_costs_what_the_dearest_pays() -> None:
     step = drifted()
     capped = replace(step, limits=replace(step.limits, plan_cost_bps=None))
-    plan = proposals.rebalance(capped).plan
+    plan = proposals.propose_rebalance(capped).plan
     assert plan is not None
-    assert plan.pacing is not None
-    dearest = max((one.fees + one.impact + one.skew + one.gas + one.waiting) / one.turnover for one in plan.pacing.options)
-    assert _unmoved_unit_cost(capped.limits, list(plan.pacing.options)) == dearest > 0
-    assert _unmoved_unit_cost(step.limits, list(plan.pacing.options)) == Fraction(step.limits.plan_cost_bps or 0, 10_000)
+    assert plan.slicing_comparison is not None
+    dearest = max((one.fees + one.impact + one.skew + one.gas + one.delay_cost) / one.turnover for one in plan.slicing_comparison.options)
+    assert _unmoved_unit_cost(capped.limits, list(plan.slicing_comparison.options)) == dearest > 0
+    assert _unmoved_unit_cost(step.limits, list(plan.slicing_comparison.options)) == Fraction(step.limits.plan_cost_bps or 0, 10_000)
 
 
 def test_an_exit_is_never_spread() -> None:
     step = drifted()
     found = decide(step)
     assert isinstance(found.decision, Rebalance)
-    exit_ = replace(found.decision, exit=True)
+    exit_ = replace(found.decision, is_exit=True)
     decided, plan = in_time(step, found, exit_, planner.plan(step, exit_))
     assert decided.layer(GradualResult).new_execution is None
     assert plan is not None

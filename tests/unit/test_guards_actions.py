@@ -36,8 +36,8 @@ def a_plan(kind: str) -> tuple[StepInput, Plan]:
 
 def with_action(plan: Plan, **changes: object) -> Plan:
     """The plan with other fields in its first action."""
-    first = replace(plan.actions[0], **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
-    return replace(plan, actions=(first, *plan.actions[1:]))
+    first = replace(plan.layer_actions[0], **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+    return replace(plan, layer_actions=(first, *plan.layer_actions[1:]))
 
 
 def refusing(step: StepInput, plan: Plan) -> set[str]:
@@ -62,17 +62,17 @@ def less(pair: tuple[int, int], by: int = 1) -> tuple[int, int]:
 )
 def test_a_figure_that_is_off_by_one_is_refused(kind: str, field: str, guard: str) -> None:
     step, plan = a_plan(kind)
-    figure = getattr(plan.actions[0], field)
+    figure = getattr(plan.layer_actions[0], field)
     changed = with_action(plan, **{field: less(figure) if isinstance(figure, tuple) else figure - 1})
     assert guard in refusing(step, changed)
     if guard == "fair_floor":
-        assert "reference requires" in verdict(guard, step, changed).measured
+        assert "reference requires" in verdict(guard, step, changed).measured_text
 
 
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW])
 def test_a_minimum_above_what_the_contracts_move_could_only_revert(kind: str) -> None:
     step, plan = a_plan(kind)
-    action = plan.actions[0]
+    action = plan.layer_actions[0]
     assert not isinstance(action, Collect)
     changed = with_action(plan, min_raw=(action.amounts_raw[0] + 1, action.min_raw[1]))
     assert refusing(step, changed) == {"slippage"}
@@ -89,14 +89,14 @@ def test_an_action_on_something_else_is_refused(kind: str, field: str) -> None:
 def test_liquidity_that_nobody_wanted_is_not_provided() -> None:
     step, plan = a_plan(PROVIDE)
     unwanted = replace(step, portfolio=replace(step.portfolio, lp_targets=()))
-    assert "liquidity target" in verdict("prediction", unwanted, plan).measured
+    assert "liquidity target" in verdict("prediction", unwanted, plan).measured_text
 
 
 def test_more_than_a_position_has_is_not_taken_out() -> None:
     step, plan = a_plan(WITHDRAW)
-    action = plan.actions[0]
+    action = plan.layer_actions[0]
     assert isinstance(action, Withdraw)
-    assert "of liquidity" in verdict("prediction", step, with_action(plan, liquidity=action.position_liquidity + 1)).measured
+    assert "of liquidity" in verdict("prediction", step, with_action(plan, liquidity=action.position_liquidity + 1)).measured_text
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_more_than_a_position_has_is_not_taken_out() -> None:
 def test_a_range_off_its_spacing_or_of_no_width_is_refused(ticks: tuple[int, int]) -> None:
     step = world(targets=[wanted(2_000)])
     plan = planned(step)
-    assert "range of" in verdict("prediction", step, with_action(plan, ticks=ticks)).measured
+    assert "range of" in verdict("prediction", step, with_action(plan, ticks=ticks)).measured_text
 
 
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW, COLLECT])
@@ -114,30 +114,30 @@ def test_a_range_off_its_spacing_or_of_no_width_is_refused(ticks: tuple[int, int
 def test_an_action_on_a_token_without_a_price_is_refused(kind: str, price: int | None) -> None:
     step, plan = a_plan(kind)
     found = book(step)
-    for token in (plan.actions[0].token0, plan.actions[0].token1):
+    for token in (plan.layer_actions[0].token0, plan.layer_actions[0].token1):
         others = {at: known for at, known in found.prices.items() if at != token}
         unpriced = replace(found, prices=others if price is None else others | {token: Fraction(price)})
-        assert mentions(replay_actions(unpriced, plan.actions[:1]).fault, "action 0", "reference price", f"{token}")
+        assert mentions(replay_actions(unpriced, plan.layer_actions[:1]).fault, "action 0", "reference price", f"{token}")
 
 
 def test_what_grows_has_its_own_range() -> None:
     step, plan = a_plan(PROVIDE)
-    action = plan.actions[0]
+    action = plan.layer_actions[0]
     assert isinstance(action, Provide)
     assert action.ticks is not None
     changed = with_action(plan, ticks=(action.ticks[0] - 60, action.ticks[1]))
-    assert mentions(verdict("prediction", step, changed).measured, "not have", "range")
+    assert mentions(verdict("prediction", step, changed).measured_text, "not have", "range")
 
 
 def test_what_is_provided_stays_within_reserves_and_what_surely_came() -> None:
     step, plan = a_plan(PROVIDE)
-    action = plan.actions[0]
+    action = plan.layer_actions[0]
     assert isinstance(action, Provide)
     asset = next(asset for asset in step.portfolio.assets if asset.token.address == action.token0)
     tight = replace(asset, reserve_raw=next(h.raw for h in step.snapshot.holdings if h.token == action.token0) - action.desired_raw[0] + 1)
     assets = tuple(tight if one is asset else one for one in step.portfolio.assets)
     short = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    assert "1 base" in verdict("balance", short, plan).measured
+    assert "1 base" in verdict("balance", short, plan).measured_text
 
 
 def test_what_is_wanted_without_a_pin_is_refused() -> None:
@@ -160,14 +160,14 @@ def test_a_pool_that_is_off_the_reference_refuses_what_was_planned_before(kind: 
     moved = tuple(replace(p, sqrt_price_x96=at.sqrt_price_x96, tick=at.tick) for p in step.snapshot.positions)  # type: ignore[call-arg]  # V3
     found = verdict("oracle_deviation", with_snapshot(step, positions=moved, pools=(*step.snapshot.pools[:-1], at)), plan)
     assert not found.passed
-    assert f"pool {at.address}" in found.measured
+    assert f"pool {at.address}" in found.measured_text
 
 
 def test_what_would_exceed_budget_or_weight_is_refused_by_what_it_leaves() -> None:
     step, plan = a_plan(PROVIDE)
     over = with_limits(step, lp_max_weight_bps=1_999)
     assert refusing(over, plan) == {"lp_max_weight"}
-    assert verdict("lp_max_weight", over, plan).measured.startswith("20")
+    assert verdict("lp_max_weight", over, plan).measured_text.startswith("20")
     assert refusing(with_limits(step, impermanent_loss_bps=60), plan) == {"impermanent_loss"}
     assert verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=2_000), plan).passed
 
@@ -177,21 +177,21 @@ def test_a_withdrawal_that_lowers_what_is_exceeded_passes_though_it_does_not_cur
     tight = with_limits(step, lp_max_weight_bps=100, impermanent_loss_bps=1)
     assert refusing(tight, plan) == set()
     for guard in ("lp_max_weight", "impermanent_loss"):
-        assert "lowered from" in verdict(guard, tight, plan).measured
+        assert "lowered from" in verdict(guard, tight, plan).measured_text
 
 
 def test_collecting_lowers_the_weight_and_excuses_no_expected_loss() -> None:
     step, plan = a_plan(COLLECT)
-    alone = replace(plan, actions=plan.actions[:1])
-    assert "lowered from" in verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_000), alone).measured
+    alone = replace(plan, layer_actions=plan.layer_actions[:1])
+    assert "lowered from" in verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_000), alone).measured_text
     assert "impermanent_loss" in refusing(with_limits(step, impermanent_loss_bps=1), alone)
 
 
 def test_what_has_pool_positions_above_a_limit_is_refused_though_it_takes_out_more() -> None:
     step, leaving = a_plan(WITHDRAW)
     adding = planned(world([ranged(500, 1_800, 2_200)], [wanted(900)]))
-    assert isinstance(adding.actions[0], Provide)
-    both = replace(leaving, actions=(*leaving.actions, *adding.actions))
+    assert isinstance(adding.layer_actions[0], Provide)
+    both = replace(leaving, layer_actions=(*leaving.layer_actions, *adding.layer_actions))
     tight = with_limits(step, lp_max_weight_bps=100)
     assert verdict("lp_max_weight", tight, leaving).passed
     assert not verdict("lp_max_weight", tight, both).passed
@@ -201,19 +201,19 @@ def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> Non
     step, plan = a_plan(WITHDRAW)
     dear = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=20 * GWEI))
     assert refusing(dear, plan) == {"plan_cost"}
-    assert verdict("plan_cost", dear, plan).measured.startswith("117.")
+    assert verdict("plan_cost", dear, plan).measured_text.startswith("117.")
     exit_ = with_limits(dear, lp_max_weight_bps=1_500)
     assert refusing(exit_, plan) == set()
-    assert "not applied to liquidity above its limit" in verdict("plan_cost", exit_, plan).measured
+    assert "not applied to liquidity above its limit" in verdict("plan_cost", exit_, plan).measured_text
 
 
 def test_what_is_provided_above_a_limit_is_no_exit_whatever_goes_out_beside_it() -> None:
     """Cost and size of liquidity hold it back also where a limit is exceeded already."""
     step, plan = a_plan(PROVIDE)
     _, leaving = a_plan(WITHDRAW)
-    for actions in (plan.actions, (*leaving.actions, *plan.actions)):
+    for actions in (plan.layer_actions, (*leaving.layer_actions, *plan.layer_actions)):
         tight = with_limits(step, lp_max_weight_bps=100, min_trade=Fraction(5_000 * USD))
-        found = build_guard_case(tight, replace(plan, actions=actions), evidence(tight, plan))
+        found = build_guard_case(tight, replace(plan, layer_actions=actions), evidence(tight, plan))
         assert not found.is_required_by_layer()
         assert not found.is_risk_reducing()
     assert {"lp_max_weight", "min_trade"} <= refusing(tight, plan)
@@ -240,16 +240,16 @@ def test_with_both_price_limits_off_nothing_is_signed() -> None:
 
 def test_what_a_minimum_lets_liquidity_cost_is_held_against_slippage() -> None:
     step, plan = a_plan(PROVIDE)
-    assert verdict("slippage", step, plan).measured.endswith("bps")
-    assert Fraction(verdict("slippage", step, plan).measured.removesuffix(" bps")) <= 30
+    assert verdict("slippage", step, plan).measured_text.endswith("bps")
+    assert Fraction(verdict("slippage", step, plan).measured_text.removesuffix(" bps")) <= 30
     strict = with_limits(step, slippage_bps=2)
     assert verdict("fair_floor", strict, plan).passed is False, "a narrower band has higher minimums"
-    assert Fraction(verdict("slippage", strict, planned(strict)).measured.removesuffix(" bps")) <= 2
+    assert Fraction(verdict("slippage", strict, planned(strict)).measured_text.removesuffix(" bps")) <= 2
 
 
 def test_reverts_loss_and_gas_of_the_day_hold_actions_back_too() -> None:
     step, plan = a_plan(WITHDRAW)
-    failed = (ExitFailures(plan.actions[0].pool, 3, 0, step.snapshot.head.timestamp_s),)
+    failed = (ExitFailures(plan.layer_actions[0].pool, 3, 0, step.snapshot.head.timestamp_s),)
     assert refusing(replace(step, history=history(failed_exits=failed)), plan) == {"reverts_in_row"}
     provide, providing = a_plan(PROVIDE)
     assert refusing(replace(provide, history=history(reverts_in_row=3)), providing) == {"reverts_in_row"}
@@ -273,12 +273,12 @@ def test_a_pair_is_judged_as_a_range_is() -> None:
     step = world([paired(300)], [wanted(2_000, v2_at())])
     plan = planned(step)
     assert refusing(step, plan) == set()
-    action = plan.actions[0]
+    action = plan.layer_actions[0]
     assert isinstance(action, Provide)
     assert "fair_floor" in refusing(step, with_action(plan, min_raw=less(action.min_raw)))
     assert "prediction" in refusing(step, with_action(plan, ticks=(-60, 60)))
     out = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
-    found: LpAction = planned(out).actions[0]
+    found: LpAction = planned(out).layer_actions[0]
     assert refusing(out, planned(out)) == set()
     assert isinstance(found, Withdraw)
     assert "fair_floor" in refusing(out, with_action(planned(out), min_raw=less(found.min_raw)))

@@ -31,7 +31,7 @@ def test_head_age_is_judged_by_the_agent_s_clock(age_s: int, passed: bool, measu
     step = step_input()
     plan = sell_weth(step)
     found = verdict("head_age", step, plan, evidence(step, plan, now_s=step.snapshot.head.timestamp_s + age_s))
-    assert (found.passed, found.measured, found.limit) == (passed, measured, "90 s")
+    assert (found.passed, found.measured_text, found.limit) == (passed, measured, "90 s")
 
 
 @pytest.mark.parametrize(("block", "expires", "passed"), [(0, 5, True), (0, 0, True), (0, -1, False), (-1, 5, False), (1, 5, False)])
@@ -49,7 +49,7 @@ def test_a_leg_may_spend_the_whole_investable_balance_and_not_one_unit_of_the_re
     assert verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, held)])).passed
     refused = verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, held + 1)]))
     assert not refused.passed
-    assert mentions(refused.measured, "leg 0", "1 base", "WETH")
+    assert mentions(refused.measured_text, "leg 0", "1 base", "WETH")
 
 
 def test_two_legs_share_one_balance() -> None:
@@ -96,7 +96,7 @@ def test_nothing_may_stay_in_the_router() -> None:
     step = chained()
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, raw(Fraction(1, 100), WBTC), sink=R)])
     found = verdict("balance", step, plan)
-    assert (found.passed, "WETH remain" in found.measured) == (False, True)
+    assert (found.passed, "WETH remain" in found.measured_text) == (False, True)
 
 
 def test_a_router_leg_spends_what_is_there_and_a_wrong_prediction_is_refused() -> None:
@@ -107,7 +107,7 @@ def test_a_router_leg_spends_what_is_there_and_a_wrong_prediction_is_refused() -
     lied = with_leg(plan, 1, amount_in_raw=plan.legs[1].amount_in_raw + 1)
     assert verdict("balance", step, lied).passed
     found = verdict("prediction", step, lied)
-    assert (found.passed, found.measured[:5]) == (False, "leg 1")
+    assert (found.passed, found.measured_text[:5]) == (False, "leg 1")
 
 
 def test_a_router_leg_with_nothing_in_the_router_is_refused() -> None:
@@ -115,7 +115,7 @@ def test_a_router_leg_with_nothing_in_the_router_is_refused() -> None:
     first, second = step.snapshot.pools
     plan = plan_of(step, [Swap(first, WBTC.address, raw(Fraction(1, 100), WBTC), sink=R), Swap(second, WETH.address, source=R)])
     alone = replace(plan, legs=plan.legs[1:])
-    assert "to spend" in verdict("balance", step, alone).measured
+    assert "to spend" in verdict("balance", step, alone).measured_text
 
 
 def test_a_predicted_output_that_the_simulation_does_not_give_is_refused() -> None:
@@ -129,7 +129,7 @@ def test_a_predicted_balance_that_the_simulation_does_not_give_is_refused() -> N
     plan = sell_weth(step)
     after = tuple((at, amount + (at == USDC.address)) for at, amount in plan.holdings_after)
     found = verdict("prediction", step, replace(plan, holdings_after=after))
-    assert (found.passed, "USDC ends" in found.measured) == (False, True)
+    assert (found.passed, "USDC ends" in found.measured_text) == (False, True)
 
 
 def test_a_token_that_the_prediction_leaves_out_is_not_compared() -> None:
@@ -161,7 +161,7 @@ def test_each_contract_of_the_plan_must_have_the_code_that_was_pinned(who: str, 
     step = step_input()
     plan = sell_weth(step)
     refused = verdict("allowlist", code(step, involved()[who], found), plan, evidence(step, plan))
-    assert (refused.passed, says in refused.measured, involved()[who] in refused.measured) == (False, True, True)
+    assert (refused.passed, says in refused.measured_text, involved()[who] in refused.measured_text) == (False, True, True)
 
 
 @pytest.mark.parametrize("who", list(involved()))
@@ -170,7 +170,7 @@ def test_each_contract_of_the_plan_must_be_pinned(who: str) -> None:
     plan = sell_weth(step)
     pins = tuple(pin for pin in evidence(step, plan).pinned_code_hashes if pin[0] != involved()[who])
     refused = verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins))
-    assert mentions(refused.measured, f"{involved()[who]}", "not pinned")
+    assert mentions(refused.measured_text, f"{involved()[who]}", "not pinned")
 
 
 def test_no_code_is_refused_even_when_it_was_pinned() -> None:
@@ -199,7 +199,7 @@ def test_what_the_execution_wants_pinned_is_judged_even_without_a_leg_through_it
     step = step_input()
     factory = address("factory")
     strict = replace(step, execution=replace(step.execution, pinned=(ROUTER, factory)))
-    assert mentions(verdict("allowlist", strict, sell_weth(step)).measured, f"{factory}", "not read")
+    assert mentions(verdict("allowlist", strict, sell_weth(step)).measured_text, f"{factory}", "not read")
 
 
 def test_a_token_outside_the_portfolio_is_refused_though_its_code_is_pinned() -> None:
@@ -209,7 +209,7 @@ def test_a_token_outside_the_portfolio_is_refused_though_its_code_is_pinned() ->
         replace(step, portfolio=replace(step.portfolio, hubs=())),
         code_hashes=(*step.snapshot.code_hashes, CodeHash(WETH.address, NEW_CODE)),
     )
-    assert mentions(verdict("allowlist", no_hub, plan).measured, f"{WETH.address}", "token")
+    assert mentions(verdict("allowlist", no_hub, plan).measured_text, f"{WETH.address}", "token")
 
 
 @pytest.mark.parametrize(
@@ -225,14 +225,14 @@ def test_only_a_switch_that_says_not_paused_lets_a_plan_pass(paused: bool | None
     step = step_input()
     plan = sell_weth(step)
     found = verdict("kill_switch", step, plan, evidence(step, plan, paused=paused, pause_reason=reason))
-    assert (found.passed, found.measured) == (passed, measured)
+    assert (found.passed, found.measured_text) == (passed, measured)
 
 
 @pytest.mark.parametrize("agreed", [True, False])
 def test_quorum_is_what_the_evidence_says(agreed: bool) -> None:
     step = step_input()
     plan = sell_weth(step)
-    assert verdict("quorum", step, plan, evidence(step, plan, quorum=agreed)).passed is agreed
+    assert verdict("quorum", step, plan, evidence(step, plan, has_quorum=agreed)).passed is agreed
 
 
 def test_the_remedy_of_the_quorum_fits_two_operators_that_differ_and_a_single_one() -> None:

@@ -79,14 +79,14 @@ def test_on_a_chain_without_base_fee_the_node_s_gas_price_counts() -> None:
 def test_a_plan_that_only_burns_gas_is_refused() -> None:
     step = step_input()
     found = verdict("plan_cost", step, plan_of(step, []))
-    assert (found.passed, found.measured) == (False, "0.44 USDC")
+    assert (found.passed, found.measured_text) == (False, "0.44 USDC")
 
 
 def test_gas_that_nothing_prices_refuses() -> None:
     step = step_input({"WBTC": 5_000, "USDC": 5_000})
     step = replace(step, portfolio=replace(step.portfolio, wrapped_native=WETH.address))
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, raw(Fraction(1, 100), WBTC))])
-    assert "reference price" in verdict("plan_cost", step, plan).measured
+    assert "reference price" in verdict("plan_cost", step, plan).measured_text
 
 
 @given(whole=st.fractions(Fraction(1, 100), 3))
@@ -167,7 +167,7 @@ def test_a_trade_at_the_minimum_passes_and_one_base_unit_below_fails() -> None:
     bought = Fraction(buy.legs[0].amount_out_raw * 2_000 * 10**6, 10**18)
     assert verdict("min_trade", with_limits(step, min_trade=bought), buy).passed
     refused = verdict("min_trade", with_limits(step, min_trade=bought + 1), buy)
-    assert (refused.passed, "of WETH" in refused.measured) == (False, True)
+    assert (refused.passed, "of WETH" in refused.measured_text) == (False, True)
 
 
 def test_a_trade_split_over_pools_counts_as_one() -> None:
@@ -204,7 +204,7 @@ def test_gas_price_is_base_fee_and_tip() -> None:
     assert verdict("gas_price", step, sell_weth(step)).passed
     beyond = priced(59 * GWEI, GWEI + 1)
     refused = verdict("gas_price", beyond, sell_weth(beyond))
-    assert (refused.passed, refused.measured, refused.limit) == (False, "60.000000001 gwei", "60 gwei")
+    assert (refused.passed, refused.measured_text, refused.limit) == (False, "60.000000001 gwei", "60 gwei")
 
 
 WORST = 250_000 * 21 * GWEI
@@ -230,7 +230,7 @@ def test_native_coin_left_at_the_floor_passes_and_one_wei_less_fails() -> None:
     assert verdict("native_floor", step, sell_weth(step)).passed
     short = with_snapshot(step, native_wei=ETHER // 20 + WORST - 1)
     refused = verdict("native_floor", short, sell_weth(short))
-    assert (refused.passed, refused.measured) == (False, "0.049999999999999999 native")
+    assert (refused.passed, refused.measured_text) == (False, "0.049999999999999999 native")
     assert "0.05 native" in refused.limit
 
 
@@ -256,7 +256,7 @@ def test_a_leg_that_pays_less_than_predicted_is_judged_by_what_it_pays(name: str
 
 def exiting(plan: Plan) -> Plan:
     assert isinstance(plan.decision, Rebalance)
-    return replace(plan, decision=replace(plan.decision, exit=True))
+    return replace(plan, decision=replace(plan.decision, is_exit=True))
 
 
 def test_an_exit_into_the_numeraire_is_not_held_back_by_turnover_and_by_everything_else_it_is() -> None:
@@ -271,7 +271,7 @@ def test_an_exit_into_the_numeraire_is_not_held_back_by_turnover_and_by_everythi
 
 
 def test_an_exit_passes_the_daily_limit_even_where_the_day_cannot_be_told_and_a_purchase_does_not() -> None:
-    step = past(heavy(), unknown="the chain before block 7 cannot be read")
+    step = past(heavy(), unknown_reason="the chain before block 7 cannot be read")
     assert verdict("daily_turnover", step, exiting(sell_weth(step, 1))).passed
     assert not verdict("daily_turnover", step, sell_weth(step, 1)).passed
 

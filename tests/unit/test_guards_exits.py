@@ -27,7 +27,9 @@ def hostile(**more: object) -> StepInput:
     step = step_input(WEIGHTS, pools=[v2_pool(WETH, USDC, 2_000), v2_pool(WBTC, USDC, 60_000), v2_pool(WETH, WBTC, Fraction(1, 30))])
     lost = Fraction(9_000 * 10**6)
     flows = tuple(ExternalTransfer(1, WETH.address, sign, sign * lost, 1, 2, builders.NOW_S, True, None) for sign in (-1, 1))
-    past = history(unexplained=flows, loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost, reverts_in_row=3, **more)
+    past = history(
+        unexplained_transfers=flows, loss_24h=lost, loss_total=lost, decrease_24h=lost, decrease_total=lost, reverts_in_row=3, **more
+    )
     capped = tuple(replace(one, max_bps=100) for one in step.portfolio.assets)
     step = replace(step, history=past, portfolio=replace(step.portfolio, assets=capped))
     limits = {"daily_loss_bps": 5_000, "total_loss_bps": 5_000, "plan_cost_bps": None, "price_impact_bps": None, "slippage_bps": 30}
@@ -35,7 +37,7 @@ def hostile(**more: object) -> StepInput:
 
 
 def said(plan: Plan, exits: bool = True) -> Plan:
-    return replace(plan, decision=Rebalance("a stop fired", Goal(()), exit=exits))
+    return replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=exits))
 
 
 def refusing(step: StepInput, plan: Plan) -> set[str]:
@@ -101,10 +103,10 @@ def test_gas_money_and_liquidity_that_also_swap_are_no_exit() -> None:
     assert refusing(step, top_up) >= {"balance_jump", "max_live_value", "reverts_in_row"}
     lp = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
     out = planned(lp)
-    assert out.actions
-    assert not any(isinstance(action, Provide) for action in out.actions)
+    assert out.layer_actions
+    assert not any(isinstance(action, Provide) for action in out.layer_actions)
     gift = (ExternalTransfer(1, WETH.address, 1, Fraction(10**12), 1, 2, builders.NOW_S, True, None),)
-    lp = with_history(lp, unexplained=gift)
+    lp = with_history(lp, unexplained_transfers=gift)
     assert "balance_jump" not in refusing(lp, out)
     swaps = plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, raw(300, USDC))])
     assert "balance_jump" in refusing(lp, replace(out, legs=swaps.legs))
@@ -120,4 +122,4 @@ def test_an_exit_by_name_alone_realises_no_gain_beyond_the_year_s() -> None:
 def year(step: StepInput, plan: Plan) -> str:
     """What the guard of taxes measures."""
     step = step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), Fraction(0))))
-    return next(one.measured for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "year_limit")
+    return next(one.measured_text for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "year_limit")

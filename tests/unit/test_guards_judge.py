@@ -26,13 +26,13 @@ def test_a_good_plan_passes_every_guard_and_carries_all_verdicts() -> None:
     verdicts = guards.judge(step, plan, evidence(step, plan))
     assert [v.guard for v in verdicts] == NAMES
     assert [v for v in verdicts if not v.passed] == []
-    assert guards.require(plan, verdicts) == replace(plan, verdicts=verdicts)
+    assert guards.require_all_passed(plan, verdicts) == replace(plan, verdicts=verdicts)
 
 
 def test_a_plan_without_legs_passes() -> None:
     step = step_input()
     plan = plan_of(step, [], gas_units=0)
-    guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
+    guards.require_all_passed(plan, guards.judge(step, plan, evidence(step, plan)))
 
 
 def test_every_limit_can_be_off_by_name_and_then_passes_whatever_happens() -> None:
@@ -53,7 +53,7 @@ def test_guards_without_a_key_cannot_be_off() -> None:
 def test_a_plan_that_cannot_be_simulated_is_refused_by_every_guard_that_looks_at_its_legs() -> None:
     step = step_input()
     plan = with_leg(sell_weth(step), 0, pool=address("nowhere"))
-    failing = {v.guard: v.measured for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
+    failing = {v.guard: v.measured_text for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
     looking = {"price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss"}
     looking |= {"min_trade", "oracle_deviation", "second_quote_deviation", "balance", "prediction"}
     assert set(failing) == looking | {"allowlist"}
@@ -69,7 +69,7 @@ def test_an_asset_without_a_price_is_refused_by_every_guard_that_counts_value() 
         *("fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss", "min_trade", "max_live_value"),
         *("oracle_deviation", "feed_health", "depeg"),
     }
-    assert mentions(verdict("fair_floor", blind, plan).measured, "reference price", "WETH", "feed", "not read")
+    assert mentions(verdict("fair_floor", blind, plan).measured_text, "reference price", "WETH", "feed", "not read")
 
 
 def test_a_balance_that_was_not_read_refuses_what_needs_the_total() -> None:
@@ -78,7 +78,7 @@ def test_a_balance_that_was_not_read_refuses_what_needs_the_total() -> None:
     blind = with_snapshot(step, holdings=())
     for name in ("turnover", "daily_loss", "max_live_value", "balance", "prediction"):
         found = verdict(name, blind, plan)
-        assert (found.passed, "not read" in found.measured) == (False, True), name
+        assert (found.passed, "not read" in found.measured_text) == (False, True), name
 
 
 def test_refusal_names_each_failing_guard_with_measure_limit_and_remedy() -> None:
@@ -86,7 +86,7 @@ def test_refusal_names_each_failing_guard_with_measure_limit_and_remedy() -> Non
     plan = sell_weth(step, 1)
     verdicts = guards.judge(step, plan, evidence(step, plan, paused=True, pause_reason="holiday"))
     with pytest.raises(Refused) as refusal:
-        guards.require(plan, verdicts)
+        guards.require_all_passed(plan, verdicts)
     assert refusal.value.verdicts == verdicts
     assert refusal.value.exit_code == EXIT_REFUSED
     text = str(refusal.value)
@@ -103,7 +103,7 @@ def test_a_plan_that_one_guard_has_not_judged_is_refused(missing: str) -> None:
     plan = sell_weth(step)
     rest = tuple(v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard != missing)
     with raises_code(Refused, "not_judged", missing):
-        guards.require(plan, rest)
+        guards.require_all_passed(plan, rest)
 
 
 def test_a_verdict_of_an_unknown_guard_that_fails_refuses_too() -> None:
@@ -111,7 +111,7 @@ def test_a_verdict_of_an_unknown_guard_that_fails_refuses_too() -> None:
     plan = sell_weth(step)
     verdicts = (*guards.judge(step, plan, evidence(step, plan)), Verdict("house_rule", "no", "yes", False))
     with raises_code(Refused, "house_rule"):
-        guards.require(plan, verdicts)
+        guards.require_all_passed(plan, verdicts)
 
 
 def test_every_guard_has_a_remedy_and_a_name_of_its_own() -> None:

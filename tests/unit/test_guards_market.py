@@ -35,15 +35,15 @@ def test_impact_at_the_limit_passes_and_one_unit_of_input_more_fails(number: int
     at, beyond = (plan_of(step, [Swap(pool, WETH.address, amount)]) for amount in (most, most + 1))
     assert verdict("price_impact", step, at).passed
     refused = verdict("price_impact", step, beyond)
-    assert (refused.passed, refused.measured) == (False, f"{impact_bps + 1} bps in {pool.address}")
+    assert (refused.passed, refused.measured_text) == (False, f"{impact_bps + 1} bps in {pool.address}")
 
 
 def test_impact_adds_up_over_the_legs_of_one_pool() -> None:
     step = with_limits(two_pools(), price_impact_bps=100)
     half = step.snapshot.pools[0].max_in(WETH.address, 60)
     once, twice = (plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, half)] * times) for times in (1, 2))
-    assert verdict("price_impact", step, once).measured.startswith("60 bps")
-    assert verdict("price_impact", step, twice).measured.startswith("120 bps")
+    assert verdict("price_impact", step, once).measured_text.startswith("60 bps")
+    assert verdict("price_impact", step, twice).measured_text.startswith("120 bps")
     assert not verdict("price_impact", step, twice).passed
 
 
@@ -76,10 +76,10 @@ def test_a_floor_exactly_at_the_slippage_limit_passes_and_one_base_unit_lower_fa
     floor = plan.legs[0].amount_out_raw * (BPS - limit_bps) // BPS
     at, beyond = with_leg(plan, 0, min_out_raw=floor), with_leg(plan, 0, min_out_raw=floor - 1)
     assert verdict("slippage", step, at).passed
-    assert int(verdict("slippage", step, at).measured.removesuffix(" bps")) <= limit_bps
+    assert int(verdict("slippage", step, at).measured_text.removesuffix(" bps")) <= limit_bps
     refused = verdict("slippage", step, beyond)
     assert not refused.passed
-    assert int(refused.measured.removesuffix(" bps")) > limit_bps
+    assert int(refused.measured_text.removesuffix(" bps")) > limit_bps
 
 
 def test_slippage_is_measured_against_the_simulation_not_the_plan_s_prediction() -> None:
@@ -87,7 +87,7 @@ def test_slippage_is_measured_against_the_simulation_not_the_plan_s_prediction()
     plan = sold(step, (0, 1))
     low = plan.legs[0].amount_out_raw * 99 // 100
     lied = with_leg(plan, 0, amount_out_raw=low, min_out_raw=low)
-    assert verdict("slippage", step, lied).measured == "100 bps"
+    assert verdict("slippage", step, lied).measured_text == "100 bps"
     assert not verdict("slippage", step, lied).passed
 
 
@@ -95,7 +95,7 @@ def test_slippage_is_measured_against_the_simulation_not_the_plan_s_prediction()
 def test_a_floor_of_nothing_or_above_the_output_is_refused(floor: int, says: str) -> None:
     step = two_pools()
     found = verdict("slippage", step, with_leg(sold(step, (0, 1)), 0, min_out_raw=floor))
-    assert (found.passed, says in found.measured) == (False, True)
+    assert (found.passed, says in found.measured_text) == (False, True)
 
 
 def skewed(by: Fraction) -> StepInput:
@@ -109,7 +109,7 @@ def test_the_fair_floor_does_not_follow_a_skewed_pool() -> None:
     low = with_leg(plan, 0, min_out_raw=plan.legs[0].amount_out_raw * 9_970 // BPS)
     assert verdict("slippage", step, low).passed
     assert not verdict("fair_floor", step, low).passed
-    assert "reference requires" in verdict("fair_floor", step, low).measured
+    assert "reference requires" in verdict("fair_floor", step, low).measured_text
 
 
 def test_a_minimum_exactly_at_the_fair_floor_passes_and_one_base_unit_lower_fails() -> None:
@@ -150,7 +150,7 @@ def test_the_shallowest_pool_decides_and_liquidity_far_from_the_price_does_not_c
     plan = sold(step, (0, Fraction(1, 10)), (1, Fraction(1, 10)))
     found = verdict("pool_min_value", step, plan)
     assert found.passed is False  # a full-range position of two million holds some 20,000 within two percent
-    assert step.snapshot.pools[1].address in found.measured
+    assert step.snapshot.pools[1].address in found.measured_text
 
 
 def quoted(step: StepInput, plan: Plan, *outs: int | None) -> Evidence:
@@ -172,7 +172,7 @@ def test_the_worst_leg_decides_the_second_quote() -> None:
     plan = sold(step, (0, 1), (1, 1))
     outs = [leg.amount_out_raw for leg in plan.legs]
     found = verdict("second_quote_deviation", step, plan, quoted(step, plan, outs[0], outs[1] * 98 // 100))
-    assert (found.passed, found.measured[:3]) == (False, "200")
+    assert (found.passed, found.measured_text[:3]) == (False, "200")
 
 
 def test_a_leg_without_a_second_quote_is_refused_with_the_reason() -> None:
@@ -180,10 +180,10 @@ def test_a_leg_without_a_second_quote_is_refused_with_the_reason() -> None:
     plan = sold(step, (0, 1), (1, 1))
     none = verdict("second_quote_deviation", step, plan, quoted(step, plan, plan.legs[0].amount_out_raw))
     assert not none.passed
-    assert mentions(none.measured, "unknown", "leg 1")
+    assert mentions(none.measured_text, "unknown", "leg 1")
     silent = verdict("second_quote_deviation", step, plan, quoted(step, plan, plan.legs[0].amount_out_raw, None))
     assert not silent.passed
-    assert mentions(silent.measured, "unknown", "leg 1", "silent")
+    assert mentions(silent.measured_text, "unknown", "leg 1", "silent")
 
 
 def test_a_pool_that_cannot_run_the_leg_is_named_with_its_reason() -> None:
@@ -191,18 +191,20 @@ def test_a_pool_that_cannot_run_the_leg_is_named_with_its_reason() -> None:
     plan = sold(step, (0, 1), (1, 1))
     known = replace(step.snapshot.pools[1], known_from_tick=-1, known_to_tick=1, ticks=())
     blind = with_snapshot(step, pools=(step.snapshot.pools[0], known))
-    assert "leg 1: pool" in verdict("price_impact", blind, plan).measured
+    assert "leg 1: pool" in verdict("price_impact", blind, plan).measured_text
     empty = replace(step.snapshot.pools[0], reserve0=0, reserve1=0)
-    assert "INSUFFICIENT_LIQUIDITY" in verdict("price_impact", with_snapshot(step, pools=(empty, step.snapshot.pools[1])), plan).measured
+    assert (
+        "INSUFFICIENT_LIQUIDITY" in verdict("price_impact", with_snapshot(step, pools=(empty, step.snapshot.pools[1])), plan).measured_text
+    )
 
 
 def test_legs_that_name_foreign_tokens_or_spend_nothing_cannot_be_simulated() -> None:
     step = two_pools()
     plan = sell_weth(step)
     foreign = with_leg(plan, 0, token_out=token("DAI").address)
-    assert "not trade" in verdict("price_impact", step, foreign).measured
+    assert "not trade" in verdict("price_impact", step, foreign).measured_text
     for amount in (0, -1):
-        assert "to spend" in verdict("price_impact", step, with_leg(plan, 0, amount_in_raw=amount)).measured
+        assert "to spend" in verdict("price_impact", step, with_leg(plan, 0, amount_in_raw=amount)).measured_text
 
 
 def test_a_pool_that_takes_only_a_part_or_pays_nothing_cannot_be_simulated() -> None:
@@ -210,6 +212,6 @@ def test_a_pool_that_takes_only_a_part_or_pays_nothing_cannot_be_simulated() -> 
     all_known = replace(step.snapshot.pools[1], known_from_tick=-887_272, known_to_tick=887_272)
     step = with_snapshot(step, pools=(step.snapshot.pools[0], all_known))
     whole = with_leg(sold(step, (1, 1)), 0, amount_in_raw=10**40)
-    assert "accepts only" in verdict("price_impact", step, whole).measured
+    assert "accepts only" in verdict("price_impact", step, whole).measured_text
     dust = with_leg(sold(step, (1, 1)), 0, amount_in_raw=1)
-    assert "pays nothing" in verdict("price_impact", step, dust).measured
+    assert "pays nothing" in verdict("price_impact", step, dust).measured_text

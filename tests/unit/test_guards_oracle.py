@@ -36,7 +36,7 @@ def test_spot_is_held_against_the_reference_either_way(off_bps: int) -> None:
 
 def test_a_deviation_exactly_at_the_limit_passes() -> None:
     step = with_limits(step_input(pools=[v2_pool(WETH, USDC, 2_030, depth=2_030_000)]), oracle_deviation_bps=150)
-    assert verdict("oracle_deviation", step, sell_weth(step)).measured.startswith("150 bps")
+    assert verdict("oracle_deviation", step, sell_weth(step)).measured_text.startswith("150 bps")
     assert verdict("oracle_deviation", step, sell_weth(step)).passed
     beyond = with_feed(step, "USDC", answer=DOLLAR + 1)
     assert not verdict("oracle_deviation", beyond, sell_weth(step)).passed
@@ -48,7 +48,7 @@ def test_a_skewed_pool_that_the_plan_uses_is_seen_though_a_deep_one_hides_it_in_
     by_deep, by_skewed = (plan_of(step, [Swap(pool, WETH.address, raw(Fraction(1, 100), WETH))]) for pool in (deep, skewed))
     assert verdict("oracle_deviation", step, by_deep).passed
     found = verdict("oracle_deviation", step, by_skewed)
-    assert (found.passed, found.measured) == (False, f"300 bps (pool {skewed.address})")
+    assert (found.passed, found.measured_text) == (False, f"300 bps (pool {skewed.address})")
 
 
 def test_an_asset_that_the_plan_does_not_touch_is_compared_too() -> None:
@@ -56,12 +56,12 @@ def test_an_asset_that_the_plan_does_not_touch_is_compared_too() -> None:
         {"WETH": 4_000, "LINK": 2_000, "USDC": 4_000}, pools=[v2_pool(WETH, USDC, 2_000), v2_pool(LINK, USDC, Fraction(9, 10))]
     )
     found = verdict("oracle_deviation", step, sell_weth(step))
-    assert (found.passed, mentions(found.measured, "spot", "LINK")) == (False, True)
+    assert (found.passed, mentions(found.measured_text, "spot", "LINK")) == (False, True)
 
 
 def test_an_asset_whose_spot_price_no_pool_tells_refuses() -> None:
     step = step_input({"WETH": 4_000, "LINK": 2_000, "USDC": 4_000}, pools=[v2_pool(WETH, USDC, 2_000)])
-    assert mentions(verdict("oracle_deviation", step, sell_weth(step)).measured, "unknown", "spot", "LINK")
+    assert mentions(verdict("oracle_deviation", step, sell_weth(step)).measured_text, "unknown", "spot", "LINK")
 
 
 def mean_at(price: Fraction | int, *kinds: PriceSource) -> StepInput:
@@ -71,7 +71,7 @@ def mean_at(price: Fraction | int, *kinds: PriceSource) -> StepInput:
 
 def test_a_mean_off_its_feed_refuses_where_both_are_sources() -> None:
     found = verdict("oracle_deviation", mean_at(2_040, FEED, TWAP), sell_weth(mean_at(2_040)))
-    assert (found.passed, mentions(found.measured, "TWAP", "WETH")) == (False, True)
+    assert (found.passed, mentions(found.measured_text, "TWAP", "WETH")) == (False, True)
     assert verdict("oracle_deviation", mean_at(2_020, FEED, TWAP), sell_weth(mean_at(2_020))).passed
 
 
@@ -94,7 +94,7 @@ def test_a_feed_at_its_greatest_age_passes_and_one_second_older_fails(age_s: int
     found = verdict("feed_health", step, sell_weth(step_input()))
     assert (found.passed, found.limit) == (passed, "3600 s")
     if age_s > 60:
-        assert found.measured == f"{age_s} s (WETH)"
+        assert found.measured_text == f"{age_s} s (WETH)"
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_a_feed_at_its_greatest_age_passes_and_one_second_older_fails(age_s: int
 )
 def test_a_round_that_does_not_count_refuses(changes: dict[str, int], says: str) -> None:
     found = verdict("feed_health", with_feed(step_input(), "WETH", **changes), sell_weth(step_input()))
-    assert (found.passed, says in found.measured) == (False, True)
+    assert (found.passed, says in found.measured_text) == (False, True)
 
 
 def test_a_feed_that_was_not_read_refuses_and_no_feed_in_use_passes() -> None:
     plan = sell_weth(step_input())
-    assert mentions(verdict("feed_health", without_feed(step_input(), "WETH"), plan).measured, "unknown", "feed", "WETH")
+    assert mentions(verdict("feed_health", without_feed(step_input(), "WETH"), plan).measured_text, "unknown", "feed", "WETH")
     by_spot = without_feed(step_input(kinds=[SPOT]), "WETH")
     assert verdict("feed_health", by_spot, plan).passed
     bare = step_input()
@@ -154,24 +154,24 @@ def test_a_dollar_without_a_feed_is_priced_through_the_numeraire() -> None:
     assert verdict("depeg", step, sell_weth(step)).passed
     pools = (step.snapshot.pools[0], v2_pool(DAI, USDC, Fraction(97, 100)))
     fallen = with_snapshot(step, pools=pools)
-    assert verdict("depeg", fallen, sell_weth(fallen)).measured == "300 bps (DAI)"
+    assert verdict("depeg", fallen, sell_weth(fallen)).measured_text == "300 bps (DAI)"
 
 
 def test_a_dollar_that_nothing_prices_in_dollars_refuses() -> None:
     step = step_input(kinds=[SPOT])
     assets = tuple(replace(a, feed=None) for a in step.portfolio.assets)
     blind = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    assert mentions(verdict("depeg", blind, sell_weth(step)).measured, "unknown", "USD feed", "USDC")
+    assert mentions(verdict("depeg", blind, sell_weth(step)).measured_text, "unknown", "USD feed", "USDC")
 
 
 @pytest.mark.parametrize("changes", [{"updated_at_s": NOW_S - 3_601}, {"answer": 0}])
 def test_a_dollar_whose_feed_does_not_count_refuses(changes: dict[str, int]) -> None:
     step = with_feed(step_input(), "USDC", **changes)
     found = verdict("depeg", step, sell_weth(step_input()))
-    assert (found.passed, mentions(found.measured, "unknown", "feed", "USDC")) == (False, True)
+    assert (found.passed, mentions(found.measured_text, "unknown", "feed", "USDC")) == (False, True)
 
 
 def test_a_portfolio_without_dollars_has_no_peg_to_lose() -> None:
     step = step_input({"WETH": 5_000, "LINK": 5_000}, numeraire="WETH", prices={"WETH": 1, "LINK": 1})
     plan = plan_of(step, [Swap(step.snapshot.pools[0], LINK.address, raw(1, LINK))])
-    assert mentions(verdict("depeg", step, plan).measured, "dollar")
+    assert mentions(verdict("depeg", step, plan).measured_text, "dollar")

@@ -33,4 +33,4 @@ def test_a_payment_counts_at_its_price_and_with_what_left_before(paid: str, raw:
     step = replace(step, history=history(outflow_24h=Fraction(before * 10**6)))
     (found,) = (verdict for verdict in judge_payout(step, Payout(paid, HOME, raw, raw, 1), (HOME,)) if verdict.guard == "payout_per_day")
     assert found.passed is passed
-    assert found.measured.startswith(f"{2_000 + before} USDC") or not passed
+    assert found.measured_text.startswith(f"{2_000 + before} USDC") or not passed

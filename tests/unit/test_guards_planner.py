@@ -55,7 +55,7 @@ def test_every_plan_of_the_planner_passes_every_guard(values: tuple[int, ...], d
     plan = planned(step)
     assume(plan is not None)
     assert plan is not None
-    guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
+    guards.require_all_passed(plan, guards.judge(step, plan, evidence(step, plan)))
 
 
 def _spend_more(plan: Plan) -> Plan:
@@ -89,4 +89,4 @@ def test_a_plan_that_was_altered_is_refused(guard: str) -> None:
     verdicts = guards.judge(step, altered, evidence(step, altered))
     assert guard in {v.guard for v in verdicts if not v.passed}
     with pytest.raises(Refused, match=guard):
-        guards.require(altered, verdicts)
+        guards.require_all_passed(altered, verdicts)

@@ -108,9 +108,9 @@ def test_mistakes_are_refused(keys: dict[str, object]) -> None:
 def test_the_heartbeats_url_comes_from_the_environment_and_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     found = table(heartbeat_url_env="HEARTBEAT")
     monkeypatch.setenv("HEARTBEAT", "https://hc.example/canary7f3a")
-    assert found.heartbeat() == "https://hc.example/canary7f3a"
+    assert found.read_heartbeat_url() == "https://hc.example/canary7f3a"
     monkeypatch.setenv("HEARTBEAT", "canary7f3a")
     with pytest.raises(ConfigError) as told:
-        found.heartbeat()
+        found.read_heartbeat_url()
     assert "canary" not in str(told.value)
     assert "canary" not in repr(table(heartbeat_url="https://hc.example/canary7f3a")) + json.dumps(str(found))

@@ -207,7 +207,7 @@ def test_open_hedge__without_account_or_policy_there_is_no_reason_to_close(polic
 def test_closing__due_hedge_is_closed() -> None:
     decision = hedge_closing_decision(later(TERMS.horizon_s), current_drifts(later(TERMS.horizon_s)))
     assert decision is not None
-    assert (decision.closes, decision.is_reducing) == ("ETH", True)
+    assert (decision.closed_hedge_market, decision.is_reducing) == ("ETH", True)
 
 
 def test_closing__hedge_that_is_not_due_stays() -> None:

@@ -58,7 +58,7 @@ from agent.model.futures import (
     PerpOrderKind,
     Position,
 )
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
@@ -70,12 +70,12 @@ ROOT = Path(__file__).resolve().parents[2]
 E6, E18, DAY_S = 10**6, 10**18, 86_400
 USDC, WETH, WBTC = (token(symbol).address for symbol in ("USDC", "WETH", "WBTC"))
 TERMS = HedgePolicy(ratio_bps=5_000, horizon_s=30 * DAY_S, min_saving_bps=50, tax_rate_bps=2_500, capital_cost_bps=400)
-HEDGING = FuturesPolicy((FuturesTarget("ETH", 0),), 0, 500, LIMITS, USDC, hedge=TERMS)
+HEDGING = FuturesPolicy((FuturesTarget("ETH", 0),), 0, 500, LIMITS, USDC, hedge_policy=TERMS)
 
 
 def margined(collateral: int, eth: int = 0, **market: object) -> MarginAccount:
     """A margin account of USDC with a market of WETH at 2,000."""
-    return replace(book(collateral, eth, **{"asset": WETH} | market), settlement_raw=10**12)
+    return replace(book(collateral, eth, **{"asset": WETH} | market), collateral_unit_raw=10**12)
 
 
 def overweight(
@@ -95,9 +95,9 @@ def overweight(
 
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
-    plan = rebalance(step).plan
-    assert plan is not None, rebalance(step).decision_result.decision
-    assert planned_futures(plan) is not None, rebalance(step).decision_result.decision
+    plan = propose_rebalance(step).plan
+    assert plan is not None, propose_rebalance(step).decision_result.decision
+    assert planned_futures(plan) is not None, propose_rebalance(step).decision_result.decision
     return plan, planned_futures(plan)
 
 
@@ -120,10 +120,12 @@ def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
     plan, futures = ordered(step)
     (found,) = plan.layer(HedgeChoices).comparisons
     assert found.is_hedged
-    assert [float(value / E6) for value in (found.excess, found.hedged, found.sale_tax)] == pytest.approx([20_000, 10_000, 2_500], rel=1e-2)
+    assert [float(value / E6) for value in (found.excess, found.hedged_value, found.sale_tax)] == pytest.approx(
+        [20_000, 10_000, 2_500], rel=1e-2
+    )
     assert 20 < float(found.hedge_fees / E6) < 200, "a tenth of a percent twice, and gas"
-    assert float(found.margin / E6) == pytest.approx(10_000 / 3, rel=1e-2), "3x is allowed"
-    assert float(found.hedge_capital / E6) == pytest.approx(10_000 / 3 * 0.04 * 30 / 365, rel=1e-2)
+    assert float(found.required_margin / E6) == pytest.approx(10_000 / 3, rel=1e-2), "3x is allowed"
+    assert float(found.capital_cost / E6) == pytest.approx(10_000 / 3 * 0.04 * 30 / 365, rel=1e-2)
     (order,) = futures.orders
     assert (order.market, order.is_reduce_only, futures.trigger) == ("ETH", False, "hedge")
     assert futures.hedges == (Hedge("ETH", WETH, order.size_raw, NOW_S, found.sale_cost),)
@@ -153,7 +155,7 @@ def test_a_hedge_larger_than_the_holding_is_refused() -> None:
 
 
 def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
-    plan = rebalance(overweight(cost=200_000)).plan
+    plan = propose_rebalance(overweight(cost=200_000)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.legs
@@ -167,9 +169,9 @@ def test_a_saving_below_the_stated_one_is_not_enough() -> None:
     step = overweight()
     assert futures_policy(step) is not None
     saved = ordered(step)[0].layer(HedgeChoices).comparisons[0]
-    least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged * 10_000)
+    least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged_value * 10_000)
     for bps, hedged in ((least_bps, True), (least_bps + 1, False)):
-        plan = rebalance(overweight(policy=replace(HEDGING, hedge=replace(TERMS, min_saving_bps=bps)))).plan
+        plan = propose_rebalance(overweight(policy=replace(HEDGING, hedge_policy=replace(TERMS, min_saving_bps=bps)))).plan
         assert plan is not None
         assert (planned_futures(plan) is not None) is hedged
 
@@ -177,14 +179,14 @@ def test_a_saving_below_the_stated_one_is_not_enough() -> None:
 @pytest.mark.parametrize(("rate", "hedged"), [(Fraction(-1, 100), False), (Fraction(-1, 1_000), True), (Fraction(1, 100), True)])
 def test_a_funding_spike_that_shorts_pay_sells_instead(rate: Fraction, hedged: bool) -> None:
     """1 % a day for 30 days is 3,000 on 10,000, more than 2,500 of tax."""
-    plan = rebalance(overweight(margined(10_000, funding_daily=rate))).plan
+    plan = propose_rebalance(overweight(margined(10_000, funding_daily=rate))).plan
     assert plan is not None
     assert (planned_futures(plan) is not None) is hedged
 
 
 def test_funding_income_alone_opens_no_hedge() -> None:
     """T12: a mark that is pushed above its index promises funding that never comes."""
-    plan = rebalance(overweight(margined(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
+    plan = propose_rebalance(overweight(margined(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.layer(HedgeChoices).comparisons[0].hedge_funding < 0
@@ -200,7 +202,7 @@ def test_funding_income_alone_opens_no_hedge() -> None:
     ],
 )
 def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount, why: str) -> None:
-    plan = rebalance(overweight(held)).plan
+    plan = propose_rebalance(overweight(held)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.legs
@@ -209,7 +211,7 @@ def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount,
 
 
 def test_an_asset_without_a_market_is_sold_without_a_comparison() -> None:
-    plan = rebalance(overweight(margined(10_000, asset=""))).plan
+    plan = propose_rebalance(overweight(margined(10_000, asset=""))).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.layer(HedgeChoices).comparisons == ()
@@ -224,7 +226,7 @@ def test_a_small_margin_account_cuts_the_hedge() -> None:
 def test_a_limit_that_no_short_keeps_is_named() -> None:
     """A short alone in its account is all of its notional."""
     policy = replace(HEDGING, limits=replace(LIMITS, max_position_bps=8_500))
-    plan = rebalance(overweight(margined(10_000), policy=policy)).plan
+    plan = propose_rebalance(overweight(margined(10_000), policy=policy)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert "a short of any size would break max_position 100.00 %, limit 85.00 %" in plan.decision.reason
@@ -261,16 +263,16 @@ def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_abov
     """Sold at the mark and closed at the index. Besides, it pays 1 ‰ twice and gas."""
     worlds = (with_limits(overweight(margined(10_000, mark=Fraction(mark))), plan_cost_bps=300) for mark in (2_000, 1_980, 2_020))
     level, below, above = (ordered(world)[0].layer(HedgeChoices).comparisons[0] for world in worlds)
-    gas = level.hedge_fees - level.hedged / 500
-    assert 0 < gas < level.hedged / 1_000
-    assert below.hedge_fees - gas - below.hedged / 500 == below.hedged / 100
-    assert above.hedge_fees - gas == above.hedged / 500
+    gas = level.hedge_fees - level.hedged_value / 500
+    assert 0 < gas < level.hedged_value / 1_000
+    assert below.hedge_fees - gas - below.hedged_value / 500 == below.hedged_value / 100
+    assert above.hedge_fees - gas == above.hedged_value / 500
 
 
 def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
-    step = carried_out(overweight()).with_progress(FuturesProgress(after_hedge=True))
-    assert step.config(FuturesConfig).unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
-    plan = rebalance(step).plan
+    step = carried_out(overweight()).with_progress(FuturesProgress(has_opened_hedge=True))
+    assert step.config(FuturesConfig).targets_before_hedges_bps == ((WETH, 5_000), (USDC, 5_000))
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert isinstance(plan.decision, Rebalance)
     sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
@@ -281,7 +283,7 @@ def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
 def test_a_hedged_portfolio_holds_until_something_changes() -> None:
     done = overweight(SHORT, hedges=(OPEN,), weth=70_000, usdc=40_000)
     assert isinstance(decide(done).decision, Hold)
-    assert rebalance(done).plan is None
+    assert propose_rebalance(done).plan is None
     assert notional_drifts(SHORT, replace(HEDGING, hedges=(OPEN,))) == (), "a hedge is no drift from the futures targets"
 
 
@@ -296,7 +298,7 @@ def later(seconds: int, **changes: object) -> StepInput:
         (later(30 * DAY_S), "its horizon of 30 days has passed"),
         (later(0, weth=40_000), "WETH is back in its band"),
         (overweight(margined(10_000, -5 * E18, funding_daily=Fraction(-1, 100)), hedges=(OPEN,), weth=70_000), "its funding exceeds"),
-        (later(0, policy=replace(HEDGING, hedge=None)), "hedges are no longer configured"),
+        (later(0, policy=replace(HEDGING, hedge_policy=None)), "hedges are no longer configured"),
     ],
 )
 def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
@@ -361,7 +363,7 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     lots = (OpenLot(WETH, 100 * E18, Fraction(0), NOW_S - 100 * DAY_S),)
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
     step = step.with_layer(TaxState(tax))
-    plan = rebalance(apply_hedges(step)).plan
+    plan = propose_rebalance(apply_hedges(step)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.legs
@@ -380,7 +382,7 @@ def test_an_unread_balance_beside_a_hedge_leaves_the_targets() -> None:
     step = hedging(SHORT, THIRDS, OPEN)
     unread = with_snapshot(step, holdings=step.snapshot.holdings[1:])
     assert apply_hedges(unread).portfolio == step.portfolio
-    assert isinstance(rebalance(apply_hedges(unread)).decision_result.decision, Halt)
+    assert isinstance(propose_rebalance(apply_hedges(unread)).decision_result.decision, Halt)
 
 
 def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> None:
@@ -391,7 +393,7 @@ def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> Non
     account = replace(SHORT, markets=(*SHORT.markets, market))
     account = replace(account, positions=(*SHORT.positions, Position("USD", -1_000 * 10**6, 1_000 * E18)))
     step = overweight(account, hedges=(OPEN, other), weth=40_000, usdc=30_000)
-    assert step.config(FuturesConfig).unhedged_bps == ()
+    assert step.config(FuturesConfig).targets_before_hedges_bps == ()
     plan, _ = ordered(step)
     assert "WETH is back in its band" in plan.decision.reason
 
@@ -419,7 +421,7 @@ def test_pending_funding_counts_against_a_hedge() -> None:
 
 
 def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used() -> None:
-    step = later(30 * DAY_S, reduced_24h=Fraction(10**12))
+    step = later(30 * DAY_S, reduced_notional_24h=Fraction(10**12))
     plan, futures = ordered(step)
     assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("close_hedge", [5 * E18])
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
@@ -440,7 +442,7 @@ def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
 def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> None:
     closed = replace(OPEN, size_raw=0)
     for age_s, hedged in ((30 * DAY_S - 1, False), (30 * DAY_S, True)):
-        plan = rebalance(overweight(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
+        plan = propose_rebalance(overweight(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
         assert plan is not None
         assert (planned_futures(plan) is not None) is hedged
 
@@ -494,7 +496,7 @@ def test_only_what_the_rebalance_sells_is_compared_with_a_hedge(wbtc: int) -> No
     values = {"WETH": 30_000, "WBTC": wbtc, "USDC": 60_000 - wbtc}
     step = step_input({"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}, values, depth=100_000_000)
     step = with_policy(with_snapshot(step, futures=replace(account, markets=(*account.markets, bitcoin))), HEDGING)
-    plan = rebalance(apply_hedges(step)).plan
+    plan = propose_rebalance(apply_hedges(step)).plan
     assert plan is not None
     assert {leg.token_in for leg in plan.legs} == {WETH}
     assert [one.token for one in plan.layer(HedgeChoices).comparisons] == [WETH]
@@ -516,7 +518,7 @@ def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
     ("step", "why"),
     [
         (overweight(weth=40_000), "WETH is not above its target"),
-        (overweight(policy=replace(HEDGING, hedge=None)), "[futures.hedge] is missing"),
+        (overweight(policy=replace(HEDGING, hedge_policy=None)), "[futures.hedge] is missing"),
         (overweight(margined(10_000, asset="")), "it has no futures market"),
         (overweight(SHORT, hedges=(OPEN,)), "it already has a hedge"),
         (overweight(margined(10_000, index_s=NOW_S - 601)), "the index of ETH is 601 s old"),
@@ -531,16 +533,16 @@ def test_without_a_hedge_there_is_nothing_to_close() -> None:
     found = hedge_proposer(CloseHedge(WETH))(overweight())
     assert found.plan is None
     assert found.decision_result.decision.reason == "WETH has no open hedge"
-    again = hedge_proposer(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(after_hedge=True)))
+    again = hedge_proposer(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(has_opened_hedge=True)))
     assert again.plan is None
     assert again.decision_result.decision.reason == "WETH is hedged"
 
 
 def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
-    for step in (overweight(), later(0), later(30 * DAY_S).with_progress(FuturesProgress(after_hedge=True))):
+    for step in (overweight(), later(0), later(30 * DAY_S).with_progress(FuturesProgress(has_opened_hedge=True))):
         again = codec.loads(StepInput, codec.dumps(step))
         assert again == step
-        assert rebalance(again) == rebalance(step)
+        assert propose_rebalance(again) == propose_rebalance(step)
     plan = ordered(overweight())[0]
     assert codec.loads(Plan, codec.dumps(plan)) == plan
 
@@ -561,7 +563,7 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
                 HEDGING,
             )
             step = apply_hedges(with_snapshot(step, futures=moved))
-            plan = rebalance(step).plan
+            plan = propose_rebalance(step).plan
             if plan is None or planned_futures(plan) is None:
                 break
             assert turn < 2, "one order opens or closes; the next plan at this price has none"

@@ -77,7 +77,7 @@ def test_the_first_blocks_of_a_young_chain_are_read_too(block: int) -> None:
 
 def test_a_transaction_keeps_its_block_s_time() -> None:
     node = Node(height=100, sent={40: {}})
-    assert told(node).transactions[0].chain_s == node.head.timestamp_s - 60 * SPACING_S
+    assert told(node).transactions[0].block_time_s == node.head.timestamp_s - 60 * SPACING_S
 
 
 def test_value_and_recipient_of_a_transaction_are_kept() -> None:

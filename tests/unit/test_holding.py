@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.app.describe import parameters
+from agent.app.describe import binding_parameters
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.loaded import LoadedConfig
@@ -23,7 +23,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import Hold, IntentKind, LotMethod, OpenLot, Rebalance, StepInput, TaxInputs, Transfer
 from agent.model.ledger import ExternalTransaction
 from agent.planning import planner, requests, swaps
-from agent.planning.proposals import decision_after_plan, rebalance
+from agent.planning.proposals import decision_after_plan, propose_rebalance
 from agent.policy.decide import decide
 from agent.store import Store
 from agent.units import NATIVE, format_time
@@ -67,7 +67,7 @@ def settings_of(table: str) -> tuple[HoldingConfig, str]:
     portfolio = build_portfolio(config, tokens())
     (settings,) = build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio)
     assert isinstance(settings, HoldingConfig)
-    return settings, parameters(config, portfolio, "0x")["holding"]
+    return settings, binding_parameters(config, portfolio, "0x")["holding"]
 
 
 def test_without_assets_all_but_the_numeraire_are_held() -> None:
@@ -86,7 +86,7 @@ def test_without_the_table_the_layer_is_off() -> None:
     config = parse_config(text())
     portfolio = build_portfolio(config, tokens())
     assert build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio) == ()
-    assert "holding" not in parameters(config, portfolio, "0x")
+    assert "holding" not in binding_parameters(config, portfolio, "0x")
     assert USDC_PRESET.address == portfolio.numeraire.address
 
 
@@ -110,7 +110,7 @@ def test_a_mistake_in_the_table_is_named_with_its_remedy(table: str, words: tupl
 
 
 def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when() -> None:
-    proposal = rebalance(overweight(3_600))
+    proposal = propose_rebalance(overweight(3_600))
     hold = proposal.decision_result.decision
     assert proposal.plan is None
     assert isinstance(hold, Hold)
@@ -123,19 +123,19 @@ def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when(
 @pytest.mark.parametrize(("age_s", "sells"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (-60, False)])
 def test_an_asset_is_sold_from_the_second_at_which_its_time_is_over(age_s: int, sells: bool) -> None:
     """A purchase after the head, by a block time that went back, is held too."""
-    assert (rebalance(overweight(age_s)).plan is not None) is sells
+    assert (propose_rebalance(overweight(age_s)).plan is not None) is sells
 
 
 def test_while_the_layer_is_off_or_nothing_was_bought_a_plan_is_what_it_was() -> None:
-    off = rebalance(overweight(None))
+    off = propose_rebalance(overweight(None))
     nothing_bought = overweight(None).with_config(HoldingConfig((WETH,), DAY_S))
-    assert rebalance(nothing_bought).plan == off.plan is not None
+    assert propose_rebalance(nothing_bought).plan == off.plan is not None
     not_listed = overweight(None).with_layer(HoldingState(((WETH, NOW_S),)))
-    assert rebalance(not_listed.with_config(HoldingConfig((WBTC,), DAY_S))).plan == off.plan
+    assert propose_rebalance(not_listed.with_config(HoldingConfig((WBTC,), DAY_S))).plan == off.plan
 
 
 def test_the_other_assets_are_sold_and_the_plan_names_the_one_that_is_kept() -> None:
-    plan = rebalance(three_assets(3_600)).plan
+    plan = propose_rebalance(three_assets(3_600)).plan
     assert plan is not None
     assert set(plan.wallet_changes()) == {WBTC, USDC}
     assert [item.subject for item in plan.skipped if "holding.hours" in item.why] == ["WETH"]
@@ -144,7 +144,7 @@ def test_the_other_assets_are_sold_and_the_plan_names_the_one_that_is_kept() -> 
 
 def test_an_asset_that_is_held_is_still_bought() -> None:
     step = bought(step_input(values={"WETH": 4_000, "USDC": 6_000}), 3_600, WETH)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert plan.wallet_changes()[WETH] > 0
     assert verdict("holding", step, plan).passed
@@ -154,8 +154,10 @@ def test_the_limit_of_a_year_s_gain_and_the_holding_time_bind_together() -> None
     """A second limit plans again from the decision that the first has narrowed."""
     step = three_assets(3_600)
     lots = tuple(OpenLot(address, raw, Fraction(1, 10**20), 0) for address, raw in ((WETH, 10**19), (WBTC, 10**9)))
-    free = rebalance(step).plan
-    taxed = rebalance(step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), Fraction(300 * 10**6))))).plan
+    free = propose_rebalance(step).plan
+    taxed = propose_rebalance(
+        step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), Fraction(300 * 10**6))))
+    ).plan
     assert taxed is not None
     assert free is not None
     assert WETH not in taxed.wallet_changes()
@@ -175,7 +177,7 @@ def test_exits_stops_and_manual_swaps_do_not_wait() -> None:
     assert everything.wallet_changes()[WETH] < 0
     judged = verdict("holding", step, everything)
     assert judged.passed
-    assert judged.measured == "sells WETH (not applied)"
+    assert judged.measured_text == "sells WETH (not applied)"
     by_hand = swaps.plan_swap(step, WETH, USDC, 10**17)
     assert verdict("holding", step, by_hand).passed
     assert "holding.hours" not in everything.decision.reason
@@ -187,7 +189,7 @@ def test_the_guard_refuses_a_plan_that_sells_early_whatever_the_planner_says() -
     assert isinstance(decision, Rebalance)
     plan = planner.plan(step, decision)
     judged = verdict("holding", step, plan)
-    assert (judged.passed, judged.measured) == (False, "sells WETH")
+    assert (judged.passed, judged.measured_text) == (False, "sells WETH")
     assert judged.limit == f"no WETH before {format_time(NOW_S + 82_800)}"
     assert verdict("holding", free, plan).limit == "off"
 
@@ -199,7 +201,7 @@ def test_an_exit_in_name_that_buys_another_asset_is_refused() -> None:
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
     plan = planner.plan(step, decision)
-    assert not verdict("holding", step, replace(plan, decision=replace(decision, exit=True))).passed
+    assert not verdict("holding", step, replace(plan, decision=replace(decision, is_exit=True))).passed
 
 
 def test_settings_and_purchases_survive_the_codec_and_the_default_is_not_stored() -> None:
@@ -232,14 +234,14 @@ def test_the_last_swap_that_raised_a_token_is_its_purchase(store: Store) -> None
     book(store, 0, START_S, left(TOKEN_A), came(TOKEN_B))
     book(store, 1, START_S + 10, left(TOKEN_A), came(TOKEN_B))
     book(store, 2, START_S + 20, left(TOKEN_B), came(TOKEN_A))
-    purchases = store.layer(HoldingStore)
+    purchases = store.layer_repository(HoldingStore)
     assert purchases.last_purchases_s(START_S - 1) == {TOKEN_B: START_S + 10, TOKEN_A: START_S + 20}
     assert purchases.last_purchases_s(START_S + 10) == {TOKEN_A: START_S + 20}
 
 
 def test_what_came_without_a_swap_was_not_bought(store: Store) -> None:
     book(store, 0, START_S, came(TOKEN_A), kind=IntentKind.LIQUIDITY)
-    assert store.layer(HoldingStore).last_purchases_s(0) == {}
+    assert store.layer_repository(HoldingStore).last_purchases_s(0) == {}
 
 
 def external(tx_hash: str, at_s: int, turnover: int) -> ExternalTransaction:
@@ -249,9 +251,9 @@ def external(tx_hash: str, at_s: int, turnover: int) -> ExternalTransaction:
 def test_a_trade_of_a_lost_store_holds_every_asset(store: Store) -> None:
     """A new store has no opening that it could be compared with, so what the trade bought is unknown."""
     store.balances.record_prior_day((external("0x01", START_S, 9), external("0x02", START_S + 5, 0)), 2)
-    assert store.layer(HoldingStore).last_purchases_s(0) == {ANY_TOKEN: START_S}
+    assert store.layer_repository(HoldingStore).last_purchases_s(0) == {ANY_TOKEN: START_S}
     step = overweight(None).with_config(HoldingConfig((WETH, WBTC), NOW_S - START_S + 1))
-    assert read_memory(step, store).bought_s == tuple(sorted(((WETH, START_S), (WBTC, START_S))))
+    assert read_memory(step, store).bought_s_by_token == tuple(sorted(((WETH, START_S), (WBTC, START_S))))
 
 
 def test_a_step_reads_the_purchases_of_its_settings_alone_and_native_coin_as_its_wrapped_token(store: Store) -> None:

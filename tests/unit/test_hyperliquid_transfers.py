@@ -73,7 +73,7 @@ def test_a_kind_that_is_not_known_is_named_and_moves_nothing(delta: dict[str, An
 
 
 def test_the_profit_of_an_account_with_an_unknown_kind_is_uncertain() -> None:
-    account = replace(UNREAD_ACCOUNT, unknown_transfers=("rewardsClaim", "somethingNew"))
+    account = replace(UNREAD_ACCOUNT, unknown_row_kinds=("rewardsClaim", "somethingNew"))
     assert "rewardsClaim, somethingNew" in uncertain_profit_reason(account)
     assert not uncertain_profit_reason(UNREAD_ACCOUNT)
 

@@ -53,7 +53,7 @@ def test_what_a_node_says_of_an_error_is_reduced_to_harmless_characters(text: st
         assert not set('<>[]{}"`$=@|\\&') & set(fault.message)
         assert "evil.example" not in fault.message or "://" not in fault.message
         assert len(fault.message) <= 200
-        assert fault.data == "" or fault.data.startswith("0x")
+        assert fault.revert_data == "" or fault.revert_data.startswith("0x")
     assert harmless(scrub(text))
 
 

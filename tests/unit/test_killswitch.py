@@ -22,7 +22,7 @@ from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 AGENT = Path(__file__).parent.parent.parent / "agent"
-ZERO = replace(grant(IntentKind.APPROVE), approve=("0xToken", "0xSpender", 0))
+ZERO = replace(grant(IntentKind.APPROVE), approval_terms=("0xToken", "0xSpender", 0))
 HARD = "the owner stopped everything"
 
 
@@ -100,8 +100,10 @@ def test_a_hard_pause_without_its_store_is_told_and_pauses_all_the_same(switch: 
 @pytest.mark.parametrize("kind", list(IntentKind))
 def test_only_cancels_and_allowances_of_zero_take_back(kind: IntentKind) -> None:
     assert only_undoes(grant(kind)) is (kind is IntentKind.CANCEL)
-    assert only_undoes(replace(grant(kind), approve=("0xToken", "0xSpender", 0))) is (kind in (IntentKind.CANCEL, IntentKind.APPROVE))
-    assert only_undoes(replace(grant(kind), approve=("0xToken", "0xSpender", 1))) is (kind is IntentKind.CANCEL)
+    assert only_undoes(replace(grant(kind), approval_terms=("0xToken", "0xSpender", 0))) is (
+        kind in (IntentKind.CANCEL, IntentKind.APPROVE)
+    )
+    assert only_undoes(replace(grant(kind), approval_terms=("0xToken", "0xSpender", 1))) is (kind is IntentKind.CANCEL)
 
 
 def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path
     made.store.steps.begin("s", START_S, "{}")
     with raises_code(Refused, "kill_switch"):
         made.run()
-    allowing = replace(ZERO, approve=("0xToken", "0xSpender", 1))
+    allowing = replace(ZERO, approval_terms=("0xToken", "0xSpender", 1))
     with raises_code(Refused, "kill_switch"):
         made.executor().run("s", IntentKind.APPROVE, tx(0), allowing, "approve")
     assert made.chain.sent == []
@@ -118,8 +120,8 @@ def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path
     assert done.state is IntentState.FINAL
     made.paused, made.hard = None, True
     with raises_code(Refused, "kill_switch") as caught:
-        made.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approve=("0xToken", "0xSpender", 1)), "approve")
-    assert [one.measured for one in caught.value.verdicts] == ["cannot be read"]
+        made.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approval_terms=("0xToken", "0xSpender", 1)), "approve")
+    assert [one.measured_text for one in caught.value.verdicts] == ["cannot be read"]
 
 
 # abandoning what waits

@@ -14,7 +14,7 @@ import pytest
 from agent import codec
 from agent.model import Drawdown, Every, Goal, Hold, IntentKind, IntentState, Plan, PricePoint, Rebalance
 from agent.planning import requests
-from agent.planning.proposals import manual_swap_proposer, rebalance
+from agent.planning.proposals import manual_swap_proposer, propose_rebalance
 from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import schedule_status
@@ -27,7 +27,7 @@ from tests.support.transactions import START_S, grant, new_store, receipt, tx
 WETH, USDC = token("WETH"), token("USDC")
 DAY_S = 86_400
 BESIDES = {
-    "an exit or a withdrawal": {"exit": True},
+    "an exit or a withdrawal": {"is_exit": True},
     "a swap by hand, a limit order, a rehearsal": {"by_hand": True},
     "an investment or a transition": {"by_owner": True},
 }
@@ -78,7 +78,7 @@ def test_a_swap_whose_plan_nobody_knows_counts_as_a_rebalance(store: Store) -> N
 
 @pytest.mark.parametrize("store_kind", ["file"])
 def test_a_store_of_before_loads_and_its_swaps_count_as_they_did(store: Store, tmp_path: Path) -> None:
-    swapped(store, 0, START_S, planned(exit=True))
+    swapped(store, 0, START_S, planned(is_exit=True))
     assert store.budgets.history(0).reviews.last_rebalance_s is None
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw, raw:
         raw.execute("UPDATE budgets SET kind = 'swap'")
@@ -122,10 +122,10 @@ def test_each_way_to_swap_says_what_it_is() -> None:
     withdraws = replace(step, portfolio=replace(step.portfolio, assets=(step.portfolio.assets[0], kept)))
     assert transfers.goal_to_raise_shortfall(withdraws, USDC.address)
     ways = {
-        "trigger": rebalance(step),
+        "trigger": propose_rebalance(step),
         "hand": manual_swap_proposer(WETH.address, USDC.address, 10**17)(step),
         "withdrawal": requests.raise_money_proposer(USDC.address)(withdraws),
-        "investment": requests.invest({WETH.address: 10**18})(step),
+        "investment": requests.invest_proposer({WETH.address: 10**18})(step),
         "stop": requests.propose_selling_everything(step),
         "edit": requests.rebalance_to_targets(step),
     }

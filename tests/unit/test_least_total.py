@@ -21,11 +21,11 @@ from agent.policy.minimum import (
     AssetThreshold,
     MinimumTotalInputs,
     compute_minimum_total,
-    corrections_a_year,
     format_minimum_total,
     format_yearly_cost,
     minimum_total_inputs,
     suggested_settings,
+    yearly_corrections_and_cost,
 )
 from agent.reference import reference_prices
 from tests.support.builders import step_input, with_history, with_limits, with_snapshot
@@ -85,16 +85,18 @@ def test_the_minimum_that_init_shows_is_of_the_fees_of_its_network() -> None:
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     """Below the minimum total of corrections: before it the purchase pays, afterwards it is no subject."""
-    first, done = (format_minimum_total(replace(HAND, is_bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
+    first, done = (
+        format_minimum_total(replace(HAND, is_first_purchase_done=bought), Fraction(10_000), 0, "USDC") for bought in (False, True)
+    )
     assert mentions(first, "10,000 USDC", "first purchase")
     assert mentions(done, "10,000 USDC", "corrections")
-    assert compute_minimum_total(replace(HAND, is_bought=True)).purchase_total is None
+    assert compute_minimum_total(replace(HAND, is_first_purchase_done=True)).purchase_total is None
 
 
 def test_a_year_with_a_total_counts_its_own_corrections_and_below_the_minimum_none() -> None:
     """At 20,000 dollars a correction moves 600: 1.8 dollars of fee and 1.038 of gas, 17.64 times a year."""
-    assert corrections_a_year(HAND, Fraction(20_000)) == (Fraction(1_764, 100), Fraction(1_764, 100) * Fraction(2_838, 1_000))
-    assert corrections_a_year(HAND, Fraction(17_299)) is None
+    assert yearly_corrections_and_cost(HAND, Fraction(20_000)) == (Fraction(1_764, 100), Fraction(1_764, 100) * Fraction(2_838, 1_000))
+    assert yearly_corrections_and_cost(HAND, Fraction(17_299)) is None
     assert format_yearly_cost(HAND, Fraction(20_000), 0, "USD") == "about 17.6 trades and 50.06 USD a year at 1 gwei"
     assert format_yearly_cost(HAND, Fraction(500), 0, "USD") == "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 17,300 USD"
     assert (
@@ -160,7 +162,7 @@ def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_
         step = step_input({"WETH": 5_000, "USDC": 5_000}, value, depth=DEEP)
         step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
         step = replace(step, policy=replace(step.policy, trigger=Threshold(500, None)), limits=replace(step.limits, max_live_value=None))
-        return evaluation.evaluate_input(step, proposals.rebalance, None).kind
+        return evaluation.evaluate_input(step, proposals.propose_rebalance, None).kind
 
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_000, "USDC": 5_000}, depth=DEEP)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)

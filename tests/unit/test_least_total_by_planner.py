@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import StepInput
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy.minimum import GWEI, compute_minimum_total, minimum_total_inputs
 from agent.reference import reference_prices
 from tests.support.builders import PRICES, history, step_input, token, v3_pool, with_limits, with_snapshot
@@ -36,7 +36,7 @@ def standing(total: Fraction, gas_wei: int, first: bool) -> StepInput:
 
 def works(total: Fraction, gas_wei: int, first: bool) -> bool:
     try:
-        return rebalance(standing(total, gas_wei, first)).plan is not None
+        return propose_rebalance(standing(total, gas_wei, first)).plan is not None
     except Refused:
         return False
 

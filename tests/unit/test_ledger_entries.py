@@ -42,7 +42,7 @@ def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: 
     held = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
     held[WETH] += held.pop(NATIVE)
     assert {token: raw for token, raw in held.items() if raw} == left
-    assert found.lots.unmatched() == {}
+    assert found.lots.unmatched_raw_by_token() == {}
 
 
 @examples(20)
@@ -90,9 +90,9 @@ def test_a_disposal_over_several_lots_says_what_each_had_cost_and_how_long_it_wa
 def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() -> None:
     lots = Lots(LotMethod.FIFO)
     (taken,) = lots.dispose(WETH, ETH, Fraction(7))
-    assert (taken.cost, taken.acquired_s, lots.unmatched()) == (7, None, {WETH: ETH})
+    assert (taken.cost, taken.acquired_s, lots.unmatched_raw_by_token()) == (7, None, {WETH: ETH})
     lots.acquire(WETH, 2 * ETH, Fraction(20), 5)
-    assert lots.unmatched() == {}
+    assert lots.unmatched_raw_by_token() == {}
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH, 10)]
 
 

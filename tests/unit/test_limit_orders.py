@@ -23,7 +23,7 @@ from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import after_resting_fills
 from agent.model import PerpFill, Receipt, StepInput
 from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_snapshot
 from tests.support.plans import evidence
@@ -51,7 +51,7 @@ def rest(size: int, price: Fraction = ETH.index, *, age_s: int = 0) -> RestingOr
 
 
 def with_order(order: RestingOrder, **held: int) -> MarginAccount:
-    return replace(fresh(book(**held)), resting=(order,))
+    return replace(fresh(book(**held)), resting_orders=(order,))
 
 
 def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
@@ -61,7 +61,7 @@ def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
 def test_an_account_counts_its_resting_orders_as_filled() -> None:
     after = after_resting_fills(with_order(rest(30_000), eth=5_000))
     assert after.size_raw("ETH") == 35_000
-    assert after.resting == ()
+    assert after.resting_orders == ()
     worse = after_resting_fills(with_order(rest(30_000, ETH.index * Fraction(101, 100)), eth=5_000))
     fee = 30_000 * ETH.mark * ETH.fee_ppm / 10**6
     assert margin.account_value_raw(after) == 10_000 * 10**6 - fee
@@ -73,7 +73,7 @@ def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fra
     account = with_order(rest(size, ETH.mark * price), eth=held)
     quote = int(size * ETH.mark * price)
     fee = -(-abs(quote) * ETH.fee_ppm // 10**6)
-    filled = margin.with_trade(replace(account, resting=()), "ETH", size, -quote - fee)
+    filled = margin.with_trade(replace(account, resting_orders=()), "ETH", size, -quote - fee)
     assert margin.account_value_raw(after_resting_fills(account)) <= margin.account_value_raw(filled) + 1
 
 
@@ -146,7 +146,7 @@ def test_an_order_ends_in_a_market_that_opens_nothing_and_without_a_config() -> 
     for changed, why in ((replace(ETH, is_paused=True), "is paused"), (replace(ETH, mark=ETH.mark * Fraction(6, 5)), "max_basis")):
         assert why in reason(order, replace(with_order(order), markets=(changed,)))
     unnamed = replace(order, market="DOGE")
-    account = replace(with_order(unnamed), markets=(ETH, replace(ETH, market="DOGE", symbol="DOGE", is_named=False)))
+    account = replace(with_order(unnamed), markets=(ETH, replace(ETH, market="DOGE", symbol="DOGE", is_configured=False)))
     assert reason(unnamed, account) == "the plan no longer wants it"
 
 
@@ -161,7 +161,7 @@ def test_a_limit_order_keeps_its_bound() -> None:
 
 CLOID = "0x" + b"rest".hex() + "33" * 12
 ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), STEP_S - 60, CLOID)
-RESTING = replace(EMPTY, resting=(ORDER,))
+RESTING = replace(EMPTY, resting_orders=(ORDER,))
 OPENING = replace(TERMS, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
 
 
@@ -179,8 +179,8 @@ def test_an_order_ends_with_an_account_that_is_unknown_or_opens_nothing() -> Non
     unknown = with_snapshot(step_of(None, OPENING), futures_unknown="the venue is silent")
     assert ended(unknown) == "the venue is silent"
     cooling = replace(OPENING, limits=replace(OPENING.limits, emergency_cooldown_s=86_400))
-    assert "after an emergency" in ended(step_of(RESTING, cooling, emergency_s=STEP_S - 10))
-    doge = replace(RESTING.markets[0], market="DOGE", symbol="DOGE", is_named=False)
+    assert "after an emergency" in ended(step_of(RESTING, cooling, last_emergency_s=STEP_S - 10))
+    doge = replace(RESTING.markets[0], market="DOGE", symbol="DOGE", is_configured=False)
     stolen = replace(RESTING, markets=(*RESTING.markets, doge), positions=(Position("DOGE", E18 // 100, -20 * E18),))
     assert "DOGE" in ended(step_of(stolen, OPENING))
 
@@ -200,7 +200,7 @@ def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
     ],
 )
 def test_only_a_reduction_that_does_more_than_follow_the_targets_ends_what_rests(trigger: str, reduces: bool, why: str) -> None:
-    step, proposal = step_of(RESTING, OPENING), rebalance(step_of(EMPTY))
+    step, proposal = step_of(RESTING, OPENING), propose_rebalance(step_of(EMPTY))
     assert proposal.plan is not None
     plan = proposal.plan.with_layer(replace(proposal.plan.layer(FuturesPlan), trigger=trigger, is_reducing=reduces))
     outcome = StepOutcome("s", OutcomeKind.PLANNED, "", step, proposal.decision_result, plan)
@@ -209,7 +209,7 @@ def test_only_a_reduction_that_does_more_than_follow_the_targets_ends_what_rests
 
 
 def test_the_guard_of_the_account_counts_resting_orders() -> None:
-    plan = rebalance(step_of(EMPTY)).plan
+    plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert not planned_futures(plan).is_reducing

@@ -85,10 +85,10 @@ def test_an_order_is_filled_before_anything_else_and_the_first_that_can_be() -> 
     far, near = replace(order(out * 2), id="far"), replace(order(out), id="near")
     found = proposals.orders_proposer((far, near))(step)
     assert found.plan is not None
-    assert found.decision_result.order == "near"
+    assert found.decision_result.filled_order_id == "near"
     none = proposals.orders_proposer((far,))(step)
-    assert (none.plan, none.decision_result.order) == (None, "")
-    assert none.decision_result == proposals.rebalance(step).decision_result
+    assert (none.plan, none.decision_result.filled_order_id) == (None, "")
+    assert none.decision_result == proposals.propose_rebalance(step).decision_result
 
 
 def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order() -> None:
@@ -96,13 +96,13 @@ def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order
     near = replace(pool, ticks=(), known_from_tick=pool.tick - 1, known_to_tick=pool.tick + 2)
     step = wide(two(800_000, 200_000, [near]), price_impact_bps=500, pool_min_value=None)
     step = replace(step, execution=replace(step.execution, pace=replace(LIMIT, limit_bps=-100)))
-    assert proposals.rebalance(step).needs_more_ticks
-    assert proposals.orders_proposer((order(Fraction(1, ONE), until_s=1),))(step) == proposals.rebalance(step)
+    assert proposals.propose_rebalance(step).needs_more_ticks
+    assert proposals.orders_proposer((order(Fraction(1, ONE), until_s=1),))(step) == proposals.propose_rebalance(step)
 
 
 def test_while_anything_is_unknown_no_order_is_filled() -> None:
     step = with_snapshot(balanced(), feeds=())
-    step = replace(step, reference=replace(step.reference, kinds=step.reference.kinds[:1]))
+    step = replace(step, reference=replace(step.reference, sources=step.reference.sources[:1]))
     found = proposals.single_order_proposer(order(Fraction(1, ONE)))(step)
     assert found.plan is None
     assert type(found.decision_result.decision).__name__ == "Halt"
@@ -121,46 +121,46 @@ def test_nothing_of_an_order_is_sent_that_could_be_mined_after_its_time(left_s: 
 # rebalances
 def test_a_rebalance_at_a_price_trades_at_once_where_the_pools_pay_enough() -> None:
     step = paced(roomy(step_input(None, {"WETH": 6_000, "USDC": 4_000}, depth=50_000_000)), replace(LIMIT, limit_bps=40))
-    found = proposals.rebalance(step)
+    found = proposals.propose_rebalance(step)
     assert isinstance(found.decision_result.decision, Rebalance)
     assert found.plan is not None
 
 
 def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    waits = proposals.rebalance(step)
+    waits = proposals.propose_rebalance(step)
     assert waits.plan is None
     assert isinstance(waits.decision_result.decision, Hold)
     assert "its price" in waits.decision_result.decision.reason
     begun = waits.decision_result.layer(GradualResult).new_execution
     assert begun is not None
-    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
+    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first_draw)
     waiting = step.with_layer(replace(step.layer(GradualState), progress=under))
-    assert proposals.rebalance(later(waiting, 600)).plan is None
+    assert proposals.propose_rebalance(later(waiting, 600)).plan is None
     risen = market(later(waiting, 600), Fraction(2_100))
-    fires = proposals.rebalance(risen)
+    fires = proposals.propose_rebalance(risen)
     assert fires.plan is not None
-    arrival = dict(begun.arrival)
+    arrival = dict(begun.arrival_prices)
     given = sum(leg.amount_in_raw * arrival[leg.token_in] for leg in fires.plan.legs)
     assert sum(leg.min_out_raw * arrival[leg.token_out] for leg in fires.plan.legs) >= given * Fraction(9_980, 10_000)
     done = risen.with_layer(replace(risen.layer(GradualState), progress=replace(under, parts_done=1)))
-    assert mentions(proposals.rebalance(done).decision_result.layer(GradualResult).ended, "done at")
+    assert mentions(proposals.propose_rebalance(done).decision_result.layer(GradualResult).end_reason, "done at")
 
 
 def test_a_rebalance_that_never_gets_its_price_ends_at_its_time_untraded() -> None:
     step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    begun = proposals.rebalance(step).decision_result.layer(GradualResult).new_execution
+    begun = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
     assert begun is not None
-    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
+    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first_draw)
     late_ = later(step.with_layer(replace(step.layer(GradualState), progress=under)), LIMIT.patience_s)
-    found = proposals.rebalance(late_)
+    found = proposals.propose_rebalance(late_)
     assert found.plan is None
-    assert "time ended" in found.decision_result.layer(GradualResult).ended
+    assert "time ended" in found.decision_result.layer(GradualResult).end_reason
 
 
 def test_minimums_rise_to_the_same_part_of_each_leg() -> None:
     step = roomy(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 6_000, "WBTC": 1_500, "USDC": 2_500}, depth=5_000_000))
-    found = proposals.rebalance(step)
+    found = proposals.propose_rebalance(step)
     assert found.plan is not None
     prices = found.decision_result.references.price_by_token
     ends = [leg for leg in found.plan.legs if leg.sink.value == "wallet"]

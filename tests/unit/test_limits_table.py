@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
 from agent.config.tables import fields, limits
 from agent.config.tables.limits import LimitsTable
@@ -45,8 +45,8 @@ LIMIT_ROWS = [row for row in rows(5) if row[2]] + [["", *row] for row in rows(4)
 
 
 def template() -> dict[str, Any]:
-    assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (ETHEREUM.tokens[0], ETHEREUM.tokens[2])]
-    return tomllib.loads(render_config(ETHEREUM, ETHEREUM.wrapped_native, assets, [], "USDC", [("A", "one"), ("B", "two")]))
+    assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2])]
+    return tomllib.loads(render_config(ETHEREUM_PRESET, ETHEREUM_PRESET.wrapped_native, assets, [], "USDC", [("A", "one"), ("B", "two")]))
 
 
 def place(key: str) -> list[str]:
@@ -111,8 +111,8 @@ def test_the_keys_declared_for_mypy_are_those_of_the_model() -> None:
 @pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard.name in LIMITS], ids=lambda guard: guard.name)
 def test_a_guard_reads_the_limit_of_its_own_name(guard: Guard[Any]) -> None:
     bare, own = with_limits(step_input(), **dict.fromkeys(Limits.__slots__)), LIMITS[guard.name].field_name
-    assert guard.limit(bare) is None
-    assert guard.limit(with_limits(bare, **{own: 1})) == 1
+    assert guard.read_limit(bare) is None
+    assert guard.read_limit(with_limits(bare, **{own: 1})) == 1
 
 
 def test_a_config_without_a_key_means_what_its_row_says() -> None:

@@ -30,7 +30,7 @@ def test_a_pair_pays_its_balances_by_share() -> None:
 
 def test_the_protocols_share_is_minted_first() -> None:
     """√k grew from 200 to 220: of 10^20 LP tokens it mints 10^20·20/(5·220 + 200)."""
-    grown = v2(10**19, 10**20, (220, 220), k_last=200 * 200, protocol_fee=True)
+    grown = v2(10**19, 10**20, (220, 220), k_last=200 * 200, has_protocol_fee=True)
     minted = 10**20 * 20 // 1300
     assert positions.v2_protocol_mint(grown) == minted
     assert positions.v2_burn(grown) == (220 * 10**19 // (10**20 + minted),) * 2
@@ -38,11 +38,11 @@ def test_the_protocols_share_is_minted_first() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"protocol_fee": False}, {"k_last": 0}, {"k_last": 220 * 220}, {"k_last": 300 * 300}],
+    [{"has_protocol_fee": False}, {"k_last": 0}, {"k_last": 220 * 220}, {"k_last": 300 * 300}],
     ids=["no feeTo", "feeTo since the last mint", "no growth", "shrunk"],
 )
 def test_no_protocol_share_is_minted_without_feeto_or_growth(changes: dict[str, object]) -> None:
-    assert positions.v2_protocol_mint(v2(10**19, 10**20, (220, 220), **({"k_last": 200 * 200, "protocol_fee": True} | changes))) == 0
+    assert positions.v2_protocol_mint(v2(10**19, 10**20, (220, 220), **({"k_last": 200 * 200, "has_protocol_fee": True} | changes))) == 0
 
 
 @pytest.mark.parametrize("position", [v2(0), v2(1, 10**20, (10, 10)), v2(5, 0, (0, 0)), v2(1, 10, (1, 10**9))])

@@ -26,7 +26,7 @@ from tests.support.text import mentions, raises_code
 def taken(step: StepInput) -> list[tuple[str, Fraction]]:
     """Which positions are taken out, in order, and what part of each."""
     found = []
-    for action in planned(step).actions:
+    for action in planned(step).layer_actions:
         assert isinstance(action, Withdraw)
         found.append((action.name, Fraction(action.liquidity, action.position_liquidity)))
     return found
@@ -35,7 +35,7 @@ def taken(step: StepInput) -> list[tuple[str, Fraction]]:
 def after(step: StepInput) -> StepInput:
     """The step that a new snapshot would give once the plan is done: positions and balances as predicted."""
     plan = planned(step)
-    layer = build_guard_case(step, plan, evidence(step, plan)).layer
+    layer = build_guard_case(step, plan, evidence(step, plan)).layer_answers
     assert isinstance(layer, LiquidityCase)
     done = layer.replay
     holdings = tuple(replace(holding, raw=done.book_after.wallet_raw_by_token[holding.token]) for holding in step.snapshot.holdings)
@@ -58,7 +58,7 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     assert name == f"uniswap_v2 {paired(1).pair}"
     assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
     load = book(after(step)).exposure()
-    assert load.within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
+    assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
     assert load.value / load.portfolio_value == pytest.approx(0.15 * 0.95, abs=5e-4)
     assert isinstance(decide(after(step)).decision, Hold)
 
@@ -84,7 +84,7 @@ def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_
     assert list(parts.values())[:-1] == [1] * (len(parts) - 1), "all but the last are taken whole"
     assert "uniswap_v3 #2" not in parts, "what loses least stays"
     load = book(after(step)).exposure()
-    assert load.within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
+    assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
 
 
 def test_a_limit_of_nothing_takes_everything_out() -> None:
@@ -96,7 +96,7 @@ def test_a_limit_of_nothing_takes_everything_out() -> None:
 def test_fees_come_with_what_is_taken_out_and_count() -> None:
     fees = (30 * USD, 10**16)
     step = world([ranged(2_000, 1_800, 2_200, owed=fees, core_owed=fees)], bounds=roomy(lp_max_weight_bps=1_500))
-    [action] = planned(step).actions
+    [action] = planned(step).layer_actions
     assert isinstance(action, Withdraw)
     assert action.fees_raw == fees
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
@@ -108,7 +108,7 @@ def test_fees_come_with_what_is_taken_out_and_count() -> None:
 def test_what_an_empty_position_is_still_owed_is_collected() -> None:
     owed = (2_000 * USD, 10**18)
     step = world([ranged(1, 1_800, 2_200, liquidity=0, owed=owed, core_owed=owed)], bounds=roomy(lp_max_weight_bps=1_500))
-    [action] = planned(step).actions
+    [action] = planned(step).layer_actions
     assert isinstance(action, Collect)
     assert action.fees_raw == owed
     plan = planned(step)
@@ -130,9 +130,9 @@ def test_what_is_owed_leaves_though_hardly_any_liquidity_stands_behind_it(liquid
     """Anybody may add a unit to an empty position: no action goes out whose minimums are both nothing."""
     owed = (2_000 * USD, 10**18)
     here = ranged(1, 1_500, 1_900, liquidity=liquidity, owed=owed, core_owed=owed)
-    (action,) = planned(world([here], bounds=roomy(lp_max_weight_bps=1_500, min_trade=None))).actions
+    (action,) = planned(world([here], bounds=roomy(lp_max_weight_bps=1_500, min_trade=None))).layer_actions
     assert isinstance(action, kind)
-    first = planned(world([here], [wanted(5_000)])).actions[0]
+    first = planned(world([here], [wanted(5_000)])).layer_actions[0]
     assert isinstance(first, kind)
     assert all(max(out.min_raw) > 0 for out in (action, first) if isinstance(out, Withdraw))
 
@@ -192,7 +192,7 @@ def test_what_stands_elsewhere_is_taken_out_while_one_pool_is_off() -> None:
     step = world([off, paired(1_000)], bounds=roomy(lp_max_weight_bps=1_500))
     step = with_snapshot(step, pools=(*step.snapshot.pools[:-1], v3_at(Fraction(11, 10))))
     plan = planned(step)
-    assert [action.name for action in plan.actions] == [f"uniswap_v2 {paired(1).pair}"]
+    assert [action.name for action in plan.layer_actions] == [f"uniswap_v2 {paired(1).pair}"]
     assert "uniswap_v3 #1" in {item.subject for item in plan.skipped}
 
 
@@ -228,7 +228,7 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
         world([mine], bounds=roomy(lp_max_weight_bps=1_000)),
         progress=replace(world([mine], bounds=roomy(lp_max_weight_bps=1_000)).progress, spend_caps=((mine.pair, mine.liquidity // 4),)),
     )
-    [action] = planned(step).actions
+    [action] = planned(step).layer_actions
     assert isinstance(action, Withdraw)
     assert action.liquidity <= mine.liquidity // 4
     assert verdict("lp_max_weight", step, planned(step)).passed, "a part of the way lowers what is exceeded"
@@ -238,7 +238,7 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
 def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: int) -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500, balance_jump_bps=200))
     flow = ExternalTransfer(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
-    held = replace(step, history=history(unexplained=(flow,)))
+    held = replace(step, history=history(unexplained_transfers=(flow,)))
     assert isinstance(decide(held).decision, AdjustLiquidity)
     plan = planned(held)
     assert verdict("balance_jump", held, plan).passed

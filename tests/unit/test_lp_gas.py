@@ -42,7 +42,7 @@ def test_leaving_a_range_for_good_pays_no_gas_of_a_mint() -> None:
 def test_the_worst_case_counts_taking_back_what_the_pool_leaves_of_its_allowances() -> None:
     step = world(targets=[wanted(2_000)])
     plan, action = planned(step), only_provide(step)
-    one_sided = replace(plan, actions=(replace(action, desired_raw=(0, action.desired_raw[1])),))
+    one_sided = replace(plan, layer_actions=(replace(action, desired_raw=(0, action.desired_raw[1])),))
     at_worst = worst_gas_price_wei(step.snapshot, step.limits) * Fraction(5, 4)
     assert min(action.desired_raw) > 0
     assert worst_gas_wei(step, plan) == at_worst * (plan.gas_units + 3 * APPROVAL_GAS)

@@ -13,7 +13,7 @@ from agent.guards.case import GuardCase, build_guard_case
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.guards import slippage
 from agent.layers.liquidity.policy.adjustments import gas_unit_value
-from agent.layers.liquidity.policy.book import LiquidityExposure, LiquidityLimits, band_bps, price_deviation_reason
+from agent.layers.liquidity.policy.book import LiquidityExposure, LiquidityLimits, max_pool_deviation_bps, price_deviation_reason
 from agent.layers.liquidity.policy.provisions import AdjustmentBuilder
 from agent.layers.liquidity.policy.replay import worst_overpayment_share
 from agent.model import Plan, StepInput
@@ -35,11 +35,11 @@ JUST = Fraction(1, 10**9)
     ids=["equal", "loss", "weight", "none"],
 )
 def test_exposure__that_equals_both_limits_is_within_them(loss: int, value: int, is_within: bool) -> None:
-    assert LiquidityExposure(Fraction(loss), Fraction(value), Fraction(1_000)).within(TENTH) is is_within
+    assert LiquidityExposure(Fraction(loss), Fraction(value), Fraction(1_000)).is_within(TENTH) is is_within
 
 
 def test_exposure__limit_that_is_off_binds_nothing() -> None:
-    assert LiquidityExposure(Fraction(999), Fraction(999), Fraction(1_000)).within(LiquidityLimits(None, None))
+    assert LiquidityExposure(Fraction(999), Fraction(999), Fraction(1_000)).is_within(LiquidityLimits(None, None))
 
 
 def test_limits__both_are_scaled_and_one_that_is_off_stays_off() -> None:
@@ -82,7 +82,7 @@ def test_pool_price__on_the_edge_of_its_band_may_be_used(
     ("oracle_bps", "slippage_bps", "band"), [(150, 30, 180), (None, 30, 30), (150, None, 150), (0, 0, 0), (None, None, None)]
 )
 def test_band__is_the_sum_of_both_limits(oracle_bps: int | None, slippage_bps: int | None, band: int | None) -> None:
-    assert band_bps(roomy(oracle_deviation_bps=oracle_bps, slippage_bps=slippage_bps)) == band
+    assert max_pool_deviation_bps(roomy(oracle_deviation_bps=oracle_bps, slippage_bps=slippage_bps)) == band
 
 
 # Spendable balances
@@ -116,7 +116,7 @@ FLOOR_WEI = ETHER // 20
 def native_world(coin_wei: int) -> StepInput:
     """4,000 USDC and 2 WETH, which counts together with this much native coin."""
     step = world()
-    assets = tuple(replace(asset, native=asset.token == WETH) for asset in step.portfolio.assets)
+    assets = tuple(replace(asset, includes_native=asset.token == WETH) for asset in step.portfolio.assets)
     return with_snapshot(replace(step, portfolio=replace(step.portfolio, assets=assets)), native_wei=coin_wei)
 
 
@@ -131,7 +131,7 @@ def test_spendable__of_the_coin_s_wrapped_token_the_floor_is_taken_from_the_coin
 
 def test_counted__coin_counts_with_its_wrapped_token_less_the_floor() -> None:
     opened = book(native_world(ETHER))
-    assert [opened.counted_raw(asset) for asset in opened.step.portfolio.assets if asset.native] == [3 * ETHER - FLOOR_WEI]
+    assert [opened.counted_raw(asset) for asset in opened.step.portfolio.assets if asset.includes_native] == [3 * ETHER - FLOOR_WEI]
 
 
 @pytest.mark.parametrize(("usdc", "total"), [(501, 4_001), (500, 4_000), (499, 4_000), (0, 4_000)])
@@ -224,8 +224,8 @@ def withdrawing() -> tuple[StepInput, Plan]:
 
 def case_of(step: StepInput, plan: Plan) -> tuple[GuardCase, LiquidityCase]:
     case = build_guard_case(step, plan, evidence(step, plan))
-    assert isinstance(case.layer, LiquidityCase)
-    return case, case.layer
+    assert isinstance(case.layer_answers, LiquidityCase)
+    return case, case.layer_answers
 
 
 @pytest.mark.parametrize(("less", "passes"), [(Fraction(0), True), (JUST, False)])
@@ -281,9 +281,9 @@ def test_worst_cost__withdrawal_has_none() -> None:
 
 def test_without_positions__guard_names_that_there_are_none() -> None:
     step, plan = providing()
-    without = replace(plan, actions=())
+    without = replace(plan, layer_actions=())
     empty = replace(with_snapshot(step, positions=()), portfolio=replace(step.portfolio, positions=(), lp_targets=()))
-    measured = [verdict(guard, empty, without).measured for guard in ("lp_max_weight", "impermanent_loss")]
+    measured = [verdict(guard, empty, without).measured_text for guard in ("lp_max_weight", "impermanent_loss")]
     assert measured == ["no liquidity position"] * 2
 
 
@@ -298,4 +298,4 @@ def test_value__is_both_amounts_at_their_prices() -> None:
     opened = book(world())
     target = wanted(1_000)
     amounts = tuple({WETH.address: ETHER, USDC.address: 5 * USD}[token] for token in (target.token0, target.token1))
-    assert opened.value(target, (amounts[0], amounts[1])) == 2_005 * USD
+    assert opened.pair_value(target, (amounts[0], amounts[1])) == 2_005 * USD

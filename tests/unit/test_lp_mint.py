@@ -88,7 +88,7 @@ def test_gifts_to_a_pair_go_to_whoever_mints_next() -> None:
 
 
 def test_the_protocols_share_is_minted_before_ours() -> None:
-    grown = v2(10**10, 10**10, (2 * 10**10, 2 * 10**10), k_last=10**20, protocol_fee=True)
+    grown = v2(10**10, 10**10, (2 * 10**10, 2 * 10**10), k_last=10**20, has_protocol_fee=True)
     supply = 10**10 + positions.v2_protocol_mint(grown)
     assert minting.v2_liquidity(grown, (10**10, 10**10)) == supply // 2
     after = position_changes.after_provision(grown, supply // 2, (10**10, 10**10))

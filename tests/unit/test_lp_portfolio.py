@@ -16,7 +16,7 @@ from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, Rebalance, Snapshot, StepInput, UnreadableItem
 from agent.planning import planner
 from agent.policy.decide import decide
-from agent.policy.drift import alert_prices, compute_drifts, corrections, investable_total, rebalance_goal
+from agent.policy.drift import band_edge_prices, compute_drifts, corrections, investable_total, rebalance_goal
 from agent.reference import reference_prices
 from tests.support import lp_worlds as lp
 from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
@@ -82,7 +82,7 @@ def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fr
     assert positions.redeemable_amounts(moved.snapshot.positions[0]) != positions.redeemable_amounts(unmoved.snapshot.positions[0])
     for before, after in zip(compute_drifts(unmoved, PRICES), compute_drifts(moved, PRICES), strict=True):
         assert abs(before.raw_at(POSITIONS_PLACE) - after.raw_at(POSITIONS_PLACE)) <= 2 + before.raw_at(POSITIONS_PLACE) // 10**5
-        assert (before.weight_bps, before.outside) == (after.weight_bps, after.outside)
+        assert (before.weight_bps, before.is_outside_band) == (after.weight_bps, after.is_outside_band)
     assert abs(
         valuation.expected_loss(moved.snapshot, moved.portfolio, PRICES)
         / valuation.expected_loss(unmoved.snapshot, unmoved.portfolio, PRICES)
@@ -100,7 +100,7 @@ def test_what_was_read_beside_the_confirmed_positions_does_not_count() -> None:
 
 
 def test_alert_prices_count_what_lies_in_positions() -> None:
-    low, high = alert_prices(compute_drifts(holding(share(2_000)), PRICES))[WETH]
+    low, high = band_edge_prices(compute_drifts(holding(share(2_000)), PRICES))[WETH]
     assert low is not None
     assert high is not None
     assert low / PRICES[WETH] == Fraction(9, 11)
@@ -112,7 +112,7 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
     [
         ({"positions": ()}, "position uniswap_v2 {}: it was not read"),
         (
-            {"positions": (), "quarantined": (UnreadableItem(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
+            {"positions": (), "unreadable_items": (UnreadableItem(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
             "position uniswap_v2 {}: it belongs to somebody",
         ),
     ],
@@ -144,7 +144,7 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
     assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
     assert mentions(valuation.position_warnings(step.snapshot, step.portfolio)[0], "uniswap_v3 #42", "not exist")
     plan = sell_weth(step)
-    guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
+    guards.require_all_passed(plan, guards.judge(step, plan, evidence(step, plan)))
 
 
 def test_positions_survive_the_file() -> None:
@@ -210,7 +210,7 @@ def test_the_expected_loss_over_the_portfolio_is_held_against_its_budget() -> No
     assert verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=8), plan).passed
     found = verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=7), plan)
     assert not found.passed
-    assert found.measured.startswith("7.39 bps (7.3")
+    assert found.measured_text.startswith("7.39 bps (7.3")
     assert found.limit == "7 bps"
 
 
@@ -220,7 +220,7 @@ def test_the_weight_of_positions_at_the_limit_passes_and_a_basis_point_less_fail
     assert verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=2_000), plan).passed
     found = verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_999), plan)
     assert not found.passed
-    assert mentions(found.measured, "2000 bps", "2000 USDC")
+    assert mentions(found.measured_text, "2000 bps", "2000 USDC")
 
 
 def test_the_weight_is_that_of_what_the_plan_leaves() -> None:
@@ -233,13 +233,13 @@ def test_an_unknown_position_refuses_what_needs_it(guard: str) -> None:
     step = with_limits(with_snapshot(holding(share(2_000)), positions=()), lp_max_weight_bps=2_000)
     found = verdict(guard, step, sell_weth(step))
     assert not found.passed
-    assert "position uniswap_v2" in found.measured
+    assert "position uniswap_v2" in found.measured_text
 
 
 def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> None:
     step = with_limits(step_input(), lp_max_weight_bps=0, impermanent_loss_bps=0)
     for guard in ("impermanent_loss", "lp_max_weight"):
-        assert mentions(verdict(guard, step, sell_weth(step)).measured, "liquidity position")
+        assert mentions(verdict(guard, step, sell_weth(step)).measured_text, "liquidity position")
     off = with_limits(holding(share(2_000)), impermanent_loss_bps=None, lp_max_weight_bps=None)
     for guard in ("impermanent_loss", "lp_max_weight"):
         assert (verdict(guard, off, sell_weth(off)).passed, verdict(guard, off, sell_weth(off)).limit) == (True, "off")
@@ -271,10 +271,12 @@ def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
 def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
     found = report(holding(share(2_000)))
     assert [item.move_bps for item in found.forecasts] == [-5_000, -2_500, -1_000, 1_000, 2_500, 5_000]
-    assert {item.moving for item in found.forecasts} == {"WETH"}
+    assert {item.moving_token for item in found.forecasts} == {"WETH"}
     half = found.forecasts[0]
-    assert float(half.loss) == pytest.approx(1 - 2 * 0.5**0.5 / 1.5, abs=1e-11)
-    assert float(half.loss_value) == pytest.approx(1_500 * USD * float(half.loss), rel=1e-9), "holding is worth 1,500 when WETH halves"
+    assert float(half.loss_share) == pytest.approx(1 - 2 * 0.5**0.5 / 1.5, abs=1e-11)
+    assert float(half.loss_value) == pytest.approx(1_500 * USD * float(half.loss_share), rel=1e-9), (
+        "holding is worth 1,500 when WETH halves"
+    )
 
 
 def test_a_pool_off_the_reference_is_told() -> None:

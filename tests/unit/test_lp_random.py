@@ -86,39 +86,43 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
     prices_apart = found.step.limits.oracle_deviation_bps is not None
     allowed = GAS_GUARDS | ({"oracle_deviation"} if prices_apart else set())
     assert {v.guard for v in refused} <= allowed, refused
-    assert all("spot" in v.measured or "TWAP" in v.measured for v in refused if v.guard == "oracle_deviation"), "no touched pool is off"
+    assert all("spot" in v.measured_text or "TWAP" in v.measured_text for v in refused if v.guard == "oracle_deviation"), (
+        "no touched pool is off"
+    )
 
 
 @given(anything())
 def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) -> None:
     if found.plan is None:
         return
-    before, layer = book(found.step).exposure(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer
+    before, layer = book(found.step).exposure(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer_answers
     assert isinstance(layer, LiquidityCase)
     lp = layer.replay
     assert lp.fault is None
     limits, after = liquidity_limits(found.step.limits), lp.book_after.exposure()
-    if before.within(limits):
-        assert after.within(limits)
+    if before.is_within(limits):
+        assert after.is_within(limits)
         if after.loss > before.loss and limits.loss is not None:
             assert after.loss <= limits.loss * LIMIT_GOAL_SHARE * after.portfolio_value + 1
     else:
-        assert all(isinstance(action, Withdraw) for action in found.plan.actions)
+        assert all(isinstance(action, Withdraw) for action in found.plan.layer_actions)
         out = {
-            action.name for action in found.plan.actions if isinstance(action, Withdraw) and action.liquidity == action.position_liquidity
+            action.name
+            for action in found.plan.layer_actions
+            if isinstance(action, Withdraw) and action.liquidity == action.position_liquidity
         }
         stuck = {item.subject for item in found.plan.skipped}
         assert (
-            after.within(limits.scaled(LIMIT_GOAL_SHARE))
+            after.is_within(limits.scaled(LIMIT_GOAL_SHARE))
             or {one.name for one, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
         )
 
 
 @given(anything())
 def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
-    if found.plan is None or book(found.step).exposure().within(liquidity_limits(found.step.limits)):
+    if found.plan is None or book(found.step).exposure().is_within(liquidity_limits(found.step.limits)):
         return
-    actions = [action for action in found.plan.actions if isinstance(action, Withdraw)]
+    actions = [action for action in found.plan.layer_actions if isinstance(action, Withdraw)]
     assert all(action.liquidity == action.position_liquidity for action in actions[:-1])
 
 
@@ -131,7 +135,7 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
     for token, raw in found.plan.holdings_after:
         assert raw >= min(before[token], reserve[token])
     now = book(found.step)
-    for action in found.plan.actions:
+    for action in found.plan.layer_actions:
         if isinstance(action, Collect):
             continue
         assert max(action.min_raw) > 0
@@ -149,7 +153,7 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
 
 def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
     """The step that a new snapshot gives after the first action, as the engine goes on with it; what was minted has a number."""
-    done = replay_actions(book(step), plan.actions[:1])
+    done = replay_actions(book(step), plan.layer_actions[:1])
     assert done.fault is None
     pairs = [
         (replace(one, token_id=number), replace(place, token_id=number))

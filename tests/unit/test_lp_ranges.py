@@ -38,7 +38,7 @@ POOL, PAIR = v3_at().address, v2_at().address
 def test_a_range_that_the_reference_left_is_taken_out_and_a_new_one_minted_around_it() -> None:
     own = ranged(1_600, 2_200, 2_600)
     step = world([own], [wanted(1_700)], trigger=quiet())
-    out, new = planned(step).actions
+    out, new = planned(step).layer_actions
     assert isinstance(out, Withdraw)
     assert isinstance(new, Provide)
     assert (out.liquidity, min(out.amounts_raw)) == (own.liquidity, 0)
@@ -52,7 +52,7 @@ def test_only_what_is_sure_to_come_of_a_withdrawal_is_counted_on() -> None:
     step = world(
         [own, paired(0)], [wanted(0), wanted(9_000, v2_at())], {"WETH": 50, "USDC": 50}, roomy(lp_max_weight_bps=10_000), trigger=quiet()
     )
-    out, new = planned(step).actions
+    out, new = planned(step).layer_actions
     assert isinstance(out, Withdraw)
     assert isinstance(new, Provide)
     spare = {holding.token: holding.raw for holding in step.snapshot.holdings}
@@ -79,7 +79,7 @@ def test_without_a_target_in_its_pool_a_range_that_was_left_is_the_owners_busine
 # less of it
 def test_what_is_above_its_share_is_taken_out_down_to_it() -> None:
     step = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
-    [action] = planned(step).actions
+    [action] = planned(step).layer_actions
     assert isinstance(action, Withdraw)
     assert worth(step, action) == pytest.approx(1_000, rel=1e-4)
     assert passes(step)
@@ -87,7 +87,7 @@ def test_what_is_above_its_share_is_taken_out_down_to_it() -> None:
 
 def test_a_share_of_nothing_takes_everything_out() -> None:
     step = world([ranged(500, 1_800, 2_200, 1), ranged(300, 1_000, 3_000, 2)], [wanted(0)])
-    actions = planned(step).actions
+    actions = planned(step).layer_actions
     assert all(isinstance(action, Withdraw) and action.liquidity == action.position_liquidity for action in actions)
     assert len(actions) == 2
     assert passes(step)
@@ -105,7 +105,7 @@ def earning(share_bps: int, above: int | None = 50, usd: int = 1_600, **changes:
 
 def test_fees_above_their_threshold_are_collected_and_put_back() -> None:
     step = earning(1_770)
-    collect, back = planned(step).actions
+    collect, back = planned(step).layer_actions
     assert isinstance(collect, Collect)
     assert isinstance(back, Provide)
     assert collect.fees_raw == (60 * USD, 3 * 10**16)
@@ -117,7 +117,7 @@ def test_fees_above_their_threshold_are_collected_and_put_back() -> None:
 
 def test_fees_go_back_as_far_as_the_share_lacks_them() -> None:
     assert kinds(earning(1_630)) == [Collect]
-    assert worth(earning(1_700), planned(earning(1_700)).actions[1]) == pytest.approx(0.17 * 9_720 - 1_600, rel=0.02)  # type: ignore[arg-type]  # a Provide
+    assert worth(earning(1_700), planned(earning(1_700)).layer_actions[1]) == pytest.approx(0.17 * 9_720 - 1_600, rel=0.02)  # type: ignore[arg-type]  # a Provide
 
 
 def test_fees_stay_below_their_threshold_or_where_that_is_off_or_gas_is_dear() -> None:
@@ -148,12 +148,12 @@ def test_several_targets_share_the_wallet_and_the_limits() -> None:
     targets: list[LpTarget] = [wanted(2_000), wanted(2_000, v2_at())]
     step = world([paired(0)], targets)
     plan = planned(step)
-    assert [action.pool for action in plan.actions] == [POOL, PAIR]
+    assert [action.pool for action in plan.layer_actions] == [POOL, PAIR]
     for token, raw in plan.holdings_after:
         assert raw >= 0, token
     assert passes(step)
     tight = with_limits(step, lp_max_weight_bps=2_500)
-    total = sum(worth(tight, action) for action in planned(tight).actions if isinstance(action, Provide))
+    total = sum(worth(tight, action) for action in planned(tight).layer_actions if isinstance(action, Provide))
     assert total == pytest.approx(8_000 * 0.25 * 0.95, rel=1e-3)
 
 

@@ -53,7 +53,7 @@ def test_a_pair_is_what_its_answers_say() -> None:
     assert read_position(V2, OWNER, v2_answers()) == wanted
     answers = v2_answers()
     answers[6] = address_word(address("fee taker"))
-    assert read_position(V2, OWNER, answers) == replace(wanted, protocol_fee=True)
+    assert read_position(V2, OWNER, answers) == replace(wanted, has_protocol_fee=True)
 
 
 def test_a_token_of_the_manager_is_what_its_answers_say() -> None:
@@ -137,7 +137,7 @@ def test_a_token_is_gone_only_when_owner_and_position_both_revert() -> None:
 
 
 def test_a_token_that_came_into_being_later_asks_for_a_new_start() -> None:
-    late = PositionRef(V3.confirmed, FACTORY)
+    late = PositionRef(V3.confirmed_position, FACTORY)
     assert read_position(late, OWNER, [CallStatus.FAILED, CallStatus.FAILED]) == LpMissingPosition("uniswap_v3", lp.MANAGER, 42, *lp.TOKENS)
     told = read_position(late, OWNER, v3_answers()[:2])
     assert isinstance(told, str)
@@ -151,7 +151,7 @@ def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> 
     answers[8 + 3] = CallStatus.UNREAD
     seen = snapshot_parts(watch, answers)
     assert [position.name for position in seen.positions] == [f"uniswap_v2 {lp.PAIR}"]
-    [bad] = seen.quarantined
+    [bad] = seen.quarantined_items
     assert (bad.subject, bad.address, bad.why) == ("position uniswap_v3 #42", lp.MANAGER, f"price: {CallStatus.UNREAD.why}")
 
 
@@ -165,16 +165,16 @@ def test_the_pools_account_is_found_under_the_managers_key() -> None:
 
 
 def test_the_pool_of_a_range_is_what_the_factory_answers() -> None:
-    ref = PositionRef(V3.confirmed, FACTORY)
+    ref = PositionRef(V3.confirmed_position, FACTORY)
     assert _with_range(ref, (3_000, -600, 1_200), int(POOL, 16)) == V3
 
 
 def test_a_token_of_the_manager_that_was_burned_needs_no_pool() -> None:
-    ref = PositionRef(V3.confirmed, FACTORY)
+    ref = PositionRef(V3.confirmed_position, FACTORY)
     assert _with_range(ref, None, None) == ref
 
 
 @pytest.mark.parametrize("pool", [0, None, CallStatus.FAILED])
 def test_a_range_without_a_pool_of_the_factory_is_a_mistake_of_the_config(pool: int | CallStatus | None) -> None:
     with pytest.raises(ConfigError, match="has no pool"):
-        _with_range(PositionRef(V3.confirmed, FACTORY), (3_000, -600, 1_200), pool)
+        _with_range(PositionRef(V3.confirmed_position, FACTORY), (3_000, -600, 1_200), pool)

@@ -14,7 +14,7 @@ from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.layers.liquidity.state import LiquidityProgress
 from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, tracking, with_limits, with_snapshot
@@ -134,7 +134,7 @@ def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, o
     plan = planned(step)
     assert any(said in item.why for item in plan.skipped)
     load = book(after(step)).exposure()
-    assert load.within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
+    assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
     assert passes(step)
     assert isinstance(decide(after(step)).decision, Hold), "neither the exit nor the target asks again"
 
@@ -207,10 +207,10 @@ def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:
     zone = NoTradeZone(tracking("WETH", "USDC", cost_bps=2))
     step = world(targets=[wanted(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
     assert isinstance(decide(step).decision, Rebalance)
-    proposal = rebalance(step)
+    proposal = propose_rebalance(step)
     assert isinstance(proposal.decision_result.decision, AdjustLiquidity)
     assert proposal.plan is not None
-    assert [type(action) for action in proposal.plan.actions] == [Provide]
+    assert [type(action) for action in proposal.plan.layer_actions] == [Provide]
 
 
 # spot
@@ -265,7 +265,7 @@ def test_what_liquidity_is_overpaid_by_counts_in_the_limit_of_cost() -> None:
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
     of = worth(step, only_provide(step))
-    paid = plan.cost.gas + plan.cost.approvals
+    paid = plan.cost.gas + plan.cost.approval_gas
     gas_bps, cost_bps = (float(value) / USD / of * 10_000 for value in (paid, paid + plan.cost.skew))
     assert int(cost_bps) > gas_bps, "a limit between the two"
     assert refused(step, plan, plan_cost_bps=int(cost_bps)) == ["plan_cost"]

@@ -41,14 +41,14 @@ def receipt(*between: dict[str, Any], taken: int = SOLD) -> Any:
 @pytest.mark.parametrize("between", [[], [log(HOOK, ["0x" + "ee" * 32], 1)]], ids=["nothing", "a log of a hook"])
 @pytest.mark.parametrize("given", [0, 1, SOLD // 100])
 def test_unwrapped_coin_that_a_swap_takes_is_nobodys(between: list[dict[str, Any]], given: int) -> None:
-    assert receipt(*between, taken=SOLD + given).wrapped == ()
+    assert receipt(*between, taken=SOLD + given).wrap_transfers == ()
 
 
 @pytest.mark.parametrize("taken", [SOLD - 1, SOLD + SOLD // 100 + 1])
 def test_unwrapped_coin_that_no_swap_takes_stays_with_its_holder(taken: int) -> None:
-    assert [transfer.raw for transfer in receipt(taken=taken).wrapped] == [SOLD]
+    assert [transfer.raw for transfer in receipt(taken=taken).wrap_transfers] == [SOLD]
 
 
 def test_each_swap_takes_the_coin_of_one_unwrapping() -> None:
     again = log(WETH, [WITHDRAWAL_TOPIC, topic(REBALANCER)], SOLD)
-    assert [transfer.raw for transfer in receipt(again).wrapped] == [SOLD]
+    assert [transfer.raw for transfer in receipt(again).wrap_transfers] == [SOLD]

@@ -145,7 +145,7 @@ def test_a_worthless_account_has_no_leverage_and_breaks_every_limit() -> None:
     ruined = margin.with_moved_marks(account(100, {"ETH": E18}, market("ETH")), {"ETH": Fraction(-1, 2)})
     state = margin_state(ruined, LIMITS)
     assert (state.leverage, state.utilisation, state.survives_stress) == (None, None, False)
-    assert {"max_leverage", "max_utilisation"} <= {breach.limit for breach in breaches(state, LIMITS, Fraction(10**24))}
+    assert {"max_leverage", "max_utilisation"} <= {breach.limit_name for breach in breaches(state, LIMITS, Fraction(10**24))}
 
 
 def test_sizes_round_toward_zero_and_bounds_count_from_the_index() -> None:

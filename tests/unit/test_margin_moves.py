@@ -13,7 +13,7 @@ from agent.app.documents.futures_report import futures_report
 from agent.errors import Refused
 from agent.layers.futures.policy import exposure
 from agent.layers.futures.policy.plans import MARGIN_PLACE
-from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.requests import MarginAccountRequest
 from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
 from agent.margin.state import after_action
@@ -29,7 +29,7 @@ from agent.model.futures import (
     MarginWithdrawal,
     PerpOrder,
 )
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.planning.requests import proposer
 from agent.policy import failures
 from agent.policy.decide import decide
@@ -42,12 +42,12 @@ from tests.unit.test_margin_account import E18
 
 USDC, VAULT, KEY, OTHER = token("USDC").address, "0x" + "7" * 40, "0x" + "6" * 40, "0x" + "5" * 40
 UNIT = 10**6
-DAY = {"topped_up_24h": Fraction(3_000 * UNIT)}
+DAY = {"top_up_value_24h": Fraction(3_000 * UNIT)}
 
 
 def in_usdc(held: MarginAccount) -> MarginAccount:
     """The account with a collateral of 6 decimals."""
-    return replace(held, settlement_raw=10**12)
+    return replace(held, collateral_unit_raw=10**12)
 
 
 OVER, CALM, EMPTY = in_usdc(book(10_000, 20 * E18)), in_usdc(book(10_000, 5 * E18)), in_usdc(book(10_000))
@@ -56,11 +56,11 @@ OVER, CALM, EMPTY = in_usdc(book(10_000, 20 * E18)), in_usdc(book(10_000, 5 * E1
 
 def policy(top_up: int | None = BPS, account: str = OWNER) -> FuturesPolicy:
     limits: FuturesLimits = replace(LIMITS, top_up_per_day_bps=top_up)
-    return replace(POLICY, limits=limits, collateral=USDC, account=account, vault=VAULT, delegate=KEY)
+    return replace(POLICY, limits=limits, collateral=USDC, trader=account, vault=VAULT, delegate=KEY)
 
 
 def futures_of(step: StepInput) -> FuturesPlan:
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     return planned_futures(plan)
@@ -73,7 +73,7 @@ def refusing(step: StepInput, plan: Plan | None) -> set[str]:
 
 def test_a_step_tops_up_before_it_reduces() -> None:
     step = step_of(OVER, policy())
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_reducing
@@ -93,7 +93,7 @@ def test_a_step_tops_up_before_it_reduces() -> None:
         (policy(1_000), {}),
         (policy(7_000), DAY),
         (policy(account=OTHER), {}),
-        (policy(), {"unknown": "a gap"}),
+        (policy(), {"unknown_reason": "a gap"}),
         (policy(), {"failed_exits": (ExitFailures(MARGIN_PLACE, failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}),
     ],
     ids=["no top-up allowed", "above the day's share", "the day is used", "a delegate's key", "unknown day", "deposits failed"],
@@ -133,7 +133,7 @@ def test_a_top_up_restores_the_stress_move_and_utilisation() -> None:
 
 
 def with_deposit(step: StepInput, raw: int) -> Plan:
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     return plan.with_layer(replace(planned_futures(plan), account_actions=(MarginDeposit(raw),)))
@@ -167,7 +167,7 @@ def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
 )
 def test_the_owner_moves_margin_within_limits_and_free_margin(held: MarginAccount, action: AccountAction, guard: str) -> None:
     step = step_of(held, policy(0))
-    found = proposer(MoveMargin(action))(step)
+    found = proposer(MarginAccountRequest(action))(step)
     assert found.plan is not None
     assert planned_futures(found.plan) is not None
     assert planned_futures(found.plan).actions == (action,)
@@ -177,27 +177,27 @@ def test_the_owner_moves_margin_within_limits_and_free_margin(held: MarginAccoun
 
 def test_margin_of_an_unknown_account_is_not_moved() -> None:
     with pytest.raises(Refused, match="unknown"):
-        proposer(MoveMargin(MarginDeposit(UNIT)))(step_of(None, policy()))
+        proposer(MarginAccountRequest(MarginDeposit(UNIT)))(step_of(None, policy()))
 
 
 @pytest.mark.parametrize("held", [None, in_usdc(book(10_000, 5 * E18, index_s=NOW_S - 9_000))], ids=["unknown", "stale"])
 def test_a_stolen_delegate_is_ended_whatever_the_account_shows(held: MarginAccount | None) -> None:
     """A key in a thief's hands opens a position elsewhere, so that the account is not known any more."""
     step = with_snapshot(step_of(held, policy()), futures_unknown="" if held else "the account has positions in markets not configured")
-    found = proposer(MoveMargin(DelegateChange(KEY, False)))(step)
+    found = proposer(MarginAccountRequest(DelegateChange(KEY, False)))(step)
     assert found.plan is not None
     assert refusing(step, found.plan) == set()
     with pytest.raises(Refused, match="unknown"):
-        proposer(MoveMargin(DelegateChange(KEY, True)))(step_of(None, policy()))
+        proposer(MarginAccountRequest(DelegateChange(KEY, True)))(step_of(None, policy()))
 
 
 def test_margin_of_a_venue_beside_the_chain_is_not_moved() -> None:
     step = step_of(CALM, policy())
-    found = proposer(MoveMargin(MarginDeposit(UNIT)))(step).plan
+    found = proposer(MarginAccountRequest(MarginDeposit(UNIT)))(step).plan
     beside = step_of(replace(CALM, is_on_chain=False), policy())
     assert "margin_move" in refusing(beside, found)
     with pytest.raises(Refused, match="off-chain"):
-        proposer(MoveMargin(MarginDeposit(UNIT)))(beside)
+        proposer(MarginAccountRequest(MarginDeposit(UNIT)))(beside)
     assert futures_of(step_of(replace(OVER, is_on_chain=False), policy())).account_actions == ()
 
 
@@ -206,7 +206,7 @@ def test_a_delegate_says_that_it_moves_no_margin() -> None:
     assert f"this key is a delegate of {OTHER}; it trades and neither deposits nor withdraws margin" in decision.reason
     assert "delegate" not in decide(step_of(CALM, policy())).decision.reason
     step = step_of(CALM, policy(account=OTHER))
-    assert "margin_move" in refusing(step, proposer(MoveMargin(MarginWithdrawal(UNIT)))(step).plan)
+    assert "margin_move" in refusing(step, proposer(MarginAccountRequest(MarginWithdrawal(UNIT)))(step).plan)
 
 
 def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() -> None:
@@ -237,7 +237,7 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
     step = step_of(held, policy(500), **FAILING)
     [deposit] = futures_of(step).actions
     assert deposit == MarginDeposit(500 * UNIT)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert not planned_futures(plan).is_emergency
@@ -248,7 +248,7 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
 @pytest.mark.parametrize(
     "step",
     [
-        step_of(OVER, policy(500), **FAILING, topped_up_24h=Fraction(500 * UNIT)),
+        step_of(OVER, policy(500), **FAILING, top_up_value_24h=Fraction(500 * UNIT)),
         step_of(OVER, policy(5), **FAILING),
         step_of(OVER, policy(0), **FAILING),
         step_of(CALM, policy(500), **FAILING),
@@ -259,7 +259,7 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
     ids=["budget used", "dust", "no budget", "no limit broken", "beside the chain", "delegate", "stale index"],
 )
 def test_the_last_deposit_keeps_its_budget_and_needs_a_broken_limit(step: StepInput) -> None:
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is None or planned_futures(plan) is None or not planned_futures(plan).account_actions
 
 
@@ -275,14 +275,14 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
 ) -> None:
     """4,035.1 restore the limit: 81 % of the 5,000 USDC in the wallet, 41 % of a portfolio whose other half has no price."""
     step = blind(step_of(OVER, policy(top_up)))
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).top_up_raw // UNIT == deposits
     assert bool(planned_futures(plan).orders) is not bool(deposits)
     assert refusing(step, plan) == set()
     if deposits:
-        spent = with_history(step, topped_up_24h=Fraction(5_000 * UNIT))
+        spent = with_history(step, top_up_value_24h=Fraction(5_000 * UNIT))
         assert ("top_up_per_day" in refusing(spent, plan)) is (top_up is not None)
 
 
@@ -290,7 +290,7 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
 def test_the_last_deposit_beside_contradictory_prices_is_one_that_the_guard_passes(held: MarginAccount) -> None:
     """5 % of the 5,000 USDC in the wallet; 5 % of the whole would be refused, and nothing deposited."""
     step = contradictory(step_of(held, policy(500), **FAILING))
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).top_up_raw == 250 * UNIT
@@ -301,12 +301,12 @@ def test_the_last_deposit_beside_contradictory_prices_is_one_that_the_guard_pass
 def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
     step = step_of(OVER, policy(None))
     if change == "quarantined":
-        step = with_snapshot(step, quarantined=(UnreadableItem("balance", USDC, "reverted"),))
+        step = with_snapshot(step, unreadable_items=(UnreadableItem("balance", USDC, "reverted"),))
     elif change == "two balances":
         step = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(USDC, 5_000 * UNIT + 1)))
     else:
         step = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).orders
@@ -317,20 +317,20 @@ def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
 def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_bps: int) -> None:
     """The owner's portfolio is not read: the multiple is unknown, triggers no reduction, and nothing is opened."""
     terms = replace(policy(account=OTHER), limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
-    opening = rebalance(step_of(EMPTY, policy(account=OTHER))).plan
+    opening = propose_rebalance(step_of(EMPTY, policy(account=OTHER))).plan
     assert opening is not None
     assert planned_futures(opening) is not None
     assert planned_futures(opening).orders, "without a multiple it trades"
     assert "futures_state" in refusing(step_of(EMPTY, terms), opening)
     for held in (EMPTY, CALM):
         step = step_of(held, terms)
-        found = rebalance(step)
+        found = propose_rebalance(step)
         assert found.plan is None, "10,000 in the delegate's wallet count for nothing"
         assert f"spot_multiple is not judged, the portfolio of {OTHER} is not read" in found.decision_result.decision.reason
         report = futures_report(step, decide(step).drifts)
         assert report is not None
-        assert report.spot_value is None
+        assert report.spot_value_raw is None
     over = futures_of(step_of(OVER, terms))
     assert over.trigger == "leverage"
     assert over.is_reducing
-    assert refusing(step_of(OVER, terms), rebalance(step_of(OVER, terms)).plan) == set()
+    assert refusing(step_of(OVER, terms), propose_rebalance(step_of(OVER, terms)).plan) == set()

@@ -139,7 +139,7 @@ def test_prices_of_another_block_confirm_a_fall_like_any_other_signal() -> None:
             for back, price in enumerate(prices, 1)
         )
         step = replace(step, policy=replace(step.policy, confirm_blocks=2))
-        return replace(step, snapshot=replace(step.snapshot, past=past))
+        return replace(step, snapshot=replace(step.snapshot, past_prices=past))
 
     assert isinstance(decide(with_past([1_500, 1_590])).decision, Rebalance)
     held = decide(with_past([1_500, 1_610])).decision

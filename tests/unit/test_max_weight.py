@@ -110,7 +110,7 @@ def test_a_purchase_that_ends_a_basis_point_above_its_limit_is_refused() -> None
     assert verdict("max_weight", capped({"WETH": ends}), plan).passed, "in whole basis points"
     found = verdict("max_weight", capped({"WETH": ends - 1}), plan)
     assert (found.passed, found.limit) == (False, f"WETH {ends - 1} bps")
-    assert found.measured.startswith("WETH at ")
+    assert found.measured_text.startswith("WETH at ")
 
 
 def test_what_is_above_its_limit_may_be_sold_and_not_bought() -> None:
@@ -125,7 +125,7 @@ def test_an_exit_into_a_limited_numeraire_is_not_held_back_and_a_rebalance_is() 
     plan = sell_weth(step, 1)
     assert not verdict("max_weight", step, plan).passed
     assert isinstance(plan.decision, Rebalance)
-    assert verdict("max_weight", step, replace(plan, decision=replace(plan.decision, exit=True))).passed
+    assert verdict("max_weight", step, replace(plan, decision=replace(plan.decision, is_exit=True))).passed
     assert verdict("max_weight", step, replace(plan, decision=replace(plan.decision, by_hand=True))).passed
 
 
@@ -174,4 +174,4 @@ def test_the_limit_is_of_the_whole_portfolio_and_of_no_strategy() -> None:
     prices = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
     held = {WETH.address: raw(Fraction(46, 20), WETH), USDC.address: raw(400, USDC)}
     drifts = strategy_drifts(step, one, StrategyState("trend", StrategyHealth.ACTIVE, 0), held, prices)
-    assert (drifts[0].weight_bps, drifts[0].band_high_bps, drifts[0].outside) == (9_200, 9_900, False)
+    assert (drifts[0].weight_bps, drifts[0].band_high_bps, drifts[0].is_outside_band) == (9_200, 9_900, False)

@@ -57,7 +57,7 @@ def undue(trigger: Trigger, weth: int = 6_400, **policy: object) -> StepInput:
 
 def after(step: StepInput) -> Fraction:
     """Weight of WETH that the plan leaves, in bps."""
-    plan = proposals.rebalance(step).plan
+    plan = proposals.propose_rebalance(step).plan
     assert plan is not None
     return Fraction(dict(plan.weights_after_bps)[WETH])
 
@@ -90,7 +90,7 @@ def test_a_zone_does_what_the_limit_demands_whatever_it_saves() -> None:
 
 
 def test_only_buy_sells_nothing_and_says_so() -> None:
-    step = undue(Every(28 * DAY_S), only=TradeSide.BUY)
+    step = undue(Every(28 * DAY_S), trade_side=TradeSide.BUY)
     assert isinstance(decide(step).decision, Hold)
     assert bands.overweight_assets(decide(step).drifts), "it is told all the same"
 
@@ -120,13 +120,13 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(limiting_rule: st
             step = with_limits(step, min_trade=Fraction(2_000 * 10**6))
         case _:
             step = replace(step, policy=replace(step.policy, cooldown_s=DAY_S))
-    found = proposals.rebalance(step).decision_result
+    found = proposals.propose_rebalance(step).decision_result
     assert isinstance(found.decision, Hold), found.decision
     assert found.decision.limiting_rule == limiting_rule, found.decision
     outcome = StepOutcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)
     (alert,) = drift_alerts(outcome)
     assert alert.kind is AlertKind.PRICE
-    assert alert.lasting
+    assert alert.is_lasting
     assert alert.key == f"max_weight:{WETH}"
     assert mentions(alert.text, "WETH", "64 %", "limits.max_weight", "60 %")
 
@@ -137,8 +137,8 @@ def test_strategies_over_one_wallet_are_brought_down_together() -> None:
     step = brought_up(step.with_config(split(*lazy)))
     named = step.layer(StrategiesState).books
     assert named is not None
-    rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.strategies)
-    step = step.with_layer(StrategiesState(replace(named, strategies=rested)))
+    rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.strategy_books)
+    step = step.with_layer(StrategiesState(replace(named, strategy_books=rested)))
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
     assert "limits.max_weight" in decided.decision.reason

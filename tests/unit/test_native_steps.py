@@ -32,7 +32,7 @@ def native_step(native_wei: int, weth: int, usdc: int, *, counts: bool = True, r
     """Half ETH at 2,000, half USDC, in whole dollars of wrapped coin and of USDC, with so much native coin."""
     step = with_limits(step_input(None, {"WETH": weth, "USDC": usdc}, depth=50_000_000), **ROOMY | limits)
     first, second = step.portfolio.assets
-    assets = (replace(first, native=counts, reserve_raw=reserve_raw), second)
+    assets = (replace(first, includes_native=counts, reserve_raw=reserve_raw), second)
     return with_snapshot(replace(step, portfolio=replace(step.portfolio, assets=assets)), native_wei=native_wei)
 
 
@@ -47,7 +47,7 @@ def passes(step: StepInput, plan: Plan) -> list[str]:
     swaps = [(number, one) for number, one in enumerate(plan.legs) if one.venue != "wrapped_native"]
     plain = evidence(step, plan)
     quotes = tuple(quote for quote in plain.second_quotes if quote.leg_index in dict(swaps))
-    return [f"{v.guard}: {v.measured}" for v in guards.judge(step, plan, replace(plain, second_quotes=quotes)) if not v.passed]
+    return [f"{v.guard}: {v.measured_text}" for v in guards.judge(step, plan, replace(plain, second_quotes=quotes)) if not v.passed]
 
 
 def test_both_forms_count_less_the_reserve_and_the_floor_for_gas() -> None:
@@ -98,7 +98,7 @@ def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refi
     found = WrappedNative(WETH, wrapped, None, free if counts and not refill else 0, refill, counts)
     swaps: list[Leg] = [leg(WETH, USDC, raw, raw) for raw in sells]
     swaps += [leg(address("link"), WETH, 10**18, 10**16, sink=R), leg(WETH, USDC, 10**16, 10**7, source=R)]
-    if sum(sells) > (wrapped - refill + found.free_wei):
+    if sum(sells) > (wrapped - refill + found.wrappable_wei):
         return  # more than the plan's cap
     legs = with_payment_legs(found, swaps)
     moved, plain = balance_deltas(legs), balance_deltas(swaps)
@@ -106,7 +106,7 @@ def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refi
     assert both == plain.get(WETH, 0)
     assert moved.get(USDC, 0) == plain[USDC]
     assert wrapped + moved.get(WETH, 0) >= 0
-    assert moved.get(NATIVE, 0) >= refill - found.free_wei
+    assert moved.get(NATIVE, 0) >= refill - found.wrappable_wei
     assert [(one.token_in, one.amount_in_raw, one.min_out_raw) for one in legs if one.venue != "wrapped_native"] == [
         (one.token_in, one.amount_in_raw, one.min_out_raw) for one in swaps
     ]
@@ -203,7 +203,7 @@ def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:
 
 def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
     step = native_step(FLOOR // 2, 5_000, 5_000, counts=False)
-    proposal = proposals.rebalance(step)
+    proposal = proposals.propose_rebalance(step)
     plan = proposal.plan
     assert plan is not None
     assert isinstance(plan.decision, TopUp)
@@ -214,7 +214,7 @@ def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
     worst = native_coin.unwrap_cost_wei(step.snapshot, step.limits)
     assert verdict("native_floor", with_snapshot(step, native_wei=worst), replace(plan, native_after_wei=None)).passed
     assert not verdict("native_floor", with_snapshot(step, native_wei=worst - 1), replace(plan, native_after_wei=None)).passed
-    assert evaluate_input(step, proposals.rebalance, None).plan == plan
+    assert evaluate_input(step, proposals.propose_rebalance, None).plan == plan
     assert codec.loads(Plan, codec.dumps(plan)) == plan
     assert codec.loads(StepInput, codec.dumps(step)) == step
 
@@ -241,6 +241,6 @@ def test_native_coin_below_the_floor_is_not_spent_even_if_a_plan_says_so() -> No
     plan = planned(step)
     spent = plan.legs[0].amount_in_raw
     bare = with_snapshot(step, native_wei=spent + FLOOR - 1)
-    assert "too much" in verdict("balance", bare, plan).measured
+    assert "too much" in verdict("balance", bare, plan).measured_text
     assert not verdict("native_floor", bare, plan).passed
     assert not verdict("balance", native_step(5 * ETHER, 0, 0, counts=False), plan).passed, "native coin that is no asset is not spent"

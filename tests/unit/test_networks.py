@@ -29,7 +29,7 @@ CHOICES = {
     "native_top_up": "as gas_per_day",
     "fees": "estimates; docs/networks.md has the source and date of each, or says that it is assumed",
     "venues.uniswap_v2.needs_rebalancer": "SwapRouter02 there is of 2021 to 2023, Uniswap V2 of 2024 (Uniswap/universal-router #334)",
-    "submission": "no package names endpoints that relay a transaction unseen",
+    "private_endpoint_or_reason": "no package names endpoints that relay a transaction unseen",
 }
 """Values that no package publishes, with the reason. Of tokens, is_hub and priced_as are choices too: which tokens routes pass
 through, and which coin's feed prices a token that has none of its own. No package has heartbeats or thresholds of feeds; nor have we.
@@ -165,8 +165,11 @@ def test_a_network_holds_together(network: Network) -> None:
     assert network.tokens[0].is_hub
     assert {token.priced_as for token in network.tokens} - {None} == set(network.feeds)
     assert {token.decimals for token in network.tokens} <= {6, 8, 18}
-    assert network.submission.startswith("https://") or network.submission in {ORDERED_BY_SEQUENCER, PUBLIC_MEMPOOL}
-    assert (network.submission == ORDERED_BY_SEQUENCER) == (network.data_fee is not DataFeeKind.PLAIN)
+    assert network.private_endpoint_or_reason.startswith("https://") or network.private_endpoint_or_reason in {
+        ORDERED_BY_SEQUENCER,
+        PUBLIC_MEMPOOL,
+    }
+    assert (network.private_endpoint_or_reason == ORDERED_BY_SEQUENCER) == (network.data_fee_kind is not DataFeeKind.PLAIN)
     assert {**OP_STACK_CHAINS, **ARBITRUM_CHAINS, **PLAIN_CHAINS}[network.chain_id].startswith(network.title)
     assert len({venue.kind for venue in network.venues}) == len(network.venues)
 

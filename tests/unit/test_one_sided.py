@@ -30,7 +30,7 @@ TENTH = Threshold(None, 1_000)
 
 def sided(only: TradeSide | None, values: Mapping[str, int] = NOW, trigger: Trigger = TENTH, **changes: object) -> StepInput:
     step = step_input(FOUR, values, {"WBTC": 50_000}, trigger=trigger, **changes)  # type: ignore[arg-type]  # keywords of step_input
-    return replace(step, policy=replace(step.policy, only=only))
+    return replace(step, policy=replace(step.policy, trade_side=only))
 
 
 def moves(step: StepInput) -> dict[str, Fraction]:
@@ -108,9 +108,9 @@ def test_points_and_what_is_left_alone_sum_to_the_whole_for_all_values(values: l
         assert abs(change) <= abs(target - one.share)
         assert change * (target - one.share) >= 0
         if change < 0:
-            assert one.token not in found.unsold
+            assert one.token not in found.never_sold
         if change > 0:
-            assert one.token not in found.unbought
+            assert one.token not in found.never_bought
     assert codec.loads(type(found), codec.dumps(found)) == found
 
 
@@ -125,7 +125,7 @@ def test_a_plan_of_one_side_never_moves_the_other(only: TradeSide) -> None:
     gaps = []
     for seed in range(14):
         step = any_problem(seed, 10, 30)
-        step = replace(step, policy=replace(step.policy, only=only, trigger=TENTH, destination=Destination.TARGET, cooldown_s=0))
+        step = replace(step, policy=replace(step.policy, trade_side=only, trigger=TENTH, destination=Destination.TARGET, cooldown_s=0))
         decision = decide(step).decision
         if not isinstance(decision, Rebalance):
             continue
@@ -135,8 +135,8 @@ def test_a_plan_of_one_side_never_moves_the_other(only: TradeSide) -> None:
             continue
         check_legs(step, found)
         changed = deltas(step, found)
-        assert all(changed.get(token, 0) >= 0 for token in decision.goal.unsold), seed
-        assert all(changed.get(token, 0) <= 0 for token in decision.goal.unbought), seed
+        assert all(changed.get(token, 0) >= 0 for token in decision.goal.never_sold), seed
+        assert all(changed.get(token, 0) <= 0 for token in decision.goal.never_bought), seed
         gaps.append(found.gap_bps or Fraction(0))
     assert len(gaps) >= 6
     assert sorted(gaps)[len(gaps) * 4 // 5] < Fraction(1, 50), "what one side leaves undone does not make plans worse"
@@ -168,7 +168,7 @@ def test_gas_is_refilled_from_the_wrapped_coin_whichever_side_is_traded(only: Tr
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
     weth = token("WETH").address
-    assert weth in decision.goal.unsold
+    assert weth in decision.goal.never_sold
     found = plan(step, decision)
     assert any(leg.venue == "wrapped_native" and leg.token_in == weth for leg in found.legs)
     assert not any(leg.venue != "wrapped_native" and leg.token_in == weth for leg in found.legs)

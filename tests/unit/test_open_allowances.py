@@ -135,7 +135,7 @@ def open_allowance(token: str, label: str, holder: str = "router") -> Approval:
 
 def set_before(world: World, token: str = LINK.address, raw: int = 0, status: int = 1) -> None:
     """Record an approval of an earlier step, in a block."""
-    granted = replace(grant(IntentKind.APPROVE), approve=(token, "router", raw))
+    granted = replace(grant(IntentKind.APPROVE), approval_terms=(token, "router", raw))
     nonce = world.store.journal.expected_nonce()
     assert nonce is not None
     intent = world.store.journal.add_intent(STEP_ID, IntentKind.APPROVE, replace(tx(nonce), to=token), granted, "", NOW_S, None)
@@ -148,7 +148,7 @@ def set_before(world: World, token: str = LINK.address, raw: int = 0, status: in
 
 
 def outcome_of(world: World, kind: OutcomeKind = OutcomeKind.HOLD, **changes: object) -> StepOutcome:
-    outcome = StepOutcome(STEP_ID, kind, "holds", world.step, proposals.rebalance(world.step).decision_result, None)
+    outcome = StepOutcome(STEP_ID, kind, "holds", world.step, proposals.propose_rebalance(world.step).decision_result, None)
     return replace(outcome, **changes)  # type: ignore[arg-type]  # field names
 
 

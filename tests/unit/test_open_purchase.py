@@ -53,9 +53,9 @@ def with_top_up(step: StepInput, came_usd: int, sold_usd: int, due_s: int = 0) -
     terms = Purchase(
         PurchaseKind.TOP_UP,
         value_to_move=Fraction(came_usd * MILLION),
-        parts=2,
+        part_count=2,
         interval_s=600,
-        arrival=(),
+        arrival_prices=(),
         began_s=NOW_S - 600,
         expires_s=NOW_S + 7 * 86_400,
         deposits=((home, came_usd * MILLION),),
@@ -72,7 +72,7 @@ def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int =
 
 
 def look(step: StepInput) -> StepOutcome:
-    return evaluation.evaluate_input(step, proposals.rebalance, Seen())
+    return evaluation.evaluate_input(step, proposals.propose_rebalance, Seen())
 
 
 BALANCED = {"WETH": 4_970, "WBTC": 2_485, "USDC": 2_545}
@@ -90,9 +90,9 @@ def test_a_part_that_waits_for_the_losses_of_the_day_says_how_to_end_it() -> Non
 def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
     outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
     assert outcome.kind is OutcomeKind.HOLD
-    assert outcome.decision_result.purchase.due_part is None
+    assert outcome.decision_result.purchase_result.due_part is None
     assert "is over: the rest is not worth its cost" in outcome.reason
-    assert outcome.decision_result.purchase.ended
+    assert outcome.decision_result.purchase_result.end_reason
     assert outcome.step_input.history.cash_flows.purchase is not None, "the cycle records the end of this one"
 
 
@@ -108,12 +108,12 @@ def test_a_trigger_acts_while_the_next_part_waits_if_the_part_would_not_do(value
     outcome = look(topped_up(values, 400, 340, due_s=300, plan_cost_bps=80))
     if values is BALANCED:
         assert outcome.kind is OutcomeKind.HOLD
-        assert not outcome.decision_result.purchase.ended
+        assert not outcome.decision_result.purchase_result.end_reason
         assert "trimtab limit --cancel 7a ends it" in outcome.reason
         return
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.plan is not None, outcome.reason
-    assert outcome.decision_result.purchase.ended
+    assert outcome.decision_result.purchase_result.end_reason
     assert outcome.plan.turnover > 900 * MILLION
     assert isinstance(outcome.decision_result.decision, Rebalance)
     assert not outcome.decision_result.decision.exempt_turnover, "drift, within the limits of turnover"
@@ -128,7 +128,7 @@ def test_the_blocks_that_confirm_a_trigger_are_read_beside_a_purchase_that_waits
         PastPrices(replace(head, number=head.number - back, timestamp_s=NOW_S - 12 * back), step.snapshot.feeds, step.snapshot.pools)
         for back in (1, 2)
     )
-    readers: Any = SimpleNamespace(reader=SimpleNamespace(past=lambda *_: past))
+    readers: Any = SimpleNamespace(reader=SimpleNamespace(past_prices=lambda *_: past))
     outcome = look(add_past_prices(readers, step))
     assert outcome.kind is (OutcomeKind.HOLD if values is BALANCED else OutcomeKind.PLANNED), outcome.reason
 
@@ -137,7 +137,7 @@ def test_a_purchase_that_corrects_the_drift_itself_goes_on() -> None:
     """Half of a deposit as large as the portfolio is invested: every asset is outside its band, and in it after the rest."""
     outcome = look(topped_up({"WETH": 3_500, "WBTC": 1_750, "USDC": 4_750}, 5_000, 1_500, due_s=300))
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
-    assert not outcome.decision_result.purchase.ended, outcome.reason
+    assert not outcome.decision_result.purchase_result.end_reason, outcome.reason
 
 
 def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None:
@@ -146,7 +146,7 @@ def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None
     step = with_history(step, loss_24h=Fraction(127 * MILLION))
     outcome = look(step)
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
-    assert outcome.decision_result.purchase.ended, outcome.reason
+    assert outcome.decision_result.purchase_result.end_reason, outcome.reason
     assert "WETH at 68.7 % is" in outcome.reason
 
 
@@ -174,20 +174,20 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
         targets_bps=target_weights(step.effective_assets),
         destination=Destination.TARGET,
         goal=wanted,
-        arrival=(),
-        sides=sides,
+        arrival_prices=(),
+        side_by_token=sides,
         value_to_move=active.terms.value_to_move,
         rounds=2,
-        budget=None,
+        max_loss=None,
         began_s=NOW_S - 600,
         ends_s=NOW_S + 86_400,
         expires_s=NOW_S + 86_400,
-        first=NO_JITTER,
+        first_draw=NO_JITTER,
     )
-    progress = ExecutionProgress("7a", execution, 1, active.moved_value, active.spent, NOW_S, NO_JITTER)
+    progress = ExecutionProgress("7a", execution, 1, active.moved_value, active.lost_value, NOW_S, NO_JITTER)
     outcome = look(purchases.with_purchase(step, None).with_layer(GradualState(progress)))
     assert outcome.kind is OutcomeKind.HOLD
-    ended = outcome.decision_result.layer(GradualResult).ended
+    ended = outcome.decision_result.layer(GradualResult).end_reason
     assert ended.startswith("its next slice is not worth its cost"), outcome.reason
 
 
@@ -201,11 +201,11 @@ def held(now_s: int) -> Any:
 def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     monkeypatch: pytest.MonkeyPatch, times_s: tuple[int, ...], cycles: int
 ) -> None:
-    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(part_count=3, style="rounds"))
     store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
     switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), kill_switch=switch)
-    wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, acting=nullcontext)
+    wallet: Any = SimpleNamespace(context=context, report_progress=lambda _: None, open_transactor=nullcontext)
     left = [held(now_s) for now_s in times_s[1:]]
     monkeypatch.setattr(engine, "run_cycle", lambda *_: left.pop(0))
     assert continue_execution(wallet, held(times_s[0])).reason == "holds"
@@ -214,7 +214,7 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
 
 @pytest.mark.parametrize("paused", [True, None])
 def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | None) -> None:
-    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(part_count=3, style="rounds"))
     store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
     context: Any = SimpleNamespace(store=store, kill_switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
     assert continue_execution(cast(Any, SimpleNamespace(context=context)), held(1_000)).kind is OutcomeKind.HOLD
@@ -222,10 +222,10 @@ def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | Non
 
 def test_a_swap_by_hand_is_no_part_of_a_purchase_that_is_due() -> None:
     step = topped_up({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, 2_000, 400)
-    assert look(step).decision_result.purchase.due_part is not None
+    assert look(step).decision_result.purchase_result.due_part is not None
     usdc, weth = token("USDC").address, token("WETH").address
     by_hand = proposals.manual_swap_proposer(usdc, weth, 50 * MILLION)(step)
     waiting = proposals.single_order_proposer(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)
     for proposal in (by_hand, waiting):
-        assert proposal.decision_result.purchase == NO_PURCHASE
+        assert proposal.decision_result.purchase_result == NO_PURCHASE
         assert proposal.decision_result.layers == ()

@@ -40,7 +40,7 @@ def test_the_wallet_s_part_goes_first_and_what_lies_in_liquidity_is_locked() -> 
     step = stopped(world([ranged(2_000, 1_600, 2_500)], [wanted(2_000)], trigger=quiet()))
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    assert decision.exit
+    assert decision.is_exit
     found = plan(step, decision)
     assert dict(found.holdings_after)[WETH.address] == 0
     assert step.portfolio.lp_targets[0].share_bps == 0
@@ -49,7 +49,7 @@ def test_the_wallet_s_part_goes_first_and_what_lies_in_liquidity_is_locked() -> 
 def test_then_liquidity_that_has_a_target_is_taken_out_whatever_the_cooldown_says() -> None:
     step = stopped(world([ranged(2_000, 1_600, 2_500)], [wanted(2_000)], {"WETH": 0, "USDC": 8_000}, trigger=quiet()))
     assert isinstance(decide(step).decision, AdjustLiquidity)
-    assert [type(action) for action in planned(step).actions] == [Withdraw]
+    assert [type(action) for action in planned(step).layer_actions] == [Withdraw]
     assert step.history.orders.states[0].stage is OrderStage.FIRED
 
 
@@ -72,7 +72,7 @@ def test_nothing_is_provided_with_what_is_out() -> None:
     portfolio = replace(step.portfolio, orders=OrdersConfig((STOP,)))
     step = apply_orders(replace(step, portfolio=portfolio, history=history(states=(done,))))
     decision = decide(step).decision
-    assert not isinstance(decision, AdjustLiquidity) or not any(isinstance(one, Provide) for one in planned(step).actions)
+    assert not isinstance(decision, AdjustLiquidity) or not any(isinstance(one, Provide) for one in planned(step).layer_actions)
     assert step.portfolio.lp_targets[0].share_bps == 0
 
 
@@ -99,8 +99,8 @@ def test_an_exit_takes_out_its_own_liquidity_and_leaves_that_of_other_pools_to_t
         decision = decide(step).decision
         if own:
             assert isinstance(decision, AdjustLiquidity)
-            assert decision.pools == (v3_at().address,)
-            assert [action.pool for action in plan_liquidity(step, decision).actions] == [v3_at().address]
+            assert decision.only_pools == (v3_at().address,)
+            assert [action.pool for action in plan_liquidity(step, decision).layer_actions] == [v3_at().address]
         else:
             assert not isinstance(decision, AdjustLiquidity), "within the cooldown of liquidity"
 

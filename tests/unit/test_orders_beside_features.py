@@ -49,7 +49,7 @@ def test_fewer_blocks_than_are_asked_for_move_nothing_and_that_is_said(pushed: i
     for push in (low, high):
         bot.look(push, [push] * (pushed - 1) + [calm] * (4 - pushed))
         assert set(bot.stages().values()) == {"armed"}
-        assert bot.order("WETH", TRAIL).mark == price_of("WETH", 2_000)
+        assert bot.order("WETH", TRAIL).highest_price == price_of("WETH", 2_000)
         assert bot.coins["WETH"] == Fraction(5, 2)
     bot.look(low, [low] * (pushed - 1) + [calm] * (4 - pushed))
     assert bot.step is not None
@@ -76,8 +76,8 @@ def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is
     bot.look({"WETH": 2_000})
     low = bot.seen({"WETH": 1_000})
     no_feed = replace(low, snapshot=replace(low.snapshot, feeds=tuple(one for one in low.snapshot.feeds if one.answer != 1_000 * 10**8)))
-    unread = replace(low, snapshot=replace(low.snapshot, quarantined=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
-    both = replace(low.reference, kinds=(PriceSource.FEED, PriceSource.TWAP))
+    unread = replace(low, snapshot=replace(low.snapshot, unreadable_items=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
+    both = replace(low.reference, sources=(PriceSource.FEED, PriceSource.TWAP))
     off = replace(low, reference=both, snapshot=replace(low.snapshot, pools=(v3_pool(WETH, USDC, 2_000, 50_000_000),)))
     for step, why in ((no_feed, "WETH has no reference price"), (off, "sources contradict each other")):
         after = apply_orders(step)
@@ -94,7 +94,7 @@ def test_what_is_in_quarantine_is_left_until_it_is_out_of_it_and_then_sold() -> 
     step = apply_orders(bot.seen({"WETH": 1_400, "WBTC": 60_000}))
     shut = quarantine_tokens(step, [ScreenedToken(WETH.address, TokenFinding.CODE_CHANGED)])
     decision = decide(shut).decision
-    assert not (isinstance(decision, Rebalance) and decision.exit)
+    assert not (isinstance(decision, Rebalance) and decision.is_exit)
     assert mentions(decision.reason, "WETH", "quarantine")
     assert step.history.orders.states[0].stage is OrderStage.FIRED
     bot.memory = replace(bot.memory, orders=step.history.orders)
@@ -139,7 +139,7 @@ def test_other_terms_keep_the_basis_and_the_highest_price_of_an_order_that_watch
         bot.look({"WETH": price})
     bot.book = replace(bot.book, terms=(terms("WETH", TRAIL, None, 1_000),))
     bot.look({"WETH": 2_900})
-    assert bot.order("WETH", TRAIL).mark == price_of("WETH", 3_000)
+    assert bot.order("WETH", TRAIL).highest_price == price_of("WETH", 3_000)
     assert isinstance(bot.look({"WETH": 2_700}), Rebalance)
     bot.book = replace(bot.book, terms=(terms("WETH", TRAIL, None, 500),))
     bot.look({"WETH": 3_000})
@@ -161,7 +161,7 @@ def test_once_the_portfolio_is_out_its_assets_orders_rest() -> None:
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     decision = bot.look({"WETH": 1_300, "WBTC": 40_000})
     assert isinstance(decision, Rebalance)
-    assert decision.exit
+    assert decision.is_exit
     assert "for USDC" in decision.reason
     assert bot.coins["WETH"] == 0 < bot.coins["WBTC"], "each asset by its own transaction"
     bot.look({"WETH": 1_300, "WBTC": 40_000})
@@ -221,7 +221,7 @@ def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wall
     fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
     made = replace(with_history(made, states=(fired,)), portfolio=replace(made.portfolio, orders=OrdersConfig((stop,))))
     step = apply_effective_targets(brought_up(made, None))
-    found = proposals.rebalance(step).plan
+    found = proposals.propose_rebalance(step).plan
     assert found is not None
     assert found.is_exit
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}

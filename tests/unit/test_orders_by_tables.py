@@ -82,7 +82,7 @@ def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: W
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     decision = bot.look({"WETH": 1_500, "WBTC": 60_000})
     assert isinstance(decision, Rebalance)
-    assert decision.exit
+    assert decision.is_exit
     assert bot.targets() == targets
     assert bot.coins["WBTC"] == Fraction(3_000, 60_000), "an exit trades nothing else"
     bot.look({"WETH": 1_500, "WBTC": 60_000})
@@ -104,7 +104,7 @@ def test_what_an_exit_sold_is_closest_to_no_band_and_neither_is_what_is_all_that
 
 
 def test_where_the_others_want_nothing_the_weight_waits_as_cash() -> None:
-    bot = two(terms("WETH", STOP, 1_500), absent=WeightReallocation.REDISTRIBUTE)
+    bot = two(terms("WETH", STOP, 1_500), reallocation=WeightReallocation.REDISTRIBUTE)
     bot.targets_bps = {"WETH": 10_000, "USDC": 0}
     bot.look({"WETH": 2_000})
     bot.look({"WETH": 1_400})
@@ -117,7 +117,7 @@ def test_a_stop_fires_whatever_limits_of_turnover_and_the_cooldown_say() -> None
     bot.look({"WETH": 2_000})
     decision = bot.look({"WETH": 1_400})
     assert isinstance(decision, Rebalance)
-    assert decision.exit
+    assert decision.is_exit
     assert bot.refused == ""
     assert bot.coins["WETH"] == 0
     assert bot.plan is not None
@@ -180,7 +180,7 @@ def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
     assert isinstance(bot.look({"WETH": 2_000}), Rebalance)
     assert bot.step is not None
     assert mentions(bot.step.targets.reasons, "entry", "WETH", "2500 USDC")
-    strict = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000, refuse_filled=True)
+    strict = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000, refuses_filled_entries=True)
     halted = strict.look({"WETH": 2_000})
     assert isinstance(halted, Halt)
     assert halted.codes == (HaltCode.ORDERS,)
@@ -193,7 +193,7 @@ def test_shares_of_exits_count_from_the_entry() -> None:
     for price, coins in ((2_000, False), (1_500, True), (1_351, True), (1_350, False), (1_400, False)):
         bot.look({"WETH": price})
         assert (bot.coins["WETH"] > 0) is coins, price
-    assert bot.order("WETH", STOP).basis == price_of("WETH", 1_500)
+    assert bot.order("WETH", STOP).base_price == price_of("WETH", 1_500)
 
 
 def test_profits_and_highest_prices_wait_until_the_entry_has_opened() -> None:
@@ -205,7 +205,7 @@ def test_profits_and_highest_prices_wait_until_the_entry_has_opened() -> None:
         assert bot.stages() == waiting
     bot.look({"WETH": 1_450})
     assert bot.stages() == {"WETH entry": "fired", "WETH take_profit": "armed", "WETH trailing_stop": "armed"}
-    assert bot.order("WETH", TRAIL).mark == price_of("WETH", 1_450)
+    assert bot.order("WETH", TRAIL).highest_price == price_of("WETH", 1_450)
     bot.look({"WETH": 1_800})
     assert bot.order("WETH", PROFIT).stage is OrderStage.FIRED
     assert bot.coins["WETH"] == 0

@@ -43,7 +43,7 @@ def test_nothing_is_held_after_an_exit_fired_and_its_step_was_done(
         assert not fired or at.stage in SOLD, "only its owner arms it"
         fired = at.stage in SOLD
         assert not fired or (bot.refused == "" and bot.coins["WETH"] * price < 10), "less than the smallest trade"
-        if isinstance(decision, Rebalance) and decision.exit:
+        if isinstance(decision, Rebalance) and decision.is_exit:
             assert at.stage is OrderStage.FIRED
             assert at.event_price == price_of("WETH", price)
 
@@ -57,10 +57,10 @@ def test_the_highest_price_never_falls_and_is_never_above_what_all_blocks_said(p
         bot.look({"WETH": now}, [{"WETH": price} for price in before])
         order = bot.order("WETH", TRAIL)
         confirmed = max(confirmed, price_of("WETH", min(now, *before)))
-        assert order.mark is not None
-        assert mark <= order.mark <= confirmed
-        assert confirmed < order.mark * Fraction(1_001, 1_000), "what is not written down is less than a tenth of a percent"
-        mark = order.mark
+        assert order.highest_price is not None
+        assert mark <= order.highest_price <= confirmed
+        assert confirmed < order.highest_price * Fraction(1_001, 1_000), "what is not written down is less than a tenth of a percent"
+        mark = order.highest_price
 
 
 @FEW
@@ -90,7 +90,7 @@ def test_what_the_agents_own_trades_lose_lowers_the_unit() -> None:
     assert kept is not None
     prices = dict(kept.prices)
     assert conditional_orders.nav_per_share_at(kept, prices) == 1
-    assert conditional_orders.nav_per_share_at(replace(kept, lost=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
+    assert conditional_orders.nav_per_share_at(replace(kept, later_loss=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
 
 
 def test_dust_that_anybody_sends_writes_nothing() -> None:
@@ -107,7 +107,7 @@ def test_a_climb_of_a_thousand_looks_makes_few_writes() -> None:
     written = set()
     for number in range(300):
         bot.look({"WETH": Fraction(2_000) + Fraction(number, 10)})
-        written.add(bot.order("WETH", TRAIL).mark)
+        written.add(bot.order("WETH", TRAIL).highest_price)
     assert len(written) <= 16, "thirty dollars are 1.5 %: fifteen steps of a tenth of a percent"
     assert trigger_price(bot.order("WETH", TRAIL)) is not None
 

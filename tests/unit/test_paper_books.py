@@ -19,7 +19,7 @@ from agent.store.files import backup
 from agent.store.opening import REVISIONS
 from agent.store.store import Store
 from agent.wiring import store_file
-from agent.wiring.transactor import lock_locations
+from agent.wiring.transactor import lock_arguments
 from tests.support import builders
 from tests.support.text import raises_code, raises_field
 from tests.unit.test_config import text
@@ -38,12 +38,12 @@ def store(folder: Path, name: str, books: str) -> Store:
 
 def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live_ones(tmp_path: Path) -> None:
     live = loaded(tmp_path)
-    paper = replace(live, paper=True)
+    paper = replace(live, is_paper=True)
     assert live.config.chain.chain_id == 1
     assert (store_file(live), store_file(paper)) == (tmp_path / "trimtab.db", tmp_path / "paper.db")
-    assert lock_locations(paper)[0] == tmp_path / "paper.db.lock"
-    assert lock_locations(live)[0].parent != tmp_path, "one place per machine, whatever the store"
-    assert (lock_locations(live)[3], lock_locations(paper)[3]) == (tmp_path / "trimtab.db.lock", lock_locations(paper)[0]), (
+    assert lock_arguments(paper)[0] == tmp_path / "paper.db.lock"
+    assert lock_arguments(live)[0].parent != tmp_path, "one place per machine, whatever the store"
+    assert (lock_arguments(live)[3], lock_arguments(paper)[3]) == (tmp_path / "trimtab.db.lock", lock_arguments(paper)[0]), (
         "and one for all who use the store"
     )
     assert paper.live_store_url == live.store_url
@@ -51,9 +51,9 @@ def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live
 
 def test_two_portfolios_of_a_folder_have_a_paper_store_each(tmp_path: Path) -> None:
     names = {"trimtab.db": "paper.db", "mine.db": "mine.paper.db", "my.own.db": "my.own.paper.db", "bare": "bare.paper"}
-    papers = {name: replace(loaded(tmp_path, ("trimtab.db", name)), paper=True) for name in names}
+    papers = {name: replace(loaded(tmp_path, ("trimtab.db", name)), is_paper=True) for name in names}
     assert {name: store_file(paper).name for name, paper in papers.items()} == names
-    assert len({lock_locations(paper)[0] for paper in papers.values()}) == len(names)
+    assert len({lock_arguments(paper)[0] for paper in papers.values()}) == len(names)
 
 
 def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, 
         monkeypatch.setenv(name, f"https://{name}.example")
     live = loaded(tmp_path, ('keystore = "wallet.json"', 'key_env = "MY_KEY"'))
     assert "canary" in secrets_of(live)
-    assert secrets_of(replace(live, paper=True)) == ["https://RPC_A.example", "https://RPC_B.example"]
+    assert secrets_of(replace(live, is_paper=True)) == ["https://RPC_A.example", "https://RPC_B.example"]
 
 
 def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Blocks:
         self.reads += 1
         return self.now
 
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         raise NotImplementedError
 
     def head(self) -> Head:
@@ -244,7 +244,7 @@ def test_reading_shows_the_paper_wallet_and_carries_nothing_out(world: World) ->
     assert (shown.nonce_latest, shown.nonce_pending, shown.native_wei) == (7, 8, 10**18)
     assert {one.token: one.raw for one in shown.holdings} == {WETH.address: 5 * SOLD, USDC.address: 0}
     assert {one.raw for one in shown.allowances} == {0}
-    assert world.chain.wallet().waiting, "only the one that acts carries out"
+    assert world.chain.wallet().pending_txs, "only the one that acts carries out"
 
 
 def test_tokens_are_tried_out_with_what_the_real_wallet_holds_and_allows(world: World) -> None:
@@ -279,11 +279,11 @@ def test_the_signers_rules_hold_on_paper(world: World) -> None:
     rules = SigningRules(31_337, builders.OWNER, (builders.ROUTER,), (WETH.address, USDC.address), 90, None, wrapped_native=WETH.address)
     signer = NullSigner(rules, lambda: {7: None})
     stranger = builders.address("stranger")
-    grant = Grant(IntentKind.APPROVE, builders.NOW_S, builders.NOW_S + 90, 10**18, approve=(WETH.address, stranger, 1))
+    grant = Grant(IntentKind.APPROVE, builders.NOW_S, builders.NOW_S + 90, 10**18, approval_terms=(WETH.address, stranger, 1))
     tx = UnsignedTx(31_337, 7, WETH.address, 0, encode_approve(stranger, 1), 60_000, 3 * GWEI, GWEI, None)
     with pytest.raises(Refused):
         signer.sign(tx, grant)
-    good = replace(grant, approve=(WETH.address, builders.ROUTER, 1))
+    good = replace(grant, approval_terms=(WETH.address, builders.ROUTER, 1))
     named_tx = replace(tx, data=encode_approve(builders.ROUTER, 1))
     assert signer.sign(named_tx, good) == signer.sign(named_tx, good)
     assert decode_unsigned(signer.sign(named_tx, good)) == named_tx

@@ -21,7 +21,7 @@ from agent.app.research.past_results import (
     with_token_prices,
     year_results,
 )
-from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_year_results, stored_results, template_result
+from agent.app.start.past_results import OTHER_YEARS_BASIS, other_year_results, stored_other_year_results, stored_results, template_result
 from agent.app.start.setup import write_new_config
 from agent.backtest.data import read_table
 from agent.config.load import load_config
@@ -120,7 +120,7 @@ def test_what_holding_a_basket_returned_in_other_years_follows_from_the_first_an
 @pytest.mark.slow
 def test_a_stored_result_of_another_year_is_that_of_this_version() -> None:
     basket = (PORTFOLIO_TEMPLATES["small"], PRESETS["base"])
-    stored = {result["from"][:4]: result for result in other_years("base", "small")}
+    stored = {result["from"][:4]: result for result in other_year_results("base", "small")}
     assert computed_template_result(*basket, year_closes(2022), OTHER_YEARS_BASIS) == stored["2022"]
 
 
@@ -135,14 +135,14 @@ def test_the_years_of_a_file_are_those_of_the_catalogue(tmp_path: Path) -> None:
         closes = table.closes[:, [table.symbols.index(coin) for coin in ("BTC", "ETH")]].tolist()
         rows += [f"{time_s},{bitcoin},{ether}" for time_s, (bitcoin, ether) in zip(table.times_s, closes, strict=True)]
     file.write_text("\n".join(rows))
-    stored = [result for result in other_years("base", "60/40") if result["from"][:4] in ("2018", "2022")]
+    stored = [result for result in other_year_results("base", "60/40") if result["from"][:4] in ("2018", "2022")]
     results, reasons = year_results(load_config(path), file)
     assert reasons == []
     assert [{**result, "basis": OTHER_YEARS_BASIS} for result in results] == stored
 
 
 def test_the_docs_count_the_years_below_buy_and_hold() -> None:
-    years = [year for name, packaged in stored_results()["ethereum"].items() for year in (packaged, *other_years("ethereum", name))]
+    years = [year for name, packaged in stored_results()["ethereum"].items() for year in (packaged, *other_year_results("ethereum", name))]
     below = sum(float(year["return"]) < float(year["return_of_holding"]) for year in years)
     shallower = sum(float(year["max_drawdown"]) > float(year["max_drawdown_of_holding"]) for year in years)
     counts = f"Of {len(years)} recorded years of templates {below} ended below buy and hold, {shallower} had smaller drawdowns"

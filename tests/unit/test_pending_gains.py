@@ -69,36 +69,36 @@ def final(store: Store) -> None:
 def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     before = standing(keeper, store, at())
-    assert before.realised == 0
+    assert before.realised_gain == 0
     assert held(before) == 11 * COIN, "the coin of the gas is one lot with its wrapped token"
     sold(store, 1_001, 0, 2_800)
     after = at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)
     mined = standing(keeper, store, after)
-    assert mined.realised > Fraction(799 * DOLLAR)
+    assert mined.realised_gain > Fraction(799 * DOLLAR)
     assert held(mined) == 10 * COIN - GAS_WEI
     final(store)
     looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
     entered = standing(keeper, store, after)
-    assert (entered.realised, held(entered)) == (mined.realised, held(mined)), "and the same once it is in the ledger"
+    assert (entered.realised_gain, held(entered)) == (mined.realised_gain, held(mined)), "and the same once it is in the ledger"
 
 
 def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     sold(store, 1_001, 0, 1_500)
     after = at(1_001, weth="9", usdc=21_500, native=COIN - GAS_WEI)
-    assert standing(keeper, store, after).realised == 0
+    assert standing(keeper, store, after).realised_gain == 0
     final(store)
     looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
-    assert standing(keeper, store, after).realised < Fraction(-499 * DOLLAR)
+    assert standing(keeper, store, after).realised_gain < Fraction(-499 * DOLLAR)
 
 
 def test_a_loss_on_its_way_makes_no_room_for_a_gain_on_its_way(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     sold(store, 1_001, 0, 2_800)
-    alone = standing(keeper, store, at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)).realised
+    alone = standing(keeper, store, at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)).realised_gain
     sold(store, 1_002, 1, 1_500)
     after = at(1_002, weth="8", usdc=24_300, native=COIN - 2 * GAS_WEI)
-    assert standing(keeper, store, after).realised == alone > 0
+    assert standing(keeper, store, after).realised_gain == alone > 0
 
 
 def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_it_was_sent(store: Store, keeper: TaxRunCache) -> None:
@@ -124,4 +124,4 @@ def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxRunCache)
     sold(store, 1_001, 0, 2_800)
     (mined,) = store.journal.open_intents()
     store.journal.advance(mined.id, IntentState.BROADCAST, 1)
-    assert standing(keeper, store, at(1_002)).realised == 0
+    assert standing(keeper, store, at(1_002)).realised_gain == 0

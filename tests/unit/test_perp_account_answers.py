@@ -19,11 +19,11 @@ SCOPE = PerpScope(
     trader=address("trader"),
     collateral=COLLATERAL,
     vault=address("vault"),
-    account_balance=address("balances"),
+    account_balance_contract=address("balances"),
     clearing_house=address("house"),
     exchange=address("exchange"),
     market_registry=address("registry"),
-    config=address("config"),
+    config_contract=address("config"),
     markets=(MARKET,),
 )
 # A long of one coin at a mark of 2,000 that cost 1,990 and owes 3 of funding, on 1,000 of collateral and 5 of realised profit.
@@ -149,7 +149,7 @@ def test_a_market_without_a_position_stays_and_has_none() -> None:
 
 
 def test_the_mean_index_is_over_the_window_of_funding_and_the_index_of_now() -> None:
-    items = {question.name: question.item.data for question in perp_questions(SCOPE)}
+    items = {question.name: question.item.calldata for question in perp_questions(SCOPE)}
     assert items["index of WETH"][-32:] == uint_word(0)
     assert items["mean index of WETH"][-32:] == uint_word(900)
     assert items["mean market price of WETH"][-32:] == uint_word(900)

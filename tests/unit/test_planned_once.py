@@ -69,12 +69,12 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_look_plans_each_problem_once(asked: list[Any], name: str) -> None:
-    evaluation.evaluate_input(STEPS[name], proposals.rebalance, Seen())
+    evaluation.evaluate_input(STEPS[name], proposals.propose_rebalance, Seen())
     require_once(asked)
 
 
 def test_a_whole_purchase_takes_one_plan(asked: list[Any]) -> None:
-    evaluation.evaluate_input(money(), proposals.rebalance, Seen())
+    evaluation.evaluate_input(money(), proposals.propose_rebalance, Seen())
     assert len(asked) == 1
 
 
@@ -87,13 +87,13 @@ def test_status_plans_no_parts(asked: list[Any], name: str) -> None:
 
 def test_status_holds_what_is_not_worth_its_cost() -> None:
     dear = with_limits(money(), plan_cost_bps=1)
-    assert proposals.decision_after_plan(dear).decision == proposals.rebalance(dear).decision_result.decision
+    assert proposals.decision_after_plan(dear).decision == proposals.propose_rebalance(dear).decision_result.decision
     assert isinstance(proposals.decision_after_plan(dear).decision, Hold)
 
 
 def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:
     step = with_history(in_parts(), last_rebalance_s=1)
-    evaluation.evaluate_input(step, requests.invest({USDC.address: ASKED}), Seen())
+    evaluation.evaluate_input(step, requests.invest_proposer({USDC.address: ASKED}), Seen())
     require_once(asked)
 
 

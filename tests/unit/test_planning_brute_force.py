@@ -69,7 +69,7 @@ class Tiny:
             return -10.0
         if acyclic and (self.circles(parts) or self.passes(ends)):
             return -10.0
-        return self.search.utility.of(ends)
+        return self.search.utility.utility_of(ends)
 
     def circles(self, parts: np.ndarray) -> bool:
         """Whether tokens run in a circle: with three tokens, there and back, or through all."""

@@ -34,7 +34,7 @@ def coarse(targets: dict[str, int], values: dict[str, Number], *pools: Pool, **l
 
 def replayed(step: StepInput) -> Plan:
     found = plan(step, rebalance_to_targets(step))
-    prices = reference_prices(step).prices
+    prices = reference_prices(step).reference_by_token
     assert carry_out(step, found, lambda at: prices[at].price).wrong == []
     return found
 

@@ -22,7 +22,7 @@ def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000,
     """Both directions of a V2 pair between tokens worth 1, as they count."""
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), int(depth * 10**6), int(depth * 10**6 * (1 + skew)), fee_pips)
     offers = [build_trade_curves(pool, str(source), Fraction(1), Fraction(1), 10**6, 100) for source in (a, b)]
-    return [(*ends, found.counted) for ends, found in zip(((a, b), (b, a)), offers, strict=True) if found is not None]
+    return [(*ends, found.counted_curve) for ends, found in zip(((a, b), (b, a)), offers, strict=True) if found is not None]
 
 
 def market(*pairs: list[tuple[int, int, PoolCurve]]) -> CurveStack:
@@ -71,7 +71,7 @@ def test_prices_settle_where_every_goal_is_met() -> None:
     found = search.solve(stack)
     ends = search.final_values(stack, found)
     assert ends / ends.sum() == pytest.approx([0.5, 0.35, 0.15], abs=1e-9)
-    assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-9)
+    assert found.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-9)
     live = found.amount_in > 0
     assert (found.prices[stack.source[live]] < found.prices[stack.target[live]]).all(), "value runs up the prices, never in a circle"
 
@@ -98,14 +98,14 @@ def test_an_interval_is_left_alone_inside_and_met_at_its_edge() -> None:
 
 def test_without_pools_everything_stays_and_the_bound_is_what_is_held() -> None:
     search, stack = aim([60.0, 40.0], [0.5, 0.5]), market()
-    assert search.solve(stack).bound == pytest.approx(search.utility.of(np.array([60.0, 40.0])))
+    assert search.solve(stack).bound == pytest.approx(search.utility.utility_of(np.array([60.0, 40.0])))
 
 
 def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> None:
     """Ten units must go at a price of two each, and the pool takes a twentieth of one: the price is less than nothing."""
     program = sell_program(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
     stack = market(both_ways(0, 1, 10.0))
-    sold, paid = stack.flat[3].max() / stack.fee_factor[0], stack.flat[4].max()
+    sold, paid = stack.flat_cells[3].max() / stack.fee_factor[0], stack.flat_cells[4].max()
     assert 0.02 < paid < sold < 0.1
     best = 10.0 - sold + paid - 2.0 * (10.0 - sold)
     found = solve_dual(program, stack)
@@ -129,7 +129,7 @@ def test_a_limit_of_turnover_is_met_and_the_cheapest_moves_go_first() -> None:
     assert search.turnover(stack, found) == pytest.approx(8.0, abs=1e-7)
     assert ends[2] == pytest.approx(20.0, abs=1e-7)
     assert ends[1] > 27.9, "0.05 % is cheaper than 0.3 %"
-    assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-8)
+    assert found.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-8)
 
 
 @given(seed=st.integers(0, 10**6), band=st.sampled_from([0.0, 0.03]), limited=st.booleans())
@@ -144,7 +144,7 @@ def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, b
     search = aim(held, [share / sum(shares) for share in shares], 10 ** dice.uniform(-3, -1), band, 2.0 if limited else None)
     found = search.solve(stack)
     reached = search.final_values(stack, found)
-    best = search.utility.of(reached)
+    best = search.utility.utility_of(reached)
     assert found.bound >= best - 1e-9
     assert found.bound == pytest.approx(best, abs=1e-5 * search.utility.penalty * 100)
     for _ in range(20):
@@ -154,12 +154,12 @@ def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, b
             tried *= search.max_turnover / (np.abs(tried).sum() / 2)
         after = search.held_values + tried
         if (after >= 0).all():
-            assert search.utility.of(after) <= found.bound + 1e-9
+            assert search.utility.utility_of(after) <= found.bound + 1e-9
 
 
 def _flows(stack: CurveStack, best: np.ndarray, part: np.ndarray, dice: random.Random, size: int) -> np.ndarray:
     """Change of each token when every arc takes something: near the best flows, or anything up to its capacity."""
-    rate, edge, depth, net, out, _ = stack.flat
+    rate, edge, depth, net, out, _ = stack.flat_cells
     width = stack.rates.shape[1] + 1
     change = np.zeros(size)
     for row in range(len(stack)):
@@ -188,7 +188,7 @@ def zone(held: list[float], shares: list[float], volatility: list[float], correl
 def test_risk_is_the_quadratic_of_the_deviation() -> None:
     search = zone([60.0, 40.0], [0.5, 0.5], [0.8, 0.001], 0.3, 0.02)
     variance = 0.1**2 * (0.8**2 - 2 * 0.3 * 0.8 * 0.001 + 0.001**2)
-    assert 100 - search.utility.of(search.held_values) == pytest.approx(0.5 * 0.02 * 100 * variance)
+    assert 100 - search.utility.utility_of(search.held_values) == pytest.approx(0.5 * 0.02 * 100 * variance)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
@@ -198,24 +198,24 @@ def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlati
     stack = market(*pools)
     found = search.solve(stack)
     ends = search.final_values(stack, found)
-    assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-8)
-    assert search.utility.of(ends) > search.utility.of(search.held_values)
+    assert found.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-8)
+    assert search.utility.utility_of(ends) > search.utility.utility_of(search.held_values)
     assert 0.4 < ends[0] / ends.sum() < 0.45, "costs keep it from going all the way"
 
     def loss(sold: np.ndarray) -> float:
         change = np.zeros(3)
         for (source, target, curve), amount in zip((pools[0][0], pools[1][0], pools[2][0]), sold, strict=True):
             change += np.eye(3)[target] * curve.output_for(float(amount)) - np.eye(3)[source] * amount
-        return -search.utility.of(search.held_values + change)
+        return -search.utility.utility_of(search.held_values + change)
 
     peer = minimize(loss, np.full(3, 0.5), bounds=[(0, 20)] * 3, method="L-BFGS-B")
     assert found.bound >= -peer.fun - 1e-6
-    assert search.utility.of(ends) >= -peer.fun - 1e-9
+    assert search.utility.utility_of(ends) >= -peer.fun - 1e-9
 
 
 def test_in_a_zone_no_unit_moves_for_more_than_its_price() -> None:
     """Far out the marginal risk exceeds P; from there on it counts as P does."""
     held, weights = np.array([90.0, 10.0]), np.array([0.5, 0.5])
     wild = zone(held.tolist(), weights.tolist(), [3.0, 0.001], 0.0, 20.0)
-    near, far = wild.utility.of(np.array([80.0, 20.0])), wild.utility.of(held)
+    near, far = wild.utility.utility_of(np.array([80.0, 20.0])), wild.utility.utility_of(held)
     assert near - far == pytest.approx(0.05 * 10, rel=1e-6)

@@ -60,10 +60,10 @@ def some_pool(seed: int, is_v2: bool, skew: float) -> Pool:
 def test_a_curve_answers_what_the_exact_pool_answers(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
     pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
     token_out = pools.token_out(pool, token_in)
-    curve = offer(pool, token_in).real
+    curve = offer(pool, token_in).real_curve
     rate = curve.best_rate * (1 - 0.01 * share) * 0.999999
     taken, paid, _ = answer(curve, rate)
-    exact_in = pool.best_response(token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
+    exact_in = pool.best_amount_in(token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
     taken_raw = Fraction(taken) * SCALE / PRICES[token_in]
     room = pool.max_in(token_in, 100)
     assert abs(taken_raw - exact_in) <= Fraction(room, 100_000) + 2
@@ -81,7 +81,7 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
     """The bound of the certificate rests on this: whatever is swapped within the bounds lies under the curve."""
     pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
     token_out = pools.token_out(pool, token_in)
-    curve, state, spent, got = offer(pool, token_in).real, pool, 0, 0
+    curve, state, spent, got = offer(pool, token_in).real_curve, pool, 0, 0
     for part in parts:
         amount = int(Fraction(part) / len(parts) * pool.max_in(token_in, 100))
         if amount * PRICES[token_in] < 1_000:
@@ -112,71 +112,71 @@ def test_no_number_of_whole_units_pays_more_than_its_curve_says(buys: str, coins
     quote = pool.quoter(sold.address)
     whole = whole_unit_curves(curves, quote, Fraction(2_000), unit_in, unit_out)
     assert whole is not None
-    for amount_raw in range(1, min(2_000, int(curves.real.capacity / unit_in)) + 1):
-        assert quote(amount_raw) * unit_out + whole.rounding_loss <= whole.real.output_for(amount_raw * unit_in) * (1 + 1e-9)
+    for amount_raw in range(1, min(2_000, int(curves.real_curve.capacity / unit_in)) + 1):
+        assert quote(amount_raw) * unit_out + whole.rounding_loss <= whole.real_curve.output_for(amount_raw * unit_in) * (1 + 1e-9)
 
 
 @given(share=st.floats(0.0, 1.0), **MARKETS)
 def test_what_a_curve_takes_for_a_payment_pays_that(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
-    for curve in (found := offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address)).real, found.counted:
-        paid = share * float(curve.out[-1])
+    for curve in (found := offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address)).real_curve, found.counted_curve:
+        paid = share * float(curve.outputs[-1])
         assert curve.output_for(curve.input_for(paid)) == pytest.approx(paid, rel=1e-9, abs=1e-12)
 
 
 @given(share=st.floats(0.001, 0.999), **MARKETS)
 def test_a_surplus_is_what_a_trade_brings_over_the_asked_price(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
-    curve = offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address).real
+    curve = offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address).real_curve
     rate = curve.best_rate * (1 - 0.01 * share)
     taken, paid, surplus = answer(curve, rate)
     assert surplus == pytest.approx(paid - rate * taken, rel=1e-7, abs=1e-9)
 
 
 def test_a_pool_that_pays_less_than_asked_takes_nothing() -> None:
-    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real
+    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
     assert answer(curve, curve.best_rate)[0] == 0
     assert answer(curve, 1.5)[0] == 0
 
 
 def test_the_rest_of_a_curve_is_what_is_left_when_the_asked_price_is_far_below() -> None:
-    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real
-    assert answer(curve, 0.5)[:2] == pytest.approx((curve.capacity, curve.out[-1]))
+    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
+    assert answer(curve, 0.5)[:2] == pytest.approx((curve.capacity, curve.outputs[-1]))
 
 
 def test_no_unit_is_traded_below_the_least_rate() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 100_000)
-    curve = offer(pool, WETH.address, 100, Fraction(994, 1_000)).real
+    curve = offer(pool, WETH.address, 100, Fraction(994, 1_000)).real_curve
     assert curve.rates[-1] == pytest.approx(-0.006)
-    exact = pool.best_response(WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
+    exact = pool.best_amount_in(WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
     assert curve.capacity * SCALE == pytest.approx(float(exact * PRICES[WETH.address]), rel=1e-6)
     assert build_trade_curves(pool, WETH.address, *PRICES.values(), SCALE, 100, Fraction(998, 1_000)) is None
 
 
 def test_a_pool_off_the_market_is_free_but_never_a_gain() -> None:
     found = offer(v3_pool(WETH, USDC, 2_028, 100_000), WETH.address)
-    assert found.real.best_rate > 1.01
-    assert 1 - BAND_WIDTH < found.counted.best_rate < 1
-    assert found.counted.capacity == pytest.approx(found.real.capacity)
-    part = found.real.capacity / 3
-    assert 1 - BAND_WIDTH < found.counted.output_for(part) / part < 1 < found.real.output_for(part) / part
-    cheap = answer(found.real, 0.9995), answer(found.counted, 0.9995)
+    assert found.real_curve.best_rate > 1.01
+    assert 1 - BAND_WIDTH < found.counted_curve.best_rate < 1
+    assert found.counted_curve.capacity == pytest.approx(found.real_curve.capacity)
+    part = found.real_curve.capacity / 3
+    assert 1 - BAND_WIDTH < found.counted_curve.output_for(part) / part < 1 < found.real_curve.output_for(part) / part
+    cheap = answer(found.real_curve, 0.9995), answer(found.counted_curve, 0.9995)
     assert cheap[0][0] == pytest.approx(cheap[1][0]), "beyond the reference nothing changes"
 
 
 def test_a_pool_at_the_reference_counts_as_it_is() -> None:
     found = offer(v3_pool(WETH, USDC, 2_000, 100_000), WETH.address)
-    assert found.counted is found.real
+    assert found.counted_curve is found.real_curve
 
 
 def test_of_two_pools_off_the_market_the_better_one_is_filled_first() -> None:
-    good, better = (offer(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted for price in (2_010, 2_028))
+    good, better = (offer(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted_curve for price in (2_010, 2_028))
     found = PoolResponses(stack_curves([(0, 1, good), (0, 1, better)]), np.array([-BAND_WIDTH * 0.8, 0.0]))
     assert found.amount_in[0] == 0 < found.amount_in[1]
 
 
 def test_a_deep_pool_is_followed_only_as_far_as_a_plan_can_go() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 10**12)
-    curve = offer(pool, WETH.address).real
-    assert curve.net_in[-1] == pytest.approx(MAX_INPUT)
+    curve = offer(pool, WETH.address).real_curve
+    assert curve.net_inputs[-1] == pytest.approx(MAX_INPUT)
     assert curve.output_for(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
 
 
@@ -195,7 +195,7 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     lower, upper = pool.ticks
     ticks = (lower, TickLiquidity(low, -far), TickLiquidity(high, near), upper)
     gapped = replace(pool, ticks=(TickLiquidity(lower.index, far), *ticks[1:]))
-    curve = offer(gapped, pool.token0).real
+    curve = offer(gapped, pool.token0).real_curve
     assert (curve.liquidities == 0).sum() == 2, "the gap, and the end"
     share = curve.capacity * 0.9
     raw = int(share * SCALE / float(PRICES[pool.token0]))
@@ -215,9 +215,9 @@ def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
     rates = first - np.cumsum([0.0] + [10**width for width, _ in ranges])
     curve, charge = _build_curve(keep, rates, np.array([10**depth for _, depth in ranges])), 10**charge_power
     less, top = curve_after_charge(curve, charge), float(curve.surplus[-1])
-    assert (less is None) <= (curve.out[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
+    assert (less is None) <= (curve.outputs[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
     for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
-        taken = float(curve.net_in[-1]) / keep * share
+        taken = float(curve.net_inputs[-1]) / keep * share
         pays, kept = curve.output_for(taken), less.output_for(taken) if less is not None else 0.0
         assert pays - charge * (1 + BAND_WIDTH) <= kept + BAND_WIDTH * pays
         assert kept <= pays * (1 + BAND_WIDTH)

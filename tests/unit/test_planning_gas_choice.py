@@ -39,7 +39,7 @@ def market(pools: tuple[Pool, ...] = POOLS, gwei: int = 1) -> StepInput:
 def worth(step: StepInput, found: Plan) -> Value:
     """What a plan saves of the drift at limits.plan_cost a unit, less what it costs; approvals are the same for all."""
     ends = dict(found.holdings_after)
-    values = {address: raw * reference_prices(step).prices[address].price for address, raw in ends.items()}
+    values = {address: raw * reference_prices(step).reference_by_token[address].price for address, raw in ends.items()}
     total = sum(values.values(), Fraction(0))
     off = sum((abs(values[one.token.address] - total * Fraction(one.target_bps, BPS)) for one in step.effective_assets), Fraction(0))
     return total - off / 2 * Fraction(step.limits.plan_cost_bps or 0, BPS) - found.cost.gas

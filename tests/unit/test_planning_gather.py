@@ -83,7 +83,7 @@ def test_what_gathers_costs_less_gas_than_chains_of_their_own() -> None:
     for chain in found.legs[:-1]:
         apart += [chain, replace(found.legs[-1], amount_in_raw=chain.amount_out_raw)]
     problem = build_problem(step, reference_prices(step))
-    swaps = sum(leg_gas_units(problem.pools[leg.pool], 0, router_gas=problem.gas_inputs.router) for leg in apart)
+    swaps = sum(leg_gas_units(problem.pools[leg.pool], 0, router_gas=problem.gas_inputs.router_gas) for leg in apart)
     assert found.gas_units < plan_gas_units(problem.gas_inputs, apart, swaps) - 100_000
 
 

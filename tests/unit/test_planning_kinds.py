@@ -28,7 +28,7 @@ GRID = 200
 def replayed(step: StepInput) -> Plan:
     """The plan, carried out by the test's own arithmetic."""
     found = plan(step, rebalance_to_targets(step))
-    prices = reference_prices(step).prices
+    prices = reference_prices(step).reference_by_token
     assert carry_out(step, found, lambda at: prices[at].price).wrong == []
     return found
 

@@ -122,7 +122,7 @@ def test_a_hub_without_a_price_or_in_quarantine_is_not_used() -> None:
     priced: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     sick = with_snapshot(
         step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=priced),
-        quarantined=(UnreadableItem("token", DAI.address, "returned a megabyte"),),
+        unreadable_items=(UnreadableItem("token", DAI.address, "returned a megabyte"),),
     )
     with raises_code(Refused, "plan_cost", "returned a megabyte"):
         plan(sick, rebalance_to_targets(sick))
@@ -134,7 +134,7 @@ def test_a_pool_that_is_quarantined_shallow_or_empty_is_ignored_and_named() -> N
     shallow = v2_pool(WETH, USDC, 2_000, 1_000)
     dry = replace(v3_pool(WETH, USDC, 2_000, DEEP, 100), liquidity=0, ticks=())
     step = with_snapshot(
-        two(5_800, 4_200, [sound, sick, shallow, dry]), quarantined=(UnreadableItem("pool", sick.address, "burnt its gas"),)
+        two(5_800, 4_200, [sound, sick, shallow, dry]), unreadable_items=(UnreadableItem("pool", sick.address, "burnt its gas"),)
     )
     found = plan(step, rebalance_to_targets(step))
     assert {leg.pool for leg in found.legs} == {sound.address}
@@ -166,7 +166,7 @@ def test_a_token_without_price_or_balance_refuses_by_name() -> None:
     with raises_code(Refused, "reference", "WETH"):
         plan(unpriced, rebalance_to_targets(unpriced))
     step = two(5_800, 4_200)
-    unread = with_snapshot(step, holdings=step.snapshot.holdings[:1], quarantined=(UnreadableItem("token", USDC.address, "mute"),))
+    unread = with_snapshot(step, holdings=step.snapshot.holdings[:1], unreadable_items=(UnreadableItem("token", USDC.address, "mute"),))
     with raises_code(Refused, "balance", "mute"):
         plan(unread, rebalance_to_targets(unread))
 
@@ -200,7 +200,7 @@ def test_the_same_input_gives_the_same_plan() -> None:
 def test_a_numeraire_without_a_target_may_still_be_passed_through() -> None:
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input({"WETH": 5_000, "DAI": 5_000}, {"WETH": 5_800, "DAI": 4_200}, hubs=("USDC",), pools=pools)
-    step = replace(step, reference=replace(step.reference, kinds=(PriceSource.SPOT,)))
+    step = replace(step, reference=replace(step.reference, sources=(PriceSource.SPOT,)))
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert [leg.token_out for leg in found.legs] == [USDC.address, DAI.address]

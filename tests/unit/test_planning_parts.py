@@ -54,16 +54,19 @@ def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000)
     for name, router in gas.ROUTER_GAS.items():
         pair, ranged = v2.gas, v3.gas
-        assert gas.leg_gas_units(v2, 0, router_gas=router) == pair.swap[name]
-        assert gas.leg_gas_units(v3, 0, router_gas=router, writes_observation=False) == ranged.swap[name]
-        assert gas.leg_gas_units(v3, 0, router_gas=router) == ranged.swap[name] + ranged.observation
-        assert gas.leg_gas_units(v3, 2, 5, router) == ranged.swap[name] + ranged.observation + 2 * ranged.tick + 2 * ranged.stop
+        assert gas.leg_gas_units(v2, 0, router_gas=router) == pair.swap_units_by_router[name]
+        assert gas.leg_gas_units(v3, 0, router_gas=router, writes_observation=False) == ranged.swap_units_by_router[name]
+        assert gas.leg_gas_units(v3, 0, router_gas=router) == ranged.swap_units_by_router[name] + ranged.observation_gas
+        assert (
+            gas.leg_gas_units(v3, 2, 5, router)
+            == ranged.swap_units_by_router[name] + ranged.observation_gas + 2 * ranged.tick_gas + 2 * ranged.stop_gas
+        )
 
 
 def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
     plain = snapshot()
-    assert gas.gas_price_wei(plain) == plain.head.base_fee_wei + plain.priority_fee_wei
-    assert gas.gas_price_wei(replace(plain, head=replace(plain.head, base_fee_wei=None), gas_price_wei=77)) == 77
+    assert gas.current_gas_price_wei(plain) == plain.head.base_fee_wei + plain.priority_fee_wei
+    assert gas.current_gas_price_wei(replace(plain, head=replace(plain.head, base_fee_wei=None), gas_price_wei=77)) == 77
 
 
 # paths
@@ -79,11 +82,11 @@ def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), reserve, reserve, 0)
     offer = build_trade_curves(pool, str(a), Fraction(1), Fraction(1), 10**6, 2_000)
     assert offer is not None
-    return EdgeFlow(PoolEdge(pool.address, a, b, offer), amount, offer.real.output_for(amount), 0.0)
+    return EdgeFlow(PoolEdge(pool.address, a, b, offer), amount, offer.real_curve.output_for(amount), 0.0)
 
 
 def _trips(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-arg]  # paths of any length
-    return {(path.source, *(flow.pool_edge.token_out_index for flow in path.flows)): path.amount_in for path in paths}
+    return {(path.sold_token_index, *(flow.pool_edge.token_out_index for flow in path.flows)): path.amount_in for path in paths}
 
 
 def test_flows_become_paths_through_an_empty_hub() -> None:
@@ -113,7 +116,7 @@ def test_paths_that_share_a_pool_bring_together_what_its_flow_says() -> None:
         for flow in path.flows:
             before = entered[flow.pool_edge.pool_address]
             entered[flow.pool_edge.pool_address] = before + value
-            value = flow.pool_edge.curves.real.output_for(before + value) - flow.pool_edge.curves.real.output_for(before)
+            value = flow.pool_edge.curves.real_curve.output_for(before + value) - flow.pool_edge.curves.real_curve.output_for(before)
     assert entered == pytest.approx({flow.pool_edge.pool_address: flow.amount_in for flow in flows}, rel=1e-12)
 
 

@@ -208,13 +208,13 @@ def test_a_drift_that_is_all_dust_refuses_with_the_limit() -> None:
         plan(step, rebalance_to_targets(step))
     verdict = next(v for v in caught.value.verdicts if v.guard == "min_trade")
     assert not verdict.passed
-    assert verdict.measured.startswith("4")
+    assert verdict.measured_text.startswith("4")
     assert verdict.limit == "10 USDC"
 
 
 def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None:
     step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(9_000 * 10**6)))
-    out = replace(rebalance_to_targets(step, {"WETH": (0, 0), "USDC": (1, 1)}), exit=True)
+    out = replace(rebalance_to_targets(step, {"WETH": (0, 0), "USDC": (1, 1)}), is_exit=True)
     found = plan(step, out)
     check_legs(step, found)
     assert found.is_exit

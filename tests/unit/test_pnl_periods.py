@@ -60,7 +60,7 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
     monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(_ledger((_opened(), _sold("a", 2, _at(1, 10), 150)), day)))
     midnight = _at(1, 11) // 86_400 * 86_400
     (alert,) = digest.digest_alert(loaded, "day", midnight)
-    assert (alert.kind, alert.key, alert.lasting) == (AlertKind.DIGEST, f"digest:day:{midnight}", False)
+    assert (alert.kind, alert.key, alert.is_lasting) == (AlertKind.DIGEST, f"digest:day:{midnight}", False)
     (figures,) = ledger.pnl("trimtab.toml", "day", period_count=1)["periods"]
     assert (figures["profit"], figures["twr_bps"], figures["rebalancing_effect"], figures["costs"]["total"]) == ("100", 5_000.0, "0", "0")
     assert alert.text == (
@@ -93,8 +93,8 @@ def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() ->
 def test_gas_paid_by_transactions_that_are_not_booked_yet_is_no_lot_of_the_wrapped_coin() -> None:
     """1,000 coins pay for gas. Of a transaction before the valuation 3 are paid, so that 997 are left; another follows it."""
     entries, valued = (_opened(1_000),), _with_gas(5, _at(1, 1), 2, 200, 100)
-    gas = replace(valued.held[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
-    found = _ledger(entries, (replace(valued, held=(*valued.held[:-1], gas)),))
+    gas = replace(valued.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
+    found = _ledger(entries, (replace(valued, holdings=(*valued.holdings[:-1], gas)),))
     paid = [SimpleNamespace(receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
     found.store.ledger.unsettled_intents = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
     lots = ledger.lots_document(found)
@@ -105,7 +105,7 @@ def test_gas_paid_by_transactions_that_are_not_booked_yet_is_no_lot_of_the_wrapp
 
 def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     first = _with_gas(1, _at(1, 1), 2, 200, 100)
-    found = _ledger((_opened(1_000),), (replace(first, held=first.held[1:]),))
+    found = _ledger((_opened(1_000),), (replace(first, holdings=first.holdings[1:]),))
     told = ledger.lots_document(replace(found, wrapped_native="0x" + "11" * 20))
     assert [one["symbol"] for one in told["assets"]] == ["USDC", "WETH"]
     assert told["gas_money"] is not None
@@ -142,7 +142,7 @@ def _ledger(entries: tuple[Entry, ...], valuations: tuple[Valuation, ...]) -> le
 def _with_gas(block: int, at_s: int, weth: int, usdc: int, price: int) -> Valuation:
     whole = _worth(block, at_s, weth, usdc, price)
     gas = ValuedHolding(NATIVE, 1_000 * COIN, 0, Fraction(price * DOLLAR, COIN), 0, 1_000 * COIN)
-    return replace(whole, value=whole.value + 1_000 * price * DOLLAR, held=(*whole.held, gas))
+    return replace(whole, value=whole.value + 1_000 * price * DOLLAR, holdings=(*whole.holdings, gas))
 
 
 _run = ledger.run_tax_lots

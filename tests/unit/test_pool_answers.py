@@ -35,7 +35,7 @@ def pair(*words: int) -> Any:
 def reasons(pool: PoolRef, answer: LensAnswer) -> list[tuple[str, str]]:
     parts = read(pool, answer)
     assert parts.pools == ()
-    return [(item.address, item.why) for item in parts.quarantined]
+    return [(item.address, item.why) for item in parts.quarantined_items]
 
 
 def pool_answer(twap: tuple[int, int] | None) -> V3Answer:
@@ -84,7 +84,7 @@ def test_pool__every_part_of_the_answer_is_in_its_place() -> None:
     liquidity = WINDOW_S * UINT160_MAX // 2**96
     ticks = (TickLiquidity(-20, 7), TickLiquidity(30, -7))
     fields = (V3.address, "uniswap_v3", TOKEN0, TOKEN1, 500, 10, 2**96, 3, 10**18, ticks, -60, 50)
-    assert state == V3Pool(*fields, twap_tick=-3, twap_liquidity=liquidity, twap_window_s=WINDOW_S, observations=(8, 9))
+    assert state == V3Pool(*fields, twap_tick=-3, twap_liquidity=liquidity, twap_window_s=WINDOW_S, observation_counts=(8, 9))
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObj
 def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, impact: int, off_bps: int) -> None:
     found = data.draw(drawn(form))
     price = marginal_price(found.pool, found.token_in) * Fraction(10_000 - off_bps, 10_000)
-    best = found.pool.best_response(found.token_in, price, impact)
+    best = found.pool.best_amount_in(found.token_in, price, impact)
     most = found.pool.max_in(found.token_in, impact)
     assert 0 <= best <= most
 
@@ -182,7 +182,7 @@ def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
     offer = build_trade_curves(pool, token_in, Fraction(1), 1 / price, scale, impact)
     assert offer is not None
     amount = part(found, impact, share)
-    promised = offer.real.output_for(amount / scale) * scale
+    promised = offer.real_curve.output_for(amount / scale) * scale
     assert promised * (1 + 1e-9) + 3 * float(1 / price) + 3 >= float(found.paid(amount) / price)
     assert promised <= float(found.paid(amount) / price) * (1 + 1e-5) + 3 * float(1 / price) + 3
 
@@ -192,9 +192,9 @@ def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
 def test_recovered_pool_is_back_at_its_price(form: str, data: st.DataObject, impact: int, share: float) -> None:
     found = data.draw(drawn(form))
     moved = found.pool.swap(found.token_in, part(found, impact, share)).pool_after
-    assert found.pool.recovered(found.pool, Fraction(1, 2)) == found.pool
-    assert price_move_bps(found.pool, moved.recovered(found.pool, Fraction(0)), found.token_in) <= 1
-    half = moved.recovered(found.pool, Fraction(1, 2))
+    assert found.pool.partly_recovered(found.pool, Fraction(1, 2)) == found.pool
+    assert price_move_bps(found.pool, moved.partly_recovered(found.pool, Fraction(0)), found.token_in) <= 1
+    half = moved.partly_recovered(found.pool, Fraction(1, 2))
     prices = [marginal_price(pool, found.token_in) for pool in (moved, half, found.pool)]
     assert prices == sorted(prices)
 
@@ -208,7 +208,7 @@ def test_state_survives_json_and_names_its_kind(form: str, data: st.DataObject) 
     assert pool.has_price
     assert not pool.is_empty
     assert not pool.fault
-    assert {"rebalancer"} <= set(pool.gas.swap) <= {"swap_router_02", "rebalancer"}
+    assert {"rebalancer"} <= set(pool.gas.swap_units_by_router) <= {"swap_router_02", "rebalancer"}
     for token in (pool.token0, pool.token1):
         assert pool.depth(token) > 0
         assert pool.spot_depth(token) > 0

@@ -42,7 +42,7 @@ def told(folder: Path, step: StepInput, now_s: int) -> list[str]:
     outcome = StepOutcome("0123456789ab", OutcomeKind.HOLD, result.decision.reason, step, result, None)
     alerts = [alert for alert in cycle_alerts(outcome, CALM) if "alert" in alert.key]
     decided = decide_alerts(store.alerts.states(), alerts, LASTING_KINDS, now_s, RULES)
-    store.alerts.record(decided.changed_states, [], now_s)
+    store.alerts.record_and_queue(decided.changed_states, [], now_s)
     store.close()
     return [state.text for state in decided.to_send]
 

@@ -69,7 +69,7 @@ def test_a_parquet_file_says_the_same(tmp_path: Path) -> None:
 def test_symbols_of_the_file_are_given_those_of_the_config_and_strangers_are_left_out(tmp_path: Path) -> None:
     found = read(written(tmp_path, f"{START_S},BTC,60000", f"{START_S},DOGE,1"), names={"BTC": "WBTC"})
     assert [series.symbol for series in found.series] == ["WBTC"]
-    assert found.skipped == ("DOGE",)
+    assert found.skipped_symbols == ("DOGE",)
 
 
 def test_closes_of_the_numeraire_divide_the_others_and_times_without_one_are_left_out(tmp_path: Path) -> None:
@@ -140,4 +140,4 @@ def test_real_hourly_bars_are_read_whole_with_their_gaps() -> None:
         assert series.row_count > len(series.points) > 12_000
         assert series.interval_s == HOUR_S
         assert series.longest_gap_s > 0
-    assert "DOGE" in with_dollar.skipped
+    assert "DOGE" in with_dollar.skipped_symbols

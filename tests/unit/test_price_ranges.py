@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.config.networks.presets import ETHEREUM, FEED_THRESHOLDS_BPS, starting_deviation_bps
+from agent.config.networks.presets import ETHEREUM_PRESET, FEED_THRESHOLDS_BPS, starting_deviation_bps
 from agent.guards.case import build_guard_case
 from agent.guards.sandwich import plan_sandwich_loss, plan_worst_case
 from agent.model import PriceSource, StepInput
@@ -27,7 +27,7 @@ BOTH = (PriceSource.FEED, PriceSource.TWAP)
 def seen(mean: int = MEAN, spot: int = FEED, kinds: tuple[PriceSource, ...] = BOTH, cautious: bool = True) -> StepInput:
     """A feed at 2,000, and a pool with this mean and this price now."""
     step = step_input(values={"WETH": 60_000, "USDC": 40_000}, pools=[v3_pool(WETH, USDC, spot, twap_price=mean)], kinds=kinds)
-    return replace(step, reference=replace(step.reference, cautious=cautious))
+    return replace(step, reference=replace(step.reference, uses_worse_source=cautious))
 
 
 def dollars(price: Fraction) -> float:
@@ -97,7 +97,7 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
     short, worst = plan_sandwich_loss(reference_prices(step), plan), plan_worst_case(step, plan)
     assert short is not None
     assert worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
-    before = replace(step, reference=replace(step.reference, cautious=False))
+    before = replace(step, reference=replace(step.reference, uses_worse_source=False))
     more = disagreement_loss(step, deltas)
     assert more > 0
     assert worst_case_loss(step, plan) - worst_case_loss(before, plan) == more
@@ -109,7 +109,7 @@ def test_the_worst_case_counts_the_gas_of_approvals_once() -> None:
     """It is part of the gas that burns at the highest price."""
     step = seen()
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
-    with_approvals = replace(plan, cost=replace(plan.cost, approvals=Fraction(7 * 10**6)))
+    with_approvals = replace(plan, cost=replace(plan.cost, approval_gas=Fraction(7 * 10**6)))
     assert with_approvals.cost.total == plan.cost.total + 7 * 10**6
     assert plan_worst_case(step, with_approvals) == plan_worst_case(step, plan)
 
@@ -132,7 +132,7 @@ def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
 
 
 def test_the_limit_of_a_new_config_follows_the_thresholds_of_its_feeds() -> None:
-    feeds = {known.symbol: known.feed for known in ETHEREUM.tokens}
+    feeds = {known.symbol: known.feed for known in ETHEREUM_PRESET.tokens}
     assert set(feeds.values()) - {feeds["cbBTC"]} == set(FEED_THRESHOLDS_BPS)
     assert starting_deviation_bps([feeds["WETH"], feeds["WBTC"]], feeds["USDC"]) == 100
     assert starting_deviation_bps([feeds["WETH"], feeds["LINK"]], feeds["USDC"]) == 100

@@ -170,31 +170,31 @@ def budgets_after(store: Store, node: Node, nonce: int, *, is_contract: bool, un
     """Return the budgets of the step after the prior day has been asked for."""
     step = at(node.height, nonce_latest=nonce)
     history = store.budgets.history(NOW_S)
-    step = replace(step, history=replace(history, budgets=replace(history.budgets, unknown=unknown)))
+    step = replace(step, history=replace(history, budgets=replace(history.budgets, unknown_reason=unknown)))
     panel = EndpointPool([node], 1)
     return with_recorded_day(step, store.balances, store.budgets, panel, is_contract).history.budgets
 
 
 def test_prior_day__safe_with_transactions_is_unknown(store: Store) -> None:
     node = Node(sent={BLOCK: {"logs": SWAP}})
-    assert "the Safe's owners" in budgets_after(store, node, 1, is_contract=True).unknown
-    assert node.requests == 0
+    assert "the Safe's owners" in budgets_after(store, node, 1, is_contract=True).unknown_reason
+    assert node.request_count == 0
 
 
 def test_prior_day__safe_with_transactions_stays_unknown(store: Store) -> None:
     node = Node(sent={BLOCK: {"logs": SWAP}})
     budgets_after(store, node, 1, is_contract=True)
-    assert budgets_after(store, node, 1, is_contract=True).unknown
+    assert budgets_after(store, node, 1, is_contract=True).unknown_reason
 
 
 def test_prior_day__safe_without_transactions_is_known(store: Store) -> None:
-    assert budgets_after(store, Node(), 0, is_contract=True).unknown == ""
+    assert budgets_after(store, Node(), 0, is_contract=True).unknown_reason == ""
     assert store.balances.is_prior_day_known(NOW_S)
 
 
 def test_prior_day__wallet_of_a_key_with_transactions_is_read(store: Store) -> None:
     budgets = budgets_after(store, Node(sent={BLOCK: {"logs": SWAP}}), 1, is_contract=False)
-    assert (budgets.unknown, budgets.loss_24h) == ("", 10 * DOLLAR + GAS_VALUE)
+    assert (budgets.unknown_reason, budgets.loss_24h) == ("", 10 * DOLLAR + GAS_VALUE)
 
 
 def test_prior_day__its_payouts_count_in_the_limit_of_payouts(store: Store) -> None:
@@ -209,5 +209,5 @@ def test_prior_day__trades_are_valued_at_the_answers_of_the_portfolio_s_feeds_th
 
 
 def test_prior_day__reason_that_was_there_before_is_kept(store: Store) -> None:
-    why = budgets_after(store, Node(sent={BLOCK: {}}), 1, is_contract=True, unknown="a trade has no price").unknown
+    why = budgets_after(store, Node(sent={BLOCK: {}}), 1, is_contract=True, unknown="a trade has no price").unknown_reason
     assert why.startswith("a trade has no price; the wallet's last 24 h are not known")

@@ -105,9 +105,9 @@ def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
     known = with_recorded_day(step, store.balances, store.budgets, panel).history
     assert known.budgets.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
     assert known.budgets.gas_24h_wei == len(RECENT) * GAS_WEI
-    asked = node.requests
+    asked = node.request_count
     assert with_recorded_day(replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, panel).history == known
-    assert node.requests == asked
+    assert node.request_count == asked
     assert store.budgets.history(NOW_S + 86_400).budgets.loss_24h == 0
 
 
@@ -118,7 +118,7 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         node.later_s = later_s
         step = at(node.height, nonce_latest=1)
         step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.budgets.history(NOW_S + later_s))
-        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
+        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason
         assert bool(found) is unknown
         assert not unknown or "--nothing-lost" in found
 
@@ -131,27 +131,29 @@ def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp
     feeds = tuple(feed for feed in step.snapshot.feeds if feed.feed != builders.feed_address("WETH"))
     blind = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
     assert mentions(
-        with_recorded_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown, "WETH", "reference price"
+        with_recorded_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason,
+        "WETH",
+        "reference price",
     )
     found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
-    assert (found.budgets.unknown, found.budgets.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
+    assert (found.budgets.unknown_reason, found.budgets.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
 
 
 def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
     step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
-    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
+    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason
     store.balances.record_prior_day((), 1)
-    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
+    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason == ""
 
 
 def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     node = Node()
     step = at(node.height, nonce_latest=0)
-    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
-    assert node.requests == 0
+    assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason == ""
+    assert node.request_count == 0
 
 
 def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> None:

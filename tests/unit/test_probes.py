@@ -31,7 +31,7 @@ from agent.web.api import gate
 from agent.web.api.gate import PROBE_PATHS
 from agent.web.api.tokens import TokenFile
 from agent.web.document_cache import DocumentCache, SeenReport
-from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
+from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios, portfolio_names
 from agent.web.probes import CYCLE_OUTCOMES, metrics_text
 from agent.web.reach import Reach
 from tests.support.api import Client
@@ -49,7 +49,9 @@ FIGURES = RunFigures(
 def report(age_s: int = 0, **more: Any) -> RunReport:
     """The report of a run in this process whose last good cycle ended `age_s` ago."""
     at_s = int(time.time()) - age_s
-    made = RunReport("a", process_identity(), True, EVERY_S, at_s, at_s, cycles=1, cycle_s=at_s, good_s=at_s, outcomes=(("done", 1),))
+    made = RunReport(
+        "a", process_identity(), True, EVERY_S, at_s, at_s, cycles=1, last_cycle_s=at_s, last_good_cycle_s=at_s, outcomes=(("done", 1),)
+    )
     return replace(made, transactions=(("swap final", 1),), figures=FIGURES, **more)
 
 
@@ -62,7 +64,7 @@ class ReportBoard(StillBoard):
         self.documents = documents()
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
-        assert function == "records.run_report.report_text"
+        assert function == "records.run_report.newest_report_json"
         self.reads += 1
         await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0.01))
         if isinstance(self.found, TrimtabError):
@@ -117,7 +119,7 @@ def test_every_figure_of_a_report_is_a_metric() -> None:
 
 def test_no_name_adds_a_line() -> None:
     evil = 'EVIL"} 1\ntrimtab_paused 1'
-    named = replace(report(), figures=replace(FIGURES, drifts_bps=((evil, 1),), endpoints=((evil, 1),)))
+    named = replace(report(), figures=replace(FIGURES, drifts_bps=((evil, 1),), endpoint_scores_ppm=((evil, 1),)))
     found = samples(metrics_text(named, judge_health(named, time.time()), 0))
     assert found[("trimtab_paused",)] == 0
     assert found[("trimtab_drift_bps", evil)] == 1
@@ -125,7 +127,7 @@ def test_no_name_adds_a_line() -> None:
 
 
 def test_what_no_cycle_knew_is_no_number() -> None:
-    new = replace(report(), figures=RunFigures(), cycle_s=None)
+    new = replace(report(), figures=RunFigures(), last_cycle_s=None)
     found = samples(metrics_text(new, judge_health(new, time.time()), 0))
     for name in (
         "portfolio_value",
@@ -155,9 +157,9 @@ def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
 
         assert codes(None) == (503, 503, 0)
         assert client.ask("/health").json["reasons"] == ["no continuous run (trimtab run --every) reports here"]
-        assert codes(replace(report(), good_s=None)) == (200, 503, 1)
+        assert codes(replace(report(), last_good_cycle_s=None)) == (200, 503, 1)
         assert codes(report()) == (200, 200, 1)
-        assert codes(report(paused="lunch")) == (200, 503, 1)
+        assert codes(report(pause_reason="lunch")) == (200, 503, 1)
         assert client.ask("/ready").json["reasons"] == ["paused: lunch"]
         assert codes(replace(report(), sends=False)) == (200, 503, 1)
         assert client.ask("/health").json["sends"] is False, "a healthy dry run is named"
@@ -166,7 +168,7 @@ def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
         assert codes(report(LATE_S - 30)) == (200, 200, 1)
         assert codes(report(LATE_S + 2)) == (503, 503, 0)
         assert codes(report(ended_s=1)) == (503, 503, 0)
-        assert codes(replace(report(), process=f"{process_identity()}0")) == (503, 503, 0), "no process of that number"
+        assert codes(replace(report(), process_identity=f"{process_identity()}0")) == (503, 503, 0), "no process of that number"
         assert codes(report(-120)) == (503, 503, 0), "the clock went back"
         assert codes(report()) == (200, 200, 1)
 
@@ -275,7 +277,7 @@ def test_guesses_are_limited_and_slow_no_valid_token(tmp_path: Path, monkeypatch
 
 
 def test_a_report_that_grew_old_before_our_eyes_stays_old_when_the_clock_goes_back() -> None:
-    young = replace(report(-30), process="")
+    young = replace(report(-30), process_identity="")
     assert SeenReport(young, time.monotonic()).health(time.time()).is_healthy
     assert not SeenReport(young, time.monotonic() - LATE_S - 1).health(time.time()).is_healthy
 
@@ -306,7 +308,7 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
         watch = DocumentCache.watch
 
         async def call(self, process: str, function: str, *arguments: Any) -> Any:
-            return "" if function == "newest_step" else await super().call(process, function, *arguments)
+            return "" if function == "change_marker" else await super().call(process, function, *arguments)
 
         def refresh(self) -> None:
             """Nothing else is read."""
@@ -340,7 +342,7 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
 
     class All(Served):
         def application(self, access: Access | None) -> Any:
-            return Portfolios(parts, Reach(port=1), SharedSettings("127.0.0.1", False, lambda: self.server.should_exit))
+            return PortfoliosApp(parts, Reach(port=1), SharedSettings("127.0.0.1", False, lambda: self.server.should_exit))
 
     with All() as served:
         client = Client(served)
@@ -360,11 +362,11 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
             for op in (client.ask("/p/one-trimtab/api/v1/openapi.json").json["paths"][path]["get"] for path in PROBE_PATHS)
         }
         assert servers == {"/p/one-trimtab"}
-        kept[1].put(report(paused="lunch"))
+        kept[1].put(report(pause_reason="lunch"))
         assert [client.ask(path).status for path in ("/health", "/ready")] == [200, 503]
         kept[1].put(OperatorNeeded("store: gone", "restore it"))
         assert client.ask("/health").status == 503
         kept[1].put(report())
         assert client.ask("/health").status == 200
-        parts[0].opened = None
+        parts[0].opened_parts = None
         assert client.ask("/health").status == 503, "one that is not open"

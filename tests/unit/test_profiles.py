@@ -13,7 +13,7 @@ from agent import app as api
 from agent import wiring
 from agent.app.settings.editing import EditReport
 from agent.config.load import load_config
-from agent.config.networks.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.tables.limits import LimitsTable, is_tighter
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.config.writing.profile import ASSET_KEYS, POLICY_KEYS
@@ -174,7 +174,7 @@ def test_the_numeraire_stays_and_the_wrapped_coin_becomes_a_hub_and_back(tmp_pat
     document = taken_over(path, file)
     loaded = load_config(path).config
     assert {asset.symbol: asset.target for asset in loaded.portfolio.assets} == {"USDC": 0, "WBTC": 7_000, "DAI": 3_000}
-    assert [(hub.symbol, hub.address) for hub in loaded.portfolio.hubs] == [("WETH", ETHEREUM.wrapped_native)]
+    assert [(hub.symbol, hub.address) for hub in loaded.portfolio.hubs] == [("WETH", ETHEREUM_PRESET.wrapped_native)]
     assert loaded.limits.native_top_up is None
     assert mentions(next(row for row in document["limits"] if row["key"] == "native_top_up")["why"], "unwrapping")
     taken_over(path, profile(tmp_path))

@@ -49,7 +49,7 @@ def word(at: str) -> str:
 )
 def test_an_answer_is_where_it_stands_or_nowhere(ref: ProxyRef, told: list[object], stands_at: str) -> None:
     (found,) = proxy_implementations([ref], proxy_answers(told))
-    assert (found.token, found.address) == (TOKEN, stands_at)
+    assert (found.proxy, found.address) == (TOKEN, stands_at)
 
 
 def test_each_call_has_its_name_for_the_quorums_report() -> None:

@@ -49,7 +49,7 @@ def counted(step: StepInput, apart: Fraction) -> Fraction:
 
 
 def test_a_store_that_never_traded_buys_the_whole_at_once() -> None:
-    outcome = evaluation.evaluate_input(money(), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(money(), proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.plan is not None
     assert outcome.plan.turnover > 4_950 * MILLION
@@ -57,22 +57,22 @@ def test_a_store_that_never_traded_buys_the_whole_at_once() -> None:
 
 
 def test_guards_of_turnover_show_the_purchase_and_what_it_may_be() -> None:
-    outcome = evaluation.evaluate_input(money(), proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(money(), proposals.propose_rebalance, Seen())
     assert outcome.plan is not None
     found = {verdict.guard: verdict for verdict in outcome.plan.verdicts}
     moved = value_text(outcome.plan.turnover, 6)
     for name, bps in (("turnover", 3_000), ("daily_turnover", 6_000)):
         assert found[name].passed
-        assert mentions(found[name].measured, f"{moved} USDC", "0 bps (0 USDC)")
+        assert mentions(found[name].measured_text, f"{moved} USDC", "0 bps (0 USDC)")
         assert mentions(found[name].limit, "5000 USDC", f"{bps} bps")
 
 
 def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
-    outcome = evaluation.evaluate_input(money(last_rebalance_s=1), proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(money(last_rebalance_s=1), proposals.propose_rebalance, Seen())
     assert outcome.plan is not None
     found = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
     assert found.limit == "3000 bps"
-    assert "plus" not in found.measured
+    assert "plus" not in found.measured_text
 
 
 @pytest.mark.parametrize("daily_loss_bps", [100, None])
@@ -86,12 +86,12 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
     step = with_limits(step, daily_loss_bps=daily_loss_bps)
     outcome = evaluation.evaluate_input(
         with_history(step, last_rebalance_s=None),
-        proposals.rebalance,
+        proposals.propose_rebalance,
         None,
     )
     assert outcome.plan is not None, outcome.reason
-    assert outcome.decision_result.purchase.due_part is not None, outcome.reason
-    part = outcome.decision_result.purchase.due_part.part
+    assert outcome.decision_result.purchase_result.due_part is not None, outcome.reason
+    part = outcome.decision_result.purchase_result.due_part.share
     after = dict(outcome.plan.holdings_after)
     got = {"WETH": after[weth.address] * Fraction(2_000, 10**18), "WBTC": after[wbtc.address] * Fraction(30_000, 10**8)}
     assert part < Fraction(1, 10)
@@ -102,12 +102,12 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
 def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:
     mixed = with_limits(step_input(HALVES, {"WETH": 8_000, "USDC": 2_000}, depth=DEEP), first_purchase_s=600)
     mixed = with_history(mixed, last_rebalance_s=None)
-    assert evaluation.evaluate_input(mixed, proposals.rebalance, None).reason.startswith("first rebalance; ")
-    assert evaluation.evaluate_input(money(), proposals.rebalance, None).reason.startswith("first purchase; ")
+    assert evaluation.evaluate_input(mixed, proposals.propose_rebalance, None).reason.startswith("first rebalance; ")
+    assert evaluation.evaluate_input(money(), proposals.propose_rebalance, None).reason.startswith("first purchase; ")
 
 
 def test_off_leaves_it_to_the_limits_of_turnover() -> None:
-    outcome = evaluation.evaluate_input(with_limits(money(), first_purchase_s=None), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(with_limits(money(), first_purchase_s=None), proposals.propose_rebalance, None)
     assert outcome.plan is not None
     assert outcome.plan.turnover <= 3_000 * MILLION
 
@@ -123,7 +123,7 @@ def test_after_the_first_rebalance_nothing_is_apart() -> None:
 def raised(step: StepInput, lacks_usd: int) -> StepInput:
     """The same with a withdrawal of WETH worth so much, of which there is none."""
     token = step.portfolio.assets[0].token.address
-    price = reference_prices(step).prices[token].price
+    price = reference_prices(step).reference_by_token[token].price
     return transfers.reserve_claims(step, (PendingPayment(1, Payment(token, floor_int(lacks_usd * MILLION / price))),))
 
 
@@ -132,7 +132,7 @@ def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
     found = planner.plan(free, rebalance_to_targets(money()))
     assert isinstance(found.decision, Rebalance)
     for lacks_usd, least, most in ((0, 4_900, 5_100), (2_000, 2_900, 3_100), (6_000, 0, 0)):
-        plan = replace(found, decision=replace(found.decision, exit=True, exempt_turnover=Fraction(10**18)))
+        plan = replace(found, decision=replace(found.decision, is_exit=True, exempt_turnover=Fraction(10**18)))
         step = raised(money(), lacks_usd) if lacks_usd else money()
         assert least <= build_guard_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION <= most
 
@@ -141,7 +141,7 @@ def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
     free = with_limits(money(), turnover_bps=None, daily_turnover_bps=None)
     found = planner.plan(free, rebalance_to_targets(money()))
     assert isinstance(found.decision, Rebalance)
-    plan = replace(found, decision=replace(found.decision, exit=True, exempt_turnover=Fraction(1)))
+    plan = replace(found, decision=replace(found.decision, is_exit=True, exempt_turnover=Fraction(1)))
     step = raised(money(), 2_000)
     unread = replace(step, snapshot=replace(step.snapshot, holdings=step.snapshot.holdings[:1]))
     with pytest.raises(MissingData):
@@ -155,10 +155,10 @@ def test_what_the_wallet_moved_today_is_taken_off() -> None:
 
 def test_the_loss_limits_bind_a_purchase_as_ever() -> None:
     step = with_limits(money(loss_24h=Fraction(99 * MILLION)), daily_loss_bps=100)
-    outcome = evaluation.evaluate_input(step, proposals.rebalance, Seen())
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, Seen())
     assert outcome.kind is OutcomeKind.REFUSED
-    assert "daily_loss" in {one.guard for one in outcome.verdicts if not one.passed}
+    assert "daily_loss" in {one.guard for one in outcome.refusal_verdicts if not one.passed}
 
 
 def test_an_older_history_has_no_purchase() -> None:
-    assert codec.loads(History, codec.dumps(money().history)).cash_flows.invested == ()
+    assert codec.loads(History, codec.dumps(money().history)).cash_flows.newly_invested_raw == ()

@@ -184,7 +184,7 @@ def test_one_that_never_accepts_is_reported_without_its_address_and_a_redirect_i
     service.statuses = {"/secret-moved": [307] * 3}
     with notifier(store, service) as (opened, failures):
         opened.process_cycle_alerts([happened(1)], KINDS, NOON)
-    assert [one.why for one in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
+    assert [one.failure_reason for one in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
     assert {path: len(messages) for path, messages in service.got.items()} == {"/secret-moved": 3, "/good": 1}
     assert len(store.alerts.devices()) == 2
 
@@ -196,7 +196,7 @@ def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushS
         service.statuses = {"/gone": [status]}
     with notifier(store, service) as (opened, failures):
         opened.process_cycle_alerts([happened(1)], KINDS, NOON)
-    assert [one.why for one in failures] == [NO_DEVICE]
+    assert [one.failure_reason for one in failures] == [NO_DEVICE]
     assert store.alerts.devices() == ()
 
 
@@ -228,7 +228,7 @@ def test_nothing_is_sent_to_a_device_of_another_service_whatever_the_store_says(
     other = replace(service, host="localhost:1")
     with notifier(store, other) as (opened, failures):
         opened.process_cycle_alerts([happened(1)], KINDS, NOON)
-    assert [one.why for one in failures] == ["not accepted for 1 of 1 devices: unknown push service"]
+    assert [one.failure_reason for one in failures] == ["not accepted for 1 of 1 devices: unknown push service"]
     assert service.got == {}
 
 
@@ -245,13 +245,13 @@ def test_only_push_services_are_accepted(service_host: str, is_known: bool) -> N
     assert sender.accepts(device) is is_known
     if not is_known:
         with raises_field("endpoint", service_host):
-            sender.check(device)
+            sender.require_valid_device(device)
 
 
 def test_a_key_that_is_no_point_is_refused() -> None:
-    device = replace(Browser("/a").device("web.push.apple.com"), key="B" + "A" * 86)
+    device = replace(Browser("/a").device("web.push.apple.com"), public_key="B" + "A" * 86)
     with raises_field("key", "P-256"):
-        PushSender.from_url(URL, "P").check(device)
+        PushSender.from_url(URL, "P").require_valid_device(device)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old
     told = devices_document(table("PUSH"), store.alerts)
     assert told["key"] == PushSender.from_url(URL, "P").public_key
     assert told["devices"] == [{"id": device.id, "service": "web.push.apple.com", "user": "ann", "added": "2026-03-02 12:00:00"}]
-    assert not {device.endpoint, device.auth, device.key} & set(json.dumps(told).split('"'))
+    assert not {device.endpoint, device.auth, device.public_key} & set(json.dumps(told).split('"'))
     assert devices_document(table("OTHER"), store.alerts)["key"] == "", "the target is gone"
     monkeypatch.setenv("PUSH", URL.replace("5eed", "feed"))
     alert_channels.open_notifier(table("PUSH"), store.alerts, lambda _: None)
@@ -318,7 +318,7 @@ def test_a_control_adds_and_removes_a_device(store: Store, monkeypatch: pytest.M
         return change_devices(targets or table("PUSH"), store.alerts, control)
 
     device = Browser("/a").device("web.push.apple.com")
-    arguments = (("endpoint", device.endpoint), ("key", device.key), ("auth", device.auth), ("page", device.page))
+    arguments = (("endpoint", device.endpoint), ("key", device.public_key), ("auth", device.auth), ("page", device.page))
     assert change(*arguments) == "added"
     assert store.alerts.devices() == (device,)
     refused: list[Callable[[], str]] = [

@@ -71,7 +71,7 @@ def test_what_is_held_of_it_does_not_count_and_every_decision_names_it() -> None
     assert isinstance(decided.decision, Rebalance), "WBTC is far above its share of what is left"
     assert next(drift for drift in decided.drifts if drift.token == WETH).value == 0
     assert mentions(decided.decision.reason, "WETH", "quarantine", "paused()")
-    plan = proposals.rebalance(step).plan
+    plan = proposals.propose_rebalance(step).plan
     assert plan is not None
     assert WETH not in moved_tokens(plan)
     assert ("token WETH", f"in quarantine: {PAUSED.why}; {PAUSED.finding.remedy}") in [(item.subject, item.why) for item in plan.skipped]
@@ -96,11 +96,11 @@ def test_no_plan_passes_that_moves_it_or_whose_tokens_were_not_tried() -> None:
     step = whole()
     plan = sell_weth(step)
     assert verdict("token_screen", step, plan).passed
-    tried = evidence(step, plan).screens or ()
+    tried = evidence(step, plan).screened_tokens or ()
     assert {one.token for one in tried} == set(moved_tokens(plan))
     for seen in (None, (), tried[:1], (PAUSED, *tried[1:]), (replace(PAUSED, finding=TokenFinding.UNKNOWN), *tried[1:])):
-        assert not verdict("token_screen", step, plan, evidence(step, plan, screens=seen)).passed
-    assert not verdict("token_screen", replace(step, targets=replace(step.targets, quarantine=(PAUSED,))), plan).passed
+        assert not verdict("token_screen", step, plan, evidence(step, plan, screened_tokens=seen)).passed
+    assert not verdict("token_screen", replace(step, targets=replace(step.targets, quarantined_tokens=(PAUSED,))), plan).passed
 
 
 @dataclass
@@ -114,17 +114,17 @@ class Screens:
         self.plans.append(plan)
         seen = evidence(step, plan)
         if self.bad is None:
-            return replace(seen, screens=None)
+            return replace(seen, screened_tokens=None)
         bad = {screen.token: screen for screen in self.bad}
-        return replace(seen, screens=tuple(bad.get(screen.token, screen) for screen in seen.screens or ()))
+        return replace(seen, screened_tokens=tuple(bad.get(screen.token, screen) for screen in seen.screened_tokens or ()))
 
 
 def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and_screened_again() -> None:
     step = step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000})
     wbtc, link = token("WBTC").address, token("LINK").address
     source = Screens((ScreenedToken(wbtc, TokenFinding.PAUSED),))
-    left, proposal, gathered = propose_screened(step, proposals.rebalance, source)
-    assert [screen.token for screen in left.targets.quarantine] == [wbtc]
+    left, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
+    assert [screen.token for screen in left.targets.quarantined_tokens] == [wbtc]
     assert isinstance(proposal, proposals.Proposal)
     assert proposal.plan is not None
     assert wbtc not in moved_tokens(proposal.plan)
@@ -138,10 +138,10 @@ def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and
 @pytest.mark.parametrize("bad", [(), None], ids=["all are clean", "nothing is screened"])
 def test_a_plan_whose_tokens_are_not_found_bad_is_the_first_one(bad: tuple[ScreenedToken, ...] | None) -> None:
     step, source = step_input(SHARES, {**SHARES, "WBTC": 9_000}), Screens(bad)
-    same, proposal, gathered = propose_screened(step, proposals.rebalance, source)
+    same, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert isinstance(proposal, proposals.Proposal)
     assert source.plans == [proposal.plan]
-    assert same.targets.quarantine == ()
+    assert same.targets.quarantined_tokens == ()
     assert gathered is not None
 
 
@@ -178,8 +178,8 @@ def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_it
     step = silent_for(UNREADABLE_WAIT_S)
     found = quarantine_tokens(step, unreadable_assets(step))
     assert {a.token.symbol: a.target_bps for a in found.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
-    assert mentions(format_quarantine(found.portfolio, found.targets.quarantine), "WBTC", "quarantine", "1 h")
-    assert unreadable_since_s(found) == step.history.unread, "what is left alone is still remembered as unread"
+    assert mentions(format_quarantine(found.portfolio, found.targets.quarantined_tokens), "WBTC", "quarantine", "1 h")
+    assert unreadable_since_s(found) == step.history.unread_since_s_by_token, "what is left alone is still remembered as unread"
 
 
 def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
@@ -190,7 +190,7 @@ def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
 def test_the_numeraire_and_the_coin_that_pays_for_gas_are_never_left_alone() -> None:
     for symbol in ("USDC", "WETH"):
         step = without_balance(step_input(THREE), symbol)
-        step = replace(step, history=replace(step.history, unread=((token(symbol).address, 0),)))
+        step = replace(step, history=replace(step.history, unread_since_s_by_token=((token(symbol).address, 0),)))
         assert unreadable_since_s(step)
         assert not unreadable_assets(step)
 
@@ -206,4 +206,4 @@ def without_balance(step: StepInput, symbol: str) -> StepInput:
 def silent_for(seconds: int) -> StepInput:
     step = without_balance(step_input(THREE), "WBTC")
     since = ((token("WBTC").address, step.snapshot.head.timestamp_s - seconds),)
-    return replace(step, history=replace(step.history, unread=since))
+    return replace(step, history=replace(step.history, unread_since_s_by_token=since))

@@ -35,7 +35,7 @@ LIES = [
 
 def test_two_operators_that_say_the_same_agree() -> None:
     agreed = find_quorum([says("beta"), says("alpha")], NAMES, 2)
-    assert agreed.operators == ("alpha", "beta")
+    assert agreed.agreeing_operators == ("alpha", "beta")
     assert agreed.dissent == ()
     assert agreed.endpoint_answer.compared_values == TRUTH.compared_values
 
@@ -54,7 +54,7 @@ def test_a_single_field_that_differs_ends_the_agreement_of_two_and_is_named(lie:
 @pytest.mark.parametrize(("lie", "what"), LIES)
 def test_the_one_of_three_that_differs_is_named_and_does_not_count(lie: dict[str, Any], what: str, min_operators: int) -> None:
     agreed = find_quorum([says("liar", **lie), says("alpha"), says("beta")], NAMES, min_operators)
-    assert agreed.operators == ("alpha", "beta")
+    assert agreed.agreeing_operators == ("alpha", "beta")
     assert agreed.endpoint_answer.compared_values == TRUTH.compared_values
     assert agreed.dissent == (("liar", what),)
 
@@ -62,7 +62,7 @@ def test_the_one_of_three_that_differs_is_named_and_does_not_count(lie: dict[str
 def test_two_endpoints_of_one_operator_count_once() -> None:
     with raises_code(Refused, "quorum", "only alpha"):
         find_quorum([says("alpha"), says("alpha")], NAMES, 2)
-    assert find_quorum([says("alpha"), says("alpha")], NAMES, 1).operators == ("alpha",)
+    assert find_quorum([says("alpha"), says("alpha")], NAMES, 1).agreeing_operators == ("alpha",)
 
 
 def test_many_endpoints_of_one_operator_do_not_outvote_another_operator() -> None:
@@ -74,7 +74,7 @@ def test_an_operator_that_contradicts_itself_counts_for_nothing() -> None:
     with pytest.raises(Refused):
         find_quorum([says("alpha"), says("alpha", block_values=(6, *VALUES[1:]))], NAMES, 1)
     agreed = find_quorum([says("two-faced", block_values=(6, *VALUES[1:])), says("two-faced"), says("alpha"), says("beta")], NAMES, 2)
-    assert agreed.operators == ("alpha", "beta")
+    assert agreed.agreeing_operators == ("alpha", "beta")
     assert agreed.dissent == (("two-faced", "the wallet's nonce"),)
 
 
@@ -84,6 +84,6 @@ def test_one_against_one_is_refused_even_where_one_would_do() -> None:
 
 
 def test_a_single_operator_is_enough_where_it_was_allowed() -> None:
-    assert find_quorum([says("alpha")], NAMES, 1).operators == ("alpha",)
+    assert find_quorum([says("alpha")], NAMES, 1).agreeing_operators == ("alpha",)
     with pytest.raises(Refused):
         find_quorum([says("alpha")], NAMES, 2)

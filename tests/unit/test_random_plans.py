@@ -30,7 +30,7 @@ def test_another_solver_gets_each_pool_up_to_its_bound() -> None:
                 found = random_plans.curve_ranges(step, pool, token_in, prices, Fraction(1))
                 least = least_rate(pool.fee_pips, step.limits.price_impact_bps or BPS, step.limits.slippage_bps or 0)
                 rate = least * prices[token_in] / prices[token_out[token_in]]
-                room = pool.best_response(token_in, rate, step.limits.price_impact_bps or BPS) * prices[token_in]
+                room = pool.best_amount_in(token_in, rate, step.limits.price_impact_bps or BPS) * prices[token_in]
                 if found is None:
                     assert room <= max(prices[token_in], 1)
                     continue

@@ -6,14 +6,14 @@ from concurrent.futures import process
 
 import pytest
 
-from agent.web.reading import ReadingProcess
+from agent.web.reading import AppProcess
 
 
 def test_a_process_that_was_interrupted_while_it_began_is_stopped_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: process._ExecutorManagerThread) -> None:
         raise KeyboardInterrupt
 
-    reading = ReadingProcess()
+    reading = AppProcess()
     with monkeypatch.context() as patched:
         patched.setattr(process._ExecutorManagerThread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):

@@ -87,7 +87,7 @@ def test_a_token_without_reference_price_is_named() -> None:
 def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none() -> None:
     grant = grant_of(PLAN)
     assert codec.loads(Grant, codec.dumps(grant)) == grant
-    old = {key: part for key, part in codec.to_jsonable(SWAP_GRANT).items() if key not in ("prices", "value_floor_raw")}
+    old = {key: part for key, part in codec.to_jsonable(SWAP_GRANT).items() if key not in ("prices", "min_value_change_raw")}
     assert codec.from_jsonable(Grant, old) == SWAP_GRANT
 
 

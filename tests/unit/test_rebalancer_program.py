@@ -19,7 +19,7 @@ from agent.errors import Refused
 from agent.model import LegPlace, Plan, SwapStyle
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, decode, selector
 from agent.units import NATIVE
-from agent.venues.calldata import RebalancerTerms, min_balance_changes, native_wei, price_x128
+from agent.venues.calldata import RebalancerTerms, min_balance_changes, price_x128, wrapped_native_wei
 from tests.support.signing import (
     COIN,
     DEADLINE_S,
@@ -59,7 +59,7 @@ def test_a_program_reads_back_as_its_plan(name: str) -> None:
     plan, call = PLANS[name], read(PLANS[name])
     assert call.deadline_s == DEADLINE_S
     assert call.min_value_change_raw == conditions(plan).min_value_change_raw
-    assert {entry.token: entry.bound_raw for entry in call.watched_balances} == min_balance_changes(plan.legs)
+    assert {entry.token: entry.min_change_raw for entry in call.watched_balances} == min_balance_changes(plan.legs)
     assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched_balances)
     for swap, one in zip(call.legs, plan.legs, strict=True):
         assert (swap.token_in, swap.token_out, swap.min_out_raw) == (one.token_in, one.token_out, one.min_out_raw)
@@ -117,8 +117,8 @@ def test_what_is_both_given_and_got_is_bounded_by_its_sum() -> None:
 
 
 def test_native_coin_is_brought_along_as_value() -> None:
-    assert native_wei(COIN) == 10**18
-    assert native_wei(PLAN) == native_wei(HUB) == 0
+    assert wrapped_native_wei(COIN) == 10**18
+    assert wrapped_native_wei(PLAN) == wrapped_native_wei(HUB) == 0
     assert min_balance_changes(COIN.legs)[NATIVE] == 2 * 10**17 - 10**18
 
 

@@ -130,7 +130,7 @@ def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
 def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
     coin = [100.0, 100, 130, 130, 104]
     wanted = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
-    free, paid = simulated(hourly(ETH=coin), wanted), simulated(hourly(ETH=coin), wanted, gas_wei=20 * 10**9)
+    free, paid = simulated(hourly(ETH=coin), wanted), simulated(hourly(ETH=coin), wanted, gas_price_wei=20 * 10**9)
     assert free.premium is not None
     assert paid.premium is not None
     assert paid.premium.costs - free.premium.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)

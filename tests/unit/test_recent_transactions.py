@@ -24,20 +24,20 @@ def test_every_transaction_of_the_last_day_is_found_and_none_of_before() -> None
     assert [one.receipt.block_number for one in day.transactions] == list(RECENT)
     assert [one.nonce for one in day.transactions] == [1, 2, 3, 4, 5]
     assert day.transactions[0].receipt.net_transfers(WALLET) == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR}
-    assert node.requests <= 30
+    assert node.request_count <= 30
     assert node.largest <= 32
 
 
 def test_a_wallet_that_sent_nothing_is_told_in_a_few_requests() -> None:
     node = Node(sent={OLD: {}})
     assert told(node).transactions == ()
-    assert node.requests <= 8
+    assert node.request_count <= 8
 
 
 def test_a_busy_day_takes_no_more_than_eighty_requests() -> None:
     node = Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MAX_TRANSACTIONS)})
     assert len(told(node).transactions) == MAX_TRANSACTIONS
-    assert node.requests <= 80
+    assert node.request_count <= 80
     with raises_code(HistoryUnavailable, "transactions_many", MAX_TRANSACTIONS):
         told(Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MAX_TRANSACTIONS + 1)}))
 

@@ -60,14 +60,14 @@ def confirming(blocks: int) -> StepInput:
 def test_without_blocks_to_confirm_the_reference_price_is_written_down_and_the_numeraire_is_not() -> None:
     step = step_input()
     (found,) = confirmed_prices(step, (), NOW_S)
-    assert found == PricePoint(WETH.address, NOW_S, reference_prices(step).prices[WETH.address].price)
+    assert found == PricePoint(WETH.address, NOW_S, reference_prices(step).reference_by_token[WETH.address].price)
 
 
 def test_a_price_that_one_block_alone_shows_is_not_the_one_that_is_written_down() -> None:
     pushed = confirming(2)
     pushed = replace(pushed, snapshot=replace(pushed.snapshot, feeds=answers(pushed, Fraction(3))))
     (found,) = confirmed_prices(pushed, before(step_input(), [Fraction(1), Fraction(1)]), NOW_S)
-    assert found.price == reference_prices(step_input()).prices[WETH.address].price
+    assert found.price == reference_prices(step_input()).reference_by_token[WETH.address].price
 
 
 @pytest.mark.parametrize("gap", ["none", "too few", "another block"])
@@ -100,7 +100,7 @@ def test_while_sources_contradict_each_other_no_price_is_recorded(mean: int, cou
 )
 def test_the_recorded_price_is_the_lower_median_of_the_blocks(now: int, earlier: list[int], median: int) -> None:
     step = confirming(len(earlier))
-    usual = reference_prices(step).prices[WETH.address].price
+    usual = reference_prices(step).reference_by_token[WETH.address].price
     step = with_snapshot(step, feeds=answers(step, Fraction(now)))
     (found,) = confirmed_prices(step, before(step_input(), [Fraction(one) for one in earlier]), NOW_S)
     assert found.price == usual * median
@@ -124,40 +124,43 @@ def test_the_first_price_of_an_hour_stays_and_each_hour_has_one(store: Store) ->
     assert store.prices.record(USDC.address, [point(start, 2_000), point(start + 5, 9_000)]) == 1
     assert store.prices.record(USDC.address, [point(start + HOUR_S - 1, 3_000)]) == 0
     assert store.prices.record(USDC.address, [point(start + HOUR_S, 2_100)]) == 1
-    assert store.prices.between(USDC.address, start, start + DAY_S) == (point(start, 2_000), point(start + HOUR_S, 2_100))
+    assert store.prices.prices_between(USDC.address, start, start + DAY_S) == (point(start, 2_000), point(start + HOUR_S, 2_100))
     assert store.prices.has_cycle_prices(USDC.address, start + 1_800)
     assert not store.prices.has_cycle_prices(USDC.address, start + 2 * HOUR_S)
 
 
 def test_prices_of_another_numeraire_are_other_prices(store: Store) -> None:
     store.prices.record(USDC.address, [point(NOW_S)])
-    assert store.prices.between(WBTC.address, 0, NOW_S) == ()
+    assert store.prices.prices_between(WBTC.address, 0, NOW_S) == ()
     assert store.prices.record(WBTC.address, [point(NOW_S, 1)]) == 1
 
 
 def test_prices_are_kept_for_a_bounded_time_by_the_agents_own_looks(store: Store) -> None:
     store.prices.record(USDC.address, [point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 2 * DAY_S)])
     store.prices.record(USDC.address, [point(NOW_S + DAY_S)])
-    assert [one.at_s for one in store.prices.between(USDC.address, 0, NOW_S + DAY_S)] == [NOW_S - RETENTION_S + 2 * DAY_S, NOW_S + DAY_S]
+    assert [one.at_s for one in store.prices.prices_between(USDC.address, 0, NOW_S + DAY_S)] == [
+        NOW_S - RETENTION_S + 2 * DAY_S,
+        NOW_S + DAY_S,
+    ]
     far = NOW_S + 10 * RETENTION_S
     assert store.prices.record(USDC.address, [point(far), point(NOW_S - RETENTION_S)], "import") == 1, "no file makes the agent forget"
-    assert point(NOW_S + DAY_S) in store.prices.between(USDC.address, 0, far)
+    assert point(NOW_S + DAY_S) in store.prices.prices_between(USDC.address, 0, far)
 
 
 def test_a_coarser_look_takes_the_last_price_of_each_interval(store: Store) -> None:
     start = NOW_S // DAY_S * DAY_S
     store.prices.record(USDC.address, [point(start + hour * HOUR_S, 2_000 + hour) for hour in range(48)])
-    daily = store.prices.between(USDC.address, start, start + 2 * DAY_S, DAY_S)
+    daily = store.prices.prices_between(USDC.address, start, start + 2 * DAY_S, DAY_S)
     assert daily == (point(start + 23 * HOUR_S, 2_023), point(start + 47 * HOUR_S, 2_047))
 
 
 def test_what_one_source_told_can_be_forgotten_and_is_shown_by_source(store: Store) -> None:
     store.prices.record(USDC.address, [point(NOW_S)])
     store.prices.record(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
-    spans = {(one.source, one.count, one.from_s, one.until_s) for one in store.prices.spans(USDC.address)}
+    spans = {(one.source, one.hour_count, one.from_s, one.until_s) for one in store.prices.spans(USDC.address)}
     assert spans == {("look", 1, NOW_S, NOW_S), ("import", 1, NOW_S - DAY_S, NOW_S - DAY_S)}
     assert store.prices.forget(USDC.address, "import") == 1
-    assert store.prices.between(USDC.address, 0, NOW_S) == (point(NOW_S),)
+    assert store.prices.prices_between(USDC.address, 0, NOW_S) == (point(NOW_S),)
 
 
 @pytest.mark.parametrize("text", ["0/1", "-3/2", "many"])
@@ -166,7 +169,7 @@ def test_a_damaged_price_is_for_the_operator(store: Store, text: str) -> None:
     with store.db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE prices SET price = ?", (text,))
     with raises_code(OperatorNeeded, "damaged", "is damaged", "price"):
-        store.prices.between(USDC.address, 0, NOW_S)
+        store.prices.prices_between(USDC.address, 0, NOW_S)
 
 
 def test_a_stored_step_of_before_has_no_prices_and_one_of_now_keeps_them() -> None:
@@ -178,14 +181,14 @@ def test_a_stored_step_of_before_has_no_prices_and_one_of_now_keeps_them() -> No
 def test_a_price_as_old_as_prices_are_kept_is_not_recorded(store: Store) -> None:
     points = [point(NOW_S), point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 1)]
     assert store.prices.record(USDC.address, points) == 2
-    assert [price.at_s for price in store.prices.between(USDC.address, 0, NOW_S)] == [NOW_S - RETENTION_S + 1, NOW_S]
+    assert [price.at_s for price in store.prices.prices_between(USDC.address, 0, NOW_S)] == [NOW_S - RETENTION_S + 1, NOW_S]
 
 
 def test_prices_are_read_from_the_first_to_the_last_second_both_included(store: Store) -> None:
     first, last = NOW_S // HOUR_S * HOUR_S + 1_000, NOW_S // HOUR_S * HOUR_S + HOUR_S + 1_000
     store.prices.record(USDC.address, [point(first), point(last)])
-    assert [price.at_s for price in store.prices.between(USDC.address, first, last)] == [first, last]
-    assert store.prices.between(USDC.address, first + 1, last - 1) == ()
+    assert [price.at_s for price in store.prices.prices_between(USDC.address, first, last)] == [first, last]
+    assert store.prices.prices_between(USDC.address, first + 1, last - 1) == ()
 
 
 def test_an_imported_price_is_no_cycle_of_the_agent_and_is_forgotten_alone(store: Store) -> None:
@@ -193,26 +196,26 @@ def test_an_imported_price_is_no_cycle_of_the_agent_and_is_forgotten_alone(store
     assert not store.prices.has_cycle_prices(USDC.address, NOW_S)
     assert store.prices.record(USDC.address, [point(NOW_S + HOUR_S)]) == 1
     assert store.prices.has_cycle_prices(USDC.address, NOW_S + HOUR_S)
-    assert [(span.source, span.count, span.from_s, span.until_s) for span in store.prices.spans(USDC.address)] == [
+    assert [(span.source, span.hour_count, span.from_s, span.until_s) for span in store.prices.spans(USDC.address)] == [
         ("file", 1, NOW_S, NOW_S),
         ("look", 1, NOW_S + HOUR_S, NOW_S + HOUR_S),
     ]
     assert store.prices.forget(USDC.address, "file") == 1
-    assert store.prices.between(USDC.address, 0, 2 * NOW_S) == (point(NOW_S + HOUR_S),)
+    assert store.prices.prices_between(USDC.address, 0, 2 * NOW_S) == (point(NOW_S + HOUR_S),)
 
 
 class PastReader:
     """Reads the blocks before of a step, or fails with an error, and notes how many blocks it was asked for."""
 
     def __init__(self, past: tuple[PastPrices, ...] = (), error: Exception | None = None) -> None:
-        self.past_prices, self.error = past, error
+        self.past, self.error = past, error
         self.counts: list[int] = []
 
-    def past(self, _head: Head, count: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, _head: Head, count: int) -> tuple[PastPrices, ...]:
         self.counts.append(count)
         if self.error is not None:
             raise self.error
-        return self.past_prices[:count]
+        return self.past[:count]
 
 
 def hourly(store: Store, step: StepInput, reader: PastReader) -> tuple[PricePoint, ...]:
@@ -221,7 +224,7 @@ def hourly(store: Store, step: StepInput, reader: PastReader) -> tuple[PricePoin
     source: Any = reader
     readers = StepReaders(source, nothing, nothing, nothing, nothing, nothing)
     record_hourly_prices(readers, step, store.prices)
-    return store.prices.between(USDC.address, 0, 2**40)
+    return store.prices.prices_between(USDC.address, 0, 2**40)
 
 
 FAIR = [Fraction(1), Fraction(1)]
@@ -242,7 +245,7 @@ def test_hourly__blocks_before_are_read_once_an_hour(store: Store) -> None:
 @pytest.mark.parametrize(("known", "counts"), [(1, [2]), (2, []), (3, [])])
 def test_hourly__blocks_before_that_the_step_knows_are_not_read_again(store: Store, known: int, counts: list[int]) -> None:
     step, reader = confirming(2), PastReader(before(confirming(2), FAIR))
-    hourly(store, with_snapshot(step, past=before(step, [Fraction(1)] * known)), reader)
+    hourly(store, with_snapshot(step, past_prices=before(step, [Fraction(1)] * known)), reader)
     assert reader.counts == counts
 
 

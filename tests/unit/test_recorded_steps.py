@@ -27,7 +27,7 @@ def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> 
         document = json.loads(path.read_text())
         assert path.read_text() == json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
         assert path.stat().st_mode & 0o777 == 0o600
-        assert (document["format"], document["config"], document["store_kind"]) == ("trimtab step", DIGEST, "live")
+        assert (document["format"], document["config_hash"], document["store_kind"]) == ("trimtab step", DIGEST, "live")
     assert [json.loads(path.read_text())["decision"] for path in found] == ["hold", "rebalance", "halt"]
     assert [json.loads(path.read_text())["plan"] is None for path in found] == [True, False, True]
     assert not [path for path in found[0].parent.iterdir() if path not in found], "a draft stayed"

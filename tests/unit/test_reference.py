@@ -31,7 +31,7 @@ WETH, USDC, WBTC, DAI, ARB = (token(symbol) for symbol in ("WETH", "USDC", "WBTC
 
 
 def _found(step: StepInput, of: Token = WETH) -> ReferencePrice | None:
-    return reference_prices(step).prices.get(of.address)
+    return reference_prices(step).reference_by_token.get(of.address)
 
 
 def _why(step: StepInput, of: Token = WETH) -> str:
@@ -54,17 +54,17 @@ def test_a_feed_prices_a_token_in_units_of_the_numeraire_whatever_the_decimals()
         ),
     )
     found = reference_prices(step)
-    assert found.prices[WETH.address].price == Fraction(2_000 * 100, 99) * Fraction(10**6, 10**18)
-    assert found.prices[WBTC.address].price == Fraction(60_000 * 100, 99) * Fraction(10**6, 10**8)
-    assert found.prices[WETH.address].source is FEED
-    assert feed_address("WETH") in found.prices[WETH.address].detail
+    assert found.reference_by_token[WETH.address].price == Fraction(2_000 * 100, 99) * Fraction(10**6, 10**18)
+    assert found.reference_by_token[WBTC.address].price == Fraction(60_000 * 100, 99) * Fraction(10**6, 10**8)
+    assert found.reference_by_token[WETH.address].source is FEED
+    assert feed_address("WETH") in found.reference_by_token[WETH.address].detail
     assert found.unpriced == ()
 
 
 def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_nothing() -> None:
     step = with_feed(step_input(), "USDC", answer=90_000_000)
-    assert reference_prices(step).prices[USDC.address].price == 1
-    assert reference_prices(without_feed(step, "USDC")).prices[USDC.address].price == 1
+    assert reference_prices(step).reference_by_token[USDC.address].price == 1
+    assert reference_prices(without_feed(step, "USDC")).reference_by_token[USDC.address].price == 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_token_feed_without_a_numeraire_feed_is_no_price() -> None:
 
 def test_a_quarantined_feed_is_named_with_its_reason() -> None:
     step = with_snapshot(
-        without_feed(step_input(kinds=[FEED]), "WETH"), quarantined=(UnreadableItem("feed", feed_address("WETH"), "reverted"),)
+        without_feed(step_input(kinds=[FEED]), "WETH"), unreadable_items=(UnreadableItem("feed", feed_address("WETH"), "reverted"),)
     )
     assert mentions(_why(step), "feed: ", "WETH", "reverted")
 
@@ -223,7 +223,7 @@ def test_spot_weighs_v2_and_v3_pools_alike_and_passes_over_empty_ones() -> None:
 def test_hubs_and_wrapped_native_are_priced_too_and_their_lack_is_named() -> None:
     step = step_input({"WBTC": 5_000, "USDC": 5_000}, hubs=["DAI"], kinds=[FEED, SPOT], pools=[v2_pool(WETH, USDC, 2_000)])
     found = reference_prices(step)
-    assert found.prices[WETH.address].source is SPOT
+    assert found.reference_by_token[WETH.address].source is SPOT
     assert [gap.label for gap in found.unpriced] == ["DAI"]
     assert mentions(found.unpriced[0].why, "feed: DAI", "no feed", "spot: no", "liquidity")
 
@@ -236,7 +236,7 @@ def test_an_unknown_wrapped_native_goes_by_its_address() -> None:
 
 def test_without_a_configured_source_nothing_has_a_price() -> None:
     step = step_input(kinds=[])
-    assert reference_prices(step).prices == {}
+    assert reference_prices(step).reference_by_token == {}
     assert mentions(_why(step), "no source")
     assert mentions(_why(step, USDC), "no source")
 
@@ -270,5 +270,5 @@ def test_prices_are_worked_out_once_for_a_snapshot_and_its_sources() -> None:
     assert codec.loads(StepInput, text) == step
     dearer = with_snapshot(step, feeds=(feed_round("WETH", 3_000), feed_round("USDC", 1)))
     assert reference_prices(dearer).price_by_token[WETH.address] == unit_price(WETH, 3_000, USDC)
-    assert not reference_prices(replace(step, reference=replace(step.reference, kinds=()))).price_by_token
+    assert not reference_prices(replace(step, reference=replace(step.reference, sources=()))).price_by_token
     assert not reference_prices(without_feed(step, "WETH")).price_by_token.keys() & {WETH.address}

@@ -43,7 +43,7 @@ def test_an_answer_at_or_beyond_a_bound_of_its_aggregator_is_no_price(
     assert (said in why(step)) if said else why(step) == ""
     judged = verdict("feed_health", step, sell_weth(step_input()))
     assert judged.passed is (said == "")
-    assert said in judged.measured
+    assert said in judged.measured_text
 
 
 def test_a_round_that_never_began_is_none() -> None:
@@ -59,30 +59,31 @@ def past(step: StepInput, back: int, *feeds: FeedRound) -> PastPrices:
 def test_a_round_lower_than_one_of_an_earlier_block_is_no_price() -> None:
     step = step_input(kinds=FEED)
     same, higher = (past(step, 1, feed_round("WETH", 2_000, round_id=number)) for number in (7, 8))
-    assert why(with_snapshot(step, past=(same,))) == ""
-    assert mentions(why(with_snapshot(step, past=(higher,))), "round 8", "999", "round 7")
-    assert why(with_snapshot(step, past=(past(step, 1, feed_round("USDC", 1, round_id=6)),))) == ""
+    assert why(with_snapshot(step, past_prices=(same,))) == ""
+    assert mentions(why(with_snapshot(step, past_prices=(higher,))), "round 8", "999", "round 7")
+    assert why(with_snapshot(step, past_prices=(past(step, 1, feed_round("USDC", 1, round_id=6)),))) == ""
 
 
 def test_the_price_of_an_earlier_block_is_that_of_its_own_rounds_at_its_own_time() -> None:
     step = step_input(kinds=FEED)
     then = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 30), feed_round("USDC", 1, updated_at_s=NOW_S - 30))
     assert (
-        prices_from(price_inputs(step).at_block(then)).prices[WETH.address].price * 2 == reference_prices(step).prices[WETH.address].price
+        prices_from(price_inputs(step).at_block(then)).reference_by_token[WETH.address].price * 2
+        == reference_prices(step).reference_by_token[WETH.address].price
     )
     later = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 23), feed_round("USDC", 1))
-    assert WETH.address not in prices_from(price_inputs(step).at_block(later)).prices  # a second after that block
+    assert WETH.address not in prices_from(price_inputs(step).at_block(later)).reference_by_token  # a second after that block
 
 
 def test_a_feed_may_have_an_age_of_its_own() -> None:
     plain = with_feed(step_input(kinds=FEED), "WETH", updated_at_s=NOW_S - 601)
-    tight = replace(plain, reference=replace(plain.reference, feed_ages=((feed_address("WETH"), 600),)))
+    tight = replace(plain, reference=replace(plain.reference, max_age_s_by_feed=((feed_address("WETH"), 600),)))
     assert why(plain) == ""
     assert mentions(why(tight), "601 s", "600 s")
     assert verdict("feed_health", plain, sell_weth(step_input())).passed
     judged = verdict("feed_health", tight, sell_weth(step_input()))
     assert not judged.passed
-    assert mentions(judged.measured, "601 s", "WETH", "600 s")
+    assert mentions(judged.measured_text, "601 s", "WETH", "600 s")
 
 
 def rollup(*rounds: FeedRound, grace_s: int = GRACE_S) -> StepInput:
@@ -116,13 +117,13 @@ def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_i
     assert said in decision.reason
     judged = verdict("sequencer", step, sell_weth(step_input()))
     assert judged.passed is (said == "")
-    assert said in judged.measured
+    assert said in judged.measured_text
 
 
 def test_an_uptime_feed_that_was_not_read_halts_and_none_at_all_does_not() -> None:
     silent = rollup()
     assert mentions(sequencer_fault(silent.snapshot, silent.reference), "uptime feed")
-    named = with_snapshot(silent, quarantined=(UnreadableItem("round of feed", UPTIME, "the call reverted"),))
+    named = with_snapshot(silent, unreadable_items=(UnreadableItem("round of feed", UPTIME, "the call reverted"),))
     assert "call reverted" in sequencer_fault(named.snapshot, named.reference)
     assert isinstance(decide(named).decision, Halt)
     assert sequencer_fault(step_input().snapshot, step_input().reference) == ""

@@ -19,7 +19,7 @@ TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_0
 
 def by_means(*pools: V3Pool, pins: tuple[CodeHash, ...] | None = None) -> StepInput:
     step = step_input(pools=pools, kinds=[PriceSource.TWAP])
-    return replace(step, reference=replace(step.reference, mean_pools=pins))
+    return replace(step, reference=replace(step.reference, twap_pools=pins))
 
 
 def code_of(step: StepInput, pool: V3Pool) -> CodeHash:
@@ -28,7 +28,7 @@ def code_of(step: StepInput, pool: V3Pool) -> CodeHash:
 
 
 def usd(step: StepInput) -> float | None:
-    found = reference_prices(step).prices.get(WETH.address)
+    found = reference_prices(step).reference_by_token.get(WETH.address)
     return None if found is None else float(found.price) * 10**12
 
 
@@ -62,7 +62,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
     ],
 )
 def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:
-    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=kept)
+    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=kept)
     step = by_means(short)
     why = prices.twap_rejection(step.snapshot, step.reference, short)
     assert said in why
@@ -70,7 +70,7 @@ def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tu
 
 
 def test_on_a_chain_of_slow_blocks_fewer_observations_are_enough() -> None:
-    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=(1, 1))
+    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=(1, 1))
     step = by_means(short)
     mainnet = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, chain_id=1)))
     assert "--to 151" in prices.twap_rejection(mainnet.snapshot, mainnet.reference, short)

@@ -83,7 +83,7 @@ def refused(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused =
 def ended(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused) -> StepResult:
     result = skip_refusal(ports, cycle, outcome, why)
     assert result.outcome is not None
-    assert result.cycle.ended is CycleEnd.REFUSED
+    assert result.cycle.end_state is CycleEnd.REFUSED
     return result
 
 
@@ -110,7 +110,7 @@ def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_th
         parts.append(dict(own.order_divisors).get(market))
     assert parts == [DIVISOR_STEP, DIVISOR_STEP**2, DIVISOR_STEP**3, DIVISOR_STEP**3]
     assert DIVISOR_STEP**3 == MAX_DIVISOR
-    assert len(own.refused_orders) == 1
+    assert len(own.refused_action_notes) == 1
     assert own.refusal_time_by_exit == {market: outcome.step_input.snapshot.head.timestamp_s}
     again = ended(ports, cycle, outcome, REVERTED).outcome
     assert again is not None
@@ -118,18 +118,18 @@ def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_th
 
 
 def test_an_order_that_reverted_is_not_counted_as_done() -> None:
-    assert FuturesCycle(orders=2, reverted=1).notes() == ["1 futures action done"]
-    assert FuturesCycle(orders=3, reverted=1).notes() == ["2 futures actions done"]
-    assert FuturesCycle(orders=1, reverted=1).notes() == []
+    assert FuturesCycle(action_count=2, reverted_count=1).notes() == ["1 futures action done"]
+    assert FuturesCycle(action_count=3, reverted_count=1).notes() == ["2 futures actions done"]
+    assert FuturesCycle(action_count=1, reverted_count=1).notes() == []
 
 
 def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(ports: StepPorts) -> None:
     outcome = planned(ports, EMPTY)
     cycle, own = refused(ports, BEGUN, outcome)
-    assert own.refused_orders == (StepEnd(outcome.step_id, str(REVERTED)),)
-    assert (own.order_divisors, own.refused_markets) == (((market_of(outcome), DIVISOR_STEP),), ())
+    assert own.refused_action_notes == (StepEnd(outcome.step_id, str(REVERTED)),)
+    assert (own.order_divisors, own.refused_s_by_market) == (((market_of(outcome), DIVISOR_STEP),), ())
     _, own = refused(ports, cycle, outcome)
-    assert len(own.refused_orders) == 1
+    assert len(own.refused_action_notes) == 1
     assert own.order_divisors == ((market_of(outcome), DIVISOR_STEP**2),)
 
 
@@ -145,7 +145,7 @@ def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
 def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: StepPorts) -> None:
     outcome = planned(ports)
     cycle, own = refused(ports, BEGUN, outcome, NO_KEY)
-    assert (own.hold_reason, len(own.refused_orders), own.refused_markets) == (f"futures: {NO_KEY}", 1, ())
+    assert (own.hold_reason, len(own.refused_action_notes), own.refused_s_by_market) == (f"futures: {NO_KEY}", 1, ())
     again = ended(ports, cycle, outcome, NO_KEY).outcome
     assert again is not None
     assert again.kind is OutcomeKind.REFUSED
@@ -160,7 +160,7 @@ def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle
         result = ended(ports, BEGUN, stopped, why)
         assert result.outcome is not None
         assert (result.outcome.kind, result.outcome.reason) == (OutcomeKind.REFUSED, str(why))
-        assert result.outcome.verdicts == why.verdicts
+        assert result.outcome.refusal_verdicts == why.verdicts
         assert recorded(ports, outcome) == "refused"
         assert result.cycle.layers == ()
 
@@ -172,7 +172,7 @@ def test_a_refused_plan_that_does_not_begin_with_an_order_skips_no_market(ports:
     futures = planned_futures(outcome.plan)
     assert futures is not None
     stop = StopOrder(market_of(outcome), 1, 1, 1)
-    alone, deposit = replace(futures, orders=(), resting=(stop,)), replace(futures, account_actions=(MarginDeposit(1),))
+    alone, deposit = replace(futures, orders=(), resting_actions=(stop,)), replace(futures, account_actions=(MarginDeposit(1),))
     changed = alone if kind == "a stop alone" else deposit
     result = ended(ports, BEGUN, replace(outcome, plan=outcome.plan.with_layer(changed)), REVERTED)
     assert result.cycle.layers == ()
@@ -199,7 +199,7 @@ def test_only_a_refused_reduction_or_hedge_is_left_out_of_the_plan_once() -> Non
     assert without_refused_plan(without, decision, None, "no") is None, "it would be refused for ever"
     assert without_refused_plan(step, replace(decision, by_owner=True), None, "no") is None
     assert without_refused_plan(step, replace(decision, is_reducing=False), None, "no") is None, "openings come last anyway"
-    assert without_refused_plan(step, replace(decision, is_reducing=False, closes="ETH"), None, "no") is not None
+    assert without_refused_plan(step, replace(decision, is_reducing=False, closed_hedge_market="ETH"), None, "no") is not None
     assert without_refused_plan(step, Hold("nothing is due"), None, "no") is None
 
 
@@ -215,8 +215,8 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
     cycle = FUTURES_SENDER.after_sent(BEGUN.with_transaction(sent()), outcome, outcome.plan, sent())
     own = cycle.layer(FuturesCycle)
     assert own.refusal_time_by_exit == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
-    assert own.refused_orders == (note_of(outcome, failed=True),)
-    assert (own.orders, own.reverted) == (1, 1)
+    assert own.refused_action_notes == (note_of(outcome, failed=True),)
+    assert (own.action_count, own.reverted_count) == (1, 1)
     assert cycle.is_open
     assert (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
     assert skip_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
@@ -231,11 +231,11 @@ def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: s
     orders = MAX_ACTIONS - 1 if case == "too many orders" else MAX_ACTIONS - 2
     if case == "by the owner":
         outcome = replace(outcome, decision_result=replace(outcome.decision_result, decision=replace(decision, by_owner=True)))
-    before = BEGUN.with_layer(FuturesCycle(orders=orders))
+    before = BEGUN.with_layer(FuturesCycle(action_count=orders))
     cycle = FUTURES_SENDER.after_sent(before, outcome, plan, sent(None if case == "not settled" else 0))
     own = cycle.layer(FuturesCycle)
-    assert cycle.ended is CycleEnd.FAILED
-    assert (own.refused_orders, own.refused_markets) == ((), ())
+    assert cycle.end_state is CycleEnd.FAILED
+    assert (own.refused_action_notes, own.refused_s_by_market) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -254,13 +254,13 @@ def test_refused_and_failed_orders_are_in_the_outcome_of_the_cycle(
     ports: StepPorts, kind: OutcomeKind, failed: bool, after: OutcomeKind
 ) -> None:
     outcome = planned(ports)
-    last = replace(outcome, kind=kind, reason="nothing to do", verdicts=())
-    stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason="no margin", verdicts=REVERTED.verdicts)
+    last = replace(outcome, kind=kind, reason="nothing to do", refusal_verdicts=())
+    stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason="no margin", refusal_verdicts=REVERTED.verdicts)
     assert completed_outcome(BEGUN, last, lambda _: stopped) == last
     notes = (note_of(stopped, failed=failed), note_of(stopped))
-    whole = completed_outcome(BEGUN.with_layer(FuturesCycle(refused_orders=notes)), last, lambda _: stopped)
+    whole = completed_outcome(BEGUN.with_layer(FuturesCycle(refused_action_notes=notes)), last, lambda _: stopped)
     assert (whole.kind, whole.reason) == (after, "nothing to do; no margin")
-    assert whole.verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
+    assert whole.refusal_verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
 
 
 def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_begin_new_plans(ports: StepPorts) -> None:
@@ -268,12 +268,12 @@ def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_beg
     outcome = planned(ports)
     assert outcome.plan is not None
     note = note_of(outcome, failed=True)
-    before = replace(BEGUN, confirmed=confirmation_of(outcome, outcome.plan))
+    before = replace(BEGUN, confirmation=confirmation_of(outcome, outcome.plan))
     direct, left = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
     for after in (direct, left):
-        assert (after.confirmed, after.spend_caps, after.approval_attempts) == (None, (), ())
+        assert (after.confirmation, after.spend_caps, after.approval_attempts) == (None, (), ())
     own = left.layer(LiquidityCycle)
-    assert (direct.direct_route_tokens, own.left_pools, own.unwithdrawn) == (("0xtoken",), ("0xpool",), (note,))
+    assert (direct.direct_route_tokens, own.failed_withdrawal_pools, own.failed_withdrawals) == (("0xtoken",), ("0xpool",), (note,))
     assert left.is_risk_reducing_only
-    assert left.skipped == ()
+    assert left.skipped_exits == ()
     assert not direct.is_risk_reducing_only

@@ -82,7 +82,7 @@ def test_what_a_service_signs_is_the_wallets_own_transaction_and_differs_each_ti
 ) -> None:
     cancel = replace(CANCEL, to=signer.address, **changes)
     made = [signer.sign(cancel, CANCEL_GRANT) for _ in range(12)]
-    assert {Account.recover_transaction(one.raw) for one in made} == {signer.address}
+    assert {Account.recover_transaction(one.signed_bytes) for one in made} == {signer.address}
     assert len({one.hash for one in made}) == len(made)
 
 
@@ -106,8 +106,8 @@ def high_s(der: bytes) -> bytes:
 def test_a_signature_with_a_high_s_is_brought_into_the_form_that_chains_take(signer: LocalSigner, service: KeyService) -> None:
     service.spoil = high_s
     signed = signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
-    assert Account.recover_transaction(signed.raw) == signer.address
-    assert int.from_bytes(signed.raw[-32:], "big") <= CURVE_ORDER // 2
+    assert Account.recover_transaction(signed.signed_bytes) == signer.address
+    assert int.from_bytes(signed.signed_bytes[-32:], "big") <= CURVE_ORDER // 2
 
 
 def of_another_key(der: bytes) -> bytes:

@@ -61,10 +61,10 @@ def test_what_is_short_is_not_thinned_and_what_is_unknown_breaks_nothing() -> No
 def test_flows_change_no_growth() -> None:
     bare, moved = result_of(every=50), result_of(every=50, flows=((120, 5_000.0), (300, -2_000.0)))
     assert not np.allclose(bare.equity, moved.equity)
-    assert np.allclose(growth_series(bare).index, growth_series(moved).index, rtol=1e-9)
+    assert np.allclose(growth_series(bare).unit_growth, growth_series(moved).unit_growth, rtol=1e-9)
     assert np.allclose(growth_series(bare).hold_unit_growth, growth_series(moved).hold_unit_growth, rtol=1e-9)
     apart = result_of(every=50, flows=((120, 5_000.0), (310, -2_000.0)))
-    assert np.allclose(with_owner_transfers(growth_series(apart).index, apart), apart.equity, rtol=1e-9)
+    assert np.allclose(with_owner_transfers(growth_series(apart).unit_growth, apart), apart.equity, rtol=1e-9)
 
 
 def test_the_calendar_rule_is_a_hand_made_one() -> None:
@@ -121,7 +121,7 @@ def test_risk_is_the_mean_over_the_spread_of_days() -> None:
     assert told.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * math.sqrt(365))
     beyond = np.log1p(found.returns) - np.log1p(found.hold_returns)
     assert told.mean_excess * found.years == pytest.approx(
-        math.log(found.index[-1] / found.index[23] / found.hold_unit_growth[-1] * found.hold_unit_growth[23])
+        math.log(found.unit_growth[-1] / found.unit_growth[23] / found.hold_unit_growth[-1] * found.hold_unit_growth[23])
     )
     assert told.mean_excess_error == pytest.approx(beyond.std(ddof=1) * 365 / math.sqrt(len(beyond)))
 
@@ -149,7 +149,7 @@ def test_the_summary_says_so_when_there_is_no_gain(changes: dict[str, float], sa
 
 def test_the_summary_names_the_gain_and_its_interval() -> None:
     found = result_of(bars=24 * 90, every=24, cost=0.0, volatility=0.02, seed=3)
-    ahead = growth_series(found).index[-1] / growth_series(found).hold_unit_growth[-1] - 1
+    ahead = growth_series(found).unit_growth[-1] / growth_series(found).hold_unit_growth[-1] - 1
     told = backtest_page(found).summary
     assert (f"{ahead * 100:.1f}% above" if ahead > 0 else f"{-ahead * 100:.1f}% below") in told[0]
     assert re.search(r"95% interval of that mean is [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
@@ -166,7 +166,7 @@ def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:
 
 def test_flows_stand_one_by_one_where_the_run_came_from() -> None:
     found = replace(result_of(flows=((30, 5_000.0), (60, -1_250.5))), parameters=(("flows", "(…)"), ("depth", "5")))
-    origin = [(one.name, one.value) for one in backtest_page(found).origin]
+    origin = [(one.name, one.value) for one in backtest_page(found).provenance_facts]
     assert ("flow, 2 Jan 2021", "5,000.00 USD") in origin
     assert ("flow, 3 Jan 2021", "−1,250.50 USD") in origin
     assert "flows" not in dict(origin)
@@ -177,7 +177,7 @@ def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     section = next(one for one in backtest_page(found).sections if one.title == "Return attribution")
     rows = {name: float(value.replace("−", "-").rstrip("%")) for name, value, _ in section.tables[0].rows}
     assert "gas money" not in rows
-    ahead = math.log(growth_series(found).index[-1] / growth_series(found).hold_unit_growth[-1]) * 100
+    ahead = math.log(growth_series(found).unit_growth[-1] / growth_series(found).hold_unit_growth[-1]) * 100
     assert rows["excess return"] == pytest.approx(ahead, abs=0.006)
     assert sum(value for name, value in rows.items() if name != "excess return") == pytest.approx(ahead, abs=0.03)
     paid = replace(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bar_count))
@@ -205,7 +205,7 @@ def test_costs_and_years_are_those_of_the_run() -> None:
 
 
 def test_a_run_can_be_repeated_by_what_stands_at_its_end() -> None:
-    origin = {one.name: one.value for one in backtest_page(replace(result_of(), policy='{"band":500}')).origin}
+    origin = {one.name: one.value for one in backtest_page(replace(result_of(), policy_json='{"band":500}')).provenance_facts}
     assert origin["config hash"] == "c0" * 32
     assert origin["data hash"] == "da" * 32
     assert origin["seed"] == "1"

@@ -65,7 +65,7 @@ def test_two_years_of_hours_of_many_assets_are_drawn_in_a_bounded_number_of_poin
     walks = np.random.default_rng(1).normal(0, SCALE, (12, 17_520))
     result = with_funding(*(carry(f"A{at}", HOUR_S, walk) for at, walk in enumerate(walks)))
     (section,) = (one for one in backtest_page(result).sections if one.title == TITLE)
-    lines = section.figures[0]["data"]
+    lines = section.charts[0]["data"]
     assert len(lines) == 7
     assert max(len(one["x"]) for one in lines) <= MAX_POINTS
     assert len(section.tables[0].rows) == 13

@@ -66,7 +66,7 @@ def test_markup_in_any_text_is_shown_as_text() -> None:
 def test_a_long_list_that_series_share_is_written_once() -> None:
     x = list(range(1_000, 1_200))
     figure = {"data": [{"type": "scatter", "x": x, "y": [1] * 3}, {"type": "scatter", "x": x, "y": [2] * 3}]}
-    page = render_html(replace(PAGE, sections=(ReportSection("T", figures=(figure,)),)))
+    page = render_html(replace(PAGE, sections=(ReportSection("T", charts=(figure,)),)))
     assert page.count("1000,1001,1002") == 1
     assert page.count('"x":{"list":0}') == 2
 

@@ -39,12 +39,12 @@ def rested(account: MarginAccount) -> MarginAccount:
     """The account once its missing stops rest."""
     changes = stop_changes(account, STOPS)
     ended = [one.cloid for one in changes if isinstance(one, OrderCancel)]
-    stops = [one for one in account.stops if one.cloid not in ended]
+    stops = [one for one in account.resting_stops if one.cloid not in ended]
     for one in changes:
         if isinstance(one, StopOrder):
             at = Fraction(one.trigger_raw, abs(one.size_raw))
             stops.append(RestingStop(one.market, one.size_raw, at, f"{one.market} {one.size_raw} {float(at)}"))
-    return replace(account, stops=tuple(stops))
+    return replace(account, resting_stops=tuple(stops))
 
 
 @pytest.mark.parametrize("account", [book(eth=60_000), book(eth=-60_000), book(eth=60_000, btc=2_000), book(eth=60_000, btc=-2_000)])
@@ -71,18 +71,18 @@ def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(
     for change in stop_changes(moved, STOPS):
         if isinstance(change, StopOrder):
             wanted = stop_trigger(moved, next(one for one in moved.positions if one.market == change.market), NEAR)
-            old = [one.trigger for one in moved.stops if one.market == change.market]
+            old = [one.trigger_price for one in moved.resting_stops if one.market == change.market]
             assert wanted is not None
             assert all(abs(at / wanted - 1) > NEAR / 2 for at in old)
     assert stop_changes(rested(moved), STOPS) == ()
 
 
 def test_a_stop_of_another_size_is_replaced_and_then_cancelled() -> None:
-    smaller = replace(book(eth=50_000), stops=rested(book(eth=60_000)).stops)
+    smaller = replace(book(eth=50_000), resting_stops=rested(book(eth=60_000)).resting_stops)
     place, cancel = stop_changes(smaller, STOPS)
     assert isinstance(place, StopOrder)
     assert place.size_raw == -50_000
-    assert cancel == OrderCancel("ETH", smaller.stops[0].cloid)
+    assert cancel == OrderCancel("ETH", smaller.resting_stops[0].cloid)
 
 
 @pytest.mark.parametrize("account", [book(), replace(book(eth=60_000), is_on_chain=True), book(eth=1_000), book(eth=60_000, value=200_000)])
@@ -91,9 +91,9 @@ def test_no_stop_is_placed_without_a_liquidation_a_position_or_a_venue_for_it(ac
 
 
 def test_stops_without_a_position_or_a_config_are_cancelled() -> None:
-    stops = rested(book(eth=60_000)).stops
-    assert stop_changes(replace(book(), stops=stops), STOPS) == (OrderCancel("ETH", stops[0].cloid),)
-    assert stop_changes(replace(book(eth=60_000), stops=stops), POLICY) == (OrderCancel("ETH", stops[0].cloid),)
+    stops = rested(book(eth=60_000)).resting_stops
+    assert stop_changes(replace(book(), resting_stops=stops), STOPS) == (OrderCancel("ETH", stops[0].cloid),)
+    assert stop_changes(replace(book(eth=60_000), resting_stops=stops), POLICY) == (OrderCancel("ETH", stops[0].cloid),)
 
 
 def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
@@ -107,10 +107,12 @@ def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
 @pytest.mark.parametrize("moved", [0, Fraction(20, 100), Fraction(-52, 100), Fraction(-54, 100)])
 def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) -> None:
     """None could be placed instead, whatever became of the position and of its liquidation price."""
-    account = margin.with_moved_marks(replace(book(eth=eth), stops=rested(book(eth=60_000)).stops), {"ETH": Fraction(moved)})
+    account = margin.with_moved_marks(
+        replace(book(eth=eth), resting_stops=rested(book(eth=60_000)).resting_stops), {"ETH": Fraction(moved)}
+    )
     paused = replace(account, markets=tuple(replace(one, is_paused=True) for one in account.markets))
     assert stop_changes(paused, STOPS) == ()
-    assert stop_changes(replace(paused, positions=()), STOPS) == (OrderCancel("ETH", account.stops[0].cloid),)
+    assert stop_changes(replace(paused, positions=()), STOPS) == (OrderCancel("ETH", account.resting_stops[0].cloid),)
 
 
 @pytest.mark.parametrize(
@@ -152,12 +154,12 @@ def test_stop__that_rests_half_the_distance_off_is_kept(side: int, more: Fractio
     trigger = stop_trigger(account, account.positions[0], NEAR)
     assert trigger is not None
     resting = RestingStop("ETH", -60_000, trigger * (1 + side * (NEAR / 2 + more)), "old")
-    assert bool(stop_changes(replace(account, stops=(resting,)), STOPS)) is replaced
+    assert bool(stop_changes(replace(account, resting_stops=(resting,)), STOPS)) is replaced
 
 
 def test_stop__second_one_of_a_position_is_cancelled() -> None:
     account = rested(book(eth=60_000))
-    twice = replace(account, stops=(*account.stops, replace(account.stops[0], cloid="second")))
+    twice = replace(account, resting_stops=(*account.resting_stops, replace(account.resting_stops[0], cloid="second")))
     assert stop_changes(twice, STOPS) == (OrderCancel("ETH", "second"),)
 
 

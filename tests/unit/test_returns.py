@@ -74,7 +74,7 @@ def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
     found = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
     assert found is not None
     assert found.start == first
-    assert found.rebalances == 1
+    assert found.rebalance_count == 1
 
 
 def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
@@ -176,15 +176,15 @@ def test_opening_cash_buys_the_basket_so_that_the_first_purchase_gains_only_its_
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
     found = performance([bought], valuations, 0, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.profit, found.hold_profit, found.effect, found.rebalances) == (199, 200, -1, 1)
+    assert (found.profit, found.hold_profit, found.rebalancing_premium, found.rebalance_count) == (199, 200, -1, 1)
 
 
 def test_opening_cash_fills_what_is_below_target_and_tokens_are_kept() -> None:
     fifth = at(1, 1, 400, 100)
     assert OPENING.basket(fifth) == {WETH: Fraction(5, 2), USDC: 250}
     assert OPENING.basket(at(1, 4, 100, 100)) == {WETH: 4, USDC: 100}
-    margin = replace(fifth.held[1], margin=MarginReading(1, 300, 0, 0, ()))
-    assert OPENING.basket(replace(fifth, held=(fifth.held[0], margin))) == {WETH: Fraction(5, 2), USDC: 550}
+    margin = replace(fifth.holdings[1], margin=MarginReading(1, 300, 0, 0, ()))
+    assert OPENING.basket(replace(fifth, holdings=(fifth.holdings[0], margin))) == {WETH: Fraction(5, 2), USDC: 550}
     empty = Valuation(1, DAY_S, Fraction(0), ())
     assert OPENING.basket(empty) == {}
 
@@ -207,7 +207,7 @@ def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
     found = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.rebalances, found.profit, found.effect) == (0, 40, 0)
+    assert (found.rebalance_count, found.profit, found.rebalancing_premium) == (0, 40, 0)
 
 
 def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
@@ -223,12 +223,12 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     valuations = [worth(1, 10**10), worth(2, 10**10 - 100 * 10**6), worth(3, 10**10 - 100 * 10**6)]
     found = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.profit, found.by_hand, found.twr) == (0, -100 * 10**6, 0)
-    assert (found.rebalances, found.manual_swap_count, found.costs.total) == (0, 1, 0)
+    assert (found.profit, found.manual_effect, found.twr) == (0, -100 * 10**6, 0)
+    assert (found.rebalance_count, found.manual_swap_count, found.costs.total) == (0, 1, 0)
     own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC, OPENING)
     assert own is not None
     assert own.profit == -100 * 10**6
-    assert own.rebalances == 1
+    assert own.rebalance_count == 1
 
 
 def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
@@ -267,7 +267,7 @@ def gas_money(block: int, coins: int) -> Entry:
 
 def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
     first, last = beside_gas(1, 400, 300), beside_gas(2, 600, 300)
-    assert (first.managed, first.gas_money) == (800, 30_000)
+    assert (first.managed_value, first.gas_money_value) == (800, 30_000)
     assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
     found = performance([], [first, last], 0, 10**9, USDC, OPENING)
     assert found is not None
@@ -278,35 +278,41 @@ def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
     """Two coins of 100 are burned: the portfolio still has 800, and earned 200 less than nothing."""
     found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.profit, found.twr, found.from_gas_money, found.hold_profit, found.effect) == (-200, Fraction(-1, 4), 200, 0, -200)
+    assert (found.profit, found.twr, found.gas_money_inflow, found.hold_profit, found.rebalancing_premium) == (
+        -200,
+        Fraction(-1, 4),
+        200,
+        0,
+        -200,
+    )
 
 
 def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
     found = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.deposits, found.profit, found.from_gas_money, found.hold_profit) == (0, 0, 0, 0)
+    assert (found.deposits, found.profit, found.gas_money_inflow, found.hold_profit) == (0, 0, 0, 0)
 
 
 def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:
     """Two WETH of 100 become gas money; what is held falls by 200 and nothing was lost, by holding neither."""
     after = beside_gas(2, 400, 302)
-    after = replace(after, value=after.value - 200, held=(replace(after.held[0], wallet_raw=2), *after.held[1:]))
+    after = replace(after, value=after.value - 200, holdings=(replace(after.holdings[0], wallet_raw=2), *after.holdings[1:]))
     found = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.profit, found.twr, found.from_gas_money, found.hold_profit) == (0, 0, -200, 0)
+    assert (found.profit, found.twr, found.gas_money_inflow, found.hold_profit) == (0, 0, -200, 0)
 
 
 def test_a_new_reserve_is_no_loss() -> None:
     found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.end.managed, found.end.reserved - found.end.gas_money) == (700, 100)
+    assert (found.end.managed_value, found.end.reserved_value - found.end.gas_money_value) == (700, 100)
     assert (found.profit, found.twr, found.hold_profit) == (0, 0, 0)
 
 
 def test_values_of_older_stores_begin_no_loss() -> None:
     """They counted gas money: what is told apart later leaves the portfolio without a loss."""
     older = beside_gas(1, 400, 300)
-    older = replace(older, held=tuple(replace(one, reserved_raw=0) for one in older.held))
+    older = replace(older, holdings=tuple(replace(one, reserved_raw=0) for one in older.holdings))
     found = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
     assert found is not None
     assert (found.profit, found.twr) == (0, 0)
@@ -329,7 +335,7 @@ def test_periods_are_those_of_the_calendar() -> None:
 )
 def test_the_hint_follows_its_rule(effect: int, paid: int, word: str) -> None:
     assert word in _performance(effect, paid).hint
-    assert replace(_performance(effect, paid), rebalances=4).hint == ""
+    assert replace(_performance(effect, paid), rebalance_count=4).hint == ""
     assert _performance(30, 10).hint == ""
 
 

@@ -134,6 +134,6 @@ def test_unwrapping_costs_its_gas_once_also_by_balances(store: Store) -> None:
     after = replace(step(weth=9).snapshot, native_wei=made.snapshot.native_wei + COIN - gas_wei)
     intent = swapped(store, made)
     assert intent.receipt is not None
-    unwrapped = replace(intent.receipt, wrapped=(Transfer(WETH.address, WALLET, NATIVE, COIN),))
+    unwrapped = replace(intent.receipt, wrap_transfers=(Transfer(WETH.address, WALLET, NATIVE, COIN),))
     store.journal.advance(intent.id, IntentState.MINED, 1, receipt=unwrapped)
     assert booked(store, after, before=made.snapshot).budgets.loss_24h == gas_value(made)

@@ -13,7 +13,7 @@ def test_with_slippage_and_impact_both_off_no_plan_is_sent() -> None:
     step = with_limits(step_input(), slippage_bps=None, price_impact_bps=None)
     found = verdict("fair_floor", step, sell_weth(step))
     assert not found.passed
-    assert "both off" in found.measured
+    assert "both off" in found.measured_text
 
 
 @pytest.mark.parametrize("off", ["slippage_bps", "price_impact_bps"])

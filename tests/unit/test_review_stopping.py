@@ -50,13 +50,13 @@ def test_steps_that_only_approve_are_counted_until_a_swap_succeeds(store: Store)
     for nonce in range(5):
         mined(store, nonce, IntentKind.APPROVE)
     mined(store, 5, status=0)
-    assert store.budgets.history(START_S).failures.approvals_in_row == 5
+    assert store.budgets.history(START_S).failures.approval_cycles_in_row == 5
     mined(store, 6)
-    assert store.budgets.history(START_S).failures.approvals_in_row == 0
+    assert store.budgets.history(START_S).failures.approval_cycles_in_row == 0
 
 
 @pytest.mark.parametrize(("approvals", "passed"), [(7, True), (8, False)])
 def test_too_many_steps_of_approvals_alone_are_refused(approvals: int, passed: bool) -> None:
     made = step_input()
-    step = with_history(made, approvals_in_row=approvals)
+    step = with_history(made, approval_cycles_in_row=approvals)
     assert verdict("reverts_in_row", step, sell_weth(step)).passed is passed

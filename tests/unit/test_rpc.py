@@ -47,7 +47,7 @@ def test_a_batch_is_one_request_and_answers_are_matched_by_id_not_by_place() -> 
     with serve(shuffled) as server:
         line = transport(server.url)
         assert line.batch([("eth_call", [i]) for i in range(7)]) == list(range(7))
-        assert line.requests == len(server.seen) == 1
+        assert line.request_count == len(server.seen) == 1
 
 
 def test_ids_are_never_used_twice() -> None:
@@ -62,7 +62,7 @@ def test_ids_are_never_used_twice() -> None:
 def test_an_empty_batch_asks_nothing() -> None:
     line = EndpointProvider("http://127.0.0.1:1", "alpha")
     assert line.batch([]) == []
-    assert line.requests == 0
+    assert line.request_count == 0
 
 
 def test_a_call_that_the_node_refuses_is_a_fault_in_its_place_and_the_others_are_answered() -> None:
@@ -195,7 +195,7 @@ def test_reads_are_tried_again_after_a_pause_that_grows_and_varies() -> None:
     with serve(flaky(2)) as server:
         line = transport(server.url, attempts=3, sleep=pauses.append)
         assert line.batch(BLOCK_NUMBER) == ["0x1"]
-        assert line.requests == len(server.seen) == 3
+        assert line.request_count == len(server.seen) == 3
     assert len(pauses) == 2
     assert all(0 <= pause <= 2 for pause in pauses)
 
@@ -205,7 +205,7 @@ def test_reads_end_in_the_error_when_every_try_fails() -> None:
         line = transport(server.url, attempts=3)
         with raises_code(Retryable, "rate_limit", "429"):
             line.batch(BLOCK_NUMBER)
-        assert line.requests == 3
+        assert line.request_count == 3
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -224,7 +224,7 @@ def test_a_longer_one_leaves_the_endpoint_alone_and_says_for_how_long(status: in
         line = transport(server.url, attempts=3, wall_clock=lambda: 1_000.0)
         with pytest.raises(EndpointOverloaded) as caught:
             line.batch(BLOCK_NUMBER)
-        assert (caught.value.retry_after_s, line.requests) == (30.0, 1)
+        assert (caught.value.retry_after_s, line.request_count) == (30.0, 1)
 
 
 @pytest.mark.parametrize(

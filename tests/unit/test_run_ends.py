@@ -28,8 +28,8 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
         yield Retryable("the node does not answer", "wait")
 
     service = SimpleNamespace(on_cycle=lambda found: None, is_logging=False, report_controls=lambda: None, pop_screen_notes=tuple)
-    monkeypatch.setattr(api, "serve", lambda *_args, **_more: nullcontext(service))
-    clock: Any = SimpleNamespace(listening=nullcontext, check=lambda: None)
+    monkeypatch.setattr(api, "report_run", lambda *_args, **_more: nullcontext(service))
+    clock: Any = SimpleNamespace(listening=nullcontext, raise_if_stopping=lambda: None)
 
     @contextmanager
     def opened() -> Any:
@@ -50,7 +50,9 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
     monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
     step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
     pool = step.snapshot.pools[0].address
-    refused = StepOutcome("1", OutcomeKind.REFUSED, f"refused: pool {pool} is dear", step, proposals.rebalance(step).decision_result, None)
+    refused = StepOutcome(
+        "1", OutcomeKind.REFUSED, f"refused: pool {pool} is dear", step, proposals.propose_rebalance(step).decision_result, None
+    )
     times = iter(range(1_800_000_000, 1_800_006_000, 600))
     clock: Any = SimpleNamespace(now_s=lambda: next(times))
     agent: Any = None
@@ -75,7 +77,9 @@ def test_sent_transactions_are_printed_in_full_each_time(monkeypatch: pytest.Mon
     monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
     sent: Any = object()
     step = builders.step_input()
-    failed = StepOutcome("1", OutcomeKind.FAILED, "reverted", step, proposals.rebalance(step).decision_result, None, transactions=(sent,))
+    failed = StepOutcome(
+        "1", OutcomeKind.FAILED, "reverted", step, proposals.propose_rebalance(step).decision_result, None, transactions=(sent,)
+    )
     clock: Any = SimpleNamespace(now_s=lambda: 0)
     agent: Any = None
     cycles = CyclePrinter(agent, PrintStyle(False, one_line=True), clock, may_send=True)

@@ -27,7 +27,7 @@ START_S = 1_800_000_000
 EVERY_S = 600
 LATE_S = MAX_MISSED_CYCLES * EVERY_S + 60
 NEW = RunReport("a", "", True, EVERY_S, START_S, START_S)
-GOOD = replace(NEW, cycles=3, good_s=START_S, cycle_s=START_S)
+GOOD = replace(NEW, cycles=3, last_good_cycle_s=START_S, last_cycle_s=START_S)
 WALLET = "0x" + "11" * 20
 
 
@@ -50,8 +50,8 @@ def test_a_report_turns_red_when_its_time_is_over_and_not_before() -> None:
 
 def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
     assert judge_health(replace(GOOD, trouble="endpoint 'a' is away"), START_S).reasons == ("endpoint 'a' is away",)
-    assert mentions(judge_health(replace(GOOD, hung="the disk"), START_S).reasons[0], "hangs", "disk")
-    paused = judge_health(replace(GOOD, paused="lunch"), START_S)
+    assert mentions(judge_health(replace(GOOD, hang_text="the disk"), START_S).reasons[0], "hangs", "disk")
+    paused = judge_health(replace(GOOD, pause_reason="lunch"), START_S)
     assert paused.is_healthy
     assert paused.obstacles == ("paused: lunch",)
 
@@ -60,13 +60,13 @@ def test_a_stopped_run_is_told_from_one_that_failed_and_one_that_died() -> None:
     stopped = judge_health(replace(GOOD, ended_s=START_S), START_S, is_process_alive=False)
     assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",))
     assert not stopped.is_ready
-    failed = judge_health(replace(GOOD, ended_s=START_S, ended="store: disk is full"), START_S)
+    failed = judge_health(replace(GOOD, ended_s=START_S, end_error="store: disk is full"), START_S)
     assert failed.state == "failed"
     assert mentions(failed.reasons[0], "2027-01-15 08:00:00", "disk is full")
     died = judge_health(GOOD, START_S, is_process_alive=False)
     assert died.state == "gone"
     assert mentions(died.reasons[0], "without a last report", "2027-01-15 08:00:00")
-    hung = judge_health(replace(GOOD, hung="the disk"), START_S, is_process_alive=False)
+    hung = judge_health(replace(GOOD, hang_text="the disk"), START_S, is_process_alive=False)
     assert hung.state == "gone"
     assert len(hung.reasons) == 2
 
@@ -135,24 +135,24 @@ def always(_: RunReport) -> bool:
 
 
 def test_a_report_comes_back_as_it_was_written_and_replaces_the_last(store: Store) -> None:
-    assert store.runs.newest() is None
+    assert store.run_reports.newest() is None
     figures = RunFigures(1_500, 1, "1000.500000", (("USDC", 30), ("WETH", -30)), START_S, 10**20, "-1.5", "50", (("a", 500_000),))
     full = replace(GOOD, figures=figures, outcomes=(("done", 1),), transactions=(("swap final", 2),), trouble="«ä»\n")
     for report in (NEW, full):
-        assert store.runs.write(report, always)
-        assert store.runs.newest() == report
+        assert store.run_reports.write(report, always)
+        assert store.run_reports.newest() == report
     with store.db.read("count") as db:
         assert db.exec_driver_sql("SELECT count(*) FROM run_report").scalar() == 1
 
 
 def test_a_damaged_report_is_told_and_the_next_cycle_replaces_it(store: Store, tmp_path: Path) -> None:
-    store.runs.write(GOOD, always)
+    store.run_reports.write(GOOD, always)
     with sqlite3.connect(tmp_path / "trimtab.db") as db:
         db.execute('UPDATE run_report SET report_json = \'{"cycles": "x"}\'')
     with pytest.raises(OperatorNeeded, match="report of the run is damaged"):
-        store.runs.newest()
-    assert store.runs.write(GOOD, lambda _: False)
-    assert store.runs.newest() == GOOD
+        store.run_reports.newest()
+    assert store.run_reports.write(GOOD, lambda _: False)
+    assert store.run_reports.newest() == GOOD
 
 
 # the recorder
@@ -167,15 +167,15 @@ class Time:
 
 
 def recorder(store: Store | None, now: Time, *, sends: bool = True, redact: Callable[[str], str] = str) -> RunRecorder:
-    return RunRecorder(None if store is None else store.runs, EVERY_S, sends=sends, redact=redact, now_s=now)
+    return RunRecorder(None if store is None else store.run_reports, EVERY_S, sends=sends, redact=redact, now_s=now)
 
 
 def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     now = Time()
     run = recorder(store, now, redact=lambda text: text.replace("secret", "[hidden]"))
     run.write()
-    assert store.runs.newest() == run.report
-    assert run.report.process == process_identity()
+    assert store.run_reports.newest() == run.report
+    assert run.report.process_identity == process_identity()
     now.s += 5
     run.on_cycle("done", "", "", (("swap final", 1),))
     now.s += 1
@@ -184,27 +184,32 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     run.on_failed_heartbeat()
     now.s += 1
     run.write()
-    found = store.runs.newest()
+    found = store.run_reports.newest()
     assert found is not None
     assert found == run.report
-    assert (found.cycles, found.good_s, found.cycle_s, found.written_s) == (2, START_S + 5, START_S + 6, START_S + 7)
+    assert (found.cycles, found.last_good_cycle_s, found.last_cycle_s, found.written_s) == (2, START_S + 5, START_S + 6, START_S + 7)
     assert found.outcomes == (("done", 1), ("error", 1))
     assert found.transactions == (("approval final", 1), ("swap final", 2))
-    assert (found.trouble, found.paused, found.failed_heartbeats, found.figures.value) == ("the [hidden] is out", "by [hidden]", 1, "2")
+    assert (found.trouble, found.pause_reason, found.failed_heartbeats, found.figures.value) == (
+        "the [hidden] is out",
+        "by [hidden]",
+        1,
+        "2",
+    )
     run.on_end("secret")
     run.write()
-    found = store.runs.newest()
+    found = store.run_reports.newest()
     assert found is not None
-    assert (found.ended_s, found.ended) == (START_S + 7, "[hidden]")
+    assert (found.ended_s, found.end_error) == (START_S + 7, "[hidden]")
     assert run.health().state == "failed"
 
 
 def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: Store) -> None:
     run = recorder(store, Time())
     run.on_hang("the disk")
-    found = store.runs.newest()
+    found = store.run_reports.newest()
     assert found is not None
-    assert found.hung == "the disk"
+    assert found.hang_text == "the disk"
     store.close()
     store.db.engine.dispose()
     with sqlite3.connect(store.db.engine.url.database or "") as holder:
@@ -219,29 +224,29 @@ def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store:
     live, dry = recorder(store, now), recorder(store, now, sends=False)
     dry.write()
     live.write()
-    assert store.runs.newest() == live.report, "one that sends takes the place"
+    assert store.run_reports.newest() == live.report, "one that sends takes the place"
     dry.write()
-    assert store.runs.newest() == live.report
+    assert store.run_reports.newest() == live.report
     now.s += LATE_S + 1
     dry.write()
-    assert store.runs.newest() == live.report, "it died beside the dry run, which must not hide that"
+    assert store.run_reports.newest() == live.report, "it died beside the dry run, which must not hide that"
     later = recorder(store, now, sends=False)
     later.write()
-    assert store.runs.newest() == later.report, "begun after its death"
+    assert store.run_reports.newest() == later.report, "begun after its death"
     live = recorder(store, now)
     live.write()
     later.write()
     live.on_end("the disk is full")
     live.write()
     later.write()
-    assert store.runs.newest() == live.report, "ended by an error"
+    assert store.run_reports.newest() == live.report, "ended by an error"
     live = recorder(store, now)
     live.write()
     later.write()
     live.on_end()
     live.write()
     later.write()
-    assert store.runs.newest() == later.report, "stopped"
+    assert store.run_reports.newest() == later.report, "stopped"
 
 
 def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,14 +256,14 @@ def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store
     second.write()
     second.on_end("another process uses the wallet")
     second.write()
-    assert store.runs.newest() == first.report
+    assert store.run_reports.newest() == first.report
     assert second.defers_to_other_run
     assert not first.defers_to_other_run
     for alive in (False, None):
         monkeypatch.setattr(run_report, "is_alive", lambda _, alive=alive: alive)
         first, second = second, recorder(store, now)
         second.write()
-        assert store.runs.newest() == second.report
+        assert store.run_reports.newest() == second.report
         assert not second.defers_to_other_run, "one that is dead, or elsewhere, holds no place"
 
 

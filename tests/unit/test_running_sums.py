@@ -141,7 +141,7 @@ def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> No
     life.look()
     before = store.ledger.balances(life.block)
     with store.db.write("wear out") as db:
-        db.exec_driver_sql("UPDATE entries SET wallet_json = 'worn out', entry_json = 'worn out'")
+        db.exec_driver_sql("UPDATE entries SET wallet_moves_json = 'worn out', entry_json = 'worn out'")
     assert store.ledger.balances(life.block) == before
 
 

@@ -93,7 +93,7 @@ def test_more_than_everything_is_refused_with_both_numbers() -> None:
     step = wanting(standing(), 10_001)
     with raises_code(Refused, "holdings", "1 USDC", "8000 USDC") as refused:
         transfers.goal_to_raise_shortfall(step, USDC.address)
-    assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
+    assert [(v.guard, v.measured_text, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
 
 
 def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is_short() -> None:
@@ -146,7 +146,7 @@ def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() ->
 def test_what_swaps_cost_is_taken_from_what_came_and_from_nothing_else() -> None:
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     came = raw(900, USDC)
-    found = requests.invest({USDC.address: came})(step)
+    found = requests.invest_proposer({USDC.address: came})(step)
     assert found.plan is not None
     change = {
         token_: after - held.raw for held in step.snapshot.holdings for token_, after in found.plan.holdings_after if token_ == held.token
@@ -159,7 +159,7 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
     """With `first_purchase` off an investment counts against turnover like a rebalance."""
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
-        found = requests.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
+        found = requests.invest_proposer({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
         assert isinstance(found.decision_result.decision, Rebalance)
         assert found.plan is not None
         assert found.decision_result.decision.exempt_turnover == freed
@@ -172,7 +172,7 @@ def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     found = requests.propose_selling_everything(step)
     assert isinstance(found.decision_result.decision, AdjustLiquidity)
     assert found.plan is not None
-    (action,) = found.plan.actions
+    (action,) = found.plan.layer_actions
     assert isinstance(action, Withdraw)
     assert action.liquidity == action.position_liquidity
 
@@ -184,7 +184,7 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
 
     def kept(*flows: ExternalTransfer, claims: tuple[PendingPayment, ...] = ()) -> dict[str, int]:
         step = transfers.reserve_pending_deposits(
-            transfers.reserve_withdrawals(replace(standing(), history=history(unexplained=flows, claims=claims)))
+            transfers.reserve_withdrawals(replace(standing(), history=history(unexplained_transfers=flows, pending_payments=claims)))
         )
         return {asset.token.symbol: asset.reserve_raw for asset in step.portfolio.assets}
 
@@ -192,13 +192,17 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
     assert kept() == nothing
     assert kept(rise) == nothing | {"USDC": raw(500, USDC)}
     assert kept(rise, smaller) == nothing | {"USDC": raw(800, USDC)}
-    for other in (replace(rise, halts=False), replace(rise, kind=ExternalTransferKind.DEPOSIT), replace(rise, delta_raw=-rise.delta_raw)):
+    for other in (
+        replace(rise, exceeds_jump_limit=False),
+        replace(rise, kind=ExternalTransferKind.DEPOSIT),
+        replace(rise, delta_raw=-rise.delta_raw),
+    ):
         assert kept(other) == nothing
         assert kept(other, smaller) == nothing | {"USDC": raw(300, USDC)}
     assert kept(replace(rise, delta_raw=raw(2_500, USDC))) == nothing | {"USDC": raw(2_000, USDC)}, "all that there is"
     claimed = (PendingPayment(1, Payment(USDC.address, raw(1_800, USDC))), PendingPayment(2, Payment(WETH.address, 5)))
     assert kept(rise, claims=claimed) == {"WETH": 5, "WBTC": 0, "USDC": raw(2_300, USDC)}
-    step = replace(standing(), history=history(unexplained=(replace(rise, delta_raw=raw(2_500, USDC)),)))
+    step = replace(standing(), history=history(unexplained_transfers=(replace(rise, delta_raw=raw(2_500, USDC)),)))
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 7) for asset in step.portfolio.assets)
     left = transfers.reserve_pending_deposits(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
     assert [asset.reserve_raw for asset in left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
@@ -208,11 +212,11 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
 
 def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:
     claims = (PendingPayment(4, Payment(USDC.address, raw(1_500, USDC))),)
-    step = transfers.reserve_withdrawals(replace(standing(), history=history(claims=claims)))
+    step = transfers.reserve_withdrawals(replace(standing(), history=history(pending_payments=claims)))
     assert {one.symbol: one.investable_raw for one in decide(step).drifts}["USDC"] == raw(500, USDC)
     assert transfers.open_withdrawal_reason(step) == ""
     assert not isinstance(decide(step).decision, Halt)
-    short = transfers.reserve_withdrawals(replace(standing(USDC=1_000), history=history(claims=claims)))
+    short = transfers.reserve_withdrawals(replace(standing(USDC=1_000), history=history(pending_payments=claims)))
     decided = decide(short).decision
     assert isinstance(decided, Halt)
     assert mentions(decided.reason, "withdrawal 4", "500 USDC")
@@ -228,7 +232,7 @@ def test_a_planned_withdrawal_says_what_it_lacks_and_names_no_number() -> None:
 def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
-    step = transfers.reserve_withdrawals(with_history(fired, claims=claims))
+    step = transfers.reserve_withdrawals(with_history(fired, pending_payments=claims))
     assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
     found = stuck.judged(step)
     assert found.kind is OutcomeKind.PLANNED, found.reason
@@ -240,7 +244,7 @@ def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
 
 
 def test_a_stopped_bot_halts_by_name() -> None:
-    decided = decide(replace(standing(), history=history(stopped="the bot was stopped by its owner"))).decision
+    decided = decide(replace(standing(), history=history(stop_reason="the bot was stopped by its owner"))).decision
     assert isinstance(decided, Halt)
     assert "stopped" in decided.reason
 
@@ -250,7 +254,7 @@ def test_a_day_pays_what_its_limit_leaves_and_nothing_where_it_cannot_be_told() 
     some = replace(limited, history=history(outflow_24h=Fraction(400 * 10**6)))
     assert transfers.max_payout_raw(some, USDC.address) == 600 * 10**6
     assert transfers.max_payout_raw(some, NATIVE) == 3 * 10**17 == transfers.max_payout_raw(some, WETH.address)
-    assert transfers.max_payout_raw(replace(limited, history=history(unknown="who knows")), USDC.address) == 0
+    assert transfers.max_payout_raw(replace(limited, history=history(unknown_reason="who knows")), USDC.address) == 0
     assert transfers.max_payout_raw(with_limits(standing(), payout_per_day=None), USDC.address) == UINT256_MAX
     assert transfers.max_payout_raw(standing(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
 
@@ -267,10 +271,10 @@ def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
     assert failing(replace(fine, to=OWNER)) == ["payout_address"]
     assert failing(replace(fine, raw=2_000 * 10**6 + 1)) == ["balance"]
     assert failing(replace(fine, raw=5_000 * 10**6 + 1)) == ["payout_per_day", "balance"]
-    assert failing(fine, replace(step, history=history(unknown="who knows"))) == ["payout_per_day"]
-    other = transfers.reserve_withdrawals(replace(step, history=history(claims=(PendingPayment(9, Payment(USDC.address, 1)),))))
+    assert failing(fine, replace(step, history=history(unknown_reason="who knows"))) == ["payout_per_day"]
+    other = transfers.reserve_withdrawals(replace(step, history=history(pending_payments=(PendingPayment(9, Payment(USDC.address, 1)),))))
     assert failing(fine, other) == ["balance"]
-    assert failing(replace(fine, request=9), other) == [], "what another set aside is not paid"
+    assert failing(replace(fine, request_id=9), other) == [], "what another set aside is not paid"
     assert [v.guard for v in table.judge_payout_permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
     with raises_code(Refused, "payout_address"):
         table.require_payout_allowed(table.judge_payout(step, replace(fine, to=OWNER), (HOME,)))

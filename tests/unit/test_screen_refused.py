@@ -32,13 +32,13 @@ class Node:
     refuse: Callable[[int], RpcFault | None]
     operator: str = "a"
     name: str = "endpoint 'a'"
-    requests: int = 0
+    request_count: int = 0
 
     def call(self, method: str, params: list[Any]) -> Any:
         return self.batch([(method, params)])[0]
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        self.requests += 1
+        self.request_count += 1
         items = 8 if any(params[0]["data"].startswith(SCREEN) for _, params in calls) else 16  # of two tokens, and of one that failed
         return [self.answer(params, items) for _, params in calls]
 

@@ -22,28 +22,28 @@ UNREAD = 2**256 - 1
     ("changes", "finding"),
     [
         ({}, TokenFinding.CLEAN),
-        ({"transfer": TransferOutcome.SILENT, "transfer_from_outcome": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
+        ({"transfer_outcome": TransferOutcome.SILENT, "transfer_from_outcome": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
         ({"approve_outcome": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
         (
-            {"arrived_raw": RAW * 95 // 100, "forwarded_raw": RAW * 95 // 100, "pool_after": 9 * RAW + RAW * 95 // 100},
+            {"arrived_raw": RAW * 95 // 100, "forwarded_raw": RAW * 95 // 100, "pool_balance_after": 9 * RAW + RAW * 95 // 100},
             TokenFinding.FEE_ON_TRANSFER,
         ),
-        ({"forwarded_raw": RAW - 3, "pool_after": 10 * RAW - 3}, TokenFinding.FEE_ON_TRANSFER),
-        ({"pool_after": 9 * RAW + RAW // 2}, TokenFinding.FEE_ON_TRANSFER),
-        ({"arrived_raw": RAW - 1, "forwarded_raw": RAW - 2, "pool_after": 10 * RAW - 2}, TokenFinding.REBASING),
-        ({"arrived_raw": RAW + 5, "forwarded_raw": RAW + 5, "pool_after": 10 * RAW + 5}, TokenFinding.REBASING),
+        ({"forwarded_raw": RAW - 3, "pool_balance_after": 10 * RAW - 3}, TokenFinding.FEE_ON_TRANSFER),
+        ({"pool_balance_after": 9 * RAW + RAW // 2}, TokenFinding.FEE_ON_TRANSFER),
+        ({"arrived_raw": RAW - 1, "forwarded_raw": RAW - 2, "pool_balance_after": 10 * RAW - 2}, TokenFinding.REBASING),
+        ({"arrived_raw": RAW + 5, "forwarded_raw": RAW + 5, "pool_balance_after": 10 * RAW + 5}, TokenFinding.REBASING),
         ({"first_remainder": 1}, TokenFinding.REBASING),
         ({"second_remainder": 7}, TokenFinding.REBASING),
-        ({"pool_after_loan": 9 * RAW + 1, "pool_after": 10 * RAW + 1}, TokenFinding.REBASING),
-        ({"transfer": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
+        ({"pool_balance_after_loan": 9 * RAW + 1, "pool_balance_after": 10 * RAW + 1}, TokenFinding.REBASING),
+        ({"transfer_outcome": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
         ({"transfer_from_outcome": TransferOutcome.ODD}, TokenFinding.FALSE_RETURNING),
         ({"approve_outcome": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
-        ({"transfer": TransferOutcome.FAILED, "forwarded_raw": 0}, TokenFinding.HONEYPOT),
-        ({"transfer_from_outcome": TransferOutcome.FAILED, "pool_after": 9 * RAW}, TokenFinding.HONEYPOT),
+        ({"transfer_outcome": TransferOutcome.FAILED, "forwarded_raw": 0}, TokenFinding.HONEYPOT),
+        ({"transfer_from_outcome": TransferOutcome.FAILED, "pool_balance_after": 9 * RAW}, TokenFinding.HONEYPOT),
         ({"approve_outcome": TransferOutcome.FAILED}, TokenFinding.HONEYPOT),
-        ({"hooks": 1}, TokenFinding.CALLBACK),
+        ({"hook_count": 1}, TokenFinding.CALLBACK),
         ({"arrived_raw": UNREAD}, TokenFinding.UNREADABLE),
-        ({"pool_after": UNREAD}, TokenFinding.UNREADABLE),
+        ({"pool_balance_after": UNREAD}, TokenFinding.UNREADABLE),
         ({"status": 1}, TokenFinding.UNKNOWN),
         ({"status": 2}, TokenFinding.UNKNOWN),
         ({"status": 3}, TokenFinding.UNREADABLE),
@@ -65,7 +65,7 @@ def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: 
         return
     found, _ = judge_trial(record)
     assert not found.is_tradable or (
-        record.arrived_raw == record.lent_raw == record.forwarded_raw and record.pool_after == record.pool_before
+        record.arrived_raw == record.lent_raw == record.forwarded_raw and record.pool_balance_after == record.pool_balance_before
     )
 
 

@@ -41,9 +41,10 @@ FAIR = TrialRecord(0, 1_000, 50_000, 1_000, 49_000, T.TRUE, 1_000, 0, T.TRUE, T.
 
 def page(record: TrialRecord) -> bytes:
     words = (
-        record.lent_raw, record.pool_before, record.arrived_raw, record.pool_after_loan, record.transfer.value, record.forwarded_raw,
-        record.first_remainder,
-        record.approve_outcome.value, record.transfer_from_outcome.value, record.pool_after, record.second_remainder, record.hooks,
+        record.lent_raw, record.pool_balance_before, record.arrived_raw, record.pool_balance_after_loan,
+        record.transfer_outcome.value, record.forwarded_raw, record.first_remainder,
+        record.approve_outcome.value, record.transfer_from_outcome.value,
+        record.pool_balance_after, record.second_remainder, record.hook_count,
     )  # fmt: skip
     return bytes([RECORD_FORMAT, record.status]) + b"".join(uint_word(word) for word in words)
 
@@ -56,7 +57,7 @@ def test_a_record_is_read_word_by_word_and_nothing_else_is_one() -> None:
         with pytest.raises(Retryable, match="malformed"):
             decode_record(other)
     assert decode_record(page(replace(record, status=4))).status == 4
-    for field in ("transfer", "approve_outcome", "transfer_from_outcome"):
+    for field in ("transfer_outcome", "approve_outcome", "transfer_from_outcome"):
         with pytest.raises(Retryable, match="unknown status"):
             decode_record(page(replace(record, **{field: T.UNTRIED})))
     with pytest.raises(Retryable, match="unknown status"):
@@ -67,7 +68,7 @@ def test_a_record_is_read_word_by_word_and_nothing_else_is_one() -> None:
     ("changes", "finding"),
     [
         ({}, F.CLEAN),
-        ({"transfer": T.SILENT}, F.NO_RETURN_VALUE),
+        ({"transfer_outcome": T.SILENT}, F.NO_RETURN_VALUE),
         ({"approve_outcome": T.SILENT}, F.NO_RETURN_VALUE),
         ({"transfer_from_outcome": T.SILENT}, F.NO_RETURN_VALUE),
         ({"status": 1}, F.UNKNOWN),
@@ -77,31 +78,31 @@ def test_a_record_is_read_word_by_word_and_nothing_else_is_one() -> None:
         *(
             ({name: 2**256 - 1}, F.UNREADABLE)
             for name in (
-                "pool_before",
+                "pool_balance_before",
                 "arrived_raw",
-                "pool_after_loan",
+                "pool_balance_after_loan",
                 "forwarded_raw",
                 "first_remainder",
-                "pool_after",
+                "pool_balance_after",
                 "second_remainder",
             )
         ),
-        *(({name: T.FALSE}, F.FALSE_RETURNING) for name in ("transfer", "approve_outcome", "transfer_from_outcome")),
-        *(({name: T.ODD}, F.FALSE_RETURNING) for name in ("transfer", "approve_outcome", "transfer_from_outcome")),
-        *(({name: T.FAILED}, F.HONEYPOT) for name in ("transfer", "approve_outcome", "transfer_from_outcome")),
-        ({"transfer": T.FAILED, "transfer_from_outcome": T.FALSE}, F.FALSE_RETURNING),
-        ({"hooks": 1}, F.CALLBACK),
+        *(({name: T.FALSE}, F.FALSE_RETURNING) for name in ("transfer_outcome", "approve_outcome", "transfer_from_outcome")),
+        *(({name: T.ODD}, F.FALSE_RETURNING) for name in ("transfer_outcome", "approve_outcome", "transfer_from_outcome")),
+        *(({name: T.FAILED}, F.HONEYPOT) for name in ("transfer_outcome", "approve_outcome", "transfer_from_outcome")),
+        ({"transfer_outcome": T.FAILED, "transfer_from_outcome": T.FALSE}, F.FALSE_RETURNING),
+        ({"hook_count": 1}, F.CALLBACK),
         ({"arrived_raw": 1_000 - SHARE_ROUNDING_RAW - 1}, F.FEE_ON_TRANSFER),
         ({"forwarded_raw": 1_000 - SHARE_ROUNDING_RAW - 1}, F.FEE_ON_TRANSFER),
-        ({"pool_after": 50_000 - SHARE_ROUNDING_RAW - 1}, F.FEE_ON_TRANSFER),
+        ({"pool_balance_after": 50_000 - SHARE_ROUNDING_RAW - 1}, F.FEE_ON_TRANSFER),
         ({"arrived_raw": 1_000 - SHARE_ROUNDING_RAW}, F.REBASING),
         ({"arrived_raw": 1_001}, F.REBASING),
         ({"forwarded_raw": 999}, F.REBASING),
-        ({"pool_after": 50_001}, F.REBASING),
+        ({"pool_balance_after": 50_001}, F.REBASING),
         ({"first_remainder": 1}, F.REBASING),
         ({"second_remainder": 1}, F.REBASING),
-        ({"pool_before": 50_001}, F.REBASING),
-        ({"pool_before": 49_999}, F.REBASING),
+        ({"pool_balance_before": 50_001}, F.REBASING),
+        ({"pool_balance_before": 49_999}, F.REBASING),
     ],
 )
 def test_a_trial_is_judged_by_every_answer_and_every_balance(changes: dict[str, object], finding: TokenFinding) -> None:
@@ -111,7 +112,9 @@ def test_a_trial_is_judged_by_every_answer_and_every_balance(changes: dict[str, 
 def test_a_fee_is_named_in_basis_points_rounded_up() -> None:
     assert judge_trial(replace(FAIR, arrived_raw=990))[1] == "of 1000 base units 990 arrive when a pool transfers it, 100 bps less"
     assert "when it is forwarded, 30 bps" in judge_trial(replace(FAIR, forwarded_raw=997))[1]
-    sold = replace(FAIR, lent_raw=30_001, arrived_raw=30_001, forwarded_raw=30_001, pool_after_loan=19_999, pool_after=49_970)
+    sold = replace(
+        FAIR, lent_raw=30_001, arrived_raw=30_001, forwarded_raw=30_001, pool_balance_after_loan=19_999, pool_balance_after=49_970
+    )
     assert "of 30001 base units 29971 arrive when it is sold to a pool, 10 bps" in judge_trial(sold)[1]
 
 

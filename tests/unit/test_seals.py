@@ -22,14 +22,14 @@ FORGED_LINE = (
     "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s)"
     f" VALUES ('x', 'resume', 'api', 'mallory', 'done', '', '', {CENTURY_S})"
 )
-FORGED_MOVE = "INSERT INTO transitions (intent_id, before, after, at_s, note) SELECT id, state, 'final', 1, 'forged' FROM intents"
+FORGED_MOVE = "INSERT INTO transitions (intent_id, old_state, new_state, at_s, note) SELECT id, state, 'final', 1, 'forged' FROM intents"
 REPLACED_LINE = (
     "REPLACE INTO control_log (seq, control_id, kind, origin, asked_by, state, code, reason, at_s)"
     " SELECT seq, control_id, kind, origin, 'mallory', state, code, reason, at_s FROM control_log"
 )
 REPLACED_MOVE = (
-    "REPLACE INTO transitions (seq, intent_id, before, after, at_s, tx_hash, note)"
-    " SELECT seq, intent_id, before, 'final', at_s, tx_hash, 'forged' FROM transitions"
+    "REPLACE INTO transitions (seq, intent_id, old_state, new_state, at_s, tx_hash, note)"
+    " SELECT seq, intent_id, old_state, 'final', at_s, tx_hash, 'forged' FROM transitions"
 )
 
 
@@ -56,7 +56,7 @@ def alter(store: Store, *statements: str) -> None:
 
 def only_move(store: Store) -> list[IntentState]:
     (intent,) = store.journal.intents()
-    return [move.after for move in store.journal.transitions(intent.id)]
+    return [move.new_state for move in store.journal.transitions(intent.id)]
 
 
 # --- The statements that the triggers did not see.
@@ -87,7 +87,7 @@ def test_a_line_from_the_future_that_was_not_sealed_does_not_count(store: Store)
     store.controls.queue(control(2))
     assert [event.state for event in store.controls.events()] == ["queued", "taken", "done", "queued"]
     assert [event.state for event in store.controls.events(after=1, limit=2)] == ["taken", "done"]
-    assert store.controls.log_number_and_time() == (store.controls.events()[-1].number, START_S + 2)
+    assert store.controls.log_number_and_time() == (store.controls.events()[-1].sequence_number, START_S + 2)
 
 
 def test_many_forged_lines_do_not_hide_a_genuine_one(store: Store) -> None:
@@ -127,7 +127,7 @@ def test_a_transition_that_may_have_sent_bytes_counts_even_unsealed(store: Store
 
 OTHERS = {
     "seq": 7, "control_id": "x", "kind": "stop", "origin": "cli", "asked_by": "eve", "state": "done", "code": "x", "reason": "x", "at_s": 1,
-    "previous": "ab", "seal": "ab",
+    "previous_seal": "ab", "seal": "ab",
 }  # fmt: skip
 """Another value for each column."""
 
@@ -152,8 +152,8 @@ def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
 
 
 def test_a_genuine_line_does_not_count_a_second_time(store: Store) -> None:
-    alter(store, "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s, previous, seal)"
-                 " SELECT control_id, kind, origin, asked_by, state, code, reason, at_s, previous, seal FROM control_log")  # fmt: skip
+    alter(store, "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s, previous_seal, seal)"
+                 " SELECT control_id, kind, origin, asked_by, state, code, reason, at_s, previous_seal, seal FROM control_log")  # fmt: skip
     assert len(store.controls.events()) == 1
 
 
@@ -171,20 +171,20 @@ def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None
     assert store.controls.events() == ()
     assert not path.exists(), "reading makes no secret"
     store.controls.queue(control(2))
-    assert [event.control for event in store.controls.events()] == [control(2).id]
+    assert [event.control_id for event in store.controls.events()] == [control(2).id]
     assert path.exists()
     assert [(found.row_count, found.unsealed_count, found.gap_count) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
     path.with_suffix(".kept").replace(path)
-    assert [event.control for event in store.controls.events()] == [control().id]
+    assert [event.control_id for event in store.controls.events()] == [control().id]
 
 
 def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
     path = secret_path(Path(str(store.db.engine.url.database)))
     path.chmod(0o640)
     store.controls.queue(control(2))
-    assert [event.control for event in store.controls.events()] == [control(2).id], "this process knows its own lines"
+    assert [event.control_id for event in store.controls.events()] == [control(2).id], "this process knows its own lines"
     path.chmod(0o600)
-    assert [event.control for event in store.controls.events()] == [control().id]
+    assert [event.control_id for event in store.controls.events()] == [control().id]
 
 
 def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:

@@ -22,8 +22,8 @@ from agent.layers.config import LayerTables
 from agent.layers.opinions import services
 from agent.layers.opinions.config import SecondOpinionsTable
 from agent.layers.opinions.documents import LivePlanKeys, live_plan_keys, trades_of
-from agent.layers.opinions.services import Sale, ask
-from agent.planning.proposals import rebalance
+from agent.layers.opinions.services import Sale, ask_services
+from agent.planning.proposals import propose_rebalance
 from agent.units import NATIVE
 from tests.support.builders import OWNER, raw, step_input, token, v2_pool, with_snapshot
 from tests.support.plans import R, Swap, plan_of, with_leg
@@ -131,7 +131,7 @@ def planned() -> StepOutcome:
     """A rebalance on Base that sells WETH for USDC."""
     step = step_input(values={"WETH": 6_000, "USDC": 4_000})
     step = with_snapshot(step, head=replace(step.snapshot.head, chain_id=BASE))
-    return evaluate_input_once(step, rebalance, None)
+    return evaluate_input_once(step, propose_rebalance, None)
 
 
 def tables(*names: str) -> LayerTables:
@@ -140,7 +140,7 @@ def tables(*names: str) -> LayerTables:
 
 
 def why(name: str = "kyberswap") -> int | str:
-    return ask([name], KEY, BASE, [SALE])[0][name]
+    return ask_services([name], KEY, BASE, [SALE])[0][name]
 
 
 def test_each_service_says_how_much_more_it_would_pay_and_no_wallet_is_told(aggregators: Aggregators) -> None:
@@ -205,9 +205,9 @@ def test_redirects_errors_and_pairs_without_a_route_are_one_line(aggregators: Ag
         assert len(aggregators.asked) == 2  # nothing was followed
     aggregators.status, aggregators.lie = 200, lambda document: json.dumps({"liquidityAvailable": False, "zid": document["zid"]}).encode()
     assert why("0x") == "odd answer: it has no route"
-    assert ask(["0x"], "", BASE, [SALE])[0]["0x"] == "its key is not set"
-    assert ask(["0x", "cow"], KEY, 31_337, [SALE])[0]["cow"] == "does not know chain 31337"
-    assert KEY not in str(ask(["0x"], f"{KEY}\n", BASE, [SALE]))
+    assert ask_services(["0x"], "", BASE, [SALE])[0]["0x"] == "its key is not set"
+    assert ask_services(["0x", "cow"], KEY, 31_337, [SALE])[0]["cow"] == "does not know chain 31337"
+    assert KEY not in str(ask_services(["0x"], f"{KEY}\n", BASE, [SALE]))
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_than_the_limit(
@@ -216,7 +216,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_than_th
     monkeypatch.setattr(services, "TIMEOUT_S", 0.3)
     aggregators.paid, aggregators.pause_s = {"kyberswap": 1, "cow": 1}, 0.05
     start_s = time.monotonic()
-    (slow, later) = ask(["kyberswap", "cow"], "", BASE, [SALE, SALE])
+    (slow, later) = ask_services(["kyberswap", "cow"], "", BASE, [SALE, SALE])
     assert time.monotonic() - start_s < 1
     assert all("slow" in str(text) or "no answer within 0.3 s" in str(text) for text in slow.values())
     assert later == dict.fromkeys(("kyberswap", "cow"), "no answer within 0.3 s")
@@ -248,7 +248,7 @@ def test_what_routes_collect_in_the_router_is_counted_for_the_token_that_it_buys
 
 def test_without_the_table_or_a_trade_nobody_is_asked(aggregators: Aggregators) -> None:
     assert live_plan_keys(LayerTables(), planned()) == {}
-    held = evaluate_input_once(step_input(), rebalance, None)
+    held = evaluate_input_once(step_input(), propose_rebalance, None)
     assert live_plan_keys(tables("cow"), held) == {}
     assert not aggregators.asked
 

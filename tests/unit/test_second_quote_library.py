@@ -92,7 +92,7 @@ class Wire:
     """A transport whose every answer is the same, or the same failure."""
 
     operator = name = "wire"
-    requests = 0
+    request_count = 0
 
     def __init__(self, answer: object) -> None:
         self.answer = answer
@@ -163,7 +163,7 @@ class Still:
 
 
 GATHER: Mapping[str, Any] = {
-    "read_switch": lambda: (False, ""),
+    "read_kill_switch": lambda: (False, ""),
     "read_pins": lambda: [("0xa", "0xb")],
     "quoter": None,
     "clock": Still(),
@@ -180,8 +180,10 @@ def raising(error: Exception) -> Any:
 
 def test_evidence_carries_what_its_sources_say() -> None:
     step = step_input()
-    found = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_switch": lambda: (True, "holiday")}).gather(step, plan(leg(10**18)))
-    assert (found.paused, found.pause_reason, found.pinned_code_hashes, found.quorum, found.now_s) == (
+    found = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_kill_switch": lambda: (True, "holiday")}).gather(
+        step, plan(leg(10**18))
+    )
+    assert (found.paused, found.pause_reason, found.pinned_code_hashes, found.has_quorum, found.now_s) == (
         True,
         "holiday",
         (("0xa", "0xb"),),
@@ -193,7 +195,7 @@ def test_evidence_carries_what_its_sources_say() -> None:
 
 @pytest.mark.parametrize("error", [OperatorNeeded("store is corrupt"), OSError("disk"), ValueError("odd")])
 def test_a_kill_switch_that_cannot_be_read_is_neither_on_nor_off(error: Exception) -> None:
-    found = EvidenceGatherer(**{**GATHER, "read_switch": raising(error)}).gather(step_input(), plan())
+    found = EvidenceGatherer(**{**GATHER, "read_kill_switch": raising(error)}).gather(step_input(), plan())
     assert found.paused is None
     assert found.pause_reason
 
@@ -216,5 +218,5 @@ def test_two_endpoints_of_one_operator_are_no_quorum() -> None:
     both = replace(step, snapshot=replace(step.snapshot, operators=("a", "a")))
     different = replace(step, snapshot=replace(step.snapshot, operators=("a", "b")))
     gatherer = EvidenceGatherer(**{**GATHER, "min_operators": 2})
-    assert not gatherer.gather(both, plan()).quorum
-    assert gatherer.gather(different, plan()).quorum
+    assert not gatherer.gather(both, plan()).has_quorum
+    assert gatherer.gather(different, plan()).has_quorum

@@ -121,7 +121,7 @@ def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
     odd = {"address": manager, "topics": [INCREASE_LIQUIDITY_TOPIC, f"0x{9:064x}"], "data": "0x"}
     seen = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].status_of(HASH)
     assert seen.receipt is not None
-    assert seen.receipt.added == (
+    assert seen.receipt.liquidity_added == (
         LiquidityAdded(manager, 7, 10**20, (5, 6), WALLET),
         LiquidityAdded(manager, 8, 10**20, (5, 6), None),
     )

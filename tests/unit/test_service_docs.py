@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
 
 def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
     listed = {cells[0].strip("`"): tuple(re.findall(r"`(\w+)`", cells[1])) for cells in rows(PAGE) if cells[0].startswith("`trimtab_")}
-    figures = RunFigures(drifts_bps=(("WETH", 1),), endpoints=(("a", 1),))
+    figures = RunFigures(drifts_bps=(("WETH", 1),), endpoint_scores_ppm=(("a", 1),))
     report = RunReport("a", "", True, 600, 1, 1, transactions=(("swap final", 1),), figures=figures)
     samples = [sample for family in metric_families(report, judge_health(report, 1), 1) for sample in family.samples]
     assert listed == {sample.name: tuple(sample.labels) for sample in samples}

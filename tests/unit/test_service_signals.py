@@ -67,4 +67,4 @@ def test_signal_ends_a_long_sleep_at_once() -> None:
             clock.sleep(60)
     assert time.monotonic() - began_s < 50
     with pytest.raises(StopRequested):
-        clock.check()
+        clock.raise_if_stopping()

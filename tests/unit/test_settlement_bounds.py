@@ -65,7 +65,7 @@ def with_value(folder: Path, to: str, value_wei: int, status: int = 1) -> Intent
     return replace(
         intent,
         tx=replace(intent.tx, to=to, value_wei=value_wei),
-        receipt=replace(intent.receipt, status=status, wrapped=unwrapped),
+        receipt=replace(intent.receipt, status=status, wrap_transfers=unwrapped),
     )
 
 
@@ -161,7 +161,7 @@ def booked_coin(folder: Path, value_wei: int, *wrapped: Transfer, payout: Payout
         intent,
         kind=intent.kind if payout is None else IntentKind.PAYOUT,
         tx=replace(intent.tx, value_wei=value_wei),
-        receipt=replace(intent.receipt, wrapped=wrapped),
+        receipt=replace(intent.receipt, wrap_transfers=wrapped),
     )
     budgets = setup.store.budgets
     loss = settlement.book_intent(budgets, coin, WALLET, PRICES, Fraction(0), START_S, wrapped_native=WETH, payout=payout)

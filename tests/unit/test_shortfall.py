@@ -79,7 +79,7 @@ def test_hubs_count_by_what_is_left_in_the_wallet_alone() -> None:
 
 
 def test_a_withdrawal_owes_its_minimums_and_other_actions_none() -> None:
-    plan: Plan = replace(plan_of(), actions=(WITHDRAW_V3,))
+    plan: Plan = replace(plan_of(), layer_actions=(WITHDRAW_V3,))
     least = dict(zip(TOKENS, WITHDRAW_V3.min_raw, strict=True))
     assert shortfalls_by_token(plan, receipt(*least.items()), snapshot(), None) == {}
     for withdrawn in TOKENS:
@@ -102,7 +102,7 @@ def swap(mined: Receipt | None) -> Intent:
 
 def test_a_step_whose_transaction_brought_too_little_has_failed_and_names_the_token() -> None:
     short = with_shortfall(done(SALE), swap(receipt((SOLD, -(10**18)), (BOUGHT, LEAST - 1))), None)
-    assert (short.kind, short.short) == (OutcomeKind.FAILED, (BOUGHT,))
+    assert (short.kind, short.shortfall_tokens) == (OutcomeKind.FAILED, (BOUGHT,))
 
 
 def test_a_step_whose_transaction_brought_enough_is_done() -> None:

@@ -101,11 +101,11 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     spot = found.portfolio_result
     assert spot is not None
     assert len(spot.futures_weights) > 5
-    shorts = [one for one in found.result.agent_book.fills if one.size_raw < 0]
+    shorts = [one for one in found.futures_result.agent_book.fills if one.size_raw < 0]
     assert len(shorts) > 3
-    assert found.result.agent_book.bars_above_leverage(40_000) == 0
+    assert found.futures_result.agent_book.bars_above_leverage(40_000) == 0
     first = spot.futures_weights[0][0]
-    assert found.result.agent_book.fills[0].size_raw > 0
+    assert found.futures_result.agent_book.fills[0].size_raw > 0
     assert first > 0, "until the first answer the config's own weights hold, as live"
 
 

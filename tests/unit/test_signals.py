@@ -79,14 +79,14 @@ def test_a_view_has_prices_weights_and_options_and_its_own_time() -> None:
     assert all(a.at_s < b.at_s for bars in view.prices.values() for a, b in pairwise(bars))
     assert 1_000 < view.prices["WETH"][-1].close < 4_000
     assert sum(view.weights.values()) == pytest.approx(1)
-    assert [symbol for symbol, _ in request.tokens] == list(view.free) == ["WETH", "WBTC", "LINK", "UNI"]
+    assert [symbol for symbol, _ in request.address_by_symbol] == list(view.free) == ["WETH", "WBTC", "LINK", "UNI"]
 
 
 def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
     """Before its books are known: they come after the answers."""
     step = asked()
-    one = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.weights)
-    shared = replace(step, portfolio=replace(step.portfolio, weights=None)).with_config(
+    one = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.allocator)
+    shared = replace(step, portfolio=replace(step.portfolio, allocator=None)).with_config(
         split(one, strategy("rest", 4_000, {"USDC": 10_000}))
     )
     (request,) = signal_requests(shared, {})
@@ -101,7 +101,7 @@ def test_spot_weights_of_a_signal_are_the_targets() -> None:
     assert isinstance(decide(found).decision, Rebalance)
     chosen = found.history.allocation
     assert chosen is not None
-    assert (chosen.why, chosen.data) == ("spot weights of the signal mine", "own-signals 1.0")
+    assert (chosen.why, chosen.sample_text) == ("spot weights of the signal mine", "own-signals 1.0")
 
 
 def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
@@ -163,14 +163,14 @@ def test_a_market_that_a_signal_does_not_name_has_no_weight() -> None:
 
 
 def test_a_weight_beyond_its_limit_is_no_target() -> None:
-    step = asked(limits=(limit("WETH", 0, 3_900),), until_chosen=InitialWeights.WAIT)
+    step = asked(limits=(limit("WETH", 0, 3_900),), initial_weights=InitialWeights.WAIT)
     found = decide(apply_effective_targets(with_answer(step, answered(HALF, step)))).decision
     assert isinstance(found, Halt)
     assert "signal mine: WETH 40.00 % is not within 0 to 39 %" in found.reason
 
 
 def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
-    step = asked(until_chosen=InitialWeights.WAIT, every_s=86_400, keep_s=2 * 86_400)
+    step = asked(initial_weights=InitialWeights.WAIT, every_s=86_400, max_overdue_s=2 * 86_400)
     first = apply_effective_targets(with_answer(step, answered(HALF, step)))
     chosen = first.history.allocation
     assert chosen is not None
@@ -184,14 +184,14 @@ def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
 
 
 def test_a_signal_that_never_answered_trades_nothing() -> None:
-    step = asked(until_chosen=InitialWeights.WAIT)
+    step = asked(initial_weights=InitialWeights.WAIT)
     found = apply_effective_targets(with_answer(step, SignalAnswer("mine", "", why="it gave no answer within 2 s")))
     assert isinstance(decide(found).decision, Halt)
     assert bps_of(found) == PLAIN
 
 
 def futures_step(weights: dict[str, float]) -> StepInput:
-    step = asked(WITH_MARKET, until_chosen=InitialWeights.WAIT)
+    step = asked(WITH_MARKET, initial_weights=InitialWeights.WAIT)
     step = with_policy(with_snapshot(step, futures=EMPTY), replace(FUTURES_POLICY, leverage_band_bps=1_000))
     return apply_effective_targets(with_answer(step, answered(json.dumps({"futures": weights}), step)))
 
@@ -258,7 +258,7 @@ def test_a_signal_that_fails_gives_no_targets_and_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost, body: str, why: str
 ) -> None:
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
-    monkeypatch.setattr("agent.layers.signals.host.START_S", 15 if "sleep" not in body else 4)
+    monkeypatch.setattr("agent.layers.signals.host.START_ALLOWANCE_S", 15 if "sleep" not in body else 4)
     found = run(host, asked(replace(SETTINGS, timeout_s=1)))
     assert (found.why, found.spot_ppm) == (why, None)
 

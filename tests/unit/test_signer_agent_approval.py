@@ -120,8 +120,8 @@ def test_an_approval_that_differs_in_any_field_is_refused(number: int) -> None:
 @pytest.mark.parametrize(
     ("granted", "rules", "rule"),
     [
-        (replace(GRANTED, agent=WALLET), RULES, "agent"),
-        (replace(GRANTED, agent="0x" + "0" * 40), RULES, "agent"),
+        (replace(GRANTED, agent_address=WALLET), RULES, "agent"),
+        (replace(GRANTED, agent_address="0x" + "0" * 40), RULES, "agent"),
         (replace(GRANTED, name="other"), RULES, "agent_name"),
         (replace(GRANTED, is_mainnet=True), RULES, "network"),
         (replace(GRANTED, valid_until_ms=NOW_S * 1000), RULES, "deadline"),
@@ -178,5 +178,5 @@ def test_an_approval_at_the_edge_of_its_times_is_signed(granted: AgentApproval) 
 
 def test_an_approval_other_than_the_one_that_the_owner_confirmed_is_refused() -> None:
     """Every fixed term holds: only the confirmation names another key or another time."""
-    for confirmed in (replace(GRANTED, agent="0x" + "44" * 20), replace(GRANTED, valid_until_ms=GRANTED.valid_until_ms - 1)):
+    for confirmed in (replace(GRANTED, agent_address="0x" + "44" * 20), replace(GRANTED, valid_until_ms=GRANTED.valid_until_ms - 1)):
         assert refused(approval_typed_data(GRANTED), confirmed) == "agent"

@@ -11,13 +11,13 @@ from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, SALT, encode_deployment
 from agent.signing.rules import SigningRules, require_signable
-from agent.venues.deployment import init_code_hash, rebalancer_init_code
+from agent.venues.deployment import rebalancer_init_code, rebalancer_init_hash
 from tests.support.signables import SIGNABLES, calldata, cut_or_lengthened, edited_words, flipped_bits, with_bytes
 from tests.support.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RULES, STRANGER, WALLET, signer, tx
 
-OWN_RULES = replace(RULES, init_code_hash=init_code_hash())
+OWN_RULES = replace(RULES, init_code_hash=rebalancer_init_hash())
 DEPLOY = tx(CREATE2_DEPLOYER, encode_deployment(rebalancer_init_code()))
-GRANT = Grant(IntentKind.DEPLOY, NOW_S, NOW_S + 90, MAX_GAS_WEI, init_code_hash=init_code_hash())
+GRANT = Grant(IntentKind.DEPLOY, NOW_S, NOW_S + 90, MAX_GAS_WEI, init_code_hash=rebalancer_init_hash())
 OTHER = SIGNABLES["deployment"]
 
 

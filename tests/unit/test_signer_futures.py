@@ -240,7 +240,7 @@ def test_an_opening_order_on_an_account_worth_nothing_or_with_an_unknown_market_
     for collateral_raw, leverage in ((cost_raw, "unlimited"), (cost_raw + 1, "x")):  # worth exactly nothing after the fill, and one more
         with pytest.raises(Refused) as caught:
             signer(FUTURES_RULES).sign(order_tx(BUY), futures_grant(BUY, replace(worthless, collateral_raw=collateral_raw)))
-        assert str(caught.value.verdicts[0].measured).endswith(leverage)
+        assert str(caught.value.verdicts[0].measured_text).endswith(leverage)
     blind = replace(ACCOUNT, markets=ACCOUNT.markets[:1], positions=(*ACCOUNT.positions, Position(VBTC, WAD, -WAD)))
     refused(order_tx(BUY), futures_grant(BUY, blind), "market")
 
@@ -331,16 +331,16 @@ def test_the_vault_is_approved_for_exactly_the_deposit() -> None:
     transaction, grant = FUTURES_ALLOWED["futures: approve vault"]
 
     def approved(token: str, spender: str, raw: int) -> tuple[UnsignedTx, Grant]:
-        return tx(token, encode_approve(spender, raw)), replace(grant, approve=(token, spender, raw))
+        return tx(token, encode_approve(spender, raw)), replace(grant, approval_terms=(token, spender, raw))
 
     assert is_signed(*approved(USDC, VAULT, 0))
     refused(*approved(USDC, VAULT, DEPOSIT.raw + 1), "approval_amount")
     refused(*approved(USDC, VAULT, UINT256_MAX), "approval_amount")
     refused(*approved(USDC, ROUTER, DEPOSIT.raw), "spender")
     refused(*approved(WETH, VAULT, DEPOSIT.raw), "contract")
-    assert grant.layer is not None
-    refused(transaction, replace(grant, layer=replace(grant.layer, action=TAKE_OUT)), "approval")
-    refused(transaction, replace(grant, layer=None), "spender")
+    assert grant.layer_grant is not None
+    refused(transaction, replace(grant, layer_grant=replace(grant.layer_grant, action=TAKE_OUT)), "approval")
+    refused(transaction, replace(grant, layer_grant=None), "spender")
 
 
 # --- Mutations.

@@ -66,7 +66,7 @@ def tx_of(data: str, **changes: Any) -> UnsignedTx:
 
 
 def grant_of(order: PerpOrder = BUY, account: MarginAccount = ACCOUNT, **changes: Any) -> Grant:
-    return replace(Grant(IntentKind.FUTURES, NOW_S, NOW_S + 60, 0, layer=FuturesGrant(order, account)), **changes)
+    return replace(Grant(IntentKind.FUTURES, NOW_S, NOW_S + 60, 0, layer_grant=FuturesGrant(order, account)), **changes)
 
 
 def refused(tx: UnsignedTx, grant: Grant, rules: FuturesRules = RULES) -> str:
@@ -137,7 +137,7 @@ def test_data_that_is_no_action_is_refused(data: str) -> None:
         (tx_of(payload(BUY)), grant_of(deadline_s=NOW_S), "deadline"),
         (tx_of(payload(BUY)), grant_of(deadline_s=NOW_S + 121), "deadline"),
         (tx_of(payload(BUY)), grant_of(kind=IntentKind.SWAP), "action"),
-        (tx_of(payload(BUY)), grant_of(layer=FuturesGrant(MarginDeposit(1), ACCOUNT)), "action"),
+        (tx_of(payload(BUY)), grant_of(layer_grant=FuturesGrant(MarginDeposit(1), ACCOUNT)), "action"),
         (tx_of(payload(BUY)), grant_of(now_s=NOW_S + 600), "index_age"),
         (tx_of(payload(SALE)), grant_of(SALE, ACCOUNT), "reduce_only"),
         (tx_of(payload(BUY)), grant_of(BUY, replace(ACCOUNT, collateral_raw=500 * 10**6)), "leverage"),
@@ -274,8 +274,8 @@ def mutated_action(dice: random.Random, data: str) -> str:
 
 
 STOP = StopOrder("ETH", -20_000, 3_200 * 10**6, 3_104 * 10**6)
-STOPPED = replace(HELD, stops=(RestingStop("ETH", -20_000, Fraction(160_000), "0x" + b"stop".hex() + "11" * 12),))
-CANCEL = OrderCancel("ETH", STOPPED.stops[0].cloid)
+STOPPED = replace(HELD, resting_stops=(RestingStop("ETH", -20_000, Fraction(160_000), "0x" + b"stop".hex() + "11" * 12),))
+CANCEL = OrderCancel("ETH", STOPPED.resting_stops[0].cloid)
 
 
 def stop_data(stop: StopOrder = STOP, number: int = 1) -> str:
@@ -283,7 +283,7 @@ def stop_data(stop: StopOrder = STOP, number: int = 1) -> str:
 
 
 def stop_grant(stop: StopOrder | OrderCancel = STOP, account: MarginAccount = STOPPED) -> Grant:
-    return grant_of(layer=FuturesGrant(stop, account))
+    return grant_of(layer_grant=FuturesGrant(stop, account))
 
 
 def test_a_granted_stop_and_a_granted_cancel_are_signed() -> None:
@@ -346,7 +346,7 @@ def test_a_stop_is_bounded_by_the_slippage_of_emergencies_to_the_base_unit_on_ei
 def test_a_stop_or_an_order_needs_fresh_prices_of_its_market(changes: dict[str, Any], rule: str | None) -> None:
     market = replace(MARKET, **changes)
     for data, action, account in ((stop_data(), STOP, STOPPED), (payload(SALE), SALE, HELD)):
-        grant = grant_of(layer=FuturesGrant(action, replace(account, markets=(market,))))
+        grant = grant_of(layer_grant=FuturesGrant(action, replace(account, markets=(market,))))
         if rule is None:
             assert require_signable_order(tx_of(data), grant, RULES, NOW_S)
         else:
@@ -361,7 +361,7 @@ def test_an_order_that_the_venue_has_no_form_for_is_refused() -> None:
     tiny = replace(BUY, bound_raw=1)
     assert refused(tx_of(payload(BUY)), grant_of(tiny)) == "bound"
     assert refused(tx_of(payload(BUY)), grant_of(BUY, replace(ACCOUNT, markets=()))) == "market"
-    assert refused(tx_of(payload(BUY)), grant_of(layer=None)) == "action"
+    assert refused(tx_of(payload(BUY)), grant_of(layer_grant=None)) == "action"
 
 
 def test_client_order_ids_differ_by_every_field_of_the_action_and_stops_are_known_by_theirs() -> None:
@@ -407,11 +407,11 @@ def test_an_opening_of_the_configured_kind_is_signed(kind: PerpOrderKind) -> Non
         (LIMIT, ACCOUNT, replace(RULES, order_kind=PerpOrderKind.POST_ONLY), False),
         (replace(SALE, kind=PerpOrderKind.LIMIT), HELD, GTC, False),
         (LIMIT, ACCOUNT, GTC, True),
-        (LIMIT, replace(ACCOUNT, resting=(RESTING,)), GTC, False),
+        (LIMIT, replace(ACCOUNT, resting_orders=(RESTING,)), GTC, False),
     ],
 )
 def test_no_other_order_rests(order: PerpOrder, account: MarginAccount, rules: FuturesRules, is_emergency: bool) -> None:
-    grant = grant_of(layer=FuturesGrant(order, account, is_emergency))
+    grant = grant_of(layer_grant=FuturesGrant(order, account, is_emergency))
     assert refused(tx_of(payload(order)), grant, rules) == "order"
 
 
@@ -427,10 +427,10 @@ def test_the_time_in_force_is_that_of_the_granted_order() -> None:
 def test_resting_orders_count_in_the_leverage_as_if_they_were_filled() -> None:
     tight = replace(RULES, max_leverage_bps=5_000)
     other = replace(MARKET, market="BTC", symbol="BTC")
-    beside = replace(ACCOUNT, markets=(MARKET, other), resting=(replace(RESTING, market="BTC"),))
+    beside = replace(ACCOUNT, markets=(MARKET, other), resting_orders=(replace(RESTING, market="BTC"),))
     require_signable_order(tx_of(payload(BUY)), grant_of(BUY), tight, NOW_S)
     assert refused(tx_of(payload(BUY)), grant_of(BUY, beside), tight) == "leverage"
-    dear = replace(beside, resting=(replace(RESTING, market="BTC", price=2 * PRICE),))
+    dear = replace(beside, resting_orders=(replace(RESTING, market="BTC", price=2 * PRICE),))
     for account, most_bps in ((beside, 6_100), (dear, 8_600)):
         require_signable_order(tx_of(payload(BUY)), grant_of(BUY, account), replace(RULES, max_leverage_bps=most_bps), NOW_S)
     assert refused(tx_of(payload(BUY)), grant_of(BUY, dear), replace(RULES, max_leverage_bps=8_500)) == "leverage"
@@ -439,10 +439,10 @@ def test_resting_orders_count_in_the_leverage_as_if_they_were_filled() -> None:
 def test_a_limit_order_of_the_agent_is_cancelled_without_an_account() -> None:
     cancel = OrderCancel("ETH", RESTING.cloid)
     data = hex_of(cancel_action(cancel.cloid, 1))
-    grant = grant_of(layer=FuturesGrant(cancel, UNREAD_ACCOUNT))
+    grant = grant_of(layer_grant=FuturesGrant(cancel, UNREAD_ACCOUNT))
     assert hex_of(require_signable_order(tx_of(data), grant, RULES, NOW_S)) == data
     for cloid in ("0x" + b"rest".hex(), RESTING.cloid + "22", RESTING.cloid.upper(), "0x" + "22" * 16):
-        other = grant_of(layer=FuturesGrant(OrderCancel("ETH", cloid), UNREAD_ACCOUNT))
+        other = grant_of(layer_grant=FuturesGrant(OrderCancel("ETH", cloid), UNREAD_ACCOUNT))
         assert refused(tx_of(hex_of(cancel_action(cloid, 1))), other) == "client_order_id"
 
 
@@ -478,7 +478,7 @@ def test_thousands_of_changes_of_an_action_are_signed_never(name: str, tries: in
         if data == right and (nonce == NOW_S * 1000 or isinstance(order, OrderCancel)):
             same += 1
             continue
-        grant = grant_of(layer=FuturesGrant(order, account))
+        grant = grant_of(layer_grant=FuturesGrant(order, account))
         refusals[refused(tx_of(data, nonce=nonce), grant, GTC)] += 1
     assert sum(refusals.values()) + same == tries
     assert same < tries // 5
@@ -511,7 +511,7 @@ def test_a_resting_order_costs_its_worse_price_and_its_fee_to_the_base_unit(side
     other = replace(MARKET, market="BTC", symbol="BTC")
     price = PRICE * (100 + side) / 100
     resting = RestingOrder("BTC", side * 10_000, 15_000, price, NOW_S - 60, "0x" + b"rest".hex() + "22" * 12)
-    account = replace(ACCOUNT, markets=(MARKET, other), resting=(resting,))
+    account = replace(ACCOUNT, markets=(MARKET, other), resting_orders=(resting,))
     order = replace(BUY, bound_raw=3_000 * 10**6)
     notional = 3_000 * 10**6
     order_fee = notional * 450 // 10**6

@@ -110,7 +110,7 @@ def test_only_the_pinned_contract_of_the_venue_is_called(name: str) -> None:
     action = ACTIONS[name]
     for to in (STRANGER, ROUTER, PAIR, V2_ROUTER if action.venue == "uniswap_v3" else MANAGER):
         refused(replace(action_tx(action), to=to), grant_of(action), "contract")
-    refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, position_managers=(), v2_routers=()))
+    refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, v3_managers=(), v2_routers=()))
     if action.venue == "uniswap_v2":
         refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, v2_pairs=()))
     else:
@@ -132,7 +132,7 @@ def test_no_native_coin_goes_along(name: str) -> None:
 @pytest.mark.parametrize("name", ACTIONS)
 def test_nothing_is_signed_without_an_action_or_under_another_kind(name: str) -> None:
     transaction = action_tx(ACTIONS[name])
-    refused(transaction, replace(grant_of(ACTIONS[name]), action=None), "action")
+    refused(transaction, replace(grant_of(ACTIONS[name]), layer_action=None), "action")
     for kind in (IntentKind.SWAP, IntentKind.APPROVE, IntentKind.CANCEL):
         refused(transaction, grant_of(ACTIONS[name], kind=kind), "kind")
 
@@ -212,7 +212,7 @@ def test_without_an_action_only_zero_may_be_set_for_managers_v2_routers_and_pair
     for token, spender in ((TOKENS[0], MANAGER), (TOKENS[0], V2_ROUTER), (PAIR, V2_ROUTER), (PAIR, ROUTER)):
         for raw in (0, 1):
             transaction, grant = approval(token, spender, raw, MINT)
-            bare = replace(grant, action=None)
+            bare = replace(grant, layer_action=None)
             if raw:
                 refused(transaction, bare, "contract" if token == PAIR else "spender")
             else:
@@ -221,9 +221,9 @@ def test_without_an_action_only_zero_may_be_set_for_managers_v2_routers_and_pair
 
 def test_tokens_of_a_manager_cannot_be_approved_away() -> None:
     """approve(address,uint256) of an ERC-721 has the same selector: the position manager is no token that may be approved."""
-    grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, 10**16, approve=(MANAGER, STRANGER, 42))
+    grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, 10**16, approval_terms=(MANAGER, STRANGER, 42))
     refused(UnsignedTx(CHAIN_ID, 7, MANAGER, 0, encode_approve(STRANGER, 42), 600_000, 10**10, 10**9, None), grant, "contract")
-    refused(tx(MANAGER, encode_approve(STRANGER, 0)), replace(grant, approve=(MANAGER, STRANGER, 0)), "contract")
+    refused(tx(MANAGER, encode_approve(STRANGER, 0)), replace(grant, approval_terms=(MANAGER, STRANGER, 0)), "contract")
 
 
 def test_an_action_of_an_unknown_venue_and_an_unknown_function_are_refused() -> None:

@@ -144,7 +144,7 @@ def test_an_approval_is_signed_only_for_what_its_action_takes(name: str, approvi
     """Even where the grant itself names the approval: a planner that was fooled lets nobody else spend."""
     action, (original, _) = ACTIONS[name], APPROVALS[approving]
     token, raw = (original.to, int(original.data[-64:], 16)) if raw % 2 else (token, raw)
-    grant = replace(APPROVALS[approving][1], approve=(token, spender, raw), action=action)
+    grant = replace(APPROVALS[approving][1], approval_terms=(token, spender, raw), layer_action=action)
     if is_signed(tx(token, encode_approve(spender, raw)), grant):
         v2 = action.venue == "uniswap_v2"
         taken = (

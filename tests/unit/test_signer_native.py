@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.model import IntentKind, Leg, LegPlace, Plan, UnsignedTx
-from agent.planning.gas import unwrap, wrap
+from agent.planning.gas import build_unwrap_leg, build_wrap_leg
 from agent.ports import Grant
 from agent.signing.calldata import (
     MULTICALL,
@@ -31,7 +31,7 @@ from agent.signing.calldata import (
 )
 from agent.signing.rules import SigningRules, require_signable
 from agent.units import NATIVE
-from agent.venues.calldata import encode_multicall, native_wei
+from agent.venues.calldata import encode_multicall, wrapped_native_wei
 from tests.support.signing import (
     DEADLINE_S,
     MAX_GAS_WEI,
@@ -59,17 +59,19 @@ BUY = leg(USDC, WETH, 300_000_000, 10**17, sink=R)
 
 
 def by_value(swap: Leg) -> tuple[Leg, Leg]:
-    return wrap(WETH, swap.amount_in_raw, R), replace(swap, source=R)
+    return build_wrap_leg(WETH, swap.amount_in_raw, R), replace(swap, source=R)
 
 
 HUB = (leg(WBTC, WETH, 800_000, 2 * 10**17, sink=R), leg(WETH, USDT, 2 * 10**17, 590_000_000, source=R))
 PLANS = {
     "paid by value, then a hub": plan_of(*by_value(SELL), *by_value(SELL_V2), *HUB),
-    "wrapped to the wallet": plan_of(wrap(WETH, 4 * 10**17, W), SELL, SELL_V2),
-    "refilled from the wallet": plan_of(SELL, *HUB, unwrap(WETH, 5 * 10**16)),
-    "refilled from what is bought": plan_of(BUY, unwrap(WETH, BUY.amount_out_raw, R, BUY.min_out_raw), leg(USDT, USDC, 10**8, 99_000_000)),
+    "wrapped to the wallet": plan_of(build_wrap_leg(WETH, 4 * 10**17, W), SELL, SELL_V2),
+    "refilled from the wallet": plan_of(SELL, *HUB, build_unwrap_leg(WETH, 5 * 10**16)),
+    "refilled from what is bought": plan_of(
+        BUY, build_unwrap_leg(WETH, BUY.amount_out_raw, R, BUY.min_out_raw), leg(USDT, USDC, 10**8, 99_000_000)
+    ),
 }
-ONLY = plan_of(unwrap(WETH, 5 * 10**16))
+ONLY = plan_of(build_unwrap_leg(WETH, 5 * 10**16))
 
 
 def grant_of(plan: Plan, kind: IntentKind = IntentKind.SWAP) -> Grant:
@@ -77,7 +79,7 @@ def grant_of(plan: Plan, kind: IntentKind = IntentKind.SWAP) -> Grant:
 
 
 def multicall(plan: Plan) -> UnsignedTx:
-    return tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S), value_wei=native_wei(plan))
+    return tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S), value_wei=wrapped_native_wei(plan))
 
 
 def withdraw(raw: int, to: str = WETH, value_wei: int = 0) -> UnsignedTx:
@@ -116,7 +118,7 @@ def same_but_for_when_it_sweeps(before: UnsignedTx, after: UnsignedTx) -> bool:
 @pytest.mark.parametrize("name", PLANS)
 def test_each_granted_plan_is_signed_and_brings_just_what_it_wraps(name: str) -> None:
     transaction, grant = multicall(PLANS[name]), grant_of(PLANS[name])
-    assert signer(NATIVE_RULES).sign(transaction, grant).raw
+    assert signer(NATIVE_RULES).sign(transaction, grant).signed_bytes
     for value_wei in {0, transaction.value_wei - 1, transaction.value_wei + 1, 10**24} - {transaction.value_wei, -1}:
         assert rule_of(replace(transaction, value_wei=value_wei), grant) == "value"
 
@@ -182,15 +184,15 @@ def test_no_multicall_of_another_plan_is_signed(data: st.DataObject, name: str) 
 def test_a_granted_plan_that_would_leave_something_in_the_router_is_refused_by_name() -> None:
     """Even if the planner and the encoder both erred."""
     coin, paid = by_value(SELL)
-    stranded = plan_of(wrap(WETH, 10**18, R))
+    stranded = plan_of(build_wrap_leg(WETH, 10**18, R))
     late = plan_of(SELL_V2, coin, paid)
-    taken = plan_of(replace(HUB[0], amount_out_raw=10**17), unwrap(WETH, 10**16), replace(HUB[1], amount_in_raw=10**17))
-    to_router = plan_of(SELL, replace(unwrap(WETH, 10**16), sink=R))
+    taken = plan_of(replace(HUB[0], amount_out_raw=10**17), build_unwrap_leg(WETH, 10**16), replace(HUB[1], amount_in_raw=10**17))
+    to_router = plan_of(SELL, replace(build_unwrap_leg(WETH, 10**16), sink=R))
     other = plan_of(replace(coin, amount_in_raw=10**17, amount_out_raw=10**17), paid)
-    pulled = plan_of(BUY, unwrap(WETH, 5 * 10**16))
+    pulled = plan_of(BUY, build_unwrap_leg(WETH, 5 * 10**16))
     refusals = {"native": (stranded, late, other), "router_balance": (taken, pulled), "recipient": (to_router,)}
     for rule, plan in ((rule, plan) for rule, plans in refusals.items() for plan in plans):
-        assert rule_of(replace(tx(ROUTER, raw_multicall(plan)), value_wei=native_wei(plan)), grant_of(plan)) == rule
+        assert rule_of(replace(tx(ROUTER, raw_multicall(plan)), value_wei=wrapped_native_wei(plan)), grant_of(plan)) == rule
 
 
 def raw_multicall(plan: Plan) -> str:
@@ -225,7 +227,7 @@ def raw_multicall(plan: Plan) -> str:
         ("plan", withdraw(5 * 10**16), replace(grant_of(ONLY, IntentKind.UNWRAP), plan=None)),
         ("plan", withdraw(10**18), grant_of(plan_of(SELL), IntentKind.UNWRAP)),
         ("plan", withdraw(5 * 10**16), grant_of(plan_of(*ONLY.legs, SELL), IntentKind.UNWRAP)),
-        ("plan", withdraw(5 * 10**16), grant_of(plan_of(unwrap(WETH, 5 * 10**16, R)), IntentKind.UNWRAP)),
+        ("plan", withdraw(5 * 10**16), grant_of(plan_of(build_unwrap_leg(WETH, 5 * 10**16, R)), IntentKind.UNWRAP)),
     ],
 )
 def test_unwrapping_by_the_wallet_is_the_granted_amount_of_the_wrapped_coin_alone(
@@ -252,14 +254,14 @@ def test_no_flipped_bit_of_an_unwrapping_is_signed() -> None:
 @pytest.mark.parametrize(
     ("rule", "plan"),
     [
-        ("tokens", plan_of(replace(wrap(WETH, 10**18, W), token_out=USDC))),
-        ("tokens", plan_of(replace(unwrap(WETH, 10**18), token_in=USDC))),
-        ("source", plan_of(replace(wrap(WETH, 10**18, W), source=R))),
-        ("source", plan_of(replace(unwrap(WETH, 10**18), source=R, sink=R))),
-        ("recipient", plan_of(SELL, replace(unwrap(WETH, 10**18), sink=R))),
+        ("tokens", plan_of(replace(build_wrap_leg(WETH, 10**18, W), token_out=USDC))),
+        ("tokens", plan_of(replace(build_unwrap_leg(WETH, 10**18), token_in=USDC))),
+        ("source", plan_of(replace(build_wrap_leg(WETH, 10**18, W), source=R))),
+        ("source", plan_of(replace(build_unwrap_leg(WETH, 10**18), source=R, sink=R))),
+        ("recipient", plan_of(SELL, replace(build_unwrap_leg(WETH, 10**18), sink=R))),
         ("amount_in", plan_of(replace(SELL, amount_in_raw=0))),
-        ("amount_in", plan_of(wrap(WETH, 4 * 10**17, W), replace(unwrap(WETH, 1), amount_in_raw=0))),
-        ("floor", plan_of(replace(unwrap(WETH, 10**18), min_out_raw=0))),
+        ("amount_in", plan_of(build_wrap_leg(WETH, 4 * 10**17, W), replace(build_unwrap_leg(WETH, 1), amount_in_raw=0))),
+        ("floor", plan_of(replace(build_unwrap_leg(WETH, 10**18), min_out_raw=0))),
     ],
 )
 def test_a_leg_that_no_plan_has_is_refused_by_its_rule_whatever_the_calls_are(rule: str, plan: Plan) -> None:
@@ -280,9 +282,13 @@ def test_a_path_through_a_third_token_and_a_coin_paid_in_parts_are_refused() -> 
     data = "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [long]])).hex()
     assert rule_of(tx(ROUTER, data), grant_of(plan_of(SELL_V2))) == "tokens", "its first two tokens are the plan's"
     coin, paid = by_value(SELL)
-    for other in (replace(paid, amount_in_raw=paid.amount_in_raw - 1), replace(paid, source=W), replace(unwrap(WETH, 10**18), source=R)):
+    for other in (
+        replace(paid, amount_in_raw=paid.amount_in_raw - 1),
+        replace(paid, source=W),
+        replace(build_unwrap_leg(WETH, 10**18), source=R),
+    ):
         broken = plan_of(coin, other)
-        sent = tx(ROUTER, encode_multicall(plan_of(SELL), WALLET, DEADLINE_S), value_wei=native_wei(broken))
+        sent = tx(ROUTER, encode_multicall(plan_of(SELL), WALLET, DEADLINE_S), value_wei=wrapped_native_wei(broken))
         assert rule_of(sent, grant_of(broken)) == "native"
 
 
@@ -291,4 +297,4 @@ def test_two_swaps_are_paid_in_coin_in_the_order_of_the_plan() -> None:
     plan = plan_of(*by_value(SELL), *by_value(SELL_V2))
     assert rule_of(multicall(plan), grant_of(plan)) is None
     early = plan_of(*by_value(SELL), SELL_V2, *by_value(replace(SELL_V2, amount_in_raw=10**17, amount_out_raw=295_000_000)))
-    assert rule_of(replace(tx(ROUTER, raw_multicall(early)), value_wei=native_wei(early)), grant_of(early)) == "native"
+    assert rule_of(replace(tx(ROUTER, raw_multicall(early)), value_wei=wrapped_native_wei(early)), grant_of(early)) == "native"

@@ -22,7 +22,7 @@ POOL, OTHER = address("pool"), address("another pool")
 ORACLE_RULES = replace(RULES, oracle_pools=(POOL, OTHER))
 SLOTS = 151
 RAISE = tx(POOL, encode_observations(SLOTS))
-GRANT = Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, SLOTS))
+GRANT = Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle_growth=(POOL, SLOTS))
 
 
 def rule_of(transaction: UnsignedTx, grant: Grant = GRANT) -> str | None:
@@ -47,11 +47,11 @@ def test_the_granted_rise_is_signed_as_the_contract_wants_it() -> None:
         ("contract", replace(RAISE, to=WALLET), GRANT),
         ("contract", replace(RAISE, to=WETH), GRANT),
         ("contract", replace(RAISE, to=OTHER), GRANT),
-        ("contract", replace(RAISE, to=STRANGER), replace(GRANT, oracle=(STRANGER, SLOTS))),
+        ("contract", replace(RAISE, to=STRANGER), replace(GRANT, oracle_growth=(STRANGER, SLOTS))),
         ("observations", tx(POOL, encode_observations(SLOTS + 1)), GRANT),
         ("observations", tx(POOL, encode_observations(0)), GRANT),
         ("observations", tx(POOL, encode_observations(65_535)), GRANT),
-        ("oracle", RAISE, replace(GRANT, oracle=None)),
+        ("oracle", RAISE, replace(GRANT, oracle_growth=None)),
         ("kind", RAISE, replace(GRANT, kind=IntentKind.SWAP)),
         ("kind", RAISE, APPROVE_GRANT),
         ("kind", tx(USDT, "0x"), GRANT),

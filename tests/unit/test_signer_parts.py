@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.chain.receipts import REVERT_MESSAGES, revert_reason
 from agent.chain.rpc import RpcFault
-from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
+from agent.chain.tokens import encode_approve, needed_approvals, nonzero_allowances
 from agent.errors import Refused
 from agent.execution.reconcile import with_bumped_fees
 from agent.model import Allowance, Head, LegPlace
@@ -147,7 +147,7 @@ def test_an_allowance_of_another_spender_does_not_count_and_a_missing_one_refuse
 
 def test_left_over_allowances_are_all_that_are_above_zero() -> None:
     state = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, STRANGER, 7)))
-    assert open_allowances(state) == ((USDT, STRANGER),)
+    assert nonzero_allowances(state) == ((USDT, STRANGER),)
 
 
 def test_an_approval_decodes_to_itself() -> None:

@@ -79,8 +79,8 @@ def test_a_payment_of_tokens_and_one_of_native_coin_are_signed_as_the_chain_want
         ("payout_amount", replace(PAY_COIN, value_wei=RAW + 1), COIN_GRANT),
         ("payout_amount", replace(PAY_COIN, value_wei=0), COIN_GRANT),
         ("payout_amount", tx(USDC, encode(HOME, 0)), grant_of(replace(TOKENS, raw=0))),
-        ("payout_per_day", PAY, grant_of(replace(TOKENS, most_raw=RAW - 1))),
-        ("payout_per_day", PAY_COIN, grant_of(replace(COIN, most_raw=RAW - 1))),
+        ("payout_per_day", PAY, grant_of(replace(TOKENS, limit_left_raw=RAW - 1))),
+        ("payout_per_day", PAY_COIN, grant_of(replace(COIN, limit_left_raw=RAW - 1))),
         ("value", replace(PAY, value_wei=1), GRANT),
         ("gas_cost", replace(PAY, gas=10**7), GRANT),
         ("chain_id", replace(PAY, chain_id=1), GRANT),
@@ -95,7 +95,7 @@ def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant
 def test_nobody_is_paid_whom_the_owner_has_not_confirmed_nor_a_contract_that_is_traded_with(to: str) -> None:
     tokens, granted, coin, coin_granted = paying(to)
     assert (rule_of(tokens, granted), rule_of(coin, coin_granted)) == ("recipient", "recipient")
-    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, to), position_managers=(MANAGER,), v2_pairs=(PAIR,), oracle_pools=(POOL,))
+    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, to), v3_managers=(MANAGER,), v2_pairs=(PAIR,), oracle_pools=(POOL,))
     expected = None if to == STRANGER else "recipient"
     assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (expected, expected)
 
@@ -133,11 +133,11 @@ def test_of_all_amounts_and_addresses_only_the_granted_ones_are_signed(raw: int,
 
 @pytest.mark.parametrize("raw", [1, RAW])
 def test_a_payment_of_all_that_the_day_has_left_is_signed(raw: int) -> None:
-    assert rule_of(tx(USDC, encode(HOME, raw)), grant_of(replace(TOKENS, raw=raw, most_raw=raw))) is None
-    assert rule_of(replace(PAY_COIN, value_wei=raw), grant_of(replace(COIN, raw=raw, most_raw=raw))) is None
+    assert rule_of(tx(USDC, encode(HOME, raw)), grant_of(replace(TOKENS, raw=raw, limit_left_raw=raw))) is None
+    assert rule_of(replace(PAY_COIN, value_wei=raw), grant_of(replace(COIN, raw=raw, limit_left_raw=raw))) is None
 
 
-@pytest.mark.parametrize("field", ["routers", "rebalancers", "position_managers", "v2_routers", "v2_pairs", "oracle_pools", "tokens"])
+@pytest.mark.parametrize("field", ["routers", "rebalancers", "v3_managers", "v2_routers", "v2_pairs", "oracle_pools", "tokens"])
 def test_a_contract_of_each_kind_is_paid_nothing_although_confirmed(field: str) -> None:
     tokens, granted, coin, coin_granted = paying(STRANGER)
     rules = replace(PAYOUT_RULES, payout_addresses=(HOME, STRANGER))

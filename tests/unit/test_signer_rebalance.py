@@ -80,8 +80,8 @@ def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
 def test_each_granted_plan_is_signed_by_our_key_and_twice_alike(name: str) -> None:
     transaction, grant = REBALANCES[name]
     once, again = SIGNER.sign(transaction, grant), SIGNER.sign(transaction, grant)
-    assert once.raw == again.raw
-    assert Account.recover_transaction(once.raw) == WALLET
+    assert once.signed_bytes == again.signed_bytes
+    assert Account.recover_transaction(once.signed_bytes) == WALLET
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_leg_that_keeps_what_the_wallet_should_get_is_refused_and_one_that_spe
     refused(_encoded(kept, PLAN), grant_of(plan_of(first, hub, last)), "recipient")
     found = plan_of(first, replace(hub, sink=R), replace(last, source=R))
     grant = grant_of(plan_of(first, replace(hub, sink=R), replace(last, source=R)))
-    assert SIGNER.sign(_encoded_own(found), grant).raw
+    assert SIGNER.sign(_encoded_own(found), grant).signed_bytes
     paid = plan_of(first, replace(hub, sink=W), replace(last, source=W))
     refused(_encoded_own(paid), grant, "recipient")
     refused(_encoded_own(found), grant_of(paid), "recipient")
@@ -149,7 +149,7 @@ def _v4_refused(rule: str, plan: Plan = V4_PLAN, maker: PoolMaker = V4, tier: in
 
 def test_a_leg_of_v4_is_signed_for_the_granted_pool_alone() -> None:
     data = encode_rebalance(V4_PLAN, DEADLINE_S, conditions(V4_PLAN), {"uniswap_v4": V4}, {V4_PLAN.legs[0].pool: V4_TIER})
-    assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(V4_PLAN)).raw
+    assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(V4_PLAN)).signed_bytes
     _v4_refused("pool", tier=60 << 24 | 500)
     _v4_refused("pool", tier=10 << 24 | 3_000)
     _v4_refused("venue", maker=replace(V4, init_code_hash="0x" + STRANGER[2:].lower().rjust(64, "0")))
@@ -161,7 +161,7 @@ def test_what_a_leg_of_v4_gives_goes_to_a_pair_through_the_contract() -> None:
     first = leg(WBTC, USDC, 800_000, 479_000_000, venue="uniswap_v4", pool=pool_address(V4, WBTC, USDC, V4_TIER), sink=R)
     plan = plan_of(first, leg(USDC, WETH, 479_000_000, 159 * 10**15, venue="uniswap_v2", source=R))
     data = encode_rebalance(plan, DEADLINE_S, conditions(plan), {**MAKERS, "uniswap_v4": V4}, {first.pool: V4_TIER})
-    assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(plan)).raw
+    assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(plan)).signed_bytes
     program = decode(data)
     assert isinstance(program, RebalanceCall)
     assert program.legs[0].sink is program.legs[1].source is FundsLocation.REBALANCER
@@ -182,7 +182,7 @@ def _native_tx(plan: Plan, granted: Plan) -> UnsignedTx:
 
 @pytest.mark.parametrize("plan", [SALE, PURCHASE])
 def test_a_leg_through_native_coin_is_signed_with_the_conversion_of_its_own_amount_alone(plan: Plan) -> None:
-    assert NATIVE_SIGNER.sign(_native_tx(plan, plan), grant_of(plan)).raw
+    assert NATIVE_SIGNER.sign(_native_tx(plan, plan), grant_of(plan)).signed_bytes
     (only,) = plan.legs
     coin = native_leg(*((WETH, NATIVE) if only.token_in == WETH else (NATIVE, WETH)), 10**18)
     swap = replace(only, venue="uniswap_v4")
@@ -216,7 +216,7 @@ def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
     foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
     terms = RebalancerTerms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
     grant = replace(
-        grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), value_floor_raw=terms.min_value_change_raw
+        grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), min_value_change_raw=terms.min_value_change_raw
     )
     refused(tx(REBALANCER, encode_program(foreign, DEADLINE_S, terms)), grant, "tokens")
     same = plan_of(leg(WETH, WETH, 10**18, 500))
@@ -238,12 +238,14 @@ def test_another_value_floor_than_the_granted_is_refused(floor_raw: int) -> None
 def test_a_granted_value_floor_below_what_the_floors_come_to_is_refused() -> None:
     low = conditions(PLAN).min_value_change_raw - 10**4  # a base unit of WBTC, by which the floors are lower, is worth 600
     refused(
-        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=low)), grant_of(PLAN, value_floor_raw=low), "value_floor"
+        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=low)),
+        grant_of(PLAN, min_value_change_raw=low),
+        "value_floor",
     )
     high = conditions(PLAN).min_value_change_raw + 10**6
     assert SIGNER.sign(
-        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=high)), grant_of(PLAN, value_floor_raw=high)
-    ).raw
+        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=high)), grant_of(PLAN, min_value_change_raw=high)
+    ).signed_bytes
 
 
 @pytest.mark.parametrize("factor", [Fraction(1, 2), Fraction(2), 1 + Fraction(1, 2**60)])
@@ -256,7 +258,7 @@ def test_a_price_that_is_not_the_granted_one_is_refused(factor: Fraction) -> Non
 
 def test_without_prices_or_floor_in_the_grant_nothing_is_signed() -> None:
     refused(REBALANCES["pairs"][0], grant_of(PLAN, prices=()), "price")
-    refused(REBALANCES["pairs"][0], grant_of(PLAN, value_floor_raw=None), "value_floor")
+    refused(REBALANCES["pairs"][0], grant_of(PLAN, min_value_change_raw=None), "value_floor")
     refused(REBALANCES["pairs"][0], replace(grant_of(PLAN), plan=None), "plan")
 
 
@@ -329,10 +331,12 @@ def test_a_router_is_no_rebalancer_and_a_rebalancer_no_router() -> None:
 
 
 def test_the_rebalancer_may_be_approved_exactly() -> None:
-    grant = replace(APPROVE_GRANT, approve=(USDT, REBALANCER, 500_000_000), plan=None)
-    assert SIGNER.sign(tx(USDT, encode_approve(REBALANCER, 500_000_000)), grant).raw
-    refused(tx(USDT, encode_approve(ROUTER, 500_000_000)), replace(grant, approve=(USDT, ROUTER, 500_000_000)), "spender")
-    refused(tx(USDT, encode_approve(REBALANCER, UINT256_MAX)), replace(grant, approve=(USDT, REBALANCER, UINT256_MAX)), "approval_amount")
+    grant = replace(APPROVE_GRANT, approval_terms=(USDT, REBALANCER, 500_000_000), plan=None)
+    assert SIGNER.sign(tx(USDT, encode_approve(REBALANCER, 500_000_000)), grant).signed_bytes
+    refused(tx(USDT, encode_approve(ROUTER, 500_000_000)), replace(grant, approval_terms=(USDT, ROUTER, 500_000_000)), "spender")
+    refused(
+        tx(USDT, encode_approve(REBALANCER, UINT256_MAX)), replace(grant, approval_terms=(USDT, REBALANCER, UINT256_MAX)), "approval_amount"
+    )
 
 
 def program_with(plan: Plan, flows: dict[int, tuple[FundsLocation, FundsLocation, str | None]]) -> UnsignedTx:
@@ -374,14 +378,14 @@ def test_a_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
     first, last = PLAN.legs[2], PLAN.legs[3]
     between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=last.pool)
     plan = plan_of(first, between, last)
-    assert SIGNER.sign(_encoded_own(plan), grant_of(plan)).raw
+    assert SIGNER.sign(_encoded_own(plan), grant_of(plan)).signed_bytes
     refused(program_with(plan, {0: (OWN, PAIR, WBTC), 2: (PAIR, OWN, None)}), grant_of(plan), "router_balance")
 
 
 def test_an_output_may_go_to_the_pair_of_its_own_tokens_from_a_v3_pool_and_not_from_that_pair() -> None:
     """A V2 leg that pays into its own pair would pay the pool that it trades with."""
     v3_first = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WETH, 3_000_000_000, 10**18, venue="uniswap_v2", source=R))
-    assert SIGNER.sign(program_with(v3_first, {0: (OWN, PAIR, WETH), 1: (PAIR, OWN, None)}), grant_of(v3_first)).raw
+    assert SIGNER.sign(program_with(v3_first, {0: (OWN, PAIR, WETH), 1: (PAIR, OWN, None)}), grant_of(v3_first)).signed_bytes
     v2_first = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, venue="uniswap_v2", sink=R), v3_first.legs[1])
     refused(program_with(v2_first, {0: (OWN, PAIR, WETH), 1: (PAIR, OWN, None)}), grant_of(v2_first), "router_balance")
 
@@ -426,13 +430,13 @@ def test_a_value_floor_may_be_what_the_floors_come_to_and_no_base_unit_less() ->
     assert least.denominator == 1
     for value_floor, is_signed in ((int(least), True), (int(least) - 1, False)):
         transaction = rebalance_tx(plan, terms=replace(conditions(plan), min_value_change_raw=value_floor))
-        grant = grant_of(plan, floors_raw=(floor,), value_floor_raw=value_floor)
+        grant = grant_of(plan, floors_raw=(floor,), min_value_change_raw=value_floor)
         if is_signed:
-            assert SIGNER.sign(transaction, grant).raw
+            assert SIGNER.sign(transaction, grant).signed_bytes
         else:
             refused(transaction, grant, "value_floor")
 
 
 def test_minimums_at_their_floors_are_signed_until_the_last_second() -> None:
     minimums = tuple(planned.min_out_raw for planned in PLAN.legs)
-    assert SIGNER.sign(rebalance_tx(PLAN, NOW_S + 90), grant_of(PLAN, floors_raw=minimums)).raw
+    assert SIGNER.sign(rebalance_tx(PLAN, NOW_S + 90), grant_of(PLAN, floors_raw=minimums)).signed_bytes

@@ -20,7 +20,7 @@ from tests.support.builders import step_input
 from tests.support.gradual_execution import PACE, carried, later, market, paced, roomy
 
 USD = 10**6
-TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400, budget_bps=60)
+TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400, max_loss_bps=60)
 Moves = Callable[[StepInput, int], StepInput]
 
 
@@ -56,23 +56,26 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
         if until_s is not None and now_s >= until_s:
             break
         draw = SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
-        step = step.with_layer(GradualState(progress=under, carried=spent if under is None else None, draw=draw))
-        found = proposals.rebalance(step)
+        step = step.with_layer(GradualState(progress=under, carryover=spent if under is None else None, draw=draw))
+        found = proposals.propose_rebalance(step)
         done.said.append(found.decision_result.decision.reason)
-        if found.decision_result.layer(GradualResult).ended and under is not None:
-            under, spent = None, carried_budget(under, found.decision_result.layer(GradualResult).ended)
+        if found.decision_result.layer(GradualResult).end_reason and under is not None:
+            under, spent = None, carried_budget(under, found.decision_result.layer(GradualResult).end_reason)
         if found.plan is not None:
             assert found.decision_result.layer(GradualResult).due_slice is not None, "nothing goes around the budget"
             if (begins := found.decision_result.layer(GradualResult).new_execution) is not None:
                 done.begun.append(begins)
                 until_s = until_s or begins.expires_s
-                under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
+                under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first_draw)
             assert under is not None
-            own = _lost(step, found.plan.holdings_after, dict(under.execution.arrival)) + found.plan.cost.gas
+            own = _lost(step, found.plan.holdings_after, dict(under.execution.arrival_prices)) + found.plan.cost.gas
             done.lost += own
             done.rounds += 1
             under = replace(
-                under, parts_done=under.parts_done + 1, moved_value=under.moved_value + found.plan.turnover, spent=under.spent + own
+                under,
+                parts_done=under.parts_done + 1,
+                moved_value=under.moved_value + found.plan.turnover,
+                lost_value=under.lost_value + own,
             )
             under = replace(under, next_s=now_s + slice_wait_s(under.execution, draw), draw=draw)
             step = carried(step, found.plan, 600)
@@ -88,7 +91,7 @@ def _lost(step: StepInput, after: tuple[tuple[str, int], ...], prices: dict[str,
 
 def largest(done: Wander) -> Fraction:
     """The budget of the largest of them."""
-    return max(one.value_to_move for one in done.begun) * Fraction(TWAP.budget_bps or 0, 10_000)
+    return max(one.value_to_move for one in done.begun) * Fraction(TWAP.max_loss_bps or 0, 10_000)
 
 
 @given(seed=st.integers(0, 10**6), far=st.integers(30, 900), fall=st.integers(0, 30))
@@ -113,10 +116,10 @@ def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too(
     done = wander(drifted(), random.Random(3), moves)
     assert len(done.begun) > 1, "it is begun anew with every other target"
     assert [one.carryover is None for one in done.begun] == [True] + [False] * (len(done.begun) - 1)
-    re_aimed = [one for one in done.begun if one.carryover is not None and one.carryover.arrival]
+    re_aimed = [one for one in done.begun if one.carryover is not None and one.carryover.arrival_prices]
     assert re_aimed
-    assert all(one.arrival == one.carryover.arrival for one in re_aimed if one.carryover is not None)
-    assert re_aimed[0].arrival == done.begun[0].arrival, "it goes on counting from the first prices"
+    assert all(one.arrival_prices == one.carryover.arrival_prices for one in re_aimed if one.carryover is not None)
+    assert re_aimed[0].arrival_prices == done.begun[0].arrival_prices, "it goes on counting from the first prices"
     assert 0 < done.lost <= largest(done)
     assert any("shared until" in said for said in done.said), "it is said"
 
@@ -128,28 +131,33 @@ def test_targets_that_go_to_and_fro_spend_one_budget_and_stop() -> None:
 
 
 def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
-    pace = replace(TWAP, budget_bps=100)
+    pace = replace(TWAP, max_loss_bps=100)
     before = BudgetCarryover(9_999, Fraction(1_000), Fraction(4))
     assert budget_left(pace, Fraction(1_000), None) == 10
     assert budget_left(pace, Fraction(100), before) == 1, "no more than its own part"
     assert budget_left(pace, Fraction(900), before) == 6, "no more than is left"
     assert budget_left(pace, Fraction(2_000), before) == 16, "of the largest that was to be moved"
-    assert budget_left(pace, Fraction(900), replace(before, spent=Fraction(11))) == 0
-    assert budget_left(replace(pace, budget_bps=None), Fraction(900), before) is None
+    assert budget_left(pace, Fraction(900), replace(before, lost_value=Fraction(11))) == 0
+    assert budget_left(replace(pace, max_loss_bps=None), Fraction(900), before) is None
 
 
 def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
-    found = proposals.rebalance(drifted())
+    found = proposals.propose_rebalance(drifted())
     first = found.decision_result.layer(GradualResult).new_execution
     assert first is not None
-    gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
+    gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first_draw)
     left = carried_budget(gained, TARGETS_CHANGED_REASON)
-    assert (left.spent, left.until_s, left.arrival) == (0, first.expires_s, first.arrival)
+    assert (left.lost_value, left.until_s, left.arrival_prices) == (0, first.expires_s, first.arrival_prices)
     second = replace(
-        first, carryover=replace(left, spent=Fraction(7)), expires_s=first.expires_s + 10**6, value_to_move=first.value_to_move * 2
+        first, carryover=replace(left, lost_value=Fraction(7)), expires_s=first.expires_s + 10**6, value_to_move=first.value_to_move * 2
     )
-    after = carried_budget(replace(gained, execution=second, spent=Fraction(5)), "done in 2 rounds")
-    assert (after.spent, after.until_s, after.value_to_move, after.arrival) == (12, first.expires_s, first.value_to_move * 2, ())
+    after = carried_budget(replace(gained, execution=second, lost_value=Fraction(5)), "done in 2 rounds")
+    assert (after.lost_value, after.until_s, after.value_to_move, after.arrival_prices) == (
+        12,
+        first.expires_s,
+        first.value_to_move * 2,
+        (),
+    )
 
 
 def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -> None:
@@ -157,42 +165,42 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
     now_s = step.snapshot.head.timestamp_s
     for until_s, fresh in ((now_s + 1, False), (now_s, True)):
         spent = BudgetCarryover(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
-        found = proposals.rebalance(step.with_layer(GradualState(carried=spent)))
+        found = proposals.propose_rebalance(step.with_layer(GradualState(carryover=spent)))
         assert (found.decision_result.layer(GradualResult).new_execution is not None) == fresh
-        assert find_prior_carryover(step.with_layer(GradualState(carried=spent))) == (None if fresh else spent)
+        assert find_prior_carryover(step.with_layer(GradualState(carryover=spent))) == (None if fresh else spent)
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
 def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: ExecutionStyle) -> None:
-    step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60, recovery_s=10**6, max_rounds=2))
+    step = drifted(replace(PACE, style=style, twap_duration_s=3_600, max_loss_bps=60, recovery_s=10**6, max_rounds=2))
     least = replace(step, limits=replace(step.limits, min_trade=Fraction(150_000 * USD)))
-    assert proposals.rebalance(least).decision_result.layer(GradualResult).due_slice is None, "one round, without a budget"
+    assert proposals.propose_rebalance(least).decision_result.layer(GradualResult).due_slice is None, "one round, without a budget"
     spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
-    shared = least.with_layer(replace(least.layer(GradualState), carried=spent))
-    found = proposals.rebalance(shared)
+    shared = least.with_layer(replace(least.layer(GradualState), carryover=spent))
+    found = proposals.propose_rebalance(shared)
     assert found.plan is None
     assert "shared until" in found.decision_result.decision.reason
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
 def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: ExecutionStyle) -> None:
-    step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60))
-    first = proposals.rebalance(step).decision_result.layer(GradualResult).new_execution
+    step = drifted(replace(PACE, style=style, twap_duration_s=3_600, max_loss_bps=60))
+    first = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
     assert first is not None
-    assert first.budget is not None
-    nearly = ExecutionProgress("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
+    assert first.max_loss is not None
+    nearly = ExecutionProgress("c", first, 1, Fraction(0), first.max_loss * Fraction(11, 10), first.began_s, first.first_draw)
     approved = replace(
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
     )
-    found = proposals.rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
-    assert found.decision_result.layer(GradualResult).ended == TARGETS_CHANGED_REASON
+    found = proposals.propose_rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
+    assert found.decision_result.layer(GradualResult).end_reason == TARGETS_CHANGED_REASON
     assert found.plan is None
     assert "shared until" in found.decision_result.decision.reason
 
 
 def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
     step = drifted(ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-100, patience_s=14_400))
-    waits = proposals.rebalance(step)
+    waits = proposals.propose_rebalance(step)
     assert waits.plan is None
     assert waits.decision_result.layer(GradualResult).new_execution is not None
     under = ExecutionProgress(
@@ -202,19 +210,19 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
         Fraction(0),
         Fraction(0),
         waits.decision_result.layer(GradualResult).new_execution.began_s,
-        waits.decision_result.layer(GradualResult).new_execution.first,
+        waits.decision_result.layer(GradualResult).new_execution.first_draw,
     )
     moved = replace(
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
     )
-    found = proposals.rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
+    found = proposals.propose_rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
     assert found.plan is None
     assert "its price" in found.decision_result.decision.reason
 
 
 def test_an_execution_without_one_before_it_is_read_without_that_field() -> None:
     step = drifted()
-    begun = proposals.rebalance(step).decision_result.layer(GradualResult).new_execution
+    begun = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
     written = codec.to_jsonable(begun)
     del written["carryover"]
     assert codec.from_jsonable(GradualExecution, written) == begun

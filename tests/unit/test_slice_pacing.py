@@ -25,7 +25,7 @@ from agent.model import Destination, ExecutionPace, ExecutionStyle, Goal
 from tests.support.builders import NOW_S, step_input
 from tests.support.gradual_execution import PACE, paced
 
-TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)
+TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400)
 
 
 def test_chance_spreads_evenly_around_one_and_never_beyond() -> None:
@@ -63,7 +63,7 @@ def test_slice__is_its_value_of_the_remainder_and_all_of_a_smaller_one(remaining
     assert slice_fraction(execution(EVEN), MEAN, Fraction(remaining)) == fraction
 
 
-@pytest.mark.parametrize(("pace", "rounds", "interval_s"), [(PACE, 4, 600), (TWAP, 7, 2_057), (replace(TWAP, over_s=3), 8, 1)])
+@pytest.mark.parametrize(("pace", "rounds", "interval_s"), [(PACE, 4, 600), (TWAP, 7, 2_057), (replace(TWAP, twap_duration_s=3), 8, 1)])
 def test_interval__is_the_config_s_or_the_part_of_the_whole_time(pace: ExecutionPace, rounds: int, interval_s: int) -> None:
     assert mean_interval_s(pace, rounds) == interval_s
 
@@ -94,7 +94,7 @@ def test_budget__executions_that_share_one_lose_no_more_than_the_largest_alone(b
 
 
 def test_budget__none_is_without_a_limit() -> None:
-    assert budget_left(replace(PACE, budget_bps=None), Fraction(1_000), None) is None
+    assert budget_left(replace(PACE, max_loss_bps=None), Fraction(1_000), None) is None
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,16 @@ def test_budget__none_is_without_a_limit() -> None:
 def test_carryover__losses_add_up_and_gains_win_nothing_back(
     spent: int, why: str, before: BudgetCarryover | None, carried: BudgetCarryover
 ) -> None:
-    progress = ExecutionProgress("c", execution(arrival=(("A", Fraction(3)),), carryover=before), 1, Fraction(0), Fraction(spent), 0, MEAN)
+    progress = ExecutionProgress(
+        "c", execution(arrival_prices=(("A", Fraction(3)),), carryover=before), 1, Fraction(0), Fraction(spent), 0, MEAN
+    )
     assert carried_budget(progress, why) == carried
 
 
 @pytest.mark.parametrize(("until_s", "is_shared"), [(NOW_S + 1, True), (NOW_S, False)])
 def test_carryover__ends_at_its_second(until_s: int, is_shared: bool) -> None:
     carried = BudgetCarryover(until_s, Fraction(1_000), Fraction(5))
-    step = step_input().with_layer(GradualState(carried=carried))
+    step = step_input().with_layer(GradualState(carryover=carried))
     assert (find_prior_carryover(step) is not None) is is_shared
 
 

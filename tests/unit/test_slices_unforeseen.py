@@ -53,15 +53,15 @@ CAMPAIGN = GradualExecution(
     targets_bps=(),
     destination=Destination.TARGET,
     goal=Goal(()),
-    arrival=(),
-    sides=(),
+    arrival_prices=(),
+    side_by_token=(),
     value_to_move=Fraction(10**12),
     rounds=6,
-    budget=None,
+    max_loss=None,
     began_s=0,
     ends_s=10**9,
     expires_s=10**9,
-    first=SliceDraw(0, 0),
+    first_draw=SliceDraw(0, 0),
 )
 
 
@@ -76,7 +76,7 @@ def drawn(seed: int, rounds: int) -> list[SliceDraw]:
         decided: Any = SimpleNamespace(order="", layer=lambda _, due=due: due)
         record_slice(
             readers,
-            cast(Store, SimpleNamespace(layer=lambda _: journal)),
+            cast(Store, SimpleNamespace(layer_repository=lambda _: journal)),
             cast(StepOutcome, SimpleNamespace(decision_result=decided, step_input=step, step_id="s")),
         )
     return journal.kept

@@ -35,10 +35,10 @@ def large(depth: int = 20_000_000, base_fee_gwei: int = 30, **pace: object) -> S
 
 
 def pacing(step: StepInput) -> SlicingComparison:
-    found = proposals.rebalance(step)
+    found = proposals.propose_rebalance(step)
     assert found.plan is not None, found.decision_result.decision.reason
-    assert found.plan.pacing is not None
-    return found.plan.pacing
+    assert found.plan.slicing_comparison is not None
+    return found.plan.slicing_comparison
 
 
 @pytest.mark.parametrize(
@@ -65,24 +65,24 @@ def test_the_number_of_rounds_is_that_of_a_closed_form(depth: int, gwei: int, wa
 
     costs = {rounds: cost(rounds) for rounds in range(1, 10)}
     best = min(costs, key=lambda rounds: costs[rounds])
-    assert found.chosen == best
+    assert found.chosen_count == best
     for option in found.options:
-        own = float(option.impact + option.skew + option.gas + option.waiting) / USD
-        assert own == pytest.approx(costs[option.rounds], rel=5e-3), option.rounds
+        own = float(option.impact + option.skew + option.gas + option.delay_cost) / USD
+        assert own == pytest.approx(costs[option.slice_count], rel=5e-3), option.slice_count
 
 
 def test_without_waiting_the_optimum_is_the_root_of_impact_over_gas() -> None:
     """n* = sqrt(W² / (R · gas)), by cost(n) = W²/(n·R) + n·gas."""
     found = pacing(large(20_000_000, 2_400, max_rounds=12, recovery_s=1, waiting_bps_hour=Fraction(0)))
     gas = float(found.options[0].gas) / USD
-    assert abs(found.chosen - sqrt(300_000**2 / (20_000_000 * gas))) < 1
+    assert abs(found.chosen_count - sqrt(300_000**2 / (20_000_000 * gas))) < 1
 
 
 def test_a_pool_that_does_not_come_back_is_done_in_one_round() -> None:
     """The way there is the same in pieces, and each piece costs gas of its own."""
     found = pacing(large(recovery_s=28 * 86_400, waiting_bps_hour=Fraction(0)))
     one, six = found.options[0], found.options[-1]
-    assert found.chosen == 1
+    assert found.chosen_count == 1
     assert abs((six.impact + six.skew) - (one.impact + one.skew)) < one.impact / 50
     assert six.gas > 5 * one.gas
 
@@ -91,7 +91,7 @@ def test_a_pool_that_does_not_come_back_is_done_in_one_round() -> None:
 def chosen(**change: object) -> int:
     """How many rounds of up to eight cost least, at these prices and the usual ones."""
     settings: dict[str, object] = {"max_rounds": 8, "base_fee_gwei": 900, "waiting_bps_hour": Fraction(1)}
-    return pacing(large(**settings | change)).chosen  # type: ignore[arg-type]  # by name
+    return pacing(large(**settings | change)).chosen_count  # type: ignore[arg-type]  # by name
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_rounds_smaller_than_the_smallest_trade_are_none() -> None:
     step = large(max_rounds=12, recovery_s=1)
     assert len(pacing(roomy(step, min_trade=Fraction(60_000 * USD), max_live_value=None)).options) == 3
     small = pacing(roomy(step, min_trade=Fraction(250_000 * USD), max_live_value=None))
-    assert (len(small.options), small.chosen) == (1, 1)
+    assert (len(small.options), small.chosen_count) == (1, 1)
     assert "too small" in small.why
 
 
@@ -124,46 +124,48 @@ def test_what_no_round_moves_costs_its_share_and_waits_for_none(plan_cost_bps: i
     step = large(max_rounds=3, waiting_bps_hour=Fraction(100))
     found = pacing(roomy(step, price_impact_bps=50, max_live_value=None, plan_cost_bps=plan_cost_bps))
     one, *more = found.options
-    assert one.unfinished > 0
-    assert one.waiting == 0
+    assert one.unmoved_cost > 0
+    assert one.delay_cost == 0
     assert more
-    assert all(option.waiting > 0 for option in more)
-    paid = [(option.total - option.unfinished) / option.turnover for option in found.options]
+    assert all(option.delay_cost > 0 for option in more)
+    paid = [(option.total - option.unmoved_cost) / option.turnover for option in found.options]
     share = max(paid) if plan_cost_bps is None else Fraction(plan_cost_bps, 10_000)
-    unmoved = one.unfinished / share
+    unmoved = one.unmoved_cost / share
     assert abs(unmoved + one.turnover - 300_000 * USD) < 1_000 * USD
 
 
 def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
     for seed in range(2):
         step = roomy(random_step(seed, tokens=4, pools=8, depth=400_000, worth=60_000), max_live_value=None)
-        found = proposals.rebalance(paced(step, max_rounds=4))
-        if found.plan is None or found.plan.pacing is None:
+        found = proposals.propose_rebalance(paced(step, max_rounds=4))
+        if found.plan is None or found.plan.slicing_comparison is None:
             continue
-        whole = proposals.rebalance(step)
+        whole = proposals.propose_rebalance(step)
         assert whole.plan is not None
-        one = found.plan.pacing.options[0]
+        one = found.plan.slicing_comparison.options[0]
         parts = (one.fees, one.impact, one.skew)
         assert parts == (whole.plan.cost.fees, whole.plan.cost.impact, whole.plan.cost.skew)
-        assert one.gas == whole.plan.cost.gas + whole.plan.cost.approvals
-        chosen = next(option for option in found.plan.pacing.options if option.rounds == found.plan.pacing.chosen)
-        assert chosen.total == min(option.total for option in found.plan.pacing.options)
+        assert one.gas == whole.plan.cost.gas + whole.plan.cost.approval_gas
+        chosen = next(
+            option for option in found.plan.slicing_comparison.options if option.slice_count == found.plan.slicing_comparison.chosen_count
+        )
+        assert chosen.total == min(option.total for option in found.plan.slicing_comparison.options)
 
 
 def test_the_market_style_plans_as_before() -> None:
     step = large()
     market = replace(step, execution=replace(step.execution, pace=type(PACE)()))
-    found = proposals.rebalance(market)
+    found = proposals.propose_rebalance(market)
     assert found.plan is not None
-    assert found.plan.pacing is None
+    assert found.plan.slicing_comparison is None
     assert found.decision_result.layer(GradualResult).new_execution is None
-    whole = proposals.rebalance(step)
+    whole = proposals.propose_rebalance(step)
     assert found.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
 
 
 def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
     step = replace(large(), progress=replace(large().progress, spend_caps=((WETH.address, 10**30),)))
-    found = proposals.rebalance(step)
+    found = proposals.propose_rebalance(step)
     assert found.decision_result.layer(GradualResult).new_execution is None
     assert found.plan is not None
     assert found.plan.turnover > 290_000 * USD
@@ -189,19 +191,19 @@ def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sel
     full = Fraction(pools.price_move_bps(pool, moved, token_in))
     assert full > 300
     for left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
-        back = moved.recovered(pool, left)
+        back = moved.partly_recovered(pool, left)
         now = pools.price_move_bps(pool, back, token_in)
         assert full * left - 15 <= now <= full * left + 15
         assert (pools.marginal_price(back, token_in) <= pools.marginal_price(pool, token_in)) is True
-    assert pools.price_move_bps(pool, moved.recovered(pool, Fraction(1, 10**12)), token_in) <= 1
-    assert pool.recovered(pool, Fraction(1, 2)) == pool
+    assert pools.price_move_bps(pool, moved.partly_recovered(pool, Fraction(1, 10**12)), token_in) <= 1
+    assert pool.partly_recovered(pool, Fraction(1, 2)) == pool
 
 
 def test_ranges_that_were_crossed_are_crossed_back() -> None:
     pool = ranged(V3, random.Random(5), 60)
     moved = pool.swap(WETH.address, 30 * 10**18).pool_after
     assert moved.liquidity != pool.liquidity  # type: ignore[union-attr]  # a V3 pool
-    back = moved.recovered(pool, Fraction(1, 10**12))
+    back = moved.partly_recovered(pool, Fraction(1, 10**12))
     assert back.liquidity == pool.liquidity  # type: ignore[union-attr]  # a V3 pool
     assert abs(back.quote(WETH.address, 10**18) - pool.quote(WETH.address, 10**18)) <= 10
 
@@ -209,5 +211,5 @@ def test_ranges_that_were_crossed_are_crossed_back() -> None:
 def test_the_comparison_is_made_at_the_prices_of_now_whatever_the_imagined_pools_say() -> None:
     """With spot prices alone the reference would move with pools that are only imagined."""
     step = large(recovery_s=1)
-    spot = replace(step, reference=replace(step.reference, kinds=(PriceSource.SPOT,)))
+    spot = replace(step, reference=replace(step.reference, sources=(PriceSource.SPOT,)))
     assert [option.impact for option in pacing(spot).options] == pytest.approx([option.impact for option in pacing(step).options], rel=1e-6)

@@ -20,7 +20,7 @@ def dynamic(ticks_away: int) -> SlipstreamPool:
     pool = v3_pool(WETH, USDC, 2_000, 10_000_000)
     fee = DynamicFee(BASE_PIPS, CAP_PIPS, 10**7, pool.tick - ticks_away)
     state = {one.name: getattr(pool, one.name) for one in fields(V3Pool)} | {"venue": "slipstream", "fee_pips": fee.pips(pool.tick)}
-    return SlipstreamPool(**state | {"observations": (400, 400)}, dynamic_fee=fee)
+    return SlipstreamPool(**state | {"observation_counts": (400, 400)}, dynamic_fee=fee)
 
 
 def test_a_fee_is_base_and_distance_up_to_the_cap() -> None:

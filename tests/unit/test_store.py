@@ -19,7 +19,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentEvent, IntentKind, IntentState, Transfer
 from agent.store import Store, database, open_store, opening
 from agent.store.migrations.schema import creating_statements
-from agent.store.tables import Base, MetaRow, PriceRow
+from agent.store.tables import Base, FactRow, PriceRow
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
 
@@ -78,7 +78,7 @@ def test_the_models_can_be_built_on_postgresql() -> None:
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
 def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect: Dialect) -> None:
-    over = str(database.upsert_statement(MetaRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
+    over = str(database.upsert_statement(FactRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
     assert "ON CONFLICT (key) DO UPDATE SET value = excluded.value" in over.replace('"', "")
     assert "ON CONFLICT DO NOTHING" in str(database.insert_new_statement(PriceRow, dialect.name).compile(dialect=dialect))
 
@@ -181,9 +181,9 @@ def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
 
 def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
     intent = store.journal.add_intent(
-        "s", IntentKind.APPROVE, tx(7), replace(grant(), approve=(OTHER, WALLET, 2**255)), "approve", START_S, 99
+        "s", IntentKind.APPROVE, tx(7), replace(grant(), approval_terms=(OTHER, WALLET, 2**255)), "approve", START_S, 99
     )
-    assert store.journal.grant(intent.id).approve == (OTHER, WALLET, 2**255)
+    assert store.journal.grant(intent.id).approval_terms == (OTHER, WALLET, 2**255)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     found = replace(receipt(HASH, 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
@@ -217,7 +217,7 @@ def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store)
 def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
     first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     cancel = store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
-    assert cancel.replaces == first.id
+    assert cancel.replaced_intent_id == first.id
     with pytest.raises(OperatorNeeded):
         store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
 
@@ -243,7 +243,7 @@ def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: 
             store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
         return
     second = store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
-    assert second.replaces == first.id
+    assert second.replaced_intent_id == first.id
     with raises_code(OperatorNeeded, "open_transaction"):
         store.journal.add_intent("s", kind, tx(0), grant(kind), "third", START_S, None, replaces=first.id)
 
@@ -306,7 +306,7 @@ def test_an_intent_keeps_its_first_hash(store: Store) -> None:
         store.journal.advance(intent.id, IntentState.MINED, START_S)
 
 
-@pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET after = 'final'"])
+@pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET new_state = 'final'"])
 def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
     store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     with store.db.engine.connect() as connection, pytest.raises(Exception, match="ever added"):
@@ -317,7 +317,7 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.run(0)
     made.run(1)
-    signed = [s.raw for s in made.signer.signed]
+    signed = [s.signed_bytes for s in made.signer.signed]
     assert len(signed) == 2
     for path in tmp_path.iterdir():
         data = path.read_bytes()

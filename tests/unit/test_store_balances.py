@@ -80,7 +80,7 @@ def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store)
 
 
 def test_an_adopted_nonce_forgets_the_prior_day_and_the_scan_unless_it_was_read_up_to_there(store: Store) -> None:
-    store.positions.record((), NOW_S)
+    store.positions.record_scan((), NOW_S)
     store.balances.record_prior_day((), 5)
     store.journal.adopt_nonce(5, NOW_S)
     assert store.balances.is_prior_day_known(NOW_S)
@@ -100,7 +100,7 @@ def test_an_accepted_deposit_is_listed_for_24_hours_or_until_its_owner_names_it(
     acceptance_time_s = NOW_S + 60
 
     def listed(now_s: int) -> list[int]:
-        return [flow.id for flow in store.budgets.history(now_s).cash_flows.accepted]
+        return [flow.id for flow in store.budgets.history(now_s).cash_flows.accepted_deposits]
 
     assert listed(acceptance_time_s + DAY_S - 1) == [first.id, second.id]
     assert listed(acceptance_time_s + DAY_S) == []
@@ -121,37 +121,40 @@ def test_a_transfer_that_its_owner_named_is_not_accepted_afterwards(store: Store
     [(1, 0), (ACCEPTANCE_WINDOW_S - 1, 0), (ACCEPTANCE_WINDOW_S, ACCEPTANCE_WINDOW_S), (-1, -1)],
 )
 def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, since_s: int) -> None:
-    recorded(store, transfer(halts=True))
-    recorded(store, transfer(halts=True, chain_s=NOW_S + later_s))
-    assert store.budgets.history(NOW_S).cash_flows.rose_s == NOW_S + since_s
+    recorded(store, transfer(exceeds_jump_limit=True))
+    recorded(store, transfer(exceeds_jump_limit=True, chain_s=NOW_S + later_s))
+    assert store.budgets.history(NOW_S).cash_flows.first_increase_s == NOW_S + since_s
 
 
-@pytest.mark.parametrize("harmless", [transfer(), transfer(-COIN, halts=True), transfer(halts=True, kind=ExternalTransferKind.GAS_MONEY)])
+@pytest.mark.parametrize(
+    "harmless",
+    [transfer(), transfer(-COIN, exceeds_jump_limit=True), transfer(exceeds_jump_limit=True, kind=ExternalTransferKind.GAS_MONEY)],
+)
 def test_a_small_or_explained_deposit_or_a_decrease_begins_no_such_window(store: Store, harmless: ExternalTransfer) -> None:
     recorded(store, harmless)
-    assert store.budgets.history(NOW_S).cash_flows.rose_s is None
+    assert store.budgets.history(NOW_S).cash_flows.first_increase_s is None
 
 
 def test_deposits_up_to_the_exclusion_stay_excluded_until_they_are_classified(store: Store) -> None:
     recorded(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
-    assert store.budgets.history(NOW_S).cash_flows.left_rises == ()
+    assert store.budgets.history(NOW_S).cash_flows.excluded_increases_raw == ()
     store.balances.exclude_unexplained_deposits()
     recorded(store, transfer(100))
-    assert dict(store.budgets.history(NOW_S).cash_flows.left_rises) == {WETH.address: 12, USDC.address: 11}
+    assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 12, USDC.address: 11}
     store.balances.classify(1, None, 5)
-    assert dict(store.budgets.history(NOW_S).cash_flows.left_rises) == {WETH.address: 7, USDC.address: 11}
+    assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 7, USDC.address: 11}
 
 
 def test_dust_hides_neither_a_halting_deposit_nor_a_loss_nor_part_of_the_sum(store: Store) -> None:
-    recorded(store, transfer(halts=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
+    recorded(store, transfer(exceeds_jump_limit=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
     flows = store.budgets.history(NOW_S).cash_flows
-    assert [flow.id for flow in flows.unexplained] == [1, 2, *range(6, MAX_OPEN_TRANSFERS + 6)]
-    assert flows.rises == ((WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
+    assert [flow.id for flow in flows.unexplained_transfers] == [1, 2, *range(6, MAX_OPEN_TRANSFERS + 6)]
+    assert flows.unexplained_increases_raw == ((WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
 
 
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
     recorded(store, transfer(5), transfer(-2), transfer(7))
-    assert store.budgets.history(NOW_S).cash_flows.rises == ((WETH.address, 12),)
+    assert store.budgets.history(NOW_S).cash_flows.unexplained_increases_raw == ((WETH.address, 12),)
 
 
 # --- Decreases.
@@ -159,21 +162,21 @@ def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) ->
 
 def test_a_decrease_without_a_price_makes_the_day_unknown_for_24_hours(store: Store) -> None:
     recorded(store, transfer(-COIN, value=None))
-    assert store.budgets.history(NOW_S + DAY_S - 1).budgets.unknown
-    assert store.budgets.history(NOW_S + DAY_S).budgets.unknown == ""
+    assert store.budgets.history(NOW_S + DAY_S - 1).budgets.unknown_reason
+    assert store.budgets.history(NOW_S + DAY_S).budgets.unknown_reason == ""
 
 
 def test_an_old_decrease_counts_in_the_total_loss_and_not_in_that_of_the_day(store: Store) -> None:
     recorded(store, transfer(-COIN), transfer(-COIN, chain_s=NOW_S - DAY_S))
     budgets = store.budgets.history(NOW_S).budgets
-    assert (budgets.loss_24h, budgets.fell_24h) == (PRICE, PRICE)
-    assert (budgets.loss_total, budgets.fell_total) == (2 * PRICE, 2 * PRICE)
+    assert (budgets.loss_24h, budgets.decrease_24h) == (PRICE, PRICE)
+    assert (budgets.loss_total, budgets.decrease_total) == (2 * PRICE, 2 * PRICE)
 
 
 def test_a_restoring_increase_closes_the_decreases_that_nobody_has_named(store: Store) -> None:
     recorded(store, transfer(-1), transfer(-2), transfer(-3))
     store.balances.classify(2, ExternalTransferKind.LOSS, 5)
-    recorded(store, transfer(3, undoes=(1, 2), kind=ExternalTransferKind.UNDONE))
+    recorded(store, transfer(3, undone_ids=(1, 2), kind=ExternalTransferKind.UNDONE))
     kinds = [flow.kind for flow in store.balances.transfers()]
     assert kinds == [ExternalTransferKind.UNDONE, ExternalTransferKind.LOSS, None, ExternalTransferKind.UNDONE]
 

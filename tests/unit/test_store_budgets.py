@@ -57,7 +57,7 @@ def ended(
 
 def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int = 1) -> None:
     tx_hash = f"0x{nonce:064x}"
-    granted_whole = replace(grant(IntentKind.FUTURES), layer=granted)
+    granted_whole = replace(grant(IntentKind.FUTURES), layer_grant=granted)
     intent = store.journal.add_intent("s", IntentKind.FUTURES, tx(nonce), granted_whole, "order", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
@@ -75,7 +75,7 @@ def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_th
         store.budgets.book_intent(ended(store, nonce, kind=kind), Fraction(0), Fraction(10**nonce), 0, at_s)
     kept = store.budgets.history(START_S + 3).orders.nav_per_share
     assert kept is not None
-    assert kept.lost == 10 + 100
+    assert kept.later_loss == 10 + 100
 
 
 def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(store: Store) -> None:
@@ -287,8 +287,8 @@ def test_gas_of_reverts_approvals_and_cancels_is_wasted_and_that_of_reverts_for_
     for nonce, (kind, status, gas_wei) in enumerate(spent):
         store.budgets.book_intent(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(0), gas_wei, START_S)
     now, later = store.budgets.history(START_S).budgets, store.budgets.history(START_S + DAY_S).budgets
-    assert (now.gas_24h_wei, now.wasted_24h_wei, now.wasted_wei) == (5_432, 5_430, 30)
-    assert (later.gas_24h_wei, later.wasted_24h_wei, later.wasted_wei) == (0, 0, 30)
+    assert (now.gas_24h_wei, now.non_trade_gas_24h_wei, now.reverted_gas_wei) == (5_432, 5_430, 30)
+    assert (later.gas_24h_wei, later.non_trade_gas_24h_wei, later.reverted_gas_wei) == (0, 0, 30)
 
 
 def test_payouts_of_a_day_add_up(store: Store) -> None:
@@ -339,12 +339,12 @@ def test_tokens_off_their_peg_and_balances_that_cannot_be_read_are_remembered_un
     store.budgets.mark_depegged((TOKEN_A, TOKEN_B))
     store.budgets.mark_unreadable(((TOKEN_A, START_S), (TOKEN_B, START_S + 7)))
     history = store.budgets.history(START_S)
-    assert history.depegged == (TOKEN_A, TOKEN_B)
-    assert history.unread == ((TOKEN_A, START_S), (TOKEN_B, START_S + 7))
+    assert history.depegged_tokens == (TOKEN_A, TOKEN_B)
+    assert history.unread_since_s_by_token == ((TOKEN_A, START_S), (TOKEN_B, START_S + 7))
     store.budgets.mark_depegged(())
     store.budgets.mark_unreadable(((TOKEN_B, START_S + 7),))
     history = store.budgets.history(START_S)
-    assert (history.depegged, history.unread) == ((), ((TOKEN_B, START_S + 7),))
+    assert (history.depegged_tokens, history.unread_since_s_by_token) == ((), ((TOKEN_B, START_S + 7),))
 
 
 @pytest.mark.parametrize("store_kind", ["memory"])

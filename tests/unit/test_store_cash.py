@@ -54,7 +54,7 @@ def test_transfers_count_up_to_the_block_and_after_those_in_the_account(store: S
     read = {block: store.cash.read(USDC.address, block) for block in (1_000, 1_001, 1_002)}
     assert {block: memory.changes for block, memory in read.items()} == {1_000: (), 1_001: (5,), 1_002: (5, -7)}
     assert {block: memory.newest_transfer_id for block, memory in read.items()} == {1_000: 0, 1_001: 3, 1_002: 3}
-    assert store.cash.record(replace(ACCOUNT, transfer=1), 1)
+    assert store.cash.record(replace(ACCOUNT, newest_transfer_id=1), 1)
     assert store.cash.read(USDC.address, 1_002).changes == (-7,)
 
 
@@ -68,7 +68,7 @@ def test_a_payment_from_outside_counts_once_and_a_trade_from_outside_never(store
     memory = store.cash.read(USDC.address, 1_002)
     assert (memory.changes, memory.counted_tx_hashes) == ((-5,), ("0x02", "0x01"))
     assert store.cash.read(USDC.address, 1_003).changes == (-5, 8)
-    assert store.cash.record(replace(ACCOUNT, external=memory.counted_tx_hashes), 1)
+    assert store.cash.record(replace(ACCOUNT, counted_tx_hashes=memory.counted_tx_hashes), 1)
     assert store.cash.read(USDC.address, 1_003).changes == (8,)
 
 
@@ -92,7 +92,7 @@ def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     settled(store, third, 30)
     memory = store.cash.read(USDC.address, 9)
     assert (memory.payouts_raw, memory.newest_intent_seq) == ((10, 30, 40), 4)
-    assert store.cash.record(replace(ACCOUNT, intent=1), 1)
+    assert store.cash.record(replace(ACCOUNT, newest_intent_seq=1), 1)
     assert store.cash.read(USDC.address, 9).payouts_raw == (30, 40)
 
 

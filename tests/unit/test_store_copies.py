@@ -59,7 +59,7 @@ def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: P
         while not done.is_set():
             number += 1
             with store.db.write("test") as db:  # both in one transaction
-                db.exec_driver_sql("INSERT INTO configs (config_hash, at_s, how) VALUES (?, ?, 'confirmed')", (f"h{number}", number))
+                db.exec_driver_sql("INSERT INTO configs (config_hash, at_s, origin) VALUES (?, ?, 'confirmed')", (f"h{number}", number))
                 db.exec_driver_sql("INSERT INTO pauses (paused, reason, at_s) VALUES (0, 'x', ?)", (number,))
 
     writer = threading.Thread(target=write)
@@ -132,7 +132,7 @@ def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept
 def test_each_restore_of_one_second_keeps_the_store_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
-    monkeypatch.setattr("agent.store.files.backup._utc", lambda: "2026-01-01T00:00:00Z")
+    monkeypatch.setattr("agent.store.files.backup._utc_now_text", lambda: "2026-01-01T00:00:00Z")
     kept = [put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True) for _ in range(3)]
     assert len(set(kept)) == 3
     assert all(path is not None and path.exists() for path in kept)
@@ -233,6 +233,6 @@ def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path, monkeypatc
     assert len(made.signer.signed) == 2
     for name, data in files.items():
         for signed in made.signer.signed:
-            for part in (signed.raw[:24], signed.raw[-24:]):  # any page border leaves one of them whole
+            for part in (signed.signed_bytes[:24], signed.signed_bytes[-24:]):  # any page border leaves one of them whole
                 assert part not in data, name
                 assert part.hex().encode() not in data.lower(), name

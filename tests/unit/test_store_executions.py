@@ -51,8 +51,8 @@ def test_a_part_counts_what_it_moved_and_lost_at_arrival_prices_with_its_gas(sto
     first = progress(store)
     assert (first.parts_done, first.next_s) == (1, 1_700)
     assert first.moved_value == 1_995 * DOLLAR
-    assert first.spent == 10 * DOLLAR + DOLLAR // 5
-    assert first.sold == ((WETH, COIN + GAS_WEI),)
+    assert first.lost_value == 10 * DOLLAR + DOLLAR // 5
+    assert first.sold_raw_by_token == ((WETH, COIN + GAS_WEI),)
 
 
 def test_a_reverted_attempt_costs_its_gas_and_is_no_part(store: Store) -> None:
@@ -60,8 +60,8 @@ def test_a_reverted_attempt_costs_its_gas_and_is_no_part(store: Store) -> None:
     store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
     swap(store, "s1", 0, COIN, 1_990 * DOLLAR, status=0)
     failed = progress(store)
-    assert (failed.parts_done, failed.next_s, failed.moved_value, failed.sold) == (0, 1_000, 0, ())
-    assert failed.spent == DOLLAR // 5
+    assert (failed.parts_done, failed.next_s, failed.moved_value, failed.sold_raw_by_token) == (0, 1_000, 0, ())
+    assert failed.lost_value == DOLLAR // 5
 
 
 def test_the_next_part_waits_since_the_last_that_traded(store: Store) -> None:
@@ -71,7 +71,7 @@ def test_the_next_part_waits_since_the_last_that_traded(store: Store) -> None:
         swap(store, step_id, number, COIN, 2_000 * DOLLAR, status=status)
     assert (progress(store).parts_done, progress(store).next_s) == (2, 2_400)
     assert progress(store).moved_value == 4_000 * DOLLAR
-    assert progress(store).sold == ((WETH, 2 * COIN + 2 * GAS_WEI),)
+    assert progress(store).sold_raw_by_token == ((WETH, 2 * COIN + 2 * GAS_WEI),)
 
 
 def test_a_reorganisation_takes_a_part_back(store: Store) -> None:
@@ -85,7 +85,7 @@ def test_a_reorganisation_takes_a_part_back(store: Store) -> None:
 def test_a_swap_of_another_step_is_no_part(store: Store) -> None:
     store.executions.begin_purchase(TERMS)
     swap(store, "s1", 0, COIN, 1_990 * DOLLAR)
-    assert (progress(store).parts_done, progress(store).spent) == (0, 0)
+    assert (progress(store).parts_done, progress(store).lost_value) == (0, 0)
 
 
 def test_a_purchase_ends_the_one_before_it_and_no_limit_order(store: Store) -> None:

@@ -31,15 +31,15 @@ CAMPAIGN = GradualExecution(
     targets_bps=((WETH, 5_000), (USDC, 5_000)),
     destination=Destination.TARGET,
     goal=Goal((GoalWeight(WETH, Fraction(1, 2), Fraction(1, 2)), GoalWeight(USDC, Fraction(1, 2), Fraction(1, 2)))),
-    arrival=((USDC, Fraction(1)), (WETH, PRICE)),
-    sides=((WETH, -1), (USDC, 1)),
+    arrival_prices=((USDC, Fraction(1)), (WETH, PRICE)),
+    side_by_token=((WETH, -1), (USDC, 1)),
     value_to_move=Fraction(3_000 * 10**6),
     rounds=3,
-    budget=Fraction(30 * 10**6),
+    max_loss=Fraction(30 * 10**6),
     began_s=1_000,
     ends_s=5_000,
     expires_s=5_600,
-    first=SliceDraw(1, 2),
+    first_draw=SliceDraw(1, 2),
 )
 POOL = address("pool")
 TX = UnsignedTx(31337, 0, address("router"), 0, "0x", 100_000, 10**9, 10**9, None)
@@ -72,67 +72,67 @@ def under(store: Store) -> ExecutionProgress:
 
 def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(store: Store) -> None:
     assert store.budgets.history(2_000).layer(GradualState).progress is None
-    made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
+    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     assert under(store) == ExecutionProgress(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
     with raises_code(OperatorNeeded, "execution_open"):
-        store.layer(GradualExecutionStore).begin(CAMPAIGN)
+        store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     assert store.executions.end(made, "ended", "done in 0 rounds", 3_000)
     assert not store.executions.end(made, "ended", "again", 3_001)
     assert (store.budgets.history(2_000).layer(GradualState).progress, store.budgets.history(2_000).layer(GradualState).ended_s) == (
         None,
         3_000,
     )
-    (past,) = store.layer(GradualExecutionStore).newest()
+    (past,) = store.layer_repository(GradualExecutionStore).newest_executions()
     assert past.state == "ended"
     assert "done in 0" in past.why
 
 
 def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(store: Store) -> None:
-    store.layer(GradualExecutionStore).store_next_draw(SliceDraw(11, 22))
-    store.layer(GradualExecutionStore).store_next_draw(SliceDraw(33, 44))
+    store.layer_repository(GradualExecutionStore).store_next_draw(SliceDraw(11, 22))
+    store.layer_repository(GradualExecutionStore).store_next_draw(SliceDraw(33, 44))
     assert store.budgets.history(2_000).layer(GradualState).draw == SliceDraw(11, 22)
-    store.layer(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     assert store.budgets.history(2_000).layer(GradualState).draw is None
 
 
 def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_prices_of_the_start(store: Store) -> None:
-    made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
+    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
     assert under(store).parts_done == 0
     swap(store, "s1", 0, 5 * 10**17, 996 * 10**6)
     now = under(store)
     gas = Fraction(100_000 * 10**9) * PRICE
     assert (now.parts_done, now.draw) == (1, SliceDraw(500_000, 250_000))
-    assert now.spent == 4 * 10**6 + gas
+    assert now.lost_value == 4 * 10**6 + gas
     assert now.moved_value == Fraction(1_000 + 996, 2) * 10**6
     assert now.next_s == 1_100 + slice_wait_s(CAMPAIGN, now.draw)
 
 
 def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_the_draw(store: Store) -> None:
-    made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 0, 0, status=0)
     assert (under(store).parts_done, under(store).draw) == (0, SliceDraw(1, 2))
-    assert under(store).spent == Fraction(100_000 * 10**9) * PRICE
-    store.layer(GradualExecutionStore).begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
+    assert under(store).lost_value == Fraction(100_000 * 10**9) * PRICE
+    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
     swap(store, "s2", 1, 10**17, 200 * 10**6)
     assert (under(store).parts_done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
     assert part_of_step(store, "s2") == (made, 1)
 
 
 def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
-    made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     intent = swap(store, "s1", 0, 10**17, 200 * 10**6)
     assert under(store).parts_done == 1
     store.journal.advance(intent, IntentState.BROADCAST, 1_010)
-    assert (under(store).parts_done, under(store).spent, under(store).next_s) == (0, 0, 1_000)
+    assert (under(store).parts_done, under(store).lost_value, under(store).next_s) == (0, 0, 1_000)
 
 
 @pytest.mark.parametrize("store_kind", ["file"])
 def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Path) -> None:
-    made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 10**17, 200 * 10**6)
     before = under(store)
     store.close()
@@ -155,7 +155,7 @@ def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(st
 
 
 def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
-    store.layer(GradualExecutionStore).store_next_draw(SliceDraw(1, 2))
+    store.layer_repository(GradualExecutionStore).store_next_draw(SliceDraw(1, 2))
     with store.db.engine.begin() as connection:
         connection.execute(text("UPDATE meta SET value = 'x' WHERE key = 'draw'"))
     with raises_code(OperatorNeeded, "damaged", "a draw"):
@@ -164,30 +164,30 @@ def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
 
 def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_the_first_had_time(store: Store) -> None:
     """A restart between two corrections gives out no second budget."""
-    made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_000, SliceDraw(3, 4))
+    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_000, SliceDraw(3, 4))
     swap(store, "s1", 0, 10**18, 1_990 * 10**6)
-    lost = under(store).spent
+    lost = under(store).lost_value
     assert lost > 10 * 10**6
-    assert store.budgets.history(2_000).layer(GradualState).carried is None, "while it is under way it counts itself"
+    assert store.budgets.history(2_000).layer(GradualState).carryover is None, "while it is under way it counts itself"
     store.executions.end(made, "ended", TARGETS_CHANGED_REASON, 3_000)
-    assert store.budgets.history(3_000).layer(GradualState).carried == BudgetCarryover(
-        5_600, CAMPAIGN.value_to_move, lost, CAMPAIGN.arrival
+    assert store.budgets.history(3_000).layer(GradualState).carryover == BudgetCarryover(
+        5_600, CAMPAIGN.value_to_move, lost, CAMPAIGN.arrival_prices
     )
-    assert store.budgets.history(5_600).layer(GradualState).carried is None
+    assert store.budgets.history(5_600).layer(GradualState).carryover is None
     second = replace(
         CAMPAIGN,
         began_s=3_100,
         expires_s=9_000,
         value_to_move=CAMPAIGN.value_to_move * 2,
-        carryover=store.budgets.history(3_000).layer(GradualState).carried,
+        carryover=store.budgets.history(3_000).layer(GradualState).carryover,
     )
-    other = store.layer(GradualExecutionStore).begin(second)
+    other = store.layer_repository(GradualExecutionStore).begin(second)
     store.executions.end(other, "cancelled", "by its owner", 3_200)
-    assert store.budgets.history(3_300).layer(GradualState).carried == BudgetCarryover(5_600, CAMPAIGN.value_to_move * 2, lost, ()), (
+    assert store.budgets.history(3_300).layer(GradualState).carryover == BudgetCarryover(5_600, CAMPAIGN.value_to_move * 2, lost, ()), (
         "the sum goes on, the prices do not"
     )
-    assert store.budgets.history(5_600).layer(GradualState).carried is None
+    assert store.budgets.history(5_600).layer(GradualState).carryover is None
 
 
 @pytest.mark.parametrize(("kind", "is_open"), [(OutcomeKind.HOLD, True), (OutcomeKind.PLANNED, False)])
@@ -200,16 +200,16 @@ def test_records__execution_that_waits_for_its_price_begins_with_the_decision(st
 
 
 def test_records__execution_that_ended_is_closed_with_its_reason(store: Store) -> None:
-    execution_id = store.layer(GradualExecutionStore).begin(CAMPAIGN)
+    execution_id = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     step = step_input().with_layer(GradualState(progress=replace(under(store), id=execution_id)))
-    decided = decide(step_input()).with_layer(GradualResult(ended="prices reversed"))
+    decided = decide(step_input()).with_layer(GradualResult(end_reason="prices reversed"))
     record_executions(store, StepOutcome("step", OutcomeKind.HOLD, "", step, decided, None))
-    [past] = store.layer(GradualExecutionStore).newest()
+    [past] = store.layer_repository(GradualExecutionStore).newest_executions()
     assert (past.state, past.why) == ("ended", "prices reversed")
 
 
 @pytest.mark.parametrize(("chain_now_s", "is_carried"), [(CAMPAIGN.expires_s - 1, True), (CAMPAIGN.expires_s, False)])
 def test_carried_budget__ends_with_the_time_of_its_first_execution(store: Store, chain_now_s: int, is_carried: bool) -> None:
-    execution_id = store.layer(GradualExecutionStore).begin(CAMPAIGN)
+    execution_id = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     store.executions.end(execution_id, "ended", TARGETS_CHANGED_REASON, 3_000)
-    assert (store.budgets.history(chain_now_s).layer(GradualState).carried is not None) is is_carried
+    assert (store.budgets.history(chain_now_s).layer(GradualState).carryover is not None) is is_carried

@@ -147,7 +147,7 @@ def test_successes_are_listed_by_the_outcome_of_their_step(store: Store) -> None
 def test_every_move_of_an_intent_is_listed_with_its_states_hash_and_note(store: Store) -> None:
     intent = sent(store, 1)
     sent(store, 2, nonce=1)
-    moves = [(move.before, move.after, move.tx_hash, move.note) for move in store.journal.transitions(intent.id)]
+    moves = [(move.old_state, move.new_state, move.tx_hash, move.note) for move in store.journal.transitions(intent.id)]
     assert moves == [
         (None, IntentState.PLANNED, None, "test"),
         (IntentState.PLANNED, IntentState.SIGNED, hash_of(1), ""),

@@ -117,11 +117,11 @@ def test_a_value_is_written_once_an_hour_and_after_each_change_that_was_not_the_
 
 
 def test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balances(store: Store) -> None:
-    store.db.book_kind = "paper"
+    store.db.store_kind = "paper"
     looked(store, at())
     looked(store, at(1_001, usdc=25_000))
     assert len(store.ledger.entries()) == 4
-    store.db.book_kind = "live"
+    store.db.store_kind = "live"
     assert store.ledger.entries() == ()
     assert store.ledger.current_book() is None
     assert looked(store, at(1_002, usdc=25_000)) == ""

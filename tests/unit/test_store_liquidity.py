@@ -37,7 +37,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 
 
 def told(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:
-    return replace(receipt("0x01", block, "0xb", status), added=added, transfers=transfers)
+    return replace(receipt("0x01", block, "0xb", status), liquidity_added=added, transfers=transfers)
 
 
 def sent(store: Store, action: LpAction, nonce: int = 0) -> str:
@@ -64,18 +64,18 @@ def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Sto
 def test_a_position_of_the_agent_that_was_forgotten_and_is_adopted_counts_once(store: Store) -> None:
     mined(store, MINT, told(MINTED))
     (own,) = store.positions.changes()
-    store.positions.record([own.name, "another"], START_S)
+    store.positions.record_scan([own.name, "another"], START_S)
     assert store.positions.changes() == (own,), "it is not decided yet"
-    store.positions.decide("another", None, START_S)
+    store.positions.record_decision("another", None, START_S)
     assert store.positions.changes() == (own,)
-    store.positions.decide(own.name, None, START_S)
+    store.positions.record_decision(own.name, None, START_S)
     assert store.positions.changes() == ()
-    adopted = replace(own, liquidity=own.liquidity // 2)
-    store.positions.decide(own.name, adopted, START_S)
+    adopted = replace(own, liquidity_delta=own.liquidity_delta // 2)
+    store.positions.record_decision(own.name, adopted, START_S)
     assert store.positions.changes() == (adopted,), "as it is now, not beside what the agent did before"
     mined(store, replace(MINT, token_id=42), told(MINTED), nonce=1)
     first, later = store.positions.changes()
-    assert (first, later.name, later.liquidity) == (adopted, own.name, own.liquidity), "what it does from now on counts too"
+    assert (first, later.name, later.liquidity_delta) == (adopted, own.name, own.liquidity_delta), "what it does from now on counts too"
 
 
 @pytest.mark.parametrize("store_kind", ["file"])
@@ -132,7 +132,7 @@ def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> N
     went = (Transfer(TOKENS[0], WALLET, PAIR, 10**18), Transfer(TOKENS[1], WALLET, PAIR, 5))
     mined(store, ADD, told(transfers=(*went, came)))
     (move,) = store.positions.changes()
-    assert (move.name, move.liquidity, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
+    assert (move.name, move.liquidity_delta, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
 
 
 def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts(store: Store) -> None:
@@ -142,10 +142,10 @@ def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts
         store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
         store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=replace(told(status=1 - nonce), tx_hash=f"0x1{nonce}"))
     before = store.budgets.history(START_S)
-    assert (before.failures.approvals_in_row, before.failures.reverts_in_row) == (1, 1)
+    assert (before.failures.approval_cycles_in_row, before.failures.reverts_in_row) == (1, 1)
     mined(store, MINT, told(MINTED), nonce=2)
     after = store.budgets.history(START_S)
-    assert (after.failures.approvals_in_row, after.failures.reverts_in_row) == (0, 0)
+    assert (after.failures.approval_cycles_in_row, after.failures.reverts_in_row) == (0, 0)
 
 
 def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpPositionChange, ...]:
@@ -207,16 +207,16 @@ def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not()
 
 
 def test_positions_that_a_scan_names_wait_for_the_owner_until_decided(store: Store) -> None:
-    store.positions.record(["position 7", "position 8", "position 7"], 1)
-    store.positions.record(["position 8"], 2)
-    assert store.budgets.history(1).layer(LiquidityState).undecided == ("position 7", "position 8")
-    store.positions.decide("position 7", None, 3)
-    assert store.budgets.history(1).layer(LiquidityState).undecided == ("position 8",)
+    store.positions.record_scan(["position 7", "position 8", "position 7"], 1)
+    store.positions.record_scan(["position 8"], 2)
+    assert store.budgets.history(1).layer(LiquidityState).undecided_positions == ("position 7", "position 8")
+    store.positions.record_decision("position 7", None, 3)
+    assert store.budgets.history(1).layer(LiquidityState).undecided_positions == ("position 8",)
 
 
 def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_there_are_none(store: Store) -> None:
     assert not store.positions.is_scanned()
-    store.positions.record([], START_S)
+    store.positions.record_scan([], START_S)
     assert store.positions.is_scanned()
 
 

@@ -23,7 +23,7 @@ from tests.support.text import raises_code
 STOP = ConditionalOrder(
     "0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000)
 )
-TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, mark=Fraction(2**200 + 1, 3**100))
+TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, highest_price=Fraction(2**200 + 1, 3**100))
 UNIT = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
 
 
@@ -59,7 +59,7 @@ def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path:
     assert store.budgets.history(0).orders.version == 1
     off = replace(STOP, stage=OrderStage.OFF)
     assert store.orders.replace_orders((off,), None, 1), "its owner's word leaves the unit as it is"
-    assert not store.orders.replace_orders((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
+    assert not store.orders.replace_orders((replace(STOP, highest_price=Fraction(5)),), UNIT, 1), "a look that had read before"
     assert store.orders.orders_and_version() == ((off,), 2)
     assert store.budgets.history(0).orders.nav_per_share == UNIT
     store.close()
@@ -67,10 +67,10 @@ def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path:
 
 def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.orders.replace_orders((), replace(UNIT, lost=Fraction(5)), 0)
+    assert store.orders.replace_orders((), replace(UNIT, later_loss=Fraction(5)), 0)
     kept = store.budgets.history(0).orders.nav_per_share
     assert kept == UNIT
-    assert store.orders.replace_orders((), replace(UNIT, lost=Fraction(9)), 1)
+    assert store.orders.replace_orders((), replace(UNIT, later_loss=Fraction(9)), 1)
     assert store.budgets.history(0).orders.version == 1
     store.close()
 

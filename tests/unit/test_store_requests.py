@@ -43,7 +43,7 @@ def mined(store: Store, intent: Intent, status: int = 1) -> Intent:
 
 
 def claims(store: Store) -> list[PendingPayment]:
-    return list(store.budgets.history(START_S).cash_flows.claims)
+    return list(store.budgets.history(START_S).cash_flows.pending_payments)
 
 
 def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) -> None:
@@ -53,7 +53,7 @@ def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) ->
     assert store.requests.newest() == (first, second, third)
     assert first.id < second.id < third.id
     assert [one.state for one in (first, second, third)] == [RequestState.OPEN] * 3
-    assert (first.payments, first.to, first.to_stable, first.asked_s) == (PAYMENTS, None, False, START_S)
+    assert (first.payments, first.to, first.sells_everything, first.asked_s) == (PAYMENTS, None, False, START_S)
     assert store.requests.newest(2) == (second, third)
     store.requests.end(second.id, RequestState.DONE, START_S + 3)
     assert store.requests.newest(2, open_only=True) == (first, third)
@@ -66,11 +66,11 @@ def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: S
     store.requests.redirect(number, WALLET)
     store.requests.record_progress(number, parts)
     first, second = store.requests.newest()
-    assert (first.id, first.to, first.parts, first.payments) == (number, WALLET, parts, PAYMENTS)
-    assert (second.id, second.to, second.parts) == (other, OTHER, None)
+    assert (first.id, first.to, first.progress, first.payments) == (number, WALLET, parts, PAYMENTS)
+    assert (second.id, second.to, second.progress) == (other, OTHER, None)
     store.requests.redirect(number, None)
     store.requests.record_progress(number, None)
-    assert (store.requests.newest()[0].to, store.requests.newest()[0].parts) == (None, None)
+    assert (store.requests.newest()[0].to, store.requests.newest()[0].progress) == (None, None)
     for change in (
         lambda: store.requests.redirect(99, None),
         lambda: store.requests.record_progress(99, None),
@@ -96,7 +96,7 @@ def test_payments_of_open_withdrawals_are_claimed_until_their_payout_is_in_a_blo
     mined(store, sent(store, 3, Payout(WETH, OTHER, 7, 10**9, number)))
     assert claims(store) == [coin, second], "another amount or token is another payment"
     store.requests.record_progress(other, WithdrawalProgress(2, 0, 1, 2))
-    assert claims(store) == [coin, replace(second, parts=WithdrawalProgress(2, 0, 1, 2))]
+    assert claims(store) == [coin, replace(second, progress=WithdrawalProgress(2, 0, 1, 2))]
     store.requests.end(other, RequestState.RELEASED, START_S)
     assert claims(store) == [coin]
 
@@ -121,7 +121,7 @@ def test_the_payouts_of_a_request_are_listed_failed_ones_included_and_no_other_t
     payout = Payout(USDC, OTHER, 500, 10**9, number)
     store.journal.advance(mined(store, sent(store, 0, payout), status=0).id, IntentState.REVERTED, START_S)
     mined(store, sent(store, 1, None, IntentKind.SWAP))
-    mined(store, sent(store, 2, replace(payout, request=other)))
+    mined(store, sent(store, 2, replace(payout, request_id=other)))
     mined(store, sent(store, 3, payout))
     paid = store.requests.payouts(number)
     assert [(intent.tx.nonce, intent.succeeded, found) for intent, found in paid] == [(0, False, payout), (3, True, payout)]
@@ -129,7 +129,7 @@ def test_the_payouts_of_a_request_are_listed_failed_ones_included_and_no_other_t
 
 def test_one_stop_at_a_time_stops_trading_until_it_is_released(store: Store) -> None:
     def reason() -> str:
-        return store.budgets.history(START_S).stopped
+        return store.budgets.history(START_S).stop_reason
 
     assert store.requests.active_stop() is None
     assert reason() == ""

@@ -161,7 +161,7 @@ def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_noth
     assert (moved.receipt is not None) == (drawn in NONCE_USED_STATES)
     *old, last = store.journal.transitions(intent_id)
     assert tuple(old) == moves
-    assert (last.before, last.after, last.note) == (state, drawn, "why")
+    assert (last.old_state, last.new_state, last.note) == (state, drawn, "why")
 
 
 @pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda found: found.value)
@@ -206,7 +206,7 @@ PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
     **dict.fromkeys([(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)], FACTS),
 }
 _SAME = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_HERE)
-_ADOPTED = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE, adopted=True)
+_ADOPTED = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE, is_nonce_adopted=True)
 _FOREIGN = replace(FACTS, receipt=receipt(RIVAL, 1, "0x01"))
 REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
     **dict.fromkeys(
@@ -216,7 +216,7 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
     (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
     (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, final_peer_kind=IntentKind.CANCEL)),
-    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, final_peer_kind=IntentKind.SWAP), replace(FACTS, adopted=True)),
+    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, final_peer_kind=IntentKind.SWAP), replace(FACTS, is_nonce_adopted=True)),
     (S.MINED, E.MINE): (FACTS, _FOREIGN, _SAME),
     (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, stored_receipt=replace(MINED_HERE, status=0))),
     (S.MINED, E.FAIL): (FACTS, replace(FACTS, stored_receipt=MINED_HERE)),
@@ -228,7 +228,7 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
             TransitionFacts(HASH),
             replace(FACTS, final_peer_kind=IntentKind.SWAP),
             replace(FACTS, final_peer_kind=IntentKind.CANCEL),
-            replace(FACTS, adopted=True),
+            replace(FACTS, is_nonce_adopted=True),
         ),
     ),
 }

@@ -59,18 +59,18 @@ def funding(at_s: int, market: str = "ETH", paid_raw: int = 5) -> Entry:
 
 
 def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours_back(store: Store) -> None:
-    store.ledger.record_funding_entries([funding(START_S)])
+    store.ledger.record_offchain_entries([funding(START_S)])
     assert store.ledger.funding_since_s() is None
     assert store.ledger.entries() == (), "there is no book yet"
     store.ledger.open_book(START_S, "")
     assert store.ledger.funding_since_s() == START_S
     before = store.ledger.version()
     payments = [funding(START_S + 3_600), funding(START_S + 3_600, "BTC"), funding(START_S + 36_000, paid_raw=-3)]
-    store.ledger.record_funding_entries(payments)
+    store.ledger.record_offchain_entries(payments)
     assert store.ledger.version() != before
     assert [entry.id for entry in store.ledger.entries()] == ["BTC 1700003600", "ETH 1700003600", "ETH 1700036000"]
     assert store.ledger.funding_since_s() == START_S + 36_000 - FUNDING_OVERLAP_S
-    store.ledger.record_funding_entries([*payments, funding(START_S + 32_400)])
+    store.ledger.record_offchain_entries([*payments, funding(START_S + 32_400)])
     assert len(store.ledger.entries()) == 4, "an hour that was listed late is new, the others are known"
     assert store.ledger.funding_since_s() == START_S + 36_000 - FUNDING_OVERLAP_S
     store.ledger.open_book(START_S + 40_000, "anew")

@@ -33,7 +33,7 @@ def test_a_strategy_chooses_what_a_portfolio_would() -> None:
     assert found.divides_wallet
     symbols = {asset.token.address: asset.token.symbol for asset in found.portfolio.assets}
     assert {symbols[token]: bps for token, bps in found.config(CapitalSplit).strategies[0].weights_bps} == whole
-    assert [name for name, _ in books_of(found).choices] == ["parity"]
+    assert [name for name, _ in books_of(found).allocation_by_strategy] == ["parity"]
     assert abs(bps_of(found)["WETH"] - (whole["WETH"] + PLAIN["WETH"]) / 2) <= 1
 
 
@@ -48,10 +48,10 @@ def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> Non
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=recorded(moves())))
     found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
     assert found.divides_wallet
-    assert part_history_spans(found.portfolio, found.layers, found.snapshot.head.timestamp_s, {}) == [(91 * DAY_S, DAY_S)]
-    last = dict(books_of(found).choices)
-    assert part_history_spans(found.portfolio, found.layers, found.snapshot.head.timestamp_s, last) == []
+    assert part_history_spans(found.portfolio, found.layer_configs, found.snapshot.head.timestamp_s, {}) == [(91 * DAY_S, DAY_S)]
+    last = dict(books_of(found).allocation_by_strategy)
+    assert part_history_spans(found.portfolio, found.layer_configs, found.snapshot.head.timestamp_s, last) == []
     head = replace(found.snapshot.head, timestamp_s=NOW_S + 8 * DAY_S)
     later = replace(found, snapshot=replace(found.snapshot, head=head))
-    assert part_history_spans(later.portfolio, later.layers, later.snapshot.head.timestamp_s, last) == [(91 * DAY_S, DAY_S)]
-    assert part_history_spans(step.portfolio, step.layers, step.snapshot.head.timestamp_s, {}) == []
+    assert part_history_spans(later.portfolio, later.layer_configs, later.snapshot.head.timestamp_s, last) == [(91 * DAY_S, DAY_S)]
+    assert part_history_spans(step.portfolio, step.layer_configs, step.snapshot.head.timestamp_s, {}) == []

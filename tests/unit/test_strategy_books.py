@@ -59,7 +59,7 @@ def test_a_trade_is_shared_out_to_the_last_unit_and_its_cost_by_what_each_asked_
     wanted = data.draw(wishes(held, prices))
     filled = Fraction(data.draw(st.integers(0, 100)), 100)
     paid = 1 - Fraction(data.draw(st.integers(0, 100)), 10_000)
-    net = {one.token: one.net for one in capital.net_adjustments(wanted, TOKENS)}
+    net = {one.token: one.net_value for one in capital.net_adjustments(wanted, TOKENS)}
     deltas = {token: int(value * filled * (paid if value > 0 else 1) / prices[token]) for token, value in net.items()}
     deltas = {token: max(raw, -total(held, token)) for token, raw in deltas.items()}
     after, costs = capital.settle_trade(held, wanted, deltas, prices, TOKENS)
@@ -82,10 +82,10 @@ def test_the_market_sees_no_more_than_the_net_of_all_wishes(
     wanted = data.draw(wishes(held, prices))
     for one in capital.net_adjustments(wanted, TOKENS):
         parts = capital.market_remainder(wanted, one)
-        assert sum(parts.values(), Fraction(0)) == one.net
-        assert sum((abs(value) for value in parts.values()), Fraction(0)) == abs(one.net)
+        assert sum(parts.values(), Fraction(0)) == one.net_value
+        assert sum((abs(value) for value in parts.values()), Fraction(0)) == abs(one.net_value)
         apart = sum((abs(wish[one.token]) for wish in wanted.values()), Fraction(0))
-        assert abs(one.net) + 2 * one.crossed == apart
+        assert abs(one.net_value) + 2 * one.crossed_value == apart
 
 
 @given(st.data(), HELD, PRICES, st.sampled_from(TOKENS), st.sampled_from([None, *NAMES]))
@@ -119,7 +119,7 @@ def test_opposite_wishes_of_two_cancel_and_each_has_what_it_wanted() -> None:
     held = {"up": {"A": 0, "B": 1_000}, "down": {"A": 500, "B": 0}}
     prices = {"A": Fraction(2), "B": Fraction(1)}
     wanted = {"up": {"A": Fraction(600), "B": Fraction(-600)}, "down": {"A": Fraction(-600), "B": Fraction(600)}}
-    assert [one.net for one in capital.net_adjustments(wanted, ("A", "B"))] == [0, 0]
+    assert [one.net_value for one in capital.net_adjustments(wanted, ("A", "B"))] == [0, 0]
     after, costs = capital.settle_trade(held, wanted, {}, prices, ("A", "B"))
     assert after == {"up": {"A": 300, "B": 400}, "down": {"A": 200, "B": 600}}
     assert costs == {"up": 0, "down": 0}

@@ -120,7 +120,7 @@ WISHES = {"a": {"A": Fraction(60)}, "b": {"A": Fraction(40)}, "c": {"A": Fractio
 
 def test_net__purchases_and_sales_are_summed_apart() -> None:
     [netted] = capital.net_adjustments(WISHES, ["A"])
-    assert (netted.bought, netted.sold, netted.crossed, netted.net) == (100, 30, 30, 70)
+    assert (netted.bought_value, netted.sold_value, netted.crossed_value, netted.net_value) == (100, 30, 30, 70)
 
 
 @pytest.mark.parametrize("side", [1, -1])
@@ -252,7 +252,7 @@ def test_nav__is_the_value_of_a_unit_rounded_down(value: int, units: int, nav: i
 
 def with_native(step: StepInput) -> StepInput:
     """The step with WETH held as native coin, too."""
-    assets = tuple(replace(asset, native=asset.token.address == WETH) for asset in step.portfolio.assets)
+    assets = tuple(replace(asset, includes_native=asset.token.address == WETH) for asset in step.portfolio.assets)
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 

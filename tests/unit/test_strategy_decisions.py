@@ -50,17 +50,17 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     found = decide(step)
     assert isinstance(found.decision, Hold), found.decision
     assert found.layer(StrategiesResult).is_netting_only
-    assert proposals.rebalance(step).plan is None
-    assert [one.net for one in view_of(found).netted] == [0, 0]
-    assert [one.crossed for one in view_of(found).netted] == [1_500 * 10**6] * 2
-    assert view_of(found).crossed == 1_500 * 10**6
-    assert view_of(found).saved == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
+    assert proposals.propose_rebalance(step).plan is None
+    assert [one.net_value for one in view_of(found).netted_tokens] == [0, 0]
+    assert [one.crossed_value for one in view_of(found).netted_tokens] == [1_500 * 10**6] * 2
+    assert view_of(found).crossed_value == 1_500 * 10**6
+    assert view_of(found).saved_fees == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
     assert "1500 USDC" in found.decision.reason
     assert "never in" in found.decision.reason
     booking = accounting.netting_booking(step, "s1", netting.strategy_adjustments)
     assert booking is not None
     assert set(booking.requesters) == {"up", "down"}
-    after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).pending, booking)))
+    after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).unstored_bookings, booking)))
     assert (of(after, "up", "WETH"), of(after, "up", "USDC")) == (2, 1_000)
     assert (of(after, "down", "WETH"), of(after, "down", "USDC")) == (Fraction(1, 2), 4_000)
     assert isinstance(decide(after).decision, Hold)
@@ -69,11 +69,11 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
 
 def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
     step = shared(strategy("up", 7_000, UP), strategy("down", 3_000, DOWN), depth=100_000_000)
-    proposal = proposals.rebalance(step)
+    proposal = proposals.propose_rebalance(step)
     assert isinstance(proposal.decision_result.decision, Rebalance)
-    wished = {one.token: one for one in view_of(proposal.decision_result).netted}
-    assert wished[WETH].bought == 2_100 * 10**6
-    assert wished[WETH].sold == 900 * 10**6
+    wished = {one.token: one for one in view_of(proposal.decision_result).netted_tokens}
+    assert wished[WETH].bought_value == 2_100 * 10**6
+    assert wished[WETH].sold_value == 900 * 10**6
     assert shares(proposal.decision_result.decision.goal) == {WETH: Fraction(62, 100), USDC: Fraction(38, 100)}
     assert proposal.plan is not None
     assert abs(proposal.plan.turnover - 1_200 * 10**6) < 10 * 10**6, "2,100 are wanted, 900 come from inside"
@@ -86,8 +86,8 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     parts = (strategy("rests", 2_000, HALF, cooldown_s=10**9), strategy("calm", 2_000, HALF), strategy("acts", 6_000, HALF))
     step = brought_up(step_input().with_config(split(*parts, relative_bps=10_000)), books)
     rested = replace(books_of(step).by_name["rests"], last_rebalance_s=NOW_S - 10)
-    others = tuple(rested if one.name == "rests" else one for one in books_of(step).strategies)
-    step = step.with_layer(StrategiesState(replace(books_of(step), strategies=others)))
+    others = tuple(rested if one.name == "rests" else one for one in books_of(step).strategy_books)
+    step = step.with_layer(StrategiesState(replace(books_of(step), strategy_books=others)))
     found = decide(step)
     by_name = {one.name: one for one in view_of(found).adjustments}
     assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
@@ -131,7 +131,7 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
     booking = accounting.netting_booking(step, "s", netting.strategy_adjustments)
     assert booking is not None
     after = brought_up(step, replace(books, bookings=(*books.bookings, booking)))
-    units = {one.name: one.units for one in books_of(after).strategies}
+    units = {one.name: one.units for one in books_of(after).strategy_books}
     assert units == {"trend": 8 * 10**17, "reversion": 16 * 10**17}, "who gives a fifth of its capital gives a fifth of its units"
     assert not view_of(decide(after)).transfers
 
@@ -214,7 +214,7 @@ def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None
 
 def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
-    ledger = StrategyLedger(books_of(step).pending)
+    ledger = StrategyLedger(books_of(step).unstored_bookings)
     found = decide(brought_up(balances(step, WETH="2.4"), ledger))
     assert isinstance(found.decision, Halt)
     assert found.decision.codes == (HaltCode.STRATEGIES,)
@@ -251,7 +251,7 @@ def test_a_paused_strategy_is_told_for_as_long_as_it_is() -> None:
     def told(now: StepInput) -> list[str]:
         found = decide(now)
         outcome = StepOutcome("0123", OutcomeKind.HOLD, found.decision.reason, now, found, None)
-        return [alert.text for alert in alerts(outcome, calm) if alert.key == "strategy:bad" and alert.lasting]
+        return [alert.text for alert in alerts(outcome, calm) if alert.key == "strategy:bad" and alert.is_lasting]
 
     assert told(step) == []
     (alert,) = told(paused)

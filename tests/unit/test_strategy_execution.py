@@ -91,6 +91,6 @@ def test_units_are_noted_once_an_hour_and_by_the_look_that_was_first(tmp_path: P
     for at_s in (START_S, START_S + 600, START_S + 3_599, START_S + 3_600, START_S + 9_000):
         months.look(at_s)
     store = months.store
-    assert [point.at_s - START_S for point in store.layer(StrategyStore).nav_points("trend", 0)] == [0, 3_600, 9_000]
-    assert [booking.source for booking in store.layer(StrategyStore).ledger().bookings] == ["open"]
+    assert [point.at_s - START_S for point in store.layer_repository(StrategyStore).nav_points("trend", 0)] == [0, 3_600, 9_000]
+    assert [booking.source for booking in store.layer_repository(StrategyStore).ledger().bookings] == ["open"]
     store.close()

@@ -64,7 +64,7 @@ def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
     step = apply_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
     assert futures_policy(step) is not None
     assert futures_policy(step).targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
-    assert (futures_policy(step).leverage_bps, futures_policy(step).full_leverage_bps) == (12_000, 20_000)
+    assert (futures_policy(step).leverage_bps, futures_policy(step).configured_leverage_bps) == (12_000, 20_000)
     assert futures_policy(apply_shares(step)) == futures_policy(step), "the leverage is not lowered twice"
 
 
@@ -102,7 +102,7 @@ def test_health_follows_futures_with_the_margin_accounts_part() -> None:
     """10 % up at 2x on half of the capital, spot unmoved: 10 %."""
     found, _ = state_after([Fraction(0), Fraction(1, 10)], LONG, Fraction(1, 2))
     assert found.index == ONE * 11 // 10
-    assert dict(found.marks)["ETH"] == 2_200
+    assert dict(found.last_prices)["ETH"] == 2_200
 
 
 def test_funding_lowers_the_health_of_what_pays_it() -> None:

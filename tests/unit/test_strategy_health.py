@@ -104,7 +104,7 @@ def test_the_index_of_a_strategy_is_rounded_down() -> None:
     state = replace(ACTIVE, index=10, unit_nav=3)
     assert health.update_unit_index(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
     assert health.update_unit_index(replace(state, unit_nav=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
-    paused = replace(state, health=StrategyHealth.PAUSED, marks=((usdc, Fraction(3)),))
+    paused = replace(state, health=StrategyHealth.PAUSED, last_prices=((usdc, Fraction(3)),))
     assert health.update_unit_index(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
 
 
@@ -153,20 +153,22 @@ def test_a_good_strategy_is_never_cut() -> None:
 
 
 def test_one_good_day_begins_the_period_anew() -> None:
-    low = replace(ACTIVE, turning_s=START_S)
+    low = replace(ACTIVE, opposite_since_s=START_S)
     almost = health.update_health(low, RULE, 100, START_S + RULE.period_s - 1)
-    assert (almost.health, almost.turning_s) == (StrategyHealth.ACTIVE, START_S)
-    assert health.update_health(almost, RULE, 500, START_S + RULE.period_s).turning_s is None
-    assert health.update_health(almost, RULE, None, START_S + RULE.period_s).turning_s is None, "what is unknown cuts nothing"
+    assert (almost.health, almost.opposite_since_s) == (StrategyHealth.ACTIVE, START_S)
+    assert health.update_health(almost, RULE, 500, START_S + RULE.period_s).opposite_since_s is None
+    assert health.update_health(almost, RULE, None, START_S + RULE.period_s).opposite_since_s is None, "what is unknown cuts nothing"
     assert health.update_health(almost, RULE, 499, START_S + RULE.period_s).health is StrategyHealth.PAUSED
 
 
 def test_it_comes_back_at_the_higher_limit_alone_and_after_its_own_period() -> None:
     paused = StrategyState("trend", StrategyHealth.PAUSED, START_S)
     between = health.update_health(paused, RULE, 799, START_S + DAY_S)
-    assert (between.health, between.turning_s) == (StrategyHealth.PAUSED, None), "0.5 to 0.8 changes nothing, whichever side it comes from"
+    assert (between.health, between.opposite_since_s) == (StrategyHealth.PAUSED, None), (
+        "0.5 to 0.8 changes nothing, whichever side it comes from"
+    )
     high = health.update_health(paused, RULE, 800, START_S + DAY_S)
-    assert (high.health, high.turning_s) == (StrategyHealth.PAUSED, START_S + DAY_S)
+    assert (high.health, high.opposite_since_s) == (StrategyHealth.PAUSED, START_S + DAY_S)
     back = health.update_health(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
     assert back.health is StrategyHealth.ACTIVE
     assert "above 0.8" in back.reason

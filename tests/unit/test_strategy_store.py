@@ -80,7 +80,7 @@ def swap(changes: dict[str, Fraction | int | str], name: str = "t1", kind: Inten
 
 def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nobodys() -> None:
     step = brought_up(shared(reserves={"USDC": 100}))
-    assert [(one.name, one.units) for one in books_of(step).strategies] == [("up", 6 * 10**15), ("down", 4 * 10**15)]
+    assert [(one.name, one.units) for one in books_of(step).strategy_books] == [("up", 6 * 10**15), ("down", 4 * 10**15)]
     assert (of(step, "up", "WETH"), of(step, "down", "WETH")) == (Fraction(3, 2), 1)
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 2_000)
     assert sums_to_the_wallet(step)
@@ -99,22 +99,22 @@ def test_the_value_of_a_unit_follows_every_base_unit() -> None:
 def test_what_is_written_down_is_found_again() -> None:
     first = brought_up(shared())
     again = brought_up(shared(), written(NEW, first))
-    assert books_of(again).strategies == books_of(first).strategies
-    assert books_of(again).pending == ()
+    assert books_of(again).strategy_books == books_of(first).strategy_books
+    assert books_of(again).unstored_bookings == ()
 
 
 def test_a_deposit_is_shared_by_capital_and_is_no_return() -> None:
     ledger = written(NEW, brought_up(shared()))
-    step = brought_up(balances(shared(), USDC=6_000), replace(ledger, flows=(flow("USDC", 1_000),)))
+    step = brought_up(balances(shared(), USDC=6_000), replace(ledger, transfers=(flow("USDC", 1_000),)))
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_600, 2_400)
-    assert [one.units for one in books_of(step).strategies] == [66 * 10**14, 44 * 10**14]
+    assert [one.units for one in books_of(step).strategy_books] == [66 * 10**14, 44 * 10**14]
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
 
 
 def test_a_withdrawal_of_what_only_one_holds_is_paid_by_all_in_kind() -> None:
     ledger = opening({"up": {"WETH": "2.5", "USDC": 1_000}, "down": {"WETH": 0, "USDC": 4_000}})
-    step = brought_up(balances(shared(), WETH="1.5"), replace(ledger, flows=(flow("WETH", -1),)))
+    step = brought_up(balances(shared(), WETH="1.5"), replace(ledger, transfers=(flow("WETH", -1),)))
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
     capital = {one: of(step, one, "WETH") * 2_000 + of(step, one, "USDC") for one in ("up", "down")}
@@ -123,8 +123,8 @@ def test_a_withdrawal_of_what_only_one_holds_is_paid_by_all_in_kind() -> None:
 
 
 def test_flows_can_be_of_one_strategy() -> None:
-    ledger = replace(written(NEW, brought_up(shared())), flows_to="down")
-    step = brought_up(balances(shared(), USDC=6_000), replace(ledger, flows=(flow("USDC", 1_000),)))
+    ledger = replace(written(NEW, brought_up(shared())), transfer_strategy="down")
+    step = brought_up(balances(shared(), USDC=6_000), replace(ledger, transfers=(flow("USDC", 1_000),)))
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 3_000)
 
 
@@ -136,47 +136,50 @@ def test_a_flow_that_nobody_has_written_down_yet_counts_too() -> None:
 
 def test_a_trade_of_unknown_purpose_is_borne_by_capital() -> None:
     ledger = written(NEW, brought_up(shared()))
-    traded = replace(ledger, intents=(swap({"WETH": -1, "USDC": 1_990}),))
+    traded = replace(ledger, unbooked_intents=(swap({"WETH": -1, "USDC": 1_990}),))
     step = brought_up(balances(shared(), WETH="1.5", USDC=6_990), traded)
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
-    assert [one.costs for one in books_of(step).strategies] == [6 * 10**6, 4 * 10**6]
-    assert [one.units for one in books_of(step).strategies] == [6 * 10**15, 4 * 10**15], "a loss is a return, and takes no units"
+    assert [one.total_cost for one in books_of(step).strategy_books] == [6 * 10**6, 4 * 10**6]
+    assert [one.units for one in books_of(step).strategy_books] == [6 * 10**15, 4 * 10**15], "a loss is a return, and takes no units"
 
 
 def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_inside_goes_with_it() -> None:
     own = brought_up(shared())
-    ledger = replace(written(NEW, own), intents=(swap({"WETH": "0.29", "USDC": -600}),))
+    ledger = replace(written(NEW, own), unbooked_intents=(swap({"WETH": "0.29", "USDC": -600}),))
     step = brought_up(balances(shared(), WETH="2.79", USDC=4_400), ledger, own=lambda _: own)
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
-    up, down = books_of(step).strategies
-    assert (up.costs, down.costs) == (20 * 10**6, 0), "all that the market filled was wished by one"
+    up, down = books_of(step).strategy_books
+    assert (up.total_cost, down.total_cost) == (20 * 10**6, 0), "all that the market filled was wished by one"
     assert (of(step, "down", "WETH"), of(step, "down", "USDC")) == (Fraction(4, 10), 3_200)
     assert up.last_rebalance_s == down.last_rebalance_s == step.snapshot.head.timestamp_s
-    assert netting.net_strategies(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).result.fired is False
+    assert (
+        netting.net_strategies(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).trigger_result.fired
+        is False
+    )
 
 
 def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:
     ledger = written(NEW, brought_up(shared()))
-    step = brought_up(balances(shared(), USDC=4_000), replace(ledger, intents=(swap({"USDC": -1_000}, kind=IntentKind.PAYOUT),)))
+    step = brought_up(balances(shared(), USDC=4_000), replace(ledger, unbooked_intents=(swap({"USDC": -1_000}, kind=IntentKind.PAYOUT),)))
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
-    assert [one.units for one in books_of(step).strategies] == [54 * 10**14, 36 * 10**14]
-    assert {one.costs for one in books_of(step).strategies} == {0}
+    assert [one.units for one in books_of(step).strategy_books] == [54 * 10**14, 36 * 10**14]
+    assert {one.total_cost for one in books_of(step).strategy_books} == {0}
 
 
 def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
     native = shared()
-    asset = replace(native.portfolio.assets[0], native=True)
+    asset = replace(native.portfolio.assets[0], includes_native=True)
     native = replace(native, portfolio=replace(native.portfolio, assets=(asset, native.portfolio.assets[1])))
     ledger = written(NEW, brought_up(native))
     paid = replace(native.snapshot, native_wei=native.snapshot.native_wei - 10**15)
     gas = swap({}, kind=IntentKind.APPROVE, gas_wei=10**15)
-    step = brought_up(replace(native, snapshot=paid), replace(ledger, intents=(gas,)))
+    step = brought_up(replace(native, snapshot=paid), replace(ledger, unbooked_intents=(gas,)))
     assert gas.balance_changes(OWNER, WETH.address) == {NATIVE: -(10**15)}
     assert not books_of(step).fault
-    assert sum((one.costs for one in books_of(step).strategies), Fraction(0)) == 2 * 10**6
+    assert sum((one.total_cost for one in books_of(step).strategy_books), Fraction(0)) == 2 * 10**6
 
 
 def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
@@ -188,7 +191,7 @@ def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
     assert [of(step, name, "USDC") for name in ("up", "down")] == [2_400, 1_600]
     back = brought_up(shared(), written(ledger, step))
     assert sums_to_the_wallet(back)
-    assert [one.units for one in books_of(back).strategies] == [6 * 10**15, 4 * 10**15]
+    assert [one.units for one in books_of(back).strategy_books] == [6 * 10**15, 4 * 10**15]
 
 
 def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
@@ -210,8 +213,8 @@ def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
     assert sums_to_the_wallet(changed)
     capital = {one: of(changed, one, "WETH") * 2_000 + of(changed, one, "USDC") for one in ("up", "new", "third")}
     assert [round(capital[one]) for one in ("up", "new", "third")] == [5_500, 3_300, 2_200]
-    again = brought_up(step, replace(ledger, bookings=(*ledger.bookings, *found.pending)))
-    assert books_of(again).strategies == found.strategies
+    again = brought_up(step, replace(ledger, bookings=(*ledger.bookings, *found.unstored_bookings)))
+    assert books_of(again).strategy_books == found.strategy_books
     assert not books_of(again).fault
 
 
@@ -223,7 +226,7 @@ EVENTS = st.lists(
 @given(EVENTS, st.sampled_from([None, "up", "down"]))
 def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[tuple[str, int, int]], to: str | None) -> None:
     step = shared(reserves={"USDC": 50})
-    ledger = replace(written(NEW, brought_up(step)), flows_to=to)
+    ledger = replace(written(NEW, brought_up(step)), transfer_strategy=to)
     held = {"WETH": Fraction(5, 2), "USDC": Fraction(5_050)}
     for number, (kind, weth, usdc) in enumerate(events):
         moves = {"WETH": max(Fraction(weth, 37), -held["WETH"]), "USDC": max(Fraction(usdc) * 41, -held["USDC"])}
@@ -234,14 +237,14 @@ def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[t
         held = {symbol: held[symbol] + coins for symbol, coins in moves.items()}
         if kind == "flow":
             flows = [flow(symbol, coins, 2 * number + place) for place, (symbol, coins) in enumerate(moves.items()) if coins]
-            ledger = replace(ledger, flows=tuple(flows), intents=())
+            ledger = replace(ledger, transfers=tuple(flows), unbooked_intents=())
         else:
             sort = IntentKind.SWAP if kind == "swap" else IntentKind.PAYOUT
-            ledger = replace(ledger, flows=(), intents=(swap({s: c for s, c in moves.items() if c}, f"t{number}", sort),))
+            ledger = replace(ledger, transfers=(), unbooked_intents=(swap({s: c for s, c in moves.items() if c}, f"t{number}", sort),))
         now = brought_up(balances(step, **held), ledger)
         assert not books_of(now).fault
         assert sums_to_the_wallet(now)
-        assert min(raw for one in books_of(now).strategies for _, raw in one.holdings) >= 0
+        assert min(raw for one in books_of(now).strategy_books for _, raw in one.holdings) >= 0
         ledger = written(ledger, now)
 
 
@@ -253,24 +256,28 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
-    pending = books_of(brought_up(shared())).pending
-    assert store.layer(StrategyStore).ledger() == StrategyLedger()
-    assert store.layer(StrategyStore).record_bookings(pending, 0)
-    assert not store.layer(StrategyStore).record_bookings((replace(pending[0], source="other"),), 0), "the books were turned since"
-    found = store.layer(StrategyStore).ledger()
+    pending = books_of(brought_up(shared())).unstored_bookings
+    assert store.layer_repository(StrategyStore).ledger() == StrategyLedger()
+    assert store.layer_repository(StrategyStore).record_bookings(pending, 0)
+    assert not store.layer_repository(StrategyStore).record_bookings((replace(pending[0], source="other"),), 0), (
+        "the books were turned since"
+    )
+    found = store.layer_repository(StrategyStore).ledger()
     assert (found.bookings, found.record_version) == (pending, 1)
     state = StrategyState("up", StrategyHealth.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
-    store.layer(StrategyStore).record_states([state], {"up": NavPoint(7_200, 10, 11)})
-    store.layer(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)})
-    assert store.layer(StrategyStore).ledger().states == (state,)
-    assert store.layer(StrategyStore).nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
-    assert store.layer(StrategyStore).nav_points("up", 7_201) == () == store.layer(StrategyStore).nav_points("down", 0)
-    assert not store.layer(StrategyStore).record_bookings((), 0, ["up"]), "written since"
-    assert store.layer(StrategyStore).ledger().states == (state,)
-    assert store.layer(StrategyStore).record_bookings((), 1, ["up"])
-    assert store.layer(StrategyStore).ledger().states == () == store.layer(StrategyStore).nav_points("up", 0)
-    store.layer(StrategyStore).set_transfer_strategy("up")
-    assert store.layer(StrategyStore).ledger().flows_to == "up"
+    store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_200, 10, 11)})
+    store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)})
+    assert store.layer_repository(StrategyStore).ledger().states == (state,)
+    assert store.layer_repository(StrategyStore).nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
+    assert (
+        store.layer_repository(StrategyStore).nav_points("up", 7_201) == () == store.layer_repository(StrategyStore).nav_points("down", 0)
+    )
+    assert not store.layer_repository(StrategyStore).record_bookings((), 0, ["up"]), "written since"
+    assert store.layer_repository(StrategyStore).ledger().states == (state,)
+    assert store.layer_repository(StrategyStore).record_bookings((), 1, ["up"])
+    assert store.layer_repository(StrategyStore).ledger().states == () == store.layer_repository(StrategyStore).nav_points("up", 0)
+    store.layer_repository(StrategyStore).set_transfer_strategy("up")
+    assert store.layer_repository(StrategyStore).ledger().transfer_strategy == "up"
 
 
 def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:
@@ -280,52 +287,54 @@ def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store:
             "since_block": 1,
             "block_number": 2,
             "chain_s": 3,
-            "halts": False,
+            "blocks_trading": False,
             "kind": ExternalTransferKind.DEPOSIT.value,
         }
         with store.db.write("write a flow") as db:
             db.execute(insert(ExternalTransferRow), deposit | {"delta_raw": str(delta)})
 
     note(1)
-    assert store.layer(StrategyStore).record_bookings(books_of(brought_up(shared())).pending, 0)
-    assert store.layer(StrategyStore).ledger().flows == ()
+    assert store.layer_repository(StrategyStore).record_bookings(books_of(brought_up(shared())).unstored_bookings, 0)
+    assert store.layer_repository(StrategyStore).ledger().transfers == ()
     note(2)
-    assert [one.delta_raw for one in store.layer(StrategyStore).ledger().flows] == [2]
-    store.layer(StrategyStore).record_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
-    assert store.layer(StrategyStore).ledger().flows == ()
+    assert [one.delta_raw for one in store.layer_repository(StrategyStore).ledger().transfers] == [2]
+    store.layer_repository(StrategyStore).record_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
+    assert store.layer_repository(StrategyStore).ledger().transfers == ()
 
 
 def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_brings_another(store: Store) -> None:
-    opened = books_of(brought_up(shared())).pending
-    store.layer(StrategyStore).record_bookings(opened, 0)
+    opened = books_of(brought_up(shared())).unstored_bookings
+    store.layer_repository(StrategyStore).record_bookings(opened, 0)
     moved(store, 0, 2_000, Transfer(USDC.address, OWNER, POOL, 7))
-    (intent,) = store.layer(StrategyStore).ledger().intents
-    assert store.layer(StrategyStore).record_bookings(
+    (intent,) = store.layer_repository(StrategyStore).ledger().unbooked_intents
+    assert store.layer_repository(StrategyStore).record_bookings(
         (StrategyBooking(intent.id, StrategyBookingKind.TRADE, 2_000, 1, (("up", USDC.address, -7),)),), 1
     )
-    assert store.layer(StrategyStore).ledger().intents == ()
-    assert len(store.layer(StrategyStore).ledger().bookings) == 2
+    assert store.layer_repository(StrategyStore).ledger().unbooked_intents == ()
+    assert len(store.layer_repository(StrategyStore).ledger().bookings) == 2
     receipt = intent.receipt
     assert receipt is not None
     store.journal.advance(intent.id, IntentState.BROADCAST, 1)
-    assert store.layer(StrategyStore).ledger().bookings == opened
-    assert store.layer(StrategyStore).ledger().intents == ()
+    assert store.layer_repository(StrategyStore).ledger().bookings == opened
+    assert store.layer_repository(StrategyStore).ledger().unbooked_intents == ()
     store.journal.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
-    assert [one.id for one in store.layer(StrategyStore).ledger().intents] == [intent.id]
+    assert [one.id for one in store.layer_repository(StrategyStore).ledger().unbooked_intents] == [intent.id]
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.layers.strategies.store.FOLD_THRESHOLD", 5)
-    store.layer(StrategyStore).record_bookings(books_of(brought_up(shared())).pending, 0)
+    store.layer_repository(StrategyStore).record_bookings(books_of(brought_up(shared())).unstored_bookings, 0)
     for number in range(1, 9):
         change = (("up", USDC.address, number), ("down", USDC.address, 1))
-        assert store.layer(StrategyStore).record_bookings(
+        assert store.layer_repository(StrategyStore).record_bookings(
             (StrategyBooking(f"flow {number}", StrategyBookingKind.FLOW, 1_000 + number, number, change),), number
         )
-    assert len(store.layer(StrategyStore).ledger().bookings) == 9, "none of them is deep yet"
-    assert store.layer(StrategyStore).record_bookings((StrategyBooking("flow 9", StrategyBookingKind.FLOW, 9_000, 9, ()),), 9)
-    _, folded, newest = store.layer(StrategyStore).ledger().bookings
+    assert len(store.layer_repository(StrategyStore).ledger().bookings) == 9, "none of them is deep yet"
+    assert store.layer_repository(StrategyStore).record_bookings((StrategyBooking("flow 9", StrategyBookingKind.FLOW, 9_000, 9, ()),), 9)
+    _, folded, newest = store.layer_repository(StrategyStore).ledger().bookings
     assert {name: raw for name, _, raw in folded.changes} == {"up": 36, "down": 8}
     assert newest.source == "flow 9"
-    assert store.layer(StrategyStore).record_bookings((StrategyBooking("aside 9", StrategyBookingKind.RESERVE, 9_001, 9, ()),), 10)
-    assert store.layer(StrategyStore).ledger().flows == ()
+    assert store.layer_repository(StrategyStore).record_bookings(
+        (StrategyBooking("aside 9", StrategyBookingKind.RESERVE, 9_001, 9, ()),), 10
+    )
+    assert store.layer_repository(StrategyStore).ledger().transfers == ()

@@ -60,7 +60,7 @@ def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) 
     calm, crash = found.cases[2:]
     assert crash.path_metrics[0].loss == pytest.approx(0.35, abs=0.03), "half of 70 %, whatever the recorded path did"
     assert calm.path_metrics[0].loss != pytest.approx(crash.path_metrics[0].loss)
-    assert (found.bars, found.return_count, found.skipped) == (40, 199, ())
+    assert (found.path_bars, found.return_count, found.skipped_cases) == (40, 199, ())
     assert found.kernel_difference is not None
     assert found.kernel_difference < 1e-5
     assert {name for name, _ in found.versions} >= {"trimtab", "numpy", "numba"}
@@ -100,7 +100,7 @@ def test_the_kernel_measures_what_the_live_step_measures() -> None:
         assert mine.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-6)
         assert mine.drawdown == pytest.approx(max_drawdown(step.equity), abs=1e-6)
         assert mine.hold_shortfall == pytest.approx(1 - step.equity[-1] / step.hold_equity[-1], abs=1e-6)
-        assert mine.turnover == pytest.approx(float(step.turnover), rel=1e-3)
+        assert mine.turnover == pytest.approx(float(step.turnover_ratio), rel=1e-3)
         assert mine.outside_share == share_outside_bands(step.weights, band_edges(wanted))
 
 
@@ -118,7 +118,7 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
     wanted = halves(HybridTrigger(BAND, Cron("0 9 * * *", "UTC")))
     found = run_stress_test(wanted, TABLE, DEEP, wish(bars=5))
     assert [(case.name, case.engine) for case in found.cases] == [(BLOCKS_NAME, "step"), (JUMPS_NAME, "step"), ("calm", "step")]
-    assert mentions(dict(found.skipped)["kernel"], "calendar schedules")
+    assert mentions(dict(found.skipped_cases)["kernel"], "calendar schedules")
     assert found.kernel_difference is None
     coin = wanted.portfolio.assets[0].token.address
     orders = replace(halves().portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
@@ -139,10 +139,10 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
 def test_scenarios_that_do_not_fit_are_left_out_and_told_or_refused_where_they_were_named() -> None:
     cash = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
     found = run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,)))
-    assert "a dollar" in dict(found.skipped)["depeg"]
+    assert "a dollar" in dict(found.skipped_cases)["depeg"]
     assert [case.name for case in found.cases][2:] == ["calm"]
     with raises_field("depeg"):
-        run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,), named=True))
+        run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,), has_named_scenarios=True))
 
 
 def test_tails_are_what_a_hand_works_out() -> None:
@@ -160,7 +160,7 @@ def test_tails_are_what_a_hand_works_out() -> None:
 def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
     case: StressCase = found.cases[0]
     made = measure_statistics(case)
-    losses = case.values("loss")
+    losses = case.metric_values("loss")
     assert float(made["loss"]["worst"]) == pytest.approx(losses.max(), abs=1e-6)
     assert float(made["loss"]["quantiles"]["50%"]) == pytest.approx(np.median(losses), abs=1e-6)
     assert float(made["loss"]["expected_shortfall"]) == pytest.approx(losses.max(), abs=1e-6)  # of twenty
@@ -171,7 +171,7 @@ def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
 
 def test_results_are_returns_and_end_values_whose_worst_is_the_least(found: StressResult) -> None:
     case: StressCase = found.cases[0]
-    made, losses = outcome_distributions(case.values("loss"), 2_000), case.values("loss")
+    made, losses = outcome_distributions(case.metric_values("loss"), 2_000), case.metric_values("loss")
     assert float(made["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
     assert float(made["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
     assert float(made["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
@@ -228,7 +228,7 @@ def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero
     with raises_field("--bars", "201, but the file has 200"):
         run_stress_test(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
     with raises_field("--block", "300", "199"):
-        run_stress_test(WANTED, TABLE, DEEP, wish(block=300.0))
+        run_stress_test(WANTED, TABLE, DEEP, wish(mean_block_bars=300.0))
     with raises_field("--seed"):
         run_stress_test(WANTED, TABLE, replace(DEEP, seed=-1), wish())
     with raises_field("--prices", "19 moves"):
@@ -239,7 +239,7 @@ def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     closes = TABLE.closes.copy()
     closes[150:, 1] = np.nan
     found = run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
-    assert found.cases[2].path_metrics[0].halted_bars == 0
+    assert found.cases[2].path_metrics[0].halted_bar_count == 0
     assert found.kernel_difference is not None
     assert any("50 bars" in note for note in found.notes)
     assert any("50 returns" in note for note in found.notes)
@@ -251,5 +251,5 @@ def test_least_trades_fees_and_depths_are_those_of_the_live_step() -> None:
     limited = replace(WANTED, limits=replace(PERMISSIVE_LIMITS, min_trade=Fraction(25 * 10**18)))
     setting = kernel_setting_or_reason(limited, replace(DEEP, fee_pips=3_000, depth=Fraction(10**6)))
     assert not isinstance(setting, str)
-    assert (setting.min_trade, setting.costs.fee_bps, setting.costs.depth[:2]) == (25.0, (30.0, 30.0, 0.0), (1e6, 1e6))
+    assert (setting.min_trade, setting.costs.fees_bps, setting.costs.depths[:2]) == (25.0, (30.0, 30.0, 0.0), (1e6, 1e6))
     assert isinstance(setting.trigger, Threshold)

@@ -19,16 +19,16 @@ from tests.support.backtests import BAND, BARS, BEGINS, COIN, DEEP, ENDS, HOUR_S
 def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:
     found = under(SpotScenario.CALM, guarded(), risen())
     assert [one.bar for one in found.rebalances] == [BEGINS]
-    assert found.halted_bars == 0
+    assert found.halted_bar_count == 0
 
 
 def test_while_feeds_are_silent_it_halts_and_trades_nothing_and_goes_on_afterwards() -> None:
     found = under(SpotScenario.ORACLE, guarded(), risen())
     # The last word is of bar 9. With three bars of age allowed, it still counts in bars 10 and 11, when it says that nothing moved.
-    assert found.halted_bars == ENDS - BEGINS - 2
+    assert found.halted_bar_count == ENDS - BEGINS - 2
     assert [one.bar for one in found.rebalances] == [ENDS]
     every = under(SpotScenario.ORACLE, guarded(), risen(), replace(DEEP, looks_at_all=True))
-    assert (every.halted_bars, every.rebalances) == (found.halted_bars, found.rebalances)
+    assert (every.halted_bar_count, every.rebalances) == (found.halted_bar_count, found.rebalances)
 
 
 def test_a_schedule_waits_for_feeds_too() -> None:
@@ -37,12 +37,12 @@ def test_a_schedule_waits_for_feeds_too() -> None:
     # Until it is too old, the price of before is traded by; then nothing is until there is a new one.
     assert not [one for one in found.rebalances if BEGINS + 2 <= one.bar < ENDS]
     assert found.rebalances[-1].bar >= ENDS
-    assert found.halted_bars == ENDS - BEGINS - 2
+    assert found.halted_bar_count == ENDS - BEGINS - 2
 
 
 def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> None:
     found = under(SpotScenario.DEPEG, guarded(depeg_bps=200), risen())
-    assert found.halted_bars == ENDS - BEGINS
+    assert found.halted_bar_count == ENDS - BEGINS
     assert [one.bar for one in found.rebalances] == [ENDS]
 
 
@@ -51,24 +51,24 @@ def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
     wanted = make_spec({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
     laid = apply_scenario(SpotScenario.DEPEG, wanted, table, DEEP, SpotSeverity(depeg_bps=2_500))
     assert laid.table.closes[:, 1].tolist() == [1.0] * BEGINS + [0.75] * (ENDS - BEGINS) + [1.0] * (BARS - ENDS)
-    assert (laid.numeraire_value == 1).all()
+    assert (laid.numeraire_values == 1).all()
     own = apply_scenario(SpotScenario.DEPEG, guarded(), risen(), DEEP, SpotSeverity(depeg_bps=2_500))
     assert own.table.symbols == ("BTC", "USD")
-    assert own.numeraire_value.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
+    assert own.numeraire_values.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
 
 
 def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
     found = under(SpotScenario.DEPEG, guarded(), risen(), severity=SpotSeverity(depeg_bps=2_500))
     bought = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
     assert bought
-    assert found.halted_bars == 0
+    assert found.halted_bar_count == 0
 
 
 def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
-    settings = replace(DEEP, gas_wei=10**9)
+    settings = replace(DEEP, gas_price_wei=10**9)
     found = under(SpotScenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
     assert [one.bar for one in found.rebalances] == [ENDS]
-    assert found.refusals == (("gas_price", ENDS - BEGINS),)
+    assert found.refusal_counts == (("gas_price", ENDS - BEGINS),)
     paid = under(SpotScenario.GAS, guarded(), risen(), settings)
     assert [one.bar for one in paid.rebalances] == [BEGINS]
     assert float(paid.gas) == pytest.approx(500 * float(found.gas), rel=0.1)
@@ -90,7 +90,7 @@ def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_ref
     wanted = guarded(price_impact_bps=100, min_trade=Fraction(200 * COIN))
     found = under(SpotScenario.POOL, wanted, risen(), severity=severity)
     assert [one.bar for one in found.rebalances] == [ENDS]
-    assert sum(times for _, times in found.refusals) == ENDS - BEGINS
+    assert sum(times for _, times in found.refusal_counts) == ENDS - BEGINS
 
 
 def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back() -> None:
@@ -144,7 +144,7 @@ def test_what_a_portfolio_cannot_meet_is_named() -> None:
 def test_settings_without_anything_broken_are_as_they_were() -> None:
     table = risen()
     plain = simulated(table)
-    full = simulate(halves(), table, replace(DEEP, silent=(5, 5), thin=(5, 5, Fraction(1, 2))))
+    full = simulate(halves(), table, replace(DEEP, silent_feed_bars=(5, 5), thin_pool_bars=(5, 5, Fraction(1, 2))))
     assert (plain.final_value, plain.rebalances) == (full.final_value, full.rebalances)
     assert plain.config_hash != full.config_hash
 
@@ -158,7 +158,7 @@ def test_settings_without_anything_broken_are_as_they_were() -> None:
         ({"depeg_bps": 10_000}, "--depeg"),
         ({"depth_part": Fraction(0)}, "--thin"),
         ({"depth_part": Fraction(2)}, "--thin"),
-        ({"gas_wei": 0}, "--gas-spike"),
+        ({"gas_price_wei": 0}, "--gas-spike"),
     ],
 )
 def test_a_severity_that_cannot_be_is_named(changes: dict[str, object], named: str) -> None:

@@ -18,7 +18,7 @@ from agent.ports import Grant, Simulation
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, GWEI, OTHER, START_S, WALLET, Bench, bench, grant, patient, tx, when_sent
 
-REVOCATION = replace(grant(IntentKind.APPROVE), approve=(OTHER, WALLET, 0))
+REVOCATION = replace(grant(IntentKind.APPROVE), approval_terms=(OTHER, WALLET, 0))
 CANCEL = grant(IntentKind.CANCEL)
 
 
@@ -46,8 +46,8 @@ def test_a_transaction_is_refused_from_the_second_of_its_deadline_on() -> None:
     [
         (CANCEL, True),
         (REVOCATION, True),
-        (replace(REVOCATION, approve=(OTHER, WALLET, 1)), False),
-        (replace(REVOCATION, approve=None), False),
+        (replace(REVOCATION, approval_terms=(OTHER, WALLET, 1)), False),
+        (replace(REVOCATION, approval_terms=None), False),
         (replace(REVOCATION, kind=IntentKind.SWAP), False),
     ],
 )
@@ -92,13 +92,13 @@ def test_only_a_revert_makes_a_transaction_unsendable(tmp_path: Path, reverted: 
 
 
 def test_a_data_fee_up_to_the_granted_one_is_paid(tmp_path: Path) -> None:
-    granted = replace(grant(), data_fee_wei=7)
+    granted = replace(grant(), max_data_fee_wei=7)
     assert submitter(tmp_path, data_fee_wei=7).simulate(tx(0), None, granted).data_fee_wei == 7
 
 
 def test_a_data_fee_one_wei_above_the_granted_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refusal:
-        submitter(tmp_path, data_fee_wei=8).simulate(tx(0), None, replace(grant(), data_fee_wei=7))
+        submitter(tmp_path, data_fee_wei=8).simulate(tx(0), None, replace(grant(), max_data_fee_wei=7))
     assert [verdict.guard for verdict in refusal.value.verdicts] == ["data_fee"]
 
 

@@ -39,7 +39,7 @@ class Composes:
     def __init__(self, lacks: Sequence[str] = ()) -> None:
         self._lacks = lacks
 
-    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+    def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         return [Approval(token, "router", 1, token, "router") for token in moved(plan) if token in self._lacks]
 
 
@@ -97,7 +97,7 @@ def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
     assert outcome.plan is not None
 
     class Silent(Composes):
-        def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+        def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
             raise Refused("the allowance is not in the snapshot")
 
     snapshot = replace(outcome.step_input.snapshot, allowances=())
@@ -127,7 +127,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     refused = SubmissionRefusal(LINK.address, now_s, times, "the token said no")
     assert blocked_exits.retry_at_s(refused) == now_s + rests_s
     step = with_history(step, submission_refusals=(refused,))
-    found = proposals.rebalance(step)
+    found = proposals.propose_rebalance(step)
     assert found.plan is not None
     assert found.plan.is_exit is (rests_s == 0)
     assert (LINK.address in moved(found.plan)) is (rests_s == 0)
@@ -139,9 +139,11 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
         True
     ]
     ahead = with_history(step, submission_refusals=(replace(refused, at_s=now_s + 9 * 86_400),))
-    assert proposals.rebalance(ahead).decision_result.blocked_exits == (), "a header from the future makes nothing rest until that day"
+    assert proposals.propose_rebalance(ahead).decision_result.blocked_exits == (), (
+        "a header from the future makes nothing rest until that day"
+    )
     over = with_history(step, submission_refusals=(replace(refused, at_s=now_s - rests_s),))
-    assert proposals.rebalance(over).decision_result.blocked_exits == (), "then it is tried"
+    assert proposals.propose_rebalance(over).decision_result.blocked_exits == (), "then it is tried"
 
 
 def test_no_sale_that_the_owner_asks_for_rests() -> None:
@@ -156,13 +158,13 @@ def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_mor
     step = fired("LINK", "WBTC", pools=ALL)
     now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
     (first,) = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, refused)
-    assert (first.times, first.at_s, first.why) == (1, now_s, "no")
+    assert (first.refusal_count, first.at_s, first.why) == (1, now_s, "no")
     known = with_history(step, submission_refusals=(first, replace(first, token=WETH.address)))
-    assert [one.times for one in blocked_exits.add_submission_refusal(known.snapshot, known.history.failures, refused)] == [2, 1]
+    assert [one.refusal_count for one in blocked_exits.add_submission_refusal(known.snapshot, known.history.failures, refused)] == [2, 1]
     assert blocked_exits.open_submission_refusals(known.history, "") == (first,), "no order sells WETH"
     assert blocked_exits.open_submission_refusals(known.history, LINK.address) == ()
     old = with_history(step, submission_refusals=(replace(first, at_s=now_s - 2 * 86_400),))
-    assert [one.times for one in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [1]
+    assert [one.refusal_count for one in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [1]
 
 
 def approved(store: Store, number: int, token: str) -> None:
@@ -177,13 +179,13 @@ def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_h
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     for number, token in enumerate((LINK.address, LINK.address, WETH.address)):
         approved(store, number, token)
-    assert store.budgets.history(1).failures.approvals_in_row == 3
+    assert store.budgets.history(1).failures.approval_cycles_in_row == 3
     found = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
     store.budgets.mark_submission_refusals(found)
     assert store.budgets.history(1).failures.submission_refusals == found
-    assert store.budgets.history(1).failures.approvals_in_row == 1
+    assert store.budgets.history(1).failures.approval_cycles_in_row == 1
     approved(store, 3, LINK.address)
-    assert store.budgets.history(1).failures.approvals_in_row == 2, "what came later counts"
+    assert store.budgets.history(1).failures.approval_cycles_in_row == 2, "what came later counts"
     store.pause_switch.resume("looked at it", 2)
     assert store.budgets.history(1).failures.submission_refusals == ()
 

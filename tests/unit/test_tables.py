@@ -131,7 +131,7 @@ def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFi
 
 def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Document] = []
-    monkeypatch.setattr(emergency, "show_sale", lambda _console, sale, _agent, **_: shown.append(sale))
+    monkeypatch.setattr(emergency, "show_trade_plan", lambda _console, sale, _agent, **_: shown.append(sale))
     sales = [{"outcome": "planned", "futures": {"leverage": "2"}} for _ in range(3)]
     document = {"state": "planned", "cancel": [], "revoke": [], "to_stable": True, "payments": [], "sales": sales, "to": None}
     rest = {"transactions": [], "remaining": [], "excluded": "", "futures": "", "reason": "", "remedies": []}

@@ -151,7 +151,7 @@ def test_each_year_realises_what_an_independent_calculation_says(method: LotMeth
     assert all(abs(gain) > 500 for gain in expected.values())
     assert float(found.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
     assert float(found.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
-    assert found.lots.unmatched() == {}
+    assert found.lots.unmatched_raw_by_token() == {}
 
 
 @pytest.mark.parametrize("method", [LotMethod.FIFO, LotMethod.HIFO])

@@ -45,12 +45,12 @@ def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_
     assert sum(asset.target for asset in config.portfolio.assets) == BPS
     assert {key: written["limits"][key] for key in one.limits} == dict(one.limits)
     assert {key: written["policy"][key] for key in one.policy} == dict(one.policy)
-    assert written["portfolio"].get("weights", {}) == dict(one.weights)
+    assert written["portfolio"].get("weights", {}) == dict(one.allocator_values)
     assert text.startswith(f"# Template: {name},")
     plain = tmp_path / "plain.toml"
     write_new_config(plain, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC)
     others = tomllib.loads(plain.read_text())
-    assert written["limits"].pop("futures_notional", None) == (None if one.futures is None else f"{one.futures}x")
+    assert written["limits"].pop("futures_notional", None) == (None if one.futures_multiple is None else f"{one.futures_multiple}x")
     by_feeds = {*one.limits, "oracle_deviation"}
     assert {key: value for key, value in written["limits"].items() if key not in by_feeds} == {
         key: value for key, value in others["limits"].items() if key not in by_feeds
@@ -145,7 +145,7 @@ def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_agai
     crypto = [asset.symbol for asset in config.portfolio.assets if asset.symbol != "USDC"]
     shares = dict.fromkeys(crypto, Fraction(35, 100) / len(crypto)) | {"USDC": Fraction(65, 100)}
     drifts = standing(config, shares)
-    assert all(drift.outside for drift in drifts)
+    assert all(drift.is_outside_band for drift in drifts)
     trades = {drift.symbol: value for drift, value in zip(drifts, ideal_trades(drifts).values(), strict=True)}
     assert trades == {**dict.fromkeys(crypto, Fraction(-750)), "USDC": Fraction(1_500)}
 
@@ -153,7 +153,7 @@ def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_agai
 def test_w6_a_reserve_of_a_fifth_that_shrank_is_filled_again_and_one_that_holds_is_left(tmp_path: Path) -> None:
     config, _ = made(tmp_path, "stable-reserve")
     grown = standing(config, {"WETH": Fraction(44, 100), "WBTC": Fraction(44, 100), "USDC": Fraction(12, 100)})
-    assert [drift.symbol for drift in grown if drift.outside] == ["USDC"]
+    assert [drift.symbol for drift in grown if drift.is_outside_band] == ["USDC"]
     assert ideal_trades(grown)[grown[-1].token] == 800
     calm = standing(config, {"WETH": Fraction(42, 100), "WBTC": Fraction(42, 100), "USDC": Fraction(16, 100)})
-    assert not [drift for drift in calm if drift.outside]
+    assert not [drift for drift in calm if drift.is_outside_band]

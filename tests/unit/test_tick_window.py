@@ -32,8 +32,8 @@ def narrowed(whole: V3Pool, below: int, above: int) -> V3Pool:
 @given(v3_pools(moderate=True), st.integers(0, 20_000), st.integers(0, 20_000), tokens, impacts)
 def test_where_the_ticks_do_not_end_more_of_them_change_nothing(whole: V3Pool, below: int, above: int, token: str, impact_bps: int) -> None:
     pool = narrowed(whole, below, above)
-    assert not whole.runs_out(token, impact_bps)
-    if not pool.runs_out(token, impact_bps):
+    assert not whole.exceeds_known_ticks(token, impact_bps)
+    if not pool.exceeds_known_ticks(token, impact_bps):
         assert pool.max_in(token, impact_bps) == whole.max_in(token, impact_bps)
 
 
@@ -46,7 +46,7 @@ def leg(token_in: str, amount_raw: int) -> Leg:
 def test_legs_are_at_the_end_only_where_they_fill_what_is_known(whole: V3Pool, token: str, impact_bps: int) -> None:
     pool = narrowed(whole, 300, 300)
     most = pool.max_in(token, impact_bps)
-    if most > 10_000 and pool.runs_out(token, impact_bps):
+    if most > 10_000 and pool.exceeds_known_ticks(token, impact_bps):
         halves = [leg(token, most // 2), leg(token, most - most // 2)]
         assert pools_out_of_ticks({POOL: pool}, halves, impact_bps) == (POOL,)
         assert pools_out_of_ticks({POOL: pool}, halves[:1], impact_bps) == ()

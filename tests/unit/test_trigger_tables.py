@@ -120,7 +120,7 @@ def own_bands(values: dict[str, int], trigger: Trigger, **bands: Threshold) -> S
 def test_an_asset_with_its_own_band_goes_by_it_and_the_others_by_the_triggers(values: dict[str, int], outside: list[str]) -> None:
     step = own_bands(values, FIVE, WETH=Threshold(None, 2_000), WBTC=Threshold(None, 2_500))
     decided = decide(codec.loads(StepInput, codec.dumps(step)))
-    assert [one.symbol for one in decided.drifts if one.outside] == outside
+    assert [one.symbol for one in decided.drifts if one.is_outside_band] == outside
     assert isinstance(decided.decision, Rebalance) is bool(outside)
     assert [(one.band_low_bps, one.band_high_bps) for one in decided.drifts] == [(4_000, 6_000), (2_250, 3_750), (1_500, 2_500)]
 

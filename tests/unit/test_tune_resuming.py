@@ -70,7 +70,9 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
     assert {name: files(tmp_path)[name] for name in before} == before
     assert found.resumed_run_count == 12
     assert not list(tmp_path.glob(".*.draft"))
-    assert all(np.array_equal(one.values, other.values) for one, other in zip(whole.results, found.results, strict=True))
+    assert all(
+        np.array_equal(one.value_by_mark, other.value_by_mark) for one, other in zip(whole.run_results, found.run_results, strict=True)
+    )
     assert (whole.verdict, whole.claims) == (found.verdict, found.claims)
     third = Counting()
     assert tuned(asked, tmp_path, third).verdict == whole.verdict
@@ -80,11 +82,11 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
 def test_the_files_are_a_table_that_others_can_read(asked: TuneSpec, tmp_path: Path) -> None:
     found = tuned(asked, tmp_path)
     frame = polars.read_parquet(tmp_path / "runs-*.parquet")
-    assert frame["run"].sort().to_list() == list(range(len(found.choices) + 1))  # and the calendar rule
-    row = frame.filter(polars.col("run") == found.best_index).to_dicts()[0]
+    assert frame["run_number"].sort().to_list() == list(range(len(found.choices) + 1))  # and the calendar rule
+    row = frame.filter(polars.col("run_number") == found.best_index).to_dicts()[0]
     choice = found.choices[found.best_index]
     assert (row["every_s"], row["destination"], row["allocator"]) == (choice.every_s, choice.destination.value, "fixed")
-    assert row["values"] == found.results[found.best_index].values.tolist()
+    assert row["values"] == found.run_results[found.best_index].value_by_mark.tolist()
 
 
 def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,17 +112,17 @@ def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeyp
 def test_what_is_judged_otherwise_needs_no_run_again(asked: TuneSpec, tmp_path: Path) -> None:
     tuned(asked, tmp_path)
     again = Counting()
-    tuned(replace(asked, folds=2), tmp_path, again)
+    tuned(replace(asked, fold_count=2), tmp_path, again)
     assert again.done == []
 
 
 def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: TuneSpec, tmp_path: Path) -> None:
     asked = replace(asked, table=walks(7, 80))
     first, again = tuned(asked, tmp_path), tuned(asked, tmp_path)
-    assert (first.settings_judged, first.verdict) == (1, again.verdict)
+    assert (first.judged_setting_count, first.verdict) == (1, again.verdict)
     other = tuned(replace(asked, objective=Objective.SHARPE), tmp_path)
     assert other.best_index != first.best_index
-    assert (other.settings_judged, tune_document(other)["last_quarter"]["settings_judged"]) == (2, 2)
+    assert (other.judged_setting_count, tune_document(other)["last_quarter"]["settings_judged"]) == (2, 2)
     assert any("2 settings" in sentence for sentence in other.verdict.sentences)
     assert not any("were evaluated" in sentence for sentence in first.verdict.sentences)
 

@@ -91,7 +91,7 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     one, other = (tuned(search(made, every="7d")) for made in (table, replace(table, closes=closes)))
     for name in ("scores", "excess_growths", "best_index", "deflated_sharpe", "overfitting", "neighbours", "fold_claims"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
-    assert [found.values.tolist() for found in one.results] == [found.values.tolist() for found in other.results]
+    assert [found.value_by_mark.tolist() for found in one.run_results] == [found.value_by_mark.tolist() for found in other.run_results]
     assert one.claims != other.claims
     assert one.last_quarter_start_s == table.times_s[180]
 
@@ -166,15 +166,15 @@ def test_folds_judge_only_what_comes_after_they_chose() -> None:
     assert make_folds(11, 4, WalkForwardMode.ANCHORED) == ()
     returns = np.zeros((120, 3))
     returns[:60, 1], returns[60:, 2] = 0.01, 0.02
-    chosen = [one.choice for one in walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))]
+    chosen = [one.choice_index for one in walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))]
     assert chosen == [1, 1, 2, 2]  # the third saw twenty periods of each
-    assert walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1].out_of_sample == 0.0
+    assert walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1].out_of_sample_score == 0.0
     returns[20:60, 2] = 0.005
     returns[60:, 2] = 0.05
     second = walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1]
-    assert (second.choice, second.in_sample) == (1, pytest.approx(0.01))  # by far the worse one of the fold that judges it
+    assert (second.choice_index, second.in_sample_score) == (1, pytest.approx(0.01))  # by far the worse one of the fold that judges it
     assert (
-        walk_forward(np.zeros((120, 3)), Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ANCHORED))[0].choice == 0
+        walk_forward(np.zeros((120, 3)), Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ANCHORED))[0].choice_index == 0
     )  # of equals the first
 
 
@@ -189,9 +189,9 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
     assert made.row_axis.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
     assert made.column_axis.labels == ("no interval", "1 d", "7 d")
     assert made.best_cell == (2, 2)
-    assert made.values[2, 2] == 10.0
-    assert made.values[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
-    assert np.isnan(made.values[6, 0])
+    assert made.scores[2, 2] == 10.0
+    assert made.scores[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
+    assert np.isnan(made.scores[6, 0])
     beside = [
         PolicyChoice(HybridTrigger(Threshold(None, 200), Every(7 * DAY_S))),
         PolicyChoice(HybridTrigger(Threshold(None, 400), Every(7 * DAY_S))),
@@ -201,7 +201,7 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
     near = compare_neighbours(choices, objective, best)
     falls = [10.0 - value[one] for one in beside]
     assert near is not None
-    assert (near.count, near.mean_decline, near.largest_decline) == (4, pytest.approx(np.mean(falls)), max(falls))
+    assert (near.neighbour_count, near.mean_decline, near.largest_decline) == (4, pytest.approx(np.mean(falls)), max(falls))
     assert near.median_decline == 10.0 - np.median(objective)
 
 
@@ -210,11 +210,13 @@ def test_kernel_and_full_step_find_the_same() -> None:
     quick, whole = tuned(asked), tuned(replace(asked, uses_full_step=True))
     assert dict(quick.run_counts_by_engine) == {"kernel": 3}
     assert dict(whole.run_counts_by_engine) == {"full": 3}
-    assert sum(one.rebalances for one in quick.results) >= 2
+    assert sum(one.rebalance_count for one in quick.run_results) >= 2
     # The calendar rule apart: at the first bar the full step finds dust to trade, refuses, and reviews a bar later.
-    for one, other in zip((*quick.results, quick.last_quarter_results[0]), (*whole.results, whole.last_quarter_results[0]), strict=True):
-        assert one.values == pytest.approx(other.values, rel=1e-5)
-        assert one.rebalances == other.rebalances
+    for one, other in zip(
+        (*quick.run_results, quick.last_quarter_results[0]), (*whole.run_results, whole.last_quarter_results[0]), strict=True
+    ):
+        assert one.value_by_mark == pytest.approx(other.value_by_mark, rel=1e-5)
+        assert one.rebalance_count == other.rebalance_count
         assert (one.turnover, one.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
     assert whole.best_index == quick.best_index
 
@@ -224,22 +226,22 @@ def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
     found = tuned(asked)
     assert dict(found.run_counts_by_engine) == {"kernel": 1, "full": 1}
     plain = tuned(search(asked.table, band="25%rel"))
-    fixed, chosen = plain.results[0], found.results[0]
-    assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
-    assert chosen.values[-1] != pytest.approx(fixed.values[-1], rel=1e-4)
-    last = found.last_quarter_results[0].values  # of three bars, after six more in which the allocator looked at prices
-    assert len(last) == len(found.last_quarter_hold_values) == len(found.last_quarter_results[1].values) == 3
+    fixed, chosen = plain.run_results[0], found.run_results[0]
+    assert chosen.value_by_mark[2] == pytest.approx(fixed.value_by_mark[2], rel=1e-5)  # nothing is known yet: the targets count
+    assert chosen.value_by_mark[-1] != pytest.approx(fixed.value_by_mark[-1], rel=1e-4)
+    last = found.last_quarter_results[0].value_by_mark  # of three bars, after six more in which the allocator looked at prices
+    assert len(last) == len(found.last_quarter_hold_values) == len(found.last_quarter_results[1].value_by_mark) == 3
     assert last[0] == pytest.approx(10_000)
     assert last[-1] != pytest.approx(
-        plain.last_quarter_results[0].values[-1], rel=1e-4
+        plain.last_quarter_results[0].value_by_mark[-1], rel=1e-4
     )  # it begins with chosen weights, not with the targets
     wanted = spec_for_choice(asked.backtest, found.choices[0], asked.allocator_schedule, DAY_S)
     direct = simulate(wanted, slice_table(asked.table, 0, 9), FAIR)  # and no later bar
-    assert chosen.values[:9] == pytest.approx(direct.equity)
+    assert chosen.value_by_mark[:9] == pytest.approx(direct.equity)
 
 
 def test_gas_and_delay_rule_the_kernel_out() -> None:
-    for market in (replace(FAIR, gas_wei=10**9), replace(FAIR, latency_bars=1)):
+    for market in (replace(FAIR, gas_price_wei=10**9), replace(FAIR, latency_bars=1)):
         assert tuned_engines(market) == {RunEngine.FULL}
     assert tuned_engines(FAIR) == {RunEngine.KERNEL}
 
@@ -261,14 +263,14 @@ def test_hold_begins_at_the_targets_and_pieces_carry_the_newest_price() -> None:
     wanted = make_spec({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(DAY_S), "USD")
     worth = buy_and_hold_values(wanted, FAIR, part, (0, 5))
     assert worth.tolist() == pytest.approx([10_000, 4_000 * closes[15, 0] / closes[10, 0] + 3_000 * closes[15, 1] / closes[8, 1] + 3_000])
-    assert slice_settings(replace(FAIR, gas_wei=tuple(range(20))), 5, 8).gas_wei == (5, 6, 7)
+    assert slice_settings(replace(FAIR, gas_price_wei=tuple(range(20))), 5, 8).gas_price_wei == (5, 6, 7)
 
 
 def test_returns_are_daily_whatever_the_bars() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.005, (24 * 60, 2)), axis=0)), 6)
     found: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
     assert found.period_s == pytest.approx(24 * HOUR_S)
-    assert len(found.results[0].values) == 45
+    assert len(found.run_results[0].value_by_mark) == 45
     assert tune_document(found)["last_quarter"]["excess_intervals"][0]["mean"] is None  # 14 days are no evidence
 
 
@@ -289,15 +291,15 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     found = tuned(search(walks(9, 240), every="7d"))
     made = tune_page(found)
     assert made.summary == found.verdict.sentences
-    assert {fact.value for fact in made.origin} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
+    assert {fact.value for fact in made.provenance_facts} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
     assert found.deflated_sharpe is not None
     deflated = found.deflated_sharpe
     luck = f"expected {deflated.threshold:.4f}. The true ratio is above that with probability {deflated.probability:.1%}"
     assert luck in " ".join(made.sections[-1].paragraphs)  # by docs/tune.md: above the best of luck, not above zero
     stability = next(one for one in made.sections if one.title == "Stability of the optimum")
-    squares = stability.figures[0]["data"][0]
+    squares = stability.charts[0]["data"][0]
     assert squares["type"] == "scatter"
-    assert len(squares["x"]) == int((~np.isnan(found.heat_map.values)).sum())
+    assert len(squares["x"]) == int((~np.isnan(found.heat_map.scores)).sum())
     assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.scores))
     assert len(next(one for one in made.sections if one.title == "Walk-forward").tables[0].rows) == 4
 
@@ -313,7 +315,7 @@ def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals(
     assert means[0] == means[1]
     assert lows[0] != lows[1]
     assert {tune_document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {
-        fact.value for fact in tune_page(one).origin
+        fact.value for fact in tune_page(one).provenance_facts
     }
 
 

@@ -46,7 +46,7 @@ def test_luck_is_deflated_away_and_skill_is_not() -> None:
     lucky = int(objective_scores(noise, Objective.SHARPE).argmax())
     found = deflated_sharpe(noise, lucky)
     assert found is not None
-    assert found.trials == 100
+    assert found.trial_count == 100
     assert found.sharpe == pytest.approx(noise[:, lucky].mean() / noise[:, lucky].std())
     assert probabilistic_sharpe(found.sharpe, 0.0, 1_000, 0, 3) > 0.95  # taken alone it looks like skill
     assert found.probability < 0.9
@@ -92,7 +92,7 @@ def test_overfitting_is_what_the_papers_steps_give(objective: Objective, setting
     returns = np.random.default_rng(settings).normal(0.001, 0.01, (48, settings)) + np.linspace(0, 0.001, settings)
     found = overfitting_probability(returns, objective, 8)
     assert found is not None
-    assert (found.split_count, found.blocks) == (70, 8)
+    assert (found.split_count, found.block_count) == (70, 8)
     assert found.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
 
 
@@ -114,7 +114,7 @@ def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -
     best[:, 7] += 0.02
     dominated = overfitting_probability(best, Objective.SHARPE)
     assert dominated is not None
-    assert (dominated.probability, dominated.split_count, dominated.blocks) == (0.0, 12_870, 16)
+    assert (dominated.probability, dominated.split_count, dominated.block_count) == (0.0, 12_870, 16)
 
 
 def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> None:
@@ -229,4 +229,4 @@ def test_an_interval_is_that_of_the_resampled_means_and_wider() -> None:
     assert [found.low, found.high] == pytest.approx([values.mean() + wider * (end - values.mean()) for end in plain])
     assert found == bootstrap_interval(values, 3)
     yearly = found.scaled(365)
-    assert (yearly.low, yearly.mean, yearly.periods) == (found.low * 365, found.mean * 365, 120)
+    assert (yearly.low, yearly.mean, yearly.period_count) == (found.low * 365, found.mean * 365, 120)

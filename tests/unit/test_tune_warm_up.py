@@ -24,9 +24,9 @@ def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
     job = TuneJob(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, uses_full_step=True)
     warm = job.run(job.chunks()[0])[0]
     grown, scale = float(whole.equity[-1] / whole.equity[8]), 10**whole.decimals
-    assert (warm.final_value, warm.values[0]) == pytest.approx((10_000 * grown, 10_000))
-    assert warm.values[-1] == pytest.approx(warm.final_value)
-    assert warm.rebalances == 2  # at 15 and 22: the first value is that after the trades of bar 8
+    assert (warm.final_value, warm.value_by_mark[0]) == pytest.approx((10_000 * grown, 10_000))
+    assert warm.value_by_mark[-1] == pytest.approx(warm.final_value)
+    assert warm.rebalance_count == 2  # at 15 and 22: the first value is that after the trades of bar 8
     ratio = Fraction(10_000) / Fraction(float(whole.equity[8]))
     later = whole.rebalances[2:]
     assert warm.costs == pytest.approx(float(sum(one.fees + one.impact + one.gas for one in later) * ratio / scale))

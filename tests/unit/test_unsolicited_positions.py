@@ -28,11 +28,11 @@ class Lens:
 
     def __init__(self, *answers: Sequence[bytes | None]) -> None:
         self._answers = list(answers)
-        self.requests = 0
+        self.request_count = 0
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         assert len(calls) == 1, "one page a request"
-        self.requests += 1
+        self.request_count += 1
         answers = self._answers.pop(0)
         return ["0x" + (bytes([PAGE_FORMAT]) + b"".join(map(encoded, answers))).hex()]
 
@@ -83,7 +83,7 @@ def test_pairs__each_balance_is_that_of_its_pair(balances: tuple[int | None, ...
 def test_pairs__without_a_manager_the_last_balance_is_a_pair_s() -> None:
     lens = Lens(words(3, 4))
     positions = listed(lens, PAIR_A, PAIR_B, manager=None)
-    assert (names(positions), positions.unchecked_count, lens.requests) == ([(PAIR_A.address, 3), (PAIR_B.address, 4)], 0, 1)
+    assert (names(positions), positions.unchecked_count, lens.request_count) == ([(PAIR_A.address, 3), (PAIR_B.address, 4)], 0, 1)
 
 
 def test_manager__its_token_is_listed_with_tokens_and_liquidity() -> None:
@@ -109,7 +109,7 @@ def test_manager__number_or_position_that_cannot_be_read_is_left_out() -> None:
 def test_manager__wallet_without_its_tokens_is_asked_once() -> None:
     lens = Lens(words(0))
     assert listed(lens, POOL) == UnsolicitedPositions((), 0)
-    assert lens.requests == 1
+    assert lens.request_count == 1
 
 
 @pytest.mark.parametrize("more", [0, 1, 5])

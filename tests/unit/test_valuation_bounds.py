@@ -22,7 +22,11 @@ FLOOR_WEI = ETHER // 20
 def world(weth_wei: int = 2 * ETHER, usdc: int = 4_000, coin_wei: int = ETHER, usdc_reserve: int = 0, *, native: bool = False) -> StepInput:
     step = step_input()
     assets = tuple(
-        replace(asset, native=native and asset.token.address == WETH, reserve_raw=usdc_reserve * USD if asset.token.address == USDC else 0)
+        replace(
+            asset,
+            includes_native=native and asset.token.address == WETH,
+            reserve_raw=usdc_reserve * USD if asset.token.address == USDC else 0,
+        )
         for asset in step.portfolio.assets
     )
     holdings = (Holding(WETH, weth_wei), Holding(USDC, usdc * USD))
@@ -36,12 +40,12 @@ def valued(step: StepInput) -> Valuation:
 
 
 def holding(step: StepInput, token_: str) -> ValuedHolding:
-    (result,) = [valued_holding for valued_holding in valued(step).held if valued_holding.token == token_]
+    (result,) = [valued_holding for valued_holding in valued(step).holdings if valued_holding.token == token_]
     return result
 
 
 def managed(step: StepInput) -> dict[str, int]:
-    return {valued_holding.token: valued_holding.managed_raw for valued_holding in valued(step).held}
+    return {valued_holding.token: valued_holding.managed_raw for valued_holding in valued(step).holdings}
 
 
 def test_valuation__is_the_sum_of_all_holdings_and_the_coin() -> None:

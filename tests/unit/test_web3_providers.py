@@ -195,7 +195,7 @@ def test_web3_itself_can_send_nothing() -> None:
     with serve(good()) as server:
         w3 = open_web3(provider(server.url))
         with pytest.raises(NotImplementedError, match="eth_sendRawTransaction"):
-            w3.eth.send_raw_transaction(SIGNED.raw)
+            w3.eth.send_raw_transaction(SIGNED.signed_bytes)
         with pytest.raises(KeyError, match="eth_sendRawTransaction"):
             read_batch(provider(server.url), [("eth_sendRawTransaction", ["0x02"])])
         assert server.seen == []
@@ -281,7 +281,7 @@ def test_a_refused_call_is_our_error_and_not_web3s() -> None:
     node = Script("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
     with pytest.raises(CallFailed) as caught:
         open_web3(QuorumProvider(EndpointPool([node], 1))).eth.call({"to": OWNER, "data": "0x"})
-    assert caught.value.fault.data == "0x1234"
+    assert caught.value.fault.revert_data == "0x1234"
 
 
 def test_a_read_is_repeated_and_its_values_are_those_of_the_answer() -> None:

@@ -15,7 +15,7 @@ from agent.config.load import parse_config
 from agent.config.weights import build_allocator
 from agent.errors import ConfigError, Refused
 from agent.layers.futures.state import futures_policy, with_policy
-from agent.layers.futures.weights import futures_volatility
+from agent.layers.futures.weights import futures_volatility_weights
 from agent.model import AllocationMethod, AllocatorConfig, FuturesRisk, FuturesSide
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.targets import bounds_of
@@ -52,7 +52,7 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     """Weights by market, and the volatilities of the markets."""
     step = weighed(weights, recorded(moves(seed=seed)))
     facts = AllocatorData(NOW_S, step.history.prices, NAMES)
-    found = futures_volatility(weights, bounds_of(weights, step.portfolio.assets), facts)
+    found = futures_volatility_weights(weights, bounds_of(weights, step.portfolio.assets), facts)
     assert found.returns is not None
     assert found.shares_bps == ()
     return dict(found.market_bps), [float(one) for one in found.returns.volatilities]
@@ -99,7 +99,7 @@ def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and
 def test_too_few_prices_choose_nothing() -> None:
     step = weighed(by_risk(), recorded(moves(days=5)))
     with pytest.raises(Refused, match="5 returns"):
-        futures_volatility(by_risk(), bounds_of(by_risk(), step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES))
+        futures_volatility_weights(by_risk(), bounds_of(by_risk(), step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES))
 
 
 def with_weights(weights: str = WEIGHTS) -> str:

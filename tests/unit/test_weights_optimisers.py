@@ -12,7 +12,7 @@ from agent.errors import Refused
 from agent.model import AllocationMethod
 from agent.policy.targets import bounds_of
 from agent.weights import allocators
-from agent.weights.allocators import AllocatorData, inverse_volatility
+from agent.weights.allocators import AllocatorData, allocate_by_inverse_volatility
 from agent.weights.returns import Floats, Returns, compute_returns, shrunk_covariance
 from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed
@@ -181,7 +181,9 @@ def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not
 def test_inverse_volatility_is_the_closed_form() -> None:
     weights = allocator(AllocationMethod.INVERSE_VOLATILITY)
     step = weighed(weights, recorded(moves()))
-    wanted = inverse_volatility(weights, bounds_of(weights, step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES))
+    wanted = allocate_by_inverse_volatility(
+        weights, bounds_of(weights, step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES)
+    )
     assert wanted.returns is not None
     inverse = 1 / wanted.returns.simple_returns.std(axis=0, ddof=1)
     expected = inverse / inverse.sum() * 8_000

@@ -116,13 +116,13 @@ def test_a_supply_that_the_owner_told_counts_before_the_chains_and_is_named() ->
     told = (TokenSupply(token("WBTC").address, 19_800_000 * 10**8, "supplies.csv of 2026-11-01"),)
     found = chosen_of(weighed(allocator(AllocationMethod.MARKET_CAP, supplies=told), recorded(moves()), supplies=SUPPLIES))
     assert found.weight_bps(token("WBTC").address) > found.weight_bps(token("WETH").address)
-    assert mentions(found.data, "WBTC", "supplies.csv", "2026-11-01")
-    assert mentions(found.data, "WETH", "contract")
+    assert mentions(found.sample_text, "WBTC", "supplies.csv", "2026-11-01")
+    assert mentions(found.sample_text, "WETH", "contract")
 
 
 def test_what_was_used_is_said() -> None:
     found = chosen_of(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves())))
-    assert (found.returns, found.until_s, found.from_s) == (90, NOW_S - HOUR_S, NOW_S - HOUR_S - 90 * DAY_S)
+    assert (found.return_count, found.last_price_s, found.first_price_s) == (90, NOW_S - HOUR_S, NOW_S - HOUR_S - 90 * DAY_S)
     wish = apply_effective_targets(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves()))).targets.reasons[0]
     assert "90 returns" in wish
     assert "equal contributions to the variance" in wish
@@ -145,7 +145,7 @@ def test_prices_are_carried_only_by_the_step_that_chooses() -> None:
     assert allocation_history_s(step.portfolio, None, NOW_S) == 91 * DAY_S
     assert allocation_history_s(step.portfolio, first, NOW_S + DAY_S) == 0
     assert allocation_history_s(step.portfolio, first, NOW_S + 7 * DAY_S) == 91 * DAY_S
-    assert allocation_history_s(replace(step.portfolio, weights=None), None, NOW_S) == 0
+    assert allocation_history_s(replace(step.portfolio, allocator=None), None, NOW_S) == 0
 
 
 def test_other_settings_assets_or_reserves_are_chosen_for_anew_at_once() -> None:
@@ -156,7 +156,7 @@ def test_other_settings_assets_or_reserves_are_chosen_for_anew_at_once() -> None
     for changed in (other, reserve):
         found = chosen_of(later(changed, HOUR_S, first))
         assert found.at_s == NOW_S + HOUR_S
-        assert found.basis != first.basis
+        assert found.settings_hash != first.settings_hash
 
 
 def test_a_choice_within_the_churn_changes_no_weight_and_counts_as_made() -> None:
@@ -168,7 +168,7 @@ def test_a_choice_within_the_churn_changes_no_weight_and_counts_as_made() -> Non
     assert again.at_s == NOW_S + 7 * DAY_S
     assert again.weights_bps == first.weights_bps
     assert "so the weights stay" in again.why
-    strict = replace(step, portfolio=replace(step.portfolio, weights=allocator(AllocationMethod.INVERSE_VOLATILITY)))
+    strict = replace(step, portfolio=replace(step.portfolio, allocator=allocator(AllocationMethod.INVERSE_VOLATILITY)))
     moved = chosen_of(later(strict, 7 * DAY_S, chosen_of(strict), recorded(nearly, until_s=NOW_S + 7 * DAY_S)))
     assert moved.weights_bps != first.weights_bps
 
@@ -186,10 +186,10 @@ def test_a_choice_is_recorded_once_and_a_step_without_one_changes_nothing(tmp_pa
     chosen = chosen_of(step)
     for history in (replace(step.history, allocation=chosen), replace(step.history, allocation=chosen), step.history):
         record_allocation(history, allocations)
-        assert allocations.past() == (chosen,)
+        assert allocations.newest_allocations() == (chosen,)
     other = replace(chosen, at_s=chosen.at_s + DAY_S)
     record_allocation(replace(step.history, allocation=other), allocations)
-    assert allocations.past() == (other, chosen)
+    assert allocations.newest_allocations() == (other, chosen)
 
 
 def test_a_saved_step_decides_the_same() -> None:
@@ -267,8 +267,8 @@ def test_market_cap_goes_by_recorded_prices_where_prices_need_confirmation() -> 
 
 def test_gaps_are_left_out_and_told() -> None:
     found = chosen_of(weighed(allocator(AllocationMethod.HRP), tuple(point for point in recorded(moves()) if not 40 <= day_of(point) < 43)))
-    assert found.returns == 86
-    assert "4 intervals" in found.data
+    assert found.return_count == 86
+    assert "4 intervals" in found.sample_text
 
 
 def day_of(point: PricePoint) -> int:
@@ -278,14 +278,14 @@ def day_of(point: PricePoint) -> int:
 def test_before_the_first_choice_the_config_says_whether_its_targets_count() -> None:
     wait = weighed(allocator(AllocationMethod.HRP), ())
     assert isinstance(decide(apply_effective_targets(wait)).decision, Halt)
-    targets = apply_effective_targets(weighed(allocator(AllocationMethod.HRP, until_chosen=InitialWeights.TARGETS), ()))
+    targets = apply_effective_targets(weighed(allocator(AllocationMethod.HRP, initial_weights=InitialWeights.TARGETS), ()))
     assert bps_of(targets) == PLAIN
     assert not isinstance(decide(targets).decision, Halt)
     assert any(mentions(wish, "hrp", "prices") for wish in targets.targets.reasons)
 
 
 def test_while_nothing_can_be_chosen_the_last_choice_stands_for_as_long_as_the_config_says() -> None:
-    step = weighed(allocator(AllocationMethod.HRP, until_chosen=InitialWeights.TARGETS), recorded(moves()))
+    step = weighed(allocator(AllocationMethod.HRP, initial_weights=InitialWeights.TARGETS), recorded(moves()))
     first = chosen_of(step)
     kept = apply_effective_targets(later(step, 20 * DAY_S, first))
     assert dict(first.weights_bps) == {asset.token.address: asset.target_bps for asset in kept.effective_assets}
@@ -319,6 +319,6 @@ def test_a_stop_that_fired_sells_though_no_weights_can_be_chosen_and_the_rest_wa
     found = apply_effective_targets(replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=history))
     decision = decide(found).decision
     assert isinstance(decision, Rebalance)
-    assert decision.exit
+    assert decision.is_exit
     assert "no target weights" in reason(step)
     assert decide(apply_effective_targets(step)).drifts, "what is held is shown all the same"

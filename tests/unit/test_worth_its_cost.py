@@ -35,7 +35,7 @@ def small(weth: int = 5_030, gwei: int = 10, **limits: object) -> StepInput:
 
 
 def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
-    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold)
     assert outcome.decision.limiting_rule == "limits.plan_cost"
@@ -43,7 +43,7 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     assert outcome.decision_result.is_reviewed
     assert outcome.decision_result.due_schedules
     assert outcome.kind in REVIEW_DONE_KINDS
-    assert not outcome.verdicts
+    assert not outcome.refusal_verdicts
 
 
 def test_each_asset_off_target_has_one_line_with_its_whole_cost_beside_the_limit() -> None:
@@ -51,7 +51,7 @@ def test_each_asset_off_target_has_one_line_with_its_whole_cost_beside_the_limit
     pools = [v2_pool(WETH, USDC, 2_000, DEEP), v3_pool(WBTC, WETH, 30, DEEP, 3_000)]
     step = step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 1_000, "WBTC": 0, "USDC": 2_000}, pools=pools)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
-    outcome = evaluation.evaluate_input(with_limits(step, plan_cost_bps=50), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(with_limits(step, plan_cost_bps=50), proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD
     *_, weth, wbtc = outcome.reason.split("off target: ")
     assert weth.startswith("plan_cost allows 2.5; gas 3.92 + fees 1.5")
@@ -63,7 +63,9 @@ def test_parts_below_min_trade_name_that_limit_and_no_cost() -> None:
     values = {"WETH": Fraction("171.72"), "WBTC": Fraction("128.5"), "USDC": Fraction("149.92")}
     step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, values, trigger=Threshold(None, 1_000))
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=GWEI // 1_000), priority_fee_wei=0)
-    outcome = evaluation.evaluate_input(with_limits(step, plan_cost_bps=50, min_trade=Fraction(10 * 10**6)), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(
+        with_limits(step, plan_cost_bps=50, min_trade=Fraction(10 * 10**6)), proposals.propose_rebalance, None
+    )
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert "too small to trade: of 14.88 USDC to move, each asset's part is below limits.min_trade of 10 USDC" in outcome.reason
     assert "plan_cost" not in outcome.reason
@@ -82,7 +84,7 @@ def test_a_route_that_the_limit_allows_is_no_reason() -> None:
 
 def test_a_turnover_limit_that_leaves_dust_stays_a_refusal() -> None:
     step = with_limits(small(weth=5_300, gwei=0), min_trade=Fraction(250 * 10**6), turnover_bps=200)
-    outcome = evaluation.evaluate_input(step, proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.REFUSED
 
 
@@ -90,7 +92,7 @@ def test_a_pool_below_its_floor_stays_a_refusal() -> None:
     skewed = two(6_500, 3_500, [v2_pool(WETH, USDC, 1_900, DEEP)])
     with pytest.raises(Refused):
         planner.plan(skewed, rebalance_to_targets(skewed))
-    assert evaluation.evaluate_input(skewed, proposals.rebalance, None).kind is OutcomeKind.REFUSED
+    assert evaluation.evaluate_input(skewed, proposals.propose_rebalance, None).kind is OutcomeKind.REFUSED
 
 
 def test_each_end_of_a_step_has_its_own_exit_code() -> None:
@@ -101,7 +103,7 @@ def test_each_end_of_a_step_has_its_own_exit_code() -> None:
 
 
 def test_a_hold_that_is_not_worth_its_cost_alerts_nobody() -> None:
-    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.propose_rebalance, None)
     kinds = {alert.kind for alert in alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None))}
     assert not kinds & {AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR}
 
@@ -112,7 +114,7 @@ def test_gas_that_no_market_makes_worth_it_is_a_hold_through_any_pool() -> None:
     pools = [v2_pool(WETH, USDC, 2_000, DEEP, fee_pips=500), v3_pool(WBTC, WETH, 30, DEEP), v3_pool(WBTC, WETH, 30, DEEP, 3_000)]
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 3_000}, pools=pools)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=45 * GWEI))
-    outcome = evaluation.evaluate_input(step, proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert "cost" in outcome.reason, outcome.reason
 
@@ -131,7 +133,7 @@ def test_an_asset_that_a_rebalance_leaves_off_target_is_named_once_with_its_reas
     pools = [v2_pool(WETH, USDC, 2_000, DEEP), v3_pool(WBTC, USDC, 60_000, DEEP, 3_000)]
     values = {"WETH": 3_000, "WBTC": 2_980, "USDC": 4_020}
     step = with_limits(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, values, pools=pools), plan_cost_bps=50)
-    planned = evaluation.evaluate_input(step, proposals.rebalance, None)
+    planned = evaluation.evaluate_input(step, proposals.propose_rebalance, None)
     done = replace(planned, kind=OutcomeKind.DONE)
     assert planned.kind is OutcomeKind.PLANNED, planned.reason
     why, _ = describe.off_target_reasons(done)  # the other line is of the dollars that would pay for it

@@ -61,7 +61,7 @@ def pair_gap(gas: float, total: float = V, cost_bps: float = 0.5, days: float = 
 def test_the_zone_of_a_pair_in_numbers() -> None:
     """λ·H = 2 · 0.5 · 30/365 = 0.0822, σ² = 0.64: 0.3 % of fee / 0.0526 is 5.70 points; 0.4312 of gas adds 1.28 points."""
     found = view(standing())
-    assert found.gas == Fraction(GAS_UNITS * 11, 10) * GWEI * 2_000 * 10**6 / 10**18
+    assert found.gas_value == Fraction(GAS_UNITS * 11, 10) * GWEI * 2_000 * 10**6 / 10**18
     interval = found.intervals[0]
     assert float(interval.high) == pytest.approx(0.5570291, abs=1e-7)
     assert float(interval.low) == pytest.approx(0.4429709, abs=1e-7)
@@ -126,7 +126,7 @@ def test_a_quarantined_pool_is_no_route_of_the_zone() -> None:
     step = standing(pools=[v2_pool(WETH, USDC, 2_000, 10**9), CHEAP])
     assert edges(step)[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
     for unread, cost in ((CHEAP.address, FEE), (WBTC.address, 0.0005)):
-        named = with_snapshot(step, quarantined=(UnreadableItem("pool", unread, "the call reverted"),))
+        named = with_snapshot(step, unreadable_items=(UnreadableItem("pool", unread, "the call reverted"),))
         assert edges(named)[0] == pytest.approx(pair_edge(cost), rel=1e-6)
 
 
@@ -178,12 +178,14 @@ def test_it_fires_where_the_first_unit_pays_and_says_what_it_saves_and_costs() -
     far = decide(standing("3/5"))
     assert mentions(far.decision.reason, "outside", "WETH to USDC", "52.6 bps", "30 bps")
     assert far.zone is not None
-    assert far.zone.pair is not None
-    assert float(far.zone.pair.saves) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
-    assert float(far.zone.risk) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
+    assert far.zone.best_exchange is not None
+    assert float(far.zone.best_exchange.unit_saving) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
+    assert float(far.zone.risk_value) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
     short = decide(standing("2/5")).zone
     assert short is not None
-    assert short.pair == ZoneExchange(USDC.address, WETH.address, far.zone.pair.saves, far.zone.pair.costs)
+    assert short.best_exchange == ZoneExchange(
+        USDC.address, WETH.address, far.zone.best_exchange.unit_saving, far.zone.best_exchange.unit_cost
+    )
 
 
 def test_a_look_within_the_zone_says_what_the_next_unit_would_save_and_where_it_ends() -> None:
@@ -209,7 +211,7 @@ def test_what_the_wallet_lacks_is_not_sold() -> None:
     found = zoned({"WETH": 0, "WBTC": 5_000, "USDC": 5_000}, {"WBTC": 90_000, "USDC": 10_000, "WETH": 0}, reserves={"WBTC": 1})
     assert isinstance(decide(found).decision, Rebalance)
     empty = with_snapshot(found, holdings=tuple(replace(h, raw=0) if h.token != USDC.address else h for h in found.snapshot.holdings))
-    pair = view(empty).pair
+    pair = view(empty).best_exchange
     assert pair is not None
     assert pair.source == USDC.address
 

@@ -72,7 +72,7 @@ def test_no_exchange_is_worth_more_than_the_price_and_within_it_as_much_as_the_r
     slopes = factor * sigma @ (ends - shares * ends.sum())
     unit = np.eye(3) * 1e-4
     for source, target in permutations(range(3), 2):
-        gain = (worth.of(ends + unit[target] - unit[source]) - worth.of(ends - unit[target] + unit[source])) / 2e-4
+        gain = (worth.utility_of(ends + unit[target] - unit[source]) - worth.utility_of(ends - unit[target] + unit[source])) / 2e-4
         assert gain <= PRICE * (1 + 1e-6)
         if slopes.max() - slopes.min() <= PRICE * 0.999:
             assert gain == pytest.approx(slopes[source] - slopes[target], abs=1e-8)
@@ -93,10 +93,10 @@ def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, f
     found = search.solve(stack)
     ends = search.final_values(stack, found)
     best = zoomed(search, pools)
-    assert search.utility.of(ends) >= best - 1e-9
-    assert search.utility.of(ends) == pytest.approx(best, abs=2e-6)
-    assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-7)
-    assert search.utility.of(ends) > search.utility.of(held)
+    assert search.utility.utility_of(ends) >= best - 1e-9
+    assert search.utility.utility_of(ends) == pytest.approx(best, abs=2e-6)
+    assert found.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-7)
+    assert search.utility.utility_of(ends) > search.utility.utility_of(held)
     assert search.turnover(stack, found) <= (budget or np.inf) * (1 + 1e-6)
     for token, value in pinned.items():
         assert ends[token] == pytest.approx(value, abs=1e-6)
@@ -128,9 +128,9 @@ def zoomed(search: FlowOptimizer, pools: list[list[tuple[int, int, PoolCurve]]])
         moved = traded(0, flows[0]) + traded(1, flows[1])
         moved = moved + traded(2, moved[1] if pinned and moved[1] > 0 else flows[2] * (not pinned))
         within = search.max_turnover is None or np.abs(moved).sum() / 2 <= search.max_turnover
-        return search.utility.of(search.held_values + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
+        return search.utility.utility_of(search.held_values + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
 
-    middle, width, best = np.zeros(3), 8.0, search.utility.of(search.held_values)
+    middle, width, best = np.zeros(3), 8.0, search.utility.utility_of(search.held_values)
     sides = [np.linspace(-1, 1, 5)] * (2 if pinned else 3)
     while width > 1e-4:
         tries = [middle + width * np.array([*steps, *[0.0] * pinned]) for steps in product(*sides)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.model import Destination, Hold, NoTradeZone, Rebalance, StepInput
 from agent.planning.planner import plan
-from agent.planning.proposals import Proposal, rebalance
+from agent.planning.proposals import Proposal, propose_rebalance
 from agent.policy import risk as risks
 from agent.policy.decide import decide
 from agent.units import BPS
@@ -65,25 +65,25 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
 @given(markets())
 def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(step: StepInput) -> None:
     """To within the gas of a leg and its approval, which are weighed pool by pool; where plan_cost cuts a plan, a smaller one may fit."""
-    proposal = rebalance(step)
+    proposal = propose_rebalance(step)
     if proposal.plan is None:
         assert isinstance(proposal.decision_result.decision, Hold)
         return
-    plan, saving = proposal.plan, proposal.plan.saving
+    plan, saving = proposal.plan, proposal.plan.zone_tradeoff
     assert saving is not None
     check_legs(step, plan)
     held = {h.token: h.raw for h in step.snapshot.holdings}
     saved = loss(step, held) - loss(step, dict(plan.holdings_after))
-    assert float(saving.saved) / COIN == pytest.approx(saved, rel=1e-9, abs=1e-9)
-    assert saving.cost == max(plan.cost.fees + plan.cost.impact + plan.cost.skew, Fraction(0)) + plan.cost.gas + saving.approvals
-    assert saving.saved > saving.cost
+    assert float(saving.saved_risk) / COIN == pytest.approx(saved, rel=1e-9, abs=1e-9)
+    assert saving.cost == max(plan.cost.fees + plan.cost.impact + plan.cost.skew, Fraction(0)) + plan.cost.gas + saving.approval_gas
+    assert saving.saved_risk > saving.cost
     net = _net(proposal)
     if step.limits.plan_cost_bps is None or plan.cost.total * BPS > plan.turnover * step.limits.plan_cost_bps * Fraction(3, 4):
         return
     for part in (Fraction(1, 2), Fraction(9, 10)):
         total = sum((raw * unit_value(step, at) for at, raw in held.items()), Fraction(0))
         part_bps = int(plan.turnover * part / total * BPS)
-        less = rebalance(with_limits(step, turnover_bps=part_bps, min_trade=None)) if part_bps else None
+        less = propose_rebalance(with_limits(step, turnover_bps=part_bps, min_trade=None)) if part_bps else None
         if less is not None and less.plan is not None:
             assert _net(less) <= net + 0.5 + net / 200, f"{part_bps} bps of turnover would do better"
 
@@ -96,8 +96,8 @@ def test_the_certificate_covers_the_quadratic_too(step: StepInput) -> None:
     if not isinstance(decision, Rebalance):
         return
     found = plan(without_gas(with_limits(step, min_trade=None)), decision)
-    assert found.saving is not None
-    assert found.saving.saved > 0, "what is cheap to move is never moved the wrong way"
+    assert found.zone_tradeoff is not None
+    assert found.zone_tradeoff.saved_risk > 0, "what is cheap to move is never moved the wrong way"
     assert found.gap_bps is not None
     if not any("would exceed limits.plan_cost" in item.why for item in found.skipped):
         assert found.gap_bps <= Fraction(1, 10)
@@ -105,9 +105,9 @@ def test_the_certificate_covers_the_quadratic_too(step: StepInput) -> None:
 
 def _net(proposal: Proposal) -> float:
     assert proposal.plan is not None
-    assert proposal.plan.saving is not None
-    plan, saving = proposal.plan, proposal.plan.saving
-    return float(saving.saved - plan.cost.total - saving.approvals) / COIN
+    assert proposal.plan.zone_tradeoff is not None
+    plan, saving = proposal.plan, proposal.plan.zone_tradeoff
+    return float(saving.saved_risk - plan.cost.total - saving.approval_gas) / COIN
 
 
 def test_native_coin_that_is_sold_is_weighed_as_the_wrapped_coin_it_stands_for() -> None:
@@ -115,10 +115,10 @@ def test_native_coin_that_is_sold_is_weighed_as_the_wrapped_coin_it_stands_for()
     trigger = NoTradeZone(tracking("WETH", "USDC", cost_bps=5))
     step = native_step(35 * ETHER, weth=0, usdc=30_000)
     step = replace(step, policy=replace(step.policy, trigger=trigger, destination=Destination.ZONE))
-    found = rebalance(step).plan
+    found = propose_rebalance(step).plan
     assert found is not None
-    assert found.saving is not None
+    assert found.zone_tradeoff is not None
     assert found.native_after_wei is not None
     assert dict(found.holdings_after)[token("WETH").address] == 0
-    assert found.saving.approvals == 0, "native coin needs none"
-    assert found.saving.saved > found.saving.before * Fraction(9, 10)
+    assert found.zone_tradeoff.approval_gas == 0, "native coin needs none"
+    assert found.zone_tradeoff.saved_risk > found.zone_tradeoff.risk_before * Fraction(9, 10)

@@ -16,7 +16,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.execution.step_memory import read_memory
 from agent.model import Destination, Hold, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import propose_rebalance
 from agent.policy import risk as risks
 from agent.policy import risk_estimates
 from agent.policy.decide import decide
@@ -74,22 +74,22 @@ def test_it_is_the_covariance_of_an_independent_calculation_to_the_basis_point()
         for j, other in enumerate((WETH, WBTC, LINK)[:i]):
             assert abs(pairs[frozenset((one.address, other.address))] - shrunk[i, j] * 10_000) <= 1
     assert known[USDC.address] == risks.MIN_VOLATILITY_BPS, "what never moves counts with the least that there is"
-    assert mentions(found.measured, "volatilities", "90 returns")
-    assert not found.unmeasured
+    assert mentions(found.sample_text, "volatilities", "90 returns")
+    assert not found.no_sample_reason
     assert list(risks.faults(found, {asset.token.address: asset.token.label for asset in step(returns).portfolio.assets})) == []
 
 
 def test_it_decides_and_plans_like_a_zone_whose_risk_was_told() -> None:
     found = step(moves(THREE, 90))
-    told = replace(risk_of(found), measuring=None, measured="")
+    told = replace(risk_of(found), estimation_window=None, sample_text="")
     same = replace(found, policy=replace(found.policy, trigger=NoTradeZone(told)))
-    first, second = rebalance(found), rebalance(same)
+    first, second = propose_rebalance(found), propose_rebalance(same)
     assert isinstance(first.decision_result.decision, Rebalance)
     assert first.plan is not None
     assert second.plan is not None
-    assert (first.plan.legs, first.plan.saving) == (second.plan.legs, second.plan.saving)
+    assert (first.plan.legs, first.plan.zone_tradeoff) == (second.plan.legs, second.plan.zone_tradeoff)
     assert first.decision_result.zone is not None
-    assert first.decision_result.zone.measured == risk_of(found).measured
+    assert first.decision_result.zone.sample_text == risk_of(found).sample_text
 
 
 def test_the_zone_narrows_where_prices_moved_more() -> None:
@@ -116,7 +116,7 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
     ids=["none", "few", "old", "one lacks", "still", "the same"],
 )
 def test_too_little_history_holds_and_says_why_and_what_to_do(past: tuple[PricePoint, ...], why: str) -> None:
-    found = rebalance(step(moves(THREE, 90), past=past))
+    found = propose_rebalance(step(moves(THREE, 90), past=past))
     assert isinstance(found.decision_result.decision, Hold)
     assert found.plan is None
     assert mentions(found.decision_result.decision.reason, "the zone", why)
@@ -131,7 +131,7 @@ def test_what_the_owner_told_goes_before_prices() -> None:
     assert (known[LINK.address], known[USDC.address]) == (12_345, 50), "also of one whose price does not move"
     assert pairs[frozenset(pair[:2])] == -2_000
     assert pairs[frozenset((LINK.address, WETH.address))] == 0
-    assert not found.unmeasured
+    assert not found.no_sample_reason
 
 
 def test_correlations_that_contradict_each_other_are_drawn_together_until_prices_could_move_like_that() -> None:
@@ -151,10 +151,10 @@ def test_the_step_that_is_written_down_has_what_was_measured_and_decides_the_sam
     again = codec.loads(StepInput, codec.dumps(found))
     assert again == found
     assert decide(again).decision == decide(found).decision
-    old = codec.to_jsonable(replace(found, policy=replace(found.policy, trigger=NoTradeZone(replace(BARE, measuring=None)))))
-    for field in ("measuring", "measured", "unmeasured"):
+    old = codec.to_jsonable(replace(found, policy=replace(found.policy, trigger=NoTradeZone(replace(BARE, estimation_window=None)))))
+    for field in ("estimation_window", "sample_text", "no_sample_reason"):
         del old["policy"]["trigger"]["risk"][field]
-    assert risk_of(codec.from_jsonable(StepInput, old)) == replace(BARE, measuring=None), "steps of before load"
+    assert risk_of(codec.from_jsonable(StepInput, old)) == replace(BARE, estimation_window=None), "steps of before load"
 
 
 def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path
     found = assemble_input(made, read_memory(made, store))
     assert {point.token for point in found.history.prices} == {WETH.address, WBTC.address, LINK.address}
     assert 89 * 3 <= len(found.history.prices) <= 92 * 3
-    assert "90 returns" in risk_of(found).measured
-    unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None))))
+    assert "90 returns" in risk_of(found).sample_text
+    unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, estimation_window=None))))
     plain = assemble_input(unmeasured, read_memory(unmeasured, store))
     assert plain.history.prices == ()
     assert risk_estimates.price_history_and_step_s(plain.policy) == (0, 0)
@@ -175,7 +175,7 @@ def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path
 def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> None:
     trigger = build_policy(parse_config(written(ESTIMATE))).trigger
     assert isinstance(trigger, NoTradeZone)
-    assert trigger.risk.measuring == WINDOW
+    assert trigger.risk.estimation_window == WINDOW
     assert trigger.risk.volatilities_bps == ()
     told = build_policy(
         parse_config(written(ESTIMATE + 'volatilities = { USDC = "0.5%" }\ncorrelations = { "WETH/USDC" = "10%" }\n'))

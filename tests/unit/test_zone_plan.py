@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import app as api
 from agent.amm import pools
 from agent.model import Allowance, Hold, Plan, Rebalance, StepInput
-from agent.planning.proposals import decision_after_plan, rebalance
+from agent.planning.proposals import decision_after_plan, propose_rebalance
 from agent.policy import minimum
 from agent.policy.decide import decide
 from agent.units import BPS, PIPS
@@ -34,7 +34,7 @@ def deep(share: Fraction | str, **changes: Any) -> StepInput:
 
 def gas_of(gwei: float) -> float:
     """Dollars that the planner counts for one swap and its approval at that gas price."""
-    plan = rebalance(standing("9/10", gwei=0, depth=10**12)).plan
+    plan = propose_rebalance(standing("9/10", gwei=0, depth=10**12)).plan
     assert plan is not None
     assert len(plan.legs) == 1
     return (plan.gas_units + minimum.APPROVAL_GAS) * gwei * 1e-9 * 2_000
@@ -53,23 +53,23 @@ def unit_value(step: StepInput, at: str) -> Fraction:
 def test_it_trades_to_the_edge_and_no_further() -> None:
     """A unit of WETH sold brings 0.997: the deviation falls by 0.9985 and 0.003 is lost, so that it stops at 0.003 / 0.9985 / k."""
     step = deep("3/5")
-    proposal = rebalance(step)
+    proposal = propose_rebalance(step)
     assert proposal.plan is not None
-    assert proposal.plan.saving is not None
-    saving = proposal.plan.saving
+    assert proposal.plan.zone_tradeoff is not None
+    saving = proposal.plan.zone_tradeoff
     per_unit = 2 * 0.5 * 30 / 365 * 0.640025 / V
     left = 0.003 / 0.9985 / per_unit
     sold = (0.1 * V - left) / 0.9985
     assert left == pytest.approx(pair_edge() * V, rel=2e-3)
     assert proposal.plan.legs[0].amount_in_raw * 2_000 / 10**18 == pytest.approx(sold, rel=1e-5)
     assert share_after(step, proposal.plan) == pytest.approx(0.5 + left / (V - 0.003 * sold), abs=1e-6)
-    assert float(saving.before) / COIN == pytest.approx(0.5 * per_unit * (0.1 * V) ** 2, rel=1e-9)
-    assert float(saving.after) / COIN == pytest.approx(0.5 * per_unit * left**2, rel=2e-5)
+    assert float(saving.risk_before) / COIN == pytest.approx(0.5 * per_unit * (0.1 * V) ** 2, rel=1e-9)
+    assert float(saving.risk_after) / COIN == pytest.approx(0.5 * per_unit * left**2, rel=2e-5)
     assert float(saving.fees) / COIN == pytest.approx(0.003 * sold, rel=1e-5)
-    assert float(saving.gas + saving.approvals) / COIN == pytest.approx(gas_of(1.1), rel=1e-6)
+    assert float(saving.gas + saving.approval_gas) / COIN == pytest.approx(gas_of(1.1), rel=1e-6)
     assert saving.covers_cost
     assert proposal.decision_result.zone is not None
-    assert proposal.decision_result.zone.saving == saving
+    assert proposal.decision_result.zone.plan_tradeoff == saving
 
 
 @pytest.mark.parametrize(("gwei", "cost_bps"), [(1, "1/2"), (16, "1/2"), (4, "2")])
@@ -78,7 +78,7 @@ def test_it_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> No
     low, high = Fraction(1, 2), Fraction(9, 10)
     while high - low > Fraction(1, 20_000):
         middle = (low + high) / 2
-        fires = rebalance(deep(middle, gwei=gwei, risk={"cost_bps": Fraction(cost_bps)})).plan is not None
+        fires = propose_rebalance(deep(middle, gwei=gwei, risk={"cost_bps": Fraction(cost_bps)})).plan is not None
         low, high = (low, middle) if fires else (middle, high)
     cost = float(Fraction(cost_bps))
     edge = 0.5 + pair_edge(cost_bps=cost) + pair_gap(gas_of(gwei), cost_bps=cost)
@@ -88,18 +88,18 @@ def test_it_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> No
 
 def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> None:
     step = deep("29/50", gwei=5)
-    found = rebalance(step)
+    found = propose_rebalance(step)
     assert isinstance(found.decision_result.decision, Hold)
     assert found.plan is None
     assert found.decision_result.zone is not None
-    assert found.decision_result.zone.saving is not None
-    saving = found.decision_result.zone.saving
-    assert 0 < saving.saved < saving.cost
+    assert found.decision_result.zone.plan_tradeoff is not None
+    saving = found.decision_result.zone.plan_tradeoff
+    assert 0 < saving.saved_risk < saving.cost
     reason = found.decision_result.decision.reason
     assert mentions(reason, "outside", "WETH to USDC", "42.08 bps", "30 bps")
     assert "whole plan" in reason
     assert "30 d" in reason
-    listed = f"(fees 6.8759, impact 0, skew 0, gas {float(saving.gas) / COIN:.4g}, approvals {float(saving.approvals) / COIN:.4g})"
+    listed = f"(fees 6.8759, impact 0, skew 0, gas {float(saving.gas) / COIN:.4g}, approvals {float(saving.approval_gas) / COIN:.4g})"
     assert mentions(reason, f"{listed}")
     assert decision_after_plan(step) == found.decision_result
     assert isinstance(decide(step).decision, Rebalance), "the zone alone does not know the plan"
@@ -107,7 +107,7 @@ def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> Non
 
 
 def test_where_no_pool_is_worth_its_gas_it_holds_and_says_so() -> None:
-    found = rebalance(deep("14/25", gwei=50))
+    found = propose_rebalance(deep("14/25", gwei=50))
     assert isinstance(found.decision_result.decision, Hold)
     assert "gas costs" in found.decision_result.decision.reason
 
@@ -115,17 +115,17 @@ def test_where_no_pool_is_worth_its_gas_it_holds_and_says_so() -> None:
 def test_an_approval_that_is_there_already_costs_nothing() -> None:
     def approvals(raw: int) -> Fraction:
         allowed = (Allowance(WETH.address, ROUTER, raw), Allowance(USDC.address, ROUTER, 0))
-        plan = rebalance(with_snapshot(deep("3/5"), allowances=allowed)).plan
+        plan = propose_rebalance(with_snapshot(deep("3/5"), allowances=allowed)).plan
         assert plan is not None
-        assert plan.saving is not None
-        return plan.saving.approvals / COIN
+        assert plan.zone_tradeoff is not None
+        return plan.zone_tradeoff.approval_gas / COIN
 
     one = Fraction(46_000 * 11 * 2_000, 10 * 10**9)
     assert (approvals(0), approvals(10**20), approvals(1)) == (one, 0, 2 * one)
 
 
 def test_nothing_that_pays_within_the_limits_is_a_hold_and_not_a_refusal() -> None:
-    found = rebalance(with_limits(deep("57/100"), min_trade=Fraction(5_000 * COIN)))
+    found = propose_rebalance(with_limits(deep("57/100"), min_trade=Fraction(5_000 * COIN)))
     assert isinstance(found.decision_result.decision, Hold)
     assert "7000 USDC" in found.decision_result.decision.reason
 
@@ -133,17 +133,17 @@ def test_nothing_that_pays_within_the_limits_is_a_hold_and_not_a_refusal() -> No
 def test_gains_of_a_pool_are_no_reason_to_trade_and_make_an_exchange_free_at_most() -> None:
     """The pool pays 1 % too much for WETH: inside the zone nothing fires, outside the swap costs its gas."""
     generous = [v2_pool(WETH, USDC, 2_020, 10**12)]
-    assert rebalance(deep("11/20", pools=generous)).plan is None
-    plan = rebalance(deep("3/5", pools=generous)).plan
+    assert propose_rebalance(deep("11/20", pools=generous)).plan is None
+    plan = propose_rebalance(deep("3/5", pools=generous)).plan
     assert plan is not None
-    assert plan.saving is not None
-    assert plan.saving.skew < 0
-    assert plan.saving.cost == plan.saving.gas + plan.saving.approvals
+    assert plan.zone_tradeoff is not None
+    assert plan.zone_tradeoff.skew < 0
+    assert plan.zone_tradeoff.cost == plan.zone_tradeoff.gas + plan.zone_tradeoff.approval_gas
     assert share_after(deep("3/5"), plan) >= 0.5, "and is no reason to go past the target"
 
 
 def test_what_stays_is_told_in_the_words_of_a_zone() -> None:
-    plan = rebalance(deep("3/5")).plan
+    plan = propose_rebalance(deep("3/5")).plan
     assert plan is not None
     assert {item.subject for item in plan.skipped} == {"WETH", "USDC"}
     assert all("next unit" in item.why for item in plan.skipped)
@@ -152,7 +152,7 @@ def test_what_stays_is_told_in_the_words_of_a_zone() -> None:
 def test_a_saved_step_proposes_the_same_again() -> None:
     for step in (deep("3/5"), deep("14/25", gwei=50), deep("1/2")):
         outcome = api.plan_saved_input(api.input_text(step))
-        proposal = rebalance(step)
+        proposal = propose_rebalance(step)
         assert (outcome.decision_result, outcome.plan) == (proposal.decision_result, proposal.plan)
         assert outcome.decision_result == decision_after_plan(step)
 
@@ -172,7 +172,7 @@ def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int
         turnover_bps=None, daily_turnover_bps=None, daily_loss_bps=None, min_trade=None, pool_min_value=None, plan_cost_bps=5_000,
         price_impact_bps=2_000,
     )  # fmt: skip
-    proposal = rebalance(step)
+    proposal = propose_rebalance(step)
     pool, over = step.snapshot.pools[0], share > 5_000
     sold = WETH if over else USDC
     held = {h.token: h.raw for h in step.snapshot.holdings}
@@ -194,9 +194,9 @@ def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int
     if proposal.plan is None:
         assert best[0] <= 0.01, "holding was best, to a cent"
         return
-    saving = proposal.plan.saving
+    saving = proposal.plan.zone_tradeoff
     assert saving is not None
-    achieved = float(saving.saved - saving.cost) / COIN
+    achieved = float(saving.saved_risk - saving.cost) / COIN
     assert achieved == pytest.approx(net(proposal.plan.legs[0].amount_in_raw), abs=1e-3)
     assert achieved > 0
     assert achieved >= best[0] - 0.01
@@ -205,7 +205,7 @@ def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int
 def test_the_fee_of_the_last_unit_is_what_it_saves() -> None:
     """In a pool that moves: the marginal price after the plan, fee included, against the marginal risk there."""
     step = with_limits(deep("7/10", depth=10**7), plan_cost_bps=500)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]
     after = pool.swap(leg.token_in, leg.amount_in_raw).pool_after
@@ -218,7 +218,7 @@ def test_the_fee_of_the_last_unit_is_what_it_saves() -> None:
 
 def test_no_unit_is_exchanged_for_more_than_plan_cost_however_much_risk_it_saves() -> None:
     step = with_limits(deep("7/10", risk={"cost_bps": 50}, depth=10**7), plan_cost_bps=40)
-    plan = rebalance(step).plan
+    plan = propose_rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]
     after = pool.swap(leg.token_in, leg.amount_in_raw).pool_after

@@ -58,7 +58,7 @@ def _v3_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionC
     """
     own_mints = [
         mint
-        for mint in receipt.added
+        for mint in receipt.liquidity_added
         if mint.manager == action.contract and _is_of_action(mint, action, wallet)
     ]
     if not own_mints:
@@ -96,7 +96,9 @@ def _missing_liquidity_error(action: Provide, receipt: Receipt) -> OperatorNeede
 
 
 def imported_mint(mint: LpPositionChange, amounts_raw: tuple[int, int]) -> LpPositionChange:
-    """Return the mint of a position imported by the owner, as if `amounts_raw` had been provided."""
+    """Return the mint of a position imported by the owner, as if `amounts_raw` had been
+    provided.
+    """
     return replace(mint, amounts_raw=amounts_raw)
 
 
@@ -122,12 +124,14 @@ def is_position_open(changes: Sequence[LpPositionChange], name: str) -> bool:
     position.
     """
     liquidity_after = [
-        change.liquidity_before + change.liquidity if change.liquidity < 0 else change.liquidity
+        change.liquidity_before + change.liquidity_delta
+        if change.liquidity_delta < 0
+        else change.liquidity_delta
         for change in changes
         if change.name == name
     ]
     return (
-        any(change.liquidity > 0 for change in changes if change.name == name)
+        any(change.liquidity_delta > 0 for change in changes if change.name == name)
         and liquidity_after[-1] > 0
     )
 
@@ -188,7 +192,7 @@ def tracked_positions(
 
 
 def _changed_position(position: ConfirmedPosition, change: LpPositionChange) -> ConfirmedPosition:
-    if change.liquidity >= 0:
+    if change.liquidity_delta >= 0:
         return replace(
             position,
             entry_raw=(
@@ -197,7 +201,7 @@ def _changed_position(position: ConfirmedPosition, change: LpPositionChange) -> 
             ),
         )
     remaining_share = (
-        Fraction(max(0, change.liquidity_before + change.liquidity), change.liquidity_before)
+        Fraction(max(0, change.liquidity_before + change.liquidity_delta), change.liquidity_before)
         if change.liquidity_before > 0
         else Fraction(1)
     )

@@ -144,5 +144,5 @@ def _settled_pair(
         total_supply=position.total_supply + v2_protocol_mint(position) + minted_raw,
         reserves=balances,
         balances=balances,
-        k_last=balances[0] * balances[1] if position.protocol_fee else 0,
+        k_last=balances[0] * balances[1] if position.has_protocol_fee else 0,
     )

@@ -88,7 +88,7 @@ def v2_protocol_mint(position: LpV2Position) -> int:
     """Return the LP tokens that UniswapV2Pair._mintFee mints first: a sixth of the growth of √k
     since the last mint or burn.
     """
-    if not position.protocol_fee or position.k_last == 0:
+    if not position.has_protocol_fee or position.k_last == 0:
         return 0
     root_k, root_k_last = isqrt(position.reserves[0] * position.reserves[1]), isqrt(position.k_last)
     if root_k <= root_k_last:

@@ -1,5 +1,5 @@
-"""PancakeSwap V3 pools: the arithmetic of Uniswap V3 (PancakeV3Pool.swap). The protocol's share of the
-fee, kept in another word of slot0, changes no amount of a swap.
+"""PancakeSwap V3 pools: the arithmetic of Uniswap V3 (PancakeV3Pool.swap). The protocol's share of
+the fee, kept in another word of slot0, changes no amount of a swap.
 """
 
 from __future__ import annotations
@@ -22,4 +22,4 @@ class PancakeV3Pool(V3Pool):
         ("router", "position_manager", "init_code_hash", "pools"),
     )
     style: ClassVar[SwapStyle] = SwapStyle.PANCAKE_V3
-    gas: ClassVar[SwapGas] = replace(V3Pool.gas, swap={"rebalancer": 68_000})
+    gas: ClassVar[SwapGas] = replace(V3Pool.gas, swap_units_by_router={"rebalancer": 68_000})

@@ -75,9 +75,9 @@ class V3Pool(V3State):
         {"swap_router_02": 65_600, "rebalancer": 60_500},
         repeat_saving=25_400,
         first_write_slots=1,
-        observation=8_800,
-        tick=65_400,
-        stop=7_400,
+        observation_gas=8_800,
+        tick_gas=65_400,
+        stop_gas=7_400,
     )
     """A changed tick writes an observation (UniswapV3Pool.swap). The first crossing of a tick
     writes storage slots that were zero (Tick.cross of v3-core). A stop at a bitmap word's border is
@@ -146,7 +146,7 @@ class V3Pool(V3State):
         return self.fee_toward(is_zero_for_one(self, token_in))
 
     @property
-    def calm_fee(self) -> IdlePoolFee | None:
+    def idle_fee(self) -> IdlePoolFee | None:
         """See Pool."""
         return None
 
@@ -265,7 +265,7 @@ class V3Pool(V3State):
         zero_for_one = is_zero_for_one(self, token_in)
         return largest_in(self, zero_for_one, self._impact_bound(zero_for_one, impact_bps))
 
-    def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
+    def best_amount_in(self, token_in: str, price: Fraction, impact_bps: int) -> int:
         """See Pool: the input at which (1 - fee)·marginal_price = price (Angeris, Evans, Chitra,
         Boyd 2022).
         """
@@ -288,7 +288,7 @@ class V3Pool(V3State):
             )
         return largest_in(self, zero_for_one, bound_x96)
 
-    def runs_out(self, token_in: str, impact_bps: int) -> bool:
+    def exceeds_known_ticks(self, token_in: str, impact_bps: int) -> bool:
         """See Pool: the trade passes the last tick that was read."""
         bound_x96 = self._impact_bound(zero_for_one := is_zero_for_one(self, token_in), impact_bps)
         if zero_for_one:
@@ -371,7 +371,7 @@ class V3Pool(V3State):
             return 0
         return _virtual_raw(self.liquidity, Fraction(*self.price_terms(token)))
 
-    def recovered(self, start: Self, remaining_share: Fraction) -> Self:
+    def partly_recovered(self, start: Self, remaining_share: Fraction) -> Self:
         """See Pool."""
         target_x96 = partly_moved_point(start.sqrt_price_x96, self.sqrt_price_x96, remaining_share)
         if target_x96 == self.sqrt_price_x96:

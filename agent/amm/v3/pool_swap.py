@@ -62,7 +62,7 @@ class TickRange(NamedTuple):
     end_reason: EndReason | None
 
 
-def ranges(pool: V3State, zero_for_one: bool) -> Iterator[TickRange]:
+def swap_ranges(pool: V3State, zero_for_one: bool) -> Iterator[TickRange]:
     """Yield the ranges that a swap passes, up to the one with an end reason.
 
     If the known ticks end, that one ends at the last known tick, or at once if the price is already
@@ -147,7 +147,7 @@ def swap(
     nearer_of, fee_pips = max if zero_for_one else min, pool.fee_toward(zero_for_one)
     calculated_raw = fees = ticks_crossed = stops = 0
     left_known_ticks = False
-    for tick_range in ranges(pool, zero_for_one):
+    for tick_range in swap_ranges(pool, zero_for_one):
         reached_x96, amount_in, amount_out, fee = compute_swap_step(
             price_x96, nearer_of(tick_range.end_x96, limit_x96), liquidity, remaining_raw, fee_pips
         )
@@ -215,7 +215,7 @@ def _ranges_with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int
     range.
     """
     total_in, total_out, fee_pips = 0, 0, pool.fee_toward(zero_for_one)
-    for tick_range in ranges(pool, zero_for_one):
+    for tick_range in swap_ranges(pool, zero_for_one):
         yield total_in, total_out, tick_range
         amount_in, amount_out, fee = whole_step(
             tick_range.start_x96, tick_range.end_x96, tick_range.liquidity, fee_pips

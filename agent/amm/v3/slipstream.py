@@ -1,5 +1,6 @@
-"""Pools of Slipstream (Aerodrome, Velodrome): the arithmetic of Uniswap V3 (CLPool.swap), with one pool
-for two tokens and a tick spacing, and a fee that the factory's fee module decides at each swap.
+"""Pools of Slipstream (Aerodrome, Velodrome): the arithmetic of Uniswap V3 (CLPool.swap), with one
+pool for two tokens and a tick spacing, and a fee that the factory's fee module decides at each
+swap.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from agent.amm.v3.pool_swap import SwapState
 from agent.model import IdlePoolFee, SwapGas, SwapResult, VenueKeys
 
 DYNAMIC_FEE_GAS, OBSERVATION_GAS = 6_500, 4_600
-"""Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, and of each step of its search for
-an observation.
+"""Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, and of each step of its
+search for an observation.
 """
 FEE_WINDOW_S = 600
 """DynamicSwapFeeModule.secondsAgo as deployed."""
@@ -56,7 +57,11 @@ class SlipstreamPool(V3Pool):
         ("quoter", "tick_spacings", "pool_implementation"), ("router", "position_manager", "pools")
     )
     gas: ClassVar[SwapGas] = replace(
-        V3Pool.gas, swap={"rebalancer": 100_000}, repeat_saving=53_000, tick=80_000, stop=20_500
+        V3Pool.gas,
+        swap_units_by_router={"rebalancer": 100_000},
+        repeat_saving=53_000,
+        tick_gas=80_000,
+        stop_gas=20_500,
     )
     """Each step asks the voter and a second module for the gauge's share (CLPool.calculateFees)."""
 
@@ -66,7 +71,7 @@ class SlipstreamPool(V3Pool):
         return self.tick_spacing
 
     @property
-    def calm_fee(self) -> IdlePoolFee | None:
+    def idle_fee(self) -> IdlePoolFee | None:
         """See Pool: the mean tick reaches the pool's after one window."""
         if self.dynamic_fee is None:
             return None
@@ -76,9 +81,9 @@ class SlipstreamPool(V3Pool):
     @property
     def fee_gas(self) -> int:
         """See Pool."""
-        if self.dynamic_fee is None or self.observations is None:
+        if self.dynamic_fee is None or self.observation_counts is None:
             return 0
-        return DYNAMIC_FEE_GAS + OBSERVATION_GAS * self.observations[0].bit_length()
+        return DYNAMIC_FEE_GAS + OBSERVATION_GAS * self.observation_counts[0].bit_length()
 
     def _swap_result(
         self, end_state: SwapState, amount_in: int, amount_out: int

@@ -14,10 +14,10 @@ class V3State:
     `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending;
     a quote that leaves this window is refused. `twap_tick` is the time-weighted mean tick over
     `twap_window_s` (None if the pool's observations do not reach back that far), `twap_liquidity`
-    the harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations`
-    are the current and the next number of price observations (slot0.observationCardinality and
-    -Next). `unwritten` is true per token of (token0, token1) whose fee growth is still zero: a
-    trade that writes it costs more gas.
+    the harmonic mean in-range liquidity of the same window (OracleLibrary.consult).
+    `observation_counts` are the current and the next number of price observations
+    (slot0.observationCardinality and -Next). `unwritten_slots` is true per token of (token0,
+    token1) whose fee growth is still zero: a trade that writes it costs more gas.
     """
 
     address: str
@@ -35,8 +35,8 @@ class V3State:
     twap_tick: int | None = None
     twap_liquidity: int | None = None
     twap_window_s: int | None = None
-    observations: tuple[int, int] | None = field(default=None, compare=False)
-    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+    observation_counts: tuple[int, int] | None = field(default=None, compare=False)
+    unwritten_slots: tuple[bool, bool] = field(default=(False, False), compare=False)
 
     def fee_toward(self, zero_for_one: bool) -> int:
         """Return the fee of a swap in this direction, in millionths."""

@@ -1,6 +1,6 @@
-"""Pools of Uniswap V4: the arithmetic of Uniswap V3 (Pool.swap of v4-core) under the pool's fee and the
-protocol's, which may differ by direction. One PoolManager holds all pools; a pool is a PoolId, not a
-contract, and records no price observations.
+"""Pools of Uniswap V4: the arithmetic of Uniswap V3 (Pool.swap of v4-core) under the pool's fee and
+the protocol's, which may differ by direction. One PoolManager holds all pools; a pool is a PoolId,
+not a contract, and records no price observations.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ DIRECTION_BITS = 12
 MAX_PROTOCOL_FEE = 1_000
 """ProtocolFeeLibrary.MAX_PROTOCOL_FEE, millionths for one direction."""
 UNLOCK_GAS = 9_000
-"""Gas of an unlocking beyond a V3 swap; with it plans of scripts/mixed_plans.py use up to 0.993 of their
-gas. Each further leg in one unlocking takes 17,000 to 38,000 less than this.
+"""Gas of an unlocking beyond a V3 swap; with it plans of scripts/mixed_plans.py use up to 0.993 of
+their gas. Each further leg in one unlocking takes 17,000 to 38,000 less than this.
 """
 
 
@@ -29,8 +29,8 @@ def protocol_fees(protocol_fee: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class V4Pool(V3Pool):
-    """See V3Pool. `address` is the PoolId, 32 bytes; `fee_pips` is the fee of the pool's key, without
-    the protocol's, `protocol_fee` that of Slot0.
+    """See V3Pool. `address` is the PoolId, 32 bytes; `fee_pips` is the fee of the pool's key,
+    without the protocol's, `protocol_fee` that of Slot0.
     """
 
     manager: str = ""
@@ -44,8 +44,10 @@ class V4Pool(V3Pool):
     keeps_observations: ClassVar[bool] = False
     gas: ClassVar[SwapGas] = replace(
         V3Pool.gas,
-        swap={"rebalancer": V3Pool.gas.swap["rebalancer"] + UNLOCK_GAS},
-        observation=0,
+        swap_units_by_router={
+            "rebalancer": V3Pool.gas.swap_units_by_router["rebalancer"] + UNLOCK_GAS
+        },
+        observation_gas=0,
     )
 
     @property
@@ -78,5 +80,8 @@ class V4NativePool(V4Pool):
     label: ClassVar[str] = " V4 native"
     trades_native: ClassVar[bool] = True
     gas: ClassVar[SwapGas] = replace(
-        V4Pool.gas, swap={"rebalancer": V4Pool.gas.swap["rebalancer"] + CONVERSION_GAS}
+        V4Pool.gas,
+        swap_units_by_router={
+            "rebalancer": V4Pool.gas.swap_units_by_router["rebalancer"] + CONVERSION_GAS
+        },
     )

@@ -153,8 +153,8 @@ CONTROL_ORIGINS = frozenset(origin.value for origin in ControlOrigin)
 
 
 def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
-    """Return an alert for each control that was carried out, and one for each reason of a refusal or
-    failure, from new lines of the log of controls. Free text of a line is not repeated, because
+    """Return an alert for each control that was carried out, and one for each reason of a refusal
+    or failure, from new lines of the log of controls. Free text of a line is not repeated, because
     the line may be forged.
     """
     alerts: list[Alert] = []
@@ -168,7 +168,7 @@ def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
             kind = event.kind if event.kind in CONTROL_KINDS else "unknown"
             origin = event.origin if event.origin in CONTROL_ORIGINS else "unknown"
             alert_text = f"A control was carried out: {kind} ({origin}). See trimtab controls."
-            alerts.append(Alert(AlertKind.CONTROL, f"control:{event.control[:40]}", alert_text))
+            alerts.append(Alert(AlertKind.CONTROL, f"control:{event.control_id[:40]}", alert_text))
     for (state, code), control_count in failure_counts.items():
         reason = CONTROL_REASONS.get(code, code)
         alert_text = (

@@ -98,13 +98,13 @@ def submit_control(  # noqa: PLR0913
 
     A pause takes effect at once, with or without a run. A request with the `key` of an earlier one
     of the same requester does nothing and returns that control. Raises ConfigError for an invalid
-    argument, with field, value and remedy; Refused if the queue is full, the plan was not shown, the
-    key is that of another request, or no paper run would take the request of a paper config.
+    argument, with field, value and remedy; Refused if the queue is full, the plan was not shown,
+    the key is that of another request, or no paper run would take the request of a paper config.
     """
     kind, origin = parse_kind(kind), _parse_origin(origin)
     loaded_config = load_config(config, checks_permissions=kind is not ControlKind.PAUSE)
     checked_arguments = check_arguments(loaded_config, kind, arguments)
-    if loaded_config.paper:
+    if loaded_config.is_paper:
         _require_paper_stop(loaded_config, kind, checked_arguments)
     if not asked_by or len(asked_by) > MAX_NAME_LENGTH or not asked_by.isprintable():
         raise ConfigError(
@@ -244,7 +244,7 @@ def link_key(config: ConfigSource) -> bytes:
 
 def is_served(loaded_config: LoadedConfig) -> bool:
     """Return whether a run serves the wallet, and so takes controls."""
-    *_, lock_location = wiring.lock_locations(loaded_config)
+    *_, lock_location = wiring.lock_arguments(loaded_config)
     with suppress(OSError, ValueError):
         pid = int(service_lock_path(lock_location).with_suffix(".pid").read_text())
         os.kill(pid, 0)
@@ -343,7 +343,9 @@ def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | Non
 
 
 def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:
-    """Return the plan that a run offers for confirmation; None without one, or if it was altered."""
+    """Return the plan that a run offers for confirmation; None without one, or if it was
+    altered.
+    """
     offered_plan = store.controls.offered_plan()
     return offered_plan if offered_plan is not None and offered_plan.is_genuine(secret) else None
 
@@ -504,9 +506,9 @@ def submit_for_user(  # noqa: PLR0913
 
 
 def dashboard_controls(config: str) -> dict[str, object]:
-    """Return `controls`: the newest controls, and the plan that waits for a confirmation; `devices`,
-    those of web push; and `paper_run`: the controls and the `store` of paper trading, empty without
-    it.
+    """Return `controls`: the newest controls, and the plan that waits for a confirmation;
+    `devices`, those of web push; and `paper_run`: the controls and the `store` of paper trading,
+    empty without it.
     """
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):

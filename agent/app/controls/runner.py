@@ -14,8 +14,8 @@ from agent.app import config_versions
 from agent.app.agent import Agent
 from agent.app.controls import shown_plans
 from agent.app.controls.queue import MAX_LIFETIME_S, shown_plan, waiting_plan
-from agent.app.cycles import run_cycle
-from agent.app.documents.owner import with_document
+from agent.app.cycles import run_policy_cycle
+from agent.app.documents.owner import sealed_with_document
 from agent.app.money import transfers
 from agent.app.positions import holdings
 from agent.app.records.kill_switch import end_pause
@@ -93,15 +93,15 @@ class PlanCheck:
 
 
 class ControlRunner:
-    """Carries out the queue of an agent's run. With `confirm` as the run's confirmation, its plans
-    are offered for confirmation by a control.
+    """Carries out the queue of an agent's run. With `offer_and_decline` as the run's confirmation,
+    its plans are offered for confirmation by a control.
     """
 
     def __init__(self, agent: Agent, *, transports: Sequence[Transport] | None = None) -> None:
         self._agent, self._transports = agent, transports
         self._secret: bytes | None = None
         self._taken_ids: set[str] = set()
-        self._has_recovered = False
+        self._has_ended_interrupted = False
         self._has_offered = False
         self.stopped_by = ""
 
@@ -110,14 +110,14 @@ class ControlRunner:
         return self._agent.context.store.controls.has_queued()
 
     def carry_out(self, session: wiring.WalletSession, *, holds_service_lock: bool) -> None:
-        """Carry out the queued controls, at most MAX_PER_CYCLE of them. The caller does not hold the
-        wallet's lock; `holds_service_lock` means that it holds the service lock.
+        """Carry out the queued controls, at most MAX_PER_CYCLE of them. The caller does not hold
+        the wallet's lock; `holds_service_lock` means that it holds the service lock.
 
         Without the service lock another run may be carrying out controls, so this takes the lock
         for the duration and does nothing if it is held.
         """
         self._has_offered = False
-        lock_locations = wiring.lock_locations(self._agent.context.loaded_config)
+        lock_locations = wiring.lock_arguments(self._agent.context.loaded_config)
         with (
             suppress(LockHeld),
             nullcontext() if holds_service_lock else service_lock(*lock_locations),
@@ -129,7 +129,7 @@ class ControlRunner:
                 if valid_control is None or self._take_and_act(valid_control, session):
                     return
 
-    def confirm(self, outcome: StepOutcome) -> bool:
+    def offer_and_decline(self, outcome: StepOutcome) -> bool:
         """Offer the first plan of a cycle for confirmation by a control, and decline it for now. If
         that is an exit, the plan after it is offered once the exit is done.
         """
@@ -142,7 +142,7 @@ class ControlRunner:
         if secret is not None and (offered_plan is None or offered_plan.difference(plan)):
             plan_document = self._agent.plan_document(outcome, send_allowed=False)
             moves = shown_plans.format_moves(plan, self._agent.portfolio)
-            offer = with_document(plan, plan_document, moves, context.clock.now_s(), secret)
+            offer = sealed_with_document(plan, plan_document, moves, context.clock.now_s(), secret)
             context.store.controls.store_offer(offer)
         return False
 
@@ -167,9 +167,9 @@ class ControlRunner:
         """End controls that an earlier run took and did not finish. None is repeated: what it sent
         is in the journal, which this run settles first.
         """
-        if self._has_recovered:
+        if self._has_ended_interrupted:
             return
-        self._has_recovered = True
+        self._has_ended_interrupted = True
         context = self._agent.context
         reason = (
             "the run ended while it carried this out; look whether it took effect before you ask"
@@ -300,7 +300,7 @@ class ControlRunner:
             )
             control_store.finish([control_end], clock.now_s())
             return False
-        session.progress(f"control {control.kind.value}")
+        session.report_progress(f"control {control.kind.value}")
         last_intent_ids = {intent.id for intent in context.store.journal.intents(limit=1)}
         try:
             control_end = self._act(control_number, control, session)
@@ -327,7 +327,9 @@ class ControlRunner:
     def _act(
         self, control_number: int, control: Control, session: wiring.WalletSession
     ) -> ControlStateChange:
-        """Carry out a taken control. On paper that is a stop, which ends this run and is not kept."""
+        """Carry out a taken control. On paper that is a stop, which ends this run and is not
+        kept.
+        """
         context = self._agent.context
         if self._agent.on_paper:
             if control.kind is not ControlKind.STOP or control.arguments:
@@ -399,7 +401,7 @@ class ControlCommand:
 
     agent: Agent
     control: Control
-    check: PlanCheck
+    plan_check: PlanCheck
     session: wiring.WalletSession
     transports: Sequence[Transport] | None
 
@@ -421,7 +423,7 @@ class ControlCommand:
         raise ValueError(f"{self.control.kind} has no command")
 
     def _accept(self, plan: ShownPlan) -> bool:
-        return self.check.accept(
+        return self.plan_check.accept(
             plan, lambda: config_versions.confirm_without_asking(self.agent.context)
         )
 
@@ -436,9 +438,11 @@ class ControlCommand:
         def confirm(outcome: StepOutcome) -> bool:
             return self._accept(shown_plans.shown_step(kind, outcome))
 
-        with replace(self.session, context=context, confirm=confirm).acting() as transactor:
+        with replace(
+            self.session, context=context, confirm=confirm
+        ).open_transactor() as transactor:
             if is_confirm:
-                return _step_result(run_cycle(context, transactor))
+                return _step_result(run_policy_cycle(context, transactor))
             return _step_result(
                 engine.run_cycle(context.readers, AgentCycle(), context.store, transactor)
             )
@@ -450,7 +454,7 @@ class ControlCommand:
             transfer_ids=shown_plans.flow_numbers(arguments),
             send=True,
             confirm=lambda report: self._accept(shown_plans.shown_investment(arguments, report)),
-            progress=self.session.progress,
+            progress=self.session.report_progress,
         )
         if report.outcome is None:
             return ControlResult("refused", "no new deposit was found")
@@ -465,16 +469,16 @@ class ControlCommand:
             arguments,
             send=True,
             confirm=lambda report: self._accept(shown_plans.shown_withdrawal(arguments, report)),
-            progress=self.session.progress,
+            progress=self.session.report_progress,
         )
-        notes = () if report.request is None else (("request", str(report.request)),)
+        notes = () if report.request_id is None else (("request", str(report.request_id)),)
         return ControlResult(report.state, report.reason, report.transactions, notes)
 
     def _edit(self) -> ControlResult:
         arguments = self.control.arguments
 
         def confirm(report: EditReport, edited_agent: Agent) -> bool:
-            return self.check.accept(
+            return self.plan_check.accept(
                 shown_plans.shown_edit(arguments, report),
                 lambda: editing.accept_edit(report, edited_agent),
             )
@@ -490,11 +494,11 @@ class ControlCommand:
         def confirm(report: ShutdownReport) -> bool:
             plan = shown_plans.shown_stop(arguments, report)
             if not arguments:  # never delay a stop that sells and pays nothing
-                return self.check.accept(plan, lambda: True)
+                return self.plan_check.accept(plan, lambda: True)
             return self._accept(plan)
 
         report = shown_plans.stop_by_control(
-            self.agent, arguments, send=True, confirm=confirm, progress=self.session.progress
+            self.agent, arguments, send=True, confirm=confirm, progress=self.session.report_progress
         )
         return ControlResult(report.state, report.reason, report.transactions)
 

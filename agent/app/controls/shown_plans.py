@@ -17,9 +17,9 @@ from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
 from agent.app.documents import fill, owner
 from agent.app.documents.owner import (
     ShownPlanDocument,
+    sealed_with_document,
     shown_plan_document,
     stored_plan_document,
-    with_document,
 )
 from agent.app.documents.records import HoldingsChangeDocument
 from agent.app.money import shutdown, transfers
@@ -90,7 +90,7 @@ class ControlPreview:
     """A plan to show with its command's document; `refusal` says why it cannot be carried out."""
 
     plan: ShownPlan
-    document: Mapping[str, Any]
+    command_document: Mapping[str, Any]
     refusal: str = ""
 
 
@@ -123,10 +123,10 @@ def preview_control(
             return stored_plan_document(offered_plan)
         preview = preview_with_agent(agent, kind, checked_arguments, transports)
         moves = format_moves(preview.plan, agent.portfolio)
-        plan = with_document(preview.plan, preview.document, moves, now_s, secret)
+        plan = sealed_with_document(preview.plan, preview.command_document, moves, now_s, secret)
         if not preview.refusal:
             store.controls.record_shown(plan)
-    return shown_plan_document(plan, preview.document, moves, preview.refusal)
+    return shown_plan_document(plan, preview.command_document, moves, preview.refusal)
 
 
 def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
@@ -231,7 +231,7 @@ def withdraw_by_control(
     """Withdraw, or resume a withdrawal."""
     control = _as_control(arguments)
     if (request_number := control.argument("resume")) is not None:
-        return transfers.resume(
+        return transfers.resume_withdrawal(
             agent,
             int(request_number),
             to=control.argument("to"),
@@ -348,7 +348,9 @@ def shown_investment(arguments: ControlArguments, report: InvestmentReport) -> S
 
 
 def shown_withdrawal(arguments: ControlArguments, report: WithdrawalReport) -> ShownPlan:
-    """Return the binding parts of a withdrawal: payments, their address, and the sale before them."""
+    """Return the binding parts of a withdrawal: payments, their address, and the sale before
+    them.
+    """
     tolerance_bps = TOLERANCE_BPS if _as_control(arguments).flag("pro-rata") else 0
     payment_amounts = tuple(
         (
@@ -359,7 +361,10 @@ def shown_withdrawal(arguments: ControlArguments, report: WithdrawalReport) -> S
         for payment in report.payments
     )
     sale_amounts = () if report.sale is None else _plan_amounts([report.sale])
-    exact_parts = (("to", report.to or ""), ("sale", "no" if report.sale is None else "yes"))
+    exact_parts = (
+        ("to", report.payout_address or ""),
+        ("sale", "no" if report.sale is None else "yes"),
+    )
     return ShownPlan(
         ControlKind.WITHDRAW, arguments, exact_parts, (*sale_amounts, *payment_amounts)
     )
@@ -369,14 +374,14 @@ def shown_stop(arguments: ControlArguments, report: ShutdownReport) -> ShownPlan
     """Return the binding parts of a stop: whether it sells, the tokens sold, and the address paid.
     It sells and pays everything, so the amounts are not fixed in advance.
     """
-    exact_parts = (("to_stable", str(report.to_stable)), ("to", report.to or ""))
-    sale_amounts = _plan_amounts(report.sales, ANY_AMOUNT_BPS)
+    exact_parts = (("to_stable", str(report.to_stable)), ("to", report.payout_address or ""))
+    sale_amounts = _plan_amounts(report.sale_outcomes, ANY_AMOUNT_BPS)
     return ShownPlan(ControlKind.STOP, arguments, exact_parts, sale_amounts)
 
 
 def shown_edit(arguments: ControlArguments, report: EditReport) -> ShownPlan:
-    """Return the binding parts of an edit: changed lines, earlier changes by hand, and the tokens of
-    its transition. An edit sends nothing.
+    """Return the binding parts of an edit: changed lines, earlier changes by hand, and the tokens
+    of its transition. An edit sends nothing.
     """
     exact_parts = (
         ("changes", "\n".join(report.changes)),
@@ -413,7 +418,7 @@ def _exact_parts(outcome: StepOutcome) -> ControlArguments:
     return (
         ("decision", type(outcome.decision).__name__),
         ("exit", outcome.decision_result.exit_token),
-        ("order", outcome.decision_result.order),
+        ("order", outcome.decision_result.filled_order_id),
         ("delegate", "; ".join(repr(action) for action in delegate_changes)),
     )
 
@@ -457,7 +462,7 @@ def _swap_amounts(
 
 def _liquidity_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
     named_amounts = []
-    for action in map(as_lp_action, plan.actions):
+    for action in map(as_lp_action, plan.layer_actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
             amount_name = f"{type(action).__name__} {action.name} {token}"
@@ -610,8 +615,8 @@ def _limit_keys(old_limits: Any, new_limits: Any) -> Iterator[str]:
 
 
 def _no_cap_raised(new_caps: dict[str, int] | None, old_caps: dict[str, int] | None) -> bool:
-    """Return whether no asset's cap is higher than before; None means no caps. A new cap of an asset
-    replaces that of "any".
+    """Return whether no asset's cap is higher than before; None means no caps. A new cap of an
+    asset replaces that of "any".
     """
     if new_caps is None:
         return False

@@ -277,7 +277,7 @@ class TelegramBot:
 
     async def _report_ended_controls(self) -> None:
         for event in self.store.controls.events(self.store.telegram_bot.last_reported_number()):
-            if not self.store.telegram_bot.mark_line_reported(event.number):
+            if not self.store.telegram_bot.mark_line_reported(event.sequence_number):
                 continue
             if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
                 for chat_id in self.table.chats:

@@ -30,12 +30,12 @@ class ProgressDocument(TypedDict):
     began: Annotated[TimeText, FromAttributes("terms.began_s")]
     expires: Annotated[TimeText, FromAttributes("terms.expires_s")]
     rounds_done: Annotated[int, FromAttributes("parts_done")]
-    rounds_about: Annotated[int, FromAttributes("terms.parts")]
+    rounds_about: Annotated[int, FromAttributes("terms.part_count")]
     next: Annotated[TimeText, FromAttributes("next_s")]
     to_move: Annotated[Money, FromAttributes("terms.value_to_move")]
     moved: Annotated[Money, FromAttributes("moved_value")]
-    spent: Money
-    budget: Annotated[Money | None, FromAttributes("terms.budget")]
+    spent: Annotated[Money, FromAttributes("lost_value")]
+    budget: Annotated[Money | None, FromAttributes("terms.max_loss")]
 
 
 class GradualExecutionDocument(TypedDict):
@@ -48,12 +48,12 @@ class GradualExecutionDocument(TypedDict):
     began: Annotated[TimeText, FromAttributes("progress.terms.began_s")]
     expires: Annotated[TimeText, FromAttributes("progress.terms.expires_s")]
     rounds_done: Annotated[int, FromAttributes("progress.parts_done")]
-    rounds_about: Annotated[int, FromAttributes("progress.terms.parts")]
+    rounds_about: Annotated[int, FromAttributes("progress.terms.part_count")]
     next: str | None
     to_move_raw: Annotated[RoundedRaw, FromAttributes("progress.terms.value_to_move")]
     moved_raw: Annotated[RoundedRaw, FromAttributes("progress.moved_value")]
-    spent_raw: Annotated[RoundedRaw, FromAttributes("progress.spent")]
-    budget_raw: Annotated[RoundedRaw | None, FromAttributes("progress.terms.budget")]
+    spent_raw: Annotated[RoundedRaw, FromAttributes("progress.lost_value")]
+    budget_raw: Annotated[RoundedRaw | None, FromAttributes("progress.terms.max_loss")]
 
 
 def gradual_execution_document(stored_execution: StoredExecution[Any]) -> GradualExecutionDocument:
@@ -64,13 +64,13 @@ def gradual_execution_document(stored_execution: StoredExecution[Any]) -> Gradua
     return fill(GradualExecutionDocument, stored_execution, next=next_time)
 
 
-def purchase_progress(purchase: PurchaseProgress, portfolio: Any) -> ProgressDocument:
+def purchase_progress_document(purchase: PurchaseProgress, portfolio: Any) -> ProgressDocument:
     """Return the document of a purchase in parts."""
     purchase_kind = purchase.terms.kind.value
     return fill(ProgressDocument, purchase, portfolio, purchase=purchase_kind)
 
 
-def _open_execution_progress(
+def _execution_progress_document(
     step_and_decision: tuple[StepInput, DecisionResult], portfolio: Any
 ) -> ProgressDocument | None:
     step, decision_result = step_and_decision
@@ -84,7 +84,7 @@ def _open_execution_progress(
 
 OpenExecutionProgress = Annotated[
     ProgressDocument | None,
-    ConvertedBy(_open_execution_progress),
+    ConvertedBy(_execution_progress_document),
     FromAttributes("step_input", "decision_result"),
 ]
 """Progress of the execution that the decision does not end."""

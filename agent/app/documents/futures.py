@@ -28,7 +28,7 @@ from agent.app.documents import (
 )
 from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_order_documents
-from agent.layers.futures.execution.cycle import comparisons
+from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.policy.targets import unnamed_market_reasons
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
@@ -94,7 +94,8 @@ FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
 })  # fmt: skip
 """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
 LimitDocument = TypedDict("LimitDocument", {
-    "limit": str, "measured": str, "allowed": str, "broken": Annotated[bool, FromAttributes("is_broken"), shown("state")],
+    "limit": Annotated[str, FromAttributes("limit_name")], "measured": Annotated[str, FromAttributes("measured_text")],
+    "allowed": Annotated[str, FromAttributes("limit_text")], "broken": Annotated[bool, FromAttributes("is_broken"), shown("state")],
 })  # fmt: skip
 FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
     "market": str, "symbol": str, "side": OrderSide, "size": DecimalText, "size_raw": Raw,
@@ -105,7 +106,9 @@ FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
     "trigger": str, "reason": str, "top_up": DecimalText, "top_up_raw": Raw, "reducing": bool,
     "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "hold_reason": str,
 })  # fmt: skip
-"""The current plan; `hold_reason` is the reason why none of its orders is sent (empty if they are)."""
+"""The current plan; `hold_reason` is the reason why none of its orders is sent (empty if they
+are).
+"""
 MarginFiguresDocument = TypedDict(
     "MarginFiguresDocument",
     {
@@ -163,7 +166,7 @@ FundingDayDocument = TypedDict(
         "symbol": Annotated[str, shown("market")],
         "paid": SignedMoney,
         "daily_rate": Annotated[DecimalText, shown("mean daily rate", "rate+")],
-        "readings": Count,
+        "readings": Annotated[Count, FromAttributes("reading_count")],
     },
 )
 """Recorded funding of one market on one day (UTC): `paid` in the numeraire (negative: received),
@@ -189,9 +192,11 @@ FundingDocument = TypedDict(
 """Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
 market, oldest first."""
 HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
-    "symbol": TokenSymbol, "excess": Money, "hedged": Money, "sale_fees": Money, "sale_impact": Money,
+    "symbol": TokenSymbol, "excess": Money, "hedged": Annotated[Money, FromAttributes("hedged_value")], "sale_fees": Money,
+    "sale_impact": Money,
     "sale_tax": Money, "sale_cost": Money, "hedge_fees": Money, "hedge_funding": Money,
-    "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Annotated[
+    "hedge_capital": Annotated[Money, FromAttributes("capital_cost")], "hedge_cost": Money,
+    "margin": Annotated[Money, FromAttributes("required_margin")], "days": Annotated[
         DecimalText,
         ConvertedBy(lambda horizon_s, _: value_text(Fraction(horizon_s, DAY_S), 0, RATIO_PLACES)),
         FromAttributes("horizon_s"),
@@ -221,7 +226,9 @@ ExposureDocument = TypedDict(
 NearestLiquidationDocument = TypedDict("NearestLiquidationDocument", {
     "symbol": str, "price": DecimalText, "distance": DecimalText,
 })  # fmt: skip
-"""The position whose mark is nearest to its liquidation price: `distance` is the move as a share."""
+"""The position whose mark is nearest to its liquidation price: `distance` is the move as a
+share.
+"""
 FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
     "account": Address, "unknown": str, "unit": str, "leverage": DecimalText | None,
     "max_leverage": DecimalText, "value": DecimalText, "gross": DecimalText, "utilisation": DecimalText | None,
@@ -233,8 +240,8 @@ FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
 """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
 to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
 top-ups and reductions that the agent would plan now, as text, `blocked` the reason why orders
-cannot be sent (empty if they can), `unnamed` the positions in markets that the config does not name,
-`paused` the markets with a target or position that the venue has paused.
+cannot be sent (empty if they can), `unnamed` the positions in markets that the config does not
+name, `paused` the markets with a target or position that the venue has paused.
 """
 
 
@@ -251,8 +258,8 @@ class _AccountKeys(TypedDict):
 def _account_keys(report: FuturesReport) -> _AccountKeys:
     return {
         "block": report.step.snapshot.head.number,
-        "account": report.policy.account,
-        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
+        "account": report.policy.trader,
+        "unknown": report.step.snapshot.layer(FuturesReading).unknown_reason,
         "unit": "USD" if report.account is None else report.account.quote.symbol,
     }
 
@@ -281,8 +288,8 @@ def margin_document(report: FuturesReport) -> MarginDocument:
         "plan": None
         if account is None or report.plan is None
         else _plan_document(account, report.plan, report.hold_reason),
-        "no_plan": report.step.snapshot.layer(FuturesReading).unknown,
-        "blocked": report.step.snapshot.layer(FuturesReading).blocked,
+        "no_plan": report.step.snapshot.layer(FuturesReading).unknown_reason,
+        "blocked": report.step.snapshot.layer(FuturesReading).blocked_reason,
     }
 
 
@@ -363,7 +370,7 @@ def order_fill_documents(outcome: StepOutcome) -> list[FuturesFillDocument]:
         for intent in outcome.transactions
         if intent.receipt is not None
         for order_fill in intent.receipt.fills
-        if order_fill.trader == policy.account
+        if order_fill.trader == policy.trader
         and order_fill.size_raw
         and (market := markets_by_name.get(order_fill.market)) is not None
     ]
@@ -408,10 +415,10 @@ def summary_document(report: FuturesReport) -> FuturesSummaryDocument:
         "max_utilisation": decimal_text(report.policy.limits.max_utilisation_bps, 4),
         "liquidation": liquidation,
         "broken": [
-            limit_check.limit for limit_check in report.limit_checks if limit_check.is_broken
+            limit_check.limit_name for limit_check in report.limit_checks if limit_check.is_broken
         ],
         "actions": _reducing_action_texts(report),
-        "blocked": report.step.snapshot.layer(FuturesReading).blocked,
+        "blocked": report.step.snapshot.layer(FuturesReading).blocked_reason,
         "unnamed": unnamed_symbols,
         "paused": [] if account is None else _paused_symbols(account, report.policy),
         "open_orders": open_order_documents(account, report.policy),
@@ -483,13 +490,15 @@ def action_text(
     match action:
         case PerpOrder():
             market = account.market(action.market)
-            size_text, size_before = (
+            size_text, size_before_text = (
                 _size_text(raw, market.size_decimals)
                 for raw in (abs(action.size_raw), abs(account.size_raw(action.market)))
             )
             if action.is_reduce_only:
                 side = "short" if action.size_raw > 0 else "long"
-                return f"{verbs['close']} {size_text} of {size_before} {market.symbol} ({side})"
+                return (
+                    f"{verbs['close']} {size_text} of {size_before_text} {market.symbol} ({side})"
+                )
             verb = "buy" if action.size_raw > 0 else "sell"
             return f"{verbs[verb]} {size_text} {market.symbol}"
         case MarginDeposit(raw) | MarginWithdrawal(raw):
@@ -510,7 +519,7 @@ def _size_text(raw: int, decimals: int) -> str:
     return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
-def figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:
+def margin_figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     """Format leverage, utilisation and the nearest liquidation, each with its limit."""
     limits, leverage, utilisation = (
         policy.limits,
@@ -528,7 +537,7 @@ def figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     return ", ".join(figure_texts)
 
 
-def optional_summary(
+def optional_futures_summary(
     step: StepInput, drifts: Sequence[AssetDrift]
 ) -> dict[str, FuturesSummaryDocument]:
     """Return the key `futures` with the summary of a step; empty without futures."""
@@ -536,11 +545,12 @@ def optional_summary(
     return {} if report is None else {"futures": summary_document(report)}
 
 
-def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
+def optional_hedge_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
     """Return the key `comparisons` of sales and hedges; empty if there are none."""
     portfolio = outcome.step_input.portfolio
     comparison_documents = [
-        fill(HedgeComparisonDocument, comparison, portfolio) for comparison in comparisons(outcome)
+        fill(HedgeComparisonDocument, comparison, portfolio)
+        for comparison in hedge_comparisons_of(outcome)
     ]
     return {"comparisons": comparison_documents} if comparison_documents else {}
 
@@ -592,8 +602,8 @@ def _margin_figures_document(
         "gross": quote_text(margin.gross_notional_raw(account)),
         "net": quote_text(margin.net_notional_raw(account)),
         "spot_value": None
-        if report.spot_value is None
-        else _quote_text(account, report.spot_value),
+        if report.spot_value_raw is None
+        else _quote_text(account, report.spot_value_raw),
         "target_leverage": decimal_text(report.policy.leverage_bps, 4),
         "target_note": target_note(report.policy),
     }
@@ -605,12 +615,12 @@ def _plan_document(
     return {
         "trigger": plan.trigger,
         "reason": plan.reason,
-        "top_up": _quote_text(account, Fraction(plan.top_up_raw * account.settlement_raw)),
+        "top_up": _quote_text(account, Fraction(plan.top_up_raw * account.collateral_unit_raw)),
         "top_up_raw": str(plan.top_up_raw),
         "reducing": plan.is_reducing,
         "emergency": plan.is_emergency,
         "orders": [_order_document(account, order) for order in plan.orders],
-        "refused": list(plan.refused),
+        "refused": list(plan.refusal_texts),
         "hold_reason": hold_reason,
     }
 

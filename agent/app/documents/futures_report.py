@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FuturesReport:
-    """Futures of a step. `account` is None if unknown, and then there is no plan. `spot_value`
+    """Futures of a step. `account` is None if unknown, and then there is no plan. `spot_value_raw`
     (quote base units) is None if unknown.
     """
 
     step: StepInput
     policy: FuturesPolicy
     account: MarginAccount | None
-    spot_value: Fraction | None
+    spot_value_raw: Fraction | None
     limit_checks: tuple[LimitCheck, ...]
     exposures: tuple[PriceExposure, ...]
     plan: FuturesPlan | None

@@ -1,4 +1,6 @@
-"""Documents of limit orders that rest at an off-chain venue, from its account or from the journal."""
+"""Documents of limit orders that rest at an off-chain venue, from its account or from the
+journal.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,15 @@ def open_order_documents(
     return [
         {
             "symbol": (market := account.market(order.market)).symbol,
-            "side": "buy" if order.whole_raw > 0 else "sell",
-            "size": decimal_text(abs(order.whole_raw), market.size_decimals),
-            "filled": decimal_text(abs(order.whole_raw - order.size_raw), market.size_decimals),
+            "side": "buy" if order.original_size_raw > 0 else "sell",
+            "size": decimal_text(abs(order.original_size_raw), market.size_decimals),
+            "filled": decimal_text(
+                abs(order.original_size_raw - order.size_raw), market.size_decimals
+            ),
             "price": price_text(order.price, market.size_decimals, account.quote.decimals),
             "expires": utc_text(order.placed_s + policy.order_time_s),
         }
-        for order in account.resting
+        for order in account.resting_orders
     ]
 
 

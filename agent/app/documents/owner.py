@@ -32,7 +32,7 @@ from agent.app.documents import (
     shown,
     utc_text,
 )
-from agent.app.documents.executions import ProgressDocument, purchase_progress
+from agent.app.documents.executions import ProgressDocument, purchase_progress_document
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
     TO_TRANSFERS,
@@ -76,17 +76,24 @@ UnusedCash = Annotated[
 """The numeraire above portfolio.use_cash; empty without that limit."""
 WithdrawalPartsDocument = TypedDict(
     "WithdrawalPartsDocument",
-    {"count": int, "done": int, "next_s": int, "until_s": int, "text": str},
+    {
+        "count": Annotated[int, FromAttributes("part_count")],
+        "done": Annotated[int, FromAttributes("parts_done")],
+        "next_s": int,
+        "until_s": int,
+        "text": str,
+    },
 )
 """Progress of a withdrawal in parts; times in chain seconds."""
 TO_PARTS = ConvertedBy(
-    lambda parts, _: fill(WithdrawalPartsDocument, parts, text=format_parts(parts))
+    lambda progress, _: fill(WithdrawalPartsDocument, progress, text=format_parts(progress))
 )
 PaymentDocument = TypedDict("PaymentDocument", {
     "symbol": TokenSymbol, "address": TokenAddress, "raw": Raw, "amount": Amount, "native": bool,
 })  # fmt: skip
 WithdrawalDocument = TypedDict("WithdrawalDocument", {
-    "state": str, "reason": str, "request": int | None, "to": Address | None,
+    "state": str, "reason": str, "request": Annotated[int | None, FromAttributes("request_id")],
+    "to": Annotated[Address | None, FromAttributes("payout_address")],
     "payments": list[PaymentDocument], "sale": OutcomeDocument | None,
     "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentTransactionDocument],
     "excluded": UnusedCash, "block": BlockNumber,
@@ -95,16 +102,16 @@ WithdrawalDocument = TypedDict("WithdrawalDocument", {
 WithdrawalRequestDocument = TypedDict("WithdrawalRequestDocument", {
     "number": Annotated[int, FromAttributes("id")], "state": str, "to": Address | None,
     "payments": list[PaymentDocument], "requested_s": Annotated[int, FromAttributes("asked_s")],
-    "parts": Annotated[WithdrawalPartsDocument, TO_PARTS] | None,
+    "parts": Annotated[Annotated[WithdrawalPartsDocument, TO_PARTS] | None, FromAttributes("progress")],
 })  # fmt: skip
 
 
 InvestmentDocument = TypedDict("InvestmentDocument", {
     "wallet": Address, "chain_id": Annotated[int, FromAttributes("step_input.snapshot.head.chain_id")],
     "deposits": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "deposits")],
-    "uninvested": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested")],
+    "uninvested": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested_deposits")],
     "recorded": Annotated[bool, FromAttributes("is_recorded")], "outcome": str,
-    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress), FromAttributes("open_top_up")],
+    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress_document), FromAttributes("open_top_up")],
     "reason": str,
     "plan": RebalanceDocument | PlanDocument | None, "transactions": list[SentTransactionDocument],
 })  # fmt: skip
@@ -114,7 +121,8 @@ they are recorded as deposits.
 
 
 AllowanceDocument = TypedDict("AllowanceDocument", {
-    "token": Address, "symbol": Annotated[str, FromAttributes("label")], "spender": Address, "holder": str,
+    "token": Address, "symbol": Annotated[str, FromAttributes("token_label")], "spender": Address,
+    "holder": Annotated[str, FromAttributes("spender_role")],
 })  # fmt: skip
 
 
@@ -160,7 +168,7 @@ PauseDocument = TypedDict("PauseDocument", {
 beside it is used instead.
 """
 HardPauseDocument = TypedDict("HardPauseDocument", {
-    "paused": bool, "hard": bool, "reason": str, "outcome": str, "message": str,
+    "paused": bool, "hard": Annotated[bool, FromAttributes("is_hard")], "reason": str, "outcome": str, "message": str,
     "cancel": list[SentTransactionDocument], "revoke": list[AllowanceDocument],
     "transactions": list[SentTransactionDocument],
 })  # fmt: skip
@@ -170,13 +178,15 @@ a running agent."""
 
 TO_FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan_document(outcomes[0]) if outcomes else None)
 ShutdownDocument = TypedDict("ShutdownDocument", {
-    "state": str, "reason": str, "to_stable": bool, "to": Address | None,
+    "state": str, "reason": str, "to_stable": bool, "to": Annotated[Address | None, FromAttributes("payout_address")],
     "cancel": Annotated[list[SentTransactionDocument], FromAttributes("pending_intents")],
     "revoke": Annotated[list[AllowanceDocument], FromAttributes("open_allowances")],
-    "sale": Annotated[PlanDocument | None, TO_FIRST_PLAN, FromAttributes("sales")], "sales": list[OutcomeDocument],
+    "sale": Annotated[PlanDocument | None, TO_FIRST_PLAN, FromAttributes("sale_outcomes")],
+    "sales": Annotated[list[OutcomeDocument], FromAttributes("sale_outcomes")],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
-    "transactions": list[SentTransactionDocument], "remaining": list[str], "excluded": UnusedCash, "block": BlockNumber,
-    "futures": str,
+    "transactions": list[SentTransactionDocument], "remaining": Annotated[list[str], FromAttributes("unpaid_holding_texts")],
+    "excluded": UnusedCash, "block": BlockNumber,
+    "futures": Annotated[str, FromAttributes("futures_warning")],
 })  # fmt: skip
 """A shutdown; `sale` is the first of `sales`, `remaining` are holdings that could not be sold or
 paid, `futures` warns about positions and margin that stay at the futures venue."""
@@ -209,8 +219,8 @@ ContractDocument = TypedDict("ContractDocument", {
 
 
 class EditDocument(TypedDict):
-    """An edit of the config; `token_notes` has lines about new tokens, `earlier_edits` manual changes
-    that the confirmation covers too. `rebalance_count` is the number of rebalances within
+    """An edit of the config; `token_notes` has lines about new tokens, `earlier_edits` manual
+    changes that the confirmation covers too. `rebalance_count` is the number of rebalances within
     limits.turnover that the transition takes, `first_rebalance` the plan of the first. `restart`
     are the changed tables that a run reads only at start.
     """
@@ -225,7 +235,7 @@ class EditDocument(TypedDict):
     next: Annotated[list[str], FromAttributes("next_commands")]
     token_notes: Annotated[list[str], FromAttributes("new_tokens.notes")]
     contracts: Annotated[list[ContractDocument], FromAttributes("new_tokens.contracts")]
-    restart: list[str]
+    restart: Annotated[list[str], FromAttributes("restart_tables")]
     backup: str | None
     reason: str
     transactions: list[SentTransactionDocument]
@@ -262,8 +272,8 @@ FailureDocument = TypedDict("FailureDocument", {
     "code": NotRequired[str], "verdicts": NotRequired[list[VerdictDocument]],
     "proposal": NotRequired[dict[str, Any]],
 })  # fmt: skip
-"""An error: kind, message, remedy, exit code, its place in the site of `trimtab docs`, and the code of
-its cause if it has one. A proposal that awaits its signer adds its file.
+"""An error: kind, message, remedy, exit code, its place in the site of `trimtab docs`, and the code
+of its cause if it has one. A proposal that awaits its signer adds its file.
 """
 NewAssetDocument = TypedDict("NewAssetDocument", {
     "symbol": str, "address": str, "target": str, "feed": Address | None,
@@ -274,8 +284,9 @@ InitDocument = TypedDict("InitDocument", {
     "least_total": list[MinimumTotalDocument], "assets": list[NewAssetDocument],
     "warnings": list[str], "next": list[str], "year_costs": list[str],
 })  # fmt: skip
-"""A new config. `ceiling` is its portfolio.max_live_value; `year_costs` ends with the trades and cost of
-a year with the cash to use, or with the ceiling."""
+"""A new config. `ceiling` is its portfolio.max_live_value; `year_costs` ends with the trades and
+cost of a year with the cash to use, or with the ceiling.
+"""
 WorstMonthDocument = TypedDict("WorstMonthDocument", {
     "worst_month": str, "worst_month_return": str, "worst_month_return_of_holding": str,
 })  # fmt: skip
@@ -326,9 +337,9 @@ ProfileLimitDocument = TypedDict("ProfileLimitDocument", {
 
 
 class ImportedProfileDocument(EditDocument):
-    """Changes of an imported profile, with the transition of `edit`, and the minimum capital of the new
-    config on an ordinary day, empty if none works or the numeraire is no dollar. `other_years` are
-    those of the file of prices.
+    """Changes of an imported profile, with the transition of `edit`, and the minimum capital of the
+    new config on an ordinary day, empty if none works or the numeraire is no dollar. `other_years`
+    are those of the file of prices.
     """
 
     profile: str
@@ -411,8 +422,8 @@ AlertTargetDocument = TypedDict(
         "failed": Annotated[IsoTime | None, FromAttributes("failed_s"), shown("last failed")],
         "failures_in_row": Annotated[int, FromAttributes("failures")],
         "why": str,
-        "waiting": Annotated[int, shown("pending", "number")],
-        "lost": Count,
+        "waiting": Annotated[int, shown("pending", "number"), FromAttributes("queued_count")],
+        "lost": Annotated[Count, FromAttributes("dropped_count")],
     },
 )
 
@@ -422,8 +433,10 @@ class AlertDocument(TypedDict):
     event: Annotated[str, FromAttributes("kind")]
     text: str
     since: Annotated[IsoTime | None, FromAttributes("since_s")]
-    sent: Annotated[IsoTime | None, FromAttributes("told_s")]
-    pending: Annotated[bool, ConvertedBy(lambda untold, _: untold > 0), FromAttributes("untold")]
+    sent: Annotated[IsoTime | None, FromAttributes("last_sent_s")]
+    pending: Annotated[
+        bool, ConvertedBy(lambda untold, _: untold > 0), FromAttributes("unsent_count")
+    ]
 
 
 AlertsDocument = TypedDict("AlertsDocument", {
@@ -450,23 +463,24 @@ DashboardDocument = TypedDict("DashboardDocument", {
 """Address at which the dashboard answers; with several portfolios also the address of each, and in
 `error` why it cannot be read (empty if it can).
 """
-UnitDocument = TypedDict("UnitDocument", {"path": str, "text": str})
-UnitsDocument = TypedDict(
-    "UnitsDocument", {"units": list[UnitDocument], "commands": list[str], "done": bool}
+SystemdUnitDocument = TypedDict("SystemdUnitDocument", {"path": str, "text": str})
+SystemdUnitsDocument = TypedDict(
+    "SystemdUnitsDocument",
+    {"units": list[SystemdUnitDocument], "commands": list[str], "done": bool},
 )
 """Units of systemd that are installed or removed, with the commands for it; `done` is False if they
 were only shown.
 """
 LiveDemoDocument = TypedDict("LiveDemoDocument", {"url": str, "config": str})
 """Address of the dashboard of `trimtab demo --serve`, and the config for other commands."""
-TokenDocument = TypedDict("TokenDocument", {
+ApiTokenDocument = TypedDict("ApiTokenDocument", {
     "id": str, "name": str, "scopes": list[str], "created": str, "expires": str,
     "state": Annotated[str, one_of("active", "expired", "revoked")],
 })  # fmt: skip
-TokensDocument = TypedDict("TokensDocument", {"tokens": list[TokenDocument]})
+ApiTokensDocument = TypedDict("ApiTokensDocument", {"tokens": list[ApiTokenDocument]})
 
 
-class NewTokenDocument(TokenDocument):
+class NewApiTokenDocument(ApiTokenDocument):
     """A new token of the API with its text, which is shown once."""
 
     token: str
@@ -560,13 +574,15 @@ def control_document(control_record: ControlRecord) -> ControlDocument:
         "state": control_record.state.value,
         "code": control_record.code,
         "reason": control_record.reason,
-        "result": _argument_documents(control_record.result),
+        "result": _argument_documents(control_record.result_pairs),
         "changed_s": control_record.changed_s,
     }
 
 
 def _shown_arguments(control: Control) -> ControlArguments:
-    """Return the arguments; of a device's address only the push service, since the rest is secret."""
+    """Return the arguments; of a device's address only the push service, since the rest is
+    secret.
+    """
     if control.kind is not ControlKind.DEVICE:
         return control.arguments
     return tuple(
@@ -594,18 +610,22 @@ def shown_plan_document(
     }
 
 
-def with_document(
-    plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], now_s: int, secret: bytes
+def sealed_with_document(
+    plan: ShownPlan,
+    command_document: Mapping[str, Any],
+    moves: Sequence[str],
+    now_s: int,
+    secret: bytes,
 ) -> ShownPlan:
     """Return the plan with its shown moves and document, sealed for the store."""
-    moves_and_document = json.dumps([list(moves), document])
-    return replace(plan, shown_at_s=now_s, document=moves_and_document).sealed(secret)
+    moves_and_document = json.dumps([list(moves), command_document])
+    return replace(plan, shown_at_s=now_s, shown_json=moves_and_document).sealed(secret)
 
 
 def stored_plan_document(plan: ShownPlan) -> ShownPlanDocument:
     """Return the document of a stored plan."""
-    moves, document = json.loads(plan.document or "[[], {}]")
-    return shown_plan_document(plan, document, moves)
+    moves, command_document = json.loads(plan.shown_json or "[[], {}]")
+    return shown_plan_document(plan, command_document, moves)
 
 
 def _argument_documents(arguments: tuple[tuple[str, str], ...]) -> list[ArgumentDocument]:

@@ -37,8 +37,8 @@ from agent.app.documents.futures import (
     FuturesFillDocument,
     FuturesSummaryDocument,
     HedgeComparisonDocument,
-    optional_comparisons,
-    optional_summary,
+    optional_futures_summary,
+    optional_hedge_comparisons,
     order_fill_documents,
 )
 from agent.guards.sandwich import plan_worst_case
@@ -79,8 +79,9 @@ BpsText = Annotated[
 TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges])
 
 TradeoffDocument = TypedDict("TradeoffDocument", {
-    "saved_risk": Annotated[Money, FromAttributes("saved"), shown(figure="amount")], "cost": SmallMoney, "fees": Money, "impact": Money,
-    "skew": Money, "gas": Money, "approvals": Money, "covers_cost": bool,
+    "saved_risk": Annotated[Money, FromAttributes("saved_risk"), shown(figure="amount")], "cost": SmallMoney, "fees": Money,
+    "impact": Money,
+    "skew": Money, "gas": Money, "approvals": Annotated[Money, FromAttributes("approval_gas")], "covers_cost": bool,
 })  # fmt: skip
 
 
@@ -89,8 +90,8 @@ class ZonePairDocument(TypedDict):
 
     sell: Annotated[Symbol, FromAttributes("source")]
     buy: Annotated[Symbol, FromAttributes("target")]
-    saving_bps: Annotated[BpsText, FromAttributes("saves")]
-    cost_bps: Annotated[BpsText, FromAttributes("costs")]
+    saving_bps: Annotated[BpsText, FromAttributes("unit_saving")]
+    cost_bps: Annotated[BpsText, FromAttributes("unit_cost")]
 
 
 class ZoneAssetDocument(TypedDict):
@@ -102,13 +103,17 @@ class ZoneAssetDocument(TypedDict):
 
 
 class ZoneDocument(TypedDict):
-    risk: Money
+    risk: Annotated[Money, FromAttributes("risk_value")]
     horizon_s: int
-    swap_gas: Annotated[Money, FromAttributes("gas")]
-    measured: Annotated[str | None, ConvertedBy(lambda measured, _: measured or None)]
-    pair: ZonePairDocument | None
+    swap_gas: Annotated[Money, FromAttributes("gas_value")]
+    measured: Annotated[
+        str | None,
+        ConvertedBy(lambda measured, _: measured or None),
+        FromAttributes("sample_text"),
+    ]
+    pair: Annotated[ZonePairDocument | None, FromAttributes("best_exchange")]
     assets: Annotated[list[ZoneAssetDocument], FromAttributes("intervals")]
-    plan: Annotated[TradeoffDocument | None, FromAttributes("saving")]
+    plan: Annotated[TradeoffDocument | None, FromAttributes("plan_tradeoff")]
 
 
 ScreenedTokenDocument = TypedDict("ScreenedTokenDocument", {
@@ -123,7 +128,7 @@ ExcludedHoldingDocument = TypedDict("ExcludedHoldingDocument", {
 })  # fmt: skip
 
 
-def excluded_holdings(step: StepInput) -> list[ExcludedHoldingDocument]:
+def excluded_holding_documents(step: StepInput) -> list[ExcludedHoldingDocument]:
     """Return the documents of the holdings excluded from the portfolio now."""
     holding_documents: list[ExcludedHoldingDocument] = []
     for address, raw, why in cash_limit.excluded_amounts(step):
@@ -172,7 +177,7 @@ PlanTaxDocument = TypedDict(
         "gain": Annotated[Money | None, shown(figure="money+")],
         "unknown": str,
         "disposals": list[DisposalDocument],
-        "realised_this_year": Annotated[Money, FromAttributes("realised")],
+        "realised_this_year": Annotated[Money, FromAttributes("realised_gain")],
         "year_limit": Money | None,
         "left_this_year": Money | None,
     },
@@ -205,7 +210,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     tokens_without_lots = [
         balance_changes.token_label(step.portfolio, token_gain.token)
         for token_gain in token_gains
-        if token_gain.unknown_raw
+        if token_gain.raw_without_lot
     ]
     unknown_reason = (
         f"no tax lot covers all of the {', '.join(tokens_without_lots)} sold"
@@ -217,7 +222,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     left_gain = (
         None
         if tax_inputs.year_limit is None
-        else max(Fraction(0), tax_inputs.year_limit - tax_inputs.realised)
+        else max(Fraction(0), tax_inputs.year_limit - tax_inputs.realised_gain)
     )
     return fill(
         PlanTaxDocument,
@@ -237,7 +242,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
                 portfolio,
                 oldest_days=oldest_days,
                 newest_days=newest_days,
-                **({"cost": None, "gain": None} if token_gain.unknown_raw else {}),
+                **({"cost": None, "gain": None} if token_gain.raw_without_lot else {}),
             )
             for token_gain, (oldest_days, newest_days) in zip(
                 token_gains, lot_ages_days, strict=True
@@ -249,11 +254,14 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
 
 CapitalMoveDocument = TypedDict("CapitalMoveDocument", {"from": str, "to": str, "value": Money})
 NettedTokenDocument = TypedDict("NettedTokenDocument", {
-    "symbol": TokenSymbol, "bought": Money, "sold": Money, "crossed": Money, "net": Money,
+    "symbol": TokenSymbol, "bought": Annotated[Money, FromAttributes("bought_value")],
+    "sold": Annotated[Money, FromAttributes("sold_value")], "crossed": Annotated[Money, FromAttributes("crossed_value")],
+    "net": Annotated[Money, FromAttributes("net_value")],
 })  # fmt: skip
 NettingDocument = TypedDict("NettingDocument", {
     "acting": list[str], "reasons": dict[str, str], "capital_moved": list[CapitalMoveDocument],
-    "netted": list[NettedTokenDocument], "crossed": Money, "saved_fees": Annotated[Money, FromAttributes("saved")],
+    "netted": list[NettedTokenDocument], "crossed": Annotated[Money, FromAttributes("crossed_value")],
+    "saved_fees": Annotated[Money, FromAttributes("saved_fees")],
 })  # fmt: skip
 
 
@@ -277,8 +285,8 @@ def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> Net
         ],
         netted=[
             fill(NettedTokenDocument, netted_token, portfolio)
-            for netted_token in netting.netted
-            if netted_token.bought or netted_token.sold
+            for netted_token in netting.netted_tokens
+            if netted_token.bought_value or netted_token.sold_value
         ],
     )
 
@@ -313,7 +321,7 @@ def decision_document(decision_result: DecisionResult) -> DecisionDocument:
 BlockNumber = Annotated[int, FromAttributes("step_input.snapshot.head.number")]
 NumeraireLabel = Annotated[str, FromAttributes("step_input.portfolio.numeraire.label")]
 ScreenedTokens = Annotated[
-    list[ScreenedTokenDocument], FromAttributes("step_input.targets.quarantine")
+    list[ScreenedTokenDocument], FromAttributes("step_input.targets.quarantined_tokens")
 ]
 Zone = Annotated[ZoneDocument | None, FromAttributes("decision_result.zone")]
 Netting = Annotated[
@@ -329,7 +337,7 @@ TargetReasons = Annotated[list[str], FromAttributes("step_input.targets.reasons"
 BlockedExits = Annotated[list[BlockedExitDocument], FromAttributes("decision_result.blocked_exits")]
 ExcludedHoldings = Annotated[
     list[ExcludedHoldingDocument],
-    ConvertedBy(lambda step, _: excluded_holdings(step)),
+    ConvertedBy(lambda step, _: excluded_holding_documents(step)),
     FromAttributes("step_input"),
 ]
 TO_TRANSFERS = ConvertedBy(
@@ -340,7 +348,7 @@ TO_TRANSFERS = ConvertedBy(
 Transfers = Annotated[
     list[TransferDocument],
     TO_TRANSFERS,
-    FromAttributes("step_input", "step_input.history.cash_flows.unexplained"),
+    FromAttributes("step_input", "step_input.history.cash_flows.unexplained_transfers"),
 ]
 
 
@@ -348,7 +356,12 @@ LegEnd = Annotated[str, one_of("wallet", "router")]
 
 VerdictDocument = TypedDict(
     "VerdictDocument",
-    {"guard": str, "measured": str, "limit": str, "passed": Annotated[bool, shown("verdict")]},
+    {
+        "guard": str,
+        "measured": Annotated[str, FromAttributes("measured_text")],
+        "limit": str,
+        "passed": Annotated[bool, shown("verdict")],
+    },
 )
 SkippedItemDocument = TypedDict("SkippedItemDocument", {"subject": str, "why": str})
 RealisedChangeDocument = TypedDict(
@@ -411,7 +424,8 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
 
 
 CostDocument = TypedDict("CostDocument", {
-    "fees": SmallMoney, "impact": SmallMoney, "skew": SmallMoney, "gas": SmallMoney, "approvals": SmallMoney, "total": SmallMoney,
+    "fees": SmallMoney, "impact": SmallMoney, "skew": SmallMoney, "gas": SmallMoney,
+    "approvals": Annotated[SmallMoney, FromAttributes("approval_gas")], "total": SmallMoney,
     "funding": NotRequired[SmallMoney], "data_fee": NotRequired[SmallMoney],
 })  # fmt: skip
 """Cost of a plan. `funding` is given for futures orders with a funding horizon, `data_fee` on
@@ -433,7 +447,7 @@ class EndpointDocument(TypedDict):
         FromAttributes("latency_s"),
     ]
     rest_s: Annotated[float, ConvertedBy(lambda seconds, _: round(seconds, 1))]
-    why: str
+    why: Annotated[str, FromAttributes("last_failure")]
 
 
 class SandwichBoundsDocument(TypedDict):
@@ -441,15 +455,17 @@ class SandwichBoundsDocument(TypedDict):
     of the portfolio. None if a limit is off.
     """
 
-    exchanged: Annotated[int | None, FromAttributes("exchanged_bps")]
+    exchanged: Annotated[int | None, FromAttributes("exchanged_loss_bps")]
     per_rebalance: Annotated[int | None, FromAttributes("per_rebalance_bps")]
     per_day: Annotated[int | None, FromAttributes("per_day_bps")]
 
 
 SandwichDocument = TypedDict("SandwichDocument", {
-    "submission": str, "public": bool, "at_most": Money | None, "at_most_bps": int | None,
-    "profit_at_most": Money | None, "by_limits_bps": Annotated[SandwichBoundsDocument, FromAttributes("by_limits")],
-    "text": Annotated[str, FromAttributes("by_limits.description")],
+    "submission": str, "public": Annotated[bool, FromAttributes("is_public")],
+    "at_most": Annotated[Money | None, FromAttributes("max_loss")], "at_most_bps": Annotated[int | None, FromAttributes("max_loss_bps")],
+    "profit_at_most": Annotated[Money | None, FromAttributes("max_profit")],
+    "by_limits_bps": Annotated[SandwichBoundsDocument, FromAttributes("exposure_under_limits")],
+    "text": Annotated[str, FromAttributes("exposure_under_limits.description")],
 })  # fmt: skip
 TransactionDocument = TypedDict("TransactionDocument", {
     "kind": str, "hash": TxHash, "nonce": Annotated[int, FromAttributes("tx.nonce")],
@@ -501,9 +517,9 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     token_in, token_out = (
         step.portfolio.token(token) for token in (order.token_in, order.token_out)
     )
-    reference_by_token = reference_prices(step).prices
+    reference_by_token = reference_prices(step).reference_by_token
 
-    def both_directions(price: Fraction) -> list[str]:
+    def price_texts(price: Fraction) -> list[str]:
         return [
             f"{price_text(price, token_in.decimals, token_out.decimals)} {token_out.label}/{token_in.label}",
             f"{price_text(1 / price, token_out.decimals, token_in.decimals)} {token_in.label}/{token_out.label}",
@@ -515,10 +531,10 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
             reference_by_token[token_in.address].price / reference_by_token[token_out.address].price
         )
         market_prices, off_bps = (
-            both_directions(market_price),
+            price_texts(market_price),
             round((order.price / market_price - 1) * BPS),
         )
-    return {"limit": both_directions(order.price), "market": market_prices, "off_bps": off_bps}
+    return {"limit": price_texts(order.price), "market": market_prices, "off_bps": off_bps}
 
 
 class LimitOrderDocument(TypedDict):
@@ -565,7 +581,10 @@ class PlanDocument(StepDocument, layer_documents.LayerPlanKeys):
     """
 
     legs: list[LegDocument]
-    actions: list[Annotated[ActionDocument, ConvertedBy(action_document)]]
+    actions: Annotated[
+        list[Annotated[ActionDocument, ConvertedBy(action_document)]],
+        FromAttributes("layer_actions"),
+    ]
     weights_after_bps: dict[str, int]
     cost: CostDocument
     turnover: Money
@@ -631,8 +650,8 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
         **decision_document(outcome.decision_result),
         "outcome": outcome.kind.value,
     }
-    futures_fields = optional_summary(step, outcome.decision_result.drifts)
-    comparison_fields = optional_comparisons(outcome)
+    futures_fields = optional_futures_summary(step, outcome.decision_result.drifts)
+    comparison_fields = optional_hedge_comparisons(outcome)
     step_fields = {
         **fill(StepDocument, outcome, portfolio, decision=decision_fields),
         **futures_fields,
@@ -655,7 +674,7 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
             "cost": NO_COST,
             "turnover": "0",
             "gap_bps": None,
-            "verdicts": [fill(VerdictDocument, verdict) for verdict in outcome.verdicts],
+            "verdicts": [fill(VerdictDocument, verdict) for verdict in outcome.refusal_verdicts],
             "skipped": [],
             "worst_case": None,
             "reason": outcome.reason,
@@ -664,7 +683,9 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
         return cast(PlanDocument, {**step_fields, **fields_without_plan})
     worst_case = plan_worst_case(step, plan)
     # a later refusal can follow passed guards; report both
-    later_verdicts = [verdict for verdict in outcome.verdicts if verdict not in plan.verdicts]
+    later_verdicts = [
+        verdict for verdict in outcome.refusal_verdicts if verdict not in plan.verdicts
+    ]
     return fill(
         PlanDocument,
         plan,
@@ -686,23 +707,27 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
 
 def _cost_document(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
     """Return the document of a cost; `funding` and `data_fee` only where they count."""
-    document = fill(CostDocument, cost, portfolio)
+    cost_fields = fill(CostDocument, cost, portfolio)
     if cost.funding:
-        document["funding"] = money_text(cost.funding, portfolio)
+        cost_fields["funding"] = money_text(cost.funding, portfolio)
     if cost.data_fee:
-        document["data_fee"] = money_text(cost.data_fee, portfolio)
-    return document
+        cost_fields["data_fee"] = money_text(cost.data_fee, portfolio)
+    return cost_fields
 
 
 def rebalance_document(
-    outcome: StepOutcome, realised: list[RealisedChangeDocument]
+    outcome: StepOutcome, realised_changes: list[RealisedChangeDocument]
 ) -> RebalanceDocument:
     """Return the document of a plan with its transactions and realised changes."""
     transactions = [transaction_document(intent) for intent in outcome.transactions]
-    document = {**plan_document(outcome), "transactions": transactions, "realised": realised}
+    rebalance_fields = {
+        **plan_document(outcome),
+        "transactions": transactions,
+        "realised": realised_changes,
+    }
     if order_fills := order_fill_documents(outcome):
-        document["fills"] = order_fills
-    return cast(RebalanceDocument, document)
+        rebalance_fields["fills"] = order_fills
+    return cast(RebalanceDocument, rebalance_fields)
 
 
 def quote_document(quote: Quote, snapshot: Snapshot, portfolio: Portfolio) -> QuoteDocument:

@@ -82,7 +82,7 @@ SplitBandDocument = TypedDict(
 )
 LimitedSumDocument = TypedDict("LimitedSumDocument", {
     "value": Money | None, "share_bps": Annotated[BpsText | None, FromAttributes("share")],
-    "limit_bps": int | None, "within": bool | None,
+    "limit_bps": int | None, "within": Annotated[bool | None, FromAttributes("is_within_limit")],
 })  # fmt: skip
 
 
@@ -90,14 +90,14 @@ class LossForecastDocument(TypedDict):
     """Impermanent loss if the price of the token `moving` changes by `move_bps`."""
 
     move_bps: Annotated[int, shown("moves by", "percent+")]
-    moving: Annotated[str, shown("price of")]
-    loss_bps: Annotated[BpsText, FromAttributes("loss"), shown("loss, share")]
+    moving: Annotated[str, shown("price of"), FromAttributes("moving_token")]
+    loss_bps: Annotated[BpsText, FromAttributes("loss_share"), shown("loss, share")]
     loss: Annotated[Money, FromAttributes("loss_value")]
 
 
 class PositionDocument(TypedDict):
-    """A liquidity position compared with holding its tokens; amounts by symbol. `counted_raw` is what
-    weights count.
+    """A liquidity position compared with holding its tokens; amounts by symbol. `counted_raw` is
+    what weights count.
     """
 
     position: Annotated[str, FromAttributes("confirmed.name")]
@@ -137,7 +137,7 @@ class LiquidityTargetDocument(TypedDict):
     value: Money | None
     fees: Money | None
     weight_bps: Annotated[BpsText | None, FromAttributes("share"), shown("share")]
-    out_of_range: list[str]
+    out_of_range: Annotated[list[str], FromAttributes("out_of_range_names")]
     pool_deviation_bps: Annotated[BpsText | None, FromAttributes("pool_deviation")]
     due_reasons: Annotated[list[str], shown("next")]
     skipped_reasons: list[str]
@@ -160,8 +160,10 @@ class LiquidityDocument(TypedDict):
     targets: list[LiquidityTargetDocument]
     unreadable: list[str]
     warnings: list[str]
-    ignored: Annotated[list[IgnoredPositionDocument], FromAttributes("ignored.positions")]
-    ignored_more: Annotated[int, FromAttributes("ignored.unchecked_count")]
+    ignored: Annotated[
+        list[IgnoredPositionDocument], FromAttributes("unsolicited_positions.positions")
+    ]
+    ignored_more: Annotated[int, FromAttributes("unsolicited_positions.unchecked_count")]
     forgettable: NotRequired[list[str]]
     """Positions that `trimtab lp forget` accepts, if there are any."""
 
@@ -224,8 +226,8 @@ StrategyDocument = TypedDict("StrategyDocument", {
     "capital": Money, "share_bps": int | None, "target_share_bps": Annotated[int, shown("target")], "floor_bps": int,
     "units": Raw, "unit_value": DecimalText | None, "return_bps": Annotated[int | None, shown(figure="percent+")],
     "sharpe": DecimalText | None,
-    "sharpe_window_s": int | None, "sharpe_crossed_s": Annotated[int | None, FromAttributes("state.turning_s")],
-    "costs": Money, "last_rebalance_s": int | None, "acts": bool, "reason": str,
+    "sharpe_window_s": int | None, "sharpe_crossed_s": Annotated[int | None, FromAttributes("state.opposite_since_s")],
+    "costs": Annotated[Money, FromAttributes("total_cost")], "last_rebalance_s": int | None, "acts": bool, "reason": str,
     "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
 })  # fmt: skip
 """`futures` has signed weights in bps by market, for strategies with futures."""
@@ -266,7 +268,7 @@ def strategy_document(
     if unit_nav is not None:
         unit_value = decimal_text(unit_nav, 12)
         return_bps = round(Fraction(unit_nav - FIXED_POINT_ONE, FIXED_POINT_ONE) * BPS)
-    document = fill(
+    strategy_fields = fill(
         StrategyDocument,
         book,
         portfolio,
@@ -288,10 +290,10 @@ def strategy_document(
         account = margin_account(snapshot)
         markets = () if account is None else account.markets
         symbol_by_market = {perp_market.market: perp_market.symbol for perp_market in markets}
-        document["futures"] = {
+        strategy_fields["futures"] = {
             symbol_by_market.get(market, market): bps for market, bps in strategy.market_bps
         }
-    return document
+    return strategy_fields
 
 
 StrategiesDocument = TypedDict("StrategiesDocument", {
@@ -300,15 +302,17 @@ StrategiesDocument = TypedDict("StrategiesDocument", {
     "together": NettingDocument | None, "sharpe_basis": str, "why": NotRequired[str],
     "applied": NotRequired[bool],
 })  # fmt: skip
-"""Strategies over one wallet; `flows_to` gets deposits (None: shared by capital), `why` and `applied`
-are set when their books are reconciled.
+"""Strategies over one wallet; `flows_to` gets deposits (None: shared by capital), `why` and
+`applied` are set when their books are reconciled.
 """
 RoutedTransfersDocument = TypedDict("RoutedTransfersDocument", {"flows_to": str | None})
 """Name of the strategy that receives deposits; None if they are shared by capital."""
 HoldingsChangeDocument = TypedDict("HoldingsChangeDocument", {
     "changes": list[str], "warnings": list[str], "strategies": StrategiesDocument | None,
 })  # fmt: skip
-"""What a control changes in the records of positions or strategies, with the strategies after it."""
+"""What a control changes in the records of positions or strategies, with the strategies after
+it.
+"""
 ObservationsDocument = TypedDict("ObservationsDocument", {
     "pool": Address, "tokens": list[str], "fee_pips": int, "observations": int,
     "observations_next": int, "sufficient": bool, "why": str,
@@ -332,8 +336,9 @@ class RaisedObservationsDocument(ObservationsDocument):
 
 
 AllocationDocument = TypedDict("AllocationDocument", {
-    "at_s": int, "weights_bps": dict[str, int], "why": str, "price_source": Annotated[str, FromAttributes("data")], "from_s": int | None,
-    "until_s": int | None, "returns": int,
+    "at_s": int, "weights_bps": dict[str, int], "why": str, "price_source": Annotated[str, FromAttributes("sample_text")],
+    "from_s": Annotated[int | None, FromAttributes("first_price_s")],
+    "until_s": Annotated[int | None, FromAttributes("last_price_s")], "returns": Annotated[int, FromAttributes("return_count")],
 })  # fmt: skip
 WeightedAssetDocument = TypedDict("WeightedAssetDocument", {
     "symbol": str, "address": str, "fixed": bool, "target_bps": int, "chosen_bps": int | None,
@@ -355,13 +360,14 @@ RealisedCostsDocument = TypedDict("RealisedCostsDocument", {
     "fees": SmallMoney, "impact": SmallMoney, "gas": SmallMoney, "total": Annotated[SmallMoney, shown("cost")],
 })  # fmt: skip
 """Realised costs in the numeraire."""
-FuturesLinesDocument = TypedDict("FuturesLinesDocument", {
+FuturesSumsDocument = TypedDict("FuturesSumsDocument", {
     "fees": Money, "funding": Money, "realised": Money,
 })  # fmt: skip
 """Trading fees, settled funding (positive: paid) and realised profit of a step's futures orders."""
 FuturesResultDocument = TypedDict("FuturesResultDocument", {
-    "profit": Money, "price": Money, "fees": Money, "funding": Money, "realised": Money,
-    "transferred": Money,
+    "profit": Money, "price": Annotated[Money, FromAttributes("price_result")], "fees": Money, "funding": Money,
+    "realised": Annotated[Money, FromAttributes("realised_profit")],
+    "transferred": Annotated[Money, FromAttributes("transferred_value")],
 })  # fmt: skip
 """Result of the margin account in a period: profit = price - fees - funding, which the period's
 profit includes. `realised`, net of fees, is the part of `price` from reductions. `transferred` came
@@ -416,7 +422,7 @@ PastStepDocument = TypedDict("PastStepDocument", {
     "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
     "cost": RealisedCostsDocument | None, "execution": ExecutionDocument | None,
-    "futures": NotRequired[FuturesLinesDocument],
+    "futures": NotRequired[FuturesSumsDocument],
 })  # fmt: skip
 
 
@@ -451,7 +457,7 @@ class JournalledTransactionDocument(TypedDict):
     open: bool
     nonce: Annotated[int, FromAttributes("tx.nonce")]
     hash: TxHash
-    replaces: str | None
+    replaces: Annotated[str | None, FromAttributes("replaced_intent_id")]
     note: str
     created: Annotated[TimeText, FromAttributes("created_s")]
     deadline: Annotated[TimeText | None, FromAttributes("deadline_s")]
@@ -465,7 +471,7 @@ class JournalledTransactionDocument(TypedDict):
 
 class TransitionDocument(TypedDict):
     time: Annotated[TimeText, FromAttributes("at_s")]
-    status: Annotated[str, FromAttributes("after")]
+    status: Annotated[str, FromAttributes("new_state")]
     note: str
 
 
@@ -510,11 +516,11 @@ PeriodDates = TypedDict("PeriodDates", {"from": str, "to": str})
 
 
 class PeriodDocument(PeriodDates):
-    start_value: Annotated[Money, FromAttributes("start.managed")]
-    end_value: Annotated[Money, FromAttributes("end.managed"), shown("value")]
+    start_value: Annotated[Money, FromAttributes("start.managed_value")]
+    end_value: Annotated[Money, FromAttributes("end.managed_value"), shown("value")]
     deposits: Money
     withdrawals: Money
-    from_gas_money: Money
+    from_gas_money: Annotated[Money, FromAttributes("gas_money_inflow")]
     profit: Annotated[Money, shown(figure="money+")]
     twr_bps: Annotated[BpsFloat | None, FromAttributes("twr"), shown("return", "percent+")]
     mwr_bps: Annotated[float | None, shown("money-weighted", "percent+")]
@@ -524,10 +530,12 @@ class PeriodDocument(PeriodDates):
         BpsFloat | None, FromAttributes("hold_return"), shown("holding", "percent+")
     ]
     benchmark_return_bps: Annotated[
-        BpsFloat | None, FromAttributes("benchmark"), shown("benchmark", "percent+")
+        BpsFloat | None, FromAttributes("benchmark_return"), shown("benchmark", "percent+")
     ]
-    rebalancing_effect: Annotated[Money, FromAttributes("effect"), shown(figure="money+")]
-    rebalances: Count
+    rebalancing_effect: Annotated[
+        Money, FromAttributes("rebalancing_premium"), shown(figure="money+")
+    ]
+    rebalances: Annotated[Count, FromAttributes("rebalance_count")]
     turnover: Money
     costs: RealisedCostsDocument
     manual_swaps: ManualSwapsDocument

@@ -26,7 +26,7 @@ from agent.app.documents import (
     shown,
 )
 from agent.app.documents.executions import OpenExecutionProgress
-from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
+from agent.app.documents.futures import FuturesSummaryDocument, optional_futures_summary
 from agent.app.documents.plans import (
     BlockedExits,
     BlockNumber,
@@ -78,7 +78,7 @@ UnreadItemDocument = TypedDict(
 
 
 class ReservedPaymentDocument(TypedDict):
-    withdrawal: Annotated[int, FromAttributes("request")]
+    withdrawal: Annotated[int, FromAttributes("request_id")]
     symbol: Annotated[Symbol, FromAttributes("payment.token")]
     raw: Annotated[Raw, FromAttributes("payment.raw")]
 
@@ -106,11 +106,12 @@ HoldingDocument = TypedDict(
 )
 """`day_bps` is the change of the price in 24 h, None without a valuation of that time."""
 NativeCoinDocument = TypedDict("NativeCoinDocument", {
-    "symbol": str | None, "counts_as_asset": Annotated[bool, FromAttributes("counts")], "native_wei": Raw, "wrapped_raw": Raw | None,
+    "symbol": str | None, "counts_as_asset": Annotated[bool, FromAttributes("counts_in_portfolio")], "native_wei": Raw,
+    "wrapped_raw": Raw | None,
     "kept_wei": Raw, "top_up_wei": Raw | None,
 })  # fmt: skip
 TriggerDocument = TypedDict("TriggerDocument", {
-    "text": str, "bands": str, "only": str | None, "only_text": str, "destination": str,
+    "text": str, "bands": str, "only": Annotated[str | None, FromAttributes("trade_side")], "only_text": str, "destination": str,
     "cooldown_s": int, "next_s": int | None, "next": str | None,
 })  # fmt: skip
 """The trigger as text. `next_s` is the next due time of a schedule (unix seconds; None: any cycle
@@ -137,15 +138,16 @@ class StatusDocument(TypedDict):
     native_wei: Annotated[Raw, FromAttributes("step_input.snapshot.native_wei")]
     native: NativeCoinDocument
     quarantined: Annotated[
-        list[UnreadItemDocument], FromAttributes("step_input.snapshot.quarantined")
+        list[UnreadItemDocument], FromAttributes("step_input.snapshot.unreadable_items")
     ]
     screen: ScreenedTokens
     warnings: list[str]
     paused: bool
     pause_reason: str
-    pause_hard: Annotated[bool, FromAttributes("hard")]
+    pause_hard: Annotated[bool, FromAttributes("is_hard_paused")]
     set_aside: Annotated[
-        list[ReservedPaymentDocument], FromAttributes("step_input.history.cash_flows.claims")
+        list[ReservedPaymentDocument],
+        FromAttributes("step_input.history.cash_flows.pending_payments"),
     ]
     excluded: ExcludedHoldings
     decision: Annotated[
@@ -168,8 +170,8 @@ class StatusDocument(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
-    """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard
-    level, which also cancels and revokes. `warnings` concern the number of assets, overweight,
+    """Status of a portfolio. `paused` is the state of the kill switch, `is_hard_paused` that of its
+    hard level, which also cancels and revokes. `warnings` concern the number of assets, overweight,
     liquidity positions, paused strategies, portfolio.max_live_value and accepted limits.
     `day_old_prices` are those of the valuation of 24 h ago, by token.
     """
@@ -180,7 +182,7 @@ class PortfolioStatus:
     pause_reason: str
     warnings: tuple[str, ...]
     endpoints: tuple[EndpointDocument, ...] = ()
-    hard: bool = False
+    is_hard_paused: bool = False
     day_old_prices: Mapping[str, Price] = field(default_factory=dict)
 
     @property
@@ -207,7 +209,9 @@ class PortfolioStatus:
             policy,
             text=trigger_text.format_trigger(policy.trigger, portfolio),
             bands=bands.format_bands(portfolio),
-            only_text="" if policy.only is None else trigger_text.SIDE_TEXTS[policy.only],
+            only_text=""
+            if policy.trade_side is None
+            else trigger_text.SIDE_TEXTS[policy.trade_side],
             next_s=next_s,
             next=None if next_s is None else format_time(next_s),
         )
@@ -226,14 +230,14 @@ def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
         portfolio,
         total_value=total_text,
         holdings=[_holding_document(drift, portfolio_status) for drift in drifts],
-        **optional_summary(portfolio_status.step_input, drifts),
+        **optional_futures_summary(portfolio_status.step_input, drifts),
     )
 
 
 def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> HoldingDocument:
     portfolio, reference_price = (
         portfolio_status.step_input.portfolio,
-        portfolio_status.decision_result.references.prices.get(drift.token),
+        portfolio_status.decision_result.references.reference_by_token.get(drift.token),
     )
     token, old_price = (
         portfolio.token(drift.token),
@@ -282,8 +286,10 @@ def current_minimum_total(step: StepInput, total: Value) -> MinimumTotalDocument
     inputs = minimum_total_inputs(step, reference_prices(step))
     if inputs is None:
         return None
-    numeraire, last_s = step.portfolio.numeraire, step.history.reviews.last_rebalance_s
-    is_just_rebalanced = last_s is not None and step.snapshot.head.timestamp_s - last_s < DAY_S
+    numeraire, last_rebalance_s = step.portfolio.numeraire, step.history.reviews.last_rebalance_s
+    is_just_rebalanced = (
+        last_rebalance_s is not None and step.snapshot.head.timestamp_s - last_rebalance_s < DAY_S
+    )
     compared_total = None if is_just_rebalanced else total
     return minimum_total_document(inputs, compared_total, numeraire.decimals, numeraire.label)
 
@@ -353,7 +359,7 @@ def minimum_totals_of_config(
     min_trade = Fraction(config.limits.min_trade or "0")
     network_fees = typical_fees(config.chain.chain_id)
     wei_value = network_fees.native_usd / numeraire_usd / 10**18
-    inputs_by_gas_price = _inputs_at_gas_prices(
+    gas_price_inputs = _inputs_at_gas_prices(
         target_drifts,
         portfolio_table.numeraire,
         config.limits.plan_cost,
@@ -363,7 +369,7 @@ def minimum_totals_of_config(
     )
     interval_s = action_interval_s(trigger)
     return _minimum_total_documents(
-        [replace(inputs, interval_s=interval_s) for inputs in inputs_by_gas_price],
+        [replace(inputs, interval_s=interval_s) for inputs in gas_price_inputs],
         portfolio_table.numeraire,
         total,
     )
@@ -421,24 +427,26 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
 
 
 def year_cost_lines(minimum_totals: Sequence[MinimumTotalDocument], total: Value) -> list[str]:
-    """Return two lines: the trades and cost of a year with `total`, in whole coins, at the gas price
-    of an ordinary day and at the others, or that it is not worth it; before them the settings that
-    would change that.
+    """Return two lines: the trades and cost of a year with `total`, in whole coins, at the gas
+    price of an ordinary day and at the others, or that it is not worth it; before them the settings
+    that would change that.
     """
     if not minimum_totals:
         return []
-    shown_minimum = minimum_totals[ORDINARY_DAY_INDEX]
+    ordinary_day_minimum = minimum_totals[ORDINARY_DAY_INDEX]
     other_years = "; ".join(
         minimum_total["year"]
         for minimum_total in minimum_totals
-        if minimum_total is not shown_minimum
+        if minimum_total is not ordinary_day_minimum
     )
     change_lines = (
-        [f"To make it worth it: {'; or '.join(shown_minimum['changes'])}."]
-        if shown_minimum["changes"]
+        [f"To make it worth it: {'; or '.join(ordinary_day_minimum['changes'])}."]
+        if ordinary_day_minimum["changes"]
         else []
     )
-    year_line = f"With {_coins_text(total)} {shown_minimum['unit']}: {shown_minimum['year']}."
+    year_line = (
+        f"With {_coins_text(total)} {ordinary_day_minimum['unit']}: {ordinary_day_minimum['year']}."
+    )
     return [*change_lines, year_line, f"{other_years[:1].upper()}{other_years[1:]}."]
 
 
@@ -454,12 +462,12 @@ def minimum_totals_of_values(
     native_price: Fraction,
     total: Value,
     *,
-    banded: bool,
+    has_band: bool,
 ) -> list[MinimumTotalDocument]:
     """Return the minimum totals of command-line targets at three gas prices, in whole units of
     value; `target_drifts` are (symbol, target in bps, drift at a correction).
     """
-    inputs_by_gas_price = _inputs_at_gas_prices(
+    gas_price_inputs = _inputs_at_gas_prices(
         target_drifts,
         numeraire,
         plan_cost_bps,
@@ -468,7 +476,7 @@ def minimum_totals_of_values(
         ETHEREUM.fees,
     )
     return _minimum_total_documents(
-        [replace(inputs, has_band=banded) for inputs in inputs_by_gas_price], numeraire, total
+        [replace(inputs, has_band=has_band) for inputs in gas_price_inputs], numeraire, total
     )
 
 
@@ -505,12 +513,12 @@ def _inputs_at_gas_prices(
 
 
 def _minimum_total_documents(
-    inputs_by_gas_price: Sequence[MinimumTotalInputs], numeraire: str, total: Value | None = None
+    gas_price_inputs: Sequence[MinimumTotalInputs], numeraire: str, total: Value | None = None
 ) -> list[MinimumTotalDocument]:
     total_raw = None if total is None else total * 10**VALUE_PLACES
     return [
         minimum_total_document(gas_inputs, total_raw, VALUE_PLACES, numeraire or "units")
-        for gas_inputs in inputs_by_gas_price
+        for gas_inputs in gas_price_inputs
     ]
 
 
@@ -523,8 +531,8 @@ class SettingDocument(TypedDict):
 
 
 class SettingsSectionDocument(TypedDict):
-    """Settings of one subject. A control may change the `editable` keys beside targets, triggers and
-    limits.
+    """Settings of one subject. A control may change the `editable` keys beside targets, triggers
+    and limits.
     """
 
     title: str
@@ -547,7 +555,8 @@ class TargetSettingDocument(TypedDict):
 
 class SettingsDocument(TypedDict):
     """The settings in force, without secrets: no endpoint, no password, no name of a file or of a
-    variable. Keys that the config leaves out are left out. `config_hash` is the SHA-256 of its file.
+    variable. Keys that the config leaves out are left out. `config_hash` is the SHA-256 of its
+    file.
     """
 
     config_hash: str

@@ -21,7 +21,7 @@ from agent.execution.approvals import current_step_input, send_by_command
 from agent.ports import PreparedTransaction
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.units import decimal_text
-from agent.venues.deployment import code_hash, rebalancer_address, rebalancer_init_code
+from agent.venues.deployment import rebalancer_address, rebalancer_code_hash, rebalancer_init_code
 
 _DEPLOYER_CODE_HASH = "0x2fa86add0aed31f33a762c9d88e807c475bd51d0f52bd0955754b2608f7e4989"
 """keccak256 of the code of the deterministic-deployment-proxy, the same on every chain."""
@@ -60,7 +60,7 @@ def deploy_rebalancer(
                 prepared_transaction.tx.max_gas_cost_wei, 18
             )
             deployment_document["most_data_fee_native"] = decimal_text(
-                prepared_transaction.grant.data_fee_wei or 0, 18
+                prepared_transaction.grant.max_data_fee_wei or 0, 18
             )
             return confirm(deployment_document)
 
@@ -70,7 +70,7 @@ def deploy_rebalancer(
             transactor,
             step,
             "deploy",
-            transactor.composer.deployment,
+            transactor.composer.deployment_transaction,
             confirm_cost,
             f"the Rebalancer is at {deployment_document['address']}",
         )
@@ -93,10 +93,10 @@ def _read_deployment(transport: Transport, chain_id: int) -> DeploymentDocument:
         + keccak(parse_bytes(transport.call("eth_getCode", [contract, "latest"]), "code")).hex()
         for contract in (address, CREATE2_DEPLOYER)
     )
-    is_deployed = deployed_hash == code_hash()
+    is_deployed = deployed_hash == rebalancer_code_hash()
     if not is_deployed and deployed_hash != _NO_CODE_HASH:
         raise OperatorNeeded(
-            f"the code at {address} has the hash {deployed_hash}, the Rebalancer {code_hash()}",
+            f"the code at {address} has the hash {deployed_hash}, the Rebalancer {rebalancer_code_hash()}",
             "do not use this address; check the endpoints of [[chain.rpc]]",
         )
     if not is_deployed and deployer_hash != _DEPLOYER_CODE_HASH:

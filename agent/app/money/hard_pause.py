@@ -29,12 +29,12 @@ from agent.store.files.locks import LockHeld, require_trusted_writers
 class HardPauseReport:
     """Result of a hard pause.
 
-    `outcome` is None if this command sent nothing. `hard` is the state of the switch; `lock_holder`
-    names the process that holds the wallet's lock and cancels instead.
+    `outcome` is None if this command sent nothing. `is_hard` is the state of the switch;
+    `lock_holder` names the process that holds the wallet's lock and cancels instead.
     """
 
     reason: str
-    hard: bool
+    is_hard: bool
     pending_and_allowances: PendingAndAllowances
     outcome: StepOutcome | None = None
     lock_holder: str = ""
@@ -52,8 +52,8 @@ def pause_hard(
     """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
 
     A soft pause stops all sending while the chain is read and the owner decides; with `send` and
-    `is_confirmed` the pause is hard from the start. Pending transactions are cancelled and allowances
-    revoked by this command, or by the run that holds the wallet.
+    `is_confirmed` the pause is hard from the start. Pending transactions are cancelled and
+    allowances revoked by this command, or by the run that holds the wallet.
     """
     with ExitStack() as stack:
         try:

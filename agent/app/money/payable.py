@@ -1,4 +1,6 @@
-"""What a shutdown may pay out: free holdings beyond reserves and gas money, today's part of each."""
+"""What a shutdown may pay out: free holdings beyond reserves and gas money, today's part of
+each.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def payments_of_free_holdings(step: StepInput) -> tuple[Payment, ...]:
     for asset in step.portfolio.assets:
         token_address, wallet_raw = asset.token.address, raw_by_token.get(asset.token.address, 0)
         payments.append(Payment(token_address, wallet_raw - asset.reserve_raw))
-        if asset.native:
+        if asset.includes_native:
             reserve_wei = max(0, asset.reserve_raw - wallet_raw)
             free_wei = step.snapshot.native_wei - gas_money_wei - reserve_wei
             payments.append(Payment(token_address, free_wei, True))

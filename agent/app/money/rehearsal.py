@@ -177,9 +177,9 @@ def _rehearsal(
 
 def _asset_to_trade(agent: Agent, step: StepInput, symbol: str | None) -> Token:
     """Return the named asset, by default the tradable asset with the largest target."""
-    untradable_tokens = {screened_token.token for screened_token in step.targets.quarantine} | {
-        agent.portfolio.numeraire.address
-    }
+    untradable_tokens = {
+        screened_token.token for screened_token in step.targets.quarantined_tokens
+    } | {agent.portfolio.numeraire.address}
     if symbol is not None:
         token = agent.token(symbol, "--token")
         if token.address in untradable_tokens:
@@ -216,9 +216,9 @@ def _smallest_trade(
         outcome = evaluation.evaluate_input(
             step,
             proposals.manual_swap_proposer(token_in.address, token_out.address, amount_in_raw),
-            agent.context.readers.evidence,
+            agent.context.readers.evidence_source,
         )
-        verdicts = outcome.verdicts or outcome.plan_verdicts
+        verdicts = outcome.refusal_verdicts or outcome.plan_verdicts
         failing_guards = {verdict.guard for verdict in verdicts if not verdict.passed}
         is_decided = (
             outcome.kind is OutcomeKind.PLANNED
@@ -296,7 +296,7 @@ def _gas_value(outcome: StepOutcome) -> Value:
 
 
 def _price(references: ReferencePrices, token: Token) -> Fraction:
-    reference_price = references.prices.get(token.address)
+    reference_price = references.reference_by_token.get(token.address)
     if reference_price is None:
         raise Refused(f"{token.label} has no reference price", remedy="see trimtab doctor")
     return reference_price.price

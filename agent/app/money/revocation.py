@@ -29,9 +29,9 @@ class OpenAllowance:
     """Allowance of one contract for one token in base units; `raw` is None if it is unreadable."""
 
     token: str
-    label: str
+    token_label: str
     spender: str
-    holder: str
+    spender_role: str
     raw: int | None
 
 
@@ -62,10 +62,10 @@ def revoke(
     token_addresses = [
         agent.token(symbol_or_address, "TOKEN").address for symbol_or_address in tokens
     ]
-    token_addresses = token_addresses or list(agent.context.tokens)
+    token_addresses = token_addresses or list(agent.context.token_addresses)
     open_allowances = _read_open_allowances(agent, token_addresses)
     unreadable_text = ", ".join(
-        f"{open_allowance.label} for the {open_allowance.holder}"
+        f"{open_allowance.token_label} for the {open_allowance.spender_role}"
         for open_allowance in open_allowances
         if open_allowance.raw is None
     )
@@ -89,7 +89,9 @@ def revoke(
             (allowance.token, allowance.spender) for allowance in open_allowances if allowance.raw
         }
         revocations = [
-            Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
+            Approval(
+                allowance.token, allowance.spender, 0, allowance.token_label, allowance.spender_role
+            )
             # a running agent may have revoked some in the meantime
             for allowance in _read_open_allowances(agent, token_addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed_token_spenders
@@ -102,7 +104,7 @@ def revoke(
             if allowance.raw
         ]
         failures += [
-            f"the {allowance.holder} may still spend {allowance.label}"
+            f"the {allowance.spender_role} may still spend {allowance.token_label}"
             for allowance in remaining_allowances
         ]
         reason = "; ".join(failures) or f"{len(sent_intents)} allowances set to zero"
@@ -151,5 +153,5 @@ def _spender_roles(agent: Agent) -> dict[str, str]:
     if config.execution.rebalancer is not None:
         role_by_address[config.execution.rebalancer] = "rebalancer"
     execution = agent.context.execution
-    layer_spenders = position_spenders(execution) | vault_spender(agent.context.futures)
+    layer_spenders = position_spenders(execution) | vault_spender(agent.context.futures_policy)
     return role_by_address | allowances.allowed_spenders(execution, layer_spenders)

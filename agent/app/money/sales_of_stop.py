@@ -1,4 +1,6 @@
-"""The sales of a stop: the plans to sell everything, and what they leave unsold, with the reason."""
+"""The sales of a stop: the plans to sell everything, and what they leave unsold, with the
+reason.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
             sale_outcomes[-1].step_input, [BlockedExit(exit_token, "", "")]
         )
         sale_outcomes.append(
-            evaluation.evaluate_input(step, requests.propose_selling_everything, readers.evidence)
+            evaluation.evaluate_input(
+                step, requests.propose_selling_everything, readers.evidence_source
+            )
         )
     unsold_text = unsold_assets_text(sale_outcomes[-1])
     if len(sale_outcomes) > 1 and sale_outcomes[-1].kind is OutcomeKind.HOLD:
@@ -30,7 +34,9 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
 
 
 def unsold_assets_text(outcome: StepOutcome) -> str:
-    """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves none."""
+    """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves
+    none.
+    """
     if outcome.kind is not OutcomeKind.HOLD:
         return ""
     return outcome.reason.partition(f"{requests.SOLD_OUT_TEXT}; ")[2]

@@ -66,22 +66,23 @@ class ShutdownReport:
 
     `state` is planned, declined, stopped, or unfinished; `reason` names the parts that wait.
     `pending_intents` are transactions to cancel, `open_allowances` allowances to revoke,
-    `sales` the current plans to sell everything, one asset each, and `payments` the payments to `to`.
-    `remaining` names holdings that could not be sold or paid and stay in the wallet.
+    `sale_outcomes` the current plans to sell everything, one asset each, and `payments` the
+    payments to `payout_address`. `unpaid_holding_texts` names holdings that could not be sold or
+    paid and stay in the wallet.
     """
 
     step_input: StepInput
     to_stable: bool
-    to: str | None
+    payout_address: str | None
     pending_intents: tuple[Intent, ...]
     open_allowances: tuple[Approval, ...]
-    sales: tuple[StepOutcome, ...]
+    sale_outcomes: tuple[StepOutcome, ...]
     payments: tuple[Payment, ...]
     verdicts: tuple[Verdict, ...]
     state: str
     reason: str
     transactions: tuple[Intent, ...] = ()
-    remaining: tuple[str, ...] = ()
+    unpaid_holding_texts: tuple[str, ...] = ()
 
     @property
     def remedies(self) -> tuple[str, ...]:
@@ -89,13 +90,13 @@ class ShutdownReport:
         return table.payout_remedies(self.verdicts)
 
     @property
-    def futures(self) -> str:
+    def futures_warning(self) -> str:
         """Warning about what stays at the futures venue, with its remedy; empty if nothing does."""
         account, policy = margin_account(self.step_input.snapshot), futures_policy(self.step_input)
         if policy is None:
             return ""
         if account is None:
-            unknown_reason = self.step_input.snapshot.layer(FuturesReading).unknown
+            unknown_reason = self.step_input.snapshot.layer(FuturesReading).unknown_reason
             return f"the margin account is not known ({unknown_reason}); it may hold positions"
         margin_value_cents = margin.account_value_raw(account) // 10 ** (account.quote.decimals - 2)
         margin_value_text = decimal_text(margin_value_cents, 2)
@@ -134,7 +135,7 @@ def stop(
     payout_address = None if send_to is None else parse_address(send_to, "--send-to")
     request = _find_open_stop(agent, to_stable, payout_address)
     if request is not None:
-        to_stable, payout_address = request.to_stable, request.to
+        to_stable, payout_address = request.sells_everything, request.to
     preview = _plan_shutdown(agent, to_stable, payout_address)
     if not send:
         return preview
@@ -161,7 +162,10 @@ def _find_open_stop(
     open_request = agent.context.store.requests.active_stop()
     if open_request is None or open_request.state is not RequestState.OPEN:
         return None
-    if (to_stable or payout_address is not None) and (open_request.to_stable, open_request.to) != (
+    if (to_stable or payout_address is not None) and (
+        open_request.sells_everything,
+        open_request.to,
+    ) != (
         to_stable,
         payout_address,
     ):
@@ -196,7 +200,7 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
             step, _payouts(payments, payout_address, 0), context.payout_addresses, is_paused
         )
     failed_guard_texts = [
-        f"{verdict.guard}: {verdict.measured}, limit {verdict.limit}"
+        f"{verdict.guard}: {verdict.measured_text}, limit {verdict.limit}"
         for verdict in verdicts
         if not verdict.passed
     ]
@@ -240,7 +244,7 @@ class _Shutdown:
         self._context, self._transactor = agent.context, transactor
         self._request, self._preview = request, preview
         self._sent_intents: list[Intent] = []
-        self._sale_waits = request.to_stable
+        self._sale_waits = request.sells_everything
         self._unsold_text = ""
 
     def execute(self) -> ShutdownReport:
@@ -249,7 +253,7 @@ class _Shutdown:
         """
         context, request = self._context, self._request
         actions: list[Callable[[], None]] = [self._cancel, self._revoke]
-        if request.to_stable:
+        if request.sells_everything:
             actions += [self._sell, self._revoke]
         if request.to is not None:
             actions.append(partial(self._pay, request.to))
@@ -335,7 +339,7 @@ class _Shutdown:
             f"{transfers.format_payment(step.portfolio, payment)} {step.portfolio.token(payment.token).label}"
             for payment in payments_of_free_holdings(step)
             if self._request.to is not None
-            or (self._request.to_stable and payment.token != numeraire)
+            or (self._request.sells_everything and payment.token != numeraire)
         )
         return replace(
             self._preview,
@@ -343,7 +347,7 @@ class _Shutdown:
             state=state,
             reason=reason,
             transactions=tuple(self._sent_intents),
-            remaining=remaining_texts,
+            unpaid_holding_texts=remaining_texts,
         )
 
     def _cancel(self) -> None:

@@ -63,10 +63,10 @@ if TYPE_CHECKING:
 class InvestmentReport:
     """New deposits, and the plan that invests them or its result.
 
-    `outcome` is None without deposits. `uninvested` are deposits that are not invested, for lack of
-    room in portfolio.max_live_value or because the owner selected others. `is_recorded` is True
-    once the deposits are recorded. `open_top_up` is the unfinished top-up, None once everything is
-    invested.
+    `outcome` is None without deposits. `uninvested_deposits` are deposits that are not invested,
+    for lack of room in portfolio.max_live_value or because the owner selected others. `is_recorded`
+    is True once the deposits are recorded. `open_top_up` is the unfinished top-up, None once
+    everything is invested.
     """
 
     step_input: StepInput
@@ -74,7 +74,7 @@ class InvestmentReport:
     outcome: StepOutcome | None
     is_recorded: bool = False
     open_top_up: PurchaseProgress | None = None
-    uninvested: tuple[ExternalTransfer, ...] = ()
+    uninvested_deposits: tuple[ExternalTransfer, ...] = ()
 
     @property
     def wallet(self) -> str:
@@ -167,11 +167,11 @@ def _find_deposits(step: StepInput, transfer_ids: Collection[int]) -> Investment
     asset_by_token = {asset.token.address: asset for asset in step.portfolio.assets}
     takes_native = (
         step.portfolio.wrapped_native in asset_by_token
-        and asset_by_token[step.portfolio.wrapped_native].native
+        and asset_by_token[step.portfolio.wrapped_native].includes_native
     )
     deposits = tuple(
         transfer
-        for transfer in step.history.cash_flows.unexplained
+        for transfer in step.history.cash_flows.unexplained_transfers
         if transfer.delta_raw > 0
         and (transfer.token in asset_by_token or (takes_native and transfer.token == NATIVE))
     )
@@ -187,7 +187,9 @@ def _find_deposits(step: StepInput, transfer_ids: Collection[int]) -> Investment
         step,
         investable_deposits,
         None,
-        uninvested=tuple(transfer for transfer in deposits if transfer not in investable_deposits),
+        uninvested_deposits=tuple(
+            transfer for transfer in deposits if transfer not in investable_deposits
+        ),
     )
 
 
@@ -209,22 +211,22 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     investment. Losses are unaffected.
     """
     deposit_ids, deposited_raw_by_token = (
-        {transfer.id for transfer in (*report.deposits, *report.uninvested)},
+        {transfer.id for transfer in (*report.deposits, *report.uninvested_deposits)},
         Counter[str](),
     )
     for transfer in report.deposits:
         deposited_raw_by_token[transfer.token] += transfer.delta_raw
-    uninvested_raw_by_token = _raw_by_asset(report.step_input.portfolio, report.uninvested)
+    uninvested_raw_by_token = _raw_by_asset(report.step_input.portfolio, report.uninvested_deposits)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded_amounts(readers.assemble(snapshot, history))
         rises = tuple(
             (token, rise_raw - deposited_raw_by_token[token])
-            for token, rise_raw in step.history.cash_flows.rises
+            for token, rise_raw in step.history.cash_flows.unexplained_increases_raw
         )
         other_transfers = tuple(
             transfer
-            for transfer in step.history.cash_flows.unexplained
+            for transfer in step.history.cash_flows.unexplained_transfers
             if transfer.id not in deposit_ids
         )
         step = replace(
@@ -233,12 +235,12 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
                 step.history,
                 cash_flows=replace(
                     step.history.cash_flows,
-                    unexplained=other_transfers,
-                    rises=rises,
-                    left_rises=rises,
+                    unexplained_transfers=other_transfers,
+                    unexplained_increases_raw=rises,
+                    excluded_increases_raw=rises,
                 ),
             ),
-            excluded=replace(step.excluded, raw=()),
+            exclusions=replace(step.exclusions, raw_by_token=()),
         )
         return cash_limit.exclude_unexplained_increases(
             cash_limit.exclude_amounts(step, uninvested_raw_by_token, cash_limit.NOT_IN_INVESTMENT)
@@ -276,7 +278,7 @@ def list_transfers(
         if include_classified or transfer.is_open
     ]
     unrecorded_transfers = [
-        transfer for transfer in step.history.cash_flows.unexplained if transfer.id == 0
+        transfer for transfer in step.history.cash_flows.unexplained_transfers if transfer.id == 0
     ]
     return {
         "block": snapshot.head.number,
@@ -292,8 +294,8 @@ def list_transfers(
 def classify_transfers(
     config: Path | str, number_or_all: str, kind: str | None = None
 ) -> ConfirmedTransfersDocument:
-    """Record the owner's classification of open transfers; `number_or_all` is an id or "all". Raises
-    ConfigError for an invalid number or kind.
+    """Record the owner's classification of open transfers; `number_or_all` is an id or "all".
+    Raises ConfigError for an invalid number or kind.
     """
     if number_or_all != "all" and not number_or_all.isdecimal():
         raise ConfigError(
@@ -363,7 +365,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
             other_assets_value,
             asset_value,
         )
-    return Payment(token.address, payment_raw, asset.native)
+    return Payment(token.address, payment_raw, asset.includes_native)
 
 
 def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
@@ -371,7 +373,9 @@ def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payme
     total_value = Fraction(
         _require_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT"))
     )
-    native_tokens = {asset.token.address for asset in step.portfolio.assets if asset.native}
+    native_tokens = {
+        asset.token.address for asset in step.portfolio.assets if asset.includes_native
+    }
     return tuple(
         Payment(token, payment_raw, token in native_tokens)
         for token, payment_raw in transfers.proportional_amounts(step, total_value).items()
@@ -430,7 +434,7 @@ def withdraw(  # noqa: PLR0913
         return run.execute(transactor, confirm)
 
 
-def resume(
+def resume_withdrawal(
     agent: Agent,
     withdrawal_id: int,
     *,
@@ -452,8 +456,10 @@ def resume(
                     "release it and start a new withdrawal",
                 )
             request = replace(request, to=parse_address(to, "--to"))
-        claims = step.history.cash_flows.claims
-        unpaid_payments = tuple(claim.payment for claim in claims if claim.request == withdrawal_id)
+        claims = step.history.cash_flows.pending_payments
+        unpaid_payments = tuple(
+            claim.payment for claim in claims if claim.request_id == withdrawal_id
+        )
         return WithdrawalRun(agent.context, unpaid_payments, request.to, request)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
@@ -474,7 +480,9 @@ def resume(
         return run.execute(transactor, confirm)
 
 
-def release(agent: Agent, withdrawal_id: int, progress: Progress = ignore_progress) -> OwnerRequest:
+def release_withdrawal(
+    agent: Agent, withdrawal_id: int, progress: Progress = ignore_progress
+) -> OwnerRequest:
     """Release a withdrawal: its unpaid part returns to the portfolio. Raises Retryable while a
     payment is pending, LockHeld while another process holds the wallet's lock, since it may be
     paying.
@@ -538,7 +546,7 @@ def investment_document(
         )
         outcome_name = "part" if is_sent and report.open_top_up is not None else outcome.kind.value
         plan_fields = (
-            rebalance_document(outcome, agent.realised(outcome))
+            rebalance_document(outcome, agent.realised_changes(outcome))
             if is_sent
             else plan_document(outcome)
         )

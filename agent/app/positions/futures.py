@@ -132,20 +132,24 @@ def what_if_futures(
         margin.value_at_mark_raw(account, position) for position in account.positions
     ]
     return {
-        "gross": _raw_text(account_state.gross_raw),
+        "gross": _raw_text(account_state.gross_notional_raw),
         "long": _raw_text(sum(value_raw for value_raw in position_values_raw if value_raw > 0)),
         "short": _raw_text(-sum(value_raw for value_raw in position_values_raw if value_raw < 0)),
-        "net": _raw_text(account_state.net_raw),
-        "margin": _raw_text(account_state.value_raw),
+        "net": _raw_text(account_state.net_notional_raw),
+        "margin": _raw_text(account_state.account_value_raw),
         "leverage": _ratio_text(account_state.leverage),
         "utilisation": _ratio_text(account_state.utilisation),
         "maintenance": _raw_text(margin.maintenance_margin_raw(account)),
         "spot_multiple": _ratio_text(
-            Fraction(account_state.gross_raw) / spot_value_raw if spot_value_raw else None
+            Fraction(account_state.gross_notional_raw) / spot_value_raw if spot_value_raw else None
         ),
         "triggers": [trigger.value for trigger in fired_triggers],
         "breaches": [
-            {"limit": breach.limit, "measured": breach.measured, "allowed": breach.allowed}
+            {
+                "limit": breach.limit_name,
+                "measured": breach.measured_text,
+                "allowed": breach.limit_text,
+            }
             for breach in breaches(account_state, policy.limits, spot_value_raw)
         ],
         "allowed_gross": _raw_text(_gross_after_raw(account, reduction_sizes_raw)),
@@ -284,8 +288,8 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
 
 
 def _leverage_band_bps(options: FuturesOptions) -> int:
-    """Return the band of the target leverage: that of the profiles if only --leverage is given; zero
-    if it is off, or if neither option is given, which keeps the notional.
+    """Return the band of the target leverage: that of the profiles if only --leverage is given;
+    zero if it is off, or if neither option is given, which keeps the notional.
     """
     if options.leverage_band == "off" or not (options.leverage or options.leverage_band):
         return 0
@@ -337,7 +341,7 @@ def _market_documents(
                 "notional": _raw_text(int(drift.notional)),
                 "weight_bps": round(drift.share * BPS),
                 "target_bps": round(drift.target_share * BPS),
-                "drift_bps": round(drift.drift * BPS),
+                "drift_bps": round(drift.share_drift * BPS),
                 "order_notional": _raw_text(margin.position_value_raw(market, order_size_raw)),
                 "order_size": _raw_text(order_size_raw),
                 "size_after": _raw_text(account.size_raw(drift.market) + order_size_raw),
@@ -456,7 +460,7 @@ def _hedge_comparer(
         comparison = HedgeComparison(
             token=symbol,
             excess=excess_value,
-            hedged=short_value,
+            hedged_value=short_value,
             sale_fees=short_value * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
             sale_tax=Fraction(
@@ -464,8 +468,8 @@ def _hedge_comparer(
             ),
             hedge_fees=short_fees,
             hedge_funding=funding_cost,
-            hedge_capital=Fraction(0),
-            margin=margin_needed,
+            capital_cost=Fraction(0),
+            required_margin=margin_needed,
             horizon_s=horizon_s,
         )
         comparison = with_choice(comparison, Fraction(0), counts_income=True)
@@ -491,7 +495,7 @@ def _perp_market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
         asset=symbol,
         size_decimals=VALUE_PLACES,
         lot_raw=lot_raw,
-        tick=Fraction(1),
+        tick_size=Fraction(1),
         tiers=(MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
         fee_ppm=0,
         mark=price,
@@ -543,9 +547,9 @@ def current_futures_report(agent: Agent) -> FuturesReport:
 
 
 def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[FundingDay, ...]]:
-    """Return the futures report of a new step, and the funding of the last `days` by day and market.
-    Today's funding from this block is included, but not recorded. Raises ConfigError without
-    [futures].
+    """Return the futures report of a new step, and the funding of the last `days` by day and
+    market. Today's funding from this block is included, but not recorded. Raises ConfigError
+    without [futures].
     """
     report = current_futures_report(agent)
     store, prices = (
@@ -591,7 +595,7 @@ def hedge(
         raise ConfigError(
             "--ratio: cannot be combined with --close", "omit it; --close closes the whole hedge"
         )
-    token, hedge_terms = agent.token(asset, "hedge"), agent.futures_policy().hedge
+    token, hedge_terms = agent.token(asset, "hedge"), agent.futures_policy().hedge_policy
     require_hedge_market(agent.context.config, token.symbol)
     request: OpenHedge | CloseHedge = CloseHedge(token.address)
     if not close:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.app.documents.futures import action_text, figures_text
+from agent.app.documents.futures import action_text, margin_figures_text
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.planning.orders import plan_futures
@@ -96,7 +96,8 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             "See trimtab margin",
         )
     exposure_text = net_exposure_text(step, drifts)
-    alert_text = f"{headline}; {figures_text(account, policy)}{f', {exposure_text}' if exposure_text else ''}. {planned_text}{command}"
+    figures_text = margin_figures_text(account, policy) + (exposure_text and f", {exposure_text}")
+    alert_text = f"{headline}; {figures_text}. {planned_text}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{trigger_key}", alert_text, True)
 
 
@@ -158,17 +159,17 @@ def uncertain_profit_alerts(snapshot: Snapshot) -> Iterator[Alert]:
 
 
 def agent_key_alerts(snapshot: Snapshot) -> Iterator[Alert]:
-    """Yield an alert while the agent's key is not approved at the venue, or its approval ends soon."""
+    """Yield an alert while the agent's key is not approved at the venue, or its approval ends
+    soon.
+    """
     futures_reading = snapshot.layer(FuturesReading)
-    if futures_reading.blocked:
-        alert_text = (
-            f"No futures order can be sent: {futures_reading.blocked}. Spot trading continues"
-        )
+    if futures_reading.blocked_reason:
+        alert_text = f"No futures order can be sent: {futures_reading.blocked_reason}. Spot trading continues"
         yield Alert(AlertKind.HALT, "futures:agent", alert_text, True)
     elif agent_key_ends_soon(snapshot):
         alert_text = (
             f"The agent key's approval at the futures venue ends at"
-            f" {format_time(futures_reading.agent_end_s)}. {RENEW_COMMAND}"
+            f" {format_time(futures_reading.key_approval_expires_s)}. {RENEW_COMMAND}"
         )
         yield Alert(AlertKind.HALT, "futures:agent_ends", alert_text, True)
 

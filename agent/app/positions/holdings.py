@@ -113,7 +113,7 @@ class LimitedSum:
     limit_bps: int | None
 
     @property
-    def within(self) -> bool | None:
+    def is_within_limit(self) -> bool | None:
         """True if the sum is within its limit; None if unknown."""
         if self.limit_bps is None:
             return True
@@ -132,7 +132,7 @@ class LiquidityReport:
     position_reports: tuple[PositionReport, ...]
     unreadable: tuple[str, ...]
     warnings: tuple[str, ...]
-    ignored: UnsolicitedPositions
+    unsolicited_positions: UnsolicitedPositions
     portfolio_value: Value | None
     expected_loss: LimitedSum
     weight: LimitedSum
@@ -141,7 +141,7 @@ class LiquidityReport:
     """Names of the positions that `forget_position` accepts."""
 
 
-def liquidity(agent: Agent) -> LiquidityReport:
+def read_liquidity_report(agent: Agent) -> LiquidityReport:
     """Read the wallet's positions, confirmed or not; writes and sends nothing."""
     step = agent.step_input()
     prices = reference_prices(step).price_by_token
@@ -180,12 +180,12 @@ def liquidity(agent: Agent) -> LiquidityReport:
         position_reports=valuation.position_reports(step.snapshot, step.portfolio, prices),
         unreadable=valuation.faults(step),
         warnings=(*valuation.position_warnings(step.snapshot, step.portfolio), *foreign_texts),
-        ignored=unsolicited_positions,
+        unsolicited_positions=unsolicited_positions,
         portfolio_value=portfolio_value,
         expected_loss=_limited_sum(expected_loss, portfolio_value, limits.impermanent_loss_bps),
         weight=_limited_sum(positions_value, portfolio_value, limits.lp_max_weight_bps),
         targets=lp_target_reports,
-        forgettable=(*own_position_names, *step.layer(LiquidityState).undecided),
+        forgettable=(*own_position_names, *step.layer(LiquidityState).undecided_positions),
     )
 
 
@@ -277,7 +277,7 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
         (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     # read with the position in scope, before anything is written: the next snapshot ends it
-    chain_reader = context.reader.chain
+    chain_reader = context.position_reader.chain_reader
     chain_reader.scope = replace(
         chain_reader.scope, positions=(*chain_reader.scope.positions, resolved_position)
     )
@@ -292,7 +292,7 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
     return HoldingsChange(
         {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in principal_raw]},
         (f"{name} counts from now on: liquidity {position.liquidity}",),
-        lambda: store.positions.decide(
+        lambda: store.positions.record_decision(
             name,
             own_changes.imported_mint(position_change, principal_raw),
             context.clock.now_s(),
@@ -329,7 +329,7 @@ def forgetting_change(store: Store, config: Config, number_or_pair: str) -> Hold
     else:
         name = position_name(LpVenue.V2, parse_address(number_or_pair, "position"), None)
     now_s = int(time.time())
-    undecided_names = store.budgets.history(now_s).layer(LiquidityState).undecided
+    undecided_names = store.budgets.history(now_s).layer(LiquidityState).undecided_positions
     if name not in undecided_names and not own_changes.is_position_open(
         store.positions.changes(), name
     ):
@@ -342,7 +342,7 @@ def forgetting_change(store: Store, config: Config, number_or_pair: str) -> Hold
     return HoldingsChange(
         {"position": name, "taken": False},
         (f"{name} counts no longer",),
-        lambda: store.positions.decide(name, None, now_s),
+        lambda: store.positions.record_decision(name, None, now_s),
         warnings=("What the wallet holds of it is in no total, and no exit withdraws it.",),
     )
 
@@ -361,7 +361,10 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
         ),
         None,
     )
-    would_be_provided_again, loses_exits = name in step.layer(LiquidityState).undecided, False
+    would_be_provided_again, loses_exits = (
+        name in step.layer(LiquidityState).undecided_positions,
+        False,
+    )
     lost_raw_by_token: dict[str, int] = {}
     if held_position is not None:
         token_pair = held_position.token0, held_position.token1
@@ -432,7 +435,7 @@ def reconciliation_change(agent: Agent) -> HoldingsChange:
             "see trimtab strategies",
             code=ControlCode.UNCHANGED,
         )
-    if step.targets.quarantine:
+    if step.targets.quarantined_tokens:
         raise Refused(
             "a token is in quarantine",
             remedy="wait until the quarantine ends; the token's value is unknown until then",
@@ -445,18 +448,20 @@ def reconciliation_change(agent: Agent) -> HoldingsChange:
     strategies_document = _strategies_document(reconciled_step, context.store)
     strategies_document["why"], strategies_document["applied"] = books_before.fault, False
     total_raw_by_token: dict[str, int] = {}
-    for book in books.strategies:
+    for book in books.strategy_books:
         for token, raw in book.holdings:
             total_raw_by_token[token] = total_raw_by_token.get(token, 0) + raw
 
     def write() -> None:
-        strategy_store = context.store.layer(StrategyStore)
+        strategy_store = context.store.layer_repository(StrategyStore)
         closed_names = [
             state.name
             for state in strategy_store.ledger().states
             if state.name not in books.by_name
         ]
-        if not strategy_store.record_bookings(books.pending, books.record_version, closed_names):
+        if not strategy_store.record_bookings(
+            books.unstored_bookings, books.record_version, closed_names
+        ):
             raise Refused(
                 "another process changed the books in the meantime",
                 remedy="look at them again, then repeat this",
@@ -466,7 +471,7 @@ def reconciliation_change(agent: Agent) -> HoldingsChange:
 
     strategy_amounts = [
         strategy_amount
-        for book in books.strategies
+        for book in books.strategy_books
         for strategy_amount in _named_amounts(
             f"{book.name} ", dict(book.holdings), RESPLIT_TOLERANCE_BPS
         )
@@ -501,7 +506,7 @@ def deposit_routing_change(store: Store, config: Config, strategy_or_all: str) -
             f"choose from {', '.join([*strategy_names, 'all'])}",
             code=ErrorCode.UNKNOWN,
         )
-    strategy_store = store.layer(StrategyStore)
+    strategy_store = store.layer_repository(StrategyStore)
     ledger, receiver_name = (
         strategy_store.ledger(),
         None if strategy_or_all == "all" else strategy_or_all,
@@ -517,7 +522,7 @@ def deposit_routing_change(store: Store, config: Config, strategy_or_all: str) -
         )
     receiver_text_before, receiver_text_after = (
         "are shared by capital" if strategy_name is None else f"go to {strategy_name}"
-        for strategy_name in (ledger.flows_to, receiver_name)
+        for strategy_name in (ledger.transfer_strategy, receiver_name)
     )
     return HoldingsChange(
         {"flows_to": receiver_name},
@@ -551,7 +556,7 @@ def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
             step.portfolio,
             prices,
         )
-        for book in books.strategies
+        for book in books.strategy_books
     ]
     total_value = sum(
         (Fraction(book_document["capital"]) for book_document in strategy_documents), Fraction(0)
@@ -566,7 +571,7 @@ def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
         "numeraire": numeraire.label,
         "total_value": value_text(total_value * 10**numeraire.decimals, numeraire.decimals),
         "fault": books.fault,
-        "flows_to": store.layer(StrategyStore).ledger().flows_to,
+        "flows_to": store.layer_repository(StrategyStore).ledger().transfer_strategy,
         "split_band": {
             "absolute_bps": capital_split.band.absolute_bps,
             "relative_bps": capital_split.band.relative_bps,

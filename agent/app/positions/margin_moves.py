@@ -8,7 +8,7 @@ from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.planning.requests import require_account
-from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.requests import MarginAccountRequest
 from agent.layers.futures.state import futures_policy
 from agent.margin import account as margin
 from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal
@@ -21,8 +21,8 @@ ALL = "all"
 def move_margin(
     agent: Agent, amount: str, *, is_deposit: bool, send: bool, confirm: Confirm, progress: Progress
 ) -> StepOutcome:
-    """Deposit or withdraw whole coins of the collateral; the amount "all" withdraws the free margin.
-    Raises ConfigError, Refused without free margin.
+    """Deposit or withdraw whole coins of the collateral; the amount "all" withdraws the free
+    margin. Raises ConfigError, Refused without free margin.
     """
     collateral_token = agent.portfolio.token(agent.futures_policy().collateral)
     option, move_type = (
@@ -39,14 +39,14 @@ def move_margin(
     if amount_raw == 0:
         raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
     return agent.adjust_futures(
-        MoveMargin(move_type(amount_raw)), send=send, confirm=confirm, progress=progress
+        MarginAccountRequest(move_type(amount_raw)), send=send, confirm=confirm, progress=progress
     )
 
 
 def _free_margin_raw(agent: Agent) -> int:
     step = agent.step_input()
     account = require_account(step.snapshot, futures_policy(step))
-    if (free_raw := margin.free_margin_raw(account) // account.settlement_raw) > 0:
+    if (free_raw := margin.free_margin_raw(account) // account.collateral_unit_raw) > 0:
         return free_raw
     raise Refused(
         "no margin is free: positions or losses use all of it",
@@ -63,5 +63,5 @@ def change_delegate(
         raise ConfigError(
             "futures.delegate: is missing", "set it to the address that may trade for the account"
         )
-    delegate_change = MoveMargin(DelegateChange(delegate, is_allowed=not is_revoked))
+    delegate_change = MarginAccountRequest(DelegateChange(delegate, is_allowed=not is_revoked))
     return agent.adjust_futures(delegate_change, send=send, confirm=confirm, progress=progress)

@@ -92,7 +92,7 @@ def orders_document(
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
-        "absent": step.portfolio.orders.absent.value,
+        "absent": step.portfolio.orders.reallocation.value,
         "hysteresis_bps": step.portfolio.orders.hysteresis_bps,
         "confirm_blocks": step.policy.confirm_blocks,
         "unit_worth": None
@@ -226,7 +226,9 @@ def set_orders(
 
 
 MIN_PLAUSIBLE_DISTANCE, MAX_PLAUSIBLE_DISTANCE = Fraction(-9, 10), Fraction(9)
-"""Distances of a level from the price beyond which the owner is asked, in case a share was meant."""
+"""Distances of a level from the price beyond which the owner is asked, in case a share was
+meant.
+"""
 
 
 def _level_notes(
@@ -256,7 +258,9 @@ def _level_notes(
             notes.append(f"{subject} {kind}: its distance is unknown, {price_note}")
             continue
         terms = OrderTerms(subject, OrderKind(kind), level.price, level.share_bps)
-        order = replace(_waiting_order(terms), basis=reference_price, mark=reference_price)
+        order = replace(
+            _waiting_order(terms), base_price=reference_price, highest_price=reference_price
+        )
         distance = conditional_orders.distance_to_trigger(order, reference_price)
         if distance is None:
             continue
@@ -424,7 +428,7 @@ def _order_document(
     if level is None:
         level_if_armed = conditional_orders.trigger_price(unconfirmed_order or order)
     terms = shown_order.terms
-    highest_price = shown_order.mark if order.kind is OrderKind.TRAILING_STOP else None
+    highest_price = shown_order.highest_price if order.kind is OrderKind.TRAILING_STOP else None
     return {
         **_named_order(step.portfolio, shown_order),
         "terms": (
@@ -436,7 +440,7 @@ def _order_document(
         "level_now": _coin_price_text(step.portfolio, order.token, level_if_armed),
         "price": _coin_price_text(step.portfolio, order.token, price),
         "distance_bps": None if distance is None else round(distance * BPS),
-        "basis": _coin_price_text(step.portfolio, order.token, shown_order.basis),
+        "basis": _coin_price_text(step.portfolio, order.token, shown_order.base_price),
         "highest": _coin_price_text(step.portfolio, order.token, highest_price),
         "fired_at": _coin_price_text(step.portfolio, order.token, shown_order.event_price),
         "since_s": since_s,
@@ -462,7 +466,7 @@ def _coin_price_text(portfolio: Portfolio, token: str, price: Price | None) -> s
 def _current_price(step: StepInput, token: str) -> Price | None:
     if token == PORTFOLIO_SUBJECT:
         return _nav_per_share(step)
-    reference_price = reference_prices(step).prices.get(token)
+    reference_price = reference_prices(step).reference_by_token.get(token)
     return None if reference_price is None else reference_price.price
 
 
@@ -520,7 +524,7 @@ def swap_at_limit(
             reason="not confirmed; nothing was recorded or sent",
         )
     session = wiring.open_wallet_session(context, lambda _: True, progress)
-    with session.acting() as transactor:
+    with session.open_transactor() as transactor:
         order = context.store.executions.add_limit_order(new_order)
         outcome = _try_order(context, order, transactor)
     while (
@@ -532,7 +536,7 @@ def swap_at_limit(
     ).state == "open" and request.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_INTERVAL_S)
-        with session.acting() as transactor:
+        with session.open_transactor() as transactor:
             outcome = _try_order(context, order, transactor)
     return order, outcome
 

@@ -69,7 +69,7 @@ def cycle_figures(
         previous_figures,
         took_ms=round(duration_s * 1_000),
         open_intents=len(agent.context.store.journal.open_intents()),
-        endpoints=tuple(worst_score_by_operator.items()),
+        endpoint_scores_ppm=tuple(worst_score_by_operator.items()),
     )
     if isinstance(outcome_or_error, TrimtabError):
         return figures
@@ -108,7 +108,9 @@ def log_events(
         value=f"{value_text(_total_value(outcome_or_error.decision_result), numeraire.decimals, 2)} {numeraire.label}",
         orders=unconfirmed_notes(outcome_or_error.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
-        refused_by=[verdict.guard for verdict in outcome_or_error.verdicts if not verdict.passed],
+        refused_by=[
+            verdict.guard for verdict in outcome_or_error.refusal_verdicts if not verdict.passed
+        ],
         off_target=describe.off_target_reasons(outcome_or_error)
         if outcome_or_error.kind is OutcomeKind.DONE
         else [],

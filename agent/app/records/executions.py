@@ -37,9 +37,9 @@ class LegExecution:
         return None not in (self.in_raw, self.out_raw)
 
     @property
-    def difference(self) -> Fraction | None:
-        """Realised against planned output per unit of input, as a share; negative for a worse price,
-        None if an amount is unknown.
+    def difference_share(self) -> Fraction | None:
+        """Realised against planned output per unit of input, as a share; negative for a worse
+        price, None if an amount is unknown.
         """
         if not self.in_raw or self.out_raw is None or not self.leg.amount_out_raw:
             return None
@@ -108,7 +108,7 @@ def leg_documents(
 ) -> Iterator[LegExecutionDocument]:
     """Yield the document of each swap; `pool_names` are by address."""
     for execution in leg_executions(plan, intent):
-        leg, difference_share = execution.leg, execution.difference
+        leg, difference_share = execution.leg, execution.difference_share
         token_in, token_out = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         yield {
             "pool": leg.pool,
@@ -146,9 +146,9 @@ def execution_document(
     entries: Iterable[Entry],
     token_names: TokenNames,
 ) -> ExecutionDocument | None:
-    """Return the number of legs in a step's mined swaps, what they bought and sold in all, and their
-    total difference from the plan at the reference prices of the `entries`, in whole coins of the
-    numeraire; None if no swap was mined.
+    """Return the number of legs in a step's mined swaps, what they bought and sold in all, and
+    their total difference from the plan at the reference prices of the `entries`, in whole coins of
+    the numeraire; None if no swap was mined.
     """
     mined_swaps = [(plan, intent) for plan, intent in plans_and_intents if intent.succeeded]
     if not mined_swaps:

@@ -122,8 +122,8 @@ def export_archive(config: ConfigSource, format_name: str) -> bytes:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return RFC 4180 CSV with Unix line ends and without cells that a spreadsheet reads as formulas
-    (T17).
+    """Return RFC 4180 CSV with Unix line ends and without cells that a spreadsheet reads as
+    formulas (T17).
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -151,7 +151,7 @@ def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
 
 def _rotki_tables(ledger: LedgerData, native_name: str | None) -> tuple[ExportTable, ...]:
     chain = ledger.loaded_config.config.chain
-    if native_name is None and not chain.local and chain.chain_id not in ETHER_CHAINS:
+    if native_name is None and not chain.is_local and chain.chain_id not in ETHER_CHAINS:
         raise ConfigError(
             f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
             "give its rotki name, for example XDAI",

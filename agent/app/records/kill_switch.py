@@ -68,7 +68,7 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, switch):
         stop_request = store.requests.active_stop()
-        if stop_request is not None and stop_request.to_stable:
+        if stop_request is not None and stop_request.sells_everything:
             numeraire = loaded_config.config.portfolio.numeraire
             buy_back_warning = (
                 f"the stop sells everything for {numeraire}; once it is resumed, a run buys back towards"

@@ -197,7 +197,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
             loaded_config,
             store,
             ledger_tokens.numeraire,
-            ledger_tokens.coin,
+            ledger_tokens.wrapped_native,
             store.ledger.entries(),
             current_valuations(store, newest_step),
             token_names,
@@ -266,7 +266,9 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     }
     return {
         "times_s": [valuation.chain_s for valuation in sampled_valuations],
-        "values": [_money_text(ledger, valuation.managed) for valuation in sampled_valuations],
+        "values": [
+            _money_text(ledger, valuation.managed_value) for valuation in sampled_valuations
+        ],
         "hold_values": [
             _money_text(ledger, hold_value_by_block[block]) for block in sampled_blocks
         ],
@@ -323,9 +325,11 @@ def _profit_document(
         "why_empty": "" if period_documents else _why_empty(ledger.valuations),
         "since": format_utc(first_valuation.chain_s),
         "until": format_utc(last_valuation.chain_s),
-        "value": _money_text(ledger, last_valuation.managed),
-        "gas_money": _money_text(ledger, last_valuation.gas_money),
-        "reserved": _money_text(ledger, last_valuation.reserved - last_valuation.gas_money),
+        "value": _money_text(ledger, last_valuation.managed_value),
+        "gas_money": _money_text(ledger, last_valuation.gas_money_value),
+        "reserved": _money_text(
+            ledger, last_valuation.reserved_value - last_valuation.gas_money_value
+        ),
         "periods": period_documents,
         "unrealised": _money_text(ledger, _unrealised_gain(ledger, lot_run, last_valuation)),
         "method": lot_run.lots.method.value,
@@ -358,7 +362,7 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
                 ]
             )
             store_ledger.rebuild_sums()
-        unmatched_raw = ledger.lot_run(numeraire_only=True).lots.unmatched()
+        unmatched_raw = ledger.lot_run(numeraire_only=True).lots.unmatched_raw_by_token()
         current_book = store_ledger.current_book()
         return {
             "book": None if current_book is None else fill(BookDocument, current_book),
@@ -395,7 +399,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
         for balance in ledger_balances
     ]
     unrecorded_transfers = [
-        transfer for transfer in step.history.cash_flows.unexplained if transfer.id == 0
+        transfer for transfer in step.history.cash_flows.unexplained_transfers if transfer.id == 0
     ]
     return {
         "block": step.snapshot.head.number,
@@ -472,7 +476,7 @@ def _period_document(
         "mwr_year_bps": mwr_year_bps,
         "manual_swaps": {
             "swaps": performance_result.manual_swap_count,
-            "effect": _money_text(ledger, performance_result.by_hand),
+            "effect": _money_text(ledger, performance_result.manual_effect),
         },
         "realised": _money_text(ledger, net_gain(disposals)),
         "realised_by_token": {
@@ -482,11 +486,11 @@ def _period_document(
             for token in sorted({disposal.token for disposal in disposals})
         },
         "weights_bps": weight_bps_by_label,
-        "statistics": statistics(performance_result.parts),
+        "statistics": statistics(performance_result.periods),
     }
-    if performance_result.futures is not None:
+    if performance_result.futures_profit is not None:
         extra_fields["futures"] = fill(
-            FuturesResultDocument, performance_result.futures.in_base_units(), ledger
+            FuturesResultDocument, performance_result.futures_profit.in_base_units(), ledger
         )
     return fill(PeriodDocument, performance_result, ledger, **extra_fields)
 
@@ -555,7 +559,7 @@ def _unrealised_gain(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuatio
     holding_lots, _ = split_gas_money(lot_run.open_lots(), ledger)
     lots_cost, value_without_gas = (
         sum((lot.cost for lot in holding_lots), Fraction(0)),
-        valuation.value - valuation.gas_money,
+        valuation.value - valuation.gas_money_value,
     )
     if (collateral := valuation.collateral) is not None:
         deposited_raw = sum(
@@ -575,7 +579,7 @@ def split_gas_money(
     for gas. Gas money is that of the newest valuation plus the gas of mined transactions without an
     entry. Native coin and its wrapped token share lots; the oldest are gas money.
     """
-    newest_holdings = ledger.valuations[-1].held if ledger.valuations else ()
+    newest_holdings = ledger.valuations[-1].holdings if ledger.valuations else ()
     gas_left_raw = sum(holding.reserved_raw for holding in newest_holdings if holding.is_gas_money)
     if gas_left_raw:
         valuation_block, unbooked_receipts = ledger.valuations[-1].block, _unbooked_receipts(ledger)
@@ -653,7 +657,7 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
         ledger.loaded_config.config.tax,
     )
     tokens = {lot.token for lot in lot_documents.lots} | {disposal.token for disposal in disposals}
-    if lot_documents.coin_is_only_gas:
+    if lot_documents.is_native_only_gas:
         tokens.discard(ledger.wrapped_native)
     return {
         "method": lot_run.lots.method.value,
@@ -679,20 +683,20 @@ class _LotDocuments:
     ) -> None:
         self._ledger, self._disposals = ledger, disposals
         self.lots, self.gas_lots = split_gas_money(lot_run.open_lots(), ledger)
-        self._unmatched_raw = lot_run.lots.unmatched()
+        self._unmatched_raw = lot_run.lots.unmatched_raw_by_token()
         held_tokens = (
-            {holding.token for holding in ledger.valuations[-1].held}
+            {holding.token for holding in ledger.valuations[-1].holdings}
             if ledger.valuations
             else set()
         )
-        self.coin_is_only_gas = bool(self.gas_lots) and ledger.wrapped_native not in held_tokens
+        self.is_native_only_gas = bool(self.gas_lots) and ledger.wrapped_native not in held_tokens
         self._prices: dict[str, Price] = {}
         if ledger.valuations:
             valuation = ledger.valuations[-1]
             rate = rate_lookup(read_rates(ledger.loaded_config))(valuation.chain_s)
             self._prices = {
                 valued_holding.token: valued_holding.price * rate
-                for valued_holding in valuation.held
+                for valued_holding in valuation.holdings
                 if valued_holding.price
             }
             if NATIVE in self._prices:  # native coin and its wrapped token share lots
@@ -707,7 +711,7 @@ class _LotDocuments:
         if not self.gas_lots:
             return None
         gas_document = self._asset_lots(NATIVE, self.gas_lots)
-        if self.coin_is_only_gas:
+        if self.is_native_only_gas:
             disposals = (
                 disposal
                 for disposal in self._disposals

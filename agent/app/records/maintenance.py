@@ -1,5 +1,5 @@
-"""Maintenance of the store by its owner: list, reconcile and cancel journaled transactions; back up,
-restore and check the store's file.
+"""Maintenance of the store by its owner: list, reconcile and cancel journaled transactions; back
+up, restore and check the store's file.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ def backup_store(config: Path | str, backup_path: Path, force: bool = False) -> 
 
 
 def restore_store(config: Path | str, backup_path: Path, force: bool = False) -> RestoreDocument:
-    """Replace the store by a backup, and keep the earlier store beside it. Nothing is sent until the
-    backup is adopted.
+    """Replace the store by a backup, and keep the earlier store beside it. Nothing is sent until
+    the backup is adopted.
     """
     loaded_config = load_config(config)
     chain, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
@@ -237,7 +237,7 @@ def check_store(config: Path | str) -> StoreCheckDocument:
         "present_version": REVISIONS[-1],
         "wallet": store_file_info.wallet,
         "chain_id": store_file_info.chain_id,
-        "copy": store_file_info.copy,
+        "copy": store_file_info.copy_origin,
     }
 
 
@@ -245,8 +245,8 @@ def check_store(config: Path | str) -> StoreCheckDocument:
 def _exclusive_locks(loaded_config: LoadedConfig) -> Iterator[None]:
     """Exclude other processes of the wallet, including runs, while the file is replaced."""
     with (
-        service_lock(*wiring.lock_locations(loaded_config)),
-        wallet_lock(*wiring.lock_locations(loaded_config)),
+        service_lock(*wiring.lock_arguments(loaded_config)),
+        wallet_lock(*wiring.lock_arguments(loaded_config)),
     ):
         yield
 

@@ -143,7 +143,7 @@ def _send_increase(
         transactor,
         step,
         ORACLE_DECISION,
-        lambda step: transactor.composer.oracle(
+        lambda step: transactor.composer.oracle_transaction(
             step, increase_document["pool"], increase_document["to"]
         ),
         confirm_cost,
@@ -156,7 +156,7 @@ def _send_increase(
 def _increase_document(
     step: StepInput, pool: Pool, requested_capacity: int
 ) -> RaisedObservationsDocument:
-    next_capacity = (pool.observations or (0, 0))[1]
+    next_capacity = (pool.observation_counts or (0, 0))[1]
     increase = max(0, requested_capacity - next_capacity)
     if not 1 <= requested_capacity <= prices.MAX_OBSERVATIONS:
         raise ConfigError(
@@ -173,7 +173,7 @@ def _increase_document(
     gas_price_wei = step.snapshot.gas_price_wei
     if head.base_fee_wei is not None:
         gas_price_wei = head.base_fee_wei + step.snapshot.priority_fee_wei
-    native_price = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    native_price = reference_prices(step).reference_by_token.get(step.portfolio.wrapped_native)
     cost_text: str | None = None
     if native_price is not None:
         cost_value = Fraction(gas_units * gas_price_wei) * native_price.price
@@ -215,7 +215,7 @@ def _find_pool(snapshot: Snapshot, address: str) -> Pool:
 def _pool_document(
     snapshot: Snapshot, portfolio: Portfolio, reference: ReferenceConfig, pool: Pool
 ) -> ObservationsDocument:
-    capacity, next_capacity = pool.observations or (0, 0)
+    capacity, next_capacity = pool.observation_counts or (0, 0)
     rejection = prices.twap_rejection(snapshot, reference, pool)
     return {
         "pool": pool.address,
@@ -236,7 +236,7 @@ def weights(agent: Agent) -> WeightsDocument:
     """Return the weights that the allocator would choose now. Writes nothing. Raises ConfigError if
     the config has no allocator.
     """
-    allocator = agent.portfolio.weights
+    allocator = agent.portfolio.allocator
     if allocator is None or allocator.method is AllocationMethod.FIXED:
         raise ConfigError(
             "portfolio.weights: the config has no allocator; targets are fixed",
@@ -246,13 +246,13 @@ def weights(agent: Agent) -> WeightsDocument:
     store, assets = agent.context.store, agent.portfolio.assets
     now_s = target_changes.trusted_time_s(step.snapshot)
     since_s = now_s - allocator.window_s - max(allocator.step_s, allocator.max_age_s)
-    recorded_prices = store.prices.between(
+    recorded_prices = store.prices.prices_between(
         agent.portfolio.numeraire.address, since_s, now_s, allocator.step_s
     )
     priced_step = replace(
         step, history=replace(step.history, prices=recorded_prices, allocation=None)
     )
-    signal_answers = agent.context.signals.answers(signal_requests(priced_step, {}))
+    signal_answers = agent.context.signal_host.answers(signal_requests(priced_step, {}))
     allocator_inputs = target_changes.allocator_inputs(
         priced_step.with_layer(SignalState(signal_answers))
     )
@@ -336,7 +336,7 @@ def _asset_documents(
             {
                 "symbol": asset.token.label,
                 "address": address,
-                "fixed": address in allocator.fixed,
+                "fixed": address in allocator.fixed_tokens,
                 "target_bps": asset.target_bps,
                 "chosen_bps": None
                 if valid_allocation is None

@@ -73,7 +73,7 @@ class PriceFile:
     """All series of a file, the symbols of skipped tokens, and the unit of the closes."""
 
     series: tuple[PriceSeries, ...]
-    skipped: tuple[str, ...]
+    skipped_symbols: tuple[str, ...]
     unit: str
 
 
@@ -265,14 +265,14 @@ _SOURCE_NAMES = {PriceSource.FEED: FEED_SOURCE, PriceSource.TWAP: POOL_SOURCE}
 
 @dataclass(frozen=True, slots=True)
 class _FetchedPrices:
-    """Prices of one token from one source. `why` says why there are none, or why they do not reach
-    further back; empty otherwise.
+    """Prices of one token from one source. `missing_reason` says why there are none, or why they do
+    not reach further back; empty otherwise.
     """
 
     token: Token
     source: str
     points: tuple[PricePoint, ...]
-    why: str = ""
+    missing_reason: str = ""
 
 
 def recorded_price_spans(agent: Agent) -> PricesDocument:
@@ -291,7 +291,7 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
                 "symbol": label_by_address.get(span.token, span.token),
                 "address": span.token,
                 "source": span.source,
-                "hours": span.count,
+                "hours": span.hour_count,
                 "from_s": span.from_s,
                 "until_s": span.until_s,
             }
@@ -351,7 +351,7 @@ def import_prices(
         "file": str(path),
         "unit": price_file.unit,
         "checked_only": check_only,
-        "skipped": list(price_file.skipped),
+        "skipped": list(price_file.skipped_symbols),
         "prices": [],
         "sha256": sha256,
     }
@@ -381,10 +381,10 @@ def import_prices(
 def fetch_prices(
     agent: Agent, source: str | None = None, lookback_text: str = "90d"
 ) -> FetchedPricesDocument:
-    """Read the prices of the last `lookback_text` at each full hour from the chain, and record those for
-    hours without a price. Each token's feed or the TWAP of its pinned pools is read, in the order
-    of reference.kind, or `source` alone; a quorum of operators must agree. Raises ConfigError for
-    an invalid source or time.
+    """Read the prices of the last `lookback_text` at each full hour from the chain, and record
+    those for hours without a price. Each token's feed or the TWAP of its pinned pools is read, in
+    the order of reference.kind, or `source` alone; a quorum of operators must agree. Raises
+    ConfigError for an invalid source or time.
     """
     if source is not None and source not in CHAIN_SOURCES:
         raise ConfigError(
@@ -399,7 +399,7 @@ def fetch_prices(
     step = agent.step_input()
     sources = [
         _SOURCE_NAMES[price_source]
-        for price_source in step.reference.kinds
+        for price_source in step.reference.sources
         if price_source in _SOURCE_NAMES
     ]
     if source is not None:
@@ -445,7 +445,7 @@ def _record_fetched(agent: Agent, fetched_prices: _FetchedPrices) -> FetchedSeri
         "new": new_hour_count,
         "from_s": from_s,
         "until_s": until_s,
-        "why": fetched_prices.why,
+        "why": fetched_prices.missing_reason,
     }
 
 
@@ -578,7 +578,7 @@ def _fetch_pool_twaps(
         )
     except TrimtabError as error:
         fault = error.message
-    twap_reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
+    twap_reference = replace(step.reference, sources=(PriceSource.TWAP,), twap_window_s=HOUR_S)
     points_by_token: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
     for end_s in sorted(pools_by_end_s):
         past_step = replace(
@@ -586,7 +586,7 @@ def _fetch_pool_twaps(
             reference=twap_reference,
             snapshot=replace(step.snapshot, pools=pools_by_end_s[end_s]),
         )
-        for address, reference_price in reference_prices(past_step).prices.items():
+        for address, reference_price in reference_prices(past_step).reference_by_token.items():
             if address in points_by_token:
                 points_by_token[address].append(
                     PricePoint(address, end_s, round_price(reference_price.price))

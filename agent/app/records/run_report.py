@@ -50,7 +50,7 @@ class RunRecorder:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._redact, self._now_s = store, redact, now_s
-        self._kept_run_id, self._defers_to_other_run = "", False
+        self._spared_report_run_id, self._defers_to_other_run = "", False
         self._lock = threading.Lock()
         started_s = int(now_s())
         self._report = RunReport(
@@ -86,10 +86,10 @@ class RunRecorder:
             self._report = replace(
                 previous_report,
                 cycles=previous_report.cycles + 1,
-                cycle_s=now_s,
-                good_s=previous_report.good_s if trouble else now_s,
+                last_cycle_s=now_s,
+                last_good_cycle_s=previous_report.last_good_cycle_s if trouble else now_s,
                 trouble=self._redact(trouble),
-                paused=self._redact(pause_text),
+                pause_reason=self._redact(pause_text),
                 outcomes=sum_counts(previous_report.outcomes, ((outcome, 1),)),
                 transactions=sum_counts(previous_report.transactions, transactions),
             )
@@ -109,14 +109,14 @@ class RunRecorder:
         """Record the end of the run, by an error with this text or, if it is empty, by a stop."""
         with self._lock:
             now_s = int(self._now_s())
-            self._report = replace(self._report, ended_s=now_s, ended=self._redact(error_text))
+            self._report = replace(self._report, ended_s=now_s, end_error=self._redact(error_text))
 
     def on_hang(self, hang_text: str) -> None:
         """Record and write that a cycle hangs. If the store does not answer, its report stays as it
         was.
         """
         with self._lock:
-            self._report = replace(self._report, hung=self._redact(hang_text))
+            self._report = replace(self._report, hang_text=self._redact(hang_text))
         writer_thread = threading.Thread(target=self._write_quietly, daemon=True)
         writer_thread.start()
         writer_thread.join(HUNG_WRITE_TIMEOUT_S)
@@ -133,18 +133,18 @@ class RunRecorder:
             self._report = report = replace(self._report, written_s=now_s)
 
         def may_replace(stored_report: RunReport) -> bool:
-            is_process_alive = is_alive(stored_report.process)
+            is_process_alive = is_alive(stored_report.process_identity)
             health_state = judge_health(
                 stored_report, now_s, is_process_alive=is_process_alive
             ).state
             if report.sends:
                 return not (stored_report.sends and health_state == "running" and is_process_alive)
             if health_state == "running" and not silence_text(stored_report, now_s):
-                self._kept_run_id = (
-                    stored_report.run_id if stored_report.sends else self._kept_run_id
+                self._spared_report_run_id = (
+                    stored_report.run_id if stored_report.sends else self._spared_report_run_id
                 )
                 return False
-            return health_state == "stopped" or stored_report.run_id != self._kept_run_id
+            return health_state == "stopped" or stored_report.run_id != self._spared_report_run_id
 
         if self._store is not None:
             self._defers_to_other_run = not self._store.write(report, may_replace)
@@ -164,11 +164,11 @@ def newest_report(config: ConfigSource) -> RunReport | None:
     if not wiring.store_file(loaded_config).exists():
         return None
     with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, switch):
-        report = store.runs.newest()
-        return None if report is None else replace(report, paused=pause_reason(switch.read()))
+        report = store.run_reports.newest()
+        return None if report is None else replace(report, pause_reason=pause_reason(switch.read()))
 
 
-def report_text(config: ConfigSource) -> str | None:
+def newest_report_json(config: ConfigSource) -> str | None:
     """Return `newest_report` as JSON."""
     report = newest_report(config)
     return None if report is None else codec.dumps(report)
@@ -178,7 +178,9 @@ def run_health(config: ConfigSource, *, ready: bool = False) -> HealthDocument:
     """Return the health of the run of this config, or with `ready` whether it can trade now."""
     report, now_s = newest_report(config), time.time()
     health = judge_health(
-        report, now_s, is_process_alive=None if report is None else is_alive(report.process)
+        report,
+        now_s,
+        is_process_alive=None if report is None else is_alive(report.process_identity),
     )
     reasons = health.obstacles if ready else health.reasons
     return health_document(report, health, reasons, now_s)

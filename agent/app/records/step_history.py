@@ -13,10 +13,10 @@ from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc_text
 from agent.app.documents.executions import GradualExecutionDocument
-from agent.app.documents.futures import figures_text
+from agent.app.documents.futures import margin_figures_text
 from agent.app.documents.plans import netting_document, tax_document
 from agent.app.documents.records import (
-    FuturesLinesDocument,
+    FuturesSumsDocument,
     PastStepDocument,
     PastTransactionDocument,
     RealisedCostsDocument,
@@ -95,14 +95,14 @@ class LedgerRecords:
             return None
         return fill(RealisedCostsDocument, performance_costs(entries), self._token_names)
 
-    def futures(self, intents: Iterable[Intent]) -> dict[str, FuturesLinesDocument]:
-        """Return the key `futures` with fees, funding and realised profit of final transactions;
-        empty without futures.
+    def futures_fields(self, intents: Iterable[Intent]) -> dict[str, FuturesSumsDocument]:
+        """Return the key `futures_fields` with fees, funding and realised profit of final
+        transactions; empty without futures.
         """
         step_lines = futures_sums(self._store.ledger.entries_of(intent.id for intent in intents))
         if step_lines is None or self._token_names is None:
             return {}
-        return {"futures": fill(FuturesLinesDocument, step_lines, self._token_names)}
+        return {"futures": fill(FuturesSumsDocument, step_lines, self._token_names)}
 
     def execution(self, intents: Sequence[Intent]) -> ExecutionDocument | None:
         """Return the mined swaps against their plans, summed; None without any."""
@@ -129,7 +129,7 @@ class LedgerRecords:
             {
                 "time": format_utc(valuation.chain_s),
                 "block": valuation.block,
-                "value": value_text(valuation.managed, token_names.numeraire.decimals),
+                "value": value_text(valuation.managed_value, token_names.numeraire.decimals),
                 "weights_bps": {
                     token_names.label(token): weight_bps
                     for token, weight_bps in weights_bps(valuation).items()
@@ -146,11 +146,11 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
         terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
         moved_text, intended_text, lost_text = (
             f"{value_text(purchase_value, decimals, 2)} {step.portfolio.numeraire.label}"
-            for purchase_value in (purchase.moved_value, terms.value_to_move, purchase.spent)
+            for purchase_value in (purchase.moved_value, terms.value_to_move, purchase.lost_value)
         )
         sentences.append(
             f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.parts_done} of about"
-            f" {terms.parts} parts done, {moved_text} of {intended_text} moved, {lost_text} lost."
+            f" {terms.part_count} parts done, {moved_text} of {intended_text} moved, {lost_text} lost."
         )
     for describe_layer in layer_documents.SENTENCES:
         sentences += describe_layer(step, plan)
@@ -176,7 +176,7 @@ def _netting_sentences(netting_result: NettingResult | None, portfolio: Portfoli
         f" netted internally, {netting['net']} left for the market."
         for netting in netting_fields["netted"]
     ]
-    if netting_result.saved:
+    if netting_result.saved_fees:
         sentences.append(
             f"That saved at least {netting_fields['saved_fees']} {numeraire_label} of pool fees."
         )
@@ -238,7 +238,7 @@ def history(
                     transactions=_transaction_documents(intents),
                     cost=ledger_records.cost(intents),
                     execution=ledger_records.execution(intents),
-                    **ledger_records.futures(intents),
+                    **ledger_records.futures_fields(intents),
                 )
                 for summary, intents in past_steps
             ],
@@ -303,7 +303,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         sentences.append(
             f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label},"
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
-            f" ({band_text}){', outside' if drift.outside else ''}."
+            f" ({band_text}){', outside' if drift.is_outside_band else ''}."
         )
     account, policy = margin_account(step_input.snapshot), futures_policy(step_input)
     if account is not None and policy is not None:
@@ -311,7 +311,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             Fraction(account_value_raw(account)), account.quote.decimals, 2
         )
         sentences.append(
-            f"Futures: account value {account_value_text} {account.quote.label}, {figures_text(account, policy)}."
+            f"Futures: account value {account_value_text} {account.quote.label}, {margin_figures_text(account, policy)}."
         )
     sentences += _zone_sentences(decision_result.zone, step_input.portfolio)
     sentences += execution_sentences(step_input, plan)
@@ -394,10 +394,10 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
     sentences = [
-        f"Being off target cost {coins_text(zone.risk)} of risk within"
+        f"Being off target cost {coins_text(zone.risk_value)} of risk within"
         f" {format_duration(zone.horizon_s)}."
     ]
-    sentences += [f"Measured: {zone.measured}."] if zone.measured else []
+    sentences += [f"Measured: {zone.sample_text}."] if zone.sample_text else []
     for interval in zone.intervals:
         label = portfolio.token(interval.token).label
         interval_text = f"{format_percent(interval.low)} to {format_percent(interval.high)}"
@@ -407,14 +407,14 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         sentences.append(
             f"{label} is traded to {interval_text} if that pays; including gas, it pays beyond {trigger_text}."
         )
-    saving = zone.saving
+    saving = zone.plan_tradeoff
     if saving is not None:
         cost_text = (
             f"fees {coins_text(saving.fees)}, impact {coins_text(saving.impact)}, skew {coins_text(saving.skew)},"
-            f" gas {coins_text(saving.gas)}, approvals {coins_text(saving.approvals)}"
+            f" gas {coins_text(saving.gas)}, approvals {coins_text(saving.approval_gas)}"
         )
         sentences.append(
-            f"A plan saved {coins_text(saving.saved)} of risk and cost {coins_text(saving.cost)}: {cost_text}."
+            f"A plan saved {coins_text(saving.saved_risk)} of risk and cost {coins_text(saving.cost)}: {cost_text}."
         )
     return sentences
 
@@ -427,14 +427,16 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
     )
     cost_text = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover_text = value_text(plan.turnover, numeraire.decimals, 2)
-    if plan.actions:
-        count_text = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
+    if plan.layer_actions:
+        count_text = (
+            "1 action" if len(plan.layer_actions) == 1 else f"{len(plan.layer_actions)} actions"
+        )
         sentences = [
             f"The plan: {count_text} with liquidity, expected cost {cost_text} {numeraire.label}, in gas."
         ]
         sentences += [
             f"  {action_number}. {action_note(step_input.portfolio, action)}: {action.reason}."
-            for action_number, action in enumerate(map(as_lp_action, plan.actions), 1)
+            for action_number, action in enumerate(map(as_lp_action, plan.layer_actions), 1)
         ]
         return sentences + _refusal_and_skip_lines(plan, pool_labels)
     if (futures_plan := planned_futures(plan)) is not None:
@@ -472,7 +474,7 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
 
 def _refusal_and_skip_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
     refusal_lines = [
-        f"Guard {verdict.guard} refused: {replace_pool_addresses(verdict.measured, pool_labels)} against {verdict.limit}."
+        f"Guard {verdict.guard} refused: {replace_pool_addresses(verdict.measured_text, pool_labels)} against {verdict.limit}."
         for verdict in plan.verdicts
         if not verdict.passed
     ]

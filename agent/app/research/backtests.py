@@ -69,22 +69,22 @@ SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"
 class MarketOptions:
     """Options of the simulated market, as entered.
 
-    `pool_fee` is the fee of every pool. `depth` (one side of a pool) and `value` (the initial
-    wallet) are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a
-    file of prices. `flows`, the owner's transfers, have the form 2021-03-01=+1000; `flow_form` says
-    whether they are in the numeraire or pro rata. `data_fee` is that of a swap of one leg, such as
-    "300 gwei". `when_prices_end` says what happens to an asset
+    `pool_fee` is the fee of every pool. `depth` (one side of a pool) and `start_value` (the initial
+    wallet) are in whole coins of the numeraire. `gas_price_text` is a price such as "20 gwei",
+    `gas_prices_path` a file of prices. `flows`, the owner's transfers, have the form
+    2021-03-01=+1000; `flow_form` says whether they are in the numeraire or pro rata. `data_fee` is
+    that of a swap of one leg, such as "300 gwei". `when_prices_end` says what happens to an asset
     whose prices end. `pool_states` have the form WBTC/WETH=FILE.
     """
 
     pool_fee: str = "10bps"
     depth: str = "1000000000"
-    value: str = "10000"
-    pool: str = "v2"
-    gas: str = "0 wei"
-    latency: int = 0
+    start_value: str = "10000"
+    pool_kind: str = "v2"
+    gas_price_text: str = "0 wei"
+    latency_bars: int = 0
     seed: int = 0
-    gas_prices: Path | None = None
+    gas_prices_path: Path | None = None
     flows: tuple[str, ...] = ()
     flow_form: str = IN_NUMERAIRE
     when_prices_end: str = HALT_WHEN_GONE
@@ -101,16 +101,16 @@ class MarketOptions:
             ),
             fee_pips=parse_share_with_unit_bps(self.pool_fee, "--cost") * (PIPS // BPS),
             start_value=Fraction(
-                parse_raw(self.value, DEFAULT_DECIMALS, "--value"), 10**DEFAULT_DECIMALS
+                parse_raw(self.start_value, DEFAULT_DECIMALS, "--value"), 10**DEFAULT_DECIMALS
             ),
-            pool=self.pool,
-            gas_wei=parse_gas_price_wei(self.gas, "--gas"),
+            pool_kind=self.pool_kind,
+            gas_price_wei=parse_gas_price_wei(self.gas_price_text, "--gas"),
             data_fee_wei=parse_gas_price_wei(self.data_fee, "--data-fee"),
-            latency_bars=self.latency,
+            latency_bars=self.latency_bars,
             seed=self.seed,
             flows=tuple(parse_owner_transfer(transfer_text) for transfer_text in self.flows),
-            flows_in=self.flow_form,
-            gone=self.when_prices_end,
+            transfer_mode=self.flow_form,
+            stale_asset_mode=self.when_prices_end,
         )
 
     def pool_pairs(self) -> tuple[tuple[str, str], ...]:
@@ -123,10 +123,12 @@ class MarketOptions:
         """Return the settings with gas prices for each bar and the recorded pools. Raises
         ConfigError.
         """
-        if self.gas_prices is not None:
-            if settings.gas_wei:
+        if self.gas_prices_path is not None:
+            if settings.gas_price_wei:
                 raise ConfigError("--gas-prices: --gas sets another price", "give only one of them")
-            settings = replace(settings, gas_wei=read_gas_prices(self.gas_prices, table.times_s))
+            settings = replace(
+                settings, gas_price_wei=read_gas_prices(self.gas_prices_path, table.times_s)
+            )
         token_by_symbol = {token.symbol: token for token in spec.tokens}
         recorded_pools = []
         for (symbol0, symbol1), state_path in map(_parse_pool_state, self.pool_states):
@@ -140,7 +142,7 @@ class MarketOptions:
             recorded_pools.append(
                 read_pool(state_path, token_by_symbol[symbol0], token_by_symbol[symbol1])
             )
-        return replace(settings, recorded=tuple(recorded_pools))
+        return replace(settings, recorded_pools=tuple(recorded_pools))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,8 @@ class PortfolioOptions:
     band, a schedule, or both.
 
     `symbol_mapping` has texts of pairs FILE_SYMBOL=PORTFOLIO_SYMBOL with commas, `decimals` pairs
-    SYMBOL=NUMBER. `native` is the asset that prices gas. An empty `numeraire` means the first target without a
-    price in the file, or USD if every target has one.
+    SYMBOL=NUMBER. `native` is the asset that prices gas. An empty `numeraire` means the first
+    target without a price in the file, or USD if every target has one.
     """
 
     config: Path | None = None
@@ -263,7 +265,9 @@ def sample_files() -> tuple[Path, Path]:
 
 
 def prices_file(prices_path: Path | None, uses_sample: bool) -> Path:
-    """Return the path of the given file, or of the sample. Raises ConfigError for both or neither."""
+    """Return the path of the given file, or of the sample. Raises ConfigError for both or
+    neither.
+    """
     if uses_sample == (prices_path is not None):
         raise ConfigError(
             "--prices or --sample: exactly one is needed",
@@ -291,8 +295,8 @@ def backtest(
 
 
 def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
-    """Build the backtest spec of a config. The simulated chain has its own router and feeds; a token
-    without decimals in the config has 18. Raises ConfigError.
+    """Build the backtest spec of a config. The simulated chain has its own router and feeds; a
+    token without decimals in the config has 18. Raises ConfigError.
     """
     config = loaded_config.config
     token_by_address = {}
@@ -304,7 +308,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     portfolio = build_portfolio(config, token_by_address)
     portfolio = replace(
         portfolio,
-        weights=build_allocator(
+        allocator=build_allocator(
             config.portfolio,
             portfolio,
             loaded_config.path.parent,
@@ -319,7 +323,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
         EXPIRE_BLOCKS,
         (ROUTER,),
         pace=build_pace(config),
-        swept=True,
+        sweeps_outputs=True,
     )
     limits, tax_settings = build_limits(config, portfolio.numeraire), config.tax
     if (
@@ -420,7 +424,7 @@ def rename_symbols(table: PriceTable, symbol_by_file_symbol: Mapping[str, str]) 
 def require_priced_gas(settings: SimulationSettings, spec: BacktestSpec, table: PriceTable) -> None:
     """Raise ConfigError if gas or data has a cost but no asset provides its price."""
     for option, fee_wei in (
-        ("--gas", settings.gas_wei),
+        ("--gas", settings.gas_price_wei),
         ("--data-fee", settings.data_fee_wei),
     ):
         if fee_wei and not has_gas_price(spec, table):

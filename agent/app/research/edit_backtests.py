@@ -113,7 +113,7 @@ def _compare_configs(
         "until": format_time(int(table.times_s[-1]))[:10],
         "days": table.bar_count,
         "numeraire": edited_config.config.portfolio.numeraire,
-        "start_value": ASSUMED_MARKET.value,
+        "start_value": ASSUMED_MARKET.start_value,
         "edited": edited_figures,
         "present": present_figures,
         "held_return": f"{hold_growth[-1] - 1:.6f}",
@@ -229,7 +229,7 @@ def _recorded_closes(loaded_config: LoadedConfig) -> PriceTable | None:
     with wiring.open_store_offline(loaded_config) as (store, _):
         newest_s = max((span.until_s for span in store.prices.spans(numeraire_address)), default=0)
         since_s = newest_s - MAX_DAYS * DAY_S
-        for price_point in store.prices.between(numeraire_address, since_s, newest_s, DAY_S):
+        for price_point in store.prices.prices_between(numeraire_address, since_s, newest_s, DAY_S):
             if price_point.token in symbols_by_address:
                 symbol_closes = closes_by_symbol.setdefault(
                     symbols_by_address[price_point.token], {}
@@ -273,9 +273,9 @@ def _simulation_spec(loaded_config: LoadedConfig) -> tuple[BacktestSpec, list[st
     )
     if config.futures is not None:
         notes.append("futures are not part of this backtest")
-    weights = spec.portfolio.weights
+    weights = spec.portfolio.allocator
     if weights is not None and weights.method in UNTESTABLE_METHODS:
-        spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
+        spec = replace(spec, portfolio=replace(spec.portfolio, allocator=None))
         notes.append(
             f"the allocator {weights.method.value} needs more than price data, so the targets are"
             " kept unchanged"
@@ -285,7 +285,9 @@ def _simulation_spec(loaded_config: LoadedConfig) -> tuple[BacktestSpec, list[st
 
 def _simulation_settings(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
     market_options = (
-        ASSUMED_MARKET if has_gas_price(spec, table) else replace(ASSUMED_MARKET, gas="0 wei")
+        ASSUMED_MARKET
+        if has_gas_price(spec, table)
+        else replace(ASSUMED_MARKET, gas_price_text="0 wei")
     )
     return market_options.settings_for_table(market_options.settings(), spec, table)
 
@@ -298,7 +300,7 @@ def _simulate(
         simulation = simulate(spec, table, _simulation_settings(spec, table))
         growth = growth_series(simulation)
         value_index, hold_value_index = (
-            growth.index[growth.sample_bars],
+            growth.unit_growth[growth.sample_bars],
             growth.hold_unit_growth[growth.sample_bars],
         )
         figures: SettingsResultDocument = {
@@ -327,7 +329,7 @@ def _excess_document(
         "mean": f"{yearly_interval.mean:.6f}",
         "low": f"{yearly_interval.low:.6f}",
         "high": f"{yearly_interval.high:.6f}",
-        "periods": yearly_interval.periods,
+        "periods": yearly_interval.period_count,
         "beyond_chance": bool(yearly_interval.low > 0 or yearly_interval.high < 0),
     }
 
@@ -350,7 +352,7 @@ def _neighbour_figures(
             assets=tuple(replace(asset, reserve_raw=0) for asset in edited_spec.portfolio.assets),
         ),
     )
-    simulation_settings = replace(_simulation_settings(spec, table), gas_wei=0)
+    simulation_settings = replace(_simulation_settings(spec, table), gas_price_wei=0)
     neighbours = list(dict.fromkeys(_neighbours(present_spec, edited_spec)))
     if (
         not is_kernel_supported(spec, simulation_settings)
@@ -385,7 +387,7 @@ def _neighbour_figures(
         cores=1,
     )
     returns = np.column_stack(
-        [log_returns(setting_values) for setting_values in sweep_results.values]
+        [log_returns(setting_values) for setting_values in sweep_results.mark_values]
     )
     periods_per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
     fold_results = walk_forward(
@@ -422,8 +424,8 @@ def _neighbour_figures(
 def _neighbours(
     present_spec: BacktestSpec, edited_spec: BacktestSpec
 ) -> Iterator[_NeighbouringSetting]:
-    """Yield the edited settings with wider and narrower triggers, with the present trigger, and with
-    the targets of `_target_mixes`.
+    """Yield the edited settings with wider and narrower triggers, with the present trigger, and
+    with the targets of `_target_mixes`.
     """
     triggers = [
         scaled_trigger
@@ -436,8 +438,8 @@ def _neighbours(
 
 
 def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
-    """Return the trigger with its band, or its interval if it has no band, multiplied by the factor;
-    empty if it has neither, or if the result is out of range.
+    """Return the trigger with its band, or its interval if it has no band, multiplied by the
+    factor; empty if it has neither, or if the result is out of range.
     """
     match trigger:
         case Threshold(absolute_bps, relative_bps):

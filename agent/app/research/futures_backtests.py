@@ -136,9 +136,9 @@ class FuturesBookOptions:
                     for symbol in weight_bps_by_symbol
                 ),
             ),
-            _parse_positive_raw(self.margin or market_options.value, "--margin"),
+            _parse_positive_raw(self.margin or market_options.start_value, "--margin"),
             parse_raw(self.reserve, DECIMALS, "--reserve") if self.reserve else 0,
-            market_options.latency,
+            market_options.latency_bars,
             market_options.seed,
         )
 
@@ -265,7 +265,7 @@ class FuturesBacktest:
     (None: a book alone).
     """
 
-    result: FuturesResult
+    futures_result: FuturesResult
     notes: tuple[str, ...]
     portfolio_result: SimulationResult | None = None
 
@@ -386,15 +386,17 @@ def _futures_setup(
     if live_policy is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
     if (
-        config_tables.tax is None and live_policy.hedge is not None
+        config_tables.tax is None and live_policy.hedge_policy is not None
     ):  # gains are unknown, as in live steps
-        live_policy = replace(live_policy, hedge=replace(live_policy.hedge, tax_rate_bps=0))
+        live_policy = replace(
+            live_policy, hedge_policy=replace(live_policy.hedge_policy, tax_rate_bps=0)
+        )
     asset_by_market = {
         market_table.venue_key: market_table.asset or ""
         for market_table in _asset_markets(config_path)
     }
     policy = replace(simulated_policy(live_policy, asset_by_market), manual_triggers=())
-    if market_options.latency or "bound" in book_options.venue:
+    if market_options.latency_bars or "bound" in book_options.venue:
         option_limits = settings.policy.limits
         limits = replace(
             policy.limits,
@@ -427,7 +429,7 @@ def load_futures_market(
 
 def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocument:
     """Return the document of a simulated book."""
-    futures_result = backtest.result
+    futures_result = backtest.futures_result
     return {
         "from": futures_result.times_s[0],
         "until": futures_result.times_s[-1],
@@ -441,11 +443,11 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
         "hedges": [
             {
                 "symbol": hedge.symbol,
-                "size": _coin_text(hedge.size_raw),
+                "size": _coin_text(hedge.initial_size_raw),
                 "opened": hedge.opened_s,
                 "closed": hedge.closed_s,
                 "profit": None if hedge.profit_raw is None else _coin_text(hedge.profit_raw),
-                "reason": hedge.reason,
+                "reason": hedge.open_reason,
                 "end": hedge.close_reason,
             }
             for hedge in futures_result.hedges
@@ -465,7 +467,7 @@ def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBo
         "final_value": _coin_text(book.final_value_raw),
         "profit": {
             "total": _coin_text(profit.total_raw),
-            "price": _coin_text(profit.price_raw),
+            "price": _coin_text(profit.price_gain_raw),
             "slippage": _coin_text(profit.slippage_raw),
             "funding": _coin_text(profit.funding_raw),
             "fees": _coin_text(profit.fees_raw),
@@ -499,7 +501,7 @@ def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBo
             for liquidation in book.liquidations
         ],
         "unfilled": dict(book.unfilled_counts),
-        "refused": dict(book.refusals),
+        "refused": dict(book.refusal_counts),
     }
 
 
@@ -536,8 +538,8 @@ def prepare_futures_stress(
     path_count: int,
     seed_count: int,
 ) -> FuturesStressSpec:
-    """Return the stress test of a book over `bar_count` (default: 240, or all of a shorter file). Raises
-    ConfigError naming the option.
+    """Return the stress test of a book over `bar_count` (default: 240, or all of a shorter file).
+    Raises ConfigError naming the option.
     """
     table, _ = load_futures_market(prices_path, book_options, portfolio_options, None)
     settings = book_options.settings(table.interval_s, market_options)
@@ -559,18 +561,18 @@ def stress_futures(
     hashed_settings = (
         settings_digest(settings),
         repr(spec.severity),
-        spec.bars,
-        spec.paths,
+        spec.path_bars,
+        spec.path_count,
         spec.seed_count,
     )
     return {
-        "bars": spec.bars,
+        "bars": spec.path_bars,
         "start_value": _coin_text(settings.collateral_raw + settings.reserve_raw),
         "max_leverage": _multiple_text(settings.policy.limits.max_leverage_bps / BPS),
         "cases": [
             {
                 "name": case.scenario.value,
-                "paths": case.paths,
+                "paths": case.path_count,
                 "agent": _stressed_document(case.agent_book),
                 "held": _stressed_document(case.held_book),
             }
@@ -587,8 +589,8 @@ def _stressed_document(book: StressedBook) -> StressedFuturesDocument:
     return {
         "mean_loss": f"{book.mean_loss:.6f}",
         "worst_loss": f"{book.worst_loss:.6f}",
-        "liquidated_paths": book.liquidated_paths,
-        "longest_above_limit": book.longest_above_limit,
+        "liquidated_paths": book.liquidated_path_count,
+        "longest_above_limit": book.longest_above_limit_bars,
     }
 
 

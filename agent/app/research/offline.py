@@ -59,7 +59,7 @@ def plan_step_input(step_input: StepInput) -> StepOutcome:
     """Plan a parsed input, without the guards that need live evidence. Raises ConfigError."""
     require_possible_input(step_input.snapshot, step_input.portfolio)
     try:
-        return evaluation.evaluate_input(step_input, proposals.rebalance, None)
+        return evaluation.evaluate_input(step_input, proposals.propose_rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # well-formed, but its parts contradict each other
         raise ConfigError(
@@ -180,13 +180,13 @@ def _read_text(path: Path) -> str:
 def _step_fields(recorded_step: RecordedStep) -> Document:
     head = recorded_step.input.snapshot.head
     return {
-        "step": recorded_step.step,
+        "step": recorded_step.step_id,
         "time": _utc_text(recorded_step.now_s),
         "block": head.number,
         "chain_id": head.chain_id,
         "version": recorded_step.version,
         "book_kind": recorded_step.store_kind,
-        "config": recorded_step.config,
+        "config": recorded_step.config_hash,
         "decision": recorded_step.decision,
         "reason": recorded_step.reason,
         "outcome": recorded_step.outcome,
@@ -235,7 +235,7 @@ def _is_wording(difference: Document) -> bool:
 def _proposer(recorded_step: RecordedStep) -> Proposer | None:
     """Return the step's proposer; None if the owner acted and nothing was proposed."""
     if recorded_step.request is None:
-        return None if _is_manual(recorded_step) else proposals.rebalance
+        return None if _is_manual(recorded_step) else proposals.propose_rebalance
     return (
         None
         if isinstance(recorded_step.request, ManualAction)

@@ -38,9 +38,11 @@ from agent.model import AllocationMethod
 from agent.units import format_time
 
 COIN_BY_TOKEN = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC", "cbBTC": "BTC"}
-"""Coins of the sample by the token that stands for each; a depeg of a token is not in its prices."""
+"""Coins of the sample by the token that stands for each; a depeg of a token is not in its
+prices.
+"""
 ETHER_SYMBOLS = ("WETH", "ETH")
-ASSUMED_MARKET = MarketOptions(pool_fee="30bps", value="10000", gas="1 gwei")
+ASSUMED_MARKET = MarketOptions(pool_fee="30bps", start_value="10000", gas_price_text="1 gwei")
 UNTESTABLE_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 """Allocators that need data which the sample lacks; their starting weights are tested."""
 
@@ -85,7 +87,10 @@ def network_market(chain_id: int, start_value: str) -> MarketOptions:
         for fee_wei in (fees.gas_prices_wei[ORDINARY_DAY_INDEX], fees.data_fee_wei)
     )
     return replace(
-        ASSUMED_MARKET, value=start_value, gas=f"{gas_wei} wei", data_fee=f"{data_fee_wei} wei"
+        ASSUMED_MARKET,
+        start_value=start_value,
+        gas_price_text=f"{gas_wei} wei",
+        data_fee=f"{data_fee_wei} wei",
     )
 
 
@@ -96,8 +101,8 @@ def computed_template_result(
     basis: str = PAST_BASIS,
 ) -> PastResultDocument:
     """Return the result of a template as `trimtab init` writes it: of SMALL_MONEY_USD in that for
-    small money, of 10,000 in others; on the packaged prices, or on those of `coin_prices` by coin, of
-    which `basis` says what they are. Raises ConfigError if these lack an asset.
+    small money, of 10,000 in others; on the packaged prices, or on those of `coin_prices` by coin,
+    of which `basis` says what they are. Raises ConfigError if these lack an asset.
     """
     token_by_symbol = {token.symbol: token for token in preset.tokens}
     assets = [
@@ -109,16 +114,16 @@ def computed_template_result(
     config_text = render_config(
         preset, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),)
     )
-    weights_kind = template.weights.get("kind")
+    weights_kind = template.allocator_values.get("kind")
     is_untestable = weights_kind in [method.value for method in UNTESTABLE_METHODS]
-    tested_template = replace(template, weights={}) if is_untestable else template
+    tested_template = replace(template, allocator_values={}) if is_untestable else template
     loaded_config = load_config_text(
         portfolio_templates.apply_template(config_text, tested_template),
         Path("trimtab.toml"),
         "template",
     )
     is_small_money = template.name == portfolio_templates.SMALL_TEMPLATE
-    start_value = str(SMALL_MONEY_USD) if is_small_money else ASSUMED_MARKET.value
+    start_value = str(SMALL_MONEY_USD) if is_small_money else ASSUMED_MARKET.start_value
     table = (
         packaged_closes(loaded_config)
         if coin_prices is None
@@ -130,7 +135,7 @@ def computed_template_result(
 def past_result(
     loaded_config: LoadedConfig,
     table: PriceTable,
-    start_value: str = ASSUMED_MARKET.value,
+    start_value: str = ASSUMED_MARKET.start_value,
     basis: str = PAST_BASIS,
 ) -> PastResultDocument:
     """Return the past result of a config on prices by its symbols with `start_value` coins of the
@@ -144,9 +149,9 @@ def past_result(
             "backtest it with your own prices: trimtab backtest --config --prices",
         )
     spec = spec_from_config(loaded_config)
-    weights = spec.portfolio.weights
-    if weights is not None and weights.method in UNTESTABLE_METHODS:
-        spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
+    allocator = spec.portfolio.allocator
+    if allocator is not None and allocator.method in UNTESTABLE_METHODS:
+        spec = replace(spec, portfolio=replace(spec.portfolio, allocator=None))
     ether_addresses = [token.address for token in spec.tokens if token.symbol in ETHER_SYMBOLS]
     if not ether_addresses:
         raise ConfigError(
@@ -192,7 +197,7 @@ def _worst_month(simulation: SimulationResult) -> WorstMonthDocument:
         if bar_months[bar_index + 1 : bar_index + 2] != [month]
     ]
     worst_return, start_bar, end_bar = min(
-        (growth.index[end_bar] / growth.index[start_bar] - 1, start_bar, end_bar)
+        (growth.unit_growth[end_bar] / growth.unit_growth[start_bar] - 1, start_bar, end_bar)
         for start_bar, end_bar in itertools.pairwise([0, *month_end_bars])
     )
     return {
@@ -256,8 +261,8 @@ def _daily_table(price_table: PriceTable) -> PriceTable:
 
 
 def _require_daily_prices(loaded_config: LoadedConfig, table: PriceTable, day_count: int) -> None:
-    """Raise ConfigError unless each token of the config of which there are prices, hubs too, has one
-    on each day of a year.
+    """Raise ConfigError unless each token of the config of which there are prices, hubs too, has
+    one on each day of a year.
     """
     priced_counts = np.count_nonzero(~np.isnan(table.closes), axis=0).tolist()
     count_by_symbol = dict(zip(table.symbols, priced_counts, strict=True))

@@ -99,18 +99,20 @@ class StressOptions:
             crash_bps=parse_share_with_unit_bps(self.crash, "--crash"),
             crash_bars=self.crash_bars,
             depeg_bps=parse_share_with_unit_bps(self.depeg, "--depeg"),
-            gas_wei=parse_gas_price_wei(self.gas_spike, "--gas-spike"),
+            gas_price_wei=parse_gas_price_wei(self.gas_spike, "--gas-spike"),
             depth_part=_parse_fraction(self.thin_depth, "--thin"),
         )
         return StressSpec(
-            paths=self.paths,
-            step_paths=self.step_paths,
-            bars=self.bars or min(DEFAULT_BARS, table.bar_count),
+            path_count=self.paths,
+            step_path_count=self.step_paths,
+            path_bars=self.bars or min(DEFAULT_BARS, table.bar_count),
             scenarios=_scenarios(self.scenarios),
             severity=severity,
-            block=float(_parse_fraction(self.block_bars, "--block")) if self.block_bars else None,
-            drift=self.drift == "recorded",
-            named=self.scenarios != "all",
+            mean_block_bars=float(_parse_fraction(self.block_bars, "--block"))
+            if self.block_bars
+            else None,
+            keeps_drift=self.drift == "recorded",
+            has_named_scenarios=self.scenarios != "all",
         )
 
 
@@ -133,8 +135,8 @@ def prepare_stress(
     *,
     limits_choice: str = "usual",
 ) -> PreparedStressTest:
-    """Check the options and build the stress test. Without a config, `limits_choice` are "usual" (those of
-    `trimtab init`) or "off". Raises ConfigError naming the option.
+    """Check the options and build the stress test. Without a config, `limits_choice` are "usual"
+    (those of `trimtab init`) or "off". Raises ConfigError naming the option.
     """
     table = portfolio_options.load_prices(prices_path)
     settings = market_options.settings()
@@ -209,9 +211,9 @@ MIN_FOLDS, MAX_FOLDS = 1, 50
 class TuneOptions:
     """Options of a parameter search, as entered: the grid, and the evaluation of its settings.
 
-    `calendar` is the interval of the baseline rule, `walk` the mode of the walk-forward test. An
-    allocator chooses weights every `rechoose` from the prices of the last `window`. `full` disables
-    the fast kernel.
+    `calendar` is the interval of the baseline rule, `walk_mode` the mode of the walk-forward test.
+    An allocator chooses weights every `rechoose_interval` from the prices of the last
+    `price_window`. `without_kernel` disables the fast kernel.
     """
 
     band: str = ""
@@ -221,11 +223,11 @@ class TuneOptions:
     trigger: str = ""
     calendar: str = "28d"
     objective: str = "growth"
-    walk: str = "anchored"
+    walk_mode: str = "anchored"
     folds: int = 4
-    window: str = "60d"
-    rechoose: str = "7d"
-    full: bool = False
+    price_window: str = "60d"
+    rechoose_interval: str = "7d"
+    without_kernel: bool = False
 
 
 def prepare_tune(
@@ -269,8 +271,8 @@ def prepare_tune(
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     schedule = AllocatorSchedule(
-        parse_duration_s(tune_options.rechoose, "--rechoose"),
-        parse_duration_s(tune_options.window, "--window"),
+        parse_duration_s(tune_options.rechoose_interval, "--rechoose"),
+        parse_duration_s(tune_options.price_window, "--window"),
     )
     for method in grid.allocators:
         if method is not AllocationMethod.FIXED:
@@ -286,7 +288,7 @@ def prepare_tune(
         {objective.value: objective for objective in Objective},
     )
     walk_mode = parse_choice(
-        tune_options.walk, "--walk", {mode.value: mode for mode in WalkForwardMode}
+        tune_options.walk_mode, "--walk", {mode.value: mode for mode in WalkForwardMode}
     )
     return TuneSpec(
         table,
@@ -298,7 +300,7 @@ def prepare_tune(
         objective,
         walk_mode,
         tune_options.folds,
-        tune_options.full,
+        tune_options.without_kernel,
     )
 
 

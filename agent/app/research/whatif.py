@@ -22,7 +22,7 @@ from agent.model import (
 )
 from agent.policy import minimum
 from agent.policy.drift import (
-    alert_prices,
+    band_edge_prices,
     corrections,
     drifts_from_balances,
     ideal_trades,
@@ -67,16 +67,16 @@ class WhatIf:
     """Result of a what-if.
 
     `trades` are the trades of the band or schedule by symbol, in the unit of the values, zero for a
-    hold; `to_target` are the trades that restore the targets. `drifts` are in units of 10^-18.
-    `minimum_totals` are the minimum totals of these settings at three gas prices.
+    hold; `trades_to_target` are the trades that restore the targets. `drifts` are in units of
+    10^-18. `minimum_totals` are the minimum totals of these settings at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
     acts: bool
     reason: str
     trades: Mapping[str, Value]
-    to_target: Mapping[str, Value]
-    alerts: Mapping[str, AlertPrices]
+    trades_to_target: Mapping[str, Value]
+    alert_prices_by_symbol: Mapping[str, AlertPrices]
     has_band: bool
     minimum_totals: tuple[MinimumTotalDocument, ...] = ()
 
@@ -91,19 +91,21 @@ class WhatIf:
         return tuple(minimum.asset_count_warnings(len(self.drifts)))
 
     @property
-    def values(self) -> dict[str, Value]:
+    def value_by_symbol(self) -> dict[str, Value]:
         """Value of each asset by symbol."""
         return {drift.symbol: Fraction(drift.raw, 10**VALUE_PLACES) for drift in self.drifts}
 
     @property
-    def excess(self) -> dict[str, Value]:
+    def excess_by_symbol(self) -> dict[str, Value]:
         """Value above its target of each overweight asset, by symbol."""
-        return {symbol: -trade for symbol, trade in self.to_target.items() if trade < 0}
+        return {symbol: -trade for symbol, trade in self.trades_to_target.items() if trade < 0}
 
     @property
     def symbols_outside(self) -> tuple[str, ...]:
         """Symbols outside their bands."""
-        return tuple(drift.symbol for drift in self.drifts if self.has_band and drift.outside)
+        return tuple(
+            drift.symbol for drift in self.drifts if self.has_band and drift.is_outside_band
+        )
 
 
 def what_if(  # noqa: PLR0913
@@ -165,11 +167,11 @@ def what_if(  # noqa: PLR0913
             symbol: trade_raw / 10**VALUE_PLACES if evaluation.fired else Fraction(0)
             for symbol, trade_raw in trades_raw.items()
         },
-        to_target={
+        trades_to_target={
             symbol: trade_raw / 10**VALUE_PLACES
             for symbol, trade_raw in ideal_trades(drifts).items()
         },
-        alerts=_alert_prices_by_symbol(
+        alert_prices_by_symbol=_alert_prices_by_symbol(
             drifts, _parse_prices(price, target_bps_by_symbol), has_band, numeraire
         ),
         has_band=has_band,
@@ -200,7 +202,7 @@ def _minimum_totals(
             min_trade,
             native_price,
             investable_total(drifts) / 10**VALUE_PLACES,
-            banded=band is not None,
+            has_band=band is not None,
         )
     )
 
@@ -214,7 +216,7 @@ def _alert_prices_by_symbol(
     alert_prices_by_symbol = {}
     for drift in drifts:
         price = price_by_symbol.get(drift.symbol, Fraction(1))
-        low_price, high_price = alert_prices(drifts)[drift.token]
+        low_price, high_price = band_edge_prices(drifts)[drift.token]
         low_missing_reason, high_missing_reason = unreachable_reasons(drift, drifts)
         if not has_band:
             low_price = high_price = None

@@ -48,7 +48,9 @@ class NewTokens:
 
     @property
     def unpinned_contracts(self) -> tuple[ContractDocument, ...]:
-        """New contracts, which the confirmation pins. Changed code needs `trimtab trust` instead."""
+        """New contracts, which the confirmation pins. Changed code needs `trimtab trust`
+        instead.
+        """
         return tuple(contract for contract in self.contracts if contract["state"] == "new")
 
 
@@ -65,10 +67,12 @@ def inspect_new_tokens(
     if config_before is None:
         return context, NO_NEW_TOKENS
     addresses_before = {asset.address for asset in config_before.config.portfolio.listed_tokens}
-    added_tokens = [address for address in context.tokens if address not in addresses_before]
+    added_tokens = [
+        address for address in context.token_addresses if address not in addresses_before
+    ]
     if not added_tokens:
         return context, NO_NEW_TOKENS
-    snapshot = context.reader.snapshot()
+    snapshot = context.position_reader.snapshot()
     added_pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(added_tokens)]
     all_contracts, implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
     implementations = [
@@ -83,7 +87,7 @@ def inspect_new_tokens(
         [
             verdict
             for verdict in no_code_verdicts
-            if any(address in verdict.measured for address in added_addresses)
+            if any(address in verdict.measured_text for address in added_addresses)
         ]
     )
     added_contracts = [
@@ -94,8 +98,8 @@ def inspect_new_tokens(
         for contract in added_contracts
         if contract["state"] == "new"
     ]
-    trusted_code = (*(context.reference.mean_pools or ()), *new_hashes)
-    context = replace(context, reference=replace(context.reference, mean_pools=trusted_code))
+    trusted_code = (*(context.reference.twap_pools or ()), *new_hashes)
+    context = replace(context, reference=replace(context.reference, twap_pools=trusted_code))
     step = context.readers.step_input_at(snapshot)
     current_prices = reference_prices(step)
     _require_prices(context, current_prices, added_tokens)
@@ -157,7 +161,7 @@ def _price_note(
     token: str,
     contracts: Sequence[ContractDocument],
 ) -> str:
-    reference_price, numeraire = current_prices.prices[token], portfolio.numeraire
+    reference_price, numeraire = current_prices.reference_by_token[token], portfolio.numeraire
     token_details = portfolio.token(token)
     pools_text = ""
     if reference_price.source is PriceSource.TWAP:
@@ -192,7 +196,7 @@ def _liquidity_text(
     if pool is None:
         return ""
     numeraire, pool_tokens = context.portfolio.numeraire, (pool.token0, pool.token1)
-    if any(token not in current_prices.prices for token in pool_tokens):
+    if any(token not in current_prices.reference_by_token for token in pool_tokens):
         token_depths = [
             (context.portfolio.token(token), pool.depth(token)) for token in pool_tokens
         ]
@@ -201,7 +205,10 @@ def _liquidity_text(
             for token, depth_raw in token_depths
         )
     depth_value = sum(
-        (pool.depth(token) * current_prices.prices[token].price for token in pool_tokens),
+        (
+            pool.depth(token) * current_prices.reference_by_token[token].price
+            for token in pool_tokens
+        ),
         Fraction(0),
     )
     return f"{value_text(depth_value, numeraire.decimals, 0)} {numeraire.label}"
@@ -242,7 +249,7 @@ def find_leftovers(
     ) as context:
         step = Agent(context).step_input()
     held_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    price_by_token = reference_prices(step).prices
+    price_by_token = reference_prices(step).reference_by_token
     native_price = price_by_token.get(context.portfolio.wrapped_native)
     leftovers = []
     for asset in context.portfolio.assets:

@@ -40,8 +40,8 @@ def push_sender(alerts_table: AlertsTable) -> tuple[str, PushSender] | None:
 
 
 def change_devices(alerts_table: AlertsTable, store: AlertStore, control: Control) -> str:
-    """Add or remove the device of a control; return what was done. Raises ConfigError for an unknown
-    device or push service, and without a target of web push.
+    """Add or remove the device of a control; return what was done. Raises ConfigError for an
+    unknown device or push service, and without a target of web push.
     """
     arguments = dict(control.arguments)
     if (device_id := arguments.get("remove")) is not None:
@@ -58,7 +58,7 @@ def change_devices(alerts_table: AlertsTable, store: AlertStore, control: Contro
         control.asked_by,
         control.asked_at_s,
     )
-    name_and_sender[1].check(device)
+    name_and_sender[1].require_valid_device(device)
     store.add_device(device)
     return "added"
 
@@ -76,7 +76,7 @@ def devices_document(alerts_table: AlertsTable, store: AlertStore) -> dict[str, 
         "devices": [
             {
                 "id": device.id,
-                "service": device.service,
+                "service": device.service_host,
                 "user": device.user,
                 "added": utc_text(device.added_s),
             }

@@ -1,4 +1,6 @@
-"""Edits of a running bot's config: validate the new text, plan and judge the transition, write it."""
+"""Edits of a running bot's config: validate the new text, plan and judge the transition, write
+it.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,7 @@ class EditReport:
     """Earlier manual changes; the confirmation covers them too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
     """Tokens new to the portfolio, with the contracts that the confirmation pins."""
-    restart: tuple[str, ...] = ()
+    restart_tables: tuple[str, ...] = ()
     """Changed tables, in brackets, that a run reads only at start: the edit ends a running run."""
 
 
@@ -117,12 +119,12 @@ def edit(  # noqa: PLR0913
     `confirm` returns True; without `confirm` only report. With `by_hand_only` it confirms changes
     made by hand, and `edit_text` changes nothing.
 
-    `pins_new` also pins the new contracts of added tokens; if `is_unreviewed` (no user saw them), only
-    on local chains. `origin` is recorded as the way in which this version was confirmed. If the
-    wallet holds more than dust of a removed asset, `edit_text_for_sale` replaces `edit_text`, if given.
-    Raises ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition
-    that breaks a limit (with `in_slices` only if its first slice does), would halt the bot, or
-    leaves a held token unmanaged (unless `keep_holdings`).
+    `pins_new` also pins the new contracts of added tokens; if `is_unreviewed` (no user saw them),
+    only on local chains. `origin` is recorded as the way in which this version was confirmed. If
+    the wallet holds more than dust of a removed asset, `edit_text_for_sale` replaces `edit_text`,
+    if given. Raises ConfigError for an invalid text. Raises Refused, and writes nothing, for a
+    transition that breaks a limit (with `in_slices` only if its first slice does), would halt the
+    bot, or leaves a held token unmanaged (unless `keep_holdings`).
     """
     config_file = Path(path)
     text_before = _read_config(config_file)
@@ -155,7 +157,7 @@ def edit(  # noqa: PLR0913
         trusted_context, new_tokens = inspect_new_tokens(context, config_before)
         contracts_to_pin = (
             new_tokens.unpinned_contracts
-            if pins_new and (not is_unreviewed or config_after.config.chain.local)
+            if pins_new and (not is_unreviewed or config_after.config.chain.is_local)
             else ()
         )
         addresses_to_pin = {contract["address"] for contract in contracts_to_pin}
@@ -218,7 +220,7 @@ def accept_edit(report: EditReport, agent: Agent) -> bool:
     """Accept without asking (`--yes`). Raises Refused on a live chain if the file was changed
     manually, because the caller may not have seen those changes.
     """
-    if report.earlier_edits and not agent.context.config.chain.local:
+    if report.earlier_edits and not agent.context.config.chain.is_local:
         raise config_versions.unconfirmed_error(report.earlier_edits)
     return True
 
@@ -334,7 +336,7 @@ def _plan_edit(
         broken_limits = _broken_limits(first_rebalance)
     if broken_limits:
         broken_limits_text = "; ".join(
-            f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
+            f"{verdict.guard} measured {verdict.measured_text}, limit {verdict.limit}"
             for verdict in broken_limits
         )
         remedy = "change less at a time, raise the limit, or wait"
@@ -396,7 +398,7 @@ def _plan_edit(
         warnings,
         next_commands,
         "planned",
-        restart=tuple(restart_tables),
+        restart_tables=tuple(restart_tables),
     )
 
 
@@ -421,8 +423,10 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
             limits=limits,
             history=replace(
                 step.history,
-                stopped="",
-                cash_flows=replace(step.history.cash_flows, claims=(), unexplained=()),
+                stop_reason="",
+                cash_flows=replace(
+                    step.history.cash_flows, pending_payments=(), unexplained_transfers=()
+                ),
             ),
         )
 
@@ -444,7 +448,7 @@ def _transition_notes(
 ) -> tuple[str, ...]:
     """Return notes on guards that would refuse now, and on assets that stay off target."""
     notes = [
-        f"{verdict.guard} would refuse now: {verdict.measured}, limit {verdict.limit}"
+        f"{verdict.guard} would refuse now: {verdict.measured_text}, limit {verdict.limit}"
         for verdict in transition.failed_verdicts
         if not (unpinned_addresses and verdict.guard == "allowlist")
     ]
@@ -530,7 +534,7 @@ class RemovalReport:
 ConfirmSale = Callable[[Agent, StepOutcome], bool]
 
 
-def remove(  # noqa: PLR0913
+def remove_assets(  # noqa: PLR0913
     path: Path | str,
     changes: ConfigChanges,
     *,
@@ -544,9 +548,9 @@ def remove(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> RemovalReport:
-    """Remove the assets of `changes.removed_symbols`. Held assets get a target of 0 % first; with `send`
-    they are sold at once and then removed. Raises the same errors as `edit`, and Refused while the
-    bot is stopped.
+    """Remove the assets of `changes.removed_symbols`. Held assets get a target of 0 % first; with
+    `send` they are sold at once and then removed. Raises the same errors as `edit`, and Refused
+    while the bot is stopped.
     """
 
     def run_edit(edit_changes: ConfigChanges, confirm_edit: Confirm | None) -> EditReport:

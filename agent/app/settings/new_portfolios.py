@@ -1,5 +1,5 @@
-"""Another portfolio beside those that a dashboard serves: one more config in their folder, from a basket
-or as a copy, without a key.
+"""Another portfolio beside those that a dashboard serves: one more config in their folder, from a
+basket or as a copy, without a key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.app.settings.shown import identity
+from agent.app.settings.shown import network_and_wallet
 from agent.app.start.guide import check_setup, error_text, parse_answers, variable_state
 from agent.config.load import load_config, load_config_text
 from agent.config.networks.presets import PRESETS
@@ -39,10 +39,11 @@ def check_portfolio(
     field_texts: Mapping[str, str],
     taken_names: Sequence[str],
 ) -> dict[str, Any]:
-    """Return `errors` by field, the valid answers in words, `answer_texts`, and, without errors, the
-    `sha256` of the config that they make: a copy of the portfolio `source`, or one from a basket, then
-    with the rest of the document of `check_setup`. `typed` are the answers, or without any those that a
-    form begins with: network, wallet and endpoints of `source`. Raises ConfigError.
+    """Return `errors` by field, the valid answers in words, `answer_texts`, and, without errors,
+    the `sha256` of the config that they make: a copy of the portfolio `source`, or one from a
+    basket, then with the rest of the document of `check_setup`. `typed` are the answers, or without
+    any those that a form begins with: network, wallet and endpoints of `source`. Raises
+    ConfigError.
     """
     return _check_and_render(folder, source, is_copy, field_texts, taken_names)[0]
 
@@ -143,7 +144,7 @@ def _check_and_render(
 
 
 def _first_answers(source: str) -> Mapping[str, str]:
-    source_identity, endpoints = identity(source), load_config(source).config.chain.rpc
+    source_identity, endpoints = network_and_wallet(source), load_config(source).config.chain.rpc
     if source_identity["network"] not in PRESETS:
         return {"network": DEFAULT_NETWORK, "wallet": source_identity["wallet"]}
     endpoint_pairs = (
@@ -186,7 +187,7 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
     ceiling = "none" if portfolio.max_live_value is None else portfolio.max_live_value
     answer_texts = {
         "copy of": loaded_config.path.stem,
-        "network": identity(loaded_config)["network"],
+        "network": network_and_wallet(loaded_config)["network"],
         "basket": " ".join(target_texts),
         "ceiling": f"{ceiling} {portfolio.numeraire}",
         "payouts to": ", ".join(loaded_config.config.wallet.payout_addresses) or "none",
@@ -224,8 +225,8 @@ def _wallet_of(config_path: Path) -> str:
 
 
 def next_commands(config: str) -> dict[str, Any]:
-    """Return the commands that start a new portfolio on paper, `next`, and the one that adds its `key`,
-    empty if it has no keystore. Raises ConfigError.
+    """Return the commands that start a new portfolio on paper, `next`, and the one that adds its
+    `key`, empty if it has no keystore. Raises ConfigError.
     """
     loaded_config = load_config(config)
     portfolio, config_option = loaded_config.config.portfolio, f" --config {shlex.quote(config)}"

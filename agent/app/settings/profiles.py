@@ -96,15 +96,15 @@ def import_profile(  # noqa: PLR0913
     prices: Path | None = None,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
-    """Import a profile, a file or an https address with its `sha256`, into the config: `confirm` sees
-    the changes and the transition; without it nothing is written. With `sell_others` assets that the
-    profile lacks are sold; with `in_slices` the edit is allowed if the first slice of its transition
-    is. With `with_past_result` the new config is backtested on the packaged prices, with
-    `prices` on each year of that file.
-    Without a store, the config is written even if its chain cannot be read, without a transition.
-    Raises ConfigError for content not allowed in a profile, another chain, a token that is unknown,
-    ambiguous or has the display name of another, or an invalid new config; Refused for a transition
-    that is not allowed (agent/app/settings/editing.py).
+    """Import a profile, a file or an https address with its `sha256`, into the config: `confirm`
+    sees the changes and the transition; without it nothing is written. With `sell_others` assets
+    that the profile lacks are sold; with `in_slices` the edit is allowed if the first slice of its
+    transition is. With `with_past_result` the new config is backtested on the packaged prices, with
+    `prices` on each year of that file. Without a store, the config is written even if its chain
+    cannot be read, without a transition. Raises ConfigError for content not allowed in a profile,
+    another chain, a token that is unknown, ambiguous or has the display name of another, or an
+    invalid new config; Refused for a transition that is not allowed
+    (agent/app/settings/editing.py).
     """
     loaded_config = load_config(config)
     chain_id = loaded_config.config.chain.chain_id
@@ -126,7 +126,7 @@ def import_profile(  # noqa: PLR0913
     require_valid_addresses(profile)
     limit_documents = _compare_limits(profile, loaded_config, resolved_tokens)
     adopted_limits = {
-        limit_document["key"]: profile.raw["limits"][limit_document["key"]]
+        limit_document["key"]: profile.file_values["limits"][limit_document["key"]]
         for limit_document in limit_documents
         if limit_document["taken"]
     }
@@ -223,9 +223,9 @@ def profile_arguments(
         asset["symbol"]: asset for asset in config_tables["portfolio"]["assets"]
     }
     profile_asset_by_symbol = {
-        profile_asset["symbol"]: profile_asset for profile_asset in profile.raw["assets"]
+        profile_asset["symbol"]: profile_asset for profile_asset in profile.file_values["assets"]
     }
-    profile_policy = profile.raw["policy"]
+    profile_policy = profile.file_values["policy"]
     unsupported_parts = [
         *(
             f"a new asset, {symbol}"
@@ -234,7 +234,7 @@ def profile_arguments(
         ),
         *(
             "another allocator"
-            for weights_table in (profile.raw, config_tables["portfolio"])
+            for weights_table in (profile.file_values, config_tables["portfolio"])
             if "weights" in weights_table
         ),
         *(
@@ -269,7 +269,7 @@ def profile_arguments(
         for symbol in profile_asset_by_symbol
     ]
     new_settings |= {
-        f"limits.{limit_document['key']}": profile.raw["limits"][limit_document["key"]]
+        f"limits.{limit_document['key']}": profile.file_values["limits"][limit_document["key"]]
         for limit_document in _compare_limits(profile, loaded_config, resolved_tokens)
         if limit_document["taken"] and not LIMITS[limit_document["key"]].binds_exits
     }
@@ -382,7 +382,9 @@ def _add_past_results(
     *,
     with_packaged: bool,
 ) -> None:
-    """Backtest a config on the packaged prices, and on each year of a file; add results and notes."""
+    """Backtest a config on the packaged prices, and on each year of a file; add results and
+    notes.
+    """
     if with_packaged:
         from agent.app.research.past_results import past_result_or_reason  # loads the simulation
 

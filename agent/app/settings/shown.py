@@ -265,15 +265,15 @@ def _setting_document(key: str, setting_text: str, about: str = "") -> SettingDo
     return {"key": key, "about": about or DESCRIPTIONS.get(key, ""), "value": setting_text}
 
 
-def identity(source: ConfigSource) -> dict[str, str]:
-    """Return `network`, its name or chain id, `local`, "yes" for a local chain or a fork, whose coins
-    are worth nothing, else empty, and `wallet`, its address. Raises ConfigError.
+def network_and_wallet(source: ConfigSource) -> dict[str, str]:
+    """Return `network`, its name or chain id, `local`, "yes" for a local chain or a fork, whose
+    coins are worth nothing, else empty, and `wallet`, its address. Raises ConfigError.
     """
     config = load_config(source).config
     chain = config.chain
     preset_names = (
         preset_name for preset_name, preset in PRESETS.items() if preset.chain_id == chain.chain_id
     )
-    network = "local chain" if chain.local else next(preset_names, f"chain {chain.chain_id}")
-    local_text = "yes" if chain.local else ""
+    network = "local chain" if chain.is_local else next(preset_names, f"chain {chain.chain_id}")
+    local_text = "yes" if chain.is_local else ""
     return {"network": network, "local": local_text, "wallet": config.wallet.address}

@@ -12,7 +12,7 @@ from agent.app.documents.status import ORDINARY_DAY_INDEX, minimum_totals_of_con
 from agent.app.start.amounts import with_amounts
 from agent.config.load import parse_config
 from agent.config.networks import NETWORKS
-from agent.config.networks.presets import ETHEREUM, PRESETS, Preset, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET, PRESETS, Preset, TemplateAsset
 from agent.config.writing.portfolio_templates import (
     PORTFOLIO_TEMPLATES,
     PortfolioTemplate,
@@ -32,8 +32,8 @@ PLACEHOLDER_WALLET = "0x" + "0" * 39 + "1"
 
 
 def minimum_capital(template: PortfolioTemplate, preset: Preset) -> str:
-    """Return the minimum total on an ordinary day, in whole coins of the numeraire, rounded up; empty
-    if no total works. Raises ConfigError if the network lacks tokens of the template.
+    """Return the minimum total on an ordinary day, in whole coins of the numeraire, rounded up;
+    empty if no total works. Raises ConfigError if the network lacks tokens of the template.
     """
     config = _config_on_ethereum(template.name)
     (first_asset, *_) = config.portfolio.assets
@@ -76,7 +76,7 @@ def ordinary_gas_gwei() -> dict[str, str]:
 @cache
 def _config_on_ethereum(template_name: str) -> Config:
     template = PORTFOLIO_TEMPLATES[template_name]
-    return draft_config(template, ETHEREUM, template_targets(template, ETHEREUM))
+    return draft_config(template, ETHEREUM_PRESET, template_targets(template, ETHEREUM_PRESET))
 
 
 def draft_config(

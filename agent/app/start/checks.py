@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import codec, wiring
-from agent.app.describe import HIDDEN_PATHS, submission, submission_text
+from agent.app.describe import HIDDEN_PATHS, submission_channel, submission_text
 from agent.app.documents import fill
 from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument, CheckLine
 from agent.app.documents.status import current_minimum_total
@@ -91,7 +91,7 @@ def _trigger_checks(context: wiring.AgentContext, policy: Policy) -> Iterator[Ch
     """Yield warnings about triggers that prices of a single block can fire, and about schedules
     without jitter, which an attacker can predict; none on local chains.
     """
-    if context.config.chain.local:
+    if context.config.chain.is_local:
         return
     if policy.confirm_blocks == 0:
         yield (
@@ -184,7 +184,7 @@ def format_answer_bounds(feed_round: FeedRound) -> str:
 
 
 def _twap_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
-    if PriceSource.TWAP not in reference.kinds:
+    if PriceSource.TWAP not in reference.sources:
         return
     pools = [pool for pool in snapshot.pools if pool.keeps_observations]
     rejected_pool_texts = [
@@ -217,7 +217,7 @@ def _data_fee_checks(snapshot: Snapshot) -> Iterator[CheckLine]:
         remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
         yield "data_fee", FAIL, f"not read: {unknown_reason}", remedy
     elif snapshot.data_fee is not None:
-        fee_wei = snapshot.data_fee_wei(minimum.LEG_GAS, 2 * minimum.LEG_BYTES)
+        fee_wei = snapshot.max_data_fee_wei(minimum.LEG_GAS, 2 * minimum.LEG_BYTES)
         yield "data_fee", OK, f"at most {decimal_text(fee_wei, 18)} native for a swap", ""
 
 
@@ -228,7 +228,7 @@ def screen_tokens(
     can be simulated: the wallet's holding, or a hundredth of the deepest pool. Raises Retryable.
     """
     quarantined_by_token = {
-        screened_token.token: screened_token for screened_token in step.targets.quarantine
+        screened_token.token: screened_token for screened_token in step.targets.quarantined_tokens
     }
     all_screenings = list(quarantined_by_token.values())
     if context.limits.token_screen:
@@ -244,13 +244,13 @@ def screen_tokens(
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: state, finding and remedy; `exit` is the exit code if it fails."""
+    """One check: state, finding and remedy; `exit_code` is the exit code if it fails."""
 
     check: str
     state: str
     finding: str
     remedy: str = ""
-    exit: int = EXIT_REFUSED
+    exit_code: int = EXIT_REFUSED
 
 
 def doctor(
@@ -267,7 +267,11 @@ def doctor(
         "endpoints": endpoints,
         "checks": [fill(CheckDocument, check_result) for check_result in check_results],
         "exit": next(
-            (check_result.exit for check_result in check_results if check_result.state == FAIL),
+            (
+                check_result.exit_code
+                for check_result in check_results
+                if check_result.state == FAIL
+            ),
             EXIT_OK,
         ),
     }
@@ -305,13 +309,13 @@ def _run_checks(
     has_quorum = has_enough_operators(probes, chain.min_operators)
     failure_state = WARN if has_quorum else FAIL
     for probe in probes:
-        endpoint_check_state = failure_state if probe.head is None else OK
+        endpoint_check_state = failure_state if probe.head_number is None else OK
         yield CheckResult(
             f"endpoint {probe.endpoint.operator}",
             endpoint_check_state,
             probe.finding,
             probe.remedy,
-            probe.exit,
+            probe.exit_code,
         )
     yield _operator_check(loaded_config)
     yield _submission_check(loaded_config.config)
@@ -323,7 +327,7 @@ def _run_checks(
         ) as context:
             yield CheckResult("store", OK, str(wiring.store_file(loaded_config)))
             yield from _seal_checks(context.store, loaded_config)
-            snapshot = context.reader.snapshot()
+            snapshot = context.position_reader.snapshot()
             endpoint_documents[:] = [
                 {**probed_document, **current_record}
                 for probed_document, current_record in zip(
@@ -382,7 +386,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for check_line in venue_checks(context, step.snapshot, step.portfolio):
         yield CheckResult(*check_line)
     yield from _gas_and_head_checks(context, snapshot)
-    for warning in minimum.warnings(context.portfolio):
+    for warning in minimum.size_warnings(context.portfolio):
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _minimum_total_checks(step)
 
@@ -410,7 +414,7 @@ def _config_check(loaded_config: LoadedConfig) -> CheckResult:
     config_summary = f"{loaded_config.path.name}, sha256 {loaded_config.digest[:12]}"
     has_secrets = (
         any(endpoint.url is not None for endpoint in loaded_config.config.chain.rpc)
-        and not loaded_config.config.chain.local
+        and not loaded_config.config.chain.is_local
     )
     file_mode = loaded_config.path.stat().st_mode & 0o777
     if has_secrets and file_mode & 0o077:
@@ -499,7 +503,7 @@ def _submission_check(config: Config) -> CheckResult:
     """Check whether transactions are public before they are mined, and state the possible loss (T1,
     T15).
     """
-    if config.chain.local or submission(config) in HIDDEN_PATHS:
+    if config.chain.is_local or submission_channel(config) in HIDDEN_PATHS:
         return CheckResult("submission", OK, submission_text(config))
     return CheckResult(
         "submission",
@@ -560,7 +564,7 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
         yield CheckResult("pools", OK, f"{len(context.pools)} found")
     for quarantine_entry in (
         quarantine_entry
-        for quarantine_entry in snapshot.quarantined
+        for quarantine_entry in snapshot.unreadable_items
         if quarantine_entry.subject != "endpoint"
     ):
         yield CheckResult(
@@ -583,7 +587,7 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
         token = asset.token
         if token.address not in raw_by_token:
             continue
-        reference_price = current_prices.prices.get(token.address)
+        reference_price = current_prices.reference_by_token.get(token.address)
         if reference_price is None:
             unpriced_reason = next(
                 (

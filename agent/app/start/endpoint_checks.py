@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
-from agent.chain.quorum import common_height, height_disagreement, quorum_size
+from agent.chain.quorum import check_heights, common_height, quorum_size
 from agent.config.tables.chain import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import Snapshot
@@ -24,15 +24,15 @@ MAX_CLOCK_SKEW_S = 30
 
 @dataclass(frozen=True, slots=True)
 class EndpointProbe:
-    """Answer of one endpoint. `head` is None if it failed or `is_lagging`; `finding` is then the
-    reason. `head_s` is the timestamp of `head`.
+    """Answer of one endpoint. `head_number` is None if it failed or `is_lagging`; `finding` is then
+    the reason. `head_s` is the timestamp of `head_number`.
     """
 
     endpoint: Endpoint
-    head: int | None
+    head_number: int | None
     finding: str
     remedy: str = ""
-    exit: int = EXIT_REFUSED
+    exit_code: int = EXIT_REFUSED
     is_lagging: bool = False
     head_s: int = 0
 
@@ -42,16 +42,18 @@ def probe_endpoints(
 ) -> list[EndpointProbe]:
     """Read chain id and head of each endpoint; mark those that lag behind the others."""
     probes = [_probe(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
-    head_by_endpoint = {probe.endpoint: probe.head for probe in probes if probe.head is not None}
+    head_by_endpoint = {
+        probe.endpoint: probe.head_number for probe in probes if probe.head_number is not None
+    }
     if len(operators_of(head_by_endpoint)) < chain.min_operators:
         return probes
     endpoint_pool = EndpointPool(
         endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks, now_s=now_s
     )
     quorum_height = common_height(head_by_endpoint, chain.min_operators)
-    head_s = min(probe.head_s for probe in probes if probe.head == quorum_height)
+    head_s = min(probe.head_s for probe in probes if probe.head_number == quorum_height)
     # records the lag in each endpoint's health
-    height_disagreement(endpoint_pool, head_by_endpoint, quorum_height, head_s)
+    check_heights(endpoint_pool, head_by_endpoint, quorum_height, head_s)
     return [_marked_if_lagging(probe) for probe in probes]
 
 
@@ -59,15 +61,19 @@ def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) ->
     """Return whether the operators with a working endpoint are a quorum of all that answer,
     including lagging ones.
     """
-    working_operators = operators_of(probe.endpoint for probe in probes if probe.head is not None)
+    working_operators = operators_of(
+        probe.endpoint for probe in probes if probe.head_number is not None
+    )
     answering_operators = operators_of(
-        probe.endpoint for probe in probes if probe.head is not None or probe.is_lagging
+        probe.endpoint for probe in probes if probe.head_number is not None or probe.is_lagging
     )
     return len(working_operators) >= quorum_size(len(answering_operators), min_operators)
 
 
 def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
-    """Return state, score from 0 to 1, latency and last problem of each endpoint in this process."""
+    """Return state, score from 0 to 1, latency and last problem of each endpoint in this
+    process.
+    """
     return [
         fill(EndpointDocument, endpoint_state, operator=operator)
         for operator, endpoint_state in endpoint_pool.endpoint_states()
@@ -77,7 +83,7 @@ def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
 def probed_endpoint_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
     """Return the records of the probed endpoints with their heads."""
     return [
-        {**endpoint_records(EndpointPool([probe.endpoint], 1))[0], "head": probe.head}
+        {**endpoint_records(EndpointPool([probe.endpoint], 1))[0], "head": probe.head_number}
         for probe in probes
     ]
 
@@ -85,9 +91,9 @@ def probed_endpoint_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEnd
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield each endpoint that the quorum excluded from a snapshot: its operator, and why."""
     yield from (
-        (quarantine_entry.address, quarantine_entry.why)
-        for quarantine_entry in snapshot.quarantined
-        if quarantine_entry.subject == "endpoint"
+        (unreadable_item.address, unreadable_item.why)
+        for unreadable_item in snapshot.unreadable_items
+        if unreadable_item.subject == "endpoint"
     )
 
 
@@ -133,12 +139,12 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
 
 
 def _marked_if_lagging(probe: EndpointProbe) -> EndpointProbe:
-    if probe.head is None or not probe.endpoint.health.is_lagging:
+    if probe.head_number is None or not probe.endpoint.health.is_lagging:
         return probe
     return EndpointProbe(
         probe.endpoint,
         None,
-        f"{probe.finding}: {probe.endpoint.health.state.why}",
+        f"{probe.finding}: {probe.endpoint.health.state.last_failure}",
         "ask its operator, or replace it",
         EXIT_RETRYABLE,
         is_lagging=True,

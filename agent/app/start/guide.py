@@ -29,7 +29,7 @@ from agent.app.start.capital import (
 from agent.app.start.past_results import (
     OTHER_YEARS_BASIS,
     PAST_BASIS,
-    other_years,
+    other_year_results,
     small_money_lines,
     template_result,
 )
@@ -61,25 +61,25 @@ class Basket:
     name: str
     about: str
     targets: tuple[tuple[str, str], ...]
-    past: PastResultDocument | None
-    other_years: list[PastResultDocument]
+    past_result: PastResultDocument | None
+    other_year_results: list[PastResultDocument]
     minimum_capital: str
     minimum_capitals: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class InitAnswers:
-    """Answers so far; an empty text or tuple means not given yet. Each method that takes text checks
-    it and raises ConfigError with the remedy.
+    """Answers so far; an empty text or tuple means not given yet. Each method that takes text
+    checks it and raises ConfigError with the remedy.
     """
 
     network: str = "ethereum"
     wallet: str = ""
-    rpc: tuple[tuple[str, str], ...] = ()
+    endpoints: tuple[tuple[str, str], ...] = ()
     template: str = ""
     targets: tuple[tuple[str, str], ...] = ()
     use_cash: str = ""
-    alert: tuple[str, str] | None = None
+    alert_target: tuple[str, str] | None = None
     max_live_value: str = ""
 
     @property
@@ -98,9 +98,11 @@ class InitAnswers:
         """
         find_preset(network_name_or_file)
         is_local = network_name_or_file not in PRESETS
-        endpoints = () if is_local != self.is_local else self.rpc
+        endpoints = () if is_local != self.is_local else self.endpoints
         return replace(
-            self, network=network_name_or_file, rpc=endpoints or (LOCAL_RPC if is_local else ())
+            self,
+            network=network_name_or_file,
+            endpoints=endpoints or (LOCAL_RPC if is_local else ()),
         )
 
     def with_wallet(self, address_text: str) -> InitAnswers:
@@ -132,7 +134,7 @@ class InitAnswers:
                 " agree",
                 "for example RPC_URL_1=alchemy RPC_URL_2=infura",
             )
-        return replace(self, rpc=tuple(endpoints))
+        return replace(self, endpoints=tuple(endpoints))
 
     def with_basket(self, basket_text: str, offered_baskets: Sequence[Basket]) -> InitAnswers:
         """Return the answers with a basket by number or name, or with own targets such as WETH=50%
@@ -213,14 +215,14 @@ class InitAnswers:
     def with_alert(self, variable_text: str) -> InitAnswers:
         """Return the answers with the variable that holds the alert target's address, or none."""
         if variable_text.lower() in NO_ALERT_ANSWERS:
-            return replace(self, alert=None)
+            return replace(self, alert_target=None)
         if "://" in variable_text:
             raise ConfigError(
                 "alerts: that is an address, which is a secret",  # not repeated
                 "put it into a variable, and name the variable: TRIMTAB_ALERTS",
             )
-        target_name = self.alert[0] if self.alert else "owner"
-        return replace(self, alert=(target_name, parse_variable(variable_text, "alerts")))
+        target_name = self.alert_target[0] if self.alert_target else "owner"
+        return replace(self, alert_target=(target_name, parse_variable(variable_text, "alerts")))
 
     def write(self, path: Path) -> InitDocument:
         """Write the config. Raises ConfigError, and then leaves no file."""
@@ -230,10 +232,10 @@ class InitAnswers:
             self.wallet,
             self.targets,
             NUMERAIRE,
-            self.rpc,
+            self.endpoints,
             template=self.template or None,
             use_cash=self.use_cash or None,
-            alert=self.alert,
+            alert=self.alert_target,
             max_live_value=self.max_live_value or None,
         )
 
@@ -254,7 +256,7 @@ def baskets(network: str) -> list[Basket]:
                 template.about,
                 targets,
                 template_result(network, template.name),
-                other_years(network, template.name),
+                other_year_results(network, template.name),
                 minimum_capital(template, preset),
                 minimum_capitals(template),
             )
@@ -263,8 +265,8 @@ def baskets(network: str) -> list[Basket]:
 
 
 def _parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
-    """Return an amount of the numeraire without separators. Raises ConfigError, also for a comma that
-    is none between thousands, such as a decimal one.
+    """Return an amount of the numeraire without separators. Raises ConfigError, also for a comma
+    that is none between thousands, such as a decimal one.
     """
     amount = amount_text.replace(",", "")
     if not (AMOUNT_PATTERN.fullmatch(amount_text) and Decimal(amount) > 0):
@@ -286,9 +288,9 @@ OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 
 
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return `errors` by field; `answer_texts`, the valid answers in words; `year_costs`, whether the amount
-    is worth it; `baskets` and `tokens` of the network, and the `basis` of past results here and in other years. A field that
-    is missing has its default.
+    """Return `errors` by field; `answer_texts`, the valid answers in words; `year_costs`, whether
+    the amount is worth it; `baskets` and `tokens` of the network, and the `basis` of past results
+    here and in other years. A field that is missing has its default.
     """
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
     return {
@@ -412,14 +414,16 @@ def _answer_texts(answers: InitAnswers, error_by_field: Mapping[str, str]) -> di
         "wallet": answers.wallet,
         "endpoints": ", ".join(
             f"{variable}={operator} ({variable_state(variable)})"
-            for variable, operator in answers.rpc
+            for variable, operator in answers.endpoints
         ),
         "basket": answers.template
         or " ".join(f"{symbol}={share}" for symbol, share in answers.targets),
         "cash": f"{answers.use_cash or 'all'} {NUMERAIRE}",
         "ceiling": f"{answers.ceiling} {NUMERAIRE} at most are managed, and paid out in a day",
         "alert": (
-            f"{answers.alert[1]} ({variable_state(answers.alert[1])})" if answers.alert else "none"
+            f"{answers.alert_target[1]} ({variable_state(answers.alert_target[1])})"
+            if answers.alert_target
+            else "none"
         ),
     }
     return {
@@ -444,8 +448,8 @@ def _basket_document(basket: Basket) -> dict[str, Any]:
         "targets": targets_text,
         "minimum_capital": basket.minimum_capital,
         "minimum_capitals": basket.minimum_capitals,
-        "past": basket.past,
-        "other_years": basket.other_years,
+        "past": basket.past_result,
+        "other_years": basket.other_year_results,
     }
 
 

@@ -28,7 +28,7 @@ def template_result(network: str, name: str) -> PastResultDocument | None:
     return stored_results().get(network, {}).get(name)
 
 
-def other_years(network: str, name: str) -> list[PastResultDocument]:
+def other_year_results(network: str, name: str) -> list[PastResultDocument]:
     """Return the results of a template on a network in the other recorded years, oldest first; only
     those of which each asset has prices.
     """

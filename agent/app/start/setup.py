@@ -141,7 +141,7 @@ class FuturesStart:
     venue: Path | None
     targets: Sequence[tuple[str, str]] = ()
 
-    def text(self, numeraire: str, assets: Sequence[TemplateAsset]) -> str:
+    def config_text(self, numeraire: str, assets: Sequence[TemplateAsset]) -> str:
         """Return the [futures] of the config. Raises ConfigError."""
         profile = find_futures_profile(self.profile)
         if self.venue is None:
@@ -225,7 +225,7 @@ def write_new_config(  # noqa: PLR0913
     if futures is not None:
         if futures.venue is None and network not in PRESETS:
             futures = replace(futures, venue=Path(network))
-        config_text += futures.text(numeraire, assets)
+        config_text += futures.config_text(numeraire, assets)
     config_text = with_amounts(
         config_text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd)
     )
@@ -327,8 +327,8 @@ def local_start(network: str) -> LocalStart | None:
     if network in PRESETS or not Path(network).is_file():
         return None
     loaded_config = load_config(network)
-    config, policy_values = loaded_config.config, loaded_config.values["policy"]
-    url, is_local = config.chain.rpc[0].url, config.chain.local and not config.chain.fork
+    config, policy_values = loaded_config.config, loaded_config.toml_values["policy"]
+    url, is_local = config.chain.rpc[0].url, config.chain.is_local and not config.chain.fork
     if not is_local or config.wallet.test_account is None or url is None:
         return None
     wait_by_key = {
@@ -351,7 +351,7 @@ def find_preset(network: str) -> Preset:
         )
     loaded_config = load_config(network)
     config = loaded_config.config
-    is_live = config.chain.fork or not config.chain.local  # a fork has the id of a live chain
+    is_live = config.chain.fork or not config.chain.is_local  # a fork has the id of a live chain
     if is_live:
         raise ConfigError(
             f"--network {network}: not the config of a local chain",
@@ -364,7 +364,7 @@ def find_preset(network: str) -> Preset:
     return Preset(
         config.chain.chain_id,
         config.chain.wrapped_native,
-        tuple(loaded_config.values["venues"]),
+        tuple(loaded_config.toml_values["venues"]),
         tuple(tokens),
     )
 
@@ -415,7 +415,9 @@ def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
 def _chosen_template(
     template: str | None, stable_share: str | None, targets: Sequence[tuple[str, str]]
 ) -> PortfolioTemplate | None:
-    """Return the named template, if any. Raises ConfigError unless targets or a template are given."""
+    """Return the named template, if any. Raises ConfigError unless targets or a template are
+    given.
+    """
     if template is None:
         if stable_share is not None:
             raise ConfigError(
@@ -444,15 +446,15 @@ def trust(
     numbers of an off-chain futures venue, and pin them if `confirm` returns True; it is not called
     if all are pinned already.
 
-    With `is_unreviewed` no user reviews them; Refused is then raised on a live chain if the config was
-    edited by hand. Raises Refused if an address holds no code, Retryable if the venue does not
+    With `is_unreviewed` no user reviews them; Refused is then raised on a live chain if the config
+    was edited by hand. Raises Refused if an address holds no code, Retryable if the venue does not
     answer.
     """
     loaded_config = load_config(config)
     with wiring.open_context(loaded_config, transports, includes_untrusted_pools=True) as context:
         if is_unreviewed:
             config_versions.refuse_live_changes(loaded_config, context.store.configs)
-        snapshot = context.reader.snapshot()
+        snapshot = context.position_reader.snapshot()
         contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
         contracts += (payout_documents := _payout_address_documents(context))
         require_code(no_code_verdicts)
@@ -514,7 +516,7 @@ def list_contracts(
     for implementation in snapshot.implementations:
         code_hash = code_hashes.get(implementation.address, NO_CODE_HASH)
         contract_name = (
-            f"implementation of {name_by_address[implementation.token].removeprefix('token ')}"
+            f"implementation of {name_by_address[implementation.proxy].removeprefix('token ')}"
         )
         if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
             no_code_text = (
@@ -522,7 +524,7 @@ def list_contracts(
             )
             no_code_verdicts.append(Verdict("code", no_code_text, "a contract", False))
         state = pin_state(
-            pinned_implementations.get(implementation.token), (implementation.address, code_hash)
+            pinned_implementations.get(implementation.proxy), (implementation.address, code_hash)
         )
         contracts.append(
             {
@@ -532,7 +534,7 @@ def list_contracts(
                 "state": state,
             }
         )
-        implementations.append((implementation.token, implementation.address, code_hash))
+        implementations.append((implementation.proxy, implementation.address, code_hash))
     return contracts, implementations, no_code_verdicts
 
 
@@ -541,7 +543,7 @@ def require_code(no_code_verdicts: Sequence[Verdict]) -> None:
     if no_code_verdicts:
         raise Refused(
             "some addresses hold no code: "
-            + "; ".join(verdict.measured for verdict in no_code_verdicts),
+            + "; ".join(verdict.measured_text for verdict in no_code_verdicts),
             no_code_verdicts,
             "correct the config",
         )
@@ -704,11 +706,13 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
                     for policy_key, policy_value in template.policy.items()
                 },
                 "limits": dict(template.limits),
-                "weights": dict(template.weights) or None,
+                "weights": dict(template.allocator_values) or None,
                 "todo": template.todo,
-                "futures_notional": None if template.futures is None else f"{template.futures}x",
+                "futures_notional": None
+                if template.futures_multiple is None
+                else f"{template.futures_multiple}x",
                 "past": past_results.template_result(network, template.name),
-                "other_years": past_results.other_years(network, template.name),
+                "other_years": past_results.other_year_results(network, template.name),
                 "minimum_capitals": capital.minimum_capitals(template),
             }
         )

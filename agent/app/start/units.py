@@ -1,4 +1,6 @@
-"""Units of systemd for `trimtab run`, `serve` and `telegram`: their text, and their installation."""
+"""Units of systemd for `trimtab run`, `serve` and `telegram`: their text, and their
+installation.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from platformdirs import user_config_path, user_state_path
 
-from agent.app.documents.owner import UnitsDocument
+from agent.app.documents.owner import SystemdUnitsDocument
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig, sqlite_file
 from agent.config.tables.fields import parse_duration_s
@@ -134,7 +136,7 @@ class UnitOptions:
 
 def install_units(
     config: Path, services: Sequence[str], every: str, options: UnitOptions, *, write: bool
-) -> UnitsDocument:
+) -> SystemdUnitsDocument:
     """Return the units of these services, by default all that the config and the installed packages
     allow; with `write`, write them and start them.
 
@@ -191,7 +193,7 @@ def install_units(
     return _units_document(unit_text_by_path, commands, is_done=write)
 
 
-def remove_units(config: Path, options: UnitOptions, *, write: bool) -> UnitsDocument:
+def remove_units(config: Path, options: UnitOptions, *, write: bool) -> SystemdUnitsDocument:
     """Return the units of that name and config that are installed; with `write`, stop and remove
     them. Raises ConfigError if there is none, or a unit of another config.
     """
@@ -254,11 +256,11 @@ def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: U
     if service != "run":  # needs no key
         keystore_paths = [
             config_folder / keystore_name
-            for keystore_name in named_key_variables(loaded_config.values, "keystore")
+            for keystore_name in named_key_variables(loaded_config.toml_values, "keystore")
         ]
         named_paths += keystore_paths
         service_lines += [f"InaccessiblePaths=-{keystore_path}" for keystore_path in keystore_paths]
-        secret_variables = (*_PASSWORD_VARIABLES, *named_key_variables(loaded_config.values))
+        secret_variables = (*_PASSWORD_VARIABLES, *named_key_variables(loaded_config.toml_values))
         service_lines.append(f"UnsetEnvironment={' '.join(secret_variables)}")
     is_at_home = any(
         named_path.is_relative_to(home_folder)
@@ -334,7 +336,7 @@ def _run_commands(commands: Sequence[Sequence[str]], unit_name: str, options: Un
 
 def _units_document(
     unit_text_by_path: dict[Path, str], commands: Sequence[Sequence[str]], *, is_done: bool
-) -> UnitsDocument:
+) -> SystemdUnitsDocument:
     return {
         "units": [
             {"path": str(unit_path), "text": unit_text}

@@ -80,7 +80,7 @@ def venue_checks(
     yield from _collateral_checks(context, snapshot, portfolio, futures_table)
     yield from _address_checks(context, futures_table)
     yield from _market_checks(context, futures_table)
-    yield from _implementation_checks(context, snapshot, futures_table.contracts)
+    yield from _implementation_checks(context, snapshot, futures_table.contract_name_by_address)
 
 
 def _hyperliquid_checks(
@@ -92,7 +92,7 @@ def _hyperliquid_checks(
         return
     snapshot = order_venue.read(unread_snapshot)
     if (account := margin_account(snapshot)) is None:
-        unknown_reason = snapshot.layer(FuturesReading).unknown
+        unknown_reason = snapshot.layer(FuturesReading).unknown_reason
         yield (
             "futures account",
             FAIL,
@@ -107,10 +107,10 @@ def _hyperliquid_checks(
     else:
         yield "futures account", WARN, finding, "deposit USDC at the venue before the first order"
     remedy = "trimtab delegate --send"
-    if blocked_reason := snapshot.layer(FuturesReading).blocked:
+    if blocked_reason := snapshot.layer(FuturesReading).blocked_reason:
         yield "futures agent", WARN, blocked_reason, remedy
     else:
-        finding = f"{futures_table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).agent_end_s)}"
+        finding = f"{futures_table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).key_approval_expires_s)}"
         if agent_key_ends_soon(snapshot):
             yield "futures agent", WARN, finding, remedy
         else:
@@ -129,7 +129,7 @@ def list_markets(
     futures_table = context.config.futures
     if not isinstance(futures_table, HyperliquidTable):
         return [], {}
-    market_numbers = wiring.listed_numbers(futures_table)
+    market_numbers = wiring.listed_market_numbers(futures_table)
     pinned_numbers = context.store.trust.market_numbers(futures_table.network)
     configured_names = [market.venue_key for market in futures_table.markets]
     for market_name in configured_names:
@@ -223,7 +223,7 @@ def _collateral_checks(
     account, vault_balance_raw = margin_account(snapshot), answer_uint(balance_answer, 256)
     if account is None or not isinstance(vault_balance_raw, int):
         unknown_reason = (
-            snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
+            snapshot.layer(FuturesReading).unknown_reason or "the vault's balance could not be read"
         )
         yield (
             check_name,
@@ -232,7 +232,7 @@ def _collateral_checks(
             "no orders are sent until the margin account is known",
         )
         return
-    margin_raw = account.collateral_raw // account.settlement_raw
+    margin_raw = account.collateral_raw // account.collateral_unit_raw
     wallet_raw = next(
         (holding.raw for holding in snapshot.holdings if holding.token == collateral.address),
         0,
@@ -330,12 +330,12 @@ def _implementation_checks(
     implementations = [
         implementation
         for implementation in snapshot.implementations
-        if implementation.token in contract_name_by_address
+        if implementation.proxy in contract_name_by_address
     ]
     for implementation in implementations:
         check_name, pinned_implementation = (
-            f"proxy {contract_name_by_address[implementation.token]}",
-            pinned_implementations.get(implementation.token),
+            f"proxy {contract_name_by_address[implementation.proxy]}",
+            pinned_implementations.get(implementation.proxy),
         )
         if pinned_implementation is None:
             yield (
@@ -375,12 +375,12 @@ Confirm = Callable[["AgentApprovalDocument"], bool]
 @dataclass(frozen=True, slots=True)
 class _KeyLocation:
     """Location of the agent's key in the config: a file, a keyring entry (service, name), or a
-    variable if both are None. `address` is that of the stored key, "" without one.
+    variable if both are None. `key_address` is that of the stored key, "" without one.
     """
 
     file: Path | None
     keyring_entry: tuple[str, str] | None
-    address: str
+    key_address: str
     description: str
 
 
@@ -414,17 +414,17 @@ def approve_agent_key(
     )
     is_unused = (
         interrupted_file is None
-        and bool(key_location.address)
-        and approver.is_fresh(key_location.address)
+        and bool(key_location.key_address)
+        and approver.is_fresh(key_location.key_address)
     )
     if (
         interrupted_file is None
-        and key_location.address
+        and key_location.key_address
         and not is_unused
         and key_location.file is None
     ):
         raise ConfigError(
-            f"the key {key_location.address} in {key_location.description} was an agent before; agent keys are never"
+            f"the key {key_location.key_address} in {key_location.description} was an agent before; agent keys are never"
             f" used"
             " twice",
             "name another entry or variable in [futures]",
@@ -436,7 +436,7 @@ def approve_agent_key(
         "account": agent.context.config.wallet.address,
         "network": futures_table.network,
         "name": futures_table.agent_name,
-        "agent": key_location.address if is_unused else None,
+        "agent": key_location.key_address if is_unused else None,
         "key": key_location.description,
         "until": format_time(until_ms // 1000),
         "replaces": None if approval is None else approval.address,
@@ -459,7 +459,7 @@ def approve_agent_key(
     session = wiring.open_wallet_session(
         agent.context, lambda _: False, lambda _: None, signs=False
     )
-    with session.acting():
+    with session.open_transactor():
         _require_unpaused(agent)
         if approval is not None and interrupted_file is not None:
             if approver.approved_agent() != approval:
@@ -538,7 +538,7 @@ def _interrupted_key_file(key_location: _KeyLocation, approved_address: str) -> 
     """Return the file of the approved key if an approval was interrupted before that file had its
     final name; None otherwise. Raises ConfigError if the file has another key.
     """
-    if key_location.file is None or key_location.address == approved_address:
+    if key_location.file is None or key_location.key_address == approved_address:
         return None
     interrupted_file = _file_beside(key_location.file, approved_address)
     if not os.path.lexists(interrupted_file):
@@ -578,7 +578,9 @@ def _put_in_place(new_file: Path, key_location: _KeyLocation) -> Path | None:
     if key_location.file is None:
         return None
     old_file = (
-        _file_beside(key_location.file, key_location.address) if key_location.address else None
+        _file_beside(key_location.file, key_location.key_address)
+        if key_location.key_address
+        else None
     )
     if old_file is not None:
         keys.require_free_path(old_file)

@@ -37,9 +37,9 @@ class FuturesPath:
     """Perpetual markets over the bars of a simulation; a row for each bar, a column for each
     symbol.
 
-    `index_prices` and `mark_prices` are quote base units per base unit of size, `index_times_s` is the time of
-    each index, earlier than the bar if the bar has no price. `payments` are those since the
-    previous bar. `daily_rates` is the newest known rate, as a share of notional per day. At the
+    `index_prices` and `mark_prices` are quote base units per base unit of size, `index_times_s` is
+    the time of each index, earlier than the bar if the bar has no price. `payments` are those since
+    the previous bar. `daily_rates` is the newest known rate, as a share of notional per day. At the
     bars in `paused_bars` there are neither fills nor liquidations.
     """
 
@@ -132,14 +132,15 @@ class PerpVenueSettings:
 
 @dataclass(frozen=True, slots=True)
 class BookProfit:
-    """Components of a book's profit, in quote base units: value after = value before + `price_raw`
+    """Components of a book's profit, in quote base units: value after = value before +
+    `price_gain_raw`
     - `slippage_raw` - `funding_raw` - `fees_raw` - `penalties_raw` + `insured_raw`.
 
-    `price_raw` is the effect of mark price changes on the sizes held. `insured_raw` is a loss
+    `price_gain_raw` is the effect of mark price changes on the sizes held. `insured_raw` is a loss
     beyond the collateral, which the venue's insurance fund bears.
     """
 
-    price_raw: int = 0
+    price_gain_raw: int = 0
     slippage_raw: int = 0
     funding_raw: int = 0
     fees_raw: int = 0
@@ -150,7 +151,7 @@ class BookProfit:
     def total_raw(self) -> int:
         """Change of the book's value."""
         costs_raw = self.slippage_raw + self.funding_raw + self.fees_raw + self.penalties_raw
-        return self.price_raw - costs_raw + self.insured_raw
+        return self.price_gain_raw - costs_raw + self.insured_raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ class FuturesBook:
         unrealised_before_raw = margin.unrealised_profit_raw(self.account)
         self.account = replace(self.account, markets=markets)
         self._add_profit(
-            price_raw=margin.unrealised_profit_raw(self.account) - unrealised_before_raw
+            price_gain_raw=margin.unrealised_profit_raw(self.account) - unrealised_before_raw
         )
 
     def pay_funding(self, market: str, rate: Fraction, price: Fraction) -> None:
@@ -223,7 +224,7 @@ class FuturesBook:
         """Move collateral into the account, from the reserve, or from a wallet of which the reserve
         is a part.
         """
-        quote_raw = raw * self.account.settlement_raw
+        quote_raw = raw * self.account.collateral_unit_raw
         self.reserve_raw -= min(self.reserve_raw, quote_raw) if from_wallet else quote_raw
         self.deposited_raw += quote_raw
         self.account = replace(self.account, collateral_raw=self.account.collateral_raw + quote_raw)
@@ -350,9 +351,9 @@ class HedgeRecord:
 
     symbol: str
     token: str
-    size_raw: int
+    initial_size_raw: int
     opened_s: int
-    reason: str
+    open_reason: str
     closed_s: int | None = None
     close_reason: str = ""
     profit_raw: int | None = 0

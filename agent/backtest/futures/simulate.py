@@ -53,10 +53,11 @@ class FuturesSettings:
 @dataclass(frozen=True, slots=True)
 class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
-    its gross notional divided by account value, `utilisation` its initial margin divided by
-    account value (both infinite for positions in an account without value), `funding` the funding
-    paid so far, in whole coins; all after the fills of each bar. `sizes` are by symbol; `unfilled_counts`
-    counts the orders that were not filled, and `refusals` the refused plans, by reason.
+    its gross notional divided by account value, `utilisation` its initial margin divided by account
+    value (both infinite for positions in an account without value), `funding_paid` the funding paid
+    so far, in whole coins; all after the fills of each bar. `sizes` are by symbol;
+    `unfilled_counts` counts the orders that were not filled, and `refusal_counts` the refused
+    plans, by reason.
     """
 
     final_value_raw: int
@@ -64,13 +65,13 @@ class BookResult:
     equity: Floats
     leverage: Floats
     utilisation: Floats
-    funding: Floats
+    funding_paid: Floats
     deposited_raw: int
     sizes: tuple[tuple[str, int], ...]
     fills: tuple[BookFill, ...]
     liquidations: tuple[Liquidation, ...]
     unfilled_counts: tuple[tuple[str, int], ...]
-    refusals: tuple[tuple[str, int], ...]
+    refusal_counts: tuple[tuple[str, int], ...]
 
     def bars_above_leverage(self, limit_bps: int) -> int:
         """Return the number of bars that end above a leverage."""
@@ -122,7 +123,7 @@ class _HoldingBook:
         if self._due_plan is not None or self.book.fills:
             return
         futures_plan = plan_futures(self.book.account, policy, spot_value, time_s, 0)
-        self.refused.update(futures_plan.refused)
+        self.refused.update(futures_plan.refusal_texts)
         if futures_plan.orders:
             self._due_plan, self._due_bar = futures_plan, bar + 1 + self._latency_bars
 
@@ -211,8 +212,8 @@ def markets_at(
     bar: int,
     market_and_asset_by_symbol: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[PerpMarket, ...]:
-    """Return the markets at a bar. `market_and_asset_by_symbol` maps each symbol to its (market, asset); by
-    default both names are the symbol itself.
+    """Return the markets at a bar. `market_and_asset_by_symbol` maps each symbol to its (market,
+    asset); by default both names are the symbol itself.
     """
     venue, lots = settings.venue, dict(settings.venue.lots)
     markets_and_assets = [
@@ -225,7 +226,7 @@ def markets_at(
             asset=asset,
             size_decimals=DECIMALS,
             lot_raw=lots[symbol],
-            tick=Fraction(1, QUOTE.unit),
+            tick_size=Fraction(1, QUOTE.unit),
             tiers=venue.tiers,
             fee_ppm=venue.fee_ppm,
             mark=path.mark_prices[bar][column],
@@ -269,8 +270,8 @@ def initial_book(
     collateral_unit_raw: int = 1,
     market_and_asset_by_symbol: Mapping[str, tuple[str, str]] | None = None,
 ) -> FuturesBook:
-    """Return a book without positions at the first bar. `collateral_unit_raw` is one base unit of the
-    collateral in quote base units; `market_and_asset_by_symbol` as in `markets_at`.
+    """Return a book without positions at the first bar. `collateral_unit_raw` is one base unit of
+    the collateral in quote base units; `market_and_asset_by_symbol` as in `markets_at`.
     """
     markets = markets_at(path, settings, 0, market_and_asset_by_symbol)
     account = MarginAccount(QUOTE, collateral_unit_raw, settings.collateral_raw, 0, (), markets)

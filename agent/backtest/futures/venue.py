@@ -74,15 +74,15 @@ CONTRACTS = PerpetualProtocolAddresses(
 class FuturesSetup:
     """The futures of a simulated portfolio. `settings` names markets by the price table's symbols
     and has the policy with which the held book opens. `policy` is the live policy with simulated
-    markets and contracts. `assets` are (symbol, token with the same price). `recorded_path` are the
-    markets over all bars, in place of the table's prices and `rates`.
+    markets and contracts. `symbols_and_tokens` are (symbol, token with the same price).
+    `recorded_path` are the markets over all bars, in place of the table's prices and `rate_series`.
     """
 
     settings: FuturesSettings
     policy: FuturesPolicy
     collateral: Token
-    assets: tuple[tuple[str, str], ...]
-    rates: tuple[FundingRateSeries, ...] = ()
+    symbols_and_tokens: tuple[tuple[str, str], ...]
+    rate_series: tuple[FundingRateSeries, ...] = ()
     recorded_path: FuturesPath | None = None
 
     @property
@@ -94,7 +94,9 @@ class FuturesSetup:
         """Return the markets over the bars of a table."""
         if self.recorded_path is not None:
             return self.recorded_path
-        return futures_path(table.select([symbol for symbol, _ in self.assets]), self.rates)
+        return futures_path(
+            table.select([symbol for symbol, _ in self.symbols_and_tokens]), self.rate_series
+        )
 
 
 def market_address(symbol: str) -> str:
@@ -112,7 +114,7 @@ def simulated_policy(policy: FuturesPolicy, symbol_by_market: Mapping[str, str])
             replace(target, market=market_address(symbol_by_market[target.market]))
             for target in policy.targets
         ),
-        account=WALLET,
+        trader=WALLET,
         vault=VAULT,
         delegate="",
     )
@@ -140,7 +142,7 @@ def with_simulated_markets(spec: BacktestSpec, symbol_by_market: Mapping[str, st
         )
         return replace(allocator, signal=replace(allocator.signal, markets=markets))
 
-    portfolio = replace(spec.portfolio, weights=with_renamed_markets(spec.portfolio.weights))
+    portfolio = replace(spec.portfolio, allocator=with_renamed_markets(spec.portfolio.allocator))
     layers = spec.layers
     if (split := spec.split) is not None:
         strategies = tuple(
@@ -177,7 +179,7 @@ class SimulatedVenue:
         self.setup, self.path = setup, setup.path(table)
         self._validity_s = validity_s
         self._market_and_token_by_symbol = {
-            symbol: (market_address(symbol), token) for symbol, token in setup.assets
+            symbol: (market_address(symbol), token) for symbol, token in setup.symbols_and_tokens
         }
         collateral_unit_raw = 10 ** (QUOTE.decimals - setup.collateral.decimals)
         self.book: FuturesBook = initial_book(

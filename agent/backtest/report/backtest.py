@@ -46,7 +46,7 @@ PERIOD_BY_MAX_SPAN_S = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, 
 
 def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return costs by kind, cumulated over time, and their sums."""
-    simulation_result = analysis.result
+    simulation_result = analysis.simulation_result
     raw_per_coin, rebalances = 10.0**simulation_result.decimals, simulation_result.rebalances
     if not rebalances:
         return ReportSection("Costs", ("No trades, no costs.",))
@@ -100,7 +100,7 @@ def _stacked_trace(
 
 
 def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
-    simulation_result, years = analysis.result, max(analysis.growth.years, 1e-9)
+    simulation_result, years = analysis.simulation_result, max(analysis.growth.years, 1e-9)
     turnover = sum((rebalance.turnover for rebalance in simulation_result.rebalances), Fraction(0))
     sums_by_kind: tuple[tuple[str, Value], ...] = (
         ("fees", simulation_result.fees),
@@ -139,7 +139,7 @@ def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
 
 def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on turnover by period."""
-    simulation_result = analysis.result
+    simulation_result = analysis.simulation_result
     if not simulation_result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
     period_starts_s, period = _period_starts(simulation_result)
@@ -176,7 +176,7 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
         "says": f"One bar for each {period}; the largest is {format_percent(float(turnovers.max()))}",
         "height": 220,
     }
-    total_turnover = float(simulation_result.turnover)
+    total_turnover = float(simulation_result.turnover_ratio)
     paragraphs = (
         "Half of all purchases and sales over the portfolio's value.",
         (
@@ -215,15 +215,17 @@ def _period_starts(simulation_result: SimulationResult) -> tuple[list[int], str]
 
 def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the parts of the excess return against buy and hold."""
-    premium = analysis.result.premium
-    if premium is None or not any(rebalance.succeeded for rebalance in analysis.result.rebalances):
+    premium = analysis.simulation_result.premium
+    if premium is None or not any(
+        rebalance.succeeded for rebalance in analysis.simulation_result.rebalances
+    ):
         return None
     excess_log_growth = math.log(
-        float(analysis.growth.index[-1] / analysis.growth.hold_unit_growth[-1])
+        float(analysis.growth.unit_growth[-1] / analysis.growth.hold_unit_growth[-1])
     )
     unattributed_growth = excess_log_growth - premium.advantage
     unattributed_parts = (
-        [_unattributed_part(analysis.result, unattributed_growth)]
+        [_unattributed_part(analysis.simulation_result, unattributed_growth)]
         if abs(unattributed_growth) >= MIN_SHOWN_GROWTH
         else []
     )
@@ -317,7 +319,7 @@ def _unattributed_part(
 
 def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the section on realised gains of each calendar year."""
-    simulation_result = analysis.result
+    simulation_result = analysis.simulation_result
     if not simulation_result.yearly_gains:
         return None
     year_rows = tuple(
@@ -357,14 +359,14 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
 
 def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on bars evaluated, and reasons why the agent did not act."""
-    simulation_result = analysis.result
+    simulation_result = analysis.simulation_result
     paragraphs = [
-        f"{pluralize(simulation_result.bar_count, 'bar')}, {simulation_result.evaluated_bars:,} of them evaluated by a full step;"
+        f"{pluralize(simulation_result.bar_count, 'bar')}, {simulation_result.evaluated_bar_count:,} of them evaluated by a full step;"
         " no trigger could fire at the others."
     ]
-    if simulation_result.halted_bars:
+    if simulation_result.halted_bar_count:
         paragraphs.append(
-            f"{pluralize(simulation_result.halted_bars, 'bar')} without a decision: stale or contradictory data."
+            f"{pluralize(simulation_result.halted_bar_count, 'bar')} without a decision: stale or contradictory data."
         )
     else:
         paragraphs.append("Every bar had a decision.")
@@ -372,7 +374,7 @@ def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     if reverted_count:
         paragraphs.append(f"{pluralize(reverted_count, 'swap')} reverted and only paid gas.")
     tables = [
-        _count_table("Plans refused, by reason", simulation_result.refusals),
+        _count_table("Plans refused, by reason", simulation_result.refusal_counts),
         _count_table(
             "Held although a trade was due, by setting", simulation_result.holds_by_setting
         ),
@@ -470,11 +472,11 @@ def backtest_page(simulation_result: SimulationResult) -> ReportPage:
     )
     return ReportPage(
         title=_title(simulation_result),
-        kind=f"Backtest, {format_date_range(int(simulation_result.times_s[0]), int(simulation_result.times_s[-1]))}",
+        subtitle=f"Backtest, {format_date_range(int(simulation_result.times_s[0]), int(simulation_result.times_s[-1]))}",
         facts=_headline_facts(analysis),
         sections=tuple(section for section in sections if section is not None),
         summary=_summary(analysis),
-        origin=_provenance_facts(simulation_result),
+        provenance_facts=_provenance_facts(simulation_result),
     )
 
 
@@ -489,13 +491,13 @@ def excess_return(analysis: BacktestAnalysis) -> float:
     """Return the growth of the rebalanced portfolio relative to buy and hold, minus one, without
     transfers.
     """
-    return float(analysis.growth.index[-1] / analysis.growth.hold_unit_growth[-1]) - 1
+    return float(analysis.growth.unit_growth[-1] / analysis.growth.hold_unit_growth[-1]) - 1
 
 
 def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
     simulation_result, numeraire, excess_share = (
-        analysis.result,
-        analysis.result.numeraire,
+        analysis.simulation_result,
+        analysis.simulation_result.numeraire,
         excess_return(analysis),
     )
     rebalance_count = sum(rebalance.succeeded for rebalance in simulation_result.rebalances)
@@ -506,8 +508,8 @@ def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
     if not rebalance_count:
         reason = "no trigger fired"
         if (
-            simulation_result.refusals
-            or simulation_result.halted_bars
+            simulation_result.refusal_counts
+            or simulation_result.halted_bar_count
             or simulation_result.holds_by_setting
         ):
             reason = "the reasons are listed below"
@@ -534,7 +536,7 @@ def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
         gas_text = "" if simulation_result.is_gas_counted else ", gas not counted"
         sentences.append(
             f"In {_span_text(simulation_result)} it traded {pluralize(rebalance_count, 'time')}, with a turnover of"
-            f" {format_ratio(float(simulation_result.turnover))} portfolios and costs of"
+            f" {format_ratio(float(simulation_result.turnover_ratio))} portfolios and costs of"
             f" {format_money(total_costs(simulation_result), simulation_result.decimals)} {numeraire}{gas_text}. Its maximum"
             f" drawdown was {format_percent(-_max_drawdown(analysis))}, that of buy and hold"
             f" {format_percent(-_max_drawdown(analysis, of_holding=True))}."
@@ -581,17 +583,17 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
 
 
 def _max_drawdown(analysis: BacktestAnalysis, of_holding: bool = False) -> float:
-    growth_index = analysis.growth.hold_unit_growth if of_holding else analysis.growth.index
+    growth_index = analysis.growth.hold_unit_growth if of_holding else analysis.growth.unit_growth
     return float(drawdown_series(growth_index).min())
 
 
 def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
-    simulation_result, excess_share = analysis.result, excess_return(analysis)
+    simulation_result, excess_share = analysis.simulation_result, excess_return(analysis)
     rebalance_count, costs = (
         sum(rebalance.succeeded for rebalance in simulation_result.rebalances),
         total_costs(simulation_result),
     )
-    total_return = float(analysis.growth.index[-1]) - 1
+    total_return = float(analysis.growth.unit_growth[-1]) - 1
     cost_share = (
         float(costs / simulation_result.start_value) if simulation_result.start_value else math.nan
     )
@@ -628,7 +630,7 @@ def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
         ReportFact(
             "Rebalances",
             f"{rebalance_count:,}",
-            f"{format_ratio(float(simulation_result.turnover))} times the portfolio",
+            f"{format_ratio(float(simulation_result.turnover_ratio))} times the portfolio",
         ),
         ReportFact(
             "Costs",
@@ -664,8 +666,8 @@ def _provenance_facts(simulation_result: SimulationResult) -> tuple[ReportFact, 
         list[ReportFact](),
         list[ReportFact](),
     )
-    if simulation_result.policy:
-        policy_facts.append(ReportFact("policy", simulation_result.policy))
+    if simulation_result.policy_json:
+        policy_facts.append(ReportFact("policy", simulation_result.policy_json))
     if "seed" not in parameter_texts:
         seed_facts.append(ReportFact("seed", str(simulation_result.seed)))
     if simulation_result.funding is not None:

@@ -40,7 +40,7 @@ def futures_page(futures_result: FuturesResult) -> ReportPage:
     symbol_names = " and ".join(short_name(symbol) for symbol in futures_result.symbols)
     return ReportPage(
         title=f"Futures on {symbol_names}",
-        kind=f"Backtest, {format_date_range(futures_result.times_s[0], futures_result.times_s[-1])}",
+        subtitle=f"Backtest, {format_date_range(futures_result.times_s[0], futures_result.times_s[-1])}",
         facts=(
             ReportFact(
                 "Final value",
@@ -56,7 +56,7 @@ def futures_page(futures_result: FuturesResult) -> ReportPage:
         ),
         sections=(futures_section(futures_result),),
         summary=(_summary(futures_result),),
-        origin=(
+        provenance_facts=(
             ReportFact("config", futures_result.config_hash),
             ReportFact("data", futures_result.data_hash),
             ReportFact("seed", str(futures_result.settings.seed)),
@@ -72,7 +72,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
     chart_columns = [
         _without_infinities(series)
         for book in (agent_book, held_book)
-        for series in (book.equity, book.leverage, book.utilisation, book.funding)
+        for series in (book.equity, book.leverage, book.utilisation, book.funding_paid)
     ]
     chart_rows = downsample_indices(chart_columns)
     times_ms = to_milliseconds(np.asarray(futures_result.times_s, dtype=np.int64), chart_rows)
@@ -132,7 +132,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
             PERCENT_FORMAT,
             limits.max_utilisation_bps / BPS,
         ),
-        chart("Funding paid so far", agent_book.funding, held_book.funding, COINS_FORMAT),
+        chart("Funding paid so far", agent_book.funding_paid, held_book.funding_paid, COINS_FORMAT),
     )
     paragraphs = (
         _summary(futures_result),
@@ -151,7 +151,7 @@ def _hedge_table(futures_result: FuturesResult) -> ReportTable:
     hedge_rows = tuple(
         (
             f"{hedge.symbol}, {format_day(hedge.opened_s)}",
-            decimal_text(abs(hedge.size_raw), DECIMALS),
+            decimal_text(abs(hedge.initial_size_raw), DECIMALS),
             "open" if hedge.closed_s is None else format_day(hedge.closed_s),
             "unknown" if hedge.profit_raw is None else _money(hedge.profit_raw),
             hedge.close_reason,
@@ -171,7 +171,7 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
         *(
             (label, *(_money(sign * getattr(book.profit, f"{profit_part}_raw")) for book in books))
             for label, profit_part, sign in (
-                ("from price", "price", 1),
+                ("from price", "price_gain", 1),
                 ("from slippage", "slippage", -1),
                 ("from funding", "funding", -1),
                 ("from fees", "fees", -1),

@@ -90,7 +90,7 @@ class ReportSection:
 
     title: str
     paragraphs: tuple[str, ...] = ()
-    figures: tuple[Chart, ...] = ()
+    charts: tuple[Chart, ...] = ()
     tables: tuple[ReportTable, ...] = ()
 
 
@@ -99,15 +99,15 @@ class ReportPage:
     """A report. `summary` states the result in plain sentences, `facts` are its most important
     figures.
 
-    `origin` has everything needed to repeat it: parameters, hashes, seed, versions.
+    `provenance_facts` has everything needed to repeat it: parameters, hashes, seed, versions.
     """
 
     title: str
     facts: tuple[ReportFact, ...]
     sections: tuple[ReportSection, ...]
     summary: tuple[str, ...] = ()
-    origin: tuple[ReportFact, ...] = ()
-    kind: str = field(default="Backtest")
+    provenance_facts: tuple[ReportFact, ...] = ()
+    subtitle: str = field(default="Backtest")
 
 
 def write_page(page: ReportPage, path: Path) -> None:
@@ -133,7 +133,7 @@ def write_document(page: ReportPage, path: Path) -> None:
 def report_document(page: ReportPage) -> dict[str, Any]:
     """Return the page as plain data; non-finite numbers are null."""
     return {
-        "kind": page.kind,
+        "kind": page.subtitle,
         "title": page.title,
         "summary": list(page.summary),
         "facts": [fact._asdict() for fact in page.facts],
@@ -141,7 +141,7 @@ def report_document(page: ReportPage) -> dict[str, Any]:
             {
                 "title": section.title,
                 "words": list(section.paragraphs),
-                "figures": [to_plain_data(figure) for figure in section.figures],
+                "figures": [to_plain_data(figure) for figure in section.charts],
                 "tables": [
                     {
                         "caption": table.caption,
@@ -153,7 +153,7 @@ def report_document(page: ReportPage) -> dict[str, Any]:
             }
             for section in page.sections
         ],
-        "origin": [origin_fact._asdict() for origin_fact in page.origin],
+        "origin": [origin_fact._asdict() for origin_fact in page.provenance_facts],
     }
 
 
@@ -210,7 +210,7 @@ class ChartFrame(NamedTuple):
     title: str
     label: str
     height_px: int
-    small: bool
+    is_small: bool
 
 
 def render_html(page: ReportPage) -> str:
@@ -224,10 +224,10 @@ def render_html(page: ReportPage) -> str:
             page=page,
             title=page.title,
             charts=[
-                [_chart_frame(next(chart_numbers), figure) for figure in section.figures]
+                [_chart_frame(next(chart_numbers), figure) for figure in section.charts]
                 for section in page.sections
             ],
-            data=_figures_json([chart for section in page.sections for chart in section.figures]),
+            data=_figures_json([chart for section in page.sections for chart in section.charts]),
             style=_read_static("report.css"),
             scripts=scripts,
             hashes=[_script_hash(script) for script in scripts],

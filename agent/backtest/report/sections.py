@@ -63,16 +63,16 @@ SINGLE_ASSET_COLOURS = ("--c2", "--c4", "--c6", "--c5")
 class BacktestAnalysis:
     """A simulation with its growth series and risk metrics, which every section uses."""
 
-    result: SimulationResult
+    simulation_result: SimulationResult
     growth: GrowthSeries
     risk: RiskMetrics
 
     @property
     def ranked_columns(self) -> list[int]:
         """Return columns by mean weight, largest first."""
-        mean_weights = np.nanmean(self.result.weights, axis=0)
+        mean_weights = np.nanmean(self.simulation_result.weights, axis=0)
         return sorted(
-            range(len(self.result.symbols)),
+            range(len(self.simulation_result.symbols)),
             key=lambda column: (-float(mean_weights[column]), column),
         )
 
@@ -82,8 +82,8 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     excess return against buy and hold.
     """
     simulation_result, growth_index, hold_growth_index = (
-        analysis.result,
-        analysis.growth.index,
+        analysis.simulation_result,
+        analysis.growth.unit_growth,
         analysis.growth.hold_unit_growth,
     )
     first_targets = _first_target_shares(simulation_result)
@@ -205,7 +205,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
 
 def weights_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return a panel for each asset, with weight, target and band."""
-    simulation_result, columns = analysis.result, analysis.ranked_columns[:MAX_PANELS]
+    simulation_result, columns = analysis.simulation_result, analysis.ranked_columns[:MAX_PANELS]
     panels = []
     for column in columns:
         chart_rows = downsample_indices([simulation_result.weights[:, column]], PANEL_POINTS)
@@ -281,8 +281,8 @@ def _weight_row(simulation_result: SimulationResult, column: int) -> tuple[str, 
 def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the drawdown of both portfolios."""
     simulation_result, rebalanced_drawdowns = (
-        analysis.result,
-        drawdown_series(analysis.growth.index),
+        analysis.simulation_result,
+        drawdown_series(analysis.growth.unit_growth),
     )
     hold_drawdowns = drawdown_series(analysis.growth.hold_unit_growth)
     chart_rows = downsample_indices([rebalanced_drawdowns, hold_drawdowns])
@@ -350,7 +350,7 @@ def _longest_drawdown_text(drawdowns: Floats, simulation_result: SimulationResul
 
 def trades_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the price of every asset with its purchases and sales."""
-    simulation_result = analysis.result
+    simulation_result = analysis.simulation_result
     panel_columns = [
         column for column in analysis.ranked_columns if _has_price_moves(simulation_result, column)
     ][:MAX_PANELS]
@@ -477,7 +477,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     run.
     """
     simulation_result, risk, window_samples = (
-        analysis.result,
+        analysis.simulation_result,
         analysis.risk,
         analysis.growth.window_samples,
     )
@@ -602,7 +602,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the cumulative funding carry over time, with its totals; None without funding
     rates.
     """
-    simulation_result = analysis.result
+    simulation_result = analysis.simulation_result
     if simulation_result.funding is None:
         return None
     carries, raw_per_coin = simulation_result.funding.carries, 10.0**simulation_result.decimals

@@ -65,11 +65,11 @@ class GrowthSeries:
     the first bar's trades, net of transfers.
 
     `sample_bars` are the last bars of each UTC day, or every bar if bars are longer than a day.
-    `samples_per_year` is their number in a year of 365 days; `returns` and `hold_returns` are between
-    samples.
+    `samples_per_year` is their number in a year of 365 days; `returns` and `hold_returns` are
+    between samples.
     """
 
-    index: Floats
+    unit_growth: Floats
     hold_unit_growth: Floats
     sample_bars: Indices
     samples_per_year: float
@@ -291,7 +291,7 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
         )
 
     return (
-        metrics_of(growth.index, risk.volatility, risk.sharpe),
+        metrics_of(growth.unit_growth, risk.volatility, risk.sharpe),
         metrics_of(growth.hold_unit_growth, risk.hold_volatility, risk.hold_sharpe),
     )
 
@@ -332,7 +332,7 @@ def backtest_document(simulation_result: SimulationResult) -> dict[str, Any]:
         "hold_twr": f"{simulation_result.hold_twr:.6f}",
         "numeraire": simulation_result.numeraire,
         "rebalances": sum(record.succeeded for record in simulation_result.rebalances),
-        "turnover": value_text(simulation_result.turnover, 0, 6),
+        "turnover": value_text(simulation_result.turnover_ratio, 0, 6),
         "costs": {
             "fees": money(simulation_result.fees),
             "impact": money(simulation_result.impact),
@@ -365,9 +365,9 @@ def backtest_document(simulation_result: SimulationResult) -> dict[str, Any]:
         "from": int(simulation_result.times_s[0]),
         "until": int(simulation_result.times_s[-1]),
         "bars": simulation_result.bar_count,
-        "evaluated_bars": simulation_result.evaluated_bars,
-        "halted_bars": simulation_result.halted_bars,
-        "refused": dict(simulation_result.refusals),
+        "evaluated_bars": simulation_result.evaluated_bar_count,
+        "halted_bars": simulation_result.halted_bar_count,
+        "refused": dict(simulation_result.refusal_counts),
         "held_back": dict(simulation_result.holds_by_setting),
         "weights_bps": {
             symbol: round(float(weight) * 10_000)

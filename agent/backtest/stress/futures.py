@@ -75,14 +75,14 @@ class FuturesSeverity:
 @dataclass(frozen=True, slots=True)
 class StressedBook:
     """One book over the paths of a scenario. Losses are shares of the start value (negative: a
-    gain). `liquidated_paths` counts the paths with a liquidation, `longest_above_limit` is the largest
-    number of consecutive bars above the leverage limit.
+    gain). `liquidated_path_count` counts the paths with a liquidation, `longest_above_limit_bars`
+    is the largest number of consecutive bars above the leverage limit.
     """
 
     mean_loss: float
     worst_loss: float
-    liquidated_paths: int
-    longest_above_limit: int
+    liquidated_path_count: int
+    longest_above_limit_bars: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +90,28 @@ class StressedScenario:
     """Both books over the paths of a scenario."""
 
     scenario: FuturesScenario
-    paths: int
+    path_count: int
     agent_book: StressedBook
     held_book: StressedBook
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesStressSpec:
-    """Spec of a stress test: `paths` of the table's last `bars` for each scenario (the first as
-    recorded, the others resampled), and one crash with a rally for each of `seed_count`.
+    """Spec of a stress test: `path_count` of the table's last `path_bars` for each scenario (the
+    first as recorded, the others resampled), and one crash with a rally for each of `seed_count`.
     """
 
     table: PriceTable
     settings: FuturesSettings
     severity: FuturesSeverity
-    bars: int
-    paths: int
+    path_bars: int
+    path_count: int
     seed_count: int
 
     @property
     def simulated_bar_count(self) -> int:
         """Bars of all paths."""
-        scenario_bars = (len(FuturesScenario) - 1) * self.paths * self.bars
+        scenario_bars = (len(FuturesScenario) - 1) * self.path_count * self.path_bars
         return scenario_bars + self.seed_count * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
 
 
@@ -119,12 +119,12 @@ def run_futures_stress(
     spec: FuturesStressSpec, progress: Progress | None = None
 ) -> tuple[StressedScenario, ...]:
     """Run every scenario. Raises ConfigError for too few bars or paths."""
-    if spec.bars < MIN_BARS or spec.bars > spec.table.bar_count:
+    if spec.path_bars < MIN_BARS or spec.path_bars > spec.table.bar_count:
         raise ConfigError(
-            f"--bars: {spec.bars} of {spec.table.bar_count}",
+            f"--bars: {spec.path_bars} of {spec.table.bar_count}",
             f"write {MIN_BARS} to {spec.table.bar_count}, the bars in the file",
         )
-    if spec.paths < 1:
+    if spec.path_count < 1:
         raise ConfigError("--step-paths: no path", "write 1 or more")
     calm_paths = _calm_paths(spec)
     scenarios = []
@@ -230,16 +230,18 @@ def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
     table = spec.table
     recorded_table = replace(
         table,
-        times_s=table.times_s[-spec.bars :],
-        closes=forward_fill(table.closes)[-spec.bars :],
+        times_s=table.times_s[-spec.path_bars :],
+        closes=forward_fill(table.closes)[-spec.path_bars :],
     )
     paths = [futures_path(recorded_table)]
-    if spec.paths > 1:
+    if spec.path_count > 1:
         history = return_history(table)
         mean_block_bars = mean_block_length(history)
-        for path_number in range(1, spec.paths):
+        for path_number in range(1, spec.path_count):
             random_generator = np.random.default_rng((spec.settings.seed, path_number))
-            resampled_table = bootstrap_path(history, spec.bars, mean_block_bars, random_generator)
+            resampled_table = bootstrap_path(
+                history, spec.path_bars, mean_block_bars, random_generator
+            )
             paths.append(
                 futures_path(
                     replace(resampled_table, closes=np.round(resampled_table.closes, PRICE_PLACES))
@@ -297,8 +299,8 @@ def _stressed_book(
     return StressedBook(
         mean_loss=sum(losses) / len(losses),
         worst_loss=max(losses),
-        liquidated_paths=sum(bool(book.liquidations) for _, book in books_with_start),
-        longest_above_limit=max(
+        liquidated_path_count=sum(bool(book.liquidations) for _, book in books_with_start),
+        longest_above_limit_bars=max(
             book.longest_above_leverage(limit_bps) for _, book in books_with_start
         ),
     )

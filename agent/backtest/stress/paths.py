@@ -56,8 +56,8 @@ class ReturnHistory:
 class JumpDiffusion:
     """Random walk of log returns per bar with jumps common to all assets.
 
-    A bar has a normal move and Poisson(`jumps_per_bar`) normal jumps: Merton (1976), "Option pricing when
-    underlying stock returns are discontinuous", for vectors.
+    A bar has a normal move and Poisson(`jumps_per_bar`) normal jumps: Merton (1976), "Option
+    pricing when underlying stock returns are discontinuous", for vectors.
     """
 
     drift: Floats
@@ -97,8 +97,8 @@ def return_history(table: PriceTable, with_drift: bool = True) -> ReturnHistory:
 def bootstrap_path(
     history: ReturnHistory, bars: int, mean_block_bars: float, generator: np.random.Generator
 ) -> PriceTable:
-    """Return a path of `bars` by the stationary bootstrap: blocks of geometric length, `mean_block_bars` on
-    average, that start anywhere and wrap around.
+    """Return a path of `bars` by the stationary bootstrap: blocks of geometric length,
+    `mean_block_bars` on average, that start anywhere and wrap around.
 
     All assets keep their joint moves. Politis & Romano (1994), "The stationary bootstrap".
     """
@@ -229,13 +229,13 @@ class SpotSeverity:
 
     A crash reduces every price except those of dollars and the numeraire by `crash_bps` over
     `crash_bars`, from a flat market and without recovery; a dollar loses `depeg_bps` of its value;
-    gas costs `gas_wei`; pools have `depth_part` of their depth.
+    gas costs `gas_price_wei`; pools have `depth_part` of their depth.
     """
 
     crash_bps: int = 5_000
     crash_bars: int = 24
     depeg_bps: int = 1_000
-    gas_wei: int = 500 * 10**9
+    gas_price_wei: int = 500 * 10**9
     depth_part: Fraction = Fraction(1, 1_000)
 
     def __post_init__(self) -> None:
@@ -254,9 +254,9 @@ class SpotSeverity:
                 f"--thin: {float(self.depth_part):g}",
                 "write the remaining share of the depth, above 0 and at most 1",
             )
-        if self.gas_wei <= 0:
+        if self.gas_price_wei <= 0:
             raise ConfigError(
-                f"--gas-spike: {self.gas_wei} wei", "write a price above 0, such as 500 gwei"
+                f"--gas-spike: {self.gas_price_wei} wei", "write a price above 0, such as 500 gwei"
             )
 
 
@@ -264,13 +264,13 @@ class SpotSeverity:
 class StressedPath:
     """A path with a scenario applied.
 
-    `numeraire_value` is the value of one numeraire coin at each bar, in the file's unit: below 1
+    `numeraire_values` is the value of one numeraire coin at each bar, in the file's unit: below 1
     while the numeraire is off its peg, else 1.
     """
 
     table: PriceTable
     settings: SimulationSettings
-    numeraire_value: NDArray[np.float64]
+    numeraire_values: NDArray[np.float64]
 
 
 def apply_scenario(
@@ -297,19 +297,25 @@ def apply_scenario(
             return _depegged_path(spec, unstressed_path, severity, slice(start_bar, end_bar))
         case SpotScenario.GAS:
             _require_priced_gas(spec, table)
-            gas_prices = settings.gas_wei
+            gas_prices = settings.gas_price_wei
             if isinstance(gas_prices, int):
                 gas_prices = [gas_prices] * table.bar_count
-            spiked_gas_wei = [severity.gas_wei] * (end_bar - start_bar)
+            spiked_gas_wei = [severity.gas_price_wei] * (end_bar - start_bar)
             prices_with_spike = (*gas_prices[:start_bar], *spiked_gas_wei, *gas_prices[end_bar:])
-            return replace(unstressed_path, settings=replace(settings, gas_wei=prices_with_spike))
+            return replace(
+                unstressed_path, settings=replace(settings, gas_price_wei=prices_with_spike)
+            )
         case SpotScenario.POOL:
             return replace(
                 unstressed_path,
-                settings=replace(settings, thin=(start_bar, end_bar, severity.depth_part)),
+                settings=replace(
+                    settings, thin_pool_bars=(start_bar, end_bar, severity.depth_part)
+                ),
             )
         case SpotScenario.ORACLE:
-            return replace(unstressed_path, settings=replace(settings, silent=(start_bar, end_bar)))
+            return replace(
+                unstressed_path, settings=replace(settings, silent_feed_bars=(start_bar, end_bar))
+            )
 
 
 def inapplicable_scenarios(
@@ -398,9 +404,9 @@ def _depegged_path(
     numeraire_value = (
         dollar_price
         if symbol == spec.portfolio.numeraire.symbol
-        else unstressed_path.numeraire_value
+        else unstressed_path.numeraire_values
     )
-    return replace(unstressed_path, table=depegged_table, numeraire_value=numeraire_value)
+    return replace(unstressed_path, table=depegged_table, numeraire_values=numeraire_value)
 
 
 def _require_priced_gas(spec: BacktestSpec, table: PriceTable) -> None:

@@ -74,35 +74,36 @@ and per bar of a band-only policy.
 
 @dataclass(frozen=True, slots=True)
 class StressSpec:
-    """Size of the test: `paths` of each method run by the kernel, and `step_paths` for each
-    scenario run by the live step, each `bars` long.
+    """Size of the test: `path_count` of each method run by the kernel, and `step_path_count` for
+    each scenario run by the live step, each `path_bars` long.
 
-    `block` is the mean block length, None for the rule of Politis & White. Without `drift` prices
-    have no mean growth. With `named`, every scenario was requested by name; otherwise inapplicable
-    scenarios are skipped and reported.
+    `mean_block_bars` is the mean block length, None for the rule of Politis & White. Without
+    `keeps_drift` prices have no mean growth. With `has_named_scenarios`, every scenario was
+    requested by name; otherwise inapplicable scenarios are skipped and reported.
     """
 
-    paths: int
-    step_paths: int
-    bars: int
+    path_count: int
+    step_path_count: int
+    path_bars: int
     scenarios: tuple[SpotScenario, ...]
     severity: SpotSeverity
-    block: float | None = None
-    drift: bool = True
-    named: bool = False
+    mean_block_bars: float | None = None
+    keeps_drift: bool = True
+    has_named_scenarios: bool = False
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid or far too large."""
         for option, path_count, maximum in (
-            ("--paths", self.paths, MAX_PATHS),
-            ("--step-paths", self.step_paths, MAX_PATHS),
+            ("--paths", self.path_count, MAX_PATHS),
+            ("--step-paths", self.step_path_count, MAX_PATHS),
         ):
             if not 1 <= path_count <= maximum:
                 raise ConfigError(f"{option}: {path_count}", f"use 1 to {maximum:,} paths")
-        if not 3 <= self.bars <= MAX_BARS:
-            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
+        if not 3 <= self.path_bars <= MAX_BARS:
+            raise ConfigError(f"--bars: {self.path_bars}", f"a path has 3 to {MAX_BARS:,} bars")
         if (
-            total_bars := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))
+            total_bars := self.path_bars
+            * (2 * self.path_count + self.step_path_count * (len(self.scenarios) + 1))
         ) > MAX_TOTAL_BARS:
             raise ConfigError(
                 f"--paths: {total_bars:,} bars in total would take days",
@@ -121,7 +122,7 @@ class StressCase:
     path_metrics: tuple[PathMetrics, ...]
     refusals: tuple[tuple[str, int], ...] = ()
 
-    def values(self, metric_name: str) -> NDArray[np.float64]:
+    def metric_values(self, metric_name: str) -> NDArray[np.float64]:
         """Return the field of PathMetrics with this name for every path."""
         return np.array(
             [getattr(metrics, metric_name) for metrics in self.path_metrics], dtype=np.float64
@@ -137,15 +138,15 @@ class StressResult:
     """
 
     cases: tuple[StressCase, ...]
-    skipped: tuple[tuple[str, str], ...]
-    bars: int
+    skipped_cases: tuple[tuple[str, str], ...]
+    path_bars: int
     interval_s: int
     return_count: int
     mean_block_bars: float
     jump_rate: float
     kernel_difference: float | None
     notes: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...]
+    parameter_texts: tuple[tuple[str, str], ...]
     seed: int
     config_hash: str
     data_hash: str
@@ -154,7 +155,7 @@ class StressResult:
     @property
     def start_value(self) -> float:
         """Value at the start of every path, in coins of the numeraire."""
-        return float(Fraction(dict(self.parameters)["start_value"]))
+        return float(Fraction(dict(self.parameter_texts)["start_value"]))
 
 
 def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSettings) -> float:
@@ -164,14 +165,14 @@ def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSet
         is_band_and_schedule_only(trigger)
         and not schedules_of(trigger)
         and backtest.split is None
-        and backtest.portfolio.weights is None
+        and backtest.portfolio.allocator is None
     )
     bar_s = QUIET_BAR_S if skips_bars and not settings.looks_at_all else STEP_BAR_S
-    step_paths_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * bar_s
+    step_paths_s = spec.step_path_count * (len(spec.scenarios) + 1) * spec.path_bars * bar_s
     if isinstance(kernel_setting_or_reason(backtest, settings), str):
         return 2 * step_paths_s
-    return step_paths_s + 2 * spec.paths * (
-        KERNEL_PATH_S + spec.bars * len(backtest.portfolio.assets) * KERNEL_PRICE_S
+    return step_paths_s + 2 * spec.path_count * (
+        KERNEL_PATH_S + spec.path_bars * len(backtest.portfolio.assets) * KERNEL_PRICE_S
     )
 
 
@@ -190,12 +191,14 @@ def run_stress_test(
     an invalid block length, and a named scenario that does not apply.
     """
     table = select_spec_symbols(backtest, table)
-    history = return_history(table, spec.drift)
-    mean_block_bars = mean_block_length(history) if spec.block is None else spec.block
+    history = return_history(table, spec.keeps_drift)
+    mean_block_bars = (
+        mean_block_length(history) if spec.mean_block_bars is None else spec.mean_block_bars
+    )
     require_block_length(mean_block_bars, history)
-    recorded_path = _recorded_path(table, spec.bars)
+    recorded_path = _recorded_path(table, spec.path_bars)
     skipped_cases = list[tuple[str, str]]()
-    if spec.named:  # reject inapplicable scenarios before any path runs
+    if spec.has_named_scenarios:  # reject inapplicable scenarios before any path runs
         for scenario in spec.scenarios:
             apply_scenario(scenario, backtest, recorded_path, settings, spec.severity)
     else:
@@ -213,7 +216,7 @@ def run_stress_test(
             if applicable_scenario.value not in dict(skipped_cases)
         ),
     )
-    pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
+    pieces = work.pieces(spec.path_count, spec.step_path_count, scenarios)
     piece_results = _run_pieces(work, pieces, piece_runner, progress or (lambda *_: None))
     calm_results = {
         piece.start: piece_result
@@ -229,15 +232,15 @@ def run_stress_test(
         )
     return StressResult(
         cases=_cases(pieces, piece_results),
-        skipped=tuple(skipped_cases),
-        bars=spec.bars,
+        skipped_cases=tuple(skipped_cases),
+        path_bars=spec.path_bars,
         interval_s=history.interval_s,
         return_count=len(history.returns),
         mean_block_bars=mean_block_bars,
         jump_rate=work.jump_model.jumps_per_bar,
         kernel_difference=_kernel_difference(work, calm_results),
         notes=(*table.notes, *_skipped_notes(table, history)),
-        parameters=(
+        parameter_texts=(
             *_parameter_texts(spec),
             ("start_value", str(settings.start_value)),
             ("fee_pips", str(settings.fee_pips)),
@@ -259,11 +262,13 @@ def _run_pieces(
         dict[str, int](),
     )
     for piece in pieces:
-        path_counts[piece.name] = path_counts.get(piece.name, 0) + piece.end - piece.start
+        path_counts[piece.case_name] = path_counts.get(piece.case_name, 0) + piece.end - piece.start
     for piece, piece_result in piece_runner(work, pieces):
         result_by_piece[piece] = piece_result
-        finished_counts[piece.name] = finished_counts.get(piece.name, 0) + piece.end - piece.start
-        progress(piece.name, finished_counts[piece.name], path_counts[piece.name])
+        finished_counts[piece.case_name] = (
+            finished_counts.get(piece.case_name, 0) + piece.end - piece.start
+        )
+        progress(piece.case_name, finished_counts[piece.case_name], path_counts[piece.case_name])
     return [result_by_piece[piece] for piece in pieces]
 
 
@@ -271,11 +276,11 @@ def _cases(
     pieces: Sequence[StressPiece], piece_results: Sequence[PieceResult]
 ) -> tuple[StressCase, ...]:
     cases = []
-    for case_name in dict.fromkeys(piece.name for piece in pieces):
+    for case_name in dict.fromkeys(piece.case_name for piece in pieces):
         pieces_and_results = [
             (piece, piece_result)
             for piece, piece_result in zip(pieces, piece_results, strict=True)
-            if piece.name == case_name
+            if piece.case_name == case_name
         ]
         refusal_counts: dict[str, int] = {}
         for refusing_limit, refusal_count in (
@@ -353,14 +358,14 @@ def _skipped_notes(table: PriceTable, history: ReturnHistory) -> list[str]:
 def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
     severity = spec.severity
     return (
-        ("paths", str(spec.paths)),
-        ("step_paths", str(spec.step_paths)),
-        ("bars", str(spec.bars)),
-        ("block", "by rule" if spec.block is None else f"{spec.block:g}"),
-        ("drift", "as recorded" if spec.drift else "none"),
+        ("paths", str(spec.path_count)),
+        ("step_paths", str(spec.step_path_count)),
+        ("bars", str(spec.path_bars)),
+        ("block", "by rule" if spec.mean_block_bars is None else f"{spec.mean_block_bars:g}"),
+        ("drift", "as recorded" if spec.keeps_drift else "none"),
         ("crash", f"{severity.crash_bps} bps over {severity.crash_bars} bars"),
         ("depeg", f"{severity.depeg_bps} bps"),
-        ("gas", f"{severity.gas_wei} wei"),
+        ("gas", f"{severity.gas_price_wei} wei"),
         ("depth", str(severity.depth_part)),
     )
 
@@ -385,7 +390,7 @@ def measure_statistics(case: StressCase) -> dict[str, Any]:
     """
     statistics: dict[str, Any] = {}
     for measure, field in FIELD_BY_MEASURE.items():
-        path_outcomes = case.values(field)
+        path_outcomes = case.metric_values(field)
         quantile_values = quantiles(path_outcomes)
         statistics[measure] = quantile_values and {
             "mean": f"{path_outcomes.mean():.6f}",
@@ -409,16 +414,18 @@ def stress_document(stress_result: StressResult) -> dict[str, Any]:
                 "name": case.name,
                 "engine": case.engine,
                 "paths": len(case.path_metrics),
-                **outcome_distributions(case.values("loss"), stress_result.start_value),
+                **outcome_distributions(case.metric_values("loss"), stress_result.start_value),
                 **measure_statistics(case),
                 "rebalances": sum(metrics.rebalance_count for metrics in case.path_metrics),
-                "halted_bars": sum(path_metrics.halted_bars for path_metrics in case.path_metrics),
+                "halted_bars": sum(
+                    path_metrics.halted_bar_count for path_metrics in case.path_metrics
+                ),
                 "refused": dict(case.refusals),
             }
             for case in stress_result.cases
         ],
-        "skipped": dict(stress_result.skipped),
-        "bars": stress_result.bars,
+        "skipped": dict(stress_result.skipped_cases),
+        "bars": stress_result.path_bars,
         "interval_s": stress_result.interval_s,
         "return_count": stress_result.return_count,
         "bootstrap_block_length": f"{stress_result.mean_block_bars:.6f}",
@@ -427,7 +434,7 @@ def stress_document(stress_result: StressResult) -> dict[str, Any]:
         if stress_result.kernel_difference is None
         else f"{stress_result.kernel_difference:.3e}",
         "notes": list(stress_result.notes),
-        "parameters": dict(stress_result.parameters),
+        "parameters": dict(stress_result.parameter_texts),
         "seed": stress_result.seed,
         "config_hash": stress_result.config_hash,
         "data_hash": stress_result.data_hash,
@@ -443,7 +450,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
         if case.engine == "kernel" or case.name in METHOD_NAMES.values()
     ]
     stressed_cases = [case for case in stress_result.cases if case not in simulated_cases]
-    span_text = f"{stress_result.bars} bars of {format_duration(stress_result.interval_s)}"
+    span_text = f"{stress_result.path_bars} bars of {format_duration(stress_result.interval_s)}"
     method_text = (
         f"Blocks of the recorded moves, {stress_result.mean_block_bars:.1f} bars long on average, are drawn in random"
         " order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
@@ -464,7 +471,8 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
                 _quantile_table(simulated_cases, measure)
                 for measure in MEASURES
                 if any(
-                    quantiles(case.values(FIELD_BY_MEASURE[measure])) for case in simulated_cases
+                    quantiles(case.metric_values(FIELD_BY_MEASURE[measure]))
+                    for case in simulated_cases
                 )
             ),
         ),
@@ -474,7 +482,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
         ),
-        *(f"Skipped: {case_name}: {reason}." for case_name, reason in stress_result.skipped),
+        *(f"Skipped: {case_name}: {reason}." for case_name, reason in stress_result.skipped_cases),
     )
     stressed_section = ReportSection(
         "Stress scenarios",
@@ -491,11 +499,13 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
 
 def stress_page(stress_result: StressResult) -> ReportPage:
     """Build the whole report."""
-    worst_case = max(stress_result.cases, key=lambda case: expected_shortfall(case.values("loss")))
+    worst_case = max(
+        stress_result.cases, key=lambda case: expected_shortfall(case.metric_values("loss"))
+    )
     facts = [
         ReportFact(
             f"{case.name}: expected shortfall",
-            _format_percent(expected_shortfall(case.values("loss"))),
+            _format_percent(expected_shortfall(case.metric_values("loss"))),
             pluralize(len(case.path_metrics), "path"),
         )
         for case in stress_result.cases[:2]
@@ -508,21 +518,26 @@ def stress_page(stress_result: StressResult) -> ReportPage:
         path_count * WORST_SHARE < 1
     ):  # with so few paths, the expected shortfall is the worst path
         shortfall_subject = f"the worst of its {path_count} paths"
-    loss_text = _format_percent(expected_shortfall(worst_case.values("loss")))
+    loss_text = _format_percent(expected_shortfall(worst_case.metric_values("loss")))
     summary = (
         (
-            f"The worst case is {worst_case.name}: {shortfall_subject} is a loss of {loss_text} within {stress_result.bars} bars."
+            f"The worst case is {worst_case.name}: {shortfall_subject} is a loss of {loss_text} within {stress_result.path_bars} bars."
         ),
     )
     origin = (
-        *(ReportFact(name, fact_value) for name, fact_value in stress_result.parameters),
+        *(ReportFact(name, fact_value) for name, fact_value in stress_result.parameter_texts),
         ReportFact("config", stress_result.config_hash),
         ReportFact("data", stress_result.data_hash),
         ReportFact("seed", str(stress_result.seed)),
         *(ReportFact(name, fact_value) for name, fact_value in stress_result.versions),
     )
     return ReportPage(
-        "Stress test", tuple(facts), stress_sections(stress_result), summary, origin, kind="Stress"
+        "Stress test",
+        tuple(facts),
+        stress_sections(stress_result),
+        summary,
+        origin,
+        subtitle="Stress",
     )
 
 
@@ -539,12 +554,12 @@ def _kernel_note(stress_result: StressResult) -> tuple[str, ...]:
 
 
 def _distribution_figure(cases: list[StressCase], measure: str) -> Chart:
-    all_outcomes = np.concatenate([case.values(FIELD_BY_MEASURE[measure]) for case in cases])
+    all_outcomes = np.concatenate([case.metric_values(FIELD_BY_MEASURE[measure]) for case in cases])
     bin_edges = np.linspace(all_outcomes.min(), all_outcomes.max() + 1e-12, BIN_COUNT + 1)
     bin_centres = (bin_edges[1:] + bin_edges[:-1]) / 2
     traces = []
     for case in cases:
-        bin_counts, _ = np.histogram(case.values(FIELD_BY_MEASURE[measure]), bin_edges)
+        bin_counts, _ = np.histogram(case.metric_values(FIELD_BY_MEASURE[measure]), bin_edges)
         traces.append(
             {
                 "type": "scatter",
@@ -576,7 +591,7 @@ def _loss_figure(cases: list[StressCase]) -> Chart:
             "type": "bar",
             "name": statistic_name,
             "x": case_names,
-            "y": [statistic(case.values("loss")) for case in cases],
+            "y": [statistic(case.metric_values("loss")) for case in cases],
         }
         for statistic_name, statistic in (("median", np.median), ("worst", np.max))
     ]
@@ -599,7 +614,7 @@ def _quantile_table(cases: list[StressCase], measure: str) -> ReportTable:
     )
     quantile_rows = []
     for case in cases:
-        path_outcomes = case.values(FIELD_BY_MEASURE[measure])
+        path_outcomes = case.metric_values(FIELD_BY_MEASURE[measure])
         if (quantile_values := quantiles(path_outcomes)) is not None:
             statistics = (
                 path_outcomes.mean(),
@@ -620,7 +635,7 @@ def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     quantile_labels = ("5%", "50%", "95%")
     outcome_rows = []
     for case in cases:
-        distributions = outcome_distributions(case.values("loss"), start_value)
+        distributions = outcome_distributions(case.metric_values("loss"), start_value)
         if distributions["return"] is not None:
             returns = (
                 f"{100 * float(distributions['return']['quantiles'][quantile_label]):+.2f} %"
@@ -648,7 +663,7 @@ def _step_table(cases: list[StressCase]) -> ReportTable:
             case.name,
             str(len(case.path_metrics)),
             str(sum(metrics.rebalance_count for metrics in case.path_metrics)),
-            str(sum(path_metrics.halted_bars for path_metrics in case.path_metrics)),
+            str(sum(path_metrics.halted_bar_count for path_metrics in case.path_metrics)),
             ", ".join(f"{reason} ({count})" for reason, count in case.refusals) or "–",
         )
         for case in cases

@@ -53,8 +53,8 @@ WEIGHT_TOLERANCE = 1e-6
 class PathMetrics:
     """Results of one path: final loss, maximum drawdown, and shortfall against holding, as shares.
 
-    Turnover is in portfolios; `outside_share` is the share of bars that ended with a weight outside its
-    band (NaN: no bands).
+    Turnover is in portfolios; `outside_share` is the share of bars that ended with a weight outside
+    its band (NaN: no bands).
     """
 
     loss: float
@@ -63,7 +63,7 @@ class PathMetrics:
     turnover: float
     outside_share: float
     rebalance_count: int
-    halted_bars: int = 0
+    halted_bar_count: int = 0
     refusal_count: int = 0
 
 
@@ -74,18 +74,18 @@ def kernel_setting_or_reason(
     portfolio, policy, trigger = spec.portfolio, spec.policy, spec.policy.trigger
     unsupported_features = (
         (spec.split is not None, "several strategies"),
-        (portfolio.weights is not None, "an allocator"),
+        (portfolio.allocator is not None, "an allocator"),
         (bool(portfolio.orders.terms), "orders"),
         (any(asset.reserve_raw for asset in portfolio.assets), "reserves"),
         (any(asset.band is not None for asset in portfolio.assets), "bands of single assets"),
         (any(asset.max_bps is not None for asset in portfolio.assets), "limits.max_weight"),
         (spec.execution.pace.style is not ExecutionStyle.MARKET, "gradual execution"),
-        (policy.only is not None, "trading one side only"),
+        (policy.trade_side is not None, "trading one side only"),
         (policy.destination not in DESTINATION_CODES, "this destination"),
         (settings.latency_bars > 0, "latency"),
         (bool(settings.flows), "deposits and withdrawals"),
-        (bool(settings.recorded), "recorded pools"),
-        (settings.pool not in CONSTANT_PRODUCT_KINDS, "this pool curve"),
+        (bool(settings.recorded_pools), "recorded pools"),
+        (settings.pool_kind not in CONSTANT_PRODUCT_KINDS, "this pool curve"),
         (
             is_band_and_schedule_only(trigger)
             and has_band(trigger)
@@ -118,7 +118,7 @@ def band_edges(spec: BacktestSpec) -> Floats | None:
     """
     if (
         not has_band(spec.policy.trigger)
-        or spec.portfolio.weights is not None
+        or spec.portfolio.allocator is not None
         or spec.split is not None
     ):
         return None
@@ -205,9 +205,9 @@ class PieceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StressPiece:
-    """Paths [`start`, `end`) of the case `name`."""
+    """Paths [`start`, `end`) of the case `case_name`."""
 
-    name: str
+    case_name: str
     kind: PieceKind
     method: PathMethod
     scenario: SpotScenario
@@ -340,7 +340,7 @@ class StressWork:
         growth_factor = float(simulation_result.equity[-1] / simulation_result.equity[0])
         return PieceResult(
             (_path_metrics(self.backtest, stressed_path, simulation_result),),
-            simulation_result.refusals,
+            simulation_result.refusal_counts,
             (growth_factor,),
             simulation_result.versions,
         )
@@ -373,14 +373,16 @@ def run_sequentially(
 def _path_metrics(
     spec: BacktestSpec, stressed_path: StressedPath, simulation_result: SimulationResult
 ) -> PathMetrics:
-    portfolio_values: NDArray[np.float64] = simulation_result.equity * stressed_path.numeraire_value
+    portfolio_values: NDArray[np.float64] = (
+        simulation_result.equity * stressed_path.numeraire_values
+    )
     return PathMetrics(
         loss=1 - float(portfolio_values[-1] / portfolio_values[0]),
         drawdown=max_drawdown(portfolio_values),
         hold_shortfall=1 - float(simulation_result.equity[-1] / simulation_result.hold_equity[-1]),
-        turnover=float(simulation_result.turnover),
+        turnover=float(simulation_result.turnover_ratio),
         outside_share=share_outside_bands(simulation_result.weights, band_edges(spec)),
         rebalance_count=sum(rebalance.succeeded for rebalance in simulation_result.rebalances),
-        halted_bars=simulation_result.halted_bars,
-        refusal_count=sum(count for _, count in simulation_result.refusals),
+        halted_bar_count=simulation_result.halted_bar_count,
+        refusal_count=sum(count for _, count in simulation_result.refusal_counts),
     )

@@ -104,16 +104,20 @@ class PolicyGrid:
     intervals_s: tuple[int, ...]
     destinations: tuple[Destination, ...] = (Destination.TARGET,)
     allocators: tuple[AllocationMethod, ...] = (AllocationMethod.FIXED,)
-    kinds: tuple[TriggerKind, ...] = (TriggerKind.BAND, TriggerKind.EVERY, TriggerKind.HYBRID)
+    trigger_kinds: tuple[TriggerKind, ...] = (
+        TriggerKind.BAND,
+        TriggerKind.EVERY,
+        TriggerKind.HYBRID,
+    )
 
     @property
     def setting_count(self) -> int:
         """Return the number of settings without building them."""
         band_count, interval_count = len(self.bands), len(self.intervals_s)
         band_setting_count = band_count * (
-            TriggerKind.BAND in self.kinds
-        ) + band_count * interval_count * (TriggerKind.HYBRID in self.kinds)
-        interval_setting_count = interval_count * (TriggerKind.EVERY in self.kinds)
+            TriggerKind.BAND in self.trigger_kinds
+        ) + band_count * interval_count * (TriggerKind.HYBRID in self.trigger_kinds)
+        interval_setting_count = interval_count * (TriggerKind.EVERY in self.trigger_kinds)
         interval_destination_count = len(self.destinations) - (
             Destination.BAND in self.destinations
         )
@@ -135,11 +139,11 @@ class PolicyGrid:
 
     def _triggers(self) -> Iterator[Threshold | Every | HybridTrigger]:
         for band in self.bands:
-            if TriggerKind.BAND in self.kinds:
+            if TriggerKind.BAND in self.trigger_kinds:
                 yield band
-            if TriggerKind.HYBRID in self.kinds:
+            if TriggerKind.HYBRID in self.trigger_kinds:
                 yield from (HybridTrigger(band, Every(every_s)) for every_s in self.intervals_s)
-        if TriggerKind.EVERY in self.kinds:
+        if TriggerKind.EVERY in self.trigger_kinds:
             yield from (Every(every_s) for every_s in self.intervals_s)
 
 

@@ -55,19 +55,19 @@ class AllocatorSchedule:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Result of one run, in whole coins of the numeraire; `values` are at the job's marks, after
-    trading.
+    """Result of one run, in whole coins of the numeraire; `value_by_mark` are at the job's marks,
+    after trading.
 
     All figures start at the first mark, as if the run had begun there with the initial wallet.
     Earlier trades are a warm-up, in which an allocator collects its prices, and are excluded.
     """
 
-    run: int
+    run_number: int
     final_value: float
     turnover: float
     costs: float
-    rebalances: int
-    values: Floats
+    rebalance_count: int
+    value_by_mark: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +142,10 @@ class TuneJob:
         )
         return [
             RunResult(
-                chunk.start + setting_index, float(sweep_result.final_value[setting_index]), float(sweep_result.turnover[setting_index]),
+                chunk.start + setting_index, float(sweep_result.final_values[setting_index]), float(sweep_result.turnover[setting_index]),
                 float(sweep_result.costs[setting_index]),
                 int(sweep_result.rebalance_counts[setting_index]),
-                sweep_result.values[setting_index],
+                sweep_result.mark_values[setting_index],
             )
             for setting_index in range(len(kernel_settings))
         ]  # fmt: skip
@@ -198,7 +198,11 @@ def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> boo
     """
     portfolio, policy = spec.portfolio, spec.policy
     plain_settings = SimulationSettings(
-        settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed
+        settings.depth,
+        settings.fee_pips,
+        settings.start_value,
+        settings.pool_kind,
+        seed=settings.seed,
     )
     has_no_asset_rules = all(
         asset.reserve_raw == 0 and asset.band is None and asset.max_bps is None
@@ -206,9 +210,9 @@ def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> boo
     )
     has_fixed_targets = (
         spec.split is None
-        and portfolio.weights is None
+        and portfolio.allocator is None
         and not portfolio.orders.terms
-        and policy.only is None
+        and policy.trade_side is None
     )
     return (
         settings == plain_settings
@@ -238,10 +242,10 @@ def spec_for_choice(
 ) -> BacktestSpec:
     """Return the spec with this choice's trigger, destination and allocator."""
     policy = replace(spec.policy, trigger=choice.trigger, destination=choice.destination)
-    weights = spec.portfolio.weights
+    allocator = spec.portfolio.allocator
     if choice.allocator is not AllocationMethod.FIXED:
-        weights = _allocator_config(spec, choice.allocator, schedule, interval_s)
-    return replace(spec, policy=policy, portfolio=replace(spec.portfolio, weights=weights))
+        allocator = _allocator_config(spec, choice.allocator, schedule, interval_s)
+    return replace(spec, policy=policy, portfolio=replace(spec.portfolio, allocator=allocator))
 
 
 def _allocator_config(
@@ -305,9 +309,9 @@ def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
 
 def slice_settings(settings: SimulationSettings, start: int, end: int) -> SimulationSettings:
     """Return the market settings restricted to those bars."""
-    if isinstance(settings.gas_wei, int):
+    if isinstance(settings.gas_price_wei, int):
         return settings
-    return replace(settings, gas_wei=tuple(settings.gas_wei[start:end]))
+    return replace(settings, gas_price_wei=tuple(settings.gas_price_wei[start:end]))
 
 
 def buy_and_hold_values(
@@ -337,7 +341,7 @@ STAMP_PARTS = {
     "search": "the options of the search",
 }
 """Parts of a search's stamp, with display names."""
-_RESULT_COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
+_RESULT_COLUMNS = ("run_number", "final_value", "turnover", "costs", "rebalance_count")
 
 
 class ResultStore:
@@ -423,7 +427,7 @@ def _result_columns(
         "every_s": [choice.every_s for choice in choices],
         "destination": [choice.destination.value for choice in choices],
         "allocator": [choice.allocator.value for choice in choices],
-        "values": [run_result.values.tolist() for run_result in run_results],
+        "values": [run_result.value_by_mark.tolist() for run_result in run_results],
     }
 
 
@@ -442,11 +446,11 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
         float(row[column_name]) for column_name in ("final_value", "turnover", "costs")
     )
     return RunResult(
-        int(row["run"]),
+        int(row["run_number"]),
         final_value,
         turnover,
         costs,
-        int(row["rebalances"]),
+        int(row["rebalance_count"]),
         np.array(row["values"], dtype=np.float64),
     )
 

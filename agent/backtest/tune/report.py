@@ -50,23 +50,23 @@ def tune_document(tune_result: TuneResult) -> Document:
         "last_quarter_from": tune_result.last_quarter_start_s,
         "until": int(search.table.times_s[-1]),
         "period_s": round(tune_result.period_s),
-        "calendar": _choice_document(search.calendar),
+        "calendar": _choice_document(search.calendar_rule),
         "last_quarter": {
             "excess_intervals": [_excess_document(claim) for claim in tune_result.claims],
             "final_value": _format_number(tune_result.last_quarter_results[0].final_value),
             "calendar_value": _format_number(tune_result.last_quarter_results[1].final_value),
             "hold_value": _format_number(tune_result.last_hold_value),
-            "settings_judged": tune_result.settings_judged,
+            "settings_judged": tune_result.judged_setting_count,
             "costs": _format_number(tune_result.last_quarter_results[0].costs),
-            "rebalances": tune_result.last_quarter_results[0].rebalances,
+            "rebalances": tune_result.last_quarter_results[0].rebalance_count,
         },
         "walk_forward": {
             "window_mode": search.walk_forward_mode.value,
             "folds": [
                 {
-                    "chosen": tune_result.choices[fold_result.choice].label,
-                    "in_sample": _format_number(fold_result.in_sample),
-                    "out_of_sample": _format_number(fold_result.out_of_sample),
+                    "chosen": tune_result.choices[fold_result.choice_index].label,
+                    "in_sample": _format_number(fold_result.in_sample_score),
+                    "out_of_sample": _format_number(fold_result.out_of_sample_score),
                     "over_hold": _format_number(yearly_mean(tune_result, over_hold)),
                     "over_calendar": _format_number(yearly_mean(tune_result, over_calendar)),
                     "periods": fold_result.fold.evaluation_end - fold_result.fold.evaluation_start,
@@ -80,23 +80,27 @@ def tune_document(tune_result: TuneResult) -> Document:
         else {
             "sharpe": _format_number(deflated_sharpe.sharpe),
             "threshold": _format_number(deflated_sharpe.threshold),
-            "trials": deflated_sharpe.trials,
+            "trials": deflated_sharpe.trial_count,
             "probability": _format_number(deflated_sharpe.probability),
         },
         "overfitting": None
         if overfitting is None
-        else {"probability": _format_number(overfitting.probability), "split_count": overfitting.split_count, "blocks": overfitting.blocks},
+        else {
+            "probability": _format_number(overfitting.probability),
+            "split_count": overfitting.split_count,
+            "blocks": overfitting.block_count,
+        },
         "stability": {
             "row_name": heat_map.row_axis.name,
             "column_name": heat_map.column_axis.name,
             "rows": list(heat_map.row_axis.labels),
             "columns": list(heat_map.column_axis.labels),
-            "values": [[None if np.isnan(score) else _format_number(score) for score in row] for row in heat_map.values.tolist()],
+            "values": [[None if np.isnan(score) else _format_number(score) for score in row] for row in heat_map.scores.tolist()],
             "best": list(heat_map.best_cell),
             "neighbours": None
             if neighbours is None
             else {
-                "count": neighbours.count,
+                "count": neighbours.neighbour_count,
                 "mean_fall": _format_number(neighbours.mean_decline),
                 "largest_fall": _format_number(neighbours.largest_decline),
                 "fall_to_median": _format_number(neighbours.median_decline),
@@ -135,7 +139,7 @@ def _choice_document(choice: PolicyChoice) -> Document:
 
 
 def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
-    run_result = tune_result.results[choice_index]
+    run_result = tune_result.run_results[choice_index]
     return {
         **_choice_document(tune_result.choices[choice_index]),
         "objective": _format_number(float(tune_result.scores[choice_index])),
@@ -143,7 +147,7 @@ def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
         "final_value": _format_number(run_result.final_value),
         "turnover": _format_number(run_result.turnover),
         "costs": _format_number(run_result.costs),
-        "rebalances": run_result.rebalances,
+        "rebalances": run_result.rebalance_count,
     }
 
 
@@ -165,7 +169,7 @@ def _excess_document(claim: ExcessGrowth) -> Document:
         "low": _format_number(interval.low),
         "high": _format_number(interval.high),
         "level": str(CONFIDENCE_LEVEL),
-        "periods": interval.periods,
+        "periods": interval.period_count,
         "bootstrap_block_length": f"{interval.mean_block_periods:.2f}",
     }
 
@@ -200,7 +204,7 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
             ReportFact(
                 "Deflated Sharpe ratio",
                 f"{tune_result.deflated_sharpe.probability:.1%}",
-                f"best of {tune_result.deflated_sharpe.trials} trials",
+                f"best of {tune_result.deflated_sharpe.trial_count} trials",
             )
         )
     origin = (
@@ -210,8 +214,8 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         ReportFact("data", stamp["data"]),
         ReportFact("seed", str(search.settings.seed)),
         ReportFact("objective", search.objective.value),
-        ReportFact("calendar rule", search.calendar.label),
-        ReportFact("walk-forward", f"{search.walk_forward_mode.value}, {search.folds} folds"),
+        ReportFact("calendar rule", search.calendar_rule.label),
+        ReportFact("walk-forward", f"{search.walk_forward_mode.value}, {search.fold_count} folds"),
     )
     return ReportPage(
         "Search for a setting",
@@ -219,7 +223,7 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         tune_sections(tune_result),
         tune_result.verdict.sentences,
         origin,
-        kind="Tune",
+        subtitle="Tune",
     )
 
 
@@ -259,11 +263,11 @@ def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
     names_and_values = (
         (
             tune_result.choices[tune_result.best_index].label,
-            tune_result.last_quarter_results[0].values,
+            tune_result.last_quarter_results[0].value_by_mark,
         ),
         (
-            f"calendar, {tune_result.spec.calendar.label}",
-            tune_result.last_quarter_results[1].values,
+            f"calendar, {tune_result.spec.calendar_rule.label}",
+            tune_result.last_quarter_results[1].value_by_mark,
         ),
         ("hold", tune_result.last_quarter_hold_values),
     )
@@ -296,9 +300,9 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
             tune_result.choices[choice_index].label,
             _format_objective(tune_result, float(tune_result.scores[choice_index])),
             format_signed_percent(float(tune_result.excess_growths[choice_index])),
-            f"{tune_result.results[choice_index].turnover:.2f}",
-            f"{tune_result.results[choice_index].costs:.2f}",
-            str(tune_result.results[choice_index].rebalances),
+            f"{tune_result.run_results[choice_index].turnover:.2f}",
+            f"{tune_result.run_results[choice_index].costs:.2f}",
+            str(tune_result.run_results[choice_index].rebalance_count),
         )
         for choice_index in ranked_indices
     )
@@ -335,7 +339,7 @@ def _stability_section(tune_result: TuneResult) -> ReportSection:
     paragraphs = []
     if neighbours is not None:
         paragraphs.append(
-            f"One grid step from the best, over {neighbours.count} settings, the objective falls by"
+            f"One grid step from the best, over {neighbours.neighbour_count} settings, the objective falls by"
             f" {_format_decline(tune_result, neighbours.mean_decline)} on average and by"
             f" {_format_decline(tune_result, neighbours.largest_decline)} at most; from the best to the median of all"
             f" settings it falls by {_format_decline(tune_result, neighbours.median_decline)}."
@@ -356,8 +360,8 @@ def _format_decline(tune_result: TuneResult, decline: float) -> str:
 
 def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
     """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
-    row_indices, column_indices = np.nonzero(~np.isnan(heat_map.values))
-    cell_scores = heat_map.values[row_indices, column_indices]
+    row_indices, column_indices = np.nonzero(~np.isnan(heat_map.scores))
+    cell_scores = heat_map.scores[row_indices, column_indices]
     axis_format, hover_format = ".2f", ".3f"
     if objective is Objective.GROWTH:
         axis_format, hover_format = "+.1%", "+.2%"
@@ -442,7 +446,7 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
         )
         fold_rows.append(
             (
-                tune_result.choices[fold_result.choice].label,
+                tune_result.choices[fold_result.choice_index].label,
                 _format_date(start_ms + evaluation_start * period_ms),
                 *excess_texts,
             )
@@ -514,7 +518,7 @@ def _confidence_section(tune_result: TuneResult) -> ReportSection:
         deflated_sharpe = tune_result.deflated_sharpe
         paragraphs.append(
             f"The Sharpe ratio of the excess over hold is {deflated_sharpe.sharpe:.4f} per period in the data"
-            f" used to choose it; the best of {deflated_sharpe.trials} trials without skill would have an expected"
+            f" used to choose it; the best of {deflated_sharpe.trial_count} trials without skill would have an expected"
             f" {deflated_sharpe.threshold:.4f}. The true ratio is above that with probability"
             f" {deflated_sharpe.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )

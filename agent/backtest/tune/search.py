@@ -70,7 +70,7 @@ FORMAT_VERSION = "3"
 
 @dataclass(frozen=True, slots=True)
 class TuneSpec:
-    """Spec of a search. `table` only has the portfolio's symbols; `calendar` is the baseline
+    """Spec of a search. `table` only has the portfolio's symbols; `calendar_rule` is the baseline
     rule.
     """
 
@@ -78,11 +78,11 @@ class TuneSpec:
     backtest: BacktestSpec
     settings: SimulationSettings
     grid: PolicyGrid
-    calendar: PolicyChoice
+    calendar_rule: PolicyChoice
     allocator_schedule: AllocatorSchedule
     objective: Objective = Objective.GROWTH
     walk_forward_mode: WalkForwardMode = WalkForwardMode.ANCHORED
-    folds: int = 4
+    fold_count: int = 4
     uses_full_step: bool = False
 
 
@@ -90,22 +90,22 @@ class TuneSpec:
 class TuneResult:
     """Result of a search.
 
-    - `scores` is each choice's annualised objective, `excess_growths` its annualised log growth above buy
-      and hold, both over the first three quarters of the data; `period_s` is the length of one
-      return's period.
-    - `fold_results_and_excesses` has per fold the choice and its excess log returns over buy and hold and over
-      the calendar rule; `fold_claims` are the claims from all folds pooled.
-    - `claims` are the claims from the last quarter. For that quarter, `last_quarter_results` are the
-      results of the best setting and of the calendar rule, `last_quarter_hold_values` the values of buy and
-      hold at the same times, `last_hold_value` its value at the last bar, and `settings_judged` the
-      number of this folder's settings evaluated on it.
-    - `run_counts_by_engine` counts runs by engine, `resumed_run_count` the runs loaded from the folder; `stamp` identifies
-      the search.
+    - `scores` is each choice's annualised objective, `excess_growths` its annualised log growth
+      above buy and hold, both over the first three quarters of the data; `period_s` is the length
+      of one return's period.
+    - `fold_results_and_excesses` has per fold the choice and its excess log returns over buy and
+      hold and over the calendar rule; `fold_claims` are the claims from all folds pooled.
+    - `claims` are the claims from the last quarter. For that quarter, `last_quarter_results` are
+      the results of the best setting and of the calendar rule, `last_quarter_hold_values` the
+      values of buy and hold at the same times, `last_hold_value` its value at the last bar, and
+      `judged_setting_count` the number of this folder's settings evaluated on it.
+    - `run_counts_by_engine` counts runs by engine, `resumed_run_count` the runs loaded from the
+      folder; `stamp` identifies the search.
     """
 
     spec: TuneSpec
     choices: tuple[PolicyChoice, ...]
-    results: tuple[RunResult, ...]
+    run_results: tuple[RunResult, ...]
     scores: Floats
     excess_growths: Floats
     best_index: int
@@ -122,7 +122,7 @@ class TuneResult:
     last_quarter_results: tuple[RunResult, RunResult]
     last_quarter_hold_values: Floats
     last_hold_value: float
-    settings_judged: int
+    judged_setting_count: int
     last_quarter_times_s: NDArray[np.int64]
     run_counts_by_engine: tuple[tuple[str, int], ...]
     resumed_run_count: int
@@ -155,7 +155,7 @@ def tune(
             f"the grid has {len(choices):,} settings over {len(mark_bars):,} periods",
             "use wider steps, or fewer values",
         )
-    run_choices = (*choices, search.calendar)
+    run_choices = (*choices, search.calendar_rule)
     job = TuneJob(
         slice_table(table, 0, split_bar),
         search.backtest,
@@ -210,8 +210,8 @@ def _run_missing_chunks(
 def _require_matching_runs(
     run_results: Sequence[RunResult], run_numbers: range, mark_count: int
 ) -> None:
-    if [run_result.run for run_result in run_results] != list(run_numbers) or any(
-        len(result_of_run.values) != mark_count for result_of_run in run_results
+    if [run_result.run_number for run_result in run_results] != list(run_numbers) or any(
+        len(result_of_run.value_by_mark) != mark_count for result_of_run in run_results
     ):
         raise ConfigError(
             f"results of runs {run_numbers.start} to {run_numbers.stop - 1} do not fit",
@@ -227,7 +227,7 @@ def _assemble_result(
     resumed_count: int,
 ) -> TuneResult:
     table, choices, objective = search.table, job.choices[:-1], search.objective
-    returns = np.column_stack([log_returns(run_result.values) for run_result in run_results])
+    returns = np.column_stack([log_returns(run_result.value_by_mark) for run_result in run_results])
     choice_returns, calendar_returns = returns[:, :-1], returns[:, -1]
     hold_returns = log_returns(
         buy_and_hold_values(search.backtest, search.settings, job.table, job.mark_bars)
@@ -239,7 +239,7 @@ def _assemble_result(
     fold_results = walk_forward(
         choice_returns,
         objective,
-        make_folds(len(choice_returns), search.folds, search.walk_forward_mode),
+        make_folds(len(choice_returns), search.fold_count, search.walk_forward_mode),
     )
     fold_excess_pairs = [
         _fold_excess_returns(search, job, fold_result, calendar_returns)
@@ -256,7 +256,7 @@ def _assemble_result(
     return TuneResult(
         spec=search,
         choices=choices,
-        results=run_results[:-1],
+        run_results=run_results[:-1],
         scores=scores,
         excess_growths=(choice_returns.mean(axis=0) - hold_returns.mean()) * periods_per_year,
         best_index=best_index,
@@ -273,12 +273,12 @@ def _assemble_result(
             for benchmark_name, excess_returns in zip(_benchmark_names(search), zip(*fold_excess_pairs, strict=True), strict=True)
         ),
         claims=claims,
-        verdict=judge_choice(choices[best_index], search.calendar, claims, overfitting, settings_judged),
+        verdict=judge_choice(choices[best_index], search.calendar_rule, claims, overfitting, settings_judged),
         last_quarter_start_s=int(table.times_s[last_quarter_start(table.bar_count)]),
         last_quarter_results=last_results,
         last_quarter_hold_values=last_hold_values,
         last_hold_value=last_hold_value,
-        settings_judged=settings_judged,
+        judged_setting_count=settings_judged,
         last_quarter_times_s=last_times_s,
         run_counts_by_engine=tuple(
             (engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names
@@ -308,7 +308,7 @@ def _periods_per_year(table: PriceTable, mark_bars: Sequence[int]) -> float:
 
 
 def _benchmark_names(search: TuneSpec) -> tuple[str, str]:
-    return "hold", f"the calendar rule ({search.calendar.label})"
+    return "hold", f"the calendar rule ({search.calendar_rule.label})"
 
 
 def _fold_excess_returns(
@@ -353,7 +353,7 @@ def _judge_last_quarter(
     run_results = []
     for result_key, policy_choice in (
         (f"last-{best_index:07d}", best_choice),
-        ("last-calendar", search.calendar),
+        ("last-calendar", search.calendar_rule),
     ):
         warm_up_bars = 0
         if policy_choice.allocator is not AllocationMethod.FIXED:
@@ -376,7 +376,7 @@ def _judge_last_quarter(
     hold_values = np.array(hold_value_list)
     periods_per_year = _periods_per_year(last_table, mark_bars) if len(mark_bars) > 1 else 0.0
     choice_returns, calendar_returns = (
-        log_returns(run_result.values) for run_result in run_results
+        log_returns(run_result.value_by_mark) for run_result in run_results
     )
     benchmarks_and_returns = zip(
         _benchmark_names(search),

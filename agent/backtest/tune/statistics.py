@@ -35,25 +35,25 @@ class Objective(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeflatedSharpe:
-    """Sharpe ratio per period of the best of `trials`, the ratio expected by luck alone, and the
-    probability that the true ratio exceeds it.
+    """Sharpe ratio per period of the best of `trial_count`, the ratio expected by luck alone, and
+    the probability that the true ratio exceeds it.
     """
 
     sharpe: float
     threshold: float
-    trials: int
+    trial_count: int
     probability: float
 
 
 @dataclass(frozen=True, slots=True)
 class OverfittingEstimate:
-    """Share of the `split_count` ways to halve `blocks` equal blocks of the data in which the best
-    setting of one half was below the median in the other.
+    """Share of the `split_count` ways to halve `block_count` equal blocks of the data in which the
+    best setting of one half was below the median in the other.
     """
 
     probability: float
     split_count: int
-    blocks: int
+    block_count: int
 
 
 def objective_scores(returns: Floats, objective: Objective) -> Floats:
@@ -111,8 +111,8 @@ def probabilistic_sharpe(
 
 
 def deflated_sharpe(returns: Floats, best_column: int) -> DeflatedSharpe | None:
-    """Compare the Sharpe ratio of column `best_column` of `returns[period, trial]` with the best expected
-    by luck alone.
+    """Compare the Sharpe ratio of column `best_column` of `returns[period, trial]` with the best
+    expected by luck alone.
 
     None if that column is constant, or periods are too few.
     """
@@ -142,11 +142,11 @@ def overfitting_probability(
     over `returns[period, setting]`.
 
     Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section
-    3: the periods are cut into `requested_block_count` equal blocks (default: as many as have a few periods each,
-    16 at most; the rest at the start is not used). For each choice of half of the blocks, the best
-    setting there is ranked among all settings in the other half. Equal settings share a rank, and a
-    setting exactly at the median counts one half. None for fewer than two settings, or too few
-    periods.
+    3: the periods are cut into `requested_block_count` equal blocks (default: as many as have a few
+    periods each, 16 at most; the rest at the start is not used). For each choice of half of the
+    blocks, the best setting there is ranked among all settings in the other half. Equal settings
+    share a rank, and a setting exactly at the median counts one half. None for fewer than two
+    settings, or too few periods.
     """
     period_count, setting_count = returns.shape
     block_count = requested_block_count or min(
@@ -187,8 +187,8 @@ def overfitting_probability(
 
 
 def _count_below_median(chosen_half_scores: Floats, other_half_scores: Floats) -> float:
-    """Return the number of rows in which the setting with the best of `chosen_half_scores` is below the
-    median of `other_half_scores`; a setting exactly at the median counts one half.
+    """Return the number of rows in which the setting with the best of `chosen_half_scores` is below
+    the median of `other_half_scores`; a setting exactly at the median counts one half.
     """
     split_rows = np.arange(len(chosen_half_scores))
     best_scores = other_half_scores[split_rows, chosen_half_scores.argmax(axis=1)][:, None]
@@ -210,14 +210,14 @@ MIN_INTERVAL_PERIODS = 30
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceInterval:
-    """Mean per period, and the ends of its two-sided interval; `mean_block_periods` is the mean length of drawn
-    blocks, in periods.
+    """Mean per period, and the ends of its two-sided interval; `mean_block_periods` is the mean
+    length of drawn blocks, in periods.
     """
 
     mean: float
     low: float
     high: float
-    periods: int
+    period_count: int
     mean_block_periods: float
 
     def scaled(self, factor: float) -> ConfidenceInterval:
@@ -226,7 +226,7 @@ class ConfidenceInterval:
             self.mean * factor,
             self.low * factor,
             self.high * factor,
-            self.periods,
+            self.period_count,
             self.mean_block_periods,
         )
 
@@ -281,8 +281,8 @@ def block_length(series: Floats) -> float:
 def resampled_means(
     series: Floats, mean_block_periods: float, resample_count: int, seed: int
 ) -> Floats:
-    """Return the means of `resample_count` resamples: blocks from random places on the circle of periods,
-    each ending after a period with probability 1 / `mean_block_periods`.
+    """Return the means of `resample_count` resamples: blocks from random places on the circle of
+    periods, each ending after a period with probability 1 / `mean_block_periods`.
 
     Politis & Romano 1994, "The Stationary Bootstrap", section 2.
     """
@@ -352,7 +352,7 @@ class HeatMap:
 
     row_axis: GridAxis
     column_axis: GridAxis
-    values: Floats
+    scores: Floats
     best_cell: tuple[int, int]
 
 
@@ -364,7 +364,7 @@ class NeighbourComparison:
     `median_decline` is the decline to the median of all settings, for comparison.
     """
 
-    count: int
+    neighbour_count: int
     mean_decline: float
     largest_decline: float
     median_decline: float
@@ -501,14 +501,15 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """Index of the setting chosen in a fold, its objective in the periods of the choice (`in_sample`)
-    and in the evaluated ones (`out_of_sample`), and its log returns in the latter.
+    """Index of the setting chosen in a fold, its objective in the periods of the choice
+    (`in_sample_score`) and in the evaluated ones (`out_of_sample_score`), and its log returns in
+    the latter.
     """
 
     fold: Fold
-    choice: int
-    in_sample: float
-    out_of_sample: float
+    choice_index: int
+    in_sample_score: float
+    out_of_sample_score: float
     returns: Floats
 
 
@@ -567,8 +568,8 @@ OVERFITTING_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ExcessGrowth:
-    """Excess growth over a benchmark in the last quarter, log return per year; None if periods are too
-    few for an interval.
+    """Excess growth over a benchmark in the last quarter, log return per year; None if periods are
+    too few for an interval.
     """
 
     benchmark: str
@@ -620,8 +621,8 @@ def judge_choice(
     overfitting: OverfittingEstimate | None,
     settings_judged: int = 1,
 ) -> TuneVerdict:
-    """Recommend `best_choice` if every claim holds and the probability of overfitting is below one half;
-    otherwise `calendar_choice`, which trades by schedule only, is the safe default.
+    """Recommend `best_choice` if every claim holds and the probability of overfitting is below one
+    half; otherwise `calendar_choice`, which trades by schedule only, is the safe default.
 
     `overfitting` is None if only one setting was tried. `settings_judged` counts the settings
     evaluated in the last quarter so far.

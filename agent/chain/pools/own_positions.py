@@ -53,8 +53,8 @@ class PositionReader:
         recorded_changes: Callable[[], Sequence[LpPositionChange]],
         counted_positions: Callable[[Sequence[LpPositionChange]], tuple[ConfirmedPosition, ...]],
     ) -> None:
-        self.chain = reader
-        self._start_refs = {ref.confirmed.name: ref for ref in start_refs}
+        self.chain_reader = reader
+        self._start_refs = {ref.confirmed_position.name: ref for ref in start_refs}
         self._factories = factories
         self._recorded_changes = recorded_changes
         self._counted_positions = counted_positions
@@ -66,24 +66,24 @@ class PositionReader:
             self._ref(position, position_changes)
             for position in self._counted_positions(position_changes)
         )
-        if position_refs != self.chain.scope.positions:
-            self.chain.scope = replace(self.chain.scope, positions=position_refs)
-        return self.chain.snapshot()
+        if position_refs != self.chain_reader.scope.positions:
+            self.chain_reader.scope = replace(self.chain_reader.scope, positions=position_refs)
+        return self.chain_reader.snapshot()
 
-    def past(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self.chain.past(head, block_count)
+        return self.chain_reader.past_prices(head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        return self.chain.with_more_ticks(snapshot, pools)
+        return self.chain_reader.with_more_ticks(snapshot, pools)
 
     def _ref(
         self, position: ConfirmedPosition, position_changes: Sequence[LpPositionChange]
     ) -> PositionRef:
         position_ref = self._start_refs.get(position.name)
         if position_ref is not None:
-            return replace(position_ref, confirmed=position)
+            return replace(position_ref, confirmed_position=position)
         position_ranges = (
             PositionRange(mint.pool, mint.fee_pips, *(mint.ticks or (0, 0)))
             for mint in own_changes.open_mints(position_changes)

@@ -65,7 +65,7 @@ class PositionRef:
     did not exist.
     """
 
-    confirmed: ConfirmedPosition
+    confirmed_position: ConfirmedPosition
     factory: str
     range: PositionRange | None = None
 
@@ -119,17 +119,17 @@ def resolve_positions(
         if range_fields is not None
     ]
     pool_calls = [
-        _get_pool_item(position_ref.factory, position_ref.confirmed, range_fields[0])
+        _get_pool_item(position_ref.factory, position_ref.confirmed_position, range_fields[0])
         for position_ref, range_fields in existing_v3_tokens
     ]
     pool_answers = {
-        position_ref.confirmed: answer_uint(answer, 160)
+        position_ref.confirmed_position: answer_uint(answer, 160)
         for (position_ref, _), answer in zip(
             existing_v3_tokens, query_lens(transport, pool_calls), strict=True
         )
     }
     return tuple(
-        _with_range(position_ref, range_fields, pool_answers.get(position_ref.confirmed))
+        _with_range(position_ref, range_fields, pool_answers.get(position_ref.confirmed_position))
         for position_ref, range_fields in refs_and_range_fields
     )
 
@@ -218,11 +218,11 @@ def _with_range(
         return position_ref
     if pool_answer is None or isinstance(pool_answer, CallStatus) or pool_answer == 0:
         raise ConfigError(
-            f"{_position_label(position_ref.confirmed)}: the factory {position_ref.factory} has no pool for it",
+            f"{_position_label(position_ref.confirmed_position)}: the factory {position_ref.factory} has no pool for it",
             "check the addresses of the venue",
         )
     return PositionRef(
-        position_ref.confirmed,
+        position_ref.confirmed_position,
         position_ref.factory,
         PositionRange(address_from_word(pool_answer), *range_fields),
     )
@@ -243,7 +243,7 @@ def _position_label(position: ConfirmedPosition) -> str:
 
 def position_questions(position_ref: PositionRef, owner: str) -> list[PositionQuestion]:
     """Return the snapshot's questions about a position, in the order of `read_position`."""
-    position = position_ref.confirmed
+    position = position_ref.confirmed_position
     if position.token_id is None:
         pair = position.contract
         return [
@@ -308,7 +308,7 @@ def read_position(
     try:
         return (
             _read_v2(position_ref, questions, answers)
-            if position_ref.confirmed.token_id is None
+            if position_ref.confirmed_position.token_id is None
             else _read_v3(position_ref, questions, answers, owner)
         )
     except _PositionUnreadable as error:
@@ -318,7 +318,7 @@ def read_position(
 def _read_v2(
     position_ref: PositionRef, questions: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
 ) -> LpV2Position:
-    position = position_ref.confirmed
+    position = position_ref.confirmed_position
     (
         liquidity_words,
         supply_words,
@@ -346,7 +346,7 @@ def _read_v2(
         reserves=(_require_bits(reserve_words[0], 112), _require_bits(reserve_words[1], 112)),
         balances=(balance0_words[0], balance1_words[0]),
         k_last=k_last_words[0],
-        protocol_fee=fee_to_words[0] != 0,
+        has_protocol_fee=fee_to_words[0] != 0,
     )
 
 
@@ -356,7 +356,7 @@ def _read_v3(
     answers: Sequence[LensAnswer],
     owner: str,
 ) -> LpV3Position | LpMissingPosition:
-    position, position_range = position_ref.confirmed, position_ref.range
+    position, position_range = position_ref.confirmed_position, position_ref.range
     token_id = position.token_id or 0
     if answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED:
         # both calls revert if, and only if, the token does not exist

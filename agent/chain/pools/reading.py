@@ -170,15 +170,15 @@ class V3Reader:
         pool_answer = answers[0]
         if not isinstance(pool_answer, V3Answer):
             return pool_answer if isinstance(pool_answer, CallStatus) else CallStatus.MALFORMED
-        if pool_answer.twap is not None and not twap_window_s:
+        if pool_answer.twap_deltas is not None and not twap_window_s:
             return CallStatus.MALFORMED
         twap_tick = twap_liquidity = None
-        if pool_answer.twap is not None and pool_answer.twap[1] > 0:
+        if pool_answer.twap_deltas is not None and pool_answer.twap_deltas[1] > 0:
             # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the
             # harmonic mean.
-            twap_tick = pool_answer.twap[0] // twap_window_s
+            twap_tick = pool_answer.twap_deltas[0] // twap_window_s
             twap_liquidity = min(
-                twap_window_s * _UINT160_MAX // (pool_answer.twap[1] << 32), 2**128 - 1
+                twap_window_s * _UINT160_MAX // (pool_answer.twap_deltas[1] << 32), 2**128 - 1
             )
         return self.pool_class(
             address=pool.address,
@@ -199,7 +199,7 @@ class V3Reader:
             twap_tick=twap_tick,
             twap_liquidity=twap_liquidity,
             twap_window_s=twap_window_s if twap_tick is not None else None,
-            observations=pool_answer.observations,
+            observation_counts=pool_answer.observation_counts,
         )
 
 

@@ -1,4 +1,6 @@
-"""One endpoint over HTTP: one request per batch, answers matched by id, limits, retries of reads."""
+"""One endpoint over HTTP: one request per batch, answers matched by id, limits, retries of
+reads.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         self._wall_clock = wall_clock
         self.request_counter = itertools.count(1)
         self.operator = operator
-        self.requests = 0
+        self.request_count = 0
 
     def __repr__(self) -> str:
         return f"EndpointProvider({self.name})"
@@ -122,7 +124,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             for request_id, (method, params) in zip(request_ids, calls, strict=True)
         ]
         request_body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
-        self.requests += 1
+        self.request_count += 1
         answer_body = self._post(request_body)
         return self._match_ids(self._parse(answer_body), request_ids)
 
@@ -262,7 +264,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             url_parts.password or "",
             *url_parts.path.split("/"),
         ]
-        return RpcFault(fault.code, scrub(fault.message, secrets), fault.data)
+        return RpcFault(fault.code, scrub(fault.message, secrets), fault.revert_data)
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:

@@ -59,7 +59,7 @@ def _address_bytes(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-def logs(
+def find_logs(
     tester: Any, event_filter: dict[str, Any], first_block: int, last_block: int
 ) -> list[dict[str, Any]]:
     """Return events of `event_filter["address"]` with its topics (None: any) in a block range.
@@ -121,14 +121,14 @@ class EthTesterTransport(CheckedProvider):
         self._caller = client.eth.accounts[-1]
         self.operator = operator
         self.name = f"endpoint {operator!r} in process"
-        self.requests = 0
+        self.request_count = 0
 
     def __repr__(self) -> str:
         return f"EthTesterTransport({self.name})"
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
-        self.requests += 1
+        self.request_count += 1
         return [self._answer(method, params) for method, params in calls]
 
     def _answer(self, method: str, params: list[Any]) -> Any:
@@ -152,7 +152,7 @@ class EthTesterTransport(CheckedProvider):
                     self._block_number(method, params[0].get(range_end, "latest"))
                     for range_end in ("fromBlock", "toBlock")
                 )
-                return _json_value(logs(self._tester, params[0], first_block, last_block))
+                return _json_value(find_logs(self._tester, params[0], first_block, last_block))
             response = self._request(
                 RPCEndpoint(method), [self._converted_param(method, param) for param in params]
             )

@@ -21,7 +21,7 @@ class BlockProvider(CheckedProvider):
         self, transport: Transport, block_hash: str = "", answer_sizes: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.transport, self.block_hash, self._sizes = transport, block_hash, answer_sizes
+        self.transport, self.block_hash, self._answer_sizes = transport, block_hash, answer_sizes
         self.name = transport.name
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
@@ -39,7 +39,7 @@ class BlockProvider(CheckedProvider):
                 for method, params in calls
             ]
         )
-        for answer, byte_count in zip(answers, self._sizes, strict=False):
+        for answer, byte_count in zip(answers, self._answer_sizes, strict=False):
             if isinstance(answer, str):
                 parse_bytes(answer, "a quote", byte_count)
         return answers

@@ -1,4 +1,6 @@
-"""web3 over several endpoints: every operator is asked, answers are compared, dissenters are named."""
+"""web3 over several endpoints: every operator is asked, answers are compared, dissenters are
+named.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,8 @@ _FAULT_VOTE = "an error"
 class QuorumProvider(CheckedProvider):
     """Provider over an endpoint pool: each answer is one that enough operators give. "latest" is
     the newest block that enough operators agree on. All errors count as the same answer, since
-    error texts differ between nodes. Pages of `pages` are completed at each endpoint; `answer_name` names
-    the answers in messages.
+    error texts differ between nodes. Pages of `pages` are completed at each endpoint; `answer_name`
+    names the answers in messages.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class QuorumProvider(CheckedProvider):
             self.name = f"endpoints of {self.operator}"
 
     @property
-    def requests(self) -> int:
+    def request_count(self) -> int:
         """See Transport."""
-        return self._endpoint_pool.requests
+        return self._endpoint_pool.request_count
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises NoQuorum if a call has no answer that enough operators give."""
@@ -132,7 +134,7 @@ class QuorumProvider(CheckedProvider):
         poll = ask_at_one_block(self._endpoint_pool, read_head, lambda head: head)
         if poll.height_disagreement_text:
             raise NoQuorum(poll.height_disagreement_text, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
-        return poll.answers[0][1]
+        return poll.endpoints_and_answers[0][1]
 
 
 class SnapshotProvider(QuorumProvider):
@@ -155,7 +157,7 @@ class SnapshotProvider(QuorumProvider):
         answer_names: Sequence[str],
     ) -> None:
         super().__init__(endpoint_pool)
-        self._snapshot_pages, self._block_head, self._endpoints_with_block, self._names = (
+        self._snapshot_pages, self._block_head, self._endpoints_with_block, self._answer_names = (
             pages,
             head,
             endpoints_with_block,
@@ -164,7 +166,9 @@ class SnapshotProvider(QuorumProvider):
         self.failures = dict(failures)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport. Raises Refused if there is no quorum, naming dissenters and differences."""
+        """See Transport. Raises Refused if there is no quorum, naming dissenters and
+        differences.
+        """
         endpoint_pool, answers = self._endpoint_pool, dict[Endpoint, list[Any]]()
 
         def cast_vote(endpoint: Endpoint) -> EndpointAnswer:
@@ -177,7 +181,9 @@ class SnapshotProvider(QuorumProvider):
             return EndpointAnswer(endpoint.operator, parse_head(header, 0), tuple(compared_values))
 
         def find_agreement(votes: Mapping[Endpoint, EndpointAnswer]) -> QuorumAgreement:
-            return find_quorum(list(votes.values()), self._names, endpoint_pool.min_operators)
+            return find_quorum(
+                list(votes.values()), self._answer_names, endpoint_pool.min_operators
+            )
 
         poll = endpoint_pool.ask(
             cast_vote, self._endpoints_with_block, lambda votes: is_decided(find_agreement, votes)
@@ -193,7 +199,7 @@ class SnapshotProvider(QuorumProvider):
         ]
         for endpoint, vote in poll.answers.items():
             if vote.compared_values != agreed_answer.compared_values:
-                field_name = first_difference(agreed_answer, vote, self._names)
+                field_name = first_difference(agreed_answer, vote, self._answer_names)
                 endpoint_pool.blame(endpoint, f"differs in {field_name}")
         return answers[self.agreeing_endpoints[0]]
 

@@ -24,13 +24,13 @@ MAX_COLUMNS = 78
 
 @dataclass(frozen=True, slots=True)
 class InitQuestion:
-    """One question: `explain` explains it, `default` answers an empty line (None: an answer is needed,
-    which `remedy` describes), `apply_answer` checks an answer, `format_answer` formats it.
+    """One question: `explain` explains it, `default` answers an empty line (None: an answer is
+    needed, which `remedy` describes), `apply_answer` checks an answer, `format_answer` formats it.
     """
 
     name: str
     explain: Callable[[InitAnswers], str]
-    default: Callable[[InitAnswers], str | None]
+    default_answer: Callable[[InitAnswers], str | None]
     apply_answer: Callable[[InitAnswers, str], InitAnswers]
     format_answer: Callable[[InitAnswers], str]
     remedy: str = ""
@@ -39,8 +39,8 @@ class InitQuestion:
 def guided_init(
     path: Path, answers: InitAnswers, answered_names: Collection[str] = ()
 ) -> InitDocument | None:
-    """Ask every question except those in `answered_names`; the answers to these are only checked. Then
-    show all answers, and write the config once the user confirms; otherwise return None.
+    """Ask every question except those in `answered_names`; the answers to these are only checked.
+    Then show all answers, and write the config once the user confirms; otherwise return None.
     """
     questions = _questions()
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
@@ -65,7 +65,7 @@ def guided_init(
             return None
         elif reply.isdecimal() and 1 <= int(reply) <= len(questions):
             answers = _ask(questions[int(reply) - 1], answers)
-            if not answers.rpc:  # a change of network clears the endpoints
+            if not answers.endpoints:  # a change of network clears the endpoints
                 answers = _ask(questions[2], answers)
             if questions[int(reply) - 1].name == "Cash":
                 answers = _ask(
@@ -76,7 +76,7 @@ def guided_init(
 def _check_or_ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
     """Check an answer that an option gave; ask if it is not valid."""
     try:
-        return question.apply_answer(answers, question.default(answers) or "")
+        return question.apply_answer(answers, question.default_answer(answers) or "")
     except ConfigError as error:
         _show_error(error)
         return _ask(question, answers)
@@ -86,7 +86,7 @@ def _ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
     _say("")
     _say(f"{question.name}. {question.explain(answers)}")
     while True:
-        default_answer = question.default(answers)
+        default_answer = question.default_answer(answers)
         reply = _read_line(
             f"{question.name}{'' if default_answer is None else f' [{default_answer}]'}: "
         )
@@ -114,14 +114,14 @@ def _questions() -> tuple[InitQuestion, ...]:
             lines.append(
                 f"{basket_number} {basket.name}: {targets_text}; from {basket.minimum_capital} USDC"
             )
-            if basket.past is not None:
+            if basket.past_result is not None:
                 lines += [
-                    f"  {past_result_text(basket.past, short=True)}",
-                    f"  {past_costs_text(basket.past)}",
+                    f"  {past_result_text(basket.past_result, short=True)}",
+                    f"  {past_costs_text(basket.past_result)}",
                 ]
-            if basket.other_years:
-                lines.append(f"  {past_years_text(basket.other_years, short=True)}")
-        has_past = any(basket.past is not None for basket in baskets)
+            if basket.other_year_results:
+                lines.append(f"  {past_years_text(basket.other_year_results, short=True)}")
+        has_past = any(basket.past_result is not None for basket in baskets)
         basis_text = (
             f"Past: {api.PAST_BASIS}; other years on Binance's prices; not a forecast. "
             if has_past
@@ -171,11 +171,11 @@ def _questions() -> tuple[InitQuestion, ...]:
                 "VARIABLE=OPERATOR of each; the variables hold the URLs, which are secrets. Two"
                 " different operators must agree before money moves."
             ),
-            lambda answers: _pairs_text(answers.rpc) or None,
+            lambda answers: _pairs_text(answers.endpoints) or None,
             lambda answers, answer_text: answers.with_endpoints(answer_text),
             lambda answers: ", ".join(
                 f"{variable}={operator} ({variable_state(variable)})"
-                for variable, operator in answers.rpc
+                for variable, operator in answers.endpoints
             ),
             "for example RPC_URL_1=alchemy RPC_URL_2=infura",
         ),
@@ -213,11 +213,11 @@ def _questions() -> tuple[InitQuestion, ...]:
         InitQuestion(
             "Alerts",
             alerts_text,
-            lambda answers: answers.alert[1] if answers.alert else "none",
+            lambda answers: answers.alert_target[1] if answers.alert_target else "none",
             lambda answers, answer_text: answers.with_alert(answer_text),
             lambda answers: (
-                f"{answers.alert[1]} ({variable_state(answers.alert[1])})"
-                if answers.alert
+                f"{answers.alert_target[1]} ({variable_state(answers.alert_target[1])})"
+                if answers.alert_target
                 else "none"
             ),
         ),

@@ -13,7 +13,7 @@ from agent.cli.display.tables import (
     document_table,
     figure_cell,
     figure_text,
-    money,
+    money_text,
     six_figures,
     table,
 )
@@ -58,13 +58,13 @@ def futures_positions_table(document: Document) -> FigureTable:
     return figure_table
 
 
-def show_margin(console: Console, document: Document) -> None:
+def show_margin(console: Console, margin_document: Document) -> None:
     """Print the margin account, its limits and the plan."""
-    unit, margin_figures = document["unit"], document["margin"]
+    unit, margin_figures = margin_document["unit"], margin_document["margin"]
     if margin_figures is None:
         return
     figure_table = table(
-        f"Margin account {document['account']} at block {document['block']}, in {unit}",
+        f"Margin account {margin_document['account']} at block {margin_document['block']}, in {unit}",
         ("figure",),
         ("value",),
     )
@@ -93,22 +93,22 @@ def show_margin(console: Console, document: Document) -> None:
     limits_table = document_table(
         "Limits",
         columns("LimitDocument", "limit", "measured", "allowed"),
-        document["limits"],
+        margin_document["limits"],
         row_style=lambda limit: "bold red" if limit["broken"] else "",
     )
-    if document["limits"]:
+    if margin_document["limits"]:
         console.print(limits_table)
-    _show_blocked_orders(console, document)
-    if document["plan"] is None:
-        console.print(safe_text(f"No plan: {document['no_plan']}", "yellow"))
+    _show_blocked_orders(console, margin_document)
+    if margin_document["plan"] is None:
+        console.print(safe_text(f"No plan: {margin_document['no_plan']}", "yellow"))
         return
-    _show_plan(console, document["plan"], unit)
+    _show_plan(console, margin_document["plan"], unit)
 
 
-def _target_leverage_text(document: Document) -> str:
+def _target_leverage_text(futures_summary: Document) -> str:
     """Return the target leverage, with a note if it is not restored."""
-    note_text = f" ({document['target_note']})" if document["target_note"] else ""
-    return f"{multiple_text(document['target_leverage'])}{note_text}"
+    note_text = f" ({futures_summary['target_note']})" if futures_summary["target_note"] else ""
+    return f"{multiple_text(futures_summary['target_leverage'])}{note_text}"
 
 
 def _show_blocked_orders(console: Console, document: Document) -> None:
@@ -119,7 +119,7 @@ def _show_blocked_orders(console: Console, document: Document) -> None:
 def _show_plan(console: Console, plan: Document, unit: str) -> None:
     console.print(safe_text(f"Plan: {plan['reason']}"))
     if plan["top_up_raw"] != "0":
-        console.print(safe_text(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
+        console.print(safe_text(f"Deposit of collateral: {money_text(plan['top_up'])} {unit}"))
     if plan["orders"]:
         title = (
             "Orders that wait" if plan["hold_reason"] else "Orders that the agent would send now"
@@ -143,7 +143,7 @@ def orders_table(plan: Document, title: str) -> FigureTable:
                 order["symbol"],
                 order["side"],
                 amount(order["size"]),
-                money(order["bound"]),
+                money_text(order["bound"]),
                 six_figures(order["bound_price"]),
                 "reduce only" if order["reduce_only"] else "",
             )
@@ -164,9 +164,9 @@ def fills_table(fills: list[Document]) -> FigureTable:
                 fill["side"],
                 amount(fill["size"]),
                 six_figures(fill["price"]),
-                money(fill["notional"]),
-                money(fill["fee"]),
-                money(fill["realised"]),
+                money_text(fill["notional"]),
+                money_text(fill["fee"]),
+                money_text(fill["realised"]),
             )
             for fill in fills
         ),
@@ -187,7 +187,7 @@ COMPARISON_ROWS = (
 def comparison_table(comparison: Document, unit: str) -> FigureTable:
     """Return a table of the costs of a sale and a short of the same value."""
     figure_table = table(
-        f"{comparison['symbol']}: sale or short of {money(comparison['hedged'])} {unit} over {comparison['days']} days",
+        f"{comparison['symbol']}: sale or short of {money_text(comparison['hedged'])} {unit} over {comparison['days']} days",
         ("cost",),
         ("sale", "short"),
     )
@@ -198,24 +198,22 @@ def comparison_table(comparison: Document, unit: str) -> FigureTable:
             amount(comparison[short_key], 2) if short_key else "",
             style="bold" if cost_name == "total" else "",
         )
-    figure_table.note = (
-        f"{money(comparison['margin'])} {unit} of margin required; choice: {comparison['choice']}"
-    )
+    figure_table.note = f"{money_text(comparison['margin'])} {unit} of margin required; choice: {comparison['choice']}"
     if comparison["reason"]:
         figure_table.note += f", {comparison['reason']}"
     return figure_table
 
 
-def show_comparisons(console: Console, document: Document) -> None:
+def show_comparisons(console: Console, plan_document: Document) -> None:
     """Print the comparisons of sales and hedges of a plan."""
-    for comparison in document.get("comparisons", ()):
+    for comparison in plan_document.get("comparisons", ()):
         if comparison["hedged"] != "0":
-            console.print(comparison_table(comparison, document["numeraire"]))
+            console.print(comparison_table(comparison, plan_document["numeraire"]))
 
 
-def show_funding(console: Console, document: Document) -> None:
+def show_funding(console: Console, funding_document: Document) -> None:
     """Print the funding of each market; costs are positive."""
-    unit, days = document["unit"], document["days"]
+    unit, days = funding_document["unit"], funding_document["days"]
     shown_columns = columns(
         "MarketFundingDocument",
         "symbol",
@@ -227,20 +225,20 @@ def show_funding(console: Console, document: Document) -> None:
         "expected",
     )
     figure_table = document_table(
-        f"Funding at block {document['block']}, in {unit}, expected in {days} days; positive: the account pays",
+        f"Funding at block {funding_document['block']}, in {unit}, expected in {days} days; positive: the account pays",
         shown_columns,
-        document["markets"],
+        funding_document["markets"],
     )
     figure_table.add_row(
-        "total", "", "", *(figure_cell(document, column) for column in shown_columns[3:])
+        "total", "", "", *(figure_cell(funding_document, column) for column in shown_columns[3:])
     )
     console.print(figure_table)
-    if document["recorded"]:
+    if funding_document["recorded"]:
         console.print(
             document_table(
-                f"Recorded by day (UTC), in {document['numeraire']}; positive: the account paid",
+                f"Recorded by day (UTC), in {funding_document['numeraire']}; positive: the account paid",
                 columns("FundingDayDocument", "day", "symbol", "paid", "daily_rate", "readings"),
-                document["recorded"],
+                funding_document["recorded"],
             )
         )
         console.print(safe_text(f"Tax: {FUTURES_TAX_NOTE}", "dim"))
@@ -256,8 +254,8 @@ def show_futures_summary(console: Console, document: Document) -> None:
         return
     line_text = (
         f"Futures: leverage {multiple_text(summary['leverage'])} of at most"
-        f" {multiple_text(summary['max_leverage'])}, target {_target_leverage_text(summary)}, gross notional {money(summary['gross'])}"
-        f" {summary['unit']}, account value {money(summary['value'])} {summary['unit']}, utilisation"
+        f" {multiple_text(summary['max_leverage'])}, target {_target_leverage_text(summary)}, gross notional {money_text(summary['gross'])}"
+        f" {summary['unit']}, account value {money_text(summary['value'])} {summary['unit']}, utilisation"
         f" {optional_percent_text(summary['utilisation'])} of at most {optional_percent_text(summary['max_utilisation'])}"
     )
     if (nearest_liquidation := summary["liquidation"]) is not None:
@@ -287,8 +285,8 @@ def show_futures_summary(console: Console, document: Document) -> None:
     if summary["actions"] and not summary["blocked"]:
         console.print(safe_text(f"Due: {', '.join(summary['actions'])} (trimtab margin)", "yellow"))
     exposure_texts = [
-        f"{exposure['symbol']} {money(exposure['net'])} (spot {money(exposure['spot'])}, futures"
-        f" {money(exposure['futures'])})"
+        f"{exposure['symbol']} {money_text(exposure['net'])} (spot {money_text(exposure['spot'])}, futures"
+        f" {money_text(exposure['futures'])})"
         for exposure in summary["exposures"]
         if exposure["futures"] != "0"
     ]
@@ -357,17 +355,19 @@ BOOK_NAMES = ("agent", "held")
 
 def show_futures_book(document: Document) -> None:
     """Print the books with and without the agent."""
-    from agent.cli.display.tables import money, table
+    from agent.cli.display.tables import money_text, table
 
     books = [document[book_name] for book_name in BOOK_NAMES]
     figure_table = table(f"Futures, {document['bars']} bars", ("what",), BOOK_NAMES)
-    figure_table.add_row("start value", *(money(document["start_value"]) for _ in books))
-    figure_table.add_row("final value", *(money(book["final_value"]) for book in books))
+    figure_table.add_row("start value", *(money_text(document["start_value"]) for _ in books))
+    figure_table.add_row("final value", *(money_text(book["final_value"]) for book in books))
     for name, sign in PROFIT_PARTS:
         part_texts = [book["profit"][name] for book in books]
         if sign or any(part_text != "0" for part_text in part_texts):
             signed_texts = [_negated(part_text) if sign else part_text for part_text in part_texts]
-            figure_table.add_row(f"from {PART_LABELS.get(name, name)}", *map(money, signed_texts))
+            figure_table.add_row(
+                f"from {PART_LABELS.get(name, name)}", *map(money_text, signed_texts)
+            )
     for name, figure_key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
         figure_table.add_row(
             name, *(figure_text(figure_key, book["figures"][figure_key]) for book in books)
@@ -397,12 +397,12 @@ def show_futures_book(document: Document) -> None:
     )
 
 
-def show_futures_stress(document: Document) -> None:
+def show_futures_stress(stress_document: Document) -> None:
     """Print losses and liquidations of both books by scenario."""
     from agent.cli.display.tables import table
 
     figure_table = table(
-        f"Futures, {document['bars']} bars; losses of {', '.join(BOOK_NAMES)} as shares of the start value",
+        f"Futures, {stress_document['bars']} bars; losses of {', '.join(BOOK_NAMES)} as shares of the start value",
         ("case",),
         (
             "paths",
@@ -413,7 +413,7 @@ def show_futures_stress(document: Document) -> None:
             ),
         ),
     )
-    for case in document["cases"]:
+    for case in stress_document["cases"]:
         books = [case[book_name] for book_name in BOOK_NAMES]
         figure_table.add_row(
             case["name"],
@@ -426,41 +426,45 @@ def show_futures_stress(document: Document) -> None:
             *(str(book["liquidated_paths"]) for book in books),
         )
     out.print(figure_table)
-    worst_case = max(document["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
+    worst_case = max(
+        stress_document["cases"], key=lambda case: int(case["agent"]["longest_above_limit"])
+    )
     say(
-        f"The agent's book was above {leverage_text(document['max_leverage'])} for"
+        f"The agent's book was above {leverage_text(stress_document['max_leverage'])} for"
         f" {worst_case['agent']['longest_above_limit']} consecutive bars at most ({worst_case['name']})."
     )
     say(
-        f"futures config {document['config_hash'][:16]}, data {document['data_hash'][:16]},"
-        f" seed {document['seed']}"
+        f"futures config {stress_document['config_hash'][:16]}, data {stress_document['data_hash'][:16]},"
+        f" seed {stress_document['seed']}"
     )
 
 
 def _show_book_events(book_name: str, book: Document) -> None:
-    from agent.cli.display.tables import money
+    from agent.cli.display.tables import money_text
 
     for liquidation in book["liquidations"][:1]:
         liquidated_at = datetime.fromtimestamp(liquidation["time"], UTC)
         say(f"{book_name}: first liquidated on {liquidated_at:%Y-%m-%d %H:%M} UTC")
     if book["deposited"] != "0":
-        say(f"{book_name}: {money(book['deposited'])} deposited from the wallet")
+        say(f"{book_name}: {money_text(book['deposited'])} deposited from the wallet")
     for reason, order_count in {**book["unfilled"], **book["refused"]}.items():
         say(f"{book_name}: {order_count} orders unfilled or reduced: {reason}")
 
 
-def _show_hedge(document: Document) -> None:
-    from agent.cli.display.tables import money
+def _show_hedge(hedge: Document) -> None:
+    from agent.cli.display.tables import money_text
 
     end_text = "still open"
-    if document["closed"] is not None:
-        end_text = f"closed {datetime.fromtimestamp(document['closed'], UTC):%Y-%m-%d %H:%M}: {document['end']}"
+    if hedge["closed"] is not None:
+        end_text = (
+            f"closed {datetime.fromtimestamp(hedge['closed'], UTC):%Y-%m-%d %H:%M}: {hedge['end']}"
+        )
     profit_text = (
-        "unknown: part was liquidated" if document["profit"] is None else money(document["profit"])
+        "unknown: part was liquidated" if hedge["profit"] is None else money_text(hedge["profit"])
     )
-    opened_at = datetime.fromtimestamp(document["opened"], UTC)
+    opened_at = datetime.fromtimestamp(hedge["opened"], UTC)
     say(
-        f"hedge of {document['size'].lstrip('-')} {document['symbol']}, opened {opened_at:%Y-%m-%d %H:%M} UTC,"
+        f"hedge of {hedge['size'].lstrip('-')} {hedge['symbol']}, opened {opened_at:%Y-%m-%d %H:%M} UTC,"
         f" {end_text}; earned excluding funding: {profit_text}"
     )
 

@@ -19,7 +19,7 @@ from agent.cli.display.tables import (
     decision_notice,
     document_table,
     figure_cell,
-    money,
+    money_text,
     realised_changes_table,
     six_figures,
     table,
@@ -41,7 +41,7 @@ failed guards.
 
 def show_plan(
     console: Console,
-    document: Document,
+    plan_document: Document,
     decimals_by_symbol: dict[str, int],
     *,
     verbose: bool = False,
@@ -52,37 +52,37 @@ def show_plan(
     from agent.app.describe import replace_pool_addresses
 
     if with_decision:
-        console.print(decision_notice(document))
-    is_refused = document["outcome"] == "refused"
-    if document["legs"]:
+        console.print(decision_notice(plan_document))
+    is_refused = plan_document["outcome"] == "refused"
+    if plan_document["legs"]:
         max_rows = MAX_SWAP_ROWS_IF_REFUSED if is_refused else MAX_SWAP_ROWS
         if verbose:
-            max_rows = len(document["legs"])
-        console.print(legs_table(document, decimals_by_symbol, max_rows))
-        if len(document["legs"]) > max_rows:
-            console.print(safe_text(f"and {len(document['legs']) - max_rows} more swaps"))
-    if document["actions"]:
-        console.print(actions_table(document["actions"], decimals_by_symbol))
+            max_rows = len(plan_document["legs"])
+        console.print(legs_table(plan_document, decimals_by_symbol, max_rows))
+        if len(plan_document["legs"]) > max_rows:
+            console.print(safe_text(f"and {len(plan_document['legs']) - max_rows} more swaps"))
+    if plan_document["actions"]:
+        console.print(actions_table(plan_document["actions"], decimals_by_symbol))
         console.print(
             safe_text(
                 "After each action the agent plans again, within the same limits, and sends the next."
             )
         )
-    show_comparisons(console, document)
+    show_comparisons(console, plan_document)
     if verbose:
-        _show_details(console, document)
+        _show_details(console, plan_document)
     else:
-        _show_plan_summary(console, document, details_option)
-    if document["flows"]:
-        console.print(transfers_table(document["flows"]))
-    for action in document.get("futures_actions", ()):
+        _show_plan_summary(console, plan_document, details_option)
+    if plan_document["flows"]:
+        console.print(transfers_table(plan_document["flows"]))
+    for action in plan_document.get("futures_actions", ()):
         console.print(safe_text(f"To send: {action}"))
-    if "futures" in document:
-        show_futures_summary(console, document)
+    if "futures" in plan_document:
+        show_futures_summary(console, plan_document)
     if is_refused:
-        reason = document["reason"]
+        reason = plan_document["reason"]
         if not verbose:
-            reason = replace_pool_addresses(reason, document["pools"])
+            reason = replace_pool_addresses(reason, plan_document["pools"])
         title = "refused: nothing was exchanged"
         console.print(Notice(reason.removeprefix("refused: "), title, "red"))
 
@@ -119,7 +119,7 @@ def _show_plan_summary(console: Console, document: Document, details_option: str
         )
         cost_text = (
             f"Cost: {amount(document['cost']['total'], 4)} {unit}, for"
-            f" {money(document['turnover'])} {unit} of turnover"
+            f" {money_text(document['turnover'])} {unit} of turnover"
         )
         console.print(
             safe_text(f"{cost_text} ({cost_parts_text})" if cost_parts_text else cost_text)
@@ -182,25 +182,25 @@ def show_off_target_assets(console: Console, document: Document) -> None:
             console.print(safe_text(f"{skipped_move['subject']} stays {reason}", "yellow"))
 
 
-def _show_details(console: Console, document: Document) -> None:
+def _show_details(console: Console, plan_document: Document) -> None:
     from agent.app.describe import replace_pool_addresses
 
-    for pool in dict.fromkeys(leg["pool"] for leg in document["legs"]):
-        console.print(safe_text(f"{document['pools'].get(pool, 'pool')}: {pool}", "dim"))
-    if document["legs"] or document["actions"]:
-        console.print(costs_table(document))
-    if document["zone"] is not None:
-        console.print(zone_table(document["zone"], document["numeraire"]))
-    show_tax(console, document.get("tax"))
-    show_execution(console, document)
-    if document["verdicts"]:
-        console.print(guards_table(document["verdicts"], document["pools"]))
-    for skipped_move in document["skipped"]:
+    for pool in dict.fromkeys(leg["pool"] for leg in plan_document["legs"]):
+        console.print(safe_text(f"{plan_document['pools'].get(pool, 'pool')}: {pool}", "dim"))
+    if plan_document["legs"] or plan_document["actions"]:
+        console.print(costs_table(plan_document))
+    if plan_document["zone"] is not None:
+        console.print(zone_table(plan_document["zone"], plan_document["numeraire"]))
+    show_tax(console, plan_document.get("tax"))
+    show_execution(console, plan_document)
+    if plan_document["verdicts"]:
+        console.print(guards_table(plan_document["verdicts"], plan_document["pools"]))
+    for skipped_move in plan_document["skipped"]:
         console.print(
             safe_text(
                 "Skipped"
-                f" {replace_pool_addresses(skipped_move['subject'], document['pools'], keeps_addresses=True)}:"
-                f" {replace_pool_addresses(skipped_move['why'], document['pools'])}",
+                f" {replace_pool_addresses(skipped_move['subject'], plan_document['pools'], keeps_addresses=True)}:"
+                f" {replace_pool_addresses(skipped_move['why'], plan_document['pools'])}",
                 "yellow",
             )
         )
@@ -244,31 +244,33 @@ def legs_table(
     return figure_table
 
 
-def show_quote(console: Console, document: Document, decimals_by_symbol: dict[str, int]) -> None:
+def show_quote(
+    console: Console, quote_document: Document, decimals_by_symbol: dict[str, int]
+) -> None:
     """Print a whole quote."""
-    console.print(legs_table(document, decimals_by_symbol, MAX_SWAP_ROWS))
-    if len(document["legs"]) > MAX_SWAP_ROWS:
+    console.print(legs_table(quote_document, decimals_by_symbol, MAX_SWAP_ROWS))
+    if len(quote_document["legs"]) > MAX_SWAP_ROWS:
         console.print(
-            safe_text(f"and {len(document['legs']) - MAX_SWAP_ROWS} more swaps (all: --json)")
+            safe_text(f"and {len(quote_document['legs']) - MAX_SWAP_ROWS} more swaps (all: --json)")
         )
-    token_in, token_out = document["token_in"], document["token_out"]
+    token_in, token_out = quote_document["token_in"], quote_document["token_out"]
     sold_coins, bought_coins = (
-        amount(coins(document[amount_key], decimals_by_symbol[token]), 18)
+        amount(coins(quote_document[amount_key], decimals_by_symbol[token]), 18)
         for amount_key, token in (("amount_in_raw", token_in), ("amount_out_raw", token_out))
     )
     console.print(
         safe_text(
-            f"{sold_coins} {token_in} would buy {bought_coins} {token_out}; fees {amount(document['fee'])}"
-            f" {document['numeraire']}"
+            f"{sold_coins} {token_in} would buy {bought_coins} {token_out}; fees {amount(quote_document['fee'])}"
+            f" {quote_document['numeraire']}"
         )
     )
 
 
-def costs_table(document: Document) -> FigureTable:
+def costs_table(plan_document: Document) -> FigureTable:
     """Return a table of the plan's cost, in the numeraire."""
-    figure_table = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
+    figure_table = table(f"Cost in {plan_document['numeraire']}", ("part",), ("amount",))
     figure_table.show_header = False
-    cost = document["cost"]
+    cost = plan_document["cost"]
     for column in columns(
         "CostDocument", "fees", "impact", "skew", "gas", "approvals", "funding", "total", "data_fee"
     ):
@@ -277,12 +279,12 @@ def costs_table(document: Document) -> FigureTable:
             style = "bold" if column.path == "total" else ""
             figure_table.add_row(label, figure_cell(cost, column), style=style)
     for column in columns("PlanDocument", "worst_case", "turnover"):
-        if document.get(column.path) is not None:
-            figure_table.add_row(column.label, figure_cell(document, column))
-    if document.get("gap_bps") is not None:
+        if plan_document.get(column.path) is not None:
+            figure_table.add_row(column.label, figure_cell(plan_document, column))
+    if plan_document.get("gap_bps") is not None:
         figure_table.add_row(
             "optimality gap, at most",
-            f"{document['gap_bps']:.3f} bps of turnover, gas and min_trade included",
+            f"{plan_document['gap_bps']:.3f} bps of turnover, gas and min_trade included",
         )
     return figure_table
 
@@ -305,20 +307,20 @@ def guards_table(verdicts: Sequence[Document], pools: dict[str, str]) -> FigureT
     )
 
 
-def parameters_table(parameters: dict[str, str]) -> FigureTable:
+def parameters_table(parameter_texts: dict[str, str]) -> FigureTable:
     """Return a table of every parameter that binds the transaction."""
     figure_table = table("Parameters", ("name", "value"))
     figure_table.show_header = False
-    for parameter_name, parameter_text in parameters.items():
+    for parameter_name, parameter_text in parameter_texts.items():
         figure_table.add_row(parameter_name, parameter_text)
     return figure_table
 
 
-def signing_text(parameters: dict[str, str]) -> str:
+def signing_text(parameter_texts: dict[str, str]) -> str:
     """Describe the signer and the submission of a plan in one sentence."""
     return (
-        f"Signs: {parameters['key']}, for {parameters['wallet']} on chain {parameters['chain']}; to"
-        f" {parameters['submission'].partition(':')[0]}"
+        f"Signs: {parameter_texts['key']}, for {parameter_texts['wallet']} on chain {parameter_texts['chain']}; to"
+        f" {parameter_texts['submission'].partition(':')[0]}"
     )
 
 
@@ -326,19 +328,19 @@ def _gain_text(tax_report: Document, unit: str = "") -> str:
     """Format the gain of a plan, or why it is unknown."""
     if tax_report["gain"] is None:
         return f"unknown ({tax_report['unknown']})"
-    return f"{money(tax_report['gain'])} {unit}".rstrip()
+    return f"{money_text(tax_report['gain'])} {unit}".rstrip()
 
 
-def show_tax(console: Console, document: Document | None) -> None:
+def show_tax(console: Console, tax_report: Document | None) -> None:
     """Print the gain that a plan would realise, if [tax] is configured."""
-    if document is None or not document["disposals"]:
+    if tax_report is None or not tax_report["disposals"]:
         return
     figure_table = table(
-        f"Taxable gain of this plan in {document['currency']}, by {document['method']}",
+        f"Taxable gain of this plan in {tax_report['currency']}, by {tax_report['method']}",
         ("sells",),
         ("proceeds", "cost basis", "gain", "days held"),
     )
-    for disposal in document["disposals"]:
+    for disposal in tax_report["disposals"]:
         days_text = (
             ""
             if disposal["oldest_days"] is None
@@ -346,17 +348,17 @@ def show_tax(console: Console, document: Document | None) -> None:
         )
         figure_table.add_row(
             disposal["symbol"],
-            money(disposal["proceeds"]),
-            "unknown" if disposal["cost"] is None else money(disposal["cost"]),
-            "unknown" if disposal["gain"] is None else money(disposal["gain"]),
+            money_text(disposal["proceeds"]),
+            "unknown" if disposal["cost"] is None else money_text(disposal["cost"]),
+            "unknown" if disposal["gain"] is None else money_text(disposal["gain"]),
             days_text,
         )
-    figure_table.add_row("all", "", "", _gain_text(document), "")
+    figure_table.add_row("all", "", "", _gain_text(tax_report), "")
     console.print(figure_table)
     limit_text = ""
-    if document["year_limit"] is not None:
-        limit_text = f" of at most {money(document['year_limit'])}"
-    say(f"Realised this year: {money(document['realised_this_year'])}{limit_text}.")
+    if tax_report["year_limit"] is not None:
+        limit_text = f" of at most {money_text(tax_report['year_limit'])}"
+    say(f"Realised this year: {money_text(tax_report['realised_this_year'])}{limit_text}.")
 
 
 def actions_table(actions: Sequence[Document], decimals_by_symbol: dict[str, int]) -> FigureTable:
@@ -382,14 +384,16 @@ def actions_table(actions: Sequence[Document], decimals_by_symbol: dict[str, int
     return figure_table
 
 
-def show_execution(console: Console, document: Document) -> None:
+def show_execution(console: Console, plan_document: Document) -> None:
     """Print the progress of a gradual execution and the cost of slices, if there are any."""
-    if document.get("gradual_execution") is not None:
+    if plan_document.get("gradual_execution") is not None:
         console.print(
-            safe_text(format_execution(document["gradual_execution"], document["numeraire"]))
+            safe_text(
+                format_execution(plan_document["gradual_execution"], plan_document["numeraire"])
+            )
         )
-    if document.get("pacing") is not None:
-        console.print(slices_table(document["pacing"], document["numeraire"]))
+    if plan_document.get("pacing") is not None:
+        console.print(slices_table(plan_document["pacing"], plan_document["numeraire"]))
 
 
 def slices_table(pacing: Document, numeraire: str) -> FigureTable:
@@ -403,7 +407,7 @@ def slices_table(pacing: Document, numeraire: str) -> FigureTable:
         is_chosen = pacing_option["rounds"] == pacing["chosen"]
         figure_texts = [
             str(pacing_option["rounds"]),
-            *(money(pacing_option[cost_key]) for cost_key in SLICE_COST_KEYS),
+            *(money_text(pacing_option[cost_key]) for cost_key in SLICE_COST_KEYS),
         ]
         figure_table.add_row(
             *(safe_text(figure_text, "bold" if is_chosen else "") for figure_text in figure_texts)
@@ -443,7 +447,7 @@ def _estimated_rounds(execution: Document) -> int:
 def format_execution(execution: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
     if execution["purchase"] is not None:
-        traded_text, total_text = money(execution["moved"]), money(execution["to_move"])
+        traded_text, total_text = money_text(execution["moved"]), money_text(execution["to_move"])
         # A part of a deposit stays in the numeraire by its target; a first purchase trades all of it.
         amounts_text = (
             f"{traded_text} {numeraire} traded of a deposit of {total_text} {numeraire}"

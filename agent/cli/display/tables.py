@@ -237,8 +237,8 @@ def table(
     column_order: Sequence[str] = (),
     rows: Iterable[Sequence[str | Text | WeightBar]] = (),
 ) -> FigureTable:
-    """Create a table; `text_columns` and `figure_columns` name the columns by alignment, `column_order` is
-    their order (text first by default).
+    """Create a table; `text_columns` and `figure_columns` name the columns by alignment,
+    `column_order` is their order (text first by default).
 
     Figures belong in `figure_columns` and are not wrapped, free text and names in `text_columns`.
     """
@@ -254,24 +254,26 @@ def table(
 
 def document_table(
     title: str,
-    shown: Sequence[Column],
+    shown_columns: Sequence[Column],
     rows: Iterable[Document],
-    cells: Mapping[str, Callable[[Document], str | Text | WeightBar]] = NO_CELLS,
+    cell_functions: Mapping[str, Callable[[Document], str | Text | WeightBar]] = NO_CELLS,
     row_style: Callable[[Document], str] = lambda _: "",
 ) -> FigureTable:
     """Create a table of rows of a document, with the labels and formats that its type declares;
-    `cells` has functions of the row for the fields that are shown in another form.
+    `cell_functions` has functions of the row for the fields that are shown in another form.
     """
     figure_table = FigureTable(
         safe_text(title, "bold"),
-        tuple(column.label for column in shown),
-        frozenset(column.label for column in shown if not column.is_text),
+        tuple(column.label for column in shown_columns),
+        frozenset(column.label for column in shown_columns if not column.is_text),
     )
     for row in rows:
         figure_table.add_row(
             *(
-                cells[column.path](row) if column.path in cells else figure_cell(row, column)
-                for column in shown
+                cell_functions[column.path](row)
+                if column.path in cell_functions
+                else figure_cell(row, column)
+                for column in shown_columns
             ),
             style=row_style(row),
         )
@@ -293,7 +295,7 @@ class Notice:
     text: str
     title: str
     style: str
-    is_text: ClassVar[bool] = True
+    prints_as_text: ClassVar[bool] = True
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if not options.is_terminal:
@@ -310,7 +312,9 @@ class Notice:
 
 
 def definition_grid(rows: Iterable[tuple[str, str]], min_width: int) -> Table:
-    """Return names with their meanings beside them, without lines; names are min_width wide at least."""
+    """Return names with their meanings beside them, without lines; names are min_width wide at
+    least.
+    """
     grid = Table.grid("", "", padding=(0, 2, 0, 0))
     grid.columns[0].min_width = min_width
     for row in rows:
@@ -336,14 +340,14 @@ def amount(number_text: str, places: int = 6) -> str:
     return formatted
 
 
-def money(number_text: str) -> str:
+def money_text(number_text: str) -> str:
     """Format a decimal string with thousands separators, truncated to two places."""
     return format_figure(number_text, "money", "-")
 
 
 def gain_or_loss(number_text: str) -> str:
-    """Format a profit like `money`, rounded down: a loss is rounded up in size."""
-    return money(gain_text(number_text))
+    """Format a profit like `money_text`, rounded down: a loss is rounded up in size."""
+    return money_text(gain_text(number_text))
 
 
 def six_figures(number_text: str) -> str:
@@ -353,11 +357,14 @@ def six_figures(number_text: str) -> str:
     return format_figure(number_text, "amount", "-")
 
 
-def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
+def holdings_table(status_document: Document, title: str = "Holdings") -> FigureTable:
     """Return a table of balances, prices, weights against targets and bands."""
-    total_text = f"{money(document['total_value'])} {document['numeraire']}"
+    total_text = f"{money_text(status_document['total_value'])} {status_document['numeraire']}"
     full_bps = max(
-        (max(holding["weight_bps"], holding["target_bps"]) for holding in document["holdings"]),
+        (
+            max(holding["weight_bps"], holding["target_bps"])
+            for holding in status_document["holdings"]
+        ),
         default=0,
     )
 
@@ -374,14 +381,14 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
     shown_columns = list(
         columns("HoldingDocument", "symbol", "amount", "price", "value", "weight_bps", "target_bps")
     )
-    exposures = document.get("futures", {}).get("exposures", ())
-    net_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
+    exposures = status_document.get("futures", {}).get("exposures", ())
+    net_by_symbol = {exposure["symbol"]: money_text(exposure["net"]) for exposure in exposures}
     if net_by_symbol:
         shown_columns.insert(5, Column("net", "net exposure", "money"))
     return document_table(
-        f"{title} at block {document['block']}: {total_text}",
+        f"{title} at block {status_document['block']}: {total_text}",
         [*shown_columns, Column("band_bps", "band", "percent"), Column("bar", "", "text")],
-        document["holdings"],
+        status_document["holdings"],
         {
             "weight_bps": lambda holding: safe_text(
                 bps_percent_text(holding["weight_bps"]), "bold red" if is_outside(holding) else ""
@@ -395,11 +402,11 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
     )
 
 
-def _show_margin(console: Console, document: Document) -> None:
+def _show_margin(console: Console, status_document: Document) -> None:
     """Print whether values and weights include the margin account; nothing without one."""
     margin_texts = [
         f"{coins(holding['margin_raw'], holding['decimals'])} {holding['symbol']}"
-        for holding in document["holdings"]
+        for holding in status_document["holdings"]
         if "margin_raw" in holding
     ]
     if margin_texts:
@@ -408,26 +415,26 @@ def _show_margin(console: Console, document: Document) -> None:
                 f"Values and weights include margin: {', '.join(margin_texts)} (trimtab margin)"
             )
         )
-    futures_summary = document.get("futures")
+    futures_summary = status_document.get("futures")
     if (
         futures_summary
         and not futures_summary["margin_in_weights"]
         and futures_summary["value"] != "0"
     ):
-        margin_text = f"{money(futures_summary['value'])} {futures_summary['unit']}"
+        margin_text = f"{money_text(futures_summary['value'])} {futures_summary['unit']}"
         margin_note = (
             f"The total includes margin of {margin_text}; weights are of the spot portfolio alone"
         )
         console.print(safe_text(margin_note))
 
 
-def show_status(console: Console, document: Document) -> None:
+def show_status(console: Console, status_document: Document) -> None:
     """Print a whole status."""
-    if document["holdings"]:
-        console.print(holdings_table(document))
+    if status_document["holdings"]:
+        console.print(holdings_table(status_document))
         position_texts = [
             f"{coins(holding['lp_raw'], holding['decimals'])} {holding['symbol']}"
-            for holding in document["holdings"]
+            for holding in status_document["holdings"]
             if holding["lp_raw"] != "0"
         ]
         if position_texts:
@@ -437,64 +444,66 @@ def show_status(console: Console, document: Document) -> None:
                     " (trimtab lp)"
                 )
             )
-    _show_margin(console, document)
-    console.print(safe_text(native_text(document["native"])))
-    console.print(safe_text(format_trigger(document["trigger"])))
-    if (minimum_total := document["least_total"]) is not None:
+    _show_margin(console, status_document)
+    console.print(safe_text(native_text(status_document["native"])))
+    console.print(safe_text(format_trigger(status_document["trigger"])))
+    if (minimum_total := status_document["least_total"]) is not None:
         console.print(
             safe_text(minimum_total["text"], "yellow" if minimum_total["enough"] is False else "")
         )
-    for quarantined_item in document["quarantined"]:
+    for quarantined_item in status_document["quarantined"]:
         console.print(
             safe_text(
                 f"Not readable: {quarantined_item['item']} {quarantined_item['address']}: {quarantined_item['why']}",
                 "yellow",
             )
         )
-    for token in document["screen"]:
+    for token in status_document["screen"]:
         console.print(
             safe_text(
                 f"In quarantine: {token['symbol']} {token['why']}. {token['remedy']}", "yellow"
             )
         )
-    _show_price_alerts(console, document)
-    for warning in document["warnings"]:
+    _show_price_alerts(console, status_document)
+    for warning in status_document["warnings"]:
         console.print(safe_text(f"Note: {warning}", "yellow"))
-    if document["excluded"]:
-        console.print(excluded_holdings_table(document["excluded"]))
-    if document["flows"]:
-        console.print(transfers_table(document["flows"]))
-    if document["paused"]:
+    if status_document["excluded"]:
+        console.print(excluded_holdings_table(status_document["excluded"]))
+    if status_document["flows"]:
+        console.print(transfers_table(status_document["flows"]))
+    if status_document["paused"]:
         paused_text = (
-            f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent"
+            f"Paused{' hard' * status_document['pause_hard']}: {status_document['pause_reason']}. Nothing is sent"
             " until: trimtab resume"
         )
         console.print(safe_text(paused_text, "bold yellow"))
-    if document["zone"] is not None:
-        console.print(zone_table(document["zone"], document["numeraire"]))
-    console.print(decision_notice(document))
+    if status_document["zone"] is not None:
+        console.print(zone_table(status_document["zone"], status_document["numeraire"]))
+    console.print(decision_notice(status_document))
 
 
-def _show_price_alerts(console: Console, document: Document) -> None:
-    for holding in document["holdings"]:
+def _show_price_alerts(console: Console, status_document: Document) -> None:
+    for holding in status_document["holdings"]:
         for alert_text in holding.get("price_alerts", ()):
             console.print(
                 safe_text(f"Price alert: {alert_text}", "yellow" if ": fired" in alert_text else "")
             )
 
 
-def native_text(document: Document) -> str:
+def native_text(native_document: Document) -> str:
     """Describe the native coin in one sentence."""
-    text = f"Native coin: {amount(coins(document['native_wei'], 18))}"
-    if document["kept_wei"] != "0":
-        text += f", of which {coins(document['kept_wei'], 18)} are kept for gas"
-    if document["counts_as_asset"]:
-        wrapped_text = amount(coins(document["wrapped_raw"] or "0", 18))
-        text += f"; with {wrapped_text} wrapped it is the {document['symbol']} of the portfolio"
+    text = f"Native coin: {amount(coins(native_document['native_wei'], 18))}"
+    if native_document["kept_wei"] != "0":
+        text += f", of which {coins(native_document['kept_wei'], 18)} are kept for gas"
+    if native_document["counts_as_asset"]:
+        wrapped_text = amount(coins(native_document["wrapped_raw"] or "0", 18))
+        text += (
+            f"; with {wrapped_text} wrapped it is the {native_document['symbol']} of the portfolio"
+        )
     else:
         text += "; it pays gas and is not part of the portfolio"
-    if document["top_up_wei"] is not None:
-        text += f"; refilled up to {coins(document['top_up_wei'], 18)} by unwrapping"
+    if native_document["top_up_wei"] is not None:
+        text += f"; refilled up to {coins(native_document['top_up_wei'], 18)} by unwrapping"
     return text
 
 
@@ -543,25 +552,25 @@ def coins(raw: str, decimals: int) -> str:
     return decimal_text(int(raw), decimals)
 
 
-def zone_table(document: Document, numeraire: str) -> FigureTable:
+def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: no-trade interval and trigger edges of each asset, cost of risk,
     and the plan's trade-off.
     """
-    risk_text = f"{amount(document['risk'], 4)} {numeraire} of risk within {document['horizon_s'] / 86_400:g} d"
+    risk_text = f"{amount(zone_document['risk'], 4)} {numeraire} of risk within {zone_document['horizon_s'] / 86_400:g} d"
     figure_table = table(
         f"Zone: drift from the targets costs {risk_text}",
         ("token",),
         ("no-trade zone", "trigger edges"),
     )
-    for asset in document["assets"]:
+    for asset in zone_document["assets"]:
         intervals_bps = (asset["no_trade_bps"], asset["trigger_bps"])
         figure_table.add_row(
             asset["symbol"],
             *(f"{low_bps / 100:g}-{high_bps / 100:g} %" for low_bps, high_bps in intervals_bps),
         )
-    plan, notes = document["plan"], list[str]()
-    if document["measured"]:
-        notes.append(document["measured"])
+    plan, notes = zone_document["plan"], list[str]()
+    if zone_document["measured"]:
+        notes.append(zone_document["measured"])
     if plan is not None:
         cost_parts_text = ", ".join(
             f"{cost_name} {amount(plan[cost_name], 4)}"
@@ -583,15 +592,15 @@ def decision_notice(document: Document) -> Notice:
     return Notice(reason, title, KIND_STYLES.get(kind, "white"))
 
 
-def format_trigger(document: Document) -> str:
+def format_trigger(trigger_document: Document) -> str:
     """Describe the trigger in one line."""
-    clauses = [f"Trigger: {document['text']}, to {document['destination']}"]
-    if document["bands"]:
-        clauses.append(f"bands of single assets: {document['bands']}")
-    if document["only"]:
-        clauses.append(f"only = {document['only']}: {document['only_text']}")
-    if document["next"]:
-        clauses.append(f"next {document['next']}")
+    clauses = [f"Trigger: {trigger_document['text']}, to {trigger_document['destination']}"]
+    if trigger_document["bands"]:
+        clauses.append(f"bands of single assets: {trigger_document['bands']}")
+    if trigger_document["only"]:
+        clauses.append(f"only = {trigger_document['only']}: {trigger_document['only_text']}")
+    if trigger_document["next"]:
+        clauses.append(f"next {trigger_document['next']}")
     return "; ".join(clauses)
 
 
@@ -696,9 +705,9 @@ def _level_text(order: Document) -> str:
     return format_figure(order["level"], "amount", "-")
 
 
-def show_orders(document: Document) -> None:
+def show_orders(orders_document: Document) -> None:
     """Print all orders as tables."""
-    if document["limit_orders"]:
+    if orders_document["limit_orders"]:
         column_names = ("id", "order", "limit", "market", "distance", "until")
         limit_table = table(
             "Limit orders",
@@ -706,7 +715,7 @@ def show_orders(document: Document) -> None:
             column_names[4:5],
             column_order=column_names,
         )
-        for order in document["limit_orders"]:
+        for order in orders_document["limit_orders"]:
             market_text = "unknown" if order["market"] is None else order["market"][0]
             limit_table.add_row(
                 order["id"],
@@ -717,15 +726,15 @@ def show_orders(document: Document) -> None:
                 order["until"],
             )
         out.print(limit_table)
-    if not document["orders"]:
-        if document["limit_orders"]:
+    if not orders_document["orders"]:
+        if orders_document["limit_orders"]:
             return
         say(
             "No orders. To set entry, stop_loss, take_profit, trailing_stop or a price alert:"
             " trimtab orders set, or docs/orders.md"
         )
         return
-    title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
+    title = f"Orders at block {orders_document['block']}, prices in {orders_document['numeraire']}"
     figure_table = document_table(
         title,
         columns(
@@ -739,26 +748,26 @@ def show_orders(document: Document) -> None:
             "price",
             "distance_bps",
         ),
-        document["orders"],
+        orders_document["orders"],
         {"stage": _stage_text, "since": _since_text, "level": _level_text},
     )
     out.print(figure_table)
-    _note_orders(document)
+    _note_orders(orders_document)
 
 
-def _note_orders(document: Document) -> None:
-    if any(order["stage"] == "waiting" for order in document["orders"]):
+def _note_orders(orders_document: Document) -> None:
+    if any(order["stage"] == "waiting" for order in orders_document["orders"]):
         say(
             "A waiting order watches no price until a cycle arms it: trimtab run, or once trimtab"
             " rebalance, also without --send."
         )
-    if any(order["level_now"] for order in document["orders"]):
+    if any(order["level_now"] for order in orders_document["orders"]):
         say("A level in parentheses would apply if the order were armed now.")
-    for line in document["target_reasons"]:
+    for line in orders_document["target_reasons"]:
         say(line)
-    for line in document["blocked_exits"]:
+    for line in orders_document["blocked_exits"]:
         out.print(safe_text(line, "bold red"))
-    for line in document["contradictions"]:
+    for line in orders_document["contradictions"]:
         out.print(safe_text(f"Nothing is traded: {line}", "bold red"))
 
 

@@ -56,7 +56,8 @@ class Output(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Print like Console; plain text is not wrapped when piped."""
         if not self.is_terminal and all(
-            isinstance(printed_object, str | Text) or getattr(printed_object, "is_text", False)
+            isinstance(printed_object, str | Text)
+            or getattr(printed_object, "prints_as_text", False)
             for printed_object in objects
         ):
             options.setdefault("soft_wrap", True)
@@ -137,20 +138,20 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
         error_fields["verdicts"] = [
             {
                 "guard": verdict.guard,
-                "measured": verdict.measured,
+                "measured": verdict.measured_text,
                 "limit": verdict.limit,
                 "passed": verdict.passed,
             }
             for verdict in error.verdicts
         ]
     if (
-        proposal_path := getattr(error, "path", None)
+        proposal_path := getattr(error, "proposal_path", None)
     ) is not None:  # a proposal awaiting its signer
-        error_fields["proposal"] = {"file": proposal_path, **getattr(error, "document", {})}
+        error_fields["proposal"] = {"file": proposal_path, **getattr(error, "proposal", {})}
     return {"error": error_fields}
 
 
-def fail(error: TrimtabError, as_json: bool, one_line: bool = False) -> int:
+def print_error(error: TrimtabError, as_json: bool, one_line: bool = False) -> int:
     """Print an error as text or JSON; return its exit code."""
     if as_json:
         emit(error_document(error), True, lambda: None, one_line)
@@ -173,12 +174,16 @@ ERROR_TITLES = {
 
 
 def is_interactive() -> bool:
-    """Return whether a user can answer: the question goes to stderr, the answer comes from stdin."""
+    """Return whether a user can answer: the question goes to stderr, the answer comes from
+    stdin.
+    """
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def hidden_prompt() -> Callable[[str], str] | None:
-    """Return the prompt for a secret, which shows nothing typed; None if stdin is not a terminal."""
+    """Return the prompt for a secret, which shows nothing typed; None if stdin is not a
+    terminal.
+    """
     return getpass.getpass if sys.stdin.isatty() else None
 
 

@@ -30,7 +30,7 @@ ARBITRUM = Network(
         data_fee_wei=1_500_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    submission=ORDERED_BY_SEQUENCER,
+    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
     explorer="https://arbiscan.io",
     sequencer_feed="0xFdB631F5EE196F0ed6FAa767959853A9F217697D",
     feeds={

@@ -34,7 +34,7 @@ BASE = Network(
         data_fee_wei=340_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    submission=ORDERED_BY_SEQUENCER,
+    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
     explorer="https://basescan.org",
     sequencer_feed="0xBCF85224fc0756B9Fa45aA7892530B47e10b6433",
     feeds={

@@ -18,7 +18,8 @@ PUBLIC_MEMPOOL = "public mempool; no free private endpoint is known"
 @dataclass(frozen=True, slots=True)
 class NetworkToken:
     """A token. `priced_as` names its feed in Network.feeds, None for none: a wrapped coin may be
-    priced as its underlying coin, whose feed does not reflect a depeg. Plans may route through hubs.
+    priced as its underlying coin, whose feed does not reflect a depeg. Plans may route through
+    hubs.
     """
 
     symbol: str
@@ -60,8 +61,8 @@ class VenueDeployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypicalFees:
-    """Fees for estimates without the chain: `gas_prices_wei` of a unit of gas on quiet, ordinary and
-    busy days, the usual `priority_fee_wei` included; `data_fee_wei` of a swap of one leg;
+    """Fees for estimates without the chain: `gas_prices_wei` of a unit of gas on quiet, ordinary
+    and busy days, the usual `priority_fee_wei` included; `data_fee_wei` of a swap of one leg;
     `native_usd`, dollars per native coin. docs/networks.md has sources and dates.
     """
 
@@ -78,8 +79,8 @@ class Network:
     `block_ms` is the time between blocks, in milliseconds. A transaction is final once its block is
     at or below the block of tag `finality`. `gas_per_day`, `native_floor` and `native_top_up` are
     the limits of a new config in native coin, for some hundred swaps. `fees` are estimates.
-    `submission` is the URL of a private endpoint, or why there is none. `feeds` are Chainlink's USD
-    proxies by coin; `sequencer_feed` is its uptime feed.
+    `private_endpoint_or_reason` is the URL of a private endpoint, or why there is none. `feeds` are
+    Chainlink's USD proxies by coin; `sequencer_feed` is its uptime feed.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Network:
     native_floor: str
     native_top_up: str
     fees: TypicalFees
-    submission: str
+    private_endpoint_or_reason: str
     explorer: str
     sequencer_feed: str | None = None
     feeds: Mapping[str, str]
@@ -102,7 +103,7 @@ class Network:
     venues: tuple[VenueDeployment, ...]
 
     @property
-    def data_fee(self) -> DataFeeKind:
+    def data_fee_kind(self) -> DataFeeKind:
         """Fee besides gas, by chain id."""
         return data_fee_kind(self.chain_id)
 
@@ -114,7 +115,8 @@ class Network:
         """Return how many observations a V3 pool must keep to cover a TWAP window at any activity:
         one for each block or second, whichever is longer, and the one that the window starts from.
 
-        A pool writes at most one observation for each timestamp, in seconds (v3-core, Oracle.write).
+        A pool writes at most one observation for each timestamp, in seconds (v3-core,
+        Oracle.write).
         """
         return -(-window_s * 1000 // max(self.block_ms, 1000)) + 1
 

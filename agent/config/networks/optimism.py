@@ -32,7 +32,7 @@ OPTIMISM = Network(
         data_fee_wei=500_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    submission=ORDERED_BY_SEQUENCER,
+    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
     explorer="https://optimistic.etherscan.io",
     sequencer_feed="0x371EAD81c9102C9BF4874A9075FFFf170F2Ee389",
     feeds={

@@ -1,5 +1,5 @@
-"""Polygon PoS. Chainlink still calls the feed of the native coin MATIC / USD; MATIC became POL one for
-one. No free private endpoint is known.
+"""Polygon PoS. Chainlink still calls the feed of the native coin MATIC / USD; MATIC became POL one
+for one. No free private endpoint is known.
 """
 
 from fractions import Fraction
@@ -31,7 +31,7 @@ POLYGON = Network(
         priority_fee_wei=30_000_000_000,
         native_usd=Fraction(1, 4),
     ),
-    submission=PUBLIC_MEMPOOL,
+    private_endpoint_or_reason=PUBLIC_MEMPOOL,
     explorer="https://polygonscan.com",
     feeds={
         "MATIC": "0xAB594600376Ec9fD91F8e885dADF0CE036862dE0",

@@ -30,8 +30,8 @@ class PresetToken:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Initial config values of a network; each venue as the keys and values of its table. The router
-    of a new config does not trade in `untraded_venues`. `network` is None for a local chain.
+    """Initial config values of a network; each venue as the keys and values of its table. The
+    router of a new config does not trade in `untraded_venues`. `network` is None for a local chain.
     """
 
     chain_id: int
@@ -59,7 +59,10 @@ def _preset(network: Network) -> Preset:
 
 def _is_traded(venue: VenueDeployment, table: Mapping[str, Any]) -> bool:
     """Return whether the router of a new config trades in a table's pools."""
-    return not venue.needs_rebalancer and SWAP_ROUTER_02 in POOL_KINDS[table["kind"]].gas.swap
+    return (
+        not venue.needs_rebalancer
+        and SWAP_ROUTER_02 in POOL_KINDS[table["kind"]].gas.swap_units_by_router
+    )
 
 
 def _venue_tables(venue: VenueDeployment) -> list[dict[str, Any]]:
@@ -94,7 +97,7 @@ def _venue_tables(venue: VenueDeployment) -> list[dict[str, Any]]:
 
 
 PRESETS = {network.name: _preset(network) for network in NETWORKS}
-ETHEREUM = PRESETS["ethereum"]
+ETHEREUM_PRESET = PRESETS["ethereum"]
 
 FEED_THRESHOLDS_BPS = {
     "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419": 50,  # ETH
@@ -118,8 +121,8 @@ HOURLY_FEEDS = frozenset(
         "0x547a514d5e3769680Ce22B2361c10Ea13619e8a9",  # AAVE
     }
 )
-"""Feeds that write a round at least every hour, from the same file; those of USDC and USDT write one
-each day. The price of a feed that no longer writes is not within its threshold.
+"""Feeds that write a round at least every hour, from the same file; those of USDC and USDT write
+one each day. The price of a feed that no longer writes is not within its threshold.
 """
 HOURLY_FEED_MAX_AGE = "2h"
 DEVIATION_MARGIN_BPS = 25
@@ -141,7 +144,9 @@ def starting_deviation_bps(feeds: Iterable[str | None], numeraire_feed: str | No
 
 
 SEQUENCED_CHAINS = {
-    network.chain_id for network in NETWORKS if network.submission == ORDERED_BY_SEQUENCER
+    network.chain_id
+    for network in NETWORKS
+    if network.private_endpoint_or_reason == ORDERED_BY_SEQUENCER
 }
 """Ids of chains whose transactions only the sequencer sees before their block."""
 SEQUENCER_FEEDS = {

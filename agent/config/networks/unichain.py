@@ -1,6 +1,6 @@
-"""Unichain. Chainlink has no feed here: prices are TWAPs or none. @uniswap/sdk-core's quoter is another
-contract than QuoterV2. The router of Velodrome's Slipstream has no certain source: the venue can be
-read, not traded.
+"""Unichain. Chainlink has no feed here: prices are TWAPs or none. @uniswap/sdk-core's quoter is
+another contract than QuoterV2. The router of Velodrome's Slipstream has no certain source: the
+venue can be read, not traded.
 """
 
 from fractions import Fraction
@@ -33,7 +33,7 @@ UNICHAIN = Network(
         data_fee_wei=500_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    submission=ORDERED_BY_SEQUENCER,
+    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
     explorer="https://uniscan.xyz",
     feeds={},
     tokens=(

@@ -45,7 +45,9 @@ class RpcTable(ConfigTable):
         return self
 
     def read_url(self) -> str:
-        """Return the URL, from file or environment. Raises ConfigError if the variable is not set."""
+        """Return the URL, from file or environment. Raises ConfigError if the variable is not
+        set.
+        """
         if self.url is not None:
             return self.url.get_secret_value()
         url = os.environ.get(self.url_env or "")
@@ -100,7 +102,7 @@ class ChainTable(ConfigTable):
         return self
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """True for development chains and local forks."""
         return self.fork or self.chain_id in LOCAL_CHAIN_IDS
 
@@ -110,7 +112,7 @@ class ChainTable(ConfigTable):
         follow the base chain (specs.optimism.io, "Derivation"; docs.arbitrum.io, "Finality").
         """
         is_rollup = self.chain_id in {**OP_STACK_CHAINS, **ARBITRUM_CHAINS}
-        default_tag = "finalized" if is_rollup and not self.local else "blocks"
+        default_tag = "finalized" if is_rollup and not self.is_local else "blocks"
         tag = self.finality or default_tag
         return None if tag == "blocks" else tag
 
@@ -124,4 +126,4 @@ class ChainTable(ConfigTable):
         trusts_single_operator = {endpoint.operator for endpoint in self.rpc} == {
             self.single_operator
         }
-        return 1 if self.local or trusts_single_operator else 2
+        return 1 if self.is_local or trusts_single_operator else 2

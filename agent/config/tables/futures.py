@@ -30,7 +30,9 @@ MOST_LEVERAGE_BPS = 10 * BPS
 MOST_MARKETS = 10
 """Maximum number of markets, as one snapshot reads all of them."""
 MOST_SLIPPAGE_BPS = 500
-"""Maximum distance of an order's bound from the index; MAX_EMERGENCY_SLIPPAGE_BPS for emergency orders."""
+"""Maximum distance of an order's bound from the index; MAX_EMERGENCY_SLIPPAGE_BPS for emergency
+orders.
+"""
 MAX_EMERGENCY_SLIPPAGE_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
 EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
@@ -268,7 +270,7 @@ class PerpetualProtocolTable(PerpetualProtocolContracts, FuturesLayerTable):
     """Traded markets."""
 
     @property
-    def contracts(self) -> dict[str, str]:
+    def contract_name_by_address(self) -> dict[str, str]:
         """Names of the contracts by address."""
         name_by_address = {
             getattr(self, key): f"futures {key.replace('_', ' ')}"
@@ -322,7 +324,7 @@ class HyperliquidTable(FuturesLayerTable):
         return self
 
     @property
-    def address(self) -> str:
+    def api_url(self) -> str:
         """URL of the venue. Raises ConfigError if the variable is not set."""
         if self.url is not None:
             return self.url.get_secret_value()
@@ -340,7 +342,7 @@ class HyperliquidTable(FuturesLayerTable):
         return next((key for key in source_keys if getattr(self, key)), None)
 
     @property
-    def contracts(self) -> dict[str, str]:
+    def contract_name_by_address(self) -> dict[str, str]:
         """Names of the contracts by address; none on Hyperliquid."""
         return {}
 

@@ -51,9 +51,9 @@ class ServiceTable(ConfigTable):
             )
         return self
 
-    def heartbeat(self) -> str | None:
-        """Return the heartbeat's URL, from the file or the environment; None without one. Raises ConfigError if the
-        variable is not set or has no URL.
+    def read_heartbeat_url(self) -> str | None:
+        """Return the heartbeat's URL, from the file or the environment; None without one. Raises
+        ConfigError if the variable is not set or has no URL.
         """
         if self.heartbeat_url is not None:
             return self.heartbeat_url.get_secret_value()

@@ -236,8 +236,8 @@ def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def futures_weights(
     venue: VenueFile, spot_targets: Mapping[str, str], overrides: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the target weights of the markets: `overrides`, or by default the proportions of the spot
-    targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
+    """Return the target weights of the markets: `overrides`, or by default the proportions of the
+    spot targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
     absolute weights do not sum to 100 %.
     """
     if overrides:
@@ -304,8 +304,8 @@ def futures_text(
     toml_tables = [("[futures]", venue_keys)]
     for market, weight in weights.items():
         asset_entry = {"asset": asset_by_market[market]} if market in asset_by_market else {}
-        market_keys = {"symbol": market, **venue.market_values(market), **asset_entry}
-        toml_tables.append(("[[futures.markets]]", {**market_keys, "weight": weight}))
+        market_values = {"symbol": market, **venue.market_values(market), **asset_entry}
+        toml_tables.append(("[[futures.markets]]", {**market_values, "weight": weight}))
     toml_tables.append(
         ("[futures.limits]", {**profile.limits, "max_position": _max_position(profile, weights)})
     )
@@ -326,7 +326,9 @@ def futures_text(
 
 
 def _max_position(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
-    """Return the profile's maximum position, or the largest weight plus POSITION_HEADROOM_BPS if that is higher."""
+    """Return the profile's maximum position, or the largest weight plus POSITION_HEADROOM_BPS if
+    that is higher.
+    """
     largest_weight_bps = max(
         parse_share_with_unit_bps(weight.removeprefix("-"), "weight") for weight in weights.values()
     )

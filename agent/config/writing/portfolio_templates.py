@@ -1,4 +1,6 @@
-"""Portfolio templates of `trimtab init --template`: shares by token class, with trigger and limits."""
+"""Portfolio templates of `trimtab init --template`: shares by token class, with trigger and
+limits.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ TOKEN_CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     STABLE: (("USDC",),),
     HIGH_BETA: (("LINK", "AERO", "UNI"), ("AAVE",)),
 }
-"""Tokens by class, each with the symbols that stand for it on other networks. Those that a network's
-preset lacks are left out.
+"""Tokens by class, each with the symbols that stand for it on other networks. Those that a
+network's preset lacks are left out.
 """
 SMALL_TEMPLATE = "small"
 """Template of a small portfolio; scripts/past_results.py measures its year on rollups."""
@@ -38,9 +40,10 @@ ALLOCATOR_ANCHOR = "[reference]\n"
 @dataclass(frozen=True, slots=True)
 class PortfolioTemplate:
     """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and
-    `limits` in the config's notation. `futures` is the maximum futures notional as a multiple of
-    the spot value. `has_adjustable_stable_share` allows choosing the share of stable tokens. `weights` is an
-    allocator in place of `shares`, and `todo` the preparation that it needs.
+    `limits` in the config's notation. `futures_multiple` is the maximum futures notional as a
+    multiple of the spot value. `has_adjustable_stable_share` allows choosing the share of stable
+    tokens. `allocator_values` is an allocator in place of `shares`, and `todo` the preparation that
+    it needs.
     """
 
     name: str
@@ -48,9 +51,9 @@ class PortfolioTemplate:
     shares: Mapping[str, int]
     policy: Mapping[str, str | Mapping[str, str]]
     limits: Mapping[str, str]
-    futures: str | None = None
+    futures_multiple: str | None = None
     has_adjustable_stable_share: bool = False
-    weights: Mapping[str, str | list[str]] = field(default_factory=dict)
+    allocator_values: Mapping[str, str | list[str]] = field(default_factory=dict)
     todo: str = ""
 
 
@@ -121,7 +124,7 @@ PORTFOLIO_TEMPLATES = {
             {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
             {"trigger": _threshold(relative="20%"), "destination": "target", "cooldown": "1d"},
             {"turnover": "30%", "daily_turnover": "30%"},
-            weights={
+            allocator_values={
                 "kind": "equal",
                 "every": "7d",
                 "keep": "14d",
@@ -135,7 +138,7 @@ PORTFOLIO_TEMPLATES = {
             {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
             {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
             {"turnover": "20%", "daily_turnover": "20%"},
-            weights={
+            allocator_values={
                 "kind": "market_cap",
                 "every": "7d",
                 "keep": "14d",
@@ -254,12 +257,12 @@ def apply_template(config_text: str, template: PortfolioTemplate) -> str:
         policy[key] = value if isinstance(value, str) else _inline_table(value)
     for key, value in template.limits.items():
         limits[key] = value
-    if template.futures is not None:
-        futures_notional = tomlkit.item(f"{template.futures}x")
+    if template.futures_multiple is not None:
+        futures_notional = tomlkit.item(f"{template.futures_multiple}x")
         limits.add("futures_notional", futures_notional.comment(FUTURES_NOTIONAL_COMMENT))
         futures_notional.trivia.comment_ws = " " * 10
     templated_text = tomlkit.dumps(document)
-    if template.weights:
+    if template.allocator_values:
         templated_text = templated_text.replace(
             ALLOCATOR_ANCHOR, f"{_allocator_text(template)}\n{ALLOCATOR_ANCHOR}", 1
         )
@@ -268,7 +271,7 @@ def apply_template(config_text: str, template: PortfolioTemplate) -> str:
 
 def _allocator_text(template: PortfolioTemplate) -> str:
     weight_lines = "\n".join(
-        f"{key} = {json.dumps(value)}" for key, value in template.weights.items()
+        f"{key} = {json.dumps(value)}" for key, value in template.allocator_values.items()
     )
     todo_comment = f"# Before trading: {template.todo}.\n" if template.todo else ""
     about_comment = (

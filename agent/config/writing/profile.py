@@ -49,8 +49,8 @@ class ProfileHeaderTable(ConfigTable):
 
 
 class ProfileAssetTable(ConfigTable):
-    """One asset with its target. `address` is that of the source config, for comparison. Symbols are
-    checked on resolution, so that a look-alike is reported as such.
+    """One asset with its target. `address` is that of the source config, for comparison. Symbols
+    are checked on resolution, so that a look-alike is reported as such.
     """
 
     symbol: str = Field(min_length=1, max_length=64)
@@ -83,10 +83,10 @@ class ProfileTable(ConfigTable):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A parsed profile: `raw` is the file's values, `digest` the SHA-256 of its bytes."""
+    """A parsed profile: `file_values` is the file's values, `digest` the SHA-256 of its bytes."""
 
     table: ProfileTable
-    raw: Mapping[str, Any]
+    file_values: Mapping[str, Any]
     digest: str
     origin: str
 

@@ -35,7 +35,7 @@ def merge_profile(
     portfolio, wrapped_address = document["portfolio"], config.chain.wrapped_native
     assets = portfolio["assets"]
     entry_by_symbol = dict(
-        zip((token.symbol for token in tokens), profile.raw["assets"], strict=True)
+        zip((token.symbol for token in tokens), profile.file_values["assets"], strict=True)
     )
     for asset_index in reversed(range(len(assets))):
         symbol = str(assets[asset_index]["symbol"])
@@ -142,7 +142,7 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
     """Replace the allocator by that of the profile. Local files are kept if the kind is the
     same.
     """
-    old_allocator, new_allocator = portfolio.get("weights", {}), profile.raw.get("weights")
+    old_allocator, new_allocator = portfolio.get("weights", {}), profile.file_values.get("weights")
     local_files = {
         key: old_allocator[key]
         for key in FILE_KEYS
@@ -160,7 +160,7 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
 
 def _replace_policy(policy: Any, profile: Profile) -> None:
     for key in POLICY_KEYS:
-        value = profile.raw["policy"].get(key)
+        value = profile.file_values["policy"].get(key)
         if value is None:
             policy.pop(key, None)
         elif policy.get(key) != value:

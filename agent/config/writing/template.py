@@ -11,7 +11,7 @@ from fractions import Fraction
 from agent.amm.lp.venues import LpVenue
 from agent.config.networks import BASE, ORDERED_BY_SEQUENCER, Network
 from agent.config.networks.presets import (
-    ETHEREUM,
+    ETHEREUM_PRESET,
     HOURLY_FEED_MAX_AGE,
     HOURLY_FEEDS,
     SEQUENCER_FEEDS,
@@ -315,8 +315,10 @@ def _finality_line(preset: Preset) -> str:
 
 
 def _submission_comment(preset: Preset) -> str:
-    """Return the comment on where transactions go: a known private endpoint, and what empty means."""
-    submission = "" if preset.network is None else preset.network.submission
+    """Return the comment on where transactions go: a known private endpoint, and what empty
+    means.
+    """
+    submission = "" if preset.network is None else preset.network.private_endpoint_or_reason
     if submission.startswith("https://"):
         return f', such as "{submission}"; empty: public mempool'
     return f"; empty: {ORDERED_BY_SEQUENCER if submission == ORDERED_BY_SEQUENCER else 'public mempool'}"
@@ -422,7 +424,9 @@ def _feed_lines(asset: TemplateAsset) -> str:
 
 def starting_limits(numeraire: Token) -> Limits:
     """Return the limits of a new config, without a cap on the managed value."""
-    config_text = render_config(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
+    config_text = render_config(
+        ETHEREUM_PRESET, "", (), (), numeraire.symbol, (("RPC_URL", "any"),)
+    )
     return build_limits_from_table(
         LimitsTable.model_validate(tomllib.loads(config_text)["limits"]), None, numeraire
     )

@@ -65,7 +65,7 @@ def margin_entry(
 ) -> Entry:
     """Return the entry of an internal transfer of collateral between wallet and margin account."""
     builder = EntryBuilder(prices)
-    for token, moved_raw in ledger_changes(transaction.moved_raw, ledger_tokens).items():
+    for token, moved_raw in ledger_changes(transaction.change_raw_by_token, ledger_tokens).items():
         builder.move(WALLET, MARGIN, token, moved_raw)
     return replace(
         builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=account_effect
@@ -94,10 +94,10 @@ def futures_effect(
         return None
     symbol_by_market = {market.market: market.symbol for market in account.markets}
     size_decimals_by_market = {market.market: market.size_decimals for market in account.markets}
-    account_key = (account.quote.address, policy.account)
+    account_key = (account.quote.address, policy.trader)
     return FuturesEntry(
         policy.collateral,
-        account.settlement_raw,
+        account.collateral_unit_raw,
         prices.of(policy.collateral),
         tuple(
             FuturesFill(
@@ -144,7 +144,7 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
             (),
             futures=FuturesEntry(
                 policy.collateral,
-                account.settlement_raw,
+                account.collateral_unit_raw,
                 collateral_price,
                 (),
                 (
@@ -156,7 +156,7 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
                 ),
             ),
         )
-        for payment in account.payments
+        for payment in account.unbooked_payments
     )
 
 
@@ -169,7 +169,7 @@ def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginRe
         position.market: position.funding_pending_raw for position in account.positions
     }
     return MarginReading(
-        account.settlement_raw,
+        account.collateral_unit_raw,
         account.collateral_raw,
         account.realised_raw,
         margin.unrealised_profit_raw(account),
@@ -184,5 +184,5 @@ def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginRe
             )
             for market in account.markets
         ),
-        in_weights=policy is None or policy.margin_in_weights,
+        counts_in_weights=policy is None or policy.margin_in_weights,
     )

@@ -9,7 +9,10 @@ from agent.errors import Refused
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import action_gas
 from agent.layers.futures.policy.needs import uses_reduction_budget
-from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import (
+    emergency_gas_per_day_wei,
+    emergency_gas_price_limit_wei,
+)
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.model import (
     UNREAD_ACCOUNT,
@@ -41,7 +44,7 @@ class FuturesComposer:
         """See LayerComposer."""
         return planned_futures(plan) is not None
 
-    def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
+    def missing_approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
         """See LayerComposer. Only deposits need one."""
         account, policy = margin_account(step.snapshot), futures_policy(step)
         action = plan.layer(FuturesPlan).actions[0]
@@ -83,7 +86,7 @@ class FuturesComposer:
             if policy is not None and futures_plan.is_emergency:
                 emergency_limits = EmergencyLimits(
                     emergency_gas_price_limit_wei(policy.limits, step.limits),
-                    gas_per_day_wei(policy.limits, step.limits),
+                    emergency_gas_per_day_wei(policy.limits, step.limits),
                 )
             return TxDraft(
                 draft.to,
@@ -92,9 +95,9 @@ class FuturesComposer:
                 note,
                 deadline_s=draft.deadline_s,
                 layer_grant=layer_grant,
-                gas_units=action_gas(action),
-                emergency=emergency_limits,
-                explain=explain_revert,
+                min_gas_units=action_gas(action),
+                emergency_limits=emergency_limits,
+                explain_failure=explain_revert,
             )
         if isinstance(action, PerpOrder) and not action.kind.can_rest:
             self._venue.quote(account, action)
@@ -105,6 +108,6 @@ class FuturesComposer:
             now_s=head.timestamp_s,
             deadline_s=draft.deadline_s,
             max_gas_wei=0,
-            layer=layer_grant,
+            layer_grant=layer_grant,
         )
         return PreparedTransaction(tx, grant, note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.layers.futures.policy.plans import gas_per_day_wei
+from agent.layers.futures.policy.plans import emergency_gas_per_day_wei
 from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.margin.state import is_reduction
@@ -29,7 +29,7 @@ class FuturesCase(LayerGuardAnswers):
 
     step: StepInput
     plan: Plan
-    futures: FuturesPlan
+    futures_plan: FuturesPlan
 
     exemption_text = "not applied to a reduction of futures"
 
@@ -42,7 +42,7 @@ class FuturesCase(LayerGuardAnswers):
         """True if the plan only buys back open hedges; their closing cost was counted when they
         were opened.
         """
-        layer_plan, policy = self.futures, futures_policy(self.step)
+        layer_plan, policy = self.futures_plan, futures_policy(self.step)
         if policy is None or layer_plan.account_actions or not layer_plan.orders:
             return False
         short_raw_by_market = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
@@ -55,7 +55,7 @@ class FuturesCase(LayerGuardAnswers):
         """True if the plan only revokes a delegate."""
         return all(
             isinstance(action, DelegateChange) and not action.is_allowed
-            for action in self.futures.actions or (None,)  # without actions: False
+            for action in self.futures_plan.actions or (None,)  # without actions: False
         )
 
     def only_reduces(self) -> bool:
@@ -63,16 +63,16 @@ class FuturesCase(LayerGuardAnswers):
         a position smaller.
         """
         plan, account = self.plan, margin_account(self.step.snapshot)
-        if plan.legs or plan.actions:
+        if plan.legs or plan.layer_actions:
             return False
         if self.ends_delegate():
             return True
-        orders, account_actions = self.futures.orders, self.futures.account_actions
+        orders, account_actions = self.futures_plan.orders, self.futures_plan.account_actions
         if account is None or not all(map(_lowers_risk, account_actions)):
             return False
         ordered_markets = {order.market for order in orders}
         return (
-            bool(self.futures.actions)
+            bool(self.futures_plan.actions)
             and len(ordered_markets) == len(orders)
             and all(order.is_reduce_only and is_reduction(account, order) for order in orders)
         )
@@ -81,7 +81,7 @@ class FuturesCase(LayerGuardAnswers):
         """True for reductions and deposits that a limit requires, except those that `spot_multiple`
         requires; False for deposits of the owner and for hedges.
         """
-        layer_plan, decision = self.futures, self.plan.decision
+        layer_plan, decision = self.futures_plan, self.plan.decision
         by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
         return (
             (
@@ -98,7 +98,9 @@ class FuturesCase(LayerGuardAnswers):
         policy, history = futures_policy(self.step), self.step.history
         if policy is None or not self.plan.is_emergency:
             return None
-        emergency_limit_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
+        emergency_limit_wei = (
+            emergency_gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
+        )
         return emergency_limit_wei, history.emergency_gas_24h_wei
 
 

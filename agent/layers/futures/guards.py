@@ -67,12 +67,13 @@ def _require_futures(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, Margi
     )
     if layer_plan is None or policy is None or account is None:
         raise MissingData(
-            case.step.snapshot.layer(FuturesReading).unknown or "no margin account is configured"
+            case.step.snapshot.layer(FuturesReading).unknown_reason
+            or "no margin account is configured"
         )
     known_markets = {market.market for market in account.markets}
     if unknown_markets := [
         action.market
-        for action in (*layer_plan.orders, *layer_plan.resting)
+        for action in (*layer_plan.orders, *layer_plan.resting_actions)
         if action.market not in known_markets
     ]:
         raise MissingData(f"market {unknown_markets[0]} is not in the snapshot")
@@ -85,8 +86,8 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     own market.
     """
     layer_plan, policy, account = _require_futures(case)
-    judged_markets = {order.market for order in (*layer_plan.orders, *layer_plan.resting)}
-    if layer_plan.account_actions or not case.layer.only_reduces():
+    judged_markets = {order.market for order in (*layer_plan.orders, *layer_plan.resting_actions)}
+    if layer_plan.account_actions or not case.layer_answers.only_reduces():
         judged_markets |= {position.market for position in account.positions}
     now_s = case.step.snapshot.head.timestamp_s
     ages_and_symbols = [
@@ -124,7 +125,7 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
         if excess_raw > 0 or order.bound_raw <= 0:
             excess_text = decimal_text(max(excess_raw, 0), account.quote.decimals)
             return GuardMeasurement(f"{market.symbol} is {excess_text} beyond the bound", False)
-    for stop in layer_plan.resting:
+    for stop in layer_plan.resting_actions:
         if isinstance(stop, StopOrder) and not _is_protective(account, stop, limits):
             stop_text = (
                 f"the stop of {account.market(stop.market).symbol} is not one of its position"
@@ -179,7 +180,7 @@ def reopening(case: GuardCase) -> GuardMeasurement:
     """
     layer_plan, policy, account = _require_futures(case)
     limit_text = format_seconds(policy.limits.emergency_cooldown_s)
-    last_emergency_s = case.step.layer(FuturesState).emergency_s
+    last_emergency_s = case.step.layer(FuturesState).last_emergency_s
     if last_emergency_s is None or all(is_reduction(account, order) for order in layer_plan.orders):
         return GuardMeasurement("no emergency, or nothing opened", True, limit_text)
     elapsed_s = case.step.snapshot.head.timestamp_s - last_emergency_s
@@ -198,7 +199,7 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
     layer_plan, policy, account = _require_futures(case)
     if not layer_plan.actions:
         return GuardMeasurement("no action", False)
-    if case.layer.only_reduces():
+    if case.layer_answers.only_reduces():
         return GuardMeasurement("every action reduces or deposits", True)
     if all(isinstance(action, DelegateChange) for action in layer_plan.actions):
         return GuardMeasurement("no position and no margin changes", True)
@@ -228,11 +229,11 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
         if order.market in share_by_oversized_market
     ):
         account_breaches = [
-            breach for breach in account_breaches if breach.limit != "max_position"
+            breach for breach in account_breaches if breach.limit_name != "max_position"
         ]  # no order enlarges it
     if account_breaches:
         breach_text = "; ".join(
-            f"{breach.limit} {breach.measured}, limit {breach.allowed}"
+            f"{breach.limit_name} {breach.measured_text}, limit {breach.limit_text}"
             for breach in account_breaches
         )
         return GuardMeasurement(breach_text, False)
@@ -266,8 +267,8 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
     if not account.is_on_chain:
         return GuardMeasurement("an off-chain venue", False)
     if is_delegate_wallet(case.step.snapshot, futures_policy(case.step)):
-        return GuardMeasurement(f"a delegate of {policy.account}", False)
-    portfolio, quote_per_collateral = case.step.portfolio, account.settlement_raw
+        return GuardMeasurement(f"a delegate of {policy.trader}", False)
+    portfolio, quote_per_collateral = case.step.portfolio, account.collateral_unit_raw
     collateral = portfolio.token(policy.collateral)
     for action in layer_plan.account_actions:
         match action:
@@ -311,14 +312,14 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
     case.require_known_day()
     numeraire_in_quote = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
     deposited_value = (
-        case.step.layer(FuturesState).topped_up_24h * numeraire_in_quote
-        + layer_plan.top_up_raw * account.settlement_raw
+        case.step.layer(FuturesState).top_up_value_24h * numeraire_in_quote
+        + layer_plan.top_up_raw * account.collateral_unit_raw
     )
     spot_value = Fraction(
         spendable_collateral_raw(
             case.step.snapshot, case.step.portfolio, case.step.limits, policy.collateral
         )
-        * account.settlement_raw
+        * account.collateral_unit_raw
     )
     if not decision_faults(case.step, case.references):
         spot_value = _spot_value(case)
@@ -355,7 +356,7 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("required by the index", True, _multiple_text(limit_share))
     case.require_known_day()
     account_value = margin.account_value_raw(account)
-    closed_notional = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(
+    closed_notional = case.step.layer(FuturesState).reduced_notional_24h * quote_per_numeraire(
         case.step.snapshot, case.step.portfolio
     )
     closed_notional += sum(
@@ -376,7 +377,7 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
     a larger one would be a bet against the asset.
     """
     layer_plan, _, account = _require_futures(case)
-    if case.layer.only_reduces():
+    if case.layer_answers.only_reduces():
         return GuardMeasurement("every order reduces", True)
     numeraire_in_quote, shares_and_texts = (
         quote_per_numeraire(case.step.snapshot, case.step.portfolio),
@@ -422,11 +423,11 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """Return fees, basis and gas of the orders per notional; None without futures actions.
     Reductions and closed hedges pass.
     """
-    if not isinstance(case.layer, FuturesCase):
+    if not isinstance(case.layer_answers, FuturesCase):
         return None
-    if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exemption_text, True)
-    if case.layer.ends_hedges():
+    if case.layer_answers.only_reduces():
+        return GuardMeasurement(case.layer_answers.exemption_text, True)
+    if case.layer_answers.ends_hedges():
         return GuardMeasurement("not applied to a closing hedge", True)
     cost, notional = futures_cost(case, at_bound=False)
     cost += case.cost()
@@ -448,7 +449,7 @@ def worst_cost(case: GuardCase) -> Value:
 
 
 def _ends_delegate(case: GuardCase) -> bool:
-    return isinstance(case.layer, FuturesCase) and case.layer.ends_delegate()
+    return isinstance(case.layer_answers, FuturesCase) and case.layer_answers.ends_delegate()
 
 
 def _unless_revoking(

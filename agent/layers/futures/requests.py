@@ -8,7 +8,7 @@ from agent.model import AccountAction, LayerRequest
 
 
 @dataclass(frozen=True, slots=True)
-class MoveMargin(LayerRequest):
+class MarginAccountRequest(LayerRequest):
     """Request to deposit or withdraw margin, or to change a delegate."""
 
     action: AccountAction

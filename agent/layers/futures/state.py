@@ -30,7 +30,7 @@ class FuturesConfig(LayerConfig):
 
     policy: FuturesPolicy | None = None
     """None: no futures."""
-    unhedged_bps: tuple[tuple[str, int], ...] = ()
+    targets_before_hedges_bps: tuple[tuple[str, int], ...] = ()
     """Targets by token, before the adjustment for open hedges; empty without a hedge."""
 
 
@@ -38,13 +38,13 @@ class FuturesConfig(LayerConfig):
 class FuturesState(LayerState):
     """The store's part of futures; values are in numeraire base units, of the last 24 h."""
 
-    reduced_24h: Fraction = Fraction(0)
+    reduced_notional_24h: Fraction = Fraction(0)
     """Notional closed by reductions, without emergencies."""
-    topped_up_24h: Fraction = Fraction(0)
+    top_up_value_24h: Fraction = Fraction(0)
     """Collateral that the agent deposited into the margin account."""
     emergency_gas_wei: int = 0
     """Part of the gas of the last 24 h for positions closed ahead of liquidation."""
-    emergency_s: int | None = None
+    last_emergency_s: int | None = None
     """Chain time of the newest position closed ahead of liquidation."""
     hedges: tuple[Hedge, ...] = ()
     """Hedges that replace sales, as of the newest order, including recently closed ones."""
@@ -71,24 +71,24 @@ class FuturesProgress(LayerProgress):
     """Reason why the layer sends nothing in this proposal: no order is possible, or guards refused
     its plan. Empty: it may send.
     """
-    after_hedge: bool = False
+    has_opened_hedge: bool = False
     """True once this cycle has opened a hedge; its rebalance then continues regardless of bands."""
 
     @property
     def continue_reason(self) -> str:
         """The rest of the rebalance that a hedge has begun."""
-        return "the rest of the rebalance, alongside its hedge" if self.after_hedge else ""
+        return "the rest of the rebalance, alongside its hedge" if self.has_opened_hedge else ""
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesCycle(LayerCycle):
     """What a cycle has done with futures, and has found impossible there."""
 
-    orders: int = 0
+    action_count: int = 0
     """Actions sent."""
-    reverted: int = 0
+    reverted_count: int = 0
     """Those of them that reverted."""
-    reduced: bool = False
+    has_reduced: bool = False
     """True after a deposit or a reduction: the rest of the cycle opens nothing, so freed margin is
     neither used nor withdrawn at once.
     """
@@ -98,17 +98,17 @@ class FuturesCycle(LayerCycle):
     """Sizes at which a reduction to a limit ends, by market."""
     order_divisors: tuple[tuple[str, int], ...] = ()
     """Divisors of reductions that the venue refused, by market."""
-    hedged: tuple[HedgeComparison, ...] = ()
+    hedge_comparisons: tuple[HedgeComparison, ...] = ()
     """For each opened hedge, the comparison of its cost with that of a sale; the rebalance
     continues after them.
     """
-    refused_markets: tuple[tuple[str, int], ...] = ()
+    refused_s_by_market: tuple[tuple[str, int], ...] = ()
     """Chain time per market whose reduction or hedge was refused before sending, or whose reduction
     reverted; a refused deposit has the key MARGIN of policy/plans.py.
     """
-    refused_orders: tuple[StepEnd, ...] = ()
+    refused_action_notes: tuple[StepEnd, ...] = ()
     """Notes on the steps whose orders, hedges or deposits were refused or reverted."""
-    ended_orders: tuple[tuple[str, str], ...] = ()
+    ended_order_notes: tuple[tuple[str, str], ...] = ()
     """Note on each resting order that this cycle cancelled, or tried to, by client order id."""
     hold_reason: str = ""
     """Reason why the rest of the cycle sends no action, if the agent's key may not trade."""
@@ -116,7 +116,7 @@ class FuturesCycle(LayerCycle):
     @property
     def refusal_time_by_exit(self) -> Mapping[str, int]:
         """Refused and reverted reductions, hedges and deposits."""
-        return dict(self.refused_markets)
+        return dict(self.refused_s_by_market)
 
     def with_progress(self, step: StepInput) -> StepInput:
         """Return the step with what was reduced and refused."""
@@ -127,22 +127,22 @@ class FuturesCycle(LayerCycle):
                 self.reduction_goals,
                 self.order_divisors,
                 hold_reason,
-                bool(self.hedged),
+                bool(self.hedge_comparisons),
             )
         )
 
     def postpones(self, plan: Plan) -> bool:
         """True if the plan opens positions after a reduction or a deposit."""
         layer_plan = planned_futures(plan)
-        return self.reduced and layer_plan is not None and not layer_plan.is_reducing
+        return self.has_reduced and layer_plan is not None and not layer_plan.is_reducing
 
     def is_done_before(self, plan: Plan | None) -> bool:
         """True for any futures plan after a reduction or a deposit."""
-        return self.reduced and planned_futures(plan) is not None
+        return self.has_reduced and planned_futures(plan) is not None
 
     def notes(self) -> list[str]:
         """Return a note on the actions done."""
-        if not (done_count := self.orders - self.reverted):
+        if not (done_count := self.action_count - self.reverted_count):
             return []
         return [
             "1 futures action done" if done_count == 1 else f"{done_count} futures actions done"

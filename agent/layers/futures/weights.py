@@ -17,7 +17,7 @@ from agent.weights.allocators import (
 from agent.weights.returns import compute_returns
 
 
-def futures_volatility(
+def futures_volatility_weights(
     settings: AllocatorConfig, _bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return futures weights in inverse proportion to sample volatility, w_i = ±(1/σ_i) / Σ
@@ -33,7 +33,7 @@ def futures_volatility(
         raise Refused("no futures markets are configured", remedy="add [futures]")
     tokens = tuple(side.token for side in futures_settings.sides)
     sample_returns = compute_returns(
-        settings, tokens, inputs.label_by_token, inputs.prices, inputs.now_s
+        settings, tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
     )
     max_weights_bps = [futures_settings.max_weight_bps] * len(tokens)
     total_bps = min(BPS, len(tokens) * futures_settings.max_weight_bps)

@@ -21,21 +21,21 @@ class SliceDocument(TypedDict):
     pool prices that differ from the reference, `rest` that of the value that is never moved.
     """
 
-    rounds: int
+    rounds: Annotated[int, FromAttributes("slice_count")]
     moved: Annotated[Money, FromAttributes("turnover")]
     fees: Money
     impact: Money
     skew: Money
     gas: Money
-    waiting: Money
-    rest: Annotated[Money, FromAttributes("unfinished")]
+    waiting: Annotated[Money, FromAttributes("delay_cost")]
+    rest: Annotated[Money, FromAttributes("unmoved_cost")]
     total: Money  # fmt: skip
 
 
 class SlicingDocument(TypedDict):
     """Numbers of slices compared, and the choice."""
 
-    chosen: int
+    chosen: Annotated[int, FromAttributes("chosen_count")]
     why: str
     options: list[SliceDocument]
 
@@ -48,13 +48,13 @@ class PlanKeys(TypedDict):
 
 def plan_keys(plan: Plan, portfolio: Portfolio) -> PlanKeys:
     """Return the keys that this layer adds to the document of a plan."""
-    comparison = plan.pacing
+    comparison = plan.slicing_comparison
     return {"pacing": None if comparison is None else fill(SlicingDocument, comparison, portfolio)}
 
 
 def newest_executions(store: Store, limit: int) -> Sequence[StoredExecution[ExecutionProgress]]:
     """Return the newest gradual executions, newest first."""
-    return store.layer(GradualExecutionStore).newest(limit)
+    return store.layer_repository(GradualExecutionStore).newest_executions(limit)
 
 
 def sentences(step: StepInput, plan: Plan | None) -> list[str]:
@@ -68,19 +68,19 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
 
     if (progress := step.layer(GradualState).progress) is not None:
         execution, budget_text = progress.execution, "without a budget"
-        if execution.budget is not None:
-            budget_text = f"of a budget of {money_text(execution.budget)}"
+        if execution.max_loss is not None:
+            budget_text = f"of a budget of {money_text(execution.max_loss)}"
         lines.append(
             f"A gradual execution has run since {utc_text(execution.began_s)}: {progress.parts_done} of about"
             f" {execution.rounds} slices done, {money_text(progress.moved_value)} of {money_text(execution.value_to_move)}"
-            f" moved, {money_text(progress.spent)} lost {budget_text}."
+            f" moved, {money_text(progress.lost_value)} lost {budget_text}."
         )
-    if plan is not None and plan.pacing is not None:
-        lines.append(f"Slices compared with one trade: {plan.pacing.why}.")
+    if plan is not None and plan.slicing_comparison is not None:
+        lines.append(f"Slices compared with one trade: {plan.slicing_comparison.why}.")
         lines += [
-            f"  {option.rounds}: {money_text(option.total)} in total: fees {money_text(option.fees)}, impact"
+            f"  {option.slice_count}: {money_text(option.total)} in total: fees {money_text(option.fees)}, impact"
             f" {money_text(option.impact + option.skew)}, gas {money_text(option.gas)}, waiting"
-            f" {money_text(option.waiting)}, not executed {money_text(option.unfinished)}."
-            for option in plan.pacing.options
+            f" {money_text(option.delay_cost)}, not executed {money_text(option.unmoved_cost)}."
+            for option in plan.slicing_comparison.options
         ]
     return lines

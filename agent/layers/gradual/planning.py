@@ -59,7 +59,7 @@ from agent.policy.cash_flows import cash_limit
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.one_sided import partial_goal, target_weights
-from agent.policy.risk import penalty
+from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices
 from agent.units import (
     BPS,
@@ -78,9 +78,9 @@ IMPACT_DENOMINATOR = 10**12
 def compare_slice_counts(
     step: StepInput, decision: Rebalance, goal: Goal, single_plan: Plan, references: ReferencePrices
 ) -> SlicingComparison:
-    """Return the cost of reaching `goal` in one slice (plan `single_plan`) and in each number of slices
-    up to execution.pace.max_rounds. Slices are equal and a mean interval apart, at constant prices.
-    No slice is smaller than limits.min_trade.
+    """Return the cost of reaching `goal` in one slice (plan `single_plan`) and in each number of
+    slices up to execution.pace.max_rounds. Slices are equal and a mean interval apart, at constant
+    prices. No slice is smaller than limits.min_trade.
     """
     pace, prices = step.execution.pace, references.price_by_token
     intended_value = value_to_move(step, goal, prices)
@@ -89,17 +89,17 @@ def compare_slice_counts(
         for slice_count in range(1, max_slices(step.limits, step.execution, intended_value) + 1)
     ]
     costs = [
-        simulation.cost(intended_value, single_plan if simulation.count == 1 else None)
+        simulation.simulate(intended_value, single_plan if simulation.slice_count == 1 else None)
         for simulation in simulations
     ]
     options = tuple(
-        replace(cost, unfinished=cost.unfinished * _unmoved_unit_cost(step.limits, costs))
+        replace(cost, unmoved_cost=cost.unmoved_cost * _unmoved_unit_cost(step.limits, costs))
         for cost in costs
     )
-    cheapest_option = min(options, key=lambda option: (option.total, option.rounds))
+    cheapest_option = min(options, key=lambda option: (option.total, option.slice_count))
     return SlicingComparison(
         options,
-        cheapest_option.rounds,
+        cheapest_option.slice_count,
         _comparison_text(step.portfolio, options[0], cheapest_option, options),
     )
 
@@ -136,7 +136,7 @@ def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
 
 @dataclass(slots=True)
 class _SliceSimulation:
-    """Simulation of `count` slices in sequence; each slice changes the input of the next."""
+    """Simulation of `slice_count` slices in sequence; each slice changes the input of the next."""
 
     step: StepInput
     decision: Rebalance
@@ -144,34 +144,34 @@ class _SliceSimulation:
     references: ReferencePrices
     prices: Mapping[str, Price]
     pace: ExecutionPace
-    count: int
+    slice_count: int
 
-    def cost(self, intended_value: Value, single_plan: Plan | None) -> SlicingCost:
-        """Return the cost; `unfinished` is the value that is never moved. `single_plan` is the plan of a single
-        slice, if known.
+    def simulate(self, intended_value: Value, single_plan: Plan | None) -> SlicingCost:
+        """Return the cost; `unfinished` is the value that is never moved. `single_plan` is the plan
+        of a single slice, if known.
         """
         fees = impact = skew = gas = waiting_cost = moved_value = sold_value = Fraction(0)
         remaining_share = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
         start_pool_by_address = {pool.address: pool for pool in self.step.snapshot.pools}
-        for slice_number in range(1, self.count + 1):
-            plan = single_plan or self._plan(Fraction(1, self.count - slice_number + 1))
+        for slice_number in range(1, self.slice_count + 1):
+            plan = single_plan or self._plan(Fraction(1, self.slice_count - slice_number + 1))
             if plan is not None:
                 fees = fees + plan.cost.fees
                 impact = impact + plan.cost.impact
                 skew = skew + plan.cost.skew
-                gas += plan.cost.gas + plan.cost.approvals
+                gas += plan.cost.gas + plan.cost.approval_gas
                 moved_value += plan.turnover
                 sold_value += self._sold_value(plan)
                 self.step = _step_after_plan(self.step, plan)
-            if slice_number < self.count:
+            if slice_number < self.slice_count:
                 waiting_cost += self._waiting_cost(max(Fraction(0), intended_value - sold_value))
                 pools = tuple(
-                    pool.recovered(start_pool_by_address[pool.address], remaining_share)
+                    pool.partly_recovered(start_pool_by_address[pool.address], remaining_share)
                     for pool in self.step.snapshot.pools
                 )
                 self.step = replace(self.step, snapshot=replace(self.step.snapshot, pools=pools))
         return SlicingCost(
-            self.count,
+            self.slice_count,
             moved_value,
             fees,
             impact,
@@ -221,7 +221,7 @@ class _SliceSimulation:
                 [drift.token for drift in drifts],
             )
             target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
-            drift_risk = penalty(
+            drift_risk = tracking_cost(
                 trigger.risk, tokens, target_shares, asset_values, sum(asset_values, Fraction(0))
             )
             return drift_risk * Fraction(self.pace.interval_s, trigger.risk.horizon_s)
@@ -289,7 +289,7 @@ def _unmoved_unit_cost(limits: Limits, costs: list[SlicingCost]) -> Fraction:
 
 
 def _cost_without_rest(cost: SlicingCost) -> Value:
-    return cost.fees + cost.impact + cost.skew + cost.gas + cost.waiting
+    return cost.fees + cost.impact + cost.skew + cost.gas + cost.delay_cost
 
 
 def _comparison_text(
@@ -305,28 +305,28 @@ def _comparison_text(
 
     if len(options) == 1:
         return "the amount is too small for more than one slice"
-    if cheapest_option.rounds == 1:
+    if cheapest_option.slice_count == 1:
         best_sliced_option = min(options[1:], key=lambda option: option.total)
         return (
-            f"one trade costs {money_text(single_trade_cost.total)}, and {best_sliced_option.rounds} "
+            f"one trade costs {money_text(single_trade_cost.total)}, and {best_sliced_option.slice_count} "
             f"slices would cost {money_text(best_sliced_option.total)}"
         )
     pool_savings = (
         single_trade_cost.fees
         + single_trade_cost.impact
         + single_trade_cost.skew
-        + single_trade_cost.unfinished
+        + single_trade_cost.unmoved_cost
     ) - (
         cheapest_option.fees
         + cheapest_option.impact
         + cheapest_option.skew
-        + cheapest_option.unfinished
+        + cheapest_option.unmoved_cost
     )
-    added_costs = (cheapest_option.gas + cheapest_option.waiting) - (
-        single_trade_cost.gas + single_trade_cost.waiting
+    added_costs = (cheapest_option.gas + cheapest_option.delay_cost) - (
+        single_trade_cost.gas + single_trade_cost.delay_cost
     )
     return (
-        f"{cheapest_option.rounds} slices cost {money_text(cheapest_option.total)}, one trade {money_text(single_trade_cost.total)}:"
+        f"{cheapest_option.slice_count} slices cost {money_text(cheapest_option.total)}, one trade {money_text(single_trade_cost.total)}:"
         f" {money_text(pool_savings)} less for pools, {money_text(added_costs)} more for gas and waiting"
     )
 
@@ -347,7 +347,7 @@ def schedule_plan(
         return _plan_slice(step, decision_result, single_plan)
     if (
         pace.style is ExecutionStyle.MARKET
-        or decision.exit
+        or decision.is_exit
         or decision.by_hand
         or step.divides_wallet
     ):
@@ -368,20 +368,20 @@ def schedule_plan(
         comparison = compare_slice_counts(
             step, decision, goal, single_plan, decision_result.references
         )
-        slice_count = comparison.chosen
+        slice_count = comparison.chosen_count
     elif not step.progress.spend_caps:
         slice_count = max_slices(
             step.limits,
             step.execution,
             value_to_move(step, goal, _reference_prices(decision_result)),
         )
-    if slice_count == 1 and (pace.budget_bps is None or find_prior_carryover(step) is None):
-        return decision_result, replace(single_plan, pacing=comparison)
+    if slice_count == 1 and (pace.max_loss_bps is None or find_prior_carryover(step) is None):
+        return decision_result, replace(single_plan, slicing_comparison=comparison)
     return _begin_gradual_execution(
         step,
         decision_result,
         decision,
-        replace(single_plan, pacing=comparison),
+        replace(single_plan, slicing_comparison=comparison),
         _new_gradual_execution(step, decision_result, goal, slice_count),
     )
 
@@ -395,7 +395,7 @@ def _begin_gradual_execution(
 ) -> ScheduledPlan:
     """Return the first slice of a gradual execution, decided in the same way as later slices."""
     progress = ExecutionProgress(
-        "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first
+        "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first_draw
     )
     begun_step = step.with_layer(replace(step.layer(GradualState), progress=progress))
     slice_decision = decide_slice(
@@ -424,10 +424,10 @@ def _begin_gradual_execution(
         begun_step,
         replace(decision_result, decision=first_slice_decision).with_layer(
             GradualResult(
-                slice_decision.due_slice, decision_result.layer(GradualResult).ended, execution
+                slice_decision.due_slice, decision_result.layer(GradualResult).end_reason, execution
             )
         ),
-        replace(plan, pacing=single_plan.pacing),
+        replace(plan, slicing_comparison=single_plan.slicing_comparison),
     )
 
 
@@ -439,20 +439,22 @@ def _plan_slice(step: StepInput, decision_result: DecisionResult, plan: Plan) ->
     execution = progress.execution
     if execution.pace.style is ExecutionStyle.LIMIT:
         return _plan_at_price(step.portfolio, decision_result, plan, execution)
-    worst_loss = worst_case_loss(step, plan, dict(execution.arrival))
-    if execution.budget is None or progress.spent + worst_loss <= execution.budget:
+    worst_loss = worst_case_loss(step, plan, dict(execution.arrival_prices))
+    if execution.max_loss is None or progress.lost_value + worst_loss <= execution.max_loss:
         return decision_result, plan
     why = (
         f"slice {progress.parts_done + 1} may cost {_money_text(step.portfolio, worst_loss)} at worst;"
-        f" {_money_text(step.portfolio, progress.spent)} of its budget of {format_budget(step.portfolio, execution)} is spent"
+        f" {_money_text(step.portfolio, progress.lost_value)} of its budget of {format_budget(step.portfolio, execution)} is spent"
     )
     return (
         replace(
             decision_result,
             decision=Hold(
-                cash_limit.append_exclusions(step.excluded, f"the gradual execution is over: {why}")
+                cash_limit.append_exclusions(
+                    step.exclusions, f"the gradual execution is over: {why}"
+                )
             ),
-        ).with_layer(GradualResult(ended=why)),
+        ).with_layer(GradualResult(end_reason=why)),
         None,
     )
 
@@ -461,7 +463,7 @@ def _plan_at_price(
     portfolio: Portfolio, decision_result: DecisionResult, plan: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
     """Return the plan if it pays enough at the initial prices, else wait."""
-    prices = with_native(portfolio, dict(execution.arrival))
+    prices = with_native(portfolio, dict(execution.arrival_prices))
     min_output = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
     if limit_reached(plan, prices, min_output):
         return decision_result, with_raised_minimums(plan, prices, min_output)
@@ -485,7 +487,7 @@ def _new_gradual_execution(
     arrival_prices = prices | (
         {}
         if prior_carryover is None
-        else {token: price for token, price in prior_carryover.arrival if token in prices}
+        else {token: price for token, price in prior_carryover.arrival_prices if token in prices}
     )
     correction_by_token = corrections(decision_result.drifts, goal)
     return GradualExecution(
@@ -493,20 +495,20 @@ def _new_gradual_execution(
         targets_bps=target_weights(step.effective_assets),
         destination=step.policy.destination,
         goal=goal,
-        arrival=tuple(sorted(arrival_prices.items())),
-        sides=tuple(
+        arrival_prices=tuple(sorted(arrival_prices.items())),
+        side_by_token=tuple(
             (token, sign_of(correction))
             for token, correction in correction_by_token.items()
             if correction
         ),
         value_to_move=intended_value,
         rounds=slice_count,
-        budget=budget_left(pace, intended_value, prior_carryover),
+        max_loss=budget_left(pace, intended_value, prior_carryover),
         began_s=now_s,
         ends_s=ends_s,
         expires_s=expires_s,
-        first=step.layer(GradualState).draw or NO_JITTER,
-        only=step.policy.only,
+        first_draw=step.layer(GradualState).draw or NO_JITTER,
+        trade_side=step.policy.trade_side,
         carryover=prior_carryover,
     )
 

@@ -80,7 +80,9 @@ def slice_fraction(
 
 def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
     """Return the mean time between two slices, seconds."""
-    return max(1, pace.over_s // rounds if pace.style is ExecutionStyle.TWAP else pace.interval_s)
+    return max(
+        1, pace.twap_duration_s // rounds if pace.style is ExecutionStyle.TWAP else pace.interval_s
+    )
 
 
 def slice_wait_s(execution: GradualExecution, draw: SliceDraw) -> int:
@@ -99,7 +101,7 @@ def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple
         return began_s + pace.patience_s, began_s + pace.patience_s
     interval_s = mean_interval_s(pace, rounds)
     if pace.style is ExecutionStyle.TWAP:
-        duration_s = pace.over_s
+        duration_s = pace.twap_duration_s
     else:
         duration_s = MAX_DURATION_FACTOR * rounds * interval_s
     return began_s + duration_s, began_s + duration_s + interval_s
@@ -145,7 +147,7 @@ def invalidation_reason(step: StepInput) -> str:
         return TARGETS_CHANGED_REASON
     if step.policy.destination is not execution.destination:
         return "policy.destination was changed"
-    if step.policy.only is not execution.only:
+    if step.policy.trade_side is not execution.trade_side:
         return "policy.only was changed"
     if step.execution.pace == execution.pace:
         return ""
@@ -221,7 +223,7 @@ def decide_slice(
             )
         )
     return SliceDecision(
-        Rebalance(slice_text, partial_goal(drifts, execution.goal, execution_slice.part)),
+        Rebalance(slice_text, partial_goal(drifts, execution.goal, execution_slice.traded_share)),
         execution_slice,
     )
 
@@ -239,7 +241,7 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     if progress is None:
         return frozenset()
     correction_by_token = corrections(compute_drifts(step, prices), progress.execution.goal)
-    side_by_token = dict(progress.execution.sides)
+    side_by_token = dict(progress.execution.side_by_token)
     return frozenset(
         ("too little" if correction > 0 else "too much", token)
         for token, correction in correction_by_token.items()
@@ -254,7 +256,7 @@ def find_prior_carryover(step: StepInput) -> BudgetCarryover | None:
     """
     progress = step.layer(GradualState).progress
     if progress is None:
-        carryover = step.layer(GradualState).carried
+        carryover = step.layer(GradualState).carryover
     else:
         carryover = carried_budget(progress, invalidation_reason(step))
     if carryover is not None and step.snapshot.head.timestamp_s < carryover.until_s:
@@ -270,12 +272,12 @@ def carried_budget(progress: ExecutionProgress, why: str) -> BudgetCarryover:
     prior_carryover = execution.carryover or BudgetCarryover(
         execution.expires_s, Fraction(0), Fraction(0)
     )
-    spent_value = prior_carryover.spent + max(Fraction(0), progress.spent)
+    spent_value = prior_carryover.lost_value + max(Fraction(0), progress.lost_value)
     return BudgetCarryover(
         prior_carryover.until_s,
         max(prior_carryover.value_to_move, execution.value_to_move),
         spent_value,
-        execution.arrival if why == TARGETS_CHANGED_REASON else (),
+        execution.arrival_prices if why == TARGETS_CHANGED_REASON else (),
     )
 
 
@@ -286,9 +288,9 @@ def budget_left(
 
     Executions that share a budget may together lose no more than the largest alone.
     """
-    if pace.budget_bps is None:
+    if pace.max_loss_bps is None:
         return None
-    budget_share = Fraction(pace.budget_bps, BPS)
+    budget_share = Fraction(pace.max_loss_bps, BPS)
     own_budget = intended_value * budget_share
     if prior_carryover is None:
         return own_budget
@@ -297,14 +299,14 @@ def budget_left(
         min(
             own_budget,
             max(intended_value, prior_carryover.value_to_move) * budget_share
-            - prior_carryover.spent,
+            - prior_carryover.lost_value,
         ),
     )
 
 
 def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
-    budget_text = _money_text(portfolio, execution.budget or Fraction(0))
+    budget_text = _money_text(portfolio, execution.max_loss or Fraction(0))
     if execution.carryover is None:
         return budget_text
     return f"{budget_text}, the remainder of a budget shared until {format_time(execution.carryover.until_s)}"
@@ -349,10 +351,8 @@ def _end_reason(
             f"its time ended {format_time(execution.expires_s)} after {slices_text};"
             f" {_money_text(portfolio, remaining_value)} remain"
         )
-    if execution.budget is not None and progress.spent >= execution.budget:
-        loss_text = (
-            f"it has lost {_money_text(portfolio, progress.spent)} against the prices at its start"
-        )
+    if execution.max_loss is not None and progress.lost_value >= execution.max_loss:
+        loss_text = f"it has lost {_money_text(portfolio, progress.lost_value)} against the prices at its start"
         return (
             f"after {slices_text} {loss_text}, its budget is {format_budget(portfolio, execution)}"
         )
@@ -361,7 +361,10 @@ def _end_reason(
 
 def _remaining_value(drifts: Sequence[AssetDrift], execution: GradualExecution) -> Value:
     """Return the value that still has to move in the initial direction."""
-    correction_by_token, side_by_token = corrections(drifts, execution.goal), dict(execution.sides)
+    correction_by_token, side_by_token = (
+        corrections(drifts, execution.goal),
+        dict(execution.side_by_token),
+    )
     value_to_sell = sum(
         (
             -correction
@@ -384,7 +387,7 @@ def _remaining_value(drifts: Sequence[AssetDrift], execution: GradualExecution) 
 def _reversal_text(
     drifts: Sequence[AssetDrift], execution: GradualExecution, min_value: Value
 ) -> str:
-    side_by_token = dict(execution.sides)
+    side_by_token = dict(execution.side_by_token)
     for drift, correction in zip(drifts, corrections(drifts, execution.goal).values(), strict=True):
         if abs(correction) > min_value and correction * side_by_token.get(drift.token, 0) < 0:
             return (
@@ -418,5 +421,5 @@ def end_if_invalid(step: StepInput, decision_result: DecisionResult) -> Decision
     if not (end_reason := invalidation_reason(step)):
         return decision_result
     return decision_result.with_layer(
-        replace(decision_result.layer(GradualResult), ended=end_reason)
+        replace(decision_result.layer(GradualResult), end_reason=end_reason)
     )

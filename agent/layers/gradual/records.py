@@ -27,7 +27,7 @@ def add_slice_draw(readers: StepReaders, store: Store, step: StepInput) -> StepI
     ):
         return step
     draw = _draw(readers)
-    store.layer(GradualExecutionStore).store_next_draw(draw)
+    store.layer_repository(GradualExecutionStore).store_next_draw(draw)
     return step.with_layer(replace(gradual_state, draw=draw))
 
 
@@ -36,11 +36,11 @@ def record_executions(store: Store, outcome: StepOutcome) -> None:
     gradual_result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
     progress, execution_store = (
         step.layer(GradualState).progress,
-        store.layer(GradualExecutionStore),
+        store.layer_repository(GradualExecutionStore),
     )
-    if gradual_result.ended and progress is not None:
+    if gradual_result.end_reason and progress is not None:
         store.executions.end(
-            progress.id, "ended", gradual_result.ended, step.snapshot.head.timestamp_s
+            progress.id, "ended", gradual_result.end_reason, step.snapshot.head.timestamp_s
         )
     if gradual_result.new_execution is not None and outcome.kind is OutcomeKind.HOLD:
         execution_store.begin(gradual_result.new_execution)
@@ -53,7 +53,7 @@ def record_slice(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
     gradual_result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
     progress, execution_store = (
         step.layer(GradualState).progress,
-        store.layer(GradualExecutionStore),
+        store.layer_repository(GradualExecutionStore),
     )
     if gradual_result.due_slice is None:
         return

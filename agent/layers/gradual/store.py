@@ -93,7 +93,7 @@ class GradualExecutionStore:
             draw_columns = {"size_ppm": stored_draw.size_ppm, "wait_ppm": stored_draw.wait_ppm}
             add_attempt(db, execution_id, slice_number, step_id, at_s, **draw_columns)
 
-    def newest(self, limit: int = 20) -> tuple[StoredExecution[ExecutionProgress], ...]:
+    def newest_executions(self, limit: int = 20) -> tuple[StoredExecution[ExecutionProgress], ...]:
         """Return the newest executions, newest first."""
         wallet, wrapped_native = self.db.wallet, self.db.wrapped_native
         with self.db.read("read the executions") as db:
@@ -115,7 +115,7 @@ def read_state(db: Connection, wallet: str, wrapped_native: str, chain_now_s: in
         progress=None if open_row is None else _progress(db, open_row, wallet, wrapped_native),
         ended_s=None if ended_row is None else ended_row.ended_s,
         draw=None if draw_text is None else _parse_draw(draw_text),
-        carried=None
+        carryover=None
         if open_row or ended_row is None
         else _budget_carryover(db, ended_row, wallet, wrapped_native, chain_now_s),
     )
@@ -141,7 +141,11 @@ def _progress(
     receipts of all its transactions.
     """
     execution, executed_slices = load_terms(GradualExecution, row), read_attempts(db, row)
-    next_draw, next_s, arrival_prices = execution.first, execution.began_s, dict(execution.arrival)
+    next_draw, next_s, arrival_prices = (
+        execution.first_draw,
+        execution.began_s,
+        dict(execution.arrival_prices),
+    )
     if (newest_attempt := executed_slices.newest_trading_attempt) is not None:
         next_draw = SliceDraw(newest_attempt.size_ppm, newest_attempt.wait_ppm)
         next_s = newest_attempt.at_s + slice_wait_s(execution, next_draw)
@@ -150,7 +154,7 @@ def _progress(
         execution=execution,
         parts_done=len(executed_slices.trading_attempt_by_part),
         moved_value=executed_slices.moved_value(wallet, arrival_prices),
-        spent=executed_slices.lost_value(wallet, wrapped_native, arrival_prices),
+        lost_value=executed_slices.lost_value(wallet, wrapped_native, arrival_prices),
         next_s=next_s,
         draw=next_draw,
     )
@@ -174,7 +178,7 @@ def _select_first_attempt() -> Select[Any]:
         select(ExecutionAttemptRow)
         .where(
             ExecutionAttemptRow.execution_id == bindparam("execution_id"),
-            ExecutionAttemptRow.number == bindparam("number"),
+            ExecutionAttemptRow.part_number == bindparam("number"),
         )
         .order_by(ExecutionAttemptRow.seq)
         .limit(1)
@@ -183,7 +187,9 @@ def _select_first_attempt() -> Select[Any]:
 
 @cache
 def _select_state() -> Select[Any]:
-    """Select the stored draw beside the open executions, oldest first, and the newest that ended."""
+    """Select the stored draw beside the open executions, oldest first, and the newest that
+    ended.
+    """
     last_ended_seq = select(func.max(ExecutionRow.seq)).where(
         ExecutionRow.kind == GRADUAL, ExecutionRow.state != OPEN
     )

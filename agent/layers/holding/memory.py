@@ -15,9 +15,11 @@ def read_memory(step: StepInput, store: Store) -> HoldingState:
     config = step.config(HoldingConfig)
     if not config.tokens:
         return HoldingState()
-    after_s = step.snapshot.head.timestamp_s - config.least_s
+    after_s = step.snapshot.head.timestamp_s - config.min_hold_s
     purchase_s_by_token: dict[str, int] = {}
-    for bought_token, bought_s in store.layer(HoldingStore).last_purchases_s(after_s).items():
+    for bought_token, bought_s in (
+        store.layer_repository(HoldingStore).last_purchases_s(after_s).items()
+    ):
         for token in (
             config.tokens
             if bought_token == ANY_TOKEN

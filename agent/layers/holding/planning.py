@@ -29,10 +29,10 @@ def without_held_sales(
     nothing else is worth a trade.
     """
     sold_tokens = tokens_sold_early(step, unrestricted_plan)
-    if decision.exit or not sold_tokens:
+    if decision.is_exit or not sold_tokens:
         return unrestricted_plan
-    unsold_tokens = tuple(dict.fromkeys((*decision.goal.unsold, *hold_ends_s_by_token(step))))
-    restricted_decision = replace(decision, goal=replace(decision.goal, unsold=unsold_tokens))
+    unsold_tokens = tuple(dict.fromkeys((*decision.goal.never_sold, *hold_ends_s_by_token(step))))
+    restricted_decision = replace(decision, goal=replace(decision.goal, never_sold=unsold_tokens))
     try:
         plan = planner.plan(step, restricted_decision, turnover_cap=turnover_cap)
     except planner.NothingPlanned as error:

@@ -15,8 +15,8 @@ def hold_ends_s_by_token(step: StepInput) -> dict[str, int]:
     """Return the chain time from which each token that is held may be sold."""
     config, now_s = step.config(HoldingConfig), step.snapshot.head.timestamp_s
     hold_end_s_by_token = {
-        token: bought_s + config.least_s
-        for token, bought_s in step.layer(HoldingState).bought_s
+        token: bought_s + config.min_hold_s
+        for token, bought_s in step.layer(HoldingState).bought_s_by_token
         if token in config.tokens
     }
     return {token: end_s for token, end_s in hold_end_s_by_token.items() if now_s < end_s}
@@ -36,7 +36,7 @@ def tokens_sold_early(step: StepInput, plan: Plan) -> list[str]:
 def held_text(step: StepInput, token: str) -> str:
     """Return when a held token was bought, and until when it is kept."""
     end_s = hold_ends_s_by_token(step)[token]
-    bought_s = end_s - step.config(HoldingConfig).least_s
+    bought_s = end_s - step.config(HoldingConfig).min_hold_s
     return f"bought {format_time(bought_s)}, is kept until {format_time(end_s)} (holding.hours)"
 
 
@@ -54,13 +54,13 @@ def explain_held_assets(step: StepInput, decision_result: DecisionResult) -> Dec
     decision = decision_result.decision
     if not isinstance(decision, Hold | Rebalance):
         return decision_result
-    if isinstance(decision, Rebalance) and (decision.exit or decision.by_hand):
+    if isinstance(decision, Rebalance) and (decision.is_exit or decision.by_hand):
         return decision_result
     hold_end_s_by_token = hold_ends_s_by_token(step)
     tokens_above_target = [
         drift.token
         for drift in decision_result.drifts
-        if drift.token in hold_end_s_by_token and drift.outside and drift.drift_bps > 0
+        if drift.token in hold_end_s_by_token and drift.is_outside_band and drift.drift_bps > 0
     ]
     reason = "; ".join(
         reason_part

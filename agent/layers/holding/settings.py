@@ -41,7 +41,7 @@ def build_settings(loaded_config: LoadedConfig, portfolio: Portfolio) -> Holding
     )
 
 
-def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
+def confirmed_settings(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
     """Return the settings as the owner confirms them."""
     del portfolio
     if (table := config.holding) is None:

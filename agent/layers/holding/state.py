@@ -11,14 +11,14 @@ from agent.model import LayerConfig, LayerState
 
 @dataclass(frozen=True, slots=True)
 class HoldingConfig(LayerConfig):
-    """A rebalance sells none of `tokens` before `least_s` seconds after the agent bought it."""
+    """A rebalance sells none of `tokens` before `min_hold_s` seconds after the agent bought it."""
 
     tokens: tuple[str, ...] = ()
-    least_s: int = 0
+    min_hold_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class HoldingState(LayerState):
     """Chain time of the last purchase of each token of the settings that is held, by address."""
 
-    bought_s: tuple[tuple[str, int], ...] = ()
+    bought_s_by_token: tuple[tuple[str, int], ...] = ()

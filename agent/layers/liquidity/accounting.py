@@ -24,7 +24,7 @@ def settled_entry(
     """Return the entry of a successful liquidity action; `net_amounts_of` returns the net amounts
     provided to a position.
     """
-    match grant.action:
+    match grant.layer_action:
         case Collect() as action:
             return entries.withdrawal_entry(
                 transaction,
@@ -33,7 +33,7 @@ def settled_entry(
                 action.name,
                 {},
                 Fraction(0),
-                dict(transaction.moved_raw),
+                dict(transaction.change_raw_by_token),
             )
         case Withdraw() as action:
             withdrawn_share = (

@@ -26,7 +26,7 @@ from agent.model import (
 )
 from agent.ports import Approval
 from agent.signing.liquidity import (
-    ADD,
+    ADD_LIQUIDITY,
     COLLECT,
     DECREASE_LIQUIDITY,
     INCREASE_LIQUIDITY,
@@ -49,11 +49,11 @@ class LiquidityComposer:
 
     def composes(self, plan: Plan) -> bool:
         """See LayerComposer."""
-        return bool(plan.actions)
+        return bool(plan.layer_actions)
 
-    def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
+    def missing_approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
         """See LayerComposer."""
-        action = plan.actions[0]
+        action = plan.layer_actions[0]
         spender = action_contract(step.execution, action)
         lacking_approvals = tokens.missing_approvals(action.spends_raw, step.snapshot, spender)
         return [
@@ -64,14 +64,14 @@ class LiquidityComposer:
     def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft:
         """See LayerComposer."""
         deadline_s = head.timestamp_s + step.execution.deadline_s
-        return draft_action(step, plan.actions[0], self.wallet, deadline_s)
+        return draft_action(step, plan.layer_actions[0], self.wallet, deadline_s)
 
 
 def draft_action(
     step: StepInput, layer_action: LayerAction, wallet: str, deadline_s: int
 ) -> TxDraft:
-    """Return the transaction of an action. Raises Refused if the config names no contract for it, or
-    a price or position is unknown.
+    """Return the transaction of an action. Raises Refused if the config names no contract for it,
+    or a price or position is unknown.
     """
     action = as_lp_action(layer_action)
     calldata = encode_liquidity(action, wallet, deadline_s)
@@ -82,9 +82,9 @@ def draft_action(
         IntentKind.LIQUIDITY,
         note,
         deadline_s=deadline_s,
-        action=action,
+        layer_action=action,
         floors_raw=minimum_amounts(step, action),
-        gas_units=action.gas_units,
+        min_gas_units=action.gas_units,
     )
 
 
@@ -194,7 +194,7 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
             "address",
             "uint256",
         ]
-        return ADD + abi_encode(
+        return ADD_LIQUIDITY + abi_encode(
             abi_types, [action.token0, action.token1, *amount_fields, wallet, deadline_s]
         )
     if action.venue != LpVenue.V3:

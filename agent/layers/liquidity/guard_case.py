@@ -39,7 +39,7 @@ class LiquidityCase(LayerGuardAnswers):
     @cached_property
     def replay(self) -> LpReplay:
         """Simulated actions, maybe with the fault that ends them. Raises Refused as `book`."""
-        return replay_actions(self.book, tuple(map(as_lp_action, self.plan.actions)))
+        return replay_actions(self.book, tuple(map(as_lp_action, self.plan.layer_actions)))
 
     def simulated_actions(self) -> tuple[SimulatedAction, ...]:
         """Return the simulated actions. Raises Refused if one fails."""
@@ -55,12 +55,12 @@ class LiquidityCase(LayerGuardAnswers):
     def only_withdraws(self) -> bool:
         """True if the plan only withdraws liquidity."""
         return not self.plan.legs and not any(
-            isinstance(action, Provide) for action in self.plan.actions
+            isinstance(action, Provide) for action in self.plan.layer_actions
         )
 
     def is_required(self) -> bool:
         """True if the plan only withdraws liquidity while a liquidity limit is exceeded."""
-        return self.only_withdraws() and not self.exposures()[0].within(
+        return self.only_withdraws() and not self.exposures()[0].is_within(
             liquidity_limits(self.step.limits)
         )
 
@@ -95,4 +95,4 @@ class LiquidityCase(LayerGuardAnswers):
 
 def build_liquidity_case(step: StepInput, plan: Plan) -> LiquidityCase | None:
     """Return the answers on a plan of liquidity actions; None for any other plan."""
-    return LiquidityCase(step, plan) if plan.actions else None
+    return LiquidityCase(step, plan) if plan.layer_actions else None

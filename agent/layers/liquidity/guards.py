@@ -28,8 +28,8 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     Reference prices are used, so a manipulated pool has no effect (T3). Swaps do not change the
     amounts of positions.
     """
-    if isinstance(case.layer, LiquidityCase):
-        exposure_before, exposure_after = measure_in_layer(case.layer.exposures)
+    if isinstance(case.layer_answers, LiquidityCase):
+        exposure_before, exposure_after = measure_in_layer(case.layer_answers.exposures)
         return _measure_after_actions(
             case,
             limit_bps,
@@ -39,7 +39,7 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
             exposure_after.loss,
             "expected",
         )
-    if not case.step.portfolio.positions or case.layer.only_reduces():
+    if not case.step.portfolio.positions or case.layer_answers.only_reduces():
         return NO_POSITION
     expected_loss = measure_in_layer(
         lambda: valuation.expected_loss(case.step.snapshot, case.step.portfolio, case.prices)
@@ -49,8 +49,8 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value of all confirmed positions over the portfolio after the plan."""
-    if isinstance(case.layer, LiquidityCase):
-        exposure_before, exposure_after = measure_in_layer(case.layer.exposures)
+    if isinstance(case.layer_answers, LiquidityCase):
+        exposure_before, exposure_after = measure_in_layer(case.layer_answers.exposures)
         return _measure_after_actions(
             case,
             limit_bps,
@@ -60,7 +60,7 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
             exposure_after.value,
             "in positions",
         )
-    if not case.step.portfolio.positions or case.layer.only_reduces():
+    if not case.step.portfolio.positions or case.layer_answers.only_reduces():
         return NO_POSITION
     positions_value = measure_in_layer(
         lambda: valuation.total_value(case.step.snapshot, case.step.portfolio, case.prices)
@@ -112,7 +112,7 @@ def _measure_after_actions(
     if share_after * BPS <= limit_bps:
         return GuardMeasurement(measured_text, True)
     is_lowered = share_after < share_before and not any(
-        isinstance(action, Provide) for action in case.plan.actions
+        isinstance(action, Provide) for action in case.plan.layer_actions
     )
     return GuardMeasurement(
         f"{measured_text}, lowered from {format_ratio(share_before)}"
@@ -126,7 +126,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """Return gas, and overpayment in a pool off the reference, per unit of value provided,
     withdrawn or collected; None for a plan without actions.
     """
-    if not case.plan.actions:
+    if not case.plan.layer_actions:
         return None
     moved_value, cost = (
         sum((simulation.value for simulation in _simulated_actions(case)), Fraction(0)),
@@ -148,7 +148,7 @@ def smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement | None
     """Return the value of the smallest action; one that a liquidity limit requires may be smaller.
     None for a plan without actions.
     """
-    if not case.plan.actions:
+    if not case.plan.layer_actions:
         return None
     smallest_value, action_name = min(
         (simulation.value, simulation.action.name) for simulation in _simulated_actions(case)
@@ -163,7 +163,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """Return the largest overpayment that the minimums of the actions allow (amm/lp/slippage.py);
     None for a plan without actions.
     """
-    if not case.plan.actions:
+    if not case.plan.layer_actions:
         return None
     largest_overpayment_share = Fraction(0)
     for simulation in _simulated_actions(case):
@@ -188,7 +188,7 @@ def measure_fair_floor(case: GuardCase) -> GuardMeasurement | None:
     """Require each minimum of an action to be at least that of the reference price; None for a plan
     without actions.
     """
-    if not case.plan.actions:
+    if not case.plan.layer_actions:
         return None
     for simulation in _simulated_actions(case):
         for lowest_minimum, minimum in zip(
@@ -204,11 +204,13 @@ def measure_fair_floor(case: GuardCase) -> GuardMeasurement | None:
 
 
 def pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    """Yield, for each action, the deviation of its pool from the reference, and the pool as text."""
+    """Yield, for each action, the deviation of its pool from the reference, and the pool as
+    text.
+    """
     for simulation in _simulated_actions(case):
-        if simulation.deviation is None:
+        if simulation.pool_deviation is None:
             raise MissingData(f"pool {simulation.action.pool} has no price")
-        yield simulation.deviation, f"pool {simulation.action.pool}"
+        yield simulation.pool_deviation, f"pool {simulation.action.pool}"
 
 
 def measure_overspending(case: GuardCase) -> GuardMeasurement | None:
@@ -243,8 +245,8 @@ def measure_misprediction(case: GuardCase) -> GuardMeasurement | None:
                 f"action {simulation.number} moves {simulated_amounts}, the plan predicts {predicted_amounts}",
                 False,
             )
-    if isinstance(case.layer, LiquidityCase):
-        final_raw_by_token = case.layer.replay.book_after.wallet_raw_by_token
+    if isinstance(case.layer_answers, LiquidityCase):
+        final_raw_by_token = case.layer_answers.replay.book_after.wallet_raw_by_token
         for token, predicted_raw in case.plan.holdings_after:
             if final_raw_by_token.get(token) != predicted_raw:
                 return GuardMeasurement(
@@ -269,8 +271,8 @@ def _predicted_amounts(action: LpAction) -> tuple[int, Amounts, Amounts]:
 def _simulated_actions(case: GuardCase) -> tuple[SimulatedAction, ...]:
     """Return the simulated actions, none for a plan of another kind. Raises MissingData."""
     return (
-        measure_in_layer(case.layer.simulated_actions)
-        if isinstance(case.layer, LiquidityCase)
+        measure_in_layer(case.layer_answers.simulated_actions)
+        if isinstance(case.layer_answers, LiquidityCase)
         else ()
     )
 

@@ -35,7 +35,7 @@ def record_unknown_positions(
     unsolicited_positions = find_unsolicited_positions(
         transport, step.snapshot.owner, position_manager, (), step.portfolio.positions, block_ref
     ).positions
-    position_store.record(
+    position_store.record_scan(
         [
             position.name
             for position in unsolicited_positions

@@ -10,7 +10,7 @@ from agent.model import Portfolio
 from agent.units import format_duration
 
 
-def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
+def confirmed_settings(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
     """Return the settings of valued positions; none without positions."""
     if config.lp is None or not portfolio.has_pool_positions:
         return {}

@@ -16,7 +16,7 @@ class LiquidityState(LayerState):
 
     last_action_s: int | None = None
     """Chain time of the newest liquidity action."""
-    undecided: tuple[str, ...] = ()
+    undecided_positions: tuple[str, ...] = ()
     """Positions of the wallet that the owner has to adopt or forget."""
 
 
@@ -28,7 +28,7 @@ class LiquidityProgress(LayerProgress):
     """True once this cycle has moved liquidity; share bands then no longer block the remaining
     actions.
     """
-    left_pools: tuple[str, ...] = ()
+    failed_withdrawal_pools: tuple[str, ...] = ()
     """Pools whose withdrawal was refused or reverted in this cycle; their liquidity stays."""
 
 
@@ -36,50 +36,52 @@ class LiquidityProgress(LayerProgress):
 class LiquidityCycle(LayerCycle):
     """What a cycle has done with liquidity, and has found impossible there."""
 
-    actions: int = 0
+    action_count: int = 0
     """Actions sent."""
-    has_moved: bool = False
+    has_sent_action: bool = False
     """True once an action was sent, successful or not."""
-    last_rebalance_s: int | None = None
-    last_action_s: int | None = None
+    previous_rebalance_s: int | None = None
+    previous_action_s: int | None = None
     """Times of the last rebalance and action before this cycle. Cooldowns count from these, so that
     the cycle's own actions start none.
     """
-    left_pools: tuple[str, ...] = ()
+    failed_withdrawal_pools: tuple[str, ...] = ()
     """Pools whose withdrawal was refused or failed."""
-    unwithdrawn: tuple[StepEnd, ...] = ()
+    failed_withdrawals: tuple[StepEnd, ...] = ()
     """Notes on the steps whose withdrawals were refused or failed."""
 
     def with_progress(self, step: StepInput) -> StepInput:
         """Return the step with the left pools, and without a cooldown after its own actions."""
-        step = step.with_progress(LiquidityProgress(self.has_moved, self.left_pools))
-        if not self.has_moved:
+        step = step.with_progress(
+            LiquidityProgress(self.has_sent_action, self.failed_withdrawal_pools)
+        )
+        if not self.has_sent_action:
             return step
-        reviews = replace(step.history.reviews, last_rebalance_s=self.last_rebalance_s)
+        reviews = replace(step.history.reviews, last_rebalance_s=self.previous_rebalance_s)
         step = replace(step, history=replace(step.history, reviews=reviews))
         return step.with_layer(
-            replace(step.layer(LiquidityState), last_action_s=self.last_action_s)
+            replace(step.layer(LiquidityState), last_action_s=self.previous_action_s)
         )
 
     def notes(self) -> list[str]:
         """Return a note on the actions done."""
-        if not self.actions:
+        if not self.action_count:
             return []
         return [
             "1 liquidity action done"
-            if self.actions == 1
-            else f"{self.actions} liquidity actions done"
+            if self.action_count == 1
+            else f"{self.action_count} liquidity actions done"
         ]
 
     @property
     def failed_exits(self) -> tuple[StepEnd, ...]:
         """Refused and failed withdrawals."""
-        return self.unwithdrawn
+        return self.failed_withdrawals
 
     @property
     def may_act_again(self) -> bool:
         """True if more actions may follow those of this cycle."""
-        return 0 < self.actions < MAX_ACTIONS
+        return 0 < self.action_count < MAX_ACTIONS
 
 
 def liquidity_progress(step: StepInput) -> LiquidityProgress:

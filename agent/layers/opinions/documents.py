@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NotRequired
 from typing_extensions import TypedDict
 
 from agent.app.documents import DecimalText, Raw
-from agent.layers.opinions.services import SERVICES, Sale, ask
+from agent.layers.opinions.services import SERVICES, Sale, ask_services
 from agent.model import LegPlace, Plan, Portfolio
 from agent.units import BPS, ceil_int, decimal_text
 
@@ -67,7 +67,9 @@ def live_plan_keys(tables: LayerTables, outcome: StepOutcome) -> LivePlanKeys:
     ]
     api_key = os.environ.get(opinions_table.zero_x_env or "", "")
     answers = iter(
-        ask(opinions_table.services, api_key, outcome.step_input.snapshot.head.chain_id, sales)
+        ask_services(
+            opinions_table.services, api_key, outcome.step_input.snapshot.head.chain_id, sales
+        )
     )
     opinion_documents: list[SecondOpinionDocument] = []
     for bought_token, (sold_raw_by_token, planned_raw) in trades.items():

@@ -29,23 +29,23 @@ ServiceRequest = tuple[str, object, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """A question: `raw` base units of the token `sold_token`, for the token `bought_token`."""
+    """A question: `sold_raw` base units of the token `sold_token`, for the token `bought_token`."""
 
     sold_token: str
     bought_token: str
-    raw: int
+    sold_raw: int
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An answer: base units `paid` of the token `bought` for `raw` base units of `sold`, before
-    gas.
+    """An answer: base units `sold_raw` of the token `bought_token` for `bought_raw` base units of
+    `sold_token`, before gas.
     """
 
-    sold: object
-    bought: object
-    raw: int
-    paid: int
+    sold_token: object
+    bought_token: object
+    bought_raw: int
+    sold_raw: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _zero_x_request(chain_name: str, sale: Sale, api_key: str) -> ServiceRequest
         "chainId": chain_name,
         "sellToken": sale.sold_token,
         "buyToken": sale.bought_token,
-        "sellAmount": sale.raw,
+        "sellAmount": sale.sold_raw,
     }
     headers = {"0x-api-key": api_key, "0x-version": "v2"}
     return f"/swap/allowance-holder/price?{urlencode(query)}", None, headers
@@ -97,7 +97,7 @@ def _read_zero_x(answer: object) -> Offer:
 
 def _kyberswap_request(chain_name: str, sale: Sale, _: str) -> ServiceRequest:
     """Route of Aggregator API v1 (docs.kyberswap.com)."""
-    query = {"tokenIn": sale.sold_token, "tokenOut": sale.bought_token, "amountIn": sale.raw}
+    query = {"tokenIn": sale.sold_token, "tokenOut": sale.bought_token, "amountIn": sale.sold_raw}
     return f"/{chain_name}/api/v1/routes?{urlencode(query)}", None, {"x-client-id": "trimtab"}
 
 
@@ -116,7 +116,7 @@ def _cow_request(chain_name: str, sale: Sale, _: str) -> ServiceRequest:
         "buyToken": sale.bought_token,
         "from": NO_WALLET,
         "kind": "sell",
-        "sellAmountBeforeFee": str(sale.raw),
+        "sellAmountBeforeFee": str(sale.sold_raw),
     }
     return f"/{chain_name}/api/v1/quote", body, {}
 
@@ -172,7 +172,7 @@ SERVICES = {
 """Aggregators by their names in the config, with the chains that trimtab has data of."""
 
 
-def ask(
+def ask_services(
     service_names: Sequence[str], api_key: str, chain_id: int, sales: Sequence[Sale]
 ) -> list[dict[str, int | str]]:
     """Return for each sale the base units that each service, by name, would pay before gas, or why
@@ -248,9 +248,9 @@ def _answer_of(
         offer = aggregator.read_offer(answer)
     except ValueError as error:
         return f"odd answer: {error}"
-    answered_tokens = [str(token).lower() for token in (offer.sold, offer.bought)]
+    answered_tokens = [str(token).lower() for token in (offer.sold_token, offer.bought_token)]
     if answered_tokens != [sale.sold_token.lower(), sale.bought_token.lower()]:
         return "odd answer: other tokens"
-    if offer.raw != sale.raw:
+    if offer.bought_raw != sale.sold_raw:
         return "odd answer: another amount"
-    return offer.paid or "odd answer: it pays nothing"
+    return offer.sold_raw or "odd answer: it pays nothing"

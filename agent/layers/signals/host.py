@@ -89,7 +89,7 @@ class _Worker:
                     pipe.close()
 
 
-START_S = 20
+START_ALLOWANCE_S = 20
 """Time allowed for a process to start, in addition to the signal's timeout."""
 
 
@@ -121,7 +121,7 @@ class SignalHost:
         worker = self._workers.get(settings.name)
         if worker is None:
             worker = self._workers[settings.name] = _Worker(settings.name)
-            timeout_s += START_S
+            timeout_s += START_ALLOWANCE_S
         try:
             reply = json.loads(worker.ask(_request_line(request.view), timeout_s))
         except TimeoutError:

@@ -44,11 +44,11 @@ def signal_requests(
     """
     assets = step.portfolio.assets
     possible_requests: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
-    if not step.divides_wallet and step.portfolio.weights is not None:
-        possible_requests.append(("", step.portfolio.weights, assets, step.history.allocation))
+    if not step.divides_wallet and step.portfolio.allocator is not None:
+        possible_requests.append(("", step.portfolio.allocator, assets, step.history.allocation))
     for owned_allocator in (
         owned_allocator
-        for layer_config in step.layers
+        for layer_config in step.layer_configs
         for owned_allocator in layer_config.allocators
     ):
         weights_bps = dict(owned_allocator.weights_bps)
@@ -79,7 +79,9 @@ def _signal_request(
     """Return the request with its view, or with the reason why the view is incomplete."""
     portfolio, now_s = step.portfolio, trusted_time_s(step.snapshot)
     free_tokens = [
-        asset.token for asset in portfolio.assets if asset.token.address not in allocator.fixed
+        asset.token
+        for asset in portfolio.assets
+        if asset.token.address not in allocator.fixed_tokens
     ]
     numeraire = portfolio.numeraire
     bars_by_symbol, gap_reasons = {}, []
@@ -93,7 +95,7 @@ def _signal_request(
             gap_reasons.append(f"{token.label} {why}")
     # these are shares of the wallet, not of one of its parts
     whole_wallet_step = replace(
-        step, layers=tuple(layer for layer in step.layers if not layer.divides_wallet)
+        step, layer_configs=tuple(layer for layer in step.layer_configs if not layer.divides_wallet)
     )
     share_by_token = {drift.token: drift.share for drift in current_drifts(whole_wallet_step)}
     if not share_by_token:
@@ -172,7 +174,11 @@ def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAns
     try:
         if spot_weights is None and futures_weights is None:
             raise ValueError("it returned neither spot nor futures weights")
-        spot_ppm = None if spot_weights is None else _spot_ppm(spot_weights, dict(request.tokens))
+        spot_ppm = (
+            None
+            if spot_weights is None
+            else _spot_ppm(spot_weights, dict(request.address_by_symbol))
+        )
         market_ppm = (
             None if futures_weights is None else _market_ppm(futures_weights, market_by_symbol)
         )

@@ -10,7 +10,7 @@ from agent.units import BPS, largest_remainder
 from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
 
 
-def signal(
+def signal_weights(
     _settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return the weights from a user-defined signal. Raises Refused with the reason if there are

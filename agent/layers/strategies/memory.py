@@ -18,9 +18,9 @@ def read_memory(step: StepInput, store: Store) -> StrategyMemory:
     """Return the store's record of the strategies; nothing with a single strategy."""
     if not step.config(CapitalSplit).strategies:
         return StrategyMemory()
-    ledger, head_block = store.layer(StrategyStore).ledger(), step.snapshot.head.number
+    ledger, head_block = store.layer_repository(StrategyStore).ledger(), step.snapshot.head.number
     steps_by_intent = {}
-    for intent in ledger.intents if ledger.bookings else ():
+    for intent in ledger.unbooked_intents if ledger.bookings else ():
         if intent.receipt is None or intent.receipt.block_number > head_block:
             continue
         if (strategy_step := _strategy_step(store, intent)) is not None:
@@ -50,6 +50,6 @@ def _strategy_step(store: Store, intent: Intent) -> StepInput | None:
         ):
             return None
         netting_result = netting.net_strategies(step, reference_prices(step).price_by_token)
-        return step if netting_result.result.fired else None
+        return step if netting_result.trigger_result.fired else None
     except (ConfigError, OperatorNeeded, Refused, KeyError):
         return None

@@ -35,21 +35,23 @@ def record_after_input(store: Store, step: StepInput) -> None:
     NAV per share and health. If another process wrote first, nothing is written, and the next cycle
     derives the change again.
     """
-    strategy_store, books = store.layer(StrategyStore), step.layer(StrategiesState).books
+    strategy_store, books = store.layer_repository(StrategyStore), step.layer(StrategiesState).books
     if (
         not step.config(CapitalSplit).strategies
         or books is None
-        or (not books.strategies and not books.pending)
+        or (not books.strategy_books and not books.unstored_bookings)
     ):
         return
     if any(
         booking.source.startswith(accounting.UNRECORDED_TRANSFER_SOURCE)
-        for booking in books.pending
+        for booking in books.unstored_bookings
     ):
         return
-    if books.pending and not strategy_store.record_bookings(books.pending, books.record_version):
+    if books.unstored_bookings and not strategy_store.record_bookings(
+        books.unstored_bookings, books.record_version
+    ):
         return
-    for name, allocation in books.choices:
+    for name, allocation in books.allocation_by_strategy:
         if allocation != store.allocations.newest(name):
             store.allocations.record(allocation, name)
     if not books.fault:
@@ -68,8 +70,8 @@ def book_after_cycle(store: Store, outcome: StepOutcome) -> None:
     if booking is not None:
         # Only onto this version of the accounts: if another process wrote since, the next cycle
         # books it.
-        record_version = books.record_version + bool(books.pending)
-        store.layer(StrategyStore).record_bookings((booking,), record_version)
+        record_version = books.record_version + bool(books.unstored_bookings)
+        store.layer_repository(StrategyStore).record_bookings((booking,), record_version)
 
 
 def _record_strategy_states(
@@ -81,11 +83,11 @@ def _record_strategy_states(
     }
     updated_states, point_by_name = [], {}
     strategy_values = [
-        capital.holdings_value(dict(book.holdings), prices) for book in books.strategies
+        capital.holdings_value(dict(book.holdings), prices) for book in books.strategy_books
     ]
     growth_inputs = market_terms(step, sum(strategy_values, Fraction(0)))
-    for book in books.strategies:
-        if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
+    for book in books.strategy_books:
+        if book.state.recorded_s is not None and book.state.recorded_s // HOUR_S >= now_s // HOUR_S:
             continue
         nav_per_unit = accounting.nav_per_unit(
             capital.holdings_value(dict(book.holdings), prices), book.units

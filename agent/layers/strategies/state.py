@@ -111,8 +111,8 @@ class StrategyBooking:
     """One change in the holdings of strategies: (strategy, token or STRATEGY_UNITS, signed base
     units).
 
-    `source` is its unique id. `requesters` are the strategies that requested the trade, `costs` their
-    trade costs in numeraire base units.
+    `source` is its unique id. `requesters` are the strategies that requested the trade, `costs`
+    their trade costs in numeraire base units.
     """
 
     source: str
@@ -128,22 +128,23 @@ class StrategyBooking:
 class StrategyState:
     """State of a strategy beyond its holdings.
 
-    `since_s` is the start of the current `health`, `turning_s` the time since which the Sharpe
-    ratio calls for the opposite state. `unit_nav` is the NAV per unit at `noted_s`. The health rule
-    measures `index`: it grows with the NAV per unit; while the strategy is paused, it grows as the
-    strategy's weights would have, from the prices in `marks`. Both are in 10^-12.
+    `since_s` is the start of the current `health`, `opposite_since_s` the time since which the
+    Sharpe ratio calls for the opposite state. `unit_nav` is the NAV per unit at `recorded_s`. The
+    health rule measures `index`: it grows with the NAV per unit; while the strategy is paused, it
+    grows as the strategy's weights would have, from the prices in `last_prices`. Both are in
+    10^-12.
     """
 
     name: str
     health: StrategyHealth
     since_s: int
     reason: str = ""
-    turning_s: int | None = None
+    opposite_since_s: int | None = None
     sharpe_milli: int | None = None
-    noted_s: int | None = None
+    recorded_s: int | None = None
     unit_nav: int = 10**12
     index: int = 10**12
-    marks: tuple[tuple[str, Fraction], ...] = ()
+    last_prices: tuple[tuple[str, Fraction], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +158,9 @@ class StrategyBook:
     units: int
     state: StrategyState
     last_rebalance_s: int | None = None
-    costs: Fraction = Fraction(0)
+    total_cost: Fraction = Fraction(0)
 
-    def raw(self, token: str) -> int:
+    def balance_raw(self, token: str) -> int:
         """Return base units of a token."""
         return dict(self.holdings).get(token, 0)
 
@@ -168,22 +169,23 @@ class StrategyBook:
 class StrategyBooks:
     """All strategies at one block.
 
-    `fault` is the reason why holdings are unknown (empty: known), `pending` are bookings not stored
-    yet. `record_version` is the version of the stored accounts, which each write raises. `choices` are the
-    last allocations by strategy; `allocation_fault` has the strategies without weights, with the reason.
+    `fault` is the reason why holdings are unknown (empty: known), `unstored_bookings` are bookings
+    not stored yet. `record_version` is the version of the stored accounts, which each write raises.
+    `allocation_by_strategy` are the last allocations by strategy; `allocation_fault` has the
+    strategies without weights, with the reason.
     """
 
-    strategies: tuple[StrategyBook, ...]
+    strategy_books: tuple[StrategyBook, ...]
     fault: str = ""
-    pending: tuple[StrategyBooking, ...] = ()
+    unstored_bookings: tuple[StrategyBooking, ...] = ()
     record_version: int = 0
-    choices: tuple[tuple[str, Allocation], ...] = ()
+    allocation_by_strategy: tuple[tuple[str, Allocation], ...] = ()
     allocation_fault: str = ""
 
     @property
     def by_name(self) -> dict[str, StrategyBook]:
         """Books by strategy name."""
-        return {book.name: book for book in self.strategies}
+        return {book.name: book for book in self.strategy_books}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +209,16 @@ class StrategyLedger:
     """Stored records of strategies: bookings (oldest first), states, and wallet changes not booked
     yet.
 
-    `external_transactions` are wallet transactions that are not in the journal, as (transaction, block, balance
-    changes). `flows_to` is the strategy that gets deposits and withdrawals (None: all, in
-    proportion to capital), `record_version` the version of the records, which each write raises.
+    `external_transactions` are wallet transactions that are not in the journal, as (transaction,
+    block, balance changes). `transfer_strategy` is the strategy that gets deposits and withdrawals
+    (None: all, in proportion to capital), `record_version` the version of the records, which each
+    write raises.
     """
 
     bookings: tuple[StrategyBooking, ...] = ()
     states: tuple[StrategyState, ...] = ()
-    intents: tuple[Intent, ...] = ()
-    flows: tuple[ExternalTransfer, ...] = ()
+    unbooked_intents: tuple[Intent, ...] = ()
+    transfers: tuple[ExternalTransfer, ...] = ()
     external_transactions: tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...] = ()
-    flows_to: str | None = None
+    transfer_strategy: str | None = None
     record_version: int = 0

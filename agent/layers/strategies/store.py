@@ -85,10 +85,14 @@ class StrategyStore:
             return StrategyLedger(
                 bookings=bookings,
                 states=states,
-                intents=_unbooked_intents(db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)),
-                flows=_unbooked_transfers(db, bookings, int(facts.get(BOOKED_TO_TRANSFER) or 0)),
+                unbooked_intents=_unbooked_intents(
+                    db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)
+                ),
+                transfers=_unbooked_transfers(
+                    db, bookings, int(facts.get(BOOKED_TO_TRANSFER) or 0)
+                ),
                 external_transactions=_unbooked_external_transactions(db, bookings),
-                flows_to=facts.get(TRANSFERS_STRATEGY) or None,
+                transfer_strategy=facts.get(TRANSFERS_STRATEGY) or None,
                 record_version=int(facts.get(STRATEGIES_VERSION) or 0),
             )
 

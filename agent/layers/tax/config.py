@@ -21,7 +21,9 @@ class TaxTable(ConfigTable):
     """Taxes (docs/ledger.md)."""
 
     method: Literal["fifo", "lifo", "hifo", "average"]
-    """Which lots a sale uses: oldest, newest, or most expensive first, or their average; default: without [tax] fifo."""
+    """Which lots a sale uses: oldest, newest, or most expensive first, or their average; default:
+    without [tax] fifo.
+    """
     year_limit: DecimalOrOff
     """Largest realised gain of a calendar year, in `currency`, else in the numeraire; "off": no
     limit.
@@ -32,7 +34,7 @@ class TaxTable(ConfigTable):
     """CSV file of time,rate: units of `currency` per coin of the numeraire."""
 
     @model_validator(mode="after")
-    def _require_both(self) -> TaxTable:
+    def _require_currency_with_rates(self) -> TaxTable:
         if (self.currency is None) != (self.rates is None):
             raise ValueError(
                 'currency and rates must be given together: write currency = "EUR" and rates = "eur.csv", or'

@@ -28,10 +28,12 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
         plan, tax_inputs, case.prices, case.numeraire.address, wrapped_native, at_s
     )
     total_gain = sum((token_gain.gain for token_gain in plan_gains), Fraction(0))
-    gain_text = f"{_money_text(case, total_gain)} with {_money_text(case, tax_inputs.realised)} realised this year"
+    gain_text = f"{_money_text(case, total_gain)} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
     if decision.by_hand or case.is_sell_only():
         return GuardMeasurement(f"{gain_text} (not applied)", True)
-    return GuardMeasurement(gain_text, total_gain <= max(limit - tax_inputs.realised, Fraction(0)))
+    return GuardMeasurement(
+        gain_text, total_gain <= max(limit - tax_inputs.realised_gain, Fraction(0))
+    )
 
 
 def format_year_limit(limit: Value, currency: str, numeraire_label: str, decimals: int) -> str:

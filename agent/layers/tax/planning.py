@@ -31,9 +31,9 @@ def within_year_limit(
     the year's remainder allows no plan.
     """
     tax_inputs = step.layer(TaxState).inputs
-    if tax_inputs is None or tax_inputs.year_limit is None or decision.exit:
+    if tax_inputs is None or tax_inputs.year_limit is None or decision.is_exit:
         return full_plan
-    unused_gain = tax_inputs.year_limit - tax_inputs.realised
+    unused_gain = tax_inputs.year_limit - tax_inputs.realised_gain
     plan_gains = _gains_of(
         step.portfolio,
         reference_prices(step),
@@ -57,7 +57,9 @@ def within_year_limit(
         )
         capped_decision = replace(
             decision,
-            goal=replace(decision.goal, sell_at_most=tuple(sorted(cap_raw_by_token.items()))),
+            goal=replace(
+                decision.goal, max_sold_raw_by_token=tuple(sorted(cap_raw_by_token.items()))
+            ),
         )
         try:
             trimmed_plan = planner.plan(step, capped_decision, turnover_cap=turnover_cap)
@@ -154,7 +156,7 @@ def _limit_reason(portfolio: Portfolio, tax_inputs: TaxInputs) -> str:
     currency = tax_inputs.currency or portfolio.numeraire.label
     limit_text, realised_text = (
         value_text(gain, decimals, 2)
-        for gain in (tax_inputs.year_limit or Fraction(0), tax_inputs.realised)
+        for gain in (tax_inputs.year_limit or Fraction(0), tax_inputs.realised_gain)
     )
     return f"tax.year_limit of {limit_text} {currency} leaves too little: {realised_text} {currency} were realised this year"
 
@@ -171,7 +173,7 @@ def taxed_gain(step: StepInput, plan: Plan) -> Value:
             step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax_inputs, plan
         )
     )
-    added_taxed_gain = max(Fraction(0), tax_inputs.realised + plan_gain) - max(
-        Fraction(0), tax_inputs.realised
+    added_taxed_gain = max(Fraction(0), tax_inputs.realised_gain + plan_gain) - max(
+        Fraction(0), tax_inputs.realised_gain
     )
     return added_taxed_gain / tax_inputs.rate

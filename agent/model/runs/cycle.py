@@ -25,7 +25,7 @@ class CycleEnd(Enum):
     DECLINED = "declined"
     FAILED = "failed"
     DONE = "done"
-    STEP_LIMIT = "bound"
+    STEP_LIMIT = "step limit"
     """It has taken its largest number of steps, or sent what one cycle may send."""
 
 
@@ -37,13 +37,13 @@ class Confirmation:
     exit_token: str = ""
     exit_raw: int = 0
     """Base units of that token in the wallet."""
-    is_in_layer: bool = False
+    acts_in_layer: bool = False
     has_actions: bool = False
     """True if the plan has actions on positions."""
-    order: str = ""
+    order_id: str = ""
     """Id of the limit order that the plan fills."""
-    quarantined: tuple[str, ...] = ()
-    blocked: tuple[str, ...] = ()
+    quarantined_tokens: tuple[str, ...] = ()
+    blocked_exit_tokens: tuple[str, ...] = ()
     """Tokens without trades, and tokens of blocked exits, that the plan named."""
     is_of_ended_process: bool = False
     """True after a restart: only a plan with the same hash is confirmed then."""
@@ -113,23 +113,24 @@ C = TypeVar("C", bound=LayerCycle)
 class Cycle:
     """What the steps of a cycle have confirmed, sent and skipped.
 
-    `spend_caps` (base units by token), `spent_gas_wei` and `approval_attempts` (approvals sent by token)
-    concern the current plan. `sent_kinds` are the kinds of all transactions, `approval_counts` the number of
-    successful approvals by token.
+    `spend_caps` (base units by token), `spent_gas_wei` and `approval_attempts` (approvals sent by
+    token) concern the current plan. `sent_kinds` are the kinds of all transactions,
+    `approval_counts` the number of successful approvals by token.
 
-    `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `earlier_refusals` are
-    the exits that simulation or signer refused, each with the refusal that was stored before (None:
-    none). `interrupted` are exits that an endpoint's failure kept from being sent. `withheld_exits` are exits that the owner declined or
-    whose gas was refused. After an interrupted, withheld or failed exit only plans that reduce risk are
-    sent. `direct_route_tokens` are tokens whose exits failed on a route through another token and are planned
-    again without it. `swap_step_id` is the id of the step of the rebalance's swap, `sending_step_id` that of the
-    step whose transaction may be under way.
+    `sent_exits` are the sent exits, `skipped_exits` those that the rest of the cycle ignores.
+    `earlier_refusals` are the exits that simulation or signer refused, each with the refusal that
+    was stored before (None: none). `interrupted_exits` are exits that an endpoint's failure kept
+    from being sent. `withheld_exits` are exits that the owner declined or whose gas was refused.
+    After an interrupted, withheld or failed exit only plans that reduce risk are sent.
+    `direct_route_tokens` are tokens whose exits failed on a route through another token and are
+    planned again without it. `swap_step_id` is the id of the step of the rebalance's swap,
+    `sending_step_id` that of the step whose transaction may be under way.
     """
 
     id: str
     request: PlanRequest
     began_s: int
-    ended: CycleEnd = CycleEnd.OPEN
+    end_state: CycleEnd = CycleEnd.OPEN
     restarts: int = 0
     sending_step_id: str = ""
     sent_kinds: tuple[IntentKind, ...] = ()
@@ -138,12 +139,12 @@ class Cycle:
     approval_attempts: tuple[tuple[str, int], ...] = ()
     approval_counts: tuple[tuple[str, int], ...] = ()
     layers: tuple[LayerCycle, ...] = ()
-    confirmed: Confirmation | None = None
+    confirmation: Confirmation | None = None
     swap_step_id: str = ""
-    exits: tuple[StepEnd, ...] = ()
-    skipped: tuple[BlockedExit, ...] = ()
+    sent_exits: tuple[StepEnd, ...] = ()
+    skipped_exits: tuple[BlockedExit, ...] = ()
     earlier_refusals: tuple[tuple[str, SubmissionRefusal | None], ...] = ()
-    interrupted: tuple[InterruptedExit, ...] = ()
+    interrupted_exits: tuple[InterruptedExit, ...] = ()
     withheld_exits: tuple[StepEnd, ...] = ()
     direct_route_tokens: tuple[str, ...] = ()
 
@@ -158,20 +159,22 @@ class Cycle:
     @property
     def is_open(self) -> bool:
         """True if a further step may follow."""
-        return self.ended is CycleEnd.OPEN
+        return self.end_state is CycleEnd.OPEN
 
     @property
     def tried_exit_tokens(self) -> tuple[str, ...]:
         """Tokens of the exits that were sent or skipped."""
-        sent_tokens = [note.exit_token for note in self.exits]
+        sent_tokens = [note.exit_token for note in self.sent_exits]
         return tuple(
-            dict.fromkeys([*sent_tokens, *(skipped_exit.token for skipped_exit in self.skipped)])
+            dict.fromkeys(
+                [*sent_tokens, *(skipped_exit.token for skipped_exit in self.skipped_exits)]
+            )
         )
 
     @property
     def failed_exits(self) -> tuple[StepEnd, ...]:
         """Sent exits without success."""
-        return tuple(note for note in self.exits if note.failed)
+        return tuple(note for note in self.sent_exits if note.failed)
 
     @property
     def failed_layer_exits(self) -> tuple[StepEnd, ...]:
@@ -182,11 +185,11 @@ class Cycle:
     def is_risk_reducing_only(self) -> bool:
         """True after an unsold exit: purchases wait for the next cycle."""
         failed_exits = self.failed_exits or self.failed_layer_exits
-        return bool(failed_exits or self.interrupted or self.withheld_exits)
+        return bool(failed_exits or self.interrupted_exits or self.withheld_exits)
 
     def end(self, reason: CycleEnd) -> Cycle:
         """Return the cycle without further steps."""
-        return replace(self, ended=reason)
+        return replace(self, end_state=reason)
 
     def begin_plan(self) -> Cycle:
         """Return the cycle before its next plan, which has approvals of its own."""
@@ -210,8 +213,10 @@ class Cycle:
         """Return the cycle ready for the plan that follows an exit. From then on the cycle ignores
         the exit `blocked_exit`, if given.
         """
-        skipped_exits = self.skipped if blocked_exit is None else (*self.skipped, blocked_exit)
-        return replace(self.begin_plan(), confirmed=None, skipped=skipped_exits)
+        skipped_exits = (
+            self.skipped_exits if blocked_exit is None else (*self.skipped_exits, blocked_exit)
+        )
+        return replace(self.begin_plan(), confirmation=None, skipped_exits=skipped_exits)
 
     def take_direct_route(self, token: str) -> Cycle:
         """Return the cycle in which this exit is planned again, without a route through another

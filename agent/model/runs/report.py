@@ -17,8 +17,8 @@ class RunFigures:
     """Figures of the newest cycle that knew them; None or empty if no cycle did. Amounts are
     decimal texts in whole coins of the numeraire, as `trimtab status` prints them.
 
-    `loss_limit` is limits.daily_loss as an amount, None if it is off; `endpoints` has the score of
-    each operator's worst endpoint, in millionths.
+    `loss_limit` is limits.daily_loss as an amount, None if it is off; `endpoint_scores_ppm` has the
+    score of each operator's worst endpoint, in millionths.
     """
 
     took_ms: int | None = None
@@ -29,34 +29,35 @@ class RunFigures:
     gas_24h_wei: int | None = None
     loss_24h: str | None = None
     loss_limit: str | None = None
-    endpoints: Counts = ()
+    endpoint_scores_ppm: Counts = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """The report of one run. Times are Unix seconds of its machine's clock.
 
-    `process` identifies its process on its machine, empty if unknown; `sends` is False for a dry
-    run. `good_s` is the end of the last good cycle, `trouble` the problem of the last one, empty if
-    it was good. `hung` is the watchdog's report, `paused` the reason of the kill switch, empty if
-    it is off. `ended_s` is None until the run ends; `ended` is the error that ended it, empty if it
-    was stopped. Counters begin with the run; those of transactions are by "kind state".
+    `process_identity` identifies its process on its machine, empty if unknown; `sends` is False for
+    a dry run. `last_good_cycle_s` is the end of the last good cycle, `trouble` the problem of the
+    last one, empty if it was good. `hang_text` is the watchdog's report, `pause_reason` the reason
+    of the kill switch, empty if it is off. `ended_s` is None until the run ends; `end_error` is the
+    error that ended it, empty if it was stopped. Counters begin with the run; those of transactions
+    are by "kind state".
     """
 
     run_id: str
-    process: str
+    process_identity: str
     sends: bool
     interval_s: int
     started_s: int
     written_s: int
     cycles: int = 0
-    cycle_s: int | None = None
-    good_s: int | None = None
+    last_cycle_s: int | None = None
+    last_good_cycle_s: int | None = None
     trouble: str = ""
-    paused: str = ""
-    hung: str = ""
+    pause_reason: str = ""
+    hang_text: str = ""
     ended_s: int | None = None
-    ended: str = ""
+    end_error: str = ""
     outcomes: Counts = ()
     transactions: Counts = ()
     failed_heartbeats: int = 0

@@ -268,17 +268,17 @@ def evaluate_dual(program: DualProgram, stack: CurveStack, multipliers: FloatArr
 
 class PoolResponses:
     """Responses of every row of a stack to prices. Prices are given less one, so that prices near
-    one keep their digits. `above_least` is true where the price of the output token is at least
-    LEAST_PRICE.
+    one keep their digits. `is_above_least_price` is true where the price of the output token is at
+    least LEAST_PRICE.
     """
 
     __slots__ = (
-        "above_least",
         "amount_in",
         "amount_out",
         "asked_rate_offset",
         "depth",
-        "root",
+        "is_above_least_price",
+        "rate_root",
         "surplus",
         "target_price",
     )
@@ -286,16 +286,16 @@ class PoolResponses:
     def __init__(self, stack: CurveStack, price_offsets: FloatArray) -> None:
         target_offset = price_offsets.take(stack.target)
         bounded_offset = np.maximum(target_offset, LEAST_PRICE - 1)
-        self.above_least = bounded_offset <= target_offset
+        self.is_above_least_price = bounded_offset <= target_offset
         self.target_price = target_price = 1 + bounded_offset
         self.asked_rate_offset = asked_rate = (
             price_offsets.take(stack.source) - bounded_offset
         ) / target_price
         ranges_passed = np.count_nonzero(stack.rates > asked_rate[:, None], axis=1)
-        rate, range_root, depth, input_to_root, output_to_root, surplus_to_root = stack.flat.take(
-            stack.row_offsets + ranges_passed, axis=1
+        rate, range_root, depth, input_to_root, output_to_root, surplus_to_root = (
+            stack.flat_cells.take(stack.row_offsets + ranges_passed, axis=1)
         )
-        self.root = root = np.sqrt(np.maximum(1 + asked_rate, LEAST_RATE) / stack.fee_factor)
+        self.rate_root = root = np.sqrt(np.maximum(1 + asked_rate, LEAST_RATE) / stack.fee_factor)
         self.depth = depth
         root_sum = range_root + root
         root_gap = (rate - asked_rate) / (stack.fee_factor * root_sum)
@@ -317,7 +317,7 @@ class _Point(PoolResponses):
         quadratic_at_z = None if program.quadratic is None else matvec(program.quadratic, z)
         self.price_offsets = price_offsets = program.price_offsets(z)
         super().__init__(stack, price_offsets)
-        amount_out = np.where(self.above_least, self.amount_out, 0.0)
+        amount_out = np.where(self.is_above_least_price, self.amount_out, 0.0)
         inflows, outflows = (
             np.bincount(stack.target, amount_out, len(price_offsets)),
             np.bincount(stack.source, self.amount_in, len(price_offsets)),
@@ -356,7 +356,7 @@ class _Point(PoolResponses):
         its price by z. `observed_steepness` is the steepness of each pool along the last steps,
         which counts where it is larger than the one here.
         """
-        root = self.root
+        root = self.rate_root
         steepness = (
             np.maximum(
                 self.depth / (2 * stack.fee_factor * stack.fee_factor * root * root * root),
@@ -365,7 +365,7 @@ class _Point(PoolResponses):
             / self.target_price
         )
         matrix = program.gram(
-            stack, np.where(self.above_least, 1 + self.asked_rate_offset, 0.0), steepness
+            stack, np.where(self.is_above_least_price, 1 + self.asked_rate_offset, 0.0), steepness
         )
         return matrix if program.quadratic is None else matrix + program.quadratic
 

@@ -113,9 +113,9 @@ def find_fixed_point(
         and not iteration.iterate()
     ):
         iteration_count += 1
-    if iteration.result is None:
+    if iteration.best_result is None:
         raise _no_plan_refusal(max_turnover, min_trade)
-    return iteration.result
+    return iteration.best_result
 
 
 def _no_plan_refusal(max_turnover: Value | None, min_trade: Value | None) -> Refused:
@@ -145,8 +145,8 @@ def _no_plan_refusal(max_turnover: Value | None, min_trade: Value | None) -> Ref
 class _FixedPointIteration:
     """State of the iteration. `extra_output` is the pools' output in the last iteration beyond the
     counted curves. `is_pruned` is true once every used pool is worth its gas. `last_solution` is
-    the last solution; `result` is the result so far: the settled one if no token has few units,
-    else the best draft within all limits.
+    the last solution; `best_result` is the result so far: the settled one if no token has few
+    units, else the best draft within all limits.
     """
 
     graph: PoolGraph
@@ -157,7 +157,7 @@ class _FixedPointIteration:
     extra_output: FloatArray
     is_pruned: bool = False
     last_solution: DualSolution | None = None
-    result: FixedPoint | None = None
+    best_result: FixedPoint | None = None
 
     def iterate(self) -> bool:
         """Run one iteration; return True once nothing changes. A single movable token has no
@@ -175,7 +175,7 @@ class _FixedPointIteration:
             < 2
         ):
             state.draft, state.turnover_binds, state.approval_binds = PlanDraft(), False, False
-            self.result = state
+            self.best_result = state
             return True
         unmoved_values = {
             token: float(self.objective.held_values[token]) for token in state.unmoved_tokens
@@ -276,7 +276,7 @@ class _FixedPointIteration:
         if self.state.token_order is None:
             token_order = np.argsort(selection.solution.prices, kind="stable").tolist()
         else:
-            token_order = self.state.token_order.order
+            token_order = self.state.token_order.tokens_in_order
         return decompose_flows(selection.flows, token_order, sold_tokens, bought_tokens)
 
     def _merged_legs(self, selection: PoolSelection) -> MergedLegs:
@@ -314,7 +314,7 @@ class _FixedPointIteration:
         state.draft.full_pools |= {
             flow.pool_edge.pool_address
             for flow in selection.flows
-            if flow.amount_in >= FULL_FRACTION * flow.pool_edge.curves.real.capacity
+            if flow.amount_in >= FULL_FRACTION * flow.pool_edge.curves.real_curve.capacity
         }
         extra_output = _extra_output(
             graph,
@@ -334,10 +334,10 @@ class _FixedPointIteration:
         )
         if (
             is_exact
-            or self.result is None
-            or self._net_utility(state.draft) >= self._net_utility(self.result.draft)
+            or self.best_result is None
+            or self._net_utility(state.draft) >= self._net_utility(self.best_result.draft)
         ):
-            self.result = replace(
+            self.best_result = replace(
                 state,
                 unmoved_tokens=dict(state.unmoved_tokens),
                 dropped_pools=dict(state.dropped_pools),
@@ -352,7 +352,7 @@ def net_utility(graph: PoolGraph, objective: PlanObjective, draft: PlanDraft) ->
         [float(draft.delta_raw.get(node.address, 0) * node.price) for node in problem.nodes]
     )
     return (
-        objective.utility(scale, {}).of(final_values / scale)
+        objective.utility(scale, {}).utility_of(final_values / scale)
         - float(draft.cost(problem).gas) / scale
     )
 
@@ -380,9 +380,11 @@ def to_routes(graph: PoolGraph, flow_paths: FlowPaths) -> list[Route]:
     nodes = graph.problem.nodes
     integer_routes = []
     for path in flow_paths.paths:
-        unrounded_raw = Fraction(path.amount_in) * Fraction(graph.scale) / nodes[path.source].price
+        unrounded_raw = (
+            Fraction(path.amount_in) * Fraction(graph.scale) / nodes[path.sold_token_index].price
+        )
         amount_raw = floor_int(unrounded_raw)
-        if amount_raw < MAX_WHOLE_UNITS and graph.problem.has_few_units(path.source):
+        if amount_raw < MAX_WHOLE_UNITS and graph.problem.has_few_units(path.sold_token_index):
             amount_raw = floor_int(unrounded_raw + UNIT_ERROR)
         hops = tuple(
             (flow.pool_edge.pool_address, nodes[flow.pool_edge.token_in_index].address)

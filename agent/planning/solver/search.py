@@ -40,8 +40,8 @@ PART_TOO_SMALL = "its part would be below limits.min_trade"
 REST_TOO_SMALL = (
     "its share is below limits.min_trade without the pools that cost more gas than they save"
 )
-COARSE_UNIT = "one base unit of"
-COSTLY_REASONS = (GAS_EXCEEDS_SAVING, OVER_COST, PART_TOO_SMALL, REST_TOO_SMALL, COARSE_UNIT)
+COARSE_UNIT_PHRASE = "one base unit of"
+COSTLY_REASONS = (GAS_EXCEEDS_SAVING, OVER_COST, PART_TOO_SMALL, REST_TOO_SMALL, COARSE_UNIT_PHRASE)
 """Prefixes of the reasons for dropping a usable pool that costs more than it saves."""
 
 
@@ -407,7 +407,9 @@ class PoolSelector:
         ):
             return why
         label = graph.problem.nodes[coarsest_edge.token_in_index].label
-        return f"{COARSE_UNIT} {label}, which each swap may lose, is worth more than it saves"
+        return (
+            f"{COARSE_UNIT_PHRASE} {label}, which each swap may lose, is worth more than it saves"
+        )
 
     def _select(
         self, curve_rows: IndexArray, earlier_solution: DualSolution | None

@@ -41,8 +41,8 @@ TokenEdge = tuple[int, int]
 class AcyclicFlows:
     """Token pairs with flow in the best known acyclic flows.
 
-    `is_proven_best` is true if no other acyclic flows have a higher utility. `pairs_after_cuts` are the pairs
-    after cycles are cut at their smallest flow: another starting point.
+    `is_proven_best` is true if no other acyclic flows have a higher utility. `pairs_after_cuts` are
+    the pairs after cycles are cut at their smallest flow: another starting point.
     """
 
     best_pairs: frozenset[TokenEdge]
@@ -218,7 +218,7 @@ class TokenOrder:
     has_hard_goals: bool
 
     @property
-    def order(self) -> list[int]:
+    def tokens_in_order(self) -> list[int]:
         """Tokens from first to last."""
         return [int(token) for token in np.argsort(self.rank, kind="stable")]
 

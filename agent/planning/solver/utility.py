@@ -63,7 +63,7 @@ class DeviationRisk:
         """Return tokens whose deviation counts: all except hubs, including unmoved tokens."""
         return np.flatnonzero(self.volatility)
 
-    def cap(self, max_marginal_risk: float) -> FloatArray:
+    def multiplier_caps(self, max_marginal_risk: float) -> FloatArray:
         """Return the largest |r| of each token, for marginal risks of at most
         `max_marginal_risk`.
         """
@@ -73,7 +73,7 @@ class DeviationRisk:
         """Return the cost of a deviation: the largest (D·r)·d − ½ r·quadratic·r within the cap."""
         weighted_deviation, cap = (
             (self.volatility * deviation)[self.tokens],
-            self.cap(max_marginal_risk),
+            self.multiplier_caps(max_marginal_risk),
         )
         best_multipliers, _ = box_minimum(self.quadratic, -weighted_deviation, -cap, cap)
         return dot(weighted_deviation, best_multipliers) - 0.5 * dot(
@@ -84,8 +84,8 @@ class DeviationRisk:
 def build_deviation_risk(
     volatility: FloatArray, correlation: FloatArray, risk_factor: float
 ) -> DeviationRisk:
-    """Return the risk with factor a = `risk_factor`. `correlation` are the correlations R of the tokens
-    that have a volatility, positive definite.
+    """Return the risk with factor a = `risk_factor`. `correlation` are the correlations R of the
+    tokens that have a volatility, positive definite.
     """
     inverse_volatility = 1 / volatility[volatility > 0]
     inverse_correlation = inverse(correlation)
@@ -105,7 +105,8 @@ class PlanUtility:
     """Goal shares by index, the price P of a unit that has to move, θ as `above_weight`, and the
     risk that replaces the distance in a zone.
 
-    `end_value_by_token` are tokens that must end at a given value, such as empty hubs, in units of the scale.
+    `end_value_by_token` are tokens that must end at a given value, such as empty hubs, in units of
+    the scale.
     """
 
     low_shares: FloatArray
@@ -127,7 +128,7 @@ class PlanUtility:
             dtype=np.intp,
         )
 
-    def of(self, final_values: FloatArray) -> float:
+    def utility_of(self, final_values: FloatArray) -> float:
         """Return the utility of the final token values, in units of the scale."""
         total, goal_tokens = fsum_array(final_values), self.goal_tokens
         if self.risk is not None:
@@ -146,7 +147,7 @@ class PlanUtility:
         """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
         total, goal_tokens = sum(final_values, Fraction(0)), self.goal_tokens
         if self.risk is not None:
-            risk_cost = float(total) - self.of(
+            risk_cost = float(total) - self.utility_of(
                 np.array([float(final_value) for final_value in final_values])
             )
             return total - Fraction(max(risk_cost, 0.0) * (1 + 1e-9))
@@ -305,8 +306,8 @@ class FlowOptimizer:
         )
 
     def _program(self, shrink_signs: FloatArray | None) -> DualProgram:
-        """Return the dual as a program over prices. `shrink_signs` is +1 for each goal token that may only
-        shrink, −1 for those that may only grow; None without a turnover limit.
+        """Return the dual as a program over prices. `shrink_signs` is +1 for each goal token that
+        may only shrink, −1 for those that may only grow; None without a turnover limit.
 
         The limit adds μ·(max_turnover − turnover). A separate multiplier lets a token that does not
         move pay less than its half of μ, unless its bounds have one.
@@ -315,7 +316,7 @@ class FlowOptimizer:
         bound_price = penalty + HARD_BOUND_PRICE
         multiplier_rows: list[MultiplierRow] = []
         if utility.risk is not None:
-            caps = utility.risk.cap(penalty / 2).tolist()
+            caps = utility.risk.multiplier_caps(penalty / 2).tolist()
             for i, cap in zip(utility.risk.tokens.tolist(), caps, strict=True):
                 volatility = utility.risk.volatility[i]
                 multiplier_rows.append(
@@ -459,8 +460,8 @@ EDGE_MARGIN = 5e-5
 class PlanObjective:
     """Goal shares of the final total by node (hubs zero), current values, the price of a unit to
     move, and θ as `above_weight`. `min_values` is the value that cannot be sold: in positions, not
-    approved, or protected. No token is bought beyond `max_values`. `value_off_goal` is the value to move;
-    in a zone `risk` prices the remainder.
+    approved, or protected. No token is bought beyond `max_values`. `value_off_goal` is the value to
+    move; in a zone `risk` prices the remainder.
     """
 
     held_values: FloatArray
@@ -547,7 +548,10 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     locked_values = np.array([float(node.locked_value) for node in problem.nodes])
     min_values = np.array([float(_lowest_value(node, goal)) for node in problem.nodes])
     max_values = np.array(
-        [float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes]
+        [
+            float(node.value) if node.address in goal.never_bought else np.inf
+            for node in problem.nodes
+        ]
     )
     hubs = tuple(index for index, node in enumerate(problem.nodes) if not node.is_asset)
     risk = (
@@ -626,9 +630,9 @@ def _deviation_risk(problem: Problem, risk: TrackingRisk, deviation: FloatArray)
 
 def _lowest_value(node: TokenNode, goal: Goal) -> Value:
     """Return the lowest value that the goal permits for a token."""
-    if node.address in goal.unsold:
+    if node.address in goal.never_sold:
         return node.value
-    max_sold_raw = dict(goal.sell_at_most)
+    max_sold_raw = dict(goal.max_sold_raw_by_token)
     if node.address not in max_sold_raw:
         return _unspendable_value(node)
     return max(_unspendable_value(node), node.value - max_sold_raw[node.address] * node.price)

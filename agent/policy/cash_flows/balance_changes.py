@@ -89,7 +89,9 @@ def balances_of(snapshot: Snapshot) -> dict[str, int]:
     """Return every balance whose reads agree, in base units by token; units.NATIVE is the native
     coin.
     """
-    quarantined_addresses = {quarantine_entry.address for quarantine_entry in snapshot.quarantined}
+    quarantined_addresses = {
+        quarantine_entry.address for quarantine_entry in snapshot.unreadable_items
+    }
     reads_raw_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
         reads_raw_by_token.setdefault(holding.token, set()).add(holding.raw)
@@ -211,7 +213,7 @@ def open_transfer_may_change(expected_balances: ExpectedBalances) -> bool:
     purchases as an increase.
     """
     return any(
-        flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0))
+        flow.is_open and (flow.value is None or (flow.exceeds_jump_limit and flow.delta_raw > 0))
         for flow in expected_balances.transfers
     )
 
@@ -240,7 +242,7 @@ def _accepted_if_due(
     now_s = min(snapshot.head.timestamp_s, snapshot.now_s + FRESH_HEAD_S)
     if now_s >= acceptance_time_s(limits, cash_flows, flow):
         if is_above_max:
-            return replace(flow, halts=False)
+            return replace(flow, exceeds_jump_limit=False)
         return replace(flow, kind=ExternalTransferKind.ACCEPTED)
     return replace(flow, chain_s=min(flow.chain_s, snapshot.head.timestamp_s))
 
@@ -250,7 +252,7 @@ def acceptance_time_s(limits: Limits, cash_flows: CashFlows, flow: ExternalTrans
     depends on the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong
     the block.
     """
-    first_rise_s = cash_flows.rose_s
+    first_rise_s = cash_flows.first_increase_s
     if (
         first_rise_s is not None
         and first_rise_s <= flow.chain_s < first_rise_s + ACCEPTANCE_WINDOW_S
@@ -281,7 +283,7 @@ def _undone_ids(token: str, delta_raw: int, flows: Iterable[ExternalTransfer]) -
 
 
 def _closed_ids(flows: Iterable[ExternalTransfer]) -> set[int]:
-    return {undone_id for flow in flows for undone_id in flow.undoes}
+    return {undone_id for flow in flows for undone_id in flow.undone_ids}
 
 
 def _self_explained_kind(
@@ -297,7 +299,7 @@ def _self_explained_kind(
         if delta_raw > 0 and not native_coin.has_native_asset(portfolio):
             return ExternalTransferKind.GAS_MONEY
         return None
-    if asset is None or asset.rebasing_bps == 0:
+    if asset is None or asset.max_rebase_bps == 0:
         return None
     rebased_raw = sum(
         abs(flow.delta_raw)
@@ -307,7 +309,7 @@ def _self_explained_kind(
         and flow.chain_s > now_s - DAY_S
     )
     balance_before_raw = balances_of(snapshot).get(token, 0) - delta_raw
-    if (rebased_raw + abs(delta_raw)) * BPS <= asset.rebasing_bps * balance_before_raw:
+    if (rebased_raw + abs(delta_raw)) * BPS <= asset.max_rebase_bps * balance_before_raw:
         return ExternalTransferKind.REBASE
     return None
 
@@ -334,7 +336,7 @@ def _with_halts(
     recent_flows = [
         flow
         for flow in earlier_flows
-        if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S
+        if flow.is_open and not flow.exceeds_jump_limit and flow.chain_s > now_s - DAY_S
     ]
     open_flows = [
         flow for flow in (*new_flows, *recent_flows) if flow.is_open and flow.value is not None
@@ -353,7 +355,7 @@ def _with_halts(
             decrease_value if flow.delta_raw < 0 else change_value
         ) * BPS > max_jump_bps * base_value
 
-    return tuple(replace(flow, halts=halts(flow)) for flow in new_flows)
+    return tuple(replace(flow, exceeds_jump_limit=halts(flow)) for flow in new_flows)
 
 
 def _total_absolute_value(flows: Iterable[ExternalTransfer]) -> Value:
@@ -394,7 +396,7 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
     day_start_s = step.snapshot.head.timestamp_s - DAY_S
     replaced_flows = [
         flow
-        for flow in history.cash_flows.unexplained
+        for flow in history.cash_flows.unexplained_transfers
         if flow.id in closed_ids or flow.id in updated_flow_by_id
     ]
     loss_change = _loss_value(changed_flows) - _loss_value(replaced_flows)
@@ -403,11 +405,11 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
     ) - _loss_value(flow for flow in replaced_flows if flow.chain_s > day_start_s)
     remaining_flows = tuple(
         updated_flow_by_id.get(flow.id, flow)
-        for flow in history.cash_flows.unexplained
+        for flow in history.cash_flows.unexplained_transfers
         if flow.id not in closed_ids
     )
     new_flows = [flow for flow in changed_flows if flow.id == 0]
-    rises_raw = dict(history.cash_flows.rises)
+    rises_raw = dict(history.cash_flows.unexplained_increases_raw)
     for flow, sign in (
         *(
             (flow, -1)
@@ -424,8 +426,8 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
         if flow.is_loss and flow.value is None and flow.chain_s > day_start_s
     ]
     unpriced_reason, other_reasons = (
-        history.budgets.unpriced_falls,
-        history.budgets.unknown.removeprefix(history.budgets.unpriced_falls),
+        history.budgets.unpriced_falls_reason,
+        history.budgets.unknown_reason.removeprefix(history.budgets.unpriced_falls_reason),
     )
     if unpriced_reason in map(unpriced_loss_reason, replaced_flows):
         unpriced_reason = ""
@@ -439,10 +441,12 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
             history,
             cash_flows=replace(
                 history.cash_flows,
-                unexplained=tuple(flow for flow in (*remaining_flows, *new_flows) if flow.is_open),
-                rises=tuple(sorted(rises_raw.items())),
-                accepted=(
-                    *history.cash_flows.accepted,
+                unexplained_transfers=tuple(
+                    flow for flow in (*remaining_flows, *new_flows) if flow.is_open
+                ),
+                unexplained_increases_raw=tuple(sorted(rises_raw.items())),
+                accepted_deposits=(
+                    *history.cash_flows.accepted_deposits,
                     *(flow for flow in changed_flows if flow.kind is ExternalTransferKind.ACCEPTED),
                 ),
             ),
@@ -450,12 +454,12 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
                 history.budgets,
                 loss_24h=max(Fraction(0), history.budgets.loss_24h + day_loss_change),
                 loss_total=max(Fraction(0), history.budgets.loss_total + loss_change),
-                fell_24h=max(Fraction(0), history.budgets.fell_24h + day_loss_change),
-                fell_total=max(Fraction(0), history.budgets.fell_total + loss_change),
-                unknown="; ".join(
+                decrease_24h=max(Fraction(0), history.budgets.decrease_24h + day_loss_change),
+                decrease_total=max(Fraction(0), history.budgets.decrease_total + loss_change),
+                unknown_reason="; ".join(
                     filter(None, (unpriced_reason, other_reasons.removeprefix("; ")))
                 ),
-                unpriced_falls=unpriced_reason,
+                unpriced_falls_reason=unpriced_reason,
             ),
         ),
     )
@@ -477,7 +481,7 @@ def _loss_value(flows: Iterable[ExternalTransfer]) -> Value:
 
 def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> str:
     """Return why purchases and rebalances are blocked, and until when; empty if they are not."""
-    blocking_flows = [flow for flow in cash_flows.unexplained if flow.blocks_trading]
+    blocking_flows = [flow for flow in cash_flows.unexplained_transfers if flow.blocks_trading]
     if not blocking_flows:
         return ""
     changes_text = "; ".join(

@@ -111,9 +111,9 @@ def with_recorded_changes(account: CashAccount, cash_memory: CashMemory) -> Cash
     return replace(
         updated_account,
         taken_raw=max(0, updated_account.taken_raw - sum(cash_memory.payouts_raw)),
-        transfer=cash_memory.newest_transfer_id,
-        intent=cash_memory.newest_intent_seq,
-        external=cash_memory.counted_tx_hashes,
+        newest_transfer_id=cash_memory.newest_transfer_id,
+        newest_intent_seq=cash_memory.newest_intent_seq,
+        counted_tx_hashes=cash_memory.counted_tx_hashes,
     )
 
 
@@ -240,10 +240,10 @@ def exclude_unexplained_increases(step: StepInput) -> StepInput:
     guards judge the rest. An amount that was included for an exit is excluded again. Without prices
     the step is unchanged.
     """
-    if step.excluded.reason:
+    if step.exclusions.reason:
         return step
-    if step.excluded.raw:
-        return exclude_amounts(step, dict(step.excluded.raw), ABOVE_MAX_LIVE_VALUE)
+    if step.exclusions.raw_by_token:
+        return exclude_amounts(step, dict(step.exclusions.raw_by_token), ABOVE_MAX_LIVE_VALUE)
     max_value, increases_raw = (
         step.limits.max_live_value,
         sum_unexplained_deposits(step.portfolio, step.history.cash_flows),
@@ -264,7 +264,7 @@ def exclude_unexplained_increases(step: StepInput) -> StepInput:
             ABOVE_MAX_LIVE_VALUE,
         )
     excluded_before_raw = _increases_of_assets(
-        step.portfolio, step.history.cash_flows, step.history.cash_flows.left_rises
+        step.portfolio, step.history.cash_flows, step.history.cash_flows.excluded_increases_raw
     )
     return exclude_amounts(
         step,
@@ -304,8 +304,10 @@ def exclude_amounts(step: StepInput, amounts_raw: Mapping[str, int], why: str) -
     return replace(
         step,
         portfolio=replace(portfolio, assets=assets),
-        excluded=replace(
-            step.excluded, reason=f"{amounts_text} excluded: {why}", raw=excluded_amounts_raw
+        exclusions=replace(
+            step.exclusions,
+            reason=f"{amounts_text} excluded: {why}",
+            raw_by_token=excluded_amounts_raw,
         ),
     )
 
@@ -314,10 +316,10 @@ def restore_excluded_amounts(step: StepInput) -> StepInput:
     """Return the step without the reserve of excluded amounts, for exits, payments and shutdown.
     Tokens that must not be sold stay reserved.
     """
-    if not step.excluded.reason:
+    if not step.exclusions.reason:
         return step
     amounts_raw, untradable_tokens = (
-        dict(step.excluded.raw),
+        dict(step.exclusions.raw_by_token),
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
     restored_raw = {
@@ -332,7 +334,7 @@ def restore_excluded_amounts(step: StepInput) -> StepInput:
     return replace(
         step,
         portfolio=replace(step.portfolio, assets=assets),
-        excluded=replace(step.excluded, reason=""),
+        exclusions=replace(step.exclusions, reason=""),
     )
 
 
@@ -347,7 +349,7 @@ def sum_unexplained_deposits(portfolio: Portfolio, cash_flows: CashFlows) -> dic
     """Return the unexplained increase of each asset in base units; native coin counts as its
     wrapped token if that is an asset.
     """
-    return _increases_of_assets(portfolio, cash_flows, cash_flows.rises)
+    return _increases_of_assets(portfolio, cash_flows, cash_flows.unexplained_increases_raw)
 
 
 def _increases_of_assets(
@@ -397,12 +399,18 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
         [],
     )
-    excluded_increases_raw = {} if not step.excluded.reason else dict(step.excluded.raw)
+    excluded_increases_raw = (
+        {} if not step.exclusions.reason else dict(step.exclusions.raw_by_token)
+    )
     for asset in step.effective_assets:
         token = asset.token.address
         if token in untradable_tokens:
             continue
-        claims = [claim for claim in step.history.cash_flows.claims if claim.payment.token == token]
+        claims = [
+            claim
+            for claim in step.history.cash_flows.pending_payments
+            if claim.payment.token == token
+        ]
         uncounted_raw = balances_raw.get(token, 0)
         cash_state = step.history.cash_flows.cash
         unused_cash_raw = (
@@ -421,13 +429,13 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             reserve_reason = "dust of an order, and the reserve"
         else:
             reserve_reason = "configured reserve"
-        reserved_parts = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claims]
+        reserved_parts = [(claim.payment.raw, f"withdrawal {claim.request_id}") for claim in claims]
         reserved_parts += [
             (excluded_increases_raw.get(token, 0), ABOVE_MAX_LIVE_VALUE),
             (unused_cash_raw, ABOVE_USE_CASH),
             (reserve_left_raw, reserve_reason),
             (
-                native_coin.floor_wei(step.limits) if asset.native else 0,
+                native_coin.floor_wei(step.limits) if asset.includes_native else 0,
                 "limits.native_floor, for gas",
             ),
         ]

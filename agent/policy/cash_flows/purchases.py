@@ -79,10 +79,10 @@ def uninvested_deposits(history: History) -> dict[str, int]:
     """Return the uninvested part of a top-up's deposits, base units by token: newly confirmed ones,
     and those of the active purchase.
     """
-    uninvested_raw = dict(history.cash_flows.invested)
+    uninvested_raw = dict(history.cash_flows.newly_invested_raw)
     active_purchase = history.cash_flows.purchase
     if active_purchase is not None and active_purchase.terms.kind is PurchaseKind.TOP_UP:
-        sold_raw_by_token = dict(active_purchase.sold)
+        sold_raw_by_token = dict(active_purchase.sold_raw_by_token)
         for token, raw in active_purchase.terms.deposits:
             uninvested_raw[token] = uninvested_raw.get(token, 0) + max(
                 0, raw - sold_raw_by_token.get(token, 0)
@@ -95,7 +95,10 @@ def turnover_allowance(step: StepInput) -> Value:
     prices.
     """
     prices = reference_prices(step).price_by_token
-    if is_first_purchase(step.limits, step.history) and not step.history.cash_flows.invested:
+    if (
+        is_first_purchase(step.limits, step.history)
+        and not step.history.cash_flows.newly_invested_raw
+    ):
         if any(asset.token.address not in prices for asset in step.portfolio.assets):
             return ZERO
         drifts = compute_drifts(step, prices)
@@ -120,7 +123,7 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     """
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is None:
-        is_first = not step.history.cash_flows.invested
+        is_first = not step.history.cash_flows.newly_invested_raw
     else:
         is_first = active_purchase.terms.kind is PurchaseKind.FIRST
     if is_first:
@@ -130,7 +133,7 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
 
 def format_progress(terms: Purchase, parts_done: int) -> str:
     """Format the number of the next part and of all parts."""
-    return f"{terms.kind.value}, part {parts_done + 1} of {max(terms.parts, parts_done + 1)}"
+    return f"{terms.kind.value}, part {parts_done + 1} of {max(terms.part_count, parts_done + 1)}"
 
 
 def _first_purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
@@ -139,7 +142,7 @@ def _first_purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     return restrict_to_side(
         tuple(drifts),
         rebalance_goal(tuple(drifts), Destination.TARGET),
-        step.policy.only,
+        step.policy.trade_side,
         step.portfolio.numeraire.address,
     )
 
@@ -198,7 +201,7 @@ def decide_part(
         return Rebalance(
             message, goal, by_owner=by_owner, exempt_turnover=allowance
         ), PurchaseResult(next_part)
-    return Hold(end_text(terms, end_reason)), PurchaseResult(ended=end_reason)
+    return Hold(end_text(terms, end_reason)), PurchaseResult(end_reason=end_reason)
 
 
 def format_cancel_command(active_purchase: PurchaseProgress) -> str:

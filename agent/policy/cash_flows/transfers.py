@@ -57,7 +57,7 @@ def token_price(portfolio: Portfolio, references: ReferencePrices, token: str) -
     """Return a token's reference price, numeraire base units per base unit; native coin has the
     price of its wrapped token.
     """
-    reference_price = references.prices.get(portfolio.pricing_token(token))
+    reference_price = references.reference_by_token.get(portfolio.pricing_token(token))
     if reference_price is None or reference_price.price <= 0:
         return None
     return reference_price.price
@@ -83,7 +83,7 @@ def max_payout_raw(step: StepInput, token: str) -> int:
     )
     if allowance_value is None:
         return UINT256_MAX
-    if price is None or step.history.budgets.unknown:
+    if price is None or step.history.budgets.unknown_reason:
         return 0
     return floor_int(allowance_value / price)
 
@@ -92,7 +92,7 @@ def reserve_withdrawals(step: StepInput) -> StepInput:
     """Return the step with open withdrawals reserved in their assets, so that targets do not use
     them.
     """
-    return _with_reserves(step, step.history.cash_flows.claims)
+    return _with_reserves(step, step.history.cash_flows.pending_payments)
 
 
 def reserve_claims(step: StepInput, new_claims: tuple[PendingPayment, ...]) -> StepInput:
@@ -100,7 +100,8 @@ def reserve_claims(step: StepInput, new_claims: tuple[PendingPayment, ...]) -> S
     history = replace(
         step.history,
         cash_flows=replace(
-            step.history.cash_flows, claims=(*step.history.cash_flows.claims, *new_claims)
+            step.history.cash_flows,
+            pending_payments=(*step.history.cash_flows.pending_payments, *new_claims),
         ),
     )
     return _with_reserves(replace(step, history=history), new_claims)
@@ -116,7 +117,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     """
     step = cash_limit.restore_excluded_amounts(step)
     pending_raw: dict[str, int] = {}
-    for flow in step.history.cash_flows.unexplained:
+    for flow in step.history.cash_flows.unexplained_transfers:
         if flow.blocks_trading and flow.delta_raw > 0:
             if flow.token == NATIVE:
                 token = step.portfolio.wrapped_native
@@ -131,7 +132,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
         token = asset.token.address
         claimed_raw = sum(
             claim.payment.raw
-            for claim in step.history.cash_flows.claims
+            for claim in step.history.cash_flows.pending_payments
             if claim.payment.token == token
         )
         unreserved_raw = (
@@ -189,12 +190,12 @@ def open_withdrawal_reason(step: StepInput) -> str:
     """Return why an open withdrawal blocks trading: its shortfall, and the command; empty if every
     claim is covered.
     """
-    for claim in step.history.cash_flows.claims:
+    for claim in step.history.cash_flows.pending_payments:
         short_raw = shortfall_raw(
             step.portfolio, step.limits, native_coin.held_balances(step), claim.payment.token
         )
         label = step.portfolio.token(claim.payment.token).label
-        if (progress := claim.parts) is not None and is_auto_resumed(step.snapshot, progress):
+        if (progress := claim.progress) is not None and is_auto_resumed(step.snapshot, progress):
             if short_raw:
                 shortfall_text = f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label} missing"
             else:
@@ -206,26 +207,26 @@ def open_withdrawal_reason(step: StepInput) -> str:
                     native_coin.held_balances(step),
                     progress,
                     claim.payment.token,
-                ).done
+                ).parts_done
                 + 1
             )
             part_text = (
-                f"part {part_number} of about {max(progress.count, part_number)} next at"
+                f"part {part_number} of about {max(progress.part_count, part_number)} next at"
                 f" {format_time(progress.next_s)} by"
             )
             return (
-                f"withdrawal {claim.request}: {shortfall_text}; {part_text if short_raw else 'the next cycle of'}"
-                f" trimtab run --send; trimtab withdraw --release {claim.request} cancels it"
+                f"withdrawal {claim.request_id}: {shortfall_text}; {part_text if short_raw else 'the next cycle of'}"
+                f" trimtab run --send; trimtab withdraw --release {claim.request_id} cancels it"
             )
         if short_raw > 0:
             shortfall_text = (
                 f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label}"
             )
-            if not claim.request:  # planned, not stored
+            if not claim.request_id:  # planned, not stored
                 return f"this withdrawal is short of {shortfall_text}"
             return (
-                f"withdrawal {claim.request} is short of {shortfall_text}: trimtab withdraw --resume"
-                f" {claim.request} continues it, --release {claim.request} cancels it"
+                f"withdrawal {claim.request_id} is short of {shortfall_text}: trimtab withdraw --resume"
+                f" {claim.request_id} continues it, --release {claim.request_id} cancels it"
             )
     return ""
 
@@ -243,9 +244,9 @@ def next_part_s(snapshot: Snapshot, claims: Sequence[PendingPayment]) -> int | N
     """
     return next(
         (
-            claim.parts.next_s
+            claim.progress.next_s
             for claim in claims
-            if claim.parts is not None and is_auto_resumed(snapshot, claim.parts)
+            if claim.progress is not None and is_auto_resumed(snapshot, claim.progress)
         ),
         None,
     )
@@ -254,15 +255,15 @@ def next_part_s(snapshot: Snapshot, claims: Sequence[PendingPayment]) -> int | N
 def parts_done(step: StepInput, token: str) -> int:
     """Return the number of parts raised of the withdrawal that needs `token`."""
     open_progresses = (
-        claim.parts
-        for claim in step.history.cash_flows.claims
-        if claim.payment.token == token and claim.parts is not None
+        claim.progress
+        for claim in step.history.cash_flows.pending_payments
+        if claim.payment.token == token and claim.progress is not None
     )
     return next(
         (
             current_progress(
                 step.portfolio, step.limits, native_coin.held_balances(step), progress, token
-            ).done
+            ).parts_done
             for progress in open_progresses
         ),
         0,
@@ -281,9 +282,9 @@ def current_progress(
 
     A process that is killed before it records the part leaves this state.
     """
-    if shortfall_raw(portfolio, limits, balances_raw, token) >= progress.lacked_raw:
+    if shortfall_raw(portfolio, limits, balances_raw, token) >= progress.shortfall_raw:
         return progress
-    return replace(progress, done=progress.done + 1, lacked_raw=0)
+    return replace(progress, parts_done=progress.parts_done + 1, shortfall_raw=0)
 
 
 def format_payment(portfolio: Portfolio, payment: Payment) -> str:
@@ -427,8 +428,8 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
     )
     return replace(
         goal,
-        unsold=tuple(drift.token for drift in drifts if drift.token not in spare_values),
-        sell_at_most=max_sales,
+        never_sold=tuple(drift.token for drift in drifts if drift.token not in spare_values),
+        max_sold_raw_by_token=max_sales,
     )
 
 

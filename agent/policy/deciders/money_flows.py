@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers import policy as layers
+from agent.layers import policy as layer_policy
 from agent.model import (
     Hold,
 )
@@ -19,7 +19,9 @@ def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
         return None
     halt, next_s = (
         halt_with(context.exits_only_faults),
-        transfers.next_part_s(context.step.snapshot, context.step.history.cash_flows.claims),
+        transfers.next_part_s(
+            context.step.snapshot, context.step.history.cash_flows.pending_payments
+        ),
     )
     if next_s is None:
         return context.result(halt)
@@ -32,8 +34,8 @@ def continue_purchase(context: DecisionContext) -> DecisionResult | None:
     if (decision_and_part := purchases.decide_part(step, context.drifts)) is None:
         return None
     decision, purchase_result = decision_and_part
-    decision_result = replace(context.result(decision), purchase=purchase_result)
-    for layer_part_of in layers.PURCHASE_PART_BUILDERS:
+    decision_result = replace(context.result(decision), purchase_result=purchase_result)
+    for layer_part_of in layer_policy.PURCHASE_PART_BUILDERS:
         decision_result = decision_result.with_layer(layer_part_of(context))
     if purchase_result.due_part is not None and (refill := native_coin.top_up(step, decision)):
         return decision_result.without_trades(refill)

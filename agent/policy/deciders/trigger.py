@@ -82,7 +82,7 @@ def _evaluate_portfolio_trigger(
             trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
         )
         return trigger_result, None, drifts
-    if trigger.risk.unmeasured:
+    if trigger.risk.no_sample_reason:
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(
         step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, context.prices

@@ -52,7 +52,7 @@ DAY_S = 86_400
 
 def retry_at_s(refusal: SubmissionRefusal) -> int:
     """Return the chain time from which an exit refused at submission is tried again."""
-    excess_refusals = refusal.times - FREE_RETRIES
+    excess_refusals = refusal.refusal_count - FREE_RETRIES
     return refusal.at_s + (
         0 if excess_refusals <= 0 else min(BACKOFF_S << min(excess_refusals - 1, 16), MAX_BACKOFF_S)
     )
@@ -84,7 +84,7 @@ def add_submission_refusal(
     refusal_count = (
         1
         if previous_refusal is None or now_s - previous_refusal.at_s > DAY_S
-        else previous_refusal.times + 1
+        else previous_refusal.refusal_count + 1
     )
     refusal_by_token[refused_exit.token] = SubmissionRefusal(
         refused_exit.token, now_s, refusal_count, refused_exit.why
@@ -94,7 +94,7 @@ def add_submission_refusal(
 
 def avoids_other_tokens(history: History, direct_tokens: Collection[str], token: str) -> bool:
     """True if the exit of a token failed, so that a route without other tokens is preferred."""
-    failure_count = failures.exit_failures(history, token).reverts
+    failure_count = failures.exit_failures(history, token).revert_count
     return bool(
         token in direct_tokens
         or failure_count
@@ -158,9 +158,9 @@ def _fired_exit_tokens(history: History) -> set[str]:
 
 
 def _times_text(refusal: SubmissionRefusal) -> str:
-    if refusal.times == 1:
+    if refusal.refusal_count == 1:
         return "once"
-    return f"{refusal.times} times in a row"
+    return f"{refusal.refusal_count} times in a row"
 
 
 def exclude_blocked_exits(step: StepInput, new_exits: Iterable[BlockedExit]) -> StepInput:
@@ -184,7 +184,7 @@ def exclude_blocked_exits(step: StepInput, new_exits: Iterable[BlockedExit]) -> 
             excluded_raw = max(
                 0, balances_raw[token] - native_coin.reserved_raw(step.limits, asset)
             )
-            new_exit_by_token[token] = replace(new_exit, raw=excluded_raw)
+            new_exit_by_token[token] = replace(new_exit, excluded_raw=excluded_raw)
     assets = tuple(
         replace(
             asset,
@@ -211,7 +211,7 @@ def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, i
     The other assets therefore keep their value, and the blocked exits reduce the numeraire's share.
     """
     target_bps_before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
-    if step.portfolio.orders.absent is not WeightReallocation.CASH or step.divides_wallet:
+    if step.portfolio.orders.reallocation is not WeightReallocation.CASH or step.divides_wallet:
         return target_bps_before  # redistributed already, or handled by each part of the wallet
     prices = reference_prices(step).price_by_token
     if not (drifts := drifts_if_known(step, prices)):
@@ -238,7 +238,7 @@ def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, i
 
 def excluded_tokens(targets: EffectiveTargets, blocked_exits: Sequence[BlockedExit]) -> set[str]:
     """Return excluded tokens: in quarantine, or with a blocked exit."""
-    return {screened_token.token for screened_token in targets.quarantine} | {
+    return {screened_token.token for screened_token in targets.quarantined_tokens} | {
         blocked_exit.token for blocked_exit in blocked_exits
     }
 

@@ -64,16 +64,16 @@ def trigger_price(order: ConditionalOrder) -> Price | None:
     is_above = order.kind in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE)
     terms, sign = order.terms, 1 if is_above else -1
     if order.kind is OrderKind.TRAILING_STOP:
-        if order.mark is None:
+        if order.highest_price is None:
             return None
         if terms.price is not None:
-            return order.mark - terms.price
-        return order.mark * (1 - _terms_share(terms))
+            return order.highest_price - terms.price
+        return order.highest_price * (1 - _terms_share(terms))
     if terms.price is not None:
         return terms.price
-    if order.basis is None:
+    if order.base_price is None:
         return None
-    return order.basis * (1 + sign * _terms_share(terms))
+    return order.base_price * (1 + sign * _terms_share(terms))
 
 
 def arm_order(
@@ -96,7 +96,12 @@ def arm_order(
         basis = trigger_price(entry) or price
     return require_valid_level(
         replace(
-            order, stage=OrderStage.ARMED, basis=basis, mark=price, event_price=None, since_s=now_s
+            order,
+            stage=OrderStage.ARMED,
+            base_price=basis,
+            highest_price=price,
+            event_price=None,
+            since_s=now_s,
         ),
         price,
         order_settings,
@@ -115,7 +120,7 @@ def require_valid_level(
         )
     match order.kind:
         case OrderKind.ENTRY:
-            if level >= price and order_settings.refuse_filled:
+            if level >= price and order_settings.refuses_filled_entries:
                 raise Refused(
                     "its level is at or above the price, so it is bought immediately",
                     remedy="lower it, or remove it",
@@ -158,9 +163,9 @@ def was_filled_when_armed(order: ConditionalOrder) -> bool:
     level = trigger_price(order)
     return (
         order.kind is OrderKind.ENTRY
-        and order.basis is not None
+        and order.base_price is not None
         and level is not None
-        and level >= order.basis
+        and level >= order.base_price
     )
 
 
@@ -241,9 +246,9 @@ def format_orders(portfolio: Portfolio) -> str:
         f"{order_name(portfolio, terms)} {level_text}"
         for terms, level_text in zip(order_settings.terms, level_texts, strict=True)
     ]
-    filled_text = "refused" if order_settings.refuse_filled else "bought immediately"
+    filled_text = "refused" if order_settings.refuses_filled_entries else "bought immediately"
     return (
-        f"{', '.join(order_texts)}; absent: {order_settings.absent.value}, hysteresis"
+        f"{', '.join(order_texts)}; absent: {order_settings.reallocation.value}, hysteresis"
         f" {order_settings.hysteresis_bps / 100:g}%, an entry above the price is {filled_text}"
     )
 
@@ -312,11 +317,12 @@ def nav_per_share_at(
     ]
     value_before = sum((raw * price for raw, price, _ in priced_holdings), Fraction(0))
     value_after = (
-        sum((raw * price for raw, _, price in priced_holdings), margin_result) - nav_record.lost
+        sum((raw * price for raw, _, price in priced_holdings), margin_result)
+        - nav_record.later_loss
     )
     if value_before <= 0:
-        return nav_record.worth
-    return max(Fraction(0), nav_record.worth * value_after / value_before)
+        return nav_record.nav
+    return max(Fraction(0), nav_record.nav * value_after / value_before)
 
 
 def is_nav_known(nav_record: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
@@ -454,7 +460,7 @@ def needs_past_prices(step: StepInput) -> bool:
     """
     if (
         step.policy.confirm_blocks == 0
-        or step.snapshot.past
+        or step.snapshot.past_prices
         or not (step.portfolio.orders.terms or step.history.orders.states)
     ):
         return False
@@ -505,7 +511,7 @@ def _price_window(
     step: StepInput, prices: Mapping[str, Price], nav_record: NavPerShare | None
 ) -> PriceWindow:
     confirm_blocks = step.policy.confirm_blocks
-    past_blocks, head_number = step.snapshot.past[:confirm_blocks], step.snapshot.head.number
+    past_blocks, head_number = step.snapshot.past_prices[:confirm_blocks], step.snapshot.head.number
     is_complete = [block.head.number for block in past_blocks] == list(
         range(head_number - 1, head_number - 1 - confirm_blocks, -1)
     )
@@ -645,11 +651,12 @@ def _order_after_prices(
         case OrderKind.TRAILING_STOP:
             if highest_price <= level:
                 return fired_order
-            has_new_high = order.mark is not None and lowest_price >= order.mark * (
-                1 + MIN_TRAILING_RISE
+            has_new_high = (
+                order.highest_price is not None
+                and lowest_price >= order.highest_price * (1 + MIN_TRAILING_RISE)
             )
             if has_new_high:
-                return replace(order, mark=lowest_price)
+                return replace(order, highest_price=lowest_price)
             return order
 
 

@@ -199,7 +199,7 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
         fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, sold_tokens[0]})
         + _later_exits_text(step.portfolio, sold_tokens),
         exit_goal(step.portfolio, drifts, sold_tokens[0]),
-        exit=True,
+        is_exit=True,
     )
 
 
@@ -253,11 +253,11 @@ def sort_exits(history: History, leaving_drifts: Sequence[AssetDrift]) -> list[A
     order, so that no token can delay another's exit.
     """
     refusal_count_by_token = {
-        refusal.token: refusal.times for refusal in history.failures.submission_refusals
+        refusal.token: refusal.refusal_count for refusal in history.failures.submission_refusals
     }
 
     def failure_count(drift: AssetDrift) -> int:
-        revert_count = failures.exit_failures(history, drift.token).reverts
+        revert_count = failures.exit_failures(history, drift.token).revert_count
         return refusal_count_by_token.get(drift.token, 0) + revert_count
 
     return sorted(leaving_drifts, key=failure_count)
@@ -322,7 +322,7 @@ def _is_leaving(
     """
     numeraire = portfolio.numeraire.address
     if drift.token == numeraire or drift.token in {
-        screened_token.token for screened_token in targets.quarantine
+        screened_token.token for screened_token in targets.quarantined_tokens
     }:
         return False
     return any(order.token in (drift.token, PORTFOLIO_SUBJECT) for order in fired_orders)
@@ -356,7 +356,7 @@ def _redistributed_targets(
         for token, target_bps in target_bps_by_token.items()
         if token not in fixed_bps
     }
-    if portfolio.orders.absent is WeightReallocation.CASH or sum(other_bps.values()) == 0:
+    if portfolio.orders.reallocation is WeightReallocation.CASH or sum(other_bps.values()) == 0:
         other_assets_bps = sum(
             target_bps for token, target_bps in other_bps.items() if token != numeraire
         )
@@ -405,8 +405,8 @@ def _min_target_value(
 
 
 def _reference_price(references: ReferencePrices, token: str) -> Price | None:
-    if token in references.prices:
-        return references.prices[token].price
+    if token in references.reference_by_token:
+        return references.reference_by_token[token].price
     return None
 
 

@@ -22,7 +22,7 @@ from agent.model import (
     TradeSide,
     Trigger,
 )
-from agent.policy.drift import alert_prices
+from agent.policy.drift import band_edge_prices
 from agent.units import BPS, decimal_text, format_bps, format_percent, format_points
 
 # --- Types of triggers: notation in the config, rules of a class, and the result of an evaluation.
@@ -48,11 +48,12 @@ class TriggerInput:
 
 @dataclass(frozen=True, slots=True)
 class TriggerResult:
-    """Result of a trigger. `next_s` is the next due time of a schedule (None: the next tick). `is_review_due`
-    is true if a schedule required a review now, even without a trade; `due_schedules` are the names
-    of such schedules in the store. `fired_by_schedule` is true if a schedule fired the trigger regardless of
-    prices; otherwise `signals` are the price signals that fired it. `executes_at_s` is the chain
-    time from which a staged trigger executes what this review found; None if nothing waits.
+    """Result of a trigger. `next_s` is the next due time of a schedule (None: the next tick).
+    `is_review_due` is true if a schedule required a review now, even without a trade;
+    `due_schedules` are the names of such schedules in the store. `fired_by_schedule` is true if a
+    schedule fired the trigger regardless of prices; otherwise `signals` are the price signals that
+    fired it. `executes_at_s` is the chain time from which a staged trigger executes what this
+    review found; None if nothing waits.
     """
 
     fired: bool
@@ -70,8 +71,9 @@ class TriggerRules:
     """Rules of one class of agent/model/triggers.py.
 
     `validate` raises ConfigError for a trigger that could never fire, or has invalid numbers.
-    `price_history_s` are the seconds of recorded prices that it needs. `is_band_and_schedule_only` is true if only its band
-    and its schedule decide; a backtest then skips the bars in between and may compile the rest.
+    `price_history_s` are the seconds of recorded prices that it needs. `is_band_and_schedule_only`
+    is true if only its band and its schedule decide; a backtest then skips the bars in between and
+    may compile the rest.
     """
 
     validate: Callable[[Any], None]
@@ -185,10 +187,12 @@ NOTATIONS = (
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[PriceSignal, ...]:
     """Return, for each asset outside its band, its side."""
     above_signals = {
-        ("too much", drift.token) for drift in drifts if drift.outside and _is_above(drift)
+        ("too much", drift.token) for drift in drifts if drift.is_outside_band and _is_above(drift)
     }
     below_signals = {
-        ("too little", drift.token) for drift in drifts if drift.outside and not _is_above(drift)
+        ("too little", drift.token)
+        for drift in drifts
+        if drift.is_outside_band and not _is_above(drift)
     }
     return tuple(sorted(above_signals | below_signals))
 
@@ -199,7 +203,7 @@ def _is_above(drift: AssetDrift) -> bool:
 
 def outside_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the assets outside their bands, with the distance; empty if there are none."""
-    return "; ".join(_outside_asset_text(drift) for drift in drifts if drift.outside)
+    return "; ".join(_outside_asset_text(drift) for drift in drifts if drift.is_outside_band)
 
 
 def _outside_asset_text(drift: AssetDrift) -> str:
@@ -238,7 +242,7 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
         return "all within their bands"
     gap_bps, closest_index = min(gaps_and_indices)
     drift = drifts[closest_index]
-    edge_price, high_edge_price = alert_prices(drifts)[drift.token]
+    edge_price, high_edge_price = band_edge_prices(drifts)[drift.token]
     edge_bps, edge_name, verb = drift.band_low_bps, "lower", "falls"
     if drift.share * BPS - edge_bps != gap_bps:
         edge_price, edge_bps, edge_name, verb = (
@@ -327,7 +331,7 @@ def apply_max_weight(
 
 def must_reduce_weight(policy: Policy, drifts: Sequence[AssetDrift]) -> bool:
     """True if a weight must be reduced."""
-    return policy.only not in BUY_SIDES and bool(overweight_assets(drifts))
+    return policy.trade_side not in BUY_SIDES and bool(overweight_assets(drifts))
 
 
 def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:

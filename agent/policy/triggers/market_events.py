@@ -46,19 +46,19 @@ MIN_COVERED_FRACTION = Fraction(3, 4)
 @dataclass(frozen=True, slots=True)
 class EventProgress:
     """Progress of an event for one asset: `limit_ratio` is 1 at the limit, and above 1 the event
-    fires; `unknown` is the reason if it cannot be computed.
+    fires; `unknown_reason` is the reason if it cannot be computed.
     """
 
     token: str
     symbol: str
     limit_ratio: Fraction
     description: str
-    unknown: str = ""
+    unknown_reason: str = ""
 
     @property
     def fired(self) -> bool:
         """True if the event happened."""
-        return not self.unknown and self.limit_ratio > 1
+        return not self.unknown_reason and self.limit_ratio > 1
 
 
 def _watched_prices(
@@ -87,16 +87,16 @@ def _trigger_result(
         asset_progress for asset_progress in progress_of_assets if asset_progress.fired
     ]
     judged_progress = [
-        asset_progress for asset_progress in progress_of_assets if not asset_progress.unknown
+        asset_progress for asset_progress in progress_of_assets if not asset_progress.unknown_reason
     ]
     asset_texts = [asset_progress.description for asset_progress in fired_progress] or [
         max(judged_progress, key=lambda asset_progress: asset_progress.limit_ratio).description
         for _ in judged_progress[:1]
     ]
     asset_texts += [
-        f"{asset_progress.symbol} is not judged: {asset_progress.unknown}"
+        f"{asset_progress.symbol} is not judged: {asset_progress.unknown_reason}"
         for asset_progress in progress_of_assets
-        if asset_progress.unknown
+        if asset_progress.unknown_reason
     ]
     asset_texts = asset_texts or ["none of the watched assets is in the portfolio"]
     if fired_progress:

@@ -32,7 +32,7 @@ from agent.model import (
 )
 from agent.policy import minimum
 from agent.policy import risk as risks
-from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, penalty
+from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, tracking_cost
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import (
     KeyUnit,
@@ -82,25 +82,25 @@ class ZoneExchange:
 
     source: str
     target: str
-    saves: Fraction
-    costs: Fraction
+    unit_saving: Fraction
+    unit_cost: Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneView:
-    """Position of a portfolio in its zone. `risk` is the cost of the deviation over the horizon,
-    `gas` that of one swap, both in value. `pair` is None if nothing can be moved; `saving` compares
-    the plan's saving and cost, if there is one. `measured` describes the price sample of a measured
-    risk.
+    """Position of a portfolio in its zone. `risk_value` is the cost of the deviation over the
+    horizon, `gas_value` that of one swap, both in value. `best_exchange` is None if nothing can be
+    moved; `plan_tradeoff` compares the plan's saving and cost, if there is one. `sample_text`
+    describes the price sample of a measured risk.
     """
 
-    risk: Value
-    gas: Value
+    risk_value: Value
+    gas_value: Value
     horizon_s: int
     intervals: tuple[ZoneInterval, ...]
-    pair: ZoneExchange | None
-    saving: RiskCostTradeoff | None = None
-    measured: str = ""
+    best_exchange: ZoneExchange | None
+    plan_tradeoff: RiskCostTradeoff | None = None
+    sample_text: str = ""
 
 
 def evaluate_zone(
@@ -160,13 +160,13 @@ def evaluate_zone(
         if drifts[index_pair[0]].investable_raw > 0
     }
     zone_view = ZoneView(
-        penalty(risk, tokens, target_shares, asset_values, total_value),
+        tracking_cost(risk, tokens, target_shares, asset_values, total_value),
         gas_value,
         risk.horizon_s,
         tuple(intervals),
         _best_exchange(tokens, marginal_risk, feasible_exchange_costs),
         None,
-        risk.measured,
+        risk.sample_text,
     )
     return zone_view, tuple(
         _with_band(drift, interval) for drift, interval in zip(drifts, intervals, strict=True)
@@ -182,7 +182,7 @@ def faults(
         if is_zone_destination:
             return ["the destination is a zone, but the trigger is not"]
         return []
-    if trigger.risk.unmeasured:
+    if trigger.risk.no_sample_reason:
         zone_faults = []
     else:
         zone_faults = [
@@ -198,7 +198,7 @@ def faults(
         )
     if limits.plan_cost_bps is None:
         zone_faults.append("the trigger is a zone, but limits.plan_cost is off")
-    if portfolio.wrapped_native not in references.prices:
+    if portfolio.wrapped_native not in references.reference_by_token:
         zone_faults.append("gas cannot be valued: the wrapped native coin has no reference price")
     return zone_faults
 
@@ -207,7 +207,7 @@ def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     """Return a result that fires if the first unit saves more than it costs. The engine still holds
     if the plan costs more than it saves.
     """
-    exchange = zone.pair
+    exchange = zone.best_exchange
     if exchange is None:
         return TriggerResult(
             False,
@@ -215,24 +215,24 @@ def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
             "overweight token to an underweight one",
             None,
         )
-    if exchange.saves <= 0:
+    if exchange.unit_saving <= 0:
         return TriggerResult(
             False, "within the no-trade zone: no exchange would save any risk", None
         )
     symbol_by_token = {drift.token: drift.symbol for drift in drifts}
     exchange_text = f"from {symbol_by_token[exchange.source]} to {symbol_by_token[exchange.target]}"
-    if exchange.saves > exchange.costs:
+    if exchange.unit_saving > exchange.unit_cost:
         reason = (
-            f"outside the no-trade zone: the first unit {exchange_text} saves {_bps_text(exchange.saves)} of risk"
-            f" and costs {_bps_text(exchange.costs)}"
+            f"outside the no-trade zone: the first unit {exchange_text} saves {_bps_text(exchange.unit_saving)} of risk"
+            f" and costs {_bps_text(exchange.unit_cost)}"
         )
         return TriggerResult(True, reason, None)
     furthest_drift = max(
         drifts, key=lambda drift: abs(drift.share - Fraction(drift.target_bps, BPS))
     )
     reason = (
-        f"within the no-trade zone: the next unit {exchange_text} would save {_bps_text(exchange.saves)} of risk"
-        f" and cost at least {_bps_text(exchange.costs)}; {furthest_drift.symbol} at"
+        f"within the no-trade zone: the next unit {exchange_text} would save {_bps_text(exchange.unit_saving)} of risk"
+        f" and cost at least {_bps_text(exchange.unit_cost)}; {furthest_drift.symbol} at"
         f" {furthest_drift.weight_text} is moved beyond {bands.format_band(furthest_drift)}"
     )
     return TriggerResult(False, reason, None)
@@ -245,7 +245,7 @@ def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
         " volatilities in [policy.risk]"
     )
     return TriggerResult(
-        False, f"the zone has no risk estimate yet: {risk.unmeasured}; {remedy}", None
+        False, f"the zone has no risk estimate yet: {risk.no_sample_reason}; {remedy}", None
     )
 
 
@@ -258,12 +258,16 @@ def uneconomic_plan_reason(
     def money(value: Value) -> str:
         return value_text(value, decimals, 4)
 
-    cost_names = ("fees", "impact", "skew", "gas", "approvals")
-    costs_text = ", ".join(
-        f"{cost_name} {money(getattr(tradeoff, cost_name))}" for cost_name in cost_names
+    costs = (
+        ("fees", tradeoff.fees),
+        ("impact", tradeoff.impact),
+        ("skew", tradeoff.skew),
+        ("gas", tradeoff.gas),
+        ("approvals", tradeoff.approval_gas),
     )
+    costs_text = ", ".join(f"{cost_name} {money(cost)}" for cost_name, cost in costs)
     return (
-        f"{reason}; but the whole plan would save {money(tradeoff.saved)} {numeraire_label} of risk within"
+        f"{reason}; but the whole plan would save {money(tradeoff.saved_risk)} {numeraire_label} of risk within"
         f" {format_duration(horizon_s)} and cost {money(tradeoff.cost)} ({costs_text}); checked"
         " again in the next cycle"
     )
@@ -272,7 +276,9 @@ def uneconomic_plan_reason(
 def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) -> str:
     """Return why no plan was made, with its highest possible saving."""
     decimals, numeraire_label = portfolio.numeraire.decimals, portfolio.numeraire.label
-    risk_text, gas_text = (value_text(value, decimals, 4) for value in (zone.risk, zone.gas))
+    risk_text, gas_text = (
+        value_text(value, decimals, 4) for value in (zone.risk_value, zone.gas_value)
+    )
     amounts_text = (
         f"all of the risk within {format_duration(zone.horizon_s)} is {risk_text} {numeraire_label}, a swap"
         f" with its approval costs {gas_text} of gas"
@@ -318,7 +324,7 @@ def _best_exchange(
     ]
     return max(
         exchanges,
-        key=lambda exchange: exchange.saves / max(exchange.costs, Fraction(1, RATE_UNIT)),
+        key=lambda exchange: exchange.unit_saving / max(exchange.unit_cost, Fraction(1, RATE_UNIT)),
         default=None,
     )
 
@@ -329,7 +335,7 @@ def _with_band(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
         drift,
         band_low_bps=interval.trigger_low * BPS,
         band_high_bps=interval.trigger_high * BPS,
-        outside=is_outside,
+        is_outside_band=is_outside,
     )
 
 
@@ -397,7 +403,8 @@ def _is_usable(
         pool.token0 not in index_by_token
         or pool.token1 not in index_by_token
         or any(
-            quarantined_item.address == pool.address for quarantined_item in snapshot.quarantined
+            quarantined_item.address == pool.address
+            for quarantined_item in snapshot.unreadable_items
         )
     ):
         return False
@@ -427,8 +434,10 @@ def _refuse_evaluation(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
 
 def _describe_zone(trigger: NoTradeZone, _: Portfolio) -> str:
     risk, sample_text = trigger.risk, ""
-    if risk.measuring is not None:
-        sample_text = f", risk of {format_duration(risk.measuring.window_s)} of recorded prices"
+    if risk.estimation_window is not None:
+        sample_text = (
+            f", risk of {format_duration(risk.estimation_window.window_s)} of recorded prices"
+        )
     return (
         f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
         f" {format_duration(risk.horizon_s)}{sample_text}"

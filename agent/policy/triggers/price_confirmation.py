@@ -39,8 +39,8 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     if isinstance(trigger, NoTradeZone):
         exchange = no_trade_zone.evaluate_zone(
             step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
-        )[0].pair
-        is_worthwhile = exchange is not None and exchange.saves > exchange.costs
+        )[0].best_exchange
+        is_worthwhile = exchange is not None and exchange.unit_saving > exchange.unit_cost
         if is_worthwhile and exchange is not None:
             exchange_signals = frozenset(
                 {("too much", exchange.source), ("too little", exchange.target)}
@@ -65,7 +65,7 @@ def unconfirmed_reason(
     confirm_blocks = step.policy.confirm_blocks
     if confirm_blocks == 0:
         return ""
-    past_blocks = step.snapshot.past[:confirm_blocks]
+    past_blocks = step.snapshot.past_prices[:confirm_blocks]
     head_number = step.snapshot.head.number
     if [past_block.head.number for past_block in past_blocks] != list(
         range(head_number - 1, head_number - 1 - confirm_blocks, -1)
@@ -92,7 +92,7 @@ def unconfirmed_reason(
 
 def needs_past_blocks(step: StepInput, decide: Callable[[StepInput], object]) -> bool:
     """True if prices alone make the step act, so that the preceding blocks must be read."""
-    if step.policy.confirm_blocks == 0 or step.snapshot.past:
+    if step.policy.confirm_blocks == 0 or step.snapshot.past_prices:
         return False
     unconfirmed_decision = decide(replace(step, policy=replace(step.policy, confirm_blocks=0)))
     return isinstance(unconfirmed_decision, Rebalance | LayerDecision)

@@ -54,14 +54,14 @@ def validate_policy(policy: Policy, band_by_symbol: Mapping[str, Threshold] | No
             "policy.destination: band, but the trigger has no band",
             'use a threshold or hybrid trigger, or "target"',
         )
-    if policy.only in (TradeSide.WINNERS, TradeSide.LOSERS) and not trigger_has_band:
+    if policy.trade_side in (TradeSide.WINNERS, TradeSide.LOSERS) and not trigger_has_band:
         raise ConfigError(
-            f"policy.only: {policy.only.value} needs bands, but the trigger has none",
+            f"policy.only: {policy.trade_side.value} needs bands, but the trigger has none",
             'use a threshold or hybrid trigger, or only = "sell"',
         )
-    if policy.only is not None and isinstance(policy.trigger, NoTradeZone):
+    if policy.trade_side is not None and isinstance(policy.trigger, NoTradeZone):
         raise ConfigError(
-            f"policy.only: {policy.only.value}, but a zone trades both sides",
+            f"policy.only: {policy.trade_side.value}, but a zone trades both sides",
             "remove it, or use a threshold",
         )
     for symbol, band in (band_by_symbol or {}).items():

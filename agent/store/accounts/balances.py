@@ -40,7 +40,7 @@ from agent.store.tables import (
     ExternalTransactionRow,
     ExternalTransferRow,
     IntentRow,
-    OpeningRow,
+    OpeningBalanceRow,
 )
 from agent.store.transitions import NONCE_USED_STATES, OPEN_STATES
 
@@ -114,14 +114,14 @@ IS_DECREASE = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 @dataclass(frozen=True, slots=True)
 class _StoredBalances:
     """Openings, and the intents and external transactions that are not yet included in them for
-    good. `last_folded_seq` is the newest intent that is included, `version` the number of writes of the
-    openings.
+    good. `last_folded_seq` is the newest intent that is included, `version` the number of writes of
+    the openings.
     """
 
     last_folded_seq: int
     version: int
-    intents: Sequence[IntentRow]
-    openings: Sequence[OpeningRow]
+    intent_rows: Sequence[IntentRow]
+    opening_rows: Sequence[OpeningBalanceRow]
     external_changes: tuple[OwnBalanceChange, ...]
 
 
@@ -132,7 +132,7 @@ def _read_stored(db: Connection) -> _StoredBalances:
         last_folded_seq,
         database.parse_fact_number(BALANCES_VERSION, external_rows[0].version),
         all_rows(db, _select_intents_after(), IntentRow, after_seq=last_folded_seq),
-        all_rows(db, _select_openings(), OpeningRow),
+        all_rows(db, _select_openings(), OpeningBalanceRow),
         tuple(
             OwnBalanceChange(token, delta_raw, row.block_number)
             for row in external_rows
@@ -152,7 +152,7 @@ def _expected_balances(
 ) -> ExpectedBalances:
     unsettled_nonces = (
         row.nonce
-        for row in stored_balances.intents
+        for row in stored_balances.intent_rows
         if row.state in _OPEN_STATE_NAMES and row.state not in _CONSUMED_STATE_NAMES
     )
     transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
@@ -160,13 +160,13 @@ def _expected_balances(
         transfers = _merged_transfers((*transfers, *open_transfers(db)))
     own_changes = (
         change
-        for row in stored_balances.intents
+        for row in stored_balances.intent_rows
         for change in _own_changes(row, wallet, wrapped_native)
     )
     return ExpectedBalances(
         openings=tuple(
             OpeningBalance(row.token, int(row.raw), row.block_number)
-            for row in stored_balances.openings
+            for row in stored_balances.opening_rows
         ),
         own_changes=(*stored_balances.external_changes, *own_changes),
         transfers=transfers,
@@ -193,14 +193,14 @@ def _record_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> 
         "since_block": transfer.since_block,
         "block_number": transfer.block,
         "chain_s": transfer.chain_s,
-        "halts": transfer.halts,
+        "blocks_trading": transfer.exceeds_jump_limit,
         "kind": None if transfer.kind is None else transfer.kind.value,
-        "told_s": None,
+        "classified_s": None,
     }
     insert_rows(db, ExternalTransferRow, [row])
-    if transfer.undoes:
+    if transfer.undone_ids:
         conditions = (
-            ExternalTransferRow.seq.in_(transfer.undoes),
+            ExternalTransferRow.seq.in_(transfer.undone_ids),
             ExternalTransferRow.kind.is_(None),
         )
         db.execute(
@@ -211,8 +211,8 @@ def _record_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> 
 
 
 def blocked_since_s(facts: Mapping[str, str]) -> int | None:
-    """Return the chain time since which unexplained deposits block trades (fact BLOCKED_SINCE); None
-    without one.
+    """Return the chain time since which unexplained deposits block trades (fact BLOCKED_SINCE);
+    None without one.
     """
     return int(facts[BLOCKED_SINCE]) if BLOCKED_SINCE in facts else None
 
@@ -266,7 +266,7 @@ def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int
     value_text = None if transfer.value is None else str(transfer.value)
     acceptance_columns: dict[str, object] = {}
     if transfer.kind is ExternalTransferKind.ACCEPTED:
-        acceptance_columns = {"kind": transfer.kind.value, "told_s": now_s}
+        acceptance_columns = {"kind": transfer.kind.value, "classified_s": now_s}
         earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED_DEPOSITS))[
             1 - MAX_OPEN_TRANSFERS :
         ]
@@ -283,7 +283,7 @@ def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int
         {
             "row_seq": transfer.id,
             "value": value_text,
-            "halts": transfer.halts,
+            "blocks_trading": transfer.exceeds_jump_limit,
             "chain_s": transfer.chain_s,
             **acceptance_columns,
         },
@@ -341,8 +341,8 @@ def transfers_after(db: Connection, after_id: int) -> tuple[ExternalTransfer, ..
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
-    """Return unexplained transfers, oldest first: the newest MAX_OPEN_TRANSFERS, plus as many of the
-    newest that halt and of the newest losses, so that dust cannot hide them.
+    """Return unexplained transfers, oldest first: the newest MAX_OPEN_TRANSFERS, plus as many of
+    the newest that halt and of the newest losses, so that dust cannot hide them.
     """
     newest_open_transfers = _transfers_oldest_first(
         db, _select_unexplained_transfers(), MAX_OPEN_TRANSFERS
@@ -421,7 +421,7 @@ def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
         row.since_block,
         row.block_number,
         row.chain_s,
-        row.halts,
+        row.blocks_trading,
         kind,
     )
 
@@ -431,7 +431,7 @@ _select_external_transactions = cache(
         select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
     ).order_by("block_number")
 )
-_select_openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
+_select_openings = cache(lambda: select(OpeningBalanceRow).order_by(OpeningBalanceRow.token))
 _select_intents_after = cache(
     lambda: select(IntentRow).where(IntentRow.seq > bindparam("after_seq")).order_by(IntentRow.seq)
 )
@@ -452,7 +452,7 @@ _select_unexplained_transfers = cache(
     lambda: _select_newest_transfers().where(ExternalTransferRow.kind.is_(None))
 )
 _select_unexplained_halting = cache(
-    lambda: _select_unexplained_transfers().where(ExternalTransferRow.halts)
+    lambda: _select_unexplained_transfers().where(ExternalTransferRow.blocks_trading)
 )
 _select_unexplained_decreases = cache(lambda: _select_unexplained_transfers().where(IS_DECREASE))
 _select_decreases = cache(lambda: select(ExternalTransferRow).where(IS_DECREASE))
@@ -521,16 +521,16 @@ class BalanceStore:
         last_folded_seq, block_by_nonce = stored_balances.last_folded_seq, dict[int, int]()
         # A replaced intent may still be mined as long as a reorg can remove the transaction that
         # took its nonce.
-        for row in stored_balances.intents:
+        for row in stored_balances.intent_rows:
             block = block_number(database.intent_from_row(row))
             block_by_nonce[row.nonce] = max(block_by_nonce.get(row.nonce, 0), block)
         kept_openings = {
             row.token: (int(row.raw), row.block_number)
-            for row in stored_balances.openings
+            for row in stored_balances.opening_rows
             if row.token not in balances
         }
         new_openings = dict(kept_openings)
-        for row in stored_balances.intents:
+        for row in stored_balances.intent_rows:
             if (
                 row.state in _OPEN_STATE_NAMES
                 or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS
@@ -545,7 +545,7 @@ class BalanceStore:
         unfolded_raw_by_token: dict[str, int] = {}
         unfolded_changes = (
             change
-            for row in stored_balances.intents
+            for row in stored_balances.intent_rows
             if row.seq > last_folded_seq
             for change in _own_changes(row, self.db.wallet, self.db.wrapped_native)
         )
@@ -563,7 +563,7 @@ class BalanceStore:
             for token, (raw, block) in new_openings.items()
             if kept_openings.get(token) != (raw, block)
         ]
-        upsert_rows(db, OpeningRow, opening_rows)
+        upsert_rows(db, OpeningBalanceRow, opening_rows)
         database.write_facts(
             db, {LAST_FOLDED_INTENT: last_folded_seq, BALANCES_VERSION: stored_balances.version + 1}
         )
@@ -618,7 +618,7 @@ class BalanceStore:
                 chosen_kind = kind or allowed_kinds[0]
                 db.execute(
                     _update_transfer(),
-                    {"row_seq": row.seq, "kind": chosen_kind.value, "told_s": now_s},
+                    {"row_seq": row.seq, "kind": chosen_kind.value, "classified_s": now_s},
                 )
                 classified_transfers.append(replace(_transfer_from_row(row), kind=chosen_kind))
             return tuple(classified_transfers)
@@ -647,7 +647,7 @@ class BalanceStore:
         a change.
         """
         with self.db.write("write the books") as db:
-            openings_block = db.scalar(select(func.max(OpeningRow.block_number)))
+            openings_block = db.scalar(select(func.max(OpeningBalanceRow.block_number)))
             known_hashes = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
             new_rows = []
             for tx in transactions:

@@ -53,7 +53,7 @@ from agent.store.tables import (
     ExternalTransferRow,
     FundingRow,
     IntentRow,
-    OpeningRow,
+    OpeningBalanceRow,
     RunningBalanceRow,
 )
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES, OPEN_STATES
@@ -116,7 +116,7 @@ def _unentered_moves(
             moved_raw_by_token = {
                 token: raw
                 for token, raw in intent_moves
-                if token in opening_by_token and row.seq > opening_by_token[token].after_intent
+                if token in opening_by_token and row.seq > opening_by_token[token].after_intent_seq
             }
             yield intent.receipt.block_number, moved_raw_by_token
     for external_row in external_rows:
@@ -148,7 +148,7 @@ def all_entries(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     for transfer in balances.newest_transfers(db, balances.MAX_ID):
         if (
             transfer.token in opening_by_token
-            and transfer.id > opening_by_token[transfer.token].after_flow
+            and transfer.id > opening_by_token[transfer.token].after_transfer_id
         ):
             positioned_entries.append(
                 ((transfer.block, 1, transfer.id), entry_rules.transfer_entry(transfer))
@@ -204,7 +204,9 @@ def _external_entries(
         later_index = bisect_right(
             [valuation.block for valuation in valuations_of_book], row.block_number
         )
-        holdings = valuations_of_book[max(0, later_index - 1)].held if valuations_of_book else ()
+        holdings = (
+            valuations_of_book[max(0, later_index - 1)].holdings if valuations_of_book else ()
+        )
         prices = entry_rules.EntryPrices(
             {holding.token: holding.price for holding in holdings}, NATIVE
         )
@@ -219,10 +221,10 @@ def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
     """Write the entry of a final intent, and add it to the running balances."""
     row = {
         "intent_id": entry.id,
-        "book": book.number,
+        "book_number": book.number,
         "block_number": entry.block,
         "intent_seq": seq,
-        "wallet_json": wallet_json(entry),
+        "wallet_moves_json": wallet_moves_json(entry),
         "entry_json": codec.dumps(entry),
     }
     insert_rows(db, EntryRow, [row])
@@ -230,7 +232,7 @@ def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
 
 
 def parse_wallet_moves(moves_json: str) -> dict[str, int]:
-    """Parse `wallet_json`: the wallet's balance changes by an entry, base units by token."""
+    """Parse `wallet_moves_json`: the wallet's balance changes by an entry, base units by token."""
     try:
         return {token: int(raw) for token, raw in json.loads(moves_json).items()}
     except (ValueError, TypeError, AttributeError) as error:
@@ -239,7 +241,7 @@ def parse_wallet_moves(moves_json: str) -> dict[str, int]:
         ) from None
 
 
-def wallet_json(entry: Entry) -> str:
+def wallet_moves_json(entry: Entry) -> str:
     """Return the wallet's balance changes by an entry as JSON."""
     return json.dumps({token: str(raw) for token, raw in ledger_sums.wallet_moves(entry).items()})
 
@@ -253,8 +255,8 @@ select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindpa
 @cache
 def _select_moves_above() -> Select[int, str]:
     """Select blocks and wallet moves of the current book's entries above a block."""
-    entries_of_book = select(EntryRow.block_number, EntryRow.wallet_json).join(
-        BookRow, BookRow.seq == EntryRow.book
+    entries_of_book = select(EntryRow.block_number, EntryRow.wallet_moves_json).join(
+        BookRow, BookRow.seq == EntryRow.book_number
     )
     return entries_of_book.where(
         ledger_sums.is_current_book(), EntryRow.block_number > bindparam("head")
@@ -266,7 +268,7 @@ def _select_running_balances() -> Select[str, str]:
     """Select the running balances of the current book."""
     return (
         select(RunningBalanceRow.token, RunningBalanceRow.raw)
-        .join(BookRow, BookRow.seq == RunningBalanceRow.book)
+        .join(BookRow, BookRow.seq == RunningBalanceRow.book_number)
         .where(ledger_sums.is_current_book())
     )
 
@@ -274,7 +276,9 @@ def _select_running_balances() -> Select[str, str]:
 @cache
 def _select_openings() -> Select[Any]:
     """Select the openings of the current book."""
-    openings_of_book = select(BookOpeningRow).join(BookRow, BookRow.seq == BookOpeningRow.book)
+    openings_of_book = select(BookOpeningRow).join(
+        BookRow, BookRow.seq == BookOpeningRow.book_number
+    )
     return openings_of_book.where(ledger_sums.is_current_book())
 
 
@@ -292,14 +296,14 @@ def _select_unentered_intents() -> Select[Any]:
 @cache
 def _select_entries() -> Select[int, str]:
     entries_of_book = select(EntryRow.intent_seq, EntryRow.entry_json).where(
-        EntryRow.book == bindparam("book_number")
+        EntryRow.book_number == bindparam("book_number")
     )
     return entries_of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)
 
 
 @cache
 def _select_funding() -> Select[Any]:
-    payments = select(FundingRow).where(FundingRow.book == bindparam("book_number"))
+    payments = select(FundingRow).where(FundingRow.book_number == bindparam("book_number"))
     return payments.order_by(FundingRow.block_number, FundingRow.at_s, FundingRow.market)
 
 
@@ -328,23 +332,23 @@ class LedgerStore:
     def current_book(self) -> LedgerBook | None:
         """Return the current book; None before the first."""
         with self.db.read("read the ledger") as db:
-            return current_book(db, self.db.book_kind)
+            return current_book(db, self.db.store_kind)
 
     def open_book(self, now_s: int, note: str) -> LedgerBook:
         """Open a new book at the balances of the next cycle; the old one stays in the store."""
         with self.db.write("open a book") as db:
-            return ledger_sums.open_book(db, self.db.book_kind, now_s, note)
+            return ledger_sums.open_book(db, self.db.store_kind, now_s, note)
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
         """Return final and reverted intents without an entry, oldest first."""
-        return self.db.query("read the ledger", _intents_without_entry, self.db.book_kind)
+        return self.db.query("read the ledger", _intents_without_entry, self.db.store_kind)
 
     def unsettled_intents(self) -> tuple[Intent, ...]:
         """Return intents since the first opening that are open, or ended on chain without an entry,
         oldest first.
         """
         with self.db.read("read the ledger") as db:
-            if (opened_after_seq := _opening_intent_seq(db, self.db.book_kind)) is None:
+            if (opened_after_seq := _opening_intent_seq(db, self.db.store_kind)) is None:
                 return ()
             intent_rows = all_rows(
                 db,
@@ -357,7 +361,7 @@ class LedgerStore:
     def enterable_intents(self) -> tuple[Intent, ...]:
         """Return all final and reverted intents since the book opened, in chain order."""
         with self.db.read("read the ledger") as db:
-            if (opened_after_seq := _opening_intent_seq(db, self.db.book_kind)) is None:
+            if (opened_after_seq := _opening_intent_seq(db, self.db.store_kind)) is None:
                 return ()
             intent_rows = all_rows(
                 db, _select_intents_since(_ENDED_STATE_NAMES), IntentRow, after_seq=opened_after_seq
@@ -372,14 +376,14 @@ class LedgerStore:
         it was recorded.
         """
         with self.db.read("read the ledger") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             seq = db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
             if book is None or seq is None:
                 return frozenset()
             return frozenset(
                 row.token
                 for row in openings(db, book)
-                if row.place == "" and row.after_intent < seq
+                if row.place == "" and row.after_intent_seq < seq
             )
 
     def principal(self, position: str) -> dict[str, int]:
@@ -398,7 +402,7 @@ class LedgerStore:
         its receipt has changed.
         """
         with self.db.write("write an entry") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             row = first_row(db, select(IntentRow).where(IntentRow.id == intent.id), IntentRow)
             if (
                 book is None
@@ -418,15 +422,17 @@ class LedgerStore:
         entry; None without a ledger.
         """
         with self.db.read("read the ledger") as db:
-            if (book := current_book(db, self.db.book_kind)) is None:
+            if (book := current_book(db, self.db.store_kind)) is None:
                 return None
             newest_payment_s = db.scalar(
-                select(func.max(FundingRow.at_s)).where(FundingRow.book == book.number)
+                select(func.max(FundingRow.at_s)).where(FundingRow.book_number == book.number)
             )
         return max(book.opened_s, (newest_payment_s or 0) - FUNDING_OVERLAP_S)
 
-    def record_funding_entries(self, entries: Iterable[Entry]) -> None:
-        """Store entries of payments that a venue made by itself; those with an entry are unchanged."""
+    def record_offchain_entries(self, entries: Iterable[Entry]) -> None:
+        """Store entries of payments that a venue made by itself; those with an entry are
+        unchanged.
+        """
         payment_rows = [
             {
                 "market": payment.market,
@@ -441,9 +447,9 @@ class LedgerStore:
         if not payment_rows:
             return
         with self.db.write("write funding payments") as db:
-            if (book := current_book(db, self.db.book_kind)) is not None:
+            if (book := current_book(db, self.db.store_kind)) is not None:
                 insert_new_rows(
-                    db, FundingRow, [{"book": book.number, **row} for row in payment_rows]
+                    db, FundingRow, [{"book_number": book.number, **row} for row in payment_rows]
                 )
 
     def open_places(
@@ -456,8 +462,8 @@ class LedgerStore:
         this snapshot. Positions minted by the agent are entered by their receipts instead.
         """
         with self.db.write("open the ledger") as db:
-            book = current_book(db, self.db.book_kind) or ledger_sums.open_book(
-                db, self.db.book_kind, snapshot.head.timestamp_s, ""
+            book = current_book(db, self.db.store_kind) or ledger_sums.open_book(
+                db, self.db.store_kind, snapshot.head.timestamp_s, ""
             )
             known_places = {(row.place, row.token) for row in openings(db, book)}
             own_position_names = positions.moved_position_names(db, opening_intent_seq(db, book))
@@ -476,21 +482,23 @@ class LedgerStore:
                 return ()
             compared_tokens = {
                 row.token
-                for row in all_rows(db, select(OpeningRow), OpeningRow)
+                for row in all_rows(db, select(OpeningBalanceRow), OpeningBalanceRow)
                 if row.block_number == snapshot.head.number
             }
             opened_places = tuple(
-                place for place in new_places if place[0] or place[1] in compared_tokens
+                placed_token
+                for placed_token in new_places
+                if placed_token[0] or placed_token[1] in compared_tokens
             )
             head = snapshot.head
             common_columns = {
-                "book": book.number,
+                "book_number": book.number,
                 "block_number": head.number,
                 "chain_s": head.timestamp_s,
             }
             common_columns |= {
-                "after_intent": max_value(db, IntentRow.seq),
-                "after_flow": max_value(db, ExternalTransferRow.seq),
+                "after_intent_seq": max_value(db, IntentRow.seq),
+                "after_transfer_id": max_value(db, ExternalTransferRow.seq),
             }
             opening_rows = []
             for place_name, token in opened_places:
@@ -516,13 +524,13 @@ class LedgerStore:
 
     def has_places(self, places: Iterable[PlacedToken]) -> bool:
         """True if all places are in the book or are positions minted by the agent."""
-        return self.db.query("read the ledger", _has_places, self.db.book_kind, frozenset(places))
+        return self.db.query("read the ledger", _has_places, self.db.store_kind, frozenset(places))
 
     def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
         """Return the wallet's ledger balances at that block, including mined transactions that are
         not final.
         """
-        book_owner = self.db.book_kind, self.db.wallet, self.db.wrapped_native
+        book_owner = self.db.store_kind, self.db.wallet, self.db.wrapped_native
         return self.db.query_until("read the ledger", ledger_balances, head_block, *book_owner)
 
     def find_misstatements(self) -> tuple[str, ...]:
@@ -530,13 +538,13 @@ class LedgerStore:
         are none.
         """
         with self.db.read("check the ledger") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             return () if book is None else ledger_sums.find_misstatements(db, book.number)
 
     def rebuild_sums(self) -> None:
         """Rebuild the stored sums from the entries."""
         with self.db.write("recompute the ledger's sums") as db:
-            if (book := current_book(db, self.db.book_kind)) is not None:
+            if (book := current_book(db, self.db.store_kind)) is not None:
                 ledger_sums.rebuild_sums(db, book.number)
 
     def entries(self) -> tuple[Entry, ...]:
@@ -544,7 +552,7 @@ class LedgerStore:
         intents, external transactions, funding payments.
         """
         with self.db.read("read the ledger") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             return () if book is None else all_entries(db, book)
 
     def version(self) -> tuple[int, ...]:
@@ -570,17 +578,17 @@ class LedgerStore:
     def intent_entries(self) -> tuple[Entry, ...]:
         """Return the entries of intents only."""
         with self.db.read("read the ledger") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             return () if book is None else tuple(entry for _, entry in intent_entries(db, book))
 
     def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
         """Return the entries of these intents in the book."""
         with self.db.read("read the ledger") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             if book is None:
                 return ()
             select_entries = select(EntryRow.entry_json).where(
-                EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number
+                EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book_number == book.number
             )
             return tuple(
                 database.decode_json(Entry, entry_json)
@@ -597,9 +605,11 @@ class LedgerStore:
             for intent, entry in new_entries:
                 row = first_row(db, select_entry(), EntryRow, intent_id=intent.id)
                 if row is not None:
-                    ledger_sums.add_moves(db, row.book, parse_wallet_moves(row.wallet_json), -1)
+                    ledger_sums.add_moves(
+                        db, row.book_number, parse_wallet_moves(row.wallet_moves_json), -1
+                    )
                     json_columns = {
-                        "wallet_json": wallet_json(entry),
+                        "wallet_moves_json": wallet_moves_json(entry),
                         "entry_json": codec.dumps(entry),
                     }
                     db.execute(
@@ -607,7 +617,7 @@ class LedgerStore:
                         .where(EntryRow.intent_id == intent.id)
                         .values(**json_columns)
                     )
-                    ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
+                    ledger_sums.add_moves(db, row.book_number, ledger_sums.wallet_moves(entry))
 
     def record_ledger_tokens(
         self, tokens: Sequence[Token], numeraire: Token, wrapped_native: str
@@ -664,7 +674,7 @@ def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) 
     if not missing_places:
         return True
     own_position_names = positions.moved_position_names(
-        db, min(row.after_intent for row in opening_rows)
+        db, min(row.after_intent_seq for row in opening_rows)
     )
     return all(place_name in own_position_names for place_name, _ in missing_places)
 

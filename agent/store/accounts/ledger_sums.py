@@ -126,7 +126,7 @@ def running_balances(db: Connection, book_number: int) -> dict[str, int]:
         token: int(raw)
         for token, raw in db.execute(
             select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
-                RunningBalanceRow.book == book_number
+                RunningBalanceRow.book_number == book_number
             )
         )
     }
@@ -140,7 +140,7 @@ def write_opening_balances(
         db,
         RunningBalanceRow,
         [
-            {"book": book_number, "token": token, "raw": str(balance_raw)}
+            {"book_number": book_number, "token": token, "raw": str(balance_raw)}
             for token, balance_raw in balance_raw_by_token.items()
         ],
     )
@@ -154,7 +154,7 @@ def add_moves(
     stored_raw_by_token = running_balances(db, book_number)
     changed_rows = [
         {
-            "book_number": book_number,
+            "bound_book": book_number,
             "bound_token": token,
             "raw": str(stored_raw_by_token[token] + sign * moved_raw),
         }
@@ -187,16 +187,16 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
     stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _sum_losses(db)
     if stored_loss != summed_loss:
         messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
-    if settled_to(db) > _last_settled_seq(db, 0, book_number):
+    if settled_up_to_seq(db) > _last_settled_seq(db, 0, book_number):
         messages.append(
-            f"settled: stored up to transaction {settled_to(db)}, an earlier one is open"
+            f"settled: stored up to transaction {settled_up_to_seq(db)}, an earlier one is open"
         )
     return tuple(messages)
 
 
 def rebuild_sums(db: Connection, book_number: int) -> None:
     """Rebuild all sums from their rows."""
-    db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book_number))
+    db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book_number == book_number))
     write_opening_balances(db, book_number, recomputed_balances(db, book_number))
     database.write_facts(
         db,
@@ -211,9 +211,11 @@ def rebuild_sums(db: Connection, book_number: int) -> None:
 
 def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
     """Sum openings, later transfers and entries of the wallet, base units by token."""
-    book_openings = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
+    book_openings = select(
+        BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_transfer_id
+    )
     opening_rows = db.execute(
-        book_openings.where(BookOpeningRow.book == book_number, BookOpeningRow.place == "")
+        book_openings.where(BookOpeningRow.book_number == book_number, BookOpeningRow.place == "")
     ).all()
     balance_raw_by_token = {token: int(raw) for token, raw, _ in opening_rows}
     last_included_by_token = {
@@ -225,7 +227,7 @@ def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
         if token in balance_raw_by_token and seq > last_included_by_token[token]:
             balance_raw_by_token[token] += int(delta_text)
     for entry_json in column_values(
-        db, select(EntryRow.entry_json).where(EntryRow.book == book_number)
+        db, select(EntryRow.entry_json).where(EntryRow.book_number == book_number)
     ):
         for token, raw in wallet_moves(database.decode_json(Entry, entry_json)).items():
             if token in balance_raw_by_token:
@@ -261,13 +263,13 @@ def round_loss_up(loss: Fraction) -> int:
     return max(0, ceil_int(loss * QUANTA_PER_UNIT))
 
 
-def settled_to(db: Connection) -> int:
+def settled_up_to_seq(db: Connection) -> int:
     """Return the number of the intent up to which all are settled."""
     return database.fact_number(db, LAST_SETTLED_INTENT)
 
 
 def settled_seq_expression() -> ColumnElement[int]:
-    """Return the number of `settled_to` as an expression for a statement."""
+    """Return the number of `settled_up_to_seq` as an expression for a statement."""
     return database.fact_number_expression(LAST_SETTLED_INTENT)
 
 
@@ -276,7 +278,9 @@ def advance_settled_seq(db: Connection) -> None:
     book_number = max_value(db, BookRow.seq)
     if (
         book_number
-        and (settled_seq := _last_settled_seq(db, previous_seq := settled_to(db), book_number))
+        and (
+            settled_seq := _last_settled_seq(db, previous_seq := settled_up_to_seq(db), book_number)
+        )
         != previous_seq
     ):
         database.write_facts(db, {LAST_SETTLED_INTENT: settled_seq})
@@ -300,7 +304,7 @@ def _last_settled_seq(db: Connection, settled_seq: int, book_number: int) -> int
 
 def reopen_settled_intents(db: Connection, seq: int) -> None:
     """Move the number of the last settled intent back before an intent that changed."""
-    if seq <= settled_to(db):
+    if seq <= settled_up_to_seq(db):
         database.write_facts(db, {LAST_SETTLED_INTENT: seq - 1})
 
 
@@ -313,13 +317,13 @@ def _sum_losses(db: Connection) -> int:
 
 
 _select_opened_after = cache(
-    lambda: select(func.min(BookOpeningRow.after_intent)).where(
-        BookOpeningRow.book == bindparam("book_number")
+    lambda: select(func.min(BookOpeningRow.after_intent_seq)).where(
+        BookOpeningRow.book_number == bindparam("book_number")
     )
 )
 _update_balance = cache(
     lambda: update(RunningBalanceRow).where(
-        RunningBalanceRow.book == bindparam("book_number"),
+        RunningBalanceRow.book_number == bindparam("bound_book"),
         RunningBalanceRow.token == bindparam("bound_token"),
     )
 )
@@ -327,7 +331,9 @@ _update_balance = cache(
 
 @cache
 def _select_openings() -> Select[Any]:
-    openings_of_book = select(BookOpeningRow).where(BookOpeningRow.book == bindparam("book_number"))
+    openings_of_book = select(BookOpeningRow).where(
+        BookOpeningRow.book_number == bindparam("book_number")
+    )
     return openings_of_book.order_by(
         BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token
     )
@@ -371,21 +377,21 @@ class ValuationStore:
         `changed_blocks` is later than the last one; return False if nothing was written.
         """
         with self.db.read("read the valuations") as db:
-            if not _is_due(db, self.db.book_kind, valuation, is_forced, changed_blocks):
+            if not _is_due(db, self.db.store_kind, valuation, is_forced, changed_blocks):
                 return False
         with self.db.write("write the valuation") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             if book is None or not _is_due(
-                db, self.db.book_kind, valuation, is_forced, changed_blocks
+                db, self.db.store_kind, valuation, is_forced, changed_blocks
             ):
                 return False
-            compressed_holdings = database.compress_text(codec.dumps(list(valuation.held)))
+            compressed_holdings = database.compress_text(codec.dumps(list(valuation.holdings)))
             row = {
-                "book": book.number,
+                "book_number": book.number,
                 "block_number": valuation.block,
                 "chain_s": valuation.chain_s,
                 "value": str(valuation.value),
-                "held_z": compressed_holdings,
+                "holdings_z": compressed_holdings,
             }
             insert_rows(db, ValuationRow, [row])
             return True
@@ -393,13 +399,13 @@ class ValuationStore:
     def between(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
         """Return valuations with from_s <= chain time <= until_s, oldest first."""
         with self.db.read("read the valuations") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             return () if book is None else valuations(db, book, from_s, until_s)
 
     def newest(self, limit: int) -> tuple[Valuation, ...]:
         """Return the newest valuations, newest first."""
         with self.db.read("read the valuations") as db:
-            book = current_book(db, self.db.book_kind)
+            book = current_book(db, self.db.store_kind)
             return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
 
 
@@ -412,7 +418,7 @@ def valuations(
 ) -> tuple[Valuation, ...]:
     """Return valuations as ValuationStore.between does, of them the newest `limit` if given."""
     select_valuations = select(ValuationRow).where(
-        ValuationRow.book == book.number, ValuationRow.chain_s >= from_s
+        ValuationRow.book_number == book.number, ValuationRow.chain_s >= from_s
     )
     if until_s is not None:
         select_valuations = select_valuations.where(ValuationRow.chain_s <= until_s)
@@ -428,7 +434,9 @@ def valuations(
             row.block_number,
             row.chain_s,
             Fraction(row.value),
-            database.decode_json(tuple[ValuedHolding, ...], database.decompress_text(row.held_z)),
+            database.decode_json(
+                tuple[ValuedHolding, ...], database.decompress_text(row.holdings_z)
+            ),
         )
         for row in reversed(valuation_rows)
     )
@@ -467,6 +475,6 @@ def _select_last_valuation() -> Select[int | None, int | None]:
     """
     select_valuations = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
     valuations_of_book = select_valuations.outerjoin(
-        ValuationRow, ValuationRow.book + 0 == BookRow.seq
+        ValuationRow, ValuationRow.book_number + 0 == BookRow.seq
     )
     return valuations_of_book.where(is_current_book()).order_by(ValuationRow.seq.desc()).limit(1)

@@ -92,7 +92,7 @@ def update_position_change(
     """Record the position change of a liquidity action from its receipt; delete it if there is no
     receipt.
     """
-    action = database.decode_json(Grant, database.decompress_text(row.grant_z)).action
+    action = database.decode_json(Grant, database.decompress_text(row.grant_z)).layer_action
     change = None
     if receipt is not None and action is not None:
         change = position_change(as_lp_action(action), receipt, wallet)
@@ -100,7 +100,7 @@ def update_position_change(
         db.execute(delete(PositionChangeRow).where(PositionChangeRow.intent_id == row.id))
     else:
         upsert_rows(
-            db, PositionChangeRow, [{"intent_id": row.id, "move_json": codec.dumps(change)}]
+            db, PositionChangeRow, [{"intent_id": row.id, "change_json": codec.dumps(change)}]
         )
 
 
@@ -121,8 +121,8 @@ class PositionStore:
         }
         changes_by_verdict: dict[str, list[LpPositionChange]] = {ADOPTED: [], OWN_CHANGE: []}
         for row in change_rows:
-            if row.verdict in changes_by_verdict and row.move_json is not None:
-                change = database.decode_json(LpPositionChange, row.move_json)
+            if row.verdict in changes_by_verdict and row.change_json is not None:
+                change = database.decode_json(LpPositionChange, row.change_json)
                 if row.verdict == ADOPTED or row.seq > decision_seq_by_name.get(change.name, -1):
                     changes_by_verdict[row.verdict].append(change)
         return (*changes_by_verdict[ADOPTED], *changes_by_verdict[OWN_CHANGE])
@@ -132,7 +132,7 @@ class PositionStore:
         with self.db.read("read liquidity positions") as db:
             return database.find_fact(db, POSITIONS_SCANNED) is not None
 
-    def record(self, position_names: Iterable[str], now_s: int) -> None:
+    def record_scan(self, position_names: Iterable[str], now_s: int) -> None:
         """Record positions that await the owner's decision."""
         with self.db.write("write liquidity positions") as db:
             known_names = {
@@ -146,8 +146,8 @@ class PositionStore:
                     {
                         "name": name,
                         "verdict": UNDECIDED,
-                        "move_json": None,
-                        "after_seq": 0,
+                        "change_json": None,
+                        "after_intent_seq": 0,
                         "at_s": now_s,
                     }
                     for name in new_names
@@ -156,11 +156,13 @@ class PositionStore:
             database.write_facts(db, {POSITIONS_SCANNED: 1})
 
     def require_settled(self, name: str) -> None:
-        """Raise Refused while a transaction of the agent that changes the position has not ended."""
+        """Raise Refused while a transaction of the agent that changes the position has not
+        ended.
+        """
         with self.db.read("read liquidity positions") as db:
             _require_settled(db, name)
 
-    def decide(self, name: str, mint: LpPositionChange | None, now_s: int) -> None:
+    def record_decision(self, name: str, mint: LpPositionChange | None, now_s: int) -> None:
         """Record the owner's decision on a position: with its mint `mint` it counts from now on;
         None ignores it. Raises Refused as `require_settled`.
         """
@@ -170,8 +172,8 @@ class PositionStore:
             row = {
                 "name": name,
                 "verdict": verdict,
-                "move_json": mint_json,
-                "after_seq": max_value(db, IntentRow.seq),
+                "change_json": mint_json,
+                "after_intent_seq": max_value(db, IntentRow.seq),
                 "at_s": now_s,
             }
             upsert_rows(db, FoundPositionRow, [row])
@@ -179,7 +181,7 @@ class PositionStore:
 
 def _require_settled(db: Connection, name: str) -> None:
     for row in all_rows(db, _select_open_actions(), IntentRow):
-        action = database.decode_json(Grant, database.decompress_text(row.grant_z)).action
+        action = database.decode_json(Grant, database.decompress_text(row.grant_z)).layer_action
         if action is not None and as_lp_action(action).name == name:
             raise Refused(
                 f"position {name}: transaction {row.tx_hash or row.id} that changes it has not ended",
@@ -208,7 +210,7 @@ def _select_undecided() -> Select[Any]:
 @cache
 def _select_own_changes() -> Select[str, int]:
     """Select position changes of mined intents with the intents' numbers, oldest first."""
-    select_changes = select(PositionChangeRow.move_json, IntentRow.seq).join(
+    select_changes = select(PositionChangeRow.change_json, IntentRow.seq).join(
         IntentRow, IntentRow.id == PositionChangeRow.intent_id
     )
     return select_changes.order_by(IntentRow.seq)
@@ -222,13 +224,13 @@ def _select_changes() -> CompoundSelect[*tuple[Any, ...]]:
     discovered_rows = select(
         FoundPositionRow.name,
         FoundPositionRow.verdict,
-        FoundPositionRow.move_json,
-        FoundPositionRow.after_seq.label("seq"),
+        FoundPositionRow.change_json,
+        FoundPositionRow.after_intent_seq.label("seq"),
     )
     own_rows = _select_own_changes().with_only_columns(
         literal("").label("name"),
         literal(OWN_CHANGE).label("verdict"),
-        PositionChangeRow.move_json,
+        PositionChangeRow.change_json,
         IntentRow.seq,
     )
     return union_all(discovered_rows, own_rows.order_by(None)).order_by("seq", "name")
@@ -239,7 +241,7 @@ def _select_own_changes_after() -> Select[Any]:
     """Select position changes of intents with a number above `after_seq`."""
     return (
         _select_own_changes()
-        .with_only_columns(PositionChangeRow.move_json)
+        .with_only_columns(PositionChangeRow.change_json)
         .where(IntentRow.seq > bindparam("after_seq"))
     )
 
@@ -284,10 +286,10 @@ class CashStore:
                 )
             blocks_and_changes_raw = [
                 (transfer.block, transfer.delta_raw)
-                for transfer in balances.transfers_after(db, account.transfer)
+                for transfer in balances.transfers_after(db, account.newest_transfer_id)
                 if transfer.token == token and transfer.block <= block
             ]
-            counted_hashes = frozenset(account.external)
+            counted_hashes = frozenset(account.counted_tx_hashes)
             blocks_and_changes_raw += [
                 (row.block_number, change_raw)
                 for row in external_rows
@@ -295,7 +297,7 @@ class CashStore:
                 and (change_raw := _external_payment(row, token))
             ]
             payouts_raw, last_intent_seq = _payout_amounts(
-                db, account.intent, token, self.db.wallet, self.db.wrapped_native
+                db, account.newest_intent_seq, token, self.db.wallet, self.db.wrapped_native
             )
             return CashMemory(
                 account,
@@ -306,14 +308,16 @@ class CashStore:
                     )
                 ),
                 payouts_raw,
-                max(last_transfer_id, account.transfer),
+                max(last_transfer_id, account.newest_transfer_id),
                 last_intent_seq,
                 external_hashes,
                 version,
             )
 
     def record(self, account: CashAccount, version: int) -> bool:
-        """Store the account; return False, with nothing written, if it was written after `version`."""
+        """Store the account; return False, with nothing written, if it was written after
+        `version`.
+        """
         with self.db.write("write the account of portfolio.use_cash") as db:
             if database.fact_number(db, CASH_VERSION) != version:
                 return False

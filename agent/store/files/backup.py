@@ -26,14 +26,14 @@ _COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True, slots=True)
 class StoreFileInfo:
-    """Metadata of a store's file. `copy` has the source and time of a copy that is not adopted yet
-    (else None); `store_kind` is "live" or "paper".
+    """Metadata of a store's file. `copy_origin` has the source and time of a copy that is not
+    adopted yet (else None); `store_kind` is "live" or "paper".
     """
 
     version: str
     wallet: str
     chain_id: str
-    copy: str | None
+    copy_origin: str | None
     store_kind: str = "live"
 
 
@@ -167,10 +167,10 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
 
 
 _SELECT_MISMATCH = """
-SELECT intents.id, intents.state, transitions.after FROM intents
+SELECT intents.id, intents.state, transitions.new_state FROM intents
 LEFT JOIN transitions ON transitions.seq =
  (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id AND seal <> '')
-WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
+WHERE transitions.new_state IS NULL OR transitions.new_state <> intents.state LIMIT 1
 """
 
 
@@ -203,7 +203,7 @@ def _write_copy(source: Path, draft_file: Path) -> None:
     with closing(sqlite3.connect(draft_file, isolation_level=None)) as copied_store:
         copied_store.execute(
             "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-            (COPY_KEY, f"{source.name}, {_utc()}"),
+            (COPY_KEY, f"{source.name}, {_utc_now_text()}"),
         )
     inspect_store_file(draft_file)
 
@@ -241,7 +241,7 @@ def _require_usable_target(target: Path, force: bool) -> None:
 
 def _move_aside(target: Path) -> Path:
     """Rename the store with its log, which must not be lost or applied to the next store."""
-    renamed_name = f"{target.name}.before-restore-{_utc().replace(':', '')}"
+    renamed_name = f"{target.name}.before-restore-{_utc_now_text().replace(':', '')}"
     previous_file, name_number = target.with_name(renamed_name), 1
     while previous_file.exists():
         name_number += 1
@@ -259,5 +259,5 @@ def _move_aside(target: Path) -> Path:
     return previous_file
 
 
-def _utc() -> str:
+def _utc_now_text() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

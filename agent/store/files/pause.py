@@ -20,7 +20,7 @@ from agent.store.tables import PauseRow
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class PauseSwitchState:
     """State of the pause switch, with time and reason; `at_s` is None if it was never used.
 
     A hard pause also cancels pending transactions and revokes allowances.
@@ -56,7 +56,7 @@ class PauseSwitch:
             if not paused:
                 budgets.mark_resumed(db)
 
-    def read(self) -> Pause:
+    def read(self) -> PauseSwitchState:
         """Return the state of the pause switch. A copy is paused until it is adopted, even after
         `resume` (T8).
         """
@@ -64,10 +64,10 @@ class PauseSwitch:
             row = db.execute(_select_state()).one()
         if row.copy is not None:
             reason = f"this store is a copy ({row.copy}); only one may send: trimtab adopt"
-            return Pause(True, reason, None)
+            return PauseSwitchState(True, reason, None)
         if row.paused is None:
-            return Pause(False, "", None)
-        return Pause(row.paused, row.reason, row.at_s, row.hard)
+            return PauseSwitchState(False, "", None)
+        return PauseSwitchState(row.paused, row.reason, row.at_s, row.hard)
 
 
 _select_newest = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))

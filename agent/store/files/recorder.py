@@ -31,16 +31,17 @@ _STALE_DRAFT_S = 3_600
 class RecordedStep:
     """A recorded step: its input and its result.
 
-    `version` is trimtab's version, `config` the SHA-256 of the config file, `store_kind` the kind of
-    store (live or paper), `step` the id in the store, `now_s` the start. `decision`, `reason` and
-    `outcome` are as in the store. `request` is the request (None in files of earlier versions).
+    `version` is trimtab's version, `config_hash` the SHA-256 of the config file, `store_kind` the
+    kind of store (live or paper), `step_id` the id in the store, `now_s` the start. `decision`,
+    `reason` and `outcome` are as in the store. `request` is the request (None in files of earlier
+    versions).
     """
 
     format: str
     version: str
-    config: str
+    config_hash: str
     store_kind: str
-    step: str
+    step_id: str
     now_s: int
     decision: str | None
     reason: str | None
@@ -62,7 +63,7 @@ def load_recorded_step(step_json: str) -> RecordedStep:
 class RecorderLimits:
     """Maximum number of files, and of their bytes in total."""
 
-    files: int
+    max_files: int
     max_bytes: int
 
 
@@ -71,11 +72,13 @@ class StepRecorder:
     agent.
     """
 
-    def __init__(self, folder: Path, config: str, store_kind: str, limits: RecorderLimits) -> None:
+    def __init__(
+        self, folder: Path, config_hash: str, store_kind: str, limits: RecorderLimits
+    ) -> None:
         """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
         self.folder = folder
-        self.config_digest = config
-        self._book_kind = store_kind
+        self.config_digest = config_hash
+        self._store_kind = store_kind
         self._limits = limits
         self.report_failure: Callable[[str], None] = lambda _: None
         try:
@@ -109,9 +112,9 @@ class StepRecorder:
         return RecordedStep(
             format=FORMAT,
             version=version("trimtab"),
-            config=self.config_digest,
-            store_kind=self._book_kind,
-            step=summary.id,
+            config_hash=self.config_digest,
+            store_kind=self._store_kind,
+            step_id=summary.id,
             now_s=summary.now_s,
             decision=summary.decision,
             reason=summary.reason,
@@ -147,7 +150,7 @@ class StepRecorder:
         total_bytes = sum(size_bytes for _, _, size_bytes in step_files)
         for index, (_, file_name, size_bytes) in enumerate(step_files[:-1]):
             if (
-                len(step_files) - index <= self._limits.files
+                len(step_files) - index <= self._limits.max_files
                 and total_bytes <= self._limits.max_bytes
             ):
                 return
@@ -162,8 +165,8 @@ class FileOutbox:
     folder: Path
 
     def write_proposal(self, name: str, text: str) -> str:
-        """Write a proposal and return its path; a complete existing file is kept. Raises OperatorNeeded
-        if it cannot be written.
+        """Write a proposal and return its path; a complete existing file is kept. Raises
+        OperatorNeeded if it cannot be written.
         """
         path = self._path(name)
         try:

@@ -42,7 +42,7 @@ def ensure_secret(store_file: Path) -> bytes:
 
 
 def find_secret(store_file: Path) -> bytes | None:
-    """Return the secret beside a store; None if there is none. Raises like `installation_secret`,
+    """Return the secret beside a store; None if there is none. Raises like `ensure_secret`,
     and writes nothing.
     """
     path = secret_path(store_file)

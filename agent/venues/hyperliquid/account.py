@@ -223,7 +223,7 @@ def build_market(
         asset=asset,
         size_decimals=listed_market.size_decimals,
         lot_raw=1,
-        tick=model_price(
+        tick_size=model_price(
             tick_at(listed_market.mark, listed_market.size_decimals), listed_market.size_decimals
         ),
         tiers=margin_tiers(listed_market, leverage),
@@ -234,22 +234,23 @@ def build_market(
         funding_daily=listed_market.funding_hourly * HOURS_PER_DAY,
         is_paused=listed_market.is_paused,
         min_notional_raw=MIN_PLANNED_NOTIONAL_RAW,
-        is_named=is_named,
+        is_configured=is_named,
         mid=model_price(listed_market.mid, listed_market.size_decimals),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedAccount:
-    """A `clearinghouseState` answer in base units. `raw_usd_raw` is the balance including the cost
-    and proceeds of positions; `position_values_raw` are signed values of the positions at the venue's mark.
+    """A `clearinghouseState` answer in base units. `usd_balance_raw` is the balance including the
+    cost and proceeds of positions; `position_values_raw` are signed values of the positions at the
+    venue's mark.
     """
 
     time_ms: int
     account_value_raw: int
-    raw_usd_raw: int
+    usd_balance_raw: int
     gross_notional_raw: int
-    maintenance_raw: int
+    maintenance_margin_raw: int
     withdrawable_raw: int
     positions: tuple[Position, ...]
     position_values_raw: tuple[int, ...]
@@ -317,9 +318,9 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
     account = ReportedAccount(
         time_ms=answer["time"],
         account_value_raw=_usd_raw(all_margin, "accountValue"),
-        raw_usd_raw=_usd_raw(all_margin, "totalRawUsd"),
+        usd_balance_raw=_usd_raw(all_margin, "totalRawUsd"),
         gross_notional_raw=_usd_raw(all_margin, "totalNtlPos"),
-        maintenance_raw=_usd_raw(answer, "crossMaintenanceMarginUsed"),
+        maintenance_margin_raw=_usd_raw(answer, "crossMaintenanceMarginUsed"),
         withdrawable_raw=_usd_raw(answer, "withdrawable"),
         positions=tuple(positions),
         position_values_raw=tuple(values_raw),
@@ -329,7 +330,7 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         (
             "account value",
             account.account_value_raw,
-            account.raw_usd_raw + sum(account.position_values_raw),
+            account.usd_balance_raw + sum(account.position_values_raw),
         ),
         (
             "notional",
@@ -368,21 +369,21 @@ def build_account(
             raise _contradiction_error(
                 f"the value of {market.symbol}", value_raw, value_at_mark_raw
             )
-    if abs(reported.maintenance_raw - required_margin_raw) > tolerance_raw:
+    if abs(reported.maintenance_margin_raw - required_margin_raw) > tolerance_raw:
         raise _contradiction_error(
-            "maintenance margin", reported.maintenance_raw, ceil_int(required_margin_raw)
+            "maintenance margin", reported.maintenance_margin_raw, ceil_int(required_margin_raw)
         )
     open_notional_raw = sum(position.open_notional_raw for position in reported.positions)
     return MarginAccount(
         quote=USDC,
-        settlement_raw=1,
+        collateral_unit_raw=1,
         collateral_raw=deposited_raw,
-        realised_raw=reported.raw_usd_raw - open_notional_raw - deposited_raw,
+        realised_raw=reported.usd_balance_raw - open_notional_raw - deposited_raw,
         positions=reported.positions,
         markets=markets,
         initial_on_debt=False,
         is_on_chain=False,
-        unknown_transfers=unknown_row_kinds,
+        unknown_row_kinds=unknown_row_kinds,
     )
 
 

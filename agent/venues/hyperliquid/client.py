@@ -212,11 +212,12 @@ class HyperliquidClient:
     ) -> None:
         """Set the account's own address, never the agent's, and the portfolio's token of each
         market ("" for none). Without `key` nothing can be sent. `funding_since_s` is the time after
-        which the ledger may lack funding payments (None: none are read). `read_pinned_numbers` returns the
-        pinned market numbers by name; nothing is read from a venue that lists a market under another.
+        which the ledger may lack funding payments (None: none are read). `read_pinned_numbers`
+        returns the pinned market numbers by name; nothing is read from a venue that lists a market
+        under another.
         """
         self._connection = connection
-        self._account = str(to_checksum_address(account_address))
+        self._account_address = str(to_checksum_address(account_address))
         self._token_by_coin = dict(token_by_coin)
         self._now_ms = now_ms
         self._key = key
@@ -227,9 +228,9 @@ class HyperliquidClient:
         self._transfer_total = _TransferTotal(-1, 0, ())
 
     @property
-    def account(self) -> str:
+    def account_address(self) -> str:
         """Checksummed address of the account."""
-        return self._account
+        return self._account_address
 
     def read(self) -> MarginAccount:
         """Return account and markets. Raises Retryable for answers that contradict each other,
@@ -274,26 +275,28 @@ class HyperliquidClient:
         account = build_account(reported_account, markets, *self._net_deposits_and_unknown_kinds())
         account = replace(
             account,
-            stops=parse_stops(stop_rows, self._market_by_coin),
-            resting=parse_resting_orders(limit_rows, self._market_by_coin),
+            resting_stops=parse_stops(stop_rows, self._market_by_coin),
+            resting_orders=parse_resting_orders(limit_rows, self._market_by_coin),
         )
         if (since_s := self._funding_since_s()) is None:
             return account
-        return replace(account, payments=self.payments(since_s * 1000, reported_account.time_ms))
+        return replace(
+            account, unbooked_payments=self.payments(since_s * 1000, reported_account.time_ms)
+        )
 
     def _net_deposits_and_unknown_kinds(self) -> tuple[int, tuple[str, ...]]:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
         known. Sums of rows before the last full page are kept.
         """
-        request_type, user = "userNonFundingLedgerUpdates", self._account.lower()
+        request_type, user = "userNonFundingLedgerUpdates", self._account_address.lower()
         transfer_rows = self._read_all_rows(request_type, self._transfer_total.until_ms, user=user)
-        deposited_raw, unknown_kinds = parse_transfers(transfer_rows, self._account)
+        deposited_raw, unknown_kinds = parse_transfers(transfer_rows, self._account_address)
         deposited_raw += self._transfer_total.raw
         unknown_kinds = tuple(dict.fromkeys((*self._transfer_total.unknown_kinds, *unknown_kinds)))
         if len(transfer_rows) >= ROWS_PER_PAGE:
             last_ms = max(row_time_ms(row) for row in transfer_rows)
             last_time_net_raw, _ = parse_transfers(
-                [row for row in transfer_rows if row_time_ms(row) == last_ms], self._account
+                [row for row in transfer_rows if row_time_ms(row) == last_ms], self._account_address
             )
             self._transfer_total = _TransferTotal(
                 last_ms - 1, deposited_raw - last_time_net_raw, unknown_kinds
@@ -304,7 +307,9 @@ class HyperliquidClient:
         """Return the account's funding payments after `since_ms` and up to `until_ms` of the
         venue's time, oldest first. Raises Retryable.
         """
-        payment_rows = self._read_all_rows("userFunding", since_ms, user=self._account.lower())
+        payment_rows = self._read_all_rows(
+            "userFunding", since_ms, user=self._account_address.lower()
+        )
         return parse_payments([row for row in payment_rows if row_time_ms(row) <= until_ms])
 
     def funding_rates(
@@ -358,7 +363,7 @@ class HyperliquidClient:
             all_rows += complete_rows or page_rows
             since_ms = last_ms - 1 if complete_rows else last_ms
 
-    def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
+    def order_book_side(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
         """Return price and size of the resting orders of one side, best first. Raises Retryable."""
         answer = self._connection.info(type="l2Book", coin=coin)
         levels = json_field(answer, "levels")
@@ -412,7 +417,7 @@ class HyperliquidClient:
             if agent.address.lower() == key.address.lower() and agent.valid_until_ms > until_ms:
                 return agent
         raise OperatorNeeded(
-            f"{key.address} is not an agent of {self._account} on the"
+            f"{key.address} is not an agent of {self._account_address} on the"
             f" {_network_name(self._connection.is_mainnet)}, or its approval ends too soon",
             "approve a new key; a key that has been an agent is never approved again",
             code=ErrorCode.KEY,
@@ -484,7 +489,7 @@ class HyperliquidClient:
         now_ms = json_field(self._info("clearinghouseState"), "time")
         return isinstance(now_ms, int) and now_ms > time_ms
 
-    def post(self, request_body: Mapping[str, object]) -> str:
+    def post_once(self, request_body: Mapping[str, object]) -> str:
         """Post a signed order once, without querying it first. Return the reason if the venue
         rejected the order or does not know the signer, else an empty text. Raises Retryable if the
         order may have been executed.
@@ -514,7 +519,7 @@ class HyperliquidClient:
 
     def _info(self, request_type: str, **request_fields: object) -> object:
         return self._connection.info(
-            type=request_type, user=self._account.lower(), **request_fields
+            type=request_type, user=self._account_address.lower(), **request_fields
         )
 
     def _market(self, coin: str) -> ListedMarket:
@@ -532,7 +537,7 @@ class HyperliquidClient:
 def _require_accepted(state: OrderState, refusal: VenueRefusal | None) -> OrderState:
     """Return the state of an accepted order. Raises Refused for a rejected one."""
     if state.stage is VenueOrderStage.REJECTED:
-        raise _refusal_error(refusal or VenueRefusal(state.reason, is_judged=True))
+        raise _refusal_error(refusal or VenueRefusal(state.venue_status, is_judged=True))
     return state
 
 

@@ -247,9 +247,9 @@ class OrderFill:
 @dataclass(frozen=True, slots=True)
 class OrderState:
     """The venue's status of a client order id. `filled_raw` has the sign of the order's size,
-    `quote_change_raw` is the change of the quote balance by the fills without the fee, `fee_raw` the fee
-    (negative: a rebate), `realised_profit_raw` the profit realised by the fills, before the fee. `fills` are
-    the single fills, oldest first. `reason` is the venue's status verbatim.
+    `quote_change_raw` is the change of the quote balance by the fills without the fee, `fee_raw`
+    the fee (negative: a rebate), `realised_profit_raw` the profit realised by the fills, before the
+    fee. `fills` are the single fills, oldest first. `venue_status` is the venue's status verbatim.
     """
 
     cloid: str
@@ -258,7 +258,7 @@ class OrderState:
     filled_raw: int = 0
     quote_change_raw: int = 0
     fee_raw: int = 0
-    reason: str = ""
+    venue_status: str = ""
     coin: str = ""
     realised_profit_raw: int = 0
     fills: tuple[OrderFill, ...] = ()
@@ -285,7 +285,7 @@ class OrderRecord:
     coin: str
     size: Fraction
     accepted_ms: int
-    reason: str
+    venue_status: str
     unfilled_size: Fraction
 
 
@@ -382,7 +382,7 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
         require_whole(filled_size * 10**size_decimals, "the size of a fill"),
         floor_int(quote_change * 10**QUOTE_DECIMALS),
         ceil_int(fee_total * 10**QUOTE_DECIMALS),
-        record.reason,
+        record.venue_status,
         record.coin,
         floor_int(closed_profit * 10**QUOTE_DECIMALS),
         tuple(fill_by_id.values()),

@@ -133,7 +133,7 @@ def approval_action(approval: AgentApproval) -> dict[str, object]:
         "type": "approveAgent",
         "signatureChainId": hex(SIGNING_CHAIN_ID),
         "hyperliquidChain": "Mainnet" if approval.is_mainnet else "Testnet",
-        "agentAddress": approval.agent.lower(),
+        "agentAddress": approval.agent_address.lower(),
         "agentName": f"{approval.name} valid_until {approval.valid_until_ms}",
         "nonce": approval.nonce_ms,
     }
@@ -208,7 +208,7 @@ class HyperliquidPerps:
         """
         self._client = client
         self._clock = clock
-        self._valid_s = valid_s
+        self._validity_s = valid_s
         self._newest_nonce = newest_nonce
         self._agent_name = agent_name
         self._agent_expiries = agent_record
@@ -222,9 +222,9 @@ class HyperliquidPerps:
             account = self._client.read()
             margin_account = with_chain_times(account, snapshot)
         except TrimtabError as error:
-            return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
+            return snapshot.with_layer(FuturesReading(unknown_reason=unknown_reason(error)))
         blocked_reason, approval_end_s = self._blocked_reason_and_expiry(
-            snapshot.now_s + self._valid_s
+            snapshot.now_s + self._validity_s
         )
         return snapshot.with_layer(
             FuturesReading(margin_account, "", blocked_reason, approval_end_s)
@@ -242,7 +242,7 @@ class HyperliquidPerps:
                 0,
             )
         try:
-            agent = self.agent()
+            agent = self.approved_agent()
         except Retryable as error:
             return f"the agent key's approval could not be read: {error.message}", 0
         agent_name = self._agent_name
@@ -269,7 +269,7 @@ class HyperliquidPerps:
         market = account.market(order.market)
         limit_venue_price, is_buy = limit_price(market, order), order.size_raw > 0
         unfilled_size, traded_quote = Fraction(abs(order.size_raw), market.unit), Fraction(0)
-        for level_price, level_size in self._client.book(order.market, asks=is_buy):
+        for level_price, level_size in self._client.order_book_side(order.market, asks=is_buy):
             if unfilled_size <= 0 or (
                 level_price > limit_venue_price if is_buy else level_price < limit_venue_price
             ):
@@ -295,7 +295,7 @@ class HyperliquidPerps:
         """
         clock_now_s = self._clock.now_s()
         nonce_ms = max(clock_now_s * 1000, self._newest_nonce() + 2)
-        expiry_s = clock_now_s + self._valid_s
+        expiry_s = clock_now_s + self._validity_s
         match action:
             case PerpOrder():
                 ticket = OrderTicket(
@@ -327,7 +327,7 @@ class HyperliquidPerps:
                 )
         action_json = json.dumps(venue_action, separators=(",", ":"))
         return PerpActionDraft(
-            self._client.account, "0x" + action_json.encode().hex(), expiry_s, nonce_ms
+            self._client.account_address, "0x" + action_json.encode().hex(), expiry_s, nonce_ms
         )
 
     def outcome(self, intent: Intent) -> Receipt | None:
@@ -355,7 +355,7 @@ class HyperliquidPerps:
             return _receipt(cloid, ())
         fill = PerpFill(
             "",
-            self._client.account,
+            self._client.account_address,
             state.coin,
             state.filled_raw,
             state.quote_change_raw,
@@ -365,11 +365,13 @@ class HyperliquidPerps:
         return _receipt(cloid, (fill,))
 
     def _limit_order_receipt(self, state: OrderState) -> Receipt:
-        """Return the receipt of a limit order that the venue knows, with one entry for each fill."""
+        """Return the receipt of a limit order that the venue knows, with one entry for each
+        fill.
+        """
         fills = tuple(
             PerpFill(
                 "",
-                self._client.account,
+                self._client.account_address,
                 state.coin,
                 fill.size_raw,
                 fill.quote_change_raw,
@@ -393,7 +395,7 @@ class HyperliquidPerps:
         is_expired = self._client.is_past((intent.deadline_s or 0) * 1000)
         return receipt if is_expired else None
 
-    def agent(self) -> HyperliquidAgent | None:
+    def approved_agent(self) -> HyperliquidAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
         matching_agents = [
             agent for agent in self._client.agents() if agent.name == self._agent_name
@@ -407,7 +409,7 @@ class HyperliquidPerps:
         try:
             agent = self._client.require_agent(until_s * 1000)
         except OperatorNeeded as error:
-            named_agent = self.agent()
+            named_agent = self.approved_agent()
             if named_agent is None or named_agent.valid_until_ms <= until_s * 1000:
                 raise _agent_refusal(error.message) from None
             raise _agent_refusal(
@@ -427,7 +429,7 @@ class HyperliquidPerps:
 
     def post(self, signed: SignedTx) -> str:
         """See OrderVenue."""
-        return self._client.post(json.loads(signed.raw))
+        return self._client.post_once(json.loads(signed.signed_bytes))
 
 
 class AgentSigner:

@@ -14,7 +14,7 @@ class PancakeV3(UniswapV3):
 
     pool_class = PancakeV3Pool
     reader = V3Reader(PancakeV3Pool)
-    library_version: ClassVar[int | None] = None
+    uniswap_python_version: ClassVar[int | None] = None
 
     @property
     def default_init_code_hash(self) -> str:
@@ -22,6 +22,6 @@ class PancakeV3(UniswapV3):
         return "0x6ce8eb472fa82df5469c6ab6d485f17c3ad13c8cd7af59b3d4a8026c5ce0f7e2"
 
     @property
-    def library_quoter(self) -> str:
+    def uniswap_python_quoter(self) -> str:
         """See AmmVenue: uniswap-python does not know PancakeSwap."""
         return ""

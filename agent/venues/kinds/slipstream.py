@@ -1,5 +1,5 @@
-"""Slipstream of Aerodrome and Velodrome: pools are clones (EIP-1167), by tick spacing in place of a fee
-tier, and their fee is read with their state.
+"""Slipstream of Aerodrome and Velodrome: pools are clones (EIP-1167), by tick spacing in place of a
+fee tier, and their fee is read with their state.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ _QUOTE_ABI = view_abi(
 @dataclass(frozen=True, slots=True)
 class SlipstreamReader(V3Reader):
     """Reads a pool's ranges and the fee that its next swap pays: under DynamicSwapFeeModule that of
-    a swap `inclusion_s` seconds after the block, else the fee at the block. `factory` names the
-    module.
+    a swap `inclusion_delay_s` seconds after the block, else the fee at the block. `factory` names
+    the module.
     """
 
     pool_class: type[V3Pool] = SlipstreamPool
     factory: str = ""
-    inclusion_s: int = INCLUSION_DELAY_S
+    inclusion_delay_s: int = INCLUSION_DELAY_S
 
     def tier(self, pool: PoolRef) -> int:
         """See PoolReader."""
@@ -82,15 +82,15 @@ class SlipstreamReader(V3Reader):
 
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader."""
-        ages_s = (FEE_WINDOW_S, FEE_WINDOW_S - self.inclusion_s, 0)
+        ages_s = (FEE_WINDOW_S, FEE_WINDOW_S - self.inclusion_delay_s, 0)
         observe_calldata = OBSERVE + b"".join(
             uint_word(word) for word in (32, len(ages_s), *ages_s)
         )
         spacing_calldata = TICK_SPACING_TO_FEE + uint_word(pool.tick_spacing)
         return [
             *V3Reader.items(self, pool, tick_window, twap_window_s),
-            CallItem(pool.address, FEE, gas=FEE_GAS, likely_gas=40_000),
-            CallItem(pool.address, observe_calldata, 320, gas=OBSERVE_GAS, likely_gas=60_000),
+            CallItem(pool.address, FEE, gas_cap=FEE_GAS, likely_gas=40_000),
+            CallItem(pool.address, observe_calldata, 320, gas_cap=OBSERVE_GAS, likely_gas=60_000),
             CallItem(self.factory, spacing_calldata, likely_gas=6_000),
             self._module_item(address_call(DYNAMIC_FEE_CONFIG, pool.address), 96),
             *(
@@ -118,7 +118,8 @@ class SlipstreamReader(V3Reader):
         if fee_pips > MAX_FEE_PIPS:
             return CallStatus.MALFORMED
         fee_at_block, fee_at_inclusion = (
-            _dynamic_fee(pool_state, answers[2:], delay_s) for delay_s in (0, self.inclusion_s)
+            _dynamic_fee(pool_state, answers[2:], delay_s)
+            for delay_s in (0, self.inclusion_delay_s)
         )
         if (
             fee_at_block is None
@@ -175,9 +176,9 @@ def _mean_tick(pool: SlipstreamPool, observe_answer: LensAnswer, delay_s: int) -
     counts none. `answer` is CLPool.observe at the two starts of the window, and now.
     """
     words = answer_words(observe_answer, 6)
-    if isinstance(words, CallStatus) or pool.observations is None:
+    if isinstance(words, CallStatus) or pool.observation_counts is None:
         return None
-    if pool.observations[0] < FEE_WINDOW_S // SECONDS_PER_OBSERVATION:
+    if pool.observation_counts[0] < FEE_WINDOW_S // SECONDS_PER_OBSERVATION:
         return None
     cumulative_at_start, cumulative_at_later_start, cumulative_now = (
         to_signed(word) for word in words[3:]
@@ -242,7 +243,7 @@ class Slipstream(AmmVenue):
         """See AmmVenue."""
         return [
             self._get_pool_call(pool.token0, pool.token1, pool.tick_spacing),
-            CallItem(pool.address, SLOT0, max_answer_bytes=192, gas=POOL_GAS),
+            CallItem(pool.address, SLOT0, max_answer_bytes=192, gas_cap=POOL_GAS),
         ]
 
     def checked_pool(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
@@ -251,7 +252,7 @@ class Slipstream(AmmVenue):
         slot0_words = answer_words(answers[1], 1)
         return None if isinstance(slot0_words, CallStatus) or slot0_words[0] == 0 else pool
 
-    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+    def pool_lookup_call(self, leg: Leg, tier: int) -> ContractCall:
         """See AmmVenue."""
         return self.factory, _GET_POOL_ABI, (leg.token_in, leg.token_out, tier)
 

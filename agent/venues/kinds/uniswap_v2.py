@@ -44,7 +44,7 @@ class UniswapV2(AmmVenue):
 
     pool_class = V2Pool
     router_factory_selector: ClassVar[bytes] = FACTORY_V2
-    library_version: ClassVar[int | None] = 2
+    uniswap_python_version: ClassVar[int | None] = 2
 
     @property
     def default_init_code_hash(self) -> str:
@@ -52,7 +52,7 @@ class UniswapV2(AmmVenue):
         return INIT_CODE_HASH
 
     @property
-    def library_quoter(self) -> str:
+    def uniswap_python_quoter(self) -> str:
         """See AmmVenue: Router02, whose arithmetic has the fee of Uniswap."""
         return self.router if self.pair_fee_pips == FEE_PIPS else ""
 
@@ -100,7 +100,7 @@ class UniswapV2(AmmVenue):
         has_price = not isinstance(reserves, CallStatus) and reserves[0] > 0 and reserves[1] > 0
         return pool if has_price else None
 
-    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+    def pool_lookup_call(self, leg: Leg, tier: int) -> ContractCall:
         """See AmmVenue."""
         return self.factory, _GET_PAIR_ABI, (leg.token_in, leg.token_out)
 

@@ -49,7 +49,7 @@ class UniswapV3(AmmVenue):
     pool_class = V3Pool
     reader = V3Reader()
     router_factory_selector: ClassVar[bytes] = FACTORY
-    library_version: ClassVar[int | None] = 3
+    uniswap_python_version: ClassVar[int | None] = 3
 
     @property
     def default_init_code_hash(self) -> str:
@@ -57,7 +57,7 @@ class UniswapV3(AmmVenue):
         return INIT_CODE_HASH
 
     @property
-    def library_quoter(self) -> str:
+    def uniswap_python_quoter(self) -> str:
         """See AmmVenue: the first Quoter, which not every chain has."""
         return self.quoter_v1
 
@@ -115,7 +115,7 @@ class UniswapV3(AmmVenue):
             )
         return replace(pool, tick_spacing=tick_spacing)
 
-    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+    def pool_lookup_call(self, leg: Leg, tier: int) -> ContractCall:
         """See AmmVenue."""
         return self.factory, _GET_POOL_ABI, (leg.token_in, leg.token_out, leg.fee_pips)
 

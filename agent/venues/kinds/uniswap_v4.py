@@ -1,6 +1,6 @@
-"""Uniswap V4: pools of one PoolManager, each a PoolId derived from two currencies, fee, tick spacing
-and hooks. What hooks do is unknown, so that pools with hooks are those of a venue of their own, which
-the config names.
+"""Uniswap V4: pools of one PoolManager, each a PoolId derived from two currencies, fee, tick
+spacing and hooks. What hooks do is unknown, so that pools with hooks are those of a venue of their
+own, which the config names.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ class V4Reader(V3Reader):
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader: without a TWAP, which V4 does not keep."""
         slot0_item = CallItem(
-            pool.contract, _slot_calldata(pool.address), gas=POOL_GAS, likely_gas=6_000
+            pool.contract, _slot_calldata(pool.address), gas_cap=POOL_GAS, likely_gas=6_000
         )
         return [*V3Reader.items(self, pool, tick_window, 0), slot0_item]
 
     def state(
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
     ) -> V3Pool | CallStatus:
-        """See PoolReader. MALFORMED if the pool's fee is not that of its key, or if the protocol's is
-        larger than the PoolManager allows.
+        """See PoolReader. MALFORMED if the pool's fee is not that of its key, or if the protocol's
+        is larger than the PoolManager allows.
         """
         pool_state, slot0 = V3Reader.state(self, pool, answers, 0), answer_uint(answers[1])
         if not isinstance(pool_state, V4Pool):
@@ -83,8 +83,8 @@ class V4Reader(V3Reader):
 
 @dataclass(frozen=True, slots=True)
 class UniswapV4(AmmVenue):
-    """See AmmVenue. `factory` is the PoolManager; pools are searched over `tiers`, each a fee (pips)
-    and a tick spacing, with the hooks of the venue.
+    """See AmmVenue. `factory` is the PoolManager; pools are searched over `tiers`, each a fee
+    (pips) and a tick spacing, with the hooks of the venue.
     """
 
     pool_class: ClassVar[type[V4Pool]] = V4Pool
@@ -126,11 +126,11 @@ class UniswapV4(AmmVenue):
         """See AmmVenue."""
         return pool
 
-    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+    def pool_lookup_call(self, leg: Leg, tier: int) -> ContractCall:
         """See AmmVenue: the PoolManager whose pools the quoter quotes."""
         return self.quoter, _POOL_MANAGER_ABI, ()
 
-    def is_found(self, leg: Leg, tier: int, address_int: int) -> bool:
+    def confirms_pool(self, leg: Leg, tier: int, address_int: int) -> bool:
         """See AmmVenue."""
         pool_id = self._pool_id(leg.token_in, leg.token_out, tier)
         return pool_id == leg.pool and address_int == int(self.factory, 16)

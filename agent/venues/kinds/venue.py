@@ -20,14 +20,14 @@ NO_HOOKS = "0x"
 
 @dataclass(frozen=True, slots=True)
 class AmmVenue(ABC):
-    """One deployment of a kind of exchange: its addresses in the config, empty where the kind has no
-    such contract or the config does not name it.
+    """One deployment of a kind of exchange: its addresses in the config, empty where the kind has
+    no such contract or the config does not name it.
 
     `name` is that of its pools and legs. `router` is the kind's own router, `quoter` the QuoterV2,
-    `quoter_v1` the Quoter for uniswap-python. `deployer` makes the pools if not the factory,
-    as clones of `pool_implementation` where they are clones,
-    `init_code_hash` is that of their init code. `tiers` are fees and tick spacings of pools with
-    `hooks`, `wrapped_native` is the chain's. `pools` is the config's list, None to search.
+    `quoter_v1` the Quoter for uniswap-python. `deployer` makes the pools if not the factory, as
+    clones of `pool_implementation` where they are clones, `init_code_hash` is that of their init
+    code. `tiers` are fees and tick spacings of pools with `hooks`, `wrapped_native` is
+    the chain's. `pools` is the config's list, None to search.
     """
 
     name: str
@@ -49,8 +49,10 @@ class AmmVenue(ABC):
     pool_class: ClassVar[type[Pool]]
     """State of its pools."""
     router_factory_selector: ClassVar[bytes] = b""
-    """Selector of SwapRouter02's getter of the factory in whose pools it trades; empty if in none."""
-    library_version: ClassVar[int | None] = None
+    """Selector of SwapRouter02's getter of the factory in whose pools it trades; empty if in
+    none.
+    """
+    uniswap_python_version: ClassVar[int | None] = None
     """Version of Uniswap by which uniswap-python quotes its pools; None if it cannot."""
 
     @property
@@ -80,7 +82,7 @@ class AmmVenue(ABC):
             )
 
     @property
-    def library_quoter(self) -> str:
+    def uniswap_python_quoter(self) -> str:
         """The contract by which uniswap-python quotes; empty if it cannot."""
         return ""
 
@@ -109,10 +111,10 @@ class AmmVenue(ABC):
         """
 
     @abstractmethod
-    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+    def pool_lookup_call(self, leg: Leg, tier: int) -> ContractCall:
         """Return the call by which the factory names the leg's pool, of this tier."""
 
-    def is_found(self, leg: Leg, tier: int, address_int: int) -> bool:
+    def confirms_pool(self, leg: Leg, tier: int, address_int: int) -> bool:
         """Return whether the answer to find_call confirms the leg's pool."""
         return address_int == int(leg.pool, 16)
 
@@ -124,7 +126,9 @@ class AmmVenue(ABC):
 
     @abstractmethod
     def decode_quote(self, words: Sequence[int]) -> int:
-        """Return the output in the words of the quote's answer, base units. Raises NoSecondQuote."""
+        """Return the output in the words of the quote's answer, base units. Raises
+        NoSecondQuote.
+        """
 
     def factory_pool(self, answer: LensAnswer) -> str | None:
         """Return the pool in the factory's answer, None for the zero address. Raises ConfigError if

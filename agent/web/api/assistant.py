@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import artifacts
 from agent.errors import ConfigError, TrimtabError, printable_text
-from agent.web.reading import ReadingProcess
+from agent.web.reading import AppProcess
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
@@ -84,7 +84,7 @@ class RequestControlArguments(ToolArguments):
         description="New for each request; the same key never queues a second control.",
     )
 
-    def queue_request(self) -> dict[str, Any]:
+    def request_for_queue(self) -> dict[str, Any]:
         """Return the request for the queue."""
         return {
             "kind": self.kind,
@@ -96,14 +96,14 @@ class RequestControlArguments(ToolArguments):
 
 
 class AssistantTool(NamedTuple):
-    """A tool. `app_call` returns the path of a function below `agent.app`, its arguments, and the key
-    of the document to return if the function returns several. `changes_queue`: the tool may change
-    the queue of controls.
+    """A tool. `app_call` returns the path of a function below `agent.app`, its arguments, and the
+    key of the document to return if the function returns several. `changes_queue`: the tool may
+    change the queue of controls.
     """
 
     name: str
     description: str
-    arguments: type[ToolArguments]
+    arguments_class: type[ToolArguments]
     app_call: Callable[[Any], tuple[str, tuple[Any, ...], str | None]]
     changes_queue: bool = False
 
@@ -171,7 +171,7 @@ CONTROL_TOOLS = (
         "Queues a control for trimtab run, which carries it out under its guards if the plan is"
         " still the one shown; a pause takes effect at once. Ask the owner first.",
         RequestControlArguments,
-        lambda arguments: ("controls.queue.submit_request", (arguments.queue_request(),), None),
+        lambda arguments: ("controls.queue.submit_request", (arguments.request_for_queue(),), None),
         changes_queue=True,
     ),
 )
@@ -201,7 +201,7 @@ class Assistant:
     def __init__(self, config_path: str, allow_controls: bool = False) -> None:
         self.tools = {tool.name: tool for tool in TOOLS + CONTROL_TOOLS * allow_controls}
         self._config_path = config_path
-        self._process = ReadingProcess()
+        self._reading_process = AppProcess()
 
     def require_store(self) -> None:
         """Raise the error of a config or a store that cannot be read; without tools that queue
@@ -209,11 +209,11 @@ class Assistant:
         """
         changes_queue = any(tool.changes_queue for tool in self.tools.values())
         function_path = "require_store" if changes_queue else "require_current_store"
-        self._process.submit(function_path, self._config_path).result()
+        self._reading_process.submit(function_path, self._config_path).result()
 
     def close(self) -> None:
         """End the reading process."""
-        self._process.stop()
+        self._reading_process.stop()
 
     async def answer(self, name: str, raw_arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the notice and a tool's document, its texts escaped. Raises TrimtabError."""
@@ -222,13 +222,13 @@ class Assistant:
         tool = self.tools[name]
         try:
             function_path, arguments, document_key = tool.app_call(
-                tool.arguments.model_validate(raw_arguments)
+                tool.arguments_class.model_validate(raw_arguments)
             )
         except ValidationError as error:
             problem = error.errors(include_input=False, include_url=False)[0]
             field = ".".join(str(location_part) for location_part in problem["loc"]) or name
             raise ConfigError(f"{field}: {problem['msg']}") from None
-        document = await self._process.call(function_path, self._config_path, *arguments)
+        document = await self._reading_process.call(function_path, self._config_path, *arguments)
         if document_key is not None:
             document = document[document_key]
         if "raised" in document:
@@ -252,7 +252,7 @@ def build_server(assistant: Assistant) -> Server[Any]:
                 types.Tool(
                     name=tool.name,
                     description=tool.description,
-                    input_schema=tool.arguments.model_json_schema(),
+                    input_schema=tool.arguments_class.model_json_schema(),
                     annotations=types.ToolAnnotations(
                         read_only_hint=not tool.changes_queue,
                         destructive_hint=tool.changes_queue,

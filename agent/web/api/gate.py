@@ -40,7 +40,7 @@ MAX_BODY_BYTES = 262_144
 BODY_TIMEOUT_S = 8.0
 """Less than a connection has for a whole request, so that the answer arrives."""
 RETRY_AFTER_S = 10
-PROBLEM_JSON = "application/problem+json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -73,19 +73,19 @@ class RateLimit:
     """A token bucket, by a monotonic clock."""
 
     def __init__(self, per_minute: int, burst: int, clock_s: Callable[[], float]) -> None:
-        self._per_s, self._burst, self._clock_s = per_minute / 60, float(burst), clock_s
-        self._remaining, self._updated_s = self._burst, clock_s()
+        self._calls_per_s, self._burst, self._clock_s = per_minute / 60, float(burst), clock_s
+        self._remaining_calls, self._updated_s = self._burst, clock_s()
 
     def count_call(self) -> int:
         """Count a call; return 0, or the seconds after which the next one is allowed."""
         now_s = self._clock_s()
-        self._remaining = min(
-            self._burst, self._remaining + (now_s - self._updated_s) * self._per_s
+        self._remaining_calls = min(
+            self._burst, self._remaining_calls + (now_s - self._updated_s) * self._calls_per_s
         )
         self._updated_s = now_s
-        if self._remaining < 1:
-            return int((1 - self._remaining) / self._per_s) + 1
-        self._remaining -= 1
+        if self._remaining_calls < 1:
+            return int((1 - self._remaining_calls) / self._calls_per_s) + 1
+        self._remaining_calls -= 1
         return 0
 
 
@@ -104,7 +104,7 @@ class Gate:
         self.tokens = tokens
         self.app, self._now_s, self._clock_s = app, now_s, clock_s
         self._limits: dict[str, RateLimit] = {}
-        self._invalid_calls = RateLimit(INVALID_CALLS_PER_MINUTE, INVALID_BURST, clock_s)
+        self._invalid_call_limit = RateLimit(INVALID_CALLS_PER_MINUTE, INVALID_BURST, clock_s)
 
     async def __call__(
         self,
@@ -151,15 +151,15 @@ class Gate:
             else ("", "", "")
         )
         try:
-            token = self.tokens.find(token_text.strip()) if scheme.lower() == "bearer" else None
+            api_token = self.tokens.find(token_text.strip()) if scheme.lower() == "bearer" else None
         except TrimtabError as error:
             raise ApiError(503, error.code, error.message, error.remedy) from None
         code, reason = ("token_unknown" if credentials else "token_missing"), "no valid token"
-        if token is not None:
-            token_state = token.state(int(self._now_s()))
+        if api_token is not None:
+            token_state = api_token.state(int(self._now_s()))
             code, reason = f"token_{token_state}", f"the token is {token_state}"
-        if token is None or code != "token_active":
-            if wait_s := self._invalid_calls.count_call():
+        if api_token is None or code != "token_active":
+            if wait_s := self._invalid_call_limit.count_call():
                 raise _rate_limit_error(wait_s)
             raise ApiError(
                 401,
@@ -169,17 +169,17 @@ class Gate:
                 WWW_Authenticate='Bearer realm="trimtab"',
             )
         rate_limit = self._limits.setdefault(
-            token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s)
+            api_token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s)
         )
         if wait_s := rate_limit.count_call():
             raise _rate_limit_error(wait_s)
         scope["state"] = {
             **scope.get("state", {}),
-            "scopes": token.scopes,
-            "token": token.name,
-            "token_id": token.id,
+            "scopes": api_token.scopes,
+            "token": api_token.name,
+            "token_id": api_token.id,
         }
-        if required_scope is not None and required_scope not in token.scopes:
+        if required_scope is not None and required_scope not in api_token.scopes:
             raise _scope_error(required_scope)
 
 
@@ -273,9 +273,9 @@ def _problem_response(
     status: int, code: str, detail: str, remedy: str = "", headers: dict[str, str] | None = None
 ) -> Response:
     title = HTTPStatus(status).phrase
-    body = ApiProblem(title=title, status=status, detail=detail, code=code, remedy=remedy)
+    problem = ApiProblem(title=title, status=status, detail=detail, code=code, remedy=remedy)
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(body.model_dump_json(), status, headers, PROBLEM_JSON)
+    return Response(problem.model_dump_json(), status, headers, PROBLEM_MEDIA_TYPE)
 
 
 def refusal_response(refusal: Response) -> Response:

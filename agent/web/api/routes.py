@@ -27,7 +27,7 @@ from agent.web.api.gate import (
     API_PREFIX,
     EXCEPTION_HANDLERS,
     PROBE_PATHS,
-    PROBLEM_JSON,
+    PROBLEM_MEDIA_TYPE,
     SPECIFICATION_PATH,
     ApiError,
     Gate,
@@ -75,15 +75,15 @@ def document_response(
     extra_headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a document with its entity tag; 304 if the client has it."""
-    body = json.dumps(document, separators=(",", ":")).encode()
-    etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+    document_bytes = json.dumps(document, separators=(",", ":")).encode()
+    etag = f'W/"{hashlib.sha256(document_bytes).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", **(extra_headers or {})}
     if age_s is not None:
         headers["Age"] = str(int(age_s))
     client_etags = request.headers.get("If-None-Match", "")
     if client_etags == "*" or etag.removeprefix("W/") in re.findall(r'"[^"]*"', client_etags):
         return Response(None, 304, headers)
-    return Response(body, 200, headers, "application/json")
+    return Response(document_bytes, 200, headers, "application/json")
 
 
 @functools.cache
@@ -92,18 +92,18 @@ def specification(prefix: str = "") -> bytes:
     document_json = (artifacts.WEB_FOLDER / "api" / "openapi.json").read_bytes()
     if not prefix:
         return document_json
-    document = json.loads(document_json)
-    document["servers"] = [{"url": prefix + API_PREFIX}]
+    openapi_document = json.loads(document_json)
+    openapi_document["servers"] = [{"url": prefix + API_PREFIX}]
     for path in PROBE_PATHS:
-        document["paths"][path]["get"]["servers"] = [{"url": prefix}]
-    return json.dumps(document).encode()
+        openapi_document["paths"][path]["get"]["servers"] = [{"url": prefix}]
+    return json.dumps(openapi_document).encode()
 
 
 def _route_options(
     schema: str, scope: TokenScope, *, paged: bool = False, post_status: int = 0
 ) -> dict[str, Any]:
-    """Return the keyword arguments of a route that answers with a document; `post_status` is the status
-    of an answer to POST.
+    """Return the keyword arguments of a route that answers with a document; `post_status` is the
+    status of an answer to POST.
     """
     headers = {"ETag": {"schema": {"type": "string"}, "description": "For If-None-Match."}}
     if paged:
@@ -129,7 +129,7 @@ def _route_options(
     }
 
 
-PROBLEM_CONTENT = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
+PROBLEM_CONTENT = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": description, "content": PROBLEM_CONTENT}
     for status, description in (
@@ -200,7 +200,7 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
             )
         if "raised" in (document := documents[document_name]):
             raise document["raised"].with_traceback(None)
-        age_s = time.monotonic() - cache.read_at_s[LIVE_FUNCTION]
+        age_s = time.monotonic() - cache.read_s_by_function[LIVE_FUNCTION]
         return document_response(
             request, {document_key: document[document_key]} if document_key else document, age_s
         )
@@ -229,7 +229,7 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def plan(request: Request) -> Response:
         documents = await cache.read_fresh(PLAN_FUNCTION)
         return document_response(
-            request, documents["plan"], time.monotonic() - cache.read_at_s[PLAN_FUNCTION]
+            request, documents["plan"], time.monotonic() - cache.read_s_by_function[PLAN_FUNCTION]
         )
 
 
@@ -247,12 +247,12 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 20,
         before: Annotated[str | None, Query(pattern=STEP_ID_PATTERN)] = None,
     ) -> Response:
-        document = await cache.read_stored("records.step_history.history", limit, before)
-        steps, link_header = document["steps"], {}
+        history_document = await cache.read_stored("records.step_history.history", limit, before)
+        steps, link_header = history_document["steps"], {}
         if len(steps) == limit:
             next_url = f"{API_PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
             link_header = {"Link": f'<{next_url}>; rel="next"'}
-        return document_response(request, document, extra_headers=link_header)
+        return document_response(request, history_document, extra_headers=link_header)
 
     @app.get(
         "/explain",
@@ -325,8 +325,8 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def controls(
         request: Request, limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 100
     ) -> Response:
-        document = await cache.call("controls", "controls.queue.list_controls", limit)
-        return document_response(request, document)
+        controls_document = await cache.call("controls", "controls.queue.list_controls", limit)
+        return document_response(request, controls_document)
 
     @app.get(
         "/controls/{control}",
@@ -337,8 +337,8 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def control(
         request: Request, control: Annotated[str, Path(pattern=CONTROL_ID_PATTERN)]
     ) -> Response:
-        document = await cache.call("controls", "controls.queue.find_control", control)
-        return document_response(request, document)
+        control_document = await cache.call("controls", "controls.queue.find_control", control)
+        return document_response(request, control_document)
 
     @app.post(
         "/controls/preview",
@@ -378,9 +378,11 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
             "origin": "api",
             "key": f"{request.state.token_id}:{idempotency_key}",
         }
-        document = await cache.call("controls", "controls.queue.submit_request", control_request)
-        location_header = {"Location": f"{API_PREFIX}/controls/{document['id']}"}
-        return _uncached_response(202, document, location_header)
+        control_document = await cache.call(
+            "controls", "controls.queue.submit_request", control_request
+        )
+        location_header = {"Location": f"{API_PREFIX}/controls/{control_document['id']}"}
+        return _uncached_response(202, control_document, location_header)
 
 
 def _uncached_response(

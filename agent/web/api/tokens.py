@@ -150,11 +150,11 @@ class TokenFile:
             token_text = f"trimtab_{token_id}_{secrets.token_urlsafe(32)}"
             ordered_scopes = tuple(scope for scope in TokenScope if scope.value in scopes)
             expires_s = now_s + lifetime_s
-            token = ApiToken(
+            added_token = ApiToken(
                 token_id, name, ordered_scopes, _digest(token_text).hex(), now_s, expires_s
             )
-            self._write(_without_oldest_ended((*tokens, token), now_s))
-        return token, token_text
+            self._write(_without_oldest_ended((*tokens, added_token), now_s))
+        return added_token, token_text
 
     def revoke(self, name: str, now_s: int) -> ApiToken:
         """Revoke the active token of this name at once. Raises ConfigError if there is none."""
@@ -211,10 +211,10 @@ class TokenFile:
 
 def _parse_tokens(file_bytes: bytes, path: Path) -> tuple[ApiToken, ...]:
     try:
-        document = json.loads(file_bytes)
-        if document["version"] != 1:
+        tokens_document = json.loads(file_bytes)
+        if tokens_document["version"] != 1:
             raise ValueError("version")
-        token_rows: list[dict[str, Any]] = document["tokens"]
+        token_rows: list[dict[str, Any]] = tokens_document["tokens"]
         tokens = tuple(
             ApiToken(
                 **{**token_row, "scopes": tuple(TokenScope(scope) for scope in token_row["scopes"])}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers.futures.accounting import margin_reading
-from agent.layers.futures.planning.plans import moved_raw
+from agent.layers.futures.planning.plans import collateral_change_raw
 from agent.layers.futures.policy.exposure import margin_holdings
 from agent.layers.futures.state import collateral_token, futures_policy
 from agent.margin import account as margin
@@ -92,8 +92,8 @@ def _collateral_cost(
     its budget, in quote base units.
     """
     expected_change_raw, quote_per_collateral = (
-        moved_raw(grant.action),
-        grant.account.settlement_raw,
+        collateral_change_raw(grant.action),
+        grant.account.collateral_unit_raw,
     )
     missing_collateral_raw = expected_change_raw - receipt.net_transfers(snapshot.owner).get(
         collateral_token(policy), 0

@@ -63,7 +63,7 @@ kind.
 class FuturesOutcome(LayerPart):
     """What a whole cycle did with futures."""
 
-    hedged: tuple[HedgeComparison, ...] = ()
+    hedge_comparisons: tuple[HedgeComparison, ...] = ()
     """For each opened hedge, the comparison of its cost with that of a sale."""
 
 
@@ -75,19 +75,19 @@ def completed_outcome(
     a reverted order has failed.
     """
     futures_cycle = cycle.layer(FuturesCycle)
-    reason = "; ".join([*dict(futures_cycle.ended_orders).values(), outcome.reason])
-    layers = with_part(outcome.layers, FuturesOutcome(futures_cycle.hedged))
+    reason = "; ".join([*dict(futures_cycle.ended_order_notes).values(), outcome.reason])
+    layers = with_part(outcome.layers, FuturesOutcome(futures_cycle.hedge_comparisons))
     outcome = replace(outcome, layers=layers, reason=reason)
-    if not futures_cycle.refused_orders:
+    if not futures_cycle.refused_action_notes:
         return outcome
-    refusal_reasons = dict.fromkeys(note.reason for note in futures_cycle.refused_orders)
+    refusal_reasons = dict.fromkeys(note.reason for note in futures_cycle.refused_action_notes)
     outcome = replace(outcome, reason="; ".join([outcome.reason, *refusal_reasons]))
-    has_reverted = any(note.failed for note in futures_cycle.refused_orders)
+    has_reverted = any(note.failed for note in futures_cycle.refused_action_notes)
     if has_reverted and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
         return replace(outcome, kind=OutcomeKind.FAILED)
     if outcome.kind is OutcomeKind.HOLD:
-        verdicts = outcome_of(futures_cycle.refused_orders[-1].step_id).verdicts
-        return replace(outcome, kind=OutcomeKind.REFUSED, verdicts=verdicts)
+        verdicts = outcome_of(futures_cycle.refused_action_notes[-1].step_id).refusal_verdicts
+        return replace(outcome, kind=OutcomeKind.REFUSED, refusal_verdicts=verdicts)
     return outcome
 
 
@@ -120,7 +120,7 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     elif layer_plan.orders and not layer_plan.account_actions:
         failure_key = layer_plan.orders[0].market
     refused_s_by_key, divisor_by_market = (
-        dict(futures_cycle.refused_markets),
+        dict(futures_cycle.refused_s_by_market),
         dict(futures_cycle.order_divisors),
     )
     if (
@@ -142,7 +142,7 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
         refused_outcome = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
         return StepResult(cycle.with_layer(futures_cycle).begin_plan(), refused_outcome)
     refused_s_by_key[failure_key] = outcome.step_input.snapshot.head.timestamp_s
-    futures_cycle = replace(futures_cycle, refused_markets=tuple(refused_s_by_key.items()))
+    futures_cycle = replace(futures_cycle, refused_s_by_market=tuple(refused_s_by_key.items()))
     return _note_refusal(cycle, futures_cycle, outcome, refusal)
 
 
@@ -151,10 +151,11 @@ def _note_refusal(
 ) -> StepResult:
     """Note the refusal of a futures action, and begin the next plan."""
     refused_outcome = replace(
-        outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
+        outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), refusal_verdicts=refusal.verdicts
     )
     futures_cycle = replace(
-        futures_cycle, refused_orders=(*futures_cycle.refused_orders, note_of(refused_outcome))
+        futures_cycle,
+        refused_action_notes=(*futures_cycle.refused_action_notes, note_of(refused_outcome)),
     )
     return StepResult(cycle.with_layer(futures_cycle).begin_plan(), refused_outcome)
 
@@ -184,24 +185,27 @@ def skip_failed_market(
     """
     decision = outcome.decision
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    failure_key, refused_s_by_key = failures.exit_name(plan), dict(futures_cycle.refused_markets)
+    failure_key, refused_s_by_key = (
+        failures.exit_name(plan),
+        dict(futures_cycle.refused_s_by_market),
+    )
     if intent.receipt is None or by_owner or failure_key in ("", MARGIN_PLACE):
         return None
-    if futures_cycle.orders >= MAX_ACTIONS or failure_key in refused_s_by_key:
+    if futures_cycle.action_count >= MAX_ACTIONS or failure_key in refused_s_by_key:
         return None
     refused_s_by_key[failure_key] = outcome.step_input.snapshot.head.timestamp_s
     return replace(
         futures_cycle,
-        refused_orders=(*futures_cycle.refused_orders, note_of(outcome, failed=True)),
-        refused_markets=tuple(refused_s_by_key.items()),
+        refused_action_notes=(*futures_cycle.refused_action_notes, note_of(outcome, failed=True)),
+        refused_s_by_market=tuple(refused_s_by_key.items()),
     )
 
 
-def comparisons(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
+def hedge_comparisons_of(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
     """Return the comparisons of sale and hedge: first those of opened hedges, then the plan's for
     other assets.
     """
-    hedge_comparisons = part_of(outcome.layers, FuturesOutcome).hedged
+    hedge_comparisons = part_of(outcome.layers, FuturesOutcome).hedge_comparisons
     hedged_tokens = {comparison.token for comparison in hedge_comparisons}
     plan_comparisons = () if outcome.plan is None else outcome.plan.layer(HedgeChoices).comparisons
     return (

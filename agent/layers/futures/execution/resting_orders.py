@@ -27,7 +27,7 @@ def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> 
     note_by_cloid = {
         str(intent.tx_hash): intent.note for intent in open_intents if intent.is_resting
     }
-    earlier_note_by_cloid = dict(futures_cycle.ended_orders)
+    earlier_note_by_cloid = dict(futures_cycle.ended_order_notes)
     reason_by_cloid = end_reasons(outcome, note_by_cloid.keys() - earlier_note_by_cloid.keys())
     if not reason_by_cloid:
         return None
@@ -38,13 +38,14 @@ def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> 
     outcome_reason = "; ".join(end_note_by_cloid.values())
     cycle = cycle.with_layer(
         replace(
-            futures_cycle, ended_orders=tuple((earlier_note_by_cloid | end_note_by_cloid).items())
+            futures_cycle,
+            ended_order_notes=tuple((earlier_note_by_cloid | end_note_by_cloid).items()),
         )
     )
     ports.store.cycles.write(cycle)
     ended_outcome = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=outcome_reason)
     close_step(ports.store, ended_outcome)
-    ports.transactor.executor.cancel_resting(reason_by_cloid, outcome.step_id)
+    ports.transactor.executor.cancel_resting_orders(reason_by_cloid, outcome.step_id)
     return StepResult(cycle, ended_outcome)
 
 

@@ -9,7 +9,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import MAX_ACTIONS, skip_failed_market
 from agent.layers.futures.planning.plans import OPEN_HEDGE
 from agent.layers.futures.policy.needs import reduction_goals
-from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.requests import MarginAccountRequest
 from agent.layers.futures.state import FuturesCycle, planned_futures
 from agent.model import Cycle, CycleEnd, HedgeChoices, Intent, PerpOrder, Plan
 from agent.ports import Composer
@@ -17,7 +17,7 @@ from agent.ports import Composer
 
 def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
     """Return the plan's first futures action."""
-    prepared_tx = composer.layer_action(outcome.step_input, plan)
+    prepared_tx = composer.layer_transaction(outcome.step_input, plan)
     sends_order = (layer_plan := planned_futures(plan)) is not None and layer_plan.orders
     failure_text = "no position was changed" if sends_order else "no margin was moved"
     return Draft(prepared_tx, f'"{prepared_tx.note}"', failure_text)
@@ -31,13 +31,13 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
     frees_margin = (
         action.is_reduce_only if isinstance(action, PerpOrder) else layer_plan.is_reducing
     )
-    frees_margin = frees_margin and not layer_plan.resting
+    frees_margin = frees_margin and not layer_plan.resting_actions
     has_failed = outcome.kind is OutcomeKind.FAILED
     futures_cycle = replace(
         futures_cycle,
-        orders=futures_cycle.orders + 1,
-        reverted=futures_cycle.reverted + has_failed,
-        reduced=futures_cycle.reduced or frees_margin,
+        action_count=futures_cycle.action_count + 1,
+        reverted_count=futures_cycle.reverted_count + has_failed,
+        has_reduced=futures_cycle.has_reduced or frees_margin,
     )
     if isinstance(action, PerpOrder) and frees_margin:
         reduced_markets = (*futures_cycle.reduced_markets, action.market)
@@ -53,13 +53,15 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
     if layer_plan.trigger == OPEN_HEDGE:
         comparisons = plan.layer(HedgeChoices).comparisons
         hedged_comparisons = [comparison for comparison in comparisons if comparison.is_hedged]
-        futures_cycle = replace(futures_cycle, hedged=(*futures_cycle.hedged, *hedged_comparisons))
+        futures_cycle = replace(
+            futures_cycle, hedge_comparisons=(*futures_cycle.hedge_comparisons, *hedged_comparisons)
+        )
     cycle = cycle.with_layer(futures_cycle)
     if has_failed:
         return cycle.end(CycleEnd.FAILED)
-    if futures_cycle.orders == MAX_ACTIONS:
+    if futures_cycle.action_count == MAX_ACTIONS:
         return cycle.end(CycleEnd.STEP_LIMIT)
-    if isinstance(cycle.request, MoveMargin):
+    if isinstance(cycle.request, MarginAccountRequest):
         return cycle.end(CycleEnd.DONE)
     return cycle.begin_plan()
 

@@ -71,7 +71,7 @@ class VenueExecutor:
             return reconciled_intents
         return [
             *reconciled_intents,
-            *self.cancel_resting(self._cancel_reasons("the kill switch is on")),
+            *self.cancel_resting_orders(self._cancel_reasons("the kill switch is on")),
         ]
 
     def cancel_pending(self, why: str) -> list[Intent]:
@@ -84,10 +84,12 @@ class VenueExecutor:
         return [
             *cancelled_intents,
             *resolved_orders,
-            *self.cancel_resting(self._cancel_reasons(why)),
+            *self.cancel_resting_orders(self._cancel_reasons(why)),
         ]
 
-    def cancel_resting(self, reason_by_cloid: Mapping[str, str], step_id: str = "") -> list[Intent]:
+    def cancel_resting_orders(
+        self, reason_by_cloid: Mapping[str, str], step_id: str = ""
+    ) -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
         resting_orders, resolved_orders = (
             [intent for intent in self._open_orders() if intent.is_resting],
@@ -173,7 +175,7 @@ class VenueExecutor:
             now_s=now_s,
             deadline_s=draft.deadline_s,
             max_gas_wei=0,
-            layer=FuturesGrant(action, UNREAD_ACCOUNT),
+            layer_grant=FuturesGrant(action, UNREAD_ACCOUNT),
         )
         self._venue.require_approved_key(draft.deadline_s)
         tx = replace(order.tx, nonce=draft.nonce, data=draft.data)

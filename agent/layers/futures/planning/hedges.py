@@ -88,7 +88,7 @@ def hedge_instead(
     policy = futures_policy(step)
     if (
         policy is None
-        or policy.hedge is None
+        or policy.hedge_policy is None
         or futures_progress(step).hold_reason
         or not decision.by_trigger
     ):
@@ -118,7 +118,7 @@ def hedge_instead(
         excesses_and_drifts,
         key=lambda excess_and_drift: (-excess_and_drift[0], excess_and_drift[1].token),
     ):
-        ratio_bps = policy.hedge.ratio_bps
+        ratio_bps = policy.hedge_policy.ratio_bps
         short_value = excess * ratio_bps / BPS
         hedge_comparison, short = compare_with_sale(
             step, decision_result, decision, sale_plan, drift, excess, short_value
@@ -156,9 +156,9 @@ def compare_with_sale(
     both on the step's pools.
     """
     policy, account = futures_policy(step), margin_account(step.snapshot)
-    if policy is None or policy.hedge is None or account is None:
+    if policy is None or policy.hedge_policy is None or account is None:
         raise ValueError("a hedge needs [futures.hedge] and a margin account")
-    hedge_settings = policy.hedge
+    hedge_settings = policy.hedge_policy
     empty_comparison = HedgeComparison(
         drift.token,
         excess,
@@ -204,14 +204,14 @@ def compare_with_sale(
     saved_tax = _tax(step, sale_plan) - (ZERO if plan_beside is None else _tax(step, plan_beside))
     comparison = replace(
         empty_comparison,
-        hedged=hedged_value,
+        hedged_value=hedged_value,
         sale_fees=saved_costs[0],
         sale_impact=saved_costs[1],
         sale_tax=saved_tax,
         hedge_fees=fees + basis_cost + 2 * order_gas_value,
         hedge_funding=funding,
-        hedge_capital=capital_cost,
-        margin=required_margin,
+        capital_cost=capital_cost,
+        required_margin=required_margin,
         reason=short.why,
     )
     limit_bps = step.limits.plan_cost_bps
@@ -259,13 +259,14 @@ def _smallest_short_fault(
     )
     state = margin_state(after_action(account, smallest_order), limits, target_leverage_bps)
     limit_breaches = breaches(state, limits, spot_value)
-    if not limit_breaches or {breach.limit for breach in limit_breaches} - {
+    if not limit_breaches or {breach.limit_name for breach in limit_breaches} - {
         "max_position",
         "spot_multiple",
     }:
         return "the margin account is too small for a short"
     breach_texts = "; ".join(
-        f"{breach.limit} {breach.measured}, limit {breach.allowed}" for breach in limit_breaches
+        f"{breach.limit_name} {breach.measured_text}, limit {breach.limit_text}"
+        for breach in limit_breaches
     )
     return f"a short of any size would break {breach_texts}"
 
@@ -286,7 +287,7 @@ def _sized_short(
     if block_reason := _no_short_reason(step, policy, drift, market):
         return Short(0, block_reason)
     if drift.max_bps is not None:
-        target_before_hedges_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
+        target_before_hedges_bps = dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
             drift.token, drift.target_bps
         )
         max_short_value = (
@@ -304,7 +305,7 @@ def _sized_short(
     spot_value = spot_value_in_quote(step, drifts)
 
     def largest_short_raw(deposit_raw: int) -> int:
-        collateral_raw = account.collateral_raw + deposit_raw * account.settlement_raw
+        collateral_raw = account.collateral_raw + deposit_raw * account.collateral_unit_raw
         funded_account = replace(account, collateral_raw=collateral_raw)
         limits, target_leverage_bps = policy.limits, policy.leverage_bps
         return largest_allowed_raw(
@@ -335,7 +336,9 @@ def _no_short_reason(
     """Return why an asset may not be hedged in a market now at any size; empty if it may."""
     if any(hedge.token == drift.token for hedge in policy.hedges):
         return "it already has a hedge"
-    if not dict(step.config(FuturesConfig).unhedged_bps).get(drift.token, drift.target_bps):
+    if not dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
+        drift.token, drift.target_bps
+    ):
         return "its target is 0 %"
     if is_hedge_closed_lately(
         step.snapshot, futures_policy(step), futures_state(step), drift.token
@@ -377,7 +380,7 @@ def _deposit_raw(
         * margin_share(market, policy)
         * DEPOSIT_MULTIPLE
     )
-    return min(available_raw, ceil_int(required_margin / account.settlement_raw))
+    return min(available_raw, ceil_int(required_margin / account.collateral_unit_raw))
 
 
 def _plan_beside_hedge(
@@ -388,7 +391,7 @@ def _plan_beside_hedge(
     """
     sold_raw = -sale_plan.wallet_changes().get(drift.token, 0)
     max_sold_raw = max(0, sold_raw - floor_int(hedged_value / drift.price))
-    goal = replace(decision.goal, sell_at_most=((drift.token, max_sold_raw),))
+    goal = replace(decision.goal, max_sold_raw_by_token=((drift.token, max_sold_raw),))
     try:
         return sales.plan_sales(step, replace(decision, goal=goal))
     except Refused:
@@ -398,7 +401,7 @@ def _plan_beside_hedge(
 def _fees_and_impact(plan: Plan) -> tuple[Value, Value]:
     """Return a plan's fees with gas, and its impact."""
     cost = plan.cost
-    return cost.fees + cost.gas + cost.approvals, cost.impact + cost.skew
+    return cost.fees + cost.gas + cost.approval_gas, cost.impact + cost.skew
 
 
 def _order_gas_value(
@@ -414,10 +417,10 @@ def _tax(step: StepInput, plan: Plan) -> Value:
     units; zero without [tax].
     """
     policy = futures_policy(step)
-    if policy is None or policy.hedge is None:
+    if policy is None or policy.hedge_policy is None:
         return ZERO
     taxed_gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), ZERO)
-    return taxed_gain * policy.hedge.tax_rate_bps / BPS
+    return taxed_gain * policy.hedge_policy.tax_rate_bps / BPS
 
 
 def _opening_plan(
@@ -481,7 +484,7 @@ def owner_hedge_plan(
     """
     label = step.portfolio.token(token).label
     policy, drifts = futures_policy(step), decision_result.drifts
-    if policy is None or policy.hedge is None:
+    if policy is None or policy.hedge_policy is None:
         raise Refused(
             f"{label} cannot be hedged: [futures.hedge] is missing",
             remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
@@ -489,7 +492,7 @@ def owner_hedge_plan(
     if fault := futures_progress(step).hold_reason or futures_fault(step.snapshot, policy):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
-    target_before_hedges_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
+    target_before_hedges_bps = dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
         token, drift.target_bps
     )
     excess = drift.value - investable_total(drifts) * target_before_hedges_bps / BPS
@@ -536,7 +539,8 @@ def owner_closing_plan(step: StepInput, decision_result: DecisionResult, token: 
     layer_plan = closing_plan(step.snapshot, futures_policy(step), hedge.market, reason)
     if not layer_plan.orders:
         raise Refused(
-            "; ".join([reason, *layer_plan.refused]), remedy="wait until the market trades again"
+            "; ".join([reason, *layer_plan.refusal_texts]),
+            remedy="wait until the market trades again",
         )
     size_raw = layer_plan.orders[0].size_raw
     layer_plan = replace(
@@ -550,5 +554,7 @@ def owner_closing_plan(step: StepInput, decision_result: DecisionResult, token: 
             closes=True,
         ),
     )
-    decision = AdjustFutures(reason, layer_plan.is_reducing, by_owner=True, closes=hedge.market)
+    decision = AdjustFutures(
+        reason, layer_plan.is_reducing, by_owner=True, closed_hedge_market=hedge.market
+    )
     return futures_plan(step, decision, layer_plan, account, decision_result.drifts)

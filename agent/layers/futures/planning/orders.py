@@ -72,13 +72,13 @@ def plan_futures(  # noqa: PLR0913
     """Plan the actions of one step; equal inputs give equal plans.
 
     `spot_value` is in quote base units (None: unknown). `depositable_raw` is the wallet's
-    depositable balance in base units of the collateral token, `approved_deposit_raw` the deposit approved
-    in this step. `goal_sizes` are the final sizes of the cycle's reduction, `waiting_markets` the
-    markets whose orders failed. No position is opened before `opens_from_s`, after an emergency. A
-    step either reduces or opens, so freed margin is not used again in the same plan. While a held
-    market has no fresh index, or is not named in the config, no position is opened, no margin is
-    deposited, and only the other markets are reduced. Unnamed markets are reduced too in an
-    emergency, and for a limit that the other positions alone cannot meet.
+    depositable balance in base units of the collateral token, `approved_deposit_raw` the deposit
+    approved in this step. `goal_sizes` are the final sizes of the cycle's reduction,
+    `waiting_markets` the markets whose orders failed. No position is opened before `opens_from_s`,
+    after an emergency. A step either reduces or opens, so freed margin is not used again in the
+    same plan. While a held market has no fresh index, or is not named in the config, no position is
+    opened, no margin is deposited, and only the other markets are reduced. Unnamed markets are
+    reduced too in an emergency, and for a limit that the other positions alone cannot meet.
     """
     reason_by_stale_market = stale_index_reasons(account, policy, now_s)
     reason_by_skipped_market = {**unnamed_market_reasons(account), **reason_by_stale_market}
@@ -164,7 +164,7 @@ def top_up_raw(
     gross_notional = margin.gross_notional_raw(account)
     required_deposits = [Fraction(0)]
     for breach in known_breaches(account, policy, spot_value):
-        match breach.limit:
+        match breach.limit_name:
             case "max_leverage" if not limits.max_leverage_bps:
                 return 0
             case "max_leverage":
@@ -187,7 +187,7 @@ def top_up_raw(
                 return 0
             case _:
                 pass
-    return ceil_int(max(required_deposits) / account.settlement_raw)
+    return ceil_int(max(required_deposits) / account.collateral_unit_raw)
 
 
 def _deposit_raw(
@@ -267,7 +267,7 @@ def reducing_plan(
         reason,
         is_reducing=True,
         is_emergency=is_emergency,
-        refused=tuple(refusal_reasons),
+        refusal_texts=tuple(refusal_reasons),
     )
 
 
@@ -344,7 +344,7 @@ def _target_plan(
         trigger.value,
         reason if orders else f"{reason}, but no order is possible",
         is_reducing=bool(orders) and all(order.is_reduce_only for order in orders),
-        refused=(*refusal_reasons, *notes, *oversized_notes),
+        refusal_texts=(*refusal_reasons, *notes, *oversized_notes),
     )
 
 
@@ -394,8 +394,8 @@ def _cut_to_target(
     opening_orders: Sequence[PerpOrder],
     reduction_orders: Iterable[PerpOrder],
 ) -> tuple[list[PerpOrder], list[str]]:
-    """Return the openings cut by the same share so that, after the `reduction_orders`, the notional stays
-    at its target although another position is above its own and is not reduced.
+    """Return the openings cut by the same share so that, after the `reduction_orders`, the notional
+    stays at its target although another position is above its own and is not reduced.
     """
     slippage_bps = policy.limits.slippage_bps
     reduced_notional = sum(

@@ -123,7 +123,7 @@ def without_refused_plan(
         or futures_progress(step).hold_reason
     ):
         return None
-    if not (decision.is_reducing or decision.closes or _opens_hedge(plan)):
+    if not (decision.is_reducing or decision.closed_hedge_market or _opens_hedge(plan)):
         return None
     return hold_futures(step, f"futures: {why}")
 
@@ -145,9 +145,9 @@ def plan_adjustment(
     account, policy, drifts = margin_account(step.snapshot), futures_policy(step), tuple(drifts)
     if account is None or policy is None:
         return account_fault(step.snapshot, policy) or "the margin account is unknown"
-    if decision.closes:
+    if decision.closed_hedge_market:
         draft_layer_plan = closing_plan(
-            step.snapshot, futures_policy(step), decision.closes, decision.reason
+            step.snapshot, futures_policy(step), decision.closed_hedge_market, decision.reason
         )
     else:
         planning_account = account_for_planning(step, drifts) or account
@@ -176,7 +176,7 @@ def plan_adjustment(
         draft_layer_plan,
         orders=smaller_orders(account, draft_layer_plan, policy.limits, divisor_by_market),
     )
-    orders, refusal_reasons = [], list(draft_layer_plan.refused)
+    orders, refusal_reasons = [], list(draft_layer_plan.refusal_texts)
     longest_wait_s = (
         failures.FIRST_WAIT_S if draft_layer_plan.is_emergency else failures.LONGEST_WAIT_S
     )
@@ -196,7 +196,9 @@ def plan_adjustment(
     if budget_cut and not orders and not stop_changes:
         return "; ".join(refusal_reasons)
     if stop_changes:
-        draft_layer_plan = FuturesPlan((), RESTING_STOP, STOPS_CHANGE_REASON, resting=stop_changes)
+        draft_layer_plan = FuturesPlan(
+            (), RESTING_STOP, STOPS_CHANGE_REASON, resting_actions=stop_changes
+        )
     elif not orders and not draft_layer_plan.account_actions:
         if not (deposit_raw := _last_resort_deposit_raw(step, draft_layer_plan, drifts)):
             return "; ".join([draft_layer_plan.reason, *refusal_reasons])
@@ -210,7 +212,7 @@ def plan_adjustment(
     layer_plan = replace(
         draft_layer_plan,
         orders=as_limit_orders(account, policy, draft_layer_plan.trigger, orders),
-        refused=tuple(refusal_reasons),
+        refusal_texts=tuple(refusal_reasons),
         is_reducing=all(order.is_reduce_only for order in orders),
         hedges=_hedges_after_first_order(
             step.snapshot,
@@ -232,7 +234,7 @@ def without_resting_markets(account: MarginAccount, layer_plan: FuturesPlan) -> 
     """
     if layer_plan.trigger in {trigger.value for trigger in LIMIT_TRIGGERS}:
         return FuturesPlan((), "", "resting orders would breach a limit")
-    markets_with_order = {order.market for order in account.resting}
+    markets_with_order = {order.market for order in account.resting_orders}
     waiting_markets = [
         perp_order.market
         for perp_order in layer_plan.orders
@@ -243,8 +245,8 @@ def without_resting_markets(account: MarginAccount, layer_plan: FuturesPlan) -> 
         orders=tuple(
             order for order in layer_plan.orders if order.market not in markets_with_order
         ),
-        refused=(
-            *layer_plan.refused,
+        refusal_texts=(
+            *layer_plan.refusal_texts,
             *(
                 f"{account.market(market_id).symbol}: an order rests at the venue"
                 for market_id in waiting_markets
@@ -455,7 +457,9 @@ def _hedges_after_first_order(
     if layer_plan.account_actions or not orders:
         return state.hedges
     first_order = orders[0]
-    closes_hedges = bool(decision.closes) or layer_plan.trigger in HEDGE_CLOSING_TRIGGERS
+    closes_hedges = (
+        bool(decision.closed_hedge_market) or layer_plan.trigger in HEDGE_CLOSING_TRIGGERS
+    )
     return hedges_after_order(
         snapshot,
         policy,
@@ -478,7 +482,7 @@ def closing_plan(
     size_raw = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)
     perp_market = account.market(market)
     if why := untradable_reason(account, perp_market, size_raw, policy.limits.slippage_bps):
-        return FuturesPlan((), CLOSE_HEDGE, reason, refused=(why,))
+        return FuturesPlan((), CLOSE_HEDGE, reason, refusal_texts=(why,))
     order = market_order(perp_market, size_raw, policy.limits.slippage_bps, is_reduce_only=True)
     is_reducing = is_reduction(account, order)
     return FuturesPlan(
@@ -519,7 +523,9 @@ def futures_plan(
     raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     policy = futures_policy(step)
     collateral_change_by_token = (
-        {} if policy is None else {policy.collateral: sum(map(moved_raw, layer_plan.actions))}
+        {}
+        if policy is None
+        else {policy.collateral: sum(map(collateral_change_raw, layer_plan.actions))}
     )
     prices = reference_prices(step).price_by_token
     asset_values = [drift.value for drift in drifts]
@@ -561,7 +567,7 @@ def futures_plan(
         gas_units=gas_units,
         gap_bps=None,
         verdicts=(),
-        skipped=tuple(SkippedItem("futures", why) for why in layer_plan.refused),
+        skipped=tuple(SkippedItem("futures", why) for why in layer_plan.refusal_texts),
         expires_block=snapshot.head.number + step.execution.expire_blocks,
         layers=(layer_plan,),
     )
@@ -583,7 +589,7 @@ def action_gas(action: FuturesAction) -> int:
             return 0
 
 
-def moved_raw(action: FuturesAction) -> int:
+def collateral_change_raw(action: FuturesAction) -> int:
     """Return the collateral that an action moves into the wallet, in base units; negative for a
     deposit.
     """

@@ -12,7 +12,7 @@ from agent.layers.futures.planning.orders import reducing_plan
 from agent.layers.futures.planning.plans import futures_plan
 from agent.layers.futures.policy.hedge_closing import hedges_after_order
 from agent.layers.futures.policy.needs import closing_sizes, deleverage_sizes, stale_market_reasons
-from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
 from agent.layers.futures.state import (
     FuturesProgress,
     FuturesState,
@@ -51,7 +51,7 @@ from agent.policy.decision import DecisionResult
 from agent.units import BPS, decimal_text
 
 
-def move_command(request: MoveMargin) -> str:
+def move_command(request: MarginAccountRequest) -> str:
     """Return the owner's command of a margin move or delegate change."""
     return "delegate" if isinstance(request.action, DelegateChange) else "margin"
 
@@ -68,7 +68,7 @@ def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
         label = step.portfolio.token(request.token).label
         policy = futures_policy(step)
         if isinstance(request, OpenHedge):
-            if futures_progress(step).after_hedge:
+            if futures_progress(step).has_opened_hedge:
                 return Proposal(_decision_result(step, Hold(f"{label} is hedged")), None)
             plan = hedges.owner_hedge_plan(step, decision_result, request.token, request.ratio_bps)
         elif policy is None or all(hedge.token != request.token for hedge in policy.hedges):
@@ -80,7 +80,7 @@ def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
     return propose
 
 
-def margin_proposer(request: MoveMargin) -> Proposer:
+def margin_proposer(request: MarginAccountRequest) -> Proposer:
     """Return the proposer of one requested margin move or delegate change."""
     action = request.action
 
@@ -104,7 +104,7 @@ def margin_proposer(request: MoveMargin) -> Proposer:
     return propose
 
 
-def deleverage(request: Deleverage) -> Proposer:
+def deleverage_proposer(request: Deleverage) -> Proposer:
     """Return the proposer of the owner's reduction: one order per plan, each market once per cycle.
     It holds once nothing is left to reduce.
     """
@@ -137,7 +137,8 @@ def deleverage(request: Deleverage) -> Proposer:
         )
         if not plan.orders:
             state_text = (
-                "; ".join(plan.refused) or f"leverage is {multiple_text(margin.leverage(account))}"
+                "; ".join(plan.refusal_texts)
+                or f"leverage is {multiple_text(margin.leverage(account))}"
             )
             return Proposal(
                 _decision_result(step, Hold(f"{reason}: {state_text}, nothing is left to reduce")),
@@ -189,7 +190,7 @@ def require_account(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginA
     """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
     account = margin_account(snapshot)
     if policy is None or account is None:
-        why = snapshot.layer(FuturesReading).unknown or "the config has no [futures]"
+        why = snapshot.layer(FuturesReading).unknown_reason or "the config has no [futures]"
         raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
     return account
 

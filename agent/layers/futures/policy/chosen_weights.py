@@ -17,7 +17,7 @@ def apply_futures_targets(step: StepInput) -> StepInput:
     Weights are shares of the target notional, account value times `leverage_bps`. A sum below one
     lowers the leverage.
     """
-    allocator = step.portfolio.weights
+    allocator = step.portfolio.allocator
     origin = "the signal" if allocator and allocator.signal else "the allocator"
     return with_market_weights(step, chosen_share_by_market(step), origin)
 
@@ -29,7 +29,7 @@ def chosen_share_by_market(step: StepInput) -> dict[str, Fraction] | None:
     if step.divides_wallet:
         return None
     allocation = step.history.allocation
-    if step.portfolio.weights is None or allocation is None or not allocation.market_bps:
+    if step.portfolio.allocator is None or allocation is None or not allocation.market_bps:
         return None
     return {market: Fraction(bps, BPS) for market, bps in allocation.market_bps}
 
@@ -64,10 +64,10 @@ def policy_with_shares(
         FuturesTarget(market, bps if share > 0 else -bps)
         for (market, share), bps in zip(share_by_market.items(), rounded_bps, strict=True)
     )
-    full_leverage_bps = policy.full_leverage_bps or policy.leverage_bps
+    full_leverage_bps = policy.configured_leverage_bps or policy.leverage_bps
     return replace(
         policy,
         targets=targets,
         leverage_bps=floor_int(full_leverage_bps * gross_share),
-        full_leverage_bps=full_leverage_bps,
+        configured_leverage_bps=full_leverage_bps,
     )

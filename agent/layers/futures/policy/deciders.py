@@ -1,5 +1,5 @@
-"""Futures in a step's decision: reductions and the closing of hedges, with and without prices of the
-spot portfolio, and orders towards the targets in place of a hold.
+"""Futures in a step's decision: reductions and the closing of hedges, with and without prices of
+the spot portfolio, and orders towards the targets in place of a hold.
 """
 
 from __future__ import annotations
@@ -103,7 +103,11 @@ def open_positions(context: DecisionContext, decision_result: DecisionResult) ->
     step = context.step
     if futures_policy(step) is None or not isinstance(decision_result.decision, Hold):
         return decision_result
-    if context.exits_only_faults or failures.is_stopped(step.history) or step.excluded.exits_only:
+    if (
+        context.exits_only_faults
+        or failures.is_stopped(step.history)
+        or step.exclusions.exits_only_reason
+    ):
         return decision_result
     due_adjustment = due_futures_adjustment(step, context.drifts)
     if due_adjustment is None or due_adjustment.is_reducing:

@@ -72,7 +72,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
         return {}
     asset_tokens = {asset.token.address for asset in step.portfolio.assets}
     if policy.collateral not in asset_tokens - {
-        quarantined.token for quarantined in step.targets.quarantine
+        quarantined.token for quarantined in step.targets.quarantined_tokens
     }:
         return {}
     return {policy.collateral: margin.value_in_collateral_raw(account)}
@@ -106,7 +106,7 @@ def is_delegate_wallet(snapshot: Snapshot, policy: FuturesPolicy | None) -> bool
     """True if the wallet is a delegate, which trades for another account and can neither deposit
     nor withdraw margin.
     """
-    return policy is not None and policy.account not in ("", snapshot.owner)
+    return policy is not None and policy.trader not in ("", snapshot.owner)
 
 
 def margin_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
@@ -137,7 +137,7 @@ def account_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     """Return why the margin account is unknown; empty if it is known, or without futures."""
     if policy is None or margin_account(snapshot) is not None:
         return ""
-    return snapshot.layer(FuturesReading).unknown or "the margin account was not read"
+    return snapshot.layer(FuturesReading).unknown_reason or "the margin account was not read"
 
 
 def margin_baseline(step: StepInput) -> MarginBaseline | None:
@@ -166,7 +166,7 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     ):
         return Fraction(0)
     collateral_price = prices.get(policy.collateral, Fraction(0))
-    return baseline.result_raw(nav_record.margin) * collateral_price / account.settlement_raw
+    return baseline.result_raw(nav_record.margin) * collateral_price / account.collateral_unit_raw
 
 
 def uncertain_spot_reason(step: StepInput) -> str:
@@ -174,14 +174,14 @@ def uncertain_spot_reason(step: StepInput) -> str:
     of unknown value count as zero (quarantined or excluded), or the wallet is a delegate, and the
     owner's portfolio is not read. Empty otherwise.
     """
-    if step.excluded.exits_only:
-        return step.excluded.exits_only
+    if step.exclusions.exits_only_reason:
+        return step.exclusions.exits_only_reason
     if (policy := futures_policy(step)) is not None and is_delegate_wallet(step.snapshot, policy):
-        return f"the portfolio of {policy.account} is not read"
+        return f"the portfolio of {policy.trader} is not read"
     empty_tokens = {holding.token for holding in step.snapshot.holdings if not holding.raw}
     quarantined_tokens = [
         quarantined.token
-        for quarantined in step.targets.quarantine
+        for quarantined in step.targets.quarantined_tokens
         if quarantined.token not in empty_tokens
     ]
     labels_text = ", ".join(step.portfolio.token(token).label for token in quarantined_tokens)
@@ -214,8 +214,8 @@ class PriceExposure:
 
 def quote_per_numeraire(snapshot: Snapshot, portfolio: Portfolio) -> Fraction:
     """Return quote base units per numeraire base unit by decimals only: the numeraire is the
-    collateral (`require_valid_futures`), one coin of which venues count as one quote coin. `quote_rate`
-    uses the reference price.
+    collateral (`require_valid_futures`), one coin of which venues count as one quote coin.
+    `quote_rate` uses the reference price.
     """
     account = margin_account(snapshot)
     quote_decimals = 18 if account is None else account.quote.decimals
@@ -231,7 +231,7 @@ def quote_rate(
     collateral_price = next(
         (drift.price for drift in drifts if drift.token == policy.collateral), None
     )
-    return Fraction(account.settlement_raw) / collateral_price if collateral_price else None
+    return Fraction(account.collateral_unit_raw) / collateral_price if collateral_price else None
 
 
 def spot_value_raw(
@@ -296,6 +296,6 @@ def market_terms(step: StepInput, spot_value: Value) -> MarketGrowthInputs | Non
     return MarketGrowthInputs(
         {market.market: market.index for market in account.markets},
         {market.market: market.funding_daily for market in account.markets},
-        Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),
+        Fraction(policy.configured_leverage_bps or policy.leverage_bps, BPS),
         account_value_raw / capital_raw if capital_raw else Fraction(0),
     )

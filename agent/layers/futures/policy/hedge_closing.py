@@ -42,17 +42,19 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return ""
-    if policy.hedge is None:
+    if policy.hedge_policy is None:
         return "hedges are no longer configured"
     now_s = step.snapshot.head.timestamp_s
-    if now_s - hedge.at_s >= policy.hedge.horizon_s:
-        return f"its horizon of {policy.hedge.horizon_s / DAY_S:g} days has passed"
-    if why := quarantine.format_quarantine(step.portfolio, step.targets.quarantine, (hedge.token,)):
+    if now_s - hedge.at_s >= policy.hedge_policy.horizon_s:
+        return f"its horizon of {policy.hedge_policy.horizon_s / DAY_S:g} days has passed"
+    if why := quarantine.format_quarantine(
+        step.portfolio, step.targets.quarantined_tokens, (hedge.token,)
+    ):
         return why
     drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
     if drift is None:
         return "its asset is not in the portfolio"
-    target_before_hedges_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
+    target_before_hedges_bps = dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
         hedge.token, drift.target_bps
     )
     if not target_before_hedges_bps:
@@ -65,7 +67,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     if drift.share * BPS <= band_top_bps and 2 * excess <= hedge_value:
         return f"{drift.symbol} is back in its band"
     market = account.market(hedge.market)
-    remaining_s = hedge.at_s + policy.hedge.horizon_s - now_s
+    remaining_s = hedge.at_s + policy.hedge_policy.horizon_s - now_s
     owed_funding = max(Fraction(0), expected_funding(market, -hedge_value, remaining_s))
     owed_funding += _pending_funding(account, hedge) / quote_per_numeraire(
         step.snapshot, step.portfolio
@@ -100,7 +102,7 @@ def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
         ):
             label = _label(step.snapshot, step.portfolio, hedge)
             reason = f"futures: the hedge of {label} is closed: {why}"
-            return AdjustFutures(reason, is_reducing=True, closes=hedge.market)
+            return AdjustFutures(reason, is_reducing=True, closed_hedge_market=hedge.market)
     return None
 
 
@@ -176,7 +178,9 @@ def is_hedge_closed_lately(
     is sold, not hedged again.
     """
     now_s = snapshot.head.timestamp_s
-    horizon_s = 0 if policy is None or policy.hedge is None else policy.hedge.horizon_s
+    horizon_s = (
+        0 if policy is None or policy.hedge_policy is None else policy.hedge_policy.horizon_s
+    )
     return any(
         hedge.token == token and not hedge.size_raw and now_s < hedge.at_s + horizon_s
         for hedge in state.hedges

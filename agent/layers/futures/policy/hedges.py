@@ -46,7 +46,7 @@ def with_choice(
     Unless `counts_income`, funding that the short would receive does not count, because a mark
     pushed above its index for a moment must not open a hedge (T12).
     """
-    if not comparison.hedged:
+    if not comparison.hedged_value:
         return comparison
     counted_comparison = comparison
     if not counts_income:
@@ -93,7 +93,7 @@ def comparison_text(comparison: HedgeComparison, symbol: str, decimals: int) -> 
     def money_text(value: Value) -> str:
         return value_text(value, decimals, 2)
 
-    if not comparison.hedged:
+    if not comparison.hedged_value:
         return f"{symbol} is sold: {comparison.reason}"
     funding = comparison.hedge_funding
     funding_text = (
@@ -103,11 +103,11 @@ def comparison_text(comparison: HedgeComparison, symbol: str, decimals: int) -> 
     why = f" ({comparison.reason})" if comparison.reason else ""
     return (
         f"{symbol}: {money_text(comparison.excess)} above target, of which"
-        f" {money_text(comparison.hedged)} may be shorted; a sale costs {money_text(comparison.sale_cost)}"
+        f" {money_text(comparison.hedged_value)} may be shorted; a sale costs {money_text(comparison.sale_cost)}"
         f" (fees {money_text(comparison.sale_fees)}, impact {money_text(comparison.sale_impact)}, tax"
         f" {money_text(comparison.sale_tax)}), a short {money_text(comparison.hedge_cost)} over"
         f" {comparison.horizon_s / DAY_S:g} days (fees {money_text(comparison.hedge_fees)}, funding"
-        f" {funding_text}, capital {money_text(comparison.hedge_capital)} on {money_text(comparison.margin)} of"
+        f" {funding_text}, capital {money_text(comparison.capital_cost)} on {money_text(comparison.required_margin)} of"
         f" margin): it is {choice_text}{why}"
     )
 
@@ -176,14 +176,14 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     total_value = investable_total(drifts := compute_drifts(step, prices))
     if total_value <= 0:
         return step
-    bps_before_hedges_by_token = dict(step.config(FuturesConfig).unhedged_bps) or {
+    bps_before_hedges_by_token = dict(step.config(FuturesConfig).targets_before_hedges_bps) or {
         asset_drift.token: asset_drift.target_bps for asset_drift in drifts
     }
     max_bps_by_token = {
         drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts
     }
     raised_bps_by_token, notes = dict[str, int](), []
-    quarantined_tokens = {quarantined.token for quarantined in step.targets.quarantine}
+    quarantined_tokens = {quarantined.token for quarantined in step.targets.quarantined_tokens}
     for hedge in hedges:
         if hedge.token not in bps_before_hedges_by_token or hedge.token in quarantined_tokens:
             continue
@@ -216,6 +216,7 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     )
     changed_step = with_targets(step, target_bps_by_token, "; ".join(notes))
     config = replace(
-        changed_step.config(FuturesConfig), unhedged_bps=tuple(bps_before_hedges_by_token.items())
+        changed_step.config(FuturesConfig),
+        targets_before_hedges_bps=tuple(bps_before_hedges_by_token.items()),
     )
     return changed_step.with_config(config)

@@ -37,9 +37,9 @@ def order_end_reasons(
     """
     account = margin_account(snapshot)
     if account is None or policy is None:
-        why = snapshot.layer(FuturesReading).unknown or "the margin account is unknown"
+        why = snapshot.layer(FuturesReading).unknown_reason or "the margin account is unknown"
         return dict.fromkeys(cloids, why)
-    resting_orders = [order for order in account.resting if order.cloid in cloids]
+    resting_orders = [order for order in account.resting_orders if order.cloid in cloids]
     now_s = snapshot.head.timestamp_s
     why = futures_fault(snapshot, policy) or cooldown_reason(reopening_s(policy, state), now_s)
     why = why or _breach_text(account, policy)
@@ -56,8 +56,10 @@ def _breach_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     multiple is judged when the order is placed.
     """
     state = margin_state(after_resting_fills(account), policy.limits, policy.leverage_bps)
-    limit_breaches = breaches(state, policy.limits, None) if account.resting else []
-    return next((f"{breach.limit} would be {breach.measured}" for breach in limit_breaches), "")
+    limit_breaches = breaches(state, policy.limits, None) if account.resting_orders else []
+    return next(
+        (f"{breach.limit_name} would be {breach.measured_text}" for breach in limit_breaches), ""
+    )
 
 
 def end_reason(

@@ -97,7 +97,7 @@ def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
     triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
     if triggers and triggers[0] in LIMIT_TRIGGERS:
         return AdjustFutures(f"futures: {triggers[0].value} is above its limit", is_reducing=True)
-    if account.resting:
+    if account.resting_orders:
         triggers = due_triggers(
             after_resting_fills(account), policy, spot_value_in_quote(step, drifts)
         )
@@ -111,7 +111,7 @@ def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
 
 def hold_blocked_futures(step: StepInput) -> StepInput:
     """Return the step with futures held while the venue refuses orders by the agent's key."""
-    block_reason = step.snapshot.layer(FuturesReading).blocked
+    block_reason = step.snapshot.layer(FuturesReading).blocked_reason
     if futures_policy(step) is None or not block_reason:
         return step
     return hold_futures(step, f"futures: no order, {block_reason}")
@@ -122,7 +122,7 @@ def account_for_planning(step: StepInput, drifts: Sequence[AssetDrift]) -> Margi
     filled, unless a reduction is due; None without an account.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or not account.resting:
+    if account is None or policy is None or not account.resting_orders:
         return account
     triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
     is_reduction_due = emergency_sizes(account, policy) or unfinished_sizes(
@@ -201,7 +201,7 @@ def reopening_s(policy: FuturesPolicy | None, state: FuturesState) -> int:
     there was none. The wait prevents a price that gaps back from opening and closing them once
     more.
     """
-    last_emergency_s = state.emergency_s
+    last_emergency_s = state.last_emergency_s
     if policy is None or last_emergency_s is None or not policy.limits.emergency_cooldown_s:
         return 0
     return last_emergency_s + policy.limits.emergency_cooldown_s
@@ -247,7 +247,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         notes.append(f"futures: {why}")
     if policy is not None and is_delegate_wallet(step.snapshot, policy):
         notes.append(
-            f"futures: this key is a delegate of {policy.account}; it trades and neither"
+            f"futures: this key is a delegate of {policy.trader}; it trades and neither"
             " deposits nor withdraws margin, which counts in the owner's portfolio alone"
         )
     return "; ".join(notes)
@@ -265,7 +265,7 @@ def spot_multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that fired and wait for the user; empty while prices are unknown."""
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if step.snapshot.layer(FuturesReading).blocked or futures_fault(step.snapshot, policy):
+    if step.snapshot.layer(FuturesReading).blocked_reason or futures_fault(step.snapshot, policy):
         return ()
     if account is None or policy is None or not policy.manual_triggers or not drifts:
         return ()
@@ -293,7 +293,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
         account is None
         or policy is None
         or is_delegate_wallet(step.snapshot, policy)
-        or step.history.budgets.unknown
+        or step.history.budgets.unknown_reason
     ):
         return 0
     if drifts:
@@ -311,10 +311,10 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     if (budget_bps := policy.limits.top_up_per_day_bps) is None:
         return spendable_raw
     daily_budget = spot_value * budget_bps / BPS  # only the known part
-    budget_left = (daily_budget - futures_state(step).topped_up_24h) * quote_per_numeraire(
+    budget_left = (daily_budget - futures_state(step).top_up_value_24h) * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
-    return max(0, min(spendable_raw, floor_int(budget_left / account.settlement_raw)))
+    return max(0, min(spendable_raw, floor_int(budget_left / account.collateral_unit_raw)))
 
 
 def spendable_collateral_raw(
@@ -329,14 +329,18 @@ def spendable_collateral_raw(
     )
     if asset is None or len(read_balances_raw) != 1:
         return 0
-    if any(quarantined.address == token for quarantined in snapshot.quarantined):
+    if any(quarantined.address == token for quarantined in snapshot.unreadable_items):
         return 0
     return max(0, read_balances_raw.pop() - native_coin.reserved_raw(limits, asset))
 
 
 def agent_key_ends_soon(snapshot: Snapshot) -> bool:
     """True within AGENT_KEY_WARNING_S of the time at which the agent key's approval expires."""
-    return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + AGENT_KEY_WARNING_S
+    return (
+        0
+        < snapshot.layer(FuturesReading).key_approval_expires_s
+        < snapshot.now_s + AGENT_KEY_WARNING_S
+    )
 
 
 def back_off_reason(
@@ -378,7 +382,9 @@ def uses_reduction_budget(plan: Plan) -> bool:
     reductions neither count in futures.limits.max_reduction_per_day nor are cut to it.
     """
     decision = plan.decision
-    return not (isinstance(decision, AdjustFutures) and (decision.by_owner or decision.closes))
+    return not (
+        isinstance(decision, AdjustFutures) and (decision.by_owner or decision.closed_hedge_market)
+    )
 
 
 def reduction_budget_left(step: StepInput, spot_value: Fraction | None) -> Fraction | None:
@@ -390,11 +396,13 @@ def reduction_budget_left(step: StepInput, spot_value: Fraction | None) -> Fract
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
-    if step.history.budgets.unknown or index_requires_reduction(step.snapshot, policy, spot_value):
+    if step.history.budgets.unknown_reason or index_requires_reduction(
+        step.snapshot, policy, spot_value
+    ):
         return None
     account_value = max(0, margin.account_value_raw(account))
     daily_budget = Fraction(account_value * policy.limits.reduction_per_day_bps, BPS)
-    budget_left = daily_budget - futures_state(step).reduced_24h * quote_per_numeraire(
+    budget_left = daily_budget - futures_state(step).reduced_notional_24h * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
     return budget_left if budget_left > daily_budget * MIN_BUDGET_SHARE else Fraction(0)

@@ -23,7 +23,9 @@ EMERGENCY_GAS_PRICE_MULTIPLE = 5
 
 
 def failure_key(plan: Plan) -> str:
-    """Return the market of the first reduction, MARGIN for a deposit; empty for any other plan."""
+    """Return the market of the first reduction, MARGIN_PLACE for a deposit; empty for any other
+    plan.
+    """
     layer_plan = planned_futures(plan)
     if layer_plan is None or not layer_plan.is_reducing:
         return ""
@@ -31,7 +33,7 @@ def failure_key(plan: Plan) -> str:
         return MARGIN_PLACE
     if layer_plan.orders:
         return layer_plan.orders[0].market
-    return f"{layer_plan.trigger} {layer_plan.resting[0].market}"
+    return f"{layer_plan.trigger} {layer_plan.resting_actions[0].market}"
 
 
 def needs_no_gas(step: StepInput, decision: Decision) -> bool:
@@ -81,7 +83,7 @@ def emergency_gas_price_limit_wei(futures_limits: FuturesLimits, limits: Limits)
     )
 
 
-def gas_per_day_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
+def emergency_gas_per_day_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
     """Return the maximum gas cost of emergencies in 24 h, in wei, separate from all other gas
     (None: unlimited): futures.limits.emergency_gas_per_day, else limits.gas_per_day.
     """

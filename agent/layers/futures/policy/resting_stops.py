@@ -43,16 +43,20 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
             stop_trigger(account, position, stop_distance),
         )
         matching_stops = [
-            resting_stop for resting_stop in account.stops if _covers(resting_stop, position)
+            resting_stop
+            for resting_stop in account.resting_stops
+            if _covers(resting_stop, position)
         ]
         if trigger_price is None:
             continue
         if market.is_paused or position.is_long is (trigger_price >= market.mark):
-            kept_cloids |= {stop.cloid for stop in account.stops if stop.market == position.market}
+            kept_cloids |= {
+                stop.cloid for stop in account.resting_stops if stop.market == position.market
+            }
         elif kept_stops := [
             stop
             for stop in matching_stops
-            if abs(stop.trigger / trigger_price - 1) <= stop_distance / 2
+            if abs(stop.trigger_price / trigger_price - 1) <= stop_distance / 2
         ]:
             kept_cloids.add(kept_stops[0].cloid)
         elif abs(trigger_price / market.mark - 1) <= MAX_TRIGGER_DISTANCE:
@@ -61,7 +65,7 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
             )
     cancel_orders = [
         OrderCancel(stop.market, stop.cloid)
-        for stop in account.stops
+        for stop in account.resting_stops
         if stop.cloid not in kept_cloids
     ]
     return (*new_stops, *cancel_orders)
@@ -71,9 +75,9 @@ def stop_trigger(
     account: MarginAccount, position: Position, stop_distance: Fraction
 ) -> Price | None:
     """Return the mark at which a position's stop is triggered: ahead of its liquidation price by
-    `stop_distance`, as a share of the trigger for a long, and of the liquidation price for a short. The
-    liquidation price is the nearer of that of this market's move alone, and of all markets' moves
-    against their positions by the same share; None if neither exists.
+    `stop_distance`, as a share of the trigger for a long, and of the liquidation price for a short.
+    The liquidation price is the nearer of that of this market's move alone, and of all markets'
+    moves against their positions by the same share; None if neither exists.
     """
     mark_price = account.market(position.market).mark
     liquidation_prices = []

@@ -67,32 +67,32 @@ DRIFT_REASONS = {
 class NotionalDrift:
     """A market's signed notional and its target, in quote base units, with its share of the held
     gross notional and its target weight. If nothing is held, the share is that of the target gross
-    notional. `funding` is the share of notional that the position, or one at its target, pays over
-    the funding horizon.
+    notional. `funding_share` is the share of notional that the position, or one at its target, pays
+    over the funding horizon.
     """
 
     market: str
     symbol: str
     notional: Fraction
-    target: Fraction
+    target_notional: Fraction
     share: Fraction
     target_share: Fraction
-    funding: Fraction
+    funding_share: Fraction
 
     @property
-    def drift(self) -> Fraction:
+    def share_drift(self) -> Fraction:
         """Share above target; negative below."""
         return self.share - self.target_share
 
     @property
     def funded_share_drift(self) -> Fraction:
         """Share above target, with expected funding added to the held share."""
-        return self.share * (1 + self.funding) - self.target_share
+        return self.share * (1 + self.funding_share) - self.target_share
 
     @property
     def funded_target_notional(self) -> Fraction:
         """Notional that, with its expected funding, is at its target."""
-        return self.target / (1 + self.funding)
+        return self.target_notional / (1 + self.funding_share)
 
 
 def without_hedges(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
@@ -182,7 +182,7 @@ def fired_triggers(
     """Return all triggers that fire, by priority, including those that wait for the user. The spot
     multiple does not trigger while the spot value is unknown (None).
     """
-    breached_limits = {breach.limit for breach in known_breaches(account, policy, spot_value)}
+    breached_limits = {breach.limit_name for breach in known_breaches(account, policy, spot_value)}
     triggers = [
         trigger
         for trigger, limit_names in (
@@ -200,7 +200,7 @@ def fired_triggers(
     # With a funding horizon a position may stay off its target, because funding forbids the order.
     may_order = not policy.funding_horizon_s or bool(sizes_to_target(account, policy))
     drifts = notional_drifts(account, policy)
-    if band_share and may_order and any(abs(drift.drift) > band_share for drift in drifts):
+    if band_share and may_order and any(abs(drift.share_drift) > band_share for drift in drifts):
         triggers.append(FuturesTrigger.DRIFT)
     if may_order and _leverage_drifted(account, policy, spot_value):
         triggers.append(FuturesTrigger.LEVERAGE_DRIFT)
@@ -218,7 +218,7 @@ def known_breaches(
     )
     if spot_value is None:
         ignored_limits.add("spot_multiple")
-    return [breach for breach in account_breaches if breach.limit not in ignored_limits]
+    return [breach for breach in account_breaches if breach.limit_name not in ignored_limits]
 
 
 def _is_far_from_liquidation(account: MarginAccount, policy: FuturesPolicy) -> bool:
@@ -269,11 +269,11 @@ def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, .
     """Return a note on each position outside its band that is not enlarged because of funding."""
     band_share = Fraction(policy.band_bps, BPS)
     return tuple(
-        f"{drift.symbol} is not enlarged: it would pay {float(drift.funding) * 100:.2f} % of its"
+        f"{drift.symbol} is not enlarged: it would pay {float(drift.funding_share) * 100:.2f} % of its"
         f" notional in funding over {policy.funding_horizon_s / DAY_S:g} days"
         for drift in notional_drifts(account, policy)
         if band_share
-        and abs(drift.drift) > band_share
+        and abs(drift.share_drift) > band_share
         and _funding_forbids(account, policy, drift, _change_to_target_raw(account, policy, drift))
     )
 
@@ -295,9 +295,11 @@ def _funding_forbids(
     """
     held_size_raw = without_hedges(account, policy).size_raw(drift.market)
     size_after_raw = held_size_raw + change_raw
-    is_enlarged = size_after_raw * drift.target > 0 and abs(size_after_raw) > abs(held_size_raw)
+    is_enlarged = size_after_raw * drift.target_notional > 0 and abs(size_after_raw) > abs(
+        held_size_raw
+    )
     half_band_share = Fraction(policy.band_bps, 2 * BPS)
-    return is_enlarged and drift.funding * abs(drift.target_share) > half_band_share
+    return is_enlarged and drift.funding_share * abs(drift.target_share) > half_band_share
 
 
 def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
@@ -316,12 +318,15 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
         if (
             not band_share
             or not held_size_raw
-            or not position_sign * drift.drift
+            or not position_sign * drift.share_drift
             <= band_share
             < position_sign * drift.funded_share_drift
         ):
             continue  # a share above its band without funding is drift
-        if position_sign * (drift.notional * (1 + drift.funding) - drift.target) <= band_notional:
+        if (
+            position_sign * (drift.notional * (1 + drift.funding_share) - drift.target_notional)
+            <= band_notional
+        ):
             continue
         target_size_raw = size_for_notional_raw(market, drift.funded_target_notional)
         kept_size_raw = target_size_raw if target_size_raw * held_size_raw > 0 else 0
@@ -378,7 +383,7 @@ def position_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, 
     )
 
 
-def allowed_gross(
+def reduction_goal_notional(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> Fraction:
     """Return the gross notional at which a reduction ends. It is below each breached limit by the
@@ -409,7 +414,7 @@ def _kept_shares(
     account_value = Fraction(max(0, margin.account_value_raw(account)))
     kept_shares = []
     for breach in known_breaches(account, policy, spot_value):
-        match breach.limit:
+        match breach.limit_name:
             case "max_leverage":
                 kept_shares.append(account_value * limits.max_leverage_bps / BPS / gross_notional)
             case "spot_multiple" if spot_value is not None:
@@ -475,7 +480,7 @@ def reduction_sizes(
     much more.
     """
     gross_notional = Fraction(margin.gross_notional_raw(account))
-    allowed_notional = allowed_gross(account, policy, spot_value)
+    allowed_notional = reduction_goal_notional(account, policy, spot_value)
     if not gross_notional or allowed_notional >= gross_notional:
         return {}
     reducible_notional = Fraction(0)
@@ -510,7 +515,7 @@ def closing_suffices(
         for position in account.positions
         if account.market(position.market).is_paused or position.market in waiting_markets
     )
-    return remaining_notional <= allowed_gross(account, policy, spot_value)
+    return remaining_notional <= reduction_goal_notional(account, policy, spot_value)
 
 
 def unfinished_sizes(
@@ -566,15 +571,15 @@ def unnamed_market_reasons(account: MarginAccount) -> dict[str, str]:
         market.market: f"the account has a position in {market.symbol}, which the config does not"
         " name"
         for market in account.markets
-        if not market.is_named and account.size_raw(market.market)
+        if not market.is_configured and account.size_raw(market.market)
     }
 
 
 def uncertain_profit_reason(account: MarginAccount) -> str:
     """Return why the profit of the margin account is uncertain; empty if it is not."""
-    if not account.unknown_transfers:
+    if not account.unknown_row_kinds:
         return ""
-    transfer_kinds = ", ".join(account.unknown_transfers)
+    transfer_kinds = ", ".join(account.unknown_row_kinds)
     return (
         f"the venue lists transfers of a kind that trimtab does not know ({transfer_kinds}): they count as"
         " profit or loss of the margin account, which is uncertain"

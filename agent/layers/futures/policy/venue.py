@@ -33,7 +33,7 @@ def distrust_changed_venue(
     )
     distrust_reason = f"{distrust_reason}; find out why, then: trimtab trust"
     quarantined_account = UnreadableItem(MARGIN_ACCOUNT_ITEM, trader, distrust_reason)
-    reading = replace(snapshot.layer(FuturesReading), account=None, unknown=distrust_reason)
-    return replace(snapshot, quarantined=(*snapshot.quarantined, quarantined_account)).with_layer(
-        reading
-    )
+    reading = replace(snapshot.layer(FuturesReading), account=None, unknown_reason=distrust_reason)
+    return replace(
+        snapshot, unreadable_items=(*snapshot.unreadable_items, quarantined_account)
+    ).with_layer(reading)

@@ -1,4 +1,6 @@
-"""Cost of a mined liquidity action: wallet and positions together, before and after, at equal prices."""
+"""Cost of a mined liquidity action: wallet and positions together, before and after, at equal
+prices.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def book_liquidity_action(
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
-    granted_action = store.journal.grant(intent.id).action
+    granted_action = store.journal.grant(intent.id).layer_action
     booked_loss = gas_value
     if planned_step is not None and granted_action is not None and receipt.status == 1:
         action = as_lp_action(granted_action)
@@ -108,11 +110,13 @@ def _position_after(
         case [Provide(token_id=None, ticks=tuple()), None] if position_change is not None:
             return _minted_position(action, position_change)
         case [_, LpV2Position() | LpV3Position()] if position_change is not None:
-            if position_change.liquidity > 0:
+            if position_change.liquidity_delta > 0:
                 return position_changes.after_provision(
-                    position_before, position_change.liquidity, position_change.amounts_raw
+                    position_before, position_change.liquidity_delta, position_change.amounts_raw
                 )
-            return position_changes.after_withdrawal(position_before, -position_change.liquidity)
+            return position_changes.after_withdrawal(
+                position_before, -position_change.liquidity_delta
+            )
         case _:
             return None
 
@@ -124,8 +128,8 @@ def _minted_position(action: Provide, position_change: LpPositionChange) -> LpV3
     tick_lower, tick_upper = position_change.ticks or (0, 0)
     return LpV3Position(
         action.venue, action.contract, position_change.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips,
-        tick_lower, tick_upper, position_change.liquidity, NO_AMOUNTS, NO_AMOUNTS, 0, tick_lower, NO_AMOUNTS, NO_AMOUNTS, NO_AMOUNTS,
-        position_change.liquidity, NO_AMOUNTS, NO_AMOUNTS,
+        tick_lower, tick_upper, position_change.liquidity_delta, NO_AMOUNTS, NO_AMOUNTS, 0, tick_lower, NO_AMOUNTS, NO_AMOUNTS, NO_AMOUNTS,
+        position_change.liquidity_delta, NO_AMOUNTS, NO_AMOUNTS,
     )  # fmt: skip
 
 

@@ -19,10 +19,10 @@ def pool_to_skip(cycle: Cycle, plan: Plan | None) -> str:
     """Return the pool of a plan that only withdraws liquidity; empty for other plans and after a
     swap.
     """
-    if plan is None or not plan.actions or cycle.swap_step_id:
+    if plan is None or not plan.layer_actions or cycle.swap_step_id:
         return ""
     pool = failures.exit_name(plan)
-    return "" if pool in cycle.layer(LiquidityCycle).left_pools else pool
+    return "" if pool in cycle.layer(LiquidityCycle).failed_withdrawal_pools else pool
 
 
 def skip_pool(cycle: Cycle, pool: str, note: StepEnd) -> Cycle:
@@ -30,8 +30,8 @@ def skip_pool(cycle: Cycle, pool: str, note: StepEnd) -> Cycle:
     liquidity_cycle = cycle.layer(LiquidityCycle)
     liquidity_cycle = replace(
         liquidity_cycle,
-        left_pools=(*liquidity_cycle.left_pools, pool),
-        unwithdrawn=(*liquidity_cycle.unwithdrawn, note),
+        failed_withdrawal_pools=(*liquidity_cycle.failed_withdrawal_pools, pool),
+        failed_withdrawals=(*liquidity_cycle.failed_withdrawals, note),
     )
     return cycle.after_exit().with_layer(liquidity_cycle)
 
@@ -48,6 +48,6 @@ def skip_refused_withdrawal(
     if not concerns_withdrawal or not (pool := pool_to_skip(cycle, outcome.plan)):
         return None
     refused_outcome = replace(
-        outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
+        outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), refusal_verdicts=refusal.verdicts
     )
     return StepResult(skip_pool(cycle, pool, note_of(refused_outcome)), refused_outcome)

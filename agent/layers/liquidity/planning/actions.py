@@ -13,7 +13,11 @@ from agent.layers.liquidity.policy.adjustments import (
     next_adjustment,
     restrict_to_pools,
 )
-from agent.layers.liquidity.policy.book import PositionBook, band_bps, open_position_book
+from agent.layers.liquidity.policy.book import (
+    PositionBook,
+    max_pool_deviation_bps,
+    open_position_book,
+)
 from agent.layers.liquidity.policy.moves import CollectMove, PlannedMove, ProvideMove, WithdrawMove
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.layers.liquidity.policy.provisions import (
@@ -58,7 +62,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     now.
     """
     prices = reference_prices(step).price_by_token
-    adjustment = next_adjustment(restrict_to_pools(step, decision.pools), prices)
+    adjustment = next_adjustment(restrict_to_pools(step, decision.only_pools), prices)
     book = open_position_book(step, prices)
     actions: list[LpAction] = []
     skew = Fraction(0)
@@ -100,7 +104,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     approvals_gas_value = value_per_gas_unit * approval_gas_units(step, plan)
     return with_data_fee(
         step,
-        replace(plan, cost=replace(plan.cost, approvals=approvals_gas_value)),
+        replace(plan, cost=replace(plan.cost, approval_gas=approvals_gas_value)),
         prices.get(step.portfolio.wrapped_native, ZERO),
     )
 
@@ -126,7 +130,7 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
         position,
         move.liquidity,
         book.reference_price(confirmed_position),
-        band_bps(book.step.limits) or 0,
+        max_pool_deviation_bps(book.step.limits) or 0,
     )
     return Withdraw(
         venue=confirmed_position.venue,
@@ -171,7 +175,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     sqrt_range = minting.optional_sqrt_range(move.ticks)
     limits, reference_price = book.step.limits, book.reference_price(target)
     widest_band_bps = slippage.widest_band_bps(
-        sqrt_range, reference_price, band_bps(limits) or 0, limits.slippage_bps
+        sqrt_range, reference_price, max_pool_deviation_bps(limits) or 0, limits.slippage_bps
     )
     book_after = book_after_provision(
         book, target, pool, existing_position, move.ticks, move.desired_raw
@@ -248,5 +252,5 @@ def _plan(
         verdicts=(),
         skipped=tuple(skipped_items),
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,
-        actions=tuple(actions),
+        layer_actions=tuple(actions),
     )

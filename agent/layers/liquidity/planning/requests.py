@@ -24,9 +24,11 @@ def plan_full_withdrawal(step: StepInput) -> Plan | Halt | Refused | None:
             step.portfolio, lp_targets=(), orders=replace(step.portfolio.orders, terms=())
         ),
         history=replace(
-            history, stopped="", cash_flows=replace(history.cash_flows, unexplained=())
+            history,
+            stop_reason="",
+            cash_flows=replace(history.cash_flows, unexplained_transfers=()),
         ),
-        excluded=replace(step.excluded, exits_only=""),
+        exclusions=replace(step.exclusions, exits_only_reason=""),
     )
     decision = decide(withdrawal_step).decision
     if isinstance(decision, AdjustLiquidity):

@@ -54,7 +54,7 @@ class LiquidityExposure:
     value: Value
     portfolio_value: Value
 
-    def within(self, limits: LiquidityLimits) -> bool:
+    def is_within(self, limits: LiquidityLimits) -> bool:
         """True if both are at or below their limits."""
         return not self.exceeds_loss(limits) and not self.exceeds_weight(limits)
 
@@ -76,8 +76,8 @@ TickRange = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class PositionBook:
     """Balances of wallet and positions: `wallet_raw_by_token` are the wallet's base units by token,
-    `uncertain_raw_by_token` the part that is predicted and may turn out lower, `position_states` the
-    positions.
+    `uncertain_raw_by_token` the part that is predicted and may turn out lower, `position_states`
+    the positions.
     """
 
     step: StepInput
@@ -110,7 +110,7 @@ class PositionBook:
         free_raw = self.wallet_raw_by_token[asset.token.address] - native_coin.reserved_raw(
             self.step.limits, asset
         )
-        if asset.native:
+        if asset.includes_native:
             free_raw += self.step.snapshot.native_wei
         return free_raw
 
@@ -125,7 +125,8 @@ class PositionBook:
             return 0
         uncertain_raw = self.uncertain_raw_by_token.get(token, 0)
         free_raw = max(
-            0, min(self.wallet_raw_by_token[token], self.counted_raw(asset)) - uncertain_raw
+            0,
+            min(self.wallet_raw_by_token[token], self.counted_raw(asset)) - uncertain_raw,
         )
         return min(free_raw, dict(self.step.progress.spend_caps).get(token, free_raw))
 
@@ -142,7 +143,7 @@ class PositionBook:
         fees = positions.uncollected_fees(position)
         return self._with_position(
             confirmed_position, position_changes.after_withdrawal(position, liquidity_out)
-        )._with_amounts(
+        )._with_wallet_changes(
             confirmed_position,
             (principal[0] + fees[0], principal[1] + fees[1]),
             (principal[0] - minimums[0], principal[1] - minimums[1]),
@@ -155,7 +156,7 @@ class PositionBook:
             return self
         return self._with_position(
             confirmed_position, position_changes.after_collect(position)
-        )._with_amounts(confirmed_position, positions.uncollected_fees(position), (0, 0))
+        )._with_wallet_changes(confirmed_position, positions.uncollected_fees(position), (0, 0))
 
     def after_provision(
         self, confirmed_position: ConfirmedPosition, liquidity_in: int, amounts: Amounts
@@ -166,7 +167,7 @@ class PositionBook:
             return self
         return self._with_position(
             confirmed_position, position_changes.after_provision(position, liquidity_in, amounts)
-        )._with_amounts(confirmed_position, (-amounts[0], -amounts[1]), (0, 0))
+        )._with_wallet_changes(confirmed_position, (-amounts[0], -amounts[1]), (0, 0))
 
     def after_mint(
         self, target: LpTarget, position: LpV3Position, amounts: Amounts
@@ -175,7 +176,7 @@ class PositionBook:
         confirmed_position = new_confirmed_position(target)
         return replace(
             self, position_states=(*self.position_states, (confirmed_position, position))
-        )._with_amounts(confirmed_position, (-amounts[0], -amounts[1]), (0, 0))
+        )._with_wallet_changes(confirmed_position, (-amounts[0], -amounts[1]), (0, 0))
 
     def position_state_of(self, confirmed_position: ConfirmedPosition) -> LpPosition:
         """Return the current state of a confirmed position."""
@@ -189,7 +190,7 @@ class PositionBook:
         """Return the reference price of token0 in token1, base units."""
         return self.prices[token_pair.token0] / self.prices[token_pair.token1]
 
-    def value(
+    def pair_value(
         self, token_pair: ConfirmedPosition | LpTarget | LpAction, amounts_raw: Amounts
     ) -> Value:
         """Return the value of a pair of amounts at reference prices."""
@@ -202,7 +203,7 @@ class PositionBook:
         self, confirmed_position: ConfirmedPosition, position: LpPosition
     ) -> Value:
         """Return the value of a position's liquidity without its fees."""
-        return self.value(
+        return self.pair_value(
             confirmed_position,
             positions.amounts_at_reference(
                 position,
@@ -213,7 +214,7 @@ class PositionBook:
 
     def position_value(self, confirmed_position: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position, uncollected fees included."""
-        return self.value_without_fees(confirmed_position, position) + self.value(
+        return self.value_without_fees(confirmed_position, position) + self.pair_value(
             confirmed_position, positions.uncollected_fees(position)
         )
 
@@ -226,7 +227,7 @@ class PositionBook:
         gained_value = valuation.value_of_positions(
             book_after.position_states, self.prices
         ) - valuation.value_of_positions(self.position_states, self.prices)
-        return max(Fraction(0), self.value(action, amounts) - gained_value)
+        return max(Fraction(0), self.pair_value(action, amounts) - gained_value)
 
     def _with_position(
         self, changed_position: ConfirmedPosition, position_after: LpPosition
@@ -240,7 +241,7 @@ class PositionBook:
         )
         return replace(self, position_states=position_states)
 
-    def _with_amounts(
+    def _with_wallet_changes(
         self, confirmed_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
         raw_by_token, uncertain_by_token = (
@@ -297,7 +298,7 @@ def liquidity_limits(limits: Limits) -> LiquidityLimits:
     return LiquidityLimits(loss, weight)
 
 
-def band_bps(limits: Limits) -> int | None:
+def max_pool_deviation_bps(limits: Limits) -> int | None:
     """Return the largest pool deviation from the reference while liquidity moves, in bps; None with
     both limits off.
 
@@ -321,7 +322,7 @@ def price_deviation_reason(
     limits: Limits, price: Fraction | None, reference_price: Fraction
 ) -> str:
     """Return why a pool at this price must not be used (T11); empty if it may be."""
-    max_deviation_bps = band_bps(limits)
+    max_deviation_bps = max_pool_deviation_bps(limits)
     if max_deviation_bps is None:
         return "limits.oracle_deviation and limits.slippage are both off: the price is unbounded"
     if price is None:

@@ -53,7 +53,7 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
             target.pool
             for target in step.portfolio.lp_targets
             if {target.token0, target.token1} & pooled_tokens
-            and target.pool not in liquidity_progress(step).left_pools
+            and target.pool not in liquidity_progress(step).failed_withdrawal_pools
             and not exits.exit_price_fault(step, target.token0, target.token1)
         ),
     )
@@ -144,7 +144,7 @@ def liquidity_or_hold(
         return replace(
             hold,
             reason=f"{hold.reason}; {adjustment.reason}; {cooldown_reason_and_end[0]}",
-            next_s=hold.next_s or cooldown_reason_and_end[1],
+            next_evaluation_s=hold.next_evaluation_s or cooldown_reason_and_end[1],
         )
     if wait_reason := price_confirmation.unconfirmed_reason(
         step, prices, signals.liquidity_signals, needs_all=True

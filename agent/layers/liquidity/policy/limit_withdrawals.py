@@ -53,7 +53,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     """
     limits = liquidity_limits(book.step.limits)
     exposure = book.exposure()
-    if exposure.within(limits):
+    if exposure.is_within(limits):
         return NO_ADJUSTMENT
     exceeded_text = format_exceeded_limits(exposure, limits)
     goal_limits = limits.scaled(LIMIT_GOAL_SHARE)
@@ -66,17 +66,17 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         ),
         reverse=True,
     ):
-        if book.exposure().within(goal_limits):
+        if book.exposure().is_within(goal_limits):
             break
         pool_address = getattr(position, "pair", None) or getattr(position, "pool", None)
-        if pool_address in liquidity_progress(book.step).left_pools:
+        if pool_address in liquidity_progress(book.step).failed_withdrawal_pools:
             skipped_items.append(
                 SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED_REASON}")
             )
             continue
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
-                book.value(confirmed_position, positions.uncollected_fees(position))
+                book.pair_value(confirmed_position, positions.uncollected_fees(position))
                 > action_gas.V3_COLLECT_UNITS * gas_unit_value
             ):
                 # dust alone cannot exceed a limit
@@ -166,14 +166,14 @@ def _liquidity_to_withdraw(
     if (
         not book_after_withdrawal(book, confirmed_position, position, available_liquidity)
         .exposure()
-        .within(goal_limits)
+        .is_within(goal_limits)
     ):
         return available_liquidity
     high_liquidity = available_liquidity
     if (
         book_after_withdrawal(book, confirmed_position, position, low_liquidity)
         .exposure()
-        .within(goal_limits)
+        .is_within(goal_limits)
     ):
         high_liquidity = low_liquidity
     # Loss and value are proportional to liquidity, so a precision of one thousandth is enough.
@@ -183,7 +183,7 @@ def _liquidity_to_withdraw(
             (low_liquidity, middle_liquidity)
             if book_after_withdrawal(book, confirmed_position, position, middle_liquidity)
             .exposure()
-            .within(goal_limits)
+            .is_within(goal_limits)
             else (middle_liquidity, high_liquidity)
         )
     remaining_value = position_value * (available_liquidity - high_liquidity) / position.liquidity

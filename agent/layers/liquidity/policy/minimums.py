@@ -6,7 +6,12 @@ from __future__ import annotations
 
 from agent.amm.lp import minting, slippage
 from agent.errors import ErrorCode, Refused
-from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps, open_position_book
+from agent.layers.liquidity.policy.book import (
+    Amounts,
+    PositionBook,
+    max_pool_deviation_bps,
+    open_position_book,
+)
 from agent.model import (
     Collect,
     LpAction,
@@ -42,7 +47,7 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
         book.prices[action.token0] / book.prices[action.token1],
         book.step.limits,
     )
-    deviation_band_bps = band_bps(limits)
+    deviation_band_bps = max_pool_deviation_bps(limits)
     if deviation_band_bps is None:
         raise Refused(
             "limits.oracle_deviation and limits.slippage are both off: "

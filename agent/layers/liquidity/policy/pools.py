@@ -27,7 +27,7 @@ def position_spenders(execution: ExecutionConfig) -> dict[str, str]:
     """Return the contracts that may hold an allowance for liquidity, with their roles."""
     return {
         contract: POSITION_CONTRACT_ROLES.get(venue, venue)
-        for venue, contract in execution.liquidity
+        for venue, contract in execution.contract_by_venue
     }
 
 

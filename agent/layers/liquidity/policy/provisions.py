@@ -19,8 +19,8 @@ from agent.layers.liquidity.policy.book import (
     Amounts,
     PositionBook,
     TickRange,
-    band_bps,
     liquidity_limits,
+    max_pool_deviation_bps,
 )
 from agent.layers.liquidity.policy.moves import PlannedMove, ProvideMove
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, Pool, SkippedItem
@@ -41,7 +41,7 @@ def book_after_withdrawal(
         position,
         liquidity,
         book.reference_price(confirmed_position),
-        band_bps(book.step.limits) or 0,
+        max_pool_deviation_bps(book.step.limits) or 0,
     )
     return book.after_withdrawal(confirmed_position, liquidity, minimums)
 
@@ -82,21 +82,21 @@ class AdjustmentBuilder:
         )
         cost = gas_units * self.gas_unit_value + skew
         if limits.min_trade is not None and moved_value < limits.min_trade:
-            return f"{self.money(moved_value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
+            return f"{self.money_text(moved_value)} to move, limits.min_trade is {self.money_text(limits.min_trade)}"
         if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * moved_value:
-            cost_text = f"gas of {self.money(cost)}"
+            cost_text = f"gas of {self.money_text(cost)}"
             if skew * BPS > moved_value:
                 cost_text = (
-                    f"a cost of {self.money(cost)}, {self.money(skew)} of it "
+                    f"a cost of {self.money_text(cost)}, {self.money_text(skew)} of it "
                     "because the pool is off the reference,"
                 )
             return (
-                f"{cost_text} for {self.money(moved_value)} is above limits.plan_cost of"
+                f"{cost_text} for {self.money_text(moved_value)} is above limits.plan_cost of"
                 f" {limits.plan_cost_bps} bps"
             )
         return ""
 
-    def money(self, value: Value) -> str:
+    def money_text(self, value: Value) -> str:
         """Format a value in whole coins of the numeraire."""
         numeraire = self.book.step.portfolio.numeraire
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
@@ -128,14 +128,14 @@ def add_liquidity(
     widest_band_bps = slippage.widest_band_bps(
         sqrt_range,
         book.reference_price(target),
-        band_bps(book.step.limits) or 0,
+        max_pool_deviation_bps(book.step.limits) or 0,
         book.step.limits.slippage_bps,
     )
     max_value, limit_reason = _cut_to_limits(book, target, sqrt_range, max_value)
     desired_raw, balance_reason = _affordable_amounts(book, target, pool, sqrt_range, max_value)
     desired_raw = _without_remainder(book, pool, existing_position, ticks, desired_raw)
     amounts_raw = quote_provision(book, pool, existing_position, ticks, desired_raw)[1]
-    provided_value = book.value(target, amounts_raw)
+    provided_value = book.pair_value(target, amounts_raw)
     book_after = book_after_provision(book, target, pool, existing_position, ticks, desired_raw)
     gas_units = provision_gas_units(sqrt_range, existing_position)
     skew = Fraction(0) if book_after is None else book.overpayment(target, amounts_raw, book_after)
@@ -147,7 +147,7 @@ def add_liquidity(
     elif (
         not skip_reason
         and book_after is not None
-        and not book_after.exposure().within(liquidity_limits(book.step.limits))
+        and not book_after.exposure().is_within(liquidity_limits(book.step.limits))
     ):
         skip_reason = "it would exceed limits.impermanent_loss or limits.lp_max_weight"
     for reason_to_skip in (limit_reason, balance_reason, skip_reason):
@@ -155,7 +155,7 @@ def add_liquidity(
             builder.skip(target, reason_to_skip)
     if skip_reason or book_after is None:
         return False
-    provision_text = f"{reason}: {builder.money(provided_value)} provided"
+    provision_text = f"{reason}: {builder.money_text(provided_value)} provided"
     builder.moves.append(ProvideMove(target, existing_position, ticks, desired_raw, provision_text))
     builder.reasons.append(provision_text)
     builder.book = book_after
@@ -180,8 +180,8 @@ def quote_provision(
     ticks: TickRange | None,
     desired_raw: Amounts,
 ) -> tuple[int, Amounts]:
-    """Return liquidity and base units of a provision of `desired_raw` now; (0, (0, 0)) if nothing can
-    be provided.
+    """Return liquidity and base units of a provision of `desired_raw` now; (0, (0, 0)) if nothing
+    can be provided.
     """
     if (tick_state := pool.tick_state) is not None:
         if ticks is None:
@@ -237,7 +237,9 @@ def _cut_to_limits(
     sqrt_range: minting.SqrtPriceRange | None,
     wanted_value: Value,
 ) -> tuple[Value, str]:
-    """Return the part of `wanted_value` that fits budget and largest weight, and the limit that binds."""
+    """Return the part of `wanted_value` that fits budget and largest weight, and the limit that
+    binds.
+    """
     exposure = book.exposure()
     goal_limits = liquidity_limits(book.step.limits).scaled(LIMIT_GOAL_SHARE)
     limit_reason = ""
@@ -288,8 +290,8 @@ def _affordable_amounts(
     sqrt_range: minting.SqrtPriceRange | None,
     wanted_value: Value,
 ) -> tuple[Amounts, str]:
-    """Return base units of both tokens in the pool's ratio, worth `wanted_value` at reference prices or
-    capped by balance, and the limit that binds.
+    """Return base units of both tokens in the pool's ratio, worth `wanted_value` at reference
+    prices or capped by balance, and the limit that binds.
     """
     if (tick_state := pool.tick_state) is not None:
         unit_amounts_raw = minting.mint_amounts(
@@ -297,7 +299,7 @@ def _affordable_amounts(
         )
     else:
         unit_amounts_raw = pool.depth(pool.token0), pool.depth(pool.token1)
-    unit_value = book.value(target, unit_amounts_raw)
+    unit_value = book.pair_value(target, unit_amounts_raw)
     requested_unit_count = wanted_value / unit_value
     unit_count, balance_reason = requested_unit_count, ""
     for token, amount_raw in zip((target.token0, target.token1), unit_amounts_raw, strict=True):

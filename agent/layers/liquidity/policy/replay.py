@@ -9,7 +9,12 @@ from agent.amm import pools
 from agent.amm.lp import minting, position_changes, positions, slippage
 from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
-from agent.layers.liquidity.policy.book import Amounts, PositionBook, TickRange, band_bps
+from agent.layers.liquidity.policy.book import (
+    Amounts,
+    PositionBook,
+    TickRange,
+    max_pool_deviation_bps,
+)
 from agent.layers.liquidity.policy.minimums import minimum_amounts_in_book
 from agent.model import (
     Collect,
@@ -28,7 +33,7 @@ from agent.model import (
 class SimulatedAction:
     """Simulation of one liquidity action: liquidity, base units of (token0, token1) without fees,
     the fees, and the positions after it. `lowest_minimums` are the lowest allowed minimums at
-    reference prices. `price` is the pool's price (None: no price).
+    reference prices. `pool_price` is the pool's price (None: no price).
     """
 
     number: int
@@ -39,7 +44,7 @@ class SimulatedAction:
     amounts: Amounts
     fees: Amounts
     lowest_minimums: Amounts
-    price: Fraction | None
+    pool_price: Fraction | None
 
     @property
     def minimums(self) -> Amounts:
@@ -49,17 +54,17 @@ class SimulatedAction:
     @property
     def value(self) -> Fraction:
         """Return the value moved, at reference prices."""
-        return self.book_before.value(
+        return self.book_before.pair_value(
             self.action, (self.amounts[0] + self.fees[0], self.amounts[1] + self.fees[1])
         )
 
     @property
-    def deviation(self) -> Fraction | None:
+    def pool_deviation(self) -> Fraction | None:
         """Return the pool's relative deviation from the reference."""
         return (
             None
-            if self.price is None
-            else abs(self.price / self.book_before.reference_price(self.action) - 1)
+            if self.pool_price is None
+            else abs(self.pool_price / self.book_before.reference_price(self.action) - 1)
         )
 
 
@@ -99,7 +104,7 @@ def worst_overpayment_share(simulation: SimulatedAction, limits: Limits) -> Frac
     )
     sqrt_range = minting.optional_sqrt_range(ticks)
     widest_band_bps = slippage.widest_band_bps(
-        sqrt_range, reference_price, band_bps(limits) or 0, limits.slippage_bps
+        sqrt_range, reference_price, max_pool_deviation_bps(limits) or 0, limits.slippage_bps
     )
     return slippage.max_overpayment(sqrt_range, reference_price, widest_band_bps)
 

@@ -1,5 +1,5 @@
-"""Status of each liquidity target: its pool's share of the portfolio, due moves, and skipped ones with
-reasons.
+"""Status of each liquidity target: its pool's share of the portfolio, due moves, and skipped ones
+with reasons.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from agent.units import Price, Value
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """Report on one liquidity target. `value` is the value provided to its pool, including
-    `fees`, which are uncollected; `share` is its share of the portfolio (None for an empty one).
-    `out_of_range` are positions whose range no longer contains the reference price. `pool_deviation` is the
-    pool's deviation from the reference. `due_reasons` are those of the moves due now, before triggers and cooldown;
-    `skipped_reasons` those for skipping moves.
+    """Report on one liquidity target. `value` is the value provided to its pool, including `fees`,
+    which are uncollected; `share` is its share of the portfolio (None for an empty one).
+    `out_of_range_names` are positions whose range no longer contains the reference price.
+    `pool_deviation` is the pool's deviation from the reference. `due_reasons` are those of the
+    moves due now, before triggers and cooldown; `skipped_reasons` those for skipping moves.
     """
 
     target: LpTarget
     value: Value
     fees: Value
     share: Fraction | None
-    out_of_range: tuple[str, ...]
+    out_of_range_names: tuple[str, ...]
     pool_deviation: Fraction | None
     due_reasons: tuple[str, ...]
     skipped_reasons: tuple[str, ...]
@@ -71,7 +71,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
         )
         fees_value = sum(
             (
-                book.value(confirmed_position, positions.uncollected_fees(position))
+                book.pair_value(confirmed_position, positions.uncollected_fees(position))
                 for confirmed_position, position in pool_positions
             ),
             Fraction(0),
@@ -101,7 +101,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
                 value=provided_value,
                 fees=fees_value,
                 share=provided_value / total_value if total_value > 0 else None,
-                out_of_range=tuple(
+                out_of_range_names=tuple(
                     confirmed_position.name
                     for confirmed_position, position in pool_positions
                     if is_out_of_range(position, book.reference_price(target))

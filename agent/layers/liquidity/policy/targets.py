@@ -41,7 +41,7 @@ WITHDRAWAL_FAILED_REASON = "its withdrawal failed in this step"
 def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     """Add the moves of one target."""
     book = builder.book
-    if target.pool in liquidity_progress(book.step).left_pools:
+    if target.pool in liquidity_progress(book.step).failed_withdrawal_pools:
         builder.skip(target, WITHDRAWAL_FAILED_REASON)
         return
     pool = next(
@@ -56,7 +56,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         unread_reason = next(
             (
                 quarantined_item.why
-                for quarantined_item in book.step.snapshot.quarantined
+                for quarantined_item in book.step.snapshot.unreadable_items
                 if quarantined_item.address == target.pool
             ),
             "trimtab trust pins it",
@@ -66,7 +66,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     quarantined_token = next(
         (
             screened_token
-            for screened_token in book.step.targets.quarantine
+            for screened_token in book.step.targets.quarantined_tokens
             if screened_token.token in (pool.token0, pool.token1)
         ),
         None,
@@ -192,7 +192,7 @@ def _withdraw_out_of_range(
             continue
         reason = (
             f"the reference price has left the range of {confirmed_position.name}: "
-            f"{builder.money(position_value)} withdrawn"
+            f"{builder.money_text(position_value)} withdrawn"
         )
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             # the position is empty, so no minimum applies
@@ -245,7 +245,7 @@ def _withdraw_excess(
                     confirmed_position.contract, withdrawn_liquidity
                 ),
             )
-        withdrawal_reason = f"{reason}: {builder.money(withdrawn_value)} withdrawn"
+        withdrawal_reason = f"{reason}: {builder.money_text(withdrawn_value)} withdrawn"
         builder.moves.append(
             WithdrawMove(confirmed_position, position, withdrawn_liquidity, withdrawal_reason)
         )
@@ -267,7 +267,9 @@ def _reinvest_fees(
     lacks, which is all of them if it was on target.
     """
     for confirmed_position, position in in_range_positions:
-        fees_value = builder.book.value(confirmed_position, positions.uncollected_fees(position))
+        fees_value = builder.book.pair_value(
+            confirmed_position, positions.uncollected_fees(position)
+        )
         if (
             not isinstance(position, LpV3Position)
             or target.compound_above is None
@@ -283,8 +285,8 @@ def _reinvest_fees(
             )
             continue
         collection_reason = (
-            f"{confirmed_position.name} has earned {builder.money(fees_value)}, above compound_above"
-            f" {builder.money(target.compound_above)}: collected"
+            f"{confirmed_position.name} has earned {builder.money_text(fees_value)}, above compound_above"
+            f" {builder.money_text(target.compound_above)}: collected"
         )
         builder.moves.append(CollectMove(confirmed_position, position, collection_reason))
         builder.reasons.append(collection_reason)

@@ -45,13 +45,14 @@ class RangeState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LossForecast:
-    """Impermanent loss for a further price change of `moving` by `move_bps` at a constant price of
-    the other token. `loss` is per unit of the held value, `loss_value` in numeraire base units.
+    """Impermanent loss for a further price change of `moving_token` by `move_bps` at a constant
+    price of the other token. `loss_share` is per unit of the held value, `loss_value` in numeraire
+    base units.
     """
 
     move_bps: int
-    moving: str
-    loss: Fraction
+    moving_token: str
+    loss_share: Fraction
     loss_value: Value
 
 
@@ -61,9 +62,9 @@ class PositionReport:
     units at reference prices.
 
     `redeemable_raw` and `fees_raw` are the amounts that the contracts pay now, `counted_raw` those
-    that weights count. `value` is the value of `counted_raw`, `hold_value` of the provided amounts, and
-    `fees` of uncollected earnings; `loss` is `hold_value` less the liquidity's value without fees
-    (negative: a gain). `pool_deviation` is the pool's deviation from the reference.
+    that weights count. `value` is the value of `counted_raw`, `hold_value` of the provided amounts,
+    and `fees` of uncollected earnings; `loss` is `hold_value` less the liquidity's value without
+    fees (negative: a gain). `pool_deviation` is the pool's deviation from the reference.
     """
 
     confirmed: ConfirmedPosition
@@ -87,7 +88,8 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     """
     read_names = {position.name for position in snapshot.positions}
     why_by_subject = {
-        quarantined_item.subject: quarantined_item.why for quarantined_item in snapshot.quarantined
+        quarantined_item.subject: quarantined_item.why
+        for quarantined_item in snapshot.unreadable_items
     }
     asset_addresses = {asset.token.address for asset in portfolio.assets}
     reasons = []
@@ -117,7 +119,7 @@ def undecided_positions_reason(step: StepInput) -> str:
     """Return why trading is blocked until the owner adopts or forgets some positions; empty if
     there are none.
     """
-    undecided_names = step.layer(LiquidityState).undecided
+    undecided_names = step.layer(LiquidityState).undecided_positions
     if not undecided_names:
         return ""
     names_text = ", ".join(undecided_names)

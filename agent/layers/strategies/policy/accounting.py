@@ -178,14 +178,16 @@ def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] 
     readings_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
         readings_by_token.setdefault(holding.token, set()).add(holding.raw)
-    quarantined_addresses = {quarantined_item.address for quarantined_item in snapshot.quarantined}
+    quarantined_addresses = {
+        quarantined_item.address for quarantined_item in snapshot.unreadable_items
+    }
     balance_by_token = {}
     for asset in portfolio.assets:
         readings_raw = readings_by_token.get(asset.token.address, set())
         if len(readings_raw) != 1 or asset.token.address in quarantined_addresses:
             return None
         balance_by_token[asset.token.address] = next(iter(readings_raw))
-        if asset.native:
+        if asset.includes_native:
             balance_by_token[asset.token.address] += snapshot.native_wei
     return balance_by_token
 
@@ -254,7 +256,7 @@ def update_books(
         step.snapshot, step.portfolio, ledger, new_transfers
     ):
         if kind is StrategyBookingKind.FLOW:
-            _book_transfer(books_update, source, change_by_token, ledger.flows_to)
+            _book_transfer(books_update, source, change_by_token, ledger.transfer_strategy)
         elif intent is not None and intent.kind in _RESERVE_KINDS:
             books_update.book(
                 source,
@@ -298,9 +300,9 @@ def apply_configured_split(
     books_update = open_books(step, split, ledger) if split.strategies else None
     if balance_by_token is None or books_update is None or not books.fault:
         return books
-    for booking in books.pending:
+    for booking in books.unstored_bookings:
         books_update.replay(booking)
-    books_update.bookings = list(books.pending)
+    books_update.bookings = list(books.unstored_bookings)
     holdings_before, reserve_by_token = (
         copy_holdings(books_update.holdings),
         reserved_balances(step.portfolio, step.limits, balance_by_token),
@@ -345,9 +347,15 @@ def netting_booking(
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).price_by_token
-    holdings = {book.name: dict(book.holdings) for book in books.strategies}
+    holdings = {book.name: dict(book.holdings) for book in books.strategy_books}
     books_update = StrategyBooksUpdate(
-        step, prices, tokens, holdings, {book.name: book.units for book in books.strategies}, {}, []
+        step,
+        prices,
+        tokens,
+        holdings,
+        {book.name: book.units for book in books.strategy_books},
+        {},
+        [],
     )
     values_to_trade, base_holdings = adjustment_source(step)
     holdings_after, _ = settle_trade(base_holdings, values_to_trade, {}, prices, tokens)
@@ -414,7 +422,9 @@ def _balance_events(
     """Return the asset changes since the stored bookings, oldest first: (source, kind, base units
     by token, transaction).
     """
-    native_asset_tokens = {asset.token.address for asset in portfolio.assets if asset.native}
+    native_asset_tokens = {
+        asset.token.address for asset in portfolio.assets if asset.includes_native
+    }
     asset_tokens = {asset.token.address for asset in portfolio.assets}
     wallet = snapshot.owner
     wrapped_native = portfolio.wrapped_native
@@ -433,7 +443,7 @@ def _balance_events(
         return change_by_asset
 
     events: list[tuple[int, str, StrategyBookingKind, dict[str, int], Intent | None]] = []
-    for intent in ledger.intents:
+    for intent in ledger.unbooked_intents:
         if intent.receipt is not None and intent.receipt.block_number <= head_block:
             changes = asset_changes(intent.balance_changes(wallet, wrapped_native).items())
             events.append(
@@ -444,7 +454,7 @@ def _balance_events(
             events.append(
                 (block, tx_hash, StrategyBookingKind.FLOW, asset_changes(tx_changes), None)
             )
-    for index, transfer in enumerate((*ledger.flows, *new_transfers)):
+    for index, transfer in enumerate((*ledger.transfers, *new_transfers)):
         source = f"flow {transfer.id}" if transfer.id else f"{UNRECORDED_TRANSFER_SOURCE} {index}"
         events.append(
             (
@@ -650,6 +660,6 @@ def paused_strategies(
             f"{', without futures' if book.name in names_with_futures else ''}: {book.state.reason}. trimtab"
             " strategies"
         )
-        for book in (() if books is None else books.strategies)
+        for book in (() if books is None else books.strategy_books)
         if book.state.health is StrategyHealth.PAUSED
     }

@@ -36,18 +36,18 @@ class NettedToken:
     """Purchases and sales of one token by strategies, in numeraire base units."""
 
     token: str
-    bought: Value
-    sold: Value
+    bought_value: Value
+    sold_value: Value
 
     @property
-    def crossed(self) -> Value:
+    def crossed_value(self) -> Value:
         """Value that some strategies sell and others buy."""
-        return min(self.bought, self.sold)
+        return min(self.bought_value, self.sold_value)
 
     @property
-    def net(self) -> Value:
+    def net_value(self) -> Value:
         """Value left for the market, positive to buy."""
-        return self.bought - self.sold
+        return self.bought_value - self.sold_value
 
 
 def copy_holdings(holdings: Mapping[str, Mapping[str, int]]) -> StrategyHoldings:
@@ -105,11 +105,11 @@ def transfer_value(
     prices: Prices,
     first_value_by_token: Mapping[str, Value] | None = None,
 ) -> Value:
-    """Move tokens worth at most `max_value` from one strategy to another, in place; return the value
-    moved.
+    """Move tokens worth at most `max_value` from one strategy to another, in place; return the
+    value moved.
 
-    Tokens in `first_value_by_token` are moved first, each up to the value given there, the largest first;
-    the rest is paid in kind: the same fraction of every token, each rounded down.
+    Tokens in `first_value_by_token` are moved first, each up to the value given there, the largest
+    first; the rest is paid in kind: the same fraction of every token, each rounded down.
     """
     remaining_value = max_value
     for token, max_token_value in sorted(
@@ -213,12 +213,14 @@ def market_remainder(adjustments: StrategyValues, netted_token: NettedToken) -> 
     """Return each strategy's part of a token that the market has to fill: pro rata on the heavier
     side, 0 on the other.
     """
-    larger_side_value = max(netted_token.bought, netted_token.sold)
+    larger_side_value = max(netted_token.bought_value, netted_token.sold_value)
     remainder_by_name = dict.fromkeys(adjustments, Fraction(0))
     for name, adjustment in adjustments.items():
         adjustment_value = adjustment.get(netted_token.token, Fraction(0))
-        if adjustment_value * netted_token.net > 0:
-            remainder_by_name[name] = adjustment_value * abs(netted_token.net) / larger_side_value
+        if adjustment_value * netted_token.net_value > 0:
+            remainder_by_name[name] = (
+                adjustment_value * abs(netted_token.net_value) / larger_side_value
+            )
     return remainder_by_name
 
 
@@ -228,7 +230,7 @@ def net_internally(
     """Exchange opposite adjustments between strategies, at reference prices and in place."""
     for netted_token in net_adjustments(adjustments, tokens):
         token, price = netted_token.token, prices[netted_token.token]
-        if netted_token.crossed <= 0 or price <= 0:
+        if netted_token.crossed_value <= 0 or price <= 0:
             continue
         adjustment_by_name = {
             name: adjustment[token]
@@ -236,7 +238,7 @@ def net_internally(
             if token in adjustment
         }
         sale_value_by_name = {
-            name: -value * netted_token.crossed / netted_token.sold
+            name: -value * netted_token.crossed_value / netted_token.sold_value
             for name, value in adjustment_by_name.items()
             if value < 0
         }
@@ -262,13 +264,14 @@ def settle_trade(
     prices: Prices,
     tokens: Sequence[str],
 ) -> tuple[StrategyHoldings, dict[str, Value]]:
-    """Return the holdings after a trade that changed the wallet by `change_raw_by_token` (base units by token),
-    and its cost by strategy.
+    """Return the holdings after a trade that changed the wallet by `change_raw_by_token` (base
+    units by token), and its cost by strategy.
 
     Opposite adjustments are netted at reference prices, and the market's fills go to those with a
-    remainder. The cost is shared in proportion to it (to capital if none). A strategy that
-    received more than its part pays the others, first in tokens that it did not want. Without
-    `change_raw_by_token` adjustments are only netted. Raises ValueError if the trade spent more than all hold.
+    remainder. The cost is shared in proportion to it (to capital if none). A strategy that received
+    more than its part pays the others, first in tokens that it did not want. Without
+    `change_raw_by_token` adjustments are only netted. Raises ValueError if the trade spent more
+    than all hold.
     """
     capital_before = strategy_capital(holdings_before, prices)
     holdings = copy_holdings(holdings_before)

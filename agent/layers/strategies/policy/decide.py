@@ -50,18 +50,20 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     if not step.config(CapitalSplit).strategies:
         return None
     netting_result = netting.net_strategies(step, prices)
-    trigger = bands.apply_max_weight(step.policy, drifts, netting_result.result)
-    goal = netting_result.goal if netting_result.result.fired else bands.reduction_goal(drifts)
+    trigger = bands.apply_max_weight(step.policy, drifts, netting_result.trigger_result)
+    goal = (
+        netting_result.goal if netting_result.trigger_result.fired else bands.reduction_goal(drifts)
+    )
     decision: Decision = rebalances.review_hold(trigger)
     is_review = trigger.is_review_due
     if trigger.fired:
         decision, is_review = rebalances.rebalance_or_hold(
             step, drifts, context.references, trigger, goal
         )
-    if isinstance(decision, Rebalance) and not netting_result.result.fired:
+    if isinstance(decision, Rebalance) and not netting_result.trigger_result.fired:
         decision, is_review = rebalances.confirm_rebalance(step, prices, decision, is_review, False)
     is_netting_only = (
-        netting_result.result.fired
+        netting_result.trigger_result.fired
         and isinstance(decision, Hold)
         and not rebalances.is_worth_a_trade(
             step.limits, rebalances.largest_correction(drifts, netting_result.goal)

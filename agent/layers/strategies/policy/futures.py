@@ -40,7 +40,7 @@ def strategy_market_shares(split: CapitalSplit, books: StrategyBooks | None) -> 
     if books is not None and not books.fault:
         share_by_name = target_capital_shares(split, books.by_name)
         paused_names = {
-            book.name for book in books.strategies if book.state.health is StrategyHealth.PAUSED
+            book.name for book in books.strategy_books if book.state.health is StrategyHealth.PAUSED
         }
     share_by_market: dict[str, Fraction] = {}
     for strategy in split.strategies:
@@ -65,11 +65,11 @@ def with_market_growth(
     if growth_inputs is None or not strategy.market_bps:
         return updated_state
     futures_growth = _futures_growth(
-        dict(previous_state.marks),
-        previous_state.noted_s,
+        dict(previous_state.last_prices),
+        previous_state.recorded_s,
         strategy,
         growth_inputs,
-        updated_state.noted_s,
+        updated_state.recorded_s,
     )
     spot_growth = (
         Fraction(updated_state.index, previous_state.index) if previous_state.index else Fraction(1)
@@ -86,7 +86,9 @@ def with_market_growth(
         for market, _ in strategy.market_bps
         if market in growth_inputs.prices
     )
-    return replace(updated_state, index=max(0, index), marks=(*updated_state.marks, *index_prices))
+    return replace(
+        updated_state, index=max(0, index), last_prices=(*updated_state.last_prices, *index_prices)
+    )
 
 
 def _futures_growth(

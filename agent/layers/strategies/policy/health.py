@@ -99,10 +99,10 @@ def update_health(
         side_text, next_health = "at or above", StrategyHealth.ACTIVE
         calls_for_change = ratio_milli is not None and ratio_milli >= limit_milli
     if ratio_milli is None or not calls_for_change:
-        return replace(state, sharpe_milli=ratio_milli, turning_s=None)
-    since_s = now_s if state.turning_s is None else state.turning_s
+        return replace(state, sharpe_milli=ratio_milli, opposite_since_s=None)
+    since_s = now_s if state.opposite_since_s is None else state.opposite_since_s
     if now_s - since_s < period_s:
-        return replace(state, sharpe_milli=ratio_milli, turning_s=since_s)
+        return replace(state, sharpe_milli=ratio_milli, opposite_since_s=since_s)
     reason = (
         f"the Sharpe ratio over {format_duration(rule.window_s)} has been {side_text}"
         f" {decimal_text(limit_milli, 3)} since {format_time(since_s)}, now"
@@ -114,7 +114,7 @@ def update_health(
         since_s=now_s,
         reason=reason,
         sharpe_milli=ratio_milli,
-        turning_s=None,
+        opposite_since_s=None,
     )
 
 
@@ -135,7 +135,7 @@ def update_unit_index(
     current_prices = tuple(
         (token, prices[token]) for token, _ in strategy.weights_bps if token in prices
     )
-    last_prices = dict(state.marks)
+    last_prices = dict(state.last_prices)
     index = state.index
     if state.health is StrategyHealth.ACTIVE:
         if state.unit_nav > 0:
@@ -153,5 +153,9 @@ def update_unit_index(
         )
         index = floor_int(state.index * growth_factor)
     return replace(
-        state, noted_s=now_s, unit_nav=nav_per_unit, index=max(0, index), marks=current_prices
+        state,
+        recorded_s=now_s,
+        unit_nav=nav_per_unit,
+        index=max(0, index),
+        last_prices=current_prices,
     )

@@ -48,7 +48,9 @@ def add_books(memory: StepMemory, step: StepInput, owner_agrees: bool = False) -
         netting.strategy_adjustments,
         balance_changes.unrecorded_changes(step, memory.balances),
     )
-    return step.with_layer(StrategiesState(replace(books, choices=memory.allocation_by_owner)))
+    return step.with_layer(
+        StrategiesState(replace(books, allocation_by_strategy=memory.allocation_by_owner))
+    )
 
 
 def choose_weights(step: StepInput) -> StepInput:
@@ -58,7 +60,11 @@ def choose_weights(step: StepInput) -> StepInput:
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None or not split.allocators:
         return step
-    allocation_by_strategy, strategies_with_weights, fault_notes = dict(books.choices), [], []
+    allocation_by_strategy, strategies_with_weights, fault_notes = (
+        dict(books.allocation_by_strategy),
+        [],
+        [],
+    )
     for strategy in split.strategies:
         if strategy.allocator is None:
             strategies_with_weights.append(strategy)
@@ -68,7 +74,7 @@ def choose_weights(step: StepInput) -> StepInput:
             replace(asset, target_bps=bps_by_token.get(asset.token.address, 0))
             for asset in step.portfolio.assets
         )
-        portfolio = replace(step.portfolio, assets=assets, weights=strategy.allocator)
+        portfolio = replace(step.portfolio, assets=assets, allocator=strategy.allocator)
         layer_states = tuple(state.for_part(strategy.name) for state in step.history.layers)
         history = replace(
             step.history,
@@ -99,7 +105,7 @@ def choose_weights(step: StepInput) -> StepInput:
         )
     books = replace(
         books,
-        choices=tuple(allocation_by_strategy.items()),
+        allocation_by_strategy=tuple(allocation_by_strategy.items()),
         allocation_fault="; ".join(fault_notes),
     )
     split = replace(split, strategies=tuple(strategies_with_weights))

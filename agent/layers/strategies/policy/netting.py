@@ -387,7 +387,7 @@ def _target_shares(
     goal = restrict_to_side(
         drifts,
         rebalance_goal(drifts, strategy.destination),
-        policy.only,
+        policy.trade_side,
         portfolio.numeraire.address,
     )
     clamped_shares = [
@@ -417,23 +417,26 @@ class NettingResult:
     """The decisions of all strategies at one block, netted.
 
     `transfers` is the capital transferred between strategies in kind: (payer, receiver, value).
-    `netted` has, by token, the value netted internally and the value left for the market; `goal`
-    has the combined target shares of the whole portfolio, including the margin, which no strategy
-    owns. `saved` are the fees that the netted value would have paid in the cheapest pool of each
-    token.
+    `netted_tokens` has, by token, the value netted internally and the value left for the market;
+    `goal` has the combined target shares of the whole portfolio, including the margin, which no
+    strategy owns. `saved_fees` are the fees that the netted value would have paid in the cheapest
+    pool of each token.
     """
 
     adjustments: tuple[StrategyAdjustment, ...]
     transfers: tuple[tuple[str, str, Value], ...]
-    netted: tuple[NettedToken, ...]
+    netted_tokens: tuple[NettedToken, ...]
     goal: Goal
-    result: TriggerResult
-    saved: Value
+    trigger_result: TriggerResult
+    saved_fees: Value
 
     @property
-    def crossed(self) -> Value:
+    def crossed_value(self) -> Value:
         """Value netted internally, each exchange counted once."""
-        return sum((netted_token.crossed for netted_token in self.netted), Fraction(0)) / 2
+        return (
+            sum((netted_token.crossed_value for netted_token in self.netted_tokens), Fraction(0))
+            / 2
+        )
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
@@ -443,7 +446,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
         raise ValueError("there are no strategies")
-    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
+    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategy_books}
     capital_before = capital.strategy_capital(holdings, prices)
     transfers, capital_note = _transfer_capital(step, split, holdings, prices)
     total_capital = sum(capital_before.values(), Fraction(0))
@@ -490,7 +493,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     saved_fees = (
         sum(
             (
-                netted_token.crossed * _lowest_fee_pips(step.snapshot, netted_token.token)
+                netted_token.crossed_value * _lowest_fee_pips(step.snapshot, netted_token.token)
                 for netted_token in netted_tokens
             ),
             Fraction(0),
@@ -525,7 +528,7 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     if books is None or strategies_fault(step):
         return {}, {}
     prices = reference_prices(step).price_by_token
-    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
+    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategy_books}
     _transfer_capital(step, split, holdings, prices)
     return {
         adjustment.name: adjustment.values_to_trade
@@ -600,7 +603,7 @@ def _strategies_result(
         notes += [
             f"no strategy acts: {'; '.join(f'{adjustment.name}: {adjustment.reason}' for adjustment in adjustments)}"
         ]
-    if any(netted_token.crossed for netted_token in netted_tokens):
+    if any(netted_token.crossed_value for netted_token in netted_tokens):
         notes.append(
             f"{format_netting(portfolio, netted_tokens)} and saves at least {_money_text(portfolio, saved_fees)} of pool fees"
         )
@@ -618,9 +621,9 @@ def _strategies_result(
 def format_netting(portfolio: Portfolio, netted_tokens: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
     netted_texts = [
-        f"{_money_text(portfolio, netted_token.crossed)} of {portfolio.token(netted_token.token).label}"
+        f"{_money_text(portfolio, netted_token.crossed_value)} of {portfolio.token(netted_token.token).label}"
         for netted_token in netted_tokens
-        if netted_token.crossed
+        if netted_token.crossed_value
     ]
     return f"{', '.join(netted_texts)} is exchanged between strategies, never in the market,"
 
