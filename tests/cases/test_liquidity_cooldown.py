@@ -60,3 +60,19 @@ def test_swaps_follow_an_exit_in_the_same_step_once_the_last_rebalance_is_long_a
     with agents.agent_on(chain, tmp_path, tight, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert [kinds(outcome)[0], kinds(outcome)[-1]] == ["liquidity", "swap"], outcome.reason
+
+
+def test_a_gas_price_above_its_limit_keeps_liquidity_above_its_limit_where_it_is(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """docs/liquidity.md: a withdrawal waits for no cooldown and no size, but for gas."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    dear = confirming(chain, [own], **{"limits.lp_max_weight": "5%", "limits.gas_price": "0.000001 gwei"})
+    with agents.agent_on(chain, tmp_path, dear, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        assert [verdict.guard for verdict in agents.failed(outcome)] == ["gas_price"]
+        assert outcome.transactions == ()
+    cheap = confirming(chain, [own], **{"limits.lp_max_weight": "5%"})
+    with agents.again(chain, agents.agent_config(chain, tmp_path, cheap, EVEN)) as agent:
+        assert kinds(agent.rebalance(send=True, confirm=agents.yes))[0] == "liquidity"

@@ -185,3 +185,26 @@ def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(a
         agent.step_input()
         lp.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
         assert agent.step_input().layer(LiquidityState).undecided_positions == ()
+
+
+def test_of_three_days_since_the_backup_only_the_last_counts_against_the_limits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """docs/how-to.md, SECURITY.md: of what happened since a backup only the last 24 h are read from the chain."""
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
+    with again(chain, loaded) as agent:
+        fund(chain, UP)
+        explained(agent)
+        api.backup_store(loaded.path, tmp_path / "backup.db")
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        chain.warp(2 * 86_400)
+        assert step(chain, agent, DOWN).kind is OutcomeKind.DONE
+        known = agent.step_input().history.budgets
+    api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
+    with again(chain, loaded) as agent:
+        agent.resync_nonce()
+        agent.step_input()
+        explained(agent)
+        history = agent.step_input().history
+        assert history.budgets.gas_24h_wei == known.gas_24h_wei > 0
+        assert abs(history.budgets.loss_24h - known.loss_24h) < USD * Fraction(1, 100)
+        assert history.budgets.loss_total < known.loss_total, "the first rebalance is forgotten"
