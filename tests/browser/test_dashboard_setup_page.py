@@ -121,7 +121,7 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
             assert page.url == home + path
             require_fine(page)
             if fields is not None:
-                assert desk.post_once(path, fields)[0] == 303
+                assert desk.post(path, fields)[0] == 303
         context.close()
 
 
@@ -136,7 +136,7 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.goto(f"http://localhost:{shelf.port}/")
         require_fine(page)
-        opened = shelf.parts[1].opened
+        opened = shelf.parts[1].opened_parts
         assert opened is not None
         tab_to(page, "#to-2")
         opened.cache.documents["pnl"]["all"]["value"] = "7.5"
