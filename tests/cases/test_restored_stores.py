@@ -33,6 +33,14 @@ def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> StepOutcome:
     return agent.rebalance(send=True, confirm=yes)
 
 
+def back_up_and_trade(chain: LocalChain, agent: Agent, backup: Path) -> None:
+    """A backup, then a rebalance that it does not know."""
+    fund(chain, UP)
+    explained(agent)
+    api.backup_store(agent.context.loaded_config.path, backup)
+    assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+
+
 def machine(chain: LocalChain, folder: Path, backup: Path, changes: agents.Changes) -> LoadedConfig:
     """Another machine on which the backup was restored."""
     loaded = agents.agent_config(chain, folder, changes, EVEN)
@@ -95,10 +103,7 @@ def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(
     chain = anvil_chain
     loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
     with again(chain, loaded) as agent:
-        fund(chain, UP)
-        explained(agent)
-        api.backup_store(loaded.path, tmp_path / "backup.db")
-        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        back_up_and_trade(chain, agent, tmp_path / "backup.db")
         known = agent.step_input().history
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with again(chain, loaded) as agent:
@@ -192,10 +197,7 @@ def test_of_three_days_since_the_backup_only_the_last_counts_against_the_limits(
     chain = anvil_chain
     loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
     with again(chain, loaded) as agent:
-        fund(chain, UP)
-        explained(agent)
-        api.backup_store(loaded.path, tmp_path / "backup.db")
-        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        back_up_and_trade(chain, agent, tmp_path / "backup.db")
         chain.warp(2 * 86_400)
         assert step(chain, agent, DOWN).kind is OutcomeKind.DONE
         known = agent.step_input().history.budgets
