@@ -171,7 +171,7 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Run one step on a user's request; with `send` also the remaining slices of a gradual
+        """Run one cycle on a user's request; with `send` also the remaining slices of a gradual
         execution. Futures triggers that require a confirmation act too.
         """
         context = self.context.with_user_present
@@ -529,6 +529,6 @@ def step(
     send: bool = False,
     confirm: Confirm = never_confirm,
 ) -> StepOutcome:
-    """Run one step of the agent; sends only with `send` and a `confirm` that returns True."""
+    """Run one cycle of the agent; sends only with `send` and a `confirm` that returns True."""
     with open_agent(config) as agent:
         return agent.rebalance(send=send, confirm=confirm)

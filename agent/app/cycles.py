@@ -293,7 +293,7 @@ class AgentRun:
         return outcome
 
     def _run_cycle_or_revoke(self, transactor: StepTransactor | None) -> StepOutcome:
-        """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
+        """Run a cycle, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
         context = self._agent.context
         self._was_hard_paused = context.kill_switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)

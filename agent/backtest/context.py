@@ -451,8 +451,8 @@ class SimulationContext:
     readers: StepReaders
     transactor: StepTransactor
 
-    def run_step(self) -> StepOutcome:
-        """Run one step at the world's bar. Raises EndOfPrices if it waits beyond the last bar."""
+    def run_bar_cycle(self) -> StepOutcome:
+        """Run one cycle at the world's bar. Raises EndOfPrices if it waits beyond the last bar."""
         return run_cycle(self.readers, AgentCycle(), self.store, self.transactor)
 
 

@@ -379,7 +379,7 @@ class SimulationRun:
         self._evaluated_bars += 1
         self.outcome = None
         try:
-            self.outcome = outcome = self.context.run_step()
+            self.outcome = outcome = self.context.run_bar_cycle()
         except (Retryable, Refused) as error:
             _add_count(self._refusal_counts, error.message)
             return
