@@ -73,7 +73,12 @@ def test_ctrl_c_at_any_moment_is_safe(desk: Desk, moments: range) -> None:
 LOSES_THE_INTERRUPT = """
 import os, signal, sys
 from agent.cli import main
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
 def app(standalone_mode):
+    if "finalized" in sys.argv:
+        Finalized()
     try:
         if "pressed" in sys.argv:
             os.kill(os.getpid(), signal.SIGINT)
@@ -86,7 +91,7 @@ main.main()
 """
 
 
-@pytest.mark.parametrize(("words", "code"), [(["pressed"], 12), ([], 1)])
+@pytest.mark.parametrize(("words", "code"), [(["pressed"], 12), (["finalized"], 12), ([], 1)])
 def test_machine_code_that_drops_the_interrupt_is_an_interruption(words: list[str], code: int) -> None:
     said = subprocess.run([sys.executable, "-c", LOSES_THE_INTERRUPT, *words], capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == code, said.stderr

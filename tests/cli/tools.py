@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ import threading
 import time
 import tomllib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -319,6 +321,9 @@ def _become(args: tuple[str, ...]) -> NoReturn:
     """Makes this child process the command, on the descriptors it has by now."""
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 the descriptors themselves
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.freeze()  # what is this test's own has lost its descriptors, and is no part of the command
+    warnings.simplefilter("ignore", ResourceWarning)
+    sys.unraisablehook = sys.__unraisablehook__
     sys.argv = ["trimtab", *args]
     try:
         main()

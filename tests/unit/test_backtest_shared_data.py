@@ -35,7 +35,7 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
     table = prices()
     wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
     gas = read_gas_prices(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
-    found = simulated(table, wanted, gas_wei=gas, start_value=Fraction(1_000_000))
+    found = simulated(table, wanted, gas_price_wei=gas, start_value=Fraction(1_000_000))
     assert mentions(found.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
     assert found.halted_bar_count == 2_325 - 2  # a price is fresh until three bars lack it
     assert 0 < len(found.rebalances) == sum(one.succeeded for one in found.rebalances)

@@ -505,6 +505,11 @@ def exit_after_interrupt(process_exit: ProcessExit) -> Iterator[None]:
             return KILL_DELAY_S, GRACE_S
         return None, RUN_KILL_DELAY_S, GRACE_S
 
+    def report_unraisable(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is not KeyboardInterrupt:  # raised in a finalizer; the delay ends it
+            sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = report_unraisable
     with _handling_interrupts(process_exit, handle, exit_delays):
         yield
 
