@@ -62,7 +62,7 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
     desk.ask("run", "--once")
     stand_still(desk)
     plan = desk.ask("plan")
-    told = {"plan": plan}
+    told = {"plan": plan, "status": desk.ask("status")}  # the weights of now are beside those after
     shown, text = compared(desk, "/plan", told)
     assert plan["second_opinions"]
     assert all("does not know chain 31337 (CoW)" in one["text"] and one["text"] in text for one in plan["second_opinions"])
@@ -70,6 +70,7 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
     wanted |= below(told, "plan.verdicts", "guard", "measured", "limit")
     wanted |= {f"plan.cost.{name}" for name in ("fees", "impact", "skew", "gas", "approvals", "total")}
     wanted |= {f"plan.weights_after_bps.{symbol}" for symbol in plan["weights_after_bps"]}
+    wanted |= below(told, "status.holdings", "weight_bps")
     wanted |= {f"plan.{name}" for name in ("outcome", "reason", "block", "expires_block", "turnover", "worst_case")}
     assert len(plan["legs"]) > 1
     assert len(plan["verdicts"]) > 30
