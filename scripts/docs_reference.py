@@ -44,6 +44,7 @@ from agent.guards.table import PAYOUT_REMEDIES, REMEDIES
 from agent.model import LIMITS
 from agent.model.alerts import AlertKind
 from agent.model.rollups import DataFeeKind
+from agent.reference.prices import required_observations
 
 ROOT = Path(__file__).parent.parent
 OPENAPI = ROOT / "agent" / "web" / "api" / "openapi.json"
@@ -435,7 +436,7 @@ def network_page(network: Network) -> str:
         f"trimtab templates --network {network.name}       # baskets, past results, costs",
         "```",
         "",
-        f"Sending: {sending}.{sequencer} A TWAP of 30 minutes needs {network.observations_for(1800)}"
+        f"Sending: {sending}.{sequencer} A TWAP of 30 minutes needs {required_observations(network.chain_id, 1_800)}"
         f" observations ([prices](prices.md#twaps)). What the networks share: [networks](networks.md).",
         "",
         "## Fees and small money",

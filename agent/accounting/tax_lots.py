@@ -297,24 +297,9 @@ class TaxLotRun:
         return from_quanta(self.quanta_by_flow["came"])
 
     @property
-    def withdrawals(self) -> Value:
-        """Withdrawals, reporting units."""
-        return from_quanta(self.quanta_by_flow["went"])
-
-    @property
-    def income(self) -> Value:
-        """Gifts, rebases and fees of positions, reporting units."""
-        return from_quanta(self.quanta_by_flow["income"])
-
-    @property
     def gas_cost(self) -> Value:
         """Gas outside exchanges, reporting units."""
         return from_quanta(self.quanta_by_flow["spent"])
-
-    @property
-    def withdrawn_gain(self) -> Value:
-        """Value less cost of transfers to the owner, reporting units."""
-        return from_quanta(self.quanta_by_flow["carried"])
 
     def realised_gain(self, from_s: int = 0, until_s: int | None = None) -> Value:
         """Return gains less losses of disposals with from_s <= time < until_s."""

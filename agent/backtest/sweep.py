@@ -256,15 +256,6 @@ class TradingCosts:
     depths: tuple[float, ...]
 
     @classmethod
-    def proportional(
-        cls, bps: float, asset_count: int, numeraire_index: int | None = None
-    ) -> TradingCosts:
-        """Return a fee of `bps` for every asset except the numeraire, at index `numeraire_index`,
-        which is free.
-        """
-        return cls.for_pools(bps, inf, asset_count, numeraire_index)
-
-    @classmethod
     def for_pools(
         cls, fee_bps: float, depth: float, asset_count: int, numeraire_index: int | None = None
     ) -> TradingCosts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent import codec
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
@@ -46,8 +46,3 @@ def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str)
 def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepEnd:
     """Return the note on a step's end that its cycle keeps."""
     return StepEnd(outcome.step_id, outcome.reason, outcome.decision_result.exit_token, failed)
-
-
-def without_plan(outcome: StepOutcome, reason: str) -> StepOutcome:
-    """Return the outcome without its plan, for another reason."""
-    return replace(outcome, plan=None, reason=reason)

@@ -186,12 +186,6 @@ def call_data(call: ContractFunction) -> str:
         return str(call._encode_transaction_data())
 
 
-def read_view(node: LocalNode, call: ContractFunction) -> tuple[Any, ...]:
-    """Return the values of a bound view function at the newest block."""
-    (returned_values,) = read_views(node, [call])
-    return returned_values
-
-
 def read_views(node: LocalNode, calls: Sequence[ContractFunction]) -> list[tuple[Any, ...]]:
     """Return the values of several bound view functions, read with one request."""
     hex_answers = node.ask(

@@ -77,8 +77,6 @@ MAX_TX_BYTES = 131_072
 """Size for which data fees are read: the largest transaction that nodes relay (geth, txMaxSize)."""
 OPERATOR_SAMPLE_GAS = 1_000_000_000
 """Gas for which operator fees are read."""
-SIGNATURE_BYTES = 68
-"""Bytes of a signature in a serialised transaction (GasPriceOracle, getL1FeeUpperBound)."""
 ENVELOPE_BYTES = 180
 """Most bytes of a serialised unsigned transaction besides its calldata: type, chain id, nonce, two
 fees, gas, recipient, value and the headers of their list."""

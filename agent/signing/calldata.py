@@ -96,7 +96,6 @@ class CalldataReader:
 
 
 LEG_BYTES = 44
-MAKER_BYTES = 53
 
 
 class FundsLocation(Enum):

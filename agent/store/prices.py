@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, select
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import Allocation, PricePoint
-from agent.store.database import Database, all_rows, first_row, insert_new_rows, insert_rows
+from agent.store.database import Database, first_row, insert_new_rows, insert_rows
 from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
@@ -184,16 +184,6 @@ class AllocationStore:
     def newest(self, owner: str = "") -> Allocation | None:
         """Return the newest choice; None before the first."""
         return self.db.query("read chosen weights", _newest_allocation, owner)
-
-    def newest_allocations(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
-        """Return the newest choices, newest first."""
-        with self.db.read("read chosen weights") as db:
-            return tuple(
-                _decode_allocation(row)
-                for row in all_rows(
-                    db, _select_newest_allocations(), AllocationRow, owner=owner, limit=limit
-                )
-            )
 
 
 @cache

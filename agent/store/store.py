@@ -186,11 +186,6 @@ class TrustStore:
                 db, ImplementationRow, [row | {"pinned_s": now_s} for row in implementation_rows]
             )
 
-    def unpin(self, address: str) -> bool:
-        """Remove the pin of a contract; return False if it has none."""
-        with self.db.write("unpin a contract") as db:
-            return db.execute(delete(PinRow).where(PinRow.address == address)).rowcount > 0
-
     def pins(self) -> tuple[Pin, ...]:
         """Return the trusted contracts, by address."""
         with self.db.read("read the pins") as db:

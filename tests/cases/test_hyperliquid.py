@@ -23,9 +23,9 @@ from agent.venues.hyperliquid.client import (
     HyperliquidClient,
     HyperliquidConnection,
 )
-from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage, issue_tickets
+from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage
 from agent.venues.hyperliquid.venue import require_fresh_agent
-from tests.support.hyperliquid import approve_agent
+from tests.support.hyperliquid import approve_agent, issue_tickets
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
 
 OWNER, AGENT = key_of(1), key_of(2)

@@ -16,6 +16,7 @@ from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import IntentKind, IntentState
 from agent.reference.prices import required_observations
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.stores import unpin
 from tests.support.text import raises_code, raises_field
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -98,7 +99,7 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chai
         with raises_code(Refused, "kill_switch"):
             raise_observations(agent, at, 100, send=True, confirm=agreed)
         agent.context.kill_switch.resume("looked", chain.now_s())
-        agent.context.store.trust.unpin(at)
+        unpin(agent.context.store, at)
     with again(chain, loaded) as agent, raises_field("POOL", "V3 pool"):
         raise_observations(agent, at, 100, send=True, confirm=agreed)
     assert purse(chain) == before

@@ -16,6 +16,7 @@ from agent.model import IntentState, Verdict
 from tests.support.agents import ROOMY, again, agent_on, failed, fund, purse, swap_of, trusted, yes
 from tests.support.agents import agent_config as config
 from tests.support.endpoints import Through
+from tests.support.stores import unpin
 from tests.support.text import causes, mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -128,7 +129,7 @@ def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tm
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.context.store.trust.unpin(chain.tokens["USDC"].address)
+        unpin(agent.context.store, chain.tokens["USDC"].address)
         verdict = require_refused(chain, agent, "allowlist")
         assert mentions(verdict.measured_text, f"{chain.tokens['USDC'].address}", "not pinned")
 

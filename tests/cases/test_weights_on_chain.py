@@ -16,6 +16,7 @@ from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
 from tests.support.planning_worlds import DAY_S, moves
+from tests.support.stores import chosen_weights
 from tests.support.text import causes, mentions, raises_field
 
 TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
@@ -108,7 +109,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert causes(ended) == ("weights",)
         assert "inverse_volatility" in ended.decision.reason
         assert "portfolio.weights.keep" in ended.decision.reason
-        assert len(agent.context.store.allocations.newest_allocations()) == 1
+        assert len(chosen_weights(agent.context.store)) == 1
 
 
 def capped(folder: Path, supplies: str) -> dict[str, object]:

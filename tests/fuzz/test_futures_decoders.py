@@ -14,9 +14,9 @@ from agent.errors import TrimtabError
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.venues.hyperliquid.client import AgentKey, HyperliquidAgent, HyperliquidClient, HyperliquidConnection
-from agent.venues.hyperliquid.orders import OrderTicket, issue_tickets
+from agent.venues.hyperliquid.orders import OrderTicket
 from tests.fuzz.decoders import mutations, survives
-from tests.support.hyperliquid import approve_agent
+from tests.support.hyperliquid import approve_agent, issue_tickets
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliquid, key_of
 from tests.support.perps import WAD, scope_of
 from tests.support.samples import slow

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from eth_account.messages import encode_typed_data
 
 from agent.localchain import LocalChain
+from agent.model.futures import PerpOrder
+from agent.signing.futures import cloid_of
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.secret import AgentPrivateKey, PrivateKey
 from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidConnection
+from agent.venues.hyperliquid.orders import OrderTicket
 from agent.venues.hyperliquid.venue import approval_action, approval_message, new_approval, post_approval
 from tests.support import agents
 from tests.support.futures import LIMITS
@@ -71,3 +74,11 @@ def venue_table(server: HyperliquidServer, weights: Mapping[str, str], leverage:
 def venue_changes(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
     """Return the config changes that add the futures layer; its margin counts in the managed value."""
     return {**agents.ROOMY, "portfolio.max_live_value": "200000", "futures": venue_table(server, weights, leverage, **limits)}
+
+
+def issue_tickets(step_id: str, orders: Sequence[PerpOrder], now_ms: int, validity_ms: int) -> tuple[OrderTicket, ...]:
+    """Return tickets as HyperliquidVenue drafts them one by one: each nonce 2 above the one before."""
+    return tuple(
+        OrderTicket(order, cloid_of(step_id, index, order), now_ms + now_ms % 2 + 2 * index, now_ms + validity_ms)
+        for index, order in enumerate(orders)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from agent.backtest import sweep
 from agent.backtest.sweep import KernelSetting, TradingCosts, prepare_prices, run_kernel
 from agent.model import Destination, Every
 
-SETTING = KernelSetting((5_000, 5_000), Every(86_400), Destination.TARGET, TradingCosts.proportional(10, 2))
+SETTING = KernelSetting((5_000, 5_000), Every(86_400), Destination.TARGET, TradingCosts.for_pools(10, inf, 2))
 
 
 def _compile() -> None:

@@ -30,6 +30,7 @@ from agent.localchain.deployment import deploy_world
 from agent.localchain.nodes import AnvilNode, run_anvil
 from agent.localchain.world import DEEP_RANGES, DevAccount, LocalWorld, TokenKind, TokenSpec, V2Spec, V3Spec
 from agent.model import DataFeeKind
+from agent.reference.prices import required_observations
 from agent.units import NATIVE
 from tests.support.op_stack import PRICES, install, set_prices
 
@@ -186,7 +187,7 @@ def _before_now(chain: LocalChain) -> None:
         chain.send(chain.contract(feed, own_artifact("PriceFeed")).functions.push(0))
     if chain.network.feeds:
         return
-    needed = chain.network.observations_for(TWAP_WINDOW_S)
+    needed = required_observations(chain.network.chain_id, TWAP_WINDOW_S)
     for pool in [pool for pool in chain.deployed_world.pool_by_name.values() if pool.version == 3]:
         functions = chain.contract(pool.address, npm_artifact(V3_POOL_ARTIFACT)).functions
         for number in range(OBSERVATIONS_AT_ONCE, needed + OBSERVATIONS_AT_ONCE, OBSERVATIONS_AT_ONCE):

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, select
 from sqlalchemy import event as database_event
 
 from agent import codec
 from agent.app.agent import Agent
 from agent.app.research.offline import plan_step_input
 from agent.localchain import LocalChain
-from agent.model import StepInput
-from agent.store import open_store, opening
+from agent.model import Allocation, StepInput
+from agent.store import Store, open_store, opening
 from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.opening import REVISIONS
+from agent.store.tables import AllocationRow, PinRow
 from tests.support import builders
 
 DIGEST = "ab" * 32
@@ -147,3 +149,16 @@ def dying(agent: Agent, die_at: int | None) -> Iterator[Callable[[str], None]]:
     finally:
         for name, listener in heard:
             database_event.remove(engine, name, listener)
+
+
+def unpin(store: Store, address: str) -> None:
+    """Remove the pin of a contract, which no command does."""
+    with store.trust.db.write("unpin a contract") as db:
+        assert db.execute(delete(PinRow).where(PinRow.address == address)).rowcount == 1
+
+
+def chosen_weights(store: Store) -> list[Allocation]:
+    """Return all recorded choices of the portfolio, newest first."""
+    with store.allocations.db.read("read chosen weights") as db:
+        texts = db.scalars(select(AllocationRow.allocation_json).where(AllocationRow.owner == "").order_by(AllocationRow.seq.desc()))
+        return [codec.loads(Allocation, text) for text in texts]

@@ -19,12 +19,12 @@ from eth_utils.crypto import keccak
 from agent.artifacts import Artifact, npm_artifact
 from agent.localchain import LocalChain
 from agent.localchain.chain import V2_FACTORY_ARTIFACT, V2_PAIR_ARTIFACT, V3_FACTORY_ARTIFACT, V3_POOL_ARTIFACT
-from agent.localchain.nodes import read_view
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 from tests.support.attacks import attack
 from tests.support.programs import ProgramLeg, Row, RowKind
 from tests.support.slipstream import slipstream_artifacts
+from tests.support.worlds import read_view
 
 PANCAKE = "@pancakeswap/v3-core/artifacts/contracts"
 PANCAKE_FACTORY = f"{PANCAKE}/PancakeV3Factory.sol/PancakeV3Factory.json"

@@ -21,6 +21,7 @@ from eth_keys.backends.native import ecdsa, jacobian
 from eth_keys.constants import SECPK1_G, SECPK1_N
 from filelock import FileLock
 from sqlalchemy import URL, Engine
+from web3.contract.contract import ContractFunction
 from web3.utils import abi as abis
 
 from agent.amm.v2_pool import V2Pool
@@ -33,7 +34,7 @@ from agent.chain.rpc import RpcCall, Transport
 from agent.chain.second_quote import QuotedVenue
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
 from agent.localchain.chain import V2_PAIR_ARTIFACT, V3_POOL_ARTIFACT
-from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode, read_view
+from agent.localchain.nodes import CHAIN_ID, AnvilNode, LocalNode, TesterNode, read_views
 from agent.localchain.world import MAX_TICK
 from agent.model import Pool
 from agent.store import opening
@@ -66,6 +67,12 @@ def shortcuts() -> Iterator[None]:
         return
     with compiled_once(), multiplied_by_tables(), checked_once():
         yield
+
+
+def read_view(node: LocalNode, call: ContractFunction) -> tuple[Any, ...]:
+    """Return the values of a bound view function at the newest block."""
+    (values,) = read_views(node, [call])
+    return values
 
 
 def missing(why: str) -> None:

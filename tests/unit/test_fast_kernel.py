@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from itertools import product
+from math import inf
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.support.text import raises_code, raises_field
 
 CLOSE = 1e-9
 BAND, DAILY = Threshold(500, None), Every(86_400)
-EVEN = KernelSetting((2_500,) * 4, BAND, Destination.TARGET, TradingCosts.proportional(10, 4))
+EVEN = KernelSetting((2_500,) * 4, BAND, Destination.TARGET, TradingCosts.for_pools(10, inf, 4))
 KINDS = [
     (trigger, destination)
     for trigger, destination in product([BAND, Threshold(None, 2_000), DAILY, HybridTrigger(BAND, DAILY)], list(Destination)[:3])
@@ -64,8 +65,8 @@ def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, pa
 @pytest.mark.parametrize(
     "costs",
     [
-        TradingCosts.proportional(10, 4),
-        TradingCosts.proportional(10, 4, numeraire_index=0),
+        TradingCosts.for_pools(10, inf, 4),
+        TradingCosts.for_pools(10, inf, 4, numeraire_index=0),
         TradingCosts.for_pools(30, 1e6, 4, numeraire_index=0),
     ],
 )
@@ -94,7 +95,7 @@ def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.Da
     setting = data.draw(settings_of(assets))
     bars = table(seed, 200, assets, missing, 3)
     assert run_kernel(bars, setting, VALUE).costs >= 0
-    free = replace(setting, costs=TradingCosts.proportional(0, assets))
+    free = replace(setting, costs=TradingCosts.for_pools(0, inf, assets))
     found = run_kernel(bars, free, VALUE, with_path=True)
     assert found.costs == 0
     never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, with_path=True)
@@ -134,7 +135,7 @@ def test_costs_add_up_to_the_value_that_is_missing() -> None:
     prices[0], prices[1] = [1.0, 1.0], [2.0, 1.0]
     found = run_kernel(
         prepare_prices("AB", times, prices),
-        KernelSetting((5_000, 5_000), BAND, Destination.TARGET, TradingCosts.proportional(100, 2)),
+        KernelSetting((5_000, 5_000), BAND, Destination.TARGET, TradingCosts.for_pools(100, inf, 2)),
         1_000.0,
     )
     assert found.final_value + found.costs == pytest.approx(1_500.0, rel=1e-12)
@@ -197,7 +198,7 @@ def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:
 def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
     times, prices = market(12, 50, 2)
     prices[:20, 0] = np.nan
-    setting = KernelSetting((10_000, 0), BAND, Destination.TARGET, TradingCosts.proportional(0, 2))
+    setting = KernelSetting((10_000, 0), BAND, Destination.TARGET, TradingCosts.for_pools(0, inf, 2))
     found = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, with_path=True)
     assert found.value_by_bar[:21].tolist() == [VALUE] * 21
     assert found.final_value == pytest.approx(VALUE * prices[-1, 0] / prices[20, 0])
@@ -217,9 +218,9 @@ def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
         (replace(EVEN, destination=Destination.ZONE), "policy.destination"),
         (replace(EVEN, cooldown_s=-1), "policy.cooldown"),
         (replace(EVEN, min_trade=float("nan")), "min_trade"),
-        (replace(EVEN, costs=TradingCosts.proportional(10, 3)), "costs"),
-        (replace(EVEN, costs=TradingCosts.proportional(10_000, 4)), "costs.fee_bps"),
-        (replace(EVEN, costs=TradingCosts.proportional(-1, 4)), "costs.fee_bps"),
+        (replace(EVEN, costs=TradingCosts.for_pools(10, inf, 3)), "costs"),
+        (replace(EVEN, costs=TradingCosts.for_pools(10_000, inf, 4)), "costs.fee_bps"),
+        (replace(EVEN, costs=TradingCosts.for_pools(-1, inf, 4)), "costs.fee_bps"),
         (replace(EVEN, costs=TradingCosts.for_pools(10, 0.0, 4)), "costs.depth"),
         (replace(EVEN, costs=TradingCosts.for_pools(10, float("nan"), 4)), "costs.depth"),
     ],
@@ -240,7 +241,7 @@ def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
         with pytest.raises(ConfigError, match=r"^marks"):
             sweep(bars, [EVEN], VALUE, marked_bars=marks)
     with raises_field("costs.numeraire", "numeraire"):
-        TradingCosts.proportional(10, 4, numeraire_index=4)
+        TradingCosts.for_pools(10, inf, 4, numeraire_index=4)
 
 
 def test_without_numba_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 from agent.errors import Refused, Retryable
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
-from agent.signing.futures import TIME_IN_FORCE
+from agent.signing.futures import TIME_IN_FORCE, cloid_of
 from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, parse_universe
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
     VenueOrderStage,
-    cloid_of,
-    issue_tickets,
     limit_price,
     model_price,
     order_action,
@@ -34,6 +32,7 @@ from agent.venues.hyperliquid.orders import (
     size_text,
     tick_at,
 )
+from tests.support.hyperliquid import issue_tickets
 from tests.support.hyperliquid_server import Coin, key_of
 
 decimals = st.integers(0, 5)
@@ -102,15 +101,6 @@ def test_a_client_order_id_is_the_same_after_a_restart_and_other_for_another_ord
     ids = {cloid_of("step", 0, base), cloid_of("step", 1, base), cloid_of("other", 0, base)} | {cloid_of("step", 0, one) for one in others}
     assert len(ids) == 7
     assert all(len(one) == 34 and int(one, 16) for one in ids)
-
-
-def test_tickets_of_one_step_have_nonces_of_their_own_and_one_end() -> None:
-    tickets = issue_tickets("step", [order(10, 1), order(20, 1), order(20, 1)], 1_000, 5_000)
-    assert [ticket.nonce_ms for ticket in tickets] == [1_000, 1_002, 1_004]
-    assert {ticket.expires_ms for ticket in tickets} == {6_000}
-    assert len({ticket.cloid for ticket in tickets}) == 3
-    with pytest.raises(ValueError, match="hour"):
-        issue_tickets("step", [], 1_000, 0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from agent.accounting import entries
-from agent.accounting.entries import QUANTA_PER_UNIT, split_quanta
+from agent.accounting.entries import QUANTA_PER_UNIT, from_quanta, split_quanta
 from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.model import Entry, LotMethod
 from agent.units import NATIVE
@@ -54,8 +54,11 @@ def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method
     worth = wallet.worth()
     cost = sum((lot.cost for lot in found.open_lots()), Fraction(0))
     assert (
-        found.realised_gain() + (worth - cost) + found.withdrawn_gain + found.income - found.gas_cost
-        == worth + found.withdrawals - found.deposits
+        found.realised_gain()
+        + (worth - cost)
+        + from_quanta(found.quanta_by_flow["carried"] + found.quanta_by_flow["income"])
+        - found.gas_cost
+        == worth + from_quanta(found.quanta_by_flow["went"]) - found.deposits
     )
     assert all(one.cost.denominator <= QUANTA_PER_UNIT for one in found.disposals)
 

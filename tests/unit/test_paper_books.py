@@ -21,6 +21,7 @@ from agent.store.store import Store
 from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import builders
+from tests.support.stores import unpin
 from tests.support.text import raises_code, raises_field
 from tests.unit.test_config import text
 
@@ -67,7 +68,7 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
     paper.paper.copy_pins(tmp_path / "trimtab.db")
     assert (paper.trust.pins(), paper.trust.implementations()) == (live.trust.pins(), live.trust.implementations())
-    live.trust.unpin(TOKEN)
+    unpin(live, TOKEN)
     paper.paper.copy_pins(tmp_path / "trimtab.db")
     assert paper.trust.pins() == ()
     paper.paper.copy_pins(tmp_path / "missing.db")

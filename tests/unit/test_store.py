@@ -332,13 +332,10 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
     assert not any(raw in text or raw.hex().encode() in text for text in texts for raw in signed)
 
 
-def test_pins_are_replaced_and_removed(store: Store) -> None:
+def test_pins_are_replaced(store: Store) -> None:
     store.trust.pin({OTHER: "0x01"}, START_S)
     store.trust.pin({OTHER: "0x02"}, START_S + 1)
     assert [(pin.address, pin.code_hash) for pin in store.trust.pins()] == [(OTHER, "0x02")]
-    assert store.trust.unpin(OTHER)
-    assert not store.trust.unpin(OTHER)
-    assert store.trust.pins() == ()
 
 
 def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> None:

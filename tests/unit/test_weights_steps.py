@@ -33,6 +33,7 @@ from agent.weights import extras
 from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.standing_orders import price_of, terms
+from tests.support.stores import chosen_weights
 from tests.support.text import mentions
 from tests.support.transactions import new_store
 
@@ -180,16 +181,17 @@ def test_a_header_from_the_future_chooses_nothing_for_good() -> None:
 
 
 def test_a_choice_is_recorded_once_and_a_step_without_one_changes_nothing(tmp_path: Path) -> None:
-    step, allocations = weighed(allocator(AllocationMethod.EQUAL)), new_store("file", tmp_path).allocations
+    step, store = weighed(allocator(AllocationMethod.EQUAL)), new_store("file", tmp_path)
+    allocations = store.allocations
     record_allocation(step.history, allocations)
     assert allocations.newest() is None, "nothing is chosen yet"
     chosen = chosen_of(step)
     for history in (replace(step.history, allocation=chosen), replace(step.history, allocation=chosen), step.history):
         record_allocation(history, allocations)
-        assert allocations.newest_allocations() == (chosen,)
+        assert chosen_weights(store) == [chosen]
     other = replace(chosen, at_s=chosen.at_s + DAY_S)
     record_allocation(replace(step.history, allocation=other), allocations)
-    assert allocations.newest_allocations() == (other, chosen)
+    assert chosen_weights(store) == [other, chosen]
 
 
 def test_a_saved_step_decides_the_same() -> None:

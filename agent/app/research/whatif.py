@@ -96,11 +96,6 @@ class WhatIf:
         return {drift.symbol: Fraction(drift.raw, 10**VALUE_PLACES) for drift in self.drifts}
 
     @property
-    def excess_by_symbol(self) -> dict[str, Value]:
-        """Value above its target of each overweight asset, by symbol."""
-        return {symbol: -trade for symbol, trade in self.trades_to_target.items() if trade < 0}
-
-    @property
     def symbols_outside(self) -> tuple[str, ...]:
         """Symbols outside their bands."""
         return tuple(

@@ -110,22 +110,3 @@ class Network:
     def feed_of(self, token: NetworkToken) -> str | None:
         """Return the Chainlink proxy that prices the token in dollars, None if there is none."""
         return None if token.priced_as is None else self.feeds[token.priced_as]
-
-    def observations_for(self, window_s: int) -> int:
-        """Return how many observations a V3 pool must keep to cover a TWAP window at any activity:
-        one for each block or second, whichever is longer, and the one that the window starts from.
-
-        A pool writes at most one observation for each timestamp, in seconds (v3-core,
-        Oracle.write).
-        """
-        return -(-window_s * 1000 // max(self.block_ms, 1000)) + 1
-
-    def twap_fault(self, observation_cardinality: int, window_s: int) -> str:
-        """Return why a pool's TWAP may not stand in for a missing feed; empty if it may."""
-        needed_observations = self.observations_for(window_s)
-        if observation_cardinality >= needed_observations:
-            return ""
-        return (
-            f"the pool keeps {observation_cardinality} observations; a window of {window_s} s on"
-            f" {self.title} needs {needed_observations}: raise its cardinality, or shorten the window"
-        )

@@ -136,10 +136,6 @@ class FuturesCycle(LayerCycle):
         layer_plan = planned_futures(plan)
         return self.has_reduced and layer_plan is not None and not layer_plan.is_reducing
 
-    def is_done_before(self, plan: Plan | None) -> bool:
-        """True for any futures plan after a reduction or a deposit."""
-        return self.has_reduced and planned_futures(plan) is not None
-
     def notes(self) -> list[str]:
         """Return a note on the actions done."""
         if not (done_count := self.action_count - self.reverted_count):

@@ -7,7 +7,7 @@ documentation.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -16,7 +16,7 @@ from agent.chain.rpc import scrub
 from agent.codec import json_field
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import PerpMarket, PerpOrder, StopOrder
-from agent.signing.futures import TIME_IN_FORCE, cloid_of
+from agent.signing.futures import TIME_IN_FORCE
 from agent.units import Price, ceil_int, decimal_text, floor_int
 
 QUOTE_DECIMALS = 6
@@ -27,7 +27,6 @@ SIGNIFICANT_FIGURES = 5
 """Maximum significant figures of a price that is not a whole number."""
 MIN_NOTIONAL_RAW = 10 * 10**QUOTE_DECIMALS
 """Smallest order but for a full close: 10 USD at its limit price."""
-LONGEST_VALIDITY_MS = 60 * 60 * 1000
 _DECIMAL_PATTERN = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 
 
@@ -124,27 +123,6 @@ class OrderTicket:
     cloid: str
     nonce_ms: int
     expires_ms: int
-
-
-def issue_tickets(
-    step_id: str, orders: Sequence[PerpOrder], now_ms: int, validity_ms: int
-) -> tuple[OrderTicket, ...]:
-    """Return the tickets of a step's orders, valid for `validity_ms` from now. Nonces are
-    consecutive even numbers of milliseconds from now on; cancels use odd ones. Issue new tickets
-    only later than the previous ones, and only for orders whose ticket is dead
-    (HyperliquidClient.is_dead) or was never submitted.
-    """
-    if not 0 < validity_ms <= LONGEST_VALIDITY_MS:
-        raise ValueError(f"validity of {validity_ms} ms: must be above 0 and at most one hour")
-    return tuple(
-        OrderTicket(
-            order,
-            cloid_of(step_id, index, order),
-            now_ms + now_ms % 2 + 2 * index,
-            now_ms + validity_ms,
-        )
-        for index, order in enumerate(orders)
-    )
 
 
 # The order of keys in an action is part of its signature.
