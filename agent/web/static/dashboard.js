@@ -22,7 +22,7 @@
     const options = {
       width: element.clientWidth, height: element.clientHeight, tzDate: time => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
       series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...series],
-      axes: [{ ...axis, values: ticks }, { ...axis, size: 70, values: (_, splits) => splits.map(one => one.toLocaleString("en")) }],
+      axes: [{ ...axis, values: ticks }, { ...axis, size: 70, values: (_, splits) => splits.map(split => split.toLocaleString("en")) }],
       legend: { show: false }, ...more,
     };
     element.replaceChildren();
@@ -30,25 +30,25 @@
   }
 
   function drawWeight(element) {
-    const found = JSON.parse(element.dataset.chart);
+    const chart = JSON.parse(element.dataset.chart);
     const edge = label => ({ label, stroke: "transparent", points: { show: false } });
     const target = { label: "Target", stroke: colour("--ink"), width: 1, dash: [4, 4], points: { show: false } };
-    const times = found.times.map(one => Date.parse(one.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
-    const flat = (found.band || []).map(one => times.map(() => one));
-    const series = [...(found.band ? [edge("Low"), edge("High"), target] : []), { label: found.name, stroke: colour("--c1"), width: 2 }];
-    plot(element, series, [times, ...flat, found.line], { bands: found.band ? [{ series: [2, 1], fill: colour("--band") }] : [] });
+    const times = chart.times.map(time => Date.parse(time.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
+    const flat = (chart.band || []).map(bound => times.map(() => bound));
+    const series = [...(chart.band ? [edge("Low"), edge("High"), target] : []), { label: chart.name, stroke: colour("--c1"), width: 2 }];
+    plot(element, series, [times, ...flat, chart.line], { bands: chart.band ? [{ series: [2, 1], fill: colour("--band") }] : [] });
   }
 
   // Value, holding and rebalances in the chosen range, and below its title the figures at the cursor, or else the newest.
   function drawValue(element) {
     const { times_s: times, line, hold, marks } = JSON.parse(element.dataset.valueChart);
     const count = name => times.filter(time => time >= times.at(-1) - spans[name] * 86400).length;
-    for (const one of document.querySelectorAll("[data-range]")) {
-      one.disabled = count(one.dataset.range) < 2;
-      one.setAttribute("aria-pressed", one.dataset.range === range);
+    for (const button of document.querySelectorAll("[data-range]")) {
+      button.disabled = count(button.dataset.range) < 2;
+      button.setAttribute("aria-pressed", button.dataset.range === range);
     }
     const marked = line.map((value, index) => (marks.includes(index) ? value : null));
-    const [past, values, holding, rebalances] = [times, line, hold, marked].map(one => one.slice(-count(range)));
+    const [past, values, holding, rebalances] = [times, line, hold, marked].map(column => column.slice(-count(range)));
     const money = text => Number(text.split(".")[0]).toLocaleString("en") + "." + (text.split(".")[1] ?? "").slice(0, 2).padEnd(2, "0");
     const read = chart => {
       const at = chart.cursor.idx ?? past.length - 1;
@@ -60,7 +60,7 @@
       { label: "Holding", stroke: colour("--soft"), width: 1.5, dash: [5, 4], points: { show: false } },
       { label: "Rebalances", stroke: colour("--c1"), paths: () => null, points: { show: true, size: 9, width: 2, fill: colour("--paper") } },
     ];
-    plot(element, series, [past, ...[values, holding, rebalances].map(one => one.map(text => text && Number(text)))], { hooks: { ready: [read], setCursor: [read] } });
+    plot(element, series, [past, ...[values, holding, rebalances].map(column => column.map(text => text && Number(text)))], { hooks: { ready: [read], setCursor: [read] } });
   }
 
   function drawAll() {
@@ -74,7 +74,7 @@
   // On a phone each row is a card, whose cells have the names of their columns.
   function label() {
     for (const table of document.querySelectorAll(".scroll table")) {
-      const names = [...table.querySelectorAll("thead th")].map(one => one.textContent);
+      const names = [...table.querySelectorAll("thead th")].map(cell => cell.textContent);
       for (const cell of table.querySelectorAll("tbody td:not([colspan])")) cell.dataset.label = names[cell.cellIndex];
     }
   }
@@ -89,7 +89,7 @@
 
   document.addEventListener("input", event => {
     if (!event.target.name?.startsWith("target:")) return;
-    const sum = [...document.querySelectorAll("[name^='target:']")].reduce((all, one) => all + parseFloat(one.value), 0);
+    const sum = [...document.querySelectorAll("[name^='target:']")].reduce((total, input) => total + parseFloat(input.value), 0);
     document.getElementById("sum").textContent = `${sum.toFixed(2)} %`;
   });
 
@@ -100,7 +100,7 @@
     else unfolded.delete(event.target.id);
   }, true);
   function unfold() {
-    for (const one of document.querySelectorAll("details")) if (unfolded.has(one.id)) one.open = true;
+    for (const details of document.querySelectorAll("details")) if (unfolded.has(details.id)) details.open = true;
     if (unfolded.has("more")) document.querySelector("#more:not(:popover-open)")?.showPopover();
   }
 
@@ -112,7 +112,7 @@
   // A change that is announced while an element is read again is lost with the element, which is replaced: compare versions then.
   let newest = 0;
   function catchUp() {
-    for (const one of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(one.dataset.version) < newest) htmx.trigger(one, "sse:changed");
+    for (const region of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(region.dataset.version) < newest) htmx.trigger(region, "sse:changed");
   }
 
   // For the page that is shown without a connection: the time of these figures, and nothing else of them.
@@ -134,7 +134,7 @@
     if (Notification.permission === "denied") return void (state.textContent = blocked);
     const present = await push.getSubscription();
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(present?.endpoint ?? "")));
-    const id = [...digest.slice(0, 8)].map(one => one.toString(16).padStart(2, "0")).join("");
+    const id = [...digest.slice(0, 8)].map(byte => byte.toString(16).padStart(2, "0")).join("");
     const on = form.dataset.ids.split(" ").includes(id);
     state.textContent = on ? "On." : "Off.";
     button.textContent = on ? "Turn off" : "Turn on";

@@ -17,22 +17,22 @@ function role(name, strength) {
 /* Replaces "var(--c1)" and "var(--c1)/0.2" by the page's present colours. */
 function coloured(value) {
   if (typeof value === "string") {
-    const found = /^var\((--[a-z0-9]+)\)(?:\/([0-9.]+))?$/.exec(value);
-    return found ? role(found[1], found[2]) : value;
+    const match = /^var\((--[a-z0-9]+)\)(?:\/([0-9.]+))?$/.exec(value);
+    return match ? role(match[1], match[2]) : value;
   }
   if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map(coloured);
   if (value && typeof value === "object" && "list" in value) return coloured(lists[value.list]);
-  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, coloured(one)]));
+  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item)]));
   return value;
 }
 
 function over(base, own) {
-  const found = { ...base };
-  for (const [key, one] of Object.entries(own || {})) {
-    const inner = one && typeof one === "object" && !Array.isArray(one) && base && typeof base[key] === "object" && !Array.isArray(base[key]);
-    found[key] = inner ? over(base[key], one) : one;
+  const merged = { ...base };
+  for (const [key, item] of Object.entries(own || {})) {
+    const inner = item && typeof item === "object" && !Array.isArray(item) && base && typeof base[key] === "object" && !Array.isArray(base[key]);
+    merged[key] = inner ? over(base[key], item) : item;
   }
-  return found;
+  return merged;
 }
 
 function themed(layout, small, narrow) {
@@ -78,21 +78,21 @@ function scaled(trace, narrow) {
 
 /* Draws from the top down, and yields to the browser after each chart, so that visible charts come first. Times in ms since navigation start. */
 async function draw() {
-  const told = document.documentElement.dataset;
+  const timings = document.documentElement.dataset;
   for (const place of places) {
-    if (!told.seenMs && place.getBoundingClientRect().top > innerHeight) told.seenMs = String(Math.round(performance.now()));
+    if (!timings.seenMs && place.getBoundingClientRect().top > innerHeight) timings.seenMs = String(Math.round(performance.now()));
     await Plotly.newPlot(place, ...parts(place), settings);
     place.addEventListener("keydown", event => walk(place, event));
     place.addEventListener("blur", () => Plotly.Fx.unhover(place));
     await new Promise(resolve => setTimeout(resolve));
   }
-  told.drawnMs = String(Math.round(performance.now()));
-  told.drawn = String(places.length);
+  timings.drawnMs = String(Math.round(performance.now()));
+  timings.drawn = String(places.length);
   document.dispatchEvent(new Event("trimtab:drawn"));
 }
 
 function redraw() {
-  for (const place of places.filter(one => one.data)) {
+  for (const place of places.filter(place => place.data)) {
     Plotly.react(place, ...parts(place), settings);
     if (!printing && place._fullLayout.width !== place.clientWidth) Plotly.relayout(place, { autosize: true });
   }
@@ -103,16 +103,16 @@ function walk(place, event) {
   const steps = { ArrowRight: 1, ArrowLeft: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
   if (event.key === "Escape") { place.cursor = undefined; Plotly.Fx.unhover(place); return; }
   if (!(event.key in steps) || event.ctrlKey || event.altKey || event.metaKey) return;
-  const shown = place._fullData.filter(trace => trace.visible === true && length(trace));
-  if (!shown.length) return;
+  const traces = place._fullData.filter(trace => trace.visible === true && length(trace));
+  if (!traces.length) return;
   event.preventDefault();
-  const main = shown.reduce((best, trace) => (length(trace) > length(best) ? trace : best));
+  const main = traces.reduce((best, trace) => (length(trace) > length(best) ? trace : best));
   const last = length(main) - 1;
   const wide = Math.max(1, Math.round((last + 1) / 200));
   const next = place.cursor === undefined ? (event.key === "End" ? last : 0) : place.cursor + steps[event.key] * wide;
   place.cursor = Math.min(last, Math.max(0, next));
   point(place, main);
-  spoken.textContent = read(place, main, shown);
+  spoken.textContent = read(place, main, traces);
 }
 
 function point(place, main) {
@@ -125,17 +125,17 @@ function length(trace) {
   return (trace.x || trace.labels || trace.y || []).length;
 }
 
-function read(place, main, shown) {
+function read(place, main, traces) {
   const at = place.cursor;
   if (main.type === "pie") return `${main.labels[at]}: ${number(main.values[at])}`;
   const across = main.orientation === "h";
   const key = across ? main.y[at] : main.x[at];
   const axis = place._fullLayout[across ? "yaxis" : "xaxis"];
   const where = axis && axis.type === "date" ? new Date(key).toISOString().slice(0, 16).replace("T", " ") : letters(String(key));
-  const told = shown.filter(trace => trace === main || trace.hoverinfo !== "skip").sort((one, two) => rank(one) - rank(two));
-  const values = told.map(trace => {
-    const found = trace === main ? at : nearest(across ? trace.y : trace.x, key);
-    const value = found < 0 ? undefined : (across ? trace.x : trace.y)[found];
+  const spoken = traces.filter(trace => trace === main || trace.hoverinfo !== "skip").sort((left, right) => rank(left) - rank(right));
+  const values = spoken.map(trace => {
+    const index = trace === main ? at : nearest(across ? trace.y : trace.x, key);
+    const value = index < 0 ? undefined : (across ? trace.x : trace.y)[index];
     return value === undefined || value === null ? "" : `${letters(trace.name)} ${typeof value === "number" ? number(value) : letters(String(value))}`;
   });
   return `${where}: ${values.filter(Boolean).join(", ")}`;
