@@ -17,7 +17,7 @@ from agent.model import Leg, Limits, Plan, Portfolio, Rebalance, SkippedItem, St
 from agent.planning.cost_reasons import cost_reason
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import MAX_RATE, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
-from agent.planning.rounding import PlanDraft, pools_out_of_ticks
+from agent.planning.rounding import UNNAMED_FRACTION, PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.charges import bound_with_charges
 from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
@@ -40,7 +40,7 @@ equal.
 UNUSED_PHRASE, TOO_COSTLY_PHRASE = "no pool of it is used", "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
-MIN_REPORTED = 1e-5
+MIN_REPORTED = float(UNNAMED_FRACTION)
 """Fraction of the total (a tenth of a basis point) below which a remainder is rounding error."""
 
 
@@ -152,7 +152,11 @@ def skipped_items(
         unlimited_deviations = np.maximum(unlimited_shortfalls, unlimited_excesses)
     for token, node in enumerate(problem.nodes):
         deviation_value = max(float(shortfalls[token]), float(excesses[token]), 0.0)
-        if deviation_value <= MIN_REPORTED * total or not node.is_asset:
+        is_partly_sold = (
+            node.address in problem.leaving_tokens
+            and 0 < draft.sold_raw.get(node.address, 0) < node.spendable_raw
+        )
+        if not node.is_asset or (deviation_value <= MIN_REPORTED * total and not is_partly_sold):
             continue
         is_excess = bool(excesses[token] > 0)
         if is_excess and objective.locked_values[token] > objective.high_shares[token] * total:
@@ -352,12 +356,13 @@ def _bounds_reason(
         reasons.append(f"the ticks read end at {', '.join(exhausted_tick_pools)}")
     elif full_pools and problem.impact_bps != UNBOUNDED_BPS:
         reasons.append(
-            f"{', '.join(full_pools)} accept no more within limits.price_impact "
-            f"of {problem.impact_bps} bps"
-            " and above the floor"
+            f"{', '.join(full_pools)} {'accepts' if len(full_pools) == 1 else 'accept'} no more"
+            f" within limits.price_impact of {problem.impact_bps} bps and above the floor"
         )
     elif full_pools:
-        reasons.append(f"{', '.join(full_pools)} hold no more")
+        reasons.append(
+            f"{', '.join(full_pools)} {'holds' if len(full_pools) == 1 else 'hold'} no more"
+        )
     if weighs_risk:
         reasons.append(
             f"{elsewhere_text}the next unit costs more than the risk it saves, or than limits.plan_cost"

@@ -144,6 +144,14 @@ transaction.
 NO_AMOUNTS: Mapping[tuple[str, str], int] = MappingProxyType({})
 UNSOLD_FRACTION = Fraction(1, 10**7)
 """Fraction of the traded amount that may stay unsold because of float error."""
+UNNAMED_FRACTION = Fraction(1, 10**5)
+"""Fraction of the portfolio up to which a plan does not say that a token is off its target; a
+remainder of a leaving token up to this is sold with the rest.
+"""
+ADDED_DIVISOR = 1_000
+"""Divisor of an unsold amount: so much more of it is added to an earlier route, since the later one
+ends at its bound a little sooner in whole units.
+"""
 MANY_UNITS = 100_000
 """Base units of a trade above which a single unit is negligible."""
 GIVE_UP_DIVISOR = 1_000
@@ -383,7 +391,7 @@ class RouteSimulator:
         node = self.problem.nodes[self.problem.index_by_token[token]]
         if (
             token in self.problem.leaving_tokens
-            and raw * node.price <= UNSOLD_FRACTION * self.problem.total
+            and raw * node.price <= UNNAMED_FRACTION * self.problem.total
         ):
             return True
         return node.cap_raw is not None and raw * DUST_DIVISOR <= node.spendable_raw
@@ -572,10 +580,13 @@ def run_routes(
     utility: Callable[[PlanDraft], float],
     is_exact_input: bool = False,
 ) -> PlanDraft:
-    """Run merged routes, and single routes if merging leaves a part unsold.
+    """Run merged routes, and return the draft. If that leaves a part unsold, run them again with
+    leaving tokens first, and single routes, since the last route meets a pool's bound; what is
+    unsold of a token to be sold whole is added to the first route between the same tokens. Then
+    return the draft with the highest utility.
 
-    Merging uses pools in another order. Return the draft with the higher utility. Sales of native
-    coin go first and separately, because SwapRouter02 pays with native coin as long as it has any.
+    Sales of native coin go first and separately, because
+    SwapRouter02 pays with native coin as long as it has any.
     """
     wrapped_native = problem.wrapped_native
     native_routes = [
@@ -585,34 +596,60 @@ def run_routes(
         and wrapped_native.wrappable_wei
         and route.hops[0][1] == wrapped_native.token
     ]
-    draft, unsold_value = _run_in_order(
-        problem,
-        (*native_routes, *merge_routes([route for route in routes if route not in native_routes])),
-        is_exact_input,
+    single_routes = [route for route in routes if route not in native_routes]
+    routes_after_native = merge_routes(single_routes)
+    draft, unsold_raw = _run_in_order(
+        problem, (*native_routes, *routes_after_native), is_exact_input
+    )
+    unsold_value = sum(
+        (raw * problem.price(token) for (token, _), raw in unsold_raw.items()), Fraction(0)
     )
     if unsold_value <= UNSOLD_FRACTION * draft.gross_volume:
         return draft
-    return max(
-        draft,
-        _run_in_order(
-            problem,
-            (*native_routes, *(route for route in routes if route not in native_routes)),
-            is_exact_input,
-        )[0],
-        key=utility,
+    unsold_leaving_raw = {
+        token_pair: raw + raw // ADDED_DIVISOR + 1
+        for token_pair, raw in unsold_raw.items()
+        if raw > 0 and _sells_all(problem, routes, token_pair[0])
+    }
+    leaving_first = sorted(
+        routes_after_native,
+        key=lambda route: any(
+            source.hops[0][1] not in problem.leaving_tokens for source in route.sources
+        ),
+    )
+    other_drafts = [
+        _run_in_order(problem, (*native_routes, *other_routes), is_exact_input, unsold_leaving_raw)[
+            0
+        ]
+        for other_routes in (leaving_first, single_routes)
+    ]
+    return max(draft, *other_drafts, key=utility)
+
+
+def _sells_all(problem: Problem, routes: Sequence[Route], token: str) -> bool:
+    """True if a token has a target of zero and the routes sell all but dust of it."""
+    node = problem.nodes[problem.index_by_token[token]]
+    requested_raw = sum(route.amount_raw for route in routes if route.hops[0][1] == token)
+    remainder_raw = node.spendable_raw - requested_raw
+    return (
+        token in problem.leaving_tokens
+        and remainder_raw * node.price <= UNNAMED_FRACTION * problem.total
     )
 
 
 def _run_in_order(
-    problem: Problem, routes: Sequence[Route], is_exact_input: bool
-) -> tuple[PlanDraft, Value]:
-    """Run routes in order; return the draft and the unsold value.
+    problem: Problem,
+    routes: Sequence[Route],
+    is_exact_input: bool,
+    added_raw: Mapping[tuple[str, str], int] = NO_AMOUNTS,
+) -> tuple[PlanDraft, dict[tuple[str, str], int]]:
+    """Run routes in order; return the draft and the unsold base units by sold and bought token.
 
     Amounts that a route cannot absorb move to the next route between the same tokens, so that no
-    token overshoots.
+    token overshoots. `added_raw` is added to the first route between its tokens.
     """
     simulator = RouteSimulator(problem, is_exact_input)
-    unsold_raw_by_pair: dict[tuple[str, str], int] = {}
+    unsold_raw_by_pair = dict(added_raw)
     for source in (source for route in routes for source in route.sources):
         token = source.hops[0][1]
         simulator.later_raw[token] = simulator.later_raw.get(token, 0) + source.amount_raw
@@ -632,6 +669,4 @@ def _run_in_order(
             unsold_raw_by_pair[token_pair] = (
                 unsold_raw_by_pair.get(token_pair, 0) + amount_raw - sold_raw
             )
-    return simulator.draft, sum(
-        (raw * problem.price(token) for (token, _), raw in unsold_raw_by_pair.items()), Fraction(0)
-    )
+    return simulator.draft, unsold_raw_by_pair

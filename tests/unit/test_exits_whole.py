@@ -17,7 +17,7 @@ from agent.planning.problem import PoolGraph
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import FixedPoint
 from tests.support.builders import step_input, v2_pool
-from tests.support.planning_worlds import PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
+from tests.support.planning_worlds import LINK, PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
 from tests.support.samples import examples
 from tests.unit.test_blocked_exits import MARKET, SOUND, USDC, WBTC, WETH, fired, judged
 
@@ -38,6 +38,7 @@ def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
 
 
 @example(16_692, 6, 0.003, 0)  # two routes of one token merged into one, the first of which ends at its bound
+@example(145_607_306, 6, 0.001, 3_000)  # no other pool: what stays is named, however little
 @examples(20)
 @given(st.integers(0, 10**9), st.integers(2, 7), st.sampled_from([0.0, 0.001, 0.003]), st.sampled_from([0, 3_000]))
 def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: float, target_bps: int) -> None:
@@ -51,6 +52,31 @@ def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: fl
         asset = next(one for one in step.portfolio.assets if one.token.address == token)
         if asset.target_bps == 0 and raw and token in {leg.token_in for leg in found.legs}:
             assert any(one.subject == asset.token.label for one in found.skipped), (asset.token.symbol, raw)
+
+
+@pytest.mark.parametrize(
+    ("seed", "tokens", "target_bps"),
+    [
+        pytest.param(18_845_229, 7, 3_000, id="a pool at its bound takes a leaving token after one that stays"),
+        pytest.param(682_815_733, 6, 0, id="the second of two routes of one token ends at its pool's bound"),
+        pytest.param(743_768_496, 7, 3_000, id="in whole units the bound comes a little sooner"),
+        pytest.param(401_600_169, 5, 3_000, id="the solver's last solution is a little below all of it"),
+    ],
+)
+def test_a_last_part_that_another_pool_takes_is_sold(seed: int, tokens: int, target_bps: int) -> None:
+    step = world(seed, tokens, 0.003, target_bps)
+    found = plan(step, rebalance_to_targets(step))
+    leaving = SYMBOLS[2 if target_bps else 1 : tokens]
+    assert not any(after(step, found)[symbol] for symbol in leaving)
+    assert not {item.subject for item in found.skipped} & {asset.token.label for asset in step.portfolio.assets if asset.target_bps == 0}
+
+
+def test_dust_that_was_not_worth_a_trade_is_not_named() -> None:
+    values = {"USDC": Fraction(100_000), "WETH": Fraction(10_000), "LINK": Fraction(1, 100)}
+    step = step_input({"USDC": 10_000, "WETH": 0, "LINK": 0}, values, PRICES, pools=[*MARKET, v2_pool(LINK, USDC, 15, 1_000_000)])
+    found = plan(step, rebalance_to_targets(step))
+    assert {leg.token_in for leg in found.legs} == {WETH.address}
+    assert LINK.label not in {item.subject for item in found.skipped}
 
 
 @pytest.mark.parametrize("pools", [MARKET, (*MARKET, v2_pool(WETH, WBTC, Fraction(1, 30), 20_000))])

@@ -17,7 +17,7 @@ from agent.planning.rounding import RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits
-from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, rebalance_to_targets, two, wide
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, any_problem_with_gas, check_legs, rebalance_to_targets, two, wide
 
 ONE = 10**18
 
@@ -97,6 +97,25 @@ def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() ->
     draft = run_routes(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold_raw[WETH.address]))
     assert draft.sold_raw == {WETH.address: 10 * ONE}
     assert draft.legs[0].amount_in_raw == small.max_in(WETH.address, 100)
+
+
+@pytest.mark.parametrize(("leaves", "held_usd", "is_whole"), [(True, 20_000, True), (True, 100_000, False), (False, 20_000, False)])
+def test_what_the_last_route_cannot_take_goes_to_an_earlier_one_if_all_is_to_be_sold(leaves: bool, held_usd: int, is_whole: bool) -> None:
+    small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
+    step = with_limits(two(held_usd, 100_000, [small, large]), pool_min_value=None)
+    routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (large, small)]
+    problem = replace(build_problem(step, reference_prices(step)), leaving_tokens=frozenset({WETH.address} if leaves else ()))
+    draft = run_routes(problem, routes, lambda draft: float(draft.sold_raw[WETH.address]))
+    bound = small.max_in(WETH.address, 100)
+    assert draft.sold_raw[WETH.address] == (10 * ONE if is_whole else 5 * ONE + bound)
+    assert [leg.amount_in_raw <= bound for leg in draft.legs] == [False, True]
+
+
+def test_routes_run_alone_where_merging_leaves_a_part_unsold() -> None:
+    step = any_problem_with_gas(10_769)
+    gap_bps = plan(step, rebalance_to_targets(step)).gap_bps
+    assert gap_bps is not None
+    assert gap_bps < 1, "with merged routes only it is 955"
 
 
 def test_a_move_that_buys_less_than_min_trade_is_left() -> None:
