@@ -68,11 +68,13 @@ ACTS_BESIDE_SPOT: tuple[Callable[[StepInput], bool], ...] = (futures.acts_beside
 """Layers that may act although the spot portfolio holds or its plan is refused."""
 REASON_NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (futures_note,)
 """Notes at the end of a decision's reason, from the step and its drifts; empty if there are none."""
-RESULT_EXPLAINERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
+RESULT_AMENDERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
     gradual.end_if_invalid,
     holding.explain_held_assets,
 )
-"""Additions to every decision: what it says of a layer besides, such as why an asset is held."""
+"""Last words of the layers on every decision: a hold in its place (`without_trades`), or why an asset
+is held.
+"""
 PURCHASE_PART_BUILDERS: tuple[Callable[[DecisionContext], LayerResult], ...] = (
     strategies.netting_for_purchase,
 )

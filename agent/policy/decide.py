@@ -39,8 +39,8 @@ def decide(step: StepInput) -> DecisionResult:
     blocked exits, and increases accepted as deposits.
     """
     decision_result = replace(_run_deciders(step), blocked_exits=step.blocked_exits)
-    for explain_result in layer_policy.RESULT_EXPLAINERS:
-        decision_result = explain_result(step, decision_result)
+    for amend_result in layer_policy.RESULT_AMENDERS:
+        decision_result = amend_result(step, decision_result)
     notes = (
         quarantine.format_quarantine(step.portfolio, step.targets.quarantined_tokens),
         blocked_exits.format_blocked_exits(step),

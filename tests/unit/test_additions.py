@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent import layers
+from agent.layers.config import TABLE_TEMPLATES, LayerTables
+from agent.layers.states import PARTS
 from tests.support import additions, deletions
 from tests.support.samples import slow
 from tests.support.stores import recorded
 
 ROOT = Path(__file__).parents[2]
+LAYERS = sorted(path.parent.name for path in (ROOT / "agent" / "layers").glob("*/__init__.py"))
 
 
 EXAMPLES: dict[str, tuple[additions.Addition, Callable[[], None]]] = {
@@ -34,9 +41,23 @@ def test_an_example_layer_changes_its_folder_and_the_registries() -> None:
     assert {Path(name).parent.as_posix() for name in others} == {"layers"}
 
 
-@pytest.mark.parametrize(
-    "layer", ["holding", *slow((layer,) for layer in ("futures", "gradual", "liquidity", "opinions", "signals", "strategies", "tax"))]
-)
+def test_each_value_and_table_of_a_layer_is_registered() -> None:
+    """A value that is not cannot be read again from a recorded step, a table not found in the config of `trimtab init`."""
+    for module in pkgutil.walk_packages(layers.__path__, f"{layers.__name__}."):
+        importlib.import_module(module.name)
+    for base, registered in PARTS.items():
+        assert {path for path in subclass_paths(base) if path.startswith("agent.")} == {
+            f"{part.__module__}.{part.__name__}" for part in registered
+        }
+    assert all(f"[{name}]" in "".join(TABLE_TEMPLATES) for name in LayerTables.model_fields)
+
+
+def subclass_paths(base: type[Any]) -> set[str]:
+    """Return the paths of subclasses that have none themselves; a dataclass with slots is two classes of one path."""
+    return {path for part in base.__subclasses__() for path in subclass_paths(part) or {f"{part.__module__}.{part.__name__}"}}
+
+
+@pytest.mark.parametrize("layer", ["holding", *slow((layer,) for layer in LAYERS if layer != "holding")])
 def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, tmp_path: Path) -> None:
     """The core then imports and decides what does not use it as before."""
     steps = recorded(tmp_path)
