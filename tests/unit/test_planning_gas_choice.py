@@ -14,7 +14,7 @@ from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 from tests.support.builders import GWEI, step_input, token, v3_pool, with_limits, with_snapshot
-from tests.support.planning_worlds import DEEP, rebalance_to_targets
+from tests.support.planning_worlds import DEEP, any_problem_with_gas, rebalance_to_targets
 
 WETH, WBTC, USDC, USDT, LINK = map(token, ("WETH", "WBTC", "USDC", "USDT", "LINK"))
 TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}
@@ -67,3 +67,10 @@ def test_no_smaller_set_of_pools_makes_a_better_plan(gwei: int) -> None:
             best = one if best is None else max(best, one)
     assert (found is None) == (best is None)
     assert found is None or best is None or found >= best - 1
+
+
+def test_what_gas_leaves_below_min_trade_is_a_matter_of_its_cost() -> None:
+    step = with_limits(any_problem_with_gas(51), min_trade=Fraction(100 * 10**6))
+    (usdc,) = [item for item in plan(step, rebalance_to_targets(step)).skipped if item.subject == "USDC"]
+    assert usdc.why == "1893.1 USDC off target: the amount that gas and the pools' bounds allow is less than limits.min_trade"
+    assert usdc.limiting_rule == "limits.plan_cost"

@@ -124,12 +124,26 @@ def of_another_key(der: bytes) -> bytes:
         lambda der: bytes([0x31]) + der[1:],
         lambda der: encode_dss_signature(0, 1),
         lambda der: encode_dss_signature(1, CURVE_ORDER),
+        lambda der: encode_dss_signature(CURVE_ORDER, 5),
         lambda der: encode_dss_signature(CURVE_ORDER + 1, 5),
         lambda der: b"\x30\x06\x02\x01\xff\x02\x01\x01",
         lambda der: b"\x30\x08\x02\x02\x00\x01\x02\x02\x00\x01",
         lambda der: b"\x30\x80" + der[2:],
     ],
-    ids=["another key", "nothing", "cut", "longer", "no sequence", "zero", "order", "above", "negative", "padded", "indefinite"],
+    ids=[
+        "another key",
+        "nothing",
+        "cut",
+        "longer",
+        "no sequence",
+        "zero",
+        "order",
+        "first at the order",
+        "above",
+        "negative",
+        "padded",
+        "indefinite",
+    ],
 )
 def test_an_answer_that_is_not_the_wallets_signature_is_never_sent(
     signer: LocalSigner, service: KeyService, spoil: Callable[[bytes], bytes]

@@ -511,12 +511,14 @@ def test_a_resting_order_costs_its_worse_price_and_its_fee_to_the_base_unit(side
     other = replace(MARKET, market="BTC", symbol="BTC")
     price = PRICE * (100 + side) / 100
     resting = RestingOrder("BTC", side * 10_000, 15_000, price, NOW_S - 60, "0x" + b"rest".hex() + "22" * 12)
-    account = replace(ACCOUNT, markets=(MARKET, other), resting_orders=(resting,))
     order = replace(BUY, bound_raw=3_000 * 10**6)
     notional = 3_000 * 10**6
     order_fee = notional * 450 // 10**6
     resting_fee = (max(price, PRICE) * 10_000 * 450 / 10**6).__ceil__()
-    value = ACCOUNT.collateral_raw - order_fee - 30 * 10**6 - resting_fee
-    least_bps = (Fraction(2 * notional * 10_000, value)).__ceil__()
-    assert require_signable_order(tx_of(payload(order)), grant_of(order, account), replace(RULES, max_leverage_bps=least_bps), NOW_S)
-    assert refused(tx_of(payload(order)), grant_of(order, account), replace(RULES, max_leverage_bps=least_bps - 1)) == "leverage"
+    value_after = 2 * notional  # at a leverage of 1
+    collateral = value_after + order_fee + 30 * 10**6 + resting_fee
+    account = replace(ACCOUNT, markets=(MARKET, other), resting_orders=(resting,), collateral_raw=collateral)
+    poorer = replace(account, collateral_raw=collateral - 1)
+    rules = replace(RULES, max_leverage_bps=10_000)
+    assert require_signable_order(tx_of(payload(order)), grant_of(order, account), rules, NOW_S)
+    assert refused(tx_of(payload(order)), grant_of(order, poorer), rules) == "leverage"
