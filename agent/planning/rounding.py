@@ -389,12 +389,9 @@ class RouteSimulator:
         negligible.
         """
         node = self.problem.nodes[self.problem.index_by_token[token]]
-        if (
-            token in self.problem.leaving_tokens
-            and raw * node.price <= UNNAMED_FRACTION * self.problem.total
-        ):
-            return True
-        return node.cap_raw is not None and raw * DUST_DIVISOR <= node.spendable_raw
+        return _is_leaving_dust(self.problem, token, raw) or (
+            node.cap_raw is not None and raw * DUST_DIVISOR <= node.spendable_raw
+        )
 
     def _follow(
         self, route: Route, trial: _RouteTrial, ends_route: bool, first_source: int = 0
@@ -585,8 +582,8 @@ def run_routes(
     unsold of a token to be sold whole is added to the first route between the same tokens. Then
     return the draft with the highest utility.
 
-    Sales of native coin go first and separately, because
-    SwapRouter02 pays with native coin as long as it has any.
+    Sales of native coin go first and separately, because SwapRouter02 pays with native coin as long
+    as it has any.
     """
     wrapped_native = problem.wrapped_native
     native_routes = [
@@ -617,13 +614,12 @@ def run_routes(
             source.hops[0][1] not in problem.leaving_tokens for source in route.sources
         ),
     )
-    other_drafts = [
-        _run_in_order(problem, (*native_routes, *other_routes), is_exact_input, unsold_leaving_raw)[
-            0
-        ]
-        for other_routes in (leaving_first, single_routes)
-    ]
-    return max(draft, *other_drafts, key=utility)
+    for other_routes in (leaving_first, single_routes):
+        other_draft, _ = _run_in_order(
+            problem, (*native_routes, *other_routes), is_exact_input, unsold_leaving_raw
+        )
+        draft = max(draft, other_draft, key=utility)
+    return draft
 
 
 def _sells_all(problem: Problem, routes: Sequence[Route], token: str) -> bool:
@@ -631,9 +627,14 @@ def _sells_all(problem: Problem, routes: Sequence[Route], token: str) -> bool:
     node = problem.nodes[problem.index_by_token[token]]
     requested_raw = sum(route.amount_raw for route in routes if route.hops[0][1] == token)
     remainder_raw = node.spendable_raw - requested_raw
+    return _is_leaving_dust(problem, token, remainder_raw)
+
+
+def _is_leaving_dust(problem: Problem, token: str, raw: int) -> bool:
+    """True if the remainder of a token with a target of zero is too little to be named."""
     return (
         token in problem.leaving_tokens
-        and remainder_raw * node.price <= UNNAMED_FRACTION * problem.total
+        and raw * problem.price(token) <= UNNAMED_FRACTION * problem.total
     )
 
 

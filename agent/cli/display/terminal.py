@@ -505,13 +505,18 @@ def exit_after_interrupt(process_exit: ProcessExit) -> Iterator[None]:
             return KILL_DELAY_S, GRACE_S
         return None, RUN_KILL_DELAY_S, GRACE_S
 
+    old_hook = sys.unraisablehook
+
     def report_unraisable(lost: sys.UnraisableHookArgs) -> None:
         if lost.exc_type is not KeyboardInterrupt:  # raised in a finalizer; the delay ends it
-            sys.__unraisablehook__(lost)
+            old_hook(lost)
 
     sys.unraisablehook = report_unraisable
-    with _handling_interrupts(process_exit, handle, exit_delays):
-        yield
+    try:
+        with _handling_interrupts(process_exit, handle, exit_delays):
+            yield
+    finally:
+        sys.unraisablehook = old_hook
 
 
 @contextmanager
