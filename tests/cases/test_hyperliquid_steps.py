@@ -58,6 +58,9 @@ def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, a
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert len(orders_of(outcome)) == 2 == posted(server)
         assert held(server, anvil_chain, "ETH") > 0 > held(server, anvil_chain, "BTC")
+        nonces = [intent.tx.nonce for intent in outcome.transactions]
+        assert sorted(set(nonces)) == nonces
+        assert not any(nonce % 2 for nonce in nonces), "odd ones are those of cancels"
         store = agent.context.store
         for intent in outcome.transactions:
             assert intent.state is IntentState.FINAL
