@@ -335,9 +335,9 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement(failures_text, not failures.is_stopped(history))
     exit_failures = failures.exit_failures(history, failures.exit_name(case.plan))
     failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_step_count)
-    if failures.retry_wait_s(exit_failures) == 0 or case.step.progress.spend_caps:
+    retry_at_s = failures.retry_at_s(exit_failures, is_emergency=case.plan.is_emergency)
+    if not retry_at_s or case.step.progress.spend_caps:
         return GuardMeasurement(failures_text, True)  # the approvals of this step already passed
-    retry_at_s = failures.retry_at_s(exit_failures)
     return GuardMeasurement(
         f"{failures_text}; this exit is retried at {format_time(retry_at_s)}",
         case.step.snapshot.head.timestamp_s >= retry_at_s,

@@ -190,14 +190,16 @@ class ExitFailures:
     """Failures of one exit in the last 24 h of chain time, since it last succeeded or the owner
     resumed.
 
-    `exit_name` is its name by `failures.exit_name`. `revert_count` are transactions,
-    `approval_step_count` steps that only approved; `at_s` is the chain time of the newest.
+    `exit_name` is its name by `failures.exit_name`. `revert_count` are transactions and orders, of
+    which `free_revert_count` cost no gas, `approval_step_count` steps that only approved; `at_s` is
+    the chain time of the newest.
     """
 
     exit_name: str
     revert_count: int
     approval_step_count: int
     at_s: int
+    free_revert_count: int = 0
 
 
 # --- Portfolio and policy: assets, targets, trigger, destination.

@@ -29,7 +29,7 @@ costs gas.
 """
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
 """First and longest wait of an exit after too many of its own failures, in chain seconds; the wait
-doubles with each failure.
+doubles with each failure that cost gas.
 """
 
 
@@ -77,21 +77,27 @@ def exit_failures(history: History, name: str) -> ExitFailures:
     return failures_by_exit.get(name, ExitFailures(name, 0, 0, 0))
 
 
-def retry_wait_s(failures: ExitFailures) -> int:
+def retry_wait_s(failures: ExitFailures, *, is_emergency: bool = False) -> int:
     """Return the seconds of chain time that an exit waits after its newest failure; 0 below the
-    limit of failures.
+    limit of failures. An emergency waits FIRST_WAIT_S, and so does an exit whose failures cost no
+    gas, such as rejections of an off-chain venue: only gas has to be saved.
     """
     if not too_many_failures(failures.revert_count, failures.approval_step_count):
         return 0
-    excess_failures = failures.revert_count - MAX_REVERTS_IN_ROW
-    if excess_failures < 0:
+    if is_emergency:
+        return FIRST_WAIT_S
+    excess_failures = failures.revert_count - failures.free_revert_count - MAX_REVERTS_IN_ROW
+    if failures.revert_count < MAX_REVERTS_IN_ROW:
         excess_failures = failures.approval_step_count - MAX_APPROVALS_IN_ROW
-    return min(FIRST_WAIT_S << min(excess_failures, 16), LONGEST_WAIT_S)
+    return min(FIRST_WAIT_S << min(max(0, excess_failures), 16), LONGEST_WAIT_S)
 
 
-def retry_at_s(failures: ExitFailures) -> int:
-    """Return the chain time from which an exit may be tried again."""
-    return failures.at_s + retry_wait_s(failures)
+def retry_at_s(failures: ExitFailures, *, is_emergency: bool = False) -> int:
+    """Return the chain time from which an exit may be tried again, for planner and guard alike; 0
+    below the limit of failures.
+    """
+    wait_s = retry_wait_s(failures, is_emergency=is_emergency)
+    return failures.at_s + wait_s if wait_s else 0
 
 
 def with_refused_markets(step: StepInput, refused_at_s: Mapping[str, int]) -> StepInput:

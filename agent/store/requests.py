@@ -153,7 +153,13 @@ def exit_failures(
         else:
             streak.is_ended = True
     return tuple(
-        ExitFailures(exit_name, streak.reverts, len(streak.approving_cycles), streak.newest_s)
+        ExitFailures(
+            exit_name,
+            streak.reverts,
+            len(streak.approving_cycles),
+            streak.newest_s,
+            streak.free_reverts,
+        )
         for exit_name, streak in streak_by_exit.items()
         if streak.newest_s
     )
@@ -164,6 +170,8 @@ class _ExitStreak:
     """Failures of one exit, counted from the newest intent back to its last success."""
 
     reverts: int = 0
+    free_reverts: int = 0
+    """Those of them that cost no gas."""
     approving_cycles: set[str] = field(default_factory=set)
     newest_s: int = 0
     is_ended: bool = False
@@ -175,6 +183,7 @@ class _ExitStreak:
         if self.is_ended:
             return
         self.reverts += _is_reverted(row)
+        self.free_reverts += _is_reverted(row) and _is_free(row)
         if approving_cycle:
             self.approving_cycles.add(approving_cycle)
         self.newest_s = self.newest_s or at_s
@@ -275,6 +284,11 @@ def _rows_since_success(
 
 def _is_reverted(row: IntentRow) -> bool:
     return row.receipt_json is not None and decode_json(Receipt, row.receipt_json).status != 1
+
+
+def _is_free(row: IntentRow) -> bool:
+    """True for an intent whose receipt names no cost of gas, such as an order at a venue."""
+    return row.receipt_json is not None and not decode_json(Receipt, row.receipt_json).gas_cost_wei
 
 
 _select_maybe_reverted = cache(

@@ -17,6 +17,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExitFailures, Goal, History, Intent, IntentKind, Plan, Rebalance, StepInput, StepProgress, SubmissionRefusal, TopUp
 from agent.model.step import NO_PROGRESS
 from agent.planning import proposals
+from agent.policy import failures
 from agent.store import Store, open_store
 from agent.units import NATIVE, Token
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
@@ -55,6 +56,11 @@ def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, app
     assert passes(failed(0), progress=StepProgress(spend_caps=((USDC.address, 1),))), "what it approved is not held against its own step"
     assert passes(failed(0, LINK)), "the failures of another exit"
     assert not passes(failed(10**6), exits=False), "a rebalance waits for its owner"
+
+
+@pytest.mark.parametrize(("reverts", "free", "wait_s"), [(3, 3, 60), (9, 9, 60), (9, 6, 60), (9, 5, 120), (9, 0, 3_600), (2, 2, 0)])
+def test_a_failure_that_cost_no_gas_does_not_double_the_wait(reverts: int, free: int, wait_s: int) -> None:
+    assert failures.retry_wait_s(ExitFailures("ETH", reverts, 0, NOW_S, free)) == wait_s
 
 
 def test_after_an_exit_that_succeeded_rebalances_still_wait() -> None:
@@ -111,6 +117,14 @@ def test_the_journal_counts_the_reverts_of_each_exit_by_itself(store: Store) -> 
     assert (found.failures.reverts_in_row, found.failures.is_stopped) == (4, True), "rebalances wait after reverts of any exit"
     tried(store, 4, None)
     assert failures_of(store)[WETH.address] == (4, 0, START_S + 9), "what is not booked yet failed now"
+
+
+def test_the_journal_tells_reverts_that_cost_no_gas(store: Store) -> None:
+    for nonce, gas_used in enumerate((0, 21_000, 0)):
+        intent = ended(store, nonce, status=0, plan=exit_of(WETH), gas_used=gas_used)
+        store.budgets.book_intent(intent, Fraction(0), Fraction(0), gas_used, START_S)
+    [found] = store.budgets.history(START_S + 9).failures.failed_exits
+    assert (found.revert_count, found.free_revert_count) == (3, 2)
 
 
 def test_only_its_own_success_ends_the_failures_of_an_exit(store: Store) -> None:

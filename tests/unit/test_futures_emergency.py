@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -171,13 +172,42 @@ def test_an_emergency_may_use_the_native_floor_and_tops_up_only_below_its_own_ga
     assert isinstance(decide(with_snapshot(near, native_wei=E18 // 10_000)).decision, TopUp)
 
 
-def test_a_failed_emergency_is_tried_again_within_a_minute() -> None:
-    def after(seconds: int, held: Any) -> StepInput:
-        return step_of(held, failed_exits=(ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW + 5, 0, NOW_S - seconds),))
+MANY = failures.MAX_REVERTS_IN_ROW + 5
+MINUTE_S = failures.FIRST_WAIT_S
+COSTLY, FREE = 0, MANY
+"""Rejections among the failures that cost no gas."""
 
-    assert isinstance(propose_rebalance(after(failures.FIRST_WAIT_S - 1, NEAR)).decision_result.decision, Hold)
-    assert isinstance(propose_rebalance(after(failures.FIRST_WAIT_S, NEAR)).decision_result.decision, AdjustFutures)
-    assert isinstance(propose_rebalance(after(failures.FIRST_WAIT_S, OVER)).decision_result.decision, Hold)
+
+def hedged(**history: object) -> StepInput:
+    """A hedge of a limit's reduction: bought back first."""
+    short = book(4_000, -10 * E18)
+    hedge = Hedge("ETH", token("WETH").address, -5 * E18, NOW_S - 10**6, Fraction(1))
+    return with_policy(step_of(short, hedges=(hedge,), **history), replace(POLICY, hedges=(hedge,)))
+
+
+WAITS: dict[str, tuple[Callable[..., StepInput], int, int]] = {
+    "emergency": (lambda **past: step_of(NEAR, **past), COSTLY, MINUTE_S),
+    "emergency at a venue": (lambda **past: step_of(NEAR, **past), FREE, MINUTE_S),
+    "reduction": (lambda **past: step_of(OVER, **past), COSTLY, 32 * MINUTE_S),
+    "reduction at a venue": (lambda **past: step_of(OVER, **past), FREE, MINUTE_S),
+    "reduction at a venue, twice for gas": (lambda **past: step_of(OVER, **past), FREE - 2, MINUTE_S),
+    "reduction at a venue, four times for gas": (lambda **past: step_of(OVER, **past), FREE - 4, 2 * MINUTE_S),
+    "hedge": (hedged, COSTLY, 32 * MINUTE_S),
+    "hedge at a venue": (hedged, FREE, MINUTE_S),
+}
+
+
+@pytest.mark.parametrize(("step_after", "free", "wait_s"), WAITS.values(), ids=WAITS)
+def test_planner_and_guard_try_a_failed_reduction_again_at_once(step_after: Callable[..., StepInput], free: int, wait_s: int) -> None:
+    """At one second: no plan is made that the guard refuses, and the guard passes as soon as there is one."""
+    for waited_s in (wait_s - 1, wait_s):
+        step = step_after(failed_exits=(ExitFailures("ETH", MANY, 0, NOW_S - waited_s, free),))
+        plan = propose_rebalance(step_after()).plan
+        assert plan is not None
+        by_guard = {one.guard: one.passed for one in guards.judge(step, plan, evidence(step, plan))}["reverts_in_row"]
+        by_planner = isinstance(propose_rebalance(step).decision_result.decision, AdjustFutures)
+        assert (by_planner, by_guard) == (waited_s == wait_s,) * 2
+    assert refusing(step) == set()
 
 
 @pytest.mark.parametrize(("gwei", "signs"), [(200, True), (301, False)])

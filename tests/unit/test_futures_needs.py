@@ -174,10 +174,7 @@ def test_back_off__market_is_tried_again_at_the_second_it_names(later_s: int, wa
 def test_back_off__emergency_waits_for_its_shorter_time_at_most() -> None:
     failure = ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW + 20, 0, NOW_S - failures.FIRST_WAIT_S)
     step = step_of(OVER, failed_exits=(failure,))
-    waits = [
-        bool(back_off_reason(step.snapshot, step.history, "ETH", longest_s))
-        for longest_s in (failures.FIRST_WAIT_S, failures.LONGEST_WAIT_S)
-    ]
+    waits = [bool(back_off_reason(step.snapshot, step.history, "ETH", is_emergency=is_emergency)) for is_emergency in (True, False)]
     assert waits == [False, True]
 
 

@@ -73,7 +73,6 @@ from agent.model import (
     StopOrder,
 )
 from agent.planning.approval_gas import with_data_fee
-from agent.policy import failures
 from agent.policy.decision import DecisionResult
 from agent.policy.step_faults import decision_faults
 from agent.reference import reference_prices
@@ -177,11 +176,13 @@ def plan_adjustment(
         orders=smaller_orders(account, draft_layer_plan, policy.limits, divisor_by_market),
     )
     orders, refusal_reasons = [], list(draft_layer_plan.refusal_texts)
-    longest_wait_s = (
-        failures.FIRST_WAIT_S if draft_layer_plan.is_emergency else failures.LONGEST_WAIT_S
-    )
     for order in draft_layer_plan.orders:
-        if back_off := back_off_reason(step.snapshot, step.history, order.market, longest_wait_s):
+        if back_off := back_off_reason(
+            step.snapshot,
+            step.history,
+            order.market,
+            is_emergency=draft_layer_plan.is_emergency,
+        ):
             refusal_reasons.append(f"{account.market(order.market).symbol}: {back_off}")
         else:
             orders.append(order)

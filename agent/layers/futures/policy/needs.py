@@ -344,15 +344,12 @@ def agent_key_ends_soon(snapshot: Snapshot) -> bool:
 
 
 def back_off_reason(
-    snapshot: Snapshot, history: History, market: str, longest_s: int = failures.LONGEST_WAIT_S
+    snapshot: Snapshot, history: History, market: str, *, is_emergency: bool = False
 ) -> str:
-    """Return why a market backs off after failed reductions, for at most `longest_s`; empty if it
-    does not.
-    """
+    """Return why a market backs off after failed reductions; empty if it does not."""
     market_failures = failures.exit_failures(history, market)
-    wait_s = min(failures.retry_wait_s(market_failures), longest_s)
-    retry_at_s = market_failures.at_s + wait_s
-    if wait_s == 0 or snapshot.head.timestamp_s >= retry_at_s:
+    retry_at_s = failures.retry_at_s(market_failures, is_emergency=is_emergency)
+    if snapshot.head.timestamp_s >= retry_at_s:
         return ""
     return f"its orders failed or were refused; tried again at {format_time(retry_at_s)}"
 
