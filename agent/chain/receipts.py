@@ -256,6 +256,8 @@ EXECUTION_SUCCESS_TOPIC = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256
 """Execution event of a Safe. The call's hash is the first topic since version 1.4, and the first
 data word in earlier versions.
 """
+EXECUTION_FAILURE_TOPIC = hex_data(keccak(text="ExecutionFailure(bytes32,uint256)"))
+"""Event of a call that failed and used a nonce of the Safe."""
 
 T = TypeVar("T")
 
@@ -293,10 +295,15 @@ def find_tx_by_nonce(
 
 
 def find_safe_execution(
-    endpoint_pool: EndpointPool, safe: str, safe_tx_hash: str, since_block: int, head_block: int
+    endpoint_pool: EndpointPool,
+    safe: str,
+    safe_tx_hash: str | None,
+    since_block: int,
+    head_block: int,
 ) -> SafeExecution | None:
-    """Return the transaction in which `safe` executed the call with this hash, agreed by enough
-    operators; None if there is none.
+    """Return the transaction in which `safe` executed the call with this hash, or with None the
+    first in which it executed any call, with success or not; agreed by enough operators. None if
+    there is none.
     """
     return _agreed_answer(
         endpoint_pool,
@@ -370,8 +377,11 @@ def _is_sent_with(tx: object, owner: str, nonce: int) -> bool:
 
 
 def _find_execution(
-    transport: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int
+    transport: Transport, safe: str, safe_tx_hash: str | None, since_block: int, head_block: int
 ) -> SafeExecution | None:
+    event_topics = [EXECUTION_SUCCESS_TOPIC]
+    if safe_tx_hash is None:
+        event_topics.append(EXECUTION_FAILURE_TOPIC)
     if (head_block - since_block) // BLOCKS_PER_REQUEST >= MAX_REQUESTS:
         # a proposal from before that block has long expired
         since_block = head_block - BLOCKS_PER_REQUEST * MAX_REQUESTS
@@ -381,7 +391,7 @@ def _find_execution(
             "address": safe,
             "fromBlock": hex(start_block),
             "toBlock": hex(end_block),
-            "topics": [EXECUTION_SUCCESS_TOPIC],
+            "topics": [event_topics],
         }
         logs = transport.call("eth_getLogs", [log_filter])
         if not isinstance(logs, list):
@@ -389,25 +399,33 @@ def _find_execution(
                 f"{transport.name} returned events that are not a list", code=ErrorCode.ANSWER
             )
         for log in logs:
-            if isinstance(log, Mapping) and _is_execution_of(log, safe, safe_tx_hash):
+            if not isinstance(log, Mapping) or not _is_execution_of(
+                log, safe, safe_tx_hash, event_topics
+            ):
+                continue
+            block_number = parse_quantity(log.get("blockNumber"), "block number")
+            if start_block <= block_number <= end_block:
                 tx_hash = hex_data(parse_bytes(log.get("transactionHash"), "transaction hash", 32))
-                return SafeExecution(
-                    tx_hash, parse_quantity(log.get("blockNumber"), "block number")
-                )
+                return SafeExecution(tx_hash, block_number)
     return None
 
 
-def _is_execution_of(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
-    """Return whether the Safe emitted the event for this call, since endpoints may return more than
-    requested.
+def _is_execution_of(
+    log: Mapping[str, object], safe: str, safe_tx_hash: str | None, event_topics: Sequence[str]
+) -> bool:
+    """Return whether the Safe emitted one of the events for this call (None: any), since endpoints
+    may return more than requested.
     """
     topics = log.get("topics")
     if (
         str(log.get("address", "")).lower() != safe.lower()
         or not isinstance(topics, list)
-        or topics[:1] != [EXECUTION_SUCCESS_TOPIC]
+        or not topics
+        or topics[0] not in event_topics
     ):
         return False
+    if safe_tx_hash is None:
+        return True
     if len(topics) > 1:
         executed_hash = str(topics[1])
     else:
@@ -415,11 +433,11 @@ def _is_execution_of(log: Mapping[str, object], safe: str, safe_tx_hash: str) ->
     return executed_hash.lower() == safe_tx_hash
 
 
-def find_conflicting_hash(
+def find_mined_hash(
     endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int
 ) -> str | None:
-    """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if no
-    endpoint knows it. Used in messages to the operator, never for decisions.
+    """Return the hash of the mined transaction of `owner` with `nonce`, agreed by enough operators;
+    None if they do not show it, for example because they keep no old states.
     """
     for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
         try:
@@ -428,6 +446,18 @@ def find_conflicting_hash(
             continue
         if nonce_tx is not None:
             return nonce_tx.tx_hash
+    return None
+
+
+def find_conflicting_hash(
+    endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int
+) -> str | None:
+    """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if no
+    endpoint knows it. Used in messages to the operator, never for decisions.
+    """
+    mined_hash = find_mined_hash(endpoint_pool, owner, nonce, head_block)
+    if mined_hash is not None:
+        return mined_hash
     poll = endpoint_pool.ask(lambda transport: _find_pending_hash(transport, owner, nonce))
     return next(
         (

@@ -336,21 +336,19 @@ class SafeOwnersSigner:
         }
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """Return the executed call (see ports.ExternalSigner). Another call at the Safe's nonce has
-        an unknown hash and is not found.
+        """Return the executed call (see ports.ExternalSigner), else the first that the Safe executed
+        after `since_block`, whose hash is unknown.
         """
-        execution = find_safe_execution(
-            self.endpoint_pool,
-            self.address,
-            safe_tx_hash(self.address, tx),
-            since_block,
-            self.sender.head().number,
-        )
-        return (
-            None
-            if execution is None
-            else MinedTransaction(execution.tx_hash, execution.block_number, True)
-        )
+        head_block = self.sender.head().number
+        proposed_hash = safe_tx_hash(self.address, tx)
+        for wanted_hash, first_block in ((proposed_hash, since_block), (None, since_block + 1)):
+            execution = find_safe_execution(
+                self.endpoint_pool, self.address, wanted_hash, first_block, head_block
+            )
+            if execution is not None:
+                is_proposal = wanted_hash is not None
+                return MinedTransaction(execution.tx_hash, execution.block_number, is_proposal)
+        return None
 
 
 def open_external_signer(

@@ -17,7 +17,12 @@ from agent.chain.quorum import (
     operators_by_value,
     quorum_size,
 )
-from agent.chain.receipts import find_conflicting_hash, parse_receipt, revert_reason
+from agent.chain.receipts import (
+    find_conflicting_hash,
+    find_mined_hash,
+    parse_receipt,
+    revert_reason,
+)
 from agent.chain.refusals import REMEDIES, RefusalKind, refusal_kind
 from agent.chain.rpc import (
     CallFailed,
@@ -555,6 +560,10 @@ class QuorumSender:
             )
         quorum = quorum_size(len(height_by_operator), self._endpoint_pool.min_operators)
         return highest_confirmed_number(height_by_operator, quorum)
+
+    def mined_tx_hash(self, owner: str, nonce: int) -> str | None:
+        """See ports.ConflictingTransactionFinder."""
+        return find_mined_hash(self._endpoint_pool, owner, nonce, self.head().number)
 
     def conflicting_tx_hash(self, owner: str, nonce: int) -> str | None:
         """See ports.ConflictingTransactionFinder."""

@@ -22,6 +22,7 @@ from agent.execution.submitter import (
     IN_FLIGHT_STATES,
     Submitter,
     guard_refusal,
+    unseen_transaction_error,
 )
 from agent.model import (
     Intent,
@@ -307,13 +308,20 @@ class ProposingExecutor(JournaledExecutor):
 
     def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
         """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
-        OperatorNeeded if another transaction took its nonce.
+        OperatorNeeded if another transaction took its nonce, Retryable while the endpoints do not
+        show which one did.
         """
         next_nonce, _ = self._sender.nonces(self._external_signer.address)
         if next_nonce <= intent.tx.nonce:
             return False
         mined_tx = self._external_signer.mined_at_nonce(intent.tx, since_block)
-        if mined_tx is not None and mined_tx.is_proposal:
+        if mined_tx is None:
+            raise unseen_transaction_error(
+                self._external_signer.address,
+                intent.tx.nonce,
+                f'the proposal {intent.id} ("{intent.note}")',
+            )
+        if mined_tx.is_proposal:
             self._submitter.move(
                 intent,
                 IntentState.SIGNED,
@@ -322,12 +330,9 @@ class ProposingExecutor(JournaledExecutor):
             )
             self._outbox.remove_proposal(intent.id)
             return True
-        used_by_text = "a transaction that was not proposed"
-        if mined_tx is not None:
-            used_by_text = f"{mined_tx.tx_hash}, a different transaction"
         raise OperatorNeeded(
-            f"nonce {intent.tx.nonce} of {self._external_signer.address} was used by {used_by_text}, in place of"
-            f' {intent.id} ("{intent.note}")',
+            f"nonce {intent.tx.nonce} of {self._external_signer.address} was used by {mined_tx.tx_hash}, a"
+            f' different transaction, in place of {intent.id} ("{intent.note}")',
             "find out who signed it and check the balances, then run trimtab adopt",
             code=ErrorCode.NONCE_USED,
         )

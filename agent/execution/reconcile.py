@@ -8,11 +8,13 @@ from dataclasses import replace
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.submitter import (
+    IN_FLIGHT_STATES,
     ReorgHandler,
     SubmissionEvent,
     Submitter,
     guard_refusal,
     open_transactions,
+    unseen_transaction_error,
 )
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
@@ -73,11 +75,11 @@ class TxReplacer:
 
     def bump_or_cancel(self, nonce: int) -> None:
         """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Do nothing if
-        it is in a block. Raises Refused if neither may be sent now (kill switch, gas caps),
+        it is in a block, or the nonce is used. Raises Refused if neither may be sent now (kill switch, gas caps),
         OperatorNeeded if a cancel fails.
         """
         newest_intent = self._newest_intent(nonce)
-        if newest_intent is None:
+        if newest_intent is None or self._submitter.is_nonce_used(nonce):
             return
         self._submitter.require_running(_cancel_grant(0, 0, 0))
         if newest_intent.kind is IntentKind.CANCEL:
@@ -92,11 +94,13 @@ class TxReplacer:
 
     def cancel(self, pending_intent: Intent, why: str) -> None:
         """Cancel with a transfer of zero to ourselves at the same nonce and a higher fee; replace a
-        pending cancel with another at a higher fee.
+        pending cancel with another at a higher fee. Do nothing if the nonce is used.
 
         Raises Refused above the ceiling or the gas caps, OperatorNeeded if its simulation fails.
         """
         submitter, pending_grant = self._submitter, self._journal.grant(pending_intent.id)
+        if submitter.is_nonce_used(pending_intent.tx.nonce):
+            return
         ceiling_wei, _ = submitter.settings.gas_ceilings_of(pending_grant)
         tx = cancel_transaction(
             pending_intent.tx, submitter.signer.address, submitter.sender.head(), ceiling_wei
@@ -312,8 +316,8 @@ def _cancel_grant(now_s: int, deadline_s: int, max_cost_wei: int) -> Grant:
 
 
 _NONCE_CHECKS = 3
-"""Number of times that a used nonce without a known hash is checked before it counts as foreign:
-nodes behind one address can lag.
+"""Number of times that a used nonce without a receipt of ours is checked before its transaction is
+searched for: nodes behind one address can lag.
 """
 
 
@@ -402,7 +406,7 @@ class Reconciler:
             self._journal.adopt_nonce(next_nonce, self._submitter.clock.now_s())
             return next_nonce
         if next_nonce > expected_nonce:
-            raise self._foreign_nonce_error(expected_nonce, next_nonce)
+            raise self._used_nonce_error(expected_nonce, next_nonce)
         return next_nonce
 
     def resync_nonce(self) -> int:
@@ -424,9 +428,9 @@ class Reconciler:
             if intent.state is not IntentState.MINED
         ]
         for intent in unfinished_intents:
-            is_known = (
-                intent.tx_hash is not None
-                and self._sender.status_of(intent.tx_hash).state != "unknown"
+            is_known = intent.tx_hash is not None and (
+                self._sender.status_of(intent.tx_hash).state != "unknown"
+                or self._submitter.mined_hash(intent.tx.nonce) == intent.tx_hash
             )
             if is_known or intent.tx.nonce >= next_nonce:
                 raise Retryable(
@@ -495,7 +499,8 @@ class Reconciler:
 
     def _record_chain_state(self, unfinished_intents: list[Intent], nonce: int) -> str:
         """Return "mined", "pending" or "unknown": the furthest state of our transactions at
-        `nonce`. A signed transaction known to a node moves to BROADCAST.
+        `nonce`. A signed transaction known to a node moves to BROADCAST. Raises if the nonce is
+        used and no receipt of ours shows by what (`_used_nonce_error`).
         """
         next_nonce = 0
         for attempt in range(_NONCE_CHECKS):
@@ -512,14 +517,14 @@ class Reconciler:
                     self._submitter.move(intent, IntentState.BROADCAST, "found on the chain")
             if "mined" in state_by_id.values():
                 return "mined"
-            if "pending" in state_by_id.values():
+            if "pending" in state_by_id.values() and next_nonce <= nonce:
                 return "pending"
             if any(intent.state is IntentState.MINED for intent in unfinished_intents):
                 return "mined"
             if next_nonce <= nonce:
                 break
         if next_nonce > nonce:
-            raise self._foreign_nonce_error(nonce, next_nonce)
+            raise self._used_nonce_error(nonce, next_nonce)
         if next_nonce < nonce:
             raise Retryable(
                 f"the endpoint's next nonce is {next_nonce}, a transaction of ours has {nonce}: the"
@@ -602,22 +607,45 @@ class Reconciler:
             self._replacer.cancel(in_flight_intents[0], why)
             self._await_final(nonce, may_send=True)
 
-    def _foreign_nonce_error(self, nonce: int, next_nonce: int) -> OperatorNeeded:
-        own_hashes = [
-            str(intent.tx_hash)
-            for intent in self._journal.intents_at(nonce)
-            if intent.tx_hash is not None
-        ]
+    def _used_nonce_error(self, nonce: int, next_nonce: int) -> OperatorNeeded | Retryable:
+        """Return the error for a used nonce without a receipt of ours. Receipts can be hidden for a
+        while: Retryable if a block has one of our hashes, or if ours may be in one and the
+        endpoints show none.
+        """
+        submitter, owner = self._submitter, self._submitter.signer.address
+        own_hashes, mined_hash = submitter.own_hashes(nonce), submitter.mined_hash(nonce)
+        own_hashes_text = ", ".join(own_hashes)
+        if mined_hash in own_hashes:
+            return Retryable(
+                f"our transaction {mined_hash} is in a block, but the endpoints do not show its receipt",
+                "wait; the next run settles it",
+                code=ErrorCode.LAG,
+            )
+        if mined_hash is None and self._may_be_ours(nonce):
+            return unseen_transaction_error(owner, nonce, own_hashes_text)
         own_hashes_note = "this store has no sent transaction at that nonce"
         if own_hashes:
-            own_hashes_note = f"none of ours is in a block: {', '.join(dict.fromkeys(own_hashes))}"
+            own_hashes_note = f"none of ours is in a block: {own_hashes_text}"
+        mined_hash_text = (
+            self._conflicting_hash_text(nonce) if mined_hash is None else f": {mined_hash}"
+        )
         return OperatorNeeded(
-            f"nonce {nonce} of {self._submitter.signer.address} was used by a transaction that is"
-            f" not in this store{self._conflicting_hash_text(nonce)} (the chain's next is {next_nonce};"
-            f" {own_hashes_note})",
+            f"nonce {nonce} of {owner} was used by a transaction that is not in this"
+            f" store{mined_hash_text} (the chain's next is {next_nonce}; {own_hashes_note})",
             "another program uses this wallet, or this store is a restored copy: stop the other"
             " sender, check the balances, then run trimtab adopt",
             code=ErrorCode.FOREIGN_NONCE,
+        )
+
+    def _may_be_ours(self, nonce: int) -> bool:
+        """Return whether bytes of ours may have reached a node: sent by us, or by an external
+        signer.
+        """
+        proposed_ids = self._submitter.proposed_ids()
+        return any(
+            intent.state in IN_FLIGHT_STATES
+            or (intent.id in proposed_ids and intent.tx_hash is not None)
+            for intent in self._journal.intents_at(nonce)
         )
 
     def _conflicting_hash_text(self, nonce: int) -> str:

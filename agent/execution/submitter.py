@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 from agent.chain.quorum import NO_MAJORITY_REMEDY, NoQuorum
+from agent.chain.sender import NonceUsed
 from agent.errors import (
     ErrorCode,
     OperatorNeeded,
@@ -27,7 +28,14 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.ports import Clock, Grant, Sender, Signer, Simulation
+from agent.ports import (
+    Clock,
+    ConflictingTransactionFinder,
+    Grant,
+    Sender,
+    Signer,
+    Simulation,
+)
 from agent.store.budgets import BudgetStore
 from agent.store.journal import IntentStore
 
@@ -242,16 +250,47 @@ class Submitter:
 
     def send(self, intent: Intent, signed_tx: SignedTx) -> Intent:
         """Send the bytes once BROADCAST is on disk. An unknown outcome is not raised: waiting or
-        the next reconciliation resolves it.
+        the next reconciliation resolves it. That includes a used nonce, unless a foreign
+        transaction is shown at it: nodes may have ours, and hide it for a while.
         """
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         self.on_event(SubmissionEvent("before:send", intent))
         try:
             self.sender.send(signed_tx)
-        except Retryable as error:
+        except (Retryable, NonceUsed) as error:
+            if isinstance(error, NonceUsed) and self.is_taken_by_another(intent.tx.nonce):
+                raise
             self.on_event(SubmissionEvent("fate-unknown", intent, error.message))
         self.on_event(SubmissionEvent("after:send", intent))
         return intent
+
+    # nonces
+    def is_nonce_used(self, nonce: int) -> bool:
+        """Return whether the chain has a transaction of the wallet at `nonce`."""
+        return self.sender.nonces(self.signer.address)[0] > nonce
+
+    def mined_hash(self, nonce: int) -> str | None:
+        """Return the hash of the wallet's mined transaction at `nonce`; None if the endpoints do
+        not show it.
+        """
+        if not isinstance(self.sender, ConflictingTransactionFinder):
+            return None
+        try:
+            return self.sender.mined_tx_hash(self.signer.address, nonce)
+        except TrimtabError:
+            return None
+
+    def own_hashes(self, nonce: int) -> list[str]:
+        """Return the hashes of all our signed transactions at `nonce`, bumps and cancels included,
+        oldest first.
+        """
+        hashes = [intent.tx_hash for intent in self.journal.intents_at(nonce)]
+        return list(dict.fromkeys(tx_hash for tx_hash in hashes if tx_hash is not None))
+
+    def is_taken_by_another(self, nonce: int) -> bool:
+        """Return whether the endpoints show a mined transaction at `nonce` that is none of ours."""
+        mined_hash = self.mined_hash(nonce)
+        return mined_hash is not None and mined_hash not in self.own_hashes(nonce)
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
         """Sign again and return the same bytes as before. Raises Refused if the rules now forbid
@@ -513,6 +552,17 @@ def _require_granted_data_fee(simulation: Simulation, grant: Grant) -> None:
         f"{max_data_fee_wei} wei",
         "the rollup's data fee rose above what the plan allows for",
         "plan again",
+    )
+
+
+def unseen_transaction_error(owner: str, nonce: int, own_text: str) -> Retryable:
+    """Return the error for a used nonce at which the endpoints show neither ours nor another."""
+    return Retryable(
+        f"nonce {nonce} of {owner} was used, but the endpoints show neither {own_text} nor another"
+        " transaction at it",
+        "try again; if it lasts, look the nonce up in a block explorer, and after a transaction of"
+        " another program run trimtab adopt",
+        code=ErrorCode.LAG,
     )
 
 

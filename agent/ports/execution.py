@@ -227,8 +227,8 @@ class ExternalSigner(Protocol):
         """Return the JSON to sign; the same transaction gives the same JSON."""
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """Return the transaction mined at the nonce of `tx` since `since_block`; None if there is
-        none.
+        """Return the transaction mined at the nonce of `tx` since `since_block`; None if the
+        endpoints show none.
 
         Raises Retryable if the chain gives no answer.
         """
@@ -265,13 +265,16 @@ class TransactionStatus:
 
 @runtime_checkable
 class ConflictingTransactionFinder(Protocol):
-    """A Sender that also finds the transaction at a nonce of the wallet, for messages to the
-    operator.
-    """
+    """A Sender that also finds the transaction at a nonce of the wallet."""
+
+    def mined_tx_hash(self, owner: str, nonce: int) -> str | None:
+        """Return the hash of the mined transaction of `owner` with `nonce`, agreed by enough
+        operators; None if they do not show it.
+        """
 
     def conflicting_tx_hash(self, owner: str, nonce: int) -> str | None:
-        """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if
-        unknown.
+        """Return the hash of the mined or pending transaction of `owner` with `nonce`, for messages
+        to the operator; None if unknown.
         """
 
 

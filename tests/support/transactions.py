@@ -111,6 +111,9 @@ class ScriptedChain:
     lose: bool = False
     offline: int = 0
     tagged: dict[str, int] = field(default_factory=dict)
+    hides_receipts: bool = False
+    hides_hashes: bool = False
+    hides_bodies: bool = False
 
     def mine(self, *hashes: str) -> None:
         """Mine a block with these transactions, by default with the whole pool."""
@@ -157,6 +160,8 @@ class ScriptedChain:
     def status_of(self, tx_hash: str) -> TransactionStatus:
         self._online()
         for number, block in enumerate(self.blocks):
+            if tx_hash in block and self.hides_receipts:
+                return TransactionStatus("unknown" if self.hides_hashes else "pending", None)
             if tx_hash in block:
                 found = receipt(tx_hash, number, self._hash(number), self.status)
                 found = replace(found, gas_used=self.gas_used, effective_gas_price_wei=self.gas_price_wei)
@@ -167,6 +172,13 @@ class ScriptedChain:
         self._online()
         latest = max([self.base_nonce, *(n + 1 for block in self.blocks for n in block.values())])
         return latest, max([latest, *(n + 1 for n in self.pool.values())])
+
+    def mined_tx_hash(self, _owner: str, nonce: int) -> str | None:
+        """Return the hash by the bodies of the blocks; none while they are hidden, too."""
+        if self.hides_bodies:
+            return None
+        mined = (tx_hash for block in self.blocks for tx_hash, used in block.items() if used == nonce)
+        return next(mined, self.foreign.get(nonce))
 
     def conflicting_tx_hash(self, _owner: str, nonce: int) -> str | None:
         return self.foreign.get(nonce)

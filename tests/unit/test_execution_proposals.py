@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import OperatorNeeded
+from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
 from agent.model import IntentKind, IntentState, UnsignedTx
@@ -41,6 +41,8 @@ class Owner:
         self.made.chain.mine(HASH)
 
     def mined_at_nonce(self, _unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
+        if self.made.chain.hides_bodies:
+            return None
         seen = self.made.chain.status_of(HASH)
         return None if seen.receipt is None else MinedTransaction(HASH, seen.receipt.block_number, self.same)
 
@@ -147,3 +149,35 @@ def test_an_expired_proposal_that_is_mined_later_is_named_among_what_was_dropped
     owner.mines(same=same)
     with raises_code(OperatorNeeded, code):
         executor.reconcile()
+
+
+@pytest.mark.parametrize(
+    "hidden", [("hides_bodies",), ("hides_receipts", "hides_hashes", "hides_bodies")], ids=["block", "block and receipt"]
+)
+def test_a_proposal_whose_transaction_is_hidden_is_waited_for(tmp_path: Path, hidden: tuple[str, ...]) -> None:
+    made, owner, executor = proposed(tmp_path)
+    owner.mines()
+    for name in hidden:
+        setattr(made.chain, name, True)
+    made.chain.timestamp_s = START_S + 200
+    for act in (executor.reconcile, lambda: executor.cancel_pending("hard pause")):
+        with raises_code(Retryable, "lag", "nonce 0", "neither the proposal"):
+            act()
+    for name in hidden:
+        setattr(made.chain, name, False)
+    (ended,) = executor.reconcile()
+    assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
+
+
+def test_a_proposal_found_in_a_block_waits_for_its_receipt(tmp_path: Path) -> None:
+    """A Safe's sender finds no transaction by nonce, so that the hash in the journal is all that is known."""
+    made, owner, executor = proposed(tmp_path)
+    owner.mines()
+    (intent,) = made.store.journal.open_intents()
+    made.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    made.chain.hides_receipts = made.chain.hides_hashes = made.chain.hides_bodies = True
+    with raises_code(Retryable, "lag", HASH):
+        executor.reconcile()
+    made.chain.hides_receipts = False
+    (ended,) = executor.reconcile()
+    assert ended.state is IntentState.FINAL

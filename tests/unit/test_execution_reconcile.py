@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.chain.quorum import NoQuorum
+from agent.chain.sender import NonceUsed
 from agent.errors import OperatorNeeded, Retryable
-from agent.model import IntentState
+from agent.model import IntentState, SignedTx
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient
 
@@ -262,3 +265,104 @@ def test_a_stranger_is_noticed_by_the_look_that_settles_our_transaction(tmp_path
     setup.chain.base_nonce = 2
     with raises_code(OperatorNeeded, "foreign_nonce"):
         setup.executor().reconcile()
+
+
+def mine_original(made: Bench) -> None:
+    """The first of our transactions is mined, though a bump followed it."""
+    made.chain.mine(made.chain.sent[0])
+
+
+def mine_newest(made: Bench) -> None:
+    made.chain.mine(made.chain.sent[-1])
+
+
+HIDDEN = {
+    "receipt and hash": {"hides_hashes": True},
+    "the receipt alone": {},
+    "receipt, hash and the block's body": {"hides_hashes": True, "hides_bodies": True},
+}
+
+
+@pytest.mark.parametrize("mines", [mine_original, mine_newest])
+@pytest.mark.parametrize("hiding", HIDDEN.values(), ids=HIDDEN)
+def test_a_hidden_receipt_of_ours_is_waited_for_and_settled_once(
+    tmp_path: Path, hiding: dict[str, bool], mines: Callable[[Bench], None]
+) -> None:
+    made = patient(tmp_path, mined_timeout_s=5)
+    with raises_code(Retryable, "not_mined"):
+        made.run()
+    sent = len(made.chain.sent)
+    assert sent > 1, "it was bumped"
+    mines(made)
+    for name in ("hides_receipts", *hiding):
+        setattr(made.chain, name, True)
+    for _ in range(3):
+        try:
+            made.executor().reconcile()
+        except Retryable as error:
+            assert error.code == "lag"
+        made.chain.timestamp_s += 200  # past its deadline
+        with pytest.raises(Retryable):
+            made.run(1)
+    made.paused = made.hard = True
+    with contextlib.suppress(Retryable):
+        made.executor().cancel_pending("hard pause")
+    made.paused = made.hard = False
+    assert len(made.chain.sent) == sent, "nothing is sent at a used nonce"
+    if "hides_bodies" not in hiding:
+        with raises_code(Retryable, "open_transaction"):
+            made.executor().resync_nonce()
+    made.chain.hides_receipts = False
+    made.executor().reconcile()
+    assert len(made.chain.sent) == sent
+    assert [state for _, state in states(made)].count("final") == 1
+    assert len(made.store.journal.unbooked_intents()) == 1
+    assert made.executor().reconcile() == []
+    assert made.store.journal.expected_nonce() == 1
+
+
+def test_a_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:send")
+    made.chain.hides_receipts = made.chain.hides_hashes = True
+    with raises_code(Retryable, "lag", "our transaction", made.signer.signed[0].hash) as caught:
+        made.executor().reconcile()
+    assert "another program" not in str(caught.value)
+    made.chain.hides_bodies = True
+    with raises_code(Retryable, "lag", "nonce 0", "neither", made.signer.signed[0].hash, "trimtab adopt"):
+        made.executor().reconcile()
+
+
+@pytest.mark.parametrize("hides_bodies", [True, False])
+def test_a_used_nonce_of_what_was_never_sent_needs_the_operator(tmp_path: Path, hides_bodies: bool) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:signed")
+    made.chain.base_nonce, made.chain.hides_bodies = 1, hides_bodies
+    made.chain.foreign[0] = FOREIGN
+    with raises_code(OperatorNeeded, "foreign_nonce", FOREIGN):
+        made.executor().reconcile()
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_a_nonce_refused_at_a_resend_is_ours_unless_a_block_has_another(tmp_path: Path, by_another: bool) -> None:
+    """A node that lags until we resend: it answers "nonce too low", and hides our receipt."""
+    made = lost_in_broadcast(tmp_path)
+
+    def send(signed: SignedTx) -> None:
+        made.chain.mine(*([] if by_another else [signed.hash]))
+        made.chain.hides_receipts = made.chain.hides_hashes = True
+        made.chain.base_nonce = 1
+        if by_another:
+            made.chain.foreign[0] = FOREIGN
+        raise NonceUsed("nonce too low")
+
+    made.chain.send = send
+    if by_another:
+        with pytest.raises(NonceUsed):
+            made.executor().reconcile()
+        return
+    made.executor().reconcile()
+    assert states(made) == [("swap", "broadcast")]
+    made.chain.hides_receipts = False
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.FINAL

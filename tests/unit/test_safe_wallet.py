@@ -11,7 +11,7 @@ from eth_abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.receipts import EXECUTION_SUCCESS_TOPIC
+from agent.chain.receipts import EXECUTION_FAILURE_TOPIC, EXECUTION_SUCCESS_TOPIC
 from agent.chain.safe import (
     CALL_OPERATION,
     SafeContract,
@@ -264,11 +264,11 @@ def owners(node: Script) -> SafeOwnersSigner:
     return SafeOwnersSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
 
 
-def executed(digest: str) -> Script:
+def executed(digest: str, topic: str = EXECUTION_SUCCESS_TOPIC) -> Script:
     """A node on which the Safe executed the call of this hash in block 137."""
     log = {
         "address": WALLET.lower(),
-        "topics": [EXECUTION_SUCCESS_TOPIC, digest],
+        "topics": [topic, digest],
         "data": "0x" + "00" * 32,
         "transactionHash": HASH,
         "blockNumber": hex(MINED_AT),
@@ -280,9 +280,24 @@ def test_owners__executed_call_is_found_by_its_hash() -> None:
     assert owners(executed(safe_tx_hash(WALLET, CALL_TX))).mined_at_nonce(CALL_TX, 0) == MinedTransaction(HASH, MINED_AT, True)
 
 
-def test_owners__execution_of_another_call_is_not_found() -> None:
-    other = safe_tx_hash(WALLET, replace(CALL_TX, value_wei=6))
-    assert owners(executed(other)).mined_at_nonce(CALL_TX, 0) is None
+OTHER_CALL = safe_tx_hash(WALLET, replace(CALL_TX, value_wei=6))
+
+
+@pytest.mark.parametrize("topic", [EXECUTION_SUCCESS_TOPIC, EXECUTION_FAILURE_TOPIC], ids=["success", "failure"])
+@pytest.mark.parametrize("since", [0, MINED_AT - 1])
+def test_owners__execution_of_another_call_is_none_of_the_proposal(topic: str, since: int) -> None:
+    other = owners(executed(OTHER_CALL, topic)).mined_at_nonce(CALL_TX, since)
+    assert other == MinedTransaction(HASH, MINED_AT, False)
+
+
+def test_owners__execution_before_the_proposal_shows_nothing() -> None:
+    """Its block is the one at whose end the nonce was still free; an index of events that lags shows no more."""
+    assert owners(executed(OTHER_CALL)).mined_at_nonce(CALL_TX, MINED_AT) is None
+
+
+def test_owners__hidden_events_show_nothing() -> None:
+    node = Script(eth_getLogs=[], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
+    assert owners(node).mined_at_nonce(CALL_TX, 0) is None
 
 
 # What owners may be asked to sign
