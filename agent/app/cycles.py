@@ -219,11 +219,13 @@ class AgentRun:
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
         """Run one cycle and return its outcome or transient error; None once the run is over.
-        Raises ConfigChanged and errors that need an operator.
+        Raises ConfigChanged and errors that need an operator. What the cycle leaves queued in the
+        store is written with the report of the run, or before the wait.
         """
         self._progress(READING_STAGE)
         try:
-            return self._act_by_newest_config()
+            with self._agent.context.store.db.queueing():
+                return self._act_by_newest_config()
         except ConfigChanged:
             raise
         except LockHeld as lock_held:
@@ -296,7 +298,7 @@ class AgentRun:
         """Run a cycle, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
         context = self._agent.context
         self._was_hard_paused = context.kill_switch.is_hard()
-        context.store.steps.prune(context.config.service.keep_steps)
+        context.store.steps.prune_later(context.config.service.keep_steps)
         if self._was_hard_paused and transactor is not None:
             return cancel_and_revoke(
                 context.readers, context.store, transactor, context.kill_switch.read().reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.chain.endpoints import EndpointPool
@@ -33,6 +33,26 @@ UNKNOWN_DAY_REMEDY = (
     " confirm that nothing was lost"
 )
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 60, 3_600
+"""Chain time until the day is read again after a failure; each further failure doubles it."""
+
+
+@dataclass(slots=True)
+class PriorDayPause:
+    """Pause of one process after it failed to read the last 24 h from the chain: until that chain
+    time it makes no request for them.
+    """
+
+    until_s: int = 0
+    pause_s: int = 0
+    failure_text: str = ""
+
+    def begin(self, now_s: int, failure_text: str) -> None:
+        """Begin the next pause, twice as long as the last one."""
+        self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self.until_s = now_s + self.pause_s
+        self.failure_text = failure_text
+
 
 def with_recorded_day(
     step: StepInput,
@@ -40,8 +60,10 @@ def with_recorded_day(
     budget_store: BudgetStore,
     endpoint_pool: EndpointPool,
     is_contract: bool = False,
+    pause: PriorDayPause | None = None,
 ) -> StepInput:
-    """Return the step with a history of the last 24 h, read from the chain once.
+    """Return the step with a history of the last 24 h, read from the chain once; its snapshot
+    counts the requests. After a failure nothing is requested during `pause`.
 
     If the chain cannot be read, daily limits refuse until the store covers a whole day or the owner
     confirms that day, so that no limit takes an unknown day for an unused one. A swap is valued at
@@ -55,34 +77,50 @@ def with_recorded_day(
     now_s = snapshot.head.timestamp_s
     if balance_store.is_prior_day_known(now_s):
         return step
+    pause = pause or PriorDayPause()
+    if now_s < pause.until_s:
+        return _with_unknown_day(step, pause.failure_text)
+    requests_before = endpoint_pool.request_count
     try:
-        if is_contract and snapshot.nonce_latest:
-            raise HistoryUnavailable("earlier transactions of the Safe's owners are not read")
-        feed_addresses = [
-            feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()
-        ]
-        recent_txs = RecentTransactions(0, ())
-        if snapshot.nonce_latest:
-            recent_txs = recent_transactions(
-                endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feed_addresses
-            )
+        recent_txs = _recent_transactions(step, endpoint_pool, is_contract=is_contract)
         day_transactions = prior_day_usage(step, recent_txs)
     except TrimtabError as error:
         balance_store.mark_prior_day_failed(now_s)
-        failure_text = (
-            f"the wallet's last 24 h are not known ({error.message}); {UNKNOWN_DAY_REMEDY}"
-        )
-        unknown_reason = "; ".join(
-            filter(None, (step.history.budgets.unknown_reason, failure_text))
-        )
-        return replace(
-            step,
-            history=replace(
-                step.history, budgets=replace(step.history.budgets, unknown_reason=unknown_reason)
-            ),
+        pause.begin(now_s, error.message)
+        return _with_unknown_day(
+            _with_requests(step, endpoint_pool, requests_before), error.message
         )
     balance_store.record_prior_day(day_transactions, snapshot.nonce_latest)
-    return replace(step, history=budget_store.history(now_s))
+    return replace(
+        _with_requests(step, endpoint_pool, requests_before), history=budget_store.history(now_s)
+    )
+
+
+def _recent_transactions(
+    step: StepInput, endpoint_pool: EndpointPool, *, is_contract: bool
+) -> RecentTransactions:
+    snapshot = step.snapshot
+    if not snapshot.nonce_latest:
+        return RecentTransactions(0, ())
+    if is_contract:
+        raise HistoryUnavailable("earlier transactions of the Safe's owners are not read")
+    feed_addresses = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
+    return recent_transactions(
+        endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feed_addresses
+    )
+
+
+def _with_unknown_day(step: StepInput, failure_text: str) -> StepInput:
+    day_reason = f"the wallet's last 24 h are not known ({failure_text}); {UNKNOWN_DAY_REMEDY}"
+    unknown_reason = "; ".join(filter(None, (step.history.budgets.unknown_reason, day_reason)))
+    budgets = replace(step.history.budgets, unknown_reason=unknown_reason)
+    return replace(step, history=replace(step.history, budgets=budgets))
+
+
+def _with_requests(step: StepInput, endpoint_pool: EndpointPool, count_before: int) -> StepInput:
+    """Return the step whose snapshot also counts the requests since `count_before`."""
+    request_count = step.snapshot.http_request_count + endpoint_pool.request_count - count_before
+    return replace(step, snapshot=replace(step.snapshot, http_request_count=request_count))
 
 
 def prior_day_usage(

@@ -398,4 +398,4 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
             return
     price_points = confirmed_prices(step, past_prices, at_s)
     if price_points:
-        prices.record(numeraire, price_points)
+        prices.record_later(numeraire, price_points)

@@ -215,7 +215,8 @@ class BudgetStore:
         """Record the last review of the portfolio, its schedules, and the random delay of the next
         review, in millionths of the longest.
         """
-        with self.db.write("write the review") as db:
+
+        def write_review(db: Connection) -> None:
             facts: dict[str, object] = {LAST_REVIEW: chain_s, REVIEW_DELAY: delay_ppm}
             if schedule_names:
                 previous_reviews = _parse_reviews(database.read_facts(db, SCHEDULE_REVIEWS))
@@ -228,16 +229,18 @@ class BudgetStore:
                 facts[SCHEDULE_REVIEWS] = json.dumps(updated_reviews[-MAX_REVIEWS:])
             database.write_facts(db, facts)
 
+        self.db.write_later("write the review", write_review)
+
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Record the dollar tokens that left their peg and have not returned."""
-        with self.db.write("write depegged tokens") as db:
-            database.write_facts(db, {DEPEGGED_TOKENS: " ".join(tokens)})
+        facts: dict[str, object] = {DEPEGGED_TOKENS: " ".join(tokens)}
+        self.db.write_later("write depegged tokens", lambda db: database.write_facts(db, facts))
 
     def mark_unreadable(self, failures: Sequence[tuple[str, int]]) -> None:
         """Record the assets whose balance cannot be read, with the time of the first failure."""
         failures_text = " ".join(f"{token}:{at_s}" for token, at_s in failures)
-        with self.db.write("write unreadable balances") as db:
-            database.write_facts(db, {UNREADABLE_BALANCES: failures_text})
+        facts: dict[str, object] = {UNREADABLE_BALANCES: failures_text}
+        self.db.write_later("write unreadable balances", lambda db: database.write_facts(db, facts))
 
     def mark_submission_refusals(self, refusals: Sequence[SubmissionRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count

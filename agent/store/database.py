@@ -9,6 +9,7 @@ the connection at once.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,8 +128,16 @@ LIVE = "live"
 """Kind of data of a store that is not a paper store."""
 
 
+LaterWrite = Callable[[Connection], object]
+"""A write of `Database.write_later`: it runs in a transaction that it does not open."""
+
+
 class Database:
     """Transactions on the database of one wallet, one per read and write.
+
+    While `queueing`, what `write_later` gets is queued: the next write flushes the queue, in one
+    transaction before its own. So a look that sends nothing costs one commit, and nothing leaves
+    before what led to it is on disk. Reads do not see the queue, unless they `flush` it first.
 
     `wrapped_native` is the address of the wrapped native coin; only its Withdrawal events count as
     unwrapping. `store_kind` is the kind of the ledger, live or paper; a store whose newest book has
@@ -144,10 +153,16 @@ class Database:
             wrapped_native,
             book_kind,
         )
+        self._is_queueing = False
+        self._queue: list[LaterWrite] = []
+        self._queue_lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the database."""
-        self.engine.dispose()
+        """Flush the queue and close the database."""
+        try:
+            self.flush()
+        finally:
+            self.engine.dispose()
 
     @contextmanager
     def read(self, action: str) -> Iterator[Connection]:
@@ -156,12 +171,71 @@ class Database:
             yield db
 
     @contextmanager
-    def write(self, action: str, keeps_cache: bool = False) -> Iterator[Connection]:
-        """Yield a connection in a write transaction, durable at its end. `keeps_cache` keeps the
-        cached answers of a MemoryDatabase.
+    def write(
+        self, action: str, keeps_cache: bool = False, *, joins_queue: bool = False
+    ) -> Iterator[Connection]:
+        """Yield a connection in a write transaction, durable at its end. The queue is flushed
+        before it, or with `joins_queue` in it. `keeps_cache` keeps the cached answers of a
+        MemoryDatabase.
         """
-        with database_errors(action), write_transaction(self.engine) as db:
+        if not joins_queue:
+            self.flush()
+        with (
+            self._taken_queue(joins_queue) as queued_writes,
+            database_errors(action),
+            write_transaction(self.engine) as db,
+        ):
+            for queued_write in queued_writes:
+                queued_write(db)
             yield db
+
+    def write_later(self, action: str, write: LaterWrite, keeps_cache: bool = False) -> None:
+        """Queue a write while `queueing`, else run it in a transaction of its own."""
+        if self._is_queueing:
+            with self._queue_lock:
+                self._queue.append(write)
+            return
+        with self.write(action, keeps_cache) as db:
+            write(db)
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """Queue what `write_later` gets inside. The queue outlives the context, for the next write
+        to take along; a caller without one calls `flush`.
+        """
+        self._is_queueing = True
+        try:
+            yield
+        finally:
+            self._is_queueing = False
+
+    def flush(self) -> None:
+        """Write the queue in one transaction. If it fails, nothing of it is written, and the queue
+        is empty.
+        """
+        if not self._queue:
+            return
+        try:
+            with self.write("write what a look left", joins_queue=True):
+                pass
+        except BaseException:
+            with self._queue_lock:
+                self._queue = []
+            raise
+
+    @contextmanager
+    def _taken_queue(self, is_taken: bool) -> Iterator[Sequence[LaterWrite]]:
+        """Yield the queued writes, which are queued again if the context fails."""
+        queued_writes: list[LaterWrite] = []
+        if is_taken:
+            with self._queue_lock:
+                queued_writes, self._queue = self._queue, []
+        try:
+            yield queued_writes
+        except BaseException:
+            with self._queue_lock:
+                self._queue = [*queued_writes, *self._queue]
+            raise
 
     def query(self, action: str, run_query: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Return `run_query(connection, *args)`; a MemoryDatabase caches it until a write."""
@@ -204,12 +278,19 @@ class MemoryDatabase(Database):
             yield self._db
 
     @contextmanager
-    def write(self, action: str, keeps_cache: bool = False) -> Iterator[Connection]:
+    def write(
+        self, action: str, keeps_cache: bool = False, *, joins_queue: bool = False
+    ) -> Iterator[Connection]:
         """Yield the connection in a transaction; its end clears the cache."""
         with self.read(action) as db:
             yield db
         if not keeps_cache:
             self.cached_answers.clear()
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """Queue nothing: a commit in memory costs nothing."""
+        yield
 
     def query(self, action: str, run_query: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Return `run_query(connection, *args)`, cached."""

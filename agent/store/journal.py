@@ -7,7 +7,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import (
@@ -76,7 +76,8 @@ _ENDED_IN_BLOCK_NAMES = tuple(state.value for state in ENDED_IN_BLOCK_STATES)
 
 @dataclass(slots=True)
 class StepStore:
-    """Steps with their input and result; each method is a transaction of its own.
+    """Steps with their input and result; each method is a transaction of its own, but in a look
+    that sends nothing all share one (Database.queueing).
 
     `on_step_recorded` is called with each finished step; its errors propagate.
     """
@@ -95,12 +96,14 @@ class StepStore:
         """Record the input of a step with its request and cycle; replace the input if the step has
         one.
         """
-        with self.db.write("write the step", keeps_cache=True) as db:
-            input_z = database.compress_text(input_json)
-            row = {"id": step_id, "now_s": now_s, "input_z": input_z}
-            if request_json is not None:
-                row |= {"request_json": request_json, "cycle_id": cycle_id}
-            upsert_rows(db, StepRow, [row], key_column="id")
+        row = {"id": step_id, "now_s": now_s, "input_z": database.compress_text(input_json)}
+        if request_json is not None:
+            row |= {"request_json": request_json, "cycle_id": cycle_id}
+        self.db.write_later(
+            "write the step",
+            lambda db: upsert_rows(db, StepRow, [row], key_column="id"),
+            keeps_cache=True,
+        )
 
     def end(
         self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
@@ -108,22 +111,25 @@ class StepStore:
         """Record the decision and result of a step. Raises KeyError for a step that was not
         begun.
         """
-        with self.db.write("write the outcome of the step", keeps_cache=True) as db:
-            plan_z = None if plan_json is None else database.compress_text(plan_json)
-            outcome_values = {
-                "row_id": step_id,
-                "decision": decision,
-                "reason": reason,
-                "outcome": outcome,
-                "plan_z": plan_z,
-            }
+        outcome_values = {
+            "row_id": step_id,
+            "decision": decision,
+            "reason": reason,
+            "outcome": outcome,
+            "plan_z": None if plan_json is None else database.compress_text(plan_json),
+        }
+
+        def write_end(db: Connection) -> None:
             if db.execute(_update_step(), outcome_values).rowcount == 0:
                 raise KeyError(step_id)
+
+        self.db.write_later("write the outcome of the step", write_end, keeps_cache=True)
         if self.on_step_recorded is not None and (record := self.get(step_id)) is not None:
             self.on_step_recorded(record)
 
     def newest(self, limit: int, before_step_id: str | None = None) -> tuple[StepSummary, ...]:
         """Return the newest steps, or the newest before the step `before_step_id`, newest first."""
+        self.db.flush()
         with self.db.read("read the steps") as db:
             bind_values = {"limit": limit, "before": before_step_id}
             return tuple(
@@ -132,6 +138,7 @@ class StepStore:
 
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""
+        self.db.flush()
         with self.db.read("read the step") as db:
             row = first_row(db, select(StepRow).where(StepRow.id == step_id), StepRow)
             return None if row is None else database.step_record(row)
@@ -161,24 +168,28 @@ class StepStore:
         The first step stays, because schedules count from it.
         """
         with self.db.write("remove old steps") as db:
-            newest_seq, first_seq = db.execute(
-                select(func.max(StepRow.seq), func.min(StepRow.seq))
-            ).one()
-            if newest_seq is None or newest_seq - kept_count <= first_seq:
-                return 0
-            has_no_intent = ~exists().where(IntentRow.step_id == StepRow.id)
-            select_old_seqs = (
-                select(StepRow.seq)
-                .where(
-                    StepRow.seq > first_seq, StepRow.seq <= newest_seq - kept_count, has_no_intent
-                )
-                .order_by(StepRow.seq)
-                .limit(MAX_PRUNED)
-            )
-            old_seqs = db.scalars(select_old_seqs).all()
-            if old_seqs:
-                db.execute(delete(StepRow).where(StepRow.seq.in_(old_seqs)))
-            return len(old_seqs)
+            return _delete_old_steps(db, kept_count)
+
+    def prune_later(self, kept_count: int) -> None:
+        """Delete steps as `prune` does, in Database.write_later."""
+        self.db.write_later("remove old steps", partial(_delete_old_steps, kept_count=kept_count))
+
+
+def _delete_old_steps(db: Connection, kept_count: int) -> int:
+    newest_seq, first_seq = db.execute(select(func.max(StepRow.seq), func.min(StepRow.seq))).one()
+    if newest_seq is None or newest_seq - kept_count <= first_seq:
+        return 0
+    has_no_intent = ~exists().where(IntentRow.step_id == StepRow.id)
+    select_old_seqs = (
+        select(StepRow.seq)
+        .where(StepRow.seq > first_seq, StepRow.seq <= newest_seq - kept_count, has_no_intent)
+        .order_by(StepRow.seq)
+        .limit(MAX_PRUNED)
+    )
+    old_seqs = db.scalars(select_old_seqs).all()
+    if old_seqs:
+        db.execute(delete(StepRow).where(StepRow.seq.in_(old_seqs)))
+    return len(old_seqs)
 
 
 @dataclass(frozen=True, slots=True)

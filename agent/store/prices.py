@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, delete, func, select
@@ -38,7 +38,9 @@ class PriceSpan:
 
 @dataclass(frozen=True, slots=True)
 class PriceStore:
-    """Recorded prices by numeraire; each method is a transaction of its own."""
+    """Recorded prices by numeraire; each method is a transaction of its own, but `record_later`
+    leaves it to Database.write_later.
+    """
 
     db: Database
 
@@ -50,27 +52,12 @@ class PriceStore:
         Prices that are RETENTION_S older than the agent's newest are deleted or not recorded.
         """
         with self.db.write("record prices", keeps_cache=True) as db:
-            newest_s = max((point.at_s for point in points), default=0)
-            if source != AGENT_SOURCE:
-                newest_agent_price_query = select(func.max(PriceRow.at_s)).where(
-                    PriceRow.source == AGENT_SOURCE
-                )
-                newest_s = db.scalar(newest_agent_price_query) or newest_s
-            price_rows = [
-                {
-                    "numeraire": numeraire,
-                    "token": point.token,
-                    "hour": point.at_s // HOUR_S,
-                    "at_s": point.at_s,
-                    "price": str(point.price),
-                    "source": source,
-                }
-                for point in points
-                if point.at_s > newest_s - RETENTION_S
-            ]
-            added_count = insert_new_rows(db, PriceRow, price_rows)
-            db.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - RETENTION_S) // HOUR_S))
-            return added_count
+            return _insert_prices(db, numeraire, points, source)
+
+    def record_later(self, numeraire: str, points: Sequence[PricePoint]) -> None:
+        """Record the agent's own prices as `record` does."""
+        write = partial(_insert_prices, numeraire=numeraire, points=points, source=AGENT_SOURCE)
+        self.db.write_later("record prices", write, keeps_cache=True)
 
     def prices_between(
         self, numeraire: str, since_s: int, until_s: int, interval_s: int = HOUR_S
@@ -120,6 +107,32 @@ class PriceStore:
         with self.db.write("remove prices") as db:
             conditions = PriceRow.numeraire == numeraire, PriceRow.source == source
             return db.execute(delete(PriceRow).where(*conditions)).rowcount
+
+
+def _insert_prices(
+    db: Connection, numeraire: str, points: Sequence[PricePoint], source: str
+) -> int:
+    newest_s = max((point.at_s for point in points), default=0)
+    if source != AGENT_SOURCE:
+        newest_agent_price_query = select(func.max(PriceRow.at_s)).where(
+            PriceRow.source == AGENT_SOURCE
+        )
+        newest_s = db.scalar(newest_agent_price_query) or newest_s
+    price_rows = [
+        {
+            "numeraire": numeraire,
+            "token": point.token,
+            "hour": point.at_s // HOUR_S,
+            "at_s": point.at_s,
+            "price": str(point.price),
+            "source": source,
+        }
+        for point in points
+        if point.at_s > newest_s - RETENTION_S
+    ]
+    added_count = insert_new_rows(db, PriceRow, price_rows)
+    db.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - RETENTION_S) // HOUR_S))
+    return added_count
 
 
 def _parse_price(price_text: str) -> Fraction:
@@ -172,14 +185,17 @@ class AllocationStore:
 
     def record(self, allocation: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
-        with self.db.write("record chosen weights") as db:
+        allocation_json = codec.dumps(allocation)
+
+        def insert_if_new(db: Connection) -> None:
             newest_row = first_row(
                 db, _select_newest_allocations(), AllocationRow, owner=owner, limit=1
             )
-            allocation_json = codec.dumps(allocation)
             if newest_row is None or newest_row.allocation_json != allocation_json:
                 row = {"owner": owner, "at_s": allocation.at_s, "allocation_json": allocation_json}
                 insert_rows(db, AllocationRow, [row])
+
+        self.db.write_later("record chosen weights", insert_if_new)
 
     def newest(self, owner: str = "") -> Allocation | None:
         """Return the newest choice; None before the first."""

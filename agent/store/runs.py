@@ -19,7 +19,9 @@ ONLY_ROW_ID = 1
 
 @dataclass(frozen=True, slots=True)
 class RunReportStore:
-    """The report of the run that serves the store; each method is one transaction."""
+    """The report of the run that serves the store; each method is one transaction, and `write`
+    takes along what the look left (Database.queueing).
+    """
 
     db: Database
 
@@ -34,7 +36,7 @@ class RunReportStore:
         """Replace the report, unless it is that of another run and `may_replace` refuses; return
         whether it was replaced. A damaged report is replaced.
         """
-        with self.db.write("write the report of the run") as db:
+        with self.db.write("write the report of the run", joins_queue=True) as db:
             try:
                 stored_report = _read_report(db)
             except OperatorNeeded:

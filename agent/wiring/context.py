@@ -44,7 +44,7 @@ from agent.config.tables.record import DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTE
 from agent.config.venues import position_manager
 from agent.config.weights import allocator_supply_tokens, build_allocator, build_signals
 from agent.errors import ConfigError
-from agent.execution.adopted_budgets import with_recorded_day
+from agent.execution.adopted_budgets import PriorDayPause, with_recorded_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import LayerReader, read_memory
 from agent.layers.futures.policy.venue import distrust_changed_venue
@@ -175,6 +175,7 @@ class AgentContext:
     futures_policy: FuturesPolicy | None = None
     tax_runs: TaxRunCache | None = None
     signal_host: SignalHost = field(default_factory=SignalHost)
+    prior_day_pause: PriorDayPause = field(default_factory=PriorDayPause)
     paper_chain: PaperChain | None = None
     """Simulated chain of paper trading; None for a live agent."""
     recorder: StepRecorder | None = None
@@ -240,6 +241,7 @@ class AgentContext:
             self.store.budgets,
             self.endpoints,
             self.config.wallet.safe,
+            self.prior_day_pause,
         )
         partial_input = record_unknown_positions(
             partial_input,

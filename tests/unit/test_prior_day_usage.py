@@ -11,7 +11,7 @@ import pytest
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import RecentTransactions, recent_transactions_from
-from agent.execution.adopted_budgets import prior_day_usage, with_recorded_day
+from agent.execution.adopted_budgets import PriorDayPause, prior_day_usage, with_recorded_day
 from agent.model import IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE
@@ -121,6 +121,33 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason
         assert bool(found) is unknown
         assert not unknown or "--nothing-lost" in found
+
+
+def test_an_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) -> None:
+    """Each failed read is counted in the step's requests; the pause doubles from a minute to an hour, and the day stays unknown."""
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    node = Node(sent={19_990: {}}, states_from=30_000)
+    pause = PriorDayPause()
+    reads_at_s: list[int] = []
+    for later_s in range(0, 12_000, 30):
+        node.later_s = later_s
+        step = at(node.height, nonce_latest=1)
+        step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.budgets.history(NOW_S + later_s))
+        asked = node.request_count
+        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1), pause=pause)
+        assert mentions(found.history.budgets.unknown_reason, "last 24 h", "--nothing-lost")
+        assert found.snapshot.http_request_count - step.snapshot.http_request_count == node.request_count - asked
+        if node.request_count > asked:
+            reads_at_s.append(later_s)
+    assert reads_at_s == [0, 60, 180, 420, 900, 1_860, 3_780, 7_380, 10_980]
+    node.states_from = 0
+    for later_s, is_known in ((14_579, False), (14_580, True)):
+        node.later_s = later_s
+        step = at(node.height, nonce_latest=1)
+        feeds = tuple(replace(feed, updated_at_s=node.head.timestamp_s) for feed in step.snapshot.feeds)
+        step = replace(step, snapshot=replace(step.snapshot, head=node.head, feeds=feeds), history=store.budgets.history(NOW_S + later_s))
+        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1), pause=pause)
+        assert (found.history.budgets.unknown_reason == "") is is_known
 
 
 def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp_path: Path) -> None:

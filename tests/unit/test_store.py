@@ -6,6 +6,8 @@ import os
 import sqlite3
 import stat
 import zlib
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from sqlalchemy import Dialect, event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import IntentEvent, IntentKind, IntentState, Transfer
+from agent.model import IntentEvent, IntentKind, IntentState, RunReport, Transfer
 from agent.store import Store, database, open_store, opening
 from agent.store.migrations.schema import creating_statements
 from agent.store.tables import Base, FactRow, PriceRow
@@ -368,3 +370,69 @@ def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> 
     assert again.journal.open_intents() == (intent,)
     again.steps.begin("after", START_S, "{}")
     again.close()
+
+
+# What a look that sends nothing leaves, in one commit.
+def stored_steps(tmp_path: Path) -> set[str]:
+    """The steps that another process finds in the file."""
+    with closing(sqlite3.connect(f"file:{tmp_path}/trimtab.db?mode=ro", uri=True)) as db:
+        return {step_id for (step_id,) in db.execute("SELECT id FROM steps")}
+
+
+ENDINGS_OF_A_QUEUE: dict[str, Callable[[Store], object]] = {
+    "a transaction is journaled": lambda store: store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None),
+    "a pause is written": lambda store: store.pause_switch.pause("owner", START_S),
+    "the report of the run": lambda store: store.run_reports.write(RunReport("r", "p", True, 60, START_S, START_S), lambda _: True),
+    "a step is read": lambda store: store.steps.get("s"),
+    "the steps are listed": lambda store: store.steps.newest(1),
+    "the store is closed": lambda store: store.close(),
+    "the wait begins": lambda store: store.db.flush(),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS_OF_A_QUEUE.values(), ids=ENDINGS_OF_A_QUEUE.keys())
+def test_what_is_queued_is_on_disk_after(tmp_path: Path, ending: Callable[[Store], object]) -> None:
+    store = opened(tmp_path)
+    with store.db.queueing():
+        store.steps.begin("s", START_S, "{}")
+        store.steps.end("s", "hold", "in band", None, "hold")
+    assert stored_steps(tmp_path) == set()
+    ending(store)
+    assert stored_steps(tmp_path) == {"s"}
+    store.close()
+
+
+def test_outside_a_look_nothing_is_queued(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with store.db.queueing():
+        pass
+    store.steps.begin("s", START_S, "{}")
+    assert stored_steps(tmp_path) == {"s"}
+    store.close()
+
+
+def test_a_report_that_fails_leaves_the_look_to_the_next_write(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    report = RunReport("r", "p", True, 60, START_S, START_S)
+    store.run_reports.write(report, lambda _: True)
+    with store.db.queueing():
+        store.steps.begin("s", START_S, "{}")
+    with pytest.raises(ZeroDivisionError):
+        store.run_reports.write(replace(report, run_id="another"), lambda _: bool(1 // 0))
+    assert stored_steps(tmp_path) == set()
+    store.db.flush()
+    assert stored_steps(tmp_path) == {"s"}
+    store.close()
+
+
+def test_a_queue_that_cannot_be_written_raises_once_and_is_dropped(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with store.db.queueing():
+        store.steps.begin("s", START_S, "{}")
+        store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
+    with raises_code(OperatorNeeded, "store", "what a look left", "nowhere"):
+        store.pause_switch.pause("owner", START_S)
+    assert stored_steps(tmp_path) == set()
+    store.pause_switch.pause("owner", START_S)
+    assert store.pause_switch.read().paused
+    store.close()

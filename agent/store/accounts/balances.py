@@ -497,16 +497,20 @@ class BalanceStore:
         is_explained: Callable[[ExpectedBalances], bool],
     ) -> tuple[ExpectedBalances, bool]:
         """Record `balances` as the new openings if the stored ones explain them. Return the stored
-        ones, and whether they do.
+        ones, and whether they do. In a run the new ones are written at the end of the look, unless
+        another process wrote openings first; until then the stored ones explain as much.
         """
-        with self.db.write("write the books") as db:
+        balances_expected = self.expected()
+        if not is_explained(balances_expected):
+            return balances_expected, False
+
+        def write_openings(db: Connection) -> None:
             stored_balances = _read_stored(db)
-            balances_expected = _expected_balances(
-                db, stored_balances, self.db.wallet, self.db.wrapped_native
-            )
-            if is_explained_now := is_explained(balances_expected):
+            if stored_balances.version == balances_expected.version:
                 self._write_openings(db, stored_balances, snapshot.head.number, balances)
-            return balances_expected, is_explained_now
+
+        self.db.write_later("write the books", write_openings)
+        return balances_expected, True
 
     def _write_openings(
         self,
@@ -635,9 +639,15 @@ class BalanceStore:
 
     def mark_prior_day_failed(self, chain_now_s: int) -> None:
         """Record the first time at which the chain could not supply earlier transactions."""
-        with self.db.write("write the books") as db:
+
+        def write_first_failure(db: Connection) -> None:
             if database.find_fact(db, PRIOR_DAY_FAILED) is None:
                 database.write_facts(db, {PRIOR_DAY_FAILED: chain_now_s})
+
+        with self.db.read("read the books") as db:
+            if database.find_fact(db, PRIOR_DAY_FAILED) is not None:
+                return
+        self.db.write_later("write the books", write_first_failure)
 
     def record_prior_day(self, transactions: Sequence[ExternalTransaction], nonce: int) -> None:
         """Record transactions that this store did not send, up to the wallet's next `nonce`; the
@@ -677,5 +687,8 @@ class BalanceStore:
 
     def exclude_unexplained_deposits(self) -> None:
         """Record that every unexplained deposit is excluded until classified."""
-        with self.db.write("exclude deposits") as db:
+
+        def write_newest_transfer(db: Connection) -> None:
             database.write_facts(db, {EXCLUDED_UP_TO: max_value(db, ExternalTransferRow.seq)})
+
+        self.db.write_later("exclude deposits", write_newest_transfer)

@@ -376,15 +376,15 @@ class ValuationStore:
         """Record a valuation, at most once an hour unless `is_forced` or unless one of
         `changed_blocks` is later than the last one; return False if nothing was written.
         """
-        with self.db.read("read the valuations") as db:
-            if not _is_due(db, self.db.store_kind, valuation, is_forced, changed_blocks):
-                return False
-        with self.db.write("write the valuation") as db:
+
+        def book_if_due(db: Connection) -> LedgerBook | None:
             book = current_book(db, self.db.store_kind)
-            if book is None or not _is_due(
-                db, self.db.store_kind, valuation, is_forced, changed_blocks
-            ):
-                return False
+            is_due = _is_due(db, self.db.store_kind, valuation, is_forced, changed_blocks)
+            return book if is_due else None
+
+        def insert_if_due(db: Connection) -> None:
+            if (book := book_if_due(db)) is None:
+                return
             compressed_holdings = database.compress_text(codec.dumps(list(valuation.holdings)))
             row = {
                 "book_number": book.number,
@@ -394,7 +394,12 @@ class ValuationStore:
                 "holdings_z": compressed_holdings,
             }
             insert_rows(db, ValuationRow, [row])
-            return True
+
+        with self.db.read("read the valuations") as db:
+            if book_if_due(db) is None:
+                return False
+        self.db.write_later("write the valuation", insert_if_due)
+        return True
 
     def between(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
         """Return valuations with from_s <= chain time <= until_s, oldest first."""
