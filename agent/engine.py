@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent import codec
-from agent.errors import OperatorNeeded, Refused, TrimtabError
+from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.confirmation import (
@@ -145,7 +145,7 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
             store.cycles.write(cycle)
         cycle = cycle.end(CycleEnd.STEP_LIMIT) if cycle.is_open else cycle
         if last_outcome is None:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"none of {MAX_STEPS} steps could be evaluated", "check the endpoints"
             )
         outcome = outcome_of_cycle(cycle, last_outcome, outcome_of)

@@ -247,6 +247,13 @@ class OperatorNeeded(TrimtabError):
     exit_code = EXIT_OPERATOR
 
 
+class PassingFault(OperatorNeeded):
+    """A fault outside this process, such as an endpoint's web page or a full disk. The operator has
+    to look into it at the start of a run and in other commands; a run that has had a good cycle
+    tries again, because it may pass.
+    """
+
+
 class Interrupted(TrimtabError):
     """Ctrl-C ended a command that uses no chain."""
 

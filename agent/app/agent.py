@@ -238,7 +238,8 @@ class Agent:
         """Run cycles until the bot is stopped, and yield the outcome of each.
 
         Transient errors are yielded too: network errors, refusals before sending, a wallet in use
-        by another process (raised with `once`). Errors that need an operator are raised, and
+        by another process (raised with `once`), after the first good cycle each PassingFault; then
+        the next cycle comes soon (retry_pause_s). Errors that need an operator are raised, and
         ConfigError for an invalid `every`.
 
         With `send` the key is loaded once, and the wallet's lock is held only during a cycle:
@@ -256,13 +257,14 @@ class Agent:
         if send:
             self.require_not_stopped()
         with self._wallet_session(send, confirm, progress, once) as wallet:
-            agent_run = AgentRun(self, wallet, every, once, progress, controls)
+            agent_run = AgentRun(self, wallet, interval_s, once, progress, controls)
             for outcome_or_error in run_periodically(
                 agent_run.cycle,
                 interval_s,
                 self.context.clock,
                 self.context.readers.chance,
                 agent_run.ends_wait,
+                lambda: agent_run.failures_in_row,
             ):
                 if outcome_or_error is None:
                     return

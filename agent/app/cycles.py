@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 
 from agent import engine, wiring
 from agent.app import config_versions, withdrawal_run
-from agent.errors import Refused, Retryable, TrimtabError
+from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.model import AgentCycle, Execution, ExecutionStyle, StepInput
 from agent.policy.orders.conditional import expiry_reason
@@ -144,6 +145,27 @@ JITTER = 0.1
 announce trades (T15)."""
 MAX_SLEEP_S = 1.0
 """Longest single sleep while waiting; bounds the delay of an interruption and of a control."""
+FIRST_RETRY_S, LONGEST_RETRY_S = 5.0, 60.0
+"""Shortest and longest pause before a failed cycle is repeated, at any interval."""
+
+
+def retry_pause_s(interval_s: float, failures_in_row: int) -> float:
+    """Return the pause after a cycle: the interval; after so many failed cycles in a row at first
+    FIRST_RETRY_S, or the interval if that is shorter, then doubled up to LONGEST_RETRY_S.
+    """
+    if not failures_in_row:
+        return interval_s
+    first_pause_s = min(interval_s, FIRST_RETRY_S)
+    return float(min(first_pause_s * 2 ** min(failures_in_row - 1, 16), LONGEST_RETRY_S))
+
+
+def is_retried_soon(outcome_or_error: object) -> bool:
+    """Return whether a cycle failed by an endpoint, a service or the store, so that it is repeated
+    before the next interval. Whoever waits for a signature waits for a person.
+    """
+    return isinstance(outcome_or_error, Retryable) and not isinstance(
+        outcome_or_error, AwaitingExternalSignature
+    )
 
 
 def run_periodically(
@@ -152,13 +174,16 @@ def run_periodically(
     clock: Clock,
     random_fraction: Callable[[], float],
     is_interrupted: Callable[[], bool] = lambda: False,
+    failures_in_row: Callable[[], int] = lambda: 0,
 ) -> Iterator[T]:
-    """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between.
-    `random_fraction` returns numbers in [0, 1); a true `is_interrupted` ends a pause early.
+    """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between, and
+    for `retry_pause_s` while there are failures in a row. `random_fraction` returns numbers in
+    [0, 1); a true `is_interrupted` ends a pause early.
     """
     while True:
         yield cycle()
-        interruptible_sleep(interval_s * (1 + random_fraction() * JITTER), clock, is_interrupted)
+        pause_s = retry_pause_s(interval_s, failures_in_row())
+        interruptible_sleep(pause_s * (1 + random_fraction() * JITTER), clock, is_interrupted)
 
 
 def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[], bool]) -> None:
@@ -201,7 +226,7 @@ class AgentRun:
         self,
         agent: AgentWithContext,
         wallet: wiring.WalletSession | None,
-        every: str,
+        interval_s: int,
         once: bool,
         progress: Progress,
         controls: ControlHandler | None = None,
@@ -209,33 +234,52 @@ class AgentRun:
         self._agent = agent
         self._controls = None if wallet is None else controls
         self._wallet = wallet
-        self._interval_text = every
+        self._interval_s = interval_s
         self._runs_once = once
         self._progress = progress
         self._was_hard_paused = agent.context.kill_switch.is_hard()
         self._confirmed_digest = agent.context.store.configs.confirmed_digest()
         self._is_config_blocked = False
         """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
+        self._had_good_cycle = False
+        self._failures_in_row = 0
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
         """Run one cycle and return its outcome or transient error; None once the run is over.
-        Raises ConfigChanged and errors that need an operator. What the cycle leaves queued in the
-        store is written with the report of the run, or before the wait.
+        Raises ConfigChanged and errors that need an operator, which a PassingFault does only before
+        the first good cycle. What the cycle leaves queued in the store is written with the report
+        of the run, or before the wait.
         """
         self._progress(READING_STAGE)
+        result = self._outcome_or_error()
+        self._failures_in_row = self._failures_in_row + 1 if is_retried_soon(result) else 0
+        pause_s = retry_pause_s(self._interval_s, self._failures_in_row)
+        self._progress(f"next cycle in {format_duration(int(pause_s))}")
+        return result
+
+    @property
+    def failures_in_row(self) -> int:
+        """Number of cycles in a row that failed and are repeated soon."""
+        return self._failures_in_row
+
+    def _outcome_or_error(self) -> StepOutcome | TrimtabError | None:
         try:
             with self._agent.context.store.db.queueing():
-                return self._act_by_newest_config()
+                outcome = self._act_by_newest_config()
+            self._had_good_cycle = True
+            return outcome
         except ConfigChanged:
             raise
         except LockHeld as lock_held:
             if self._runs_once:
                 raise
             return Retryable(lock_held.message, lock_held.remedy)
+        except PassingFault as fault:
+            if not self._had_good_cycle:
+                raise
+            return Retryable(fault.message, fault.remedy, code=fault.code)
         except (Retryable, Refused) as error:
             return error
-        finally:
-            self._progress(f"next cycle in {self._interval_text}")
 
     def ends_wait(self) -> bool:
         """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,
@@ -253,6 +297,8 @@ class AgentRun:
             )
         except ConfigChanged:
             return not self._is_config_blocked
+        except PassingFault:  # the next cycle reports that the store cannot be read
+            return False
 
     def _is_over(self) -> bool:
         """Return whether the owner has stopped the bot or this paper run. Raises ConfigChanged if
@@ -271,14 +317,23 @@ class AgentRun:
             if self._runs_once:
                 raise
             self._is_config_blocked = True
-            self._agent.context, self._wallet = config_versions.with_confirmed_config(
-                self._agent.context, self._wallet, error
-            )
+            self._adopt_confirmed_config(error)
             self._confirmed_digest, self._is_config_blocked = (
                 self._agent.context.confirmed_hash,
                 False,
             )
         return self._act()
+
+    def _adopt_confirmed_config(self, change_error: ConfigChanged) -> None:
+        """Adopt the config that was confirmed last. It was checked against the chain when it was
+        confirmed, so that a ConfigError now comes from an endpoint's answer.
+        """
+        try:
+            self._agent.context, self._wallet = config_versions.with_confirmed_config(
+                self._agent.context, self._wallet, change_error
+            )
+        except ConfigError as error:
+            raise PassingFault(error.message, error.remedy, code=error.code) from None
 
     def _act(self) -> StepOutcome | None:
         if self._is_over():

@@ -19,7 +19,7 @@ from agent import wiring
 from agent.app import alert_channels, alerting
 from agent.app.agent import Agent
 from agent.app.controls.messages import control_alerts, control_note
-from agent.app.cycles import READING_STAGE
+from agent.app.cycles import READING_STAGE, is_retried_soon
 from agent.app.records.cycle_report import (
     agent_fields,
     cycle_figures,
@@ -36,14 +36,15 @@ from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config.loaded import LoadedConfig
 from agent.config.redaction import config_diff
 from agent.config.tables.fields import parse_duration_s
-from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
+from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError
 from agent.execution.step_context import StepOutcome
-from agent.model import Alert, Delivery
+from agent.model import Alert, AlertKind, Delivery
 from agent.observe.health import MAX_MISSED_CYCLES
 from agent.observe.logs import Log, LogStyle, Redactor, configure
 from agent.observe.notify import AlertNotifier
 from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
 from agent.ports import Clock
+from agent.units import format_duration
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -137,6 +138,8 @@ class SingleStopClock(StoppableClock):
             super()._on_signal(number, frame)
 
 
+FAULT_ALERT_AFTER_S = 300
+"""Time of failed cycles in a row after which an alert is sent, at any interval."""
 MAX_CONTROL_LINES = 20
 """Maximum number of lines about controls that one cycle logs and shows."""
 NORMAL_CONTROL_STATES = ("queued", "taken", "done")
@@ -161,6 +164,10 @@ class RunEventHandler:
     is_paused: bool = False
     failed_heartbeats: int = 0
     failed_heartbeats_in_row: int = 0
+    failing_since_s: int | None = None
+    """End of the first of the cycles in a row that failed, Unix seconds; None after a good one."""
+    is_fault_alert_queued: bool = False
+    """Whether an alert about these cycles was queued without the store."""
     unrecorded_reason: str = ""
     config_changes: tuple[str, ...] = ()
     """Changed lines of a newly adopted config, until the screen shows them."""
@@ -186,12 +193,19 @@ class RunEventHandler:
         self.watchdog.beat(stage)
 
     def on_cycle(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
-        """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
+        """Handle the end of a cycle. Only a damaged store ends the run; other reporting errors are
         logged.
         """
+        if not is_retried_soon(outcome_or_error):
+            self.failing_since_s = None
+            self.is_fault_alert_queued = False
+        elif self.failing_since_s is None:
+            self.failing_since_s = self.agent.context.clock.now_s()
         for report_part in (self._report, self.report_controls, self._alert):
             try:
                 report_part(outcome_or_error)
+            except PassingFault as fault:
+                self.log.error("reporting failed", kind=fault.code, why=fault.message)
             except TrimtabError:
                 raise
             except Exception as error:
@@ -223,6 +237,8 @@ class RunEventHandler:
             recorder.on_figures(
                 cycle_figures(self.agent, outcome_or_error, duration_s, recorder.report.figures)
             )
+        except PassingFault as fault:
+            self.log.warning("report failed", why=fault.message)
         finally:  # without figures the run is still alive
             self.write_report()
         if is_paused is not self.is_paused:
@@ -286,13 +302,35 @@ class RunEventHandler:
         else:
             self.failed_heartbeats_in_row = 0
         self.failed_heartbeats = 0
-        silence_text = self.recorder.silence_text()
+        context = self.agent.context
+        now_s = context.clock.now_s()
+        silence_text = self.recorder.silence_text() or self._fault_text(now_s)
         if not silence_text and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silence_text = (
                 f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
             )
-        context = self.agent.context
-        now_s = context.clock.now_s()
+        try:
+            self._queue_alerts(outcome_or_error, silence_text, now_s)
+        except PassingFault:
+            if silence_text and not self.is_fault_alert_queued:
+                alert = Alert(AlertKind.HEARTBEAT, "heartbeat", silence_text)
+                self.alert_notifier.queue_unrecorded(alert, now_s)
+                self.is_fault_alert_queued = True
+            raise
+
+    def _fault_text(self, now_s: int) -> str:
+        """Return for how long cycles have failed as text if that is too long; else empty."""
+        if self.failing_since_s is None or now_s - self.failing_since_s < FAULT_ALERT_AFTER_S:
+            return ""
+        failing_text = format_duration(now_s - self.failing_since_s)
+        return f"each look has failed for {failing_text}; the run goes on trying: see its log"
+
+    def _queue_alerts(
+        self, outcome_or_error: StepOutcome | TrimtabError, silence_text: str, now_s: int
+    ) -> None:
+        context, alert_notifier = self.agent.context, self.alert_notifier
+        if alert_notifier is None:
+            return
         run_facts = alerting.RunFacts(
             self.is_paused,
             silence_text,
@@ -300,7 +338,7 @@ class RunEventHandler:
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
         alerts = [*alerting.cycle_alerts(outcome_or_error, run_facts), *self._due_digest(now_s)]
-        for alert_state in self.alert_notifier.process_cycle_alerts(
+        for alert_state in alert_notifier.process_cycle_alerts(
             alerts,
             alerting.covered_kinds(outcome_or_error),
             now_s,

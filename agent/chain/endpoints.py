@@ -11,7 +11,14 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
+from agent.errors import (
+    ConfigError,
+    ErrorCode,
+    OperatorNeeded,
+    PassingFault,
+    Retryable,
+    TrimtabError,
+)
 from agent.model import DataFeeKind
 from agent.units import format_duration
 
@@ -339,8 +346,8 @@ class EndpointPool:
         return PollResult(answers_in_order, failures)
 
     def require_quorum(self, poll: PollResult[T]) -> None:
-        """Raise unless enough operators answered: OperatorNeeded if every failure needs an
-        operator, else Retryable.
+        """Raise unless enough operators answered: Retryable if one failed in a way that is retried,
+        else PassingFault.
         """
         if len(poll.operators) >= self.min_operators:
             return
@@ -349,11 +356,8 @@ class EndpointPool:
         failures_text = "; ".join(
             failure_text(endpoint, failure) for endpoint, failure in poll.failures.items()
         )
-        error_type: type[TrimtabError] = Retryable
-        if poll.failures and all(
-            isinstance(error, OperatorNeeded) for error in poll.failures.values()
-        ):
-            error_type = OperatorNeeded
+        is_retryable = any(isinstance(error, Retryable) for error in poll.failures.values())
+        error_type = Retryable if is_retryable or not poll.failures else PassingFault
         remedy = next((failure.remedy for failure in poll.failures.values() if failure.remedy), "")
         raise error_type(
             f"{len(poll.operators)} of {self.min_operators} operators answered: {failures_text}",

@@ -223,8 +223,8 @@ class Transport(Protocol):
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """Return the results in the order of `calls`, with an RpcFault for each refused call.
 
-        Raises Retryable (endpoint down, slow, overloaded, malformed answers) or OperatorNeeded (not
-        a node, no access). Only batches of reads are retried.
+        Raises Retryable (endpoint down, slow, overloaded, malformed answers) or PassingFault (not a
+        node, no access). Only batches of reads are retried.
         """
         ...
 

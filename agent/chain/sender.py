@@ -33,7 +33,7 @@ from agent.chain.rpc import (
     parse_head,
     parse_quantity,
 )
-from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable
 from agent.model import DataFeeKind, Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
@@ -641,7 +641,7 @@ class QuorumSender:
 
     def _require_chain(self, head: Head) -> Head:
         if head.chain_id != self._chain_id:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"an endpoint is on chain {head.chain_id}, chain.chain_id is {self._chain_id}",
                 "fix the endpoint's url",
                 code=ErrorCode.CHAIN,

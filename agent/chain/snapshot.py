@@ -40,7 +40,7 @@ from agent.chain.watch import (
     snapshot_parts,
     snapshot_questions,
 )
-from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, PassingFault, Refused, Retryable, TrimtabError
 from agent.model import (
     DataFeeKind,
     Head,
@@ -488,5 +488,5 @@ def _reduced_by_operator(
     return number_by_operator
 
 
-class WrongChain(OperatorNeeded):
+class WrongChain(PassingFault):
     """Raised if an endpoint serves a different chain than configured."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.chain.sender import NonceUsed, SendRefused
-from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.submitter import (
     IN_FLIGHT_STATES,
     ReorgHandler,
@@ -96,7 +96,7 @@ class TxReplacer:
         """Cancel with a transfer of zero to ourselves at the same nonce and a higher fee; replace a
         pending cancel with another at a higher fee. Do nothing if the nonce is used.
 
-        Raises Refused above the ceiling or the gas caps, OperatorNeeded if its simulation fails.
+        Raises Refused above the ceiling or the gas caps, PassingFault if its simulation fails.
         """
         submitter, pending_grant = self._submitter, self._journal.grant(pending_intent.id)
         if submitter.is_nonce_used(pending_intent.tx.nonce):
@@ -107,7 +107,7 @@ class TxReplacer:
         )
         simulation = submitter.sender.simulate(tx, submitter.signer.address)
         if not simulation.ok:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"{pending_intent.note} ({pending_intent.tx_hash}) can be neither resent ({why}) nor cancelled:"
                 f" {simulation.reason}",
                 "send the wallet native coin for gas, then run the command again",

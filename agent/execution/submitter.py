@@ -12,6 +12,7 @@ from agent.chain.sender import NonceUsed
 from agent.errors import (
     ErrorCode,
     OperatorNeeded,
+    PassingFault,
     Refused,
     Retryable,
     TrimtabError,
@@ -158,7 +159,7 @@ class Submitter:
         simulation = self.sender.simulate(tx, self.signer.address)
         head = simulation.head
         if head.chain_id != tx.chain_id:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"the endpoint is on chain {head.chain_id}, the transaction is for {tx.chain_id}",
                 "check [chain] in the config",
                 code=ErrorCode.CHAIN,

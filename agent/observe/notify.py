@@ -424,12 +424,16 @@ class AlertNotifier:
         """Send one alert at once and wait for it. Does not use the store, which may hang: the
         process is about to end.
         """
-        for name, subscription in self._subscriptions.items():
-            if alert.kind in subscription.kinds and alert.kind in self._rules.kinds:
-                subscription.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
+        self.queue_unrecorded(alert, now_s)
         close_channels(
             (subscription.channel for subscription in self._subscriptions.values()), within_s
         )
+
+    def queue_unrecorded(self, alert: Alert, now_s: int) -> None:
+        """Queue one alert without the store, which cannot be written."""
+        for name, subscription in self._subscriptions.items():
+            if alert.kind in subscription.kinds and alert.kind in self._rules.kinds:
+                subscription.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
 
     def _enqueue(self, messages: Iterable[AlertMessage]) -> None:
         for message in messages:

@@ -15,7 +15,7 @@ from eth_keys.datatypes import PublicKey, Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 
-from agent.errors import ErrorCode, OperatorNeeded, Retryable, TrimtabError
+from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError
 from agent.model import SignedTx, UnsignedTx
 from agent.signing.agent_approval import AgentApproval, approval_digest
 from agent.signing.rules import Vrs, sign_with
@@ -47,12 +47,12 @@ class RemoteKey:
         return f"RemoteKey({self.address})"
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """Sign as ports.SigningKey. Raises Retryable if the service does not answer, OperatorNeeded
-        for a signature by another key.
+        """Sign as ports.SigningKey. Raises Retryable if the service does not answer, PassingFault
+        for anything but a signature by this key.
         """
         signed_tx = sign_with(tx, self._sign_vrs)
         if Account.recover_transaction(signed_tx.signed_bytes) != self.address:
-            raise OperatorNeeded(
+            raise PassingFault(
                 "the key service's signature belongs to another wallet",
                 "check wallet.address and the key",
                 code=ErrorCode.KEY,
@@ -78,7 +78,7 @@ class RemoteKey:
         try:
             return recover_vrs(der, digest, self.address)
         except InvalidSignature as error:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"the key service's answer is not a signature of {self.address}: {error}",
                 "check that the service uses the key of this address",
                 code=ErrorCode.SIGNATURE,

@@ -38,7 +38,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from agent import codec
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.store.tables import Base, FactRow, IntentRow, StepRow
 from agent.units import NATIVE
@@ -90,21 +90,49 @@ def remedy(error_text: str) -> str:
     )
 
 
+_PASSING_SQLITE_ERRORS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""Errors of the disk, the memory, the file's permissions and other programs. The others tell of a
+damaged or foreign database.
+"""
+
+
 @contextmanager
 def database_errors(action: str) -> Iterator[None]:
-    """Turn database and file errors inside into OperatorNeeded with a remedy; `action` is named in
-    the message.
+    """Turn database and file errors inside into PassingFault, or OperatorNeeded if the database is
+    damaged, with a remedy; `action` is named in the message.
     """
     try:
         yield
-    except DBAPIError as error:  # the driver's message repeats the statement with all parameters
-        raise OperatorNeeded(
-            f"store: cannot {action}: {error.orig}", remedy(str(error.orig)), code=ErrorCode.STORE
-        ) from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise OperatorNeeded(
-            f"store: cannot {action}: {error}", remedy(str(error)), code=ErrorCode.STORE
+        # SQLAlchemy's message repeats the statement with all parameters
+        driver_error = error.orig if isinstance(error, DBAPIError) else error
+        error_type = PassingFault if _may_pass(driver_error) else OperatorNeeded
+        raise error_type(
+            f"store: cannot {action}: {driver_error}",
+            remedy(str(driver_error)),
+            code=ErrorCode.STORE,
         ) from error
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
+        # the low byte of an extended code is its kind (sqlite.org/rescode.html)
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in (
+            _PASSING_SQLITE_ERRORS
+        )
+    return isinstance(error, OSError)
 
 
 WRITE_FLAG = "trimtab_write"

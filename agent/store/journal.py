@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from agent import codec
-from agent.errors import ErrorCode, OperatorNeeded
+from agent.errors import ErrorCode, PassingFault
 from agent.model import (
     FIRST_VENUE_NONCE,
     Intent,
@@ -232,7 +232,7 @@ class IntentStore:
         replaces: str | None = None,
     ) -> Intent:
         """Record a new intent, PLANNED, with the grant that a restart needs to sign it again.
-        Raises OperatorNeeded if an open intent has its nonce, unless it may replace that intent.
+        Raises PassingFault if an open intent has its nonce, unless it may replace that intent.
 
         `deadline_s` is the chain time after which the transaction must not be sent (None: never
         expires). `replaces` is the id of the newest open intent at the nonce, whose bytes were
@@ -248,7 +248,7 @@ class IntentStore:
             )
             replaced_id = _replaceable_id(open_rows, kind, replaces)
             if open_rows and replaced_id is None:
-                raise OperatorNeeded(
+                raise PassingFault(
                     f"nonce {tx.nonce} already has an open transaction:"
                     f" {', '.join(f'{row.note} ({row.tx_hash})' for row in open_rows)}",
                     "run the command again: it resolves open transactions first",

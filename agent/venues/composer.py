@@ -10,7 +10,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from agent.chain import tokens
-from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
+from agent.errors import ErrorCode, PassingFault, Refused, UnsendableTransaction
 from agent.model import (
     NATIVE_VENUE,
     Head,
@@ -305,7 +305,7 @@ class RouterComposer:
         )
         next_nonce, next_pending_nonce = self._sender.nonces(self._wallet)
         if next_nonce != next_pending_nonce:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"the wallet has {next_pending_nonce - next_nonce} pending transaction(s) from nonce {next_nonce} on",
                 "wait for them, or cancel them",
             )

@@ -21,7 +21,7 @@ from agent.app.positions import holdings
 from agent.app.records.kill_switch import end_pause
 from agent.app.settings import editing
 from agent.app.settings.devices import change_devices
-from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
@@ -124,10 +124,17 @@ class ControlRunner:
         ):
             self._secret = self._read_secret()
             self._end_interrupted()
-            for _ in range(MAX_CONTROLS_PER_CYCLE):
-                valid_control = self._refuse_until_valid()
-                if valid_control is None or self._take_and_act(valid_control, session):
-                    return
+            try:
+                self._carry_out_queued(session)
+            except PassingFault:
+                self._has_ended_interrupted = False
+                raise
+
+    def _carry_out_queued(self, session: wiring.WalletSession) -> None:
+        for _ in range(MAX_CONTROLS_PER_CYCLE):
+            valid_control = self._refuse_until_valid()
+            if valid_control is None or self._take_and_act(valid_control, session):
+                return
 
     def offer_and_decline(self, outcome: StepOutcome) -> bool:
         """Offer the first plan of a cycle for confirmation by a control, and decline it for now. If
@@ -148,8 +155,13 @@ class ControlRunner:
 
     @property
     def has_offer(self) -> bool:
-        """True if the plan of the last cycle waits for a confirmation."""
-        return self._has_offered and self._agent.context.store.controls.offered_plan() is not None
+        """True if the plan of the last cycle waits for a confirmation, False if the store cannot
+        tell.
+        """
+        with suppress(PassingFault):
+            control_store = self._agent.context.store.controls
+            return self._has_offered and control_store.offered_plan() is not None
+        return False
 
     def end_cycle(self) -> None:
         """End the offer of a plan that the cycle did not propose again."""
@@ -164,15 +176,14 @@ class ControlRunner:
         return None
 
     def _end_interrupted(self) -> None:
-        """End controls that an earlier run took and did not finish. None is repeated: what it sent
-        is in the journal, which this run settles first.
+        """End controls that an earlier run, or an earlier cycle whose store failed, took and did not
+        finish. None is repeated: what it sent is in the journal, which this run settles first.
         """
         if self._has_ended_interrupted:
             return
-        self._has_ended_interrupted = True
         context = self._agent.context
         reason = (
-            "the run ended while it carried this out; look whether it took effect before you ask"
+            "the run was interrupted while it carried this out; look whether it took effect before you ask"
             " again: trimtab history shows what was sent, and the next run settles it"
         )
         control_ends = []
@@ -185,6 +196,7 @@ class ControlRunner:
                 control_end = self._pause_unless_stopped(control, control_end)
             control_ends.append(control_end)
         context.store.controls.finish(control_ends, context.clock.now_s())
+        self._has_ended_interrupted = True
 
     def _pause_unless_stopped(
         self, control: Control, control_end: ControlStateChange

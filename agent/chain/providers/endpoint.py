@@ -28,7 +28,7 @@ from agent.chain.providers.checked import CheckedProvider
 from agent.chain.providers.sessions import open_session, read_body
 from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault, parse_fault, scrub
 from agent.codec import json_field
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
+from agent.errors import ConfigError, ErrorCode, PassingFault, Retryable
 from agent.hosts import LOOPBACK_HOSTS
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
@@ -191,7 +191,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             )
         if answer_body.lstrip()[:1] in (b"{", b"["):
             return  # some nodes answer a JSON-RPC error with status 400
-        raise OperatorNeeded(
+        raise PassingFault(
             f"{self.name} refused the request (HTTP {status})",
             "check its url and access key in [[chain.rpc]]",
             code=ErrorCode.ACCESS,
@@ -205,7 +205,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         except ValueError:
             pass
         if answer_body.lstrip()[:1] == b"<":
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"{self.name} answers with a web page, not JSON-RPC",
                 "check its url in [[chain.rpc]]",
                 code=ErrorCode.NOT_JSON,

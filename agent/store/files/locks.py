@@ -17,7 +17,7 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.units import format_duration
 
 POLL_S = 0.25
@@ -165,7 +165,7 @@ def _lock(lock_file: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[N
     except Timeout:
         raise lock_error(lock_file) from None
     except OSError as error:
-        raise OperatorNeeded(
+        raise PassingFault(
             f"cannot lock {lock_file}: {error}",
             "make its folder writable for this user",
             code=ErrorCode.LOCK,
@@ -216,7 +216,7 @@ def _write_pid(pid_file: Path) -> None:
         with os.fdopen(descriptor, "w") as file:
             file.write(f"{os.getpid()}\n")
     except OSError as error:
-        raise OperatorNeeded(
+        raise PassingFault(
             f"cannot write {pid_file}: {error}",
             "free space on its disk and make its folder writable",
             code=ErrorCode.FILE,

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from agent import codec, files
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, ErrorCode, PassingFault, TrimtabError
 from agent.model import Plan, StepInput, StepRequest
 from agent.store.database import StepRecord
 
@@ -166,7 +166,7 @@ class FileOutbox:
 
     def write_proposal(self, name: str, text: str) -> str:
         """Write a proposal and return its path; a complete existing file is kept. Raises
-        OperatorNeeded if it cannot be written.
+        PassingFault if it cannot be written.
         """
         path = self._path(name)
         try:
@@ -174,7 +174,7 @@ class FileOutbox:
             if not path.exists() or path.read_bytes() != text.encode():
                 files.replace_file(path, text.encode())
         except OSError as error:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"the proposal {path} cannot be written ({error.strerror})",
                 "free space there, then run it again",
                 code=ErrorCode.FILE,

@@ -19,7 +19,7 @@ from eth_utils.address import is_address, to_checksum_address
 
 from agent.chain.providers.sessions import open_session, read_body
 from agent.codec import json_field
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable
 from agent.model import MarginAccount, VenuePayment
 from agent.signing.futures import LIMIT_TAG, STOP_TAG
 from agent.signing.secret import AgentPrivateKey
@@ -556,9 +556,9 @@ def _is_signer_unknown(refusal: VenueRefusal) -> bool:
     return "does not exist" in refusal.reason
 
 
-def _refusal_error(refusal: VenueRefusal) -> Refused | Retryable | OperatorNeeded:
+def _refusal_error(refusal: VenueRefusal) -> Refused | PassingFault:
     if _is_signer_unknown(refusal):
-        return OperatorNeeded(
+        return PassingFault(
             f"the venue does not know the signer: {refusal.reason}",
             "check the network, the account, and whether the agent key has expired",
             code=ErrorCode.KEY,

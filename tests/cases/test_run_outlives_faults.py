@@ -1,0 +1,537 @@
+"""A run that has had one good look outlives what endpoints, key service and disk do for a while, signs nothing meanwhile, and then acts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
+
+from agent import app as api
+from agent import wiring
+from agent.app.agent import Agent, open_agent
+from agent.app.service import FAULT_ALERT_AFTER_S, StoppableClock, report_run
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.config.load import load_config
+from agent.errors import ConfigError, PassingFault, Retryable
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from agent.localchain.world import WALLET_INDEX, dev_accounts
+from agent.model import Control, ControlKind, ControlOrigin
+from agent.signing.remote_key import RemoteKey, address_from_public_key
+from agent.store import opening
+from agent.store.controls import ControlStore
+from agent.store.files.secret import ensure_secret
+from tests.cases.test_first_hour import newcomer
+from tests.cli.tools import Forked, blocks, forked_in, in_process
+from tests.support.agents import ROOMY, fund, off_target, purse, trusted, yes
+from tests.support.alert_receivers import Box, webhook
+from tests.support.endpoints import Answerer, Reply, Served, altered, methods, passing_on, serve
+from tests.support.scenes import without_tips
+from tests.support.text import mentions
+from tests.unit.test_remote_key import KeyService
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}
+PAGE = b"<!doctype html><title>Checking your browser</title>"
+SEND = "eth_sendRawTransaction"
+
+
+def other_chain(method: str, params: list[Any], answer: Any) -> Any:
+    return "0x1" if method == "eth_chainId" else answer
+
+
+def always(reply: Reply) -> Callable[[str], Answerer]:
+    return lambda url: lambda asked: reply
+
+
+SICK: dict[str, tuple[Callable[[str], Answerer], str]] = {
+    "page": (always(Reply(PAGE)), "web page"),
+    "page 403": (always(Reply(PAGE, status=403)), "HTTP 403"),
+    "page 503": (always(Reply(PAGE, status=503)), "HTTP 503"),
+    "access 401": (always(Reply(b"", status=401)), "HTTP 401"),
+    "json 404": (always(Reply(b'{"error": "project not found"}', status=404)), "project not found"),
+    "redirect": (always(Reply(b"", status=302, headers={"Location": "https://example.org/"})), "HTTP 302"),
+    "empty": (always(Reply(b"")), "not JSON"),
+    "cut": (always(Reply(b'[{"jsonrpc": "2.0", "id"')), "not JSON"),
+    "other chain": (lambda url: altered(url, other_chain), "is on chain 1"),
+}
+"""What an endpoint answers for a while, and words by which the failed look tells of it."""
+
+
+class Patient:
+    """The chain's clock, whose sleep takes no time and lets no block be mined; it notes the pauses."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self._chain = chain
+        self.slept_s = 0.0
+
+    def now_s(self) -> int:
+        return self._chain.now_s()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+
+
+@contextmanager
+def switched(url: str, sick: Answerer) -> Iterator[tuple[Served, list[bool]]]:
+    """A server in front of the node that is ill while the list says so."""
+    is_ill, forward = [False], passing_on(url)
+    with serve(lambda asked: sick(asked) if is_ill[0] else forward(asked)) as server:
+        yield server, is_ill
+
+
+def require_outlived(
+    chain: LocalChain, agent: Agent, clock: Patient, fault: Callable[[], AbstractContextManager[object]], words: str, every: str = "10m"
+) -> None:
+    """A look, the market moves, five looks during the fault, and one that trades."""
+    looks = agent.run(send=True, confirm=yes, every=every)
+    first = next(looks)
+    assert isinstance(first, StepOutcome)
+    assert first.kind is OutcomeKind.HOLD
+    chain.move_market({"WETH": 3_200})
+    chain.mine()
+    before, pauses = purse(chain), list[float]()
+    with fault():
+        for _ in range(5):
+            clock.slept_s = 0
+            failed = next(looks)
+            pauses.append(clock.slept_s)
+            assert isinstance(failed, Retryable), failed
+            assert words in failed.message
+        assert chain.node.ask([("eth_getTransactionCount", [chain.wallet.address, "latest"])]) == [hex(before.nonce)]
+    if every == "10m":  # the first pause is the interval's; each may be up to a tenth longer, in whole seconds
+        assert 600 <= pauses[0] <= 660
+        assert all(low <= pause < low * 1.1 + 1 for pause, low in zip(pauses[1:], (5, 10, 20, 40), strict=True)), pauses
+    traded = next(looks)
+    assert isinstance(traded, StepOutcome), traded
+    assert traded.kind is OutcomeKind.DONE, traded.reason
+    assert max(off_target(chain, TWO).values()) < 50
+    intents = agent.context.store.journal.intents()
+    assert len({intent.tx.nonce for intent in intents if intent.receipt is not None}) == purse(chain).nonce - before.nonce
+    looks.close()
+
+
+@pytest.fixture
+def level(anvil_chain: LocalChain) -> LocalChain:
+    """A wallet at its targets."""
+    fund(anvil_chain, {"WETH": 40_000, "USDC": 40_000})
+    anvil_chain.mine(3)
+    return anvil_chain
+
+
+def line(url: str, operator: str = "one") -> EndpointProvider:
+    return EndpointProvider(url, operator, attempts=1)
+
+
+@contextmanager
+def ill(flags: list[bool]) -> Iterator[None]:
+    flags[0] = True
+    try:
+        yield
+    finally:
+        flags[0] = False
+
+
+QUICK = ("page", "page 403", "json 404", "other chain")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SICK])
+def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalChain, tmp_path: Path, name: str) -> None:
+    sick, words = SICK[name]
+    clock = Patient(level)
+    loaded = trusted(level, tmp_path, NARROW, TWO)
+    with switched(level.url or "", sick(level.url or "")) as (server, is_ill):
+
+        @contextmanager
+        def fault() -> Iterator[None]:
+            seen_before = len(server.seen)
+            with ill(is_ill):
+                yield
+            assert not any(SEND in methods(asked) for asked in server.seen[seen_before:])
+
+        with open_agent(loaded, transports=[line(server.url)], clock=clock) as agent:
+            require_outlived(level, agent, clock, fault, words)
+
+
+def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, tmp_path: Path) -> None:
+    clock = Patient(level)
+    rpc = [{"url": "http://127.0.0.1:1", "operator": operator} for operator in ("one", "two")]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE, status=403))) for _ in rpc]
+        loaded = trusted(level, tmp_path, {**NARROW, "chain.rpc": rpc, "chain.quorum": 2}, TWO)
+        lines = [line(server.url, operator) for (server, _), operator in zip(servers, ("one", "two"), strict=True)]
+
+        @contextmanager
+        def fault() -> Iterator[None]:
+            with ExitStack() as illnesses:
+                for _, is_ill in servers:
+                    illnesses.enter_context(ill(is_ill))
+                yield
+
+        with open_agent(loaded, transports=lines, clock=clock) as agent:
+            require_outlived(level, agent, clock, fault, "0 of 2 operators answered")
+
+
+def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: LocalChain, tmp_path: Path) -> None:
+    """From the first broadcast on there are pages: the transaction is on its way, and nobody says so."""
+    clock, forward, is_ill, broadcasts = Patient(level), passing_on(level.url or ""), [False], list[str]()
+
+    def answer(asked: Any) -> Reply:
+        reply = forward(asked) if SEND in methods(asked) or not is_ill[0] else Reply(PAGE)
+        if SEND not in methods(asked):
+            return reply
+        broadcasts.append(asked["params"][0])
+        is_ill[0] = len(broadcasts) == 1 or is_ill[0]
+        return Reply(PAGE) if is_ill[0] else reply
+
+    with serve(answer) as server:
+        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[line(server.url)], clock=clock)
+        with agent_context as agent:
+            looks = agent.run(send=True, confirm=yes)
+            assert isinstance(next(looks), StepOutcome)
+            level.move_market({"WETH": 3_200})
+            level.mine()
+            before = purse(level)
+            assert isinstance(next(looks), Retryable)
+            assert isinstance(next(looks), Retryable)
+            is_ill[0] = False
+            traded = next(looks)
+            assert isinstance(traded, StepOutcome), traded
+            assert traded.kind is OutcomeKind.DONE, traded.reason
+            looks.close()
+    assert max(off_target(level, TWO).values()) < 50
+    assert len(set(broadcasts)) == len(broadcasts) == purse(level).nonce - before.nonce == 2, "an approval and a swap, each once"
+
+
+@contextmanager
+def no_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fails(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", fails)
+        yield
+
+
+@pytest.mark.slow
+def test_run__names_resolve_not_for_a_while__trades_later(level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Patient(level)
+    provider = line(level.url or "")
+    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[provider], clock=clock) as agent:
+
+        @contextmanager
+        def fault() -> Iterator[None]:
+            provider._request_session_manager.session_cache.clear()  # no connection is kept
+            with no_names(monkeypatch):
+                yield
+
+        require_outlived(level, agent, clock, fault, "cannot be reached")
+
+
+@contextmanager
+def locked(store_file: Path) -> Iterator[None]:
+    """Another program holds the store's write lock."""
+    other = sqlite3.connect(store_file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
+@contextmanager
+def at_each_transaction(during: str, afterwards: str) -> Iterator[None]:
+    """Each transaction begins with this statement, and later with the other, since connections are kept."""
+    statements = [during]
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statements[-1])
+
+    event.listen(Engine, "begin", begin)
+    LISTENERS.append(begin)
+    try:
+        yield
+    finally:
+        statements.append(afterwards)
+
+
+LISTENERS: list[Callable[[Connection], None]] = []
+
+
+def full(store_file: Path) -> AbstractContextManager[None]:
+    """SQLite finds no more room."""
+    return at_each_transaction("PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1073741823")
+
+
+def read_only(store_file: Path) -> AbstractContextManager[None]:
+    """SQLite may not write, as on a disk that was mounted again read-only."""
+    return at_each_transaction("PRAGMA query_only = ON", "PRAGMA query_only = OFF")
+
+
+@contextmanager
+def unreadable(store_file: Path) -> Iterator[None]:
+    """The disk fails: nothing can be read either, not even between two looks."""
+    is_failing = [True]
+
+    def begin(connection: Connection) -> None:
+        if is_failing:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
+
+    event.listen(Engine, "begin", begin)
+    LISTENERS.append(begin)
+    try:
+        yield
+    finally:
+        is_failing.clear()
+
+
+@pytest.fixture
+def quiet_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The store waits for milliseconds instead of seconds; what was listened for ends."""
+    monkeypatch.setattr(opening, "_BUSY_TIMEOUT_MS", 60)
+    yield
+    while LISTENERS:
+        event.remove(Engine, "begin", LISTENERS.pop())
+
+
+class Down(Exception):
+    """Raised by the adapter of a key service."""
+
+
+def garbage(der: bytes) -> bytes:
+    return b"<html>token expired</html>"
+
+
+def another_key(der: bytes) -> bytes:
+    return der[:-1] + bytes([der[-1] ^ 1])
+
+
+def no_service(der: bytes) -> bytes:
+    raise Down("503")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(no_service, "did not sign (Down)"), (garbage, "not a signature"), (another_key, "not a signature")],
+    ids=["503", "page", "another key"],
+)
+def test_run__key_service_fails_for_a_while__trades_later(
+    level: LocalChain, tmp_path: Path, spoil: Callable[[bytes], bytes], words: str
+) -> None:
+    clock, service = Patient(level), KeyService(int(dev_accounts()[WALLET_INDEX].private_key, 16))
+    loaded = trusted(level, tmp_path, NARROW | {"wallet.test_account": None}, TWO)
+    key = RemoteKey(address_from_public_key(service.public_key()), service.sign)
+
+    @contextmanager
+    def fault() -> Iterator[None]:
+        service.spoil = spoil
+        yield
+        service.spoil = lambda der: der
+
+    try:
+        with open_agent(loaded, transports=[level.transport], clock=clock, key=key) as agent:
+            require_outlived(level, agent, clock, fault, words)
+    finally:
+        service.close()
+
+
+@pytest.mark.parametrize("when", ["first look", "one look"])
+def test_run__endpoint_shows_a_page_before_the_first_look__ends(level: LocalChain, tmp_path: Path, when: str) -> None:
+    loaded, clock = trusted(level, tmp_path, NARROW, TWO), Patient(level)
+    with ExitStack() as stack:
+        server, is_ill = stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE)))
+        agent = stack.enter_context(open_agent(loaded, transports=[line(server.url)], clock=clock))
+        if when == "one look":
+            assert isinstance(next(iter(agent.run(send=True, confirm=yes))), StepOutcome)
+        is_ill[0] = True
+        with pytest.raises(PassingFault, match="web page"):
+            next(iter(agent.run(send=True, confirm=yes, once=when == "one look")))
+
+
+def with_stop_loss(path: Path, url: str, price: str) -> None:
+    """The config sells WETH below a price."""
+    config: Any = tomlkit.parse(path.read_text())
+    weth = next(asset for asset in config["portfolio"]["assets"] if asset["symbol"] == "WETH")
+    weth["stop_loss"] = price
+    config["chain"]["rpc"][0]["url"] = url
+    path.write_text(tomlkit.dumps(config))
+
+
+def events(child: Forked) -> list[dict[str, Any]]:
+    """Lines of the log so far that are whole."""
+    text = child.err.read_text() if child.err.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+
+
+def until(child: Forked, has_happened: Callable[[], bool], within_s: float = 120) -> None:
+    end_s = time.monotonic() + within_s
+    while not has_happened():
+        assert time.monotonic() < end_s, child.err.read_text()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("status", [200, pytest.param(403, marks=pytest.mark.slow)])
+def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """From trimtab init: a run with a stop loss of 2,500 sees WETH at 3,000, then a page, then WETH at 2,300."""
+    chain = anvil_chain
+    assert isinstance(chain.node, AnvilNode)
+    fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
+    chain.mine(5)
+    now_s = chain.clock.now_s
+
+    def on_the_chains_clock() -> None:
+        wiring.SystemClock.now_s = lambda _: now_s()  # type: ignore[method-assign]
+
+    with without_tips(chain) as node_url, switched(node_url, lambda asked: Reply(PAGE, status=status)) as (server, is_ill):
+        path = newcomer(chain, node_url, tmp_path, lambda *args: in_process(capfd, monkeypatch, *args))
+        with_stop_loss(path, server.url, "2500")
+        assert in_process(capfd, monkeypatch, "trust", "--yes", "--config", str(path)).code == 0
+        command = ("run", "--send", "--yes", "--every", "1s", "--log-format", "json", "--config", str(path))
+        child = forked_in(tmp_path, *command, first=on_the_chains_clock)
+        try:
+            until(child, lambda: any(line["event"] == "look" for line in events(child)))
+            held = chain.balance("WETH")
+            assert held > 0
+            with ill(is_ill):
+                chain.move_market({"WETH": 2_300})
+                chain.mine(5)
+                until(child, lambda: sum(line["event"] == "look failed" for line in events(child)) >= 4)
+            with blocks(chain.url or ""):
+                until(child, lambda: chain.balance("WETH") * 2_300 < 10 * 10**18)
+                until(child, lambda: events(child)[-1]["event"] == "look")
+            child.told(signal.SIGTERM)
+            said = child.ended(60)
+        except BaseException:
+            child.told(signal.SIGKILL)
+            raise
+    assert said.code == 0, said.err
+    names = [line["event"] for line in events(child)]
+    assert "ended" not in names
+    sold, _ = [line for line in events(child) if line["event"] == "transaction" and line["kind"] == "swap"]
+    assert (sold["state"], sold["what"]) == ("final", "swap"), "the stop first, then the others back to their targets"
+    assert in_process(capfd, monkeypatch, "health", "--config", str(path)).code == 15, "it was stopped"
+
+
+class Settable:
+    """A clock that a test sets."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self.at_s = chain.now_s()
+
+    def now_s(self) -> int:
+        return self.at_s
+
+    def sleep(self, seconds: float) -> None:
+        self.at_s += max(1, round(seconds))
+
+
+@pytest.mark.usefixtures("quiet_store")
+@pytest.mark.parametrize("is_full", [False, True], ids=["store works", "store is full"])
+def test_alert__looks_fail_for_five_minutes__is_sent_once(
+    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    """Also if the store, which would note it, is what fails."""
+    box, clock = Box(), Settable(level)
+    down = Retryable("endpoint 'one' answers with a web page, not JSON-RPC", "check its url", code="not_json")
+    with ExitStack() as stack:
+        monkeypatch.setenv("HOOK", stack.enter_context(webhook(box)))
+        alerts = {"targets": [{"name": "hook", "url_env": "HOOK"}]}
+        loaded = trusted(level, tmp_path, {**NARROW, "alerts": alerts}, TWO)
+        agent = stack.enter_context(open_agent(loaded, transports=[level.transport], clock=clock))
+        service = stack.enter_context(report_run(agent, StoppableClock(clock), "1h"))
+        service.on_cycle(agent.plan())
+        fault = stack.enter_context(ExitStack())
+        if is_full:
+            fault.enter_context(full(tmp_path))
+        clock.at_s += 3_000
+        service.on_cycle(down)
+        clock.at_s += FAULT_ALERT_AFTER_S - 1
+        service.on_cycle(down)
+        assert box.items == []
+        clock.at_s += 1
+        for _ in range(3):
+            service.on_cycle(down)
+            clock.at_s += 60
+        box.until(1)
+        assert len(box.texts) == 1, "the fault began when looks began to fail, not at the last good one"
+        assert mentions(box.texts[0], "each look has failed for 5 min", "goes on trying")
+        assert "web page" not in box.texts[0], "a message quotes no endpoint"
+        fault.close()
+        service.on_cycle(agent.plan())
+        clock.at_s += 10
+        service.on_cycle(down)
+    assert len(box.texts) == 1, "a new fault counts anew"
+
+
+def test_run__endpoint_contradicts_a_confirmed_config_for_a_while__adopts_it_later(
+    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner confirmed it after a check against the chain, so that "no such token" is the endpoint's fault."""
+    loaded = trusted(level, tmp_path, NARROW, TWO)
+    with open_agent(loaded, transports=[level.transport], clock=Patient(level)) as agent:
+        looks = agent.run(send=True, confirm=yes)
+        assert isinstance(next(looks), StepOutcome)
+        edited = loaded.path.read_text().replace('"1%"', '"2%"', 1)
+        assert edited != loaded.path.read_text()
+        loaded.path.write_text(edited)
+        digest = load_config(loaded.path).digest
+        agent.context.store.configs.record(digest, level.now_s(), edited, "confirmed")
+        with monkeypatch.context() as patched:
+            patched.setattr(wiring, "reopen_context", no_token)
+            for _ in range(2):
+                failed = next(looks)
+                assert isinstance(failed, Retryable)
+                assert "is not a token" in failed.message
+        assert isinstance(next(looks), StepOutcome)
+        assert agent.context.loaded_config.digest == digest
+        looks.close()
+
+
+def no_token(*_: object) -> object:
+    raise ConfigError("portfolio.assets: 0x… is not a token", "check the address")
+
+
+@pytest.mark.usefixtures("quiet_store")
+def test_control__store_fails_while_it_is_carried_out__ends_as_interrupted(level: LocalChain, tmp_path: Path) -> None:
+    """It was taken, and its end could not be written: the next look ends it, and it is never repeated."""
+    clock = Patient(level)
+    loaded = trusted(level, tmp_path, NARROW, TWO)
+    with open_agent(loaded, transports=[level.transport], clock=clock) as agent:
+        runner = api.ControlRunner(agent)
+        looks = agent.run(send=True, confirm=yes, controls=runner)
+        assert isinstance(next(looks), StepOutcome)
+        secret = ensure_secret(wiring.store_file(loaded))
+        now_s = clock.now_s()
+        control = Control("a" * 32, ControlKind.RESUME, (), "", "owner", ControlOrigin.API, now_s, now_s + 300)
+        agent.context.store.controls.queue(control.sealed(secret))
+        finish = ControlStore.finish
+
+        def fails(store: ControlStore, control_ends: Any, at_s: int) -> None:
+            if control_ends:
+                raise PassingFault("store: cannot write: disk is full")
+            finish(store, control_ends, at_s)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(ControlStore, "finish", fails)
+            assert isinstance(next(looks), Retryable)
+            assert isinstance(next(looks), Retryable), "nothing is traded while its end is not written"
+        assert isinstance(next(looks), StepOutcome)
+        (ended,) = [line for line in agent.context.store.controls.events(after=0) if line.state not in ("queued", "taken")]
+        assert (ended.state, ended.code) == ("failed", "interrupted")
+        looks.close()
