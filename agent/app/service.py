@@ -43,7 +43,7 @@ from agent.observe.health import MAX_MISSED_CYCLES
 from agent.observe.logs import Log, LogStyle, Redactor, configure
 from agent.observe.notify import AlertNotifier
 from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
-from agent.ports import Clock
+from agent.ports import Clock, MonotonicClock
 from agent.units import format_duration
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -77,6 +77,11 @@ class StoppableClock:
     def now_s(self) -> int:
         """Return the time in Unix seconds."""
         return self._clock.now_s()
+
+    def monotonic_s(self) -> float:
+        """Return seconds that no one sets, if the wrapped clock counts them."""
+        clock = self._clock
+        return clock.monotonic_s() if isinstance(clock, MonotonicClock) else clock.now_s()
 
     def sleep(self, seconds: float) -> None:
         """Sleep; raise StopRequested once a stop was requested."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from agent.chain.chain_time import ChainTime
 from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
 from agent.errors import (
     ConfigError,
@@ -245,8 +246,9 @@ class EndpointPool:
 
     `min_operators` different operators must agree before money moves. An endpoint more than
     `max_lag_blocks` behind the others is excluded and reported; a smaller lag is tolerated.
-    `data_fee_kind` is the kind of data fee that receipts of the chain report; `now_s` is the local
-    clock, which decides whether a block is too old.
+    `data_fee_kind` is the kind of data fee that receipts of the chain report. `now_s` is the local
+    clock and `monotonic_s` one that nobody sets, if there is one; `chain_time` decides by them
+    whether a block is too old.
     """
 
     def __init__(
@@ -258,6 +260,7 @@ class EndpointPool:
         grace_s: float = GRACE_S,
         data_fee_kind: DataFeeKind = DataFeeKind.PLAIN,
         now_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] | None = None,
     ) -> None:
         """Raise ConfigError if the endpoints belong to fewer than `min_operators` operators."""
         self.endpoints = tuple(
@@ -268,7 +271,7 @@ class EndpointPool:
         self.max_lag_blocks = max_lag_blocks
         self.report: Callable[[str], None] = lambda message: None
         self.data_fee_kind = data_fee_kind
-        self.now_s = now_s
+        self.chain_time = ChainTime(now_s, monotonic_s or now_s)
         self._grace_s = grace_s
         operators = sorted(operators_of(self.endpoints))
         if len(operators) < max(1, min_operators):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from agent.chain.chain_time import MAX_NEWEST_AGE_S
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.rpc import Transport, header_verifies, parse_head, parse_quantity, require_result
 from agent.errors import ErrorCode, Refused, Retryable, TrimtabError
@@ -254,6 +255,7 @@ def check_heights(
                 is_outvoted=is_agreed,
             )
     if is_agreed:
+        endpoint_pool.chain_time.record_agreed(timestamp_s)
         return ""
     heights_text = ", ".join(
         f"{operator} is at block {block_number}"
@@ -270,8 +272,6 @@ def check_heights(
     )
 
 
-MAX_NEWEST_AGE_S = 12
-"""Age up to which a block is never old: the block interval of Ethereum."""
 INTERVAL_BLOCKS = 32
 """Blocks over which the block interval is measured."""
 
@@ -280,10 +280,10 @@ def _may_be_newest(
     endpoint_pool: EndpointPool, block_number: int, height: int, timestamp_s: int
 ) -> bool:
     """Return whether `block_number` can be the newest block although most operators are at
-    `height`: by the local clock enough time has passed since `height`, half the usual interval for
+    `height`: by the chain's time enough has passed since `height`, half the usual interval for
     each block between. One operator can make up any header, also all between, but no time.
     """
-    age_s = endpoint_pool.now_s() - timestamp_s
+    age_s = endpoint_pool.chain_time.now_s() - timestamp_s
     if age_s <= MAX_NEWEST_AGE_S:
         return False
     recent_blocks_s, block_count = _recent_duration_and_blocks(endpoint_pool, height, timestamp_s)

@@ -36,7 +36,9 @@ def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
     age_s = case.evidence.now_s - case.step.snapshot.head.timestamp_s
     if age_s < 0:
         return GuardMeasurement(
-            f"{format_seconds(-age_s)} in the future", age_s >= -FUTURE_TOLERANCE_S
+            f"{format_seconds(-age_s)} in the future",
+            age_s >= -FUTURE_TOLERANCE_S,
+            f"{format_seconds(FUTURE_TOLERANCE_S)} in the future",
         )
     return GuardMeasurement(format_seconds(age_s), age_s <= limit_s)
 

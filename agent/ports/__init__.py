@@ -5,7 +5,7 @@ venues in `execution`.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent.model import (
     Evidence,
@@ -40,6 +40,16 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Wait, or advance a simulated clock."""
+
+
+@runtime_checkable
+class MonotonicClock(Protocol):
+    """A clock that also counts seconds which no one sets."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds since an unspecified moment; they may stop while the machine is
+        suspended.
+        """
 
 
 class Reader(Protocol):
@@ -80,6 +90,7 @@ __all__ = [
     "ExternalSigner",
     "Grant",
     "MinedTransaction",
+    "MonotonicClock",
     "PreparedTransaction",
     "Reader",
     "Sender",

@@ -74,7 +74,7 @@ from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.paper.order_venue import PaperHyperliquid
 from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
-from agent.ports import Clock, SigningKey
+from agent.ports import Clock, MonotonicClock, SigningKey
 from agent.signing import keys
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.store.files.recorder import RecorderLimits, StepRecorder
@@ -137,6 +137,10 @@ class SystemClock:
     def now_s(self) -> int:
         """Return the current Unix time in seconds."""
         return int(time.time())
+
+    def monotonic_s(self) -> float:
+        """Return seconds that no one sets."""
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Sleep for this many seconds."""
@@ -427,6 +431,7 @@ def open_endpoint_pool(
         max_lag_blocks=config.chain.max_lag_blocks,
         data_fee_kind=data_fee_kind(config.chain.chain_id, is_copy=config.chain.fork),
         now_s=clock.now_s,
+        monotonic_s=clock.monotonic_s if isinstance(clock, MonotonicClock) else None,
     )
 
 

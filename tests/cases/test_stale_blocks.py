@@ -179,6 +179,48 @@ def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header
         assert purse(chain).raw == before.raw
 
 
+class Machine:
+    """A machine on the chain's time whose clock is `skew_s` ahead; its monotonic clock stood still for `lost_s`."""
+
+    def __init__(self, chain: LocalChain, skew_s: int) -> None:
+        self._chain = chain
+        self.skew_s = skew_s
+        self.lost_s = 0
+
+    def now_s(self) -> int:
+        return self._chain.now_s() + self.skew_s
+
+    def monotonic_s(self) -> float:
+        return self._chain.now_s() - self.lost_s
+
+    def sleep(self, seconds: float) -> None:
+        self._chain.clock.sleep(seconds)
+
+
+SKEWS = {"9 s slow": -9, "30 s slow": -30, "600 s slow": -600, "right": 0, "9 s fast": 9, "set back": 0, "suspended": 0}
+
+
+@pytest.mark.parametrize("clock", [one if one in ("9 s slow", "set back") else pytest.param(one, marks=pytest.mark.slow) for one in SKEWS])
+def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp_path: Path, clock: str) -> None:
+    """Two of three show a block that is 7 blocks of 2 s old; a clock 9 s slow would call that 5 s, and a block of 12 s is never old."""
+    chain, lag = anvil_chain, 7
+    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    slow, liar, machine = Frozen(chain.transport, "slow"), Frozen(chain.transport, "liar"), Machine(chain, SKEWS[clock])
+    chain.node.rpc("anvil_setBlockTimestampInterval", 2)
+    chain.mine(INTERVAL_BLOCKS)
+    with again(chain, loaded, [slow, chain.transport, liar], clock=machine) as agent:
+        slow.freeze()
+        liar.freeze()
+        moves_on(chain, lag)
+        machine.skew_s -= 600 if clock == "set back" else 0
+        machine.lost_s = 14 if clock == "suspended" else 0
+        before = purse(chain)
+        with raises_code(NoQuorum, "lag", f"{lag} blocks", "slow", "liar", "local"):
+            agent.rebalance(send=True, confirm=yes)
+        require_nothing_signed(agent)
+        assert purse(chain).raw == before.raw
+
+
 @pytest.mark.parametrize("ahead", [4, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     chain = anvil_chain
