@@ -198,6 +198,13 @@ class Endpoint:
         return self._transport.request_count
 
     @property
+    def max_batch(self) -> int | None:
+        """Largest number of calls that the endpoint accepts in a request; None: no limit is
+        known.
+        """
+        return getattr(self._transport, "max_batch", None)
+
+    @property
     def is_busy(self) -> bool:
         """True while an earlier request is running."""
         return self._lock.locked()

@@ -317,6 +317,8 @@ def _run_checks(
             probe.remedy,
             probe.exit_code,
         )
+        for warning, remedy in probe.warnings:
+            yield CheckResult(f"endpoint {probe.endpoint.operator}", WARN, warning, remedy)
     yield _operator_check(loaded_config)
     yield _submission_check(loaded_config.config)
     if not has_quorum:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
+from agent.chain.chain_time import MAX_NEWEST_AGE_S
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.quorum import check_heights, common_height, quorum_size
+from agent.chain.rpc import RpcFault, block_ref_at_hash
 from agent.config.tables.chain import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import Snapshot
@@ -19,13 +21,25 @@ from agent.units import format_duration
 if TYPE_CHECKING:
     from agent.app.documents.owner import ProbedEndpointDocument
 
-MAX_CLOCK_SKEW_S = 30
+MAX_CLOCK_SKEW_S, DOUBTFUL_CLOCK_SKEW_S = 30, 5
+"""Seconds by which a head may be ahead of this machine's clock before the endpoint is not used, and
+before the clock is named as slow.
+"""
+OLD_HEAD_S = MAX_NEWEST_AGE_S + DOUBTFUL_CLOCK_SKEW_S
+"""Age of a head from which on the endpoint lags, or the clock is fast."""
+PROBED_CALLS = 40
+"""Calls of the request that finds an endpoint's limit; a step's largest has about as many."""
+_INVALID_PARAMS_CODE = -32602
+"""Code of a call with invalid parameters (JSON-RPC 2.0, section 5.1)."""
+_INVALID_PARAMS_PHRASES = ("unmarshal", "invalid argument", "invalid param", "not a string")
+_NO_OWNER = "0x0000000000000000000000000000000000000000"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointProbe:
     """Answer of one endpoint. `head_number` is None if it failed or `is_lagging`; `finding` is then
-    the reason. `head_s` is the timestamp of `head_number`.
+    the reason. `head_s` is the timestamp of `head_number`; `warnings` are limits of the endpoint
+    and doubts about the clock, each with its remedy.
     """
 
     endpoint: Endpoint
@@ -35,13 +49,16 @@ class EndpointProbe:
     exit_code: int = EXIT_REFUSED
     is_lagging: bool = False
     head_s: int = 0
+    warnings: tuple[tuple[str, str], ...] = ()
 
 
 def probe_endpoints(
     endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]
 ) -> list[EndpointProbe]:
     """Read chain id and head of each endpoint; mark those that lag behind the others."""
-    probes = [_probe(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
+    probes = [
+        _probe(endpoint, chain.chain_id, now_s, is_local=chain.is_local) for endpoint in endpoints
+    ]
     head_by_endpoint = {
         probe.endpoint: probe.head_number for probe in probes if probe.head_number is not None
     }
@@ -97,13 +114,12 @@ def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     )
 
 
-def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> EndpointProbe:
+def _probe(
+    endpoint: Endpoint, chain_id: int, now_s: Callable[[], float], *, is_local: bool
+) -> EndpointProbe:
+    """Return the answer of an endpoint of the chain `chain_id`."""
     try:
-        started_s = time.monotonic()
-        answered_chain_id = int(endpoint.call("eth_chainId", []), 16)
-        latency_ms = (time.monotonic() - started_s) * 1000
-        head_block = endpoint.call("eth_getBlockByNumber", ["latest", False])
-        head, head_s = int(head_block["number"], 16), int(head_block["timestamp"], 16)
+        return _read_probe(endpoint, chain_id, now_s, is_local=is_local)
     except TrimtabError as error:
         return EndpointProbe(
             endpoint,
@@ -116,6 +132,16 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         return EndpointProbe(
             endpoint, None, "is not a node's JSON-RPC endpoint", "check its URL", EXIT_OPERATOR
         )
+
+
+def _read_probe(
+    endpoint: Endpoint, chain_id: int, now_s: Callable[[], float], *, is_local: bool
+) -> EndpointProbe:
+    started_s = time.monotonic()
+    answered_chain_id = int(endpoint.call("eth_chainId", []), 16)
+    latency_ms = (time.monotonic() - started_s) * 1000
+    head_block = endpoint.call("eth_getBlockByNumber", ["latest", False])
+    head, head_s = int(head_block["number"], 16), int(head_block["timestamp"], 16)
     if answered_chain_id != chain_id:
         mismatch_text = f"chain {answered_chain_id}, but chain.chain_id is {chain_id}"
         return EndpointProbe(
@@ -129,13 +155,59 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
             f"its head is {format_duration(ahead_s)} in the future",
             "set this machine's clock (NTP)",
         )
+    if not _reads_by_hash(endpoint, str(head_block["hash"])):
+        return EndpointProbe(
+            endpoint,
+            None,
+            "does not read at a block's hash (EIP-1898)",
+            "use another endpoint: a step reads all at one block",
+            EXIT_OPERATOR,
+        )
     age_text = f"{format_duration(abs(ahead_s))} {'ahead of this clock' if ahead_s > 0 else 'old'}"
     return EndpointProbe(
         endpoint,
         head,
         f"chain {answered_chain_id}, {latency_ms:.0f} ms, head {head}, {age_text}",
         head_s=head_s,
+        warnings=(*_clock_warnings(ahead_s, is_local=is_local), *_batch_warnings(endpoint)),
     )
+
+
+def _reads_by_hash(endpoint: Endpoint, block_hash: str) -> bool:
+    """Return whether an endpoint takes a block's hash as a parameter (EIP-1898). A node that takes
+    it may not know the block yet.
+    """
+    params = [_NO_OWNER, block_ref_at_hash(block_hash)]
+    (answer,) = endpoint.batch([("eth_getBalance", params)])
+    return not isinstance(answer, RpcFault) or (
+        answer.code != _INVALID_PARAMS_CODE
+        and not any(phrase in answer.message.lower() for phrase in _INVALID_PARAMS_PHRASES)
+    )
+
+
+def _clock_warnings(ahead_s: int, *, is_local: bool) -> Iterator[tuple[str, str]]:
+    """Yield a doubt about this machine's clock by the head, which is `ahead_s` ahead of it. A local
+    chain may rest.
+    """
+    remedy = "set this machine's clock (NTP)"
+    if ahead_s >= DOUBTFUL_CLOCK_SKEW_S:
+        yield f"this machine's clock is at least {format_duration(ahead_s)} slow", remedy
+    if -ahead_s >= OLD_HEAD_S and not is_local:
+        age_text = format_duration(-ahead_s)
+        yield f"its head is {age_text} old: it lags, or this machine's clock is fast", remedy
+
+
+def _batch_warnings(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
+    """Yield the limit of an endpoint that does not take PROBED_CALLS calls in a request."""
+    try:
+        endpoint.batch([("eth_chainId", [])] * PROBED_CALLS)
+    except TrimtabError as error:
+        yield f"refuses {PROBED_CALLS} calls in a request: {error.message}", error.remedy
+    if endpoint.max_batch is not None:
+        yield (
+            f"takes at most {endpoint.max_batch} calls in a request; larger ones are split",
+            "use a plan or an endpoint without this limit to read in two requests",
+        )
 
 
 def _marked_if_lagging(probe: EndpointProbe) -> EndpointProbe:

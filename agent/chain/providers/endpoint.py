@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -24,6 +25,11 @@ from tenacity import (
 )
 from web3 import HTTPProvider
 
+from agent.chain.providers.batches import (
+    RESPONSE_TOO_LARGE_CODE,
+    BatchRefused,
+    smaller_batch,
+)
 from agent.chain.providers.checked import CheckedProvider
 from agent.chain.providers.sessions import open_session, read_body
 from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault, parse_fault, scrub
@@ -41,6 +47,7 @@ _LONGEST_WAIT_S = 2.0
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_S)
 _RETRY_AFTER_STATUS = frozenset({429, 503})
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+_ACCESS_STATUS = frozenset({401, 402, 403, 404, 407})
 _READ_METHODS = frozenset(
     {
         "eth_blockNumber",
@@ -100,6 +107,8 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         self.request_counter = itertools.count(1)
         self.operator = operator
         self.request_count = 0
+        self.max_batch: int | None = None
+        """Largest number of calls in a request that the endpoint accepts; None: no limit is known."""
 
     def __repr__(self) -> str:
         return f"EndpointProvider({self.name})"
@@ -110,12 +119,29 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         raise TypeError("an endpoint cannot be pickled or copied: its URL is a secret")
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
+        """See Transport. Reads are split into several requests if the endpoint refuses their
+        number; the size that it accepts is remembered.
+        """
         if not calls:
             return []
         if not all(is_read(method) for method, _ in calls):
-            return self._send_batch(calls)
-        return self._retrying(self._send_batch, calls)
+            try:
+                return self._send_batch(calls)
+            except BatchRefused as refusal:
+                raise refusal.error from None
+        size = min(self.max_batch or len(calls), len(calls))
+        while True:
+            parts = [calls[start : start + size] for start in range(0, len(calls), size)]
+            try:
+                answers = [
+                    answer for part in parts for answer in self._retrying(self._send_batch, part)
+                ]
+            except BatchRefused as refusal:
+                size = refusal.limit
+                continue
+            if size < len(calls):
+                self.max_batch = size
+            return answers
 
     def _send_batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         request_ids = [next(self.request_counter) for _ in calls]
@@ -125,11 +151,10 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         ]
         request_body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
         self.request_count += 1
-        answer_body = self._post(request_body)
-        return self._match_ids(self._parse(answer_body), request_ids)
+        return self._match_ids(self._post(request_body, len(batch)), request_ids)
 
-    def _post(self, request_body: bytes) -> bytes:
-        """Return the body of the answer. Errors are raised outside the exception handlers, since
+    def _post(self, request_body: bytes, call_count: int) -> object:
+        """Return the parsed body of the answer. Errors are raised outside the exception handlers, since
         tracebacks of the libraries would show the URL.
         """
         deadline_s, defect_text, failure_text = time.monotonic() + self._timeout_s, "", None
@@ -166,44 +191,78 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
                 f" {self._max_response_bytes} bytes",
                 code=ErrorCode.TIMEOUT,
             )
-        self._check_status(status, answer_body, retry_after)
-        return answer_body
-
-    def _check_status(self, status: int, answer_body: bytes, retry_after: str | None) -> None:
         if status == requests.codes.ok:
-            return
+            return self._parse(answer_body)
+        return self._read_refusal(status, answer_body, retry_after, call_count)
+
+    def _read_refusal(
+        self, status: int, answer_body: bytes, retry_after: str | None, call_count: int
+    ) -> object:
+        """Return the JSON-RPC answer that came with an HTTP status other than 200. Raises the error
+        of the status if there is none, or if the endpoint asks for a pause.
+        """
+        parsed_body = _parsed_json(answer_body)
+        fault = self._whole_fault(parsed_body, call_count)
+        error = self._status_error(status, "" if fault is None else fault.message, retry_after)
+        limit = 0 if fault is None else smaller_batch(fault, call_count)
+        if status == requests.codes.request_entity_too_large and call_count > 1:
+            limit = limit or call_count // 2
+        if limit:
+            raise BatchRefused(limit, error)
+        must_name_calls = status in _RETRY_STATUS or status in _ACCESS_STATUS
+        if status == requests.codes.too_many_requests or not _is_rpc_answer(
+            parsed_body, must_name_calls=must_name_calls
+        ):
+            raise error
+        return parsed_body
+
+    def _status_error(
+        self, status: int, message: str, retry_after: str | None
+    ) -> EndpointOverloaded | PassingFault:
         pause_s = None
+        reason = f": {message}" if message else ""
         if status in _RETRY_AFTER_STATUS:
             pause_s = retry_after_s(retry_after, self._wall_clock())
         if status == requests.codes.too_many_requests:
-            raise EndpointOverloaded(
-                f"{self.name} is rate limiting (HTTP 429)",
+            return EndpointOverloaded(
+                f"{self.name} is rate limiting (HTTP 429){reason}",
                 "send fewer requests, or use a plan that permits more",
                 pause_s,
                 code=ErrorCode.RATE_LIMIT,
             )
         if status in _RETRY_STATUS:
-            raise EndpointOverloaded(
-                f"{self.name} failed (HTTP {status})",
+            return EndpointOverloaded(
+                f"{self.name} failed (HTTP {status}){reason}",
                 "it may be overloaded; try again, or configure a second endpoint",
                 pause_s,
                 code=ErrorCode.ENDPOINT,
             )
-        if answer_body.lstrip()[:1] in (b"{", b"["):
-            return  # some nodes answer a JSON-RPC error with status 400
-        raise PassingFault(
-            f"{self.name} refused the request (HTTP {status})",
+        return PassingFault(
+            f"{self.name} refused the request (HTTP {status}){reason}",
             "check its url and access key in [[chain.rpc]]",
             code=ErrorCode.ACCESS,
         )
 
+    def _whole_fault(self, parsed_body: object, call_count: int) -> RpcFault | None:
+        """Return the error of a whole request: an object's, that of a list in which no call has a
+        result, or that of a call whose answer made the whole too large; None without one.
+        """
+        answers = parsed_body if isinstance(parsed_body, list) else [parsed_body]
+        faults = [
+            self._fault(error)
+            for answer in answers
+            if isinstance(answer, dict) and (error := answer.get("error") or answer.get("message"))
+        ]
+        if isinstance(parsed_body, list) and len(faults) == call_count == 1:
+            return None
+        if not isinstance(parsed_body, list) or len(faults) == len(answers):
+            return next(iter(faults), None)
+        return next((fault for fault in faults if fault.code == RESPONSE_TOO_LARGE_CODE), None)
+
     def _parse(self, answer_body: bytes) -> object:
-        try:
-            if not _is_too_deep(answer_body):
-                parsed_body: object = json.loads(answer_body)
-                return parsed_body
-        except ValueError:
-            pass
+        parsed_body = _parsed_json(answer_body)
+        if parsed_body is not None or answer_body.strip() == b"null":
+            return parsed_body
         if answer_body.lstrip()[:1] == b"<":
             raise PassingFault(
                 f"{self.name} answers with a web page, not JSON-RPC",
@@ -218,13 +277,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
 
     def _match_ids(self, parsed_body: object, request_ids: list[int]) -> list[object]:
         answers = parsed_body if isinstance(parsed_body, list) else [parsed_body]
-        if len(request_ids) > 1 and isinstance(parsed_body, dict) and "error" in parsed_body:
-            fault = self._fault(parsed_body["error"])
-            raise Retryable(
-                f"{self.name} refused the whole batch: {fault.message}",
-                "the endpoint must support JSON-RPC batches",
-                code=ErrorCode.BATCH,
-            )
+        self._raise_if_whole_refused(parsed_body, len(request_ids))
         answer_by_id: dict[int, object] = {}
         for answer in answers:
             request_id = json_field(answer, "id")
@@ -253,6 +306,25 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             )
         return [answer_by_id[request_number] for request_number in request_ids]
 
+    def _raise_if_whole_refused(self, parsed_body: object, call_count: int) -> None:
+        """Raise BatchRefused if the endpoint refused the number of calls, Retryable if it refused
+        them together for another reason.
+        """
+        fault = self._whole_fault(parsed_body, call_count)
+        if fault is None:
+            return
+        error = Retryable(
+            f"{self.name} refused the whole {'batch' if call_count > 1 else 'request'}:"
+            f" {fault.message}",
+            "the endpoint must support JSON-RPC batches" if call_count > 1 else "",
+            code=ErrorCode.BATCH if call_count > 1 else ErrorCode.ANSWER,
+        )
+        if limit := smaller_batch(fault, call_count):
+            raise BatchRefused(limit, error)
+        names_call = call_count == 1 and isinstance(json_field(parsed_body, "id"), int)
+        if isinstance(parsed_body, dict) and not names_call:
+            raise error
+
     def _fault(self, error: object) -> RpcFault:
         fault = parse_fault(error)
         url_parts = urlsplit(self._url)
@@ -265,6 +337,28 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             *url_parts.path.split("/"),
         ]
         return RpcFault(fault.code, scrub(fault.message, secrets), fault.revert_data)
+
+
+def _parsed_json(json_bytes: bytes) -> object:
+    """Return the parsed JSON; None if it is not JSON, or nested too deeply."""
+    with suppress(ValueError):
+        if not _is_too_deep(json_bytes):
+            parsed_body: object = json.loads(json_bytes)
+            return parsed_body
+    return None
+
+
+def _is_rpc_answer(parsed_body: object, *, must_name_calls: bool) -> bool:
+    """Return whether a body is an answer by JSON-RPC, not another server's error as JSON; with
+    `must_name_calls` only if each part has the id of a call.
+    """
+    answers = parsed_body if isinstance(parsed_body, list) else [parsed_body]
+    return bool(answers) and all(
+        isinstance(answer, dict)
+        and (isinstance(answer.get("error"), dict) or "result" in answer)
+        and (isinstance(answer.get("id"), int) or not must_name_calls)
+        for answer in answers
+    )
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:

@@ -1,0 +1,236 @@
+"""Providers that limit the calls of a request: read in smaller batches, which are remembered, in two requests where they permit it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tenacity import wait_none
+
+from agent.chain.providers import endpoint as endpoint_provider
+from agent.chain.providers.batches import smaller_batch
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault
+from agent.errors import ErrorCode, PassingFault, Retryable
+from tests.support.endpoints import Answerer, Reply, answered, serve
+
+CALLS: list[RpcCall] = [("eth_getBalance", ["0x" + "11" * 20, hex(number)]) for number in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_provider, "_BACKOFF", wait_none())
+
+
+def right(asked: Any) -> Reply:
+    return Reply(json.dumps(answered(asked, lambda method, params: params[1])).encode())
+
+
+def whole(message: str, code: int = -32600, status: int = 200) -> Answerer:
+    """One error object for the whole request."""
+    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}).encode()
+    return lambda asked: Reply(body, status=status)
+
+
+def first_of_list(message: str) -> Answerer:
+    """A list with the error of the first call alone, as geth answers."""
+    return lambda asked: Reply(
+        json.dumps([{"jsonrpc": "2.0", "id": asked[0]["id"], "error": {"code": -32600, "message": message}}]).encode()
+    )
+
+
+def each_of_list(message: str, status: int = 200) -> Answerer:
+    return lambda asked: Reply(
+        json.dumps([{"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32005, "message": message}} for call in asked]).encode(),
+        status=status,
+    )
+
+
+def answers_too_large(asked: Any) -> Reply:
+    """The answers of the first half, then geth's error for the rest."""
+    answers = answered(asked, lambda method, params: params[1])
+    for answer in answers[len(answers) // 2 :]:
+        del answer["result"]
+        answer["error"] = {"code": -32003, "message": "response too large"}
+    return Reply(json.dumps(answers).encode())
+
+
+def limited(limit: int, refuse: Answerer) -> Answerer:
+    """A provider that answers up to `limit` calls a request."""
+    return lambda asked: refuse(asked) if isinstance(asked, list) and len(asked) > limit else right(asked)
+
+
+def line(url: str) -> EndpointProvider:
+    return EndpointProvider(f"{url}/v2/s3cr3t-key", "alpha")
+
+
+REFUSALS: dict[str, tuple[int, Answerer, list[int]]] = {
+    "max": (10, whole("batch size too large, max 10"), [40, 10, 10, 10, 10]),
+    "maximum requests, 400": (15, whole("maximum 15 requests", status=400), [40, 15, 15, 10]),
+    "free plan, 403": (3, whole("Batch of more than 3 requests are not allowed on free tier", -32000, 403), [40] + [3] * 13 + [1]),
+    "calls, 413": (25, whole("the maximum number of calls in one batch is 25", -32600, 413), [40, 25, 15]),
+    "limit, 429": (20, whole("Too many batch requests: the limit is 20", 429, 429), [40, 20, 20]),
+    "500": (20, whole("batch limit of 20 exceeded, got 40", -32000, 500), [40, 20, 20]),
+    "no number": (10, whole("batch too large"), [40, 20, 10, 10, 10, 10]),
+    "page, 413": (20, lambda asked: Reply(b"<html>413 Request Entity Too Large</html>", status=413), [40, 20, 20]),
+    "first of a list": (10, first_of_list("batch too large"), [40, 20, 10, 10, 10, 10]),
+    "each of a list": (10, each_of_list("Batch limit exceeded: 10"), [40, 10, 10, 10, 10]),
+    "each of a list, 429": (10, each_of_list("max batch size is 10", 429), [40, 10, 10, 10, 10]),
+    "answers too large": (10, answers_too_large, [40, 20, 10, 10, 10, 10]),
+    "no batches": (1, whole("batch requests are not supported"), [40] + [1] * 40),
+}
+
+
+def sizes(seen: list[Any]) -> list[int]:
+    return [len(asked) if isinstance(asked, list) else 1 for asked in seen]
+
+
+@pytest.mark.parametrize(("limit", "refuse", "expected"), REFUSALS.values(), ids=REFUSALS)
+def test_batch__refused_for_its_size__is_split_and_remembered(limit: int, refuse: Answerer, expected: list[int]) -> None:
+    with serve(limited(limit, refuse)) as server:
+        provider = line(server.url)
+        assert provider.batch(CALLS) == [params[1] for _, params in CALLS]
+        assert sizes(server.seen) == expected
+        assert provider.max_batch == max(size for size in expected if size <= limit)
+        server.seen.clear()
+        assert provider.batch(CALLS[: limit + 1]) == [params[1] for _, params in CALLS[: limit + 1]]
+        assert sizes(server.seen) == [limit, 1], "the limit is known"
+        server.seen.clear()
+        provider.batch(CALLS[:limit])
+        assert sizes(server.seen) == [limit]
+        assert provider.request_count == len(expected) + 3
+
+
+def test_batch__accepted__is_one_request() -> None:
+    with serve(right) as server:
+        provider = line(server.url)
+        provider.batch(CALLS)
+        assert sizes(server.seen) == [40]
+        assert provider.max_batch is None
+
+
+def test_batch__limit_falls__is_split_further() -> None:
+    limits = [20]
+
+    def answer(asked: Any) -> Reply:
+        return limited(limits[0], whole(f"batch size too large, max {limits[0]}"))(asked)
+
+    with serve(answer) as server:
+        provider = line(server.url)
+        provider.batch(CALLS)
+        limits[0] = 8
+        assert provider.batch(CALLS) == [params[1] for _, params in CALLS]
+        assert provider.max_batch == 8
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("rate limit exceeded: 10 requests per second", -32005),
+        ("daily request limit of 100000 requests exceeded", -32005),
+        ("Too Many Requests", 429),
+        ("your app has exceeded its compute units per second capacity", 429),
+        ("monthly limit of 10 calls per month", 429),
+    ],
+)
+def test_batch__refused_for_its_rate__is_not_split(message: str, code: int) -> None:
+    with serve(whole(message, code, 429)) as server:
+        provider = line(server.url)
+        with pytest.raises(EndpointOverloaded, match="HTTP 429") as caught:
+            provider.batch(CALLS)
+        assert message in caught.value.message
+        assert sizes(server.seen) == [40] * 3
+        assert provider.max_batch is None
+
+
+def test_batch__refused_at_any_size__is_the_providers_error_and_nothing_is_remembered() -> None:
+    with serve(whole("batch size too large, max 10", status=413)) as server:
+        provider = line(server.url)
+        with pytest.raises((Retryable, PassingFault), match="batch size too large"):
+            provider.batch(CALLS)
+        assert provider.max_batch is None
+        assert len(server.seen) < 10
+
+
+def test_batch__reverts_speak_of_batches__is_not_split() -> None:
+    """A token may revert with any text."""
+
+    def answer(asked: Any) -> Reply:
+        errors = [
+            {"jsonrpc": "2.0", "id": call["id"], "error": {"code": 3, "message": "execution reverted: batch too large, max 1"}}
+            for call in asked
+        ]
+        return Reply(json.dumps(errors).encode())
+
+    with serve(answer) as server:
+        provider = line(server.url)
+        assert all(isinstance(found, RpcFault) for found in provider.batch(CALLS))
+        assert sizes(server.seen) == [40]
+
+
+def test_batch__one_call_of_many_speaks_of_batches__is_not_split() -> None:
+    def answer(asked: Any) -> Reply:
+        answers = answered(asked, lambda method, params: params[1])
+        answers[0] = {"jsonrpc": "2.0", "id": asked[0]["id"], "error": {"code": -32000, "message": "batch too large, max 1"}}
+        return Reply(json.dumps(answers).encode())
+
+    with serve(answer) as server:
+        provider = line(server.url)
+        assert isinstance(provider.batch(CALLS)[0], RpcFault)
+        assert sizes(server.seen) == [40]
+
+
+def test_batch__transactions__are_never_sent_again() -> None:
+    sends: list[RpcCall] = [("eth_sendRawTransaction", [hex(number)]) for number in range(4)]
+    with serve(whole("batch size too large, max 2")) as server, pytest.raises(Retryable, match="max 2"):
+        line(server.url).batch(sends)
+    assert sizes(server.seen) == [4]
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 429, 500, 503])
+def test_answer__json_rpc_with_another_status__is_read(status: int) -> None:
+    """One call, an error with its id: the node's reason, not the proxy's."""
+
+    def answer(asked: Any) -> Reply:
+        fault = {"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32000, "message": "header not found"}}
+        return Reply(json.dumps(fault).encode(), status=status)
+
+    with serve(answer) as server:
+        provider = line(server.url)
+        if status == 429:
+            with pytest.raises(EndpointOverloaded, match="header not found"):
+                provider.batch(CALLS[:1])
+        else:
+            assert provider.batch(CALLS[:1]) == [RpcFault(-32000, "header not found")]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"invalid api key"}}', 401, ErrorCode.ACCESS),
+        (b'{"error":"invalid api key"}', 403, ErrorCode.ACCESS),
+        (b'{"message":"invalid api key"}', 404, ErrorCode.ACCESS),
+        (b'{"error":{"message":"invalid api key"}}', 503, ErrorCode.ENDPOINT),
+    ],
+)
+def test_refusal__json_of_another_server__has_its_reason(body: bytes, status: int, code: str) -> None:
+    with serve(lambda asked: Reply(body, status=status)) as server, pytest.raises((PassingFault, Retryable)) as caught:
+        line(server.url).batch(CALLS)
+    assert caught.value.code == code
+    assert f"HTTP {status}" in caught.value.message
+    assert "invalid api key" in caught.value.message
+
+
+def test_refusal__its_reason_repeats_the_key__is_redacted() -> None:
+    with serve(lambda asked: Reply(b'{"error":"no such key s3cr3t-key"}', status=403)) as server, pytest.raises(PassingFault) as caught:
+        line(server.url).batch(CALLS)
+    assert "s3cr3t" not in str(caught.value)
+
+
+@given(st.text(max_size=60), st.integers(-40_000, 500), st.integers(0, 200))
+def test_smaller_batch__any_message__is_smaller_or_none(message: str, code: int, call_count: int) -> None:
+    size = smaller_batch(RpcFault(code, message), call_count)
+    assert size == 0 or 0 < size < call_count
