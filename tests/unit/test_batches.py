@@ -230,6 +230,33 @@ def test_refusal__its_reason_repeats_the_key__is_redacted() -> None:
     assert "s3cr3t" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("message", "code", "size"),
+    [
+        ("batch size too large, max 10", -32600, 10),
+        ("Batch size 40 exceeds the limit of 15", -32000, 15),
+        ("maximum 25 requests", -32600, 25),
+        ("You can only send 3 items per batch", -32000, 3),
+        ("error 429: at most 20 calls", -32005, 20),
+        ("The maximum batch size is 10.", -32600, 10),
+        ("batch too large", -32600, 20),
+        ("response too large", -32003, 20),
+        ("transaction rejected", -32003, 0),
+        ("batching is disabled for this key", -32000, 1),
+        ("Batch requests aren't supported", -32601, 1),
+        ("batch call failed: unknown block", -32000, 0),
+        ("invalid batch request", -32600, 0),
+        ("header not found", -32000, 0),
+        ("execution reverted: batch too large, max 1", 3, 0),
+        ("maximum 40 requests", -32600, 0),
+        ("maximum 39 requests", -32600, 39),
+        ("limit of 10 requests per second", -32005, 0),
+    ],
+)
+def test_smaller_batch__message_of_a_provider__has_its_limit(message: str, code: int, size: int) -> None:
+    assert smaller_batch(RpcFault(code, message), 40) == size
+
+
 @given(st.text(max_size=60), st.integers(-40_000, 500), st.integers(0, 200))
 def test_smaller_batch__any_message__is_smaller_or_none(message: str, code: int, call_count: int) -> None:
     size = smaller_batch(RpcFault(code, message), call_count)

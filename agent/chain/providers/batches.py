@@ -10,17 +10,15 @@ from agent.errors import TrimtabError
 RESPONSE_TOO_LARGE_CODE = -32003
 """Code of geth for the calls of a batch whose answers together exceed its limit."""
 _PER_TIME = re.compile(r"\bper (second|minute|hour|day|month)\b|\brps\b|\brate\b")
-_BATCH_REFUSAL = re.compile(
-    r"batch.*\b(too|large|big|limit\w*|max\w*|exceed\w*|size|many|more|only|most|up to|un\w+|not|dis\w+|without)\b"
-    r"|\b(too|limit\w*|max\w*|exceed\w*|many|more|only|most|up to|un\w+|not|dis\w+|without)\b.*batch"
+_SIZE_LIMIT = re.compile(
+    r"\btoo (large|big|long|many)\b|\b(limit\w*|max\w*|exceed\w*|size|more than|at most|up to|only)\b"
 )
-_CALLS_LIMIT = re.compile(
-    r"\b(limit\w*|max\w*|exceed\w*|many|more than|only|at most|up to)\b.*\b(requests|calls|items|payloads)\b"
-)
+_CALLS = re.compile(r"\b(requests|calls|items|payloads)\b")
 _NO_BATCHES = re.compile(
-    r"\b(unsupported|disabled|(not|n't) (be )?(supported|allowed|enabled|available|permitted))\b"
+    r"\b(unsupported|disabled)\b"
+    r"|(\bnot|n't) (be )?(supported|allowed|enabled|available|permitted)\b"
 )
-_NUMBER = re.compile(r"(?<![\d.-])\d{1,9}(?![\d.])")
+_NUMBER = re.compile(r"(?<![\d.-])\d{1,9}(?!\d|\.\d)")
 
 
 class BatchRefused(Exception):
@@ -46,8 +44,11 @@ def smaller_batch(fault: RpcFault, call_count: int) -> int:
         return call_count // 2
     limits = [int(number) for number in _NUMBER.findall(message)]
     stated_limit = max((limit for limit in limits if 0 < limit < call_count), default=0)
-    if not _BATCH_REFUSAL.search(message):
-        return stated_limit if _CALLS_LIMIT.search(message) else 0
-    if not stated_limit and _NO_BATCHES.search(message):
+    names_limit = _SIZE_LIMIT.search(message) is not None
+    if "batch" not in message:
+        return stated_limit if names_limit and _CALLS.search(message) else 0
+    if names_limit and stated_limit:
+        return stated_limit
+    if _NO_BATCHES.search(message):
         return 1
-    return stated_limit or call_count // 2
+    return call_count // 2 if names_limit else 0
