@@ -216,6 +216,10 @@ class V2Pool:
         """See Pool. Always raises, because a pair has no TWAP."""
         raise missing_twap_refusal(self)
 
+    def over_short_window(self) -> V2Pool:
+        """See Pool. A pair has no TWAP."""
+        return self
+
 
 def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -> int:
     """Return max_in of a pair: the root of (Rin + φ·x)·(Rin + x) = Rin² / (1 - impact), then a

@@ -315,6 +315,11 @@ def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dic
         "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
         "reference prices": ", then ".join(reference.kind),
         "twap_window": f"{format_duration(reference.twap_window)}",
+        "short_window": (
+            "off"
+            if reference.short_window is None
+            else f"{format_duration(reference.short_window)}"
+        ),
         "feed_max_age": f"{format_duration(reference.feed_max_age)}",
         "sequencer": (
             f"{reference.sequencer_feed}, {format_duration(reference.sequencer_grace or 0)}"

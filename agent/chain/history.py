@@ -9,6 +9,7 @@ from typing import Any
 from agent.amm.v3.pool import V3Pool
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import LATEST_ROUND_DATA, to_signed, uint_word
+from agent.chain.pools.observations import OBSERVE_WORDS, mean_over, observe_calldata
 from agent.chain.quorum import confirmed_value
 from agent.chain.receipts import parse_receipt
 from agent.chain.rpc import (
@@ -157,14 +158,11 @@ def _parse_round(answer: object) -> tuple[int, int, int, int]:
     return round_id, to_signed(price), started_s, updated_s
 
 
-OBSERVE = bytes.fromhex("883bdbfd")
 TWAPS_PER_REQUEST = 48
 MAX_TWAP_REQUESTS = 60
 """Maximum number of requests: four months of hours for all pools together. Most observations reach
 back days at most.
 """
-_UINT160_MAX = 2**160 - 1
-_OBSERVE_WORDS = 8
 
 
 def past_twaps(
@@ -210,31 +208,24 @@ def past_twaps(
 
 def _twap_call(pool: str, ago_s: int, window_s: int, block_ref: dict[str, object]) -> RpcCall:
     """Return the call observe(uint32[]) for both ends of the window."""
-    call_data = (
-        OBSERVE + uint_word(32) + uint_word(2) + uint_word(ago_s + window_s) + uint_word(ago_s)
-    )
-    return ("eth_call", [{"to": pool, "data": hex_data(call_data)}, block_ref])
+    call_data = hex_data(observe_calldata((ago_s + window_s, ago_s)))
+    return ("eth_call", [{"to": pool, "data": call_data}, block_ref])
 
 
 def _with_twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
-    """Return the pool with OracleLibrary.consult over the window: mean tick rounded towards minus
-    infinity, harmonic mean liquidity.
-    """
+    """Return the pool with its mean over the window; None if it has none."""
     if isinstance(answer, RpcFault):
         return None
-    answer_bytes = parse_bytes(answer, "observations of a pool", 32 * _OBSERVE_WORDS)
+    answer_bytes = parse_bytes(answer, "observations of a pool", 32 * OBSERVE_WORDS)
     _, _, _, tick_before, tick_after, _, per_liquidity_before, per_liquidity_after = (
         int.from_bytes(answer_bytes[word_offset : word_offset + 32], "big")
-        for word_offset in range(0, 32 * _OBSERVE_WORDS, 32)
+        for word_offset in range(0, 32 * OBSERVE_WORDS, 32)
     )
     tick_change = to_signed(tick_after) - to_signed(tick_before)
-    seconds_per_liquidity = (per_liquidity_after - per_liquidity_before) % 2**160
-    if seconds_per_liquidity == 0:
+    mean = mean_over(window_s, tick_change, (per_liquidity_after - per_liquidity_before) % 2**160)
+    if mean is None:
         return None
-    liquidity = min(window_s * _UINT160_MAX // (seconds_per_liquidity << 32), 2**128 - 1)
-    return replace(
-        pool, twap_tick=tick_change // window_s, twap_liquidity=liquidity, twap_window_s=window_s
-    )
+    return replace(pool, twap_tick=mean.tick, twap_liquidity=mean.liquidity, twap_window_s=window_s)
 
 
 DAY_S = 86_400

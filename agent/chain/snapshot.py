@@ -74,6 +74,7 @@ def read_past_prices(
         supply_tokens=(),
         layer_scopes=(),
         data_fee_kind=DataFeeKind.PLAIN,
+        short_window_s=0,
     )
     subject = f"the prices of the {len(heights)} blocks before block {head.number}"
     lens_pages = LensPages(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Protocol
@@ -32,6 +32,12 @@ from agent.chain.lens import (
     to_signed,
 )
 from agent.chain.pools import positions
+from agent.chain.pools.observations import (
+    OBSERVE_GAS,
+    OBSERVE_WORDS,
+    observe_calldata,
+    observed_mean,
+)
 from agent.chain.pools.positions import PositionRef
 from agent.chain.pools.reading import POOL_GAS, PoolRef
 from agent.chain.tokens import ProxyRef
@@ -170,7 +176,8 @@ class LayerScope(Protocol):
 class SnapshotScope:
     """Scope of a snapshot.
 
-    `code_addresses` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For
+    `code_addresses` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP, and
+    `short_window_s` 0 none over reference.short_window. For
     `pair_token_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
     `proxies` are proxy tokens, whose implementation is read too. `supply_tokens` are tokens whose
     total supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in
@@ -195,6 +202,7 @@ class SnapshotScope:
     layer_scopes: tuple[LayerScope, ...] = ()
     data_fee_kind: DataFeeKind = DataFeeKind.PLAIN
     caller: str = ""
+    short_window_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +294,11 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
         for allowance_item in _first_trade_items(pool)
     ]
     questions += [
+        LensQuestion("short TWAP of a pool", pool.address, observe_item)
+        for pool in scope.pools
+        for observe_item in _short_mean_items(scope, pool)
+    ]
+    questions += [
         LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY))
         for token in scope.supply_tokens
     ]
@@ -319,6 +332,35 @@ def _first_trade_items(pool: PoolRef) -> list[CallItem]:
     return [
         CallItem(pool.contract, calldata, gas_cap=POOL_GAS, likely_gas=6_000)
         for calldata in pool.reader.unwritten_calldata(pool)
+    ]
+
+
+def _short_mean_items(scope: SnapshotScope, pool: PoolRef) -> list[CallItem]:
+    """Return the item that reads a pool's mean over reference.short_window, if it keeps
+    observations.
+    """
+    if not scope.short_window_s or not pool.keeps_observations:
+        return []
+    calldata = observe_calldata((scope.short_window_s, 0))
+    return [CallItem(pool.address, calldata, 32 * OBSERVE_WORDS, OBSERVE_GAS, likely_gas=60_000)]
+
+
+def _with_short_means(
+    scope: SnapshotScope, pools: Sequence[V2Pool | V3Pool], answers: Iterator[LensAnswer]
+) -> list[V2Pool | V3Pool]:
+    """Return the pools with their means over reference.short_window. A pool whose observations do
+    not cover it has none, and is no fault: the other prices decide.
+    """
+    short_mean_by_pool = {
+        pool.address: observed_mean(scope.short_window_s, next(answers))
+        for pool in scope.pools
+        for _ in _short_mean_items(scope, pool)
+    }
+    return [
+        replace(pool_state, short_mean=short_mean_by_pool.get(pool_state.address))
+        if isinstance(pool_state, V3Pool)
+        else pool_state
+        for pool_state in pools
     ]
 
 
@@ -419,6 +461,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         replace(pool_state, unwritten_slots=unwritten_by_pool[pool_state.address])
         for pool_state in pools
     ]
+    pools = _with_short_means(scope, pools, (answer for _, answer in remaining_answers))
     supply_answers = [
         (token, answer_uint(next(remaining_answers)[1])) for token in scope.supply_tokens
     ]

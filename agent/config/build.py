@@ -134,6 +134,9 @@ def build_reference(
         sequencer_feed=reference_table.sequencer_feed,
         sequencer_grace_s=reference_table.sequencer_grace or 0,
         uses_worse_source=True,
+        short_window_s=(reference_table.short_window or 0)
+        if PriceSource.TWAP.value in reference_table.kind
+        else 0,
     )
 
 

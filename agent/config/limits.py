@@ -121,6 +121,10 @@ def _max_allocator_weight_bps(allocator_table: AllocatorTable, symbol: str) -> i
 
 MIN_TWAP_WINDOW_S = 1_800
 """Minimum TWAP window. A shorter one can be manipulated within a few blocks (T3)."""
+SHORT_WINDOW_BOUNDS_S = (60, 900)
+"""Shortest and longest reference.short_window. Over less, a few blocks move it and make plans be
+refused; over more, it hardly follows a move sooner than the TWAP.
+"""
 LONGEST_DEADLINE_S = 1_800
 """Longest deadline. A swap that is valid for longer is a free option for anyone who can delay it
 (T7).
@@ -149,6 +153,10 @@ def require_protection(config: Config) -> None:
             "reference.twap_window: a TWAP over less than 30m can be manipulated within a few"
             " blocks; write 30m or more"
         )
+    shortest_s, longest_s = SHORT_WINDOW_BOUNDS_S
+    short_window_s = config.reference.short_window
+    if short_window_s is not None and not shortest_s <= short_window_s <= longest_s:
+        raise ValueError('reference.short_window: not between 1m and 15m; write "5m", or "off"')
     require_known_fees(config.chain.chain_id, local=config.chain.is_local)
     _require_price_consent(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:

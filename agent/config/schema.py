@@ -15,6 +15,7 @@ from agent.config.tables.fields import (
     AddressOrOff,
     ConfigTable,
     Duration,
+    DurationOrOff,
     ShareOrOff,
 )
 from agent.config.tables.futures import AnyFuturesTable
@@ -32,6 +33,8 @@ from agent.config.tables.wallet import WalletTable
 from agent.config.tables.weights import DataTable, SignalTable
 from agent.layers.config import LayerTables
 
+SHORT_WINDOW_S = 300
+
 
 class ReferenceTable(ConfigTable):
     """Sources of reference prices (docs/prices.md)."""
@@ -42,6 +45,8 @@ class ReferenceTable(ConfigTable):
     """
     twap_window: Duration
     """Time over which a TWAP averages a pool's price."""
+    short_window: DurationOrOff = SHORT_WINDOW_S
+    """Window of a second TWAP, which follows a move sooner, 1m to 15m; default: 5m."""
     feed_max_age: Duration
     """Age above which a round of a feed is stale; an asset or hub may have its own."""
     sequencer_feed: AddressOrOff = None

@@ -35,6 +35,7 @@ from agent.reference import (
     price_inputs,
     round_regression_fault,
     sequencer_fault,
+    short_mean_deviations,
     source_deviations,
 )
 from agent.units import BPS
@@ -213,10 +214,16 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
     The guard compares the spot price of each asset and the price of each pool of the plan with the
     reference, and the TWAP with the feed if both are configured and have a price; after a sharp
-    move the agent waits for the TWAP. For an exit only prices that it depends on are compared, and
-    `late_twap_tokens` are not. An asset without a spot price refuses the plan.
+    move the agent waits for the TWAP. The short means of the tokens traded are compared with the
+    reference. For an exit only prices that it depends on are compared, and neither
+    `late_twap_tokens` nor short means. An asset without a spot price refuses the plan.
     """
-    deviations = [*_spot_deviations(case), *_pool_deviations(case), *_twap_deviations(case)]
+    deviations = [
+        *_spot_deviations(case),
+        *_pool_deviations(case),
+        *_twap_deviations(case),
+        *_short_mean_deviations(case),
+    ]
     largest_deviation, label = max(deviations, default=(Fraction(0), "nothing to compare"))
     return GuardMeasurement(
         f"{format_ratio(largest_deviation)} ({label})", largest_deviation * BPS <= limit_bps
@@ -326,6 +333,18 @@ def _twap_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     for deviation, token in source_deviations(price_sources):
         if (judged_tokens is None or token in judged_tokens) and token not in tokens_with_late_twap:
             yield deviation, f"TWAP of {case.label(token)} against its feed"
+
+
+def _short_mean_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
+    """Yield the deviations of the short means of the tokens that the plan trades; none for what
+    reduces risk, because a pool that is pushed for minutes must not hold it back (T20).
+    """
+    if case.is_risk_reducing():
+        return
+    traded_tokens = set(map(case.step.portfolio.pricing_token, case.replay.tokens))
+    for deviation, token in short_mean_deviations(price_inputs(case.step)):
+        if token in traded_tokens:
+            yield deviation, f"short TWAP of {case.label(token)} against its reference price"
 
 
 def _relative_deviation(price: Fraction, reference_price: Fraction) -> Fraction:

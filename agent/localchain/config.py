@@ -40,6 +40,7 @@ max_live_value = "100000"
 [reference]
 kind = ["feed", "twap"]
 twap_window = "30m"
+short_window = "5m"
 feed_max_age = "25h"
 
 [[venues]]

@@ -132,6 +132,7 @@ from agent.model.market import Snapshot as Snapshot
 from agent.model.market import SwapGas as SwapGas
 from agent.model.market import SwapResult as SwapResult
 from agent.model.market import SwapStyle as SwapStyle
+from agent.model.market import TickMean as TickMean
 from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
 from agent.model.market import UnreadableItem as UnreadableItem

@@ -245,6 +245,18 @@ class TickState(NamedTuple):
     spacing: int
 
 
+@dataclass(frozen=True, slots=True)
+class TickMean:
+    """Mean of a pool's price observations over the last `window_s` seconds
+    (OracleLibrary.consult): time-weighted tick, rounded towards minus infinity, and harmonic mean
+    of the liquidity in range.
+    """
+
+    window_s: int
+    tick: int
+    liquidity: int
+
+
 class IdlePoolFee(NamedTuple):
     """Fee that a pool will have, in millionths of the input, if nobody trades in it for so long."""
 
@@ -417,6 +429,11 @@ class Pool(Protocol):
 
     def mean_depth(self, token: str) -> int:
         """Return the mean virtual reserve of `token` over the window."""
+
+    def over_short_window(self) -> Self:
+        """Return the pool with its TWAP over reference.short_window in place of the longer one;
+        without a TWAP if none was read.
+        """
 
     @property
     def tick_state(self) -> TickState | None:

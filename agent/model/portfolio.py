@@ -422,7 +422,9 @@ class ReferenceConfig:
     every pool of the snapshot). Nothing is traded while `sequencer_feed` reports a rollup's
     sequencer down, and until it has been up for `sequencer_grace_s`. `uses_worse_source`: minimums
     and costs use the worse for the wallet of the sources that agree, and worst cases include
-    limits.oracle_deviation; steps recorded before this rule lack the field.
+    limits.oracle_deviation; steps recorded before this rule lack the field. `short_window_s` is the
+    window of a second, shorter TWAP that joins them where TWAPs are a source (0: none); steps
+    recorded before there was one lack it.
     """
 
     sources: tuple[PriceSource, ...]
@@ -433,6 +435,7 @@ class ReferenceConfig:
     sequencer_feed: str | None = None
     sequencer_grace_s: int = 0
     uses_worse_source: bool = False
+    short_window_s: int = 0
 
     @property
     def uptime_feeds(self) -> tuple[str, ...]:

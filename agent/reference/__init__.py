@@ -14,6 +14,7 @@ from agent.reference.checks import price_fault as price_fault
 from agent.reference.checks import price_ranges as price_ranges
 from agent.reference.checks import round_price as round_price
 from agent.reference.checks import sequencer_fault as sequencer_fault
+from agent.reference.checks import short_mean_deviations as short_mean_deviations
 from agent.reference.checks import source_conflict as source_conflict
 from agent.reference.checks import source_deviations as source_deviations
 from agent.reference.prices import PriceInputs as PriceInputs

@@ -86,6 +86,16 @@ def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
         yield abs(twap_by_token[token] / feed_price_by_token[token] - 1), token
 
 
+def short_mean_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
+    """Yield (relative deviation of the short mean from the reference price, token) where both are
+    known (T40).
+    """
+    price_by_token = prices_from(inputs).price_by_token
+    short_mean_by_token = price_sources.short_mean_prices(inputs)
+    for token in price_by_token.keys() & short_mean_by_token.keys():
+        yield abs(short_mean_by_token[token] / price_by_token[token] - 1), token
+
+
 def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
     """Return the tokens whose price falls and whose TWAP lags behind, while feed and spot price
     agree: the feed is the first source, the TWAP is above it, and the pools' spot price is within
@@ -167,22 +177,27 @@ PriceRange = tuple[Price, Price]
 
 def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     """Return the lowest and highest price of each token: of its reference price, and of each
-    configured source that agrees with it within limits.oracle_deviation (T29).
+    configured source and short mean that agree with it within limits.oracle_deviation (T29, T40).
 
-    A feed may lag behind the market by its published threshold, a TWAP by its window. What the
-    wallet sells is worth the higher price, what it buys the lower one. Without reference.cautious,
-    or with the limit off, the reference price alone counts; so it does for the floors of exits,
-    because in a fall that the TWAP follows late, nobody pays the TWAP (T20).
+    A feed may lag behind the market by its published threshold, a TWAP by its window; a short mean
+    follows a move that both have missed. What the wallet sells is worth the highest price, what it
+    buys the lowest one. Without reference.uses_worse_source, or with the limit off, the reference
+    price alone counts; so it does for the floors of exits, because in a fall that the TWAP follows
+    late, nobody pays the TWAP (T20).
     """
     limit_bps, range_by_token = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
-    reference_price_by_token = reference_prices(step).price_by_token
-    prices_by_source = [
-        prices_from(price_inputs(step).with_source(source)).price_by_token
-        for source in _FEED_AND_TWAP
-        if step.reference.uses_worse_source
-        and limit_bps is not None
-        and source in step.reference.sources
-    ]
+    inputs = price_inputs(step)
+    reference_price_by_token = prices_from(inputs).price_by_token
+    prices_by_source: list[dict[str, Price]] = []
+    if step.reference.uses_worse_source and limit_bps is not None:
+        prices_by_source = [
+            *(
+                prices_from(inputs.with_source(source)).price_by_token
+                for source in _FEED_AND_TWAP
+                if source in step.reference.sources
+            ),
+            price_sources.short_mean_prices(inputs),
+        ]
     for token, price in reference_price_by_token.items():
         source_prices = [
             round_price(price_by_token[token])
@@ -223,8 +238,8 @@ def disagreement_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) ->
 def deviation_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Value:
     """Return the loss of a trade if all prices are limits.oracle_deviation off, each to the
     wallet's disadvantage: that share of the value of each token traded, except the numeraire.
-    `delta_raw_by_token` are the changes of the wallet. Zero without reference.cautious, or
-    with the limit off.
+    `delta_raw_by_token` are the changes of the wallet. Zero without
+    reference.uses_worse_source, or with the limit off.
     """
     limit_bps = step.limits.oracle_deviation_bps
     if not step.reference.uses_worse_source or limit_bps is None:

@@ -43,6 +43,14 @@ def twap_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -
     return f"its oldest observation is less than {window_s} s old{observations_text}"
 
 
+def short_mean_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -> str:
+    """Return the reason why the TWAP of a pool over reference.short_window does not count, with
+    the remedy; empty if it counts.
+    """
+    short_reference = replace(reference, twap_window_s=reference.short_window_s)
+    return twap_rejection(snapshot, short_reference, pool.over_short_window())
+
+
 def pin_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -> str:
     """Return the reason why a pool does not match the owner's pins; empty if it matches, or if
     there are no pins.
@@ -236,6 +244,21 @@ class PriceInputs:
         """Return the inputs with a single source."""
         return replace(self, reference=replace(self.reference, sources=(source,)))
 
+    def over_short_window(self) -> PriceInputs:
+        """Return the inputs with TWAPs over reference.short_window as their single source."""
+        snapshot = self.snapshot.cached_value(
+            "pools over the short window",
+            lambda: replace(
+                self.snapshot, pools=tuple(pool.over_short_window() for pool in self.snapshot.pools)
+            ),
+        )
+        reference = replace(
+            self.reference,
+            sources=(PriceSource.TWAP,),
+            twap_window_s=self.reference.short_window_s,
+        )
+        return replace(self, snapshot=snapshot, reference=reference)
+
 
 def price_inputs(step: StepInput) -> PriceInputs:
     """Return what the reference prices of a step are derived from."""
@@ -277,6 +300,15 @@ def _calculate_prices(inputs: PriceInputs) -> ReferencePrices:
         else:
             reference_price_by_token[address] = reference_price
     return ReferencePrices(reference_price_by_token, tuple(unpriced_tokens))
+
+
+def short_mean_prices(inputs: PriceInputs) -> dict[str, Price]:
+    """Return the TWAP of each token over reference.short_window. Tokens are missing if none of
+    their pools has observations that cover it, all if there is no such window.
+    """
+    if not inputs.reference.short_window_s:
+        return {}
+    return prices_from(inputs.over_short_window()).price_by_token
 
 
 def spot_prices(inputs: PriceInputs) -> dict[str, Price]:

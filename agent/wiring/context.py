@@ -607,6 +607,7 @@ def _build_context(  # noqa: PLR0913
             )
         ),
         twap_window_s=reference.twap_window_s,
+        short_window_s=reference.short_window_s,
         impact_bps=(
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),

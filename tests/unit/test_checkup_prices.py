@@ -13,7 +13,19 @@ from agent import wiring
 from agent.app.start import checks
 from agent.app.start.checks import FAIL, OK, UNBOUNDED_ANSWER, WARN, format_answer_bounds, price_checks
 from agent.config.networks import NETWORKS, Network
-from agent.model import Cron, DataFeeQuote, Every, FeedRound, HybridTrigger, PriceSource, StepInput, Threshold, Trigger, UnreadableItem
+from agent.model import (
+    Cron,
+    DataFeeQuote,
+    Every,
+    FeedRound,
+    HybridTrigger,
+    PriceSource,
+    StepInput,
+    Threshold,
+    TickMean,
+    Trigger,
+    UnreadableItem,
+)
 from agent.model.rollups import DATA_FEE_ITEM
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
 from tests.support.text import mentions
@@ -98,6 +110,21 @@ def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: N
     assert states([f"{name} / USD" for name in priced]) <= {OK}
     if priced:
         assert states([f"{name} / ETH" for name in priced]) == states(["GOLD / USD" for _ in priced]) == {WARN}
+
+
+def test_short_means_that_do_not_count_are_told_with_a_reason() -> None:
+    answered = replace(v3_pool(token("WETH"), token("USDC"), 2_000), short_mean=TickMean(300, 0, 10**18))
+    silent = replace(v3_pool(token("WETH"), token("USDC"), 2_000, name="silent"), observation_counts=(5, 5))
+    step = step_input(pools=[silent, answered])
+    assert "short TWAPs" not in rows(step), "there is no such window"
+    step = replace(step, reference=replace(step.reference, short_window_s=300))
+    state, finding, remedy = rows(step)["short TWAPs"]
+    assert (state, mentions(finding, "1 of 2", "short TWAP", silent.address, "300 s", "--to 301")) == (WARN, True)
+    assert "trimtab oracle" in remedy
+    both = with_snapshot(step, pools=(answered,))
+    assert rows(both)["short TWAPs"][:2] == (OK, "1 of 1 V3 pools have a usable short TWAP")
+    by_feed = replace(step, reference=replace(step.reference, sources=(PriceSource.FEED,)))
+    assert "short TWAPs" not in rows(by_feed)
 
 
 def test_means_that_do_not_count_are_told_with_a_reason() -> None:

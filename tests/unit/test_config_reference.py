@@ -9,6 +9,7 @@ import pytest
 
 from agent.config.build import build_policy, build_reference
 from agent.config.load import parse_config
+from agent.config.networks import NETWORKS
 from agent.config.networks.presets import ETHEREUM_PRESET, SEQUENCER_FEEDS, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
@@ -90,6 +91,36 @@ def test_a_new_config_holds_a_feed_to_its_heartbeat() -> None:
     reference = build_reference(parse_config(text()))
     assert reference.max_age_s(str(WETH.feed)) == 2 * 3_600
     assert reference.max_age_s(str(USDC.feed)) == 25 * 3_600, "USDC's heartbeat is a day"
+
+
+@pytest.mark.parametrize(
+    ("line", "window_s"),
+    [
+        ('short_window = "5m"\n', 300),
+        ("", 300),
+        ('short_window = "off"\n', 0),
+        ('short_window = "60s"\n', 60),
+        ('short_window = "15m"\n', 900),
+    ],
+    ids=["as written", "config of an earlier release", "off", "shortest", "longest"],
+)
+def test_short_window__is_five_minutes_unless_chosen(line: str, window_s: int) -> None:
+    assert build_reference(parse_config(text(1, ("^short_window.*\n", line)))).short_window_s == window_s
+
+
+@pytest.mark.parametrize("window", ["59s", "901s", "0s", "30m"])
+def test_short_window__beyond_its_bounds_is_refused(window: str) -> None:
+    assert mentions(refused(1, ('^short_window = "5m"', f'short_window = "{window}"')), "reference.short_window", "1m", "15m")
+
+
+def test_short_window__needs_twaps_among_the_sources() -> None:
+    assert build_reference(parse_config(text(1, ("^kind = .*$", 'kind = ["feed"]')))).short_window_s == 0
+    assert build_reference(parse_config(text(1, ("^kind = .*$", 'kind = ["twap"]')))).short_window_s == 300
+
+
+@pytest.mark.parametrize("chain_id", [network.chain_id for network in NETWORKS])
+def test_short_window__template_of_each_chain_writes_it(chain_id: int) -> None:
+    assert 'short_window = "5m"' in text(chain_id)
 
 
 def test_pins_say_whose_means_count() -> None:

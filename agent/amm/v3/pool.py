@@ -400,6 +400,16 @@ class V3Pool(V3State):
         """See Pool. Liquidity added for only a few blocks hardly changes it."""
         return _virtual_raw(self.twap_liquidity or 0, self.mean_price(token))
 
+    def over_short_window(self) -> Self:
+        """See Pool."""
+        mean = self.short_mean
+        return replace(
+            self,
+            twap_tick=None if mean is None else mean.tick,
+            twap_liquidity=None if mean is None else mean.liquidity,
+            twap_window_s=None if mean is None else mean.window_s,
+        )
+
 
 def _virtual_raw(liquidity: int, price: Fraction) -> int:
     """Return L/√P, the virtual reserve of a token in base units."""

@@ -43,6 +43,7 @@ from agent.errors import (
 from agent.model import (
     FeedRound,
     Policy,
+    Pool,
     PriceSource,
     ReferenceConfig,
     ScreenedToken,
@@ -54,7 +55,7 @@ from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts, investable_total, portfolio_total
 from agent.reference import reference_prices, sequencer_fault
-from agent.reference.prices import feed_round_fault, twap_rejection
+from agent.reference.prices import feed_round_fault, short_mean_rejection, twap_rejection
 from agent.store import Store
 from agent.store.files.locks import require_trusted_writers
 from agent.store.files.secret import secret_path
@@ -186,20 +187,30 @@ def format_answer_bounds(feed_round: FeedRound) -> str:
 def _twap_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
     if PriceSource.TWAP not in reference.sources:
         return
+    yield _mean_check("TWAP", snapshot, reference, twap_rejection)
+    if reference.short_window_s:
+        yield _mean_check("short TWAP", snapshot, reference, short_mean_rejection)
+
+
+def _mean_check(
+    mean_name: str,
+    snapshot: Snapshot,
+    reference: ReferenceConfig,
+    rejection_of: Callable[[Snapshot, ReferenceConfig, Pool], str],
+) -> CheckLine:
+    """Return the row that counts the pools with such a mean, and names the first without."""
     pools = [pool for pool in snapshot.pools if pool.keeps_observations]
     rejected_pool_texts = [
         f"{pool.address}: {rejection}"
         for pool in pools
-        if (rejection := twap_rejection(snapshot, reference, pool))
+        if (rejection := rejection_of(snapshot, reference, pool))
     ]
-    count_text = (
-        f"{len(pools) - len(rejected_pool_texts)} of {len(pools)} V3 pools have a usable TWAP"
-    )
-    if rejected_pool_texts:
-        twap_finding = f"{count_text}; the first without: {rejected_pool_texts[0]}"
-        yield "TWAPs", WARN, twap_finding, "trimtab oracle shows them all"
-    else:
-        yield "TWAPs", OK, count_text, ""
+    usable_count = len(pools) - len(rejected_pool_texts)
+    count_text = f"{usable_count} of {len(pools)} V3 pools have a usable {mean_name}"
+    if not rejected_pool_texts:
+        return f"{mean_name}s", OK, count_text, ""
+    finding = f"{count_text}; the first without: {rejected_pool_texts[0]}"
+    return f"{mean_name}s", WARN, finding, "trimtab oracle shows them all"
 
 
 def _sequencer_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:

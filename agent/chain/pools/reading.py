@@ -22,15 +22,15 @@ from agent.chain.lens import (
     V3Item,
     answer_words,
 )
+from agent.chain.pools.observations import mean_over
 from agent.errors import ErrorCode, Retryable
-from agent.model import Pool, SwapStyle
+from agent.model import Pool, SwapStyle, TickMean
 
 MAX_TICKS_PER_POOL = 256
 """Initialised ticks read per pool, half on each side. Beyond them the known window ends earlier
 than asked, and a larger swap raises BeyondKnownTicks.
 """
 POOL_GAS = 100_000
-_UINT160_MAX = 2**160 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +172,9 @@ class V3Reader:
             return pool_answer if isinstance(pool_answer, CallStatus) else CallStatus.MALFORMED
         if pool_answer.twap_deltas is not None and not twap_window_s:
             return CallStatus.MALFORMED
-        twap_tick = twap_liquidity = None
-        if pool_answer.twap_deltas is not None and pool_answer.twap_deltas[1] > 0:
-            # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the
-            # harmonic mean.
-            twap_tick = pool_answer.twap_deltas[0] // twap_window_s
-            twap_liquidity = min(
-                twap_window_s * _UINT160_MAX // (pool_answer.twap_deltas[1] << 32), 2**128 - 1
-            )
+        mean: TickMean | None = None
+        if pool_answer.twap_deltas is not None:
+            mean = mean_over(twap_window_s, *pool_answer.twap_deltas)
         return self.pool_class(
             address=pool.address,
             venue=pool.venue,
@@ -196,9 +191,9 @@ class V3Reader:
             ),
             known_from_tick=pool_answer.known_from_tick,
             known_to_tick=pool_answer.known_to_tick,
-            twap_tick=twap_tick,
-            twap_liquidity=twap_liquidity,
-            twap_window_s=twap_window_s if twap_tick is not None else None,
+            twap_tick=None if mean is None else mean.tick,
+            twap_liquidity=None if mean is None else mean.liquidity,
+            twap_window_s=None if mean is None else mean.window_s,
             observation_counts=pool_answer.observation_counts,
         )
 

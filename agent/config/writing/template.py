@@ -130,6 +130,7 @@ numeraire = "{numeraire}"
 [reference]
 kind = ["feed", "twap"]            # price of a token: its feed, else a time-weighted pool price
 twap_window = "30m"
+short_window = "5m"                # a second TWAP that follows a move sooner: minimums go by the worst price; or "off"
 feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day; an asset may have its own feed_max_age
 {_sequencer_lines(preset)}
 {venues_text(preset.venues, preset.untraded_venues)}
