@@ -35,11 +35,11 @@ ANSWERS_ITSELF_TWICE = "0x" + "30600052" + "30602052" + "60406000f3"
 
 
 class Market:
-    """A pool of WETH and USDC with the dynamic fee, which has traded for longer than the window."""
+    """A pool of WETH and a dollar with the dynamic fee, which has traded for longer than the window."""
 
-    def __init__(self, venues: Venues) -> None:
+    def __init__(self, venues: Venues, dollar: str = "USDC") -> None:
         self.venues, self.chain = venues, venues.chain
-        self.pool = add_pool(venues, Venue.SLIPSTREAM, ("WETH", "USDC"), 1_000_000)
+        self.pool = add_pool(venues, Venue.SLIPSTREAM, ("WETH", dollar), 1_000_000)
         self.kind = deployment(venues, Venue.SLIPSTREAM)
         self.factory = venues.contract(self.kind.factory, Venue.SLIPSTREAM, factory=True).functions
         self.core = venues.contract(self.pool.address, Venue.SLIPSTREAM).functions
@@ -96,12 +96,12 @@ class Market:
         return pool
 
 
-def fees_equal(venues: Venues, seed: int, jumps: int, delays: int) -> None:
-    """Compare the fee as read with that of the contract up to 300 seconds later, after random jumps."""
-    market, random = Market(venues), Random(seed)
+def fees_equal(venues: Venues, seed: int, jumps: int, delays: int, dollar: str = "USDC") -> SlipstreamPool:
+    """Compare the fee as read with that of the contract up to 300 seconds later, after random jumps; return the last pool read."""
+    market, random = Market(venues, dollar), Random(seed)
     fees = set()
     for _ in range(jumps):
-        market.jump(random.randrange(1, 80), random.choice(("WETH", "USDC")))
+        market.jump(random.randrange(1, 80), random.choice(("WETH", dollar)))
         market.wait(random.choice((1, 2, 30, random.randrange(1, 700))))
         delays_s = sorted(random.sample(range(301), delays))
         for delay_s, pool in zip(delays_s, market.read(delays_s), strict=True):
@@ -110,10 +110,16 @@ def fees_equal(venues: Venues, seed: int, jumps: int, delays: int) -> None:
             fees.add(pool.fee_pips)
     assert len(fees) > jumps
     assert max(fees) > 2 * BASE_PIPS
+    return pool
 
 
 def test_the_fee_after_jumps_is_the_contracts(venues: Venues) -> None:
     fees_equal(venues, 1, 6, 10)
+
+
+def test_mean_tick_below_zero_is_rounded_towards_zero(venues: Venues) -> None:
+    """A tick is ten pips of the fee; DynamicSwapFeeModule divides an int56, which Solidity rounds towards zero."""
+    assert fees_equal(venues, 3, 4, 6, dollar="USDT").tick < 0
 
 
 @pytest.mark.slow
