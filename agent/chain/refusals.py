@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 
@@ -15,6 +16,11 @@ class RefusalKind(Enum):
     NONCE_LOW = "nonce_too_low"
     UNDERPRICED = "underpriced"
     NO_FUNDS = "no_funds"
+    FEE_CAP = "fee_cap"
+    """The node's own cap on the fee of a transaction."""
+    IN_FLIGHT = "in_flight"
+    """The node's limit on pending transactions of one wallet, one for a delegated account."""
+    POOL_FULL = "pool_full"
     BAD_GAS = "gas"
     UNFIT = "unfit"
 
@@ -25,8 +31,10 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "alreadyknown",
         "known transaction",
         "already imported",
+        "alreadyimported",
         "already in pool",
         "already exists",
+        "existing txn with same hash",
     ),
     RefusalKind.NONCE_LOW: (
         "nonce too low",
@@ -44,6 +52,10 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "lower than block's base fee",
         "gas price too low",
         "feetoolow",
+        "feetoolowtocompete",
+        "gas price below",
+        "replacementnotallowed",
+        "could not replace existing tx",
     ),
     RefusalKind.NO_FUNDS: (
         "insufficient funds",
@@ -52,6 +64,28 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "not enough funds",
         "does not have enough balance",
         "cannot afford",
+        "exceeds account balance",
+        "enough funds to send tx",
+    ),
+    RefusalKind.FEE_CAP: (
+        "exceeds the configured cap",
+        "fee cap exceeded",
+        "fee exceeds cap",
+    ),
+    RefusalKind.IN_FLIGHT: (
+        "in-flight transaction limit",
+        "gapped-nonce tx from delegated accounts",
+        "account limit exceeded",
+        "address already reserved",
+        "authority already reserved",
+        "delegatorhaspendingtx",
+        "notcurrentnoncefordelegation",
+        "pendingtxsofconflictingtype",
+    ),
+    RefusalKind.POOL_FULL: (
+        "txpool is full",
+        "transaction pool is full",
+        "sub-pool is full",
     ),
     RefusalKind.BAD_GAS: (
         "intrinsic gas",
@@ -65,24 +99,54 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "invalid signature",
         "invalid chain",
         "chain id",
+        "wrong chainid",
+        "wrong chain",
         "not supported",
+        "notsupportedtxtype",
+        "unsupported transaction type",
+        "unsupported tx type",
+        "unknown transaction type",
+        "unknown tx type",
+        "invalid transaction type",
+        "transaction type is not activated",
+        "supporting this transaction type",
         "not allowed",
+        "not authorized to send",
+        "not an eoa",
+        "not eoa",
+        "oversized data",
+        "higher than max fee per gas",
+        "exceeds max fee per gas",
         "nonce too high",
+        "nonce gap",
+        "noncegap",
     ),
 }
-"""Phrases in the messages of nodes. The first kind with a match applies."""
+"""Phrases in the messages of geth, erigon, nethermind, besu, reth and their copies, as whole words:
+"unknown transaction type" is no "known transaction". The first kind with a match applies.
+"""
 REMEDIES = {
     RefusalKind.UNDERPRICED: "raise limits.gas_price, or wait until gas is cheaper",
     RefusalKind.NO_FUNDS: "send the wallet native coin for gas",
+    RefusalKind.FEE_CAP: "lower limits.gas_price, or use an endpoint without this cap on fees",
+    RefusalKind.IN_FLIGHT: "wait until the wallet's other transactions are mined: nodes take one at a"
+    " time from a delegated account (EIP-7702)",
+    RefusalKind.POOL_FULL: "wait, or use another endpoint",
     RefusalKind.BAD_GAS: "the plan needs more gas than the transaction allows; plan again",
-    RefusalKind.UNFIT: "the node rejects the transaction's form; check chain_id and the endpoint",
+    RefusalKind.UNFIT: "the node rejects the transaction's form, such as its type; check chain_id and"
+    " the endpoint",
 }
 
 
 def refusal_kind(fault: RpcFault) -> RefusalKind | None:
     """Return the kind of a node's refusal; None if its text matches none."""
-    message = fault.message.lower()
+    message_words = _words(fault.message)
     for kind, phrases in _PHRASES.items():
-        if any(phrase in message for phrase in phrases):
+        if any(_words(phrase) in message_words for phrase in phrases):
             return kind
     return None
+
+
+def _words(text: str) -> str:
+    """Return the words of a text in lower case, with a space around each."""
+    return f" {' '.join(re.findall(r'[a-z0-9]+', text.lower()))} "

@@ -462,9 +462,12 @@ class QuorumSender:
         ):
             raise failures[0]
         if unknown_outcomes or not refusals:
-            failures_text = "; ".join(failure.message for failure in failures)
+            unknown_text = _unknown_outcome_text(signed.hash)
+            failures_text = "; ".join(
+                error.message.removeprefix(f"{unknown_text}: ") for error in (*failures, *refusals)
+            )
             raise Retryable(
-                f"{_unknown_outcome_text(signed.hash)}: {failures_text}",
+                f"{unknown_text}: {failures_text}",
                 "check its hash before sending anything else",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )

@@ -245,6 +245,10 @@ def _show_transactions(document: Document) -> None:
         say("No transaction is recorded.")
         return
     out.print(_transactions_table(document))
+    for transaction in document["transactions"]:
+        last_note = transaction["moves"][-1]["note"] if transaction.get("moves") else ""
+        if transaction["open"] and last_note.startswith("not accepted"):
+            say(f"Nonce {transaction['nonce']}: {last_note}")
     say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
 
 

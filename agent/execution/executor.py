@@ -110,7 +110,7 @@ class JournaledExecutor:
         if mined_intent is None:
             raise Retryable(
                 f"{note}: transaction {intent.tx_hash} was sent but not mined within"
-                f" {submitter.settings.mined_timeout_s:.0f} s",
+                f" {submitter.settings.mined_timeout_s:.0f} s{submitter.unaccepted_text(intent)}",
                 "run the command again: it first waits for this transaction",
                 code=ErrorCode.NOT_MINED,
             )
@@ -146,7 +146,8 @@ class JournaledExecutor:
         if unfinished_intents := self._submitter.unfinished_intents():
             first_unfinished_intent, open_note = unfinished_intents[0], unfinished_intents[0].note
             if first_unfinished_intent.state in IN_FLIGHT_STATES:
-                open_note = f"{open_note}, {first_unfinished_intent.tx_hash}"
+                unaccepted_text = self._submitter.unaccepted_text(first_unfinished_intent)
+                open_note = f"{open_note}, {first_unfinished_intent.tx_hash}{unaccepted_text}"
             raise Retryable(
                 f"an earlier transaction is not finished: {open_note}",
                 "reconcile first",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 from agent.chain.quorum import NO_MAJORITY_REMEDY, NoQuorum
-from agent.chain.sender import NonceUsed
+from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import (
     ErrorCode,
     OperatorNeeded,
@@ -93,6 +93,8 @@ def ignore_event(_event: SubmissionEvent) -> None:
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States in which the bytes may have reached any node."""
+_NOT_ACCEPTED_PREFIX = "not accepted: "
+"""Start of the journal's note on a send that no node confirmed to have taken."""
 _LOW_NONCE_POLLS = 5
 """Consecutive polls with the chain's next nonce below ours before a reorg is assumed; a lagging
 endpoint catches up within them.
@@ -258,8 +260,14 @@ class Submitter:
         self.on_event(SubmissionEvent("before:send", intent))
         try:
             self.sender.send(signed_tx)
-        except (Retryable, NonceUsed) as error:
-            if isinstance(error, NonceUsed) and self.is_taken_by_another(intent.tx.nonce):
+        except TrimtabError as error:
+            if _answers_send(error):
+                answer_note = f"{_NOT_ACCEPTED_PREFIX}{error.message}"
+                self.move(intent, IntentState.BROADCAST, answer_note, event=IntentEvent.SEND)
+            may_be_ours = isinstance(error, NonceUsed) and not self.is_taken_by_another(
+                intent.tx.nonce
+            )
+            if not may_be_ours and not isinstance(error, Retryable):
                 raise
             self.on_event(SubmissionEvent("fate-unknown", intent, error.message))
         self.on_event(SubmissionEvent("after:send", intent))
@@ -292,6 +300,14 @@ class Submitter:
         """Return whether the endpoints show a mined transaction at `nonce` that is none of ours."""
         mined_hash = self.mined_hash(nonce)
         return mined_hash is not None and mined_hash not in self.own_hashes(nonce)
+
+    def unaccepted_text(self, intent: Intent) -> str:
+        """Return "; not accepted: " and the nodes' answers to the last send of our transaction; ""
+        if one accepted it.
+        """
+        transitions = self.journal.transitions(intent.id)
+        last_note = transitions[-1].note if transitions else ""
+        return f"; {last_note}" if last_note.startswith(_NOT_ACCEPTED_PREFIX) else ""
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
         """Sign again and return the same bytes as before. Raises Refused if the rules now forbid
@@ -554,6 +570,13 @@ def _require_granted_data_fee(simulation: Simulation, grant: Grant) -> None:
         "the rollup's data fee rose above what the plan allows for",
         "plan again",
     )
+
+
+def _answers_send(error: TrimtabError) -> bool:
+    """Return whether the error is what endpoints answered to a send, or that they gave no valid
+    answer.
+    """
+    return isinstance(error, NonceUsed | SendRefused) or error.code == ErrorCode.UNKNOWN_IF_SENT
 
 
 def unseen_transaction_error(owner: str, nonce: int, own_text: str) -> Retryable:

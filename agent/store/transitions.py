@@ -138,7 +138,13 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
     TransitionRule(_PLANNED, _Event.DROP, _CANCELLED, "its bytes never left", _never_left_guard),
     TransitionRule(_SIGNED, _Event.SEND, _BROADCAST, "its hash is on disk", _hash_guard),
     TransitionRule(_SIGNED, _Event.DROP, _CANCELLED, "its bytes never left", _never_left_guard),
-    TransitionRule(_BROADCAST, _Event.SEND, _BROADCAST, "the same bytes once more", _hash_guard),
+    TransitionRule(
+        _BROADCAST,
+        _Event.SEND,
+        _BROADCAST,
+        "the same bytes once more, or why no node took them",
+        _hash_guard,
+    ),
     TransitionRule(
         _BROADCAST, _Event.MINE, _MINED, "with the receipt of its own hash", _own_receipt_guard
     ),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.chain.sender import NonceUsed, SendRefused
+from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import IntentState
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench
@@ -64,6 +65,49 @@ def test_a_definite_rejection_is_told_and_left_to_reconciliation(tmp_path: Path)
     with pytest.raises(Refused, match="insufficient funds"):
         made.run()
     assert states(made) == ["planned", "signed", "broadcast"]
+
+
+def notes(made: Bench) -> list[str]:
+    (intent,) = made.store.journal.intents()
+    return [move.note for move in made.store.journal.transitions(intent.id)]
+
+
+REASON = "in-flight transaction limit reached"
+ANSWERS = {
+    "refused": SendRefused(REASON),
+    "unknown": Retryable(REASON, code=ErrorCode.UNKNOWN_IF_SENT),
+    "nonce used": NonceUsed(REASON),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_the_reason_for_not_taking_a_send_is_in_journal_and_errors(tmp_path: Path, answer: TrimtabError) -> None:
+    made = bench(tmp_path)
+    made.chain.lose = True
+    for _ in range(2):  # the second time as the answer to the same bytes
+        made.chain.send_error = answer
+        with pytest.raises(TrimtabError, match=REASON):
+            made.run() if not made.chain.sent else made.executor().reconcile()
+            made.run()
+    assert notes(made)[2:] == ["sent", f"not accepted: {REASON}"] * 2
+    made.restart()
+    with raises_code(Retryable, "open_transaction", f"not accepted: {REASON}"):
+        made.run()
+    made.chain.lose = False
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.FINAL
+
+
+def test_a_reason_is_forgotten_once_a_node_takes_the_transaction(tmp_path: Path) -> None:
+    made = bench(tmp_path, automine=False)
+    made.chain.lose, made.chain.send_error = True, ANSWERS["refused"]
+    with pytest.raises(SendRefused):
+        made.run()
+    made.chain.lose = False
+    made.executor().reconcile()
+    with pytest.raises(Retryable) as caught:
+        made.run()
+    assert REASON not in str(caught.value)
 
 
 def test_an_endpoint_that_fails_while_waiting_is_borne(tmp_path: Path) -> None:

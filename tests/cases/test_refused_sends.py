@@ -1,0 +1,73 @@
+"""A node that refuses a transaction: its reason is in the error, the journal, the history and the log, and nothing is sent twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import Refused, Retryable
+from agent.localchain import LocalChain
+from tests.support.agents import fund, purse
+from tests.support.endpoints import SEND, Reply, Served, methods, passing_on, serve
+from tests.support.scenes import scene_on
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+REFUSALS = {
+    "in flight": ("in-flight transaction limit reached for delegated accounts", Refused, "mined"),
+    "fee cap": ("tx fee (1.23 ether) exceeds the configured cap (1.00 ether)", Refused, "limits.gas_price"),
+    "type": ("unknown transaction type", Refused, "type"),
+    "no words that we know": ("Filtered by the operator's own rules", Retryable, "run the command again"),
+}
+
+
+@contextmanager
+def refusing(url: str, reason: str) -> Iterator[Served]:
+    forward = passing_on(url)
+
+    def answer(asked: Any) -> Reply:
+        if SEND not in methods(asked):
+            return forward(asked)
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32000, "message": reason}}).encode())
+
+    with serve(answer) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("reason", "error", "remedy"), REFUSALS.values(), ids=REFUSALS)
+def test_the_reason_of_a_node_reaches_its_owner_everywhere(
+    anvil_chain: LocalChain,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    error: type[Refused | Retryable],
+    remedy: str,
+) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 600})
+    with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene:
+        scene.init(TARGETS, "--use-cash", "600")
+        scene.say("trust", "--yes")
+        before = purse(chain)
+        with refusing(str(chain.url), reason) as server:
+            monkeypatch.setenv("RPC_A", server.url)
+            said = scene.ask("rebalance", "--send", "--yes", code=error.exit_code)
+            assert reason in json.dumps(said)
+            assert remedy in json.dumps(said)
+            run = scene.run("run", "--once", "--send", "--yes", "--log-format", "json", code=error.exit_code)
+            assert reason in run.out + run.err
+            rows = scene.ask("txs")["transactions"]
+            assert all(any(reason in move["note"] for move in row["moves"]) for row in rows)
+            assert reason in scene.say("txs")
+            assert reason in json.dumps(scene.ask("history"))
+        assert purse(chain) == before
+        monkeypatch.setenv("RPC_A", str(chain.url))
+        scene.say("rebalance", "--send", "--yes")
+        swaps = [row for row in scene.ask("txs")["transactions"] if row["kind"] == "swap"]
+        assert [row["status"] for row in swaps] == ["final"]
+        assert scene.weights() == {"WETH": 5_000, "USDC": 5_000}
