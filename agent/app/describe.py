@@ -328,6 +328,8 @@ def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dic
         ),
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
+    if execution.min_tip is not None:
+        text_by_parameter["min_tip"] = f"{decimal_text(execution.min_tip, 9)} gwei"
     for describe_layer in CONFIRMED_SETTINGS:
         text_by_parameter |= describe_layer(config, portfolio)
     allocator_texts = {

@@ -51,6 +51,8 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "below base fee",
         "lower than block's base fee",
         "gas price too low",
+        "gas price below",
+        "below configured minimum gas price",
         "feetoolow",
         "feetoolowtocompete",
         "gas price below",

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from agent.chain.data_fees import fee_calls, node_quote
 from agent.chain.endpoints import Endpoint, EndpointPool, EndpointResting, operators_of
+from agent.chain.minimum_tip import named_minimum_wei, wants_higher_tip
 from agent.chain.quorum import (
     ask_at_one_block,
     confirmed_value,
@@ -51,6 +52,30 @@ class SendRefused(Refused):
     """Raised if the node refused the transaction. The verdict's guard is `send.` and the kind of
     the refusal.
     """
+
+
+class TipRefused(SendRefused):
+    """Raised if the node demands a higher tip. `min_tip_wei` is the least one that it takes, in wei
+    per unit of gas; None if it names none.
+    """
+
+    def __init__(
+        self, message: str, verdicts: Sequence[Verdict] = (), min_tip_wei: int | None = None
+    ) -> None:
+        super().__init__(
+            message, verdicts, "set execution.min_tip to what the node demands, or use another node"
+        )
+        self.min_tip_wei = min_tip_wei
+
+
+class OutcomeUnknown(Retryable):
+    """Raised if a node may have taken the transaction. `tip_refusal` is the refusal of another node
+    that demands a higher tip; None if none does.
+    """
+
+    def __init__(self, message: str, remedy: str, tip_refusal: TipRefused | None = None) -> None:
+        super().__init__(message, remedy, code=ErrorCode.UNKNOWN_IF_SENT)
+        self.tip_refusal = tip_refusal
 
 
 class NodeSender:
@@ -220,6 +245,12 @@ def _unknown_outcome_text(tx_hash: str) -> str:
 def _raise_refusal(tx_hash: str, fault: RpcFault) -> None:
     """Raise the node's refusal as an error, unless the node already has the transaction."""
     kind = refusal_kind(fault)
+    min_tip_wei: int | None = None
+    wants_tip = kind in (None, RefusalKind.UNDERPRICED) and wants_higher_tip(fault.message)
+    if wants_tip:
+        min_tip_wei = named_minimum_wei(fault.message)
+        if min_tip_wei is not None:  # a refusal, in words that may be new
+            kind = RefusalKind.UNDERPRICED
     if kind is RefusalKind.KNOWN:
         return
     if kind is RefusalKind.NONCE_LOW:
@@ -235,11 +266,10 @@ def _raise_refusal(tx_hash: str, fault: RpcFault) -> None:
             code=ErrorCode.UNKNOWN_IF_SENT,
         )
     verdict = Verdict(f"send.{kind.value}", fault.message, "accepted by the node", False)
-    raise SendRefused(
-        f"the node refused transaction {tx_hash}: {fault.message}",
-        (verdict,),
-        REMEDIES[kind],
-    )
+    message = f"the node refused transaction {tx_hash}: {fault.message}"
+    if wants_tip:
+        raise TipRefused(message, (verdict,), min_tip_wei)
+    raise SendRefused(message, (verdict,), REMEDIES[kind])
 
 
 def _block_tag(height_or_tag: int | str | None) -> str:
@@ -461,16 +491,24 @@ class QuorumSender:
             and all(isinstance(failure, OperatorNeeded) for failure in failures)
         ):
             raise failures[0]
+        # One acceptance suffices, so the least demanding node counts.
+        tip_refusal = min(
+            (refusal for refusal in refusals if isinstance(refusal, TipRefused)),
+            key=lambda refusal: (refusal.min_tip_wei is None, refusal.min_tip_wei or 0),
+            default=None,
+        )
         if unknown_outcomes or not refusals:
             unknown_text = _unknown_outcome_text(signed.hash)
             failures_text = "; ".join(
                 error.message.removeprefix(f"{unknown_text}: ") for error in (*failures, *refusals)
             )
-            raise Retryable(
+            raise OutcomeUnknown(
                 f"{unknown_text}: {failures_text}",
                 "check its hash before sending anything else",
-                code=ErrorCode.UNKNOWN_IF_SENT,
+                tip_refusal,
             )
+        if tip_refusal is not None:
+            raise tip_refusal
         send_refused = next(
             (refusal for refusal in refusals if isinstance(refusal, SendRefused)), None
         )

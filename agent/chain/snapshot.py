@@ -9,6 +9,7 @@ from itertools import islice
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensAnswer, LensItem, LensPages
+from agent.chain.minimum_tip import suggested_tip
 from agent.chain.pools.reading import deep_pool_item, with_deeper_ticks
 from agent.chain.providers.checked import BLOCK_METHOD, read_batch
 from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider
@@ -27,7 +28,6 @@ from agent.chain.quorum import (
 )
 from agent.chain.rpc import (
     RpcCall,
-    RpcFault,
     Transport,
     block_ref_at_hash,
     parse_head,
@@ -158,9 +158,11 @@ class ChainReader:
         scope: SnapshotScope,
         clock: Clock,
         min_operators: int,
+        usual_tip_wei: int = 0,
     ) -> None:
-        """Set the sources; `min_operators` different operators must agree. Raises ConfigError. Only
-        configs that name a single operator allow 1.
+        """Set the sources; `min_operators` different operators must agree. An endpoint that suggests
+        no tip counts as suggesting `usual_tip_wei`. Raises ConfigError. Only configs that name a
+        single operator allow 1.
         """
         endpoint_pool = (
             transports
@@ -171,6 +173,7 @@ class ChainReader:
         self._chain_id = chain_id
         self._clock = clock
         self._min_operators = min_operators
+        self._usual_tip_wei = usual_tip_wei
         self.scope = scope
 
     def snapshot(self) -> Snapshot:
@@ -366,7 +369,7 @@ class ChainReader:
         return None if older_head == head else older_head
 
     def _first_answer(self, transport: Transport, owner: str) -> _HeadAnswer:
-        """Send the first request. The priority fee may be missing, as on legacy chains."""
+        """Send the first request. A node may suggest no priority fee, as on legacy chains."""
         calls: list[RpcCall] = [
             ("eth_chainId", []),
             (BLOCK_METHOD, ["latest", False]),
@@ -389,9 +392,9 @@ class ChainReader:
         return _HeadAnswer(
             parse_head(block, chain_id),
             parse_quantity(nonce_and_gas_price[0], "pending nonce"),
-            0
-            if isinstance(priority_answer, RpcFault)
-            else parse_quantity(priority_answer, "priority fee"),
+            self._usual_tip_wei
+            if (suggested_tip_wei := suggested_tip(priority_answer)) is None
+            else suggested_tip_wei,
             parse_quantity(nonce_and_gas_price[1], "gas price"),
         )
 

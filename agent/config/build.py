@@ -29,6 +29,7 @@ from agent.model import (
     ReferenceConfig,
     TradeSide,
 )
+from agent.signing.terms import tip_range_wei
 from agent.units import Token, parse_raw
 
 EXPIRE_BLOCKS = 25
@@ -150,6 +151,8 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
     Raises ConfigError if the router's address is missing.
     """
     execution_table, v3_venue = config.execution, find_venue(config, V3Pool.kind)
+    least_tip_wei, _ = tip_range_wei(config.chain.chain_id)
+    min_tip_wei = max(execution_table.min_tip or 0, least_tip_wei)
     if execution_table.router == "rebalancer":
         if execution_table.rebalancer is None:
             raise ConfigError(
@@ -163,6 +166,7 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
             EXPIRE_BLOCKS,
             pinned_addresses,
             pace=build_pace(config),
+            min_tip_wei=min_tip_wei,
         )
     if v3_venue is None or v3_venue.router is None:
         raise ConfigError(
@@ -176,6 +180,7 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
         pinned_addresses,
         pace=build_pace(config),
         sweeps_outputs=True,
+        min_tip_wei=min_tip_wei,
     )
 
 

@@ -17,7 +17,8 @@ from agent.config.tables.weights import (
     weight_bounds,
 )
 from agent.model import AllocationMethod
-from agent.units import BPS
+from agent.signing.terms import tip_range_wei
+from agent.units import BPS, decimal_text
 
 
 def require_accepted_limits(config: Config) -> None:
@@ -40,6 +41,27 @@ def require_accepted_limits(config: Config) -> None:
             f"{'; '.join(fault_by_limit.values())}; lower it, or accept it with i_accept = [{accepted_names}] in"
             " [limits]"
         )
+
+
+def require_payable_tip(config: Config) -> None:
+    """Raise ValueError if the least tip is more than the signer or limits.gas_price allows."""
+    min_tip_wei = config.execution.min_tip or 0
+    gas_price_limit_wei = config.limits.gas_price
+    _, max_tip_wei = tip_range_wei(config.chain.chain_id)
+    if min_tip_wei > max_tip_wei:
+        raise ValueError(
+            f"execution.min_tip: {_gwei_text(min_tip_wei)} is above the most that is signed on this"
+            f" chain; write at most {_gwei_text(max_tip_wei)}"
+        )
+    if gas_price_limit_wei is not None and min_tip_wei > gas_price_limit_wei:
+        raise ValueError(
+            f"execution.min_tip: {_gwei_text(min_tip_wei)} is above limits.gas_price of"
+            f" {_gwei_text(gas_price_limit_wei)}; lower it, or raise that limit"
+        )
+
+
+def _gwei_text(wei: int) -> str:
+    return f"{decimal_text(wei, 9)} gwei"
 
 
 def max_weight_bps(config: Config, symbol: str) -> int | None:

@@ -15,6 +15,7 @@ from agent.config.build import build_policy
 from agent.config.futures import require_valid_futures
 from agent.config.limits import (
     require_accepted_limits,
+    require_payable_tip,
     require_protection,
     require_valid_native_top_up,
     require_weights_within_max,
@@ -84,6 +85,7 @@ CHECKS = (
     require_signals,
     require_futures_allocators,
     require_accepted_limits,
+    require_payable_tip,
     *settings.CONFIG_CHECKS,
 )
 """Checks between tables; each raises ValueError naming field and remedy."""

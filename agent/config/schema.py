@@ -16,6 +16,7 @@ from agent.config.tables.fields import (
     ConfigTable,
     Duration,
     DurationOrOff,
+    GasPrice,
     ShareOrOff,
 )
 from agent.config.tables.futures import AnyFuturesTable
@@ -98,6 +99,8 @@ class ExecutionTable(PaceTable):
     """The public endpoints get what the private one fails to take."""
     rebalancer: Address | None = None
     """Address of the Rebalancer; required if it is the router."""
+    min_tip: GasPrice | None = None
+    """Least tip per unit of gas, where nodes demand more than they suggest."""
 
     @model_validator(mode="after")
     def _check_submission(self) -> ExecutionTable:

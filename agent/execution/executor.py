@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from agent import codec
+from agent.chain.sender import TipRefused
 from agent.errors import (
     ErrorCode,
     OperatorNeeded,
@@ -90,7 +91,8 @@ class JournaledExecutor:
         """Run one transaction from PLANNED to its end and return it: FINAL or REVERTED, MINED while
         blocks are slow, BROADCAST if a reorg removed its block.
 
-        A transaction pending too long is either replaced at a higher fee, and the mined intent
+        One that nodes refuse for its tip is replaced at once by one that pays the demanded tip. A
+        transaction pending too long is either replaced at a higher fee, and the mined intent
         returned, or cancelled, and returned as CANCELLED once the cancel is final.
         `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before
         anything is sent (kill switch, simulation, deadline, nonce, signing rules). Raises Retryable
@@ -103,7 +105,10 @@ class JournaledExecutor:
         self._require_next_nonce(tx)
         submitter.simulate(tx, grant.deadline_s, grant)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
-        intent = submitter.launch(intent, grant, grant.deadline_s)
+        try:
+            intent = submitter.launch(intent, grant, grant.deadline_s)
+        except TipRefused as refusal:
+            self._replacer.raise_tip(tx.nonce, refusal)
         mined_intent = submitter.await_mined(
             tx.nonce, self._replacer.replacement_callback(tx.nonce)
         )

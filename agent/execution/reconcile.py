@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.chain.sender import NonceUsed, SendRefused
+from agent.chain.sender import NonceUsed, SendRefused, TipRefused
 from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.submitter import (
     IN_FLIGHT_STATES,
@@ -33,6 +33,8 @@ cost.
 """
 RESERVED_BUMPS = 2
 """Fee steps of 12.5 % below the ceiling, reserved for a cancel and one bump of the cancel."""
+MAX_TIP_RAISES = 8
+"""Maximum replacements in a row that pay a higher tip, because nodes refuse the one before."""
 _MIN_GAS = 21_000
 
 
@@ -73,37 +75,52 @@ class TxReplacer:
 
         return replace_if_due
 
-    def bump_or_cancel(self, nonce: int) -> None:
+    def raise_tip(self, nonce: int, refusal: TipRefused) -> None:
+        """Replace the transaction at `nonce`, which every node refused for its tip, until one takes
+        the tip. Raises the last refusal, and as `bump_or_cancel`.
+        """
+        last_refusal: TipRefused | None = refusal
+        for _ in range(MAX_TIP_RAISES):
+            last_refusal = self.bump_or_cancel(nonce)
+            if last_refusal is None:
+                return
+        raise last_refusal or refusal
+
+    def bump_or_cancel(self, nonce: int) -> TipRefused | None:
         """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Do nothing if
-        it is in a block, or the nonce is used. Raises Refused if neither may be sent now (kill switch, gas caps),
+        it is in a block, or the nonce is used. Return the nodes' refusal of the replacement's tip;
+        None otherwise. Raises Refused if neither may be sent now (kill switch, gas caps),
         OperatorNeeded if a cancel fails.
         """
         newest_intent = self._newest_intent(nonce)
         if newest_intent is None or self._submitter.is_nonce_used(nonce):
-            return
+            return None
         self._submitter.require_running(_cancel_grant(0, 0, 0))
         if newest_intent.kind is IntentKind.CANCEL:
-            self.cancel(newest_intent, "")
-            return
+            return self.cancel(newest_intent, "")
         try:
-            self._bump(newest_intent)
+            return self._bump(newest_intent)
         except Refused as error:
             # A simulation also fails if the transaction has just been mined.
             if self._submitter.record_mined(nonce) is None:
-                self.cancel(newest_intent, error.message)
+                return self.cancel(newest_intent, error.message)
+            return None
 
-    def cancel(self, pending_intent: Intent, why: str) -> None:
+    def cancel(self, pending_intent: Intent, why: str) -> TipRefused | None:
         """Cancel with a transfer of zero to ourselves at the same nonce and a higher fee; replace a
-        pending cancel with another at a higher fee. Do nothing if the nonce is used.
+        pending cancel with another at a higher fee. Do nothing if the nonce is used. Returns as
+        `bump_or_cancel`.
 
         Raises Refused above the ceiling or the gas caps, PassingFault if its simulation fails.
         """
         submitter, pending_grant = self._submitter, self._journal.grant(pending_intent.id)
         if submitter.is_nonce_used(pending_intent.tx.nonce):
-            return
+            return None
         ceiling_wei, _ = submitter.settings.gas_ceilings_of(pending_grant)
+        head = submitter.sender.head()
+        min_tip_wei = submitter.demanded_tip_wei
         tx = cancel_transaction(
-            pending_intent.tx, submitter.signer.address, submitter.sender.head(), ceiling_wei
+            pending_intent.tx, submitter.signer.address, head, ceiling_wei, min_tip_wei
         )
         simulation = submitter.sender.simulate(tx, submitter.signer.address)
         if not simulation.ok:
@@ -116,34 +133,42 @@ class TxReplacer:
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s = simulation.head.timestamp_s
         max_cost_wei = MAX_GAS_MULTIPLE * self._first_granted_wei(pending_intent)
-        if ceiling_wei is not None:
-            # A cancel beyond the initial gas budget may cost up to the owner's ceiling.
-            max_cost_wei = max(max_cost_wei, tx.gas * ceiling_wei)
+        # A cancel beyond the initial gas budget may cost up to the owner's ceiling.
+        max_price_wei = _max_price_wei(pending_intent.tx, head, min_tip_wei, ceiling_wei)
+        max_cost_wei = max(max_cost_wei, tx.gas * max_price_wei)
         self._require_gas_caps(tx, pending_intent, max_cost_wei, now_s)
         grant = _cancel_grant(now_s, max(pending_grant.deadline_s, now_s), max_cost_wei)
         grant = grant.as_cancel_of(pending_grant)
         note = pending_intent.note
         if pending_intent.kind is not IntentKind.CANCEL:
             note = f"cancel of {pending_intent.note}: {why}"
-        self._launch(pending_intent, IntentKind.CANCEL, tx, grant, note, None)
+        return self._launch(pending_intent, IntentKind.CANCEL, tx, grant, note, None)
 
-    def _bump(self, pending_intent: Intent) -> None:
-        """Send the same payload at a higher fee. Raises Refused if it may not be sent."""
+    def _bump(self, pending_intent: Intent) -> TipRefused | None:
+        """Send the same payload at a higher fee. Returns as `bump_or_cancel`. Raises Refused if it
+        may not be sent.
+        """
         pending_grant = self._journal.grant(pending_intent.id)
         self._submitter.require_running(pending_grant)
         head = self._submitter.sender.head()
         max_cost_wei = MAX_GAS_MULTIPLE * self._first_granted_wei(pending_intent)
-        tx = with_bumped_fees(
+        ceiling_wei, _ = self._submitter.settings.gas_ceilings_of(pending_grant)
+        min_tip_wei = self._submitter.demanded_tip_wei
+        if pending_intent.tx.tip_wei < min_tip_wei and _may_cost_the_ceiling(pending_grant):
+            max_price_wei = _max_price_wei(pending_intent.tx, head, min_tip_wei, ceiling_wei)
+            max_cost_wei = max(max_cost_wei, pending_intent.tx.gas * max_price_wei)
+        tx = with_higher_fees(
             pending_intent.tx,
             head,
-            _ceiling_of_bumps_wei(self._submitter.settings.gas_ceilings_of(pending_grant)[0]),
+            min_tip_wei,
+            _ceiling_of_bumps_wei(ceiling_wei),
             max_cost_wei // pending_intent.tx.gas,
         )
         simulation = self._submitter.simulate(tx, pending_intent.deadline_s, pending_grant)
         now_s = simulation.head.timestamp_s
         self._require_gas_caps(tx, pending_intent, max_cost_wei, now_s)
         grant = replace(pending_grant, now_s=now_s, max_gas_wei=tx.max_gas_cost_wei)
-        self._launch(
+        return self._launch(
             pending_intent,
             pending_intent.kind,
             tx,
@@ -160,9 +185,9 @@ class TxReplacer:
         grant: Grant,
         note: str,
         deadline_s: int | None,
-    ) -> None:
+    ) -> TipRefused | None:
         """Record and send a replacement of `pending_intent`. The next poll detects a nonce that was
-        used meanwhile.
+        used meanwhile. Returns as `bump_or_cancel`.
         """
         submitter = self._submitter
         for intent in self._journal.intents_at(tx.nonce):
@@ -176,6 +201,8 @@ class TxReplacer:
             submitter.launch(intent, grant, deadline_s)
         except (NonceUsed, SendRefused) as error:
             submitter.on_event(SubmissionEvent("not-taken", intent, error.message))
+            return error if isinstance(error, TipRefused) else None
+        return None
 
     def _newest_intent(self, nonce: int) -> Intent | None:
         """Return the newest sent intent at `nonce`; None if there is none, or one is mined."""
@@ -287,15 +314,83 @@ def with_bumped_fees(
     )
 
 
-def cancel_transaction(
-    pending_tx: UnsignedTx, wallet: str, head: Head, limit_wei: int | None
+def with_higher_fees(
+    pending_tx: UnsignedTx,
+    head: Head,
+    min_tip_wei: int,
+    limit_wei: int | None,
+    soft_limit_wei: int | None = None,
 ) -> UnsignedTx:
-    """Return a transfer of zero to ourselves at the nonce of `pending_tx`, every fee at least 12.5
-    % higher. `gas` is 0, still to be estimated. Raises Refused above `limit_wei` per gas.
+    """Return the transaction with `min_tip_wei`, which nodes demand; with every fee at least 12.5 %
+    higher if it pays that already. Raises Refused like either.
     """
-    return replace(
-        with_bumped_fees(pending_tx, head, limit_wei), to=wallet, value_wei=0, data="0x", gas=0
-    )
+    if pending_tx.tip_wei < min_tip_wei:
+        return with_demanded_tip(pending_tx, head, min_tip_wei, limit_wei, soft_limit_wei)
+    return with_bumped_fees(pending_tx, head, limit_wei, soft_limit_wei)
+
+
+def with_demanded_tip(
+    refused_tx: UnsignedTx,
+    head: Head,
+    tip_wei: int,
+    limit_wei: int | None,
+    soft_limit_wei: int | None = None,
+) -> UnsignedTx:
+    """Return the transaction, which no node has taken, with this tip. Its maximum fee is at least
+    the base fee of `head` plus the tip, and twice the base fee plus the tip where `limit_wei` and
+    `soft_limit_wei` per gas allow that. Raises Refused above them.
+    """
+    base_fee_wei = head.base_fee_wei or 0
+    needed_fee_wei = base_fee_wei + tip_wei
+    fee_wei = 2 * base_fee_wei + tip_wei
+    for fee_cap_wei in (limit_wei, soft_limit_wei):
+        if fee_cap_wei is None:
+            continue
+        if needed_fee_wei > fee_cap_wei:
+            raise guard_refusal(
+                "gas_price",
+                f"{needed_fee_wei} wei",
+                f"{fee_cap_wei} wei",
+                f"the node demands a tip of {tip_wei} wei per gas, and the transaction may pay"
+                f" {fee_cap_wei} wei with the base fee of {base_fee_wei} wei",
+                "raise limits.gas_price, or wait",
+            )
+        fee_wei = min(fee_wei, fee_cap_wei)
+    if refused_tx.gas_price_wei is not None:
+        return replace(refused_tx, gas_price_wei=max(refused_tx.gas_price_wei, tip_wei))
+    max_fee_wei = max(refused_tx.max_fee_wei or 0, fee_wei)
+    return replace(refused_tx, max_fee_wei=max_fee_wei, max_priority_fee_wei=tip_wei)
+
+
+def cancel_transaction(
+    pending_tx: UnsignedTx, wallet: str, head: Head, limit_wei: int | None, min_tip_wei: int = 0
+) -> UnsignedTx:
+    """Return a transfer of zero to ourselves at the nonce of `pending_tx`, with higher fees. `gas`
+    is 0, still to be estimated. Raises Refused above `limit_wei` per gas.
+    """
+    replacement_tx = with_higher_fees(pending_tx, head, min_tip_wei, limit_wei)
+    return replace(replacement_tx, to=wallet, value_wei=0, data="0x", gas=0)
+
+
+def _max_price_wei(
+    pending_tx: UnsignedTx, head: Head, min_tip_wei: int, ceiling_wei: int | None
+) -> int:
+    """Return the owner's ceiling per unit of gas; without one the price with a tip that nodes demand
+    of this transaction, else 0.
+    """
+    if ceiling_wei is not None:
+        return ceiling_wei
+    if pending_tx.tip_wei < min_tip_wei:
+        return 2 * (head.base_fee_wei or 0) + min_tip_wei
+    return 0
+
+
+def _may_cost_the_ceiling(grant: Grant) -> bool:
+    """True for an exit, an emergency or an approval: one that no node takes is worth what the
+    owner's ceiling allows.
+    """
+    is_exit = grant.plan is not None and grant.plan.is_exit
+    return is_exit or grant.is_emergency or grant.kind is IntentKind.APPROVE
 
 
 def _ceiling_of_bumps_wei(ceiling_wei: int | None) -> int | None:
@@ -567,7 +662,10 @@ class Reconciler:
                 ) and self._is_unknown_to_nodes(unfinished_intents):
                     self._replacer.cancel(intent, error.message)
                 return
-            self._submitter.send(intent, signed_tx)
+            try:
+                self._submitter.send(intent, signed_tx)
+            except TipRefused as refusal:
+                self._replacer.raise_tip(intent.tx.nonce, refusal)
             return
 
     def _may_resend(self, intent: Intent) -> bool:

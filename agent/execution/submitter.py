@@ -5,10 +5,11 @@ reorgs.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from agent.chain.quorum import NO_MAJORITY_REMEDY, NoQuorum
-from agent.chain.sender import NonceUsed, SendRefused
+from agent.chain.sender import NonceUsed, OutcomeUnknown, SendRefused, TipRefused
 from agent.errors import (
     ErrorCode,
     OperatorNeeded,
@@ -37,6 +38,7 @@ from agent.ports import (
     Signer,
     Simulation,
 )
+from agent.signing.terms import tip_range_wei
 from agent.store.budgets import BudgetStore
 from agent.store.journal import IntentStore
 
@@ -50,7 +52,8 @@ class SubmissionSettings:
     `emergency_gas_ceilings` are those for positions that are closed ahead of liquidation. A
     transaction pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None:
     never). The chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts
-    as late; after `final_timeout_s` a mined one is left to the next reconciliation.
+    as late; after `final_timeout_s` a mined one is left to the next reconciliation. `usual_tip_wei`
+    is tried first if nodes demand a higher tip without naming it.
     """
 
     confirmations: int
@@ -62,6 +65,7 @@ class SubmissionSettings:
     gas_per_day_wei: int | None = None
     emergency_gas_ceilings: tuple[int | None, int | None] = (None, None)
     finality_tag: str | None = None
+    usual_tip_wei: int = 0
 
     def gas_ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
         """Return the maximum wei per unit of gas and in 24 h for a granted transaction."""
@@ -254,7 +258,8 @@ class Submitter:
     def send(self, intent: Intent, signed_tx: SignedTx) -> Intent:
         """Send the bytes once BROADCAST is on disk. An unknown outcome is not raised: waiting or
         the next reconciliation resolves it. That includes a used nonce, unless a foreign
-        transaction is shown at it: nodes may have ours, and hide it for a while.
+        transaction is shown at it: nodes may have ours, and hide it for a while. A tip that nodes
+        demand is recorded before TipRefused is raised.
         """
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         self.on_event(SubmissionEvent("before:send", intent))
@@ -264,12 +269,18 @@ class Submitter:
             if _answers_send(error):
                 answer_note = f"{_NOT_ACCEPTED_PREFIX}{error.message}"
                 self.move(intent, IntentState.BROADCAST, answer_note, event=IntentEvent.SEND)
+            if isinstance(error, TipRefused):
+                self._record_demanded_tip(intent.tx, error)
+                raise
             may_be_ours = isinstance(error, NonceUsed) and not self.is_taken_by_another(
                 intent.tx.nonce
             )
             if not may_be_ours and not isinstance(error, Retryable):
                 raise
             self.on_event(SubmissionEvent("fate-unknown", intent, error.message))
+            if isinstance(error, OutcomeUnknown) and error.tip_refusal is not None:
+                with suppress(Refused):  # what cannot be paid waits for the other nodes
+                    self._record_demanded_tip(intent.tx, error.tip_refusal)
         self.on_event(SubmissionEvent("after:send", intent))
         return intent
 
@@ -308,6 +319,35 @@ class Submitter:
         transitions = self.journal.transitions(intent.id)
         last_note = transitions[-1].note if transitions else ""
         return f"; {last_note}" if last_note.startswith(_NOT_ACCEPTED_PREFIX) else ""
+
+    # tips
+    @property
+    def demanded_tip_wei(self) -> int:
+        """Tip per unit of gas that nodes demanded within a day, wei; 0 if none."""
+        return self.budgets.demanded_tip_wei(self.clock.now_s())
+
+    def _record_demanded_tip(self, tx: UnsignedTx, refusal: TipRefused) -> None:
+        """Record the tip that the refusal demands; if it names none, twice the refused one, and at
+        least the usual one. Raises the refusal for a tip that is not higher, or above what is signed.
+        """
+        _, max_tip_wei = tip_range_wei(tx.chain_id)
+        if tx.gas_price_wei is not None:  # a gas price has no other bound than limits.gas_price
+            max_tip_wei = max(refusal.min_tip_wei or 0, 2 * tx.tip_wei)
+        tip_wei = refusal.min_tip_wei
+        if tip_wei is None:
+            tip_wei = min(max(2 * tx.tip_wei, self.settings.usual_tip_wei, 1), max_tip_wei)
+        if tip_wei <= tx.tip_wei:
+            raise refusal
+        if tip_wei > max_tip_wei:
+            raise guard_refusal(
+                "tip",
+                f"{tip_wei} wei",
+                f"{max_tip_wei} wei",
+                f"the node demands a tip of {tip_wei} wei per gas, and at most {max_tip_wei} wei is"
+                " signed",
+                "use another node",
+            )
+        self.budgets.mark_demanded_tip(tip_wei, self.clock.now_s())
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
         """Sign again and return the same bytes as before. Raises Refused if the rules now forbid

@@ -171,6 +171,8 @@ class History:
     """Last allocation."""
     allocation_fault: str = ""
     """Reason why no allocation is valid."""
+    demanded_tip_wei: int = 0
+    """Tip that nodes demanded when they last refused a lower one, in the last 24 h; 0: none."""
 
     @property
     def emergency_gas_24h_wei(self) -> int:

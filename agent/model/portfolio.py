@@ -456,7 +456,7 @@ class ExecutionConfig:
     pairs that provide and withdraw liquidity: V2 router, V3 position manager. `pace` selects
     immediate or gradual execution. `sweeps_outputs` is true if SwapRouter02 collects the outputs of
     V3 legs and sweeps them to the wallet, which costs gas; steps recorded before it did lack the
-    field.
+    field. `min_tip_wei` is the least tip per unit of gas.
     """
 
     router_kind: str
@@ -467,6 +467,7 @@ class ExecutionConfig:
     contract_by_venue: tuple[tuple[str, str], ...] = ()
     pace: ExecutionPace = field(default_factory=ExecutionPace)
     sweeps_outputs: bool = False
+    min_tip_wei: int = 0
 
     def position_contract(self, venue: str) -> str:
         """Return the contract through which positions at a venue change; empty if there is none."""

@@ -108,6 +108,15 @@ class UnsignedTx:
         return (self.gas_price_wei if self.max_fee_wei is None else self.max_fee_wei) or 0
 
     @property
+    def tip_wei(self) -> int:
+        """What a unit of gas pays to the block's producer at most, wei: the tip, or the gas price of
+        a legacy transaction, of which nodes demand the same minimum.
+        """
+        return (
+            self.max_priority_fee_wei if self.gas_price_wei is None else self.gas_price_wei
+        ) or 0
+
+    @property
     def max_gas_cost_wei(self) -> int:
         """Most that the transaction can pay for its gas, wei; without data and operator fee."""
         return self.gas * self.max_gas_price_wei

@@ -50,6 +50,7 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
     order.
     """
     return (
+        apply_min_tip,
         *layer_inputs.SNAPSHOT_ADJUSTMENTS,
         partial(add_memory, memory=memory),
         partial(
@@ -83,6 +84,20 @@ def assemble_input(initial_step: StepInput, memory: StepMemory) -> StepInput:
     for transform in input_transforms(memory):
         step = transform(step)
     return step
+
+
+def apply_min_tip(step: StepInput) -> StepInput:
+    """Return the step with at least the tip that nodes take, which every cost then includes: of the
+    config, and as they demanded when they refused a lower one. Without a base fee the gas price is
+    the tip.
+    """
+    min_tip_wei = max(step.execution.min_tip_wei, step.history.demanded_tip_wei)
+    snapshot = step.snapshot
+    if snapshot.head.base_fee_wei is None:
+        snapshot = replace(snapshot, gas_price_wei=max(snapshot.gas_price_wei, min_tip_wei))
+    else:
+        snapshot = replace(snapshot, priority_fee_wei=max(snapshot.priority_fee_wei, min_tip_wei))
+    return replace(step, snapshot=snapshot)
 
 
 def add_memory(step: StepInput, memory: StepMemory) -> StepInput:

@@ -84,6 +84,8 @@ failure.
 """
 SUBMISSION_REFUSALS = "late"
 """Key of the exits refused at submission, as JSON."""
+DEMANDED_TIP = "demanded_tip"
+"""Key of the tip that nodes demanded when they refused a lower one, as wei:seconds."""
 _BUDGET_KINDS = (
     *(kind.value for kind in IntentKind),
     UNTRIGGERED_SWAP,
@@ -98,6 +100,7 @@ HISTORY_KEYS = (
         DEPEGGED_TOKENS,
         UNREADABLE_BALANCES,
         SUBMISSION_REFUSALS,
+        DEMANDED_TIP,
         orders.ORDERS_VERSION_KEY,
         orders.NAV_PER_SHARE_KEY,
         ledger_sums.LOSS_TOTAL,
@@ -242,6 +245,18 @@ class BudgetStore:
         facts: dict[str, object] = {UNREADABLE_BALANCES: failures_text}
         self.db.write_later("write unreadable balances", lambda db: database.write_facts(db, facts))
 
+    def demanded_tip_wei(self, now_s: int) -> int:
+        """Return the tip that nodes demanded when they refused a lower one, wei per unit of gas; 0
+        if none did within a day.
+        """
+        with self.db.read("read the demanded tip") as db:
+            return _demanded_tip(database.read_facts(db, DEMANDED_TIP), now_s)[0]
+
+    def mark_demanded_tip(self, tip_wei: int, now_s: int) -> None:
+        """Record the tip that nodes demand, wei per unit of gas. It holds for a day."""
+        with self.db.write("write the demanded tip") as db:
+            database.write_facts(db, {DEMANDED_TIP: f"{tip_wei}:{now_s}"})
+
     def mark_submission_refusals(self, refusals: Sequence[SubmissionRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count
         as failures.
@@ -309,6 +324,7 @@ def _history(
     external_loss = sum(
         (max(Fraction(0), parse_fraction(row.loss)) for row in external_rows), Fraction(0)
     )
+    demanded_tip_wei, demanded_until_s = _demanded_tip(facts, chain_now_s)
     history = History(
         reviews=Reviews(
             last_rebalance_s=newest_success_s_by_kind[IntentKind.SWAP.value],
@@ -371,6 +387,7 @@ def _history(
         stop_reason=requests.stop_reason(pending_requests),
         depegged_tokens=tuple(facts.get(DEPEGGED_TOKENS, "").split()),
         unread_since_s_by_token=_parse_unreadable(facts),
+        demanded_tip_wei=demanded_tip_wei,
     )
     cash_flows = history.cash_flows
     time_dependences = (
@@ -385,7 +402,17 @@ def _history(
     )
     if any(time_dependences):
         return history, chain_now_s
-    return history, min((row.chain_s + DAY_S for row in recent_rows), default=math.inf)
+    return history, min((demanded_until_s, *(row.chain_s + DAY_S for row in recent_rows)))
+
+
+def _demanded_tip(facts: Mapping[str, str], now_s: int) -> tuple[int, float]:
+    """Return the demanded tip, wei per unit of gas, and the second from which it is forgotten; 0
+    without one.
+    """
+    tip_text, _, at_text = facts.get(DEMANDED_TIP, "").partition(":")
+    if not tip_text or int(at_text) + DAY_S <= now_s:
+        return 0, math.inf
+    return int(tip_text), int(at_text) + DAY_S
 
 
 def _parse_unreadable(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:

@@ -38,6 +38,7 @@ from agent.config.build import (
 )
 from agent.config.liquidity import build_targets, counted_positions, liquidity_contracts
 from agent.config.loaded import LoadedConfig
+from agent.config.networks import typical_fees
 from agent.config.schema import Config
 from agent.config.tables.chain import RpcTable
 from agent.config.tables.record import DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTES
@@ -624,6 +625,7 @@ def _build_context(  # noqa: PLR0913
         snapshot_scope,
         clock,
         min_operators=config.chain.min_operators,
+        usual_tip_wei=typical_fees(config.chain.chain_id).priority_fee_wei,
     )
     confirmed_positions = resolve_positions(
         transport, counted_positions(config, portfolio, ()), factory_by_venue(config)

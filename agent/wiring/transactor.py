@@ -19,6 +19,7 @@ from agent.chain.pools.reading import PoolRef
 from agent.chain.safe import open_external_signer
 from agent.chain.sender import QuorumSender
 from agent.config.loaded import LoadedConfig
+from agent.config.networks import typical_fees
 from agent.config.schema import Config
 from agent.config.secrets.key_sources import agent_key_source, key_source
 from agent.config.tables.futures import HyperliquidTable
@@ -429,6 +430,7 @@ def submission_settings(
         gas_per_day_wei=limits.gas_per_day_wei,
         emergency_gas_ceilings=emergency_caps_wei,
         finality_tag=config.chain.finality_tag,
+        usual_tip_wei=typical_fees(config.chain.chain_id).priority_fee_wei,
     )
 
 

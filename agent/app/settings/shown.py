@@ -42,6 +42,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "portfolio.orders.hysteresis": "minimum distance between price and level at arming",
     "execution.router": "contract that swaps",
     "execution.deadline": "time after which a sent swap is void",
+    "execution.min_tip": "least tip per unit of gas",
     "execution.style": "how a rebalance is spread over time",
     "alerts.quiet": "hours in which only urgent alerts are sent",
     "alerts.cooldown": "shortest time between two equal alerts",

@@ -24,11 +24,12 @@ from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
+from agent.chain.minimum_tip import suggested_tip
 from agent.chain.rpc import Transport
 from agent.chain.tokens import screening_moves, symbol_text
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.config.networks import feed_name
+from agent.config.networks import feed_name, typical_fees
 from agent.config.schema import Config
 from agent.config.secrets.key_sources import key_source, keyring_backend
 from agent.config.tables.limits import LimitsTable, accepted_limit_texts, needless_acceptances
@@ -399,9 +400,37 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for check_line in venue_checks(context, step.snapshot, step.portfolio):
         yield CheckResult(*check_line)
     yield from _gas_and_head_checks(context, snapshot)
+    yield from _tip_checks(context, step)
     for warning in minimum.size_warnings(context.portfolio):
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _minimum_total_checks(step)
+
+
+def _tip_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
+    """Yield a row for each endpoint that suggests no tip, and for a tip that nodes demanded."""
+    if step.snapshot.head.base_fee_wei is None:
+        return
+    usual_tip_wei = typical_fees(context.config.chain.chain_id).priority_fee_wei
+    for endpoint in context.endpoints.endpoints:
+        try:
+            (tip_answer,) = endpoint.batch([("eth_maxPriorityFeePerGas", [])])
+        except TrimtabError:
+            continue  # its own row names the failure
+        if suggested_tip(tip_answer) is None:
+            yield CheckResult(
+                f"tip of {endpoint.operator}",
+                WARN,
+                "it does not answer eth_maxPriorityFeePerGas; the usual tip of the network counts,"
+                f" {decimal_text(usual_tip_wei, 9)} gwei",
+                "set execution.min_tip if its transactions wait",
+            )
+    if demanded_tip_wei := step.history.demanded_tip_wei:
+        yield CheckResult(
+            "tip",
+            WARN,
+            f"a node refused less than {decimal_text(demanded_tip_wei, 9)} gwei; that is paid for a day",
+            f'write execution.min_tip = "{decimal_text(demanded_tip_wei, 9)} gwei" to keep it',
+        )
 
 
 def _limit_checks(limits: LimitsTable) -> Iterator[CheckResult]:

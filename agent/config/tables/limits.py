@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         daily_turnover: int | None
         oracle_deviation: int | None
         depeg: int | None
+        gas_price: int | None
         native_floor: str | None
         native_top_up: str | None
         min_trade: str | None

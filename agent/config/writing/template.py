@@ -155,6 +155,7 @@ jitter = "10%"                     # random delay of a schedule, as a share of i
 router = "swap_router_02"          # or "rebalancer", trimtab's own contract, at the address rebalancer = "0x…"
 deadline = "90s"
 submit_url = ""                    # private submission endpoint{_submission_comment(preset)}
+# min_tip = "1 gwei"               # least tip per unit of gas, if nodes demand more than they suggest
 submit_public_fallback = false     # true: use the public mempool if the private endpoint fails
 style = "market"                   # one trade; or gradual execution, with every key of its style (docs/gradual-execution.md):
 # style = "rounds"                 # slices of random size at random times, if they cost less than the impact that they save
