@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""One rebalance on a local fork of a live chain: nothing real is spent.
+"""One rebalance on a local fork of a live chain: nothing real is spent. Tip and data fee are those of
+the forked endpoint.
 
     RPC_URL=https://… .venv/bin/python scripts/fork_run.py trimtab.toml --native 10 [--json]
 
@@ -22,19 +23,25 @@ from pathlib import Path
 
 import requests
 import tomlkit
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from agent import app as api
 from agent.app.documents import plans
 from agent.app.documents.status import status_document
 from agent.app.start.setup import pin_all
+from agent.chain import data_fees
 from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import RpcCall, RpcFault, hex_data, parse_bytes, require_result
 from agent.cli.display.terminal import format_stage, note
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, TrimtabError
 from agent.localchain import run_anvil
+from agent.localchain.front import serve_front
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import WALLET_INDEX, dev_accounts
+from agent.model import DataFeeKind, data_fee_kind
 from agent.units import parse_raw
 
 DEPOSIT = "0xd0e30db0"
@@ -42,8 +49,8 @@ DEPOSIT = "0xd0e30db0"
 
 
 def fork_config(path: Path, url: str, folder: Path) -> Path:
-    """Return the config with the fork as its only endpoint, a test account as its wallet, and a
-    separate store.
+    """Return the config with the fork as its only endpoint, a test account as its wallet, a separate
+    store, and the wrapped native coin that the account gets as an asset to be sold, if it is none.
     """
     document = tomlkit.parse(path.read_text())
     chain = document["chain"]
@@ -54,11 +61,26 @@ def fork_config(path: Path, url: str, folder: Path) -> Path:
         "address": dev_accounts()[WALLET_INDEX].address,
         "test_account": WALLET_INDEX,
     }
+    _add_wrapped_native(document["portfolio"], str(chain["wrapped_native"]))
     document["store"] = {"url": "sqlite:///trimtab.db"}
     document["execution"]["submit_url"] = ""
     config_path = folder / "trimtab.toml"
     config_path.write_text(tomlkit.dumps(document))
     return config_path
+
+
+def _add_wrapped_native(portfolio: dict, address: str) -> None:
+    """Make the wrapped native coin an asset with target 0 %, unless it is one; a hub moves."""
+
+    def is_wrapped_native(table: dict) -> bool:
+        return str(table["address"]).lower() in (address.lower(), "native")
+
+    if any(is_wrapped_native(asset) for asset in portfolio["assets"]):
+        return
+    hubs = portfolio.get("hubs", [])
+    hub = next((table for table in hubs if is_wrapped_native(table)), {"symbol": "WNATIVE"})
+    portfolio["hubs"] = [table for table in hubs if not is_wrapped_native(table)]
+    portfolio["assets"].append({**hub, "address": address, "target": "0%", "reserve": "0"})
 
 
 def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
@@ -83,9 +105,13 @@ def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
 @contextmanager
 def relay(upstream: str) -> Iterator[str]:
     """Serve a local address that forwards requests to `upstream`, whose URL is a secret: anvil's
-    arguments are visible to every user of the machine.
+    arguments are visible to every user of the machine. anvil only reads, so a failed request is
+    repeated.
     """
     session = requests.Session()
+    retries = Retry(3, allowed_methods=None, backoff_factor=0.2)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=32, max_retries=retries))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -115,10 +141,39 @@ def relay(upstream: str) -> Iterator[str]:
         server.server_close()
 
 
-def run(config: Path, upstream: str, native: str) -> dict:
+@contextmanager
+def fork(upstream: EndpointProvider, relay_url: str, chain_id: int) -> Iterator[str]:
+    """Run an anvil that forks the endpoint served at `relay_url`; yield its URL.
+
+    anvil itself suggests a tip of at least one gwei, and lacks Arbitrum's precompile with the data
+    fee; the OP Stack's contracts are forked like any other.
+    """
+    tip_call: RpcCall = ("eth_maxPriorityFeePerGas", [])
+    fee_calls = data_fees.fee_calls(data_fee_kind(chain_id), "latest")
+    tip_answer, *fee_answers = upstream.batch([tip_call, *fee_calls])
+    tip_json = (
+        {"error": {"code": tip_answer.code, "message": tip_answer.message}}
+        if isinstance(tip_answer, RpcFault)
+        else {"result": tip_answer}
+    )
+
+    def adapt_answer(method: str, answer: dict) -> dict:
+        return {"jsonrpc": "2.0", **tip_json} if method == tip_call[0] else answer
+
+    with run_anvil(flags=["--fork-url", relay_url, "--no-storage-caching"]) as anvil_url:
+        if data_fee_kind(chain_id) is DataFeeKind.ARBITRUM:
+            prices = parse_bytes(require_result("upstream", "eth_call", fee_answers[0]), "prices")
+            code = data_fees.constant_code(prices)
+            AnvilNode(anvil_url).rpc("anvil_setCode", data_fees.ARB_GAS_INFO, hex_data(code))
+        with serve_front(anvil_url, adapt_answer) as url:
+            yield url
+
+
+def run(config: Path, upstream_url: str, native: str) -> dict:
     """Run everything; return the status before, the rebalance, and the weights after."""
     chain_id = load_config(config).config.chain.chain_id
-    endpoint_chain_id = int(EndpointProvider(upstream, "upstream").call("eth_chainId", []), 16)
+    upstream = EndpointProvider(upstream_url, "upstream")
+    endpoint_chain_id = int(upstream.call("eth_chainId", []), 16)
     if endpoint_chain_id != chain_id:
         raise ConfigError(
             f"RPC_URL is on chain {endpoint_chain_id}, the config on {chain_id}",
@@ -126,8 +181,8 @@ def run(config: Path, upstream: str, native: str) -> dict:
         )
     with (
         tempfile.TemporaryDirectory(prefix="trimtab-fork-") as folder,
-        relay(upstream) as local_url,
-        run_anvil(flags=["--fork-url", local_url, "--no-storage-caching"]) as url,
+        relay(upstream_url) as relay_url,
+        fork(upstream, relay_url, chain_id) as url,
     ):
         loaded = load_config(fork_config(config, url, Path(folder)))
         fund(

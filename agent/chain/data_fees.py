@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.chain.lens import CallItem, CallStatus, LensAnswer, answer_words, uint_word
-from agent.chain.rpc import RpcCall, hex_data, parse_bytes, require_result
+from agent.chain.rpc import RpcCall, Transport, hex_data, parse_bytes, require_result
 from agent.errors import ErrorCode, Retryable
-from agent.model import DataFeeKind, DataFeeQuote
+from agent.model import DataFeeKind, DataFeeQuote, data_fee_kind
 from agent.model.rollups import DATA_FEE_ITEM, MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.signing.calldata import selector
 
@@ -104,6 +104,35 @@ def fee_calls(data_fee_kind: DataFeeKind, block_tag: str) -> list[RpcCall]:
         ("eth_call", [{"to": call_item.target, "data": hex_data(call_item.calldata)}, block_tag])
         for call_item in _bound_items(data_fee_kind)
     ]
+
+
+def constant_code(answer: bytes) -> bytes:
+    """Return code of a contract that answers every call with these words: a stand-in of a
+    precompile, at most 255 bytes of answer.
+    """
+    stores = b"".join(
+        b"\x7f"
+        + answer[offset : offset + 32].ljust(32, b"\0")
+        + b"\x60"
+        + bytes([offset])
+        + b"\x52"
+        for offset in range(0, len(answer), 32)
+    )
+    return stores + b"\x60" + bytes([len(answer)]) + b"\x60\x00\xf3"
+
+
+def copied_fee_kind(chain_id: int, node: Transport) -> DataFeeKind:
+    """Return the data fee of a local copy of a chain. A copy of Arbitrum has the fee only where its
+    node stands in for the precompile. Raises Retryable if the node cannot answer.
+    """
+    if data_fee_kind(chain_id) is not DataFeeKind.ARBITRUM:
+        return data_fee_kind(chain_id, is_copy=True)
+    answers = node.batch(fee_calls(DataFeeKind.ARBITRUM, "latest"))
+    try:
+        node_quote(node.name, DataFeeKind.ARBITRUM, answers)
+    except Retryable:
+        return data_fee_kind(chain_id, is_copy=True)
+    return DataFeeKind.ARBITRUM
 
 
 def node_quote(

@@ -5,18 +5,14 @@ of Fjord, from @eth-optimism/contracts-bedrock 0.17.3 (abis/op_stack).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 from agent.artifacts import own_artifact
 from agent.chain.data_fees import GAS_PRICE_ORACLE
-from agent.errors import ConfigError
 from agent.localchain.chain import LocalChain
+from agent.localchain.front import serve_front
 from agent.localchain.nodes import LocalProvider
 from agent.signing.calldata import selector
 
@@ -98,57 +94,8 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
             }
         return answer
 
-    class SequencerHandler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            try:
-                request_json = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                request_objects = request_json if isinstance(request_json, list) else [request_json]
-                calls = [
-                    (request_object["method"], request_object.get("params", []))
-                    for request_object in request_objects
-                ]
-                answers = [
-                    {**adapt_answer(method, answer), "id": request_object.get("id")}
-                    for request_object, (method, _), answer in zip(
-                        request_objects,
-                        calls,
-                        node.batch([_funded_call(*call) for call in calls]),
-                        strict=True,
-                    )
-                ]
-            except (ValueError, LookupError, TypeError, AttributeError):
-                self.send_error(HTTPStatus.BAD_REQUEST)
-                return
-            except ConnectionError:
-                self.send_error(HTTPStatus.BAD_GATEWAY)
-                return
-            answer_body = json.dumps(
-                answers if isinstance(request_json, list) else answers[0]
-            ).encode()
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer_body)))
-            self.end_headers()
-            self.wfile.write(answer_body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Write nothing."""
-
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), SequencerHandler)
-    except OSError as error:
-        raise ConfigError(
-            f"the stand-in cannot be served on port {port}: {error.strerror}", "choose another port"
-        ) from None
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serve_front(node_url, adapt_answer, _funded_call, port) as url:
+        yield url
 
 
 def _funded_call(method: str, params: list[Any]) -> tuple[str, list[Any]]:

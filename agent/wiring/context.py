@@ -13,6 +13,7 @@ from pathlib import Path
 from secrets import SystemRandom
 
 from agent.amm.lp.venues import LpVenue
+from agent.chain.data_fees import copied_fee_kind
 from agent.chain.endpoints import EndpointPool
 from agent.chain.pools.own_positions import PositionReader
 from agent.chain.pools.positions import resolve_positions
@@ -426,11 +427,15 @@ def open_endpoint_pool(
     """
     if transports is None:
         transports = open_transports(config)
+    chain_table = config.chain
+    fee_kind = data_fee_kind(chain_table.chain_id)
+    if chain_table.fork:
+        fee_kind = copied_fee_kind(chain_table.chain_id, transports[0])
     return EndpointPool(
         transports,
-        config.chain.min_operators,
-        max_lag_blocks=config.chain.max_lag_blocks,
-        data_fee_kind=data_fee_kind(config.chain.chain_id, is_copy=config.chain.fork),
+        chain_table.min_operators,
+        max_lag_blocks=chain_table.max_lag_blocks,
+        data_fee_kind=fee_kind,
         now_s=clock.now_s,
         monotonic_s=clock.monotonic_s if isinstance(clock, MonotonicClock) else None,
     )

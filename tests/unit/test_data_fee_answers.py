@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chain.data_fees import ARB_GAS_INFO, FOUR_LEG_TX, GAS_PRICE_ORACLE, ONE_LEG_TX, fee_calls, fee_items, node_quote, read_quote
+from agent.chain.data_fees import (
+    ARB_GAS_INFO,
+    FOUR_LEG_TX,
+    GAS_PRICE_ORACLE,
+    ONE_LEG_TX,
+    constant_code,
+    copied_fee_kind,
+    fee_calls,
+    fee_items,
+    node_quote,
+    read_quote,
+)
 from agent.chain.lens import CallStatus, LensAnswer, abi_encode, uint_word
 from agent.chain.rpc import RpcFault
 from agent.errors import ErrorCode, Retryable
 from agent.model import DataFeeKind, DataFeeQuote
 from agent.model.rollups import MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
+from tests.support.endpoints import Script
 
 OP_STACKS = [DataFeeKind.OP_STACK, DataFeeKind.OP_STACK_COPY]
 LARGEST = 2**128 - 1
@@ -130,3 +142,29 @@ def test_node__malformed_quote_may_be_asked_again() -> None:
 def test_node__failed_call_may_be_asked_again() -> None:
     with pytest.raises(Retryable):
         node_quote("endpoint 'a'", DataFeeKind.OP_STACK, [RpcFault(-32000, "execution reverted"), *["0x" + "00" * 32] * 3])
+
+
+PRICES = bytes(31) + b"\x07" + bytes(31) + b"\x02" + bytes(128)
+"""Six words of ArbGasInfo.getPricesInWei."""
+
+
+@pytest.mark.parametrize(
+    ("chain_id", "answer", "kind"),
+    [
+        (42161, "0x" + PRICES.hex(), DataFeeKind.ARBITRUM),
+        (42161, "0x", DataFeeKind.PLAIN),
+        (42161, RpcFault(-32000, "invalid opcode"), DataFeeKind.PLAIN),
+        (10, RpcFault(-32000, "not asked"), DataFeeKind.OP_STACK_COPY),
+        (1, RpcFault(-32000, "not asked"), DataFeeKind.PLAIN),
+    ],
+    ids=["stands in", "no code", "no precompile", "op stack", "plain"],
+)
+def test_a_copy_of_arbitrum_has_the_fee_where_its_node_stands_in(chain_id: int, answer: object, kind: DataFeeKind) -> None:
+    node = Script(eth_call=answer)
+    assert copied_fee_kind(chain_id, node) is kind
+    assert bool(node.asked) == (chain_id == 42161)
+
+
+def test_a_stand_in_of_a_precompile_answers_with_its_words() -> None:
+    stores = "".join(f"7f{PRICES[32 * number : 32 * number + 32].hex()}60{32 * number:02x}52" for number in range(6))
+    assert constant_code(PRICES).hex() == f"{stores}60c06000f3"

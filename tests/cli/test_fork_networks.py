@@ -1,0 +1,61 @@
+"""scripts/fork_run.py on a fork of each network's stand-in, with the config that `trimtab init` writes for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.config.networks import NETWORKS, Network
+from agent.localchain.front import serve_front
+from agent.model import DataFeeKind
+from tests.cli.test_scripts import run as run_script
+from tests.cli.tools import Said
+from tests.support.networks import FEES_WEI, OWNER, PRICES_USD, ROLLUP_FEES_WEI, stand_in
+
+USD = 500
+OFTEN = ("base",)
+SEND_BATCH = EndpointProvider._send_batch
+"""As it is outside stand-ins, which let every endpoint of the process suggest the network's tip."""
+Bare = Callable[..., Said]
+
+
+@pytest.mark.parametrize(
+    "network", [pytest.param(one, id=one.name, marks=() if one.name in OFTEN else pytest.mark.slow) for one in NETWORKS]
+)
+def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
+    bare: Bare, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, network: Network
+) -> None:
+    _, tip_wei = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)
+    config = tmp_path / "trimtab.toml"
+    with stand_in(network, USD) as chain, ExitStack() as stack:
+
+        def as_the_network(method: str, answer: dict) -> dict:
+            return answer | {"result": hex(tip_wei)} if method == "eth_maxPriorityFeePerGas" else answer
+
+        monkeypatch.setattr(EndpointProvider, "_send_batch", SEND_BATCH)
+        url = stack.enter_context(serve_front(str(chain.url), as_the_network))
+        monkeypatch.setenv("RPC_A", url)
+        options = ("--network", network.name, "--rpc", "RPC_A=one", "--template", "60/40", "--ceiling", str(4 * USD))
+        said = bare("init", *options, "--wallet", OWNER.address, "--yes", "--config", str(config), "--json")
+        assert said.code == 0, said.err
+        text = config.read_text()
+        for key in ("turnover", "daily_turnover"):
+            (line,) = [line for line in text.splitlines() if line.startswith(f"{key} = ")]
+            text = text.replace(line, f'{key} = "off"')
+        config.write_text(text)
+        parent_state = (chain.rpc("eth_blockNumber"), chain.rpc("eth_getTransactionCount", OWNER.address, "latest"))
+        monkeypatch.setenv("RPC_URL", url)
+        native = Fraction(USD) / Fraction(PRICES_USD[network.tokens[0].symbol])
+        said = run_script("fork_run", str(config), "--native", f"{float(native):.6f}", "--json", capfd=capfd, monkeypatch=monkeypatch)
+        assert said.code == 0, said.out + said.err
+        told = json.loads(said.out)
+        assert told["rebalance"]["outcome"] == "done", told["rebalance"]["reason"]
+        assert told["after"]["decision"]["kind"] == "hold"
+        assert (float(told["rebalance"]["cost"].get("data_fee", 0)) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
+        assert (chain.rpc("eth_blockNumber"), chain.rpc("eth_getTransactionCount", OWNER.address, "latest")) == parent_state
