@@ -28,25 +28,30 @@ class DynamicFee:
     millionths of a pip for each tick between the pool's tick and its mean, at most `cap_pips`.
 
     `mean_tick` is that of the module's window at the time of the swap, None if the pool's
-    observations do not cover it, which the module takes for no distance.
+    observations do not cover it, which the module takes for no distance. `initial_pips` is the fee
+    until a swap of the block moves the tick; None if there is none, or one has moved it.
     """
 
     base_pips: int
     cap_pips: int
     scaling: int
     mean_tick: int | None
+    initial_pips: int | None = None
 
     def pips(self, tick: int) -> int:
         """Return the fee of a swap that starts at this tick, in millionths of the input."""
+        if self.initial_pips is not None:
+            return self.initial_pips
         ticks_away = 0 if self.mean_tick is None else abs(tick - self.mean_tick)
         return min(self.base_pips + ticks_away * self.scaling // SCALING_PRECISION, self.cap_pips)
 
 
 @dataclass(frozen=True, slots=True)
 class SlipstreamPool(V3Pool):
-    """See V3Pool. `fee_pips` is the fee of the next swap. A `dynamic_fee` gives that of each later
-    one in the same block; None for a fee that does not depend on the tick, or by a rule that is not
-    known. Minimums bear what else changes until the swap, as they bear its price.
+    """See V3Pool. `fee_pips` is the fee of the next swap, the first of its block. A `dynamic_fee`
+    gives that of each later one in the same block; None for a fee that does not depend on the tick,
+    or by a rule that is not known. Minimums bear what else changes until the swap, such as another
+    trader's swap in its block, as they bear its price.
     """
 
     dynamic_fee: DynamicFee | None = None
@@ -73,7 +78,7 @@ class SlipstreamPool(V3Pool):
     @property
     def idle_fee(self) -> IdlePoolFee | None:
         """See Pool: the mean tick reaches the pool's after one window."""
-        if self.dynamic_fee is None:
+        if self.dynamic_fee is None or self.dynamic_fee.initial_pips is not None:
             return None
         idle_fee = replace(self.dynamic_fee, mean_tick=self.tick)
         return IdlePoolFee(idle_fee.pips(self.tick), FEE_WINDOW_S)
@@ -91,7 +96,14 @@ class SlipstreamPool(V3Pool):
         swap_result = V3Pool._swap_result(self, end_state, amount_in, amount_out)
         if self.dynamic_fee is None:
             return swap_result
-        next_fee_pips = self.dynamic_fee.pips(end_state.tick)
+        next_fee = self.dynamic_fee
+        if end_state.tick != self.tick:  # CLPool.swap writes an observation
+            next_fee = replace(next_fee, initial_pips=None)
         return replace(
-            swap_result, pool_after=replace(swap_result.pool_after, fee_pips=next_fee_pips)
+            swap_result,
+            pool_after=replace(
+                swap_result.pool_after,
+                fee_pips=next_fee.pips(end_state.tick),
+                dynamic_fee=next_fee,
+            ),
         )

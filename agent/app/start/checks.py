@@ -20,6 +20,7 @@ from agent.app.start.endpoint_checks import (
     probe_endpoints,
     probed_endpoint_documents,
 )
+from agent.app.start.fee_modules import fee_module_checks
 from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
@@ -398,6 +399,8 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for check_line in price_checks(context, step.snapshot, step.policy, step.reference):
         yield CheckResult(*check_line)
     for check_line in venue_checks(context, step.snapshot, step.portfolio):
+        yield CheckResult(*check_line)
+    for check_line in fee_module_checks(context, step.snapshot):
         yield CheckResult(*check_line)
     yield from _gas_and_head_checks(context, snapshot)
     yield from _tip_checks(context, step)

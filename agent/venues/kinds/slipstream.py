@@ -38,6 +38,10 @@ GET_POOL = bytes.fromhex("28af8d0b")
 TICK_SPACING = bytes.fromhex("d0c93a7c")
 FEE_GAS = 300_000
 """Gas of CLPool.fee: its module may take 200,000 (CLFactory.getSwapFee)."""
+CONFIG_WORDS_WITH_INITIAL_FEE = 5
+"""DynamicSwapFeeModule.dynamicFeeConfig since July 2026: base fee, cap, scaling, whether there is an
+initial fee, and that; before, the first three.
+"""
 MAX_FEE_PIPS = 100_000
 """CLFactory.getSwapFee ignores a larger fee of a module."""
 SWAP_FEE_MODULE = bytes.fromhex("23c43a51")
@@ -92,7 +96,9 @@ class SlipstreamReader(V3Reader):
             CallItem(pool.address, FEE, gas_cap=FEE_GAS, likely_gas=40_000),
             CallItem(pool.address, observe_calldata, 320, gas_cap=OBSERVE_GAS, likely_gas=60_000),
             CallItem(self.factory, spacing_calldata, likely_gas=6_000),
-            self._module_item(address_call(DYNAMIC_FEE_CONFIG, pool.address), 96),
+            self._module_item(
+                address_call(DYNAMIC_FEE_CONFIG, pool.address), 32 * CONFIG_WORDS_WITH_INITIAL_FEE
+            ),
             *(
                 self._module_item(setting_selector)
                 for setting_selector in (DEFAULT_SCALING_FACTOR, DEFAULT_FEE_CAP, SECONDS_AGO)
@@ -121,11 +127,11 @@ class SlipstreamReader(V3Reader):
             _dynamic_fee(pool_state, answers[2:], delay_s)
             for delay_s in (0, self.inclusion_delay_s)
         )
-        if (
-            fee_at_block is None
-            or fee_at_inclusion is None
-            or fee_at_block.pips(pool_state.tick) != fee_pips
-        ):
+        if fee_at_block is None or fee_at_inclusion is None:
+            return replace(pool_state, fee_pips=fee_pips)
+        # An observation of the block itself ends its initial fee.
+        possible_fees = (fee_at_block, replace(fee_at_block, initial_pips=None))
+        if fee_pips not in [fee.pips(pool_state.tick) for fee in possible_fees]:
             return replace(pool_state, fee_pips=fee_pips)
         return replace(
             pool_state,
@@ -137,10 +143,11 @@ class SlipstreamReader(V3Reader):
 def _dynamic_fee(
     pool: SlipstreamPool, answers: Sequence[LensAnswer], delay_s: int
 ) -> DynamicFee | None:
-    """Return the fee by DynamicSwapFeeModule.getFee, 0 or inclusion_s seconds after the block if
-    nobody trades until then; None if the module is another, has another window, or its fee for the
-    pool is fixed at zero.
+    """Return the fee by DynamicSwapFeeModule.getFee, `delay_s` seconds after the block if nobody
+    trades until then; None if the module is another, has another window, or its fee for the pool is
+    fixed at zero.
     """
+    initial_words = answer_words(answers[2], CONFIG_WORDS_WITH_INITIAL_FEE)
     setting_words = [
         answer_words(answer, word_count)
         for answer, word_count in zip(answers[1:], (1, 3, 1, 1, 1), strict=True)
@@ -166,9 +173,16 @@ def _dynamic_fee(
         scaling_factor, cap_pips = default_scaling_factor, default_cap_pips
     if window_s != FEE_WINDOW_S or cap_pips > MAX_FEE_PIPS or base_pips == ZERO_FEE_INDICATOR:
         return None
-    return DynamicFee(
-        base_pips or tier_pips, cap_pips, scaling_factor, _mean_tick(pool, answers[0], delay_s)
-    )
+    base_pips = base_pips or tier_pips
+    initial_pips = None
+    if not isinstance(initial_words, CallStatus) and initial_words[3]:
+        initial_pips = initial_words[4] or base_pips
+        if initial_words[4] == ZERO_FEE_INDICATOR:
+            initial_pips = 0
+        if initial_pips > MAX_FEE_PIPS:
+            return None
+    mean_tick = _mean_tick(pool, answers[0], delay_s)
+    return DynamicFee(base_pips, cap_pips, scaling_factor, mean_tick, initial_pips)
 
 
 def _mean_tick(pool: SlipstreamPool, observe_answer: LensAnswer, delay_s: int) -> int | None:
