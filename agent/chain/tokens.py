@@ -354,14 +354,25 @@ def _lender_and_amount(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> 
     return deepest_pool or pool, min(raw, depth_raw // 2)
 
 
+def lending_pools(snapshot: Snapshot, token: str) -> list[Pool]:
+    """Return the pools that have liquidity and hold a token, deepest first. A pool of native coin
+    holds no wrapped coin; one that is quarantined counts for nothing.
+    """
+    quarantined_addresses = {item.address for item in snapshot.unreadable_items}
+    pools = [
+        pool
+        for pool in snapshot.pools
+        if (token == pool.token1 or (token == pool.token0 and not pool.trades_native))
+        and not pool.is_empty
+        and pool.address not in quarantined_addresses
+    ]
+    return sorted(pools, key=lambda pool: pool.depth(token), reverse=True)
+
+
 def _depth_and_pool(snapshot: Snapshot, token: str) -> tuple[int, Pool | None]:
     """Return the depth of the deepest pool that holds a token, base units, and the pool."""
-    pools_with_depth = [
-        (pool.depth(token), pool)
-        for pool in snapshot.pools
-        if token == pool.token1 or (token == pool.token0 and not pool.trades_native)
-    ]
-    return max(pools_with_depth, key=lambda depth_and_pool: depth_and_pool[0], default=(0, None))
+    deepest_pool = next(iter(lending_pools(snapshot, token)), None)
+    return (0 if deepest_pool is None else deepest_pool.depth(token)), deepest_pool
 
 
 def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
@@ -376,20 +387,23 @@ def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
 
 
 def screening_moves(step: StepInput) -> tuple[TokenMove, ...]:
-    """Return a transfer of each token in both directions, without a plan: the wallet's balance, or
-    a hundredth of the deepest pool.
+    """Return a transfer of each token in both directions through each pool that holds it, without a
+    plan: the wallet's balance, or a hundredth of the pool.
     """
     balance_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moves = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
-        depth_raw, pool = _depth_and_pool(step.snapshot, token.address)
-        move_raw = min(
-            balance_raw_by_token.get(token.address, 0) or depth_raw // 100, depth_raw // 2
-        )
-        if pool is not None and move_raw > 0:
-            moves.append(
-                TokenMove(token.address, pool, move_raw, step.snapshot.owner, step.execution.router)
+        for pool in lending_pools(step.snapshot, token.address):
+            depth_raw = pool.depth(token.address)
+            move_raw = min(
+                balance_raw_by_token.get(token.address, 0) or depth_raw // 100, depth_raw // 2
             )
+            if move_raw > 0:
+                moves.append(
+                    TokenMove(
+                        token.address, pool, move_raw, step.snapshot.owner, step.execution.router
+                    )
+                )
     return tuple(moves)
 
 
@@ -403,3 +417,16 @@ def largest_moves(moves: tuple[TokenMove, ...]) -> dict[str, TokenMove]:
         ):
             largest_move_by_token[move.token] = move
     return largest_move_by_token
+
+
+def pool_moves(moves: tuple[TokenMove, ...], token: str) -> list[TokenMove]:
+    """Return the largest transfer of a token at each contract that pools hold it in, largest
+    first.
+    """
+    token_moves = sorted(
+        (move for move in moves if move.token == token), key=lambda move: move.raw, reverse=True
+    )
+    largest_move_by_contract: dict[str, TokenMove] = {}
+    for move in token_moves:
+        largest_move_by_contract.setdefault(move.pool.contract, move)
+    return list(largest_move_by_contract.values())

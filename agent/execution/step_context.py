@@ -300,8 +300,9 @@ def propose_screened(
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
     """Return the final step, its proposal, and the evidence for the plan; or the refusal in place
     of the proposal. A proposal that reaches the end of the known ticks is repeated with more ticks.
-    Tokens that do not transfer exact amounts are quarantined, and the step is planned again without
-    them. Nothing is screened without an evidence source or a plan.
+    Tokens that do not transfer exact amounts, and pools that fail for a token, are quarantined, and
+    the step is planned again without them, until every pool of the plan passes. Nothing is screened
+    without an evidence source or a plan.
     """
     while True:
         proposal = _try_propose(step, propose)
@@ -330,7 +331,9 @@ def propose_screened(
                 )
                 raise ExitInterrupted(exit_token, error, may_retry_on_direct_route) from error
             raise
-        screened_step = quarantine.quarantine_tokens(step, plan_evidence.screened_tokens or ())
+        screened_tokens = plan_evidence.screened_tokens or ()
+        screened_step = quarantine.quarantine_pools(step, screened_tokens)
+        screened_step = quarantine.quarantine_tokens(screened_step, screened_tokens)
         if screened_step is step:
             return step, proposal, plan_evidence
         step = screened_step

@@ -18,7 +18,7 @@ from agent.guards.guard import (
 from agent.guards.replay import LegFlow
 from agent.layers import guards as layer_guards
 from agent.layers.questions import gas_price_limit_wei
-from agent.model import LegPlace, Plan, Provide, TopUp
+from agent.model import LegPlace, Plan, Provide, Snapshot, TopUp
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
@@ -256,8 +256,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
 
 
 def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
-    """Require that each token of the plan transferred the exact amount in a simulation, and that
-    none is quarantined. Withdrawals of liquidity and unwrapping always pass.
+    """Require that each token of the plan transferred the exact amount in a simulation through each
+    of its pools, and that none is quarantined. Withdrawals of liquidity and unwrapping always pass.
     """
     tokens = moved_tokens(case.plan)
     screens = case.evidence.screened_tokens
@@ -274,10 +274,35 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
         for token in tokens
         if token in screen_by_token and not screen_by_token[token].finding.is_tradable
     ]
+    used_contracts = _token_contracts(case.step.snapshot, case.plan)
+    faults += [
+        f"{case.label(screen.token)}: {failed.why} ({failed.pool})"
+        for screen in screens or ()
+        for failed in screen.failed_pools
+        if (screen.token, failed.pool) in used_contracts
+    ]
     return GuardMeasurement(
         "; ".join(faults) or f"{len(tokens)} of {len(tokens)} tokens transfer the exact amount",
         not faults,
     )
+
+
+def _token_contracts(snapshot: Snapshot, plan: Plan) -> set[tuple[str, str]]:
+    """Return (token, contract that holds it) of each pool that legs trade in or actions provide
+    to.
+    """
+    contract_by_pool = {pool.address: pool.contract for pool in snapshot.pools}
+    tokens_by_pool = [(leg.pool, (leg.token_in, leg.token_out)) for leg in plan.legs]
+    tokens_by_pool += [
+        (action.pool, (action.token0, action.token1))
+        for action in plan.layer_actions
+        if isinstance(action, Provide)
+    ]
+    return {
+        (token, contract_by_pool.get(pool, pool))
+        for pool, tokens in tokens_by_pool
+        for token in tokens
+    }
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:

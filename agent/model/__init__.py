@@ -117,6 +117,7 @@ from agent.model.liquidity import as_lp_action as as_lp_action
 from agent.model.market import SPACING_SHIFT as SPACING_SHIFT
 from agent.model.market import Allowance as Allowance
 from agent.model.market import CodeHash as CodeHash
+from agent.model.market import FailedPool as FailedPool
 from agent.model.market import FeedRound as FeedRound
 from agent.model.market import Head as Head
 from agent.model.market import Holding as Holding
@@ -128,6 +129,7 @@ from agent.model.market import PriceCurve as PriceCurve
 from agent.model.market import PricePoint as PricePoint
 from agent.model.market import ProxyImplementation as ProxyImplementation
 from agent.model.market import ScreenedToken as ScreenedToken
+from agent.model.market import ScreenSubject as ScreenSubject
 from agent.model.market import Snapshot as Snapshot
 from agent.model.market import SwapGas as SwapGas
 from agent.model.market import SwapResult as SwapResult

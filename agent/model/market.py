@@ -82,18 +82,41 @@ _DESCRIPTION_AND_REMEDY = {
     ),
     TokenFinding.UNKNOWN: (
         "could not be tested",
-        'use another endpoint, or switch the screen off: limits.token_screen = "off"',
+        'trust another pool of it, or switch the screen off: limits.token_screen = "off"',
     ),
 }
 
 
+class ScreenSubject(Enum):
+    """What a finding of the token screen is about."""
+
+    TOKEN = "token"  # noqa: S105  # a word, no password
+    POOL = "pool"
+    SPENDER = "spender"
+    WALLET = "wallet"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPool:
+    """A pool, by the contract that holds its tokens, that failed the test of a token which moves
+    elsewhere.
+    """
+
+    pool: str
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class ScreenedToken:
-    """Finding of one token; `detail` describes the measurement."""
+    """Finding of one token; `detail` describes the measurement, `subject` is what failed it.
+    `failed_pools` are pools that must not be used although the token is tradable.
+    """
 
     token: str
     finding: TokenFinding
     detail: str = ""
+    subject: ScreenSubject = ScreenSubject.TOKEN
+    failed_pools: tuple[FailedPool, ...] = ()
 
     @property
     def why(self) -> str:
@@ -470,7 +493,9 @@ class CodeHash:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableItem:
-    """An unreadable item, which is reported and excluded, never treated as zero."""
+    """An item that was not read, or a pool that failed the token screen: it is reported and
+    excluded, never treated as zero.
+    """
 
     subject: str
     address: str

@@ -213,7 +213,8 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
             case Refused() as refusal:  # a manipulated pool must not delay the wallet's assets
                 layer_refusal = refusal
     drifts = compute_drifts(step, reference_prices(step).price_by_token)
-    if investable_total(drifts) == 0 and step is original_step:
+    quarantine_notes = _quarantine_notes(step)
+    if investable_total(drifts) == 0 and step is original_step and not quarantine_notes:
         return _owner_proposal(
             step, Hold("nothing to sell: all balances are zero or reserved"), None
         )
@@ -241,7 +242,19 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         for blocked_exit in blocked_exits
         if blocked_exit.why
     ]
-    return _owner_proposal(step, Hold("; ".join([SOLD_OUT_TEXT, *kept_asset_notes])), None)
+    reason = "; ".join([SOLD_OUT_TEXT, *kept_asset_notes, *quarantine_notes])
+    return _owner_proposal(step, Hold(reason), None)
+
+
+def _quarantine_notes(step: StepInput) -> list[str]:
+    """Return a note on each token that stays because it is in quarantine."""
+    raw_by_token = native_coin.held_balances(step)
+    return [
+        f"{step.portfolio.token(screened_token.token).label} stays: in quarantine: {screened_token.why}"
+        for screened_token in step.targets.quarantined_tokens
+        if screened_token.token != step.portfolio.numeraire.address
+        and raw_by_token.get(screened_token.token, 0)
+    ]
 
 
 def sell_out_proposer(token: str) -> Proposer:

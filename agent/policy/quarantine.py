@@ -16,6 +16,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     TokenFinding,
+    UnreadableItem,
 )
 from agent.policy import native_coin
 from agent.policy.step_faults import balance_faults
@@ -28,6 +29,28 @@ UNREADABLE_WAIT_S = 3_600
 """Chain time after which the other assets are traded without an asset whose balance is unreadable;
 until then trading halts.
 """
+
+
+def quarantine_pools(step: StepInput, screened_tokens: Iterable[ScreenedToken]) -> StepInput:
+    """Return the step with the pools that failed the screen also in quarantine: every pool that
+    keeps the token in a failed contract. Its tokens stay tradable elsewhere.
+    """
+    quarantined_addresses = {item.address for item in step.snapshot.unreadable_items}
+    new_item_by_address: dict[str, UnreadableItem] = {}
+    for screened_token in screened_tokens:
+        why_by_contract = {failed.pool: failed.why for failed in screened_token.failed_pools}
+        for pool in step.snapshot.pools:
+            why = why_by_contract.get(pool.contract)
+            holds_token = screened_token.token in (pool.token0, pool.token1)
+            if why is None or not holds_token or pool.address in quarantined_addresses:
+                continue
+            label = step.portfolio.token(screened_token.token).label
+            new_item = UnreadableItem("pool", pool.address, f"{label}: {why}")
+            new_item_by_address.setdefault(pool.address, new_item)
+    if not new_item_by_address:
+        return step
+    unreadable_items = (*step.snapshot.unreadable_items, *new_item_by_address.values())
+    return replace(step, snapshot=replace(step.snapshot, unreadable_items=unreadable_items))
 
 
 def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken]) -> StepInput:

@@ -35,7 +35,7 @@ contract TestToken {
         emit Transfer(from, address(0), raw);
     }
 
-    function approve(address spender, uint256 raw) external returns (bool) {
+    function approve(address spender, uint256 raw) external virtual returns (bool) {
         allowance[msg.sender][spender] = raw;
         emit Approval(msg.sender, spender, raw);
         return true;

@@ -12,7 +12,7 @@ from agent import codec
 from agent.app.agent import Agent
 from agent.app.start.setup import pin_all
 from agent.artifacts import own_artifact
-from agent.chain.screening import BLOCKS_BACK
+from agent.chain.screening.traits import BLOCKS_BACK
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode

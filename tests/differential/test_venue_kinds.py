@@ -211,6 +211,34 @@ def test_a_rebalance_over_five_kinds_is_one_transaction_as_planned(venues: Venue
         assert swap.tx.to == chain.addresses.rebalancer
 
 
+def test_a_rebalance_goes_beside_failing_pools_of_five_kinds(venues: Venues, tmp_path: Path) -> None:
+    """One pool of each kind has no numeraire left; that of V4 lies in the PoolManager, for all its pools."""
+    chain, kinds = venues.chain, [*KINDS, Venue.V4]
+    drained = {chain.address_by_pool[name] for name in ("v2 WETH/USDC", "v3 WETH/USDC 500")}
+    for own_pool in drained:
+        chain.set_balance("USDC", 1, own_pool)
+    for venue in kinds:
+        pool = add_pool(venues, venue, ("WETH", "USDC"), 50_000_000, TIERS[venue][1])
+        drained.add(pool.address)
+        chain.set_balance("USDC", 1, venues.manager.address if venue is Venue.V4 else pool.address)
+    only = {Venue.PANCAKE: {"fee_tiers": (500,)}, Venue.SLIPSTREAM: {"tick_spacings": (50,)}, Venue.V4: {"tiers": ((500, 10),)}}
+    changes = ROOMY | {
+        "execution.router": "rebalancer",
+        "limits.second_quote_deviation": "off",
+        "venues.+": [table_of(deployment(venues, venue, **only[venue])) for venue in kinds],
+    }
+    fund(chain, {"WETH": 60_000, "WBTC": 10_000, "USDC": 1_000, "USDT": 10_000, "LINK": 9_000})
+    with agent_on(chain, tmp_path, changes) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert outcome.step_input.targets.quarantined_tokens == ()
+        left_out = {item.address for item in outcome.step_input.snapshot.unreadable_items}
+        assert len(drained & left_out) >= 3, left_out
+        assert outcome.plan is not None
+        assert not {leg.pool for leg in outcome.plan.legs} & drained
+        assert max(off_target(chain, FIVE).values()) < 60
+
+
 @pytest.mark.slow
 def test_random_rebalances_over_all_kinds_are_exact_or_refused_by_name(venues: Venues, tmp_path: Path) -> None:
     """With pools of V4's native coin too, each of a random depth; what is sent does what its plan says, to the wei."""

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.uniswap_v4 import V4Pool
+from agent.chain.tokens import pool_moves, screening_moves
 from agent.errors import Refused
 from agent.execution.step_context import propose_screened
 from agent.guards.safety import moved_tokens
-from agent.model import CodeHash, Evidence, Halt, HaltCode, Plan, ProxyImplementation, Rebalance, ScreenedToken, StepInput, TokenFinding
+from agent.model import (
+    CodeHash,
+    Evidence,
+    FailedPool,
+    Halt,
+    HaltCode,
+    Hold,
+    Plan,
+    ProxyImplementation,
+    Rebalance,
+    ScreenedToken,
+    ScreenSubject,
+    StepInput,
+    TokenFinding,
+)
 from agent.planning import proposals
+from agent.planning.requests import propose_selling_everything
 from agent.policy.decide import decide
 from agent.policy.quarantine import (
     UNREADABLE_WAIT_S,
     format_quarantine,
+    quarantine_pools,
     quarantine_tokens,
     tokens_with_changed_code,
     unreadable_assets,
     unreadable_since_s,
 )
 from agent.units import BPS
-from tests.support.builders import address, step_input, token, with_snapshot
+from tests.support.builders import address, price_of, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.text import mentions, raises_code
 
@@ -143,6 +162,107 @@ def test_a_plan_whose_tokens_are_not_found_bad_is_the_first_one(bad: tuple[Scree
     assert source.plans == [proposal.plan]
     assert same.targets.quarantined_tokens == ()
     assert gathered is not None
+
+
+MANAGER, FROZEN = address("manager"), "the pool cannot send 7 base units of it"
+
+
+def with_pools() -> StepInput:
+    """WETH far above its target; with USDC it has a pool of V2, one of V3, and two of V4, which share a contract."""
+    weth, usdc, wbtc = token("WETH"), token("USDC"), token("WBTC")
+    price = price_of("WETH")
+    v3 = v3_pool(weth, usdc, price, 9_000_000)
+    kept_by_manager = [
+        V4Pool(**{field.name: getattr(pool, field.name) for field in fields(V3Pool)} | {"address": address(name), "manager": MANAGER})
+        for name, pool in (("a", v3), ("b", replace(v3, fee_pips=3_000)), ("c", v3_pool(wbtc, weth, price_of("WBTC") / price)))
+    ]
+    pools = [v2_pool(weth, usdc, price, 5_000_000), v3, *kept_by_manager, v2_pool(wbtc, usdc, price_of("WBTC"))]
+    step = step_input({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, {"WETH": 8_000, "WBTC": 1_000, "USDC": 1_000}, pools=pools)
+    return replace(step, execution=replace(step.execution, router_kind="rebalancer"))
+
+
+def failing(token_address: str, *contracts: str) -> ScreenedToken:
+    """A token that moves, but not through these contracts."""
+    failed = tuple(FailedPool(contract, FROZEN) for contract in contracts)
+    return ScreenedToken(token_address, TokenFinding.CLEAN, "", ScreenSubject.POOL, failed)
+
+
+def test_every_pool_of_a_failed_contract_is_left_out() -> None:
+    step = with_pools()
+    left = quarantine_pools(step, [failing(USDC, MANAGER)])
+    assert [(item.subject, item.address) for item in left.snapshot.unreadable_items] == [("pool", address("a")), ("pool", address("b"))]
+    assert left.snapshot.unreadable_items[0].why == f"USDC: {FROZEN}"
+    assert left.targets.quarantined_tokens == ()
+    assert codec.loads(StepInput, codec.dumps(left)) == left
+    assert quarantine_pools(left, [failing(USDC, MANAGER)]) is left, "nothing new"
+    both = quarantine_pools(left, [failing(WETH, MANAGER)])
+    assert [item.address for item in both.snapshot.unreadable_items] == [address(name) for name in "abc"]
+
+
+@dataclass
+class FakePoolScreen:
+    """Evidence in which these contracts fail for USDC whenever a plan uses them."""
+
+    contracts: tuple[str, ...]
+    plans: list[Plan] = field(default_factory=list)
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        self.plans.append(plan)
+        contract_by_pool = {pool.address: pool.contract for pool in step.snapshot.pools}
+        used = {contract_by_pool[leg.pool] for leg in plan.legs if USDC in (leg.token_in, leg.token_out)}
+        seen = evidence(step, plan)
+        failed = failing(USDC, *(contract for contract in self.contracts if contract in used))
+        screened = tuple(failed if one.token == USDC and failed.failed_pools else one for one in seen.screened_tokens or ())
+        return replace(seen, screened_tokens=screened)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_pools_that_fail_are_left_out_and_the_next_is_used(count: int) -> None:
+    step = with_pools()
+    contracts = (step.snapshot.pools[1].contract, MANAGER, step.snapshot.pools[0].contract)[:count]
+    source = FakePoolScreen(contracts)
+    left, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
+    assert left.targets.quarantined_tokens == ()
+    assert isinstance(proposal, proposals.Proposal)
+    if proposal.plan is None:  # every pool of WETH and USDC fails: WBTC is left, and no third token is bought in its place
+        assert count == 3
+        return
+    assert gathered is not None
+    assert verdict("token_screen", left, proposal.plan, gathered).passed
+    used = {leg.pool for leg in proposal.plan.legs if USDC in (leg.token_in, leg.token_out)}
+    excluded = {pool.address for pool in step.snapshot.pools if pool.contract in contracts and USDC in (pool.token0, pool.token1)}
+    assert not used & excluded
+    assert any(item.subject.endswith(pool) and FROZEN in item.why for item in proposal.plan.skipped for pool in excluded)
+
+
+def test_doctor_tests_each_pool_and_a_contract_once() -> None:
+    step = with_pools()
+    usdc_pools = [pool.address for pool in step.snapshot.pools if USDC in (pool.token0, pool.token1)]
+    moves = screening_moves(step)
+    assert sorted(move.pool.address for move in moves if move.token == USDC) == sorted(usdc_pools)
+    assert len(pool_moves(moves, USDC)) == len(usdc_pools) - 1, "the manager keeps two of them"
+    left = quarantine_pools(step, [failing(USDC, MANAGER)])
+    assert {move.pool.contract for move in screening_moves(left) if move.token == USDC}.isdisjoint({MANAGER})
+
+
+def test_a_sale_of_everything_names_what_stays_in_quarantine() -> None:
+    step = step_input({"WETH": 5_000, "USDC": 5_000})
+    left = shut(step, WETH)
+    decision = propose_selling_everything(left).decision_result.decision
+    assert isinstance(decision, Hold)
+    assert mentions(decision.reason, "WETH stays", "quarantine")
+    empty = with_snapshot(left, holdings=tuple(replace(held, raw=0) for held in left.snapshot.holdings))
+    assert "stays" not in propose_selling_everything(empty).decision_result.decision.reason
+
+
+def test_no_plan_passes_that_uses_a_pool_that_failed_for_its_token() -> None:
+    step = step_input(SHARES, {**SHARES, "WBTC": 9_000})
+    plan = sell_weth(step)
+    (contract,) = {pool.contract for pool in step.snapshot.pools if pool.address == plan.legs[0].pool}
+    tried = evidence(step, plan).screened_tokens or ()
+    for failed, passes in (((USDC, contract), False), ((USDC, MANAGER), True), ((token("LINK").address, contract), True)):
+        seen = (*(one for one in tried if one.token != failed[0]), failing(*failed))
+        assert verdict("token_screen", step, plan, evidence(step, plan, screened_tokens=seen)).passed is passes
 
 
 CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")

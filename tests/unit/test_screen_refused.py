@@ -11,7 +11,8 @@ import pytest
 from agent.artifacts import own_artifact
 from agent.chain import lens
 from agent.chain.rpc import RpcCall, RpcFault
-from agent.chain.screening import RECORD_FORMAT, TokenScreen
+from agent.chain.screening import TokenScreen
+from agent.chain.screening.answers import RECORD_FORMAT
 from agent.chain.tokens import screening_moves
 from agent.errors import Retryable
 from agent.model import TokenFinding
@@ -69,11 +70,12 @@ def test_a_node_that_refuses_every_try_says_nothing_of_tokens(fault: RpcFault) -
         found(lambda count: fault if count else None)
 
 
-def test_a_try_that_is_refused_is_asked_once_more_and_then_left_alone() -> None:
+def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> None:
     answers = [BROKEN, None, None]
     assert found(lambda count: answers.pop(0) if count else None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
     answers = [BROKEN, None, BROKEN]
-    assert found(lambda count: answers.pop(0) if count else None) == [TokenFinding.UNKNOWN, TokenFinding.CLEAN]
+    with raises_code(Retryable, "token_screen", "internal error"):
+        found(lambda count: answers.pop(0) if count else None)
 
 
 def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.rpc import RpcFault
-from agent.chain.screening import RECORD_BYTES, TransferOutcome, TrialRecord, decode_record, judge_trial, transfer_outcome
+from agent.chain.screening.answers import RECORD_BYTES, TransferOutcome, TrialRecord, decode_record, judge_trial, transfer_outcome
 from agent.errors import Retryable
 from agent.model import TokenFinding
 
@@ -85,8 +85,8 @@ def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
         ("0x" + "0" * 64, TransferOutcome.FALSE),
         ("0x" + "0" * 63 + "2", TransferOutcome.ODD),
         ("0x01", TransferOutcome.ODD),
-        (None, TransferOutcome.ODD),
-        ("0x" + "z" * 64, TransferOutcome.ODD),
+        (None, None),
+        ("0x" + "z" * 64, None),
         (RpcFault(3, "execution reverted"), TransferOutcome.FAILED),
         (RpcFault(-32000, "execution reverted: paused"), TransferOutcome.FAILED),
         (RpcFault(-32000, "invalid opcode: INVALID"), TransferOutcome.FAILED),

@@ -8,27 +8,22 @@ import pytest
 
 from agent.chain.lens import CallStatus, uint_word
 from agent.chain.rpc import RpcFault
-from agent.chain.screening import (
+from agent.chain.screening.answers import (
     RECORD_BYTES,
     RECORD_FORMAT,
     SHARE_ROUNDING_RAW,
-    FailedCall,
-    TokenScreen,
     TransferOutcome,
     TrialRecord,
-    _blocklist_result,
-    _judge_traits,
-    _not_lent_result,
-    _single_calls,
-    _transferred_raw,
     decode_record,
-    explain_failure,
     judge_trial,
     transfer_outcome,
 )
+from agent.chain.screening.calls import CallRole, SingleCall, approval_calls, single_calls
+from agent.chain.screening.findings import Controls, PoolTrial, TestedCall, TokenTests, approval_result, judge_token
+from agent.chain.screening.traits import find_rebasing, judge_traits, transferred_raw
 from agent.chain.tokens import TokenMove
 from agent.errors import Retryable
-from agent.model import Allowance, StepInput, TokenFinding
+from agent.model import Allowance, FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from tests.support.builders import address, step_input, token, v2_pool
 
 F, T = TokenFinding, TransferOutcome
@@ -126,78 +121,255 @@ def test_a_fee_is_named_in_basis_points_rounded_up() -> None:
         ("0x" + uint_word(0).hex(), T.FALSE),
         ("0x" + uint_word(2).hex(), T.ODD),
         ("0x01", T.ODD),
-        (None, T.ODD),
+        (None, None),
+        (7, None),
+        ("<html>", None),
+        ("0x0", None),
         (RpcFault(3, "execution failed"), T.FAILED),
         (RpcFault(-32000, "execution reverted"), T.FAILED),
         (RpcFault(-32000, "Out Of Gas"), T.FAILED),
         (RpcFault(-32000, "no", "0x08c379a0"), T.FAILED),
+        (RpcFault(-32015, "VM execution error."), T.FAILED),
+        (RpcFault(-32000, "EVM error MemoryOOG"), T.FAILED),
+        (RpcFault(-32000, "EVM error: database error: header not found"), None),
         (RpcFault(-32000, "header not found"), None),
+        (RpcFault(-32000, "missing trie node", "0x"), None),
+        (RpcFault(-32603, "Internal error"), None),
+        (RpcFault(-32601, "the method eth_call does not exist"), None),
+        (RpcFault(-32000, "execution aborted (timeout = 5s)"), None),
+        (RpcFault(-32000, "goroutine stack exceeds its limit"), None),
     ],
 )
 def test_a_call_failed_only_if_it_ran(answer: object, outcome: TransferOutcome | None) -> None:
     assert transfer_outcome(answer) is outcome
 
 
-UNKNOWN = (F.UNKNOWN, "the pool could not transfer it")
+NOT_LENT, NOTHING_HELD = replace(FAIR, status=1), replace(FAIR, status=2)
+OTHER_POOL = v2_pool(WETH, token("DAI"), 20, 50_000)
+POOL_SUBJECT = ScreenSubject.POOL
 
 
-@pytest.mark.parametrize("by_pool", [None, *TransferOutcome])
-@pytest.mark.parametrize("by_wallet", [None, *TransferOutcome])
-def test_a_token_that_a_pool_did_not_lend_is_paused_or_has_the_pool_on_its_list(
-    by_pool: TransferOutcome | None, by_wallet: TransferOutcome | None
-) -> None:
-    found, _ = _not_lent_result(MOVE, UNKNOWN, by_pool, by_wallet)
-    if by_pool is not T.FAILED:
-        assert found is F.UNKNOWN
+def checked(pool: object, role: CallRole, outcome: TransferOutcome, account: str = ROUTER) -> TestedCall:
+    """A single call of WETH at a pool, with its outcome."""
+    move = TokenMove(WETH.address, pool, 1_000)  # type: ignore[arg-type]  # a pool
+    if role is CallRole.PAYEE:
+        move = replace(move, payee=account)
+    elif role is not CallRole.WALLET:
+        move = replace(move, spender=account)
+    return TestedCall(SingleCall(move, role, ("eth_call", [])), outcome)
+
+
+def trial(record: TrialRecord = FAIR, pool: object = POOL) -> PoolTrial:
+    return PoolTrial(TokenMove(WETH.address, pool, 1_000), record)  # type: ignore[arg-type]  # a pool
+
+
+def judged(
+    trials: list[PoolTrial],
+    calls: list[TestedCall],
+    by_pool: TransferOutcome = T.TRUE,
+    by_wallet: TransferOutcome | None = T.TRUE,
+    unlisted: TransferOutcome = T.TRUE,
+    others: tuple[TrialRecord, ...] = (),
+    listed: tuple[str, ...] = (),
+) -> ScreenedToken:
+    """The finding on WETH; every pool sends to an unlisted address as `by_pool` says."""
+    outcomes = {POOL.contract: by_pool, OTHER_POOL.contract: by_pool}
+    controls = Controls(False, frozenset(listed), outcomes, by_wallet, unlisted, tuple(map(judge_trial, others)))
+    return judge_token(address("wallet"), TokenTests(WETH.address, tuple(trials), tuple(calls)), controls)
+
+
+@pytest.mark.parametrize("by_pool", [T.FAILED, T.SILENT, T.TRUE, T.FALSE, T.ODD])
+@pytest.mark.parametrize("by_wallet", [None, T.FAILED, T.SILENT, T.TRUE, T.FALSE, T.ODD])
+def test_a_token_that_its_only_pool_did_not_lend_is_named(by_pool: TransferOutcome, by_wallet: TransferOutcome | None) -> None:
+    found = judged([trial(NOT_LENT)], [], by_pool, by_wallet)
+    if {by_pool, by_wallet} & {T.FALSE, T.ODD}:
+        assert (found.finding, found.subject) == (F.FALSE_RETURNING, ScreenSubject.TOKEN)
+    elif (by_pool, by_wallet) == (T.FAILED, T.FAILED):
+        assert (found.finding, found.subject) == (F.PAUSED, ScreenSubject.TOKEN)
     else:
-        assert found is (F.BLOCKLISTED if by_wallet in (T.TRUE, T.SILENT) else F.PAUSED)
+        assert (found.finding, found.subject) == (F.BLOCKLISTED if by_pool is T.FAILED else F.UNKNOWN, POOL_SUBJECT)
 
 
-def test_the_role_of_the_address_that_cannot_transfer_is_named() -> None:
-    result = (F.CLEAN, "")
-    payee = FailedCall(replace(MOVE, payee=ROUTER), "payee", T.FAILED)
-    wallet, spender = (FailedCall(replace(MOVE, spender=ROUTER), role, T.FAILED) for role in ("wallet", "spender"))
-    assert _blocklist_result(result, [replace(payee, outcome=None), payee], T.TRUE)[0] is F.UNKNOWN
-    assert _blocklist_result(result, [payee], None) == (F.BLOCKLISTED, f"{ROUTER} cannot receive it from pool {POOL.address}")
-    assert _blocklist_result(result, [wallet], None) == (F.BLOCKLISTED, f"the wallet cannot send it to pool {POOL.address}")
-    for by_nobody in (T.TRUE, T.SILENT):
-        assert _blocklist_result(result, [spender], by_nobody) == (F.BLOCKLISTED, f"{ROUTER} cannot spend it")
-    for by_nobody in (T.FAILED, None):
-        assert _blocklist_result(result, [spender], by_nobody) == result
-        assert _blocklist_result(result, [spender, payee], by_nobody)[0] is F.BLOCKLISTED
+PAID, UNPAID = checked(POOL, CallRole.PAYEE, T.TRUE), checked(POOL, CallRole.PAYEE, T.FAILED)
+POOL_FAULTS: dict[str, tuple[TrialRecord, list[TestedCall], TransferOutcome, str]] = {
+    "no-money": (NOTHING_HELD, [UNPAID], T.FAILED, "the pool cannot send 1000 base units of it"),
+    "too-little-money": (FAIR, [UNPAID], T.FAILED, "the pool cannot send 1000 base units of it"),
+    "false-transfers": (
+        NOT_LENT,
+        [checked(POOL, CallRole.PAYEE, T.FALSE)],
+        T.FALSE,
+        "the pool does not return true for 1000 base units of it",
+    ),
+    "no-loans": (NOT_LENT, [PAID], T.TRUE, "the pool could not be tested: the pool could not transfer it"),
+    "cannot-receive": (FAIR, [checked(POOL, CallRole.WALLET, T.FAILED)], T.TRUE, "the pool cannot receive it from the wallet"),
+    "receives-false": (FAIR, [checked(POOL, CallRole.WALLET, T.FALSE)], T.TRUE, "the pool cannot receive it from the wallet"),
+    "trap": (
+        replace(FAIR, transfer_from_outcome=T.FAILED),
+        [PAID],
+        T.TRUE,
+        "the pool fails: honeypot, transferFrom of 1000 base units paid by a pool reverts",
+    ),
+    "fee": (
+        replace(FAIR, arrived_raw=900),
+        [PAID],
+        T.TRUE,
+        "the pool fails: fee_on_transfer, of 1000 base units 900 arrive when a pool transfers it, 1000 bps less",
+    ),
+}
+
+
+@pytest.mark.parametrize(("record", "calls", "by_pool", "why"), POOL_FAULTS.values(), ids=POOL_FAULTS)
+@pytest.mark.parametrize("place", ["of-the-plan", "elsewhere"])
+def test_a_pool_that_fails_beside_one_that_works_is_left_out_alone(
+    record: TrialRecord, calls: list[TestedCall], by_pool: TransferOutcome, why: str, place: str
+) -> None:
+    beside = [trial(pool=OTHER_POOL)] if place == "of-the-plan" else []
+    found = judged([trial(record), *beside], calls, by_pool, others=() if beside else (FAIR,))
+    assert found == ScreenedToken(WETH.address, F.CLEAN, "", POOL_SUBJECT, (FailedPool(POOL.contract, why),))
+
+
+@pytest.mark.parametrize(("record", "calls", "by_pool"), [row[:3] for row in POOL_FAULTS.values()], ids=POOL_FAULTS)
+@pytest.mark.parametrize("others", [(), (NOT_LENT,), (NOTHING_HELD, NOT_LENT)], ids=["only", "two", "three"])
+def test_a_token_that_no_pool_moves_is_not_traded(
+    record: TrialRecord, calls: list[TestedCall], by_pool: TransferOutcome, others: tuple[TrialRecord, ...]
+) -> None:
+    found = judged([trial(record)], calls, by_pool, others=others)
+    assert not found.finding.is_tradable
+    assert found.failed_pools == ()
+
+
+def test_two_pools_of_three_that_fail_are_both_left_out() -> None:
+    calls = [UNPAID, checked(OTHER_POOL, CallRole.PAYEE, T.FAILED)]
+    found = judged([trial(NOT_LENT), trial(NOTHING_HELD, OTHER_POOL)], calls, T.FAILED, others=(FAIR,))
+    assert found.finding.is_tradable
+    assert [failed.pool for failed in found.failed_pools] == [POOL.contract, OTHER_POOL.contract]
+
+
+def test_a_pool_that_only_receives_need_not_hold_the_token() -> None:
+    sale = [checked(POOL, CallRole.WALLET, T.TRUE)]
+    assert judged([trial(NOTHING_HELD)], sale, T.FAILED, others=(FAIR,)) == ScreenedToken(WETH.address, F.CLEAN)
+
+
+WALLET = address("wallet")
+ACCOUNT_FAULTS: dict[str, tuple[list[TestedCall], dict[str, object], ScreenSubject, str]] = {
+    "wallet-sends": (
+        [checked(POOL, CallRole.WALLET, T.FAILED)],
+        {"by_wallet": T.FAILED},
+        ScreenSubject.WALLET,
+        "the wallet cannot send it",
+    ),
+    "wallet-sends-false": (
+        [checked(POOL, CallRole.WALLET, T.FALSE)],
+        {"by_wallet": T.FALSE},
+        ScreenSubject.WALLET,
+        "the wallet cannot send it",
+    ),
+    "wallet-receives": ([checked(POOL, CallRole.PAYEE, T.FAILED, WALLET)], {}, ScreenSubject.WALLET, f"{WALLET} cannot receive it"),
+    "router-receives": (
+        [checked(POOL, CallRole.PAYEE, T.FAILED), checked(POOL, CallRole.PAYEE, T.TRUE, WALLET)],
+        {},
+        ScreenSubject.SPENDER,
+        f"{ROUTER} cannot receive it",
+    ),
+    "router-spends": ([checked(POOL, CallRole.SPENDER, T.FAILED)], {}, ScreenSubject.SPENDER, f"{ROUTER} cannot spend it"),
+    "wallet-listed": ([], {"listed": (WALLET,)}, ScreenSubject.WALLET, "the wallet is on its blocklist"),
+    "router-listed": ([PAID], {"listed": (ROUTER,)}, ScreenSubject.SPENDER, "the router is on its blocklist"),
+}
+
+
+@pytest.mark.parametrize(("calls", "controls", "subject", "detail"), ACCOUNT_FAULTS.values(), ids=ACCOUNT_FAULTS)
+def test_an_account_that_fails_with_every_pool_is_named(
+    calls: list[TestedCall], controls: dict[str, object], subject: ScreenSubject, detail: str
+) -> None:
+    found = judged([trial(), trial(pool=OTHER_POOL)], calls, **controls)  # type: ignore[arg-type]  # keywords of `judged`
+    assert (found.finding, found.subject) == (F.BLOCKLISTED, subject)
+    assert found.detail.startswith(detail)
+
+
+@pytest.mark.parametrize("role", [CallRole.PAYEE, CallRole.SPENDER], ids=["payee", "spender"])
+def test_an_account_that_one_pool_alone_refuses_is_the_pools_fault(role: CallRole) -> None:
+    found = judged([trial(), trial(pool=OTHER_POOL)], [checked(POOL, role, T.FAILED), checked(OTHER_POOL, role, T.TRUE)])
+    assert found.finding.is_tradable
+    assert found.failed_pools == (FailedPool(POOL.contract, f"the pool cannot exchange it with {ROUTER}"),)
+
+
+def test_a_token_that_rejects_a_transfer_of_zero_is_not_blamed_for_it() -> None:
+    calls = [checked(POOL, CallRole.SPENDER, T.FAILED)]
+    assert judged([trial()], calls, unlisted=T.FAILED) == ScreenedToken(WETH.address, F.CLEAN)
+
+
+def test_a_listed_pool_and_a_paused_token_are_named() -> None:
+    assert judged([trial()], [UNPAID], T.FAILED, listed=(POOL.contract,)).detail == f"pool {POOL.contract} is on its blocklist"
+    controls = Controls(True, frozenset(), {}, None, T.TRUE, ())
+    assert judge_token(WALLET, TokenTests(WETH.address, (trial(),), ()), controls).finding is F.PAUSED
+
+
+R, A = CallRole.RESET, CallRole.APPROVAL
+APPROVALS: dict[str, tuple[list[tuple[CallRole, TransferOutcome]], TokenFinding | None]] = {
+    "none-needed": ([], None),
+    "from-zero": ([(A, T.TRUE)], None),
+    "from-zero-silent": ([(A, T.SILENT)], None),
+    "from-zero-reverts": ([(A, T.FAILED)], F.HONEYPOT),
+    "from-zero-false": ([(A, T.FALSE)], F.FALSE_RETURNING),
+    "as-tether": ([(R, T.SILENT), (A, T.FAILED)], None),
+    "zero-reverts": ([(R, T.FAILED), (A, T.TRUE)], None),
+    "zero-is-false": ([(R, T.FALSE), (A, T.TRUE)], None),
+    "both-revert": ([(R, T.FAILED), (A, T.FAILED)], F.HONEYPOT),
+    "both-false": ([(R, T.FALSE), (A, T.FALSE)], F.FALSE_RETURNING),
+}
+
+
+@pytest.mark.parametrize(("outcomes", "finding"), APPROVALS.values(), ids=APPROVALS)
+def test_a_token_is_sellable_if_one_way_to_approve_is_left(
+    outcomes: list[tuple[CallRole, TransferOutcome]], finding: TokenFinding | None
+) -> None:
+    tests = TokenTests(WETH.address, (trial(),), tuple(checked(POOL, role, outcome) for role, outcome in outcomes))
+    result = approval_result(tests)
+    assert (None if result is None else result[0]) is finding
+    assert tests.all_passed
+
+
+def test_a_second_spenders_approval_does_not_help_the_first() -> None:
+    calls = [checked(POOL, R, T.TRUE, address("manager")), checked(POOL, R, T.FAILED), checked(POOL, A, T.FAILED)]
+    assert approval_result(TokenTests(WETH.address, (trial(),), tuple(calls))) is not None
+
+
+@pytest.mark.parametrize(
+    ("allowed_raw", "roles"), [(None, []), (0, ["approval"]), (1, ["reset", "approval"]), (999, ["reset", "approval"]), (1_000, [])]
+)
+def test_approvals_are_tested_up_to_the_amount_that_is_sold(allowed_raw: int | None, roles: list[str]) -> None:
+    allowances = () if allowed_raw is None else (Allowance(WETH.address, ROUTER, allowed_raw),)
+    snapshot = replace(step_input().snapshot, allowances=allowances)
+    moves = [replace(MOVE, raw=raw, spender=ROUTER) for raw in (400, 600)]
+    calls = list(approval_calls(snapshot, moves, ROUTER, "latest"))
+    assert [call.role.value for call in calls] == roles
+    assert [int(call.rpc_call[1][0]["data"][-64:], 16) for call in calls] == [{"reset": 0, "approval": 1_000}[role] for role in roles]
+
+
+def test_an_allowance_left_is_tested_before_its_token_is_bought() -> None:
+    bought = [replace(MOVE, payee=ROUTER)]
+    left = replace(step_input().snapshot, allowances=(Allowance(WETH.address, ROUTER, 5),))
+    assert [call.role for call in approval_calls(left, bought, ROUTER, "latest")] == [R, A]
+    assert list(approval_calls(replace(left, allowances=()), bought, ROUTER, "latest")) == []
 
 
 def test_views_that_only_share_based_or_calling_tokens_have_are_named() -> None:
     none = [CallStatus.FAILED] * 4
-    assert _judge_traits(none) is None
+    assert judge_traits(none) is None
     for number, name in enumerate(("sharesOf", "scaledBalanceOf", "gonsForBalance")):
-        found = _judge_traits([*none[:number], uint_word(0), *none[number + 1 :]])
+        found = judge_traits([*none[:number], uint_word(0), *none[number + 1 :]])
         assert found == (F.REBASING, f"its balances are shares: {name}()")
-    assert _judge_traits([*none[:3], uint_word(1)]) == (F.CALLBACK, "it is an ERC-777 token: granularity()")
+    assert judge_traits([*none[:3], uint_word(1)]) == (F.CALLBACK, "it is an ERC-777 token: granularity()")
 
 
 def test_transfers_are_summed_and_logs_that_are_none_are_no_sum() -> None:
     def log(raw: int, topics: int = 3) -> dict[str, object]:
         return {"topics": ["0x"] * topics, "data": "0x" + uint_word(raw).hex()}
 
-    assert _transferred_raw([]) == 0
-    assert _transferred_raw([log(5), log(7)]) == 12
+    assert transferred_raw([]) == 0
+    assert transferred_raw([log(5), log(7)]) == 12
     for other in (None, RpcFault(1, "no"), [log(5), 7], [log(5, topics=2)], [log(5, topics=4)], [{**log(5), "data": "0x01"}], [{}]):
-        assert _transferred_raw(other) is None
-
-
-class Node:
-    """Answers to the calls of `explain_failure`: three transfers, then pages of views."""
-
-    name = "node"
-
-    def __init__(self, transfers: list[object], views: dict[int, int]) -> None:
-        self.transfers, self.views = transfers, views
-        self.calls: list[tuple[str, list[object]]] = []
-
-    def batch(self, calls: list[tuple[str, list[object]]]) -> list[object]:
-        self.calls = calls
-        return [*self.transfers, *([RpcFault(-32601, "no")] * (len(calls) - 3))]
+        assert transferred_raw(other) is None
 
 
 def held(raw: int) -> StepInput:
@@ -212,24 +384,14 @@ def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
     step = replace(step, snapshot=replace(step.snapshot, allowances=allowances))
 
     def amounts(of: StepInput) -> list[tuple[str, int]]:
-        return [(role, int(call[1][0]["data"][-64:], 16)) for _, role, call in _single_calls(of.snapshot, move, "latest")]  # type: ignore[index,call-overload]
+        return [(call.role.value, int(call.rpc_call[1][0]["data"][-64:], 16)) for call in single_calls(of.snapshot, move, "latest")]
 
     assert amounts(step) == [("payee", 1_000), ("wallet", 400), ("spender", 300)]
     assert amounts(replace(step, snapshot=replace(step.snapshot, allowances=())))[2] == ("spender", 0)
     rich = replace(held(5_000), snapshot=replace(held(5_000).snapshot, allowances=(Allowance(WETH.address, ROUTER, 9_000),)))
     assert amounts(rich) == [("payee", 1_000), ("wallet", 1_000), ("spender", 1_000)]
     assert amounts(held(0)) == [("payee", 1_000)]
-    assert _single_calls(step.snapshot, MOVE, "latest") == []
-
-
-def test_a_result_that_is_known_is_not_asked_about_again() -> None:
-    node = Node([], {})
-    for known in ((F.HONEYPOT, "it reverts"), (F.FEE_ON_TRANSFER, "a fee")):
-        assert explain_failure(node, step_input().snapshot, MOVE, known, [], "latest") == known  # type: ignore[arg-type]  # only `batch` is used
-    for outcome in (T.FALSE, T.ODD):
-        failed = [FailedCall(MOVE, "wallet", outcome)]
-        assert explain_failure(node, step_input().snapshot, MOVE, UNKNOWN, failed, "latest")[0] is F.FALSE_RETURNING  # type: ignore[arg-type]
-    assert node.calls == []
+    assert list(single_calls(step.snapshot, MOVE, "latest")) == []
 
 
 class Logs:
@@ -249,7 +411,7 @@ class Logs:
 def rebased(logs: Logs, now: int, earlier: int | None, number: int = 100) -> str:
     step = held(now)
     step = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=number)))
-    finding = TokenScreen(logs, address("wrapped"))._find_rebasing(step, WETH.address, earlier)  # type: ignore[arg-type]  # only `batch` is used
+    finding = find_rebasing(logs, step.snapshot, WETH.address, earlier)  # type: ignore[arg-type]  # only `batch` is used
     return "" if finding is None else finding[1]
 
 

@@ -122,6 +122,10 @@ def inspect_new_tokens(
                 screened_token.finding.remedy,
             )
         notes.append(f"{label} was screened: {screened_token.why}")
+        notes += [
+            f"{label} in pool {failed_pool.pool}: {failed_pool.why}"
+            for failed_pool in screened_token.failed_pools
+        ]
     pools_by_address = {pool.address: pool for pool in step.snapshot.pools}
     documents_with_liquidity = tuple(
         contract

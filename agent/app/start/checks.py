@@ -238,19 +238,20 @@ def screen_tokens(
     context: wiring.AgentContext, step: StepInput
 ) -> Iterator[tuple[str, ScreenedToken]]:
     """Yield label and result of each quarantined token, then of each asset and hub whose transfer
-    can be simulated: the wallet's holding, or a hundredth of the deepest pool. Raises Retryable.
+    can be simulated, through each of its pools: the wallet's holding, or a hundredth of the pool.
+    Raises Retryable.
     """
     quarantined_by_token = {
         screened_token.token: screened_token for screened_token in step.targets.quarantined_tokens
     }
     all_screenings = list(quarantined_by_token.values())
     if context.limits.token_screen:
-        screened_tokens = context.token_screen.screen(step, screening_moves(step))
-        all_screenings += [
-            token_screening
-            for token_screening in screened_tokens
-            if token_screening.token not in quarantined_by_token
-        ]
+        moves = screening_moves(step)
+        # one request a token, since a portfolio has many pools
+        for token in dict.fromkeys(move.token for move in moves):
+            if token not in quarantined_by_token:
+                token_moves = tuple(move for move in moves if move.token == token)
+                all_screenings += context.token_screen.screen(step, token_moves)
     for token_screening in all_screenings:
         yield step.portfolio.token(token_screening.token).label, token_screening
 
@@ -396,6 +397,13 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
             screened_token.why,
             screened_token.finding.remedy,
         )
+        for failed_pool in screened_token.failed_pools:
+            yield CheckResult(
+                f"pool of {label}",
+                WARN,
+                f"{failed_pool.pool}: {failed_pool.why}",
+                "none; plans leave it out, and test it again each time they would use it",
+            )
     for check_line in price_checks(context, step.snapshot, step.policy, step.reference):
         yield CheckResult(*check_line)
     for check_line in venue_checks(context, step.snapshot, step.portfolio):

@@ -63,6 +63,17 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         )
         builder.skip(target, f"the pool was not read: {unread_reason}")
         return
+    quarantine_reason = next(
+        (
+            quarantined_item.why
+            for quarantined_item in book.step.snapshot.unreadable_items
+            if quarantined_item.address == target.pool
+        ),
+        None,
+    )
+    if quarantine_reason is not None:
+        builder.skip(target, f"the pool is in quarantine: {quarantine_reason}")
+        return
     quarantined_token = next(
         (
             screened_token
