@@ -11,7 +11,7 @@ RouterComposer (venues/composer.py). wiring/context.py and wiring/transactor.py 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -386,7 +386,7 @@ def _send_next_transaction(
             ports,
             replace(cycle, spend_caps=tuple(cap_by_token.items())),
             outcome,
-            missing_approvals[0],
+            missing_approvals,
         )
     plan_sender = sender_of(plan)
     draft = plan_sender.draft_transaction(composer, outcome, plan)
@@ -398,17 +398,19 @@ def _send_next_transaction(
 
 
 def _approve(
-    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, approval: Approval
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, missing_approvals: Sequence[Approval]
 ) -> StepResult:
-    """Send one approval, for the use of the next step; a failed one skips its exit or ends the
-    cycle.
+    """Send the first of these approvals, for the use of the next step; a failed one skips its exit
+    or ends the cycle.
     """
-    if dict(cycle.approval_attempts).get(approval.token, 0) >= MAX_APPROVALS:
+    if dict(cycle.approval_attempts).get(missing_approvals[0].token, 0) >= MAX_APPROVALS:
         raise OperatorNeeded(
             f"an approval is still missing after {MAX_APPROVALS} attempts",
             "check the token's approve function; it may ignore approvals",
         )
-    prepared_tx = ports.transactor.composer.approval_transaction(outcome.step_input, approval)
+    prepared_tx = approvals.prepare_approval(
+        ports.transactor.composer, outcome.step_input, missing_approvals
+    )
     ports.store.cycles.write(replace(cycle, sending_step_id=outcome.step_id))
     intent = approvals.execute_prepared(ports.transactor, outcome.step_id, prepared_tx)
     cycle, outcome = cycle.with_transaction(intent), replace(outcome, transactions=(intent,))

@@ -36,7 +36,7 @@ from agent.cli.options import (
     Yes,
     command,
 )
-from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, OUTCOME_EXIT_CODES, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, OUTCOME_EXIT_CODES, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,7 +216,8 @@ def stop(
         )
         document = fill(owner.ShutdownDocument, report, agent.portfolio)
         money.show_result(spinner, document, show, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], 0))
+    exit_without_rest = EXIT_REFUSED if document["unsold"] or document["unrevoked"] else EXIT_OK
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["state"], exit_without_rest))
 
 
 @command(Heading.TROUBLE, 70)

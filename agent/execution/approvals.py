@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from agent import codec
-from agent.errors import Refused, Retryable, TrimtabError
+from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import (
     CaughtUpReader,
@@ -23,7 +23,7 @@ from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import halt_for
-from agent.ports import Approval, PreparedTransaction
+from agent.ports import Approval, Composer, PreparedTransaction
 from agent.store.journal import IntentStore, replacement_family
 from agent.store.store import Store
 from agent.venues import allowances
@@ -34,26 +34,25 @@ newest nonces searched for them.
 """
 
 
-def approve(
-    transactor: StepTransactor,
-    outcome: StepOutcome,
-    missing_approvals: Sequence[Approval],
-    sent_intents: list[Intent],
-) -> None:
-    """Send approvals until one fails; the gas of each counts against the next. The caller plans
-    again.
+def prepare_approval(
+    composer: Composer, step_input: StepInput, missing_approvals: Sequence[Approval]
+) -> PreparedTransaction:
+    """Return the first missing approval as a transaction. If its token refuses the reset to zero,
+    the amount that follows is approved directly. Raises Refused if the token refuses that too.
     """
-    step_input = outcome.step_input
-    for approval in missing_approvals:
-        intent = execute_prepared(
-            transactor,
-            outcome.step_id,
-            transactor.composer.approval_transaction(step_input, approval),
-        )
-        sent_intents.append(intent)
-        if not intent.succeeded:
-            return
-        step_input = after_gas(step_input, intent)
+    first_approval, *later_approvals = missing_approvals
+    try:
+        return composer.approval_transaction(step_input, first_approval)
+    except UnsendableTransaction:
+        next_approval = next(iter(later_approvals), None)
+        if (
+            first_approval.raw > 0
+            or next_approval is None
+            or (next_approval.token, next_approval.spender)
+            != (first_approval.token, first_approval.spender)
+        ):
+            raise
+        return composer.approval_transaction(step_input, next_approval)
 
 
 def execute_prepared(
@@ -123,10 +122,21 @@ def revoke_leftovers(
         if not failures:
             step_after = None if outcome.input_after is None else readers.step_input_at(snapshot)
             return replace(outcome, transactions=tuple(sent_intents), input_after=step_after)
-        message = f"open allowances remain: {'; '.join(failures)}"
+        failures_text = "; ".join(failure.message for failure in failures)
+        message = f"open allowances remain: {failures_text}"
     except TrimtabError as error:
         message = f"open allowances remain: {error.message}"
     return replace(outcome, transactions=tuple(sent_intents), reason=f"{outcome.reason}; {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationFailure:
+    """An allowance that was not set to zero; `is_by_token` is true if its token refuses that, so
+    that trying again does not help.
+    """
+
+    message: str
+    is_by_token: bool = False
 
 
 def revoke_approvals(
@@ -135,25 +145,28 @@ def revoke_approvals(
     step_input: StepInput,
     approvals: Sequence[Approval],
     sent_intents: list[Intent],
-) -> list[str]:
+) -> list[RevocationFailure]:
     """Revoke each of these approvals and return the failures; one token's refusal does not stop the
     others.
     """
-    failures: list[str] = []
+    failures: list[RevocationFailure] = []
     for approval in approvals:
         try:
             intent = execute_prepared(
                 transactor, step_id, transactor.composer.approval_transaction(step_input, approval)
             )
         except Refused as refusal:
-            failures.append(f"{approval.token_label}: {refusal.message}")
+            message = f"{approval.token_label}: {refusal.message}"
+            is_by_token = isinstance(refusal, UnsendableTransaction)
+            failures.append(RevocationFailure(message, is_by_token))
             continue
         except Retryable as error:
-            failures.append(error.message)
+            failures.append(RevocationFailure(error.message))
             break
         sent_intents.append(intent)
         if not intent.succeeded:
-            failures.append(f'{approval.token_label}: "{intent.note}" did not succeed')
+            message = f'{approval.token_label}: "{intent.note}" did not succeed'
+            failures.append(RevocationFailure(message))
         step_input = after_gas(step_input, intent)
     return failures
 
@@ -321,7 +334,10 @@ def cancel_and_revoke(
         codec.dumps(ManualAction("pause --hard")),
     )
     open_allowances = allowances.revocations(step_input)
-    sent_intents, failures = revoke_allowances(transactor, step_id, step_input, open_allowances)
+    sent_intents, revocation_failures = revoke_allowances(
+        transactor, step_id, step_input, open_allowances
+    )
+    failures = [failure.message for failure in revocation_failures]
     step_after = readers.step_input_at(readers.reader.snapshot()) if sent_intents else step_input
     if remaining_approvals := allowances.revocations(step_after):
         failures.append(format_open_allowances(remaining_approvals))
@@ -355,13 +371,12 @@ def revoke_allowances(
     step_id: str,
     step_input: StepInput,
     open_allowances: Sequence[Approval],
-) -> tuple[list[Intent], list[str]]:
+) -> tuple[list[Intent], list[RevocationFailure]]:
     """Set each of these allowances to zero; return the transactions and the failures."""
     sent_intents: list[Intent] = []
     if not transactor.executor.may_send(for_revoking=True):
-        return sent_intents, [
-            "allowances are revoked once nothing is pending"
-        ] if open_allowances else []
+        failure = RevocationFailure("allowances are revoked once nothing is pending")
+        return sent_intents, [failure] if open_allowances else []
     failures = revoke_approvals(transactor, step_id, step_input, open_allowances, sent_intents)
     return sent_intents, failures
 

@@ -219,6 +219,15 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     assert home.ask("status")["decision"]["reason"].find("stopped") == -1
 
 
+def test_a_stop_that_leaves_something_unsold_says_so_by_its_exit_code(desk: Desk) -> None:
+    desk.run("trust", "--yes")
+    (plan_cost,) = [line for line in desk.config.read_text().splitlines() if line.startswith("plan_cost =")]
+    desk.edit(('max_live_value = "100000"', 'max_live_value = "off"'), (plan_cost, 'plan_cost = "1bps"'))
+    stopped = desk.ask("stop", "--to-stable", "--send", "--yes", want=10)
+    assert (stopped["state"], stopped["unrevoked"]) == ("stopped", "")
+    assert mentions(stopped["unsold"], "WETH stays", "plan_cost")
+
+
 def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:
     assert desk.ask("revoke")["state"] == "clear"
     chain = attach(desk)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.errors import Refused, Retryable
+from agent.errors import Refused, Retryable, UnsendableTransaction
 from agent.execution.approvals import (
     MAX_RESETS,
     RESET_LOOKBACK_NONCES,
     format_open_allowances,
     pending_intents,
+    prepare_approval,
     revoke_approvals,
     revoke_leftovers,
 )
@@ -267,7 +268,7 @@ def zeroed(world: World, approvals: list[Approval]) -> tuple[list[str], list[str
     """Return the tokens that were set to zero, and the failures."""
     intents: list[Intent] = []
     failures = revoke_approvals(world.transactor(), STEP_ID, world.step, approvals, intents)
-    return [intent.tx.to for intent in intents], failures
+    return [intent.tx.to for intent in intents], [failure.message for failure in failures]
 
 
 BOTH = [open_allowance(LINK.address, "LINK"), open_allowance(WBTC.address, "WBTC")]
@@ -289,6 +290,52 @@ def test_set_to_zero__refusal_does_not_stop_the_others(worlds: Callable[[], Stop
     world = worlds()
     failing(world, Refused("the token says no"))
     assert zeroed(world, BOTH) == ([WBTC.address], ["LINK: the token says no"])
+
+
+@pytest.mark.parametrize(
+    ("error", "is_by_token"),
+    [(UnsendableTransaction("it reverts"), True), (Refused("a gas limit"), False), (Retryable("no answer"), False)],
+    ids=["revert", "limit", "endpoint"],
+)
+def test_set_to_zero__only_a_refusal_by_the_token_is_final(
+    worlds: Callable[[], StoppableWorld], error: Exception, is_by_token: bool
+) -> None:
+    world = worlds()
+    failing(world, error)
+    (failure,) = revoke_approvals(world.transactor(), STEP_ID, world.step, BOTH[:1], [])
+    assert failure.is_by_token is is_by_token
+
+
+RESET, AMOUNT = BOTH[0], replace(BOTH[0], raw=7)
+
+
+def test_reset__amount_is_approved_if_the_token_refuses_zero(worlds: Callable[[], StoppableWorld]) -> None:
+    world = worlds()
+    approve = world.approval_transaction
+
+    def refuse_zero(step: StepInput, approval: Approval) -> PreparedTransaction:
+        if approval.raw == 0:
+            raise UnsendableTransaction("zero is refused")
+        return approve(step, approval)
+
+    world.approval_transaction = refuse_zero  # type: ignore[method-assign]
+    assert prepare_approval(world, world.step, [RESET, AMOUNT]) == approve(world.step, AMOUNT)
+    for others in ([], [replace(AMOUNT, token=WBTC.address)], [replace(AMOUNT, spender="manager")]):
+        with pytest.raises(UnsendableTransaction):
+            prepare_approval(world, world.step, [RESET, *others])
+
+
+@pytest.mark.parametrize("error", [Refused("a gas limit"), Retryable("no answer")], ids=["limit", "endpoint"])
+def test_reset__other_faults_are_no_reason_to_skip_it(worlds: Callable[[], StoppableWorld], error: Exception) -> None:
+    world = worlds()
+    failing(world, error)
+    with pytest.raises(type(error)):
+        prepare_approval(world, world.step, [RESET, AMOUNT])
+
+
+def test_reset__it_comes_first_if_the_token_allows_it(worlds: Callable[[], StoppableWorld]) -> None:
+    world = worlds()
+    assert prepare_approval(world, world.step, [RESET, AMOUNT]) == world.approval_transaction(world.step, RESET)
 
 
 def test_set_to_zero__endpoint_that_fails_stops_the_others(worlds: Callable[[], StoppableWorld]) -> None:

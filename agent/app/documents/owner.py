@@ -185,11 +185,13 @@ ShutdownDocument = TypedDict("ShutdownDocument", {
     "sales": Annotated[list[OutcomeDocument], FromAttributes("sale_outcomes")],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
     "transactions": list[SentTransactionDocument], "remaining": Annotated[list[str], FromAttributes("unpaid_holding_texts")],
-    "excluded": UnusedCash, "block": BlockNumber,
+    "unsold": Annotated[str, FromAttributes("unsold_text")],
+    "unrevoked": Annotated[str, FromAttributes("unrevoked_text")], "excluded": UnusedCash, "block": BlockNumber,
     "futures": Annotated[str, FromAttributes("futures_warning")],
 })  # fmt: skip
 """A shutdown; `sale` is the first of `sales`, `remaining` are holdings that could not be sold or
-paid, `futures` warns about positions and margin that stay at the futures venue."""
+paid, `unsold` says what was not sold and why, `unrevoked` which allowances stay, `futures` warns
+about positions and margin that stay at the futures venue."""
 
 
 class RehearsalLegDocument(TypedDict):

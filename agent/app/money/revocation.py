@@ -96,7 +96,10 @@ def revoke(
             for allowance in _read_open_allowances(agent, token_addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed_token_spenders
         ]
-        sent_intents, failures = revoke_allowances(transactor, step_id, step, revocations)
+        sent_intents, revocation_failures = revoke_allowances(
+            transactor, step_id, step, revocations
+        )
+        failures = [failure.message for failure in revocation_failures]
         current_step_input(context.readers, context.store)
         remaining_allowances = [
             allowance

@@ -42,6 +42,17 @@ def unsold_assets_text(outcome: StepOutcome) -> str:
     return outcome.reason.partition(f"{requests.SOLD_OUT_TEXT}; ")[2]
 
 
+def is_sale_delayed(outcome: StepOutcome) -> bool:
+    """Return whether tokens or pools in quarantine keep assets unsold, so that a later attempt may
+    sell them.
+    """
+    step = outcome.step_input
+    pools = {pool.address for pool in step.snapshot.pools}
+    return bool(step.targets.quarantined_tokens) or any(
+        item.address in pools for item in step.snapshot.unreadable_items
+    )
+
+
 def sale_refusal(first_sale: StepOutcome) -> str:
     """Return the reason if no asset can be sold now; empty if at least one can, or if nothing is
     left to sell.

@@ -16,6 +16,7 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.money.payable import payable_today, payments_of_free_holdings
 from agent.app.money.sales_of_stop import (
     blocked_exits_text,
+    is_sale_delayed,
     planned_sales,
     sale_refusal,
     unsold_assets_text,
@@ -55,7 +56,7 @@ from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
 
 MAX_SALES = 12
-"""Maximum number of plans of a full sale; the report names any remainder."""
+"""Maximum number of plans of a full sale; the next stop goes on with the rest."""
 MAX_CONFIRMATION_WAITS = 6
 """Maximum number of further waits for the confirmations of what a stop sent."""
 
@@ -68,7 +69,8 @@ class ShutdownReport:
     `pending_intents` are transactions to cancel, `open_allowances` allowances to revoke,
     `sale_outcomes` the current plans to sell everything, one asset each, and `payments` the
     payments to `payout_address`. `unpaid_holding_texts` names holdings that could not be sold or
-    paid and stay in the wallet.
+    paid and stay in the wallet; `unsold_text` says which assets are not sold, and why,
+    `unrevoked_text` which allowances their tokens refuse to set to zero.
     """
 
     step_input: StepInput
@@ -83,6 +85,8 @@ class ShutdownReport:
     reason: str
     transactions: tuple[Intent, ...] = ()
     unpaid_holding_texts: tuple[str, ...] = ()
+    unsold_text: str = ""
+    unrevoked_text: str = ""
 
     @property
     def remedies(self) -> tuple[str, ...]:
@@ -246,6 +250,7 @@ class _Shutdown:
         self._sent_intents: list[Intent] = []
         self._sale_waits = request.sells_everything
         self._unsold_text = ""
+        self._unrevoked_text = ""
 
     def execute(self) -> ShutdownReport:
         """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an
@@ -282,7 +287,9 @@ class _Shutdown:
             "; ".join(
                 sentence
                 for sentence in (
-                    "no pending transactions and no open allowances",
+                    f"no pending transactions and no {'other ' if self._unrevoked_text else ''}open"
+                    " allowances",
+                    self._unrevoked_text,
                     self._unsold_text,
                     "trimtab resume restarts trading",
                 )
@@ -348,6 +355,8 @@ class _Shutdown:
             reason=reason,
             transactions=tuple(self._sent_intents),
             unpaid_holding_texts=remaining_texts,
+            unsold_text=self._unsold_text,
+            unrevoked_text=self._unrevoked_text,
         )
 
     def _cancel(self) -> None:
@@ -373,15 +382,17 @@ class _Shutdown:
             unsold_reason = (
                 blocked_exits_text(outcome) if outcome.kind is OutcomeKind.HOLD else outcome.reason
             )
-            if unsold_reason:
-                raise Refused(unsold_reason)
-            self._sale_waits, self._unsold_text = False, unsold_assets_text(outcome)
+            self._unsold_text = unsold_assets_text(outcome)
+            if unsold_reason or (self._unsold_text and is_sale_delayed(outcome)):
+                raise Refused(unsold_reason or self._unsold_text)
+            self._sale_waits = False
             return
-        self._sale_waits = False
+        raise Refused(f"not everything is sold after {MAX_SALES} plans")
 
     def _revoke(self) -> None:
         step = current_step_input(self._context.readers, self._context.store)
         approvals = allowances.revocations(step)
+        self._unrevoked_text = ""
         if not approvals:
             return
         step_id = uuid.uuid4().hex[:12]
@@ -400,8 +411,11 @@ class _Shutdown:
             None,
             "failed" if failures else "done",
         )
-        if failures:
-            raise Refused("; ".join(failures), remedy="trimtab revoke tries them one by one")
+        self._unrevoked_text = "; ".join(
+            failure.message for failure in failures if failure.is_by_token
+        )
+        if waiting := [failure.message for failure in failures if not failure.is_by_token]:
+            raise Refused("; ".join(waiting), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, payout_address: str) -> None:
         """Pay out all free holdings, as far as limits.payout_per_day permits today, and only the

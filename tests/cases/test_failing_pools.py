@@ -1,0 +1,234 @@
+"""A pool, or an account of ours, that a token refuses: what failed is named and left out, and the rest is done with what works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.app.agent import Agent
+from agent.app.money import shutdown
+from agent.app.paper import open_paper
+from agent.app.start.setup import pin_all
+from agent.config.loaded import LoadedConfig
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from agent.model import IntentKind, ScreenSubject, TokenFinding
+from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
+from tests.support.agents import ROOMY, again, agent_config, allow, allowances, fund, legs_of, off_target, yes
+from tests.support.attacks import attack
+from tests.support.samples import slow
+from tests.support.text import mentions
+
+TARGETS = {"WETH": "40%", "WBTC": "20%", "USDC": "25%", "USDT": "15%"}
+DEEPEST, SECOND, PAIR = "v3 WETH/USDC 500", "v3 WETH/USDC 3000", "v2 WETH/USDC"
+REVERTS, IS_FALSE = 1, 2
+STOP = {"portfolio.assets.0.stop_loss": "2700"}
+
+
+def refusing(chain: LocalChain, symbol: str) -> Callable[..., None]:
+    """Let a token of the world refuse what it is told to, and return the way to tell it."""
+    token, artifact = chain.tokens[symbol], attack("RefusingToken")
+    assert isinstance(chain.node, AnvilNode)
+    twin = chain.deploy(artifact, symbol, symbol, token.decimals)
+    chain.node.rpc("anvil_setCode", token.address, chain.node.rpc("eth_getCode", twin, "latest"))
+    contract = chain.contract(token.address, artifact)
+
+    def tell(function: str, *arguments: object) -> None:
+        chain.send(getattr(contract.functions, function)(*arguments))
+
+    return tell
+
+
+def pinned(chain: LocalChain, folder: Path, changes: dict[str, object] | None = None) -> LoadedConfig:
+    """A config of four tokens whose contracts are pinned as they are now."""
+    loaded = agent_config(chain, folder, ROOMY | (changes or {}), TARGETS)
+    pin_all(loaded, [chain.transport])
+    return loaded
+
+
+def pools_of(outcome: StepOutcome) -> set[str]:
+    return {leg.pool for leg in legs_of(outcome)}
+
+
+def left_out(outcome: StepOutcome) -> dict[str, str]:
+    """Why each pool was left out of the step."""
+    pools = {pool.address for pool in outcome.step_input.snapshot.pools}
+    return {item.address: item.why for item in outcome.step_input.snapshot.unreadable_items if item.address in pools}
+
+
+PAYING_FAULTS: dict[str, Callable[[LocalChain, Callable[..., None], str], None]] = {
+    "no-money": lambda chain, _, pool: chain.set_balance("USDC", 1, pool),
+    "little-money": lambda chain, _, pool: chain.set_balance("USDC", 100 * 10**6, pool),
+    "frozen": lambda _, tell, pool: tell("refuseTransfers", pool, REVERTS, 0),
+    "false": lambda _, tell, pool: tell("refuseTransfers", pool, IS_FALSE, 0),
+}
+
+
+@pytest.mark.parametrize("fault", ["no-money", "false", *slow(["little-money", "frozen"])])
+@pytest.mark.parametrize("name", [DEEPEST, *slow([PAIR])])
+def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain, tmp_path: Path, fault: str, name: str) -> None:
+    """The numeraire is no reserve for its sake, and nothing is bought above its target."""
+    chain = anvil_chain
+    tell, pool = refusing(chain, "USDC"), chain.address_by_pool[name]
+    fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
+    PAYING_FAULTS[fault](chain, tell, pool)
+    with again(chain, pinned(chain, tmp_path)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert outcome.step_input.targets.quarantined_tokens == ()
+        assert pool not in pools_of(outcome)
+        assert max(off_target(chain, TARGETS).values()) < 60
+        if name == DEEPEST:
+            assert mentions(left_out(outcome)[pool], "USDC", "the pool")
+            assert outcome.plan is not None
+            assert any(pool in item.subject and "USDC" in item.why for item in outcome.plan.skipped)
+
+
+@pytest.mark.parametrize("how", [REVERTS, *slow([IS_FALSE])])
+def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalChain, tmp_path: Path, how: int) -> None:
+    chain = anvil_chain
+    tell, pool = refusing(chain, "USDC"), chain.address_by_pool[DEEPEST]
+    fund(chain, {"WETH": 10_000, "WBTC": 10_000, "USDC": 75_000, "USDT": 5_000})
+    tell("refuseTransfers", pool, 0, how)
+    with again(chain, pinned(chain, tmp_path)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert list(left_out(outcome)) == [pool]
+        assert pool not in pools_of(outcome)
+        assert max(off_target(chain, TARGETS).values()) < 60
+
+
+def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Two of the three pools of the pair fail, each in its own way: the third sells."""
+    chain = anvil_chain
+    tell = refusing(chain, "USDC")
+    fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
+    loaded = pinned(chain, tmp_path, STOP)
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        chain.move_market({"WETH": 2_500})
+        chain.set_balance("USDC", 1, chain.address_by_pool[DEEPEST])
+        tell("refuseTransfers", chain.address_by_pool[PAIR], IS_FALSE, 0)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert chain.balance("WETH") == 0
+        assert not pools_of(outcome) & {chain.address_by_pool[DEEPEST], chain.address_by_pool[PAIR]}
+
+
+def test_a_stop_names_what_no_pool_pays_and_goes_on_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Every pool of the numeraire is frozen: nothing can be sold, the stop says so and goes on once one is free."""
+    chain = anvil_chain
+    tell = refusing(chain, "USDC")
+    fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
+    pools = [pool.address for pool in chain.deployed_world.pool_by_name.values() if "USDC" in (pool.token0.symbol, pool.token1.symbol)]
+    for pool in pools:
+        tell("refuseTransfers", pool, REVERTS, 0)
+    with again(chain, pinned(chain, tmp_path)) as agent:
+        report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert report.state == "unfinished", report.reason
+        assert mentions(report.unsold_text, "WETH", "WBTC", "USDT")
+        assert chain.balance("WETH") > 0
+        tell("refuseTransfers", chain.address_by_pool[SECOND], 0, 0)
+        tell("refuseTransfers", chain.address_by_pool["v3 WBTC/USDC 3000"], 0, 0)
+        report = shutdown.stop(agent, send=True, confirm=lambda _: True)
+        assert (report.state, report.unsold_text) == ("stopped", ""), report.reason
+        assert [chain.balance(symbol) for symbol in ("WETH", "WBTC", "USDT")] == [0, 0, 0]
+
+
+ACCOUNTS: dict[str, tuple[Callable[[LocalChain], str], tuple[int, int], ScreenSubject]] = {
+    "wallet-sends": (lambda chain: chain.wallet.address, (REVERTS, 0), ScreenSubject.WALLET),
+    "wallet-sends-false": (lambda chain: chain.wallet.address, (IS_FALSE, 0), ScreenSubject.WALLET),
+    "router-receives": (lambda chain: chain.addresses.swap_router_02, (0, REVERTS), ScreenSubject.SPENDER),
+    "wallet-receives": (lambda chain: chain.wallet.address, (0, REVERTS), ScreenSubject.WALLET),
+}
+
+
+@pytest.mark.parametrize("who", ["wallet-sends", "wallet-receives", *slow(["wallet-sends-false", "router-receives"])])
+def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
+    chain = anvil_chain
+    account_of, (sending, receiving), subject = ACCOUNTS[who]
+    address = turned_bad(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
+    if who == "router-receives":
+        chain.add_v3_pool("GUEST", "WETH", 3_000, 9_000_000)
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000 if sending else 0})
+    token = chain.contract(address, attack("RefusingToken"))
+    chain.send(token.functions.refuseTransfers(account_of(chain), sending, receiving))
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        (screened,) = outcome.step_input.targets.quarantined_tokens
+        assert (screened.token, screened.finding, screened.subject) == (address, TokenFinding.BLOCKLISTED, subject)
+        assert left_out(outcome) == {}
+        assert address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
+
+
+def test_a_swap_by_hand_and_paper_go_beside_it_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
+    pool = chain.address_by_pool[DEEPEST]
+    chain.set_balance("USDC", 1, pool)
+    loaded = pinned(chain, tmp_path)
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
+        traded = paper.rebalance(send=True, confirm=yes)
+        assert traded.kind is OutcomeKind.DONE, traded.reason
+        assert pool not in pools_of(traded)
+    with again(chain, loaded) as agent:
+        swapped = agent.swap("WETH", "USDC", "1", send=True, confirm=yes)
+        assert swapped.kind is OutcomeKind.DONE, swapped.reason
+        assert pool not in pools_of(swapped)
+
+
+# --- Approvals that a token refuses.
+
+
+def approved_raw(agent: Agent, outcome: StepOutcome, token: str) -> list[int]:
+    """Base units of each approval of the token that was sent."""
+    terms = [agent.context.store.journal.grant(intent.id).approval_terms for intent in outcome.transactions]
+    return [approval[2] for approval in terms if approval is not None and approval[0] == token]
+
+
+@pytest.mark.parametrize("zero", [REVERTS, *slow([IS_FALSE])])
+def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalChain, tmp_path: Path, zero: int) -> None:
+    """Five base units are left over: its sale, the rebalance and a stop go on, and none of it stays."""
+    chain = anvil_chain
+    tell = refusing(chain, "WBTC")
+    fund(chain, {"WETH": 30_000, "WBTC": 40_000, "USDC": 15_000, "USDT": 15_000})
+    allow(chain, "WBTC", raw=5)
+    tell("refuseApprovals", zero, 0)
+    with again(chain, pinned(chain, tmp_path)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert outcome.step_input.targets.quarantined_tokens == ()
+        assert all(raw > 5 for raw in approved_raw(agent, outcome, chain.tokens["WBTC"].address))
+        assert max(off_target(chain, TARGETS).values()) < 60
+        assert allowances(chain)["WBTC"] == 0
+        allow(chain, "WBTC", raw=5)
+        agent.resync_nonce()
+        report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert (report.state, report.unsold_text, report.unrevoked_text) == ("stopped", "", ""), report.reason
+        assert (chain.balance("WBTC"), allowances(chain)["WBTC"]) == (0, 0)
+
+
+@pytest.mark.parametrize("refusals", [(REVERTS, REVERTS), *slow([((IS_FALSE, IS_FALSE),), ((REVERTS, IS_FALSE),)])])
+@pytest.mark.parametrize("held", [40_000, *slow([0])], ids=lambda usd: f"held-{usd}")
+def test_a_token_that_refuses_approvals_is_left_alone(
+    anvil_chain: LocalChain, tmp_path: Path, refusals: tuple[int, int], held: int
+) -> None:
+    chain = anvil_chain
+    address = turned_bad(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": held})
+    allow(chain, "GUEST", "WETH", raw=5)
+    chain.send(chain.contract(address, attack("RefusingToken")).functions.refuseApprovals(*refusals))
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert [screened.token for screened in outcome.step_input.targets.quarantined_tokens] == [address]
+        assert mentions(outcome.reason, "GUEST", "quarantine", "approve")
+        assert allowances(chain)["WETH"] == 0, "one token's refusal keeps no other's allowance open"
+        report = shutdown.stop(agent, send=True, confirm=lambda _: True)
+        assert report.state == "stopped", report.reason
+        assert mentions(report.unrevoked_text, "GUEST")
+        assert {intent.kind for intent in report.transactions} <= {IntentKind.APPROVE}
