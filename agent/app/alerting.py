@@ -15,6 +15,7 @@ from agent.app.positions.futures_alerts import (
     agent_key_alerts,
     funding_alerts,
     futures_alerts,
+    net_exposure_alerts,
     net_exposure_shares,
     uncertain_profit_alerts,
     unnamed_market_alerts,
@@ -362,7 +363,10 @@ def _unsanitized_alerts(
             latest_input.layer(StrategiesState),
         ).items():
             yield Alert(AlertKind.ORDER, f"strategy:{strategy_name}", why, True)
-        yield from futures_alerts(outcome_or_error)
+        if due_alerts := tuple(futures_alerts(outcome_or_error)):
+            yield from due_alerts
+        else:  # a due reduction names the net exposure itself
+            yield from net_exposure_alerts(outcome_or_error)
         yield from funding_alerts(latest_input.snapshot, futures_policy(latest_input))
         yield from agent_key_alerts(latest_input.snapshot)
         yield from unnamed_market_alerts(latest_input.snapshot)

@@ -9,6 +9,7 @@ from agent.execution.sending import PlanSender
 from agent.execution.step_context import StepOutcome
 from agent.execution.step_result import StepPorts, StepResult
 from agent.layers.futures.execution.cycle import completed_outcome, skip_refused_action
+from agent.layers.futures.execution.order_sets import skip_unsendable_set
 from agent.layers.futures.execution.resting_orders import end_resting_orders
 from agent.layers.futures.execution.send import FUTURES_SENDER
 from agent.layers.liquidity.execution.cycle import skip_refused_withdrawal
@@ -17,9 +18,10 @@ from agent.model import Confirmation, Cycle, Plan
 
 PRE_CONFIRMATION_ACTIONS: tuple[
     Callable[[StepPorts, Cycle, StepOutcome], StepResult | None], ...
-] = (end_resting_orders,)
+] = (end_resting_orders, skip_unsendable_set)
 """Called after each evaluation, before a plan is confirmed. A layer may end something instead, such as a
-resting order; the next step then evaluates again. None if it ends nothing.
+resting order, or leave out an order that would be refused; the next step then evaluates again. None
+if the plan may go on.
 """
 SENDERS: tuple[PlanSender, ...] = (FUTURES_SENDER, LIQUIDITY_SENDER)
 """Senders of plans that act in a layer."""

@@ -18,6 +18,7 @@ from agent.model import (
     MarginDeposit,
     MarginWithdrawal,
     OrderCancel,
+    PerpMarket,
     PerpOrder,
     PerpOrderKind,
     StopOrder,
@@ -264,12 +265,17 @@ def _scaled_sizes(
     """
     if numerator == PART_DENOMINATOR:
         return dict(size_raw_by_market)
-    scaled_sizes = {}
-    for market, size_raw in size_raw_by_market.items():
-        lot_raw = account.market(market).lot_raw
-        part_raw = abs(size_raw) * numerator // (PART_DENOMINATOR * lot_raw) * lot_raw
-        scaled_sizes[market] = part_raw if size_raw > 0 else -part_raw
-    return scaled_sizes
+    share = Fraction(numerator, PART_DENOMINATOR)
+    return {
+        market: scaled_size_raw(account.market(market), size_raw, share)
+        for market, size_raw in size_raw_by_market.items()
+    }
+
+
+def scaled_size_raw(market: PerpMarket, size_raw: int, share: Fraction) -> int:
+    """Return a share of a size, in whole lots rounded toward zero."""
+    part_raw = floor_int(abs(size_raw) * share / market.lot_raw) * market.lot_raw
+    return part_raw if size_raw > 0 else -part_raw
 
 
 def _breaches_no_limit(
@@ -279,17 +285,34 @@ def _breaches_no_limit(
     spot_value: Fraction | None,
     target_leverage_bps: int = 0,
 ) -> bool:
+    """True if orders of these sizes keep every limit and the venue has margin for them.
+    `max_position` is judged for the positions that they enlarge.
+    """
     account_after = account
+    enlarged_markets = set()
     for market, size_raw in size_raw_by_market.items():
         if size_raw:
             bound_raw = index_bound_raw(account_after.market(market), size_raw, limits.slippage_bps)
             order = PerpOrder(
                 market, size_raw, PerpOrderKind.MARKET, bound_raw, is_reduce_only=False
             )
+            if not is_reduction(account, order):
+                enlarged_markets.add(market)
             account_after = after_fill_at_bound(account_after, order)
-    return not breaches(
-        margin_state(account_after, limits, target_leverage_bps), limits, spot_value
-    )
+    if account.initial_on_debt and enlarged_markets and margin.free_margin_raw(account_after) < 0:
+        return False
+    breached_limits = {
+        breach.limit_name
+        for breach in breaches(
+            margin_state(account_after, limits, target_leverage_bps), limits, spot_value
+        )
+    }
+    if (
+        not enlarged_markets
+        & oversized_positions(account_after, limits, target_leverage_bps).keys()
+    ):
+        breached_limits.discard("max_position")
+    return not breached_limits
 
 
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:

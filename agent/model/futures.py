@@ -324,7 +324,8 @@ class FuturesGrant(LayerGrant):
     """The one transaction that may be signed, and the account of the snapshot on which it was
     judged. `is_emergency` allows a reduction the wider bound of emergencies. `hedges_before` are
     the open hedges before this transaction, `hedges` those after it if it fills completely. A
-    reduction counts in futures.limits.max_reduction_per_day if `is_budgeted`.
+    reduction counts in futures.limits.max_reduction_per_day if `is_budgeted`. `set_goals` are those
+    of its plan.
     """
 
     action: FuturesAction
@@ -333,6 +334,7 @@ class FuturesGrant(LayerGrant):
     hedges: tuple[Hedge, ...] = ()
     hedges_before: tuple[Hedge, ...] = ()
     is_budgeted: bool = True
+    set_goals: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,7 +506,9 @@ class FuturesPlan(LayerPlan):
     reason. `trigger` names their cause (empty: none, or the owner). `is_reducing` is true if every
     action only deposits or makes a position smaller; cost, turnover and cooldown do not block such
     a plan. `refusal_texts` are orders that were cut or skipped, with the reason. `hedges` are the
-    hedges after the first order.
+    hedges after the first order. `set_goals` are the sizes, by market, at which a set of orders to
+    the targets ends, whose cost is judged as a whole; `completes_set` is true for orders that only
+    lead to the goals of an earlier plan.
     """
 
     orders: tuple[PerpOrder, ...] = ()
@@ -517,6 +521,8 @@ class FuturesPlan(LayerPlan):
     hedges: tuple[Hedge, ...] = ()
     resting_actions: tuple[RestingAction, ...] = ()
     """Changes of resting stops."""
+    set_goals: tuple[tuple[str, int], ...] = ()
+    completes_set: bool = False
 
     @property
     def acts(self) -> bool:

@@ -121,7 +121,7 @@ def leverage_without_funding(account: MarginAccount) -> Fraction:
 
 def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp_path: Path) -> None:
     perps.chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base_token, 0))
-    outcome = step(perps, tmp_path, BOTH, max_position="70%")
+    outcome = step(perps, tmp_path, {"WETH": "60%", "WBTC": "40%"}, max_position="70%")
     assert size(perps, "WBTC") == 0
     assert orders(outcome) == [IntentKind.FUTURES]
     assert size(perps, "WETH") > 0

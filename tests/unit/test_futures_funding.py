@@ -95,7 +95,8 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     """2.5 % over the horizon is half of the band of 5 points: up to there the whole notional is opened, less its funding."""
     held = rated(book(10_000), Fraction(5, 1_000))
     assert (due_triggers(held, ETH_ALONE, RICH), sizes_to_target(held, ETH_ALONE)) == ((), {})
-    both = plan_futures(held, LONG_AND_SHORT, RICH, NOW_S)
+    two_longs = replace(LONG_AND_SHORT, targets=tuple(replace(target, weight_bps=5_000) for target in LONG_AND_SHORT.targets))
+    both = plan_futures(held, two_longs, RICH, NOW_S)
     assert [order.market for order in both.orders] == ["BTC"]
     assert both.refusal_texts == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
     cheap = rated(book(10_000), Fraction(25, 30_000))

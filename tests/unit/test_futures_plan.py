@@ -23,6 +23,8 @@ NOW_S = 1_000
 ROUGH = replace(LIMITS, stress_move_bps=1_000, slippage_bps=100)
 HALVES = (FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000))
 POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
+LONGS = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
+"""Two longs, neither of which needs the other."""
 RICH = Fraction(10**7 * E18)
 
 
@@ -92,7 +94,7 @@ def test_a_stale_index_or_one_from_the_future_orders_nothing(age_s: int, acts: b
 def test_a_mark_off_its_index_opens_nothing_and_does_not_hold_back_a_reduction() -> None:
     held = book(10_000)
     off = replace(held, markets=(replace(held.markets[0], index=Fraction(1_800)), held.markets[1]))
-    plan = plan_futures(off, POLICY, RICH, NOW_S)
+    plan = plan_futures(off, LONGS, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["BTC"]
     assert plan.refusal_texts == ("the mark of ETH is 11.11 % off its index",)
     loaded = book(1_000, eth=4 * E18)
@@ -260,7 +262,7 @@ def test_a_deposit_or_a_reduction_for_the_stress_move_is_enough(collateral: int,
 def test_a_paused_market_is_named_and_the_other_is_traded() -> None:
     held = book(10_000)
     paused = replace(held, markets=(replace(held.markets[0], is_paused=True), held.markets[1]))
-    plan = plan_futures(paused, POLICY, RICH, NOW_S)
+    plan = plan_futures(paused, LONGS, RICH, NOW_S)
     assert ([order.market for order in plan.orders], plan.refusal_texts) == (["BTC"], ("ETH is paused",))
 
 
@@ -346,8 +348,8 @@ def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
 
 
 def test_an_opening_below_the_venues_minimum_is_left_out_and_named() -> None:
-    plan = plan_futures(with_minimum(book(10_000), 10_001), POLICY, RICH, NOW_S)
-    assert [order.market for order in plan.orders] == ["ETH"], "its bound is 1 % above the notional of 10,000"
+    plan = plan_futures(with_minimum(book(10_000), 10_091), LONGS, RICH, NOW_S)
+    assert [order.market for order in plan.orders] == ["ETH"], "its bound is 1 % above the notional of 10,000, that of BTC above 9,990"
     assert plan.refusal_texts == ("BTC: the order is below the venue's minimum",)
 
 

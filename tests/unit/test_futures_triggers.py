@@ -251,19 +251,23 @@ def test_minimum__enlarged_reduction_is_the_smallest_that_the_venue_takes() -> N
     assert [order.size_raw for order in plan_futures(account, LONGS, RICH, NOW_S).orders] == [-3_001 * LOT]
 
 
-@pytest.mark.parametrize(("max_position_bps", "orders"), [(7_000, []), (10_000, [10 * E18])])
-def test_opening__position_above_its_largest_share_is_not_opened(max_position_bps: int, orders: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("max_position_bps", "orders"),
+    [(0, []), (7_000, [6_990 * LOT]), (9_980, [9_960 * LOT]), (9_990, [9_970 * LOT]), (10_000, [10 * E18])],
+)
+def test_opening__position_above_its_largest_share_is_cut_to_it(max_position_bps: int, orders: list[int]) -> None:
+    """Of the target notional after the fee of 0.1 %: 9.97 ETH are 19,940 of 19,960.12, one lot more is above 99.9 %."""
     policy = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), limits=replace(PLAIN, max_position_bps=max_position_bps))
     assert [order.size_raw for order in plan_futures(book(10_000), policy, RICH, NOW_S).orders] == orders
 
 
-def test_opening__that_is_too_large_leaves_a_note_and_the_other_market() -> None:
+def test_opening__that_is_cut_leaves_a_note_and_the_other_market() -> None:
     policy = replace(
         LONGS, targets=(FuturesTarget("ETH", 8_000), FuturesTarget("BTC", 2_000)), limits=replace(PLAIN, max_position_bps=7_000)
     )
     plan = plan_futures(book(10_000), policy, RICH, NOW_S)
-    assert [order.market for order in plan.orders] == ["BTC"]
-    assert any(note.startswith("ETH is not opened") for note in plan.refusal_texts)
+    assert [order.market for order in plan.orders] == ["ETH", "BTC"]
+    assert any(note.startswith("ETH is cut to max_position") for note in plan.refusal_texts)
 
 
 def test_reducing_plan__largest_notional_goes_first() -> None:

@@ -10,6 +10,7 @@ from agent.app.documents.futures import action_text, margin_figures_text
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.policy.books import net_exposure
 from agent.layers.futures.policy.exposure import (
     DAY_S,
     expected_funding_of_all,
@@ -99,6 +100,30 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     figures_text = margin_figures_text(account, policy) + (exposure_text and f", {exposure_text}")
     alert_text = f"{headline}; {figures_text}. {planned_text}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{trigger_key}", alert_text, True)
+
+
+def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:
+    """Yield an alert while the net exposure of the futures is off target by more than the band,
+    such as while one leg of a long and a short is open, unless a plan that corrects it is shown. It
+    is not known after a transaction until the account is read again.
+    """
+    step = outcome.input_after or outcome.step_input
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    is_unread = outcome.kind is OutcomeKind.DONE and outcome.input_after is None
+    if account is None or policy is None or is_unread or outcome.kind is OutcomeKind.PLANNED:
+        return
+    exposure = net_exposure(account, policy)
+    if not exposure.is_off_target:
+        return
+    notional_text, target_text, band_text = (
+        f"{value_text(value, account.quote.decimals, 2)} {account.quote.label}"
+        for value in (exposure.notional, exposure.target_notional, exposure.band)
+    )
+    alert_text = (
+        f"Futures: the net exposure is {notional_text}, its target {target_text}, band {band_text}."
+        f" See trimtab positions, and trimtab explain for the reason"
+    )
+    yield Alert(AlertKind.REVIEW, "futures:net_exposure", alert_text, True)
 
 
 FUNDING_ALERT_BPS = 100

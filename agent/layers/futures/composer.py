@@ -79,6 +79,7 @@ class FuturesComposer:
             futures_plan.hedges,
             () if policy is None else policy.hedges,
             uses_reduction_budget(plan),
+            futures_plan.set_goals,
         )
         note = futures_action_note(step, action)
         if draft.nonce is None:

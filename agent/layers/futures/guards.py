@@ -11,6 +11,7 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, fixed_guard, format_money, format_ratio, format_seconds
 from agent.layers.futures.guard_case import FuturesCase
+from agent.layers.futures.policy.books import completes_set
 from agent.layers.futures.policy.exposure import (
     is_delegate_wallet,
     margin_value,
@@ -421,7 +422,8 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """Return fees, basis and gas of the orders per notional; None without futures actions.
-    Reductions and closed hedges pass.
+    Reductions and closed hedges pass, and orders that complete a set: its cost was judged as a
+    whole before the first of them.
     """
     if not isinstance(case.layer_answers, FuturesCase):
         return None
@@ -429,6 +431,10 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
         return GuardMeasurement(case.layer_answers.exemption_text, True)
     if case.layer_answers.ends_hedges():
         return GuardMeasurement("not applied to a closing hedge", True)
+    layer_plan, _, account = _require_futures(case)
+    set_goals = case.step.layer(FuturesState).set_goals
+    if layer_plan.completes_set and completes_set(account, layer_plan.orders, set_goals):
+        return GuardMeasurement("judged with the set that it completes", True)
     cost, notional = futures_cost(case, at_bound=False)
     cost += case.cost()
     if notional == 0:

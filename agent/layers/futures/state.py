@@ -48,6 +48,8 @@ class FuturesState(LayerState):
     """Chain time of the newest position closed ahead of liquidation."""
     hedges: tuple[Hedge, ...] = ()
     """Hedges that replace sales, as of the newest order, including recently closed ones."""
+    set_goals: tuple[tuple[str, int], ...] = ()
+    """Sizes, by market, at which the set of orders ends to which the newest order belongs."""
 
     @property
     def emergency_gas_24h_wei(self) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
-from sqlalchemy import Connection, Select, bindparam, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 
 from agent.layers.futures.policy.hedge_closing import hedges_after_fill
 from agent.layers.futures.state import FuturesState
@@ -46,6 +46,7 @@ def read_state(
         sum(int(row.gas_wei) for row in budget_rows if row.kind == FUTURES_EMERGENCY),
         newest_s_by_kind[FUTURES_EMERGENCY],
         _stored_hedges(db, newest_s_by_kind),
+        _stored_set_goals(db, newest_s_by_kind),
     )
 
 
@@ -87,16 +88,12 @@ def _stored_hedges(db: Connection, newest_s_by_kind: Mapping[str, int | None]) -
     """Return the hedges after the newest successful futures action, from its grant and its
     fills.
     """
-    newest_order_rows = [
-        row
-        for kind in FUTURES_BUDGET_KINDS
-        if kind != FUTURES_RESTING
-        and newest_s_by_kind[kind] is not None
-        and (row := db.execute(_select_newest_order(), {"kind": kind}).one_or_none()) is not None
-    ]
+    newest_order_rows = _newest_rows(
+        db, newest_s_by_kind, [kind for kind in FUTURES_BUDGET_KINDS if kind != FUTURES_RESTING]
+    )
     if not newest_order_rows:
         return ()
-    row = max(newest_order_rows, key=lambda candidate: int(candidate.seq))
+    row = newest_order_rows[-1]
     layer_grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
     if (
         layer_grant is None
@@ -107,6 +104,32 @@ def _stored_hedges(db: Connection, newest_s_by_kind: Mapping[str, int | None]) -
     order, fills = layer_grant.action, decode_json(Receipt, row.receipt_json).fills
     fill_sizes_raw = [fill.size_raw for fill in fills if fill.market == order.market]
     return hedges_after_fill(layer_grant, sum(fill_sizes_raw) if fill_sizes_raw else order.size_raw)
+
+
+def _stored_set_goals(
+    db: Connection, newest_s_by_kind: Mapping[str, int | None]
+) -> tuple[tuple[str, int], ...]:
+    """Return the goals of the set to which the newest successful order belongs; limit orders count,
+    deposits, stops and cancels do not.
+    """
+    for row in reversed(_newest_rows(db, newest_s_by_kind, FUTURES_BUDGET_KINDS)):
+        layer_grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
+        if layer_grant is not None and isinstance(layer_grant.action, PerpOrder):
+            return layer_grant.set_goals
+    return ()
+
+
+def _newest_rows(
+    db: Connection, newest_s_by_kind: Mapping[str, int | None], kinds: Iterable[str]
+) -> list[Row[int, bytes, str | None]]:
+    """Return the newest successful intent of each of these budget kinds, oldest first."""
+    rows = [
+        row
+        for kind in kinds
+        if newest_s_by_kind[kind] is not None
+        and (row := db.execute(_select_newest_order(), {"kind": kind}).one_or_none()) is not None
+    ]
+    return sorted(rows, key=lambda row: int(row.seq))
 
 
 @cache

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.policy.books import common_share
 from agent.layers.futures.policy.needs import cooldown_reason
 from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
@@ -22,6 +23,7 @@ from agent.layers.futures.policy.targets import (
     known_breaches,
     position_trims,
     reduction_sizes,
+    sizes_forbidden_by_funding,
     sizes_to_target,
     stale_index_reason,
     stale_index_reasons,
@@ -38,6 +40,7 @@ from agent.margin.state import (
     is_reduction,
     largest_allowed_sizes,
     oversized_positions,
+    scaled_size_raw,
     sizes_within_gross,
 )
 from agent.model import (
@@ -284,7 +287,7 @@ def _target_plan(
     by the same share, and use only the margin that was free before the reductions of the same step.
     If a market above its target is paused or in `waiting_markets` and cannot be reduced, they are
     also cut so that the notional stays at its target. The limit on the largest share is judged
-    after all orders.
+    after all orders. If one of them is not possible, those of the other side are not sent either.
     """
     limits, orders = policy.limits, []
     refusal_reasons = list(funding_notes(account, policy))
@@ -337,14 +340,25 @@ def _target_plan(
         for order in opening_orders
         if abs(order.size_raw) * _mark_price(account, order) > dust_notional
     ]
-    orders, oversized_notes = _without_oversized_openings(account, policy, orders)
+    orders, oversized_notes = _cut_oversized_openings(account, policy, orders)
+    wanted_sizes = {
+        market_id: size_raw
+        for market_id, size_raw in (
+            size_by_market | sizes_forbidden_by_funding(account, policy)
+        ).items()
+        if market_id not in reduction_size_by_market
+        and abs(size_raw) * account.market(market_id).mark > dust_notional
+    }
+    orders, balance_notes = _balanced_openings(
+        account, policy, orders, wanted_sizes, waiting_markets
+    )
     reason = DRIFT_REASONS[trigger]
     return FuturesPlan(
         tuple(orders),
         trigger.value,
         reason if orders else f"{reason}, but no order is possible",
         is_reducing=bool(orders) and all(order.is_reduce_only for order in orders),
-        refusal_texts=(*refusal_reasons, *notes, *oversized_notes),
+        refusal_texts=(*refusal_reasons, *notes, *oversized_notes, *balance_notes),
     )
 
 
@@ -425,33 +439,151 @@ def _cut_order(
     return replace(order, is_reduce_only=is_reduction(account, order))
 
 
-def _without_oversized_openings(
-    account: MarginAccount, policy: FuturesPolicy, orders: list[PerpOrder]
+def _cut_oversized_openings(
+    account: MarginAccount, policy: FuturesPolicy, orders: Sequence[PerpOrder]
 ) -> tuple[list[PerpOrder], list[str]]:
-    """Return the orders without the openings whose position would exceed `max_position` after all
-    of them, with a note on each.
+    """Return the orders with the openings cut, in whole lots, whose position would exceed
+    `max_position` after all of them, with a note on each. An opening of which no part is possible is
+    left out.
     """
     notes: list[str] = []
-    while True:
-        account_after = account
-        for order in orders:
-            account_after = after_fill_at_bound(account_after, order)
-        share_by_oversized_market = oversized_positions(
-            account_after, policy.limits, policy.leverage_bps
+    remaining_orders = list(orders)
+    while oversized := _largest_oversized_opening(account, policy, remaining_orders):
+        order, share = oversized
+        position = remaining_orders.index(order)
+        cut_order = _cut_to_max_position(account, policy, remaining_orders, position)
+        remaining_orders[position : position + 1] = [] if cut_order is None else [cut_order]
+        symbol, share_text = account.market(order.market).symbol, f"{float(share) * 100:.2f} %"
+        verb = "not opened" if cut_order is None else "cut to max_position"
+        notes.append(f"{symbol} is {verb}: it would be {share_text} of the total notional")
+    return remaining_orders, list(dict.fromkeys(notes))
+
+
+def _largest_oversized_opening(
+    account: MarginAccount, policy: FuturesPolicy, orders: Sequence[PerpOrder]
+) -> tuple[PerpOrder, Fraction] | None:
+    """Return the opening whose position has the largest share above `max_position` after all
+    orders, and the share; None without one.
+    """
+    share_by_market = _oversized_after(account, policy, orders)
+    oversized_openings = [
+        (share_by_market[order.market], order)
+        for order in orders
+        if not order.is_reduce_only and order.market in share_by_market
+    ]
+    if not oversized_openings:
+        return None
+    share, order = max(oversized_openings, key=lambda share_and_order: share_and_order[0])
+    return order, share
+
+
+def _oversized_after(
+    account: MarginAccount, policy: FuturesPolicy, orders: Iterable[PerpOrder]
+) -> dict[str, Fraction]:
+    """Return the share of each position above `max_position` after orders filled at their
+    bounds.
+    """
+    for order in orders:
+        account = after_fill_at_bound(account, order)
+    return oversized_positions(account, policy.limits, policy.leverage_bps)
+
+
+def _cut_to_max_position(
+    account: MarginAccount, policy: FuturesPolicy, orders: Sequence[PerpOrder], position: int
+) -> PerpOrder | None:
+    """Return the largest part, in whole lots, of the order at a position of the list that keeps
+    `max_position` beside the others; None if none does, or if the venue rejects it. The share grows
+    with the order, so bisection finds the part.
+    """
+    order = orders[position]
+    market, slippage_bps = account.market(order.market), policy.limits.slippage_bps
+    low_lots = 0
+    high_lots = abs(order.size_raw) // market.lot_raw
+    while high_lots - low_lots > 1:
+        middle_lots = (low_lots + high_lots) // 2
+        size_raw = sign_of(order.size_raw) * middle_lots * market.lot_raw
+        cut_order = _cut_order(account, market, size_raw, slippage_bps)
+        cut_orders = [*orders[:position], cut_order, *orders[position + 1 :]]
+        if order.market in _oversized_after(account, policy, cut_orders):
+            high_lots = middle_lots
+        else:
+            low_lots = middle_lots
+    size_raw = sign_of(order.size_raw) * low_lots * market.lot_raw
+    if not low_lots or _is_below_minimum(account, market, size_raw, slippage_bps):
+        return None
+    return _cut_order(account, market, size_raw, slippage_bps)
+
+
+def _balanced_openings(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    orders: Sequence[PerpOrder],
+    wanted_sizes: Mapping[str, int],
+    waiting_markets: Collection[str],
+) -> tuple[list[PerpOrder], list[str]]:
+    """Return the orders with all openings cut to the same share of what the targets want, or none of
+    them, if longs or shorts alone would remain (`common_share`), with a note. Orders in
+    `waiting_markets` are not possible.
+    """
+    account_after_reductions = account
+    for order in orders:
+        if order.market not in wanted_sizes and order.market not in waiting_markets:
+            account_after_reductions = after_fill_at_bound(account_after_reductions, order)
+    possible_sizes = {
+        order.market: order.size_raw
+        for order in orders
+        if order.market in wanted_sizes and order.market not in waiting_markets
+    }
+    share = common_share(account_after_reductions, policy, wanted_sizes, possible_sizes)
+    if share == 1 or not possible_sizes:
+        return list(orders), []
+    slippage_bps = policy.limits.slippage_bps
+    size_by_market = {
+        market_id: scaled_size_raw(account.market(market_id), size_raw, share)
+        for market_id, size_raw in wanted_sizes.items()
+    }
+    if any(
+        not size_raw
+        or _is_below_minimum(account, account.market(market_id), size_raw, slippage_bps)
+        for market_id, size_raw in size_by_market.items()
+    ):
+        size_by_market = dict.fromkeys(size_by_market, 0)
+    kept_orders = [
+        order
+        if order.market not in size_by_market.keys() - set(waiting_markets) or order.is_reduce_only
+        else _cut_order(
+            account, account.market(order.market), size_by_market[order.market], slippage_bps
         )
-        dropped_orders = [
-            perp_order
-            for perp_order in orders
-            if not perp_order.is_reduce_only and perp_order.market in share_by_oversized_market
-        ]
-        if not dropped_orders:
-            return orders, notes
-        orders = [order for order in orders if order not in dropped_orders]
-        notes += [
-            f"{account.market(order.market).symbol} is not opened: it would be"
-            f" {float(share_by_oversized_market[order.market]) * 100:.2f} % of the total notional"
-            for order in dropped_orders
-        ]
+        for order in orders
+    ]
+    return [order for order in kept_orders if order.size_raw], [
+        _balance_note(account, wanted_sizes, possible_sizes, size_by_market)
+    ]
+
+
+def _balance_note(
+    account: MarginAccount,
+    wanted_sizes: Mapping[str, int],
+    possible_sizes: Mapping[str, int],
+    size_by_market: Mapping[str, int],
+) -> str:
+    """Return which openings are cut or left out, because of which others."""
+    share_by_market = {
+        market_id: Fraction(possible_sizes.get(market_id, 0), size_raw)
+        for market_id, size_raw in wanted_sizes.items()
+    }
+    smallest_share = min(share_by_market.values())
+    causes, cut_markets = (
+        ", ".join(
+            account.market(market_id).symbol
+            for market_id, share in share_by_market.items()
+            if (share == smallest_share) is is_cause
+        )
+        for is_cause in (True, False)
+    )
+    if any(size_by_market.values()):
+        return f"{cut_markets} is cut to the share of {causes}, so that the net exposure stays on target"
+    return f"{cut_markets} is not opened: without {causes} the net exposure would be off target"
 
 
 def paused_reason(market: PerpMarket) -> str:

@@ -14,6 +14,12 @@ from agent.layers.futures.planning.orders import (
     top_up_raw,
     untradable_reason,
 )
+from agent.layers.futures.policy.books import (
+    SizesByMarket,
+    goals_after,
+    is_two_sided,
+    orders_to_goals,
+)
 from agent.layers.futures.policy.exposure import (
     account_fault,
     expected_funding,
@@ -89,6 +95,8 @@ HEDGE_MARGIN = "hedge_margin"
 """Trigger of the deposit that a hedge needs first."""
 LIQUIDATION = "liquidation"
 """Trigger of emergency orders."""
+TARGET_TRIGGERS = (FuturesTrigger.DRIFT.value, FuturesTrigger.LEVERAGE_DRIFT.value)
+"""Triggers of orders towards the targets."""
 HEDGE_CLOSING_TRIGGERS = (*(trigger.value for trigger in REDUCING_TRIGGERS), LIQUIDATION)
 """Triggers whose purchases close hedges first."""
 
@@ -159,9 +167,9 @@ def plan_adjustment(
             vault_approval_raw(step.snapshot, step.progress.spend_caps, policy),
             futures_progress(step).reduction_goals,
             [
-                position.market
-                for position in account.positions
-                if back_off_reason(step.snapshot, step.history, position.market)
+                market.market
+                for market in account.markets
+                if back_off_reason(step.snapshot, step.history, market.market)
             ],
             reopening_s(policy, futures_state(step)),
         )
@@ -170,10 +178,11 @@ def plan_adjustment(
         draft_layer_plan = _closing_hedges_first(
             step.snapshot, step.history, futures_policy(step), draft_layer_plan
         )
-    divisor_by_market = dict(futures_progress(step).order_divisors)
-    draft_layer_plan = replace(
-        draft_layer_plan,
-        orders=smaller_orders(account, draft_layer_plan, policy.limits, divisor_by_market),
+    draft_layer_plan = _completing_set(
+        account, policy, draft_layer_plan, futures_state(step).set_goals
+    )
+    draft_layer_plan = _in_parts(
+        account, policy, draft_layer_plan, dict(futures_progress(step).order_divisors)
     )
     orders, refusal_reasons = [], list(draft_layer_plan.refusal_texts)
     for order in draft_layer_plan.orders:
@@ -223,10 +232,75 @@ def plan_adjustment(
             draft_layer_plan,
             orders,
         ),
+        set_goals=_set_goals(account, draft_layer_plan, orders, futures_state(step).set_goals),
     )
     decision = replace(decision, is_reducing=layer_plan.is_reducing)
     plan = futures_plan(step, decision, layer_plan, account, drifts)
     return uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, account) or plan
+
+
+def _completing_set(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    layer_plan: FuturesPlan,
+    set_goals: SizesByMarket,
+) -> FuturesPlan:
+    """Return the plan of those of its orders that lead to the goals of an earlier set, cut to them;
+    the plan itself if none does. The set is completed before another begins.
+    """
+    if layer_plan.trigger not in TARGET_TRIGGERS:
+        return layer_plan
+    slippage_bps = policy.limits.slippage_bps
+    size_by_market = {
+        market_id: size_raw
+        for market_id, size_raw in orders_to_goals(account, layer_plan.orders, set_goals).items()
+        if not untradable_reason(account, account.market(market_id), size_raw, slippage_bps)
+    }
+    if not size_by_market:
+        return layer_plan
+    orders = tuple(
+        market_order(
+            account.market(order.market),
+            size_by_market[order.market],
+            slippage_bps,
+            is_reduce_only=order.is_reduce_only,
+        )
+        for order in layer_plan.orders
+        if order.market in size_by_market
+    )
+    return replace(layer_plan, orders=orders, completes_set=True)
+
+
+def _in_parts(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    layer_plan: FuturesPlan,
+    divisor_by_market: dict[str, int],
+) -> FuturesPlan:
+    """Return the plan with the orders of thin pools divided. If longs and shorts are opened
+    together, all are divided alike. The cost of a part is judged by itself.
+    """
+    opening_markets = {order.market for order in layer_plan.orders if not order.is_reduce_only}
+    divisors = [divisor_by_market.get(market_id, 1) for market_id in opening_markets]
+    if layer_plan.trigger in TARGET_TRIGGERS and is_two_sided(layer_plan.orders):
+        divisor_by_market |= dict.fromkeys(opening_markets, max(divisors))
+    orders = smaller_orders(account, layer_plan, policy.limits, divisor_by_market)
+    completes = layer_plan.completes_set and orders == layer_plan.orders
+    return replace(layer_plan, orders=orders, completes_set=completes)
+
+
+def _set_goals(
+    account: MarginAccount,
+    layer_plan: FuturesPlan,
+    orders: Sequence[PerpOrder],
+    earlier_goals: SizesByMarket,
+) -> SizesByMarket:
+    """Return the goals that the orders of a plan lead to: those of the set that they complete, or
+    their own; empty for orders that do not lead to the targets.
+    """
+    if layer_plan.completes_set:
+        return earlier_goals
+    return goals_after(account, orders) if layer_plan.trigger in TARGET_TRIGGERS else ()
 
 
 def without_resting_markets(account: MarginAccount, layer_plan: FuturesPlan) -> FuturesPlan:
@@ -314,8 +388,7 @@ def as_limit_orders(
     `policy.order_kind`. A limit order has its bound as its price, a post-only one the middle of the
     book if that is better.
     """
-    opens_to_target = trigger in (FuturesTrigger.DRIFT.value, FuturesTrigger.LEVERAGE_DRIFT.value)
-    if account.is_on_chain or not policy.order_kind.can_rest or not opens_to_target:
+    if account.is_on_chain or not policy.order_kind.can_rest or trigger not in TARGET_TRIGGERS:
         return tuple(orders)
     return tuple(
         order
@@ -373,12 +446,13 @@ def uneconomic_reason(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, account: MarginAccount
 ) -> str:
     """Return why the orders of a plan are not worth their cost: fees and basis at the mark, plus
-    gas, exceed limits.plan_cost. Empty if they do not, and for reductions and closed hedges.
+    gas, exceed limits.plan_cost. Empty if they do not, for reductions and closed hedges, and for
+    orders that complete a set, whose cost was judged as a whole.
     """
     limit_bps, layer_plan = limits.plan_cost_bps, planned_futures(plan)
     if limit_bps is None or layer_plan is None or layer_plan.is_reducing or not layer_plan.orders:
         return ""
-    if layer_plan.trigger == CLOSE_HEDGE:
+    if layer_plan.trigger == CLOSE_HEDGE or layer_plan.completes_set:
         return ""
     cost, notional = Fraction(0), Fraction(0)
     for order in layer_plan.orders:

@@ -268,14 +268,28 @@ def sizes_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, 
 def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
     """Return a note on each position outside its band that is not enlarged because of funding."""
     band_share = Fraction(policy.band_bps, BPS)
+    forbidden_markets = sizes_forbidden_by_funding(account, policy).keys()
     return tuple(
         f"{drift.symbol} is not enlarged: it would pay {float(drift.funding_share) * 100:.2f} % of its"
         f" notional in funding over {policy.funding_horizon_s / DAY_S:g} days"
         for drift in notional_drifts(account, policy)
-        if band_share
-        and abs(drift.share_drift) > band_share
-        and _funding_forbids(account, policy, drift, _change_to_target_raw(account, policy, drift))
+        if band_share and abs(drift.share_drift) > band_share and drift.market in forbidden_markets
     )
+
+
+def sizes_forbidden_by_funding(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
+    """Return the sizes of the orders, by market, that would lead to the targets but for their
+    funding.
+    """
+    change_by_market = {
+        drift.market: (drift, _change_to_target_raw(account, policy, drift))
+        for drift in notional_drifts(account, policy)
+    }
+    return {
+        market: change_raw
+        for market, (drift, change_raw) in change_by_market.items()
+        if _funding_forbids(account, policy, drift, change_raw)
+    }
 
 
 def _change_to_target_raw(

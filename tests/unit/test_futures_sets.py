@@ -1,0 +1,322 @@
+"""A book of longs and shorts: opened with all legs or none, cut alike, and completed once it is begun."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import guards
+from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.planning.plans import plan_adjustment
+from agent.layers.futures.policy.books import completes_set, goals_after, net_exposure, orders_to_goals
+from agent.layers.futures.policy.targets import target_gross_notional
+from agent.layers.futures.state import FuturesProgress, FuturesState, planned_futures, with_policy
+from agent.margin import account as margin
+from agent.margin.state import largest_allowed_raw
+from agent.model import AdjustFutures, ExitFailures, Plan, StepInput
+from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
+from agent.policy.decide import current_drifts
+from tests.support.builders import NOW_S as STEP_S
+from tests.support.builders import with_history
+from tests.support.plans import evidence
+from tests.unit.test_futures_plan import NOW_S, RICH, ROUGH, filled, fresh
+from tests.unit.test_futures_step import step_of
+from tests.unit.test_margin_account import E18, account, market
+
+LOT = 10**15
+WIDE = replace(ROUGH, max_leverage_bps=60_000, max_utilisation_bps=10_000, stress_move_bps=0)
+TWO = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)), 20_000, 500, WIDE)
+THREE = replace(TWO, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -3_000), FuturesTarget("SOL", -2_000)))
+LONGS = replace(TWO, targets=(FuturesTarget("ETH", 6_000), FuturesTarget("BTC", 4_000)))
+
+
+def book(collateral: int = 10_000, **lots: int) -> MarginAccount:
+    """Positions by market in thousandths of a coin: ETH at 2,000, BTC at 30,000, SOL at 100."""
+    sizes = {name: size * LOT for name, size in lots.items() if size}
+    return fresh(account(collateral, sizes, market("ETH"), market("BTC", 30_000), market("SOL", 100)))
+
+
+def with_market(held: MarginAccount, name: str, **changes: object) -> MarginAccount:
+    """The account with a changed market."""
+    markets = tuple(replace(one, **changes) if one.market == name else one for one in held.markets)  # type: ignore[arg-type]
+    return replace(held, markets=markets)
+
+
+BLOCKED: dict[str, dict[str, object]] = {
+    "paused": {"is_paused": True},
+    "off its index": {"index": Fraction(20_000)},
+    "beyond its bound": {"mark": Fraction(29_500)},
+    "below the minimum": {"min_notional_raw": 10_000 * E18},
+    "dear funding": {"funding_daily": Fraction(-5, 1_000)},
+}
+"""Changes of BTC after which it is not sold, or bought."""
+
+
+@pytest.mark.parametrize("change", BLOCKED.values(), ids=BLOCKED)
+def test_set__no_leg_of_a_book_is_opened_without_its_other_side(change: dict[str, object]) -> None:
+    policy = replace(TWO, funding_horizon_s=30 * 86_400)
+    plan = plan_futures(with_market(book(), "BTC", **change), policy, RICH, NOW_S)
+    assert plan.orders == ()
+    assert plan.refusal_texts[-1] == "ETH is not opened: without BTC the net exposure would be off target"
+
+
+@pytest.mark.parametrize("change", list(BLOCKED.values())[:2] + list(BLOCKED.values())[3:4], ids=list(BLOCKED)[:2] + list(BLOCKED)[3:4])
+def test_set__two_longs_do_not_need_each_other(change: dict[str, object]) -> None:
+    plan = plan_futures(with_market(book(), "BTC", **change), LONGS, RICH, NOW_S)
+    assert [order.market for order in plan.orders] == ["ETH"]
+
+
+def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> None:
+    failed = ExitFailures("BTC", 3, 0, STEP_S)
+    step = with_history(step_of(with_index_at(book(), STEP_S), TWO), failed_exits=(failed,))
+    reason = plan_adjustment(step, AdjustFutures("", is_reducing=False), current_drifts(step))
+    assert isinstance(reason, str)
+    assert "ETH is not opened: without BTC" in reason
+    assert "BTC: its orders failed or were refused" in reason
+
+
+def with_index_at(held: MarginAccount, time_s: int) -> MarginAccount:
+    return replace(held, markets=tuple(replace(one, index_s=time_s) for one in held.markets))
+
+
+def test_set__one_of_three_legs_missing_opens_none() -> None:
+    plan = plan_futures(with_market(book(), "SOL", is_paused=True), THREE, RICH, NOW_S)
+    assert plan.orders == ()
+    assert plan.refusal_texts[-1] == "ETH, BTC is not opened: without SOL the net exposure would be off target"
+
+
+@pytest.mark.parametrize(("weight_bps", "opens"), [(-500, True), (-501, False)])
+def test_set__leg_within_the_band_may_be_missing(weight_bps: int, opens: bool) -> None:
+    targets = (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000 - weight_bps), FuturesTarget("SOL", weight_bps))
+    plan = plan_futures(with_market(book(), "SOL", is_paused=True), replace(TWO, targets=targets), RICH, NOW_S)
+    assert bool(plan.orders) is opens
+
+
+def test_set__missing_legs_that_offset_each_other_hold_nothing_back() -> None:
+    targets = (FuturesTarget("ETH", 3_000), FuturesTarget("BTC", -3_000), FuturesTarget("SOL", 4_000))
+    quiet = with_market(with_market(book(), "BTC", is_paused=True), "ETH", is_paused=True)
+    plan = plan_futures(quiet, replace(TWO, targets=targets), RICH, NOW_S)
+    assert [order.market for order in plan.orders] == ["SOL"]
+
+
+def test_set__leg_that_lowers_the_net_exposure_needs_no_other() -> None:
+    """ETH is open at 60 %; its enlargement is not possible, and the short that offsets it is."""
+    held = with_market(book(ETH=5_000), "ETH", is_paused=True)
+    plan = plan_futures(held, TWO, RICH, NOW_S)
+    assert [(order.market, order.size_raw) for order in plan.orders] == [("BTC", -266 * LOT)]
+
+
+def test_set__reduction_beside_a_missing_leg_is_sent() -> None:
+    held = with_market(book(ETH=8_000), "BTC", is_paused=True)
+    plan = plan_futures(held, TWO, RICH, NOW_S)
+    assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
+
+
+def test_set__legs_are_cut_by_one_share() -> None:
+    """ETH may be half of the target notional instead of 60 %, so BTC is cut by a sixth too."""
+    policy = replace(TWO, limits=replace(WIDE, max_position_bps=5_000))
+    plan = plan_futures(book(), policy, RICH, NOW_S)
+    sizes = {order.market: order.size_raw for order in plan.orders}
+    assert sizes == {"ETH": 4_902 * LOT, "BTC": -(266 * 4_902 // 6_000) * LOT}, "less the slippage of 1 % of both, which the limit counts"
+    assert any(text.startswith("BTC is cut to the share of ETH") for text in plan.refusal_texts)
+    assert max(margin.position_shares(filled(book(), plan), policy.leverage_bps).values()) <= Fraction(1, 2)
+
+
+def test_set__share_below_the_venues_minimum_opens_none() -> None:
+    policy = replace(TWO, limits=replace(WIDE, max_position_bps=5_000))
+    small = with_market(book(), "BTC", min_notional_raw=7_000 * E18)
+    assert {order.market for order in plan_futures(small, TWO, RICH, NOW_S).orders} == {"ETH", "BTC"}
+    assert plan_futures(small, policy, RICH, NOW_S).orders == ()
+
+
+@given(
+    st.lists(st.integers(-50, 50), min_size=3, max_size=3),
+    st.lists(st.integers(-8_000, 8_000), min_size=3, max_size=3),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+    st.integers(2_000, 10_000),
+)
+def test_set__no_plan_opens_the_net_exposure_beyond_its_target(
+    weights: list[int], lots: list[int], paused: list[bool], max_position_bps: int
+) -> None:
+    """Whatever is paused and held: no opening moves the net exposure farther from zero than before and than the target, by the band."""
+    total = sum(map(abs, weights))
+    if not total:
+        return
+    names = ("ETH", "BTC", "SOL")
+    targets = tuple(FuturesTarget(name, weight * 10_000 // total) for name, weight in zip(names, weights, strict=True))
+    policy = replace(TWO, targets=targets, limits=replace(WIDE, max_position_bps=max_position_bps))
+    held = book(20_000, ETH=lots[0], BTC=lots[1] // 15, SOL=lots[2] * 20)
+    for name, is_paused in zip(names, paused, strict=True):
+        held = with_market(held, name, is_paused=is_paused)
+    plan = plan_futures(held, policy, RICH, NOW_S)
+    if margin.account_value_raw(held) <= 0 or plan.trigger not in ("drift", "leverage_drift"):
+        return
+    reduced = filled(held, replace(plan, orders=tuple(order for order in plan.orders if order.is_reduce_only)))
+    before, after = net_exposure(reduced, policy), net_exposure(filled(held, plan), policy)
+    dust = target_gross_notional(held, policy) * 3 * policy.band_bps / 10 / 10_000
+    most = max(abs(before.notional), abs(before.target_notional) + before.band)
+    assert abs(after.notional) <= most + dust + 60 * E18, "lots of 30 dollars, and fees"
+
+
+# The cost of a set
+
+
+def cost_step(plan_cost_bps: int = 36, goals: tuple[tuple[str, int], ...] = (), **lots: int) -> StepInput:
+    """Fees of 10 bps and 2.42 of gas an order: 34.4 bps of both legs, 41 of the short alone."""
+    step = step_of(with_index_at(book(1_000, **lots), STEP_S), TWO)
+    step = replace(step, limits=replace(step.limits, plan_cost_bps=plan_cost_bps))
+    return step.with_layer(FuturesState(set_goals=goals))
+
+
+def planned(step: StepInput) -> Plan | str:
+    return plan_adjustment(step, AdjustFutures("", is_reducing=False), current_drifts(step))
+
+
+def orders_of(plan: Plan | str) -> list[tuple[str, int]]:
+    layer_plan = planned_futures(plan) if isinstance(plan, Plan) else None
+    return [] if layer_plan is None else [(order.market, order.size_raw) for order in layer_plan.orders]
+
+
+def cost_verdict(step: StepInput, plan: Plan | str) -> bool:
+    assert isinstance(plan, Plan)
+    [verdict] = [verdict for verdict in guards.judge(step, plan, evidence(step, plan)) if verdict.guard == "plan_cost"]
+    return verdict.passed
+
+
+GOALS = (("ETH", 600 * LOT), ("BTC", -26 * LOT))
+
+
+@pytest.mark.parametrize(("plan_cost_bps", "opens"), [(35, True), (34, False)])
+def test_cost__both_legs_are_judged_together(plan_cost_bps: int, opens: bool) -> None:
+    step = cost_step(plan_cost_bps)
+    plan = planned(step)
+    assert orders_of(plan) == (list(GOALS) if opens else [])
+    if isinstance(plan, Plan):
+        assert cost_verdict(step, plan)
+        layer_plan = planned_futures(plan)
+        assert layer_plan is not None
+        assert (layer_plan.set_goals, layer_plan.completes_set) == (GOALS, False)
+
+
+def test_cost__short_whose_long_is_open_is_too_dear_alone_and_completes_its_set() -> None:
+    alone = planned(cost_step(ETH=600))
+    assert isinstance(alone, str)
+    assert "above limits.plan_cost of 36 bps" in alone
+    step = cost_step(goals=GOALS, ETH=600)
+    plan = planned(step)
+    assert orders_of(plan) == [("BTC", -26 * LOT)]
+    assert cost_verdict(step, plan)
+    assert isinstance(plan, Plan)
+    layer_plan = planned_futures(plan)
+    assert layer_plan is not None
+    assert (layer_plan.set_goals, layer_plan.completes_set) == (GOALS, True)
+
+
+@pytest.mark.parametrize(
+    "goals",
+    [(), (("ETH", 600 * LOT),), (("BTC", 26 * LOT),), (("SOL", -26 * LOT), ("ETH", 600 * LOT))],
+    ids=["none", "only the long", "of the other side", "of another market"],
+)
+def test_cost__order_that_completes_no_set_is_judged_alone(goals: tuple[tuple[str, int], ...]) -> None:
+    assert isinstance(planned(cost_step(goals=goals, ETH=600)), str)
+
+
+def test_cost__completing_order_ends_at_its_goal() -> None:
+    plan = planned(cost_step(goals=(("ETH", 600 * LOT), ("BTC", -20 * LOT)), ETH=600))
+    assert orders_of(plan) == [("BTC", -20 * LOT)]
+
+
+def test_cost__guard_passes_no_order_beyond_a_goal() -> None:
+    step = cost_step(goals=GOALS, ETH=600)
+    plan = planned(step)
+    assert isinstance(plan, Plan)
+    less = step.with_layer(FuturesState(set_goals=(("ETH", 600 * LOT), ("BTC", -25 * LOT))))
+    assert not cost_verdict(less, plan)
+
+
+def test_cost__part_of_a_completing_order_is_judged_alone() -> None:
+    step = cost_step(goals=GOALS, ETH=600).with_progress(FuturesProgress(order_divisors=(("BTC", 4),)))
+    assert isinstance(planned(step), str)
+
+
+def test_parts__long_and_short_are_divided_alike() -> None:
+    step = cost_step(10_000).with_progress(FuturesProgress(order_divisors=(("BTC", 4),)))
+    assert orders_of(planned(step)) == [("ETH", 150 * LOT), ("BTC", -6 * LOT)]
+
+
+def test_parts__of_two_longs_only_the_one_in_the_thin_pool_is_divided() -> None:
+    step = with_policy(cost_step(10_000), LONGS).with_progress(FuturesProgress(order_divisors=(("BTC", 4),)))
+    assert orders_of(planned(step)) == [("ETH", 600 * LOT), ("BTC", 6 * LOT)]
+
+
+def buy(name: str, lots: int) -> PerpOrder:
+    return PerpOrder(name, lots * LOT, PerpOrderKind.MARKET, 1, is_reduce_only=False)
+
+
+def test_goals__are_the_sizes_after_a_set_of_more_than_one_order() -> None:
+    held = book(ETH=100)
+    assert goals_after(held, [buy("ETH", 50), buy("BTC", -3)]) == (("ETH", 150 * LOT), ("BTC", -3 * LOT))
+    assert goals_after(held, [buy("ETH", 50)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("lots", "sizes"),
+    [(49, {"ETH": 49}), (50, {"ETH": 50}), (51, {"ETH": 50}), (-1, {})],
+    ids=["less", "to the goal", "beyond it", "away from it"],
+)
+def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, int]) -> None:
+    held, goals = book(ETH=100), (("ETH", 150 * LOT), ("BTC", -3 * LOT))
+    orders = [buy("ETH", lots)]
+    assert orders_to_goals(held, orders, goals) == {name: size * LOT for name, size in sizes.items()}
+    assert completes_set(held, orders, goals) is (lots in (49, 50))
+    assert not completes_set(held, [*orders, buy("SOL", 1)], goals)
+    assert not completes_set(held, [], goals)
+
+
+# Net exposure
+
+
+@pytest.mark.parametrize(("btc", "is_off"), [(-234, False), (-233, True)])
+def test_net_exposure__is_off_target_beyond_the_band(btc: int, is_off: bool) -> None:
+    """12,000 of ETH less 6,990 of BTC are 1,010 above the target of 4,000; the band is 1,000."""
+    exposure = net_exposure(book(ETH=6_000, BTC=btc), TWO)
+    assert (exposure.notional, exposure.target_notional, exposure.band) == (12_000 * E18 + btc * 30 * E18, 4_000 * E18, 1_000 * E18)
+    assert exposure.is_off_target is is_off
+
+
+# What a limit allows of an opening
+
+
+def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None:
+    """After a rise of ETH its target is 60 % of more: the order is cut by what would be above 60 %."""
+    policy = replace(TWO, limits=replace(WIDE, max_position_bps=6_000, slippage_bps=10), leverage_band_bps=500)
+    opened = filled(book(), plan_futures(book(), policy, RICH, NOW_S))
+    risen = replace(opened, markets=tuple(replace(one, mark=one.mark * 5 / 4, index=one.index * 5 / 4) for one in opened.markets))
+    plan = plan_futures(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), policy, RICH, NOW_S)
+    assert [order.market for order in plan.orders if order.size_raw > 0] == ["ETH"], plan
+    after = filled(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), plan)
+    share = margin.position_shares(after, policy.leverage_bps)["ETH"]
+    assert Fraction(5_990, 10_000) < share <= Fraction(6_000, 10_000)
+
+
+def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
+    """A profit counts in the value and frees no margin: 10 % of 20,000 would be more than the collateral of 1,000."""
+    held = replace(book(1_000), realised_raw=0, positions=())
+    rich = margin.with_moved_marks(margin.with_trade(held, "SOL", 90 * E18, -9_000 * E18), {"SOL": Fraction(1)})
+    policy = replace(TWO, targets=(FuturesTarget("SOL", 5_000), FuturesTarget("ETH", 5_000)), leverage_bps=30_000)
+    plan = plan_futures(rich, policy, RICH, NOW_S)
+    assert [order.market for order in plan.orders if not order.is_reduce_only] in (["ETH"], ["SOL"], ["ETH", "SOL"])
+    after = filled(rich, plan)
+    assert margin.free_margin_raw(after) >= 0
+
+
+def test_hedge_size__position_of_another_market_above_its_largest_share_forbids_none() -> None:
+    held = book(10_000, SOL=180_000)
+    limits = replace(WIDE, max_position_bps=6_000)
+    assert margin.position_shares(held, 20_000)["SOL"] > Fraction(6, 10)
+    assert largest_allowed_raw(held, "ETH", -E18, limits, RICH, 20_000) == -E18
+    assert largest_allowed_raw(held, "SOL", E18, limits, RICH, 20_000) == 0
