@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from agent.errors import UnsendableTransaction
-from agent.model import DataFeeQuote, Rebalance, UnsignedTx
+from agent.errors import Refused, UnsendableTransaction
+from agent.model import DataFeeQuote, Rebalance, StepInput, UnsignedTx
 from agent.planning import proposals
-from agent.ports import Approval, Simulation
+from agent.ports import Approval, PreparedTransaction, Simulation
 from agent.venues.composer import GAS_MARGIN, MAX_APPROVAL_GAS, MAX_EXIT_GAS_MULTIPLE, RouterComposer
-from tests.support.builders import NOW_S, OWNER, step_input, with_snapshot
+from tests.support.builders import NOW_S, OWNER, step_input, with_history, with_limits, with_snapshot
 from tests.support.text import raises_code
 from tests.support.transactions import ManualClock, ScriptedChain
 
@@ -75,3 +75,54 @@ def test_an_exit_whose_token_burns_gas_is_refused_before_it_eats_the_days_gas(ex
             RouterComposer(chain, OWNER, clock).swap_transaction(step, plan)
     else:
         assert RouterComposer(chain, OWNER, clock).swap_transaction(step, plan).tx.gas > chain.gas
+
+
+DATA = DataFeeQuote(10**14, 10**14)
+"""The same data fee for each transaction, beside its gas."""
+
+
+def composed_swap(step: StepInput, base_nonce: int | None = None) -> PreparedTransaction:
+    plan = proposals.propose_rebalance(step).plan
+    assert plan is not None
+    chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
+    chain.base_nonce += 0 if base_nonce is None else base_nonce
+    clock.now = NOW_S
+    return RouterComposer(chain, OWNER, clock).swap_transaction(step, plan)
+
+
+@pytest.mark.parametrize("spent_wei", [0, 10**15])
+@pytest.mark.parametrize(("missing_wei", "granted_less_wei"), [(-1, 0), (0, 0), (1, 1), (10**30, None)])
+def test_the_data_fee_is_taken_off_what_the_day_leaves_for_gas(spent_wei: int, missing_wei: int, granted_less_wei: int | None) -> None:
+    step = with_snapshot(step_input(values={"WETH": 7_000, "USDC": 3_000}), data_fee=DATA)
+    whole = composed_swap(with_limits(step, gas_per_day_wei=None))
+    gas_wei, data_fee_wei = whole.grant.max_gas_wei, whole.grant.max_data_fee_wei
+    assert data_fee_wei is not None
+    assert data_fee_wei > 0
+    day_wei = max(0, spent_wei + gas_wei + data_fee_wei - missing_wei)
+    limited = with_history(with_limits(step, gas_per_day_wei=day_wei), gas_24h_wei=spent_wei)
+    granted_wei = composed_swap(limited).grant.max_gas_wei
+    assert granted_wei == (0 if granted_less_wei is None else gas_wei - granted_less_wei)
+
+
+@pytest.mark.parametrize(("missing_wei", "ok"), [(0, True), (1, False)])
+def test_the_data_fee_is_taken_off_what_stays_above_the_native_floor(missing_wei: int, ok: bool) -> None:
+    step = with_snapshot(step_input(values={"WETH": 7_000, "USDC": 3_000}), data_fee=DATA)
+    grant = composed_swap(step).grant
+    assert step.limits.native_floor_wei is not None
+    native_wei = step.limits.native_floor_wei + grant.max_gas_wei + (grant.max_data_fee_wei or 0) - missing_wei
+    bare = with_snapshot(step, native_wei=native_wei)
+    if ok:
+        assert composed_swap(bare).tx.gas > 0
+    else:
+        with raises_code(Refused, "native_floor"):
+            composed_swap(bare)
+
+
+@pytest.mark.parametrize("change", [-1, 1, 7])
+def test_a_next_nonce_that_is_not_the_snapshots_composes_no_trade(change: int) -> None:
+    """Above it another transaction was mined since, and the plan's balances are old; below it the endpoint lags."""
+    step = with_snapshot(step_input(values={"WETH": 7_000, "USDC": 3_000}), nonce_latest=5, nonce_pending=5)
+    assert composed_swap(step).tx.nonce == 5
+    with raises_code(Refused, "nonce") as caught:
+        composed_swap(step, change)
+    assert [verdict.measured_text for verdict in caught.value.verdicts] == [str(5 + change)]

@@ -137,3 +137,18 @@ def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
     wanted = replace(rebalance_to_targets(step), is_exit=exit_)
     assert (partial_plans.plan_within_daily_loss(step, wanted) == sales.plan_sales(step, wanted)) == exit_
+
+
+@pytest.mark.parametrize(
+    ("beside", "lost", "returned"),
+    [(50, 80, 50), (50, 50, 50), (50, 30, 30), (50, 0, 0), (50, -20, 0), (0, 30, 0)],
+    ids=["part", "whole", "trades gained", "all regained", "day gained", "trades alone"],
+)
+def test_an_exit_gets_back_no_more_than_the_day_lost(beside: int, lost: int, returned: int) -> None:
+    """What trades gained is in the day's loss already; given back twice, it would be room beyond the limit."""
+    step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=100, **ROOMY)
+    step = with_history(step, loss_24h=Fraction(lost), decrease_24h=Fraction(beside))
+    left, for_exits = partial_plans.daily_loss_left(step), partial_plans.daily_loss_left_for_exits(step)
+    assert left is not None
+    assert for_exits == left + returned
+    assert for_exits <= left + max(lost, 0), "never more than the limit itself"

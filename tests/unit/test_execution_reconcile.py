@@ -13,6 +13,7 @@ from agent.chain.quorum import NoQuorum
 from agent.chain.sender import NonceUsed
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import IntentState, SignedTx
+from agent.ports import TransactionStatus
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient
 
@@ -366,3 +367,30 @@ def test_a_nonce_refused_at_a_resend_is_ours_unless_a_block_has_another(tmp_path
     made.chain.hides_receipts = False
     (intent,) = made.executor().reconcile()
     assert intent.state is S.FINAL
+
+
+@pytest.mark.parametrize(("gas_used", "status", "ok"), [(100_000, 1, True), (100_000, 0, True), (100_001, 1, False)])
+@pytest.mark.parametrize("data_fee_wei", [1, 10**18])
+def test_a_data_fee_beside_the_signed_gas_is_no_reason_to_refuse_a_receipt(
+    tmp_path: Path, gas_used: int, status: int, ok: bool, data_fee_wei: int
+) -> None:
+    """A rollup charges it beside the gas that was signed for; it is booked, not compared."""
+    made = bench(tmp_path)
+    killed_at(made, "after:send")
+    made.chain.gas_used, made.chain.gas_price_wei, made.chain.status = gas_used, 10 * GWEI, status
+    look = made.chain.status_of
+
+    def with_data_fee(tx_hash: str) -> TransactionStatus:
+        found = look(tx_hash)
+        return replace(found, receipt=found.receipt and replace(found.receipt, data_fee_wei=data_fee_wei))
+
+    made.chain.status_of = with_data_fee
+    if not ok:
+        with raises_code(Retryable, "answer", "signed for at most"):
+            made.executor().reconcile()
+        return
+    (intent,) = made.executor().reconcile()
+    assert intent.state is (S.FINAL if status else S.REVERTED)
+    (unbooked,) = made.store.journal.unbooked_intents()
+    assert unbooked.receipt is not None
+    assert unbooked.receipt.gas_cost_wei == 10**15 + data_fee_wei

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +168,41 @@ def test_the_tag_of_the_config_is_that_of_settlement() -> None:
 def test_another_word_for_finality_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"chain\.finality"):
         parse_config(text(('finality = "finalized"', 'finality = "soon"')))
+
+
+def reorg(made: Bench) -> None:
+    made.chain.reorg(1)
+
+
+def cut(made: Bench) -> None:
+    """The nodes show no block at that height."""
+    del made.chain.blocks[1:]
+
+
+def move_up(made: Bench) -> None:
+    """The same transactions one block later."""
+    made.chain.blocks.insert(1, {})
+    made.chain.forks.append((1, 7))
+
+
+@pytest.mark.parametrize("change", [reorg, cut, move_up])
+@pytest.mark.parametrize("tagged", [1, 2])
+def test_a_block_replaced_while_the_tag_is_read_is_not_final(tmp_path: Path, change: Callable[[Bench], None], tagged: int) -> None:
+    """Its height has the tag, and its hash was canonical a moment before: only the hash read after the tag tells."""
+    made = waiting_for(tmp_path)
+
+    def tagged_height(tag: str) -> int:
+        made.chain.tagged_height = lambda _tag: tagged
+        change(made)
+        return tagged
+
+    made.chain.tagged_height = tagged_height
+    intent = made.run()
+    assert intent.state is S.MINED
+    assert made.store.journal.open_intents()
+
+
+def test_an_unchanged_block_is_final_once_the_tag_is_read(tmp_path: Path) -> None:
+    made = waiting_for(tmp_path)
+    made.chain.tagged["finalized"] = 1
+    assert made.run().state is S.FINAL

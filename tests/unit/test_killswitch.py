@@ -308,3 +308,27 @@ def pause_at(made: Bench, moment: int, paused: bool | None) -> None:
         left[0] -= 1
 
     made.on_event = turn
+
+
+def file_alone(switch: KillSwitch, store: Store) -> None:
+    store.pause_switch.resume("resumed", START_S)
+
+
+def store_alone(switch: KillSwitch, store: Store) -> None:
+    switch.file.unlink()
+
+
+def both(switch: KillSwitch, store: Store) -> None:
+    """As `pause` leaves them."""
+
+
+@pytest.mark.parametrize("leave", [file_alone, store_alone, both])
+def test_a_pause_of_the_same_second_is_not_older(switch: KillSwitch, store: Store, leave: Callable[[KillSwitch, Store], None]) -> None:
+    """A resume asked for in that second must not undo it."""
+    switch.pause("now", START_S)
+    leave(switch, store)
+    assert [switch.paused_at_or_after(START_S + late_s) for late_s in (-1, 0, 1)] == [True, True, False]
+
+
+def test_a_switch_that_is_off_was_not_paused_after_anything(switch: KillSwitch) -> None:
+    assert not switch.paused_at_or_after(0)

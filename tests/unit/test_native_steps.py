@@ -244,3 +244,35 @@ def test_native_coin_below_the_floor_is_not_spent_even_if_a_plan_says_so() -> No
     assert "too much" in verdict("balance", bare, plan).measured_text
     assert not verdict("native_floor", bare, plan).passed
     assert not verdict("balance", native_step(5 * ETHER, 0, 0, counts=False), plan).passed, "native coin that is no asset is not spent"
+
+
+@pytest.mark.parametrize(("short_wei", "ok"), [(0, True), (1, False)])
+def test_wrapped_coin_does_not_pay_for_native_coin_below_the_floor(short_wei: int, ok: bool) -> None:
+    """The asset covers the plan in both cases, its native form only without a wei missing."""
+    plan = planned(native_step(5 * ETHER, 0, 0))
+    spent = plan.legs[0].amount_in_raw
+    beside = native_step(spent + FLOOR - short_wei, 1_000, 0)
+    judged = verdict("balance", beside, plan)
+    assert judged.passed is ok
+    assert ok or "spends 1 base units" in judged.measured_text
+    assert verdict("balance", with_limits(beside, native_floor_wei=None), plan).passed, "without a floor there is room"
+
+
+@pytest.mark.parametrize(("short_wei", "ok"), [(0, True), (1, False)])
+def test_native_coin_does_not_pay_for_missing_wrapped_coin(short_wei: int, ok: bool) -> None:
+    step = native_step(FLOOR, 8_000, 0)
+    plan = planned(step)
+    spent = sum(one.amount_in_raw for one in plan.legs if one.source is W and one.token_in == WETH)
+    held, *others = step.snapshot.holdings
+    bare = with_snapshot(step, native_wei=9 * ETHER, holdings=(replace(held, raw=spent - short_wei), *others))
+    assert verdict("balance", bare, plan).passed is ok
+
+
+@pytest.mark.parametrize(("more_wei", "ok"), [(0, True), (1, False)])
+def test_a_conversion_leaves_the_floor(more_wei: int, ok: bool) -> None:
+    """Wrapping sells nothing, so that only the native form shows the wei too much."""
+    step = native_step(5 * ETHER, 1_000, 0)
+    plan = planned(step)
+    wrapped = 5 * ETHER - FLOOR + more_wei
+    wrap = leg(NATIVE, WETH, wrapped, wrapped, pool=WETH, venue="wrapped_native")
+    assert verdict("balance", step, replace(plan, legs=(wrap,))).passed is ok
