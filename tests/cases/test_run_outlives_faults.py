@@ -308,6 +308,21 @@ def quiet_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         event.remove(Engine, "begin", LISTENERS.pop())
 
 
+@pytest.mark.usefixtures("quiet_store")
+@pytest.mark.parametrize(
+    ("hold", "words"),
+    [(locked, "locked"), (full, "disk is full"), (read_only, "readonly"), (unreadable, "I/O error")],
+    ids=["locked", "full", "read-only", "unreadable"],
+)
+def test_run__store_cannot_be_used_for_a_while__trades_later(
+    level: LocalChain, tmp_path: Path, hold: Callable[[Path], AbstractContextManager[None]], words: str
+) -> None:
+    clock = Patient(level)
+    loaded = trusted(level, tmp_path, NARROW, TWO)
+    with open_agent(loaded, transports=[level.transport], clock=clock) as agent:
+        require_outlived(level, agent, clock, lambda: hold(wiring.store_file(loaded)), words)
+
+
 class Down(Exception):
     """Raised by the adapter of a key service."""
 
