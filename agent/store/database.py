@@ -632,7 +632,8 @@ def decompress_text(compressed_text: bytes) -> str:
 def decode_json(cls: type[T], text: str) -> T:
     """Decode a model value from stored JSON. Raises OperatorNeeded if the row is damaged."""
     try:
-        return cast(T, _decode_cached(cast(Hashable, cls), text))
+        decode = _decode_short if len(text) <= MAX_SHORT_CHARS else _decode_long
+        return cast(T, decode(cast(Hashable, cls), text))
     except ConfigError as error:
         raise _damaged_row_error(error.message) from None
 
@@ -642,11 +643,23 @@ def decode_optional(cls: type[T], text: str | None) -> T | None:
     return None if text is None else decode_json(cls, text)
 
 
-@lru_cache(maxsize=1_024)
-def _decode_cached(cls: Hashable, text: str) -> object:
+MAX_SHORT_CHARS = 4_096
+"""Longest text of which many decoded values are kept. Plans and their grants are longer: hundreds of
+them would be tens of megabytes.
+"""
+
+
+@lru_cache(maxsize=256)
+def _decode_short(cls: Hashable, text: str) -> object:
     """Decode with a cache, because a step reads the same row many times and results are
     immutable.
     """
+    return codec.loads(cls, text)
+
+
+@lru_cache(maxsize=16)
+def _decode_long(cls: Hashable, text: str) -> object:
+    """Decode as `_decode_short`, keeping few values: those of the transactions that are open."""
     return codec.loads(cls, text)
 
 

@@ -31,6 +31,17 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)
+def test_memory_grows_by_at_most_a_kilobyte_a_look_after_500(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """With a trade every eight looks: each left 150 kilobytes while the decoded plans of a thousand rows were kept."""
+    names = [sys.intern(f"a name {number}") for number in range(100_000)]  # Python's table of names doubles once: here, not while measured
+    del names
+    found = soak(anvil_chain, tmp_path, 1_000, every=25, trade_every=8, traced=False)
+    assert found.outcomes["done"] >= 100, found.outcomes
+    assert found.growth("resident", 500) <= 1_000, found.document(500)["per_look"]
+
+
+@pytest.mark.slow
 def test_the_script_soaks_and_says_what_grew(
     anvil_chain: LocalChain, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.model import FIRST_VENUE_NONCE, Goal, Intent, IntentEvent, IntentKind, IntentState, Rebalance
+from agent.model import FIRST_VENUE_NONCE, Goal, Intent, IntentEvent, IntentKind, IntentState, Rebalance, SkippedItem, Transfer
 from agent.store import Store
+from agent.store.database import decode_json
 from tests.support.signing import PLAN
-from tests.support.transactions import START_S, grant, new_store, receipt, tx
+from tests.support.transactions import OTHER, START_S, grant, new_store, receipt, tx
 
 NOW_S = START_S + 9
 
@@ -182,3 +185,31 @@ def test_a_receipt_that_a_reorganisation_removes_is_gone_and_its_booking_with_it
     budgets = store.budgets.history(START_S).budgets
     assert (budgets.turnover_24h, budgets.loss_24h, budgets.loss_total, budgets.gas_24h_wei) == (0, 0, 0, 0)
     assert store.budgets.movements() == ()
+
+
+# Decoded rows are kept for the next read, but not for ever.
+LONG = "0x" + "ab" * 10_000
+DECODED: dict[str, Callable[[int], object]] = {
+    "a transaction with much calldata": lambda number: tx(number, LONG),
+    "a receipt with many events": lambda number: replace(receipt(hash_of(number), 5, "0x05"), transfers=(Transfer(LONG, OTHER, OTHER, 1),)),
+    "a grant with a plan": lambda number: replace(grant(), plan=replace(PLAN, skipped=(SkippedItem(f"{number}{LONG}", ""),))),
+    "a short transaction": tx,
+}
+
+
+@pytest.mark.parametrize("value_of", DECODED.values(), ids=DECODED.keys())
+def test_decoded_rows_of_many_transactions_take_little_memory(value_of: Callable[[int], object]) -> None:
+    """A run that traded a thousand times held their plans, 150 kilobytes for each."""
+    texts = [codec.dumps(value_of(number)) for number in range(400)]
+    kind = type(value_of(0))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for text in texts:
+            assert codec.dumps(decode_json(kind, "".join(text))) == text
+        gc.collect()
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 1_500_000
+    assert decode_json(kind, texts[-1]) is decode_json(kind, texts[-1]), "the last one is kept"
