@@ -74,7 +74,7 @@ def serve(
     ] = None,
     proxy: Annotated[
         str | None,
-        typer.Option("--proxy", help="Host name of the TLS proxy, as browsers use it."),
+        typer.Option("--proxy", help="Host name of the TLS proxy, with its port unless 443."),
     ] = None,
     proxy_secret: Annotated[
         Path | None,

@@ -20,7 +20,7 @@ from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
-from agent.hosts import host_name
+from agent.hosts import parse_origin
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import PROXY_HEADER, Reach, forwarded_address, plain_address
@@ -274,17 +274,16 @@ class AccessMiddleware:
         access, reach, method = self._access, self._access.reach, scope["method"]
         request = Request(scope)
         host_headers = request.headers.getlist("host")
-        if len(host_headers) != 1 or host_name(host_headers[0]) not in reach.host_names:
+        if len(host_headers) != 1 or reach.origin(host_headers[0]) is None:
             canonical_host = min(reach.host_names, key=lambda host: (host != "localhost", host))
-            return PlainTextResponse(f"421: open the dashboard as {canonical_host}\n", 421)
+            port_text = "" if reach.public_port is None else f":{reach.public_port}"
+            return PlainTextResponse(
+                f"421: open the dashboard as {canonical_host}{port_text}\n", 421
+            )
         client_address = plain_address(scope["client"][0]) if scope.get("client") else ""
         if reach.proxies:
-            forwarded_protocols = request.headers.getlist("x-forwarded-proto")
-            proxy_secrets = request.headers.getlist(PROXY_HEADER)
-            if not reach.is_proxy(client_address, proxy_secrets) or forwarded_protocols != [
-                "https"
-            ]:
-                return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
+            if (refusal := _proxy_refusal(request, reach, client_address)) is not None:
+                return refusal
             client_address = (
                 forwarded_address(request.headers.getlist("x-forwarded-for")) or client_address
             )
@@ -313,7 +312,12 @@ class AccessMiddleware:
         if not access.login_required:
             return None
         if method == "POST" and not _is_own_form(request, reach):
-            return PlainTextResponse("403: the form is not from this dashboard\n", 403)
+            own_origin = reach.origin(request.headers["host"])
+            return PlainTextResponse(
+                f"403: the form is not from this dashboard, {own_origin}; behind a proxy its port"
+                " belongs into --proxy\n",
+                403,
+            )
         is_background_request = "hx-request" in request.headers or scope["path"] == "/events"
         session = access.find_session(
             cookie_value(request, reach.cookie_name), touch=not is_background_request
@@ -333,12 +337,24 @@ class AccessMiddleware:
         )
 
 
+def _proxy_refusal(request: Request, reach: Reach, client_address: str) -> Response | None:
+    """Return the answer to a request that does not come by HTTPS through the proxy, or by a prefix
+    that it removed from the path; None if it does.
+    """
+    is_by_proxy = reach.is_proxy(client_address, request.headers.getlist(PROXY_HEADER))
+    if not is_by_proxy or request.headers.getlist("x-forwarded-proto") != ["https"]:
+        return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
+    if any(prefix.strip("/ ") for prefix in request.headers.getlist("x-forwarded-prefix")):
+        return PlainTextResponse("421: a path prefix of the proxy is not supported\n", 421)
+    return None
+
+
 def _is_own_form(request: Request, reach: Reach) -> bool:
     """Return whether a request comes from a page of the dashboard, by its origin."""
-    scheme = "https" if reach.uses_tls else "http"
-    origins = request.headers.getlist("origin")
+    own_origin = reach.origin(request.headers["host"])
+    page_origins = [parse_origin(origin) for origin in request.headers.getlist("origin")]
     fetch_site = request.headers.get("sec-fetch-site", "same-origin")
-    return origins == [f"{scheme}://{request.headers['host']}"] and fetch_site == "same-origin"
+    return own_origin is not None and page_origins == [own_origin] and fetch_site == "same-origin"
 
 
 async def read_form(request: Request) -> dict[str, list[str]] | None:

@@ -274,12 +274,12 @@ def _return_path(request: Request) -> str:
     return path if path in RETURN_PATHS else "/"
 
 
-async def show_phone_code(prefix: str, request: Request) -> Response:
+async def show_phone_code(reach: Reach, request: Request) -> Response:
     """Answer with the QR code of this dashboard's address, without any secret."""
     import segno
 
     svg_buffer = io.BytesIO()
-    dashboard_url = f"https://{request.headers['host']}{prefix}/"
+    dashboard_url = f"{reach.origin(request.headers['host'])}{reach.prefix}/"
     segno.make(dashboard_url, micro=False).save(svg_buffer, "svg", scale=5, light="white")
     return Response(svg_buffer.getvalue(), 200, media_type=MEDIA_TYPES["svg"])
 
@@ -380,7 +380,7 @@ def build_unchecked_app(
         app.add_route(page.path, partial(show_page, page), ["GET"])
     app.add_route(STEP_PAGE.path, show_step, ["GET"])
     app.add_route("/export/{name}", partial(export_archive, cache), ["GET"])
-    app.add_route("/phone.svg", partial(show_phone_code, access.reach.prefix), ["GET"])
+    app.add_route("/phone.svg", partial(show_phone_code, access.reach), ["GET"])
     app.add_route(CONTROL_PAGE.path, control_pages.show_controls, ["GET"])
     app.add_route(REVIEW_PAGE.path, control_pages.show_review, ["GET"])
     app.add_route(REVIEW_PAGE.path, control_pages.confirm, ["POST"])

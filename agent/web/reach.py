@@ -12,21 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ConfigError
-from agent.hosts import LOOPBACK_HOSTS
+from agent.hosts import LOOPBACK_HOSTS, Authority, Origin, origin_of, parse_authority
 
 _ADDRESS_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
 PROXY_HEADER = "x-trimtab-proxy"
 MIN_SECRET_CHARS = 32
 _SECRET_PATTERN = re.compile(rf"[!-~]{{{MIN_SECRET_CHARS},}}")
 _REMEDY = "make it: (umask 077; openssl rand -hex 32 > FILE)"
+_PUBLIC_HOST = re.compile(r"[0-9a-z._-]{1,253}|[0-9a-f:.]+")
 WILDCARD_HOSTS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
 
 
 @dataclass(frozen=True, slots=True)
 class PublicOptions:
     """Options for access from other machines: certificate and key, or the proxy that has them, with
-    the file of the secret that it sends; and the host name that browsers open, if it is not the
-    host to listen on.
+    the file of the secret that it sends; and the name that browsers open, if it is not the host to
+    listen on. A name may have a port.
     """
 
     tls_cert: Path | None = None
@@ -40,7 +41,8 @@ class PublicOptions:
 class Reach:
     """Host names that the dashboard answers to, `uses_tls` if browsers reach it by TLS, and the
     addresses of the proxy in front of it (none: any client, without forwarded headers), which
-    sends `proxy_secret` with each request. With several portfolios, `prefix` begins the paths of
+    sends `proxy_secret` with each request. `port` is the one that it listens on; `public_port` is the
+    one that browsers open, None if that is known by their Host header only. With several portfolios, `prefix` begins the paths of
     one, and `portfolio` is its name. `banner` is shown on each page.
     """
 
@@ -48,6 +50,7 @@ class Reach:
     uses_tls: bool = False
     proxies: frozenset[str] = frozenset()
     port: int = 0
+    public_port: int | None = None
     prefix: str = ""
     portfolio: str = ""
     banner: str = ""
@@ -64,12 +67,27 @@ class Reach:
             and hmac.compare_digest(proxy_secrets[0].encode(), self.proxy_secret.encode())
         )
 
+    def origin(self, host_header: str) -> Origin | None:
+        """Return the origin of the page that a request with this Host header is for; None if that is
+        not this dashboard. A proxy may leave out the port.
+        """
+        authority = parse_authority(host_header)
+        if authority is None or authority.host not in self.host_names:
+            return None
+        scheme = "https" if self.uses_tls else "http"
+        if self.public_port is None:
+            return origin_of(scheme, authority)
+        public_origin = origin_of(scheme, Authority(authority.host, self.public_port))
+        is_same = authority.port is None or origin_of(scheme, authority) == public_origin
+        return public_origin if is_same else None
+
     @property
     def cookie_name(self) -> str:
         """Name of the session's cookie. Cookies of a host are shared by its ports and paths."""
         slug = self.prefix.rpartition("/")[2]
         return (
-            f"{'__Host-' if self.uses_tls else ''}trimtab-{slug + '-' if slug else ''}{self.port}"
+            f"{'__Host-' if self.uses_tls else ''}trimtab-{slug + '-' if slug else ''}"
+            f"{self.public_port or self.port}"
         )
 
 
@@ -90,6 +108,7 @@ def require_tls_access(host: str, port: int, public_options: PublicOptions) -> N
         _read_secret(public_options.proxy_secret_file)
     if public_options.public_host_name and (public_options.proxy or not has_certificate):
         raise ConfigError("--name: only with --tls-cert", "a proxy is known by its own name")
+    _public_name(public_options)
     if host in LOOPBACK_HOSTS:
         pass
     elif not has_certificate and not public_options.proxy:
@@ -137,28 +156,60 @@ def _read_secret(path: Path) -> str:
 
 
 def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
-    """Return the names and proxies of a dashboard with these options."""
+    """Return the names and proxies of a dashboard with these options. Raises ConfigError."""
+    public_name = _public_name(public_options)
     if public_options.proxy is not None:
         proxies = (
             frozenset(LOOPBACK_HOSTS)
             if host in LOOPBACK_HOSTS
-            else _resolved_addresses(public_options.proxy)
+            else _resolved_addresses(public_name.host if public_name else "")
         )
         proxy_secret = (
             ""
             if public_options.proxy_secret_file is None
             else _read_secret(public_options.proxy_secret_file)
         )
-        proxy_names = frozenset({public_options.proxy.lower()})
-        return Reach(proxy_names, True, proxies, port, proxy_secret=proxy_secret)
-    host_names = {
-        host_name.lower()
-        for host_name in (public_options.public_host_name, host)
-        if host_name and host_name not in WILDCARD_HOSTS
-    }
+        return Reach(
+            frozenset({public_name.host}) if public_name else frozenset(),
+            True,
+            proxies,
+            port,
+            public_name.port if public_name else None,
+            proxy_secret=proxy_secret,
+        )
+    host_names = {public_name.host} if public_name else set()
+    if host not in WILDCARD_HOSTS:
+        host_names.add(host.lower())
     if host in LOOPBACK_HOSTS:
         host_names |= set(LOOPBACK_HOSTS)
-    return Reach(frozenset(host_names), public_options.tls_cert is not None, frozenset(), port)
+    public_port = public_name.port if public_name else None
+    uses_tls = public_options.tls_cert is not None
+    return Reach(frozenset(host_names), uses_tls, frozenset(), port, public_port)
+
+
+def _public_name(public_options: PublicOptions) -> Authority | None:
+    """Return the name, with its port if it is given, of --proxy or --name; None without them. Raises
+    ConfigError if it is none.
+    """
+    option, name = "--proxy", public_options.proxy
+    if name is None:
+        option, name = "--name", public_options.public_host_name
+    if not name:
+        return None
+    origin_text = name.removeprefix("https://").rstrip("/")
+    authority_text, _, path = origin_text.partition("/")
+    if path and "://" not in origin_text:
+        raise ConfigError(
+            f"{option}: {name}: a path prefix is not supported, since paths of one origin share"
+            " logins",
+            "give the dashboard a host name or a port of its own, without a path",
+        )
+    authority = parse_authority(authority_text)
+    if authority is None or not _PUBLIC_HOST.fullmatch(authority.host):
+        raise ConfigError(
+            f"{option}: {name!r} is not a host name", "write NAME or NAME:PORT, as browsers open it"
+        )
+    return authority
 
 
 def _resolved_addresses(host_name: str) -> frozenset[str]:
@@ -175,11 +226,12 @@ def _resolved_addresses(host_name: str) -> frozenset[str]:
 
 def public_url(host: str, port: int, public_options: PublicOptions, uses_tls: bool) -> str:
     """Return the address that browsers open."""
-    if public_options.proxy is not None:
-        return f"https://{public_options.proxy}/"
-    host_name = public_options.public_host_name or host
-    host_name = f"[{host_name}]" if ":" in host_name else host_name
-    return f"{'https' if uses_tls else 'http'}://{host_name}:{port}/"
+    public_name = _public_name(public_options)
+    if public_options.proxy is not None and public_name is not None:
+        return f"{origin_of('https', public_name)}/"
+    authority = public_name or Authority(host)
+    scheme = "https" if uses_tls else "http"
+    return f"{Origin(scheme, authority.host, authority.port or port)}/"
 
 
 def plain_address(address_text: str) -> str:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from agent.errors import Retryable, TrimtabError
+from agent.errors import OperatorNeeded, Retryable, TrimtabError
 
 Documents = dict[str, Any]
 DEFAULT_MODULE = "dashboard"
@@ -81,10 +81,19 @@ def _call(function_path: str, *arguments: Any) -> Any:
         return function(*arguments)
     except TrimtabError:
         raise
-    except Exception as error:
-        raise TrimtabError(
-            f"internal error: {type(error).__name__}", "see trimtab status"
+    except OSError as error:
+        if error.filename is None:
+            raise _internal_error(error) from None
+        raise OperatorNeeded(
+            f"{error.filename}: {error.strerror or type(error).__name__}",
+            "let the user of this process use it (uid and group of a container: docs/service.md)",
         ) from None
+    except Exception as error:
+        raise _internal_error(error) from None
+
+
+def _internal_error(error: Exception) -> TrimtabError:
+    return TrimtabError(f"internal error: {type(error).__name__}", "see trimtab status")
 
 
 def _init_process(niceness: int) -> None:

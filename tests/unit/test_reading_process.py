@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import process
+from pathlib import Path
 
 import pytest
 
-from agent.web.reading import AppProcess
+from agent.app.controls import queue
+from agent.errors import OperatorNeeded, TrimtabError
+from agent.web.reading import AppProcess, _call
 
 
 def test_a_process_that_was_interrupted_while_it_began_is_stopped_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +25,36 @@ def test_a_process_that_was_interrupted_while_it_began_is_stopped_without_an_err
     reading.stop()
     assert reading.submit("controls.queue.warm_up", "").result() is None, "it begins again"
     reading.stop()
+
+
+def test_a_file_that_may_not_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose user does not own the files says which."""
+    file = tmp_path / "trimtab.db.users"
+    for error in (PermissionError(13, "Permission denied", str(file)), IsADirectoryError(21, "Is a directory", file)):
+        with pytest.raises(OperatorNeeded, match=re.escape(f"{file}: {error.strerror}")) as named:
+            refused_by(error, monkeypatch)
+        assert "uid and group" in named.value.remedy
+    with pytest.raises(TrimtabError, match="internal error: OSError"):
+        refused_by(OSError(28, "No space left on device"), monkeypatch)
+    with pytest.raises(TrimtabError, match="internal error: ValueError"):
+        refused_by(ValueError(f"{file} with a secret"), monkeypatch)
+
+
+def refused_by(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(queue, "warm_up", fail)
+    _call("controls.queue.warm_up")
+
+
+def test_the_process_itself_names_the_file(tmp_path: Path) -> None:
+    """A real process, and a folder where the file should be."""
+    folder = tmp_path / "trimtab.db.users"
+    folder.mkdir()
+    reading = AppProcess()
+    try:
+        with pytest.raises(TrimtabError, match=re.escape(str(folder))):
+            reading.submit("settings.users.known_users", folder).result()
+    finally:
+        reading.stop()
