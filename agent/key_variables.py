@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,13 @@ from typing import Any
 NO_KEYS_MARK = "TRIMTAB_NO_KEYS"
 """Variable that marks such a process; its children inherit it."""
 _PASSWORD_VARIABLE = re.compile("TRIMTAB_[A-Z0-9_]*PASSWORD")
+
+
+def process_environment() -> Mapping[str, str]:
+    """Return the environment of this process. Only what begins a command or loads a config reads it;
+    a config's variables are values of its tables.
+    """
+    return os.environ
 
 
 def reads_no_keys() -> bool:

@@ -344,3 +344,49 @@ def test_documents_and_help_use_the_words_of_the_glossary() -> None:
     old = {path.name: sorted(set(pattern.findall(path.read_text(encoding="utf-8")))) for path in pages}
     assert len(pages) > 60
     assert not {name: words for name, words in old.items() if words}
+
+
+READS_THE_ENVIRONMENT = {
+    "agent/__init__.py": "threads of BLAS, which it reads once, as it is imported",
+    "agent/key_variables.py": "the environment of a process without keys; the one function that returns it to the rest",
+    "agent/config/secrets/env_file.py": "where variables become values of a config",
+    "agent/app/start/guide.py": "set-up says which variables are set, before there is a config",
+    "agent/app/start/wallet.py": "--password-env names a variable on the command line, not in a config",
+    "agent/layers/signals/host.py": "PATH and language of a child process, which gets nothing else",
+    "agent/observe/watch.py": "NOTIFY_SOCKET of systemd, which belongs to the process",
+    "agent/cli/display/terminal.py": "COLUMNS of the terminal",
+}
+"""Files below the entry that may read the process's environment, each with its reason. Portfolios of one process share it (T43)."""
+
+
+def test_variables_are_values_of_a_config_not_the_environments() -> None:
+    readers = {str(path.relative_to(ROOT)) for path in modules() if reads_environment(nodes(path))}
+    assert readers == set(READS_THE_ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.environ['X']",
+        "os.getenv('X')",
+        "os.environb.get(b'X')",
+        "from os import environ",
+        "from os import getenv as read",
+        "process_environment()",
+        "import os as system\nsystem.environ.update(x)",
+    ],
+)
+def test_each_way_to_the_environment_is_noticed(code: str) -> None:
+    assert reads_environment(ast.walk(ast.parse(code)))
+    assert not reads_environment(ast.walk(ast.parse("os.path.join(a)\nvariables.environment\nfrom os import fsync")))
+
+
+def reads_environment(found: Iterable[ast.AST]) -> bool:
+    """Whether code names the process's environment."""
+    names = {"environ", "environb", "getenv", "getenvb", "putenv", "process_environment"}
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in names)
+        or (isinstance(node, ast.Name) and node.id in names)
+        or (isinstance(node, ast.ImportFrom) and any(alias.name in names for alias in node.names))
+        for node in found
+    )

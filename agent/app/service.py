@@ -520,7 +520,7 @@ def secrets_of(loaded_config: LoadedConfig) -> list[str]:
     return secrets + [
         secret_text
         for variable_name in secret_variables
-        if variable_name and (secret_text := os.environ.get(variable_name))
+        if variable_name and (secret_text := loaded_config.variables.get(variable_name))
     ]
 
 

@@ -26,10 +26,11 @@ from agent.config.orders import require_strategy_orders
 from agent.config.pace import require_valid_pace
 from agent.config.redaction import SQLITE_PREFIX
 from agent.config.schema import Config
-from agent.config.secrets.env_file import load_env_file, referenced_env_variables
+from agent.config.secrets.env_file import read_variables, referenced_env_variables
 from agent.config.strategies import build_split, require_valid_strategies
 from agent.config.tables.messages import describe_errors
 from agent.config.triggers import require_valid_zone
+from agent.config.variables import VARIABLES_KEY, Variables
 from agent.config.venues import require_usable_venues
 from agent.config.weights import require_futures_allocators, require_signals
 from agent.errors import ConfigError, TrimtabError
@@ -46,7 +47,9 @@ NO_CONFIG_REMEDY = (
 
 
 def parse_config(toml_text: str, origin: str = "config") -> Config:
-    """Parse TOML text into a Config. Raises ConfigError listing every mistake."""
+    """Parse TOML text into a Config, of which no variable is set. Raises ConfigError listing every
+    mistake.
+    """
     return validated_config(_parse_toml(toml_text, origin), origin)
 
 
@@ -91,10 +94,14 @@ CHECKS = (
 """Checks between tables; each raises ValueError naming field and remedy."""
 
 
-def validated_config(toml_values: dict[str, Any], origin: str) -> Config:
-    """Return the config of parsed values. Raises ConfigError."""
+def validated_config(
+    toml_values: dict[str, Any], origin: str, variables: Variables | None = None
+) -> Config:
+    """Return the config of parsed values, whose tables carry `variables`. Raises ConfigError."""
     try:
-        config = Config.model_validate(toml_values)
+        config = Config.model_validate(
+            toml_values, context={VARIABLES_KEY: Variables() if variables is None else variables}
+        )
         for check in CHECKS:
             check(config)
         if config.wallet.test_account is not None and not config.chain.is_local:
@@ -119,10 +126,10 @@ def validated_config(toml_values: dict[str, Any], origin: str) -> Config:
 def load_config(
     path: ConfigSource = "trimtab.toml", *, checks_permissions: bool = True
 ) -> LoadedConfig:
-    """Load and validate a config file; return a loaded config unchanged.
+    """Load and validate a config file with its variables; return a loaded config unchanged.
 
     Raises ConfigError with all mistakes. A file that other users can change is rejected, and one
-    that they can read is made private, and .env is loaded, unless `checks_permissions` is false,
+    that they can read is made private, and .env is read, unless `checks_permissions` is false,
     since a pause must always work.
     """
     if isinstance(path, LoadedConfig):
@@ -147,19 +154,19 @@ def load_config(
 def load_config_text(
     config_text: str, path: Path, origin: str, *, loads_env: bool = True
 ) -> LoadedConfig:
-    """Load a config from text that may not be saved yet, and .env beside `path` unless `loads_env`
-    is false.
+    """Load a config from text that may not be saved yet, with the variables of the environment and,
+    unless `loads_env` is false, of .env beside `path`.
     """
     toml_values = _parse_toml(config_text, origin)
     config_digest = hashlib.sha256(config_text.encode()).hexdigest()
-    loaded_config = LoadedConfig(
-        validated_config(toml_values, origin), path, config_digest, toml_values
+    variables = Variables()
+    config = validated_config(toml_values, origin, variables)
+    variables |= read_variables(  # after a mistake in the config was named
+        path.parent if loads_env else None,
+        referenced_env_variables(toml_values),
+        named_key_variables(toml_values),
     )
-    if loads_env:
-        load_env_file(
-            path.parent, referenced_env_variables(toml_values), named_key_variables(toml_values)
-        )
-    return loaded_config
+    return LoadedConfig(config, path, config_digest, toml_values, variables=variables)
 
 
 def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.config.redaction import SQLITE_PREFIX, redacted_text
 from agent.config.schema import Config
+from agent.config.variables import Variables
 from agent.errors import ConfigError
 
 USUAL_STORE = "trimtab.db"
@@ -24,7 +25,8 @@ class LoadedConfig:
     """A config with its file.
 
     `digest` is the SHA-256 of the file's bytes, `toml_values` the parsed TOML. `is_paper` selects
-    the paper store and excludes signing.
+    the paper store and excludes signing. `variables` are those of the environment and of .env
+    beside the file, as they were when it was loaded.
     """
 
     config: Config
@@ -32,6 +34,7 @@ class LoadedConfig:
     digest: str
     toml_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     is_paper: bool = False
+    variables: Variables = field(default_factory=Variables, repr=False, compare=False)
 
     @property
     def redacted_text(self) -> str:

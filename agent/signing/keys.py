@@ -10,9 +10,9 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -436,18 +436,20 @@ from 1).
 @dataclass(frozen=True, slots=True)
 class KeystoreFile:
     """An encrypted keystore (version 3). The password comes from the variable `password_env` if
-    set, else from a prompt.
+    it is among `variables`, else from a prompt.
     """
 
     path: Path
     password_env: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEnv:
-    """A private key in the environment variable `name`."""
+    """A private key in the variable `name` of `variables`."""
 
     name: str
+    variables: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,12 +541,10 @@ def _read_key(
     match source:
         case SuppliedKey(key):
             return key
-        case KeystoreFile(path, password_env):
-            return open_keystore(
-                read_private_file(path), _read_password(path, password_env, ask), path
-            )
-        case KeyEnv(name):
-            return parse_private_key(_key_from_variable(name), f"wallet.key_env {name}")
+        case KeystoreFile(path):
+            return open_keystore(read_private_file(path), _read_password(source, ask), path)
+        case KeyEnv(name, variables):
+            return parse_private_key(_key_from_variable(name, variables), f"wallet.key_env {name}")
         case KeyringEntry(service, name):
             return load_from_keyring((service, name))
         case KeyPrompt():
@@ -556,18 +556,19 @@ def _read_key(
             return parse_private_key(Secret(ask("Private key: ")), "the typed key")
 
 
-def _key_from_variable(name: str) -> Secret:
-    if not os.environ.get(name):
+def _key_from_variable(name: str, variables: Mapping[str, str]) -> Secret:
+    if not variables.get(name):
         raise ConfigError(
             f"wallet.key_env: the environment variable {name} is not set",
             f"export {name} before starting",
         )
-    return Secret(os.environ[name])
+    return Secret(variables[name])
 
 
-def _read_password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret:
-    if password_env and os.environ.get(password_env):
-        return Secret(os.environ[password_env])
+def _read_password(source: KeystoreFile, ask: SecretPrompt | None) -> Secret:
+    path, password_env = source.path, source.password_env
+    if password := source.variables.get(password_env):
+        return Secret(password)
     if ask is None:
         remedy = "run in a terminal and type its password"
         if password_env:

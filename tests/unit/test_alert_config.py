@@ -12,6 +12,7 @@ import tomlkit
 from agent.app import alert_channels
 from agent.config.load import parse_config
 from agent.config.tables.alerts import EVENTS, AlertsTable
+from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.model import AlertKind, AlertMessage
 from agent.observe.notify import drain_channels
@@ -28,9 +29,13 @@ def with_alerts(block: str) -> str:
     return f"{tomlkit.dumps(document)}\n{block}"
 
 
-def test_every_long_part_of_an_address_is_taken_out_of_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("T", "tgram://123456789:AAF-secret-token/87654321/?format=text")
-    found = list(AlertsTable.model_validate({"targets": [{"name": "chat", "url_env": "T"}]}).secrets())
+def alerts_table(table: dict[str, object], **variables: str) -> AlertsTable:
+    return AlertsTable.model_validate(table, context={VARIABLES_KEY: Variables(variables)})
+
+
+def test_every_long_part_of_an_address_is_taken_out_of_log_lines() -> None:
+    address = "tgram://123456789:AAF-secret-token/87654321/?format=text"
+    found = list(alerts_table({"targets": [{"name": "chat", "url_env": "T"}]}, T=address).secrets())
     assert {"123456789", "AAF-secret-token", "87654321"} <= set(found)
 
 
@@ -66,25 +71,24 @@ def test_a_mistake_in_the_table_is_named(table: dict[str, object], words: str) -
     assert "canary" not in str(refused.value)
 
 
-def test_a_variable_that_is_not_set_is_named_when_the_run_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_variable_that_is_not_set_is_named_when_the_run_begins(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266")
-    monkeypatch.delenv("NOT_SET", raising=False)
-    table = AlertsTable.model_validate({"targets": [{"name": "a", "url_env": "NOT_SET"}]})
+    table = alerts_table({"targets": [{"name": "a", "url_env": "NOT_SET"}]}, SET="json://x")
     with raises_field("alerts.targets.url_env", "NOT_SET"):
         alert_channels.open_notifier(table, store.alerts, lambda _: None)
     assert alert_channels.open_notifier(AlertsTable(), store.alerts, lambda _: None) is None
     store.close()
 
 
-def test_sink_that_apprise_lacks_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sink_that_apprise_lacks_is_one_function() -> None:
     received = []
 
     @apprise.decorators.notify(on="noticeboard")
     def _pin_up(body: str, title: str, *_args: object, **_more: object) -> None:
         received.append((title, body))
 
-    monkeypatch.setenv("BOARD", "noticeboard://office")
-    table = AlertsTable.model_validate({"targets": [{"name": "board", "url_env": "BOARD", "events": ["halt"]}]})
+    board = {"name": "board", "url_env": "BOARD", "events": ["halt"]}
+    table = alerts_table({"targets": [board]}, BOARD="noticeboard://office")
     (subscription,) = alert_channels.open_subscriptions(table, None)
     assert subscription.kinds == {AlertKind.HALT}
     subscription.channel.put(AlertMessage(0, "board", AlertKind.HALT, "prices are stale", 1))

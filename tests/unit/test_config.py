@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
-from agent.config.load import load_config, parse_config
+from agent.config.load import load_config, load_config_text, parse_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import render_config
@@ -129,12 +129,15 @@ def test_one_operator_is_enough_only_when_named() -> None:
     assert parse_config(text(one, ("# single_operator", "single_operator"))).chain.min_operators == 1
 
 
-def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def url() -> str:
+        return load_config_text(text(), tmp_path / "trimtab.toml", "config").config.chain.rpc[0].read_url()
+
     monkeypatch.delenv("RPC_A", raising=False)
     with raises_field("chain.rpc.url_env", "RPC_A"):
-        parse_config(text()).chain.rpc[0].read_url()
+        url()
     monkeypatch.setenv("RPC_A", "http://x")
-    assert parse_config(text()).chain.rpc[0].read_url() == "http://x"
+    assert url() == "http://x"
 
 
 def test_triggers_are_built(tmp_path: Path) -> None:

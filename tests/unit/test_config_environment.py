@@ -1,17 +1,24 @@
-"""`.env` beside the config gives the variables that the environment lacks; it is refused where others can read it."""
+"""Variables of a config: of the environment, and of `.env` beside it, which is refused where others can read it. Of two configs in one
+process each has its own.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from eth_account import Account
 
+from agent.app.service import secrets_of
 from agent.config.load import load_config, load_config_text
-from agent.config.secrets.env_file import load_env_file
+from agent.config.loaded import LoadedConfig
+from agent.config.secrets.env_file import read_variables
+from agent.config.secrets.key_sources import key_source
 from agent.errors import ConfigError
+from agent.signing.keys import load_key
 from tests.unit.test_config import text
 
 CANARY = "canary7f3a"
@@ -20,7 +27,7 @@ CANARY = "canary7f3a"
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
     with mock.patch.dict(os.environ):
-        for name in ("RPC_A", "RPC_B", "TRIMTAB_KEYSTORE_PASSWORD"):
+        for name in ("RPC_A", "RPC_B", "TRIMTAB_KEYSTORE_PASSWORD", "MY_KEY", "HOOK", "HEART", "ZERO_X"):
             os.environ.pop(name, None)
         yield
 
@@ -48,15 +55,15 @@ def test_the_environment_wins(tmp_path: Path) -> None:
 
 
 def test_nothing_is_taken_that_no_config_names_but_our_own(tmp_path: Path) -> None:
-    load_config(beside(tmp_path, "RPC_A=a\nLD_PRELOAD=evil.so\nPATH=/evil\nTRIMTAB_KEYSTORE_PASSWORD=pw\n"))
-    assert "LD_PRELOAD" not in os.environ
-    assert os.environ.get("PATH") != "/evil"
-    assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == "pw"
+    before = dict(os.environ)
+    loaded = load_config(beside(tmp_path, "RPC_A=a\nLD_PRELOAD=evil.so\nPATH=/evil\nTRIMTAB_KEYSTORE_PASSWORD=pw\n"))
+    assert loaded.variables == {"RPC_A": "a", "TRIMTAB_KEYSTORE_PASSWORD": "pw"}
+    assert dict(os.environ) == before, "nothing is taken into the process"
 
 
 def test_a_dollar_sign_in_a_password_is_one(tmp_path: Path) -> None:
-    load_config(beside(tmp_path, "TRIMTAB_KEYSTORE_PASSWORD=a${HOME}b\n"))
-    assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == "a${HOME}b"
+    loaded = load_config(beside(tmp_path, "TRIMTAB_KEYSTORE_PASSWORD=a${HOME}b\n"))
+    assert loaded.variables["TRIMTAB_KEYSTORE_PASSWORD"] == "a${HOME}b"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o660, 0o602])
@@ -66,8 +73,8 @@ def test_a_file_that_others_can_read_or_change_is_refused_with_the_command_that_
         load_config(path)
     assert caught.value.remedy == f"run: chmod 600 {path.with_name('.env')}"
     assert CANARY not in str(caught.value)
-    assert "RPC_A" not in os.environ
-    load_config(path, checks_permissions=False)  # a pause has to work whatever lies there
+    paused = load_config(path, checks_permissions=False)  # a pause has to work whatever lies there
+    assert "RPC_A" not in paused.variables
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")
@@ -76,12 +83,10 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(path.with_name(".env"), 4_711, 4_711)
     with pytest.raises(ConfigError, match="another user"):
         load_config(path)
-    assert "RPC_A" not in os.environ
 
 
 def test_the_file_of_another_program_is_nothing_to_us(tmp_path: Path) -> None:
-    load_config(beside(tmp_path, "DATABASE_URL=postgres://x\n", 0o644))
-    assert "DATABASE_URL" not in os.environ
+    assert load_config(beside(tmp_path, "DATABASE_URL=postgres://x\n", 0o644)).variables == {}
 
 
 @pytest.mark.parametrize("line", ["RPC_A", "= x", "A B", f"{CANARY} {CANARY}"])
@@ -92,13 +97,99 @@ def test_a_line_that_is_no_assignment_is_named_by_its_number_and_not_repeated(tm
 
 
 def test_without_the_file_nothing_happens_and_what_is_no_text_is_named(tmp_path: Path) -> None:
-    load_env_file(tmp_path, ["RPC_A"])
-    load_env_file(tmp_path / "nowhere", ["RPC_A"])
+    read_variables(tmp_path, ["RPC_A"])
+    read_variables(tmp_path / "nowhere", ["RPC_A"])
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="be read"):
-        load_env_file(tmp_path, ["RPC_A"])
+        read_variables(tmp_path, ["RPC_A"])
 
 
 def test_a_text_that_is_not_in_its_file_yet_takes_it_too(tmp_path: Path) -> None:
     path = beside(tmp_path, "RPC_A=https://a.example\n")
     assert load_config_text(text(), path, "edited").config.chain.rpc[0].read_url() == "https://a.example"
+
+
+# Several portfolios in one process.
+KEYS = {"one": "11" * 32, "two": "22" * 32}
+
+
+def portfolio(folder: Path, name: str, env: str) -> LoadedConfig:
+    """Load a config in a folder of its own; both configs name the same variables."""
+    (folder / name).mkdir()
+    path = beside(folder / name, env)
+    config_text = text(
+        ('keystore = "wallet.json"', 'key_env = "MY_KEY"'), ("[service]", '[service]\nheartbeat_url_env = "HEART"'), ("[alerts]", ALERTS)
+    )
+    path.write_text(f'{config_text}\n[second_opinions]\nservices = ["0x"]\nzero_x_env = "ZERO_X"\n')
+    return load_config(path)
+
+
+ALERTS = '[[alerts.targets]]\nname = "phone"\nurl_env = "HOOK"\n[alerts]'
+
+
+def values_of(loaded: LoadedConfig) -> dict[str, object]:
+    """What the tables of a config give for each kind of variable; None for one that is not set."""
+    config, opinions = loaded.config, loaded.config.second_opinions
+    assert opinions is not None
+    readers: dict[str, Callable[[], object]] = {
+        "endpoint": config.chain.rpc[0].read_url,
+        "key": lambda: load_key(key_source(loaded), 1, ask=None).address,
+        "alert": config.alerts.targets[0].read_url,
+        "heartbeat": config.service.read_heartbeat_url,
+        "aggregator": lambda: opinions.variable(opinions.zero_x_env) or None,
+        "secrets of the log": lambda: sorted(secrets_of(loaded)) or None,
+    }
+    values: dict[str, object] = {}
+    for name, read in readers.items():
+        try:
+            values[name] = read()
+        except ConfigError as error:
+            assert "not set" in str(error)
+            values[name] = None
+    return values
+
+
+def env_of(name: str) -> str:
+    return (
+        f"RPC_A=https://{name}.example\nMY_KEY={KEYS[name]}\nHOOK=json://{name}.example/hook\n"
+        f"HEART=https://heart.example/{name}\nZERO_X={name}-0x\n"
+    )
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")], ids=["first then second", "second then first"])
+def test_two_configs_in_one_process_share_no_variable(tmp_path: Path, order: tuple[str, str]) -> None:
+    before = dict(os.environ)
+    loaded = {name: portfolio(tmp_path, name, env_of(name)) for name in order}
+    values = {name: values_of(loaded[name]) for name in order}
+    for name in order:
+        assert values[name]["endpoint"] == f"https://{name}.example"
+        assert values[name]["key"] == Account.from_key(KEYS[name]).address
+        assert values[name]["alert"] == f"json://{name}.example/hook"
+        assert values[name]["heartbeat"] == f"https://heart.example/{name}"
+        assert values[name]["aggregator"] == f"{name}-0x"
+    assert not {*map(str, values["one"].values())} & {*map(str, values["two"].values())}
+    other = {"one": "two", "two": "one"}
+    for name in order:
+        assert not any(other[name] in secret or KEYS[other[name]] in secret for secret in secrets_of(loaded[name]))
+    assert dict(os.environ) == before
+
+
+def test_a_config_without_variables_gets_none_of_another(tmp_path: Path) -> None:
+    portfolio(tmp_path, "one", env_of("one"))
+    bare = portfolio(tmp_path, "two", "")
+    assert {value for name, value in values_of(bare).items() if name != "secrets of the log"} == {None}
+    assert bare.variables == {}
+
+
+def test_a_config_keeps_the_variables_of_its_loading(tmp_path: Path) -> None:
+    loaded = portfolio(tmp_path, "one", env_of("one"))
+    before = values_of(loaded)
+    os.environ["RPC_A"] = "https://later.example"
+    assert values_of(loaded) == before
+    assert load_config(loaded.path).config.chain.rpc[0].read_url() == "https://later.example"
+
+
+def test_no_text_shows_the_variables_of_a_config(tmp_path: Path) -> None:
+    loaded = portfolio(tmp_path, "one", env_of("one"))
+    shown = f"{loaded!r} {loaded.variables!r} {loaded.variables} {loaded.config!r} {key_source(loaded)!r}"
+    assert not any(secret in shown for secret in (KEYS["one"], "one.example", "one-0x", "heart.example"))

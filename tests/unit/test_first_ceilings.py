@@ -56,18 +56,17 @@ def test_without_a_price_a_config_in_a_coin_is_not_written(tmp_path: Path, monke
     assert not (tmp_path / "trimtab.toml").exists()
 
 
-def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    monkeypatch.setenv("RPC_A", chain.url or "")
-    monkeypatch.setenv("RPC_B", "http://127.0.0.1:9/nobody")
+    variables = {"RPC_A": chain.url or "", "RPC_B": "http://127.0.0.1:9/nobody"}
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
-    assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.deployed_world.prices_usd["WETH"]
-    assert usd_price(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
+    assert usd_price(weth, None, RPC, chain.clock.now_s, variables=variables) == chain.deployed_world.prices_usd["WETH"]
+    assert usd_price(weth, "2500.5", RPC, chain.clock.now_s, variables=variables) == Fraction(5001, 2), "the owner's word comes first"
     for lacking in (replace(weth, feed=None), replace(weth, feed=chain.tokens["WETH"].address)):
         with raises_field("--numeraire", "its price is unknown"):
-            usd_price(lacking, None, RPC, chain.clock.now_s)
+            usd_price(lacking, None, RPC, chain.clock.now_s, variables=variables)
     with raises_field("--numeraire", "its price is unknown"):
-        usd_price(weth, None, RPC, lambda: chain.clock.now_s() + 90_001)
+        usd_price(weth, None, RPC, lambda: chain.clock.now_s() + 90_001, variables=variables)
 
 
 def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,4 +75,4 @@ def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalC
     told = iter([Fraction(3_000), Fraction(3_100)])
     monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: told)
     with raises_field("--numeraire", "price differs between endpoints"):
-        usd_price(weth, None, RPC)
+        usd_price(weth, None, RPC, variables={})

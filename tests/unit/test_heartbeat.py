@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from agent.config.tables.service import ServiceTable
+from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.observe.watch import Heartbeat, HttpMethod
 
@@ -105,12 +106,13 @@ def test_mistakes_are_refused(keys: dict[str, object]) -> None:
         table(**keys)
 
 
-def test_the_heartbeats_url_comes_from_the_environment_and_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = table(heartbeat_url_env="HEARTBEAT")
-    monkeypatch.setenv("HEARTBEAT", "https://hc.example/canary7f3a")
+def test_the_heartbeats_url_comes_from_the_environment_and_is_never_repeated() -> None:
+    def with_heartbeat(url: str) -> ServiceTable:
+        return ServiceTable.model_validate({"heartbeat_url_env": "HEARTBEAT"}, context={VARIABLES_KEY: Variables(HEARTBEAT=url)})
+
+    found = with_heartbeat("https://hc.example/canary7f3a")
     assert found.read_heartbeat_url() == "https://hc.example/canary7f3a"
-    monkeypatch.setenv("HEARTBEAT", "canary7f3a")
     with pytest.raises(ConfigError) as told:
-        found.read_heartbeat_url()
+        with_heartbeat("canary7f3a").read_heartbeat_url()
     assert "canary" not in str(told.value)
     assert "canary" not in repr(table(heartbeat_url="https://hc.example/canary7f3a")) + json.dumps(str(found))

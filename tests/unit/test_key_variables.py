@@ -74,12 +74,11 @@ def test_its_children_read_no_key_from_the_file_beside_the_config(tmp_path: Path
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv(NO_KEYS_MARK, "1")
-    load_config(path)
-    assert "TRIMTAB_KEYSTORE_PASSWORD" not in os.environ
-    assert os.environ["TRIMTAB_OTHER"] == "kept"
+    variables = load_config(path).variables
+    assert "TRIMTAB_KEYSTORE_PASSWORD" not in variables
+    assert variables["TRIMTAB_OTHER"] == "kept"
     monkeypatch.delenv(NO_KEYS_MARK)
-    load_config(path)
-    assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD
+    assert load_config(path).variables["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD
 
 
 def test_which_variables_hold_a_key() -> None:

@@ -25,6 +25,7 @@ from agent.app import alert_channels
 from agent.app.settings.devices import change_devices, devices_document
 from agent.config.load import load_config
 from agent.config.tables.alerts import AlertsTable
+from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, ControlOrigin, Delivery
 from agent.observe.notify import AlertNotifier, ChannelSubscription
@@ -258,36 +259,34 @@ def test_a_key_that_is_no_point_is_refused() -> None:
     "url", ["webpush://", f"webpush://{KEY}", f"webpush://me:{KEY}", "webpush://me:canary@example.org", f"webpush://me:{'0' * 64}@h",
             f"webpush://me:{'f' * 64}@h", f"webpush://me:{KEY}00@h", f"webpush://me:{KEY}@[canary"],
 )  # fmt: skip
-def test_a_malformed_address_names_its_variable_and_not_itself(monkeypatch: pytest.MonkeyPatch, store: Store, url: str) -> None:
-    monkeypatch.setenv("PUSH", url)
+def test_a_malformed_address_names_its_variable_and_not_itself(store: Store, url: str) -> None:
     with pytest.raises(ConfigError) as error:
-        alert_channels.open_notifier(table("PUSH"), store.alerts, lambda _: None)
+        alert_channels.open_notifier(table(PUSH=url), store.alerts, lambda _: None)
     assert "PUSH" in error.value.message
     assert not any(part in str(error.value) for part in ("canary", KEY))
 
 
-def table(*variables: str) -> AlertsTable:
-    return AlertsTable.model_validate({"targets": [{"name": name.lower(), "url_env": name} for name in variables]})
+def table(**url_by_variable: str) -> AlertsTable:
+    """Return a table with one target for each variable, whose name is the variable's."""
+    targets = [{"name": name.lower(), "url_env": name} for name in url_by_variable]
+    return AlertsTable.model_validate({"targets": targets}, context={VARIABLES_KEY: Variables(url_by_variable)})
 
 
-def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices_document(table("PUSH"), store.alerts) == {"key": "", "devices": []}
-    monkeypatch.setenv("PUSH", URL)
+def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old_one(store: Store) -> None:
+    assert devices_document(table(PUSH=""), store.alerts) == {"key": "", "devices": []}
     device = Browser("/a").device("web.push.apple.com")
     for _ in range(2):
-        alert_channels.open_notifier(table("PUSH"), store.alerts, lambda _: None)
+        alert_channels.open_notifier(table(PUSH=URL), store.alerts, lambda _: None)
         store.alerts.add_device(device)
-    told = devices_document(table("PUSH"), store.alerts)
+    told = devices_document(table(PUSH=URL), store.alerts)
     assert told["key"] == PushSender.from_url(URL, "P").public_key
     assert told["devices"] == [{"id": device.id, "service": "web.push.apple.com", "user": "ann", "added": "2026-03-02 12:00:00"}]
     assert not {device.endpoint, device.auth, device.public_key} & set(json.dumps(told).split('"'))
-    assert devices_document(table("OTHER"), store.alerts)["key"] == "", "the target is gone"
-    monkeypatch.setenv("PUSH", URL.replace("5eed", "feed"))
-    alert_channels.open_notifier(table("PUSH"), store.alerts, lambda _: None)
+    assert devices_document(table(OTHER=""), store.alerts)["key"] == "", "the target is gone"
+    alert_channels.open_notifier(table(PUSH=URL.replace("5eed", "feed")), store.alerts, lambda _: None)
     assert store.alerts.devices() == ()
-    monkeypatch.setenv("SECOND", URL)
     with pytest.raises(ConfigError, match="push and second are both webpush://"):
-        alert_channels.open_notifier(table("PUSH", "SECOND"), store.alerts, lambda _: None)
+        alert_channels.open_notifier(table(PUSH=URL, SECOND=URL), store.alerts, lambda _: None)
 
 
 def test_devices_are_bounded_replaced_removed_and_survive_a_damaged_row(store: Store) -> None:
@@ -310,12 +309,10 @@ def test_devices_are_bounded_replaced_removed_and_survive_a_damaged_row(store: S
     assert store.alerts.devices() == (devices[0],)
 
 
-def test_a_control_adds_and_removes_a_device(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PUSH", URL)
-
+def test_a_control_adds_and_removes_a_device(store: Store) -> None:
     def change(*arguments: tuple[str, str], targets: AlertsTable | None = None) -> str:
         control = Control("1", ControlKind.DEVICE, arguments, "", "ann", ControlOrigin.DASHBOARD, NOON, NOON + 300)
-        return change_devices(targets or table("PUSH"), store.alerts, control)
+        return change_devices(targets or table(PUSH=URL), store.alerts, control)
 
     device = Browser("/a").device("web.push.apple.com")
     arguments = (("endpoint", device.endpoint), ("key", device.public_key), ("auth", device.auth), ("page", device.page))

@@ -15,6 +15,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from agent.config.load import parse_config
+from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.execution.evaluation import evaluate_input_once
 from agent.execution.step_context import StepOutcome
@@ -123,7 +124,6 @@ def aggregators(server: tuple[Aggregators, str], monkeypatch: pytest.MonkeyPatch
     found, url = server
     found.__init__()  # type: ignore[misc]  # as at first
     monkeypatch.setattr(services, "SERVICES", {name: replace(one, url=url) for name, one in services.SERVICES.items()})
-    monkeypatch.setenv("ZERO_X_API_KEY", KEY)
     return found
 
 
@@ -136,7 +136,7 @@ def planned() -> StepOutcome:
 
 def tables(*names: str) -> LayerTables:
     table = {"services": names} | ({"zero_x_env": "ZERO_X_API_KEY"} if "0x" in names else {})
-    return LayerTables(second_opinions=SecondOpinionsTable.model_validate(table))
+    return LayerTables(second_opinions=SecondOpinionsTable.model_validate(table, context={VARIABLES_KEY: Variables(ZERO_X_API_KEY=KEY)}))
 
 
 def why(name: str = "kyberswap") -> int | str:

@@ -21,6 +21,7 @@ from eth_keyfile import create_keyfile_json
 from rich.console import Console
 from rich.traceback import Traceback
 
+from agent.config.variables import Variables
 from agent.errors import ConfigError, OperatorNeeded
 from agent.signing.keys import (
     PUBLISHED_ADDRESSES,
@@ -96,11 +97,10 @@ def refusal(load: Callable[[], object]) -> ConfigError:
     return caught.value
 
 
-def test_a_keystore_file_opens_with_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PW", PASSWORD)
+def test_a_keystore_file_opens_with_its_password(tmp_path: Path) -> None:
     path = keystore(tmp_path)
     assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD).address == CANARY_ADDRESS
-    assert load_key(KeystoreFile(path, "PW"), MAINNET, ask=None).address == CANARY_ADDRESS
+    assert load_key(KeystoreFile(path, "PW", Variables(PW=PASSWORD)), MAINNET, ask=None).address == CANARY_ADDRESS
 
 
 def test_a_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
@@ -146,9 +146,8 @@ def test_a_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [CANARY.hex(), "0x" + CANARY.hex(), f"  0x{CANARY.hex().upper()}\n"])
-def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("K", text)
-    assert load_key(KeyEnv("K"), MAINNET, ask=None).address == CANARY_ADDRESS
+def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str) -> None:
+    assert load_key(KeyEnv("K", Variables(K=text)), MAINNET, ask=None).address == CANARY_ADDRESS
     assert load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text).address == CANARY_ADDRESS
 
 
@@ -165,14 +164,13 @@ def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str, monkeyp
         "ff" * 32,
     ],
 )
-def test_what_is_not_quite_a_key_is_refused_without_showing_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("K", text)
-    assert mentions(str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None))), "private key", "K")
+def test_what_is_not_quite_a_key_is_refused_without_showing_it(text: str) -> None:
+    assert mentions(str(refusal(lambda: load_key(KeyEnv("K", Variables(K=text)), MAINNET, ask=None))), "private key", "K")
     assert "64 hex digits" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text)))
 
 
 def test_a_variable_that_is_not_set_and_a_prompt_without_terminal_are_told() -> None:
-    assert mentions(str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None))), "not set", "K")
+    assert mentions(str(refusal(lambda: load_key(KeyEnv("K", Variables()), MAINNET, ask=None))), "not set", "K")
     assert "terminal" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=None)))
 
 
@@ -192,26 +190,22 @@ def test_test_accounts_are_the_published_ones_and_local_only() -> None:
 
 
 @pytest.mark.parametrize("key", ["ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80", "00" * 31 + "01"])
-def test_a_published_key_is_refused_on_a_live_chain_wherever_it_comes_from(
-    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("K", key)
-    assert "published" in str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None)))
+def test_a_published_key_is_refused_on_a_live_chain_wherever_it_comes_from(tmp_path: Path, key: str) -> None:
+    source = KeyEnv("K", Variables(K=key))
+    assert "published" in str(refusal(lambda: load_key(source, MAINNET, ask=None)))
     path = keystore(tmp_path, bytes.fromhex(key))
     assert "published" in str(refusal(lambda: load_key(KeystoreFile(path), 42161, ask=lambda prompt: PASSWORD)))
-    assert load_key(KeyEnv("K"), LOCAL, ask=None).address
+    assert load_key(source, LOCAL, ask=None).address
 
 
-def test_a_fork_takes_test_keys_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("K", CANARY.hex())
+def test_a_fork_takes_test_keys_only() -> None:
     assert load_key(TestAccountKey(1), MAINNET, ask=None, is_fork=True).address
-    error = refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None, is_fork=True))
+    error = refusal(lambda: load_key(KeyEnv("K", Variables(K=CANARY.hex())), MAINNET, ask=None, is_fork=True))
     assert "fork" in str(error)
 
 
-@pytest.mark.parametrize("source", [KeyEnv("K"), KeyPrompt()])
-def test_a_key_shows_its_address_and_nothing_else(source: KeySource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("K", CANARY.hex())
+@pytest.mark.parametrize("source", [KeyEnv("K", Variables(K=CANARY.hex())), KeyPrompt()])
+def test_a_key_shows_its_address_and_nothing_else(source: KeySource) -> None:
     key = load_key(source, MAINNET, ask=lambda prompt: CANARY.hex())
     shown = [repr(key), str(key), f"{key}", f"{[key]!r}", f"{key!a}"]
     assert not any(leaks(text) for text in shown)

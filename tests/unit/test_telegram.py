@@ -83,8 +83,8 @@ def configured(folder: Path, api: BotApi) -> LoadedConfig:
 
 
 def test_the_bot_says_that_it_started_only_after_its_checks(api: BotApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, started = configured(tmp_path, api), list[str]()
     monkeypatch.setenv("TRIMTAB_TELEGRAM", "1:" + "a" * 35)
+    loaded, started = configured(tmp_path, api), list[str]()
     with pytest.raises(ConfigError, match="token"):
         telegram.serve_telegram(loaded, lambda: started.append("started"))
     with pytest.raises(ConfigError, match="telegram"):

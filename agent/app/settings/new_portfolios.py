@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.settings.shown import network_and_wallet
-from agent.app.start.guide import check_setup, error_text, parse_answers, variable_state
+from agent.app.start.guide import check_setup, error_text, parse_answers
 from agent.config.load import load_config, load_config_text
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address
@@ -234,7 +234,7 @@ def next_commands(config: str) -> dict[str, Any]:
     missing_variables = [
         endpoint.url_env
         for endpoint in loaded_config.config.chain.rpc
-        if endpoint.url_env and variable_state(endpoint.url_env) != "set"
+        if endpoint.url_env and not loaded_config.variables.get(endpoint.url_env)
     ]
     keystore = Path(config).with_suffix("") / "wallet.json"
     return {

@@ -4,7 +4,6 @@ at the terminal and in the browser.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +38,7 @@ from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
+from agent.key_variables import process_environment
 from agent.units import BPS, parse_bps, safe_label
 
 if TYPE_CHECKING:
@@ -277,8 +277,8 @@ def _parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
 
 
 def variable_state(variable_name: str) -> str:
-    """Return whether a variable is set, without its value."""
-    return "set" if os.environ.get(variable_name) else "not set yet"
+    """Return whether a variable is set in the environment, without its value."""
+    return "set" if process_environment().get(variable_name) else "not set yet"
 
 
 OWN_WEIGHTS = "own"

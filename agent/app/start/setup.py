@@ -29,11 +29,12 @@ from agent.config.load import load_config, parse_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks.presets import PRESETS, Preset, PresetToken, TemplateAsset
 from agent.config.schema import Config
-from agent.config.secrets.env_file import load_env_file
+from agent.config.secrets.env_file import read_variables
 from agent.config.tables.chain import RpcTable
 from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.tables.futures import HyperliquidTable
 from agent.config.tables.portfolio import NATIVE
+from agent.config.variables import VARIABLES_KEY, Variables
 from agent.config.writing import portfolio_templates
 from agent.config.writing.futures_template import (
     find_futures_profile,
@@ -73,9 +74,11 @@ def usd_price(
     price: str | None,
     rpc: Sequence[tuple[str, str]],
     now_s: Callable[[], float] = time.time,
+    *,
+    variables: Mapping[str, str],
 ) -> Fraction:
     """Return dollars per coin of the numeraire: `price`, 1 for a dollar token, or the token's feed
-    at the endpoints of `rpc`, (variable, operator) pairs. Raises ConfigError without a price, or if
+    at the endpoints of `rpc`, (variable, operator) pairs, whose URLs are in `variables`. Raises ConfigError without a price, or if
     endpoints disagree.
     """
     if price is not None:
@@ -87,7 +90,9 @@ def usd_price(
     if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
         return Fraction(1)
     endpoint_prices = (
-        [] if numeraire.feed is None else list(_feed_prices(numeraire.feed, rpc, now_s()))
+        []
+        if numeraire.feed is None
+        else list(_feed_prices(numeraire.feed, rpc, variables, now_s()))
     )
     if (
         not endpoint_prices
@@ -103,11 +108,17 @@ def usd_price(
     return min(endpoint_prices)
 
 
-def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterator[Fraction]:
+def _feed_prices(
+    feed: str, rpc: Sequence[tuple[str, str]], variables: Mapping[str, str], now_s: float
+) -> Iterator[Fraction]:
     """Yield the dollar price from each endpoint that reports a fresh round."""
     for variable, operator in rpc:
         try:
-            transport = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
+            endpoint = RpcTable.model_validate(
+                {"operator": operator, "url_env": variable},
+                context={VARIABLES_KEY: Variables(variables)},
+            )
+            transport = wiring.open_transport(endpoint)
             latest_round, _ = watch.read_feed(
                 feed,
                 query_lens(transport, [feed_call for _, feed_call in watch.feed_questions(feed)]),
@@ -208,8 +219,10 @@ def write_new_config(  # noqa: PLR0913
             f"choose from {', '.join(symbols)}, or add it as a target",
         )
     _require_endpoint_names(rpc)
-    load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
-    numeraire_usd = usd_price(assets[symbols.index(numeraire)], numeraire_price, rpc)
+    variables = read_variables(path.absolute().parent, (variable for variable, _ in rpc))
+    numeraire_usd = usd_price(
+        assets[symbols.index(numeraire)], numeraire_price, rpc, variables=variables
+    )
     local_chain = None if rpc else local_start(network)
     config_text = render_config(
         preset,

@@ -477,7 +477,9 @@ def approve_agent_key(
             )
             new_approval = approver.approve(signer, agent_key.address, until_ms)
             return {**approval_document, "outcome": "done", "agent": new_approval.address}
-        new_address, new_file = _create_key(key_location, ask)
+        new_address, new_file = _create_key(
+            key_location, agent.context.loaded_config.variables, ask
+        )
         try:
             approver.approve(signer, new_address, until_ms)
         except Refused:
@@ -550,7 +552,9 @@ def _interrupted_key_file(key_location: _KeyLocation, approved_address: str) -> 
     return interrupted_file
 
 
-def _create_key(key_location: _KeyLocation, ask: Ask | None) -> tuple[str, Path | None]:
+def _create_key(
+    key_location: _KeyLocation, variables: Mapping[str, str], ask: Ask | None
+) -> tuple[str, Path | None]:
     """Create a key and store it. Return its address and file; the file has a temporary name until
     the key is approved. Raises ConfigError.
     """
@@ -561,9 +565,11 @@ def _create_key(key_location: _KeyLocation, ask: Ask | None) -> tuple[str, Path 
     if key_location.file is None:
         raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")
     keystore_path = _file_beside(key_location.file, agent_key.address)
-    password_variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
+    password_variable = PASSWORD_VARIABLE if variables.get(PASSWORD_VARIABLE) else None
     password_source = PasswordSource(
-        password_variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env"
+        password_variable,
+        env_option=f"export {PASSWORD_VARIABLE}, or --password-env",
+        variables=variables,
     )
     keys.write_keystore(
         keystore_path, agent_key, new_password(password_source, _ask_naming(key_location.file, ask))

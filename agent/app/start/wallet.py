@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from agent.config.load import load_config
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_address, parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode
+from agent.key_variables import process_environment
 from agent.signing import keys
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key
 
@@ -32,13 +33,15 @@ MAX_ACCOUNTS = 2**31
 @dataclass(frozen=True, slots=True)
 class PasswordSource:
     """Source of a password: the environment variable `env`, the open file descriptor `fd`, or a
-    prompt. `env_option` and `fd_option` are the options that errors name.
+    prompt. `env_option` and `fd_option` are the options that errors name. `variables` are those of
+    a config; None for the environment, in which the command line names one.
     """
 
     env: str | None = None
     fd: int | None = None
     env_option: str = "--password-env"
     fd_option: str = "--password-fd"
+    variables: Mapping[str, str] | None = field(default=None, repr=False)
 
     @property
     def is_unattended(self) -> bool:
@@ -314,12 +317,15 @@ def _password_of_source(password_source: PasswordSource) -> Secret | None:
         )
     if password_source.env is not None:
         variable_name = parse_variable(password_source.env, password_source.env_option)
-        if variable_name not in os.environ:
+        variables = process_environment()
+        if password_source.variables is not None:
+            variables = password_source.variables
+        if variable_name not in variables:
             raise ConfigError(
                 f"{password_source.env_option}: the environment variable {variable_name} is not set",
                 f"export {variable_name} before starting",
             )
-        return Secret(os.environ[variable_name])
+        return Secret(variables[variable_name])
     return (
         None
         if password_source.fd is None

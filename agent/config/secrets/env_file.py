@@ -1,14 +1,17 @@
-"""`.env` beside the config: a secret file that sets missing variables, such as endpoint URLs."""
+"""Variables of a config: of the environment, and of `.env` beside the config, a secret file that
+gives those which the environment lacks, such as endpoint URLs.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.config.variables import Variables
 from agent.errors import ConfigError
-from agent.key_variables import holds_key, reads_no_keys
+from agent.key_variables import holds_key, process_environment, reads_no_keys
 from agent.store.files.locks import require_trusted_writers
 
 ENV_FILE = ".env"
@@ -18,49 +21,60 @@ TRIMTAB_KEYSTORE_PASSWORD.
 """
 
 
-def load_env_file(
-    folder: Path, variables: Iterable[str], key_variables: Iterable[str] = ()
-) -> None:
-    """Load variables from `folder`/.env; existing variables take precedence.
+def read_variables(
+    folder: Path | None,
+    names: Iterable[str],
+    key_names: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Variables:
+    """Return the variables of a config: those of `environment` (None: the process's), then of
+    `folder`/.env; without a folder no file is read.
 
-    Only variables in `variables` or with prefix TRIMTAB_ are set; in a process that needs no key
-    neither those in `key_variables` nor passwords. Raises ConfigError for a line that
-    is not NAME=VALUE, or if the file sets a variable and another user owns it, or can read or write
-    it. Error messages do not repeat the content.
+    Only variables in `names` or with prefix TRIMTAB_ are returned; in a process that needs no key
+    neither those in `key_names` nor passwords. Raises ConfigError for a line that is not
+    NAME=VALUE, or if the file gives a variable and another user owns it, or can read or write it.
+    Error messages do not repeat the content.
     """
-    env_file = folder / ENV_FILE
+    accepted_names = {*names}
+    secret_names = tuple(key_names) if reads_no_keys() else None
+
+    def is_accepted(name: str) -> bool:
+        is_named = name in accepted_names or name.startswith(ENV_PREFIX)
+        return is_named and not (secret_names is not None and holds_key(name, secret_names))
+
+    set_variables = process_environment() if environment is None else environment
+    variables = Variables(
+        {name: value for name, value in set_variables.items() if is_accepted(name)}
+    )
+    if folder is not None:
+        variables |= _file_variables(
+            folder / ENV_FILE, lambda name: is_accepted(name) and name not in set_variables
+        )
+    return variables
+
+
+def _file_variables(env_file: Path, is_wanted: Callable[[str], bool]) -> dict[str, str]:
+    """Return the wanted variables of the file; none without it."""
     try:
         with env_file.open(encoding="utf-8") as stream:
-            file_mode, value_by_name = (
-                os.fstat(stream.fileno()).st_mode,
-                dict(_parse_lines(env_file, stream)),
-            )
+            file_mode = os.fstat(stream.fileno()).st_mode
+            value_by_name = dict(_parse_lines(env_file, stream))
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{env_file}: cannot be read ({type(error).__name__})",
             "make it a readable text file, or remove it",
         ) from None
-    accepted_names = {*variables}
-    unset_variables = {
-        name: value
-        for name, value in value_by_name.items()
-        if (name in accepted_names or name.startswith(ENV_PREFIX)) and name not in os.environ
-    }
-    if reads_no_keys():
-        key_names = tuple(key_variables)
-        unset_variables = {
-            name: value for name, value in unset_variables.items() if not holds_key(name, key_names)
-        }
-    if unset_variables and file_mode & 0o077:
+    wanted_variables = {name: value for name, value in value_by_name.items() if is_wanted(name)}
+    if wanted_variables and file_mode & 0o077:
         raise ConfigError(
             f"{env_file}: contains secrets, but others can read or change it (mode {file_mode & 0o777:04o})",
             f"run: chmod 600 {env_file}",
         )
-    if unset_variables:
+    if wanted_variables:
         require_trusted_writers(env_file, ENV_FILE)
-    os.environ.update(unset_variables)
+    return wanted_variables
 
 
 def referenced_env_variables(table: Any) -> Iterator[str]:

@@ -17,9 +17,11 @@ def key_source(loaded_config: LoadedConfig) -> keys.KeySource:
     """Return the key source of the config. Raises ConfigError if none is configured."""
     wallet = loaded_config.config.wallet
     if loaded_config.keystore_path is not None:
-        return keys.KeystoreFile(loaded_config.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
+        return keys.KeystoreFile(
+            loaded_config.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD", loaded_config.variables
+        )
     if wallet.key_env is not None:
-        return keys.KeyEnv(wallet.key_env)
+        return keys.KeyEnv(wallet.key_env, loaded_config.variables)
     if wallet.keyring is not None:
         return keys.KeyringEntry(*wallet.keyring.split("/"))
     if wallet.test_account is not None:
@@ -40,10 +42,12 @@ def agent_key_source(loaded_config: LoadedConfig) -> keys.KeySource:
     if isinstance(futures_table, HyperliquidTable):
         if futures_table.agent_keystore is not None:
             return keys.KeystoreFile(
-                loaded_config.path.parent / futures_table.agent_keystore, "TRIMTAB_AGENT_PASSWORD"
+                loaded_config.path.parent / futures_table.agent_keystore,
+                "TRIMTAB_AGENT_PASSWORD",
+                loaded_config.variables,
             )
         if futures_table.agent_key_env is not None:
-            return keys.KeyEnv(futures_table.agent_key_env)
+            return keys.KeyEnv(futures_table.agent_key_env, loaded_config.variables)
         if futures_table.agent_keyring is not None:
             return keys.KeyringEntry(*futures_table.agent_keyring.split("/"))
     raise ConfigError(

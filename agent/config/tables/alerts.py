@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +10,14 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.tables.fields import ConfigTable, Duration, DurationOrOff, PlainDecimal, Variable
+from agent.config.tables.fields import (
+    ConfigTable,
+    Duration,
+    DurationOrOff,
+    PlainDecimal,
+    Variable,
+    VariableTable,
+)
 from agent.errors import ConfigError
 from agent.model import AlertKind
 
@@ -29,7 +35,7 @@ LONGEST_TIMEOUT_S = 120
 _QUIET_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
-class AlertTargetTable(ConfigTable):
+class AlertTargetTable(VariableTable):
     """One receiver of alerts."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
@@ -41,7 +47,7 @@ class AlertTargetTable(ConfigTable):
 
     def read_url(self) -> str:
         """Return the address. Raises ConfigError if its variable is not set."""
-        target_url = os.environ.get(self.url_env, "")
+        target_url = self.variable(self.url_env)
         if not target_url:
             raise ConfigError(
                 f"alerts.targets.url_env: environment variable {self.url_env} is not set",
@@ -51,7 +57,7 @@ class AlertTargetTable(ConfigTable):
 
     def secrets(self) -> list[str]:
         """Return the address and all its long parts, since services put tokens in different places."""
-        address = os.environ.get(self.url_env, "")
+        address = self.variable(self.url_env)
         address_parts = re.split(r"[/:@?&=,]+", address.partition("://")[2])
         return [
             secret

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
@@ -13,6 +12,7 @@ from agent.config.tables.fields import (
     Duration,
     PageAddress,
     Variable,
+    VariableTable,
 )
 from agent.errors import ConfigError
 from agent.model.rollups import ARBITRUM_CHAINS, LOCAL_OP_STACK_ID, OP_STACK_CHAINS
@@ -22,7 +22,7 @@ LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537, LOCAL_OP_STACK_ID})
 LONGEST_TIMEOUT_S = 60
 
 
-class RpcTable(ConfigTable):
+class RpcTable(VariableTable):
     """One endpoint."""
 
     operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
@@ -50,7 +50,7 @@ class RpcTable(ConfigTable):
         """
         if self.url is not None:
             return self.url.get_secret_value()
-        url = os.environ.get(self.url_env or "")
+        url = self.variable(self.url_env)
         if not url:
             raise ConfigError(
                 f"chain.rpc.url_env: environment variable {self.url_env} is not set",

@@ -13,8 +13,9 @@ from eth_utils.address import (
     is_checksum_formatted_address,
     to_checksum_address,
 )
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PrivateAttr
 
+from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.units import parse_bps, parse_share_with_unit_bps
 
@@ -222,3 +223,18 @@ class ConfigTable(BaseModel):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a config cannot be pickled: its endpoint URLs are secrets")
+
+
+class VariableTable(ConfigTable):
+    """A table that names variables. It carries those of its config."""
+
+    _variables: Variables = PrivateAttr(default_factory=Variables)
+
+    def model_post_init(self, context: object) -> None:
+        """Keep the variables of the validation's context; without one no variable is set."""
+        if isinstance(context, dict):
+            self._variables = context.get(VARIABLES_KEY, self._variables)
+
+    def variable(self, name: str | None) -> str:
+        """Return the value of a variable; empty if it is not set, or without a name."""
+        return self._variables.get(name or "", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +18,7 @@ from agent.config.tables.fields import (
     Share,
     ShareOrOff,
     Variable,
+    VariableTable,
     to_value_error,
 )
 from agent.errors import ConfigError
@@ -283,7 +283,7 @@ class PerpetualProtocolTable(PerpetualProtocolContracts, FuturesLayerTable):
         return name_by_address
 
 
-class HyperliquidTable(FuturesLayerTable):
+class HyperliquidTable(FuturesLayerTable, VariableTable):
     """[futures] on Hyperliquid (docs/futures.md). The agent key trades for the account and cannot
     withdraw; without a source of it nothing is sent.
     """
@@ -328,7 +328,7 @@ class HyperliquidTable(FuturesLayerTable):
         """URL of the venue. Raises ConfigError if the variable is not set."""
         if self.url is not None:
             return self.url.get_secret_value()
-        if url := os.environ.get(self.url_env or ""):
+        if url := self.variable(self.url_env):
             return url
         raise ConfigError(
             f"futures.url_env: environment variable {self.url_env} is not set",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from agent.config.tables.fields import ConfigTable, Duration, Variable
+from agent.config.tables.fields import Duration, Variable, VariableTable
 from agent.errors import ConfigError
 
 SHORTEST_HANG_S = 30
@@ -16,7 +15,7 @@ LONGEST_WAIT_S = 3_600
 """Longest wait for the wallet, since a waiting cycle logs nothing."""
 
 
-class ServiceTable(ConfigTable):
+class ServiceTable(VariableTable):
     """Monitoring of `trimtab run` (docs/service.md)."""
 
     heartbeat_url: SecretStr | None = None
@@ -59,7 +58,7 @@ class ServiceTable(ConfigTable):
             return self.heartbeat_url.get_secret_value()
         if self.heartbeat_url_env is None:
             return None
-        heartbeat_url = os.environ.get(self.heartbeat_url_env, "")
+        heartbeat_url = self.variable(self.heartbeat_url_env)
         try:
             _require_http(heartbeat_url, "heartbeat_url_env")
         except ValueError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from agent.config.tables.fields import ConfigTable, Duration, Variable
+from agent.config.tables.fields import Duration, Variable, VariableTable
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
 
@@ -18,7 +17,7 @@ LONGEST_POLL_S = 50
 LONGEST_CODE_S = 900
 
 
-class TelegramTable(ConfigTable):
+class TelegramTable(VariableTable):
     """The Telegram bot (docs/telegram.md)."""
 
     token_env: Variable
@@ -48,7 +47,7 @@ class TelegramTable(ConfigTable):
 
     def read_bot_token(self) -> str:
         """Return the bot's token. Raises ConfigError if its variable has none."""
-        bot_token = os.environ.get(self.token_env, "")
+        bot_token = self.variable(self.token_env)
         if not _TOKEN.fullmatch(bot_token):
             raise ConfigError(
                 f"telegram.token_env: environment variable {self.token_env} has no bot token",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agent.config.tables.fields import ConfigTable, Variable
+from agent.config.tables.fields import Variable, VariableTable
 
 TEMPLATE = """\
 # [second_opinions]                # ask aggregators about a plan that is shown; they learn its tokens and amounts (docs/planning.md)
@@ -15,7 +15,7 @@ TEMPLATE = """\
 """
 
 
-class SecondOpinionsTable(ConfigTable):
+class SecondOpinionsTable(VariableTable):
     """Quotes of aggregators beside a plan (docs/planning.md)."""
 
     services: list[Literal["0x", "kyberswap", "cow"]] = Field(min_length=1)

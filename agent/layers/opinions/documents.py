@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
@@ -65,7 +64,7 @@ def live_plan_keys(tables: LayerTables, outcome: StepOutcome) -> LivePlanKeys:
         for bought_token, (sold_raw_by_token, _) in trades.items()
         for token, sold_raw in sold_raw_by_token.items()
     ]
-    api_key = os.environ.get(opinions_table.zero_x_env or "", "")
+    api_key = opinions_table.variable(opinions_table.zero_x_env)
     answers = iter(
         ask_services(
             opinions_table.services, api_key, outcome.step_input.snapshot.head.chain_id, sales
