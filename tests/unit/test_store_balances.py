@@ -12,13 +12,13 @@ import pytest
 from agent.errors import ConfigError
 from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
-from agent.store import Store
+from agent.store import Store, open_store
 from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
 from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.text import raises_code
-from tests.support.transactions import START_S, WALLET, new_store
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
 
 NOW_S = at().snapshot.head.timestamp_s
 OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), Fraction(2))
@@ -228,3 +228,35 @@ def test_a_payment_that_is_not_mined_is_no_change_of_the_wallets_own(store: Stor
     assert expected.own_changes == ()
     assert expected.unsettled_nonce == 3
     assert store.db.wallet == WALLET
+
+
+# --- Balances of a look that are written at its end.
+
+
+def openings_of(store: Store) -> dict[str, tuple[int, int]]:
+    """Base units and block of each opening."""
+    return {opening.token: (opening.raw, opening.block) for opening in store.balances.expected().openings}
+
+
+@pytest.mark.parametrize("is_overtaken", [False, True], ids=["alone", "another process wrote first"])
+def test_explained_balances_of_a_look_are_written_at_its_end_unless_overtaken(tmp_path: Path, is_overtaken: bool) -> None:
+    url = f"sqlite:///{tmp_path}/books.db"
+    store = open_store(url, CHAIN_ID, WALLET, WETH.address)
+    store.balances.record_explained(at(1_000).snapshot, {WETH.address: COIN}, lambda _: True)
+    with store.db.queueing():
+        expected, is_explained = store.balances.record_explained(at(1_001).snapshot, {WETH.address: COIN}, lambda _: True)
+    assert is_explained
+    assert expected.openings == store.balances.expected().openings
+    assert openings_of(store) == {WETH.address: (COIN, 1_000)}, "the stored ones explain as much until then"
+    if is_overtaken:
+        other = open_store(url, CHAIN_ID, WALLET, WETH.address)
+        assert other.balances.record(at(1_002).snapshot, {WETH.address: 5}, (), expected.version)
+        other.close()
+    store.db.flush()
+    assert openings_of(store) == {WETH.address: (5, 1_002) if is_overtaken else (COIN, 1_001)}
+    store.close()
+
+
+def test_balances_that_nothing_explains_are_not_written(store: Store) -> None:
+    assert not store.balances.record_explained(at(1_000).snapshot, {WETH.address: COIN}, lambda _: False)[1]
+    assert openings_of(store) == {}
