@@ -23,7 +23,9 @@ from agent.errors import ConfigError
 from agent.execution.settlement import originating_step
 from agent.execution.shortfall import shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
-from agent.model import AlertKind, AlertMessage, AlertTargetState, Delivery
+from agent.execution.submitter import IN_FLIGHT_STATES
+from agent.layers.futures.state import margin_account
+from agent.model import AlertKind, AlertMessage, AlertTargetState, Delivery, Snapshot
 from agent.observe.notify import (
     UNANSWERED_REASON,
     AlertChannel,
@@ -260,6 +262,30 @@ def _target_document(
 
 MAX_SHORTFALL_AGE_DAYS = 30
 """Age of a step after which its shortfall raises no alert; ended alerts are kept for longer."""
+
+
+UNSETTLED_AFTER_S = 180
+"""Time after an order's deadline from which its unknown outcome is reported."""
+
+
+def unsettled_orders(
+    store: Store, snapshot: Snapshot | None, now_s: int
+) -> tuple[tuple[str, str], ...]:
+    """Return client order id and note of the orders of a futures venue that have been without an
+    outcome for UNSETTLED_AFTER_S, such as one that the venue calls filled but whose fills it does
+    not list. An order that the venue lists as resting, in the newest `snapshot`, has none yet;
+    without a snapshot resting orders are not judged.
+    """
+    account = None if snapshot is None else margin_account(snapshot)
+    resting_cloids = None if account is None else {order.cloid for order in account.resting_orders}
+    return tuple(
+        (str(intent.tx_hash), intent.note)
+        for intent in store.journal.open_intents()
+        if intent.tx.is_venue_order
+        and intent.state in IN_FLIGHT_STATES
+        and now_s > (intent.deadline_s or 0) + UNSETTLED_AFTER_S
+        and not (intent.is_resting and (resting_cloids is None or intent.tx_hash in resting_cloids))
+    )
 
 
 def unreported_shortfalls(

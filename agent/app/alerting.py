@@ -23,6 +23,7 @@ from agent.app.positions.futures_alerts import (
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
+from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.futures.policy.hedges import comparison_text
 from agent.layers.futures.state import futures_policy, planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies
@@ -297,6 +298,8 @@ MOVING_INTENT_KINDS = (
 )
 """Transactions that trade or pay; approvals and the like do not."""
 _FIGURE_PATTERN = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
+_PLAIN_SENTENCE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9 ,.'$%()/-]{2,119}")
+"""Reasons of the futures venue, of which no address and no markup goes into an alert (T17)."""
 _GUARD_NAME_PATTERN = re.compile(r"[a-z_]{1,40}")
 MAX_KEY_LENGTH = 200
 _STEP_ID_PATTERN = re.compile(r"[0-9a-f]{1,40}")
@@ -315,6 +318,9 @@ class RunFacts:
     heartbeat_fault: str
     low_gas_wei: int | None
     shortfalls: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    unsettled_orders: tuple[tuple[str, str], ...] = ()
+    """Client order id and note of each order of a futures venue that is overdue: the venue no
+    longer lists it as open, and its fills do not add up."""
 
 
 def covered_kinds(outcome_or_error: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
@@ -382,6 +388,12 @@ def _unsanitized_alerts(
     for step_id, token_labels in run_facts.shortfalls:
         if step_id != cycle_step_id:
             yield shortfall_alert(step_id, token_labels)
+    for cloid, note in run_facts.unsettled_orders:
+        alert_text = (
+            f"The outcome of a futures order is not known although its time has passed: {note}. No"
+            " other order is sent in its market meanwhile. Check it on the venue's site; trimtab txs"
+        )
+        yield Alert(AlertKind.HALT, f"futures:unsettled:{cloid}", alert_text, True)
     if run_facts.paused:
         yield Alert(
             AlertKind.PAUSED,
@@ -471,18 +483,31 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
                 AlertKind.ERROR,
                 "failed",
                 "A transaction failed or an exit could not be sent; nothing was bought"
-                f" afterwards. {explain_command}",
+                f" afterwards.{_venue_reasons_text(outcome)} {explain_command}",
             )
         case OutcomeKind.REFUSED if not is_only_paused:
             trades_text = _planned_trades(outcome)
+            would_text = f"It would {trades_text}. " if trades_text else ""
+            venue_text = _venue_reasons_text(outcome, failing_verdicts).strip()
             yield _refusal_alert(
-                failing_verdicts,
-                f"{f'It would {trades_text}. ' if trades_text else ''}{explain_command}",
+                failing_verdicts, f"{would_text}{venue_text} {explain_command}".replace("  ", " ")
             )
         case OutcomeKind.HALT if not is_paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
         case _:
             pass
+
+
+def _venue_reasons_text(outcome: StepOutcome, verdicts: Sequence[Verdict] = ()) -> str:
+    """Return the futures venue's reasons for orders that it rejected, as far as they are plain
+    sentences; empty without one.
+    """
+    reasons = [intent.failure_reason for intent in outcome.transactions]
+    reasons += [verdict.measured_text for verdict in verdicts if verdict.limit == VENUE_ACCEPTANCE]
+    plain_reasons = dict.fromkeys(
+        reason.rstrip(".") for reason in reasons if _PLAIN_SENTENCE_PATTERN.fullmatch(reason)
+    )
+    return f" The venue: {'; '.join(plain_reasons)}." if plain_reasons else ""
 
 
 def _done_alert(outcome: StepOutcome, explain_command: str) -> Iterator[Alert]:

@@ -336,11 +336,19 @@ class RunEventHandler:
         context, alert_notifier = self.agent.context, self.alert_notifier
         if alert_notifier is None:
             return
+        newest_input = (
+            outcome_or_error.input_after or outcome_or_error.step_input
+            if isinstance(outcome_or_error, StepOutcome)
+            else None
+        )
         run_facts = alerting.RunFacts(
             self.is_paused,
             silence_text,
             alert_channels.low_gas_wei(context.loaded_config),
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
+            alert_channels.unsettled_orders(
+                context.store, None if newest_input is None else newest_input.snapshot, now_s
+            ),
         )
         alerts = [*alerting.cycle_alerts(outcome_or_error, run_facts), *self._due_digest(now_s)]
         for alert_state in alert_notifier.process_cycle_alerts(

@@ -68,5 +68,6 @@ def failed_outcome(
 ) -> StepOutcome:
     """Return the outcome of a step whose transaction did not succeed."""
     end_state = "reverted" if intent.receipt is not None else intent.state.value
-    reason = f"{transaction_name} ended {end_state}; {consequence}"
+    cause_text = f": {intent.failure_reason}" if intent.failure_reason else ""
+    reason = f"{transaction_name} ended {end_state}{cause_text}; {consequence}"
     return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)

@@ -315,6 +315,27 @@ def _breaches_no_limit(
     return not breached_limits
 
 
+def with_full_venue_leverage(account: MarginAccount) -> MarginAccount:
+    """Return the account with each market at the maximum leverage of its venue, where the account
+    sets it (off-chain venues): initial margin is then twice the maintenance margin.
+    """
+    if account.is_on_chain:
+        return account
+    return replace(
+        account,
+        markets=tuple(
+            replace(
+                market,
+                tiers=tuple(
+                    replace(tier, initial_ppm=min(tier.initial_ppm, 2 * tier.maintenance_ppm))
+                    for tier in market.tiers
+                ),
+            )
+            for market in account.markets
+        ),
+    )
+
+
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:
     """Return the account after a fill at the mark with the taker fee, rounded against us."""
     perp_market = account.market(market)

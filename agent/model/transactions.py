@@ -203,7 +203,8 @@ class Receipt:
     from and to the zero address. `fills` are changes of futures positions, `funding` their settled
     funding payments. `data_fee_wei` is what the transaction paid beyond its gas: data fee and
     operator fee of an OP Stack chain. `managed_swaps` are swaps of pools that share one contract,
-    whose transfers are those of several swaps together.
+    whose transfers are those of several swaps together. `failure_reason` is the venue's reason for
+    an order without a fill, sanitised (empty: none, or not known).
     """
 
     tx_hash: str
@@ -220,6 +221,7 @@ class Receipt:
     data_fee_wei: int = 0
     is_open: bool = False
     managed_swaps: tuple[ManagedSwap, ...] = ()
+    failure_reason: str = ""
 
     @property
     def execution_gas_cost_wei(self) -> int:
@@ -288,6 +290,18 @@ class Intent:
         """
         is_in_block = self.state in (IntentState.MINED, IntentState.FINAL)
         return is_in_block and self.receipt is not None and self.receipt.status == 1
+
+    @property
+    def failure_reason(self) -> str:
+        """The venue's reason for an order without a fill; empty without one."""
+        return "" if self.receipt is None else self.receipt.failure_reason
+
+    @property
+    def note_with_reason(self) -> str:
+        """The note, with the venue's reason if it filled nothing."""
+        return (
+            f"{self.note}; the venue: {self.failure_reason}" if self.failure_reason else self.note
+        )
 
     @property
     def is_resting(self) -> bool:

@@ -169,6 +169,8 @@ class HyperliquidServer:
         self.hides_orders = 0
         """Number of further order queries answered with "unknown", like an API server behind its chain."""
         self.takes_stops = True
+        self.hides_fills = False
+        """Lists no fills, although orders are filled."""
         self.is_inexact = False
         """Write amounts of the account as floats leave them, with a tenth of a billionth too much."""
         self.transfers: list[dict[str, Any]] = []
@@ -522,8 +524,10 @@ class HyperliquidServer:
                 return [row for row in self.rates if row["coin"] == body["coin"] and row["time"] >= body["startTime"]][:500]
             case "candleSnapshot":
                 return self.candles(**body["req"])
+            case "userFillsByTime" if self.hides_fills:
+                return []
             case "userFillsByTime":
-                return [fill for fill in self.fills if fill["user"] == user and fill["time"] >= body["startTime"]]
+                return [fill for fill in self.fills if fill["user"] == user and fill["time"] >= body["startTime"]][:2_000]
         return None
 
     def candles(self, coin: str, interval: str, startTime: int, endTime: int) -> list[dict[str, Any]]:

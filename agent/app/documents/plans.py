@@ -489,6 +489,7 @@ def transaction_document(intent: Intent) -> TransactionDocument:
         block=block,
         gas_used=gas_used,
         gas_price_wei=gas_price_wei,
+        note=intent.note_with_reason,
     )
     if receipt and receipt.data_fee_wei:
         transaction_fields["data_fee_wei"] = str(receipt.data_fee_wei)

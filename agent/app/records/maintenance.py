@@ -178,6 +178,7 @@ def _derived_fields(intent: Intent) -> dict[str, object]:
     return {
         "open": intent.state in OPEN_STATES,
         "hash": intent.tx_hash or "",
+        "note": intent.note_with_reason,
         "max_fee_wei": str(tx.max_gas_price_wei),
         **receipt_fields,
     }

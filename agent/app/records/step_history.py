@@ -331,7 +331,8 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     if plan is not None:
         sentences += _plan_sentences(plan, step_input) + _tax_sentences(step_input, plan)
     sentences += [
-        f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}."
+        f"{intent.note_with_reason}: {intent.state.value}, transaction"
+        f" {intent.tx_hash or 'never signed'}."
         for intent in intents
     ]
     if plan is not None and not executed_plans:
@@ -377,6 +378,7 @@ def _transaction_documents(intents: Iterable[Intent]) -> list[PastTransactionDoc
             hash=intent.tx_hash or "",
             status="resting" if intent.is_resting else intent.state.value,
             block=intent.receipt.block_number if intent.receipt else None,
+            note=intent.note_with_reason,
         )
         for intent in intents
     ]

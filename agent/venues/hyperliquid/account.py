@@ -6,6 +6,7 @@ Info endpoint.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,6 +43,7 @@ MIN_PLANNED_NOTIONAL_RAW = MIN_NOTIONAL_RAW * 1_001 // 1_000
 """Smallest order of a plan, chosen so that a bound rounded to a tick still meets the venue's
 minimum.
 """
+_WORD_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_MARK_MOVE_BPS = 100
 """Largest difference of a mark between account and markets, which are read one after the other."""
 
@@ -272,7 +274,7 @@ def require_own_margin(answer: object) -> None:
     """
     if answer in SEPARATE_MARGIN_MODES:
         return
-    mode = safe_label(answer, "unknown") if isinstance(answer, str) else "unknown"
+    mode = _venue_word(answer, "unknown") if isinstance(answer, str) else "unknown"
     raise OperatorNeeded(
         f"the account's mode at the venue is {mode}, in which margin is part of the spot balances"
         " and cannot be read for certain",
@@ -402,7 +404,7 @@ def parse_transfers(
         ):
             raise _malformed_error("a transfer")
         if (moved_raw := _moved_raw(kind, transfer_fields, owner.lower())) is None:
-            unknown_kinds[safe_label(kind, "without a printable name")] = None
+            unknown_kinds[_venue_word(kind, "without a printable name")] = None
         else:
             net_moved_raw += moved_raw
     return net_moved_raw, tuple(unknown_kinds)
@@ -586,6 +588,13 @@ def require_market(market_by_coin: Mapping[str, ListedMarket], coin: str) -> Lis
     if coin not in market_by_coin:
         raise Refused(f"Hyperliquid has no market {coin}", remedy="check the name of the market")
     return market_by_coin[coin]
+
+
+def _venue_word(word: str, fallback: str) -> str:
+    """Return a word of the venue's API, such as a kind of transfer, if it has only safe characters,
+    else `fallback` (T17); words are longer than labels of tokens.
+    """
+    return word if _WORD_PATTERN.fullmatch(word) else fallback
 
 
 def _usd_raw(json_object: Mapping[str, object], amount_key: str) -> int:

@@ -60,6 +60,8 @@ IS_MAINNET_BY_HOST = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz"
 
 ROWS_PER_PAGE = 500
 """Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
+FILLS_PER_PAGE = 2_000
+"""Maximum rows of an answer with fills."""
 DAY_MS = 86_400_000
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _AGENT_ACTION_TYPES = frozenset({"order", "cancelByCloid"})
@@ -346,7 +348,11 @@ class HyperliquidClient:
         return parse_decimal(closed_candles[-1].get("c"), f"a price of {coin}")
 
     def _read_all_rows(
-        self, request_type: str, since_ms: int, **request_fields: object
+        self,
+        request_type: str,
+        since_ms: int,
+        rows_per_page: int = ROWS_PER_PAGE,
+        **request_fields: object,
     ) -> list[Mapping[str, object]]:
         """Return all rows of a time-range read after `since_ms`."""
         all_rows: list[Mapping[str, object]] = []
@@ -355,7 +361,7 @@ class HyperliquidClient:
                 type=request_type, startTime=since_ms + 1, **request_fields
             )
             page_rows = _require_rows(answer, request_type)
-            if len(page_rows) < ROWS_PER_PAGE:
+            if len(page_rows) < rows_per_page:
                 return all_rows + page_rows
             last_ms = max(row_time_ms(row) for row in page_rows)
             # Rows of the last time may continue on the next page.
@@ -469,10 +475,13 @@ class HyperliquidClient:
         order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if order_record is None:
             return OrderState(cloid, VenueOrderStage.UNKNOWN)
-        fills_answer = self._info("userFillsByTime", startTime=order_record.accepted_ms)
-        return order_state(
-            order_record, fills_answer, self._market(order_record.coin).size_decimals
+        fill_rows = self._read_all_rows(
+            "userFillsByTime",
+            order_record.accepted_ms - 1,
+            FILLS_PER_PAGE,
+            user=self._account_address.lower(),
         )
+        return order_state(order_record, fill_rows, self._market(order_record.coin).size_decimals)
 
     def is_dead(self, ticket: OrderTicket) -> bool:
         """True if an order was not executed and never will be: the venue does not know it at a

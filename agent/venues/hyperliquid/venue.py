@@ -352,7 +352,7 @@ class HyperliquidPerps:
         if not state.is_final:
             return None
         if not state.filled_raw:
-            return _receipt(cloid, ())
+            return replace(_receipt(cloid, ()), failure_reason=state.venue_status)
         fill = PerpFill(
             "",
             self._client.account_address,
@@ -383,7 +383,12 @@ class HyperliquidPerps:
         )
         receipt = _receipt(state.cloid, fills)
         is_rejected = state.stage is VenueOrderStage.REJECTED and not fills
-        return replace(receipt, status=0 if is_rejected else 1, is_open=not state.is_final)
+        return replace(
+            receipt,
+            status=0 if is_rejected else 1,
+            is_open=not state.is_final,
+            failure_reason=state.venue_status if is_rejected else "",
+        )
 
     def _cancel_receipt(self, intent: Intent, cloid: str) -> Receipt | None:
         """Return the receipt of a cancel; None while its order rests and the cancel may arrive."""
@@ -477,10 +482,21 @@ def with_chain_times(account: MarginAccount, snapshot: Snapshot) -> MarginAccoun
     venue's clock differs too much from this machine's.
     """
     venue_now_s = account.markets[0].index_s
-    if abs(skew_s := venue_now_s - snapshot.now_s) > MAX_CLOCK_SKEW_S:
+    skew_s = venue_now_s - snapshot.now_s
+    if skew_s > MAX_CLOCK_SKEW_S:
         raise Retryable(
-            f"the venue's clock is {skew_s} s ahead of this machine's",
+            f"this machine's clock is {skew_s} s behind the venue's",
             "set this machine's clock",
+            code=ErrorCode.LAG,
+        )
+    if skew_s < -MAX_CLOCK_SKEW_S:
+        is_machine_right = abs(snapshot.head.timestamp_s - snapshot.now_s) <= MAX_CLOCK_SKEW_S
+        raise Retryable(
+            f"the venue's answer is {-skew_s} s old"
+            + (": its server lags" if is_machine_right else " by this machine's clock"),
+            "wait until it catches up"
+            if is_machine_right
+            else "check this machine's clock; if it is right, wait until the venue catches up",
             code=ErrorCode.LAG,
         )
     index_s = snapshot.head.timestamp_s - max(0, -skew_s)

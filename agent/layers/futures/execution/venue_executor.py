@@ -33,6 +33,8 @@ from agent.ports import Grant, Signer
 from agent.ports.perpetuals import OrderVenue, futures_grant, granted_action
 from agent.units import format_time
 
+VENUE_ACCEPTANCE = "accepted by the venue"
+"""Limit of the verdict on an order that the venue rejected; the measurement is its reason."""
 OUTCOME_POLLS = 5
 """Number of queries for an open order's outcome before the step continues without it."""
 
@@ -136,11 +138,12 @@ class VenueExecutor:
         intent, rejection_reason = self._post(intent, grant)
         resolved_order = self._await_outcome(intent, rejection_reason)
         if resolved_order.state is IntentState.REVERTED and _is_limit_order(grant):
+            reason = resolved_order.failure_reason
             raise guard_refusal(
                 "simulation",
-                rejection_reason or "rejected",
-                "accepted by the venue",
-                f"{note}: the venue rejects it: {rejection_reason or 'without a reason'}",
+                reason or "rejected",
+                VENUE_ACCEPTANCE,
+                f"{note}: the venue rejects it: {reason or 'without a reason'}",
                 "the next step plans it again",
                 error_type=UnsendableTransaction,
             )
@@ -268,8 +271,13 @@ class VenueExecutor:
             return intent
         if intent.state is IntentState.SIGNED:  # sent by a copy of this store
             intent = submitter.move(intent, IntentState.BROADCAST, "found at the venue")
-        receipt = replace(receipt, block_number=head.number, block_hash=head.hash)
-        note = rejection_reason or _fills_note(intent, receipt)
+        receipt = replace(
+            receipt,
+            block_number=head.number,
+            block_hash=head.hash,
+            failure_reason="" if receipt.status else rejection_reason or receipt.failure_reason,
+        )
+        note = receipt.failure_reason or _fills_note(intent, receipt)
         intent = submitter.move(intent, IntentState.MINED, note, receipt=receipt)
         return intent if intent.is_resting else submitter.settle_nonce(intent)
 

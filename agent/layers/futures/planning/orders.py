@@ -42,6 +42,7 @@ from agent.margin.state import (
     oversized_positions,
     scaled_size_raw,
     sizes_within_gross,
+    with_full_venue_leverage,
 )
 from agent.model import (
     FuturesLimits,
@@ -389,9 +390,19 @@ def _cut_openings(
     limits = policy.limits
     limits_without_max_position = replace(limits, max_position_bps=BPS)
     orders, notes = [], []
-    for market_id, size_raw in largest_allowed_sizes(
+    allowed_sizes = largest_allowed_sizes(
         account, opening_size_by_market, limits_without_max_position, spot_value
-    ).items():
+    )
+    if allowed_sizes != opening_size_by_market:
+        sizes_at_full_leverage = largest_allowed_sizes(
+            with_full_venue_leverage(account),
+            opening_size_by_market,
+            limits_without_max_position,
+            spot_value,
+        )
+        if sizes_at_full_leverage != allowed_sizes:
+            notes += venue_leverage_notes(account, opening_size_by_market)
+    for market_id, size_raw in allowed_sizes.items():
         market = account.market(market_id)
         if size_raw != opening_size_by_market[market_id]:
             notes.append(f"{market.symbol} is cut to what the limits allow")
@@ -400,6 +411,24 @@ def _cut_openings(
         elif size_raw:
             orders.append(_cut_order(account, market, size_raw, limits.slippage_bps))
     return orders, notes
+
+
+def venue_leverage_notes(account: MarginAccount, markets: Iterable[str]) -> list[str]:
+    """Return a note on each market whose leverage, set at the venue, is below what the venue offers
+    and holds a target back.
+    """
+    full_account = with_full_venue_leverage(account)
+    notes = []
+    for market_id in markets:
+        market = account.market(market_id)
+        initial_ppm = market.tiers[0].initial_ppm
+        full_ppm = full_account.market(market_id).tiers[0].initial_ppm
+        if full_ppm < initial_ppm:
+            notes.append(
+                f"the leverage of {market.symbol} at the venue is {margin.PPM // initial_ppm}x of at most"
+                f" {margin.PPM // full_ppm}x, which holds its target back; raise it on the venue's site"
+            )
+    return notes
 
 
 def _cut_to_target(

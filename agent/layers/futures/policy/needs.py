@@ -243,6 +243,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         notes.append(f"futures: {cooldown_text}")
     if futures_progress(step).hold_reason:
         notes.append(futures_progress(step).hold_reason)
+    notes += [f"futures: {why}" for why in _silent_back_offs(step)]
     if account is not None and (why := uncertain_profit_reason(account)):
         notes.append(f"futures: {why}")
     if policy is not None and is_delegate_wallet(step.snapshot, policy):
@@ -251,6 +252,24 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
             " deposits nor withdraws margin, which counts in the owner's portfolio alone"
         )
     return "; ".join(notes)
+
+
+def _silent_back_offs(step: StepInput) -> list[str]:
+    """Return which resting stops and deposits back off after failures; of orders the plan says
+    it.
+    """
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    if account is None or policy is None:
+        return []
+    name_by_key = {MARGIN_PLACE: "deposits of margin"} | {
+        f"{RESTING_STOP} {change.market}": f"the resting stop of {account.market(change.market).symbol}"
+        for change in stop_changes(account, policy)
+    }
+    return [
+        f"{name}: {why}"
+        for failure_key, name in name_by_key.items()
+        if (why := back_off_reason(step.snapshot, step.history, failure_key))
+    ]
 
 
 def spot_multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
