@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +64,7 @@ SICK: dict[str, tuple[Callable[[str], Answerer], str]] = {
     "redirect": (always(Reply(b"", status=302, headers={"Location": "https://example.org/"})), "HTTP 302"),
     "empty": (always(Reply(b"")), "not JSON"),
     "cut": (always(Reply(b'[{"jsonrpc": "2.0", "id"')), "not JSON"),
+    "no answer": (always(Reply(b"", cut="reset")), "cannot be reached"),
     "other chain": (lambda url: altered(url, other_chain), "is on chain 1"),
 }
 """What an endpoint answers for a while, and words by which the failed look tells of it."""
@@ -213,31 +213,6 @@ def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: 
             looks.close()
     assert max(off_target(level, TWO).values()) < 50
     assert len(set(broadcasts)) == len(broadcasts) == purse(level).nonce - before.nonce == 2, "an approval and a swap, each once"
-
-
-@contextmanager
-def no_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def fails(*_: object, **__: object) -> object:
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(socket, "getaddrinfo", fails)
-        yield
-
-
-@pytest.mark.slow
-def test_run__names_resolve_not_for_a_while__trades_later(level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Patient(level)
-    provider = line(level.url or "")
-    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[provider], clock=clock) as agent:
-
-        @contextmanager
-        def fault() -> Iterator[None]:
-            provider._request_session_manager.session_cache.clear()  # no connection is kept
-            with no_names(monkeypatch):
-                yield
-
-        require_outlived(level, agent, clock, fault, "cannot be reached")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import traceback
 from collections.abc import Iterator
@@ -136,6 +137,22 @@ def test_a_large_batch_is_not_taken_for_a_deep_one() -> None:
 
 def test_a_connection_that_breaks_off_is_worth_another_try() -> None:
     assert isinstance(failure(lambda asked: Reply(b"[{", claimed_length=5_000)), Retryable)
+
+
+def test_a_server_that_does_not_speak_tls_may_pass() -> None:
+    with serve(body(b"[]")) as server:
+        provider = EndpointProvider(server.url.replace("http:", "https:"), "alpha", 1.0, attempts=1)
+        with pytest.raises(Retryable, match="cannot be reached"):
+            provider.call("eth_chainId", [])
+
+
+def test_a_name_that_does_not_resolve_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with pytest.raises(Retryable, match="cannot be reached"):
+        EndpointProvider("https://rpc.example.org/v3/key", "alpha", 1.0, attempts=1).call("eth_chainId", [])
 
 
 def test_a_web_page_needs_the_operator() -> None:
