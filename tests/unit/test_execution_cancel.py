@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import OperatorNeeded, Refused
+from agent.errors import PassingFault, Refused
 from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
@@ -123,7 +123,7 @@ def test_a_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
     made = lost_in_broadcast(tmp_path)
     simulate = made.chain.simulate
     made.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), ok=False, reason="insufficient funds")
-    with raises_code(OperatorNeeded, "cannot_cancel"):
+    with raises_code(PassingFault, "cannot_cancel"):
         made.executor().reconcile()
     assert len(made.chain.sent) == 1
 

@@ -1,0 +1,94 @@
+"""Which errors may pass while a run waits, and which need a person: a row of docs/endpoints.md each, as their code raises them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OperatorNeeded, PassingFault
+from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.model import IntentKind
+from agent.store import open_store
+from agent.store.database import database_errors
+from agent.store.files.locks import wallet_lock
+from agent.store.files.recorder import FileOutbox
+from agent.venues.hyperliquid.client import _refusal_error
+from agent.venues.hyperliquid.orders import VenueRefusal
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
+from tests.test_docs import ROOT
+
+
+def lock_in_a_file(folder: Path) -> None:
+    (folder / "file").touch()
+    with wallet_lock(folder / "file" / "wallet.lock", CHAIN_ID, WALLET):
+        pass
+
+
+def proposal_in_a_file(folder: Path) -> None:
+    (folder / "file").touch()
+    FileOutbox(folder / "file").write_proposal("name", "{}")
+
+
+def store_in_a_missing_folder(folder: Path) -> None:
+    with database_errors("read"):
+        sqlite3.connect(folder / "missing" / "trimtab.db")
+
+
+def signer_that_the_venue_does_not_know(folder: Path) -> None:
+    raise _refusal_error(VenueRefusal("User or API Wallet 0x1 does not exist.", is_judged=False))
+
+
+def nonce_with_an_open_transaction(folder: Path) -> None:
+    store = open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, WALLET)
+    store.steps.begin("s", START_S, "{}")
+    try:
+        for _ in range(2):
+            store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    finally:
+        store.close()
+
+
+PASSING = (
+    lock_in_a_file,
+    proposal_in_a_file,
+    store_in_a_missing_folder,
+    signer_that_the_venue_does_not_know,
+    nonce_with_an_open_transaction,
+)
+
+
+@pytest.mark.parametrize("fails", PASSING, ids=[fails.__name__ for fails in PASSING])
+def test_fault__outside_this_process__may_pass(tmp_path: Path, fails: Callable[[Path], None]) -> None:
+    with pytest.raises(PassingFault):
+        fails(tmp_path)
+
+
+@pytest.mark.parametrize("code", ["BUSY", "CANTOPEN", "FULL", "IOERR_WRITE", "LOCKED", "NOMEM", "PERM", "PROTOCOL", "READONLY_ROLLBACK"])
+def test_store__database_error_of_disk_or_lock__may_pass(code: str) -> None:
+    error = sqlite3.OperationalError(code)
+    error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
+    with pytest.raises(PassingFault), database_errors("write"):
+        raise error
+
+
+@pytest.mark.parametrize("code", ["CORRUPT", "NOTADB", "ERROR", "CONSTRAINT_UNIQUE", "SCHEMA", "MISMATCH"])
+def test_store__database_error_of_damage__needs_a_person(code: str) -> None:
+    error = sqlite3.DatabaseError(code)
+    error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
+    with pytest.raises(OperatorNeeded) as caught, database_errors("write"):
+        raise error
+    assert not isinstance(caught.value, PassingFault)
+
+
+def test_store__file_is_no_database__needs_a_person(tmp_path: Path) -> None:
+    (tmp_path / "trimtab.db").write_bytes(b"x" * 8_192)
+    with pytest.raises(OperatorNeeded) as caught, database_errors("read"):
+        sqlite3.connect(tmp_path / "trimtab.db").execute("SELECT * FROM intents")
+    assert not isinstance(caught.value, PassingFault)
+
+
+def test_page_of_faults__says_from_which_depth_a_reorg_needs_a_person() -> None:
+    assert f"reorg deeper than {REORG_WATCH_BLOCKS} blocks" in (ROOT / "docs" / "endpoints.md").read_text()
