@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from operator import itemgetter
 from typing import Any
 
 from agent.amm import pools
@@ -218,13 +219,14 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     reference. For an exit only prices that it depends on are compared, and neither
     `late_twap_tokens` nor short means. An asset without a spot price refuses the plan.
     """
-    deviations = [
-        *_spot_deviations(case),
-        *_pool_deviations(case),
-        *_twap_deviations(case),
-        *_short_mean_deviations(case),
-    ]
-    largest_deviation, label = max(deviations, default=(Fraction(0), "nothing to compare"))
+    deviations = [*_spot_deviations(case), *_pool_deviations(case), *_twap_deviations(case)]
+    largest_deviation, label = max(
+        [
+            max(deviations, default=(Fraction(0), "nothing to compare")),
+            *_short_mean_deviations(case),
+        ],
+        key=itemgetter(0),
+    )
     return GuardMeasurement(
         f"{format_ratio(largest_deviation)} ({label})", largest_deviation * BPS <= limit_bps
     )
@@ -336,12 +338,14 @@ def _twap_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 
 def _short_mean_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    """Yield the deviations of the short means of the tokens that the plan trades; none for what
-    reduces risk, because a pool that is pushed for minutes must not hold it back (T20).
+    """Yield the deviations of the short means of the tokens that the plan trades or provides; none
+    for what reduces risk, because a pool that is pushed for minutes must not hold it back (T20).
     """
     if case.is_risk_reducing():
         return
     traded_tokens = set(map(case.step.portfolio.pricing_token, case.replay.tokens))
+    for action in case.plan.layer_actions:
+        traded_tokens |= {action.token0, action.token1}
     for deviation, token in short_mean_deviations(price_inputs(case.step)):
         if token in traded_tokens:
             yield deviation, f"short TWAP of {case.label(token)} against its reference price"

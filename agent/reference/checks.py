@@ -88,7 +88,7 @@ def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
 
 def short_mean_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
     """Yield (relative deviation of the short mean from the reference price, token) where both are
-    known (T40).
+    known (T29).
     """
     price_by_token = prices_from(inputs).price_by_token
     short_mean_by_token = price_sources.short_mean_prices(inputs)
@@ -177,7 +177,7 @@ PriceRange = tuple[Price, Price]
 
 def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     """Return the lowest and highest price of each token: of its reference price, and of each
-    configured source and short mean that agree with it within limits.oracle_deviation (T29, T40).
+    configured source and short mean that agree with it within limits.oracle_deviation (T29).
 
     A feed may lag behind the market by its published threshold, a TWAP by its window; a short mean
     follows a move that both have missed. What the wallet sells is worth the highest price, what it

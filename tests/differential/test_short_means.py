@@ -85,3 +85,11 @@ def test_short_mean__of_a_pool_younger_than_the_window_is_none(venues: Venues, v
     assert isinstance(state, V3Pool)
     assert state.short_mean is None
     assert state.liquidity > 0
+
+
+def test_short_mean__is_not_read_of_preceding_blocks(anvil_chain: LocalChain) -> None:
+    """They confirm by feeds and long means; a step of 32 blocks need not ask each pool 32 times more."""
+    chain_reader = reader(anvil_chain, short_window_s=WINDOW_S)
+    past_blocks = chain_reader.past_prices(chain_reader.snapshot().head, 2)
+    assert len(past_blocks) == 2
+    assert all(pool.short_mean is None for block in past_blocks for pool in block.pools if isinstance(pool, V3Pool))

@@ -1,4 +1,4 @@
-"""The TWAP over reference.short_window: a further price of minimums and costs, which only makes them stricter (threat T40)."""
+"""The TWAP over reference.short_window: a further price of minimums and costs, which only makes them stricter (threat T29)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from agent.chain.lens import CallItem, CallStatus, LensAnswer, uint_word
 from agent.chain.pools.observations import observed_mean
 from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
 from agent.chain.watch import SnapshotScope, snapshot_questions
-from agent.model import CodeHash, PriceSource, StepInput, TickMean
+from agent.model import CodeHash, LpTarget, LpV3Position, PriceSource, Provide, StepInput, TickMean, Withdraw
 from agent.planning.problem import build_problem
 from agent.reference import disagreement_loss, price_ranges, reference_prices
 from agent.units import BPS, Token
 from agent.venues.composer import leg_floors
 from agent.venues.kinds.slipstream import SlipstreamReader
 from agent.venues.kinds.uniswap_v4 import V4Reader
-from tests.support.builders import address, raw, step_input, token, v2_pool, v3_pool, with_limits
+from tests.support.builders import address, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
 from tests.unit.test_guards_exits import said
 
@@ -194,6 +195,10 @@ def test_observed_mean__tick_is_rounded_towards_minus_infinity(ticks: tuple[int,
     assert observed_mean(300, words(ticks)) == TickMean(300, mean, 300 * (2**160 - 1) // 2**96)
 
 
+def test_observed_mean__seconds_per_liquidity_may_overflow() -> None:
+    assert observed_mean(300, words((0, 300), (2**160 - 5, 2**64 - 5))) == observed_mean(300, words((0, 300)))
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -236,3 +241,26 @@ def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader |
     added = [question.item for question in after if question not in before]
     calldata = bytes.fromhex("883bdbfd") + b"".join(uint_word(word) for word in (32, 2, WINDOW_S, 0))
     assert [(item.target, item.calldata) for item in added if isinstance(item, CallItem)] == [(state, calldata)] * asked
+
+
+def with_liquidity(short_bps: int, places: Sequence[LpV3Position], targets: Sequence[LpTarget]) -> StepInput:
+    """A step over positions, whose V3 pools have a short mean that is this far off."""
+    step = world(places, targets)
+    pools = tuple(with_short_mean(pool, short_bps) if isinstance(pool, V3Pool) else pool for pool in step.snapshot.pools)
+    reference = replace(step.reference, uses_worse_source=True, short_window_s=WINDOW_S)
+    return with_snapshot(replace(step, reference=reference), pools=pools)
+
+
+@pytest.mark.parametrize(("short_bps", "passes"), [(149, True), (155, False), (-155, False)])
+def test_short_mean__beyond_the_limit_refuses_what_is_provided(short_bps: int, passes: bool) -> None:
+    step = with_liquidity(short_bps, (), [wanted(2_500)])
+    provision = planned(step)
+    assert [type(action) for action in provision.layer_actions] == [Provide]
+    assert verdict("oracle_deviation", step, provision).passed is passes
+
+
+def test_short_mean__lets_liquidity_be_taken_out() -> None:
+    step = with_liquidity(290, [ranged(4_000, 1_800, 2_200)], [wanted(0)])
+    withdrawal = planned(step)
+    assert Withdraw in {type(action) for action in withdrawal.layer_actions}
+    assert verdict("oracle_deviation", step, withdrawal).passed
