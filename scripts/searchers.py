@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,12 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent.localchain import open_anvil
 from agent.units import BPS
 from tests.support.searchers import (
+    BUYING,
+    ONE_POOL,
     ROUTERS,
     SCENES,
     TACTICS,
     Scene,
     Tactic,
     Turn,
+    UnseenMove,
+    best_responses,
     explored,
     searcher_on,
 )
@@ -95,6 +100,76 @@ def run_searchers(rounds: int) -> list[dict[str, object]]:
     return rows
 
 
+COLUMNS = (
+    "scene",
+    "router",
+    "tactic",
+    "best_size_usd",
+    "profit_usd",
+    "profit_bps",
+    "loss_bps",
+    "worst_loss_bps",
+    "limit_bps",
+)
+LAG_COLUMNS = (
+    "scene",
+    "move_bps",
+    "steps",
+    "minutes_later",
+    "profit_bps",
+    "worst_loss_bps",
+)
+LAG_MINUTES = (0, 2, 5, 10, 15, 40)
+LAGGED_MOVES = ((ONE_POOL, 145, 1), (BUYING, -145, 1), (ONE_POOL, 145, 10), (BUYING, -145, 10))
+"""Scene, move in bps, and its steps of a minute; the wallet trades to its disadvantage."""
+
+
+def run_lags(rounds: int) -> list[dict[str, object]]:
+    """Return a row per move and time since then, during which no feed followed: the largest loss
+    over all tactics and sizes; print each on stderr as it ends.
+    """
+    rows = []
+    with open_anvil() as chain, tempfile.TemporaryDirectory() as folder:
+        for scene, move_bps, step_count in LAGGED_MOVES:
+            for minutes in LAG_MINUTES:
+                move = UnseenMove(move_bps, step_count, 60 * minutes)
+                turns = best_responses(chain, Path(folder), scene, ROUTERS[0], move, rounds)
+                rows.append(lag_row(scene, move, turns))
+                print(json.dumps(rows[-1]), file=sys.stderr)
+    return rows
+
+
+def lag_row(scene: Scene, move: UnseenMove, turns: list[Turn]) -> dict[str, object]:
+    """Return the largest loss and profit of all turns that were carried out, in bps."""
+    carried_out = [turn for turn in turns if turn.turnover]
+    return {
+        "scene": scene.name,
+        "move_bps": move.move_bps,
+        "steps": move.step_count,
+        "minutes_later": move.wait_s // 60,
+        "carried_out": len(carried_out),
+        "profit_bps": worst_bps(carried_out, lambda turn: turn.profit),
+        "worst_loss_bps": worst_bps(carried_out, lambda turn: turn.lost),
+        "violations": sum(not is_shown(turn) for turn in turns),
+    }
+
+
+def worst_bps(turns: list[Turn], amount_of: Callable[[Turn], Fraction]) -> float:
+    """Return the largest amount as a share of its turnover, in bps; 0 without turns."""
+    return max(
+        (round(float(amount_of(turn) / turn.turnover * BPS), 1) for turn in turns), default=0.0
+    )
+
+
+def is_shown(turn: Turn) -> bool:
+    """Return whether loss and profit are within what was shown before."""
+    try:
+        turn.require_shown()
+    except AssertionError:
+        return False
+    return True
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -105,24 +180,19 @@ def main() -> None:
         default=4,
         help="number of searches beyond the grid, each around the best size so far",
     )
+    parser.add_argument(
+        "--lag",
+        action="store_true",
+        help="moves that feed and TWAP have not followed, in place of exact reference prices",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()
-    rows = run_searchers(options.rounds)
+    rows = run_lags(options.rounds) if options.lag else run_searchers(options.rounds)
     violations = sum(int(str(figures["violations"])) for figures in rows)
     if options.json:
         print(json.dumps({"rows": rows, "violations": violations}))
     else:
-        columns = (
-            "scene",
-            "router",
-            "tactic",
-            "best_size_usd",
-            "profit_usd",
-            "profit_bps",
-            "loss_bps",
-            "worst_loss_bps",
-            "limit_bps",
-        )
+        columns = LAG_COLUMNS if options.lag else COLUMNS
         print("| " + " | ".join(columns) + " |")
         print("|" + "---|" * len(columns))
         for figures in rows:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -105,14 +105,22 @@ class Searcher:
         self.names = {address: name for name, address in chain.address_by_pool.items()}
         self.symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
 
-    def attack(self, tactic: Tactic, size_usd: Fraction) -> Turn:
-        """Run one step of the agent under this attack, from a restored market and fresh funds."""
-        chain = self.chain
-        fund(chain, self.held)
+    def expected_pushes(self) -> list[Push]:
+        """Return the pushes against the plan that the agent would make now, with fresh funds."""
+        fund(self.chain, self.held)
         explained(self.agent)
         planned = self.agent.plan().plan
         assert planned is not None, "without a plan there is nothing to attack"
-        targets = self.pushes(planned)
+        return self.pushes(planned)
+
+    def attack(self, tactic: Tactic, size_usd: Fraction, expected: list[Push] | None = None) -> Turn:
+        """Run one step of the agent under this attack, from a restored market and fresh funds. The pushes before the snapshot are those
+        `expected`, by default of the plan that it would make now.
+        """
+        chain = self.chain
+        targets = self.expected_pushes() if expected is None else expected
+        fund(chain, self.held)
+        explained(self.agent)
         had, before = self.wealth(), purse(chain)
         for pool, sold in targets:
             self.trade(pool, sold, tactic.skew * size_usd)
@@ -127,6 +135,7 @@ class Searcher:
         for pool, _ in sorted(touched):
             self.harvest(chain.deployed_world.pool_by_name[pool])
         profit = self.wealth() - had
+        assert expected is not None or outcome.kind is not OutcomeKind.HALT, outcome.reason
         turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.deployed_world.prices_usd))
         if outcome.kind is OutcomeKind.FAILED:  # a success in between, since three reverts in a row would stop the agent
             assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
@@ -136,7 +145,7 @@ class Searcher:
 
     def turn(self, outcome: StepOutcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
         """Return the figures of an attacked step."""
-        assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.REFUSED), outcome.reason
+        assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.REFUSED, OutcomeKind.HALT), outcome.reason
         done = outcome.kind is OutcomeKind.DONE
         beside = [i for i in outcome.transactions if i.receipt is not None and not (done and i.kind is IntentKind.SWAP)]
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in beside if intent.receipt is not None)
@@ -292,6 +301,8 @@ ONE_POOL = Scene(
 """300,000 dollars through one V3 pool of 40 million."""
 EVERY_POOL = Scene("every pool", BIG, None, {"WETH": 900_000, "WBTC": 250_000, "USDC": 250_000, "USDT": 400_000, "LINK": 200_000})
 """Five tokens over all pools of V2 and V3."""
+BUYING = replace(ONE_POOL, name="one pool, buying", held={"WETH": 600_000, "USDC": 1_200_000})
+"""The same from the other side."""
 SCENES = (ONE_POOL, EVERY_POOL)
 ROUTERS = ("swap_router_02", "rebalancer")
 
@@ -329,3 +340,67 @@ def explored(attack: Callable[[Fraction], Turn], sizes: Sequence[Fraction], roun
         low, high = max(beside, key=lambda ends: ends[1] - ends[0])
         turns[(low + high) / 2] = attack((low + high) / 2)
     return [turns[size] for size in sorted(turns)]
+
+
+# --- Moves that the references have not followed.
+
+
+LARGEST_PUSH_USD = 6_000_000
+"""Moves ONE_POOL's pool by about 2 %, beyond any lag that oracle_deviation permits."""
+PUSH_AND_BACK_RUN = Tactic("skew and back-run", Fraction(1), Fraction(0), True)
+MOSTLY_SKEW = Tactic("most of it skew, the rest in front", Fraction(17, 20), Fraction(3, 20), True)
+LAG_TACTICS = (PUSH_AND_BACK_RUN, MOSTLY_SKEW)
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenMove:
+    """A move of WETH by `move_bps`, in equal steps of a minute, that no feed follows; the pools stay there for `wait_s`."""
+
+    move_bps: int
+    step_count: int = 1
+    wait_s: int = 0
+
+    def play(self, chain: LocalChain) -> None:
+        """Move the market, and let the time pass."""
+        start_usd = chain.deployed_world.prices_usd["WETH"]
+        for step in range(1, self.step_count + 1):
+            if step > 1:
+                chain.warp(60, refresh_feeds=False)
+            price_usd = start_usd * (1 + Fraction(self.move_bps * step, BPS * self.step_count))
+            chain.move_market({"WETH": price_usd}, twap_follows=False, feeds_follow=False)
+        if self.wait_s:
+            chain.warp(self.wait_s, refresh_feeds=False)
+
+
+def attacked_after(
+    chain: LocalChain, folder: Path, scene: Scene, router: str, move: UnseenMove, tactic: Tactic, size_usd: Fraction
+) -> Turn:
+    """Return the result of one attack on a new agent so long after the move; the chain is as before it."""
+    snapshot, world = chain.snapshot(), chain.deployed_world
+    agent_folder = folder / f"agent-{len(list(folder.iterdir()))}"
+    agent_folder.mkdir()
+    try:
+        with searcher_on(chain, agent_folder, scene, router) as searcher:
+            expected = searcher.expected_pushes()
+            move.play(chain)
+            return searcher.attack(tactic, size_usd, expected)
+    finally:
+        chain.revert(snapshot)
+        chain.deployed_world = world
+
+
+def best_responses(chain: LocalChain, folder: Path, scene: Scene, router: str, move: UnseenMove, rounds: int) -> list[Turn]:
+    """Return the results of a search, for each tactic, for the largest push after which the plan is still carried out: up to it the loss
+    grows.
+    """
+    turns = []
+    for tactic in LAG_TACTICS:
+        carried_out_usd, refused_usd = Fraction(0), Fraction(LARGEST_PUSH_USD)
+        for _ in range(rounds):
+            size_usd = (carried_out_usd + refused_usd) / 2
+            turns.append(attacked_after(chain, folder, scene, router, move, tactic, size_usd))
+            if turns[-1].kind is OutcomeKind.DONE:
+                carried_out_usd = size_usd
+            else:
+                refused_usd = size_usd
+    return turns
