@@ -52,10 +52,11 @@ def test_the_minimum_is_read_from_the_words_of_each_node(wording: str) -> None:
         ("priority fee too low, min 1.5 gwei", 3 * GWEI // 2),
         ("tip too low: 5 wei, at least 7 wei", 7),
         ("Tip 5 is too low. Minimum required priority fee is 77", 77),
+        ("tip too low: needed 3 more, at least 8 wei", 8),
         ("gas price '218' is below configured minimum gas price '1140000000000'", None),
         ("tip too low, at least 0.5", None),
     ],
-    ids=["hexadecimal", "gwei", "wei", "a sentence", "a price with the base fee", "no unit"],
+    ids=["hexadecimal", "gwei", "wei", "a sentence", "the last of two", "a price with the base fee", "no unit"],
 )
 def test_a_minimum_has_a_unit_and_is_a_tip(message: str, wei: int | None) -> None:
     assert named_minimum_wei(message) == wei
@@ -163,8 +164,9 @@ def test_the_demand_is_stored_before_more_is_paid_and_holds_for_a_day(tmp_path: 
     assert demanded == [0, 3 * TIP]
     made.restart()
     day = 86_400
-    at_s = made.clock.now_s()
-    assert [made.store.budgets.history(at_s + later).demanded_tip_wei for later in (0, day - 60, 2 * day)] == [3 * TIP, 3 * TIP, 0]
+    times_s = [START_S, START_S + day - 1, START_S + day]
+    assert [made.store.budgets.history(at_s).demanded_tip_wei for at_s in times_s] == [3 * TIP, 3 * TIP, 0]
+    assert [made.store.budgets.demanded_tip_wei(at_s) for at_s in times_s] == [3 * TIP, 3 * TIP, 0]
 
 
 def test_a_demand_below_the_paid_tip_is_a_refusal_and_nothing_more(tmp_path: Path) -> None:
