@@ -30,7 +30,7 @@ from agent import app as api
 from agent.app.documents import plans
 from agent.app.documents.status import status_document
 from agent.app.start.setup import pin_all
-from agent.chain import data_fees
+from agent.chain.fees import data_fees
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall, RpcFault, hex_data, parse_bytes, require_result
 from agent.cli.display.terminal import format_stage, note

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from agent.chain.data_fees import fee_calls, node_quote
 from agent.chain.endpoints import Endpoint, EndpointPool, EndpointResting, operators_of
-from agent.chain.minimum_tip import named_minimum_wei, wants_higher_tip
+from agent.chain.fees.data_fees import fee_calls, node_quote
+from agent.chain.fees.minimum_tip import named_minimum_wei, wants_higher_tip
 from agent.chain.quorum import (
     ask_at_one_block,
     confirmed_value,

@@ -8,8 +8,8 @@ from itertools import islice
 
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
+from agent.chain.fees.minimum_tip import suggested_tip
 from agent.chain.lens import LensAnswer, LensItem, LensPages
-from agent.chain.minimum_tip import suggested_tip
 from agent.chain.pools.reading import deep_pool_item, with_deeper_ticks
 from agent.chain.providers.checked import BLOCK_METHOD, read_batch
 from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider

@@ -10,7 +10,7 @@ from typing import Protocol
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import Q96, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
-from agent.chain.data_fees import fee_items, read_quote
+from agent.chain.fees.data_fees import fee_items, read_quote
 from agent.chain.lens import (
     AGGREGATOR,
     BALANCE_OF,

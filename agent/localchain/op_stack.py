@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from agent.artifacts import own_artifact
-from agent.chain.data_fees import GAS_PRICE_ORACLE
+from agent.chain.fees.data_fees import GAS_PRICE_ORACLE
 from agent.localchain.chain import LocalChain
 from agent.localchain.front import serve_front
 from agent.localchain.nodes import LocalProvider

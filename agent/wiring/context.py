@@ -13,8 +13,8 @@ from pathlib import Path
 from secrets import SystemRandom
 
 from agent.amm.lp.venues import LpVenue
-from agent.chain.data_fees import copied_fee_kind
 from agent.chain.endpoints import EndpointPool
+from agent.chain.fees.data_fees import copied_fee_kind
 from agent.chain.pools.own_positions import PositionReader
 from agent.chain.pools.positions import resolve_positions
 from agent.chain.pools.reading import PoolRef

@@ -8,7 +8,7 @@ import pytest
 
 from agent.app.documents.plans import plan_document, transaction_document
 from agent.app.paper import open_paper
-from agent.chain.data_fees import GAS_PRICE_ORACLE
+from agent.chain.fees.data_fees import GAS_PRICE_ORACLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Halt, HaltCode, IntentKind

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.artifacts import Artifact, npm_artifact, own_artifact
-from agent.chain.data_fees import ARB_GAS_INFO
+from agent.chain.fees.data_fees import ARB_GAS_INFO
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall
 from agent.config.networks import Network, NetworkToken, VenueDeployment

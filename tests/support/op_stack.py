@@ -14,7 +14,7 @@ import rlp
 from eth_utils.address import to_checksum_address
 
 from agent.artifacts import own_artifact
-from agent.chain.data_fees import GAS_PRICE_ORACLE, fee_items, node_quote
+from agent.chain.fees.data_fees import GAS_PRICE_ORACLE, fee_items, node_quote
 from agent.chain.lens import abi_encode, uint_word
 from agent.chain.rpc import Transport, hex_data
 from agent.localchain import LocalChain

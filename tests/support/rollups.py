@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.chain.data_fees import GAS_PRICE_ORACLE
+from agent.chain.fees.data_fees import GAS_PRICE_ORACLE
 from agent.chain.rpc import RpcCall, Transport
 from agent.localchain import LocalChain
 from agent.model.rollups import OP_STACK_CHAINS

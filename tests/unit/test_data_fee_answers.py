@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chain.data_fees import (
+from agent.chain.fees.data_fees import (
     ARB_GAS_INFO,
     FOUR_LEG_TX,
     GAS_PRICE_ORACLE,

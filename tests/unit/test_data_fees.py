@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.chain.data_fees import ARB_GAS_INFO, fee_items, read_quote
 from agent.chain.endpoints import EndpointPool
+from agent.chain.fees.data_fees import ARB_GAS_INFO, fee_items, read_quote
 from agent.chain.lens import CallStatus, uint_word
 from agent.chain.sender import QuorumSender
 from agent.chain.tokens import encode_approve

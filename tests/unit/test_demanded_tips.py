@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.minimum_tip import named_minimum_wei
+from agent.chain.fees.minimum_tip import named_minimum_wei
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender, OutcomeUnknown, QuorumSender, SendRefused, TipRefused
 from agent.config.build import build_execution

@@ -24,8 +24,8 @@ from agent.app.start.fee_modules import fee_module_checks
 from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
+from agent.chain.fees.minimum_tip import suggested_tip
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
-from agent.chain.minimum_tip import suggested_tip
 from agent.chain.rpc import Transport
 from agent.chain.tokens import screening_moves, symbol_text
 from agent.config.load import load_config

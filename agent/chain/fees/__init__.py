@@ -1,0 +1,1 @@
+"""What nodes and rollups demand for a transaction: tips and data fees."""
