@@ -238,6 +238,11 @@ def test_a_token_that_no_pool_moves_is_not_traded(
     assert found.failed_pools == ()
 
 
+def test_the_wallet_is_not_blamed_for_what_no_pool_sends_either() -> None:
+    found = judged([trial(NOT_LENT)], [checked(POOL, CallRole.WALLET, T.FAILED)], T.FAILED, T.FAILED)
+    assert (found.finding, found.subject) == (F.PAUSED, ScreenSubject.TOKEN)
+
+
 def test_two_pools_of_three_that_fail_are_both_left_out() -> None:
     calls = [UNPAID, checked(OTHER_POOL, CallRole.PAYEE, T.FAILED)]
     found = judged([trial(NOT_LENT), trial(NOTHING_HELD, OTHER_POOL)], calls, T.FAILED, others=(FAIR,))
