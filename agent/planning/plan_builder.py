@@ -27,6 +27,7 @@ from agent.planning.solver.search import (
     GAS_EXCEEDS_SAVING,
     OVER_COST,
 )
+from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
@@ -483,8 +484,9 @@ def gap_bps(
     close_gap = CLOSE_GAP_FOR_FEW if len(graph.pool_edges) <= FEW_DIRECTIONS else CLOSE_GAP
     close_bound = float(achieved_utility + close_gap * turnover_basis) + graph.base_gas
     bound_problems = [(optimizer, graph.counted_after_charges, graph.rows())]
-    if fixed_point.token_order is not None:
-        token_order = fixed_point.token_order
+    if graph.pays_above_reference:
+        # A whole sale has no order of its own, and its draft counts no gain above the reference.
+        token_order = fixed_point.token_order or order_tokens(graph, graph.rows(), optimizer)
         curve_rows = token_order.rows(graph.real_curves, graph.rows())
         bound_problems.append(
             (token_order.restrict(optimizer), graph.real_after_charges, curve_rows)

@@ -35,13 +35,21 @@ MAX_RETRIED_POOLS = 8
 MIN_GAIN = 1e-12
 """Smallest relative gain that is not float noise."""
 GAS_EXCEEDS_SAVING = "gas costs more than it saves"
+SAVES_NOTHING = "the other pools trade it at the same cost"
 OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 PART_TOO_SMALL = "its part would be below limits.min_trade"
 REST_TOO_SMALL = (
     "its share is below limits.min_trade without the pools that cost more gas than they save"
 )
 COARSE_UNIT_PHRASE = "one base unit of"
-COSTLY_REASONS = (GAS_EXCEEDS_SAVING, OVER_COST, PART_TOO_SMALL, REST_TOO_SMALL, COARSE_UNIT_PHRASE)
+COSTLY_REASONS = (
+    GAS_EXCEEDS_SAVING,
+    SAVES_NOTHING,
+    OVER_COST,
+    PART_TOO_SMALL,
+    REST_TOO_SMALL,
+    COARSE_UNIT_PHRASE,
+)
 """Prefixes of the reasons for dropping a usable pool that costs more than it saves."""
 
 
@@ -396,15 +404,17 @@ class PoolSelector:
         )
 
     def _drop_reason(self, pool: str, why: str) -> str:
-        """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas."""
+        """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas, or without
+        any cost that it saves nothing.
+        """
         graph = self.graph
         edges = [edge for edge in graph.pool_edges if edge.pool_address == pool]
         coarsest_edge = max(edges, key=lambda edge: edge.curves.rounding_loss)
-        if (
-            why != GAS_EXCEEDS_SAVING
-            or coarsest_edge.curves.rounding_loss
-            <= repeat_leg_cost(graph, coarsest_edge) - coarsest_edge.curves.rounding_loss
-        ):
+        rounding_loss = coarsest_edge.curves.rounding_loss
+        gas_cost = repeat_leg_cost(graph, coarsest_edge) - rounding_loss
+        if why == GAS_EXCEEDS_SAVING and gas_cost == rounding_loss == 0:
+            return SAVES_NOTHING
+        if why != GAS_EXCEEDS_SAVING or rounding_loss <= gas_cost:
             return why
         label = graph.problem.nodes[coarsest_edge.token_in_index].label
         return (
