@@ -304,14 +304,13 @@ def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None
 
 
 def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
-    """A profit counts in the value and frees no margin: 10 % of 20,000 would be more than the collateral of 1,000."""
-    held = replace(book(1_000), realised_raw=0, positions=())
-    rich = margin.with_moved_marks(margin.with_trade(held, "SOL", 90 * E18, -9_000 * E18), {"SOL": Fraction(1)})
-    policy = replace(TWO, targets=(FuturesTarget("SOL", 5_000), FuturesTarget("ETH", 5_000)), leverage_bps=30_000)
-    plan = plan_futures(rich, policy, RICH, NOW_S)
-    assert [order.market for order in plan.orders if not order.is_reduce_only] in (["ETH"], ["SOL"], ["ETH", "SOL"])
-    after = filled(rich, plan)
-    assert margin.free_margin_raw(after) >= 0
+    """A profit of 9,000 counts in the value and frees no margin: of the collateral of 1,000, 900 are used for the quote owed."""
+    bought = margin.with_trade(book(1_000), "SOL", 90 * E18, -9_000 * E18)
+    rich = margin.with_moved_marks(bought, {"SOL": Fraction(1)})
+    allowed_raw = largest_allowed_raw(rich, "ETH", 5 * E18, WIDE, RICH)
+    assert 480 * LOT <= allowed_raw <= 500 * LOT
+    off_chain = replace(rich, is_on_chain=False, initial_on_debt=False)
+    assert largest_allowed_raw(off_chain, "ETH", 5 * E18, WIDE, RICH) == 5 * E18, "there a profit is margin"
 
 
 def test_hedge_size__position_of_another_market_above_its_largest_share_forbids_none() -> None:
