@@ -20,6 +20,7 @@ import requests
 from agent.errors import ConfigError
 from agent.hosts import Authority, Origin, parse_authority, parse_origin
 from agent.web.reach import PublicOptions, public_url, reach_of, require_tls_access
+from tests.support.dashboards import PATIENCE_S
 from tests.support.sites import PASSWORD, PROXY_SECRET, Site, behind_proxy
 from tests.unit.test_dashboard_login import certificate
 
@@ -49,7 +50,7 @@ class ReverseProxy:
 
         class Handler(BaseHTTPRequestHandler):
             def forward(self) -> None:
-                link = http.client.HTTPConnection("127.0.0.1", proxy.site_port, timeout=20)
+                link = http.client.HTTPConnection("127.0.0.1", proxy.site_port, timeout=PATIENCE_S)
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 sent = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
                 sent |= {"Host": proxy.host_of(self.headers["Host"]), "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.5"}
