@@ -49,12 +49,16 @@ def as_cheap_as_a_rollup(chain: LocalChain) -> DemandingNode:
     return DemandingNode(chain.transport, GWEI, suggested=hex(GWEI // 1000))
 
 
-def test_a_stop_that_costs_many_times_its_plan_is_sent_within_the_ceiling(anvil_chain: LocalChain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("refused", ["approval", "swap"])
+def test_a_stop_that_costs_many_times_its_plan_is_sent_within_the_ceiling(anvil_chain: LocalChain, tmp_path: Path, refused: str) -> None:
     node = as_cheap_as_a_rollup(anvil_chain)
+    if refused == "swap":
+        allow(anvil_chain, "WETH")
     with agent_on(anvil_chain, tmp_path, ROLLUP, TARGETS, [node]) as agent:
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "stopped", ended.reason
         assert node.refused == [GWEI // 1000]
+        assert IntentKind.CANCEL not in {intent.kind for intent in agent.context.store.journal.intents()}
     assert anvil_chain.balance("WETH") < 1_000
 
 

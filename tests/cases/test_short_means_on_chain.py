@@ -14,6 +14,7 @@ from agent.localchain import LocalChain
 from agent.model import PriceSource
 from agent.reference import price_inputs, reference_prices
 from agent.reference.prices import short_mean_prices, short_mean_rejection
+from agent.units import floor_int
 from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.text import mentions
 
@@ -59,10 +60,12 @@ def test_push_held_for_minutes_holds_back_rebalances_and_no_exit(anvil_chain: Lo
 def test_stop_loss_fires_while_the_short_mean_contradicts(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agent_on(chain, tmp_path, {**ONE_POOL, "portfolio.assets.0.stop_loss": "2990"}, TARGETS) as agent:
+    price_usd = chain.deployed_world.prices_usd["WETH"]
+    stop = {"portfolio.assets.0.stop_loss": str(floor_int(price_usd * 98 / 100))}
+    with agent_on(chain, tmp_path, {**ONE_POOL, **stop}, TARGETS) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        chain.move_market({"WETH": 2_980})
-        push(chain, "WETH", 9_000_000, 240)
+        chain.move_market({"WETH": price_usd * 975 / 1_000})
+        push(chain, "WETH", 6_000_000, 240)
         assert short_off_bps(agent) < -150
         sold = agent.rebalance(send=True, confirm=yes)
         assert (sold.kind, chain.balance("WETH")) == (OutcomeKind.DONE, 0), sold.reason
