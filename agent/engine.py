@@ -393,7 +393,8 @@ def _send_next_transaction(
     ports.store.cycles.write(replace(cycle, sending_step_id=outcome.step_id))
     outcome, intent = execute(ports, outcome, draft)
     close_step(ports.store, outcome)
-    cycle = cycle.with_transaction(intent)
+    for sent_intent in outcome.transactions:
+        cycle = cycle.with_transaction(sent_intent)
     return StepResult(plan_sender.after_sent(cycle, outcome, plan, intent), outcome)
 
 

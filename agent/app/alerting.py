@@ -15,8 +15,10 @@ from agent.app.positions.futures_alerts import (
     agent_key_alerts,
     funding_alerts,
     futures_alerts,
+    isolated_position_alerts,
     net_exposure_alerts,
     net_exposure_shares,
+    stale_read_alerts,
     uncertain_profit_alerts,
     unnamed_market_alerts,
 )
@@ -377,6 +379,8 @@ def _unsanitized_alerts(
         yield from agent_key_alerts(latest_input.snapshot)
         yield from unnamed_market_alerts(latest_input.snapshot)
         yield from uncertain_profit_alerts(latest_input.snapshot)
+        yield from isolated_position_alerts(latest_input.snapshot)
+        yield from stale_read_alerts(latest_input.snapshot)
         yield from _outcome_alerts(outcome_or_error, run_facts.paused)
         yield from _transfer_alerts(outcome_or_error)
         yield from _gas_alerts(latest_input.snapshot, run_facts.low_gas_wei)

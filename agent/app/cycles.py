@@ -14,6 +14,7 @@ from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabE
 from agent.execution.approvals import cancel_and_revoke
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
+from agent.layers.policy import PROMPT_LOOK_CHECKS
 from agent.model import AgentCycle, Execution, ExecutionStyle, StepInput
 from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
@@ -146,17 +147,17 @@ announce trades (T15)."""
 MAX_SLEEP_S = 1.0
 """Longest single sleep while waiting; bounds the delay of an interruption and of a control."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 5.0, 60.0
-"""Shortest and longest pause before a failed cycle is repeated, at any interval."""
+"""Shortest and longest pause after an urgent cycle, at any interval."""
 
 
-def retry_pause_s(interval_s: float, failures_in_row: int) -> float:
-    """Return the pause after a cycle: the interval; after so many failed cycles in a row at first
+def retry_pause_s(interval_s: float, urgent_cycles: int) -> float:
+    """Return the pause after a cycle: the interval; after so many urgent cycles in a row at first
     FIRST_RETRY_S, or the interval if that is shorter, then doubled up to LONGEST_RETRY_S.
     """
-    if not failures_in_row:
+    if not urgent_cycles:
         return interval_s
     first_pause_s = min(interval_s, FIRST_RETRY_S)
-    return float(min(first_pause_s * 2 ** min(failures_in_row - 1, 16), LONGEST_RETRY_S))
+    return float(min(first_pause_s * 2 ** min(urgent_cycles - 1, 16), LONGEST_RETRY_S))
 
 
 def is_retried_soon(outcome_or_error: object) -> bool:
@@ -174,15 +175,15 @@ def run_periodically(
     clock: Clock,
     random_fraction: Callable[[], float],
     is_interrupted: Callable[[], bool] = lambda: False,
-    failures_in_row: Callable[[], int] = lambda: 0,
+    urgent_cycles: Callable[[], int] = lambda: 0,
 ) -> Iterator[T]:
     """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between, and
-    for `retry_pause_s` while there are failures in a row. `random_fraction` returns numbers in
+    for `retry_pause_s` while cycles are urgent. `random_fraction` returns numbers in
     [0, 1); a true `is_interrupted` ends a pause early.
     """
     while True:
         yield cycle()
-        pause_s = retry_pause_s(interval_s, failures_in_row())
+        pause_s = retry_pause_s(interval_s, urgent_cycles())
         interruptible_sleep(pause_s * (1 + random_fraction() * JITTER), clock, is_interrupted)
 
 
@@ -242,7 +243,7 @@ class AgentRun:
         self._is_config_blocked = False
         """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
         self._had_good_cycle = False
-        self._failures_in_row = 0
+        self._urgent_cycles = 0
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
         """Run one cycle and return its outcome or transient error; None once the run is over.
@@ -252,15 +253,15 @@ class AgentRun:
         """
         self._progress(READING_STAGE)
         result = self._outcome_or_error()
-        self._failures_in_row = self._failures_in_row + 1 if is_retried_soon(result) else 0
-        pause_s = retry_pause_s(self._interval_s, self._failures_in_row)
+        self._urgent_cycles = self._urgent_cycles + 1 if self._is_urgent(result) else 0
+        pause_s = retry_pause_s(self._interval_s, self._urgent_cycles)
         self._progress(f"next cycle in {format_duration(int(pause_s))}")
         return result
 
     @property
-    def failures_in_row(self) -> int:
-        """Number of cycles in a row that failed and are repeated soon."""
-        return self._failures_in_row
+    def urgent_cycles(self) -> int:
+        """Number of cycles in a row after which the next does not wait for the interval."""
+        return self._urgent_cycles
 
     def _outcome_or_error(self) -> StepOutcome | TrimtabError | None:
         try:
@@ -280,6 +281,17 @@ class AgentRun:
             return Retryable(fault.message, fault.remedy, code=fault.code)
         except (Retryable, Refused) as error:
             return error
+
+    def _is_urgent(self, result: StepOutcome | TrimtabError | None) -> bool:
+        """True if the next cycle must not wait for the interval: this one failed, or a layer's
+        protection is due and not done.
+        """
+        if not isinstance(result, StepOutcome):
+            return is_retried_soon(result)
+        if self._wallet is None or self._agent.context.kill_switch.is_paused() is not False:
+            return False
+        step = result.input_after or result.step_input
+        return any(is_due(step) for is_due in PROMPT_LOOK_CHECKS)
 
     def ends_wait(self) -> bool:
         """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,

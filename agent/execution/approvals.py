@@ -23,7 +23,7 @@ from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import halt_for
-from agent.ports import Approval, Composer, PreparedTransaction
+from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
 from agent.store.journal import IntentStore, replacement_family
 from agent.store.store import Store
 from agent.venues import allowances
@@ -62,6 +62,18 @@ def execute_prepared(
     return transactor.executor.run(
         step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
     )
+
+
+def execute_together(
+    transactor: StepTransactor, step_id: str, prepared_tx: PreparedTransaction
+) -> Sequence[Intent]:
+    """Run one prepared transaction to its end, with its companions if the executor can; without,
+    the next step plans them again.
+    """
+    executor = transactor.executor
+    if prepared_tx.companions and isinstance(executor, OrderExecutor):
+        return executor.run_together(step_id, (prepared_tx, *prepared_tx.companions))
+    return (execute_prepared(transactor, step_id, prepared_tx),)
 
 
 def format_open_allowances(open_allowances: Sequence[Approval]) -> str:

@@ -131,13 +131,17 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
     outcome = _outcome_after_transaction(
         ports.store, recorded_outcome(ports.store, cycle, step_id), intent
     )
-    cycle = cycle.with_transaction(intent)
+    orders = [order for order in reversed(intents_without_cancels) if order.tx.is_venue_order]
+    outcome = replace(outcome, transactions=tuple(orders) or (intent,))
+    for sent_intent in outcome.transactions:
+        cycle = cycle.with_transaction(sent_intent)
     if intent.kind is IntentKind.APPROVE:
-        return after_approval(ports, cycle, outcome, intent).cycle, outcome
+        outcome_before = replace(outcome, transactions=())
+        return after_approval(ports, cycle, outcome_before, intent).cycle, outcome_before
     if outcome.plan is None:
         return cycle.end(CycleEnd.DONE), outcome
     cycle_after = sender_of(outcome.plan).after_sent(cycle, outcome, outcome.plan, intent)
-    return cycle_after, replace(outcome, transactions=(intent,))
+    return cycle_after, outcome
 
 
 def _outcome_after_transaction(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutcome:

@@ -39,9 +39,12 @@ class PlanSender:
 
 
 def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepOutcome, Intent]:
-    """Send one transaction, then book it at a new snapshot. Return the outcome with it."""
-    intent = approvals.execute_prepared(ports.transactor, outcome.step_id, draft.prepared_tx)
-    outcome = replace(outcome, transactions=(intent,))
+    """Send one transaction, or the orders of one action, then book them at a new snapshot. Return
+    the outcome with all, and the first that succeeded, else the first.
+    """
+    intents = approvals.execute_together(ports.transactor, outcome.step_id, draft.prepared_tx)
+    intent = next((sent for sent in intents if sent.succeeded), intents[0])
+    outcome = replace(outcome, transactions=tuple(intents))
     if not intent.succeeded:
         return failed_outcome(outcome, intent, draft.name, draft.failure_text), intent
     outcome = replace(outcome, kind=OutcomeKind.DONE)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from agent.layers.futures.guard_case import build_futures_case
 from agent.layers.futures.policy import deciders as futures
-from agent.layers.futures.policy.needs import futures_note
+from agent.layers.futures.policy.needs import futures_note, needs_prompt_look
 from agent.layers.gradual import policy as gradual
 from agent.layers.holding import policy as holding
 from agent.layers.liquidity.guard_case import build_liquidity_case
@@ -66,6 +66,8 @@ HOLD_REPLACERS: tuple[Callable[[DecisionContext, DecisionResult], DecisionResult
 """Results in place of that of the spot portfolio, which replace only a hold."""
 ACTS_BESIDE_SPOT: tuple[Callable[[StepInput], bool], ...] = (futures.acts_beside_spot,)
 """Layers that may act although the spot portfolio holds or its plan is refused."""
+PROMPT_LOOK_CHECKS: tuple[Callable[[StepInput], bool], ...] = (needs_prompt_look,)
+"""True if a run looks again in seconds: what a layer's limit requires is not done, or not known."""
 REASON_NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (futures_note,)
 """Notes at the end of a decision's reason, from the step and its drifts; empty if there are none."""
 RESULT_AMENDERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (

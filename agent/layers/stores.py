@@ -27,6 +27,10 @@ INTENT_BUDGET_KINDS: Mapping[IntentKind, Callable[[Grant], str]] = {
     IntentKind.FUTURES: futures.budget_kind
 }
 """Budget kind of a layer's intent, by its kind."""
+GRANTED_EXITS: Mapping[IntentKind, Callable[[Grant], str]] = {
+    IntentKind.FUTURES: futures.reduced_market
+}
+"""Name that failures of a layer's intent are counted under; empty: that of its plan."""
 LAYER_BUDGET_KINDS: tuple[str, ...] = FUTURES_BUDGET_KINDS[1:]
 """Budget kinds of the layers that are no kinds of intents."""
 UNCOUNTED_TURNOVER_KINDS: tuple[str, ...] = (FUTURES_REDUCTION, FUTURES_DEPOSIT)

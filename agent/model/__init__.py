@@ -51,6 +51,8 @@ from agent.model.futures import Position as Position
 from agent.model.futures import RestingAction as RestingAction
 from agent.model.futures import RestingOrder as RestingOrder
 from agent.model.futures import RestingStop as RestingStop
+from agent.model.futures import StaleRead as StaleRead
+from agent.model.futures import StaleReadKind as StaleReadKind
 from agent.model.futures import StopOrder as StopOrder
 from agent.model.futures import VenuePayment as VenuePayment
 from agent.model.history import NEW_STORE_HISTORY as NEW_STORE_HISTORY

@@ -55,7 +55,8 @@ class PerpMarket:
     unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
     that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
     `is_configured` is false for a market that the config does not name, in which someone else
-    opened a position. `mid` is the middle of the order book (zero: unknown).
+    opened a position. `mid` is the middle of the order book (zero: unknown). `is_isolated` is true
+    for a market that is set to isolated margin, in which no order is sent; it is paused too.
     """
 
     market: str
@@ -74,6 +75,7 @@ class PerpMarket:
     min_notional_raw: int = 0
     is_configured: bool = True
     mid: Price = Fraction(0)
+    is_isolated: bool = False
 
     @property
     def unit(self) -> int:
@@ -158,7 +160,8 @@ class MarginAccount:
     `realised_raw`. `unknown_row_kinds` are kinds of the venue's ledger rows that are not known to
     move margin or not: `collateral_raw` may lack them, so the split into deposits and profit is
     uncertain. `resting_stops` are the agent's resting stops, `resting_orders` its resting limit
-    orders, which only open.
+    orders, which only open. `isolated_markets` are the markets of isolated positions, which are not
+    in `positions` and whose margin counts as lost.
     """
 
     quote: Token
@@ -173,6 +176,7 @@ class MarginAccount:
     unknown_row_kinds: tuple[str, ...] = ()
     resting_stops: tuple[RestingStop, ...] = ()
     resting_orders: tuple[RestingOrder, ...] = ()
+    isolated_markets: tuple[str, ...] = ()
 
     def market(self, market_name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
@@ -188,6 +192,29 @@ class MarginAccount:
         )
 
 
+class StaleReadKind(Enum):
+    """What of an off-chain account may be old: reductions need none of it."""
+
+    ORDERS = "open orders"
+    MODE = "account mode"
+    FEES = "fees"
+    LEVERAGE = "leverage settings"
+    TRANSFERS = "transfers"
+    FUNDING = "funding payments"
+    AGENTS = "approved agents"
+    MARKETS = "configured markets"
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRead:
+    """A part of the account that could not be read, with the reason and the age of the value in
+    use.
+    """
+
+    kind: StaleReadKind
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class FuturesReading(LayerReading):
     """What a snapshot has read of the margin account."""
@@ -200,6 +227,20 @@ class FuturesReading(LayerReading):
     """Reason why the venue accepts no order from this agent's key; empty: it does."""
     key_approval_expires_s: int = 0
     """Expiry of the key's approval, Unix seconds; zero: none."""
+    is_passing: bool = False
+    """True if the account is unknown by a fault that passes by itself."""
+    stale_reads: tuple[StaleRead, ...] = ()
+    """Parts of the account that may be old. While there are any, nothing is opened."""
+
+    def stale_reason(self, *kinds: StaleReadKind) -> str:
+        """Return why parts of these kinds (without any: of all kinds) may be old; empty if none
+        is.
+        """
+        return "; ".join(
+            f"{stale.kind.value}: {stale.reason}"
+            for stale in self.stale_reads
+            if not kinds or stale.kind in kinds
+        )
 
 
 UNREAD_ACCOUNT = MarginAccount(Token("", "", 18), 1, 0, 0, (), ())

@@ -38,7 +38,7 @@ from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
 from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, model_price
-from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reason, with_chain_times
+from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading, with_chain_times
 
 UNMATCHED_ANSWER = "Order could not immediately match against any resting orders."
 NO_MARGIN_ANSWER = "Insufficient margin to place order."
@@ -86,7 +86,8 @@ class PaperHyperliquid:
         """See PerpVenue."""
         paper_margin = self._wallet().margin
         try:
-            real_account = self._client.read()
+            reading = self._client.read_account()
+            real_account = reading.account
             dated_account = with_chain_times(real_account, snapshot)
             account = (
                 None
@@ -94,11 +95,17 @@ class PaperHyperliquid:
                 else self._account(dated_account, self._with_funding(paper_margin, real_account))
             )
         except TrimtabError as error:
-            return snapshot.with_layer(FuturesReading(unknown_reason=unknown_reason(error)))
+            return snapshot.with_layer(unknown_reading(error))
         no_account_reason = (
             "" if account is not None else "paper trading began without a margin account"
         )
-        return snapshot.with_layer(FuturesReading(account, no_account_reason))
+        return snapshot.with_layer(
+            FuturesReading(account, no_account_reason, stale_reads=reading.stale_reads)
+        )
+
+    def wait_for_budget(self) -> bool:
+        """See OrderVenue."""
+        return self._client.wait_for_budget()
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue."""
@@ -115,7 +122,7 @@ class PaperHyperliquid:
                 return receipt
         return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())
 
-    def require_approved_key(self, until_s: int) -> None:
+    def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """See OrderVenue. Paper trading needs no agent."""
 
     def post(self, signed: SignedTx) -> str:

@@ -72,11 +72,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTransaction:
-    """Transaction for the executor, with its grant and a description `note`."""
+    """Transaction for the executor, with its grant and a description `note`. `companions` are
+    further orders of the plan, which an executor of orders may send in the same action.
+    """
 
     tx: UnsignedTx
     grant: Grant
     note: str
+    companions: tuple[PreparedTransaction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,18 @@ class Executor(Protocol):
         """True if a transaction may be sent now: the kill switch is readable and off, and no
         transaction is open. With `for_revoking` a hard pause does not prevent the reset of
         allowances.
+        """
+
+
+@runtime_checkable
+class OrderExecutor(Protocol):
+    """Executor that sends several orders of a venue in one action."""
+
+    def run_together(
+        self, step_id: str, prepared_orders: Sequence[PreparedTransaction]
+    ) -> Sequence[Intent]:
+        """Store each order, then sign and post all in one action, and wait until each has ended.
+        An order that the signer refuses is left out, unless it is the first.
         """
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent.model import (
     FuturesAction,
@@ -15,8 +16,9 @@ from agent.model import (
     Receipt,
     SignedTx,
     Snapshot,
+    UnsignedTx,
 )
-from agent.ports.execution import Grant
+from agent.ports.execution import Grant, Signer
 
 
 def futures_grant(grant: Grant) -> FuturesGrant | None:
@@ -66,12 +68,48 @@ class PerpVenue(Protocol):
         """
 
 
+@runtime_checkable
+class BatchVenue(Protocol):
+    """A venue that takes several orders in one action, each with a client order id of its own."""
+
+    def draft_companion(
+        self, account: MarginAccount, order: PerpOrder, first_draft: PerpActionDraft, number: int
+    ) -> PerpActionDraft:
+        """Return order `number` (from 1) of an action that begins with `first_draft`: it has the
+        same expiry and a nonce of its own, by which its client order id is derived. Raises Refused
+        for an order that the venue would always reject.
+        """
+
+    def post_orders(self, signed: SignedTx, count: int) -> Sequence[str]:
+        """Post an action of `count` orders, once. Return the venue's reason for each order that it
+        rejected, else an empty text. Raises Retryable if orders may have been executed.
+        """
+
+
+@runtime_checkable
+class OrderSigner(Signer, Protocol):
+    """Signer of orders at an off-chain venue."""
+
+    def require_signable(self, tx: UnsignedTx, grant: Grant) -> str:
+        """Return the client order id of an order that the rules allow. Raises Refused."""
+
+    def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
+        """Return one signed action of all orders, with the nonce and expiry of the first. Raises
+        Refused with the failed rule.
+        """
+
+
 class OrderVenue(PerpVenue, Protocol):
     """An off-chain venue, which accepts each signed order once, by the order's nonce."""
 
-    def require_approved_key(self, until_s: int) -> None:
+    def wait_for_budget(self) -> bool:
+        """Wait until what the last reading left out, because the venue's budget of requests was
+        used up, can be read; return whether there was any.
+        """
+
+    def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """Raise Refused with the code `agent_key` unless the key may trade for the account until
-        `until_s`.
+        `until_s`. For a reduction the last known approval is enough.
         """
 
     def post(self, signed: SignedTx) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NoReturn
@@ -450,6 +450,19 @@ def require_signable_order(
     else:
         _judge_stop(order, layer_grant, grant.now_s, rules)
     return action
+
+
+def batch_action(actions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one action with the orders of actions that may each be signed. Raises Refused for
+    anything but reductions, which together cannot exceed what each may do.
+    """
+    orders = [order for action in actions for order in action.get("orders", ())]
+    markets = {order["a"] for order in orders}
+    if len(orders) != len(actions) or len(markets) != len(orders):
+        refuse("call", f"{len(orders)} orders in {len(markets)} markets", "one order a market")
+    if not all(order["r"] is True and "limit" in order["t"] for order in orders):
+        refuse("reduce_only", "an order that may open", "only reductions in one action")
+    return {"type": "order", "orders": orders, "grouping": "na"}
 
 
 def _require_encoding(data: str, action: dict[str, Any]) -> None:

@@ -148,10 +148,16 @@ MARKETS_KEY_PREFIX = "markets:"
 """Prefix of the key of the pinned market numbers of a network of the off-chain futures venue."""
 APPROVAL_NONCE_KEY = "agent approval nonce"
 """Key of the newest nonce for approving an agent key."""
+ACCOUNT_MODE_KEY_PREFIX = "mode:"
+"""Prefix of the key of the mode of an account at the off-chain futures venue."""
 AGENT_DIGITS = 32
 """Number of hex digits of the agent's address in its key in the facts table; keys have at most 40
 characters.
 """
+
+
+def _account_mode_key(account: str) -> str:
+    return ACCOUNT_MODE_KEY_PREFIX + account.lower()[2 : 2 + AGENT_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +209,20 @@ class TrustStore:
             if (recorded_ms := database.fact_number(db, fact_key)) == 0:
                 database.write_facts(db, {fact_key: until_ms})
             return recorded_ms or until_ms
+
+    def account_mode(self, account: str) -> tuple[str, int]:
+        """Return the newest recorded mode of an account at the futures venue, and its time in Unix
+        seconds; ("", 0) without one.
+        """
+        with self.db.read("read the account's mode") as db:
+            mode_text = database.find_fact(db, _account_mode_key(account)) or ""
+        mode, _, time_text = mode_text.rpartition("@")
+        return (mode, int(time_text)) if mode and time_text.isdecimal() else ("", 0)
+
+    def record_account_mode(self, account: str, mode: str, at_s: int) -> None:
+        """Record the mode of an account at the futures venue as read now."""
+        with self.db.write("write the account's mode") as db:
+            database.write_facts(db, {_account_mode_key(account): f"{mode}@{at_s}"})
 
     def take_approval_nonce(self, now_ms: int) -> int:
         """Record and return the nonce for approving an agent key: the current time, or one after

@@ -84,6 +84,7 @@ from agent.store.opening import open_store
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools, require_router_factories
+from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.venue import NO_HOOKS, AmmVenue
@@ -97,6 +98,7 @@ from agent.wiring.futures import (
     perp_scope,
     prepare_paper_store,
     require_venue_decimals,
+    venue_client,
 )
 from agent.wiring.tax import TaxRunCache
 
@@ -182,6 +184,8 @@ class AgentContext:
     tax_runs: TaxRunCache | None = None
     signal_host: SignalHost = field(default_factory=SignalHost)
     prior_day_pause: PriorDayPause = field(default_factory=PriorDayPause)
+    venue_client: HyperliquidClient | None = None
+    """Reading client of the off-chain futures venue; None without one."""
     paper_chain: PaperChain | None = None
     """Simulated chain of paper trading; None for a live agent."""
     recorder: StepRecorder | None = None
@@ -324,7 +328,9 @@ class AgentContext:
             safe = SafeContract(self.transport, self.config.wallet.address)
             return replace(readers, reader=SafeReader(self.position_reader, safe))
         if (venue := self.order_venue()) is not None:
-            return replace(readers, reader=OrderVenueReader(readers.reader, venue))
+            return replace(
+                readers, reader=OrderVenueReader(readers.reader, venue, self.futures_policy)
+            )
         return readers
 
     def order_venue(
@@ -333,7 +339,7 @@ class AgentContext:
         """Return the off-chain futures venue; None if there is none. Without `key_source` it is
         read-only.
         """
-        return order_venue(self.loaded_config, self.portfolio, self.store, self.clock, key)
+        return order_venue(self.loaded_config, self.venue_client, self.store, self.clock, key)
 
     def _read_switch(self) -> tuple[bool, str]:
         switch_state = self.kill_switch.read()
@@ -661,6 +667,7 @@ def _build_context(  # noqa: PLR0913
         layers=layers,
         futures_policy=futures_policy(config, portfolio, on_paper=loaded_config.is_paper),
         tax_runs=TaxRunCache(loaded_config, portfolio),
+        venue_client=venue_client(loaded_config, portfolio, store, clock),
         paper_chain=(
             paper_chain(
                 config,

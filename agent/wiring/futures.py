@@ -19,6 +19,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.errors import ConfigError
+from agent.layers.futures.policy.needs import is_reduction_due
 from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei
 from agent.model import (
     ExecutionConfig,
@@ -34,14 +35,16 @@ from agent.paper.chain import PaperChain
 from agent.paper.order_venue import PaperHyperliquid
 from agent.paper.venue import PaperPerpetualProtocol
 from agent.ports import Clock, Reader, SigningKey, TransactionStatus
-from agent.ports.perpetuals import PerpVenue
+from agent.ports.perpetuals import OrderVenue
 from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey
 from agent.signing.terms import FuturesRules
 from agent.store.store import Store, TrustStore
 from agent.units import Token
 from agent.venues.hyperliquid.account import USDC, parse_market_numbers
-from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient, HyperliquidConnection
+from agent.venues.hyperliquid.budget import RequestBudget
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient
+from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.perpetual_protocol import PerpetualProtocol, PerpetualProtocolAddresses
 
@@ -249,9 +252,40 @@ def missing_agent_key_reason(loaded_config: LoadedConfig) -> str:
     return ""
 
 
+def venue_client(
+    loaded_config: LoadedConfig, portfolio: Portfolio, store: Store, clock: Clock
+) -> HyperliquidClient | None:
+    """Return the reading client of the off-chain venue of [futures]; None if there is none. One
+    client counts the requests and keeps what changes rarely. Raises ConfigError.
+    """
+    config = loaded_config.config
+    futures_table = config.futures
+    if not isinstance(futures_table, HyperliquidTable):
+        return None
+    token_by_symbol = _token_by_symbol(portfolio)
+    client = HyperliquidClient(
+        HyperliquidConnection(
+            futures_table.api_url,
+            is_mainnet=futures_table.network == "mainnet",
+            timeout_s=VENUE_TIMEOUT_S,
+            budget=RequestBudget(clock),
+        ),
+        futures_table.account or config.wallet.address,
+        {
+            market.symbol: "" if market.asset is None else token_by_symbol[market.asset].address
+            for market in futures_table.markets
+        },
+        lambda: clock.now_s() * 1000,
+        None,
+        (lambda: None) if loaded_config.is_paper else store.ledger.funding_since_s,
+        partial(store.trust.market_numbers, futures_table.network),
+    )
+    return client.keeping(store.trust)
+
+
 def order_venue(
     loaded_config: LoadedConfig,
-    portfolio: Portfolio,
+    client: HyperliquidClient | None,
     store: Store,
     clock: Clock,
     key: SigningKey | None = None,
@@ -261,24 +295,10 @@ def order_venue(
     """
     config = loaded_config.config
     futures_table = config.futures
-    if not isinstance(futures_table, HyperliquidTable):
+    if client is None or not isinstance(futures_table, HyperliquidTable):
         return None
-    token_by_symbol = _token_by_symbol(portfolio)
-    is_mainnet = futures_table.network == "mainnet"
-    client = HyperliquidClient(
-        HyperliquidConnection(
-            futures_table.api_url, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
-        ),
-        futures_table.account or config.wallet.address,
-        {
-            market.symbol: "" if market.asset is None else token_by_symbol[market.asset].address
-            for market in futures_table.markets
-        },
-        lambda: clock.now_s() * 1000,
-        None if key is None else build_agent_key(config, key),
-        (lambda: None) if loaded_config.is_paper else store.ledger.funding_since_s,
-        partial(store.trust.market_numbers, futures_table.network),
-    )
+    if key is not None:
+        client = client.with_key(build_agent_key(config, key))
     venue = HyperliquidPerps(
         client,
         clock,
@@ -329,12 +349,18 @@ def build_agent_key(config: Config, key: SigningKey) -> AgentKey:
 class OrderVenueReader:
     """ports.Reader whose snapshots include the margin account of an off-chain venue."""
 
-    def __init__(self, reader: Reader, venue: PerpVenue) -> None:
+    def __init__(self, reader: Reader, venue: OrderVenue, policy: FuturesPolicy | None) -> None:
         self._reader = reader
         self._venue = venue
+        self._policy = policy
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader; the account is read after the chain."""
+        """See ports.Reader; the account is read after the chain. If the venue's budget of requests
+        is used up, a look waits for it unless a reduction is due, which needs little.
+        """
+        snapshot = self._venue.read(self._reader.snapshot())
+        if is_reduction_due(snapshot, self._policy) or not self._venue.wait_for_budget():
+            return snapshot
         return self._venue.read(self._reader.snapshot())
 
     def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:

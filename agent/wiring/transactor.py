@@ -51,8 +51,8 @@ from agent.venues.deployment import rebalancer_init_hash
 from agent.venues.hyperliquid.client import (
     HyperliquidAgent,
     HyperliquidClient,
-    HyperliquidConnection,
 )
+from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.venue import (
     AgentSigner,
     approval_action,

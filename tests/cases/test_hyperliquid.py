@@ -21,8 +21,8 @@ from agent.venues.hyperliquid.client import (
     AgentKey,
     HyperliquidAgent,
     HyperliquidClient,
-    HyperliquidConnection,
 )
+from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage
 from agent.venues.hyperliquid.venue import require_fresh_agent
 from tests.support.hyperliquid import approve_agent, issue_tickets
@@ -274,10 +274,11 @@ def test_a_mark_that_differs_between_two_answers_is_not_believed(world: World) -
         world.venue.read()
 
 
-def test_isolated_margin_and_missing_markets_stop_the_read(world: World) -> None:
+def test_isolated_margin_pauses_its_market_and_missing_markets_stop_the_read(world: World) -> None:
     world.server.wallet(OWNER.address).is_isolated.add("ETH")
-    with pytest.raises(OperatorNeeded, match="ETH is set to isolated margin"):
-        world.venue.read()
+    account = world.venue.read()
+    assert [market.market for market in account.markets if market.is_paused] == ["ETH"]
+    assert account.market("ETH").is_isolated
     absent = HyperliquidClient(world.connection, OWNER.address, {"XYZ": ""}, lambda: 0)
     with pytest.raises(Refused, match="no market XYZ"):
         absent.read()

@@ -45,7 +45,8 @@ def held(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:
 
 
 def posted(server: HyperliquidServer) -> int:
-    return sum(body["action"]["type"] == "order" for body in server.bodies)
+    """Number of orders posted, several of which may go in one action."""
+    return sum(len(body["action"]["orders"]) for body in server.bodies if body["action"]["type"] == "order")
 
 
 def orders_of(outcome: StepOutcome) -> list[IntentKind]:
@@ -249,14 +250,21 @@ def test_a_held_key_is_alerted_until_another_is_approved(server: HyperliquidServ
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent_alerts(agent.rebalance(send=False), facts) == []
         server.agents[0].until_ms = server.now_ms + 2 * DAY_MS
+        later(anvil_chain)
         [soon] = agent_alerts(agent.rebalance(send=False), facts)
         server.agents = []
+        later(anvil_chain)
         [held_up] = agent_alerts(agent.rebalance(send=False), facts)
         assert soon.is_lasting
         assert held_up.is_lasting
         assert soon.key != held_up.key
         assert held_up.kind is AlertKind.HALT
         assert "trimtab delegate --send" in held_up.text
+
+
+def later(chain: LocalChain) -> None:
+    """Let the minute pass for which the approved agents are kept."""
+    chain.node.mine_at(chain.now_s() + 60)
 
 
 def agent_alerts(outcome: StepOutcome, facts: RunFacts) -> list[Alert]:
@@ -267,6 +275,7 @@ def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidS
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         server.agents = [replace(one, until_ms=one.until_ms + DAY_MS) for one in server.agents]
+        later(anvil_chain)
         server.move("ETH", "-30/100")
         server.seed("ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -301,6 +310,7 @@ def test_a_key_ended_between_check_and_order_ends_no_run(
         assert posted(server) == 1, outcome.reason
         [intent] = agent.context.store.journal.intents()
         assert intent.state is IntentState.REVERTED
+        later(anvil_chain)
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         assert posted(server) == 1
 
@@ -592,6 +602,7 @@ def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncer
         assert account is not None
         assert account.collateral_raw == before.collateral_raw - 500 * 10**6
         assert account.realised_raw == before.realised_raw
+        server.wallet(owner).usd += 9
         server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "airdrop", "usdc": "9"}})
         outcome = agent.rebalance(send=False)
         assert "(airdrop)" in outcome.reason

@@ -21,7 +21,7 @@ from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.signing import keys
-from agent.venues.hyperliquid.client import HyperliquidConnection
+from agent.venues.hyperliquid.connection import HyperliquidConnection
 from tests.faults.rig import in_child
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.futures import EVEN

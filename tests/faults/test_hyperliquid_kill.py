@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,31 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, momen
     assert purse(world.chain).nonce == world.before.nonce
     cloids = [body["action"]["orders"][0]["c"] for body in server.bodies if body["action"]["type"] == "order"]
     assert len(cloids) == len(set(cloids)), "nothing is posted twice"
+
+
+TOGETHER_MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(4, 28))]
+
+
+@pytest.mark.parametrize("moment", every_run(TOGETHER_MOMENTS, {"before:send 1", "after:send 1", "write 10", "write 13", "write 16"}))
+def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(made: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = made.world, made.server
+    changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
+    world = replace(world, loaded=trusted(world.chain, tmp_path / "together", changes, EVEN))
+    world.restarted()
+    for coin, sizes in (("ETH", ("10000",) * 3), ("BTC", ("10000",) * 3), ("DOGE", ("1000000",) * 3)):
+        server.move(coin, "-22/100")
+        server.seed(coin, sizes)
+    assert world.killed(moment), f"{moment} was never reached"
+    for _ in range(3):
+        with contextlib.suppress(Retryable):  # its fate is open until its end
+            world.restarted()
+        world.chain.node.mine_at(world.chain.now_s() + 200)
+        world.chain.refresh_feeds()
+    require_each_fill_once(world, server)
+    actions = [body["action"]["orders"] for body in server.bodies if body["action"]["type"] == "order"]
+    assert 3 in [len(orders) for orders in actions], "the reductions go together"
+    cloids = [order["c"] for orders in actions for order in orders]
+    assert len(cloids) == len(set(cloids)), "no order is posted twice"
+    state = server.state(world.chain.wallet.address.lower())["marginSummary"]
+    assert Fraction(state["totalNtlPos"]) <= 3 * Fraction(state["accountValue"])
+    assert all(held.size > 0 for held in server.wallet(world.chain.wallet.address).held.values()), "no position is turned"

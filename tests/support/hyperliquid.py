@@ -13,7 +13,8 @@ from agent.model.futures import PerpOrder
 from agent.signing.futures import cloid_of
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.secret import AgentPrivateKey, PrivateKey
-from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidConnection
+from agent.venues.hyperliquid.client import HyperliquidAgent
+from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket
 from agent.venues.hyperliquid.venue import approval_action, approval_message, new_approval, post_approval
 from tests.support import agents

@@ -104,6 +104,8 @@ class Wallet:
     held: dict[str, Held] = field(default_factory=dict)
     leverages: dict[str, int] = field(default_factory=dict)
     is_isolated: set[str] = field(default_factory=set)
+    isolated: dict[str, tuple[Held, Fraction]] = field(default_factory=dict)
+    """Isolated positions, each with the margin beside `usd` that belongs to it."""
     mode: str = "default"
     """Answer to `userAbstraction`. In the modes unifiedAccount and portfolioMargin the balance is elsewhere, and the margin
     account has only the initial margin of its positions."""
@@ -171,6 +173,14 @@ class HyperliquidServer:
         self.takes_stops = True
         self.hides_fills = False
         """Lists no fills, although orders are filled."""
+        self.refusal = ""
+        """Reason for which every order is rejected, as after an upgrade of the venue's network."""
+        self.weight_per_minute: int | None = None
+        """Weight that the venue allows in a minute of its time; None: any. Requests above it get status 429."""
+        self.weights: list[tuple[int, int]] = []
+        """Time in milliseconds and weight of each request that was answered."""
+        self.limited = 0
+        """Number of requests above the allowed weight."""
         self.is_inexact = False
         """Write amounts of the account as floats leave them, with a tenth of a billionth too much."""
         self.transfers: list[dict[str, Any]] = []
@@ -190,6 +200,19 @@ class HyperliquidServer:
     @now_ms.setter
     def now_ms(self, value: int) -> None:
         self._now_ms = value
+
+    def admits(self, path: str, body: dict[str, Any]) -> bool:
+        """Return whether the allowed weight covers a request, and count it."""
+        if path == "/exchange":
+            weight = 1 + len(body["action"].get("orders", ())) // 40
+        else:
+            weight = {"l2Book": 2, "clearinghouseState": 2, "orderStatus": 2, "userRole": 60}.get(body["type"], 20)
+        spent = sum(weight for at_ms, weight in self.weights if at_ms > self.now_ms - 60_000)
+        if self.weight_per_minute is not None and spent + weight > self.weight_per_minute:
+            self.limited += 1
+            return False
+        self.weights.append((self.now_ms, weight))
+        return True
 
     # --- Actions of tests.
 
@@ -386,7 +409,9 @@ class HyperliquidServer:
         sign = 1 if is_buy else -1
         matches = self.matches(order)
         why = ""
-        if coin.is_delisted:
+        if self.refusal and user != HOUSE:
+            why, order.status = self.refusal, "rejected"
+        elif coin.is_delisted:
             why, order.status = "Asset is delisted.", "delistedRejected"
         elif not coin.tick_ok(price):
             why, order.status = "Price must be divisible by tick size.", "tickRejected"
@@ -597,6 +622,20 @@ class HyperliquidServer:
                 "maxLeverage": coin.tiers[0][1],
             }  # fmt: skip
             rows.append({"type": "oneWay", "position": position})
+        isolated_value = isolated_gross = isolated_usd = Fraction(0)
+        for name, (held, own_margin) in wallet.isolated.items():
+            coin = self.coin(name)
+            worth = abs(held.size) * coin.mark
+            isolated_gross += worth
+            isolated_usd += own_margin - held.cost
+            isolated_value += own_margin - held.cost + held.size * coin.mark
+            position = {
+                "coin": name, "szi": text(held.size), "entryPx": text(held.cost / held.size, 3), "positionValue": amount(worth),
+                "unrealizedPnl": amount(held.size * coin.mark - held.cost),
+                "leverage": {"type": "isolated", "value": 5, "rawUsd": amount(own_margin - held.cost)},
+                "marginUsed": amount(own_margin), "maxLeverage": coin.tiers[0][1],
+            }  # fmt: skip
+            rows.append({"type": "oneWay", "position": position})
         if wallet.mode in POOLED:
             value -= (cash := value - initial)
         else:
@@ -607,8 +646,14 @@ class HyperliquidServer:
             "totalRawUsd": amount((wallet.usd - cash) * self.lie.get("totalRawUsd", 1)),
             "totalMarginUsed": amount(initial),
         }
+        every = {
+            "accountValue": amount((value + isolated_value) * self.lie.get("accountValue", 1)),
+            "totalNtlPos": amount(gross + isolated_gross),
+            "totalRawUsd": amount((wallet.usd - cash + isolated_usd) * self.lie.get("totalRawUsd", 1)),
+            "totalMarginUsed": amount(initial + isolated_value),
+        }
         return {
-            "marginSummary": summary,
+            "marginSummary": every,
             "crossMarginSummary": summary,
             "crossMaintenanceMarginUsed": amount(maintenance * self.lie.get("crossMaintenanceMarginUsed", 1)),
             "withdrawable": amount(max(Fraction(0), value - max(initial, gross / 10))),
@@ -652,6 +697,8 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with venue.lock:
+                if not venue.admits(self.path, body):
+                    return self.answer(429, b"")
                 if self.path == "/info":
                     if status := venue.read_faults.get(body["type"], venue.read_faults.get("*", 0)):
                         return self.answer(status, b"")

@@ -33,7 +33,7 @@ class ScriptedVenue:
     queries: int = 0
     until_s: int = 0
 
-    def require_approved_key(self, until_s: int) -> None:
+    def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         self.until_s = until_s
         if self.agent is not None:
             raise self.agent

@@ -24,7 +24,11 @@ from agent.layers.futures.policy.needs import (
     spot_value_in_quote,
     waiting_triggers,
 )
-from agent.layers.futures.policy.targets import uncertain_profit_reason, unnamed_market_reasons
+from agent.layers.futures.policy.targets import (
+    isolated_positions_reason,
+    uncertain_profit_reason,
+    unnamed_market_reasons,
+)
 from agent.layers.futures.state import futures_policy, futures_state, margin_account
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -173,6 +177,24 @@ def unnamed_market_alerts(snapshot: Snapshot) -> Iterator[Alert]:
         " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
     )
     yield Alert(AlertKind.HALT, "futures:unnamed", alert_text, True)
+
+
+def isolated_position_alerts(snapshot: Snapshot) -> Iterator[Alert]:
+    """Yield an alert while the futures account has an isolated position."""
+    account = margin_account(snapshot)
+    if account is not None and (reason := isolated_positions_reason(account)):
+        alert_text = f"Futures: {reason}. Close it on the venue's site"
+        yield Alert(AlertKind.HALT, "futures:isolated", alert_text, True)
+
+
+def stale_read_alerts(snapshot: Snapshot) -> Iterator[Alert]:
+    """Yield an alert while a part of the futures account cannot be read."""
+    if reason := snapshot.layer(FuturesReading).stale_reason():
+        alert_text = (
+            f"Futures: a part of the account cannot be read ({reason}). Nothing is opened;"
+            " reductions continue"
+        )
+        yield Alert(AlertKind.REVIEW, "futures:stale", alert_text, True)
 
 
 def uncertain_profit_alerts(snapshot: Snapshot) -> Iterator[Alert]:

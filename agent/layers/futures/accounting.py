@@ -16,6 +16,7 @@ from agent.accounting.entries import (
     ledger_changes,
     trade_entry,
 )
+from agent.layers.futures.policy.exposure import unknown_books_reason
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.model import (
@@ -161,9 +162,11 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
 
 
 def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginReading | None:
-    """Read the margin account at the step's block; None if it is unknown or there is none."""
+    """Read the margin account at the step's block; None if it is unknown or there is none, and
+    while its transfers or funding payments may be missing.
+    """
     account = margin_account(snapshot)
-    if account is None:
+    if account is None or unknown_books_reason(snapshot):
         return None
     pending_funding_raw_by_market = {
         position.market: position.funding_pending_raw for position in account.positions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.chain import tokens
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import action_gas
 from agent.layers.futures.policy.needs import uses_reduction_budget
@@ -17,10 +17,12 @@ from agent.layers.futures.state import futures_policy, margin_account, planned_f
 from agent.model import (
     UNREAD_ACCOUNT,
     DelegateChange,
+    FuturesAction,
     FuturesGrant,
     FuturesPlan,
     Head,
     IntentKind,
+    MarginAccount,
     MarginDeposit,
     PerpOrder,
     Plan,
@@ -28,7 +30,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Approval, Grant, PreparedTransaction
-from agent.ports.perpetuals import PerpVenue
+from agent.ports.perpetuals import BatchVenue, PerpActionDraft, PerpVenue
 from agent.venues.allowances import build_approval
 from agent.venues.drafts import EmergencyLimits, TxDraft
 from agent.venues.perpetual_protocol import explain_revert
@@ -60,6 +62,17 @@ class FuturesComposer:
                 spend_raw_by_token, step.snapshot, policy.vault
             )
         ]
+
+    @staticmethod
+    def _require_fill(venue: PerpVenue, account: MarginAccount, order: PerpOrder) -> None:
+        """Raise Refused if the book has nothing for an order. A reduction goes without a book that
+        cannot be read: its bound holds at the venue.
+        """
+        try:
+            venue.quote(account, order)
+        except Retryable:
+            if not order.is_reduce_only:
+                raise
 
     def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft | PreparedTransaction:
         """See LayerComposer. An order for an off-chain venue is quoted first, and has no gas and
@@ -101,14 +114,59 @@ class FuturesComposer:
                 explain_failure=explain_revert,
             )
         if isinstance(action, PerpOrder) and not action.kind.can_rest:
-            self._venue.quote(account, action)
-        chain_id, no_fees = step.snapshot.head.chain_id, (None, None, None)
-        tx = UnsignedTx(chain_id, draft.nonce, draft.to, 0, draft.data, 0, *no_fees)
-        grant = Grant(
-            IntentKind.FUTURES,
-            now_s=head.timestamp_s,
-            deadline_s=draft.deadline_s,
-            max_gas_wei=0,
-            layer_grant=layer_grant,
+            self._require_fill(self._venue, account, action)
+        return replace(
+            _prepared_order(step, draft, layer_grant, head),
+            companions=self._companions(step, futures_plan, account, draft, layer_grant, head),
         )
-        return PreparedTransaction(tx, grant, note)
+
+    def _companions(
+        self,
+        step: StepInput,
+        plan: FuturesPlan,
+        account: MarginAccount,
+        first_draft: PerpActionDraft,
+        layer_grant: FuturesGrant,
+        head: Head,
+    ) -> tuple[PreparedTransaction, ...]:
+        """Return the further reductions of a plan, which one action sends together with the first,
+        because the venue allows few requests a minute. One that is not possible now is left out.
+        Beside hedges orders go one by one, each with what it leaves of them.
+        """
+        venue: object = self._venue
+        if self._venue is None or not isinstance(venue, BatchVenue):
+            return ()
+        if layer_grant.hedges or layer_grant.hedges_before:
+            return ()
+        if not all(_may_be_batched(action) for action in plan.actions):
+            return ()
+        companions: list[PreparedTransaction] = []
+        for number, order in enumerate(plan.orders[1:], start=1):
+            try:
+                self._require_fill(self._venue, account, order)
+                draft = venue.draft_companion(account, order, first_draft, number)
+            except Refused:
+                continue
+            grant = replace(layer_grant, action=order)
+            companions.append(_prepared_order(step, draft, grant, head))
+        return tuple(companions)
+
+
+def _may_be_batched(action: FuturesAction) -> bool:
+    return isinstance(action, PerpOrder) and action.is_reduce_only and not action.kind.can_rest
+
+
+def _prepared_order(
+    step: StepInput, draft: PerpActionDraft, layer_grant: FuturesGrant, head: Head
+) -> PreparedTransaction:
+    """Return an order for an off-chain venue, which has no gas and the venue's nonce."""
+    chain_id, no_fees = step.snapshot.head.chain_id, (None, None, None)
+    tx = UnsignedTx(chain_id, draft.nonce or 0, draft.to, 0, draft.data, 0, *no_fees)
+    grant = Grant(
+        IntentKind.FUTURES,
+        now_s=head.timestamp_s,
+        deadline_s=draft.deadline_s,
+        max_gas_wei=0,
+        layer_grant=layer_grant,
+    )
+    return PreparedTransaction(tx, grant, futures_action_note(step, layer_grant.action))

@@ -204,6 +204,8 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("every action reduces or deposits", True)
     if all(isinstance(action, DelegateChange) for action in layer_plan.actions):
         return GuardMeasurement("no position and no margin changes", True)
+    if stale_reason := case.step.snapshot.layer(FuturesReading).stale_reason():
+        return GuardMeasurement(stale_reason, False)
     reason_by_unconfigured_market = unnamed_market_reasons(account)
     if reason_by_unconfigured_market and any(
         not is_reduction(account, order) for order in layer_plan.orders

@@ -68,6 +68,14 @@ def budget_kind(grant: Grant) -> str:
     return FUTURES_REDUCTION if is_reduction else IntentKind.FUTURES.value
 
 
+def reduced_market(grant: Grant) -> str:
+    """Return the market of a reduction; empty for any other action."""
+    layer_grant = futures_grant(grant)
+    if layer_grant is None or not isinstance(layer_grant.action, PerpOrder):
+        return ""
+    return layer_grant.action.market if layer_grant.action.is_reduce_only else ""
+
+
 def is_resting_row(row: IntentRow) -> bool:
     """True for a futures action that `is_resting`."""
     if row.kind != IntentKind.FUTURES.value:

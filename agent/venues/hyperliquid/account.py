@@ -112,6 +112,44 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     return market_by_coin
 
 
+UNLISTED_NUMBER = -1
+"""Number of a market that the venue does not list, for which no order can be signed."""
+
+
+def unlisted_markets(
+    answer: object, listed_markets: Mapping[str, ListedMarket]
+) -> dict[str, ListedMarket]:
+    """Return the markets of positions that the universe lacks, from the positions themselves:
+    paused, with the mark of the position and the requirements of its highest leverage. Such a
+    position counts in every figure, and those in other markets can still be reduced. Raises
+    Retryable for an unexpected format.
+    """
+    market_by_coin = {}
+    for position_row in _list_of(answer, "assetPositions"):
+        position = json_field(position_row, "position")
+        coin = str(json_field(position, "coin"))
+        if not isinstance(position, Mapping) or coin in listed_markets:
+            continue
+        size_text, max_leverage = str(position.get("szi")), position.get("maxLeverage")
+        size = parse_decimal(size_text, f"the size of {safe_label(coin, 'a position')}")
+        size_decimals = len(size_text.partition(".")[2])
+        if not size or size_decimals > QUOTE_DECIMALS or not isinstance(max_leverage, int):
+            raise _malformed_error("a position")
+        value_raw = _usd_raw(position, "positionValue")
+        mark = Fraction(value_raw, 10**QUOTE_DECIMALS) / abs(size)
+        market_by_coin[coin] = ListedMarket(
+            coin=coin,
+            number=UNLISTED_NUMBER,
+            size_decimals=size_decimals,
+            leverage_tiers=((0, max(1, max_leverage)),),
+            is_paused=True,
+            mark=mark,
+            index=mark,
+            funding_hourly=Fraction(0),
+        )
+    return market_by_coin
+
+
 def parse_market_numbers(answer: object) -> dict[str, int]:
     """Return the number of every market in a `metaAndAssetCtxs` answer by name. Raises Retryable
     for an unexpected format, and for a name that is listed twice.
@@ -185,30 +223,32 @@ def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
     )
 
 
-def parse_leverage(answer: object, coin: str) -> int:
-    """Return the cross leverage set for a coin: the `leverage_setting` of a position or of an
-    `activeAssetData` answer. Raises OperatorNeeded if it is isolated.
+@dataclass(frozen=True, slots=True)
+class LeverageSetting:
+    """The leverage set for a market, and whether its margin is isolated."""
+
+    leverage: int
+    is_isolated: bool
+
+
+STRICTEST_LEVERAGE = LeverageSetting(1, is_isolated=False)
+"""Setting that is assumed while none is known: it requires the most margin."""
+
+
+def parse_leverage(answer: object, coin: str) -> LeverageSetting:
+    """Return the setting of a coin, from a position or from an `activeAssetData` answer. Any type
+    but "cross" counts as isolated. Raises Retryable for an unexpected format.
     """
     leverage_setting = json_field(answer, "leverage")
-    cross_leverage = json_field(leverage_setting, "value")
-    if (
-        not isinstance(leverage_setting, Mapping)
-        or not isinstance(cross_leverage, int)
-        or cross_leverage < 1
-    ):
+    leverage = json_field(leverage_setting, "value")
+    if not isinstance(leverage_setting, Mapping) or not isinstance(leverage, int) or leverage < 1:
         raise _malformed_error(f"the leverage of {coin}")
-    if leverage_setting.get("type") != "cross":
-        raise OperatorNeeded(
-            f"{coin} is set to isolated margin; trimtab supports only one cross-margined account",
-            "close the position and set the market to cross margin",
-            code=ErrorCode.POSITION,
-        )
-    return cross_leverage
+    return LeverageSetting(leverage, leverage_setting.get("type") != "cross")
 
 
 def build_market(
     listed_market: ListedMarket,
-    leverage: int,
+    setting: LeverageSetting,
     asset: str,
     fee_ppm: int,
     read_s: int,
@@ -217,7 +257,8 @@ def build_market(
 ) -> PerpMarket:
     """Return a market of the model. `asset` is the portfolio's token with the same price, `read_s`
     the venue's time of the account, which is read before the prices; `is_named` is false if the
-    config does not name the market.
+    config does not name the market. A market with isolated margin is paused, because the account is
+    cross-margined.
     """
     return PerpMarket(
         market=listed_market.coin,
@@ -228,24 +269,26 @@ def build_market(
         tick_size=model_price(
             tick_at(listed_market.mark, listed_market.size_decimals), listed_market.size_decimals
         ),
-        tiers=margin_tiers(listed_market, leverage),
+        tiers=margin_tiers(listed_market, setting.leverage),
         fee_ppm=fee_ppm,
         mark=model_price(listed_market.mark, listed_market.size_decimals),
         index=model_price(listed_market.index, listed_market.size_decimals),
         index_s=read_s,
         funding_daily=listed_market.funding_hourly * HOURS_PER_DAY,
-        is_paused=listed_market.is_paused,
+        is_paused=listed_market.is_paused or setting.is_isolated,
         min_notional_raw=MIN_PLANNED_NOTIONAL_RAW,
         is_configured=is_named,
         mid=model_price(listed_market.mid, listed_market.size_decimals),
+        is_isolated=setting.is_isolated,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedAccount:
-    """A `clearinghouseState` answer in base units. `usd_balance_raw` is the balance including the
-    cost and proceeds of positions; `position_values_raw` are signed values of the positions at the
-    venue's mark.
+    """The cross-margined part of a `clearinghouseState` answer in base units. `usd_balance_raw` is
+    the balance including the cost and proceeds of positions; `position_values_raw` are signed
+    values of the positions at the venue's mark. `settings` are the leverage settings of all
+    positions, `isolated_coins` those of isolated positions.
     """
 
     time_ms: int
@@ -256,7 +299,17 @@ class ReportedAccount:
     withdrawable_raw: int
     positions: tuple[Position, ...]
     position_values_raw: tuple[int, ...]
-    leverages: tuple[tuple[str, int], ...]
+    settings: tuple[tuple[str, LeverageSetting], ...]
+    margin_used_raw: int
+    isolated_coins: tuple[str, ...] = ()
+
+    @property
+    def is_like_shared_balance(self) -> bool:
+        """True if the account has exactly the initial margin of its positions, as an account whose
+        margin is in its spot balances has.
+        """
+        difference_raw = abs(self.account_value_raw - self.margin_used_raw)
+        return difference_raw <= len(self.positions) + 1
 
 
 _TOTAL_KEYS = ("accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed")
@@ -285,21 +338,23 @@ def require_own_margin(answer: object) -> None:
 
 
 def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) -> ReportedAccount:
-    """Parse a `clearinghouseState` answer. Raises Retryable for an unexpected format and for
-    contradictory figures, OperatorNeeded for isolated positions.
+    """Parse the cross-margined part of a `clearinghouseState` answer. Raises Retryable for an
+    unexpected format and for contradictory figures.
     """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("time"), int):
         raise _malformed_error("the account")
     all_margin, cross_margin = answer.get("marginSummary"), answer.get("crossMarginSummary")
     if not isinstance(all_margin, Mapping) or not isinstance(cross_margin, Mapping):
         raise _malformed_error("the account")
-    positions, values_raw, leverages = [], [], []
+    positions, values_raw, settings = [], [], []
     for position_row in _list_of(answer, "assetPositions"):
         position = json_field(position_row, "position")
         coin = str(position.get("coin")) if isinstance(position, Mapping) else ""
         if not isinstance(position, Mapping) or coin not in market_by_coin:
             raise _malformed_error("a position")
-        leverages.append((coin, parse_leverage(position, coin)))
+        settings.append((coin, setting := parse_leverage(position, coin)))
+        if setting.is_isolated:
+            continue
         size_raw = parse_raw(
             position.get("szi"), market_by_coin[coin].size_decimals, f"the size of {coin}"
         )
@@ -308,25 +363,23 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         # rounded.
         positions.append(Position(coin, size_raw, _usd_raw(position, "unrealizedPnl") - value_raw))
         values_raw.append(value_raw)
-    if any(
-        abs(_usd_raw(all_margin, total_key) - _usd_raw(cross_margin, total_key)) > 1
-        for total_key in _TOTAL_KEYS
-    ):
-        raise OperatorNeeded(
-            "the account has isolated margin; trimtab supports only one cross-margined account",
-            "close isolated positions",
-            code=ErrorCode.POSITION,
-        )
+    isolated_coins = tuple(coin for coin, setting in settings if setting.is_isolated)
+    for total_key in () if isolated_coins else _TOTAL_KEYS:
+        all_raw, cross_raw = _usd_raw(all_margin, total_key), _usd_raw(cross_margin, total_key)
+        if abs(all_raw - cross_raw) > 1:
+            raise _contradiction_error(f"cross margin ({total_key})", cross_raw, all_raw)
     account = ReportedAccount(
         time_ms=answer["time"],
-        account_value_raw=_usd_raw(all_margin, "accountValue"),
-        usd_balance_raw=_usd_raw(all_margin, "totalRawUsd"),
-        gross_notional_raw=_usd_raw(all_margin, "totalNtlPos"),
+        account_value_raw=_usd_raw(cross_margin, "accountValue"),
+        usd_balance_raw=_usd_raw(cross_margin, "totalRawUsd"),
+        gross_notional_raw=_usd_raw(cross_margin, "totalNtlPos"),
         maintenance_margin_raw=_usd_raw(answer, "crossMaintenanceMarginUsed"),
         withdrawable_raw=_usd_raw(answer, "withdrawable"),
         positions=tuple(positions),
         position_values_raw=tuple(values_raw),
-        leverages=tuple(leverages),
+        settings=tuple(settings),
+        margin_used_raw=_usd_raw(cross_margin, "totalMarginUsed"),
+        isolated_coins=isolated_coins,
     )
     for subject, reported_raw, expected_raw in (
         (
@@ -350,11 +403,14 @@ def build_account(
     markets: tuple[PerpMarket, ...],
     deposited_raw: int,
     unknown_row_kinds: tuple[str, ...] = (),
+    *,
+    is_listed: bool = True,
 ) -> MarginAccount:
     """Return the account as a model type. `markets` cover every position, with the newest marks;
     `deposited_raw` is the sum of deposits less withdrawals, without the kinds of rows in
     `unknown_row_kinds`. Raises Retryable if the venue's
-    maintenance margin does not follow from its own tiers, or if a mark has moved by more than
+    maintenance margin does not follow from its own tiers, unless a position is in a market that it
+    does not list (`is_listed` is false), or if a mark has moved by more than
     `MAX_MARK_MOVE_BPS` since the account was read. Consistently false answers of the venue cannot
     be detected.
     """
@@ -371,7 +427,7 @@ def build_account(
             raise _contradiction_error(
                 f"the value of {market.symbol}", value_raw, value_at_mark_raw
             )
-    if abs(reported.maintenance_margin_raw - required_margin_raw) > tolerance_raw:
+    if is_listed and abs(reported.maintenance_margin_raw - required_margin_raw) > tolerance_raw:
         raise _contradiction_error(
             "maintenance margin", reported.maintenance_margin_raw, ceil_int(required_margin_raw)
         )
@@ -386,6 +442,7 @@ def build_account(
         initial_on_debt=False,
         is_on_chain=False,
         unknown_row_kinds=unknown_row_kinds,
+        isolated_markets=reported.isolated_coins,
     )
 
 

@@ -1,30 +1,30 @@
-"""HTTP client of Hyperliquid: reads, at-most-once orders, and agent wallets. An agent wallet trades
+"""One account at Hyperliquid: reads, at-most-once orders, and agent wallets. An agent wallet trades
 for an account and cannot withdraw; its key signs only orders and cancels here. Signatures come from
-the venue's own library. Requests are our own, because that library takes floats, chooses the
-network by the address, and has no timeouts.
+the venue's own library.
 """
 
 from __future__ import annotations
 
-import json
-import time
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
-import requests
 from eth_utils.address import is_address, to_checksum_address
 
-from agent.chain.providers.sessions import open_session, read_body
 from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable
-from agent.model import MarginAccount, VenuePayment
+from agent.model import MarginAccount, PerpMarket, StaleRead, StaleReadKind, VenuePayment
 from agent.signing.futures import LIMIT_TAG, STOP_TAG
 from agent.signing.secret import AgentPrivateKey
 from agent.venues.hyperliquid.account import (
+    SEPARATE_MARGIN_MODES,
+    STRICTEST_LEVERAGE,
+    LeverageSetting,
     ListedMarket,
+    ReportedAccount,
     build_account,
     build_market,
     parse_account,
@@ -41,7 +41,10 @@ from agent.venues.hyperliquid.account import (
     require_pinned_numbers,
     row_time_ms,
     tagged_rows,
+    unlisted_markets,
 )
+from agent.venues.hyperliquid.connection import HyperliquidConnection, network_name
+from agent.venues.hyperliquid.kept_reads import AccountModeStore, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import (
     OrderState,
     OrderTicket,
@@ -53,17 +56,29 @@ from agent.venues.hyperliquid.orders import (
     parse_decimal,
     parse_order_status,
     parse_refusal,
+    parse_refusals,
 )
-
-IS_MAINNET_BY_HOST = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
-"""Published hosts: True for mainnet."""
 
 ROWS_PER_PAGE = 500
 """Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
 FILLS_PER_PAGE = 2_000
 """Maximum rows of an answer with fills."""
 DAY_MS = 86_400_000
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
+ALWAYS_READ = 0
+"""For what is read anew before each order."""
+MINUTE_S = 60
+"""Longest time for which open orders and approved agents are kept, seconds, since their owner may
+change them.
+"""
+FIVE_MINUTES_S = 300
+"""Longest time for which leverage settings are kept, and what depends on the account's cash:
+account mode, transfers and funding payments. Those are read again once cash or positions change.
+"""
+HOUR_S = 3_600
+TEN_MINUTES_S = 600
+"""Longest time for which fees are kept, seconds."""
+HIGHEST_FEE_PPM = 450
+"""The venue's highest taker fee, parts per million, which is assumed while none is known."""
 _AGENT_ACTION_TYPES = frozenset({"order", "cancelByCloid"})
 
 
@@ -85,82 +100,16 @@ class _TransferTotal:
     unknown_kinds: tuple[str, ...]
 
 
-class _NoAnswer(Exception):
-    """Raised if a request that may have arrived has no answer."""
+T = TypeVar("T")
+OrderRows = Sequence[Mapping[str, object]]
 
 
-class HyperliquidConnection:
-    """Requests to /info and /exchange of one venue. Reads may be repeated; actions are never sent
-    twice.
-    """
+@dataclass(frozen=True, slots=True)
+class AccountReading:
+    """Account and markets, and the parts of them that may be old."""
 
-    def __init__(self, url: str, *, is_mainnet: bool, timeout_s: float) -> None:
-        url_parts = urlsplit(url)
-        if url_parts.scheme not in ("http", "https") or not url_parts.hostname:
-            raise ConfigError("hyperliquid: the url is not an http or https address")
-        if IS_MAINNET_BY_HOST.get(url_parts.hostname, is_mainnet) is not is_mainnet:
-            raise ConfigError(
-                f"hyperliquid: {url_parts.hostname} is not the {_network_name(is_mainnet)}",
-                "change the url or the network",
-            )
-        self._url, self._session = url.rstrip("/"), open_session(url)
-        self._timeout_s = timeout_s
-        self.is_mainnet = is_mainnet
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a connection cannot be pickled or copied: its URL is a secret")
-
-    def info(self, **request_fields: object) -> object:
-        """Return the answer to a read. Raises Retryable."""
-        try:
-            return self._request_answer("info", request_fields)
-        except _NoAnswer as error:
-            problem = str(error)
-        raise Retryable(
-            f"Hyperliquid did not answer {request_fields.get('type')}: {problem}",
-            "try again later",
-            code=ErrorCode.ENDPOINT,
-        )
-
-    def exchange(self, signed_action: Mapping[str, object]) -> object:
-        """Return the answer to a signed action. Without an answer raises Retryable with the code
-        `unknown_if_sent`, whatever the HTTP status, because a gateway may set its own.
-        """
-        try:
-            return self._request_answer("exchange", signed_action)
-        except _NoAnswer as error:
-            problem = str(error)
-        raise Retryable(
-            f"Hyperliquid did not answer an action: {problem}",
-            "query its outcome before anything is sent again",
-            code=ErrorCode.UNKNOWN_IF_SENT,
-        )
-
-    def _request_answer(self, path: str, request_body: Mapping[str, object]) -> object:
-        """Return the JSON of an answer with status 200."""
-        http_status, answer_body = self._post(f"{self._url}/{path}", request_body)
-        if http_status != requests.codes.ok:
-            raise _NoAnswer(f"HTTP {http_status}")
-        return _parse_json(answer_body)
-
-    def _post(self, url: str, request_body: Mapping[str, object]) -> tuple[int, bytes]:
-        """Return status and body. Library errors are replaced outside their handlers, because their
-        tracebacks would show the URL.
-        """
-        request_bytes, deadline_s = (
-            json.dumps(request_body).encode(),
-            time.monotonic() + self._timeout_s,
-        )
-        try:
-            with self._session.post(
-                url, data=request_bytes, timeout=self._timeout_s, stream=True, allow_redirects=False
-            ) as response:
-                if (answer_body := read_body(response, MAX_ANSWER_BYTES, deadline_s)) is not None:
-                    return response.status_code, answer_body
-                problem = "the answer is too long or too slow"
-        except Exception as error:
-            problem = type(error).__name__
-        raise _NoAnswer(problem)
+    account: MarginAccount
+    stale_reads: tuple[StaleRead, ...]
 
 
 class AgentKey:
@@ -228,45 +177,168 @@ class HyperliquidClient:
         self._market_by_coin: dict[str, ListedMarket] = {}
         self._last_cancel_nonce_ms = 0
         self._transfer_total = _TransferTotal(-1, 0, ())
+        self._kept = KeptReads(lambda: now_ms() // 1000, keeps_fresh=False)
+        self._mode_store: AccountModeStore | None = None
+        self._recorded_mode = ("", 0)
 
     @property
     def account_address(self) -> str:
         """Checksummed address of the account."""
         return self._account_address
 
-    def read(self) -> MarginAccount:
-        """Return account and markets. Raises Retryable for answers that contradict each other,
-        OperatorNeeded for isolated margin, for an account whose margin is in its spot balances, and
-        for market numbers other than the pinned ones, Refused for a market that the venue does not
-        have.
+    def with_key(self, key: AgentKey) -> HyperliquidClient:
+        """Return this client with a key. Both share the connection and what is kept."""
+        client = copy.copy(self)
+        client._key = key
+        return client
+
+    def keeping(self, mode_store: AccountModeStore) -> HyperliquidClient:
+        """Return this client so that it keeps what changes rarely, and records the account's mode
+        for the next process.
         """
-        # Open orders first: an order that fills between the two reads is counted twice rather than
-        # not at all.
-        orders_answer = self._info("frontendOpenOrders")
-        stop_rows, limit_rows = (tagged_rows(orders_answer, tag) for tag in (STOP_TAG, LIMIT_TAG))
+        client = copy.copy(self)
+        client._kept = KeptReads(lambda: self._now_ms() // 1000, keeps_fresh=True)
+        client._mode_store = mode_store
+        client._recorded_mode = mode_store.account_mode(self._account_address)
+        if client._recorded_mode[0]:
+            client._kept.restore(StaleReadKind.MODE.value, *client._recorded_mode)
+        return client
+
+    def read(self) -> MarginAccount:
+        """Return account and markets; see `read_account`."""
+        return self.read_account().account
+
+    def read_account(self) -> AccountReading:
+        """Return account and markets, with the parts that may be old: only balances, positions and
+        prices are needed. Raises Retryable for answers that contradict each other, OperatorNeeded
+        for an account whose margin is in its spot balances, and for market numbers other than the
+        pinned ones, Refused for a market that the venue does not have.
+        """
+        self._connection.begin_side_reads()
         state_answer = self._info("clearinghouseState")
-        require_own_margin(self._info("userAbstraction"))
+        orders = self._side_read(
+            StaleReadKind.ORDERS,
+            self._open_order_rows,
+            MINUTE_S,
+            _cash_and_sizes(state_answer),
+        )
+        if orders.is_new:
+            # Open orders first: an order that fills between the two reads is counted twice rather
+            # than not at all.
+            state_answer = self._info("clearinghouseState")
+        basis = _cash_and_sizes(state_answer)
+        stop_rows, limit_rows = orders.value or ((), ())
         open_coins = [
             *_held_coins(state_answer),
             *(str(row.get("coin")) for row in (*stop_rows, *limit_rows)),
         ]
-        coins_to_read = {*self._token_by_coin, *open_coins}
         universe_answer = self._connection.info(type="metaAndAssetCtxs")
         require_pinned_numbers(parse_market_numbers(universe_answer), self._read_pinned_numbers())
-        self._market_by_coin = parse_universe(universe_answer, coins_to_read)
-        for coin in self._token_by_coin:
-            require_market(self._market_by_coin, coin)
+        listed_markets = parse_universe(universe_answer, {*self._token_by_coin, *open_coins})
+        self._market_by_coin.clear()
+        self._market_by_coin.update(unlisted_markets(state_answer, listed_markets))
+        self._market_by_coin.update(listed_markets)
+        missing_coins = [coin for coin in self._token_by_coin if coin not in listed_markets]
+        if missing_coins and len(missing_coins) == len(self._token_by_coin):
+            require_market(self._market_by_coin, missing_coins[0])
         reported_account = parse_account(state_answer, self._market_by_coin)
-        fee_ppm = parse_fee_ppm(self._info("userFees"))
-        leverage_by_coin = dict(reported_account.leverages)
+        stale_reads = [] if not orders.fault else [StaleRead(StaleReadKind.ORDERS, orders.fault)]
+        stale_reads += [
+            StaleRead(StaleReadKind.MARKETS, f"Hyperliquid has no market {coin}")
+            for coin in missing_coins
+        ]
+        stale_reads += self._mode_faults(reported_account, basis)
+        markets, market_faults = self._markets(reported_account)
+        deposits, deposit_faults = self._deposits(basis)
+        payments, payment_faults = self._unbooked_payments(basis, reported_account.time_ms)
+        account = replace(
+            build_account(
+                reported_account,
+                markets,
+                *deposits,
+                is_listed=self._market_by_coin.keys() == listed_markets.keys(),
+            ),
+            resting_stops=parse_stops(stop_rows, self._market_by_coin),
+            resting_orders=parse_resting_orders(limit_rows, self._market_by_coin),
+            unbooked_payments=payments,
+        )
+        stale_reads += [*market_faults, *deposit_faults, *payment_faults]
+        return AccountReading(account, tuple(stale_reads))
+
+    def _side_read(
+        self,
+        kind: StaleReadKind,
+        read_value: Callable[[], T],
+        fresh_s: int,
+        basis: object = None,
+        name: str = "",
+    ) -> KeptValue[T]:
+        return self._kept.read(kind.value + name, read_value, fresh_s, basis)
+
+    def _open_order_rows(self) -> tuple[OrderRows, OrderRows]:
+        """Return the rows of the agent's resting stops and of its limit orders."""
+        orders_answer = self._side_info("frontendOpenOrders")
+        return tagged_rows(orders_answer, STOP_TAG), tagged_rows(orders_answer, LIMIT_TAG)
+
+    def _mode_faults(self, reported_account: ReportedAccount, basis: object) -> list[StaleRead]:
+        """Require the account to have margin of its own, by its newest known mode. Raises
+        Retryable if no mode is known, and if the figures may be those of a shared balance.
+        """
+        is_known = self._kept.has(StaleReadKind.MODE.value)
+        read_info = self._side_info if is_known else self._info
+        mode = self._side_read(
+            StaleReadKind.MODE, lambda: read_info("userAbstraction"), FIVE_MINUTES_S, basis
+        )
+        if mode.value is None and mode.fault:
+            raise Retryable(f"the account's mode is not known: {mode.fault}", code=ErrorCode.ANSWER)
+        if mode.is_new:
+            self._record_mode(str(mode.value))
+            if mode.value not in SEPARATE_MARGIN_MODES:
+                self._kept.drop(StaleReadKind.MODE.value)
+        require_own_margin(mode.value)
+        if mode.fault and not mode.is_of_basis and reported_account.is_like_shared_balance:
+            raise Retryable(
+                "the account has exactly the margin of its positions, as with a shared balance, and"
+                f" its mode could not be read: {mode.fault}",
+                code=ErrorCode.ANSWER,
+            )
+        return [StaleRead(StaleReadKind.MODE, mode.fault)] if mode.fault else []
+
+    def _record_mode(self, mode: str) -> None:
+        """Record the mode for the next process, if it has changed or the record is an hour old."""
+        now_s = self._now_ms() // 1000
+        recorded_mode, recorded_s = self._recorded_mode
+        if self._mode_store is None or (mode == recorded_mode and now_s - recorded_s < HOUR_S):
+            return
+        self._mode_store.record_account_mode(self._account_address, mode, now_s)
+        self._recorded_mode = (mode, now_s)
+
+    def _markets(
+        self, reported_account: ReportedAccount
+    ) -> tuple[tuple[PerpMarket, ...], list[StaleRead]]:
+        """Return the markets with fee and leverage settings."""
+        fee = self._side_read(
+            StaleReadKind.FEES, lambda: parse_fee_ppm(self._side_info("userFees")), TEN_MINUTES_S
+        )
+        stale_reads = [StaleRead(StaleReadKind.FEES, fee.fault)] if fee.fault else []
+        setting_by_coin = dict(reported_account.settings)
         for coin in self._market_by_coin:
-            if coin not in leverage_by_coin:
-                leverage_answer = self._info("activeAssetData", coin=coin)
-                leverage_by_coin[coin] = parse_leverage(leverage_answer, coin)
+            if coin in setting_by_coin:
+                continue
+            setting = self._side_read(
+                StaleReadKind.LEVERAGE,
+                partial(self._leverage_setting, coin),
+                FIVE_MINUTES_S,
+                name=coin,
+            )
+            setting_by_coin[coin] = setting.value or STRICTEST_LEVERAGE
+            if setting.fault:
+                stale_reads.append(StaleRead(StaleReadKind.LEVERAGE, setting.fault))
+        fee_ppm = HIGHEST_FEE_PPM if fee.value is None else fee.value
         markets = tuple(
             build_market(
                 listed_market,
-                leverage_by_coin[coin],
+                setting_by_coin[coin],
                 self._token_by_coin.get(coin, ""),
                 fee_ppm,
                 reported_account.time_ms // 1000,
@@ -274,24 +346,47 @@ class HyperliquidClient:
             )
             for coin, listed_market in self._market_by_coin.items()
         )
-        account = build_account(reported_account, markets, *self._net_deposits_and_unknown_kinds())
-        account = replace(
-            account,
-            resting_stops=parse_stops(stop_rows, self._market_by_coin),
-            resting_orders=parse_resting_orders(limit_rows, self._market_by_coin),
+        return markets, stale_reads
+
+    def _leverage_setting(self, coin: str) -> LeverageSetting:
+        return parse_leverage(self._side_info("activeAssetData", coin=coin), coin)
+
+    def _deposits(self, basis: object) -> tuple[tuple[int, tuple[str, ...]], list[StaleRead]]:
+        """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
+        known. A sum that is older than the account's cash may lack a transfer.
+        """
+        deposits = self._side_read(
+            StaleReadKind.TRANSFERS, self._net_deposits_and_unknown_kinds, FIVE_MINUTES_S, basis
         )
-        if (since_s := self._funding_since_s()) is None:
-            return account
-        return replace(
-            account, unbooked_payments=self.payments(since_s * 1000, reported_account.time_ms)
+        is_stale = deposits.fault and not deposits.is_of_basis
+        stale_reads = [StaleRead(StaleReadKind.TRANSFERS, deposits.fault)] if is_stale else []
+        return deposits.value or (0, ()), stale_reads
+
+    def _unbooked_payments(
+        self, basis: object, until_ms: int
+    ) -> tuple[tuple[VenuePayment, ...], list[StaleRead]]:
+        """Return the funding payments that the ledger may lack."""
+        since_s = self._funding_since_s()
+        if since_s is None:
+            return (), []
+        payments = self._side_read(
+            StaleReadKind.FUNDING,
+            lambda: self._payments(since_s * 1000, until_ms, self._connection.side_info),
+            FIVE_MINUTES_S,
+            (basis, since_s),
         )
+        is_stale = payments.fault and not payments.is_of_basis
+        stale_reads = [StaleRead(StaleReadKind.FUNDING, payments.fault)] if is_stale else []
+        return payments.value or (), stale_reads
 
     def _net_deposits_and_unknown_kinds(self) -> tuple[int, tuple[str, ...]]:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
         known. Sums of rows before the last full page are kept.
         """
         request_type, user = "userNonFundingLedgerUpdates", self._account_address.lower()
-        transfer_rows = self._read_all_rows(request_type, self._transfer_total.until_ms, user=user)
+        transfer_rows = self._read_all_rows(
+            self._connection.side_info, request_type, self._transfer_total.until_ms, user=user
+        )
         deposited_raw, unknown_kinds = parse_transfers(transfer_rows, self._account_address)
         deposited_raw += self._transfer_total.raw
         unknown_kinds = tuple(dict.fromkeys((*self._transfer_total.unknown_kinds, *unknown_kinds)))
@@ -309,8 +404,13 @@ class HyperliquidClient:
         """Return the account's funding payments after `since_ms` and up to `until_ms` of the
         venue's time, oldest first. Raises Retryable.
         """
+        return self._payments(since_ms, until_ms, self._connection.info)
+
+    def _payments(
+        self, since_ms: int, until_ms: int, read_info: Callable[..., object]
+    ) -> tuple[VenuePayment, ...]:
         payment_rows = self._read_all_rows(
-            "userFunding", since_ms, user=self._account_address.lower()
+            read_info, "userFunding", since_ms, user=self._account_address.lower()
         )
         return parse_payments([row for row in payment_rows if row_time_ms(row) <= until_ms])
 
@@ -320,7 +420,9 @@ class HyperliquidClient:
         """Return time in milliseconds and hourly rate of the market's payments after `since_ms` and
         up to `until_ms`, oldest first. Raises Retryable.
         """
-        rate_rows = self._read_all_rows("fundingHistory", since_ms, coin=coin)
+        rate_rows = self._read_all_rows(
+            self._connection.info, "fundingHistory", since_ms, coin=coin
+        )
         return tuple(
             (row_time_ms(row), parse_decimal(row.get("fundingRate"), f"the funding of {coin}"))
             for row in rate_rows
@@ -349,6 +451,7 @@ class HyperliquidClient:
 
     def _read_all_rows(
         self,
+        read_info: Callable[..., object],
         request_type: str,
         since_ms: int,
         rows_per_page: int = ROWS_PER_PAGE,
@@ -357,9 +460,7 @@ class HyperliquidClient:
         """Return all rows of a time-range read after `since_ms`."""
         all_rows: list[Mapping[str, object]] = []
         while True:
-            answer = self._connection.info(
-                type=request_type, startTime=since_ms + 1, **request_fields
-            )
+            answer = read_info(type=request_type, startTime=since_ms + 1, **request_fields)
             page_rows = _require_rows(answer, request_type)
             if len(page_rows) < rows_per_page:
                 return all_rows + page_rows
@@ -369,9 +470,17 @@ class HyperliquidClient:
             all_rows += complete_rows or page_rows
             since_ms = last_ms - 1 if complete_rows else last_ms
 
-    def order_book_side(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
-        """Return price and size of the resting orders of one side, best first. Raises Retryable."""
-        answer = self._connection.info(type="l2Book", coin=coin)
+    def order_book_side(
+        self, coin: str, *, asks: bool, may_wait: bool = True
+    ) -> list[tuple[Fraction, Fraction]]:
+        """Return price and size of the resting orders of one side, best first. Raises Retryable, at
+        once unless it `may_wait` for the venue.
+        """
+        if may_wait:
+            answer = self._connection.info(type="l2Book", coin=coin)
+        else:
+            self._connection.begin_side_reads()
+            answer = self._connection.side_info(type="l2Book", coin=coin)
         levels = json_field(answer, "levels")
         if not isinstance(levels, list) or len(levels) != 2 or not isinstance(levels[asks], list):
             raise Retryable("the venue's answer for the book has an unexpected format")
@@ -398,7 +507,9 @@ class HyperliquidClient:
 
     def agents(self) -> tuple[HyperliquidAgent, ...]:
         """Return the named agent wallets of the account that have not expired."""
-        answer = self._info("extraAgents")
+        return self._parse_agents(self._info("extraAgents"))
+
+    def _parse_agents(self, answer: object) -> tuple[HyperliquidAgent, ...]:
         if not isinstance(answer, list):
             raise Retryable("the venue's answer for agents is not a list", code=ErrorCode.ANSWER)
         named_agents = []
@@ -414,17 +525,43 @@ class HyperliquidClient:
             )
         return tuple(named_agents)
 
-    def require_agent(self, until_ms: int) -> HyperliquidAgent:
-        """Return the agent of the key. Raises OperatorNeeded unless it is approved for the account
-        on this network until `until_ms`.
+    def known_agents(self, fresh_s: int = MINUTE_S) -> KeptValue[tuple[HyperliquidAgent, ...]]:
+        """Return the named agent wallets, or the last known ones with the reason."""
+        return self._side_read(
+            StaleReadKind.AGENTS,
+            lambda: self._parse_agents(self._side_info("extraAgents")),
+            fresh_s,
+        )
+
+    def wait_for_budget(self) -> bool:
+        """Wait until reads that the last look left out for want of budget fit; return whether
+        there were any.
+        """
+        return self._connection.wait_for_side_reads()
+
+    def agents_for_reduction(self) -> Sequence[HyperliquidAgent] | None:
+        """Return the agents that are known when a reduction is sent; None without any answer."""
+        self._connection.begin_side_reads()
+        return self.known_agents(ALWAYS_READ).value
+
+    @property
+    def agent_address(self) -> str:
+        """Checksummed address of the key. Raises Refused without one."""
+        return self._require_key().address
+
+    def require_agent(
+        self, until_ms: int, agents: Sequence[HyperliquidAgent] | None = None
+    ) -> HyperliquidAgent:
+        """Return the agent of the key, from `agents` or from a new answer. Raises OperatorNeeded
+        unless it is approved for the account on this network until `until_ms`.
         """
         key = self._require_key()
-        for agent in self.agents():
+        for agent in self.agents() if agents is None else agents:
             if agent.address.lower() == key.address.lower() and agent.valid_until_ms > until_ms:
                 return agent
         raise OperatorNeeded(
             f"{key.address} is not an agent of {self._account_address} on the"
-            f" {_network_name(self._connection.is_mainnet)}, or its approval ends too soon",
+            f" {network_name(self._connection.is_mainnet)}, or its approval ends too soon",
             "approve a new key; a key that has been an agent is never approved again",
             code=ErrorCode.KEY,
         )
@@ -450,7 +587,7 @@ class HyperliquidClient:
         request_body = key.sign(
             order_action(
                 ticket,
-                build_market(market, 1, "", 0, 0),
+                build_market(market, STRICTEST_LEVERAGE, "", 0, 0),
                 market.number,
                 is_close=ticket.order.is_reduce_only,
             ),
@@ -476,6 +613,7 @@ class HyperliquidClient:
         if order_record is None:
             return OrderState(cloid, VenueOrderStage.UNKNOWN)
         fill_rows = self._read_all_rows(
+            self._connection.info,
             "userFillsByTime",
             order_record.accepted_ms - 1,
             FILLS_PER_PAGE,
@@ -499,16 +637,23 @@ class HyperliquidClient:
         return isinstance(now_ms, int) and now_ms > time_ms
 
     def post_once(self, request_body: Mapping[str, object]) -> str:
-        """Post a signed order once, without querying it first. Return the reason if the venue
-        rejected the order or does not know the signer, else an empty text. Raises Retryable if the
-        order may have been executed.
+        """Post a signed order once; see `post_orders`."""
+        return self.post_orders(request_body, 1)[0]
+
+    def post_orders(self, request_body: Mapping[str, object], count: int) -> list[str]:
+        """Post a signed action of `count` orders once, without querying them first. Return for each
+        the reason if the venue rejected it or does not know the signer, else an empty text. Raises
+        Retryable if an order may have been executed.
         """
-        refusal = parse_refusal(self._connection.exchange(request_body))
-        if refusal is None or refusal.is_judged or _is_signer_unknown(refusal):
-            return "" if refusal is None else refusal.reason
-        raise Retryable(
-            f"the venue did not judge the order: {refusal.reason}", code=ErrorCode.UNKNOWN_IF_SENT
-        )
+        self._kept.forget(StaleReadKind.ORDERS.value)
+        refusals = parse_refusals(self._connection.exchange(request_body), count)
+        for refusal in refusals:
+            if refusal is not None and not (refusal.is_judged or _is_signer_unknown(refusal)):
+                raise Retryable(
+                    f"the venue did not judge the order: {refusal.reason}",
+                    code=ErrorCode.UNKNOWN_IF_SENT,
+                )
+        return ["" if refusal is None else refusal.reason for refusal in refusals]
 
     def cancel(self, cloid: str) -> OrderState:
         """Cancel an open order and return its state; other orders are unchanged. Nonces of cancels
@@ -531,10 +676,15 @@ class HyperliquidClient:
             type=request_type, user=self._account_address.lower(), **request_fields
         )
 
+    def _side_info(self, request_type: str, **request_fields: object) -> object:
+        return self._connection.side_info(
+            type=request_type, user=self._account_address.lower(), **request_fields
+        )
+
     def _market(self, coin: str) -> ListedMarket:
         if coin not in self._market_by_coin:
             answer = self._connection.info(type="metaAndAssetCtxs")
-            self._market_by_coin |= parse_universe(answer, {coin})
+            self._market_by_coin.update(parse_universe(answer, {coin}))
         return require_market(self._market_by_coin, coin)
 
     def _require_key(self) -> AgentKey:
@@ -577,6 +727,18 @@ def _refusal_error(refusal: VenueRefusal) -> Refused | PassingFault:
     )
 
 
+def _cash_and_sizes(state_answer: object) -> tuple[object, ...]:
+    """Return cash and positions as the venue writes them: while they are the same, no order was
+    filled, no funding paid and no margin moved.
+    """
+    position_rows = json_field(state_answer, "assetPositions")
+    positions = [json_field(row, "position") for row in position_rows or ()]
+    return (
+        json_field(json_field(state_answer, "marginSummary"), "totalRawUsd"),
+        *((json_field(position, "coin"), json_field(position, "szi")) for position in positions),
+    )
+
+
 def _held_coins(state_answer: object) -> Sequence[str]:
     """Return the coins of the readable positions."""
     position_rows = json_field(state_answer, "assetPositions")
@@ -590,20 +752,6 @@ def _require_rows(answer: object, answer_name: str) -> list[Mapping[str, object]
             f"the venue's answer for {answer_name} is not a list", code=ErrorCode.ANSWER
         )
     return answer
-
-
-def _network_name(is_mainnet: bool) -> str:
-    return "mainnet" if is_mainnet else "testnet"
-
-
-def _parse_json(answer_body: bytes) -> object:
-    try:
-        answer_json: object = json.loads(answer_body)
-    except (ValueError, RecursionError):
-        answer_json = None
-    if answer_json is None:
-        raise Retryable("Hyperliquid's answer is not JSON", code=ErrorCode.NOT_JSON)
-    return answer_json
 
 
 def signing_library() -> Any:

@@ -411,21 +411,40 @@ class VenueRefusal:
     is_judged: bool
 
 
-def parse_refusal(answer: object) -> VenueRefusal | None:
-    """Parse the answer to an order or a cancel; None if the venue accepted it. Raises Retryable for
-    an unexpected format.
+def parse_refusals(answer: object, count: int) -> list[VenueRefusal | None]:
+    """Parse the answer to an action of `count` orders or cancels, in their order; None for one that
+    the venue accepted. One error may stand for all of them. Raises Retryable for an unexpected
+    format.
     """
     if isinstance(answer, Mapping) and answer.get("status") == "err":
-        return VenueRefusal(scrub(str(answer.get("response"))), is_judged=False)
-    response = json_field(answer, "response")
-    response_data = json_field(response, "data")
+        return [VenueRefusal(scrub(str(answer.get("response"))), is_judged=False)] * count
+    response_data = json_field(json_field(answer, "response"), "data")
     statuses = json_field(response_data, "statuses")
-    if isinstance(statuses, list) and len(statuses) == 1:
-        (status,) = statuses
-        if isinstance(status, Mapping) and "error" in status:
-            return VenueRefusal(scrub(str(status["error"])), is_judged=True)
-        if status in _ACCEPTED_ANSWERS or isinstance(status, Mapping):
-            return None
-    raise Retryable(
+    if isinstance(statuses, list):
+        refusals = [_parse_status(status) for status in statuses]
+        if len(refusals) == count:
+            return refusals
+        if len(refusals) == 1 and refusals[0] is not None:
+            return refusals * count
+    raise _malformed_answer_error()
+
+
+def _parse_status(status: object) -> VenueRefusal | None:
+    if isinstance(status, Mapping) and "error" in status:
+        return VenueRefusal(scrub(str(status["error"])), is_judged=True)
+    if status in _ACCEPTED_ANSWERS or isinstance(status, Mapping):
+        return None
+    raise _malformed_answer_error()
+
+
+def _malformed_answer_error() -> Retryable:
+    return Retryable(
         "the venue's answer to an action has an unexpected format", code=ErrorCode.ANSWER
     )
+
+
+def parse_refusal(answer: object) -> VenueRefusal | None:
+    """Parse the answer to one order or cancel; None if the venue accepted it. Raises Retryable for
+    an unexpected format.
+    """
+    return parse_refusals(answer, 1)[0]

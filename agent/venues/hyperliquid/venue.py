@@ -6,7 +6,7 @@ Before that: approvals of agent wallets, each key once, with a name and an expir
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Protocol
@@ -37,6 +37,8 @@ from agent.model import (
     Receipt,
     SignedTx,
     Snapshot,
+    StaleRead,
+    StaleReadKind,
     StopOrder,
     UnsignedTx,
     Verdict,
@@ -51,6 +53,7 @@ from agent.signing.agent_approval import (
     AgentApproval,
 )
 from agent.signing.futures import (
+    batch_action,
     cloid_of,
     granted_venue_action,
     is_limit_cloid,
@@ -62,9 +65,9 @@ from agent.venues.hyperliquid.client import (
     AgentKey,
     HyperliquidAgent,
     HyperliquidClient,
-    HyperliquidConnection,
     signing_library,
 )
+from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import (
     CANCEL_TYPE,
     QUOTE_DECIMALS,
@@ -219,20 +222,32 @@ class HyperliquidPerps:
         machine's clock.
         """
         try:
-            account = self._client.read()
-            margin_account = with_chain_times(account, snapshot)
+            account_reading = self._client.read_account()
+            margin_account = with_chain_times(account_reading.account, snapshot)
         except TrimtabError as error:
-            return snapshot.with_layer(FuturesReading(unknown_reason=unknown_reason(error)))
-        blocked_reason, approval_end_s = self._blocked_reason_and_expiry(
-            snapshot.now_s + self._validity_s
-        )
+            return snapshot.with_layer(unknown_reading(error))
+        until_s = snapshot.now_s + self._validity_s
+        agents = self._client.known_agents()
+        blocked_reason, approval_end_s = self._blocked_reason_and_expiry(agents.value, until_s)
+        stale_reads = account_reading.stale_reads
+        if agents.fault:
+            stale_reads = (*stale_reads, StaleRead(StaleReadKind.AGENTS, agents.fault))
         return snapshot.with_layer(
-            FuturesReading(margin_account, "", blocked_reason, approval_end_s)
+            FuturesReading(
+                margin_account, "", blocked_reason, approval_end_s, stale_reads=stale_reads
+            )
         )
 
-    def _blocked_reason_and_expiry(self, until_s: int) -> tuple[str, int]:
+    def wait_for_budget(self) -> bool:
+        """See OrderVenue."""
+        return self._client.wait_for_budget()
+
+    def _blocked_reason_and_expiry(
+        self, agents: Sequence[HyperliquidAgent] | None, until_s: int
+    ) -> tuple[str, int]:
         """Return why no order valid until that time could be sent (empty if one could), and the
-        expiry of the agent's approval.
+        expiry of the agent's approval. Unknown agents (None) block no order: the venue itself
+        rejects that of a key that it does not know.
         """
         if self._no_key_reason:
             return self._no_key_reason, 0
@@ -241,11 +256,10 @@ class HyperliquidPerps:
                 f"no number is pinned for the market {', '.join(unpinned_coins)}; trimtab trust",
                 0,
             )
-        try:
-            agent = self.approved_agent()
-        except Retryable as error:
-            return f"the agent key's approval could not be read: {error.message}", 0
+        if agents is None:
+            return "", 0
         agent_name = self._agent_name
+        agent = next((agent for agent in agents if agent.name == agent_name), None)
         if agent is None:
             return (
                 f"the venue has no agent named {agent_name}, or its approval has ended; {RENEW_REMEDY}",
@@ -269,7 +283,10 @@ class HyperliquidPerps:
         market = account.market(order.market)
         limit_venue_price, is_buy = limit_price(market, order), order.size_raw > 0
         unfilled_size, traded_quote = Fraction(abs(order.size_raw), market.unit), Fraction(0)
-        for level_price, level_size in self._client.order_book_side(order.market, asks=is_buy):
+        book_side = self._client.order_book_side(
+            order.market, asks=is_buy, may_wait=not order.is_reduce_only
+        )
+        for level_price, level_size in book_side:
             if unfilled_size <= 0 or (
                 level_price > limit_venue_price if is_buy else level_price < limit_venue_price
             ):
@@ -298,16 +315,7 @@ class HyperliquidPerps:
         expiry_s = clock_now_s + self._validity_s
         match action:
             case PerpOrder():
-                ticket = OrderTicket(
-                    action, cloid_of(str(nonce_ms), 0, action), nonce_ms, expiry_s * 1000
-                )
-                is_full_close = action.size_raw == -account.size_raw(action.market)
-                venue_action = order_action(
-                    ticket,
-                    account.market(action.market),
-                    self._client.market_number(action.market),
-                    is_close=action.is_reduce_only and is_full_close,
-                )
+                return self._order_draft(account, action, nonce_ms, expiry_s)
             case StopOrder():
                 market, market_number = (
                     account.market(action.market),
@@ -325,6 +333,31 @@ class HyperliquidPerps:
                     "only orders and resting stops are sent to Hyperliquid",
                     remedy="move margin, and approve agents, at the venue itself",
                 )
+        return self._action_draft(venue_action, nonce_ms, expiry_s)
+
+    def draft_companion(
+        self, account: MarginAccount, order: PerpOrder, first_draft: PerpActionDraft, number: int
+    ) -> PerpActionDraft:
+        """See BatchVenue. Nonces of the companions are even, too, and the venue never sees them."""
+        nonce_ms = (first_draft.nonce or 0) + 2 * number
+        return self._order_draft(account, order, nonce_ms, first_draft.deadline_s)
+
+    def _order_draft(
+        self, account: MarginAccount, order: PerpOrder, nonce_ms: int, expiry_s: int
+    ) -> PerpActionDraft:
+        ticket = OrderTicket(order, cloid_of(str(nonce_ms), 0, order), nonce_ms, expiry_s * 1000)
+        is_full_close = order.size_raw == -account.size_raw(order.market)
+        venue_action = order_action(
+            ticket,
+            account.market(order.market),
+            self._client.market_number(order.market),
+            is_close=order.is_reduce_only and is_full_close,
+        )
+        return self._action_draft(venue_action, nonce_ms, expiry_s)
+
+    def _action_draft(
+        self, venue_action: Mapping[str, object], nonce_ms: int, expiry_s: int
+    ) -> PerpActionDraft:
         action_json = json.dumps(venue_action, separators=(",", ":"))
         return PerpActionDraft(
             self._client.account_address, "0x" + action_json.encode().hex(), expiry_s, nonce_ms
@@ -407,12 +440,16 @@ class HyperliquidPerps:
         ]
         return next(iter(matching_agents), None)
 
-    def require_approved_key(self, until_s: int) -> None:
+    def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """See OrderVenue. The agent must have the configured name and its original expiry, because
         an agent approved again could repeat old orders.
         """
+        agents = self._client.agents_for_reduction() if is_reduction else None
+        if is_reduction and agents is None:
+            self._require_recorded_approval(until_s)
+            return
         try:
-            agent = self._client.require_agent(until_s * 1000)
+            agent = self._client.require_agent(until_s * 1000, agents)
         except OperatorNeeded as error:
             named_agent = self.approved_agent()
             if named_agent is None or named_agent.valid_until_ms <= until_s * 1000:
@@ -432,9 +469,24 @@ class HyperliquidPerps:
         ):
             raise _agent_refusal(f"the agent {agent.address} was approved a second time")
 
+    def _require_recorded_approval(self, until_s: int) -> None:
+        """Raise Refused if the recorded approval of the key ends before; the venue itself rejects
+        an order of a key that it does not know.
+        """
+        recorded_end_ms = self._agent_expiries.agent_expiry_ms(self._client.agent_address)
+        if 0 < recorded_end_ms <= until_s * 1000:
+            raise _agent_refusal(
+                f"the approval of the agent {self._agent_name} ends at"
+                f" {format_time(recorded_end_ms // 1000)}"
+            )
+
     def post(self, signed: SignedTx) -> str:
         """See OrderVenue."""
         return self._client.post_once(json.loads(signed.signed_bytes))
+
+    def post_orders(self, signed: SignedTx, count: int) -> list[str]:
+        """See BatchVenue."""
+        return self._client.post_orders(json.loads(signed.signed_bytes), count)
 
 
 class AgentSigner:
@@ -464,6 +516,25 @@ class AgentSigner:
             cloid_of(str(tx.nonce), 0, granted_venue_action(grant)),
         )
 
+    def require_signable(self, tx: UnsignedTx, grant: Grant) -> str:
+        """See OrderSigner."""
+        require_signable_order(tx, grant, self._rules, self._clock.now_s())
+        return cloid_of(str(tx.nonce), 0, granted_venue_action(grant))
+
+    def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
+        """See OrderSigner. Each order passes the rules by itself."""
+        now_s = self._clock.now_s()
+        actions = [require_signable_order(tx, grant, self._rules, now_s) for tx, grant in orders]
+        first_tx, first_grant = orders[0]
+        if any(grant.deadline_s != first_grant.deadline_s for _, grant in orders):
+            raise Refused("orders of one action have different expiries", remedy="plan again")
+        action = batch_action(actions)
+        request_body = self._key.sign(action, first_tx.nonce, first_grant.deadline_s * 1000)
+        return SignedTx(
+            json.dumps(request_body).encode(),
+            cloid_of(str(first_tx.nonce), 0, granted_venue_action(first_grant)),
+        )
+
 
 def _agent_refusal(reason: str) -> Refused:
     verdict = Verdict("agent_key", "may not trade", "an approved agent", False)
@@ -475,6 +546,13 @@ def unknown_reason(error: TrimtabError) -> str:
     if isinstance(error, OperatorNeeded) and error.remedy:
         return f"{error.message}; {error.remedy}"
     return error.message
+
+
+def unknown_reading(error: TrimtabError) -> FuturesReading:
+    """Return the reading of an account that is unknown because of an error."""
+    return FuturesReading(
+        unknown_reason=unknown_reason(error), is_passing=isinstance(error, Retryable)
+    )
 
 
 def with_chain_times(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:

@@ -4,13 +4,14 @@ or a hedge that was refused just before sending, while other markets and spot co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import ErrorCode, Refused, UnsendableTransaction
 from agent.execution.evaluation import ExitRefused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult, note_of
+from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import HEDGE_MARGIN
 from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.state import FuturesCycle, margin_account, planned_futures
@@ -199,6 +200,35 @@ def skip_failed_market(
         refused_action_notes=(*futures_cycle.refused_action_notes, note_of(outcome, failed=True)),
         refused_s_by_market=tuple(refused_s_by_key.items()),
     )
+
+
+def skip_failed_orders(
+    futures_cycle: FuturesCycle, outcome: StepOutcome, failed_intents: Sequence[Intent]
+) -> FuturesCycle:
+    """Skip the markets of orders that failed in an action with others, for the rest of the
+    cycle.
+    """
+    now_s = outcome.step_input.snapshot.head.timestamp_s
+    refused_s_by_key = dict(futures_cycle.refused_s_by_market)
+    notes = list(futures_cycle.refused_action_notes)
+    layer_plan = futures_plan_of(outcome)
+    market_by_note = {} if layer_plan is None else _market_by_note(outcome, layer_plan)
+    for intent in failed_intents:
+        refused_s_by_key[market_by_note.get(intent.note, intent.note)] = now_s
+        failed_outcome = replace(outcome, reason=f'"{intent.note}" was not filled')
+        notes.append(note_of(failed_outcome, failed=True))
+    return replace(
+        futures_cycle,
+        refused_s_by_market=tuple(refused_s_by_key.items()),
+        refused_action_notes=tuple(notes),
+    )
+
+
+def _market_by_note(outcome: StepOutcome, layer_plan: FuturesPlan) -> dict[str, str]:
+    """Return the market of each order by the note of its intent."""
+    return {
+        futures_action_note(outcome.step_input, order): order.market for order in layer_plan.orders
+    }
 
 
 def hedge_comparisons_of(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:

@@ -29,8 +29,14 @@ from agent.model import (
     Receipt,
     UnsignedTx,
 )
-from agent.ports import Grant, Signer
-from agent.ports.perpetuals import OrderVenue, futures_grant, granted_action
+from agent.ports import Grant, PreparedTransaction, Signer
+from agent.ports.perpetuals import (
+    BatchVenue,
+    OrderSigner,
+    OrderVenue,
+    futures_grant,
+    granted_action,
+)
 from agent.units import format_time
 
 VENUE_ACCEPTANCE = "accepted by the venue"
@@ -133,7 +139,7 @@ class VenueExecutor:
         submitter = self._submitter
         submitter.require_running(grant)
         self._require_none_unresolved(grant)
-        self._venue.require_approved_key(grant.deadline_s)
+        self._venue.require_approved_key(grant.deadline_s, is_reduction=_is_reduction(grant))
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         intent, rejection_reason = self._post(intent, grant)
         resolved_order = self._await_outcome(intent, rejection_reason)
@@ -147,13 +153,108 @@ class VenueExecutor:
                 "the next step plans it again",
                 error_type=UnsendableTransaction,
             )
-        if (
-            resolved_order.state in (IntentState.FINAL, IntentState.REVERTED)
-            or resolved_order.is_resting
-        ):
-            return resolved_order
+        self._require_resolved(resolved_order)
+        return resolved_order
+
+    def run_together(
+        self, step_id: str, prepared_orders: Sequence[PreparedTransaction]
+    ) -> Sequence[Intent]:
+        """See ports.OrderExecutor. Each order is an intent of its own with its own client order id,
+        and nothing is posted before all are BROADCAST, so that each is resolved by itself, also
+        after a lost answer or a restart. Raises like `run`.
+        """
+        venue, signer, first_order = self._venue, self._signer, prepared_orders[0]
+        if not isinstance(venue, BatchVenue) or not isinstance(signer, OrderSigner):
+            first_grant = first_order.grant
+            return [
+                self.run(step_id, first_grant.kind, first_order.tx, first_grant, first_order.note)
+            ]
+        submitter = self._submitter
+        submitter.require_running(first_order.grant)
+        self._require_none_unresolved(first_order.grant)
+        self._venue.require_approved_key(first_order.grant.deadline_s, is_reduction=True)
+        grant_by_id: dict[str, Grant] = {}
+        intents = []
+        for order in prepared_orders:
+            intent = submitter.record_intent(
+                step_id, order.grant.kind, order.tx, order.grant, order.note, order.grant.deadline_s
+            )
+            grant_by_id[intent.id] = order.grant
+            intents.append(intent)
+        intents, reasons = self._post_together(venue, signer, intents, grant_by_id)
+        resolved_orders = [
+            self._await_outcome(intent, reason)
+            for intent, reason in zip(intents, reasons, strict=True)
+        ]
+        for order_intent in resolved_orders:
+            self._require_resolved(order_intent)
+        return resolved_orders
+
+    def _post_together(
+        self,
+        venue: BatchVenue,
+        signer: OrderSigner,
+        intents: Sequence[Intent],
+        grant_by_id: Mapping[str, Grant],
+    ) -> tuple[list[Intent], list[str]]:
+        """Sign PLANNED orders as one action, record each as BROADCAST, and post it; return them
+        with the reasons of those that the venue rejects. Orders that the signer refuses are dropped
+        and left out; all are dropped if it refuses the first, or if the last check fails.
+        """
+        submitter = self._submitter
+        signable_intents: list[Intent] = []
+        first_grant = grant_by_id[intents[0].id]
+        try:
+            for intent in intents:
+                if (cloid := self._signable_cloid(signer, intent, grant_by_id)) is not None:
+                    signable_intents.append(
+                        submitter.move(intent, IntentState.SIGNED, tx_hash=cloid)
+                    )
+            signed_orders = signer.sign_orders(
+                [(intent.tx, grant_by_id[intent.id]) for intent in signable_intents]
+            )
+            submitter.require_running(first_grant)
+            require_before_deadline(submitter.clock.now_s(), first_grant.deadline_s)
+        except TrimtabError as error:
+            signed_by_id = {intent.id: intent for intent in signable_intents}
+            open_ids = {intent.id for intent in self._open_orders()}
+            for intent in intents:
+                if intent.id in open_ids:
+                    submitter.drop(signed_by_id.get(intent.id, intent), error.message)
+            raise
+        sent_intents = [
+            submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
+            for intent in signable_intents
+        ]
+        submitter.on_event(SubmissionEvent("before:send", sent_intents[0]))
+        reasons = [""] * len(sent_intents)
+        try:
+            reasons = list(venue.post_orders(signed_orders, len(sent_intents)))
+        except Retryable as error:
+            submitter.on_event(SubmissionEvent("fate-unknown", sent_intents[0], error.message))
+        submitter.on_event(SubmissionEvent("after:send", sent_intents[0]))
+        return sent_intents, reasons
+
+    def _signable_cloid(
+        self, signer: OrderSigner, intent: Intent, grant_by_id: Mapping[str, Grant]
+    ) -> str | None:
+        """Return the client order id of an order that may be signed; None for a companion that may
+        not, which is dropped. Raises Refused for the first order.
+        """
+        try:
+            return signer.require_signable(intent.tx, grant_by_id[intent.id])
+        except Refused as refusal:
+            if intent.id == next(iter(grant_by_id)):
+                raise
+            self._submitter.drop(intent, refusal.message)
+            return None
+
+    def _require_resolved(self, intent: Intent) -> None:
+        """Raise Retryable while the outcome of an order is open."""
+        if intent.state in (IntentState.FINAL, IntentState.REVERTED) or intent.is_resting:
+            return
         raise Retryable(
-            f"{note}: the venue does not know the order {intent.tx_hash} yet",
+            f"{intent.note}: the venue does not know the order {intent.tx_hash} yet",
             "run the command again: it first queries this order's outcome",
             code=ErrorCode.NOT_MINED,
         )
@@ -323,6 +424,11 @@ def _may_open_in(action: FuturesAction | None, market: str) -> bool:
 def _is_limit_order(grant: Grant) -> bool:
     action = granted_action(grant)
     return isinstance(action, PerpOrder) and action.kind.can_rest
+
+
+def _is_reduction(grant: Grant) -> bool:
+    action = granted_action(grant)
+    return isinstance(action, PerpOrder) and action.is_reduce_only
 
 
 def _is_newer(receipt: Receipt, earlier_receipt: Receipt | None) -> bool:

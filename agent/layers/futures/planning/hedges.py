@@ -53,6 +53,7 @@ from agent.model import (
     FuturesLimits,
     FuturesPlan,
     FuturesPolicy,
+    FuturesReading,
     Hedge,
     HedgeChoices,
     HedgeComparison,
@@ -349,6 +350,7 @@ def _no_short_reason(
             reopening_s(futures_policy(step), futures_state(step)), step.snapshot.head.timestamp_s
         )
         or back_off_reason(step.snapshot, step.history, market.market)
+        or step.snapshot.layer(FuturesReading).stale_reason()
         or no_opening_reason(market, policy)
         or stale_index_reason(market, policy, step.snapshot.head.timestamp_s)
     )

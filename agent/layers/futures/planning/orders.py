@@ -616,7 +616,9 @@ def _balance_note(
 
 
 def paused_reason(market: PerpMarket) -> str:
-    """Return a message if a market is paused; empty otherwise."""
+    """Return a message if a market is paused or set to isolated margin; empty otherwise."""
+    if market.is_isolated:
+        return f"{market.symbol} is set to isolated margin"
     return f"{market.symbol} is paused" if market.is_paused else ""
 
 

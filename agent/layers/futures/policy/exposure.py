@@ -22,6 +22,7 @@ from agent.model import (
     PerpMarket,
     Portfolio,
     Snapshot,
+    StaleReadKind,
     StepInput,
 )
 from agent.units import BPS, Price, Value
@@ -110,10 +111,22 @@ def is_delegate_wallet(snapshot: Snapshot, policy: FuturesPolicy | None) -> bool
 
 
 def margin_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
-    """Return why the value of the portfolio's margin account is unknown; empty if it is known,
-    without futures, and for a delegate, whose portfolio has no margin account.
+    """Return why the value of the portfolio's margin account is unknown, or its split into deposits
+    and profit; empty if it is known, without futures, and for a delegate, whose portfolio has no
+    margin account.
     """
-    return "" if is_delegate_wallet(snapshot, policy) else account_fault(snapshot, policy)
+    if policy is None or is_delegate_wallet(snapshot, policy):
+        return ""
+    return account_fault(snapshot, policy) or unknown_books_reason(snapshot)
+
+
+def unknown_books_reason(snapshot: Snapshot) -> str:
+    """Return why transfers or funding payments of the margin account may be missing; empty if none
+    are.
+    """
+    return snapshot.layer(FuturesReading).stale_reason(
+        StaleReadKind.TRANSFERS, StaleReadKind.FUNDING
+    )
 
 
 def unknown_account_reason(step: StepInput) -> str:
@@ -145,7 +158,7 @@ def margin_baseline(step: StepInput) -> MarginBaseline | None:
     account's later result; None if the account is not counted.
     """
     account = margin_account(step.snapshot)
-    if account is None or not margin_holdings(step):
+    if account is None or not margin_holdings(step) or unknown_books_reason(step.snapshot):
         return None
     open_profit_raw = margin.unrealised_profit_raw(account) - margin.funding_pending_raw(account)
     return MarginBaseline(account.collateral_raw, account.realised_raw, open_profit_raw)

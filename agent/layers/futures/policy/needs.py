@@ -27,6 +27,7 @@ from agent.layers.futures.policy.targets import (
     emergency_sizes,
     fired_triggers,
     funding_notes,
+    isolated_positions_reason,
     position_notes,
     stale_index_reasons,
     uncertain_profit_reason,
@@ -60,6 +61,7 @@ from agent.model import (
     Position,
     RestingAction,
     Snapshot,
+    StaleReadKind,
     StepInput,
 )
 from agent.policy import failures, native_coin
@@ -102,11 +104,37 @@ def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
             after_resting_fills(account), policy, spot_value_in_quote(step, drifts)
         )
     is_rebalance = triggers and triggers[0] in DRIFT_REASONS
-    if is_rebalance and not (reason_by_stale_market or unnamed_market_reasons(account)):
+    is_opening_blocked = (
+        reason_by_stale_market
+        or unnamed_market_reasons(account)
+        or step.snapshot.layer(FuturesReading).stale_reason()
+    )
+    if is_rebalance and not is_opening_blocked:
         return AdjustFutures(f"futures: {DRIFT_REASONS[triggers[0]]}", is_reducing=False)
     if due_stops(step.snapshot, step.history, futures_policy(step)):
         return AdjustFutures(f"futures: {STOPS_CHANGE_REASON}", is_reducing=True)
     return None
+
+
+def is_reduction_due(snapshot: Snapshot, policy: FuturesPolicy | None) -> bool:
+    """True if the account, judged without the spot portfolio, is near liquidation or breaches a
+    limit.
+    """
+    account = margin_account(snapshot)
+    if account is None or policy is None:
+        return False
+    triggers = due_triggers(account, policy, None)
+    return bool(emergency_sizes(account, policy) or set(triggers) & set(LIMIT_TRIGGERS))
+
+
+def needs_prompt_look(step: StepInput) -> bool:
+    """True if the next look must not wait for the interval of a run: a reduction is due, or the
+    account is unknown by a fault that passes.
+    """
+    policy = futures_policy(step)
+    if policy is None:
+        return False
+    return step.snapshot.layer(FuturesReading).is_passing or is_reduction_due(step.snapshot, policy)
 
 
 def hold_blocked_futures(step: StepInput) -> StepInput:
@@ -143,9 +171,13 @@ RESTING_STOP = "resting_stop"
 def due_stops(
     snapshot: Snapshot, history: History, policy: FuturesPolicy | None
 ) -> tuple[RestingAction, ...]:
-    """Return the changes of resting stops that are due, without those of markets that back off."""
+    """Return the changes of resting stops that are due, without those of markets that back off;
+    empty while the open orders may be old.
+    """
     account = margin_account(snapshot)
     if account is None or policy is None:
+        return ()
+    if snapshot.layer(FuturesReading).stale_reason(StaleReadKind.ORDERS):
         return ()
     reason_by_stale_market = stale_market_reasons(snapshot, policy)
     return tuple(
@@ -179,9 +211,11 @@ def stale_market_reasons(snapshot: Snapshot, policy: FuturesPolicy | None) -> di
 
 def futures_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     """Return why the futures layer opens no position at this block; empty if it may."""
-    return account_fault(snapshot, policy) or ", ".join(
-        blocking_market_reasons(snapshot, policy).values()
+    reasons = (
+        "" if policy is None else snapshot.layer(FuturesReading).stale_reason(),
+        *blocking_market_reasons(snapshot, policy).values(),
     )
+    return account_fault(snapshot, policy) or ", ".join(filter(None, reasons))
 
 
 def blocking_market_reasons(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[str, str]:
@@ -244,6 +278,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     if futures_progress(step).hold_reason:
         notes.append(futures_progress(step).hold_reason)
     notes += [f"futures: {why}" for why in _silent_back_offs(step)]
+    if account is not None and (why := isolated_positions_reason(account)):
+        notes.append(f"futures: {why}")
     if account is not None and (why := uncertain_profit_reason(account)):
         notes.append(f"futures: {why}")
     if policy is not None and is_delegate_wallet(step.snapshot, policy):

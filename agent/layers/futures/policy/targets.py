@@ -585,8 +585,20 @@ def unnamed_market_reasons(account: MarginAccount) -> dict[str, str]:
         market.market: f"the account has a position in {market.symbol}, which the config does not"
         " name"
         for market in account.markets
-        if not market.is_configured and account.size_raw(market.market)
+        if not market.is_configured
+        and (account.size_raw(market.market) or market.market in account.isolated_markets)
     }
+
+
+def isolated_positions_reason(account: MarginAccount) -> str:
+    """Return that the account has isolated positions; empty if it has none."""
+    if not account.isolated_markets:
+        return ""
+    symbols_text = ", ".join(account.market(market).symbol for market in account.isolated_markets)
+    return (
+        f"{symbols_text} has an isolated position, which is neither reduced nor closed; its margin"
+        " counts as lost"
+    )
 
 
 def uncertain_profit_reason(account: MarginAccount) -> str:

@@ -1,0 +1,328 @@
+"""Whole steps and runs at a venue that fails in part, refuses, or limits requests: what protects the account acts all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.app import Agent
+from agent.errors import Retryable, TrimtabError
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.state import margin_account
+from agent.localchain import LocalChain
+from agent.margin import account as margin
+from agent.model import FuturesReading, IntentState
+from tests.support import agents
+from tests.support.futures import EVEN
+from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
+from tests.support.hyperliquid_server import Coin, Held, HyperliquidServer
+
+FOUR = {"ETH": "30%", "BTC": "-20%", "DOGE": "25%", "SOL": "25%"}
+MAX_LEVERAGE = Fraction(3)
+UPGRADE = "Only post-only orders allowed immediately after a network upgrade"
+
+
+@pytest.fixture
+def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
+    """A wallet on its spot targets, with 10,000 of margin at a venue with four markets."""
+    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as venue:
+        venue.coins.append(Coin("SOL", 2, Fraction(150), (("0.0", 20),), 20))
+        venue.seed("SOL", ("10000",) * 3)
+        yield venue
+
+
+def open_book(agent: Agent, chain: LocalChain) -> None:
+    """Open the book, and let pass the minute in which its requests count."""
+    assert step(agent).kind is OutcomeKind.DONE
+    later(chain, 61)
+
+
+def later(chain: LocalChain, seconds: int) -> None:
+    chain.node.mine_at(chain.now_s() + seconds)
+    chain.refresh_feeds()
+
+
+def step(agent: Agent) -> StepOutcome:
+    return agent.rebalance(send=True, confirm=agents.yes)
+
+
+def crash(server: HyperliquidServer, share: str, *coins: str) -> None:
+    for coin in coins:
+        server.move(coin, share)
+        server.seed(coin, ("1000000",) * 3 if coin == "DOGE" else ("10000",) * 3)
+
+
+def leverage(server: HyperliquidServer, chain: LocalChain) -> Fraction:
+    """Leverage of the account by the server's own figures."""
+    state = server.state(chain.wallet.address.lower())["crossMarginSummary"]
+    return Fraction(state["totalNtlPos"]) / Fraction(state["accountValue"])
+
+
+def actions(server: HyperliquidServer) -> list[dict[str, Any]]:
+    return [body["action"] for body in server.bodies if body["action"]["type"] == "order"]
+
+
+def run_until(agent: Agent, chain: LocalChain, end_s: int, every: str) -> Iterator[tuple[int, StepOutcome | TrimtabError]]:
+    """Yield the time and the outcome of each cycle of a run that sends, until a time of the chain."""
+    for outcome in agent.run(send=True, confirm=agents.yes, every=every):
+        yield chain.now_s(), outcome
+        if chain.now_s() >= end_s:
+            return
+
+
+# --- Reads that a reduction does not need.
+
+SIDE_READS = [
+    "userFees",
+    "userNonFundingLedgerUpdates",
+    "userFunding",
+    "activeAssetData",
+    "userAbstraction",
+    "extraAgents",
+    "frontendOpenOrders",
+    "l2Book",
+]
+
+
+def fail(server: HyperliquidServer, status: int, *reads: str) -> None:
+    server.read_faults = dict.fromkeys(reads, status)
+
+
+FAILING = {read: (503, [read]) for read in SIDE_READS} | {f"all {status}": (status, SIDE_READS) for status in (503, 429, 404)}
+
+
+@pytest.mark.parametrize(("status", "reads"), FAILING.values(), ids=FAILING)
+def test_a_reduction_needs_account_and_prices_alone(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, status: int, reads: list[str]
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "80%", "BTC": "20%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-36/100", "ETH")
+        fail(server, status, *reads)
+        assert leverage(server, anvil_chain) > MAX_LEVERAGE
+        began_s = anvil_chain.now_s()
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        assert anvil_chain.now_s() - began_s <= 10
+    later(anvil_chain, 61)
+    crash(server, "-30/100", "ETH")
+    with agents.again(anvil_chain, agent.context.loaded_config) as restarted:
+        outcome = step(restarted)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+
+
+@pytest.mark.parametrize("read", [one for one in SIDE_READS if one != "l2Book"])
+def test_a_part_that_may_be_old_opens_nothing(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, read: str) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "80%", "BTC": "-20%"}), EVEN) as agent:
+        server.wallet(anvil_chain.wallet.address).usd -= 5_000
+        open_book(agent, anvil_chain)
+        sent = len(actions(server))
+        later(anvil_chain, 700)
+        server.wallet(anvil_chain.wallet.address).usd += 5_000
+        fail(server, 503, read)
+        outcome = step(agent)
+        assert len(actions(server)) == sent, outcome.reason
+        assert "HTTP 503" in outcome.reason
+        assert outcome.step_input.snapshot.layer(FuturesReading).stale_reads
+        fail(server, 503)
+        step(agent)
+        assert len(actions(server)) > sent
+
+
+def test_a_look_that_fails_is_repeated_in_seconds_at_any_interval(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-30/100", "ETH")
+        began_s = anvil_chain.now_s()
+        fail(server, 500, "clearinghouseState")
+        looks = []
+        for now_s, _ in run_until(agent, anvil_chain, began_s + 3_000, "1h"):
+            looks.append(now_s - began_s)
+            if len(looks) == 3:
+                fail(server, 500)
+            if leverage(server, anvil_chain) <= MAX_LEVERAGE:
+                break
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE
+        assert len(looks) == 4
+        assert looks[-1] <= 75, looks
+
+
+# --- A venue that refuses.
+
+
+@pytest.mark.parametrize("every", ["60s", "1h"])
+def test_a_venue_that_refuses_for_ten_minutes_delays_an_emergency_by_one_more(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, every: str
+) -> None:
+    changes = venue_changes(server, {"ETH": "100%"}, "5x", max_leverage="5.5x", max_utilisation="100%", stress_move="5%")
+    with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-17/100", "ETH")
+        account = margin_account(agent.step_input().snapshot)
+        assert account is not None
+        assert margin.account_value_raw(account) < Fraction(12, 10) * margin.maintenance_margin_raw(account)
+        server.refusal = UPGRADE
+        began_s = anvil_chain.now_s()
+        held = server.wallet(anvil_chain.wallet.address).held["ETH"].size
+        for now_s, _ in run_until(agent, anvil_chain, began_s + 1_000, every):
+            anvil_chain.refresh_feeds()
+            if now_s - began_s >= 600:
+                server.refusal = ""
+            if server.wallet(anvil_chain.wallet.address).held.get("ETH", Held()).size < held:
+                break
+        assert now_s - began_s <= 600 + 130
+
+
+# --- A venue that limits requests.
+
+
+@pytest.mark.parametrize("weight", [1_200, 500])
+def test_a_crash_of_four_markets_is_reduced_within_a_minute_of_one_look(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, weight: int
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        assert len(server.wallet(anvil_chain.wallet.address).held) == 4
+        later(anvil_chain, 600)
+        crash(server, "-36/100", "ETH", "DOGE", "SOL")
+        server.weight_per_minute = weight
+        assert leverage(server, anvil_chain) > MAX_LEVERAGE
+        sent, began_s = len(actions(server)), anvil_chain.now_s()
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        assert anvil_chain.now_s() - began_s <= 60
+        [action] = actions(server)[sent:]
+        assert len(action["orders"]) == 4
+        assert all(order["r"] for order in action["orders"])
+        assert len({order["c"] for order in action["orders"]}) == 4
+        if weight == 1_200:
+            assert server.limited == 0
+
+
+def test_a_calm_look_costs_little_of_the_budget(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        step(agent)
+        before = len(server.weights)
+        assert step(agent).kind is OutcomeKind.HOLD
+        assert sum(weight for _, weight in server.weights[before:]) <= 22
+
+
+# --- Several orders in one action.
+
+
+@pytest.mark.parametrize("fault", ["lost", "late", "garbled"])
+def test_each_order_of_an_action_without_answer_is_carried_out_once(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-36/100", "ETH", "DOGE", "SOL")
+        sent = len(actions(server))
+        server.faults = [fault]
+        outcome = step(agent)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        [action] = actions(server)[sent:]
+        journal = agent.context.store.journal
+        by_cloid = {str(intent.tx_hash): intent for intent in journal.intents()}
+        for order in action["orders"]:
+            intent = by_cloid[order["c"]]
+            assert intent.state is IntentState.FINAL
+            assert intent.receipt is not None
+            fills = [fill for fill in server.fills if fill["cloid"] == order["c"]]
+            assert sum(Fraction(fill["sz"]) for fill in fills) == Fraction(order["s"])
+        assert journal.open_intents() == () == journal.unbooked_intents()
+        assert len({intent.tx.nonce for intent in journal.intents()}) == len(journal.intents())
+
+
+def test_an_action_that_never_arrived_is_sent_again_once_it_is_dead(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-36/100", "ETH", "DOGE", "SOL")
+        server.faults = ["dropped"]
+        with pytest.raises(Retryable, match="does not know the order"):
+            step(agent)
+        sent = len(actions(server))
+        with pytest.raises(Retryable, match="outcome of an earlier order"):
+            step(agent)
+        assert len(actions(server)) == sent
+        anvil_chain.node.mine_at(anvil_chain.now_s() + agent.context.config.execution.deadline + 1)
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        assert len(actions(server)) == sent + 1
+        assert (
+            "expired" in server.replay(next(body for body in reversed(server.bodies[:-1]) if body["action"]["type"] == "order"))["response"]
+        )
+
+
+def test_an_order_that_cannot_go_holds_up_no_other_of_its_action(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-36/100", "ETH", "DOGE", "SOL")
+        server.move("SOL", "0")
+        server.seed("SOL", step="0.1")
+        sent = len(actions(server))
+        outcome = step(agent)
+        first, *_ = actions(server)[sent:]
+        assert len(first["orders"]) == 3, outcome.reason
+        assert "SOL" in outcome.reason
+        before = leverage(server, anvil_chain)
+        anvil_chain.node.mine_at(anvil_chain.now_s() + 60)
+        step(agent)
+        assert leverage(server, anvil_chain) < before
+
+
+# --- One market's setting, and an isolated position.
+
+
+def isolate(server: HyperliquidServer, chain: LocalChain, coin: str, size: str, usd: int) -> None:
+    """Move margin into an isolated position, as another program may."""
+    wallet, market = server.wallet(chain.wallet.address), server.coin(coin)
+    wallet.usd -= usd
+    wallet.isolated[coin] = (Held(Fraction(size), Fraction(size) * market.mark), Fraction(usd))
+
+
+@pytest.mark.parametrize("coin", ["BTC", "DOGE"])
+def test_a_market_set_to_isolated_margin_is_left_alone_and_the_others_go_on(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, coin: str
+) -> None:
+    weights = {"ETH": "60%", "BTC": "20%", "DOGE": "20%"}
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, weights), EVEN) as agent:
+        server.wallet(anvil_chain.wallet.address).is_isolated.add(coin)
+        open_book(agent, anvil_chain)
+        assert coin not in server.wallet(anvil_chain.wallet.address).held
+        assert "ETH" in server.wallet(anvil_chain.wallet.address).held
+        crash(server, "-50/100", "ETH")
+        if leverage(server, anvil_chain) > MAX_LEVERAGE:
+            outcome = step(agent)
+            assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+
+
+@pytest.mark.parametrize(("coin", "size"), [("BTC", "0.01"), ("DOGE", "-2000"), ("SOL", "5")])
+def test_an_isolated_position_counts_as_lost_and_the_cross_part_is_reduced(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, coin: str, size: str
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        isolate(server, anvil_chain, coin, size, 200)
+        crash(server, "-30/100", "ETH")
+        reading = agent.step_input().snapshot.layer(FuturesReading)
+        assert reading.account is not None, reading.unknown_reason
+        assert reading.account.isolated_markets == (coin,)
+        assert reading.account.size_raw(coin) == 0
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        assert all(order["a"] == 1 for action in actions(server) for order in action["orders"]), "no order in the isolated market"
+        assert coin in step(agent).reason

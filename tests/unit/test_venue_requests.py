@@ -1,0 +1,164 @@
+"""Requests to Hyperliquid: their weight, the budget of a minute, answers that are kept, and actions of several orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.errors import Refused, Retryable
+from agent.signing.futures import batch_action
+from agent.venues.hyperliquid.budget import MINUTE_S, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
+from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads
+from agent.venues.hyperliquid.orders import parse_refusals
+from tests.support.transactions import ManualClock
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "weight"),
+    [
+        ("info", {"type": "clearinghouseState"}, 2),
+        ("info", {"type": "l2Book"}, 2),
+        ("info", {"type": "orderStatus"}, 2),
+        ("info", {"type": "userRole"}, 60),
+        ("info", {"type": "userFees"}, 20),
+        ("info", {"type": "somethingNew"}, 20),
+        ("exchange", {"action": {"orders": [{}] * 39}}, 1),
+        ("exchange", {"action": {"orders": [{}] * 40}}, 2),
+        ("exchange", {"action": {"cancels": [{}]}}, 1),
+    ],
+)
+def test_weight__is_that_of_the_documentation(path: str, body: dict[str, object], weight: int) -> None:
+    assert request_weight(path, body) == weight
+
+
+@pytest.mark.parametrize(("kind", "rows", "weight"), [("userFunding", 19, 0), ("userFunding", 500, 25), ("userFees", 500, 0)])
+def test_weight__rows_of_an_answer_add_to_it(kind: str, rows: int, weight: int) -> None:
+    assert answer_weight({"type": kind}, [{}] * rows) == weight
+
+
+@pytest.mark.parametrize(("weight", "waited_s"), [(200, 0), (201, MINUTE_S)])
+def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, waited_s: int) -> None:
+    clock = ManualClock()
+    budget, began_s = RequestBudget(clock), clock.now_s()
+    budget.spend(WEIGHT_PER_MINUTE - 200)
+    budget.wait_for(weight)
+    assert clock.now_s() - began_s == waited_s
+
+
+def test_budget__a_request_counts_for_a_minute() -> None:
+    clock = ManualClock()
+    budget = RequestBudget(clock)
+    budget.spend(500)
+    clock.sleep(MINUTE_S - 1)
+    assert budget.left() == WEIGHT_PER_MINUTE - 500
+    clock.sleep(1)
+    assert budget.left() == WEIGHT_PER_MINUTE
+
+
+class FakeAnswer:
+    """A read that returns the number of its call, or raises while `is_down`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.is_down = False
+
+    def __call__(self) -> int:
+        if self.is_down:
+            raise Retryable("the venue is down")
+        self.calls += 1
+        return self.calls
+
+
+def kept(keeps_fresh: bool = True) -> tuple[ManualClock, KeptReads, FakeAnswer]:
+    clock = ManualClock()
+    return clock, KeptReads(clock.now_s, keeps_fresh=keeps_fresh), FakeAnswer()
+
+
+@pytest.mark.parametrize(("age_s", "calls"), [(59, 1), (60, 2)])
+def test_kept_value__is_read_again_at_its_age(age_s: int, calls: int) -> None:
+    clock, reads, answer = kept()
+    assert reads.read("fees", answer, 60).is_new
+    clock.sleep(age_s)
+    found = reads.read("fees", answer, 60)
+    assert (found.value, found.is_new, found.fault) == (calls, calls == 2, "")
+
+
+CHANGES: dict[str, Callable[[KeptReads], object]] = {
+    "another basis": lambda reads: "other",
+    "forgotten": lambda reads: reads.forget("fees") or "cash",
+    "dropped": lambda reads: reads.drop("fees") or "cash",
+    "restored": lambda reads: reads.restore("fees", 9, 0) or "cash",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_kept_value__is_read_again_once_what_it_depends_on_changes(change: Callable[[KeptReads], object]) -> None:
+    _, reads, answer = kept()
+    reads.read("fees", answer, 60, "cash")
+    assert reads.read("fees", answer, 60, "cash").value == 1
+    assert reads.read("fees", answer, 60, change(reads)).value == 2
+
+
+def test_kept_value__is_read_in_each_look_unless_values_are_kept_fresh() -> None:
+    _, reads, answer = kept(keeps_fresh=False)
+    assert [reads.read("fees", answer, 60).value for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("age_s", "value"), [(120, 1), (MAX_KEPT_S, 1), (MAX_KEPT_S + 1, None)])
+def test_kept_value__stands_in_with_its_age_for_a_day(age_s: int, value: int | None) -> None:
+    clock, reads, answer = kept()
+    reads.read("fees", answer, 60, "cash")
+    clock.sleep(age_s)
+    answer.is_down = True
+    found = reads.read("fees", answer, 60, "cash")
+    assert (found.value, found.is_new, found.is_of_basis) == (value, False, value is not None)
+    assert "the venue is down" in found.fault
+    assert ("2 min old" in found.fault) is (age_s == 120)
+    assert not reads.read("fees", answer, 60, "other cash").is_of_basis
+
+
+def statuses(*rows: object) -> dict[str, Any]:
+    return {"status": "ok", "response": {"data": {"statuses": list(rows)}}}
+
+
+def reasons(answer: object, count: int) -> list[str]:
+    return ["" if one is None else one.reason for one in parse_refusals(answer, count)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (statuses({"filled": {}}, {"error": "thin"}, "success"), ["", "thin", ""]),
+        (statuses({"error": "thin"}), ["thin"] * 3),
+        ({"status": "err", "response": "no agent"}, ["no agent"] * 3),
+    ],
+    ids=["each", "one for all", "the whole action"],
+)
+def test_refusals__each_order_gets_its_own(answer: object, found: list[str]) -> None:
+    assert reasons(answer, 3) == found
+
+
+@pytest.mark.parametrize("answer", [statuses({"filled": {}}), statuses(*["success"] * 2), statuses(7, 7, 7), {}, None])
+def test_refusals__an_answer_for_another_number_of_orders_is_not_believed(answer: object) -> None:
+    with pytest.raises(Retryable):
+        parse_refusals(answer, 3)
+
+
+def order(number: int, reduce: bool = True, kind: str = "limit") -> dict[str, Any]:
+    return {"type": "order", "orders": [{"a": number, "r": reduce, "t": {kind: {}}}], "grouping": "na"}
+
+
+def test_action_of_several_orders__has_them_in_their_order() -> None:
+    assert [one["a"] for one in batch_action([order(3), order(1)])["orders"]] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [[order(1), order(2, reduce=False)], [order(1), order(1)], [order(1), order(2, kind="trigger")], [order(1), {"type": "cancelByCloid"}]],
+    ids=["opening", "one market twice", "stop", "cancel"],
+)
+def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict[str, Any]]) -> None:
+    with pytest.raises(Refused):
+        batch_action(actions)
