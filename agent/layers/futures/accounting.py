@@ -16,8 +16,7 @@ from agent.accounting.entries import (
     ledger_changes,
     trade_entry,
 )
-from agent.layers.futures.policy.exposure import unknown_books_reason
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, margin_account, unknown_books_reason
 from agent.margin import account as margin
 from agent.model import (
     Entry,

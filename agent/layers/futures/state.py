@@ -19,6 +19,7 @@ from agent.model import (
     MarginAccount,
     Plan,
     Snapshot,
+    StaleReadKind,
     StepEnd,
     StepInput,
 )
@@ -150,6 +151,15 @@ class FuturesCycle(LayerCycle):
 def margin_account(snapshot: Snapshot) -> MarginAccount | None:
     """Return the margin account; None if there is none, or it is not known for certain."""
     return snapshot.layer(FuturesReading).account
+
+
+def unknown_books_reason(snapshot: Snapshot) -> str:
+    """Return why transfers or funding payments of the margin account may be missing; empty if none
+    are.
+    """
+    return snapshot.layer(FuturesReading).stale_reason(
+        StaleReadKind.TRANSFERS, StaleReadKind.FUNDING
+    )
 
 
 def planned_futures(plan: Plan | None) -> FuturesPlan | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.layers.futures.policy.plans import MARGIN_PLACE
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, margin_account, unknown_books_reason
 from agent.margin import account as margin
 from agent.model import (
     AssetDrift,
@@ -22,7 +22,6 @@ from agent.model import (
     PerpMarket,
     Portfolio,
     Snapshot,
-    StaleReadKind,
     StepInput,
 )
 from agent.units import BPS, Price, Value
@@ -118,15 +117,6 @@ def margin_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     if policy is None or is_delegate_wallet(snapshot, policy):
         return ""
     return account_fault(snapshot, policy) or unknown_books_reason(snapshot)
-
-
-def unknown_books_reason(snapshot: Snapshot) -> str:
-    """Return why transfers or funding payments of the margin account may be missing; empty if none
-    are.
-    """
-    return snapshot.layer(FuturesReading).stale_reason(
-        StaleReadKind.TRANSFERS, StaleReadKind.FUNDING
-    )
 
 
 def unknown_account_reason(step: StepInput) -> str:
