@@ -119,7 +119,8 @@ def test_a_reduction_needs_account_and_prices_alone(
 
 @pytest.mark.parametrize("read", [one for one in SIDE_READS if one != "l2Book"])
 def test_a_part_that_may_be_old_opens_nothing(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, read: str) -> None:
-    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "80%", "BTC": "-20%"}), EVEN) as agent:
+    changes = venue_changes(server, {"ETH": "80%", "BTC": "-20%"}) | {"futures.leverage_band": "10%"}
+    with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
         server.wallet(anvil_chain.wallet.address).usd -= 5_000
         open_book(agent, anvil_chain)
         sent = len(actions(server))
