@@ -237,6 +237,15 @@ class NodeSender:
             return None
         return hex_data(parse_bytes(header.get("hash"), "block hash", 32))
 
+    def mined_tx_hash(self, owner: str, nonce: int) -> str | None:
+        """See ports.ConflictingTransactionFinder; the endpoint decides alone."""
+        return find_mined_hash(EndpointPool([self._transport], 1), owner, nonce, self.head().number)
+
+    def conflicting_tx_hash(self, owner: str, nonce: int) -> str | None:
+        """See ports.ConflictingTransactionFinder."""
+        endpoint_pool = EndpointPool([self._transport], 1)
+        return find_conflicting_hash(endpoint_pool, owner, nonce, self.head().number)
+
 
 def _unknown_outcome_text(tx_hash: str) -> str:
     return f"outcome of sending transaction {tx_hash} is unknown"

@@ -141,3 +141,15 @@ def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalCha
         assert wei == tester_chain.w3.eth.get_balance(wallet)
         assert int.from_bytes(decimals, "big") == 18
         assert line.request_count == before + 1
+
+
+def test_a_call_from_any_address_keeps_to_its_gas(tester_chain: LocalChain) -> None:
+    """The token screen bounds its calls; one that runs out of gas is the contract's answer, like a revert."""
+    token, stranger = tester_chain.tokens["WETH"].address, "0x" + "11" * 20
+    call = {"from": stranger, "to": token, "data": encode_approve(tester_chain.wallet.address, 1)}
+    free, bounded, starved = tester_chain.transport.batch(
+        [("eth_call", [{**call, **gas}, "latest"]) for gas in ({}, {"gas": hex(10_000_000)}, {"gas": hex(1_000)})]
+    )
+    assert bounded == free == hex(1).replace("0x", "0x" + "0" * 63)
+    assert isinstance(starved, RpcFault)
+    assert starved.code == 3

@@ -27,7 +27,7 @@ def storage_at(tester: Any, address: str, slot: str, block_number: int) -> bytes
 
 def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
     """Return the output of a contract call from any address `tx["from"]`, on the state after block
-    `block_number`. Raises eth-tester's TransactionFailed.
+    `block_number`, with at most `tx["gas"]`. Raises eth-tester's TransactionFailed.
     """
     from eth_tester.exceptions import TransactionFailed
 
@@ -37,7 +37,7 @@ def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
     computation = vm.execute_bytecode(
         origin=sender,
         gas_price=0,
-        gas=CALL_GAS,
+        gas=min(CALL_GAS, int(str(tx.get("gas", hex(CALL_GAS))), 16)),
         to=recipient,
         sender=sender,
         value=0,
@@ -142,8 +142,8 @@ class EthTesterTransport(CheckedProvider):
                         self._tester, params[0], params[1], self._block_number(method, params[2])
                     )
                 )
-            # A call without transaction fields may have any sender.
-            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:
+            # A call without fees or value may have any sender; eth-tester knows only its own.
+            if method == "eth_call" and set(params[0]) - {"gas"} == {"from", "to", "data"}:
                 return _json_value(
                     call_as(self._tester, params[0], self._block_number(method, params[1]))
                 )
