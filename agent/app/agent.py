@@ -269,7 +269,7 @@ class Agent:
                 if outcome_or_error is None:
                     return
                 yield outcome_or_error
-                self.context.store.db.flush()  # unless the run's report took it along
+                agent_run.flush_store()  # unless the run's report took it along
                 if once:
                     return
 

@@ -178,13 +178,15 @@ def run_periodically(
     urgent_cycles: Callable[[], int] = lambda: 0,
 ) -> Iterator[T]:
     """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between, and
-    for `retry_pause_s` while cycles are urgent. `random_fraction` returns numbers in
-    [0, 1); a true `is_interrupted` ends a pause early.
+    for `retry_pause_s` after urgent cycles. `random_fraction` returns numbers in [0, 1); a true
+    `is_interrupted` ends a pause early.
     """
     while True:
         yield cycle()
-        pause_s = retry_pause_s(interval_s, urgent_cycles())
-        interruptible_sleep(pause_s * (1 + random_fraction() * JITTER), clock, is_interrupted)
+        urgent_count = urgent_cycles()
+        jitter = 0 if urgent_count else random_fraction() * JITTER
+        pause_s = retry_pause_s(interval_s, urgent_count) * (1 + jitter)
+        interruptible_sleep(pause_s, clock, is_interrupted)
 
 
 def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[], bool]) -> None:
@@ -249,7 +251,7 @@ class AgentRun:
         """Run one cycle and return its outcome or transient error; None once the run is over.
         Raises ConfigChanged and errors that need an operator, which a PassingFault does only before
         the first good cycle. What the cycle leaves queued in the store is written with the report
-        of the run, or before the wait.
+        of the run, or by `flush_store`.
         """
         self._progress(READING_STAGE)
         result = self._outcome_or_error()
@@ -258,14 +260,26 @@ class AgentRun:
         self._progress(f"next cycle in {format_duration(int(pause_s))}")
         return result
 
+    def flush_store(self) -> None:
+        """Write what the cycle left queued in the store. After a PassingFault it stays queued, and
+        the next cycle begins by writing it; a single cycle raises the fault.
+        """
+        try:
+            self._agent.context.store.db.flush()
+        except PassingFault:
+            if self._runs_once:
+                raise
+
     @property
     def urgent_cycles(self) -> int:
         """Number of cycles in a row after which the next does not wait for the interval."""
         return self._urgent_cycles
 
     def _outcome_or_error(self) -> StepOutcome | TrimtabError | None:
+        database = self._agent.context.store.db
         try:
-            with self._agent.context.store.db.queueing():
+            database.flush()  # a cycle decides by what the last one left
+            with database.queueing():
                 outcome = self._act_by_newest_config()
             self._had_good_cycle = True
             return outcome

@@ -238,14 +238,16 @@ class Database:
             self._is_queueing = False
 
     def flush(self) -> None:
-        """Write the queue in one transaction. If it fails, nothing of it is written, and the queue
-        is empty.
+        """Write the queue in one transaction. If it fails, nothing of it is written. After a
+        PassingFault the queue stays for the next write, after other errors it is empty.
         """
         if not self._queue:
             return
         try:
             with self.write("write what a look left", joins_queue=True):
                 pass
+        except PassingFault:
+            raise
         except BaseException:
             with self._queue_lock:
                 self._queue = []

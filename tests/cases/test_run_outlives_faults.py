@@ -118,6 +118,9 @@ def require_outlived(
     assert isinstance(traded, StepOutcome), traded
     assert traded.kind is OutcomeKind.DONE, traded.reason
     assert max(off_target(chain, TWO).values()) < 50
+    recorded = agent.context.store.steps.get(first.step_id)
+    assert recorded is not None
+    assert recorded.summary.outcome == "hold", "the fault began before what this look left was written"
     intents = agent.context.store.journal.intents()
     assert len({intent.tx.nonce for intent in intents if intent.receipt is not None}) == purse(chain).nonce - before.nonce
     looks.close()

@@ -50,11 +50,11 @@ def heard(hear: Hear) -> Iterator[None]:
     counts: Counter[str] = Counter()
 
     @contextmanager
-    def told(store: Database, what: str, keeps_cache: bool = False) -> Iterator[Connection]:
+    def told(store: Database, what: str, keeps_cache: bool = False, *, joins_queue: bool = False) -> Iterator[Connection]:
         counts[what] += 1
         name = f"{what}#{counts[what]}"
         hear(f"before:{name}")
-        with write(store, what, keeps_cache) as db:
+        with write(store, what, keeps_cache, joins_queue=joins_queue) as db:
             yield db
             hear(f"inside:{name}")
         hear(f"after:{name}")

@@ -154,28 +154,64 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, momen
 
 
 TOGETHER_MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(4, 28))]
+"""Three intents planned (4 to 6), signed (7 to 9) and sent (10 to 12); each mined and final (13 to 18), counted in its budget (19 to
+21) and booked (23 to 25); the ends of the step and of its cycle."""
+TOGETHER_OFTEN = {"before:send 1", "after:send 1", *(f"write {number}" for number in (6, 11, 15, 24))}
+"""Around the post, and with one part of the orders done: planned, sent, settled, booked."""
 
 
-@pytest.mark.parametrize("moment", every_run(TOGETHER_MOMENTS, {"before:send 1", "after:send 1", "write 10", "write 13", "write 16"}))
+def require_orders_filled_once(world: World, server: HyperliquidServer) -> None:
+    """Require of every order of the wallet at the venue one intent, with the sum of its fills, and fills of no other intent."""
+    with again(world.chain, world.loaded) as agent:
+        journal = agent.context.store.journal
+        assert journal.open_intents() == () == journal.unbooked_intents()
+        intents = journal.intents()
+    assert {intent.state for intent in intents} <= ENDS
+    booked = sorted(
+        (str(intent.tx_hash), fill.market, abs(fill.size_raw), fill.quote_raw, fill.fee_raw)
+        for intent in intents
+        if intent.receipt is not None
+        for fill in intent.receipt.fills
+    )
+    mine = [fill for fill in server.fills if fill["user"] == world.chain.wallet.address.lower() and fill["cloid"]]
+    sums: dict[tuple[str, str], list[Fraction]] = {}
+    for fill in mine:
+        total = sums.setdefault((fill["cloid"], fill["coin"]), [Fraction(0)] * 3)
+        size, price = Fraction(fill["sz"]), Fraction(fill["px"])
+        total[0] += size * 10 ** server.coin(fill["coin"]).size_decimals
+        total[1] += size * price * 10**6 * (1 if fill["side"] == "A" else -1)
+        total[2] += Fraction(fill["fee"]) * 10**6
+    assert booked == sorted((*order, *total) for order, total in sums.items())
+    assert len(booked) == len({order.cloid for order in server.orders if order.cloid})
+
+
+@pytest.mark.parametrize("moment", every_run(TOGETHER_MOMENTS, TOGETHER_OFTEN))
 def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(made: Layer, moment: str, tmp_path: Path) -> None:
     world, server = made.world, made.server
     changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
     world = replace(world, loaded=trusted(world.chain, tmp_path / "together", changes, EVEN))
-    world.restarted()
-    for coin, sizes in (("ETH", ("10000",) * 3), ("BTC", ("10000",) * 3), ("DOGE", ("1000000",) * 3)):
+    user = world.chain.wallet.address.lower()
+    held = {"ETH": Fraction("3.3333"), "BTC": Fraction("0.125"), "DOGE": Fraction(60_753)}
+    for coin, bound in (("ETH", "3100"), ("BTC", "61000"), ("DOGE", "0.126")):
+        server.seed(coin, ("1000000",) * 3 if coin == "DOGE" else ("10000",) * 3)
+        server.place(user, coin, True, Fraction(bound), held[coin], "Ioc")
+    assert {coin: one.size for coin, one in server.wallet(user).held.items()} == held
+    for coin in held:
         server.move(coin, "-22/100")
-        server.seed(coin, sizes)
+        server.seed(coin, ("1000000",) * 3 if coin == "DOGE" else ("10000",) * 3)
     assert world.killed(moment), f"{moment} was never reached"
     for _ in range(3):
         with contextlib.suppress(Retryable):  # its fate is open until its end
             world.restarted()
         world.chain.node.mine_at(world.chain.now_s() + 200)
         world.chain.refresh_feeds()
-    require_each_fill_once(world, server)
+    require_orders_filled_once(world, server)
     actions = [body["action"]["orders"] for body in server.bodies if body["action"]["type"] == "order"]
-    assert 3 in [len(orders) for orders in actions], "the reductions go together"
+    assert [len(orders) for orders in actions].count(3) == 1, "the reductions go together"
     cloids = [order["c"] for orders in actions for order in orders]
     assert len(cloids) == len(set(cloids)), "no order is posted twice"
-    state = server.state(world.chain.wallet.address.lower())["marginSummary"]
+    state = server.state(user)["marginSummary"]
     assert Fraction(state["totalNtlPos"]) <= 3 * Fraction(state["accountValue"])
-    assert all(held.size > 0 for held in server.wallet(world.chain.wallet.address).held.values()), "no position is turned"
+    left = server.wallet(user).held
+    assert left.keys() == held.keys()
+    assert all(0 < left[coin].size < size for coin, size in held.items()), "each position is cut, and none is turned"

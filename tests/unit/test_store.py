@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Dialect, event
 from sqlalchemy.dialects import postgresql, sqlite
 
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, OperatorNeeded, PassingFault
 from agent.model import IntentEvent, IntentKind, IntentState, RunReport, Transfer
 from agent.store import Store, database, open_store, opening
 from agent.store.migrations.schema import creating_statements
@@ -422,6 +422,26 @@ def test_a_report_that_fails_leaves_the_look_to_the_next_write(tmp_path: Path) -
     assert stored_steps(tmp_path) == set()
     store.db.flush()
     assert stored_steps(tmp_path) == {"s"}
+    store.close()
+
+
+def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what is queued after the fault, which builds on what was queued before."""
+    monkeypatch.setattr(opening, "_BUSY_TIMEOUT_MS", 60)
+    store = opened(tmp_path)
+    with store.db.queueing():
+        store.steps.begin("s", START_S, "{}")
+        with closing(sqlite3.connect(tmp_path / "trimtab.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(PassingFault, match="what a look left: database is locked"):
+                store.pause_switch.pause("owner", START_S)
+            store.steps.end("s", "hold", "in band", None, "hold")
+            with pytest.raises(PassingFault, match="what a look left: database is locked"):
+                store.db.flush()
+    assert stored_steps(tmp_path) == set()
+    assert not store.pause_switch.read().paused
+    store.db.flush()
+    assert [(step.id, step.outcome) for step in store.steps.newest(9)] == [("s", "hold")]
     store.close()
 
 
