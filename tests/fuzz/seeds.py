@@ -41,8 +41,8 @@ class Recording(EndpointProvider):
         super().__init__(url, "recorded", 30)
         self.bodies: list[bytes] = []
 
-    def _post(self, body: bytes) -> bytes:
-        answer = super()._post(body)
+    def _post(self, request_body: bytes, call_count: int) -> bytes:
+        answer = super()._post(request_body, call_count)
         self.bodies.append(answer.replace(b"\n", b" "))
         return answer
 
