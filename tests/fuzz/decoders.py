@@ -88,12 +88,12 @@ class Canned(EndpointProvider):
         super().__init__("http://127.0.0.1:1", "canned", attempts=1)
         self._bodies = iter(bodies)
 
-    def _post(self, body: bytes) -> bytes:
-        del body
+    def _post(self, request_body: bytes) -> tuple[int, bytes, str | None]:
+        del request_body
         answer = next(self._bodies, None)
         if answer is None:
             raise Retryable("nothing more to say")
-        return answer
+        return 200, answer, None
 
 
 def _endpoint_pool(line: Transport) -> EndpointPool:

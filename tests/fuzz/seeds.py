@@ -41,9 +41,9 @@ class Recording(EndpointProvider):
         super().__init__(url, "recorded", 30)
         self.bodies: list[bytes] = []
 
-    def _post(self, request_body: bytes, call_count: int) -> bytes:
-        answer = super()._post(request_body, call_count)
-        self.bodies.append(answer.replace(b"\n", b" "))
+    def _post(self, request_body: bytes) -> tuple[int, bytes, str | None]:
+        answer = super()._post(request_body)
+        self.bodies.append(answer[1].replace(b"\n", b" "))
         return answer
 
 

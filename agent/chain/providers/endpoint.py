@@ -151,11 +151,15 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         ]
         request_body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
         self.request_count += 1
-        return self._match_ids(self._post(request_body, len(batch)), request_ids)
+        status, answer_body, retry_after = self._post(request_body)
+        if status == requests.codes.ok:
+            return self._match_ids(self._parse(answer_body), request_ids)
+        refusal = self._read_refusal(status, answer_body, retry_after, len(batch))
+        return self._match_ids(refusal, request_ids)
 
-    def _post(self, request_body: bytes, call_count: int) -> object:
-        """Return the parsed body of the answer. Errors are raised outside the exception handlers, since
-        tracebacks of the libraries would show the URL.
+    def _post(self, request_body: bytes) -> tuple[int, bytes, str | None]:
+        """Return the HTTP status, the body, and the header Retry-After of the answer. Errors are raised
+        outside the exception handlers, since tracebacks of the libraries would show the URL.
         """
         deadline_s, defect_text, failure_text = time.monotonic() + self._timeout_s, "", None
         post = self._request_session_manager.get_response_from_post_request
@@ -191,9 +195,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
                 f" {self._max_response_bytes} bytes",
                 code=ErrorCode.TIMEOUT,
             )
-        if status == requests.codes.ok:
-            return self._parse(answer_body)
-        return self._read_refusal(status, answer_body, retry_after, call_count)
+        return status, answer_body, retry_after
 
     def _read_refusal(
         self, status: int, answer_body: bytes, retry_after: str | None, call_count: int
