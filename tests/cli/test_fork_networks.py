@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.networks import NETWORKS, Network
 from agent.localchain.front import serve_front
 from agent.model import DataFeeKind
@@ -20,8 +19,6 @@ from tests.support.networks import FEES_WEI, OWNER, PRICES_USD, ROLLUP_FEES_WEI,
 
 USD = 500
 OFTEN = ("base",)
-SEND_BATCH = EndpointProvider._send_batch
-"""As it is outside stand-ins, which let every endpoint of the process suggest the network's tip."""
 Bare = Callable[..., Said]
 
 
@@ -38,7 +35,6 @@ def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
         def as_the_network(method: str, answer: dict) -> dict:
             return answer | {"result": hex(tip_wei)} if method == "eth_maxPriorityFeePerGas" else answer
 
-        monkeypatch.setattr(EndpointProvider, "_send_batch", SEND_BATCH)
         url = stack.enter_context(serve_front(str(chain.url), as_the_network))
         monkeypatch.setenv("RPC_A", url)
         options = ("--network", network.name, "--rpc", "RPC_A=one", "--template", "60/40", "--ceiling", str(4 * USD))

@@ -12,7 +12,7 @@ from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, Network
 from agent.model import DataFeeKind
 from agent.signing.terms import tip_range_wei
 from tests.cli.tools import Said, blocks
-from tests.support.networks import OWNER, stand_in
+from tests.support.networks import OWNER, answers_of, stand_in
 
 USD = {"ethereum": 20_000}
 """Dollars in the wallet where 500 are too few."""
@@ -39,7 +39,7 @@ def states(said: Said) -> dict[str, str]:
 )
 def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> None:
     usd = USD.get(network.name, 500)
-    with stand_in(network, usd) as chain:
+    with stand_in(network, usd) as chain, answers_of(network):
         for variable in ("RPC_A", "RPC_B"):
             monkeypatch.setenv(variable, str(chain.url))
         config = tmp_path / "trimtab.toml"
@@ -76,7 +76,7 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
 @pytest.mark.parametrize("name", ["polygon", "bnb", "optimism", "unichain"])
 def test_a_rebalance_is_sent_and_mined(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (network,) = [one for one in NETWORKS if one.name == name]
-    with stand_in(network, 500) as chain, blocks(str(chain.url)):
+    with stand_in(network, 500) as chain, answers_of(network), blocks(str(chain.url)):
         for variable, value in (("RPC_A", chain.url), ("RPC_B", chain.url), ("TRIMTAB_KEY", OWNER.private_key)):
             monkeypatch.setenv(variable, str(value))
         config = tmp_path / "trimtab.toml"

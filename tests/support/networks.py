@@ -137,7 +137,7 @@ def world_of(network: Network, usd: int) -> LocalWorld:
 
 @contextmanager
 def stand_in(network: Network, usd: int) -> Iterator[StandIn]:
-    """Yield the network's stand-in, under its chain id."""
+    """Yield the network's stand-in, under its chain id. It suggests anvil's tip; see `answers_of`."""
     world = world_of(network, usd)
     with run_anvil(genesis_s=int(time.time()) - world.history_s) as url:
         node = AnvilNode(url)
@@ -146,19 +146,21 @@ def stand_in(network: Network, usd: int) -> Iterator[StandIn]:
         node.set_native(OWNER.address, 10**18)
         node.rpc("anvil_impersonateAccount", OWNER.address)  # while it is built
         deploy_world(node, world, _before_now, open_chain=lambda _node, _world: chain)
-        base_fee_wei, tip_wei = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)
+        base_fee_wei, _ = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)
         node.rpc("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))
         node.mine(1)
         node.rpc("anvil_stopImpersonatingAccount", OWNER.address)
         node.rpc("anvil_setChainId", network.chain_id)  # its own accounts sign for the id that it started with
-        with _answering(network, tip_wei):
-            yield chain
+        yield chain
 
 
 @contextmanager
-def _answering(network: Network, tip_wei: int) -> Iterator[None]:
-    """Let endpoints suggest this tip, and receipts of the OP Stack name the data fee: anvil suggests at least one gwei, and takes none."""
+def answers_of(network: Network) -> Iterator[None]:
+    """Let endpoints suggest the network's tip, and receipts of the OP Stack name the data fee: anvil suggests at least one gwei, and
+    takes none.
+    """
     ask = EndpointProvider._send_batch
+    _, tip_wei = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)
 
     def answer(self: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
         told: dict[str, Callable[[Any], Any]] = {"eth_maxPriorityFeePerGas": lambda _: hex(tip_wei)}
