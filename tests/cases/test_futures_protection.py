@@ -12,6 +12,7 @@ import pytest
 from agent.app import Agent
 from agent.errors import Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.requests import Deleverage
 from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.margin import account as margin
@@ -295,6 +296,20 @@ def test_an_order_that_cannot_go_holds_up_no_other_of_its_action(
         anvil_chain.node.mine_at(anvil_chain.now_s() + 60)
         step(agent)
         assert leverage(server, anvil_chain) < before
+
+
+def test_an_order_left_out_of_a_deleverage_is_no_reason_to_reduce_another_twice(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    """SOL has no bids, and is neither the first nor the last of the four."""
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        server.move("SOL", "0")
+        server.seed("SOL", step="0.1")
+        sent = len(actions(server))
+        agent.adjust_futures(Deleverage(10_000), send=True, confirm=agents.yes)
+        numbers = [order["a"] for action in actions(server)[sent:] for order in action["orders"]]
+        assert sorted(numbers) == [0, 1, 2]
 
 
 # --- One market's setting, and an isolated position.
