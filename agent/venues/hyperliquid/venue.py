@@ -53,11 +53,11 @@ from agent.signing.agent_approval import (
     AgentApproval,
 )
 from agent.signing.futures import (
-    batch_action,
     cloid_of,
     granted_venue_action,
     is_limit_cloid,
     require_signable_order,
+    require_signable_orders,
 )
 from agent.signing.terms import FuturesRules
 from agent.units import ceil_int, floor_int, format_time
@@ -338,7 +338,7 @@ class HyperliquidPerps:
     def draft_companion(
         self, account: MarginAccount, order: PerpOrder, first_draft: PerpActionDraft, number: int
     ) -> PerpActionDraft:
-        """See BatchVenue. Nonces of the companions are even, too, and the venue never sees them."""
+        """See OrderVenue. Nonces of the companions are even, too, and the venue never sees them."""
         nonce_ms = (first_draft.nonce or 0) + 2 * number
         return self._order_draft(account, order, nonce_ms, first_draft.deadline_s)
 
@@ -485,7 +485,7 @@ class HyperliquidPerps:
         return self._client.post_once(json.loads(signed.signed_bytes))
 
     def post_orders(self, signed: SignedTx, count: int) -> list[str]:
-        """See BatchVenue."""
+        """See OrderVenue."""
         return self._client.post_orders(json.loads(signed.signed_bytes), count)
 
 
@@ -523,12 +523,8 @@ class AgentSigner:
 
     def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
         """See OrderSigner. Each order passes the rules by itself."""
-        now_s = self._clock.now_s()
-        actions = [require_signable_order(tx, grant, self._rules, now_s) for tx, grant in orders]
+        action = require_signable_orders(orders, self._rules, self._clock.now_s())
         first_tx, first_grant = orders[0]
-        if any(grant.deadline_s != first_grant.deadline_s for _, grant in orders):
-            raise Refused("orders of one action have different expiries", remedy="plan again")
-        action = batch_action(actions)
         request_body = self._key.sign(action, first_tx.nonce, first_grant.deadline_s * 1000)
         return SignedTx(
             json.dumps(request_body).encode(),

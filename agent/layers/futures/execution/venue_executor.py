@@ -31,7 +31,6 @@ from agent.model import (
 )
 from agent.ports import Grant, PreparedTransaction, Signer
 from agent.ports.perpetuals import (
-    BatchVenue,
     OrderSigner,
     OrderVenue,
     futures_grant,
@@ -163,16 +162,17 @@ class VenueExecutor:
         and nothing is posted before all are BROADCAST, so that each is resolved by itself, also
         after a lost answer or a restart. Raises like `run`.
         """
-        venue, signer, first_order = self._venue, self._signer, prepared_orders[0]
-        if not isinstance(venue, BatchVenue) or not isinstance(signer, OrderSigner):
-            first_grant = first_order.grant
+        signer = self._signer
+        first_order = prepared_orders[0]
+        first_grant = first_order.grant
+        if not isinstance(signer, OrderSigner):
             return [
                 self.run(step_id, first_grant.kind, first_order.tx, first_grant, first_order.note)
             ]
         submitter = self._submitter
-        submitter.require_running(first_order.grant)
-        self._require_none_unresolved(first_order.grant)
-        self._venue.require_approved_key(first_order.grant.deadline_s, is_reduction=True)
+        submitter.require_running(first_grant)
+        self._require_none_unresolved(first_grant)
+        self._venue.require_approved_key(first_grant.deadline_s, is_reduction=True)
         grant_by_id: dict[str, Grant] = {}
         intents = []
         for order in prepared_orders:
@@ -181,7 +181,7 @@ class VenueExecutor:
             )
             grant_by_id[intent.id] = order.grant
             intents.append(intent)
-        intents, reasons = self._post_together(venue, signer, intents, grant_by_id)
+        intents, reasons = self._post_together(signer, intents, grant_by_id)
         resolved_orders = [
             self._await_outcome(intent, reason)
             for intent, reason in zip(intents, reasons, strict=True)
@@ -192,7 +192,6 @@ class VenueExecutor:
 
     def _post_together(
         self,
-        venue: BatchVenue,
         signer: OrderSigner,
         intents: Sequence[Intent],
         grant_by_id: Mapping[str, Grant],
@@ -229,7 +228,7 @@ class VenueExecutor:
         submitter.on_event(SubmissionEvent("before:send", sent_intents[0]))
         reasons = [""] * len(sent_intents)
         try:
-            reasons = list(venue.post_orders(signed_orders, len(sent_intents)))
+            reasons = list(self._venue.post_orders(signed_orders, len(sent_intents)))
         except Retryable as error:
             submitter.on_event(SubmissionEvent("fate-unknown", sent_intents[0], error.message))
         submitter.on_event(SubmissionEvent("after:send", sent_intents[0]))
