@@ -304,8 +304,19 @@ class HyperliquidClient:
             )
         return [StaleRead(StaleReadKind.MODE, mode.fault)] if mode.fault else []
 
+    def require_own_mode(self) -> None:
+        """Read the account's mode anew. Raises Retryable without an answer, OperatorNeeded unless
+        the account has margin of its own.
+        """
+        mode = self._info("userAbstraction")
+        if mode not in SEPARATE_MARGIN_MODES:
+            self._kept.drop(StaleReadKind.MODE.value)
+        require_own_margin(mode)
+
     def _record_mode(self, mode: str) -> None:
-        """Record the mode for the next process, if it has changed or the record is an hour old."""
+        """Record the mode for the next process (empty: one of shared margin), if it has changed or
+        the record is an hour old. A store that cannot be written now makes no account unknown.
+        """
         now_s = self._now_ms() // 1000
         recorded_mode, recorded_s = self._recorded_mode
         if self._mode_store is None or (mode == recorded_mode and now_s - recorded_s < HOUR_S):

@@ -442,8 +442,11 @@ class HyperliquidPerps:
 
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """See OrderVenue. The agent must have the configured name and its original expiry, because
-        an agent approved again could repeat old orders.
+        an agent approved again could repeat old orders. Before an order that may open, the mode of
+        the account is read too.
         """
+        if not is_reduction:
+            self._require_own_mode()
         agents = self._client.agents_for_reduction() if is_reduction else None
         if is_reduction and agents is None:
             self._require_recorded_approval(until_s)
@@ -468,6 +471,13 @@ class HyperliquidPerps:
             != agent.valid_until_ms
         ):
             raise _agent_refusal(f"the agent {agent.address} was approved a second time")
+
+    def _require_own_mode(self) -> None:
+        """Raise Refused unless the account has margin of its own."""
+        try:
+            self._client.require_own_mode()
+        except OperatorNeeded as error:
+            raise _agent_refusal(error.message, error.remedy) from None
 
     def _require_recorded_approval(self, until_s: int) -> None:
         """Raise Refused if the recorded approval of the key ends before; the venue itself rejects
@@ -532,9 +542,9 @@ class AgentSigner:
         )
 
 
-def _agent_refusal(reason: str) -> Refused:
+def _agent_refusal(reason: str, remedy: str = RENEW_REMEDY) -> Refused:
     verdict = Verdict("agent_key", "may not trade", "an approved agent", False)
-    return Refused(reason, (verdict,), RENEW_REMEDY, code=ErrorCode.AGENT_KEY)
+    return Refused(reason, (verdict,), remedy, code=ErrorCode.AGENT_KEY)
 
 
 def unknown_reason(error: TrimtabError) -> str:

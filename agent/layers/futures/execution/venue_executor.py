@@ -27,6 +27,7 @@ from agent.model import (
     OrderCancel,
     PerpOrder,
     Receipt,
+    StopOrder,
     UnsignedTx,
 )
 from agent.ports import Grant, PreparedTransaction, Signer
@@ -138,7 +139,7 @@ class VenueExecutor:
         submitter = self._submitter
         submitter.require_running(grant)
         self._require_none_unresolved(grant)
-        self._venue.require_approved_key(grant.deadline_s, is_reduction=_is_reduction(grant))
+        self._venue.require_approved_key(grant.deadline_s, is_reduction=_only_reduces(grant))
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         intent, rejection_reason = self._post(intent, grant)
         resolved_order = self._await_outcome(intent, rejection_reason)
@@ -280,7 +281,7 @@ class VenueExecutor:
             max_gas_wei=0,
             layer_grant=FuturesGrant(action, UNREAD_ACCOUNT),
         )
-        self._venue.require_approved_key(draft.deadline_s)
+        self._venue.require_approved_key(draft.deadline_s, is_reduction=True)
         tx = replace(order.tx, nonce=draft.nonce, data=draft.data)
         note = f"cancel an order that rests: {why}"
         intent = submitter.record_intent(
@@ -425,9 +426,12 @@ def _is_limit_order(grant: Grant) -> bool:
     return isinstance(action, PerpOrder) and action.kind.can_rest
 
 
-def _is_reduction(grant: Grant) -> bool:
+def _only_reduces(grant: Grant) -> bool:
+    """True for an order that opens nothing: a reduction, a resting stop, or a cancel."""
     action = granted_action(grant)
-    return isinstance(action, PerpOrder) and action.is_reduce_only
+    if isinstance(action, PerpOrder):
+        return action.is_reduce_only
+    return isinstance(action, StopOrder | OrderCancel)
 
 
 def _is_newer(receipt: Receipt, earlier_receipt: Receipt | None) -> bool:
