@@ -17,6 +17,8 @@ from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.margin import account as margin
 from agent.model import FuturesReading, IntentState
+from agent.model.futures import StaleReadKind
+from agent.signing.futures import LIMIT_TAG
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
@@ -147,6 +149,52 @@ def test_a_part_that_may_be_old_opens_nothing(server: HyperliquidServer, anvil_c
         fail(server, 503)
         step(agent)
         assert len(actions(server)) > sent
+
+
+UNREADABLE_ROWS = {"side": "?", "sz": "0.0", "coin": "XYZ", "timestamp": None}
+"""Fields of an open order, each with a value that the venue does not document."""
+
+
+@pytest.mark.parametrize("field", UNREADABLE_ROWS)
+def test_an_open_order_that_cannot_be_read_holds_up_no_reduction(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    info = HyperliquidServer.info
+    row = {
+        "coin": "ETH", "side": "B", "limitPx": "2900.0", "sz": "1.0", "origSz": "1.0", "timestamp": 1, "reduceOnly": False,
+        "cloid": "0x" + LIMIT_TAG.hex().ljust(32, "0"), field: UNREADABLE_ROWS[field],
+    }  # fmt: skip
+
+    def with_row(venue: HyperliquidServer, body: dict[str, Any]) -> object:
+        return [row] if body["type"] == "frontendOpenOrders" else info(venue, body)
+
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        monkeypatch.setattr(HyperliquidServer, "info", with_row)
+        crash(server, "-36/100", "ETH")
+        reading = agent.step_input().snapshot.layer(FuturesReading)
+        assert [stale.kind for stale in reading.stale_reads] == [StaleReadKind.ORDERS], reading.unknown_reason
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+
+
+def test_a_transfer_that_is_listed_after_its_cash_has_moved_is_no_loss(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    """The venue's ledger of transfers may lag behind its account; the sum is read once more in the next look."""
+    owner = anvil_chain.wallet.address.lower()
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+
+        def result_raw() -> int:
+            account = margin_account(agent.step_input().snapshot)
+            assert account is not None
+            return account.realised_raw
+
+        before = result_raw()
+        server.wallet(owner).usd -= 4_000
+        assert result_raw() == before - 4_000 * 10**6
+        server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "withdraw", "usdc": "4000", "fee": "0"}})
+        assert result_raw() == before
 
 
 def test_a_look_that_fails_is_repeated_in_seconds_at_any_interval(

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from agent.errors import Refused, Retryable
+from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
 from agent.venues.hyperliquid.budget import MINUTE_S, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads
 from agent.venues.hyperliquid.orders import parse_refusals
+from agent.venues.hyperliquid.venue import unknown_reading
 from tests.support.transactions import ManualClock
 
 
@@ -144,6 +145,20 @@ def test_refusals__each_order_gets_its_own(answer: object, found: list[str]) -> 
 def test_refusals__an_answer_for_another_number_of_orders_is_not_believed(answer: object) -> None:
     with pytest.raises(Retryable):
         parse_refusals(answer, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_passing"),
+    [
+        (Retryable("down"), True),
+        (PassingFault("the store is locked"), True),
+        (OperatorNeeded("mode"), False),
+        (Refused("no market"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_unknown_account__is_looked_at_again_in_seconds_if_its_fault_passes(error: TrimtabError, is_passing: bool) -> None:
+    assert unknown_reading(error).is_passing is is_passing
 
 
 def order(number: int, reduce: bool = True, kind: str = "limit") -> dict[str, Any]:

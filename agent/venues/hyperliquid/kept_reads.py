@@ -23,7 +23,7 @@ class AccountModeStore(Protocol):
         """Return the recorded mode and its time in Unix seconds; ("", 0) without one."""
 
     def record_account_mode(self, account: str, mode: str, at_s: int) -> None:
-        """Record the mode of an account."""
+        """Record the mode of an account. Raises PassingFault if that is not possible now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from agent.errors import (
     ConfigError,
     ErrorCode,
     OperatorNeeded,
+    PassingFault,
     Refused,
     Retryable,
     TrimtabError,
@@ -557,7 +558,8 @@ def unknown_reason(error: TrimtabError) -> str:
 def unknown_reading(error: TrimtabError) -> FuturesReading:
     """Return the reading of an account that is unknown because of an error."""
     return FuturesReading(
-        unknown_reason=unknown_reason(error), is_passing=isinstance(error, Retryable)
+        unknown_reason=unknown_reason(error),
+        is_passing=isinstance(error, Retryable | PassingFault),
     )
 
 
