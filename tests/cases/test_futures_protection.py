@@ -233,12 +233,12 @@ def test_a_venue_that_refuses_for_ten_minutes_delays_an_emergency_by_one_more(
         assert margin.account_value_raw(account) < Fraction(12, 10) * margin.maintenance_margin_raw(account)
         server.refusal = UPGRADE
         began_s = anvil_chain.now_s()
-        held = server.wallet(anvil_chain.wallet.address).held["ETH"].size
+        size = server.wallet(anvil_chain.wallet.address).held["ETH"].size
         for now_s, _ in run_until(agent, anvil_chain, began_s + 1_000, every):
             anvil_chain.refresh_feeds()
             if now_s - began_s >= 600:
                 server.refusal = ""
-            if server.wallet(anvil_chain.wallet.address).held.get("ETH", Held()).size < held:
+            if server.wallet(anvil_chain.wallet.address).held.get("ETH", Held()).size < size:
                 break
         assert now_s - began_s <= 600 + 130
 
@@ -257,7 +257,8 @@ def test_a_crash_of_four_markets_is_reduced_within_a_minute_of_one_look(
         crash(server, "-36/100", "ETH", "DOGE", "SOL")
         server.weight_per_minute = weight
         assert leverage(server, anvil_chain) > MAX_LEVERAGE
-        sent, began_s = len(actions(server)), anvil_chain.now_s()
+        sent = len(actions(server))
+        began_s = anvil_chain.now_s()
         outcome = step(agent)
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
         assert anvil_chain.now_s() - began_s <= 60
@@ -365,7 +366,8 @@ def test_an_order_left_out_of_a_deleverage_is_no_reason_to_reduce_another_twice(
 
 def isolate(server: HyperliquidServer, chain: LocalChain, coin: str, size: str, usd: int) -> None:
     """Move margin into an isolated position, as another program may."""
-    wallet, market = server.wallet(chain.wallet.address), server.coin(coin)
+    wallet = server.wallet(chain.wallet.address)
+    market = server.coin(coin)
     wallet.usd -= usd
     wallet.isolated[coin] = (Held(Fraction(size), Fraction(size) * market.mark), Fraction(usd))
 

@@ -63,7 +63,8 @@ class KeptReads:
         """Return the kept value, a new one, or the last one with the reason why there is no new
         one.
         """
-        entry, now_s = self._entries.get(name), self._now_s()
+        entry = self._entries.get(name)
+        now_s = self._now_s()
         age_s = MAX_KEPT_S + 1 if entry is None else now_s - entry.read_s
         if (
             entry is not None
