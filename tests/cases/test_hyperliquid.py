@@ -304,6 +304,15 @@ def test_a_venue_that_lies_about_one_figure_of_margin_is_not_believed(world: Wor
         world.venue.read()
 
 
+@pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed"])
+def test_margin_beside_the_cross_margin_is_not_believed_without_an_isolated_position(world: World, figure: str) -> None:
+    state = world.server.state(OWNER.address.lower())
+    state["marginSummary"][figure] = "9000.0"
+    world.server.state = lambda user: state  # type: ignore[method-assign]
+    with pytest.raises(Retryable, match=f"cross margin \\({figure}\\)"):
+        world.venue.read()
+
+
 def test_a_mark_that_differs_between_two_answers_is_not_believed(world: World) -> None:
     world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
     context = world.server.context

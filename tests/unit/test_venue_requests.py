@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from agent.signing.futures import batch_action
 from agent.venues.hyperliquid.budget import MINUTE_S, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads
 from agent.venues.hyperliquid.orders import parse_refusals
-from agent.venues.hyperliquid.venue import unknown_reading
+from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
 from tests.support.transactions import ManualClock
 
 
@@ -160,6 +161,32 @@ def test_refusals__an_answer_for_another_number_of_orders_is_not_believed(answer
 )
 def test_unknown_account__is_looked_at_again_in_seconds_if_its_fault_passes(error: TrimtabError, is_passing: bool) -> None:
     assert unknown_reading(error).is_passing is is_passing
+
+
+class FakeAgentlessClient:
+    """A client whose list of approved agents was never read."""
+
+    agent_address = "0x" + "a" * 40
+
+    def agents_for_reduction(self) -> None:
+        return None
+
+
+class FakeAgentExpiryStore:
+    def __init__(self, until_ms: int) -> None:
+        self.until_ms = until_ms
+
+    def agent_expiry_ms(self, address: str) -> int:
+        return self.until_ms
+
+
+@pytest.mark.parametrize(("recorded_ms", "is_approved"), [(0, True), (100_000, False), (100_001, True)])
+def test_approval__recorded_one_is_enough_for_a_reduction_until_it_ends(recorded_ms: int, is_approved: bool) -> None:
+    client: Any = FakeAgentlessClient()
+    record: Any = FakeAgentExpiryStore(recorded_ms)
+    venue = HyperliquidPerps(client, ManualClock(), 90, lambda: 0, "trimtab", record, no_key_reason="")
+    with nullcontext() if is_approved else pytest.raises(Refused, match="approval of the agent trimtab ends"):
+        venue.require_approved_key(100, is_reduction=True)
 
 
 def order(number: int, reduce: bool = True, kind: str = "limit") -> dict[str, Any]:
