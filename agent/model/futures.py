@@ -549,7 +549,7 @@ class FuturesPlan(LayerPlan):
     a plan. `refusal_texts` are orders that were cut or skipped, with the reason. `hedges` are the
     hedges after the first order. `set_goals` are the sizes, by market, at which a set of orders to
     the targets ends, whose cost is judged as a whole; `completes_set` is true for orders that only
-    lead to the goals of an earlier plan.
+    reduce, or lead to the goals of an earlier plan.
     """
 
     orders: tuple[PerpOrder, ...] = ()

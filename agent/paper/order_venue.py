@@ -5,9 +5,10 @@ posted, and positions pay the venue's hourly funding. Nothing is signed or poste
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.margin import account as margin
@@ -32,7 +33,7 @@ from agent.model import (
 from agent.paper.chain import MAX_RECEIPTS
 from agent.ports import Clock, Grant
 from agent.ports.perpetuals import PerpActionDraft
-from agent.signing.futures import require_signable_order
+from agent.signing.futures import require_signable_order, require_signable_orders
 from agent.signing.terms import FuturesRules
 from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
@@ -46,7 +47,7 @@ NOT_REDUCING_ANSWER = "Reduce only order would increase position."
 
 
 class PaperHyperliquid:
-    """ports.futures.OrderVenue with a paper account beside the real venue's markets and books."""
+    """ports.perpetuals.OrderVenue with a paper account beside the real venue's markets and books."""
 
     def __init__(
         self,
@@ -115,6 +116,12 @@ class PaperHyperliquid:
         """See PerpVenue."""
         return self._venue.draft(account, action, now_s)
 
+    def draft_companion(
+        self, account: MarginAccount, order: PerpOrder, first_draft: PerpActionDraft, number: int
+    ) -> PerpActionDraft:
+        """See OrderVenue."""
+        return self._venue.draft_companion(account, order, first_draft, number)
+
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. An order without a receipt was never filled: only `post` fills one."""
         for receipt in self._wallet().receipts:
@@ -127,57 +134,60 @@ class PaperHyperliquid:
 
     def post(self, signed: SignedTx) -> str:
         """See OrderVenue. Fills the order on the book of this moment."""
+        return self.post_orders(signed, 1)[0]
+
+    def post_orders(self, signed: SignedTx, count: int) -> list[str]:
+        """See OrderVenue. Fills the orders in turn, and records all fills at once."""
         wallet = self._wallet()
-        if wallet.margin is None or any(
-            earlier_receipt.tx_hash == signed.hash for earlier_receipt in wallet.receipts
-        ):
-            return ""
-        order_wire = json.loads(signed.signed_bytes)["orders"][0]
+        if wallet.margin is None:
+            return [""] * count
         real_account = self._client.read()
         paper_margin = self._with_funding(wallet.margin, real_account)
-        account = self._account(real_account, paper_margin)
+        receipts = list(wallet.receipts)
+        reasons = []
+        for order_wire in json.loads(signed.signed_bytes)["orders"]:
+            if any(receipt.tx_hash == order_wire["c"] for receipt in receipts):
+                reasons.append("")
+                continue
+            result = self._fill(self._account(real_account, paper_margin), order_wire)
+            if isinstance(result, str):
+                reasons.append(result)
+                continue
+            fill, account_after = result
+            paper_margin = _margin_after(paper_margin, account_after, _venue_time_s(real_account))
+            receipts.append(Receipt(order_wire["c"], 1, 0, "", 0, 0, (), fills=(fill,)))
+            reasons.append("")
+        self._store.save(
+            replace(wallet, margin=paper_margin, receipts=tuple(receipts[-MAX_RECEIPTS:]))
+        )
+        return reasons
+
+    def _fill(
+        self, account: MarginAccount, order_wire: dict[str, Any]
+    ) -> tuple[PerpFill, MarginAccount] | str:
+        """Return the fill of an order on the book of this moment, and the account after it; or the
+        venue's reason for a rejection.
+        """
         market_name = next(
             market.market
-            for market in real_account.markets
+            for market in account.markets
             if self._client.market_number(market.market) == order_wire["a"]
         )
         order_size = Fraction(order_wire["s"])
         if order_wire["r"]:
             size_raw = account.size_raw(market_name)
-            if size_raw and (size_raw < 0) is order_wire["b"]:
-                order_size = min(
-                    order_size, Fraction(abs(size_raw), account.market(market_name).unit)
-                )
-            else:
+            if not size_raw or (size_raw < 0) is not order_wire["b"]:
                 return NOT_REDUCING_ANSWER
+            order_size = min(order_size, Fraction(abs(size_raw), account.market(market_name).unit))
         fill = self._match(account, market_name, order_wire, order_size)
         if fill is None:
             return UNMATCHED_ANSWER
         account_after = margin.with_trade(account, market_name, fill.size_raw, fill.quote_raw)
-        account_after = replace(
-            account_after, realised_raw=account_after.realised_raw - fill.fee_raw
-        )
+        realised_raw = account_after.realised_raw - fill.fee_raw
+        account_after = replace(account_after, realised_raw=realised_raw)
         if not order_wire["r"] and margin.free_margin_raw(account_after) < 0:
             return NO_MARGIN_ANSWER
-        realised_raw = account_after.realised_raw - account.realised_raw
-        receipt = Receipt(
-            signed.hash, 1, 0, "", 0, 0, (), fills=(replace(fill, realised_raw=realised_raw),)
-        )
-        settled_s_by_market = {
-            position.market: position.settled_s for position in paper_margin.positions
-        }
-        positions = _paper_positions(
-            account_after.positions, settled_s_by_market, _venue_time_s(real_account)
-        )
-        margin_after = replace(
-            paper_margin, realised_raw=account_after.realised_raw, positions=positions
-        )
-        self._store.save(
-            replace(
-                wallet, margin=margin_after, receipts=(*wallet.receipts, receipt)[-MAX_RECEIPTS:]
-            )
-        )
-        return ""
+        return replace(fill, realised_raw=realised_raw - account.realised_raw), account_after
 
     def settle(self) -> None:
         """Book the funding paid until now, so that a reading has few payments to compute. Without
@@ -304,7 +314,7 @@ class PaperHyperliquid:
 
 
 class PaperAgentSigner:
-    """ports.Signer for paper orders: checks the rules of live orders, and has no key."""
+    """ports.OrderSigner for paper orders: checks the rules of live orders, and has no key."""
 
     def __init__(self, rules: FuturesRules, clock: Clock) -> None:
         self._rules = rules
@@ -319,6 +329,27 @@ class PaperAgentSigner:
         """Return the action without a signature, and its client order id. Raises Refused."""
         action = require_signable_order(tx, grant, self._rules, self._clock.now_s())
         return SignedTx(json.dumps(action).encode(), action["orders"][0]["c"])
+
+    def require_signable(self, tx: UnsignedTx, grant: Grant) -> str:
+        """See OrderSigner."""
+        return self.sign(tx, grant).hash
+
+    def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
+        """See OrderSigner. Returns the action without a signature."""
+        action = require_signable_orders(orders, self._rules, self._clock.now_s())
+        return SignedTx(json.dumps(action).encode(), action["orders"][0]["c"])
+
+
+def _margin_after(paper_margin: PaperMargin, account: MarginAccount, now_s: int) -> PaperMargin:
+    """Return the paper margin of an account after a fill at a time of the venue."""
+    settled_s_by_market = {
+        position.market: position.settled_s for position in paper_margin.positions
+    }
+    return replace(
+        paper_margin,
+        realised_raw=account.realised_raw,
+        positions=_paper_positions(account.positions, settled_s_by_market, now_s),
+    )
 
 
 def _paper_positions(

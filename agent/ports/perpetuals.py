@@ -69,8 +69,23 @@ class PerpVenue(Protocol):
 
 
 @runtime_checkable
-class BatchVenue(Protocol):
-    """A venue that takes several orders in one action, each with a client order id of its own."""
+class OrderSigner(Signer, Protocol):
+    """Signer of orders at an off-chain venue."""
+
+    def require_signable(self, tx: UnsignedTx, grant: Grant) -> str:
+        """Return the client order id of an order that the rules allow. Raises Refused."""
+
+    def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
+        """Return one signed action of all orders, with the nonce and expiry of the first. Raises
+        Refused with the failed rule.
+        """
+
+
+@runtime_checkable
+class OrderVenue(PerpVenue, Protocol):
+    """An off-chain venue, which accepts each signed order once, by the order's nonce, and takes
+    several orders in one action, each with a client order id of its own.
+    """
 
     def draft_companion(
         self, account: MarginAccount, order: PerpOrder, first_draft: PerpActionDraft, number: int
@@ -85,23 +100,6 @@ class BatchVenue(Protocol):
         rejected, else an empty text. Raises Retryable if orders may have been executed.
         """
 
-
-@runtime_checkable
-class OrderSigner(Signer, Protocol):
-    """Signer of orders at an off-chain venue."""
-
-    def require_signable(self, tx: UnsignedTx, grant: Grant) -> str:
-        """Return the client order id of an order that the rules allow. Raises Refused."""
-
-    def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
-        """Return one signed action of all orders, with the nonce and expiry of the first. Raises
-        Refused with the failed rule.
-        """
-
-
-class OrderVenue(PerpVenue, Protocol):
-    """An off-chain venue, which accepts each signed order once, by the order's nonce."""
-
     def wait_for_budget(self) -> bool:
         """Wait until what the last reading left out, because the venue's budget of requests was
         used up, can be read; return whether there was any.
@@ -109,7 +107,7 @@ class OrderVenue(PerpVenue, Protocol):
 
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """Raise Refused with the code `agent_key` unless the key may trade for the account until
-        `until_s`. For a reduction the last known approval is enough.
+        `until_s`. For a reduction, a resting stop or a cancel the last known approval is enough.
         """
 
     def post(self, signed: SignedTx) -> str:

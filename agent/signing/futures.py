@@ -452,6 +452,17 @@ def require_signable_order(
     return action
 
 
+def require_signable_orders(
+    orders: Sequence[tuple[UnsignedTx, Grant]], rules: FuturesRules, now_s: int
+) -> dict[str, Any]:
+    """Return one action of orders that each pass the rules, and expire together. Raises Refused
+    with the failed rule.
+    """
+    if len({grant.deadline_s for _, grant in orders}) != 1:
+        refuse("deadline", "orders with different expiries", "one expiry of all orders")
+    return batch_action([require_signable_order(tx, grant, rules, now_s) for tx, grant in orders])
+
+
 def batch_action(actions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return one action with the orders of actions that may each be signed. Raises Refused for
     anything but reductions, which together cannot exceed what each may do.

@@ -14,7 +14,7 @@ from hyperliquid.exchange import Exchange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.venues.hyperliquid.client import (
@@ -204,6 +204,44 @@ def test_a_mode_that_cannot_be_read_or_is_no_word_is_unknown(world: World) -> No
         world.venue.read()
 
 
+class FakeAccountModeStore:
+    """A record of modes that cannot be written while it has a `fault`."""
+
+    def __init__(self) -> None:
+        self.fault: PassingFault | None = None
+        self.modes: list[str] = []
+
+    def account_mode(self, account: str) -> tuple[str, int]:
+        return "", 0
+
+    def record_account_mode(self, account: str, mode: str, at_s: int) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.modes.append(mode)
+
+
+def test_a_mode_that_cannot_be_recorded_now_makes_no_account_unknown(world: World) -> None:
+    record = FakeAccountModeStore()
+    record.fault = PassingFault("the store cannot be written: the disk is full")
+    client = world.venue.keeping(record)
+    assert margin.account_value_raw(client.read()) == 10_000 * 10**6
+    record.fault = None
+    world.server.wallet(OWNER.address).usd += 1
+    client.read()
+    assert record.modes == ["default"]
+
+
+def test_only_a_mode_with_margin_of_its_own_is_recorded(world: World) -> None:
+    record = FakeAccountModeStore()
+    client = world.venue.keeping(record)
+    client.read()
+    world.server.wallet(OWNER.address).mode = "unifiedAccount"
+    for _ in range(2):
+        with pytest.raises(OperatorNeeded):
+            client.read()
+    assert record.modes == ["default", ""]
+
+
 def test_amounts_with_the_artefacts_of_floats_are_read_to_the_base_unit(world: World) -> None:
     world.server.fund(OWNER.address, 1_061_327)
     world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
@@ -263,6 +301,15 @@ def test_a_venue_that_lies_about_one_figure_of_margin_is_not_believed(world: Wor
     world.venue.read()
     world.server.lie = {figure: Fraction(factor)}
     with pytest.raises(Retryable, match="contradicts itself"):
+        world.venue.read()
+
+
+@pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed"])
+def test_margin_beside_the_cross_margin_is_not_believed_without_an_isolated_position(world: World, figure: str) -> None:
+    state = world.server.state(OWNER.address.lower())
+    state["marginSummary"][figure] = "9000.0"
+    world.server.state = lambda user: state  # type: ignore[method-assign]
+    with pytest.raises(Retryable, match=f"cross margin \\({figure}\\)"):
         world.venue.read()
 
 

@@ -241,6 +241,21 @@ def test_an_order_ends_with_its_cause(server: HyperliquidServer, anvil_chain: Lo
             assert agent.context.store.journal.open_intents() == ()
 
 
+@pytest.mark.parametrize("cause", ["pause", "price"])
+def test_an_order_ends_although_the_agents_cannot_be_read(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, cause: str
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        [order] = resting(server)
+        change, _ = ENDS[cause]
+        change(agent, server, anvil_chain)
+        server.read_faults = {"extraAgents": 503}
+        with contextlib.suppress(Retryable):
+            step(agent)
+        assert order.status == "canceled"
+
+
 def test_a_reduction_by_the_owner_ends_resting_orders_and_is_a_market_order(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:

@@ -70,10 +70,10 @@ def test_rejection__its_reason_reaches_the_owner(
     with agents.agent_on(anvil_chain, tmp_path, changes_of(server, kind), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, lambda: fault(server, anvil_chain)))
         assert outcome.kind in (OutcomeKind.FAILED, OutcomeKind.REFUSED), outcome.reason
-        require_told(agent, outcome, reason)
+        require_reported(agent, outcome, reason)
 
 
-def require_told(agent: Agent, outcome: StepOutcome, reason: str) -> None:
+def require_reported(agent: Agent, outcome: StepOutcome, reason: str) -> None:
     """The reason is in the outcome, the history, the explanation, the transactions and an alert."""
     config = agent.context.loaded_config
     assert reason in outcome.reason
@@ -231,5 +231,5 @@ def test_leverage__set_low_at_the_venue_is_named_where_it_holds_a_target_back(
         notes = [item.why for item in outcome.plan.skipped]
         text = f"the leverage of ETH at the venue is {leverage}x of at most 25x, which holds its target back; raise it on the venue's site"
         assert (text in notes) is (leverage < 20)
-        held = server.wallet(anvil_chain.wallet.address).held.get("ETH", Held())
-        assert not held.size
+        position = server.wallet(anvil_chain.wallet.address).held.get("ETH", Held())
+        assert not position.size

@@ -463,6 +463,24 @@ def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
         assert "standard mode" in unknown
 
 
+def test_an_account_that_becomes_unified_after_it_was_read_gets_no_opening(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    wallet = server.wallet(anvil_chain.wallet.address)
+
+    def unify(_: StepOutcome) -> bool:
+        wallet.mode = "unifiedAccount"
+        return True
+
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=unify)
+        assert posted(server) == 0, outcome.reason
+        assert "unifiedAccount" in outcome.reason
+        wallet.mode = "disabled"
+        assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
+        assert posted(server) == 1
+
+
 # --- Stops that rest at the venue, for the time in which the agent is down.
 
 
@@ -505,6 +523,13 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         server.coin("BTC").is_delisted = True
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         assert "BTC" not in [one.coin for one in stops(server)]
+
+
+def test_a_stop_is_placed_although_the_agents_cannot_be_read(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
+        fault = lambda: server.read_faults.update(extraAgents=503)  # noqa: E731
+        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, fault))
+        assert [stop.coin for stop in stops(server)] == ["ETH"], outcome.reason
 
 
 def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(

@@ -103,6 +103,8 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
         for one in (agent, live):
             done = one.adjust_futures(Deleverage(10_000), send=True, confirm=agents.yes)
             assert done.kind is OutcomeKind.DONE, done.reason
+            assert len(done.transactions) == 2
+            assert len({intent.step_id for intent in done.transactions}) == 1, "both positions in one action"
         require_equal(agent, live, 9)
         assert (margin.leverage(account_of(agent)) or 9) <= 1
         assert agent.context.store.journal.unbooked_intents() == ()

@@ -177,7 +177,8 @@ def require_orders_filled_once(world: World, server: HyperliquidServer) -> None:
     sums: dict[tuple[str, str], list[Fraction]] = {}
     for fill in mine:
         total = sums.setdefault((fill["cloid"], fill["coin"]), [Fraction(0)] * 3)
-        size, price = Fraction(fill["sz"]), Fraction(fill["px"])
+        size = Fraction(fill["sz"])
+        price = Fraction(fill["px"])
         total[0] += size * 10 ** server.coin(fill["coin"]).size_decimals
         total[1] += size * price * 10**6 * (1 if fill["side"] == "A" else -1)
         total[2] += Fraction(fill["fee"]) * 10**6
@@ -191,12 +192,12 @@ def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(made: La
     changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
     world = replace(world, loaded=trusted(world.chain, tmp_path / "together", changes, EVEN))
     user = world.chain.wallet.address.lower()
-    held = {"ETH": Fraction("3.3333"), "BTC": Fraction("0.125"), "DOGE": Fraction(60_753)}
+    sizes = {"ETH": Fraction("3.3333"), "BTC": Fraction("0.125"), "DOGE": Fraction(60_753)}
     for coin, bound in (("ETH", "3100"), ("BTC", "61000"), ("DOGE", "0.126")):
         server.seed(coin, ("1000000",) * 3 if coin == "DOGE" else ("10000",) * 3)
-        server.place(user, coin, True, Fraction(bound), held[coin], "Ioc")
-    assert {coin: one.size for coin, one in server.wallet(user).held.items()} == held
-    for coin in held:
+        server.place(user, coin, True, Fraction(bound), sizes[coin], "Ioc")
+    assert {coin: position.size for coin, position in server.wallet(user).held.items()} == sizes
+    for coin in sizes:
         server.move(coin, "-22/100")
         server.seed(coin, ("1000000",) * 3 if coin == "DOGE" else ("10000",) * 3)
     assert world.killed(moment), f"{moment} was never reached"
@@ -213,5 +214,5 @@ def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(made: La
     state = server.state(user)["marginSummary"]
     assert Fraction(state["totalNtlPos"]) <= 3 * Fraction(state["accountValue"])
     left = server.wallet(user).held
-    assert left.keys() == held.keys()
-    assert all(0 < left[coin].size < size for coin, size in held.items()), "each position is cut, and none is turned"
+    assert left.keys() == sizes.keys()
+    assert all(0 < left[coin].size < size for coin, size in sizes.items()), "each position is cut, and none is turned"

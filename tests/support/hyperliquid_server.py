@@ -624,16 +624,16 @@ class HyperliquidServer:
             }  # fmt: skip
             rows.append({"type": "oneWay", "position": position})
         isolated_value = isolated_gross = isolated_usd = Fraction(0)
-        for name, (held, own_margin) in wallet.isolated.items():
+        for name, (isolated, own_margin) in wallet.isolated.items():
             coin = self.coin(name)
-            worth = abs(held.size) * coin.mark
+            worth = abs(isolated.size) * coin.mark
             isolated_gross += worth
-            isolated_usd += own_margin - held.cost
-            isolated_value += own_margin - held.cost + held.size * coin.mark
+            isolated_usd += own_margin - isolated.cost
+            isolated_value += own_margin - isolated.cost + isolated.size * coin.mark
             position = {
-                "coin": name, "szi": text(held.size), "entryPx": text(held.cost / held.size, 3), "positionValue": amount(worth),
-                "unrealizedPnl": amount(held.size * coin.mark - held.cost),
-                "leverage": {"type": "isolated", "value": 5, "rawUsd": amount(own_margin - held.cost)},
+                "coin": name, "szi": text(isolated.size), "entryPx": text(isolated.cost / isolated.size, 3), "positionValue": amount(worth),
+                "unrealizedPnl": amount(isolated.size * coin.mark - isolated.cost),
+                "leverage": {"type": "isolated", "value": 5, "rawUsd": amount(own_margin - isolated.cost)},
                 "marginUsed": amount(own_margin), "maxLeverage": coin.tiers[0][1],
             }  # fmt: skip
             rows.append({"type": "oneWay", "position": position})

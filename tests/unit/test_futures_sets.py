@@ -40,10 +40,10 @@ def book(collateral: int = 10_000, **lots: int) -> MarginAccount:
     return fresh(account(collateral, sizes, market("ETH"), market("BTC", 30_000), market("SOL", 100)))
 
 
-def with_market(held: MarginAccount, name: str, **changes: object) -> MarginAccount:
+def with_market(margin_account: MarginAccount, name: str, **changes: object) -> MarginAccount:
     """The account with a changed market."""
-    markets = tuple(replace(one, **changes) if one.market == name else one for one in held.markets)  # type: ignore[arg-type]
-    return replace(held, markets=markets)
+    markets = tuple(replace(perp, **changes) if perp.market == name else perp for perp in margin_account.markets)  # type: ignore[arg-type]
+    return replace(margin_account, markets=markets)
 
 
 BLOCKED: dict[str, dict[str, object]] = {
@@ -79,8 +79,8 @@ def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> 
     assert "BTC: its orders failed or were refused" in reason
 
 
-def with_index_at(held: MarginAccount, time_s: int) -> MarginAccount:
-    return replace(held, markets=tuple(replace(one, index_s=time_s) for one in held.markets))
+def with_index_at(margin_account: MarginAccount, time_s: int) -> MarginAccount:
+    return replace(margin_account, markets=tuple(replace(perp, index_s=time_s) for perp in margin_account.markets))
 
 
 def test_set__one_of_three_legs_missing_opens_none() -> None:
@@ -105,14 +105,14 @@ def test_set__missing_legs_that_offset_each_other_hold_nothing_back() -> None:
 
 def test_set__leg_that_lowers_the_net_exposure_needs_no_other() -> None:
     """ETH is open at 60 %; its enlargement is not possible, and the short that offsets it is."""
-    held = with_market(book(ETH=5_000), "ETH", is_paused=True)
-    plan = plan_futures(held, TWO, RICH, NOW_S)
+    before = with_market(book(ETH=5_000), "ETH", is_paused=True)
+    plan = plan_futures(before, TWO, RICH, NOW_S)
     assert [(order.market, order.size_raw) for order in plan.orders] == [("BTC", -266 * LOT)]
 
 
 def test_set__reduction_beside_a_missing_leg_is_sent() -> None:
-    held = with_market(book(ETH=8_000), "BTC", is_paused=True)
-    plan = plan_futures(held, TWO, RICH, NOW_S)
+    before = with_market(book(ETH=8_000), "BTC", is_paused=True)
+    plan = plan_futures(before, TWO, RICH, NOW_S)
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
 
 
@@ -149,17 +149,18 @@ def test_set__no_plan_opens_the_net_exposure_beyond_its_target(
     names = ("ETH", "BTC", "SOL")
     targets = tuple(FuturesTarget(name, weight * 10_000 // total) for name, weight in zip(names, weights, strict=True))
     policy = replace(TWO, targets=targets, limits=replace(WIDE, max_position_bps=max_position_bps))
-    held = book(20_000, ETH=lots[0], BTC=lots[1] // 15, SOL=lots[2] * 20)
+    before = book(20_000, ETH=lots[0], BTC=lots[1] // 15, SOL=lots[2] * 20)
     for name, is_paused in zip(names, paused, strict=True):
-        held = with_market(held, name, is_paused=is_paused)
-    plan = plan_futures(held, policy, RICH, NOW_S)
-    if margin.account_value_raw(held) <= 0 or plan.trigger not in ("drift", "leverage_drift"):
+        before = with_market(before, name, is_paused=is_paused)
+    plan = plan_futures(before, policy, RICH, NOW_S)
+    if margin.account_value_raw(before) <= 0 or plan.trigger not in ("drift", "leverage_drift"):
         return
-    reduced = filled(held, replace(plan, orders=tuple(order for order in plan.orders if order.is_reduce_only)))
-    before, after = net_exposure(reduced, policy), net_exposure(filled(held, plan), policy)
-    dust = target_gross_notional(held, policy) * 3 * policy.band_bps / 10 / 10_000
-    most = max(abs(before.notional), abs(before.target_notional) + before.band)
-    assert abs(after.notional) <= most + dust + 60 * E18, "lots of 30 dollars, and fees"
+    reduced = filled(before, replace(plan, orders=tuple(order for order in plan.orders if order.is_reduce_only)))
+    exposure = net_exposure(reduced, policy)
+    exposure_after = net_exposure(filled(before, plan), policy)
+    dust = target_gross_notional(before, policy) * 3 * policy.band_bps / 10 / 10_000
+    most = max(abs(exposure.notional), abs(exposure.target_notional) + exposure.band)
+    assert abs(exposure_after.notional) <= most + dust + 60 * E18, "lots of 30 dollars, and fees"
 
 
 # The cost of a set
@@ -230,6 +231,17 @@ def test_cost__completing_order_ends_at_its_goal() -> None:
     assert orders_of(plan) == [("BTC", -20 * LOT)]
 
 
+def test_cost__reduction_beside_an_unfinished_set_does_not_wait_for_it() -> None:
+    """The short of the set backs off; the long is above its target of today."""
+    goals = (("ETH", 900 * LOT), ("BTC", -26 * LOT))
+    step = cost_step(goals=goals, ETH=900)
+    plan = planned(step)
+    assert orders_of(plan) == [("ETH", -300 * LOT), ("BTC", -26 * LOT)]
+    assert cost_verdict(step, plan)
+    failed = ExitFailures("BTC", 3, 0, STEP_S)
+    assert orders_of(planned(with_history(step, failed_exits=(failed,)))) == [("ETH", -300 * LOT)]
+
+
 def test_cost__guard_passes_no_order_beyond_a_goal() -> None:
     step = cost_step(goals=GOALS, ETH=600)
     plan = planned(step)
@@ -258,9 +270,9 @@ def buy(name: str, lots: int) -> PerpOrder:
 
 
 def test_goals__are_the_sizes_after_a_set_of_more_than_one_order() -> None:
-    held = book(ETH=100)
-    assert goals_after(held, [buy("ETH", 50), buy("BTC", -3)]) == (("ETH", 150 * LOT), ("BTC", -3 * LOT))
-    assert goals_after(held, [buy("ETH", 50)]) == ()
+    before = book(ETH=100)
+    assert goals_after(before, [buy("ETH", 50), buy("BTC", -3)]) == (("ETH", 150 * LOT), ("BTC", -3 * LOT))
+    assert goals_after(before, [buy("ETH", 50)]) == ()
 
 
 @pytest.mark.parametrize(
@@ -269,12 +281,13 @@ def test_goals__are_the_sizes_after_a_set_of_more_than_one_order() -> None:
     ids=["less", "to the goal", "beyond it", "away from it"],
 )
 def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, int]) -> None:
-    held, goals = book(ETH=100), (("ETH", 150 * LOT), ("BTC", -3 * LOT))
+    before = book(ETH=100)
+    goals = (("ETH", 150 * LOT), ("BTC", -3 * LOT))
     orders = [buy("ETH", lots)]
-    assert orders_to_goals(held, orders, goals) == {name: size * LOT for name, size in sizes.items()}
-    assert completes_set(held, orders, goals) is (lots in (49, 50))
-    assert not completes_set(held, [*orders, buy("SOL", 1)], goals)
-    assert not completes_set(held, [], goals)
+    assert orders_to_goals(before, orders, goals) == {name: size * LOT for name, size in sizes.items()}
+    assert completes_set(before, orders, goals) is (lots in (49, 50))
+    assert not completes_set(before, [*orders, buy("SOL", 1)], goals)
+    assert not completes_set(before, [], goals)
 
 
 # Net exposure
@@ -295,7 +308,7 @@ def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None
     """After a rise of ETH its target is 60 % of more: the order is cut by what would be above 60 %."""
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=6_000, slippage_bps=10), leverage_band_bps=500)
     opened = filled(book(), plan_futures(book(), policy, RICH, NOW_S))
-    risen = replace(opened, markets=tuple(replace(one, mark=one.mark * 5 / 4, index=one.index * 5 / 4) for one in opened.markets))
+    risen = replace(opened, markets=tuple(replace(perp, mark=perp.mark * 5 / 4, index=perp.index * 5 / 4) for perp in opened.markets))
     plan = plan_futures(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), policy, RICH, NOW_S)
     assert [order.market for order in plan.orders if order.size_raw > 0] == ["ETH"], plan
     after = filled(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), plan)
@@ -314,8 +327,8 @@ def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
 
 
 def test_hedge_size__position_of_another_market_above_its_largest_share_forbids_none() -> None:
-    held = book(10_000, SOL=180_000)
+    before = book(10_000, SOL=180_000)
     limits = replace(WIDE, max_position_bps=6_000)
-    assert margin.position_shares(held, 20_000)["SOL"] > Fraction(6, 10)
-    assert largest_allowed_raw(held, "ETH", -E18, limits, RICH, 20_000) == -E18
-    assert largest_allowed_raw(held, "SOL", E18, limits, RICH, 20_000) == 0
+    assert margin.position_shares(before, 20_000)["SOL"] > Fraction(6, 10)
+    assert largest_allowed_raw(before, "ETH", -E18, limits, RICH, 20_000) == -E18
+    assert largest_allowed_raw(before, "SOL", E18, limits, RICH, 20_000) == 0

@@ -299,6 +299,11 @@ def test_unnamed__market_counts_while_it_has_a_position(eth: int, is_named: bool
     assert list(unnamed_market_reasons(changed(book(10_000, eth), "ETH", is_configured=is_named))) == markets
 
 
+def test_unnamed__market_counts_while_it_has_an_isolated_position() -> None:
+    unnamed = changed(book(10_000, 0), "ETH", is_configured=False)
+    assert list(unnamed_market_reasons(replace(unnamed, isolated_markets=("ETH",)))) == ["ETH"]
+
+
 def test_profit__is_uncertain_with_transfers_of_unknown_kinds_alone() -> None:
     assert uncertain_profit_reason(book(10_000)) == ""
     assert "(gift, loan)" in uncertain_profit_reason(replace(book(10_000), unknown_row_kinds=("gift", "loan")))

@@ -11,14 +11,16 @@ from agent import guards
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures_report import build_futures_report
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.accounting import margin_reading
 from agent.layers.futures.planning.orders import plan_futures
-from agent.layers.futures.policy.needs import spot_value_in_quote
+from agent.layers.futures.policy.exposure import margin_fault
+from agent.layers.futures.policy.needs import due_stops, spot_value_in_quote
 from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, reduction_sizes
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, ScreenedToken, StepInput, TokenFinding, UnreadableItem
-from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, MarginTier
+from agent.model.futures import FuturesPolicy, FuturesReading, FuturesTarget, Hedge, MarginAccount, MarginTier, StaleRead, StaleReadKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
@@ -416,3 +418,39 @@ def test_utilisation_above_its_limit_reduces_a_book_at_its_target() -> None:
     limits = replace(LIMITS, max_leverage_bps=40_000, max_utilisation_bps=6_000, stress_move_bps=2_000)
     policy = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, limits)
     assert fired_triggers(held, policy, None) == (FuturesTrigger.UTILISATION,)
+
+
+# --- Parts of the account that may be old.
+
+
+def with_old_part(step: StepInput, kind: StaleReadKind) -> StepInput:
+    reading = FuturesReading(margin_account(step.snapshot), stale_reads=(StaleRead(kind, "HTTP 503"),))
+    return replace(step, snapshot=step.snapshot.with_layer(reading))
+
+
+@pytest.mark.parametrize("kind", StaleReadKind)
+def test_beside_an_old_part_guards_refuse_an_opening_and_pass_a_reduction(kind: StaleReadKind) -> None:
+    opening = step_of(book(4_000, 0))
+    reduction = step_of(OVER)
+    plan = propose_rebalance(opening).plan
+    assert plan is not None
+    assert refusing(opening, plan) == set()
+    assert refusing(with_old_part(opening, kind), plan)
+    assert refusing(with_old_part(reduction, kind), planned(reduction)) == set()
+
+
+@pytest.mark.parametrize("kind", StaleReadKind)
+def test_the_margin_is_unknown_while_transfers_or_funding_may_be_missing(kind: StaleReadKind) -> None:
+    step = with_old_part(step_of(OVER), kind)
+    fault = margin_fault(step.snapshot, futures_policy(step))
+    assert bool(fault) is (kind in (StaleReadKind.TRANSFERS, StaleReadKind.FUNDING))
+    assert (margin_reading(step.snapshot, futures_policy(step)) is None) is bool(fault)
+
+
+@pytest.mark.parametrize("kind", StaleReadKind)
+def test_stops_are_changed_unless_the_open_orders_may_be_old(kind: StaleReadKind) -> None:
+    policy = replace(POLICY, limits=replace(LIMITS, resting_stop_bps=200))
+    step = step_of(replace(OVER, is_on_chain=False), policy)
+    assert due_stops(step.snapshot, step.history, policy)
+    old = with_old_part(step, kind)
+    assert bool(due_stops(old.snapshot, old.history, policy)) is (kind is not StaleReadKind.ORDERS)

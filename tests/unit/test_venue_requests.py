@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from agent.errors import Refused, Retryable
+from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
 from agent.venues.hyperliquid.budget import MINUTE_S, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads
 from agent.venues.hyperliquid.orders import parse_refusals
+from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
 from tests.support.transactions import ManualClock
 
 
@@ -41,7 +43,8 @@ def test_weight__rows_of_an_answer_add_to_it(kind: str, rows: int, weight: int) 
 @pytest.mark.parametrize(("weight", "waited_s"), [(200, 0), (201, MINUTE_S)])
 def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, waited_s: int) -> None:
     clock = ManualClock()
-    budget, began_s = RequestBudget(clock), clock.now_s()
+    budget = RequestBudget(clock)
+    began_s = clock.now_s()
     budget.spend(WEIGHT_PER_MINUTE - 200)
     budget.wait_for(weight)
     assert clock.now_s() - began_s == waited_s
@@ -71,18 +74,18 @@ class FakeAnswer:
         return self.calls
 
 
-def kept(keeps_fresh: bool = True) -> tuple[ManualClock, KeptReads, FakeAnswer]:
+def fee_reads(keeps_fresh: bool = True) -> tuple[ManualClock, KeptReads, FakeAnswer]:
     clock = ManualClock()
     return clock, KeptReads(clock.now_s, keeps_fresh=keeps_fresh), FakeAnswer()
 
 
 @pytest.mark.parametrize(("age_s", "calls"), [(59, 1), (60, 2)])
 def test_kept_value__is_read_again_at_its_age(age_s: int, calls: int) -> None:
-    clock, reads, answer = kept()
+    clock, reads, answer = fee_reads()
     assert reads.read("fees", answer, 60).is_new
     clock.sleep(age_s)
-    found = reads.read("fees", answer, 60)
-    assert (found.value, found.is_new, found.fault) == (calls, calls == 2, "")
+    fees = reads.read("fees", answer, 60)
+    assert (fees.value, fees.is_new, fees.fault) == (calls, calls == 2, "")
 
 
 CHANGES: dict[str, Callable[[KeptReads], object]] = {
@@ -95,27 +98,27 @@ CHANGES: dict[str, Callable[[KeptReads], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_kept_value__is_read_again_once_what_it_depends_on_changes(change: Callable[[KeptReads], object]) -> None:
-    _, reads, answer = kept()
+    _, reads, answer = fee_reads()
     reads.read("fees", answer, 60, "cash")
     assert reads.read("fees", answer, 60, "cash").value == 1
     assert reads.read("fees", answer, 60, change(reads)).value == 2
 
 
 def test_kept_value__is_read_in_each_look_unless_values_are_kept_fresh() -> None:
-    _, reads, answer = kept(keeps_fresh=False)
+    _, reads, answer = fee_reads(keeps_fresh=False)
     assert [reads.read("fees", answer, 60).value for _ in range(3)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("age_s", "value"), [(120, 1), (MAX_KEPT_S, 1), (MAX_KEPT_S + 1, None)])
 def test_kept_value__stands_in_with_its_age_for_a_day(age_s: int, value: int | None) -> None:
-    clock, reads, answer = kept()
+    clock, reads, answer = fee_reads()
     reads.read("fees", answer, 60, "cash")
     clock.sleep(age_s)
     answer.is_down = True
-    found = reads.read("fees", answer, 60, "cash")
-    assert (found.value, found.is_new, found.is_of_basis) == (value, False, value is not None)
-    assert "the venue is down" in found.fault
-    assert ("2 min old" in found.fault) is (age_s == 120)
+    fees = reads.read("fees", answer, 60, "cash")
+    assert (fees.value, fees.is_new, fees.is_of_basis) == (value, False, value is not None)
+    assert "the venue is down" in fees.fault
+    assert ("2 min old" in fees.fault) is (age_s == 120)
     assert not reads.read("fees", answer, 60, "other cash").is_of_basis
 
 
@@ -124,11 +127,11 @@ def statuses(*rows: object) -> dict[str, Any]:
 
 
 def reasons(answer: object, count: int) -> list[str]:
-    return ["" if one is None else one.reason for one in parse_refusals(answer, count)]
+    return ["" if refusal is None else refusal.reason for refusal in parse_refusals(answer, count)]
 
 
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("answer", "expected"),
     [
         (statuses({"filled": {}}, {"error": "thin"}, "success"), ["", "thin", ""]),
         (statuses({"error": "thin"}), ["thin"] * 3),
@@ -136,8 +139,8 @@ def reasons(answer: object, count: int) -> list[str]:
     ],
     ids=["each", "one for all", "the whole action"],
 )
-def test_refusals__each_order_gets_its_own(answer: object, found: list[str]) -> None:
-    assert reasons(answer, 3) == found
+def test_refusals__each_order_gets_its_own(answer: object, expected: list[str]) -> None:
+    assert reasons(answer, 3) == expected
 
 
 @pytest.mark.parametrize("answer", [statuses({"filled": {}}), statuses(*["success"] * 2), statuses(7, 7, 7), {}, None])
@@ -146,12 +149,52 @@ def test_refusals__an_answer_for_another_number_of_orders_is_not_believed(answer
         parse_refusals(answer, 3)
 
 
+@pytest.mark.parametrize(
+    ("error", "is_passing"),
+    [
+        (Retryable("down"), True),
+        (PassingFault("the store is locked"), True),
+        (OperatorNeeded("mode"), False),
+        (Refused("no market"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_unknown_account__is_looked_at_again_in_seconds_if_its_fault_passes(error: TrimtabError, is_passing: bool) -> None:
+    assert unknown_reading(error).is_passing is is_passing
+
+
+class FakeAgentlessClient:
+    """A client whose list of approved agents was never read."""
+
+    agent_address = "0x" + "a" * 40
+
+    def agents_for_reduction(self) -> None:
+        return None
+
+
+class FakeAgentExpiryStore:
+    def __init__(self, until_ms: int) -> None:
+        self.until_ms = until_ms
+
+    def agent_expiry_ms(self, address: str) -> int:
+        return self.until_ms
+
+
+@pytest.mark.parametrize(("recorded_ms", "is_approved"), [(0, True), (100_000, False), (100_001, True)])
+def test_approval__recorded_one_is_enough_for_a_reduction_until_it_ends(recorded_ms: int, is_approved: bool) -> None:
+    client: Any = FakeAgentlessClient()
+    record: Any = FakeAgentExpiryStore(recorded_ms)
+    venue = HyperliquidPerps(client, ManualClock(), 90, lambda: 0, "trimtab", record, no_key_reason="")
+    with nullcontext() if is_approved else pytest.raises(Refused, match="approval of the agent trimtab ends"):
+        venue.require_approved_key(100, is_reduction=True)
+
+
 def order(number: int, reduce: bool = True, kind: str = "limit") -> dict[str, Any]:
     return {"type": "order", "orders": [{"a": number, "r": reduce, "t": {kind: {}}}], "grouping": "na"}
 
 
 def test_action_of_several_orders__has_them_in_their_order() -> None:
-    assert [one["a"] for one in batch_action([order(3), order(1)])["orders"]] == [3, 1]
+    assert [wire["a"] for wire in batch_action([order(3), order(1)])["orders"]] == [3, 1]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Approval, Grant, PreparedTransaction
-from agent.ports.perpetuals import BatchVenue, PerpActionDraft, PerpVenue
+from agent.ports.perpetuals import OrderVenue, PerpActionDraft, PerpVenue
 from agent.venues.allowances import build_approval
 from agent.venues.drafts import EmergencyLimits, TxDraft
 from agent.venues.perpetual_protocol import explain_revert
@@ -133,8 +133,8 @@ class FuturesComposer:
         because the venue allows few requests a minute. One that is not possible now is left out.
         Beside hedges orders go one by one, each with what it leaves of them.
         """
-        venue: object = self._venue
-        if self._venue is None or not isinstance(venue, BatchVenue):
+        venue = self._venue
+        if not isinstance(venue, OrderVenue):
             return ()
         if layer_grant.hedges or layer_grant.hedges_before:
             return ()
@@ -143,7 +143,7 @@ class FuturesComposer:
         companions: list[PreparedTransaction] = []
         for number, order in enumerate(plan.orders[1:], start=1):
             try:
-                self._require_fill(self._venue, account, order)
+                self._require_fill(venue, account, order)
                 draft = venue.draft_companion(account, order, first_draft, number)
             except Refused:
                 continue
@@ -160,8 +160,17 @@ def _prepared_order(
     step: StepInput, draft: PerpActionDraft, layer_grant: FuturesGrant, head: Head
 ) -> PreparedTransaction:
     """Return an order for an off-chain venue, which has no gas and the venue's nonce."""
-    chain_id, no_fees = step.snapshot.head.chain_id, (None, None, None)
-    tx = UnsignedTx(chain_id, draft.nonce or 0, draft.to, 0, draft.data, 0, *no_fees)
+    tx = UnsignedTx(
+        chain_id=step.snapshot.head.chain_id,
+        nonce=draft.nonce or 0,
+        to=draft.to,
+        value_wei=0,
+        data=draft.data,
+        gas=0,
+        max_fee_wei=None,
+        max_priority_fee_wei=None,
+        gas_price_wei=None,
+    )
     grant = Grant(
         IntentKind.FUTURES,
         now_s=head.timestamp_s,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -180,6 +181,7 @@ class HyperliquidClient:
         self._kept = KeptReads(lambda: now_ms() // 1000, keeps_fresh=False)
         self._mode_store: AccountModeStore | None = None
         self._recorded_mode = ("", 0)
+        self._last_basis: tuple[object, ...] = ()
 
     @property
     def account_address(self) -> str:
@@ -227,6 +229,8 @@ class HyperliquidClient:
             # than not at all.
             state_answer = self._info("clearinghouseState")
         basis = _cash_and_sizes(state_answer)
+        is_basis_new = basis != self._last_basis
+        self._last_basis = basis
         stop_rows, limit_rows = orders.value or ((), ())
         open_coins = [
             *_held_coins(state_answer),
@@ -249,7 +253,7 @@ class HyperliquidClient:
         ]
         stale_reads += self._mode_faults(reported_account, basis)
         markets, market_faults = self._markets(reported_account)
-        deposits, deposit_faults = self._deposits(basis)
+        deposits, deposit_faults = self._deposits((basis, is_basis_new))
         payments, payment_faults = self._unbooked_payments(basis, reported_account.time_ms)
         account = replace(
             build_account(
@@ -258,11 +262,17 @@ class HyperliquidClient:
                 *deposits,
                 is_listed=self._market_by_coin.keys() == listed_markets.keys(),
             ),
-            resting_stops=parse_stops(stop_rows, self._market_by_coin),
-            resting_orders=parse_resting_orders(limit_rows, self._market_by_coin),
             unbooked_payments=payments,
         )
         stale_reads += [*market_faults, *deposit_faults, *payment_faults]
+        try:
+            account = replace(
+                account,
+                resting_stops=parse_stops(stop_rows, self._market_by_coin),
+                resting_orders=parse_resting_orders(limit_rows, self._market_by_coin),
+            )
+        except Retryable as error:
+            stale_reads.append(StaleRead(StaleReadKind.ORDERS, error.message))
         return AccountReading(account, tuple(stale_reads))
 
     def _side_read(
@@ -292,8 +302,9 @@ class HyperliquidClient:
         if mode.value is None and mode.fault:
             raise Retryable(f"the account's mode is not known: {mode.fault}", code=ErrorCode.ANSWER)
         if mode.is_new:
-            self._record_mode(str(mode.value))
-            if mode.value not in SEPARATE_MARGIN_MODES:
+            is_separate = mode.value in SEPARATE_MARGIN_MODES
+            self._record_mode(str(mode.value) if is_separate else "")
+            if not is_separate:
                 self._kept.drop(StaleReadKind.MODE.value)
         require_own_margin(mode.value)
         if mode.fault and not mode.is_of_basis and reported_account.is_like_shared_balance:
@@ -304,14 +315,26 @@ class HyperliquidClient:
             )
         return [StaleRead(StaleReadKind.MODE, mode.fault)] if mode.fault else []
 
+    def require_own_mode(self) -> None:
+        """Read the account's mode anew. Raises Retryable without an answer, OperatorNeeded unless
+        the account has margin of its own.
+        """
+        mode = self._info("userAbstraction")
+        if mode not in SEPARATE_MARGIN_MODES:
+            self._kept.drop(StaleReadKind.MODE.value)
+        require_own_margin(mode)
+
     def _record_mode(self, mode: str) -> None:
-        """Record the mode for the next process, if it has changed or the record is an hour old."""
+        """Record the mode for the next process (empty: one of shared margin), if it has changed or
+        the record is an hour old. A store that cannot be written now makes no account unknown.
+        """
         now_s = self._now_ms() // 1000
         recorded_mode, recorded_s = self._recorded_mode
         if self._mode_store is None or (mode == recorded_mode and now_s - recorded_s < HOUR_S):
             return
-        self._mode_store.record_account_mode(self._account_address, mode, now_s)
-        self._recorded_mode = (mode, now_s)
+        with suppress(PassingFault):
+            self._mode_store.record_account_mode(self._account_address, mode, now_s)
+            self._recorded_mode = (mode, now_s)
 
     def _markets(
         self, reported_account: ReportedAccount
@@ -353,7 +376,9 @@ class HyperliquidClient:
 
     def _deposits(self, basis: object) -> tuple[tuple[int, tuple[str, ...]], list[StaleRead]]:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
-        known. A sum that is older than the account's cash may lack a transfer.
+        known. A sum that is older than the account's cash may lack a transfer. `basis` also differs
+        between the first look at a change of the cash and the next, because the venue may list a
+        transfer later than it moves the cash.
         """
         deposits = self._side_read(
             StaleReadKind.TRANSFERS, self._net_deposits_and_unknown_kinds, FIVE_MINUTES_S, basis

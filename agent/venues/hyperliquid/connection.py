@@ -86,7 +86,8 @@ class HyperliquidConnection:
             try:
                 return self._request_answer("info", request_fields, self._timeout_s)
             except _NoAnswer as error:
-                problem, http_status = str(error), error.http_status
+                problem = str(error)
+                http_status = error.http_status
             is_limited = http_status == requests.codes.too_many_requests
             is_passing = is_limited or http_status >= requests.codes.server_error
             if self._budget is None or not is_passing or not pauses_s[is_limited]:
@@ -134,7 +135,8 @@ class HyperliquidConnection:
             try:
                 return self._request_answer("exchange", signed_action, self._timeout_s)
             except _NoAnswer as error:
-                problem, http_status = str(error), error.http_status
+                problem = str(error)
+                http_status = error.http_status
             if (
                 self._budget is None
                 or http_status != requests.codes.too_many_requests

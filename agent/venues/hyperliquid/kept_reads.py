@@ -23,7 +23,7 @@ class AccountModeStore(Protocol):
         """Return the recorded mode and its time in Unix seconds; ("", 0) without one."""
 
     def record_account_mode(self, account: str, mode: str, at_s: int) -> None:
-        """Record the mode of an account."""
+        """Record the mode of an account. Raises PassingFault if that is not possible now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ class KeptReads:
         """Return the kept value, a new one, or the last one with the reason why there is no new
         one.
         """
-        entry, now_s = self._entries.get(name), self._now_s()
+        entry = self._entries.get(name)
+        now_s = self._now_s()
         age_s = MAX_KEPT_S + 1 if entry is None else now_s - entry.read_s
         if (
             entry is not None

@@ -19,6 +19,7 @@ from agent.errors import (
     ConfigError,
     ErrorCode,
     OperatorNeeded,
+    PassingFault,
     Refused,
     Retryable,
     TrimtabError,
@@ -53,11 +54,11 @@ from agent.signing.agent_approval import (
     AgentApproval,
 )
 from agent.signing.futures import (
-    batch_action,
     cloid_of,
     granted_venue_action,
     is_limit_cloid,
     require_signable_order,
+    require_signable_orders,
 )
 from agent.signing.terms import FuturesRules
 from agent.units import ceil_int, floor_int, format_time
@@ -338,7 +339,7 @@ class HyperliquidPerps:
     def draft_companion(
         self, account: MarginAccount, order: PerpOrder, first_draft: PerpActionDraft, number: int
     ) -> PerpActionDraft:
-        """See BatchVenue. Nonces of the companions are even, too, and the venue never sees them."""
+        """See OrderVenue. Nonces of the companions are even, too, and the venue never sees them."""
         nonce_ms = (first_draft.nonce or 0) + 2 * number
         return self._order_draft(account, order, nonce_ms, first_draft.deadline_s)
 
@@ -442,8 +443,11 @@ class HyperliquidPerps:
 
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """See OrderVenue. The agent must have the configured name and its original expiry, because
-        an agent approved again could repeat old orders.
+        an agent approved again could repeat old orders. Before an order that may open, the mode of
+        the account is read too.
         """
+        if not is_reduction:
+            self._require_own_mode()
         agents = self._client.agents_for_reduction() if is_reduction else None
         if is_reduction and agents is None:
             self._require_recorded_approval(until_s)
@@ -469,6 +473,13 @@ class HyperliquidPerps:
         ):
             raise _agent_refusal(f"the agent {agent.address} was approved a second time")
 
+    def _require_own_mode(self) -> None:
+        """Raise Refused unless the account has margin of its own."""
+        try:
+            self._client.require_own_mode()
+        except OperatorNeeded as error:
+            raise _agent_refusal(error.message, error.remedy) from None
+
     def _require_recorded_approval(self, until_s: int) -> None:
         """Raise Refused if the recorded approval of the key ends before; the venue itself rejects
         an order of a key that it does not know.
@@ -485,7 +496,7 @@ class HyperliquidPerps:
         return self._client.post_once(json.loads(signed.signed_bytes))
 
     def post_orders(self, signed: SignedTx, count: int) -> list[str]:
-        """See BatchVenue."""
+        """See OrderVenue."""
         return self._client.post_orders(json.loads(signed.signed_bytes), count)
 
 
@@ -523,12 +534,8 @@ class AgentSigner:
 
     def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
         """See OrderSigner. Each order passes the rules by itself."""
-        now_s = self._clock.now_s()
-        actions = [require_signable_order(tx, grant, self._rules, now_s) for tx, grant in orders]
+        action = require_signable_orders(orders, self._rules, self._clock.now_s())
         first_tx, first_grant = orders[0]
-        if any(grant.deadline_s != first_grant.deadline_s for _, grant in orders):
-            raise Refused("orders of one action have different expiries", remedy="plan again")
-        action = batch_action(actions)
         request_body = self._key.sign(action, first_tx.nonce, first_grant.deadline_s * 1000)
         return SignedTx(
             json.dumps(request_body).encode(),
@@ -536,9 +543,9 @@ class AgentSigner:
         )
 
 
-def _agent_refusal(reason: str) -> Refused:
+def _agent_refusal(reason: str, remedy: str = RENEW_REMEDY) -> Refused:
     verdict = Verdict("agent_key", "may not trade", "an approved agent", False)
-    return Refused(reason, (verdict,), RENEW_REMEDY, code=ErrorCode.AGENT_KEY)
+    return Refused(reason, (verdict,), remedy, code=ErrorCode.AGENT_KEY)
 
 
 def unknown_reason(error: TrimtabError) -> str:
@@ -551,7 +558,8 @@ def unknown_reason(error: TrimtabError) -> str:
 def unknown_reading(error: TrimtabError) -> FuturesReading:
     """Return the reading of an account that is unknown because of an error."""
     return FuturesReading(
-        unknown_reason=unknown_reason(error), is_passing=isinstance(error, Retryable)
+        unknown_reason=unknown_reason(error),
+        is_passing=isinstance(error, Retryable | PassingFault),
     )
 
 

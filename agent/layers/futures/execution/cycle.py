@@ -211,10 +211,9 @@ def skip_failed_orders(
     now_s = outcome.step_input.snapshot.head.timestamp_s
     refused_s_by_key = dict(futures_cycle.refused_s_by_market)
     notes = list(futures_cycle.refused_action_notes)
-    layer_plan = futures_plan_of(outcome)
-    market_by_note = {} if layer_plan is None else _market_by_note(outcome, layer_plan)
+    for market in sent_markets(outcome, failed_intents):
+        refused_s_by_key[market] = now_s
     for intent in failed_intents:
-        refused_s_by_key[market_by_note.get(intent.note, intent.note)] = now_s
         failed_outcome = replace(outcome, reason=f'"{intent.note}" was not filled')
         notes.append(note_of(failed_outcome, failed=True))
     return replace(
@@ -224,11 +223,17 @@ def skip_failed_orders(
     )
 
 
-def _market_by_note(outcome: StepOutcome, layer_plan: FuturesPlan) -> dict[str, str]:
-    """Return the market of each order by the note of its intent."""
-    return {
-        futures_action_note(outcome.step_input, order): order.market for order in layer_plan.orders
-    }
+def sent_markets(outcome: StepOutcome, intents: Sequence[Intent]) -> list[str]:
+    """Return the markets of the plan's orders that these intents carry out. An order that was left
+    out of their action has none.
+    """
+    sent_notes = {intent.note for intent in intents}
+    layer_plan = futures_plan_of(outcome)
+    return [
+        order.market
+        for order in (() if layer_plan is None else layer_plan.orders)
+        if futures_action_note(outcome.step_input, order) in sent_notes
+    ]
 
 
 def hedge_comparisons_of(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:

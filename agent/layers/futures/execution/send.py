@@ -1,4 +1,4 @@
-"""Sending of futures actions, one a plan."""
+"""Sending of futures actions: one a plan, or its reductions together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from agent.execution.sending import Draft, PlanSender
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import (
     MAX_ACTIONS,
+    sent_markets,
     skip_failed_market,
     skip_failed_orders,
 )
@@ -50,11 +51,11 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
         has_reduced=futures_cycle.has_reduced or frees_margin,
     )
     if isinstance(action, PerpOrder) and frees_margin:
-        sent_markets = [order.market for order in layer_plan.orders[: len(intents)]]
+        markets = sent_markets(outcome, intents) if len(intents) > 1 else [action.market]
         goal_sizes = reduction_goals(outcome.step_input.snapshot, layer_plan)
         futures_cycle = replace(
             futures_cycle,
-            reduced_markets=(*futures_cycle.reduced_markets, *sent_markets),
+            reduced_markets=(*futures_cycle.reduced_markets, *markets),
             reduction_goals=goal_sizes,
         )
     if len(intents) > 1:

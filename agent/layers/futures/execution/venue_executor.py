@@ -27,11 +27,11 @@ from agent.model import (
     OrderCancel,
     PerpOrder,
     Receipt,
+    StopOrder,
     UnsignedTx,
 )
 from agent.ports import Grant, PreparedTransaction, Signer
 from agent.ports.perpetuals import (
-    BatchVenue,
     OrderSigner,
     OrderVenue,
     futures_grant,
@@ -139,7 +139,7 @@ class VenueExecutor:
         submitter = self._submitter
         submitter.require_running(grant)
         self._require_none_unresolved(grant)
-        self._venue.require_approved_key(grant.deadline_s, is_reduction=_is_reduction(grant))
+        self._venue.require_approved_key(grant.deadline_s, is_reduction=_only_reduces(grant))
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         intent, rejection_reason = self._post(intent, grant)
         resolved_order = self._await_outcome(intent, rejection_reason)
@@ -163,16 +163,17 @@ class VenueExecutor:
         and nothing is posted before all are BROADCAST, so that each is resolved by itself, also
         after a lost answer or a restart. Raises like `run`.
         """
-        venue, signer, first_order = self._venue, self._signer, prepared_orders[0]
-        if not isinstance(venue, BatchVenue) or not isinstance(signer, OrderSigner):
-            first_grant = first_order.grant
+        signer = self._signer
+        first_order = prepared_orders[0]
+        first_grant = first_order.grant
+        if not isinstance(signer, OrderSigner):
             return [
                 self.run(step_id, first_grant.kind, first_order.tx, first_grant, first_order.note)
             ]
         submitter = self._submitter
-        submitter.require_running(first_order.grant)
-        self._require_none_unresolved(first_order.grant)
-        self._venue.require_approved_key(first_order.grant.deadline_s, is_reduction=True)
+        submitter.require_running(first_grant)
+        self._require_none_unresolved(first_grant)
+        self._venue.require_approved_key(first_grant.deadline_s, is_reduction=True)
         grant_by_id: dict[str, Grant] = {}
         intents = []
         for order in prepared_orders:
@@ -181,7 +182,7 @@ class VenueExecutor:
             )
             grant_by_id[intent.id] = order.grant
             intents.append(intent)
-        intents, reasons = self._post_together(venue, signer, intents, grant_by_id)
+        intents, reasons = self._post_together(signer, intents, grant_by_id)
         resolved_orders = [
             self._await_outcome(intent, reason)
             for intent, reason in zip(intents, reasons, strict=True)
@@ -192,7 +193,6 @@ class VenueExecutor:
 
     def _post_together(
         self,
-        venue: BatchVenue,
         signer: OrderSigner,
         intents: Sequence[Intent],
         grant_by_id: Mapping[str, Grant],
@@ -229,7 +229,7 @@ class VenueExecutor:
         submitter.on_event(SubmissionEvent("before:send", sent_intents[0]))
         reasons = [""] * len(sent_intents)
         try:
-            reasons = list(venue.post_orders(signed_orders, len(sent_intents)))
+            reasons = list(self._venue.post_orders(signed_orders, len(sent_intents)))
         except Retryable as error:
             submitter.on_event(SubmissionEvent("fate-unknown", sent_intents[0], error.message))
         submitter.on_event(SubmissionEvent("after:send", sent_intents[0]))
@@ -281,7 +281,7 @@ class VenueExecutor:
             max_gas_wei=0,
             layer_grant=FuturesGrant(action, UNREAD_ACCOUNT),
         )
-        self._venue.require_approved_key(draft.deadline_s)
+        self._venue.require_approved_key(draft.deadline_s, is_reduction=True)
         tx = replace(order.tx, nonce=draft.nonce, data=draft.data)
         note = f"cancel an order that rests: {why}"
         intent = submitter.record_intent(
@@ -426,9 +426,12 @@ def _is_limit_order(grant: Grant) -> bool:
     return isinstance(action, PerpOrder) and action.kind.can_rest
 
 
-def _is_reduction(grant: Grant) -> bool:
+def _only_reduces(grant: Grant) -> bool:
+    """True for an order that opens nothing: a reduction, a resting stop, or a cancel."""
     action = granted_action(grant)
-    return isinstance(action, PerpOrder) and action.is_reduce_only
+    if isinstance(action, PerpOrder):
+        return action.is_reduce_only
+    return isinstance(action, StopOrder | OrderCancel)
 
 
 def _is_newer(receipt: Receipt, earlier_receipt: Receipt | None) -> bool:

@@ -482,7 +482,8 @@ def _cut_oversized_openings(
         position = remaining_orders.index(order)
         cut_order = _cut_to_max_position(account, policy, remaining_orders, position)
         remaining_orders[position : position + 1] = [] if cut_order is None else [cut_order]
-        symbol, share_text = account.market(order.market).symbol, f"{float(share) * 100:.2f} %"
+        symbol = account.market(order.market).symbol
+        share_text = f"{float(share) * 100:.2f} %"
         verb = "not opened" if cut_order is None else "cut to max_position"
         notes.append(f"{symbol} is {verb}: it would be {share_text} of the total notional")
     return remaining_orders, list(dict.fromkeys(notes))
@@ -525,7 +526,8 @@ def _cut_to_max_position(
     with the order, so bisection finds the part.
     """
     order = orders[position]
-    market, slippage_bps = account.market(order.market), policy.limits.slippage_bps
+    market = account.market(order.market)
+    slippage_bps = policy.limits.slippage_bps
     low_lots = 0
     high_lots = abs(order.size_raw) // market.lot_raw
     while high_lots - low_lots > 1:

@@ -245,8 +245,9 @@ def _completing_set(
     layer_plan: FuturesPlan,
     set_goals: SizesByMarket,
 ) -> FuturesPlan:
-    """Return the plan of those of its orders that lead to the goals of an earlier set, cut to them;
-    the plan itself if none does. The set is completed before another begins.
+    """Return the plan of its reductions and of those of its orders that lead to the goals of an
+    earlier set, cut to them; the plan itself if none does. The set is completed before another
+    begins, and no reduction waits for it.
     """
     if layer_plan.trigger not in TARGET_TRIGGERS:
         return layer_plan
@@ -261,12 +262,12 @@ def _completing_set(
     orders = tuple(
         market_order(
             account.market(order.market),
-            size_by_market[order.market],
+            size_by_market.get(order.market, order.size_raw),
             slippage_bps,
             is_reduce_only=order.is_reduce_only,
         )
         for order in layer_plan.orders
-        if order.market in size_by_market
+        if order.market in size_by_market or order.is_reduce_only
     )
     return replace(layer_plan, orders=orders, completes_set=True)
 

@@ -119,7 +119,8 @@ def orders_to_goals(
     """Return the sizes, by market, of those orders that lead to the goals of an earlier set, at most
     to the goal.
     """
-    goal_by_market, size_by_market = dict(goals), {}
+    goal_by_market = dict(goals)
+    size_by_market = {}
     for order in orders:
         if order.market not in goal_by_market:
             continue
@@ -133,10 +134,11 @@ def orders_to_goals(
 def completes_set(
     account: MarginAccount, orders: Sequence[PerpOrder], goals: SizesByMarket
 ) -> bool:
-    """True if every order leads to a goal of an earlier set and not beyond it: its cost was judged
-    with the set.
+    """True if orders lead to goals of an earlier set and not beyond them, beside reductions: their
+    cost was judged with the set.
     """
     size_by_market = orders_to_goals(account, orders, goals)
-    return bool(orders) and all(
-        size_by_market.get(order.market) == order.size_raw for order in orders
+    return bool(size_by_market) and all(
+        order.is_reduce_only or size_by_market.get(order.market) == order.size_raw
+        for order in orders
     )
