@@ -138,6 +138,7 @@ def test_a_fee_is_named_in_basis_points_rounded_up() -> None:
         (RpcFault(-32601, "the method eth_call does not exist"), None),
         (RpcFault(-32000, "execution aborted (timeout = 5s)"), None),
         (RpcFault(-32000, "goroutine stack exceeds its limit"), None),
+        (RpcFault(-32000, "quota of blockchain.googleapis.com exceeded"), None),
     ],
 )
 def test_a_call_failed_only_if_it_ran(answer: object, outcome: TransferOutcome | None) -> None:
