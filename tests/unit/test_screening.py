@@ -172,10 +172,11 @@ def judged(
     unlisted: TransferOutcome = T.TRUE,
     others: tuple[TrialRecord, ...] = (),
     listed: tuple[str, ...] = (),
+    is_paused: bool = False,
 ) -> ScreenedToken:
     """The finding on WETH; every pool sends to an unlisted address as `by_pool` says."""
     outcomes = {POOL.contract: by_pool, OTHER_POOL.contract: by_pool}
-    controls = Controls(False, frozenset(listed), outcomes, by_wallet, unlisted, tuple(map(judge_trial, others)))
+    controls = Controls(is_paused, frozenset(listed), outcomes, by_wallet, unlisted, tuple(map(judge_trial, others)))
     return judge_token(address("wallet"), TokenTests(WETH.address, tuple(trials), tuple(calls)), controls)
 
 
@@ -304,10 +305,18 @@ def test_a_token_that_rejects_a_transfer_of_zero_is_not_blamed_for_it() -> None:
     assert judged([trial()], calls, unlisted=T.FAILED) == ScreenedToken(WETH.address, F.CLEAN)
 
 
-def test_a_listed_pool_and_a_paused_token_are_named() -> None:
+def test_a_listed_pool_is_named() -> None:
     assert judged([trial()], [UNPAID], T.FAILED, listed=(POOL.contract,)).detail == f"pool {POOL.contract} is on its blocklist"
-    controls = Controls(True, frozenset(), {}, None, T.TRUE, ())
-    assert judge_token(WALLET, TokenTests(WETH.address, (trial(),), ()), controls).finding is F.PAUSED
+
+
+@pytest.mark.parametrize("record", [NOT_LENT, replace(FAIR, transfer_outcome=T.FAILED)], ids=["no-loan", "no-transfer"])
+def test_a_token_that_says_it_is_paused_is_believed_unless_a_pool_moves_it(record: TrialRecord) -> None:
+    """paused() of some tokens is about minting."""
+    paused = judged([trial(record)], [UNPAID], T.FAILED, is_paused=True)
+    assert (paused.finding, paused.detail) == (F.PAUSED, "paused() returns true")
+    moved = judged([trial(record)], [UNPAID], T.FAILED, is_paused=True, others=(FAIR,))
+    assert moved.finding is F.CLEAN
+    assert [failed.pool for failed in moved.failed_pools] == [POOL.contract]
 
 
 R, A = CallRole.RESET, CallRole.APPROVAL

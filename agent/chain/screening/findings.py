@@ -230,11 +230,9 @@ def judge_token(wallet: str, tests: TokenTests, controls: Controls) -> ScreenedT
     """Return the finding of a token whose tests failed.
 
     A pool that fails is named and left out as long as another pool, of the transfers or not, moves
-    the token; the token is at fault if none does, or if the wallet or a spender fails.
+    the token; the token is at fault if none does, or if the wallet or a spender fails. A token that
+    a pool moves is not paused, whatever it says.
     """
-    token = tests.token
-    if controls.is_paused:
-        return ScreenedToken(token, TokenFinding.PAUSED, "paused() returns true")
     result_by_contract = {
         trial.move.pool.contract: pool_result
         for trial in tests.trials
@@ -246,6 +244,8 @@ def judge_token(wallet: str, tests: TokenTests, controls: Controls) -> ScreenedT
         if trial.move.pool.contract not in result_by_contract and trial.result[0].is_tradable
     ]
     passed_results += [result for result in controls.other_results if result[0].is_tradable]
+    if controls.is_paused and not passed_results:
+        return ScreenedToken(tests.token, TokenFinding.PAUSED, "paused() returns true")
     if blocked_account := _blocked_account(wallet, tests, controls, bool(passed_results)):
         return blocked_account
     if not passed_results:
@@ -254,7 +254,7 @@ def judge_token(wallet: str, tests: TokenTests, controls: Controls) -> ScreenedT
         FailedPool(contract, f"the pool {why}") for contract, (_, why) in result_by_contract.items()
     )
     subject = ScreenSubject.POOL if failed_pools else ScreenSubject.TOKEN
-    return ScreenedToken(token, *passed_results[0], subject, failed_pools)
+    return ScreenedToken(tests.token, *passed_results[0], subject, failed_pools)
 
 
 def _pool_result(tests: TokenTests, trial: PoolTrial, controls: Controls) -> ScreenResult | None:
