@@ -13,10 +13,11 @@ from agent.chain import lens
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.chain.screening import TokenScreen
 from agent.chain.screening.answers import RECORD_FORMAT
-from agent.chain.tokens import screening_moves
+from agent.chain.tokens import TokenMove, screening_moves
 from agent.errors import Retryable
-from agent.model import TokenFinding
-from tests.support.builders import step_input
+from agent.model import FailedPool, ScreenedToken, ScreenSubject, TokenFinding
+from agent.policy.quarantine import quarantine_pools
+from tests.support.builders import ROUTER, step_input, token, v2_pool
 from tests.support.text import raises_code
 
 RAW = 10**18
@@ -28,9 +29,12 @@ SCREEN = own_artifact("TokenScreen").bytecode
 
 @dataclass
 class Node:
-    """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0)."""
+    """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0); `empty_pool` has
+    nothing to lend.
+    """
 
     refuse: Callable[[int], RpcFault | None]
+    empty_pool: str = ""
     operator: str = "a"
     name: str = "endpoint 'a'"
     request_count: int = 0
@@ -49,7 +53,8 @@ class Node:
         data = params[0]["data"]
         if data.startswith(SCREEN):
             count = bytes.fromhex(data[len(SCREEN) :])[64]
-            return self.refuse(count) or "0x" + (bytes([RECORD_FORMAT]) + (b"\x00" + GOOD) * count).hex()
+            status = 2 if self.empty_pool and self.empty_pool[2:].lower() in data else 0
+            return self.refuse(count) or "0x" + (bytes([RECORD_FORMAT]) + (bytes([status]) + GOOD) * count).hex()
         if not isinstance(params[1], dict):
             return RpcFault(-32000, "missing trie node")
         return "0x" + (bytes([lens.PAGE_FORMAT]) + bytes([lens.CallStatus.FAILED.value]) * items).hex()
@@ -81,3 +86,15 @@ def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> No
 def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> None:
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
         found(lambda count: None if count else BUSY)
+
+
+def test_a_pool_in_quarantine_for_its_other_token_still_shows_that_this_one_moves() -> None:
+    """The pool of the sale holds none of the token, so it alone cannot be tested by a loan."""
+    weth, usdc = token("WETH"), token("USDC")
+    buyer, lender = (v2_pool(weth, usdc, 2_000, name=name) for name in ("buyer", "lender"))
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, pools=[buyer, lender])
+    failed = ScreenedToken(usdc.address, TokenFinding.CLEAN, "", ScreenSubject.POOL, (FailedPool(lender.contract, "no money"),))
+    step = quarantine_pools(step, [failed])
+    sale = (TokenMove(weth.address, buyer, RAW, spender=ROUTER), TokenMove(usdc.address, buyer, 2_000, payee=ROUTER))
+    screened_tokens = TokenScreen(Node(lambda count: None, buyer.contract), "").screen(step, sale)
+    assert screened_tokens[0] == ScreenedToken(weth.address, TokenFinding.CLEAN)

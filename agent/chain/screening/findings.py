@@ -30,7 +30,7 @@ from agent.chain.screening.calls import (
     transfer_from_call,
     trial_call,
 )
-from agent.chain.tokens import TokenMove, lending_pools
+from agent.chain.tokens import TokenMove, holding_pools
 from agent.model import FailedPool, ScreenedToken, ScreenSubject, Snapshot, TokenFinding
 
 _PAUSED_SELECTOR = bytes.fromhex("5c975abb")
@@ -198,7 +198,7 @@ def _other_results(
     tested_contracts = {trial.move.pool.contract for trial in tests.trials}
     pool_by_contract = {
         pool.contract: pool
-        for pool in lending_pools(snapshot, tests.token)
+        for pool in holding_pools(snapshot, tests.token)
         if pool.contract not in tested_contracts
     }
     calls = [
