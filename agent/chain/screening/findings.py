@@ -139,7 +139,8 @@ def read_controls(
     """Read the controls of one token whose tests failed, in one more request, or several if it has
     many pools. Raises Retryable.
     """
-    token, wallet = tests.token, snapshot.owner
+    token = tests.token
+    wallet = snapshot.owner
     moves = [trial.move for trial in tests.trials]
     moves += [tested.call.move for tested in tests.tested_calls]
     accounts = {wallet, *(move.pool.contract for move in moves)}
@@ -341,7 +342,8 @@ def _finding_without_pools(
     """Return the finding of a token that no pool moves: that of a trial that ran, else whether its
     transfers are false or blocked for all, else the first pool's.
     """
-    token, wallet_outcome = tests.token, controls.wallet_outcome
+    token = tests.token
+    wallet_outcome = controls.wallet_outcome
     for trial in tests.trials:
         if trial.result[0] is not TokenFinding.UNKNOWN and not trial.result[0].is_tradable:
             return ScreenedToken(token, *trial.result)
