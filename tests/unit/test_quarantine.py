@@ -45,6 +45,7 @@ from agent.policy.quarantine import (
 )
 from agent.units import BPS
 from tests.support.builders import address, price_of, raw, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.lp_worlds import planned, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions, raises_code
 
@@ -288,6 +289,17 @@ def with_native_pool() -> tuple[StepInput, Plan]:
     other = kept_by_manager(V4Pool, "other", v3_pool(weth, token("USDC"), price_of("WETH")))
     step = step_input(SHARES, {"WETH": 8_000, "WBTC": 1_000, "USDC": 1_000}, pools=[v3, native, other])
     return step, plan_of(step, [Swap(native, WETH, raw(1, weth))])
+
+
+def test_no_liquidity_is_provided_to_a_pool_that_failed_for_its_token() -> None:
+    step = world((), [wanted(2_500)])
+    provision = planned(step)
+    pool = step.snapshot.pools[-1]
+    assert [action.pool for action in provision.layer_actions] == [pool.address]
+    for contract, passes in ((pool.contract, False), (MANAGER, True)):
+        screens = [screen for screen in evidence(step, provision).screened_tokens or () if screen.token != USDC]
+        plan_evidence = evidence(step, provision, screened_tokens=(*screens, failing(USDC, contract)))
+        assert verdict("token_screen", step, provision, plan_evidence).passed is passes
 
 
 @pytest.mark.parametrize(("failed_token", "left_out", "passes"), [(WETH, "other", True), (WBTC, "native", False)])

@@ -15,7 +15,7 @@ from agent.chain.screening import TokenScreen
 from agent.chain.screening.answers import RECORD_FORMAT
 from agent.chain.tokens import TokenMove, screening_moves
 from agent.errors import Retryable
-from agent.model import FailedPool, ScreenedToken, ScreenSubject, TokenFinding
+from agent.model import FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from agent.policy.quarantine import quarantine_pools
 from tests.support.builders import ROUTER, step_input, token, v2_pool
 from tests.support.text import raises_code
@@ -88,13 +88,25 @@ def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> No
         found(lambda count: None if count else BUSY)
 
 
-def test_a_pool_in_quarantine_for_its_other_token_still_shows_that_this_one_moves() -> None:
-    """The pool of the sale holds none of the token, so it alone cannot be tested by a loan."""
+def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
+    """A step with two pools of WETH and USDC, one in quarantine for USDC, and the transfers of a sale of WETH in the other."""
     weth, usdc = token("WETH"), token("USDC")
     buyer, lender = (v2_pool(weth, usdc, 2_000, name=name) for name in ("buyer", "lender"))
     step = step_input({"WETH": 5_000, "USDC": 5_000}, pools=[buyer, lender])
     failed = ScreenedToken(usdc.address, TokenFinding.CLEAN, "", ScreenSubject.POOL, (FailedPool(lender.contract, "no money"),))
-    step = quarantine_pools(step, [failed])
     sale = (TokenMove(weth.address, buyer, RAW, spender=ROUTER), TokenMove(usdc.address, buyer, 2_000, payee=ROUTER))
-    screened_tokens = TokenScreen(Node(lambda count: None, buyer.contract), "").screen(step, sale)
-    assert screened_tokens[0] == ScreenedToken(weth.address, TokenFinding.CLEAN)
+    return quarantine_pools(step, [failed]), sale
+
+
+def test_a_pool_in_quarantine_for_its_other_token_still_shows_that_this_one_moves() -> None:
+    """The pool of the sale holds none of the token, so it alone cannot be tested by a loan."""
+    step, sale = sale_into_an_empty_pool()
+    screened_tokens = TokenScreen(Node(lambda count: None, sale[0].pool.contract), "").screen(step, sale)
+    assert screened_tokens[0] == ScreenedToken(sale[0].token, TokenFinding.CLEAN)
+
+
+def test_a_fault_of_the_calls_that_find_the_cause_says_nothing_of_the_token() -> None:
+    step, sale = sale_into_an_empty_pool()
+    node = Node(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
+    with raises_code(Retryable, "token_screen", "internal error"):
+        TokenScreen(node, "").screen(step, sale)

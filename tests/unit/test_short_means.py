@@ -104,6 +104,16 @@ def test_short_mean__of_a_thin_pool_hardly_counts_beside_a_deep_one() -> None:
     assert off_bps(priced_step(with_short_mean(deep, 0), with_short_mean(thin, 2_000)))[1] < 4
 
 
+def test_short_mean__counts_by_the_liquidity_of_its_own_window() -> None:
+    """Liquidity that left ten minutes ago is still in the long mean."""
+    pools = [v3_pool(WETH, USDC, PRICE, depth=20_000_000, name=name) for name in ("stays", "left")]
+    stays, left = with_short_mean(pools[0], 0), with_short_mean(pools[1], 140)
+    assert left.short_mean is not None
+    thin = replace(left, short_mean=replace(left.short_mean, liquidity=left.liquidity // 1_000))
+    assert off_bps(priced_step(stays, left))[1] > 60
+    assert off_bps(priced_step(stays, thin))[1] < 4
+
+
 @given(
     feed_bps=st.integers(-140, 140),
     mean_bps=st.integers(-140, 140),
