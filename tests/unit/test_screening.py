@@ -319,6 +319,13 @@ def test_a_token_that_says_it_is_paused_is_believed_unless_a_pool_moves_it(recor
     assert [failed.pool for failed in moved.failed_pools] == [POOL.contract]
 
 
+def test_a_trap_in_one_of_two_pools_fails_although_each_transfer_works() -> None:
+    trap = replace(FAIR, transfer_from_outcome=T.FAILED)
+    assert TokenTests(WETH.address, (trial(), trial(pool=OTHER_POOL)), (PAID,)).all_passed
+    assert not TokenTests(WETH.address, (trial(), trial(trap, OTHER_POOL)), (PAID,)).all_passed
+    assert not TokenTests(WETH.address, (trial(trap), trial(pool=OTHER_POOL)), (PAID,)).all_passed
+
+
 R, A = CallRole.RESET, CallRole.APPROVAL
 APPROVALS: dict[str, tuple[list[tuple[CallRole, TransferOutcome]], TokenFinding | None]] = {
     "none-needed": ([], None),
