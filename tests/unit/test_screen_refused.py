@@ -17,7 +17,7 @@ from agent.chain.tokens import TokenMove, screening_moves
 from agent.errors import Retryable
 from agent.model import FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from agent.policy.quarantine import quarantine_pools
-from tests.support.builders import ROUTER, step_input, token, v2_pool
+from tests.support.builders import ROUTER, step_input, token, v2_pool, with_snapshot
 from tests.support.text import raises_code
 
 RAW = 10**18
@@ -110,3 +110,12 @@ def test_a_fault_of_the_calls_that_find_the_cause_says_nothing_of_the_token() ->
     node = Node(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
     with raises_code(Retryable, "token_screen", "internal error"):
         TokenScreen(node, "").screen(step, sale)
+
+
+def test_a_pool_that_failed_is_not_asked_again_for_less() -> None:
+    """It would lend a hundredth of its depth, and count as one that moves the token."""
+    step, sale = sale_into_an_empty_pool()
+    alone = with_snapshot(step, pools=step.snapshot.pools[:1])
+    refusal = RpcFault(3, "execution reverted")
+    screened_tokens = TokenScreen(Node(lambda count: None if count else refusal), "").screen(alone, sale)
+    assert [screened_token.finding.is_tradable for screened_token in screened_tokens] == [False, False]
