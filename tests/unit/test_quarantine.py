@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import V4NativePool, V4Pool
-from agent.chain.tokens import plan_token_moves, pool_moves, screening_moves
+from agent.chain.tokens import TokenMove, plan_token_moves, pool_moves, screening_moves
 from agent.errors import Refused
 from agent.execution.step_context import propose_screened
 from agent.guards.safety import moved_tokens
@@ -257,6 +257,13 @@ def test_doctor_tests_each_pool_and_a_contract_once() -> None:
     assert len(pool_moves(moves, USDC)) == len(usdc_pools) - 1, "the manager keeps two of them"
     screened_step = quarantine_pools(step, [failing(USDC, MANAGER)])
     assert {move.pool.contract for move in screening_moves(screened_step) if move.token == USDC}.isdisjoint({MANAGER})
+
+
+def test_each_contract_is_tested_at_its_largest_transfer() -> None:
+    step = with_pools()
+    v2, v3, *_ = step.snapshot.pools
+    small, large, other = TokenMove(USDC, v2, 10), TokenMove(USDC, v2, 30), TokenMove(USDC, v3, 20)
+    assert pool_moves((small, other, large), USDC) == [large, other]
 
 
 def test_a_sale_of_everything_names_what_stays_in_quarantine() -> None:
