@@ -32,6 +32,13 @@ def token_out(pool: Pool, token_in: str) -> str:
     return pool.token1 if is_zero_for_one(pool, token_in) else pool.token0
 
 
+def holds_token(pool: Pool, token: str) -> bool:
+    """Return whether a pool's contract holds a token for it; one of native coin holds no wrapped
+    coin.
+    """
+    return token == pool.token1 or (token == pool.token0 and not pool.trades_native)
+
+
 def marginal_price(pool: Pool, token_in: str) -> Fraction:
     """Return the exact marginal price without fee, token_out base units per token_in base unit."""
     numerator, denominator = pool.price_terms(token_in)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.amm import swap_style
+from agent.amm.pools import holds_token
 from agent.chain.lens import (
     ALLOWANCE,
     DECIMALS_SELECTOR,
@@ -346,33 +347,30 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
 def _lender_and_amount(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool, int]:
     """Return a pool that holds a token of a leg through `pool`, and what it can lend of `raw` base
     units: the leg's own pool, or for wrapped coin that the pool has as native coin the deepest
-    other one, 0 without one.
+    other one, if possible not in quarantine; 0 without one.
     """
-    if not (pool.trades_native and token == pool.token0):
+    if holds_token(pool, token):
         return pool, raw
-    depth_raw, deepest_pool = _depth_and_pool(snapshot, token)
-    return deepest_pool or pool, min(raw, depth_raw // 2)
+    lender = next(iter((*lending_pools(snapshot, token), *holding_pools(snapshot, token))), None)
+    return (pool, 0) if lender is None else (lender, min(raw, lender.depth(token) // 2))
 
 
 def lending_pools(snapshot: Snapshot, token: str) -> list[Pool]:
-    """Return the pools that have liquidity and hold a token, deepest first. A pool of native coin
-    holds no wrapped coin; one that is quarantined counts for nothing.
+    """Return the pools that have liquidity, hold a token and are not in quarantine, deepest
+    first.
     """
     quarantined_addresses = {item.address for item in snapshot.unreadable_items}
-    pools = [
-        pool
-        for pool in snapshot.pools
-        if (token == pool.token1 or (token == pool.token0 and not pool.trades_native))
-        and not pool.is_empty
-        and pool.address not in quarantined_addresses
+    return [
+        pool for pool in holding_pools(snapshot, token) if pool.address not in quarantined_addresses
     ]
+
+
+def holding_pools(snapshot: Snapshot, token: str) -> list[Pool]:
+    """Return the pools that have liquidity and hold a token, deepest first. One that is in
+    quarantine for its other token can still lend this one.
+    """
+    pools = [pool for pool in snapshot.pools if holds_token(pool, token) and not pool.is_empty]
     return sorted(pools, key=lambda pool: pool.depth(token), reverse=True)
-
-
-def _depth_and_pool(snapshot: Snapshot, token: str) -> tuple[int, Pool | None]:
-    """Return the depth of the deepest pool that holds a token, base units, and the pool."""
-    deepest_pool = next(iter(lending_pools(snapshot, token)), None)
-    return (0 if deepest_pool is None else deepest_pool.depth(token)), deepest_pool
 
 
 def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
@@ -405,18 +403,6 @@ def screening_moves(step: StepInput) -> tuple[TokenMove, ...]:
                     )
                 )
     return tuple(moves)
-
-
-def largest_moves(moves: tuple[TokenMove, ...]) -> dict[str, TokenMove]:
-    """Return the largest transfer of each token."""
-    largest_move_by_token: dict[str, TokenMove] = {}
-    for move in moves:
-        if (
-            move.token not in largest_move_by_token
-            or move.raw > largest_move_by_token[move.token].raw
-        ):
-            largest_move_by_token[move.token] = move
-    return largest_move_by_token
 
 
 def pool_moves(moves: tuple[TokenMove, ...], token: str) -> list[TokenMove]:

@@ -177,8 +177,8 @@ class SnapshotScope:
     """Scope of a snapshot.
 
     `code_addresses` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP, and
-    `short_window_s` 0 none over reference.short_window. For
-    `pair_token_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
+    `short_window_s` 0 none over reference.short_window. For `pair_token_spender`, the allowances of
+    the V2 positions' LP tokens are read (None: no spender).
     `proxies` are proxy tokens, whose implementation is read too. `supply_tokens` are tokens whose
     total supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in
     either direction, and at least for the pool's depth. `layer_scopes` is what is read for the

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.amm.pools import holds_token
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import (
     Guard,
@@ -291,17 +292,14 @@ def _token_contracts(snapshot: Snapshot, plan: Plan) -> set[tuple[str, str]]:
     """Return (token, contract that holds it) of each pool that legs trade in or actions provide
     to.
     """
-    contract_by_pool = {pool.address: pool.contract for pool in snapshot.pools}
-    tokens_by_pool = [(leg.pool, (leg.token_in, leg.token_out)) for leg in plan.legs]
-    tokens_by_pool += [
-        (action.pool, (action.token0, action.token1))
-        for action in plan.layer_actions
-        if isinstance(action, Provide)
-    ]
+    used_pools = {leg.pool for leg in plan.legs}
+    used_pools |= {action.pool for action in plan.layer_actions if isinstance(action, Provide)}
     return {
-        (token, contract_by_pool.get(pool, pool))
-        for pool, tokens in tokens_by_pool
-        for token in tokens
+        (token, pool.contract)
+        for pool in snapshot.pools
+        if pool.address in used_pools
+        for token in (pool.token0, pool.token1)
+        if holds_token(pool, token)
     }
 
 

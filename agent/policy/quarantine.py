@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.amm.pools import holds_token
 from agent.layers.questions import VALUED_TOKENS
 from agent.model import (
     Portfolio,
@@ -41,8 +42,11 @@ def quarantine_pools(step: StepInput, screened_tokens: Iterable[ScreenedToken]) 
         why_by_contract = {failed.pool: failed.why for failed in screened_token.failed_pools}
         for pool in step.snapshot.pools:
             why = why_by_contract.get(pool.contract)
-            holds_token = screened_token.token in (pool.token0, pool.token1)
-            if why is None or not holds_token or pool.address in quarantined_addresses:
+            if (
+                why is None
+                or not holds_token(pool, screened_token.token)
+                or pool.address in quarantined_addresses
+            ):
                 continue
             label = step.portfolio.token(screened_token.token).label
             new_item = UnreadableItem("pool", pool.address, f"{label}: {why}")

@@ -29,17 +29,17 @@ STOP = {"portfolio.assets.0.stop_loss": "2700"}
 
 
 def refusing(chain: LocalChain, symbol: str) -> Callable[..., None]:
-    """Let a token of the world refuse what it is told to, and return the way to tell it."""
+    """Turn a token of the world into a RefusingToken, and return a function that sends it a call."""
     token, artifact = chain.tokens[symbol], attack("RefusingToken")
     assert isinstance(chain.node, AnvilNode)
     twin = chain.deploy(artifact, symbol, symbol, token.decimals)
     chain.node.rpc("anvil_setCode", token.address, chain.node.rpc("eth_getCode", twin, "latest"))
     contract = chain.contract(token.address, artifact)
 
-    def tell(function: str, *arguments: object) -> None:
+    def call(function: str, *arguments: object) -> None:
         chain.send(getattr(contract.functions, function)(*arguments))
 
-    return tell
+    return call
 
 
 def pinned(chain: LocalChain, folder: Path, changes: dict[str, object] | None = None) -> LoadedConfig:
@@ -62,8 +62,8 @@ def left_out(outcome: StepOutcome) -> dict[str, str]:
 PAYING_FAULTS: dict[str, Callable[[LocalChain, Callable[..., None], str], None]] = {
     "no-money": lambda chain, _, pool: chain.set_balance("USDC", 1, pool),
     "little-money": lambda chain, _, pool: chain.set_balance("USDC", 100 * 10**6, pool),
-    "frozen": lambda _, tell, pool: tell("refuseTransfers", pool, REVERTS, 0),
-    "false": lambda _, tell, pool: tell("refuseTransfers", pool, IS_FALSE, 0),
+    "frozen": lambda _, call, pool: call("refuseTransfers", pool, REVERTS, 0),
+    "false": lambda _, call, pool: call("refuseTransfers", pool, IS_FALSE, 0),
 }
 
 
@@ -72,9 +72,10 @@ PAYING_FAULTS: dict[str, Callable[[LocalChain, Callable[..., None], str], None]]
 def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain, tmp_path: Path, fault: str, name: str) -> None:
     """The numeraire is no reserve for its sake, and nothing is bought above its target."""
     chain = anvil_chain
-    tell, pool = refusing(chain, "USDC"), chain.address_by_pool[name]
+    call_usdc = refusing(chain, "USDC")
+    pool = chain.address_by_pool[name]
     fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
-    PAYING_FAULTS[fault](chain, tell, pool)
+    PAYING_FAULTS[fault](chain, call_usdc, pool)
     with again(chain, pinned(chain, tmp_path)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -90,9 +91,10 @@ def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain,
 @pytest.mark.parametrize("how", [REVERTS, *slow([IS_FALSE])])
 def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalChain, tmp_path: Path, how: int) -> None:
     chain = anvil_chain
-    tell, pool = refusing(chain, "USDC"), chain.address_by_pool[DEEPEST]
+    call_usdc = refusing(chain, "USDC")
+    pool = chain.address_by_pool[DEEPEST]
     fund(chain, {"WETH": 10_000, "WBTC": 10_000, "USDC": 75_000, "USDT": 5_000})
-    tell("refuseTransfers", pool, 0, how)
+    call_usdc("refuseTransfers", pool, 0, how)
     with again(chain, pinned(chain, tmp_path)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -104,14 +106,14 @@ def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalCha
 def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Two of the three pools of the pair fail, each in its own way: the third sells."""
     chain = anvil_chain
-    tell = refusing(chain, "USDC")
+    call_usdc = refusing(chain, "USDC")
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     loaded = pinned(chain, tmp_path, STOP)
     with again(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         chain.move_market({"WETH": 2_500})
         chain.set_balance("USDC", 1, chain.address_by_pool[DEEPEST])
-        tell("refuseTransfers", chain.address_by_pool[PAIR], IS_FALSE, 0)
+        call_usdc("refuseTransfers", chain.address_by_pool[PAIR], IS_FALSE, 0)
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert chain.balance("WETH") == 0
@@ -121,18 +123,18 @@ def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_
 def test_a_stop_names_what_no_pool_pays_and_goes_on_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Every pool of the numeraire is frozen: nothing can be sold, the stop says so and goes on once one is free."""
     chain = anvil_chain
-    tell = refusing(chain, "USDC")
+    call_usdc = refusing(chain, "USDC")
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     pools = [pool.address for pool in chain.deployed_world.pool_by_name.values() if "USDC" in (pool.token0.symbol, pool.token1.symbol)]
     for pool in pools:
-        tell("refuseTransfers", pool, REVERTS, 0)
+        call_usdc("refuseTransfers", pool, REVERTS, 0)
     with again(chain, pinned(chain, tmp_path)) as agent:
         report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert report.state == "unfinished", report.reason
         assert mentions(report.unsold_text, "WETH", "WBTC", "USDT")
         assert chain.balance("WETH") > 0
-        tell("refuseTransfers", chain.address_by_pool[SECOND], 0, 0)
-        tell("refuseTransfers", chain.address_by_pool["v3 WBTC/USDC 3000"], 0, 0)
+        call_usdc("refuseTransfers", chain.address_by_pool[SECOND], 0, 0)
+        call_usdc("refuseTransfers", chain.address_by_pool["v3 WBTC/USDC 3000"], 0, 0)
         report = shutdown.stop(agent, send=True, confirm=lambda _: True)
         assert (report.state, report.unsold_text) == ("stopped", ""), report.reason
         assert [chain.balance(symbol) for symbol in ("WETH", "WBTC", "USDT")] == [0, 0, 0]
@@ -194,10 +196,10 @@ def approved_raw(agent: Agent, outcome: StepOutcome, token: str) -> list[int]:
 def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalChain, tmp_path: Path, zero: int) -> None:
     """Five base units are left over: its sale, the rebalance and a stop go on, and none of it stays."""
     chain = anvil_chain
-    tell = refusing(chain, "WBTC")
+    call_wbtc = refusing(chain, "WBTC")
     fund(chain, {"WETH": 30_000, "WBTC": 40_000, "USDC": 15_000, "USDT": 15_000})
     allow(chain, "WBTC", raw=5)
-    tell("refuseApprovals", zero, 0)
+    call_wbtc("refuseApprovals", zero, 0)
     with again(chain, pinned(chain, tmp_path)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -213,13 +215,13 @@ def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalCha
 
 
 @pytest.mark.parametrize("refusals", [(REVERTS, REVERTS), *slow([((IS_FALSE, IS_FALSE),), ((REVERTS, IS_FALSE),)])])
-@pytest.mark.parametrize("held", [40_000, *slow([0])], ids=lambda usd: f"held-{usd}")
+@pytest.mark.parametrize("held_usd", [40_000, *slow([0])], ids=lambda usd: f"held-{usd}")
 def test_a_token_that_refuses_approvals_is_left_alone(
-    anvil_chain: LocalChain, tmp_path: Path, refusals: tuple[int, int], held: int
+    anvil_chain: LocalChain, tmp_path: Path, refusals: tuple[int, int], held_usd: int
 ) -> None:
     chain = anvil_chain
     address = turned_bad(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
-    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": held})
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": held_usd})
     allow(chain, "GUEST", "WETH", raw=5)
     chain.send(chain.contract(address, attack("RefusingToken")).functions.refuseApprovals(*refusals))
     with again(chain, with_guest(chain, tmp_path, address)) as agent:

@@ -53,6 +53,7 @@ def market(venues: Venues) -> InitialMarket:
 
 
 def stall_of(market: InitialMarket) -> Stall:
+    """Return a wallet with 100 WETH on the market's chain."""
     stall = Stall(market.venues)
     stall.chain.set_balance("WETH", 100 * ETHER)
     return stall
@@ -132,6 +133,7 @@ SETTINGS: dict[str, tuple[dict[str, int | bool], int, int | None]] = {
     "of base": ({"initial": 0}, BASE_PIPS, BASE_PIPS),
     "of none": ({"initial": 420}, 0, 0),
     "disabled": ({"enabled": False}, BASE_PIPS, None),
+    "none at all": ({"base": 420}, 0, None),
 }
 """Settings with the fee of the first swap at rest, and the initial fee."""
 

@@ -167,6 +167,29 @@ def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venu
         assert "unexplained" not in held.reason
 
 
+def test_wrapped_coin_is_sold_for_native_where_no_other_pool_has_money(venues: Venues, tmp_path: Path) -> None:
+    """The only pool that lends WETH to its test is left out, because it cannot pay USDC."""
+    stall, chain = Stall(venues), venues.chain
+    native = stall.pool(Venue.V4, "ETH", "USDC", 30_000_000, TIERS[1])
+    table = {"kind": "uniswap_v4_native", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])]}
+    changes = ROOMY | {
+        "execution.router": "rebalancer",
+        "limits.pool_min_value": "off",
+        "venues.uniswap_v2.pools": [],
+        "venues.uniswap_v3.fee_tiers": [500],
+        "venues.+": [table],
+    }
+    fund(chain, {"WETH": 20_000, "WBTC": 0, "USDC": 5_000, "USDT": 0, "LINK": 0})
+    with agent_on(chain, tmp_path, changes, {"WETH": "50%", "USDC": "50%"}) as agent:
+        (drained,) = (pool.address for pool in agent.step_input().snapshot.pools if not pool.trades_native)
+        chain.set_balance("USDC", 1, drained)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        plan, _, _ = swap_of(outcome)
+        assert {leg.pool for leg in plan.legs} == {"0x" + native.pool_id.hex()}
+        assert [item.address for item in outcome.step_input.snapshot.unreadable_items] == [drained]
+
+
 def test_positions_of_v4_are_named_and_left_alone(venues: Venues, tmp_path: Path) -> None:
     """The wallet mints one with native coin alone: its range lies above the price."""
     stall, chain = Stall(venues), venues.chain

@@ -112,7 +112,7 @@ def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: N
         assert states([f"{name} / ETH" for name in priced]) == states(["GOLD / USD" for _ in priced]) == {WARN}
 
 
-def test_short_means_that_do_not_count_are_told_with_a_reason() -> None:
+def test_short_means_that_do_not_count_are_named_with_a_reason() -> None:
     answered = replace(v3_pool(token("WETH"), token("USDC"), 2_000), short_mean=TickMean(300, 0, 10**18))
     silent = replace(v3_pool(token("WETH"), token("USDC"), 2_000, name="silent"), observation_counts=(5, 5))
     step = step_input(pools=[silent, answered])

@@ -13,7 +13,7 @@ from agent.guards.case import build_guard_case
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.layers.liquidity.state import LiquidityProgress
-from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput
+from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput, UnreadableItem
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from tests.support import lp_worlds as lp
@@ -167,6 +167,10 @@ def test_a_shallow_pool_gets_nothing() -> None:
 def test_while_something_is_unknown_nothing_moves() -> None:
     step = world(targets=[wanted(2_000)])
     held(with_snapshot(step, pools=step.snapshot.pools[:-1]), "the pool was not read: trimtab trust pins it")
+    failed_item = UnreadableItem("pool", step.snapshot.pools[-1].address, "USDC: the pool cannot send it")
+    held(with_snapshot(step, unreadable_items=(failed_item,)), "the pool is in quarantine: USDC: the pool cannot send it")
+    unread = with_snapshot(step, pools=step.snapshot.pools[:-1], unreadable_items=(replace(failed_item, why="no code"),))
+    held(unread, "the pool was not read: no code")
     unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=lp.MANAGER))
     held(unpriced, "gas cannot be valued")
 

@@ -297,22 +297,24 @@ def whole_sale(seed: int) -> StepInput:
     return without_gas(with_limits(step, **off, **limits))
 
 
-def gap_over_every_order(step: StepInput, found: Plan) -> Fraction:
+def gap_over_every_order(step: StepInput, planned: Plan) -> Fraction:
     """Bps of turnover to the best of the bounds in every order of the tokens, at the pools' real rates."""
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(replace(problem, price_ranges={}), max(aim.value_off_goal, float(problem.total) / BPS))
     optimizer = aim.optimizer(market.scale, np.zeros(len(problem.nodes)), {}, None)
-    rows, bounds = market.rows(), order_tokens(market, market.rows(), optimizer)
-    orders = [replace(bounds, rank=np.array(rank)) for rank in permutations(range(len(problem.nodes)))]
+    rows = market.rows()
+    first_order = order_tokens(market, rows, optimizer)
+    orders = [replace(first_order, rank=np.array(rank)) for rank in permutations(range(len(problem.nodes)))]
     stacks = [(order.restrict(optimizer), market.real_curves.rows(order.rows(market.real_curves, rows))) for order in orders]
-    held, after = {holding.token: holding.raw for holding in step.snapshot.holdings}, dict(found.holdings_after)
+    raw_before = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_after = dict(planned.holdings_after)
     ends = [
-        (node.value + (after.get(node.address, 0) - held.get(node.address, 0)) * node.price) / Fraction(market.scale)
+        (node.value + (raw_after.get(node.address, 0) - raw_before.get(node.address, 0)) * node.price) / Fraction(market.scale)
         for node in problem.nodes
     ]
     best = max(restricted.solve(stack).bound for restricted, stack in stacks)
-    return (Fraction(best) - optimizer.utility.exact_utility_of(ends)) * Fraction(market.scale) / found.turnover * BPS
+    return (Fraction(best) - optimizer.utility.exact_utility_of(ends)) * Fraction(market.scale) / planned.turnover * BPS
 
 
 @pytest.mark.parametrize("seed", [47, 91, 203, 278, 407, *slow(range(40))])
@@ -320,12 +322,12 @@ def test_the_gap_of_a_whole_sale_covers_pools_above_the_reference(seed: int) -> 
     """Their gain is no reason to trade, but a sale that is due anyhow would have got it."""
     step = whole_sale(seed)
     try:
-        found = plan(step, replace(rebalance_to_targets(step), is_exit=True))
+        planned = plan(step, replace(rebalance_to_targets(step), is_exit=True))
     except Refused as refusal:
         assert isinstance(refusal, NothingPlanned)
         return
-    assert found.gap_bps is not None
-    assert found.gap_bps >= gap_over_every_order(step, found) - NOISE
+    assert planned.gap_bps is not None
+    assert planned.gap_bps >= gap_over_every_order(step, planned) - NOISE
 
 
 @pytest.mark.parametrize("base_fee_wei", [0, 10**9])

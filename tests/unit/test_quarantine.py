@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.uniswap_v4 import V4Pool
-from agent.chain.tokens import pool_moves, screening_moves
+from agent.amm.v3.uniswap_v4 import V4NativePool, V4Pool
+from agent.chain.tokens import TokenMove, plan_token_moves, pool_moves, screening_moves
 from agent.errors import Refused
 from agent.execution.step_context import propose_screened
 from agent.guards.safety import moved_tokens
@@ -23,6 +23,7 @@ from agent.model import (
     HaltCode,
     Hold,
     Plan,
+    Pool,
     ProxyImplementation,
     Rebalance,
     ScreenedToken,
@@ -43,11 +44,12 @@ from agent.policy.quarantine import (
     unreadable_since_s,
 )
 from agent.units import BPS
-from tests.support.builders import address, price_of, step_input, token, v2_pool, v3_pool, with_snapshot
-from tests.support.plans import evidence, sell_weth, verdict
+from tests.support.builders import address, price_of, raw, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.lp_worlds import planned, wanted, world
+from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions, raises_code
 
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH, USDC, WBTC = (token(symbol).address for symbol in ("WETH", "USDC", "WBTC"))
 PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() returns true")
 
 
@@ -167,16 +169,22 @@ def test_a_plan_whose_tokens_are_not_found_bad_is_the_first_one(bad: tuple[Scree
 MANAGER, FROZEN = address("manager"), "the pool cannot send 7 base units of it"
 
 
+def kept_by_manager(kind: type[V4Pool], name: str, pool: V3Pool) -> V4Pool:
+    """The pool as one of V4 under this name."""
+    state = {field.name: getattr(pool, field.name) for field in fields(V3Pool)}
+    return kind(**state | {"address": address(name), "manager": MANAGER})
+
+
 def with_pools() -> StepInput:
     """WETH far above its target; with USDC it has a pool of V2, one of V3, and two of V4, which share a contract."""
     weth, usdc, wbtc = token("WETH"), token("USDC"), token("WBTC")
     price = price_of("WETH")
     v3 = v3_pool(weth, usdc, price, 9_000_000)
-    kept_by_manager = [
-        V4Pool(**{field.name: getattr(pool, field.name) for field in fields(V3Pool)} | {"address": address(name), "manager": MANAGER})
+    v4_pools = [
+        kept_by_manager(V4Pool, name, pool)
         for name, pool in (("a", v3), ("b", replace(v3, fee_pips=3_000)), ("c", v3_pool(wbtc, weth, price_of("WBTC") / price)))
     ]
-    pools = [v2_pool(weth, usdc, price, 5_000_000), v3, *kept_by_manager, v2_pool(wbtc, usdc, price_of("WBTC"))]
+    pools = [v2_pool(weth, usdc, price, 5_000_000), v3, *v4_pools, v2_pool(wbtc, usdc, price_of("WBTC"))]
     step = step_input({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, {"WETH": 8_000, "WBTC": 1_000, "USDC": 1_000}, pools=pools)
     return replace(step, execution=replace(step.execution, router_kind="rebalancer"))
 
@@ -189,13 +197,16 @@ def failing(token_address: str, *contracts: str) -> ScreenedToken:
 
 def test_every_pool_of_a_failed_contract_is_left_out() -> None:
     step = with_pools()
-    left = quarantine_pools(step, [failing(USDC, MANAGER)])
-    assert [(item.subject, item.address) for item in left.snapshot.unreadable_items] == [("pool", address("a")), ("pool", address("b"))]
-    assert left.snapshot.unreadable_items[0].why == f"USDC: {FROZEN}"
-    assert left.targets.quarantined_tokens == ()
-    assert codec.loads(StepInput, codec.dumps(left)) == left
-    assert quarantine_pools(left, [failing(USDC, MANAGER)]) is left, "nothing new"
-    both = quarantine_pools(left, [failing(WETH, MANAGER)])
+    screened_step = quarantine_pools(step, [failing(USDC, MANAGER)])
+    assert [(item.subject, item.address) for item in screened_step.snapshot.unreadable_items] == [
+        ("pool", address("a")),
+        ("pool", address("b")),
+    ]
+    assert screened_step.snapshot.unreadable_items[0].why == f"USDC: {FROZEN}"
+    assert screened_step.targets.quarantined_tokens == ()
+    assert codec.loads(StepInput, codec.dumps(screened_step)) == screened_step
+    assert quarantine_pools(screened_step, [failing(USDC, MANAGER)]) is screened_step, "nothing new"
+    both = quarantine_pools(screened_step, [failing(WETH, MANAGER)])
     assert [item.address for item in both.snapshot.unreadable_items] == [address(name) for name in "abc"]
 
 
@@ -210,10 +221,13 @@ class FakePoolScreen:
         self.plans.append(plan)
         contract_by_pool = {pool.address: pool.contract for pool in step.snapshot.pools}
         used = {contract_by_pool[leg.pool] for leg in plan.legs if USDC in (leg.token_in, leg.token_out)}
-        seen = evidence(step, plan)
+        usual = evidence(step, plan)
         failed = failing(USDC, *(contract for contract in self.contracts if contract in used))
-        screened = tuple(failed if one.token == USDC and failed.failed_pools else one for one in seen.screened_tokens or ())
-        return replace(seen, screened_tokens=screened)
+        screened_tokens = tuple(
+            failed if screened_token.token == USDC and failed.failed_pools else screened_token
+            for screened_token in usual.screened_tokens or ()
+        )
+        return replace(usual, screened_tokens=screened_tokens)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -221,14 +235,14 @@ def test_pools_that_fail_are_left_out_and_the_next_is_used(count: int) -> None:
     step = with_pools()
     contracts = (step.snapshot.pools[1].contract, MANAGER, step.snapshot.pools[0].contract)[:count]
     source = FakePoolScreen(contracts)
-    left, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
-    assert left.targets.quarantined_tokens == ()
+    screened_step, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
+    assert screened_step.targets.quarantined_tokens == ()
     assert isinstance(proposal, proposals.Proposal)
     if proposal.plan is None:  # every pool of WETH and USDC fails: WBTC is left, and no third token is bought in its place
         assert count == 3
         return
     assert gathered is not None
-    assert verdict("token_screen", left, proposal.plan, gathered).passed
+    assert verdict("token_screen", screened_step, proposal.plan, gathered).passed
     used = {leg.pool for leg in proposal.plan.legs if USDC in (leg.token_in, leg.token_out)}
     excluded = {pool.address for pool in step.snapshot.pools if pool.contract in contracts and USDC in (pool.token0, pool.token1)}
     assert not used & excluded
@@ -241,17 +255,24 @@ def test_doctor_tests_each_pool_and_a_contract_once() -> None:
     moves = screening_moves(step)
     assert sorted(move.pool.address for move in moves if move.token == USDC) == sorted(usdc_pools)
     assert len(pool_moves(moves, USDC)) == len(usdc_pools) - 1, "the manager keeps two of them"
-    left = quarantine_pools(step, [failing(USDC, MANAGER)])
-    assert {move.pool.contract for move in screening_moves(left) if move.token == USDC}.isdisjoint({MANAGER})
+    screened_step = quarantine_pools(step, [failing(USDC, MANAGER)])
+    assert {move.pool.contract for move in screening_moves(screened_step) if move.token == USDC}.isdisjoint({MANAGER})
+
+
+def test_each_contract_is_tested_at_its_largest_transfer() -> None:
+    step = with_pools()
+    v2, v3, *_ = step.snapshot.pools
+    small, large, other = TokenMove(USDC, v2, 10), TokenMove(USDC, v2, 30), TokenMove(USDC, v3, 20)
+    assert pool_moves((small, other, large), USDC) == [large, other]
 
 
 def test_a_sale_of_everything_names_what_stays_in_quarantine() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    left = shut(step, WETH)
-    decision = propose_selling_everything(left).decision_result.decision
+    quarantined_step = shut(step, WETH)
+    decision = propose_selling_everything(quarantined_step).decision_result.decision
     assert isinstance(decision, Hold)
     assert mentions(decision.reason, "WETH stays", "quarantine")
-    empty = with_snapshot(left, holdings=tuple(replace(held, raw=0) for held in left.snapshot.holdings))
+    empty = with_snapshot(quarantined_step, holdings=tuple(replace(holding, raw=0) for holding in quarantined_step.snapshot.holdings))
     assert "stays" not in propose_selling_everything(empty).decision_result.decision.reason
 
 
@@ -259,10 +280,59 @@ def test_no_plan_passes_that_uses_a_pool_that_failed_for_its_token() -> None:
     step = step_input(SHARES, {**SHARES, "WBTC": 9_000})
     plan = sell_weth(step)
     (contract,) = {pool.contract for pool in step.snapshot.pools if pool.address == plan.legs[0].pool}
-    tried = evidence(step, plan).screened_tokens or ()
+    usual_screens = evidence(step, plan).screened_tokens or ()
     for failed, passes in (((USDC, contract), False), ((USDC, MANAGER), True), ((token("LINK").address, contract), True)):
-        seen = (*(one for one in tried if one.token != failed[0]), failing(*failed))
-        assert verdict("token_screen", step, plan, evidence(step, plan, screened_tokens=seen)).passed is passes
+        screens = (*(screen for screen in usual_screens if screen.token != failed[0]), failing(*failed))
+        assert verdict("token_screen", step, plan, evidence(step, plan, screened_tokens=screens)).passed is passes
+
+
+def with_native_pool() -> tuple[StepInput, Plan]:
+    """A step with a pool of V3 and one of native coin for WETH and WBTC, and one of USDC and WETH that shares the latter's contract; a sale
+    of a WETH for native coin's WBTC.
+    """
+    weth, wbtc = token("WETH"), token("WBTC")
+    v3 = v3_pool(weth, wbtc, price_of("WETH") / price_of("WBTC"), 100)
+    native = kept_by_manager(V4NativePool, "native", v3)
+    other = kept_by_manager(V4Pool, "other", v3_pool(weth, token("USDC"), price_of("WETH")))
+    step = step_input(SHARES, {"WETH": 8_000, "WBTC": 1_000, "USDC": 1_000}, pools=[v3, native, other])
+    return step, plan_of(step, [Swap(native, WETH, raw(1, weth))])
+
+
+def test_no_liquidity_is_provided_to_a_pool_that_failed_for_its_token() -> None:
+    step = world((), [wanted(2_500)])
+    provision = planned(step)
+    pool = step.snapshot.pools[-1]
+    assert [action.pool for action in provision.layer_actions] == [pool.address]
+    for contract, passes in ((pool.contract, False), (MANAGER, True)):
+        screens = [screen for screen in evidence(step, provision).screened_tokens or () if screen.token != USDC]
+        plan_evidence = evidence(step, provision, screened_tokens=(*screens, failing(USDC, contract)))
+        assert verdict("token_screen", step, provision, plan_evidence).passed is passes
+
+
+@pytest.mark.parametrize(("failed_token", "left_out", "passes"), [(WETH, "other", True), (WBTC, "native", False)])
+def test_native_pool__stays_if_its_manager_fails_for_wrapped_coin(failed_token: str, left_out: str, passes: bool) -> None:
+    step, sale = with_native_pool()
+    screened_step = quarantine_pools(step, [failing(failed_token, MANAGER)])
+    assert [item.address for item in screened_step.snapshot.unreadable_items] == [address(left_out)]
+    screens = [screen for screen in evidence(step, sale).screened_tokens or () if screen.token != failed_token]
+    plan_evidence = evidence(step, sale, screened_tokens=(*screens, failing(failed_token, MANAGER)))
+    assert verdict("token_screen", step, sale, plan_evidence).passed is passes
+
+
+def test_native_pool__has_a_lender_that_failed_for_its_other_token() -> None:
+    """Without a lender of WETH its sale would be refused as not tested."""
+    step, sale = with_native_pool()
+    v3, native, other = step.snapshot.pools
+
+    def lender(snapshot_pools: tuple[Pool, ...], *failed_contracts: str) -> Pool:
+        screened_step = quarantine_pools(with_snapshot(step, pools=snapshot_pools), [failing(WBTC, *failed_contracts)])
+        (move,) = (move for move in plan_token_moves(screened_step, sale) if move.token == WETH)
+        assert move.raw == sale.legs[0].amount_in_raw
+        return move.pool
+
+    assert lender((v3, native)) == v3
+    assert lender((v3, native), v3.contract) == v3
+    assert lender((v3, native, other), v3.contract) == other, "one that is not in quarantine comes first"
 
 
 CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")

@@ -13,10 +13,11 @@ from agent.chain import lens
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.chain.screening import TokenScreen
 from agent.chain.screening.answers import RECORD_FORMAT
-from agent.chain.tokens import screening_moves
+from agent.chain.tokens import TokenMove, screening_moves
 from agent.errors import Retryable
-from agent.model import TokenFinding
-from tests.support.builders import step_input
+from agent.model import FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
+from agent.policy.quarantine import quarantine_pools
+from tests.support.builders import ROUTER, step_input, token, v2_pool, with_snapshot
 from tests.support.text import raises_code
 
 RAW = 10**18
@@ -28,9 +29,12 @@ SCREEN = own_artifact("TokenScreen").bytecode
 
 @dataclass
 class Node:
-    """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0)."""
+    """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0); `empty_pool` has
+    nothing to lend.
+    """
 
     refuse: Callable[[int], RpcFault | None]
+    empty_pool: str = ""
     operator: str = "a"
     name: str = "endpoint 'a'"
     request_count: int = 0
@@ -49,7 +53,8 @@ class Node:
         data = params[0]["data"]
         if data.startswith(SCREEN):
             count = bytes.fromhex(data[len(SCREEN) :])[64]
-            return self.refuse(count) or "0x" + (bytes([RECORD_FORMAT]) + (b"\x00" + GOOD) * count).hex()
+            status = 2 if self.empty_pool and self.empty_pool[2:].lower() in data else 0
+            return self.refuse(count) or "0x" + (bytes([RECORD_FORMAT]) + (bytes([status]) + GOOD) * count).hex()
         if not isinstance(params[1], dict):
             return RpcFault(-32000, "missing trie node")
         return "0x" + (bytes([lens.PAGE_FORMAT]) + bytes([lens.CallStatus.FAILED.value]) * items).hex()
@@ -81,3 +86,36 @@ def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> No
 def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> None:
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
         found(lambda count: None if count else BUSY)
+
+
+def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
+    """A step with two pools of WETH and USDC, one in quarantine for USDC, and the transfers of a sale of WETH in the other."""
+    weth, usdc = token("WETH"), token("USDC")
+    buyer, lender = (v2_pool(weth, usdc, 2_000, name=name) for name in ("buyer", "lender"))
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, pools=[buyer, lender])
+    failed = ScreenedToken(usdc.address, TokenFinding.CLEAN, "", ScreenSubject.POOL, (FailedPool(lender.contract, "no money"),))
+    sale = (TokenMove(weth.address, buyer, RAW, spender=ROUTER), TokenMove(usdc.address, buyer, 2_000, payee=ROUTER))
+    return quarantine_pools(step, [failed]), sale
+
+
+def test_a_pool_in_quarantine_for_its_other_token_still_shows_that_this_one_moves() -> None:
+    """The pool of the sale holds none of the token, so it alone cannot be tested by a loan."""
+    step, sale = sale_into_an_empty_pool()
+    screened_tokens = TokenScreen(Node(lambda count: None, sale[0].pool.contract), "").screen(step, sale)
+    assert screened_tokens[0] == ScreenedToken(sale[0].token, TokenFinding.CLEAN)
+
+
+def test_a_fault_of_the_calls_that_find_the_cause_says_nothing_of_the_token() -> None:
+    step, sale = sale_into_an_empty_pool()
+    node = Node(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
+    with raises_code(Retryable, "token_screen", "internal error"):
+        TokenScreen(node, "").screen(step, sale)
+
+
+def test_a_pool_that_failed_is_not_asked_again_for_less() -> None:
+    """It would lend a hundredth of its depth, and count as one that moves the token."""
+    step, sale = sale_into_an_empty_pool()
+    alone = with_snapshot(step, pools=step.snapshot.pools[:1])
+    refusal = RpcFault(3, "execution reverted")
+    screened_tokens = TokenScreen(Node(lambda count: None if count else refusal), "").screen(alone, sale)
+    assert [screened_token.finding.is_tradable for screened_token in screened_tokens] == [False, False]

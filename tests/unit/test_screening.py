@@ -138,6 +138,7 @@ def test_a_fee_is_named_in_basis_points_rounded_up() -> None:
         (RpcFault(-32601, "the method eth_call does not exist"), None),
         (RpcFault(-32000, "execution aborted (timeout = 5s)"), None),
         (RpcFault(-32000, "goroutine stack exceeds its limit"), None),
+        (RpcFault(-32000, "quota of blockchain.googleapis.com exceeded"), None),
     ],
 )
 def test_a_call_failed_only_if_it_ran(answer: object, outcome: TransferOutcome | None) -> None:
@@ -171,23 +172,24 @@ def judged(
     unlisted: TransferOutcome = T.TRUE,
     others: tuple[TrialRecord, ...] = (),
     listed: tuple[str, ...] = (),
+    is_paused: bool = False,
 ) -> ScreenedToken:
     """The finding on WETH; every pool sends to an unlisted address as `by_pool` says."""
     outcomes = {POOL.contract: by_pool, OTHER_POOL.contract: by_pool}
-    controls = Controls(False, frozenset(listed), outcomes, by_wallet, unlisted, tuple(map(judge_trial, others)))
+    controls = Controls(is_paused, frozenset(listed), outcomes, by_wallet, unlisted, tuple(map(judge_trial, others)))
     return judge_token(address("wallet"), TokenTests(WETH.address, tuple(trials), tuple(calls)), controls)
 
 
 @pytest.mark.parametrize("by_pool", [T.FAILED, T.SILENT, T.TRUE, T.FALSE, T.ODD])
 @pytest.mark.parametrize("by_wallet", [None, T.FAILED, T.SILENT, T.TRUE, T.FALSE, T.ODD])
 def test_a_token_that_its_only_pool_did_not_lend_is_named(by_pool: TransferOutcome, by_wallet: TransferOutcome | None) -> None:
-    found = judged([trial(NOT_LENT)], [], by_pool, by_wallet)
+    screened = judged([trial(NOT_LENT)], [], by_pool, by_wallet)
     if {by_pool, by_wallet} & {T.FALSE, T.ODD}:
-        assert (found.finding, found.subject) == (F.FALSE_RETURNING, ScreenSubject.TOKEN)
+        assert (screened.finding, screened.subject) == (F.FALSE_RETURNING, ScreenSubject.TOKEN)
     elif (by_pool, by_wallet) == (T.FAILED, T.FAILED):
-        assert (found.finding, found.subject) == (F.PAUSED, ScreenSubject.TOKEN)
+        assert (screened.finding, screened.subject) == (F.PAUSED, ScreenSubject.TOKEN)
     else:
-        assert (found.finding, found.subject) == (F.BLOCKLISTED if by_pool is T.FAILED else F.UNKNOWN, POOL_SUBJECT)
+        assert (screened.finding, screened.subject) == (F.BLOCKLISTED if by_pool is T.FAILED else F.UNKNOWN, POOL_SUBJECT)
 
 
 PAID, UNPAID = checked(POOL, CallRole.PAYEE, T.TRUE), checked(POOL, CallRole.PAYEE, T.FAILED)
@@ -224,8 +226,8 @@ def test_a_pool_that_fails_beside_one_that_works_is_left_out_alone(
     record: TrialRecord, calls: list[TestedCall], by_pool: TransferOutcome, why: str, place: str
 ) -> None:
     beside = [trial(pool=OTHER_POOL)] if place == "of-the-plan" else []
-    found = judged([trial(record), *beside], calls, by_pool, others=() if beside else (FAIR,))
-    assert found == ScreenedToken(WETH.address, F.CLEAN, "", POOL_SUBJECT, (FailedPool(POOL.contract, why),))
+    screened = judged([trial(record), *beside], calls, by_pool, others=() if beside else (FAIR,))
+    assert screened == ScreenedToken(WETH.address, F.CLEAN, "", POOL_SUBJECT, (FailedPool(POOL.contract, why),))
 
 
 @pytest.mark.parametrize(("record", "calls", "by_pool"), [row[:3] for row in POOL_FAULTS.values()], ids=POOL_FAULTS)
@@ -233,21 +235,21 @@ def test_a_pool_that_fails_beside_one_that_works_is_left_out_alone(
 def test_a_token_that_no_pool_moves_is_not_traded(
     record: TrialRecord, calls: list[TestedCall], by_pool: TransferOutcome, others: tuple[TrialRecord, ...]
 ) -> None:
-    found = judged([trial(record)], calls, by_pool, others=others)
-    assert not found.finding.is_tradable
-    assert found.failed_pools == ()
+    screened = judged([trial(record)], calls, by_pool, others=others)
+    assert not screened.finding.is_tradable
+    assert screened.failed_pools == ()
 
 
 def test_the_wallet_is_not_blamed_for_what_no_pool_sends_either() -> None:
-    found = judged([trial(NOT_LENT)], [checked(POOL, CallRole.WALLET, T.FAILED)], T.FAILED, T.FAILED)
-    assert (found.finding, found.subject) == (F.PAUSED, ScreenSubject.TOKEN)
+    screened = judged([trial(NOT_LENT)], [checked(POOL, CallRole.WALLET, T.FAILED)], T.FAILED, T.FAILED)
+    assert (screened.finding, screened.subject) == (F.PAUSED, ScreenSubject.TOKEN)
 
 
 def test_two_pools_of_three_that_fail_are_both_left_out() -> None:
     calls = [UNPAID, checked(OTHER_POOL, CallRole.PAYEE, T.FAILED)]
-    found = judged([trial(NOT_LENT), trial(NOTHING_HELD, OTHER_POOL)], calls, T.FAILED, others=(FAIR,))
-    assert found.finding.is_tradable
-    assert [failed.pool for failed in found.failed_pools] == [POOL.contract, OTHER_POOL.contract]
+    screened = judged([trial(NOT_LENT), trial(NOTHING_HELD, OTHER_POOL)], calls, T.FAILED, others=(FAIR,))
+    assert screened.finding.is_tradable
+    assert [failed.pool for failed in screened.failed_pools] == [POOL.contract, OTHER_POOL.contract]
 
 
 def test_a_pool_that_only_receives_need_not_hold_the_token() -> None:
@@ -286,16 +288,16 @@ ACCOUNT_FAULTS: dict[str, tuple[list[TestedCall], dict[str, object], ScreenSubje
 def test_an_account_that_fails_with_every_pool_is_named(
     calls: list[TestedCall], controls: dict[str, object], subject: ScreenSubject, detail: str
 ) -> None:
-    found = judged([trial(), trial(pool=OTHER_POOL)], calls, **controls)  # type: ignore[arg-type]  # keywords of `judged`
-    assert (found.finding, found.subject) == (F.BLOCKLISTED, subject)
-    assert found.detail.startswith(detail)
+    screened = judged([trial(), trial(pool=OTHER_POOL)], calls, **controls)  # type: ignore[arg-type]  # keywords of `judged`
+    assert (screened.finding, screened.subject) == (F.BLOCKLISTED, subject)
+    assert screened.detail.startswith(detail)
 
 
 @pytest.mark.parametrize("role", [CallRole.PAYEE, CallRole.SPENDER], ids=["payee", "spender"])
 def test_an_account_that_one_pool_alone_refuses_is_the_pools_fault(role: CallRole) -> None:
-    found = judged([trial(), trial(pool=OTHER_POOL)], [checked(POOL, role, T.FAILED), checked(OTHER_POOL, role, T.TRUE)])
-    assert found.finding.is_tradable
-    assert found.failed_pools == (FailedPool(POOL.contract, f"the pool cannot exchange it with {ROUTER}"),)
+    screened = judged([trial(), trial(pool=OTHER_POOL)], [checked(POOL, role, T.FAILED), checked(OTHER_POOL, role, T.TRUE)])
+    assert screened.finding.is_tradable
+    assert screened.failed_pools == (FailedPool(POOL.contract, f"the pool cannot exchange it with {ROUTER}"),)
 
 
 def test_a_token_that_rejects_a_transfer_of_zero_is_not_blamed_for_it() -> None:
@@ -303,10 +305,25 @@ def test_a_token_that_rejects_a_transfer_of_zero_is_not_blamed_for_it() -> None:
     assert judged([trial()], calls, unlisted=T.FAILED) == ScreenedToken(WETH.address, F.CLEAN)
 
 
-def test_a_listed_pool_and_a_paused_token_are_named() -> None:
+def test_a_listed_pool_is_named() -> None:
     assert judged([trial()], [UNPAID], T.FAILED, listed=(POOL.contract,)).detail == f"pool {POOL.contract} is on its blocklist"
-    controls = Controls(True, frozenset(), {}, None, T.TRUE, ())
-    assert judge_token(WALLET, TokenTests(WETH.address, (trial(),), ()), controls).finding is F.PAUSED
+
+
+@pytest.mark.parametrize("record", [NOT_LENT, replace(FAIR, transfer_outcome=T.FAILED)], ids=["no-loan", "no-transfer"])
+def test_a_token_that_says_it_is_paused_is_believed_unless_a_pool_moves_it(record: TrialRecord) -> None:
+    """paused() of some tokens is about minting."""
+    paused = judged([trial(record)], [UNPAID], T.FAILED, is_paused=True)
+    assert (paused.finding, paused.detail) == (F.PAUSED, "paused() returns true")
+    moved = judged([trial(record)], [UNPAID], T.FAILED, is_paused=True, others=(FAIR,))
+    assert moved.finding is F.CLEAN
+    assert [failed.pool for failed in moved.failed_pools] == [POOL.contract]
+
+
+def test_a_trap_in_one_of_two_pools_fails_although_each_transfer_works() -> None:
+    trap = replace(FAIR, transfer_from_outcome=T.FAILED)
+    assert TokenTests(WETH.address, (trial(), trial(pool=OTHER_POOL)), (PAID,)).all_passed
+    assert not TokenTests(WETH.address, (trial(), trial(trap, OTHER_POOL)), (PAID,)).all_passed
+    assert not TokenTests(WETH.address, (trial(trap), trial(pool=OTHER_POOL)), (PAID,)).all_passed
 
 
 R, A = CallRole.RESET, CallRole.APPROVAL

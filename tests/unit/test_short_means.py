@@ -46,7 +46,7 @@ def with_short_mean(pool: V3Pool, off_bps: Fraction | int, window_s: int = WINDO
     return replace(pool, short_mean=TickMean(window_s, tick, pool.liquidity))
 
 
-def seen(*pools: V3Pool, kinds: Sequence[PriceSource] = BOTH, window_s: int = WINDOW_S, cautious: bool = True) -> StepInput:
+def priced_step(*pools: V3Pool, kinds: Sequence[PriceSource] = BOTH, window_s: int = WINDOW_S, cautious: bool = True) -> StepInput:
     """A step whose feed and long means say 2,000."""
     step = step_input(values={"WETH": 60_000, "USDC": 40_000}, pools=pools, kinds=kinds)
     reference = replace(step.reference, uses_worse_source=cautious, short_window_s=window_s)
@@ -54,7 +54,7 @@ def seen(*pools: V3Pool, kinds: Sequence[PriceSource] = BOTH, window_s: int = WI
 
 
 def short_off(off_bps: int, **changes: object) -> StepInput:
-    return seen(with_short_mean(v3_pool(WETH, USDC, PRICE), off_bps), **changes)  # type: ignore[arg-type]  # keywords of seen
+    return priced_step(with_short_mean(v3_pool(WETH, USDC, PRICE), off_bps), **changes)  # type: ignore[arg-type]  # keywords of priced_step
 
 
 def off_bps(step: StepInput) -> tuple[float, float]:
@@ -80,8 +80,8 @@ def test_short_mean__joins_the_range_from_both_sides(short_bps: int, expected: t
         short_off(100, window_s=0),
         short_off(100, cautious=False),
         with_limits(short_off(100), oracle_deviation_bps=None),
-        seen(v3_pool(WETH, USDC, PRICE)),
-        seen(with_short_mean(v3_pool(WETH, USDC, PRICE), 100, window_s=WINDOW_S - 1)),
+        priced_step(v3_pool(WETH, USDC, PRICE)),
+        priced_step(with_short_mean(v3_pool(WETH, USDC, PRICE), 100, window_s=WINDOW_S - 1)),
     ],
     ids=["above the limit", "below the limit", "no window", "recorded before", "limit off", "not answered", "another window"],
 )
@@ -92,7 +92,7 @@ def test_short_mean__otherwise_leaves_the_range_as_it_was(step: StepInput) -> No
 def test_short_mean__of_a_pool_that_is_not_pinned_does_not_count() -> None:
     stranger = with_short_mean(v3_pool(WETH, USDC, PRICE, depth=900_000_000, name="of a stranger"), 140)
     own = with_short_mean(v3_pool(WETH, USDC, PRICE), 20)
-    step = seen(own, stranger)
+    step = priced_step(own, stranger)
     pin = next(code for code in step.snapshot.code_hashes if code.address == own.address)
     pinned = replace(step, reference=replace(step.reference, twap_pools=(CodeHash(pin.address, pin.hash),)))
     assert off_bps(step)[1] == pytest.approx(140, abs=2)
@@ -101,7 +101,17 @@ def test_short_mean__of_a_pool_that_is_not_pinned_does_not_count() -> None:
 
 def test_short_mean__of_a_thin_pool_hardly_counts_beside_a_deep_one() -> None:
     deep, thin = v3_pool(WETH, USDC, PRICE, depth=20_000_000), v3_pool(WETH, USDC, PRICE, depth=20_000, name="thin")
-    assert off_bps(seen(with_short_mean(deep, 0), with_short_mean(thin, 2_000)))[1] < 4
+    assert off_bps(priced_step(with_short_mean(deep, 0), with_short_mean(thin, 2_000)))[1] < 4
+
+
+def test_short_mean__counts_by_the_liquidity_of_its_own_window() -> None:
+    """Liquidity that left ten minutes ago is still in the long mean."""
+    pools = [v3_pool(WETH, USDC, PRICE, depth=20_000_000, name=name) for name in ("stays", "left")]
+    stays, left = with_short_mean(pools[0], 0), with_short_mean(pools[1], 140)
+    assert left.short_mean is not None
+    thin = replace(left, short_mean=replace(left.short_mean, liquidity=left.liquidity // 1_000))
+    assert off_bps(priced_step(stays, left))[1] > 60
+    assert off_bps(priced_step(stays, thin))[1] < 4
 
 
 @given(
@@ -112,7 +122,7 @@ def test_short_mean__of_a_thin_pool_hardly_counts_beside_a_deep_one() -> None:
 )
 def test_short_mean__never_lowers_a_minimum(feed_bps: int, mean_bps: int, short_bps: int, selling: bool) -> None:
     pool = with_short_mean(v3_pool(WETH, USDC, PRICE, twap_price=PRICE * (1 + Fraction(mean_bps, BPS))), short_bps - mean_bps)
-    step = seen(pool)
+    step = priced_step(pool)
     answer = 2_000 * 10**8 * (BPS + feed_bps) // BPS
     feeds = tuple(replace(one, answer=answer) if one.answer > 10**9 else one for one in step.snapshot.feeds)
     step = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
@@ -172,12 +182,12 @@ def test_short_mean__of_a_token_that_is_not_traded_refuses_nothing() -> None:
 def test_short_mean__survives_a_swap_and_the_codec_and_old_steps_lack_it() -> None:
     pool = with_short_mean(v3_pool(WETH, USDC, PRICE), 100)
     assert pool.swap(WETH.address, 10**18).pool_after.short_mean == pool.short_mean
-    step = seen(pool)
+    step = priced_step(pool)
     assert codec.loads(StepInput, codec.dumps(step)) == step
-    recorded = json.loads(codec.dumps(seen(replace(pool, short_mean=None), window_s=0)))
+    recorded = json.loads(codec.dumps(priced_step(replace(pool, short_mean=None), window_s=0)))
     del recorded["snapshot"]["pools"][0]["short_mean"]
     del recorded["reference"]["short_window_s"]
-    assert codec.from_jsonable(StepInput, recorded) == seen(replace(pool, short_mean=None), window_s=0)
+    assert codec.from_jsonable(StepInput, recorded) == priced_step(replace(pool, short_mean=None), window_s=0)
 
 
 def words(

@@ -10,7 +10,7 @@ from agent.model import TickMean
 
 OBSERVE = bytes.fromhex("883bdbfd")
 OBSERVE_GAS = 400_000
-"""Two binary searches over at most 65,535 observations, two cold reads a step."""
+"""Three binary searches over at most 65,535 observations, two cold reads a step."""
 OBSERVE_WORDS = 8
 """Words that observe returns for the two ends of a window."""
 _UINT160_MAX = 2**160 - 1

@@ -169,7 +169,7 @@ NOT_TRUE_OUTCOMES = (TransferOutcome.FALSE, TransferOutcome.ODD)
 
 def transfer_outcome(answer: object) -> TransferOutcome | None:
     """Return a token's answer to a call by eth_call; None if it is no answer of the token, because
-    the node could not run the call, or returned no data.
+    the node could not run it, or its answer is not bytes.
     """
     if isinstance(answer, RpcFault):
         return TransferOutcome.FAILED if _is_revert(answer) else None
@@ -195,7 +195,10 @@ _REVERT_PHRASES = (
     "invalid opcode",
     "out of gas",
     "outofgas",
-    "oog",
+    "memoryoog",
+    "memorylimitoog",
+    "precompileoog",
+    "invalidoperandoog",
     "invalid jump",
     "stack underflow",
     "stack limit",
@@ -232,8 +235,8 @@ def require_answers(
     answers: Sequence[object],
     is_answered: Callable[[object], bool],
 ) -> list[object]:
-    """Return the answers; what is no answer by `is_answered` is asked for once more. Raises
-    Retryable if it is none again, or for a rate limit, since neither says anything about a token.
+    """Return the answers; a call without one by `is_answered` is repeated once. Raises Retryable if
+    it has none again, or for a rate limit, since neither says anything about a token.
     """
     for answer in answers:
         _require_no_rate_limit(transport, answer)

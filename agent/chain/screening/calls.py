@@ -71,7 +71,9 @@ def single_calls(snapshot: Snapshot, move: TokenMove, block_ref: object) -> Iter
     """Yield the transfers of one move by their real senders, within the balance and the
     allowance.
     """
-    token, pool, wallet = move.token, move.pool.contract, snapshot.owner
+    token = move.token
+    pool = move.pool.contract
+    wallet = snapshot.owner
     if move.payee is not None:
         payment = transfer_call(token, pool, move.payee, move.raw, block_ref)
         yield SingleCall(move, CallRole.PAYEE, payment)

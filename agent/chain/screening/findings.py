@@ -30,7 +30,7 @@ from agent.chain.screening.calls import (
     transfer_from_call,
     trial_call,
 )
-from agent.chain.tokens import TokenMove, lending_pools
+from agent.chain.tokens import TokenMove, holding_pools
 from agent.model import FailedPool, ScreenedToken, ScreenSubject, Snapshot, TokenFinding
 
 _PAUSED_SELECTOR = bytes.fromhex("5c975abb")
@@ -139,7 +139,8 @@ def read_controls(
     """Read the controls of one token whose tests failed, in one more request, or several if it has
     many pools. Raises Retryable.
     """
-    token, wallet = tests.token, snapshot.owner
+    token = tests.token
+    wallet = snapshot.owner
     moves = [trial.move for trial in tests.trials]
     moves += [tested.call.move for tested in tests.tested_calls]
     accounts = {wallet, *(move.pool.contract for move in moves)}
@@ -198,7 +199,7 @@ def _other_results(
     tested_contracts = {trial.move.pool.contract for trial in tests.trials}
     pool_by_contract = {
         pool.contract: pool
-        for pool in lending_pools(snapshot, tests.token)
+        for pool in holding_pools(snapshot, tests.token)
         if pool.contract not in tested_contracts
     }
     calls = [
@@ -230,11 +231,9 @@ def judge_token(wallet: str, tests: TokenTests, controls: Controls) -> ScreenedT
     """Return the finding of a token whose tests failed.
 
     A pool that fails is named and left out as long as another pool, of the transfers or not, moves
-    the token; the token is at fault if none does, or if the wallet or a spender fails.
+    the token; the token is at fault if none does, or if the wallet or a spender fails. A token that
+    a pool moves is not paused, whatever it says.
     """
-    token = tests.token
-    if controls.is_paused:
-        return ScreenedToken(token, TokenFinding.PAUSED, "paused() returns true")
     result_by_contract = {
         trial.move.pool.contract: pool_result
         for trial in tests.trials
@@ -246,6 +245,8 @@ def judge_token(wallet: str, tests: TokenTests, controls: Controls) -> ScreenedT
         if trial.move.pool.contract not in result_by_contract and trial.result[0].is_tradable
     ]
     passed_results += [result for result in controls.other_results if result[0].is_tradable]
+    if controls.is_paused and not passed_results:
+        return ScreenedToken(tests.token, TokenFinding.PAUSED, "paused() returns true")
     if blocked_account := _blocked_account(wallet, tests, controls, bool(passed_results)):
         return blocked_account
     if not passed_results:
@@ -254,7 +255,7 @@ def judge_token(wallet: str, tests: TokenTests, controls: Controls) -> ScreenedT
         FailedPool(contract, f"the pool {why}") for contract, (_, why) in result_by_contract.items()
     )
     subject = ScreenSubject.POOL if failed_pools else ScreenSubject.TOKEN
-    return ScreenedToken(token, *passed_results[0], subject, failed_pools)
+    return ScreenedToken(tests.token, *passed_results[0], subject, failed_pools)
 
 
 def _pool_result(tests: TokenTests, trial: PoolTrial, controls: Controls) -> ScreenResult | None:
@@ -341,7 +342,8 @@ def _finding_without_pools(
     """Return the finding of a token that no pool moves: that of a trial that ran, else whether its
     transfers are false or blocked for all, else the first pool's.
     """
-    token, wallet_outcome = tests.token, controls.wallet_outcome
+    token = tests.token
+    wallet_outcome = controls.wallet_outcome
     for trial in tests.trials:
         if trial.result[0] is not TokenFinding.UNKNOWN and not trial.result[0].is_tradable:
             return ScreenedToken(token, *trial.result)

@@ -26,7 +26,7 @@ from agent.chain.screening.traits import (
     judge_traits,
     trait_items,
 )
-from agent.chain.tokens import TokenMove, largest_moves, plan_token_moves, pool_moves
+from agent.chain.tokens import TokenMove, plan_token_moves, pool_moves
 from agent.model import Plan, ScreenedToken, Snapshot, StepInput
 
 
@@ -62,7 +62,8 @@ class TokenScreen:
         self, step: StepInput, moves: tuple[TokenMove, ...], block_ref: object
     ) -> Iterator[TokenTests]:
         """Yield the tests of each token, read with one request. Raises Retryable."""
-        snapshot, tokens = step.snapshot, list(largest_moves(moves))
+        snapshot = step.snapshot
+        tokens = list(dict.fromkeys(move.token for move in moves))
         if not tokens:
             return
         trial_moves = [move for token in tokens for move in pool_moves(moves, token)]

@@ -27,6 +27,7 @@ from agent.chain.lens import (
     to_signed,
     uint_word,
 )
+from agent.chain.pools.observations import OBSERVE_GAS, observe_calldata
 from agent.chain.pools.reading import POOL_GAS, PoolRef, V3Reader
 from agent.chain.second_quote import ContractCall, input_abis, view_abi
 from agent.errors import ConfigError
@@ -50,9 +51,6 @@ DYNAMIC_FEE_CONFIG = bytes.fromhex("5bb525ff")
 DEFAULT_SCALING_FACTOR = bytes.fromhex("ba743e38")
 DEFAULT_FEE_CAP = bytes.fromhex("dcf4eb27")
 SECONDS_AGO = bytes.fromhex("633dd145")
-OBSERVE = bytes.fromhex("883bdbfd")
-OBSERVE_GAS = 400_000
-"""Three binary searches over at most 65,535 observations, two cold reads a step."""
 SECONDS_PER_OBSERVATION, ZERO_FEE_INDICATOR = 2, 420
 """DynamicSwapFeeModule.MIN_SECONDS_AGO, and the base fee that stands for 0."""
 INCLUSION_DELAY_S = 4
@@ -87,14 +85,13 @@ class SlipstreamReader(V3Reader):
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader."""
         ages_s = (FEE_WINDOW_S, FEE_WINDOW_S - self.inclusion_delay_s, 0)
-        observe_calldata = OBSERVE + b"".join(
-            uint_word(word) for word in (32, len(ages_s), *ages_s)
-        )
         spacing_calldata = TICK_SPACING_TO_FEE + uint_word(pool.tick_spacing)
         return [
             *V3Reader.items(self, pool, tick_window, twap_window_s),
             CallItem(pool.address, FEE, gas_cap=FEE_GAS, likely_gas=40_000),
-            CallItem(pool.address, observe_calldata, 320, gas_cap=OBSERVE_GAS, likely_gas=60_000),
+            CallItem(
+                pool.address, observe_calldata(ages_s), 320, gas_cap=OBSERVE_GAS, likely_gas=60_000
+            ),
             CallItem(self.factory, spacing_calldata, likely_gas=6_000),
             self._module_item(
                 address_call(DYNAMIC_FEE_CONFIG, pool.address), 32 * CONFIG_WORDS_WITH_INITIAL_FEE
@@ -144,8 +141,7 @@ def _dynamic_fee(
     pool: SlipstreamPool, answers: Sequence[LensAnswer], delay_s: int
 ) -> DynamicFee | None:
     """Return the fee by DynamicSwapFeeModule.getFee, `delay_s` seconds after the block if nobody
-    trades until then; None if the module is another, has another window, or its fee for the pool is
-    fixed at zero.
+    trades until then; None if the module is another, or has another window.
     """
     initial_words = answer_words(answers[2], CONFIG_WORDS_WITH_INITIAL_FEE)
     setting_words = [
@@ -171,8 +167,10 @@ def _dynamic_fee(
     ) = known_words
     if scaling_factor == 0:
         scaling_factor, cap_pips = default_scaling_factor, default_cap_pips
-    if window_s != FEE_WINDOW_S or cap_pips > MAX_FEE_PIPS or base_pips == ZERO_FEE_INDICATOR:
+    if window_s != FEE_WINDOW_S or cap_pips > MAX_FEE_PIPS:
         return None
+    if base_pips == ZERO_FEE_INDICATOR:
+        return DynamicFee(base_pips=0, cap_pips=0, scaling=0, mean_tick=None)
     base_pips = base_pips or tier_pips
     initial_pips = None
     if not isinstance(initial_words, CallStatus) and initial_words[3]:

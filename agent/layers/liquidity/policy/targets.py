@@ -52,17 +52,6 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         ),
         None,
     )
-    if pool is None:
-        unread_reason = next(
-            (
-                quarantined_item.why
-                for quarantined_item in book.step.snapshot.unreadable_items
-                if quarantined_item.address == target.pool
-            ),
-            "trimtab trust pins it",
-        )
-        builder.skip(target, f"the pool was not read: {unread_reason}")
-        return
     quarantine_reason = next(
         (
             quarantined_item.why
@@ -71,6 +60,10 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         ),
         None,
     )
+    if pool is None:
+        unread_reason = quarantine_reason or "trimtab trust pins it"
+        builder.skip(target, f"the pool was not read: {unread_reason}")
+        return
     if quarantine_reason is not None:
         builder.skip(target, f"the pool is in quarantine: {quarantine_reason}")
         return
