@@ -61,14 +61,18 @@ def test_doctor__machines_clock_is_wrong__warns(skew_s: int, warning: str) -> No
     assert (warning in texts[0]) if warning else texts == []
 
 
-def test_doctor__clock_31_s_slow__uses_no_endpoint() -> None:
-    probe = probed(healthy, HEAD_S - 31)
+@pytest.mark.parametrize("is_local", [False, True], ids=["live", "local"])
+def test_doctor__clock_31_s_slow__uses_no_endpoint(is_local: bool) -> None:
+    probe = probed(healthy, HEAD_S - 31, is_local)
     assert probe.head_number is None
     assert "31 s in the future" in probe.finding
 
 
-def test_doctor__local_chain_rests__does_not_warn() -> None:
-    assert probed(healthy, HEAD_S + 600, is_local=True).warnings == ()
+@pytest.mark.parametrize("skew_s", [600, -5, -30], ids=["rests", "is mined fast", "is mined as fast as may be"])
+def test_doctor__local_chain_has_a_time_of_its_own__does_not_warn(skew_s: int) -> None:
+    probe = probed(healthy, HEAD_S + skew_s, is_local=True)
+    assert probe.head_number == 0x10
+    assert probe.warnings == ()
 
 
 @pytest.mark.parametrize("limit", [1, 10, PROBED_CALLS - 1])
