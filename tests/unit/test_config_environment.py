@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from eth_account import Account
 
+from agent.app.config_versions import fixed_tables_changed
 from agent.app.service import secrets_of
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
@@ -187,6 +188,19 @@ def test_a_config_keeps_the_variables_of_its_loading(tmp_path: Path) -> None:
     os.environ["RPC_A"] = "https://later.example"
     assert values_of(loaded) == before
     assert load_config(loaded.path).config.chain.rpc[0].read_url() == "https://later.example"
+
+
+def test_other_variables_are_no_edit_of_a_config(tmp_path: Path) -> None:
+    """A run ends if a table that it reads at its start was edited."""
+    loaded = portfolio(tmp_path, "one", env_of("one"))
+    env_file = loaded.path.with_name(".env")
+    env_file.write_text(env_of("two") + "TRIMTAB_AGENT_PASSWORD=later\n")
+    later = load_config(loaded.path)
+    assert later.variables != loaded.variables
+    assert fixed_tables_changed(loaded.config, later.config) == []
+    assert later.config == loaded.config
+    loaded.path.write_text(loaded.path.read_text().replace('url_env = "HOOK"', 'url_env = "HEART"'))
+    assert fixed_tables_changed(loaded.config, load_config(loaded.path).config) == ["[alerts]"]
 
 
 def test_no_text_shows_the_variables_of_a_config(tmp_path: Path) -> None:
