@@ -12,6 +12,7 @@ import pytest
 from agent.app.start.setup import usd_price, write_new_config
 from agent.config.load import load_config
 from agent.config.networks.presets import TemplateAsset
+from agent.config.variables import Variables
 from agent.localchain import LocalChain
 from tests.support.text import raises_field
 
@@ -58,7 +59,7 @@ def test_without_a_price_a_config_in_a_coin_is_not_written(tmp_path: Path, monke
 
 def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    variables = {"RPC_A": chain.url or "", "RPC_B": "http://127.0.0.1:9/nobody"}
+    variables = Variables(RPC_A=chain.url or "", RPC_B="http://127.0.0.1:9/nobody")
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
     assert usd_price(weth, None, RPC, chain.clock.now_s, variables=variables) == chain.deployed_world.prices_usd["WETH"]
     assert usd_price(weth, "2500.5", RPC, chain.clock.now_s, variables=variables) == Fraction(5001, 2), "the owner's word comes first"
@@ -75,4 +76,4 @@ def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalC
     told = iter([Fraction(3_000), Fraction(3_100)])
     monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: told)
     with raises_field("--numeraire", "price differs between endpoints"):
-        usd_price(weth, None, RPC, variables={})
+        usd_price(weth, None, RPC, variables=Variables())
