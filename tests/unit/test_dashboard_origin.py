@@ -52,10 +52,10 @@ class ReverseProxy:
             def forward(self) -> None:
                 link = http.client.HTTPConnection("127.0.0.1", proxy.site_port, timeout=PATIENCE_S)
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                sent = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
-                sent |= {"Host": proxy.host_of(self.headers["Host"]), "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.5"}
-                sent |= {"X-Trimtab-Proxy": PROXY_SECRET, "Connection": "close", **proxy.more_headers}
-                link.request(self.command, self.path, body, sent)
+                headers = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
+                headers |= {"Host": proxy.host_of(self.headers["Host"]), "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.5"}
+                headers |= {"X-Trimtab-Proxy": PROXY_SECRET, "Connection": "close", **proxy.more_headers}
+                link.request(self.command, self.path, body, headers)
                 answer = link.getresponse()
                 content = answer.read()
                 self.send_response(answer.status)
@@ -141,7 +141,7 @@ def test_a_form_whose_port_the_proxy_left_out_says_what_to_do(proxy: ReverseProx
     with behind(proxy, tmp_path, "localhost") as site:
         answer = log_in(browser(proxy), proxy, site)
         assert answer.status_code == 403
-        assert "https://localhost; behind a proxy its port belongs into --proxy" in answer.text
+        assert "https://localhost; behind a proxy on another port write --proxy NAME:PORT" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -195,6 +195,7 @@ def test_a_prefix_that_the_proxy_removed_is_refused_by_name(proxy: ReverseProxy,
         ("user@dash.example", "not a host name"),
         ("a b", "not a host name"),
         (":8443", "not a host name"),
+        ("", "not a host name"),
     ],
 )
 def test_a_name_that_is_no_origin_is_refused_at_the_start(tmp_path: Path, name: str, words: str) -> None:
