@@ -16,6 +16,7 @@ from eth_keyfile import create_keyfile_json
 
 from agent.app.config_versions import fixed_tables_changed
 from agent.app.service import secrets_of
+from agent.app.settings.new_portfolios import next_commands
 from agent.app.start.wallet import PasswordSource, new_password
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
@@ -176,6 +177,7 @@ def test_two_configs_in_one_process_share_no_variable(tmp_path: Path, order: tup
     assert not {*map(str, values["one"].values())} & {*map(str, values["two"].values())}
     other = {"one": "two", "two": "one"}
     for name in order:
+        assert KEYS[name] in secrets_of(loaded[name]), "its own key is taken out of log lines"
         assert not any(other[name] in secret or KEYS[other[name]] in secret for secret in secrets_of(loaded[name]))
     assert dict(os.environ) == before
 
@@ -203,6 +205,11 @@ def test_two_configs_share_no_venue_and_no_password(tmp_path: Path, agent_source
         assert futures_table.api_url == f"https://{name}.example"
         for source in (key_source(loaded[name]), agent_key_source(loaded[name])):
             assert load_key(source, 1, ask=None).address == Account.from_key(key).address
+
+
+def test_a_new_portfolio_names_the_endpoints_that_neither_environment_nor_file_has(tmp_path: Path) -> None:
+    path = beside(tmp_path, "RPC_A=https://a.example\n")
+    assert [line for line in next_commands(str(path))["next"] if line.startswith("export")] == ["export RPC_B=…"]
 
 
 def test_a_new_keystore_gets_the_password_of_its_config(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
             usd_price(lacking, None, RPC, chain.clock.now_s, variables=variables)
     with raises_field("--numeraire", "its price is unknown"):
         usd_price(weth, None, RPC, lambda: chain.clock.now_s() + 90_001, variables=variables)
+
+
+def test_a_new_config_asks_the_endpoints_of_the_file_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RPC_A", raising=False)
+    env_file = tmp_path / ".env"
+    env_file.write_text("RPC_A=https://a.example\n")
+    env_file.chmod(0o600)
+    asked: list[Variables] = []
+
+    def prices(feed: str, rpc: object, variables: Variables, now_s: float) -> Iterator[Fraction]:
+        asked.append(variables)
+        yield Fraction(3_000)
+
+    monkeypatch.setattr("agent.app.start.setup._feed_prices", prices)
+    written(tmp_path / "trimtab.toml", "WETH")
+    assert [variables["RPC_A"] for variables in asked] == ["https://a.example"]
 
 
 def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
