@@ -16,10 +16,12 @@ from pathlib import Path
 import pyotp
 import pytest
 import requests
+from fastapi.requests import Request
 
 from agent.errors import ConfigError
 from agent.hosts import Authority, Origin, parse_authority, parse_origin
-from agent.web.reach import PublicOptions, public_url, reach_of, require_tls_access
+from agent.web.access import _is_own_form
+from agent.web.reach import PublicOptions, Reach, public_url, reach_of, require_tls_access
 from tests.support.dashboards import PATIENCE_S
 from tests.support.sites import PASSWORD, PROXY_SECRET, Site, behind_proxy
 from tests.unit.test_dashboard_login import certificate
@@ -248,8 +250,19 @@ def test_a_host_header_is_a_host_and_a_port(header: str, authority: Authority | 
     assert parse_authority(header) == authority
 
 
+@pytest.mark.parametrize(
+    ("origins", "is_own"),
+    [(["http://localhost"], True), (["http://evil.example", "http://localhost"], False), (["http://localhost"] * 2, False), ([], False)],
+    ids=["own", "own and another", "twice", "none"],
+)
+def test_a_form_has_one_origin_and_it_is_ours(origins: list[str], is_own: bool) -> None:
+    headers = [(b"host", b"localhost"), *((b"origin", origin.encode()) for origin in origins)]
+    assert _is_own_form(Request({"type": "http", "headers": headers}), Reach()) is is_own
+
+
 def test_an_origin_with_its_schemes_port_is_the_one_without() -> None:
     assert parse_origin("https://a.example:443") == parse_origin("https://A.example") == Origin("https", "a.example", 443)
+    assert parse_origin("http://a.example") == Origin("http", "a.example", 80)
     assert str(parse_origin("http://a.example:80")) == "http://a.example"
     assert str(parse_origin("http://[::1]:8765")) == "http://[::1]:8765"
     assert parse_origin("https://a.example:80") != parse_origin("https://a.example")
