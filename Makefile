@@ -144,7 +144,7 @@ setup: $(READY)
 # A live agent and nothing else, as the container has it.
 service: $(SERVICE)
 
-# An environment in $(1), made anew if another Python made it; a Python too old is told so.
+# An environment in $(1), made anew if another Python made it. A Python too old is refused.
 define environment
 	$(PYTHON) -c 'import sys; sys.exit("trimtab needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(PYTHON) scripts/environment.py $(1)

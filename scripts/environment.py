@@ -17,12 +17,12 @@ IDENTITY = "import sys; print(sys.base_prefix, sys.version.split()[0])"
 def identity_of(python: str) -> str:
     """Return prefix and version of the Python behind an interpreter; empty if it does not start."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [python, "-c", IDENTITY], capture_output=True, text=True, check=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
 def foreign_reason(environment: Path, own_identity: str) -> str:

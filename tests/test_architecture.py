@@ -381,12 +381,12 @@ def test_each_way_to_the_environment_is_noticed(code: str) -> None:
     assert not reads_environment(ast.walk(ast.parse("os.path.join(a)\nvariables.environment\nfrom os import fsync")))
 
 
-def reads_environment(found: Iterable[ast.AST]) -> bool:
+def reads_environment(syntax_nodes: Iterable[ast.AST]) -> bool:
     """Whether code names the process's environment."""
     names = {"environ", "environb", "getenv", "getenvb", "putenv", "process_environment"}
     return any(
         (isinstance(node, ast.Attribute) and node.attr in names)
         or (isinstance(node, ast.Name) and node.id in names)
         or (isinstance(node, ast.ImportFrom) and any(alias.name in names for alias in node.names))
-        for node in found
+        for node in syntax_nodes
     )

@@ -316,9 +316,7 @@ def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dic
         "reference prices": ", then ".join(reference.kind),
         "twap_window": f"{format_duration(reference.twap_window)}",
         "short_window": (
-            "off"
-            if reference.short_window is None
-            else f"{format_duration(reference.short_window)}"
+            "off" if reference.short_window is None else format_duration(reference.short_window)
         ),
         "feed_max_age": f"{format_duration(reference.feed_max_age)}",
         "sequencer": (

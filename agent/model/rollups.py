@@ -155,8 +155,8 @@ class DataFeeQuote:
 
 def scaled_fee_quote(one_swap_wei: int) -> DataFeeQuote:
     """Return the quote under which a typical swap of one leg pays this much for its data, in the
-    proportions of Fjord: those of the fees of ONE_LEG_TX and FOUR_LEG_TX (agent/chain/fees/data_fees.py)
-    and of both bounds.
+    proportions of Fjord: those of the fees of ONE_LEG_TX and FOUR_LEG_TX
+    (agent/chain/fees/data_fees.py) and of both bounds.
     """
     empty_part, one_swap_part, four_swaps_part, full_part = 10_000, 24_182, 44_677, 11_009_937
     empty_wei, four_swaps_wei, full_wei = (

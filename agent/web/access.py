@@ -314,8 +314,8 @@ class AccessMiddleware:
         if method == "POST" and not _is_own_form(request, reach):
             own_origin = reach.origin(request.headers["host"])
             return PlainTextResponse(
-                f"403: the form is not from this dashboard, {own_origin}; behind a proxy its port"
-                " belongs into --proxy\n",
+                f"403: the form is not from this dashboard, {own_origin}; behind a proxy on another"
+                " port write --proxy NAME:PORT\n",
                 403,
             )
         is_background_request = "hx-request" in request.headers or scope["path"] == "/events"

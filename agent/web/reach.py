@@ -41,9 +41,9 @@ class PublicOptions:
 class Reach:
     """Host names that the dashboard answers to, `uses_tls` if browsers reach it by TLS, and the
     addresses of the proxy in front of it (none: any client, without forwarded headers), which
-    sends `proxy_secret` with each request. `port` is the one that it listens on; `public_port` is the
-    one that browsers open, None if that is known by their Host header only. With several portfolios, `prefix` begins the paths of
-    one, and `portfolio` is its name. `banner` is shown on each page.
+    sends `proxy_secret` with each request. `port` is the one that it listens on; `public_port` is
+    the one that browsers open, None if only their Host header names it. With several portfolios,
+    `prefix` begins the paths of one, and `portfolio` is its name. `banner` is shown on each page.
     """
 
     host_names: frozenset[str] = frozenset(LOOPBACK_HOSTS)
@@ -158,11 +158,11 @@ def _read_secret(path: Path) -> str:
 def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
     """Return the names and proxies of a dashboard with these options. Raises ConfigError."""
     public_name = _public_name(public_options)
-    if public_options.proxy is not None:
+    if public_name is not None and public_options.proxy is not None:
         proxies = (
             frozenset(LOOPBACK_HOSTS)
             if host in LOOPBACK_HOSTS
-            else _resolved_addresses(public_name.host if public_name else "")
+            else _resolved_addresses(public_name.host)
         )
         proxy_secret = (
             ""
@@ -170,11 +170,11 @@ def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
             else _read_secret(public_options.proxy_secret_file)
         )
         return Reach(
-            frozenset({public_name.host}) if public_name else frozenset(),
+            frozenset({public_name.host}),
             True,
             proxies,
             port,
-            public_name.port if public_name else None,
+            public_name.port,
             proxy_secret=proxy_secret,
         )
     host_names = {public_name.host} if public_name else set()
@@ -191,10 +191,9 @@ def _public_name(public_options: PublicOptions) -> Authority | None:
     """Return the name, with its port if it is given, of --proxy or --name; None without them. Raises
     ConfigError if it is none.
     """
-    option, name = "--proxy", public_options.proxy
+    option = "--name" if public_options.proxy is None else "--proxy"
+    name = public_options.public_host_name if public_options.proxy is None else public_options.proxy
     if name is None:
-        option, name = "--name", public_options.public_host_name
-    if not name:
         return None
     origin_text = name.removeprefix("https://").rstrip("/")
     authority_text, _, path = origin_text.partition("/")
@@ -227,7 +226,7 @@ def _resolved_addresses(host_name: str) -> frozenset[str]:
 def public_url(host: str, port: int, public_options: PublicOptions, uses_tls: bool) -> str:
     """Return the address that browsers open."""
     public_name = _public_name(public_options)
-    if public_options.proxy is not None and public_name is not None:
+    if public_name is not None and public_options.proxy is not None:
         return f"{origin_of('https', public_name)}/"
     authority = public_name or Authority(host)
     scheme = "https" if uses_tls else "http"

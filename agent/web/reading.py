@@ -86,7 +86,7 @@ def _call(function_path: str, *arguments: Any) -> Any:
             raise _internal_error(error) from None
         raise OperatorNeeded(
             f"{error.filename}: {error.strerror or type(error).__name__}",
-            "let the user of this process use it (uid and group of a container: docs/service.md)",
+            "give this process's user access to it (uid and group of a container: docs/service.md)",
         ) from None
     except Exception as error:
         raise _internal_error(error) from None

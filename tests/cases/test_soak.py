@@ -36,9 +36,9 @@ def test_memory_grows_by_at_most_a_kilobyte_a_look_after_500(anvil_chain: LocalC
     """With a trade every eight looks: each left 150 kilobytes while the decoded plans of a thousand rows were kept."""
     names = [sys.intern(f"a name {number}") for number in range(100_000)]  # Python's table of names doubles once: here, not while measured
     del names
-    found = soak(anvil_chain, tmp_path, 1_000, every=25, trade_every=8, traced=False)
-    assert found.outcomes["done"] >= 100, found.outcomes
-    assert found.growth("resident", 500) <= 1_000, found.document(500)["per_look"]
+    long_run = soak(anvil_chain, tmp_path, 1_000, every=25, trade_every=8, traced=False)
+    assert long_run.outcomes["done"] >= 100, long_run.outcomes
+    assert long_run.growth("resident", 500) <= 1_000, long_run.document(500)["per_look"]
 
 
 @pytest.mark.slow

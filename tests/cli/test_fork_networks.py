@@ -23,7 +23,7 @@ Bare = Callable[..., Said]
 
 
 @pytest.mark.parametrize(
-    "network", [pytest.param(one, id=one.name, marks=() if one.name in OFTEN else pytest.mark.slow) for one in NETWORKS]
+    "network", [pytest.param(network, id=network.name, marks=() if network.name in OFTEN else pytest.mark.slow) for network in NETWORKS]
 )
 def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
     bare: Bare, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, network: Network
@@ -38,8 +38,8 @@ def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
         url = stack.enter_context(serve_front(str(chain.url), as_the_network))
         monkeypatch.setenv("RPC_A", url)
         options = ("--network", network.name, "--rpc", "RPC_A=one", "--template", "60/40", "--ceiling", str(4 * USD))
-        said = bare("init", *options, "--wallet", OWNER.address, "--yes", "--config", str(config), "--json")
-        assert said.code == 0, said.err
+        init = bare("init", *options, "--wallet", OWNER.address, "--yes", "--config", str(config), "--json")
+        assert init.code == 0, init.err
         text = config.read_text()
         for key in ("turnover", "daily_turnover"):
             (line,) = [line for line in text.splitlines() if line.startswith(f"{key} = ")]
@@ -48,10 +48,10 @@ def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
         parent_state = (chain.rpc("eth_blockNumber"), chain.rpc("eth_getTransactionCount", OWNER.address, "latest"))
         monkeypatch.setenv("RPC_URL", url)
         native = Fraction(USD) / Fraction(PRICES_USD[network.tokens[0].symbol])
-        said = run_script("fork_run", str(config), "--native", f"{float(native):.6f}", "--json", capfd=capfd, monkeypatch=monkeypatch)
-        assert said.code == 0, said.out + said.err
-        told = json.loads(said.out)
-        assert told["rebalance"]["outcome"] == "done", told["rebalance"]["reason"]
-        assert told["after"]["decision"]["kind"] == "hold"
-        assert (float(told["rebalance"]["cost"].get("data_fee", 0)) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
+        fork_run = run_script("fork_run", str(config), "--native", f"{float(native):.6f}", "--json", capfd=capfd, monkeypatch=monkeypatch)
+        assert fork_run.code == 0, fork_run.out + fork_run.err
+        report = json.loads(fork_run.out)
+        assert report["rebalance"]["outcome"] == "done", report["rebalance"]["reason"]
+        assert report["after"]["decision"]["kind"] == "hold"
+        assert (float(report["rebalance"]["cost"].get("data_fee", 0)) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
         assert (chain.rpc("eth_blockNumber"), chain.rpc("eth_getTransactionCount", OWNER.address, "latest")) == parent_state

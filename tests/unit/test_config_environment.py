@@ -4,6 +4,7 @@ process each has its own.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,15 +12,21 @@ from unittest import mock
 
 import pytest
 from eth_account import Account
+from eth_keyfile import create_keyfile_json
 
+from agent.app.config_versions import fixed_tables_changed
 from agent.app.service import secrets_of
+from agent.app.settings.new_portfolios import next_commands
+from agent.app.start.wallet import PasswordSource, new_password
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.env_file import read_variables
-from agent.config.secrets.key_sources import key_source
+from agent.config.secrets.key_sources import agent_key_source, key_source
+from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError
 from agent.signing.keys import load_key
 from tests.unit.test_config import text
+from tests.unit.test_config_futures import HYPERLIQUID
 
 CANARY = "canary7f3a"
 
@@ -27,7 +34,7 @@ CANARY = "canary7f3a"
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
     with mock.patch.dict(os.environ):
-        for name in ("RPC_A", "RPC_B", "TRIMTAB_KEYSTORE_PASSWORD", "MY_KEY", "HOOK", "HEART", "ZERO_X"):
+        for name in ("RPC_A", "RPC_B", "TRIMTAB_KEYSTORE_PASSWORD", "TRIMTAB_AGENT_PASSWORD", "MY_KEY", "HOOK", "HEART", "ZERO_X"):
             os.environ.pop(name, None)
         yield
 
@@ -170,8 +177,47 @@ def test_two_configs_in_one_process_share_no_variable(tmp_path: Path, order: tup
     assert not {*map(str, values["one"].values())} & {*map(str, values["two"].values())}
     other = {"one": "two", "two": "one"}
     for name in order:
+        assert KEYS[name] in secrets_of(loaded[name]), "its own key is taken out of log lines"
         assert not any(other[name] in secret or KEYS[other[name]] in secret for secret in secrets_of(loaded[name]))
     assert dict(os.environ) == before
+
+
+AGENT_SOURCES = ['agent_keystore = "agent.json"', 'agent_key_env = "AGENT_KEY"']
+
+
+@pytest.mark.parametrize("agent_source", AGENT_SOURCES, ids=["agent's keystore", "agent's key"])
+def test_two_configs_share_no_venue_and_no_password(tmp_path: Path, agent_source: str) -> None:
+    futures_text = HYPERLIQUID.replace('url = "http://127.0.0.1:1"', 'url_env = "VENUE"').replace(AGENT_SOURCES[0], agent_source)
+    loaded = {}
+    for name, key in KEYS.items():
+        (tmp_path / name).mkdir()
+        passwords = f"TRIMTAB_KEYSTORE_PASSWORD={name}-password\nTRIMTAB_AGENT_PASSWORD={name}-agent\n"
+        path = beside(tmp_path / name, f"VENUE=https://{name}.example\nAGENT_KEY={key}\n{passwords}")
+        path.write_text(text() + futures_text)
+        for file, password in (("wallet.json", f"{name}-password"), ("agent.json", f"{name}-agent")):
+            keystore = create_keyfile_json(bytes.fromhex(key), password.encode(), kdf="pbkdf2", iterations=10)
+            path.with_name(file).write_text(json.dumps(keystore))
+            path.with_name(file).chmod(0o600)
+        loaded[name] = load_config(path)
+    for name, key in KEYS.items():
+        futures_table = loaded[name].config.futures
+        assert isinstance(futures_table, HyperliquidTable)
+        assert futures_table.api_url == f"https://{name}.example"
+        for source in (key_source(loaded[name]), agent_key_source(loaded[name])):
+            assert load_key(source, 1, ask=None).address == Account.from_key(key).address
+
+
+def test_a_new_portfolio_names_the_endpoints_that_neither_environment_nor_file_has(tmp_path: Path) -> None:
+    path = beside(tmp_path, "RPC_A=https://a.example\n")
+    assert [line for line in next_commands(str(path))["next"] if line.startswith("export")] == ["export RPC_B=…"]
+
+
+def test_a_new_keystore_gets_the_password_of_its_config(tmp_path: Path) -> None:
+    loaded = load_config(beside(tmp_path, "TRIMTAB_AGENT_PASSWORD=a long password of the agent\n"))
+    source = PasswordSource("TRIMTAB_AGENT_PASSWORD", variables=loaded.variables)
+    assert new_password(source, None).reveal() == "a long password of the agent"
+    with pytest.raises(ConfigError, match="TRIMTAB_AGENT_PASSWORD is not set"):
+        new_password(PasswordSource("TRIMTAB_AGENT_PASSWORD"), None)
 
 
 def test_a_config_without_variables_gets_none_of_another(tmp_path: Path) -> None:
@@ -187,6 +233,19 @@ def test_a_config_keeps_the_variables_of_its_loading(tmp_path: Path) -> None:
     os.environ["RPC_A"] = "https://later.example"
     assert values_of(loaded) == before
     assert load_config(loaded.path).config.chain.rpc[0].read_url() == "https://later.example"
+
+
+def test_other_variables_are_no_edit_of_a_config(tmp_path: Path) -> None:
+    """A run ends if a table that it reads at its start was edited."""
+    loaded = portfolio(tmp_path, "one", env_of("one"))
+    env_file = loaded.path.with_name(".env")
+    env_file.write_text(env_of("two") + "TRIMTAB_AGENT_PASSWORD=later\n")
+    later = load_config(loaded.path)
+    assert later.variables != loaded.variables
+    assert fixed_tables_changed(loaded.config, later.config) == []
+    assert later.config == loaded.config
+    loaded.path.write_text(loaded.path.read_text().replace('url_env = "HOOK"', 'url_env = "HEART"'))
+    assert fixed_tables_changed(loaded.config, load_config(loaded.path).config) == ["[alerts]"]
 
 
 def test_no_text_shows_the_variables_of_a_config(tmp_path: Path) -> None:

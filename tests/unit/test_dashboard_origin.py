@@ -16,10 +16,12 @@ from pathlib import Path
 import pyotp
 import pytest
 import requests
+from fastapi.requests import Request
 
 from agent.errors import ConfigError
 from agent.hosts import Authority, Origin, parse_authority, parse_origin
-from agent.web.reach import PublicOptions, public_url, reach_of, require_tls_access
+from agent.web.access import _is_own_form
+from agent.web.reach import PublicOptions, Reach, public_url, reach_of, require_tls_access
 from tests.support.dashboards import PATIENCE_S
 from tests.support.sites import PASSWORD, PROXY_SECRET, Site, behind_proxy
 from tests.unit.test_dashboard_login import certificate
@@ -52,10 +54,10 @@ class ReverseProxy:
             def forward(self) -> None:
                 link = http.client.HTTPConnection("127.0.0.1", proxy.site_port, timeout=PATIENCE_S)
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                sent = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
-                sent |= {"Host": proxy.host_of(self.headers["Host"]), "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.5"}
-                sent |= {"X-Trimtab-Proxy": PROXY_SECRET, "Connection": "close", **proxy.more_headers}
-                link.request(self.command, self.path, body, sent)
+                headers = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
+                headers |= {"Host": proxy.host_of(self.headers["Host"]), "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.5"}
+                headers |= {"X-Trimtab-Proxy": PROXY_SECRET, "Connection": "close", **proxy.more_headers}
+                link.request(self.command, self.path, body, headers)
                 answer = link.getresponse()
                 content = answer.read()
                 self.send_response(answer.status)
@@ -141,7 +143,7 @@ def test_a_form_whose_port_the_proxy_left_out_says_what_to_do(proxy: ReverseProx
     with behind(proxy, tmp_path, "localhost") as site:
         answer = log_in(browser(proxy), proxy, site)
         assert answer.status_code == 403
-        assert "https://localhost; behind a proxy its port belongs into --proxy" in answer.text
+        assert "https://localhost; behind a proxy on another port write --proxy NAME:PORT" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -195,6 +197,7 @@ def test_a_prefix_that_the_proxy_removed_is_refused_by_name(proxy: ReverseProxy,
         ("user@dash.example", "not a host name"),
         ("a b", "not a host name"),
         (":8443", "not a host name"),
+        ("", "not a host name"),
     ],
 )
 def test_a_name_that_is_no_origin_is_refused_at_the_start(tmp_path: Path, name: str, words: str) -> None:
@@ -247,8 +250,19 @@ def test_a_host_header_is_a_host_and_a_port(header: str, authority: Authority | 
     assert parse_authority(header) == authority
 
 
+@pytest.mark.parametrize(
+    ("origins", "is_own"),
+    [(["http://localhost"], True), (["http://evil.example", "http://localhost"], False), (["http://localhost"] * 2, False), ([], False)],
+    ids=["own", "own and another", "twice", "none"],
+)
+def test_a_form_has_one_origin_and_it_is_ours(origins: list[str], is_own: bool) -> None:
+    headers = [(b"host", b"localhost"), *((b"origin", origin.encode()) for origin in origins)]
+    assert _is_own_form(Request({"type": "http", "headers": headers}), Reach()) is is_own
+
+
 def test_an_origin_with_its_schemes_port_is_the_one_without() -> None:
     assert parse_origin("https://a.example:443") == parse_origin("https://A.example") == Origin("https", "a.example", 443)
+    assert parse_origin("http://a.example") == Origin("http", "a.example", 80)
     assert str(parse_origin("http://a.example:80")) == "http://a.example"
     assert str(parse_origin("http://[::1]:8765")) == "http://[::1]:8765"
     assert parse_origin("https://a.example:80") != parse_origin("https://a.example")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tenacity import wait_none
 
+from agent.app.start.checks import doctor
 from agent.app.start.endpoint_checks import PROBED_CALLS, EndpointProbe, probe_endpoints
 from agent.chain.endpoints import Endpoint
 from agent.chain.providers import endpoint as endpoint_provider
 from agent.chain.providers.endpoint import EndpointProvider
-from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, serve
+from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, good, serve
+from tests.unit.test_config import text
 
 HEAD_S = 0x64
 CHAIN_ID = 0x7A69
@@ -61,14 +64,40 @@ def test_doctor__machines_clock_is_wrong__warns(skew_s: int, warning: str) -> No
     assert (warning in texts[0]) if warning else texts == []
 
 
-def test_doctor__clock_31_s_slow__uses_no_endpoint() -> None:
-    probe = probed(healthy, HEAD_S - 31)
+@pytest.mark.parametrize("is_local", [False, True], ids=["live", "local"])
+def test_doctor__clock_31_s_slow__uses_no_endpoint(is_local: bool) -> None:
+    probe = probed(healthy, HEAD_S - 31, is_local)
     assert probe.head_number is None
     assert "31 s in the future" in probe.finding
 
 
-def test_doctor__local_chain_rests__does_not_warn() -> None:
-    assert probed(healthy, HEAD_S + 600, is_local=True).warnings == ()
+@pytest.mark.parametrize("skew_s", [600, -5, -30], ids=["rests", "is mined fast", "is mined as fast as may be"])
+def test_doctor__local_chain_has_a_time_of_its_own__does_not_warn(skew_s: int) -> None:
+    probe = probed(healthy, HEAD_S + skew_s, is_local=True)
+    assert probe.head_number == 0x10
+    assert probe.warnings == ()
+
+
+def test_doctor__endpoint_of_another_chain__is_not_used() -> None:
+    def other_node(method: str, params: list[Any]) -> Any:
+        return hex(CHAIN_ID + 1) if method == "eth_chainId" else node(method, params)
+
+    probe = probed(good(other_node))
+    assert probe.head_number is None
+    assert f"chain {CHAIN_ID + 1}, but chain.chain_id is {CHAIN_ID}" in probe.finding
+
+
+def test_doctor__warning_about_an_endpoint__is_a_row_of_its_own(tmp_path: Path) -> None:
+    config = tmp_path / "trimtab.toml"
+    config.write_text(text())
+
+    def ethereum(method: str, params: list[Any]) -> Any:
+        return "0x1" if method == "eth_chainId" else node(method, params)
+
+    with serve(good(ethereum)) as server:
+        document = doctor(config, [EndpointProvider(server.url, "alpha", attempts=1)], lambda: HEAD_S - 9)
+    rows = [(row["state"], row["remedy"]) for row in document["checks"] if row["check"] == "endpoint alpha"]
+    assert rows == [("ok", ""), ("warn", "set this machine's clock (NTP)")]
 
 
 @pytest.mark.parametrize("limit", [1, 10, PROBED_CALLS - 1])
@@ -108,6 +137,8 @@ def test_doctor__endpoint_refuses_many_calls_for_another_reason__warns() -> None
     ("code", "message", "reads"),
     [
         (-32602, "invalid params", False),
+        (-32602, "too many arguments, want at most 1", False),
+        (-32000, "the block tag is not a string", False),
         (-32000, "invalid argument 1: json: cannot unmarshal object into Go value of type string", False),
         (-32000, "Invalid params: block tag is not a string", False),
         (-32000, "header not found", True),

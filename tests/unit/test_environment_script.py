@@ -17,10 +17,9 @@ OTHERS = [path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if ide
 
 
 def make(environment: Path, python: str = BASE) -> str:
-    """Make the environment as the Makefile does, without pip, and return what was said."""
+    """Make the environment as the Makefile does, without pip, and return what was printed."""
     command = [python, str(ROOT / "scripts" / "environment.py"), str(environment), "--without-pip"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def replace_python(environment: Path, script: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from agent.app.start.setup import usd_price, write_new_config
 from agent.config.load import load_config
 from agent.config.networks.presets import TemplateAsset
+from agent.config.variables import Variables
 from agent.localchain import LocalChain
 from tests.support.text import raises_field
 
@@ -58,7 +60,7 @@ def test_without_a_price_a_config_in_a_coin_is_not_written(tmp_path: Path, monke
 
 def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    variables = {"RPC_A": chain.url or "", "RPC_B": "http://127.0.0.1:9/nobody"}
+    variables = Variables(RPC_A=chain.url or "", RPC_B="http://127.0.0.1:9/nobody")
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
     assert usd_price(weth, None, RPC, chain.clock.now_s, variables=variables) == chain.deployed_world.prices_usd["WETH"]
     assert usd_price(weth, "2500.5", RPC, chain.clock.now_s, variables=variables) == Fraction(5001, 2), "the owner's word comes first"
@@ -69,10 +71,26 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
         usd_price(weth, None, RPC, lambda: chain.clock.now_s() + 90_001, variables=variables)
 
 
+def test_a_new_config_asks_the_endpoints_of_the_file_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RPC_A", raising=False)
+    env_file = tmp_path / ".env"
+    env_file.write_text("RPC_A=https://a.example\n")
+    env_file.chmod(0o600)
+    asked: list[Variables] = []
+
+    def prices(feed: str, rpc: object, variables: Variables, now_s: float) -> Iterator[Fraction]:
+        asked.append(variables)
+        yield Fraction(3_000)
+
+    monkeypatch.setattr("agent.app.start.setup._feed_prices", prices)
+    written(tmp_path / "trimtab.toml", "WETH")
+    assert [variables["RPC_A"] for variables in asked] == ["https://a.example"]
+
+
 def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
     told = iter([Fraction(3_000), Fraction(3_100)])
     monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: told)
     with raises_field("--numeraire", "price differs between endpoints"):
-        usd_price(weth, None, RPC, variables={})
+        usd_price(weth, None, RPC, variables=Variables())

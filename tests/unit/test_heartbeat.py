@@ -110,9 +110,9 @@ def test_the_heartbeats_url_comes_from_the_environment_and_is_never_repeated() -
     def with_heartbeat(url: str) -> ServiceTable:
         return ServiceTable.model_validate({"heartbeat_url_env": "HEARTBEAT"}, context={VARIABLES_KEY: Variables(HEARTBEAT=url)})
 
-    found = with_heartbeat("https://hc.example/canary7f3a")
-    assert found.read_heartbeat_url() == "https://hc.example/canary7f3a"
+    service_table = with_heartbeat("https://hc.example/canary7f3a")
+    assert service_table.read_heartbeat_url() == "https://hc.example/canary7f3a"
     with pytest.raises(ConfigError) as told:
         with_heartbeat("canary7f3a").read_heartbeat_url()
     assert "canary" not in str(told.value)
-    assert "canary" not in repr(table(heartbeat_url="https://hc.example/canary7f3a")) + json.dumps(str(found))
+    assert "canary" not in repr(table(heartbeat_url="https://hc.example/canary7f3a")) + json.dumps(str(service_table))

@@ -278,10 +278,10 @@ def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old
     for _ in range(2):
         alert_channels.open_notifier(table(PUSH=URL), store.alerts, lambda _: None)
         store.alerts.add_device(device)
-    told = devices_document(table(PUSH=URL), store.alerts)
-    assert told["key"] == PushSender.from_url(URL, "P").public_key
-    assert told["devices"] == [{"id": device.id, "service": "web.push.apple.com", "user": "ann", "added": "2026-03-02 12:00:00"}]
-    assert not {device.endpoint, device.auth, device.public_key} & set(json.dumps(told).split('"'))
+    document = devices_document(table(PUSH=URL), store.alerts)
+    assert document["key"] == PushSender.from_url(URL, "P").public_key
+    assert document["devices"] == [{"id": device.id, "service": "web.push.apple.com", "user": "ann", "added": "2026-03-02 12:00:00"}]
+    assert not {device.endpoint, device.auth, device.public_key} & set(json.dumps(document).split('"'))
     assert devices_document(table(OTHER=""), store.alerts)["key"] == "", "the target is gone"
     alert_channels.open_notifier(table(PUSH=URL.replace("5eed", "feed")), store.alerts, lambda _: None)
     assert store.alerts.devices() == ()

@@ -49,9 +49,11 @@ def test_the_container_runs_trimtab_itself_and_not_as_root() -> None:
     assert last["USER"].split(":")[0].isdecimal()
     assert int(last["USER"].split(":")[0]) > 0
     user, group = last["USER"].split(":")
-    made = dict(found[max(i for i, (name, _) in enumerate(found) if name == "FROM") :][1:2])["RUN"]
-    assert f"groupadd --system --gid {group} trimtab" in made, "files of the volume belong to a group that exists"
-    assert f"useradd --system --uid {user} --gid {group} " in made
+    last_stage = max(number for number, (name, _) in enumerate(found) if name == "FROM")
+    instruction, adds_user = found[last_stage + 1]
+    assert instruction == "RUN"
+    assert f"groupadd --system --gid {group} trimtab" in adds_user, "files of the volume belong to a group that exists"
+    assert f"useradd --system --uid {user} --gid {group} " in adds_user
     assert last["STOPSIGNAL"] == "SIGTERM"
     program, *words = json.loads(last["HEALTHCHECK"].partition("CMD ")[2])
     require_command(words)

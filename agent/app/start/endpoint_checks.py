@@ -21,10 +21,10 @@ from agent.units import format_duration
 if TYPE_CHECKING:
     from agent.app.documents.owner import ProbedEndpointDocument
 
-MAX_CLOCK_SKEW_S, DOUBTFUL_CLOCK_SKEW_S = 30, 5
-"""Seconds by which a head may be ahead of this machine's clock before the endpoint is not used, and
-before the clock is named as slow.
-"""
+MAX_CLOCK_SKEW_S = 30
+"""Seconds by which a head may be ahead of this machine's clock; beyond, the endpoint is not used."""
+DOUBTFUL_CLOCK_SKEW_S = 5
+"""Seconds from which on a head ahead of this machine's clock shows that the clock is slow."""
 OLD_HEAD_S = MAX_NEWEST_AGE_S + DOUBTFUL_CLOCK_SKEW_S
 """Age of a head from which on the endpoint lags, or the clock is fast."""
 PROBED_CALLS = 40
@@ -186,13 +186,16 @@ def _reads_by_hash(endpoint: Endpoint, block_hash: str) -> bool:
 
 
 def _clock_warnings(ahead_s: int, *, is_local: bool) -> Iterator[tuple[str, str]]:
-    """Yield a doubt about this machine's clock by the head, which is `ahead_s` ahead of it. A local
-    chain may rest.
+    """Yield a doubt about this machine's clock by the head, which is `ahead_s` ahead of it. The time
+    of a local chain is its own and says nothing about the clock: the chain may rest, and each of
+    its blocks is at least a second later than the one before, however fast they are mined.
     """
+    if is_local:
+        return
     remedy = "set this machine's clock (NTP)"
     if ahead_s >= DOUBTFUL_CLOCK_SKEW_S:
         yield f"this machine's clock is at least {format_duration(ahead_s)} slow", remedy
-    if -ahead_s >= OLD_HEAD_S and not is_local:
+    if -ahead_s >= OLD_HEAD_S:
         age_text = format_duration(-ahead_s)
         yield f"its head is {age_text} old: it lags, or this machine's clock is fast", remedy
 

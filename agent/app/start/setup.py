@@ -75,11 +75,11 @@ def usd_price(
     rpc: Sequence[tuple[str, str]],
     now_s: Callable[[], float] = time.time,
     *,
-    variables: Mapping[str, str],
+    variables: Variables,
 ) -> Fraction:
     """Return dollars per coin of the numeraire: `price`, 1 for a dollar token, or the token's feed
-    at the endpoints of `rpc`, (variable, operator) pairs, whose URLs are in `variables`. Raises ConfigError without a price, or if
-    endpoints disagree.
+    at the endpoints of `rpc`, (variable, operator) pairs, whose URLs are in `variables`. Raises
+    ConfigError without a price, or if endpoints disagree.
     """
     if price is not None:
         if not _PRICE_PATTERN.fullmatch(price) or Decimal(price) == 0:
@@ -109,14 +109,14 @@ def usd_price(
 
 
 def _feed_prices(
-    feed: str, rpc: Sequence[tuple[str, str]], variables: Mapping[str, str], now_s: float
+    feed: str, rpc: Sequence[tuple[str, str]], variables: Variables, now_s: float
 ) -> Iterator[Fraction]:
     """Yield the dollar price from each endpoint that reports a fresh round."""
     for variable, operator in rpc:
         try:
             endpoint = RpcTable.model_validate(
                 {"operator": operator, "url_env": variable},
-                context={VARIABLES_KEY: Variables(variables)},
+                context={VARIABLES_KEY: variables},
             )
             transport = wiring.open_transport(endpoint)
             latest_round, _ = watch.read_feed(

@@ -5,7 +5,7 @@ gives those which the environment lacks, such as endpoint URLs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,10 @@ TRIMTAB_KEYSTORE_PASSWORD.
 
 
 def read_variables(
-    folder: Path | None,
-    names: Iterable[str],
-    key_names: Iterable[str] = (),
-    environment: Mapping[str, str] | None = None,
+    folder: Path | None, names: Iterable[str], key_names: Iterable[str] = ()
 ) -> Variables:
-    """Return the variables of a config: those of `environment` (None: the process's), then of
-    `folder`/.env; without a folder no file is read.
+    """Return the variables of a config: those of the process's environment, then of `folder`/.env;
+    without a folder no file is read.
 
     Only variables in `names` or with prefix TRIMTAB_ are returned; in a process that needs no key
     neither those in `key_names` nor passwords. Raises ConfigError for a line that is not
@@ -42,13 +39,11 @@ def read_variables(
         is_named = name in accepted_names or name.startswith(ENV_PREFIX)
         return is_named and not (secret_names is not None and holds_key(name, secret_names))
 
-    set_variables = process_environment() if environment is None else environment
-    variables = Variables(
-        {name: value for name, value in set_variables.items() if is_accepted(name)}
-    )
+    environment = process_environment()
+    variables = Variables({name: value for name, value in environment.items() if is_accepted(name)})
     if folder is not None:
         variables |= _file_variables(
-            folder / ENV_FILE, lambda name: is_accepted(name) and name not in set_variables
+            folder / ENV_FILE, lambda name: is_accepted(name) and name not in environment
         )
     return variables
 

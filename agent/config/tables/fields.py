@@ -225,7 +225,7 @@ class ConfigTable(BaseModel):
         raise TypeError("a config cannot be pickled: its endpoint URLs are secrets")
 
 
-class VariableTable(ConfigTable):
+class VariableTable(ConfigTable):  # noqa: PLW1641  pydantic hashes the fields
     """A table that names variables. It carries those of its config."""
 
     _variables: Variables = PrivateAttr(default_factory=Variables)
@@ -234,6 +234,12 @@ class VariableTable(ConfigTable):
         """Keep the variables of the validation's context; without one no variable is set."""
         if isinstance(context, dict):
             self._variables = context.get(VARIABLES_KEY, self._variables)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether the fields are equal. The file has no variables, so that other ones are no
+        edit of it.
+        """
+        return type(self) is type(other) and self.__dict__ == other.__dict__
 
     def variable(self, name: str | None) -> str:
         """Return the value of a variable; empty if it is not set, or without a name."""

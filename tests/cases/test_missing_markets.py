@@ -1,0 +1,99 @@
+"""A market that the venue no longer lists: it opens nothing, its position counts, and the other markets are protected all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.layers.futures.state import margin_account
+from agent.localchain import LocalChain
+from agent.model import FuturesReading
+from agent.model.futures import StaleReadKind
+from tests.cases.test_futures_protection import MAX_LEVERAGE, actions, crash, leverage, open_book, step
+from tests.support import agents
+from tests.support.futures import EVEN
+from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
+from tests.support.hyperliquid_server import Coin, HyperliquidServer
+
+BOOK = {"ETH": "80%", "SOL": "20%"}
+
+
+@pytest.fixture
+def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
+    """A venue whose newest market, SOL, can be taken from its list: the numbers of the others stay."""
+    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as venue:
+        venue.coins.append(Coin("SOL", 2, Fraction(150), (("0.0", 20),), 20))
+        venue.seed("SOL", ("10000",) * 3)
+        yield venue
+
+
+def unlist(server: HyperliquidServer, coin: str) -> None:
+    """Take the last market from the list of markets; positions in it stay."""
+    assert server.coins[-1].name == coin
+    info = server.info
+
+    def info_without(body: dict[str, Any]) -> Any:
+        if body["type"] != "metaAndAssetCtxs":
+            return info(body)
+        meta, contexts = info(body)
+        return [meta | {"universe": meta["universe"][:-1]}, contexts[:-1]]
+
+    server.info = info_without  # type: ignore[method-assign]
+
+
+def test_a_configured_market_that_the_venue_lacks_opens_nothing_and_reduces_the_others(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, BOOK | {"ETH": "100%", "SOL": "0%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        unlist(server, "SOL")
+        crash(server, "-5/100", "ETH")
+        action_count = len(actions(server))
+        reading = agent.step_input().snapshot.layer(FuturesReading)
+        assert reading.account is not None, reading.unknown_reason
+        assert "Hyperliquid has no market SOL" in reading.stale_reason(StaleReadKind.MARKETS)
+        outcome = step(agent)
+        assert "Hyperliquid has no market SOL" in outcome.reason
+        assert len(actions(server)) == action_count, outcome.reason
+        crash(server, "-36/100", "ETH")
+        assert leverage(server, anvil_chain) > MAX_LEVERAGE
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+
+
+def test_a_position_that_the_venue_no_longer_lists_counts_and_the_others_are_reduced(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, BOOK), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        unlist(server, "SOL")
+        account = margin_account(agent.step_input().snapshot)
+        assert account is not None
+        market = account.market("SOL")
+        size = Fraction(account.size_raw("SOL"), 10**market.size_decimals)
+        assert size == server.wallet(anvil_chain.wallet.address).held["SOL"].size
+        assert market.is_paused
+        opening_count = len(actions(server))
+        crash(server, "-40/100", "ETH")
+        assert leverage(server, anvil_chain) > MAX_LEVERAGE
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        eth_number = [market.name for market in server.coins].index("ETH")
+        numbers = {order["a"] for action in actions(server)[opening_count:] for order in action["orders"]}
+        assert numbers == {eth_number}, "no order can be signed in the market that is gone"
+
+
+def test_a_venue_that_lacks_every_configured_market_is_unknown(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"SOL": "100%"}), EVEN) as agent:
+        unlist(server, "SOL")
+        reading = agent.step_input().snapshot.layer(FuturesReading)
+        assert reading.account is None
+        assert "Hyperliquid has no market SOL" in reading.unknown_reason
+        step(agent)
+        assert actions(server) == []
