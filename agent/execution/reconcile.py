@@ -79,12 +79,12 @@ class TxReplacer:
         """Replace the transaction at `nonce`, which every node refused for its tip, until one takes
         the tip. Raises the last refusal, and as `bump_or_cancel`.
         """
-        last_refusal: TipRefused | None = refusal
         for _ in range(MAX_TIP_RAISES):
-            last_refusal = self.bump_or_cancel(nonce)
-            if last_refusal is None:
+            next_refusal = self.bump_or_cancel(nonce)
+            if next_refusal is None:
                 return
-        raise last_refusal or refusal
+            refusal = next_refusal
+        raise refusal
 
     def bump_or_cancel(self, nonce: int) -> TipRefused | None:
         """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Do nothing if
