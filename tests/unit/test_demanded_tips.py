@@ -220,6 +220,7 @@ def test_of_several_demands_the_least_counts(named: tuple[int | None, int | None
     silent = Script("silent", eth_sendRawTransaction=Retryable("no answer"))
     with pytest.raises(OutcomeUnknown) as unknown:
         QuorumSender(EndpointPool([*lines, silent], 2), 31337).send(SENT)
+    assert f"minimum needed {25 * GWEI}" in unknown.value.message
     assert unknown.value.tip_refusal is not None
     assert unknown.value.tip_refusal.min_tip_wei == 25 * GWEI
 

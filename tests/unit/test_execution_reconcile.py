@@ -15,7 +15,7 @@ from agent.errors import OperatorNeeded, PassingFault, Retryable
 from agent.model import IntentState, SignedTx
 from agent.ports import TransactionStatus
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient
+from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient, when_sent
 
 S = IntentState
 FOREIGN = "0x" + "f0" * 32
@@ -320,6 +320,15 @@ def test_a_hidden_receipt_of_ours_is_waited_for_and_settled_once(
     assert len(made.store.journal.unbooked_intents()) == 1
     assert made.executor().reconcile() == []
     assert made.store.journal.expected_nonce() == 1
+
+
+def test_nothing_replaces_a_transaction_whose_receipt_is_hidden_while_we_wait(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    made.chain.hides_receipts = True
+    when_sent(made, 1, made.chain.mine)
+    with raises_code(Retryable, "not_mined"):
+        made.run()
+    assert len(made.chain.sent) == 1, "the nonce is used: neither a bump nor a cancel"
 
 
 def test_a_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
