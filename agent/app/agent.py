@@ -264,7 +264,7 @@ class Agent:
                 self.context.clock,
                 self.context.readers.chance,
                 agent_run.ends_wait,
-                lambda: agent_run.urgent_cycles,
+                lambda: agent_run.urgent_pause_s,
             ):
                 if outcome_or_error is None:
                     return

@@ -491,11 +491,10 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
             )
         case OutcomeKind.REFUSED if not is_only_paused:
             trades_text = _planned_trades(outcome)
-            would_text = f"It would {trades_text}. " if trades_text else ""
+            would_text = f"It would {trades_text}." if trades_text else ""
             venue_text = _venue_reasons_text(outcome, failing_verdicts).strip()
-            yield _refusal_alert(
-                failing_verdicts, f"{would_text}{venue_text} {explain_command}".replace("  ", " ")
-            )
+            sentences = filter(None, (would_text, venue_text, explain_command))
+            yield _refusal_alert(failing_verdicts, " ".join(sentences))
         case OutcomeKind.HALT if not is_paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
         case _:

@@ -146,23 +146,22 @@ JITTER = 0.1
 announce trades (T15)."""
 MAX_SLEEP_S = 1.0
 """Longest single sleep while waiting; bounds the delay of an interruption and of a control."""
-FIRST_RETRY_S, LONGEST_RETRY_S = 5.0, 60.0
-"""Shortest and longest pause after an urgent cycle, at any interval."""
+FIRST_RETRY_S = 5.0
+"""Pause after the first urgent cycle, if the interval is not shorter."""
+LONGEST_RETRY_S = 60.0
 
 
 def retry_pause_s(interval_s: float, urgent_cycles: int) -> float:
-    """Return the pause after a cycle: the interval; after so many urgent cycles in a row at first
-    FIRST_RETRY_S, or the interval if that is shorter, then doubled up to LONGEST_RETRY_S.
+    """Return the pause after so many urgent cycles in a row: at first FIRST_RETRY_S, or the interval
+    if that is shorter, then doubled up to LONGEST_RETRY_S.
     """
-    if not urgent_cycles:
-        return interval_s
     first_pause_s = min(interval_s, FIRST_RETRY_S)
     return float(min(first_pause_s * 2 ** min(urgent_cycles - 1, 16), LONGEST_RETRY_S))
 
 
 def is_retried_soon(outcome_or_error: object) -> bool:
-    """Return whether a cycle failed by an endpoint, a service or the store, so that it is repeated
-    before the next interval. Whoever waits for a signature waits for a person.
+    """Return whether a cycle failed by an endpoint, a service or the store, so that the next does
+    not wait for the interval. A missing external signature is no such failure: a person must act.
     """
     return isinstance(outcome_or_error, Retryable) and not isinstance(
         outcome_or_error, AwaitingExternalSignature
@@ -175,17 +174,17 @@ def run_periodically(
     clock: Clock,
     random_fraction: Callable[[], float],
     is_interrupted: Callable[[], bool] = lambda: False,
-    urgent_cycles: Callable[[], int] = lambda: 0,
+    urgent_pause_s: Callable[[], float | None] = lambda: None,
 ) -> Iterator[T]:
-    """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between, and
-    for `retry_pause_s` after urgent cycles. `random_fraction` returns numbers in [0, 1); a true
+    """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between, or
+    for `urgent_pause_s` if that is not None. `random_fraction` returns numbers in [0, 1); a true
     `is_interrupted` ends a pause early.
     """
     while True:
         yield cycle()
-        urgent_count = urgent_cycles()
-        jitter = 0 if urgent_count else random_fraction() * JITTER
-        pause_s = retry_pause_s(interval_s, urgent_count) * (1 + jitter)
+        pause_s = urgent_pause_s()
+        if pause_s is None:
+            pause_s = interval_s * (1 + random_fraction() * JITTER)
         interruptible_sleep(pause_s, clock, is_interrupted)
 
 
@@ -246,6 +245,9 @@ class AgentRun:
         """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
         self._had_good_cycle = False
         self._urgent_cycles = 0
+        """Number of cycles in a row after which the next does not wait for the interval."""
+        self.urgent_pause_s: float | None = None
+        """Pause after the last cycle if the next does not wait for the interval; else None."""
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
         """Run one cycle and return its outcome or transient error; None once the run is over.
@@ -255,8 +257,8 @@ class AgentRun:
         """
         self._progress(READING_STAGE)
         result = self._outcome_or_error()
-        self._urgent_cycles = self._urgent_cycles + 1 if self._is_urgent(result) else 0
-        pause_s = retry_pause_s(self._interval_s, self._urgent_cycles)
+        self.urgent_pause_s = self._next_urgent_pause_s(result)
+        pause_s = self._interval_s if self.urgent_pause_s is None else self.urgent_pause_s
         self._progress(f"next cycle in {format_duration(int(pause_s))}")
         return result
 
@@ -269,11 +271,6 @@ class AgentRun:
         except PassingFault:
             if self._runs_once:
                 raise
-
-    @property
-    def urgent_cycles(self) -> int:
-        """Number of cycles in a row after which the next does not wait for the interval."""
-        return self._urgent_cycles
 
     def _outcome_or_error(self) -> StepOutcome | TrimtabError | None:
         database = self._agent.context.store.db
@@ -296,15 +293,22 @@ class AgentRun:
         except (Retryable, Refused) as error:
             return error
 
-    def _is_urgent(self, result: StepOutcome | TrimtabError | None) -> bool:
-        """True if the next cycle must not wait for the interval: this one failed, or a layer's
-        protection is due and not done.
+    def _next_urgent_pause_s(self, result: StepOutcome | TrimtabError | None) -> float | None:
+        """Return the pause after a cycle that failed, or after which a layer's protection is due and
+        not done; the latter at most the interval. None after another cycle.
         """
-        if not isinstance(result, StepOutcome):
-            return is_retried_soon(result)
+        is_due = isinstance(result, StepOutcome) and self._is_protection_due(result)
+        if not is_due and not is_retried_soon(result):
+            self._urgent_cycles = 0
+            return None
+        self._urgent_cycles += 1
+        pause_s = retry_pause_s(self._interval_s, self._urgent_cycles)
+        return min(pause_s, self._interval_s) if is_due else pause_s
+
+    def _is_protection_due(self, outcome: StepOutcome) -> bool:
         if self._wallet is None or self._agent.context.kill_switch.is_paused() is not False:
             return False
-        step = result.input_after or result.step_input
+        step = outcome.input_after or outcome.step_input
         return any(is_due(step) for is_due in PROMPT_LOOK_CHECKS)
 
     def ends_wait(self) -> bool:

@@ -300,26 +300,26 @@ class RunEventHandler:
 
     def _alert(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""
-        if self.alert_notifier is None:
+        alert_notifier = self.alert_notifier
+        if alert_notifier is None:
             return
         if self.failed_heartbeats:
             self.failed_heartbeats_in_row += 1
         else:
             self.failed_heartbeats_in_row = 0
         self.failed_heartbeats = 0
-        context = self.agent.context
-        now_s = context.clock.now_s()
+        now_s = self.agent.context.clock.now_s()
         silence_text = self.recorder.silence_text() or self._fault_text(now_s)
         if not silence_text and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silence_text = (
                 f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
             )
         try:
-            self._queue_alerts(outcome_or_error, silence_text, now_s)
+            self._queue_alerts(alert_notifier, outcome_or_error, silence_text, now_s)
         except PassingFault:
             if silence_text and not self.is_fault_alert_queued:
                 alert = Alert(AlertKind.HEARTBEAT, "heartbeat", silence_text)
-                self.alert_notifier.queue_unrecorded(alert, now_s)
+                alert_notifier.queue_unrecorded(alert, now_s)
                 self.is_fault_alert_queued = True
             raise
 
@@ -331,11 +331,13 @@ class RunEventHandler:
         return f"each look has failed for {failing_text}; the run goes on trying: see its log"
 
     def _queue_alerts(
-        self, outcome_or_error: StepOutcome | TrimtabError, silence_text: str, now_s: int
+        self,
+        alert_notifier: AlertNotifier,
+        outcome_or_error: StepOutcome | TrimtabError,
+        silence_text: str,
+        now_s: int,
     ) -> None:
-        context, alert_notifier = self.agent.context, self.alert_notifier
-        if alert_notifier is None:
-            return
+        context = self.agent.context
         newest_input = (
             outcome_or_error.input_after or outcome_or_error.step_input
             if isinstance(outcome_or_error, StepOutcome)

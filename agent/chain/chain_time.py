@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 MAX_NEWEST_AGE_S = 12
 """Age up to which a block is never old: the block interval of Ethereum."""
+MAX_CLOCK_DRIFT = 0.001
+"""Share by which a monotonic clock may gain: NTP slews by up to 500 ppm (adjtimex), a quartz by 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,15 @@ class ChainTime:
     def record_agreed(self, timestamp_s: int) -> None:
         """Reckon from the newest block that operators agree on. It may be up to MAX_NEWEST_AGE_S
         old, so that within these the machine's clock counts; but the time is never earlier than an
-        earlier block and the time since, by the clock that no one sets.
+        earlier block and the time since, by the clock that no one sets, less its drift: a clock that
+        gains, or a block dated too late, must not call fresh blocks old for ever.
         """
         clock_s = self._clock_s()
         monotonic_s = self._monotonic_s()
         earliest_s = float(timestamp_s)
         if (agreed_time := self._agreed_time) is not None:
-            earlier_s = agreed_time.earliest_s + monotonic_s - agreed_time.monotonic_s
-            earliest_s = max(earliest_s, earlier_s)
+            elapsed_s = (monotonic_s - agreed_time.monotonic_s) * (1 - MAX_CLOCK_DRIFT)
+            earliest_s = max(earliest_s, agreed_time.earliest_s + elapsed_s)
         latest_s = max(earliest_s, timestamp_s + MAX_NEWEST_AGE_S)
         chain_s = min(max(clock_s, earliest_s), latest_s)
         self._agreed_time = _AgreedTime(earliest_s, chain_s, clock_s, monotonic_s)

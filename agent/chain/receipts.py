@@ -275,10 +275,11 @@ class TxAtNonce:
 
 @dataclass(frozen=True, slots=True)
 class SafeExecution:
-    """Mined transaction in which a Safe executed one call."""
+    """Mined transaction in which a Safe executed the call with this hash."""
 
     tx_hash: str
     block_number: int
+    safe_tx_hash: str
 
 
 def find_tx_by_nonce(
@@ -399,38 +400,31 @@ def _find_execution(
                 f"{transport.name} returned events that are not a list", code=ErrorCode.ANSWER
             )
         for log in logs:
-            if not isinstance(log, Mapping) or not _is_execution_of(
-                log, safe, safe_tx_hash, event_topics
-            ):
+            executed_hash = _executed_hash(log, safe, event_topics)
+            if executed_hash is None or safe_tx_hash not in (None, executed_hash):
                 continue
             block_number = parse_quantity(log.get("blockNumber"), "block number")
             if start_block <= block_number <= end_block:
                 tx_hash = hex_data(parse_bytes(log.get("transactionHash"), "transaction hash", 32))
-                return SafeExecution(tx_hash, block_number)
+                return SafeExecution(tx_hash, block_number, executed_hash)
     return None
 
 
-def _is_execution_of(
-    log: Mapping[str, object], safe: str, safe_tx_hash: str | None, event_topics: Sequence[str]
-) -> bool:
-    """Return whether the Safe emitted one of the events for this call (None: any), since endpoints
-    may return more than requested.
+def _executed_hash(log: object, safe: str, event_topics: Sequence[str]) -> str | None:
+    """Return the hash of the call of which the Safe emitted one of the events; None for another log,
+    since endpoints may return more than requested.
     """
+    if not isinstance(log, Mapping) or str(log.get("address", "")).lower() != safe.lower():
+        return None
     topics = log.get("topics")
-    if (
-        str(log.get("address", "")).lower() != safe.lower()
-        or not isinstance(topics, list)
-        or not topics
-        or topics[0] not in event_topics
-    ):
-        return False
-    if safe_tx_hash is None:
-        return True
-    if len(topics) > 1:
-        executed_hash = str(topics[1])
-    else:
-        executed_hash = hex_data(parse_bytes(log.get("data"), "log data")[:32])
-    return executed_hash.lower() == safe_tx_hash
+    if not isinstance(topics, list) or not topics or topics[0] not in event_topics:
+        return None
+    executed_hash = (
+        str(topics[1])
+        if len(topics) > 1
+        else hex_data(parse_bytes(log.get("data"), "log data")[:32])
+    )
+    return executed_hash.lower()
 
 
 def find_mined_hash(

@@ -55,7 +55,6 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "below configured minimum gas price",
         "feetoolow",
         "feetoolowtocompete",
-        "gas price below",
         "replacementnotallowed",
         "could not replace existing tx",
     ),

@@ -16,7 +16,14 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.receipts import find_safe_execution, find_tx_by_nonce
 from agent.chain.rpc import Transport, hex_data, parse_bytes
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
+from agent.errors import (
+    ConfigError,
+    ErrorCode,
+    OperatorNeeded,
+    PassingFault,
+    Retryable,
+    TrimtabError,
+)
 from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
 from agent.ports import (
     ExternalSigner,
@@ -125,7 +132,7 @@ class SafeContract:
         return int(self._call_view("nonce()", [], [], ["uint256"], block_ref)[0])
 
     def require_hash(self, tx: UnsignedTx) -> str:
-        """Return the hash to sign. Raises OperatorNeeded if the Safe returns another hash."""
+        """Return the hash to sign. Raises PassingFault if the endpoints answer with another hash."""
         computed_hash, tx_fields = safe_tx_hash(self.address, tx), safe_tx_fields(tx)
         field_values = [
             parse_bytes(tx_fields[field_name], field_name)
@@ -140,7 +147,7 @@ class SafeContract:
             )[0]
         )
         if safe_hash != computed_hash:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"the Safe {self.address} returns another hash for this call, {safe_hash} instead of"
                 f" {computed_hash}",
                 "do not sign it; report this",
@@ -346,7 +353,8 @@ class SafeOwnersSigner:
                 self.endpoint_pool, self.address, wanted_hash, first_block, head_block
             )
             if execution is not None:
-                is_proposal = wanted_hash is not None
+                # the second answer can have the proposal's event that the first still lacked
+                is_proposal = execution.safe_tx_hash == proposed_hash
                 return MinedTransaction(execution.tx_hash, execution.block_number, is_proposal)
         return None
 

@@ -33,8 +33,9 @@ UNKNOWN_DAY_REMEDY = (
     " confirm that nothing was lost"
 )
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 60, 3_600
+FIRST_PAUSE_S = 60
 """Chain time until the day is read again after a failure; each further failure doubles it."""
+LONGEST_PAUSE_S = 3_600
 
 
 @dataclass(slots=True)

@@ -113,6 +113,7 @@ class JournaledExecutor:
             tx.nonce, self._replacer.replacement_callback(tx.nonce)
         )
         if mined_intent is None:
+            intent = next(iter(submitter.in_flight_intents(tx.nonce)), intent)
             raise Retryable(
                 f"{note}: transaction {intent.tx_hash} was sent but not mined within"
                 f" {submitter.settings.mined_timeout_s:.0f} s{submitter.unaccepted_text(intent)}",

@@ -79,12 +79,12 @@ class TxReplacer:
         """Replace the transaction at `nonce`, which every node refused for its tip, until one takes
         the tip. Raises the last refusal, and as `bump_or_cancel`.
         """
-        last_refusal: TipRefused | None = refusal
         for _ in range(MAX_TIP_RAISES):
-            last_refusal = self.bump_or_cancel(nonce)
-            if last_refusal is None:
+            next_refusal = self.bump_or_cancel(nonce)
+            if next_refusal is None:
                 return
-        raise last_refusal or refusal
+            refusal = next_refusal
+        raise refusal
 
     def bump_or_cancel(self, nonce: int) -> TipRefused | None:
         """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Do nothing if
@@ -472,8 +472,8 @@ class Reconciler:
 
     def require_or_adopt_nonce(self) -> int:
         """Return the chain's next nonce if the journal expects it; a new journal adopts it. Raises
-        OperatorNeeded if another sender used the wallet, Retryable if the endpoint is behind the
-        journal.
+        OperatorNeeded if another sender used the wallet, PassingFault while its transaction is
+        pending or not shown, Retryable if the endpoint is behind the journal.
         """
         next_nonce, next_pending_nonce = self._nonces()
         expected_nonce = self._journal.expected_nonce()
@@ -490,7 +490,7 @@ class Reconciler:
                 code=ErrorCode.LAG,
             )
         if next_pending_nonce > next_nonce:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"nonce {next_nonce} of {self._submitter.signer.address} has a pending transaction that"
                 f" is not in this store{self._conflicting_hash_text(next_nonce)}",
                 "another program uses this wallet, or this store is a restored copy: stop the other"
@@ -708,11 +708,13 @@ class Reconciler:
     def _used_nonce_error(self, nonce: int, next_nonce: int) -> OperatorNeeded | Retryable:
         """Return the error for a used nonce without a receipt of ours. Receipts can be hidden for a
         while: Retryable if a block has one of our hashes, or if ours may be in one and the
-        endpoints show none.
+        endpoints show none. OperatorNeeded if a block has another; without one the nonce alone says
+        so, and may be an endpoint's mistake: PassingFault.
         """
-        submitter, owner = self._submitter, self._submitter.signer.address
-        own_hashes, mined_hash = submitter.own_hashes(nonce), submitter.mined_hash(nonce)
+        owner = self._submitter.signer.address
+        own_hashes = self._submitter.own_hashes(nonce)
         own_hashes_text = ", ".join(own_hashes)
+        mined_hash = self._submitter.mined_hash(nonce)
         if mined_hash in own_hashes:
             return Retryable(
                 f"our transaction {mined_hash} is in a block, but the endpoints do not show its receipt",
@@ -727,7 +729,8 @@ class Reconciler:
         mined_hash_text = (
             self._conflicting_hash_text(nonce) if mined_hash is None else f": {mined_hash}"
         )
-        return OperatorNeeded(
+        error_type = PassingFault if mined_hash is None else OperatorNeeded
+        return error_type(
             f"nonce {nonce} of {owner} was used by a transaction that is not in this"
             f" store{mined_hash_text} (the chain's next is {next_nonce}; {own_hashes_note})",
             "another program uses this wallet, or this store is a restored copy: stop the other"

@@ -239,7 +239,8 @@ class Database:
 
     def flush(self) -> None:
         """Write the queue in one transaction. If it fails, nothing of it is written. After a
-        PassingFault the queue stays for the next write, after other errors it is empty.
+        PassingFault or an interrupt the queue stays for the next write, after other errors it is
+        empty.
         """
         if not self._queue:
             return
@@ -248,7 +249,7 @@ class Database:
                 pass
         except PassingFault:
             raise
-        except BaseException:
+        except Exception:
             with self._queue_lock:
                 self._queue = []
             raise

@@ -82,7 +82,7 @@ def test_a_run_waits_with_back_off_for_a_hidden_receipt_and_settles_it(anvil_cha
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with hiding(str(chain.url), HIDDEN["receipt and hash"], number=2) as endpoint:
         lines = [line(endpoint.server.url, "hiding"), line(str(chain.url), "honest")][:operators]
-        rpc = [{"url": "http://127.0.0.1:1", "operator": each.operator} for each in lines]
+        rpc = [{"url": "http://127.0.0.1:1", "operator": endpoint_line.operator} for endpoint_line in lines]
         changes = {**ROOMY, "chain.rpc": rpc, "chain.quorum": operators}
         with agent_on(chain, tmp_path, changes, TARGETS, transports=lines) as agent:
             before = purse(chain)

@@ -18,9 +18,9 @@ from sqlalchemy.engine import Engine
 
 from agent import app as api
 from agent import wiring
+from agent.app import cycles
 from agent.app.agent import Agent, open_agent
 from agent.app.service import FAULT_ALERT_AFTER_S, StoppableClock, report_run
-from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import load_config
 from agent.errors import ConfigError, PassingFault, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -32,11 +32,12 @@ from agent.signing.remote_key import RemoteKey, address_from_public_key
 from agent.store import opening
 from agent.store.controls import ControlStore
 from agent.store.files.secret import ensure_secret
+from tests.cases.test_endpoints_fail import line
 from tests.cases.test_first_hour import newcomer
 from tests.cli.tools import Forked, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, fund, off_target, purse, trusted, yes
 from tests.support.alert_receivers import Box, webhook
-from tests.support.endpoints import Answerer, Reply, Served, altered, methods, passing_on, serve
+from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
 from tests.support.scenes import without_tips
 from tests.support.text import mentions
 from tests.unit.test_remote_key import KeyService
@@ -44,7 +45,6 @@ from tests.unit.test_remote_key import KeyService
 TWO = {"WETH": "50%", "USDC": "50%"}
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}
 PAGE = b"<!doctype html><title>Checking your browser</title>"
-SEND = "eth_sendRawTransaction"
 
 
 def other_chain(method: str, params: list[Any], answer: Any) -> Any:
@@ -53,6 +53,16 @@ def other_chain(method: str, params: list[Any], answer: Any) -> Any:
 
 def always(reply: Reply) -> Callable[[str], Answerer]:
     return lambda url: lambda asked: reply
+
+
+def one_nonce_more(*tags: str) -> Callable[[str, list[Any], Any], Any]:
+    """The wallet's next nonce is too high by one, in the answers for these blocks."""
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        is_altered = method == "eth_getTransactionCount" and params[1] in tags
+        return hex(int(answer, 16) + 1) if is_altered else answer
+
+    return alter
 
 
 SICK: dict[str, tuple[Callable[[str], Answerer], str]] = {
@@ -66,6 +76,8 @@ SICK: dict[str, tuple[Callable[[str], Answerer], str]] = {
     "cut": (always(Reply(b'[{"jsonrpc": "2.0", "id"')), "not JSON"),
     "no answer": (always(Reply(b"", cut="reset")), "cannot be reached"),
     "other chain": (lambda url: altered(url, other_chain), "is on chain 1"),
+    "used nonce": (lambda url: altered(url, one_nonce_more("latest", "pending")), "was used by a transaction that is not in this store"),
+    "pending nonce": (lambda url: altered(url, one_nonce_more("pending")), "has a pending transaction that is not in this store"),
 }
 """What an endpoint answers for a while, and words by which the failed look tells of it."""
 
@@ -134,10 +146,6 @@ def level(anvil_chain: LocalChain) -> LocalChain:
     return anvil_chain
 
 
-def line(url: str, operator: str = "one") -> EndpointProvider:
-    return EndpointProvider(url, operator, attempts=1)
-
-
 @contextmanager
 def ill(flags: list[bool]) -> Iterator[None]:
     flags[0] = True
@@ -147,7 +155,7 @@ def ill(flags: list[bool]) -> Iterator[None]:
         flags[0] = False
 
 
-QUICK = ("page", "page 403", "json 404", "other chain")
+QUICK = ("page", "page 403", "json 404", "other chain", "used nonce")
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SICK])
@@ -164,8 +172,31 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
                 yield
             assert not any(SEND in methods(asked) for asked in server.seen[seen_before:])
 
-        with open_agent(loaded, transports=[line(server.url)], clock=clock) as agent:
+        with open_agent(loaded, transports=[line(server.url, "one")], clock=clock) as agent:
             require_outlived(level, agent, clock, fault, words)
+
+
+QUICK_LIES = ("a nonce too many", "no receipt", "nonsense")
+
+
+@pytest.mark.parametrize(
+    "mood", [mood if mood in QUICK_LIES else pytest.param(mood, marks=pytest.mark.slow) for mood in MOODS if mood != "honest"]
+)
+def test_run__only_endpoint_lies_for_a_while__goes_on(level: LocalChain, tmp_path: Path, mood: str) -> None:
+    """Whatever it answers: no look raises, and the first ones after it act again."""
+    endpoint = Faulty(level.transport, "one")
+    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[endpoint], clock=Patient(level)) as agent:
+        looks = agent.run(send=True, confirm=yes)
+        assert isinstance(next(looks), StepOutcome)
+        level.move_market({"WETH": 3_200})
+        level.mine()
+        endpoint.mood = mood
+        lied = [next(looks) for _ in range(3)]
+        assert None not in lied
+        endpoint.mood = "honest"
+        later = [next(looks) for _ in range(3)]
+        assert isinstance(later[-1], StepOutcome), later
+        looks.close()
 
 
 def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, tmp_path: Path) -> None:
@@ -200,7 +231,7 @@ def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: 
         return Reply(PAGE) if is_ill[0] else reply
 
     with serve(answer) as server:
-        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[line(server.url)], clock=clock)
+        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[line(server.url, "one")], clock=clock)
         with agent_context as agent:
             looks = agent.run(send=True, confirm=yes)
             assert isinstance(next(looks), StepOutcome)
@@ -301,6 +332,21 @@ def test_run__store_cannot_be_used_for_a_while__trades_later(
         require_outlived(level, agent, clock, lambda: hold(wiring.store_file(loaded)), words)
 
 
+def test_run__protection_stays_due__looks_soon_and_no_later_than_the_interval(
+    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycles, "PROMPT_LOOK_CHECKS", (lambda _step: True,))
+    clock, pauses = Patient(level), list[float]()
+    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
+        looks = agent.run(send=True, confirm=yes, every="12s")
+        for _ in range(5):
+            clock.slept_s = 0
+            assert isinstance(next(looks), StepOutcome)
+            pauses.append(clock.slept_s)
+        looks.close()
+    assert pauses == [0, 5, 10, 12, 12]
+
+
 class Down(Exception):
     """Raised by the adapter of a key service."""
 
@@ -347,7 +393,7 @@ def test_run__endpoint_shows_a_page_before_the_first_look__ends(level: LocalChai
     loaded, clock = trusted(level, tmp_path, NARROW, TWO), Patient(level)
     with ExitStack() as stack:
         server, is_ill = stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE)))
-        agent = stack.enter_context(open_agent(loaded, transports=[line(server.url)], clock=clock))
+        agent = stack.enter_context(open_agent(loaded, transports=[line(server.url, "one")], clock=clock))
         if when == "one look":
             assert isinstance(next(iter(agent.run(send=True, confirm=yes))), StepOutcome)
         is_ill[0] = True
@@ -399,8 +445,7 @@ def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
         child = forked_in(tmp_path, *command, first=on_the_chains_clock)
         try:
             until(child, lambda: any(line["event"] == "look" for line in events(child)))
-            held = chain.balance("WETH")
-            assert held > 0
+            assert chain.balance("WETH") > 0
             with ill(is_ill):
                 chain.move_market({"WETH": 2_300})
                 chain.mine(5)

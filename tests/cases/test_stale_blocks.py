@@ -200,7 +200,9 @@ class Machine:
 SKEWS = {"9 s slow": -9, "30 s slow": -30, "600 s slow": -600, "right": 0, "9 s fast": 9, "set back": 0, "suspended": 0}
 
 
-@pytest.mark.parametrize("clock", [one if one in ("9 s slow", "set back") else pytest.param(one, marks=pytest.mark.slow) for one in SKEWS])
+@pytest.mark.parametrize(
+    "clock", [name if name in ("9 s slow", "set back") else pytest.param(name, marks=pytest.mark.slow) for name in SKEWS]
+)
 def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp_path: Path, clock: str) -> None:
     """Two of three show a block that is 7 blocks of 2 s old; a clock 9 s slow would call that 5 s, and a block of 12 s is never old."""
     chain, lag = anvil_chain, 7

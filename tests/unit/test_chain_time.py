@@ -25,17 +25,18 @@ HEIGHT = 1_000
 
 @dataclass
 class Machine:
-    """A machine whose clock is `skew_s` ahead and whose monotonic clock lost the time of its suspensions."""
+    """A machine whose clock is `skew_s` ahead. Its monotonic clock lost the time of its suspensions, and gains by `drift`."""
 
     true_s: float = START_S
     skew_s: float = 0
     lost_s: float = 0
+    drift: float = 0
 
     def clock_s(self) -> float:
         return self.true_s + self.skew_s
 
     def monotonic_s(self) -> float:
-        return self.true_s - START_S - self.lost_s
+        return (self.true_s - START_S - self.lost_s) * (1 + self.drift)
 
     def time(self) -> ChainTime:
         return ChainTime(self.clock_s, self.monotonic_s)
@@ -116,7 +117,18 @@ def test_chain_time__agreed_block_is_older_than_the_last__keeps_the_time() -> No
     chain_time.record_agreed(START_S)
     machine.pass_s(20)
     chain_time.record_agreed(START_S + 8)
-    assert chain_time.now_s() == START_S + 20
+    assert chain_time.now_s() == pytest.approx(START_S + 20, abs=0.1)
+
+
+def test_chain_time__block_dated_too_late__is_forgotten_within_a_day() -> None:
+    machine = Machine()
+    chain_time = machine.time()
+    chain_time.record_agreed(START_S + 60)
+    assert chain_time.now_s() == START_S + 60
+    for _ in range(24 * 60):
+        machine.pass_s(60)
+        chain_time.record_agreed(int(machine.true_s))
+    assert chain_time.now_s() == machine.true_s
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 12), st.sampled_from([-600, -9, 0, 9, 600])), max_size=30))
@@ -174,6 +186,18 @@ def test_check_heights__fast_clock_and_block_of_now__a_forged_header_stops_nothi
     assert check_heights(pool, dict.fromkeys(pool.endpoints, HEIGHT), HEIGHT, START_S) == ""
     heights = dict(zip(pool.endpoints, (HEIGHT + 7, HEIGHT, HEIGHT), strict=True))
     assert check_heights(pool, heights, HEIGHT, START_S) == ""
+
+
+@pytest.mark.parametrize("drift", [0, 100e-6, 600e-6], ids=["none", "quartz", "quartz and NTP"])
+def test_check_heights__clock_that_gained_for_two_weeks__a_forged_header_stops_nothing(drift: float) -> None:
+    machine = Machine(drift=drift)
+    pool = three_nodes(machine)
+    for _ in range(14 * 24 * 60):
+        machine.pass_s(60)
+        pool.chain_time.record_agreed(int(machine.true_s))
+    height = HEIGHT + (int(machine.true_s) - START_S) // INTERVAL_S
+    heights = dict(zip(pool.endpoints, (height + 7, height, height), strict=True))
+    assert check_heights(pool, heights, height, int(machine.true_s)) == ""
 
 
 def test_clocks_of_a_live_agent__count_seconds_that_no_one_sets(monkeypatch: pytest.MonkeyPatch) -> None:

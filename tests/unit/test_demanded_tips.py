@@ -80,11 +80,11 @@ def test_what_another_field_lacks_is_no_demand_for_a_tip(message: str) -> None:
 # --- The transaction that pays what was demanded.
 
 
-def demanding(made: Bench, needed: int, named: bool = True) -> list[int]:
+def demanding(setup: Bench, needed: int, named: bool = True) -> list[int]:
     """Let the chain refuse a lower tip; return the list of tips that it was offered."""
     tips: list[int] = []
     tip_by_hash: dict[str, int] = {}
-    sign, send = made.signer.sign, made.chain.send
+    sign, send = setup.signer.sign, setup.chain.send
 
     def noted(unsigned, grant):
         signed = sign(unsigned, grant)
@@ -97,45 +97,54 @@ def demanding(made: Bench, needed: int, named: bool = True) -> list[int]:
             raise TipRefused("the node refused it", (), needed if named else None)
         send(signed)
 
-    made.signer.sign = noted  # type: ignore[method-assign]
-    made.chain.send = refusing  # type: ignore[method-assign]
+    setup.signer.sign = noted  # type: ignore[method-assign]
+    setup.chain.send = refusing  # type: ignore[method-assign]
     return tips
 
 
 @pytest.mark.parametrize("needed", [TIP + 1, 3 * TIP, TIP_CAP_WEI])
 def test_a_refused_tip_is_raised_at_once_to_the_demanded_one(tmp_path: Path, needed: int) -> None:
-    made = bench(tmp_path)
-    tips = demanding(made, needed)
-    ended = made.run()
+    setup = bench(tmp_path)
+    tips = demanding(setup, needed)
+    ended = setup.run()
     assert (ended.state, ended.tx.tip_wei, tips) == (S.FINAL, needed, [TIP, needed])
-    assert states(made) == [("swap", "replaced"), ("swap", "final")]
+    assert states(setup) == [("swap", "replaced"), ("swap", "final")]
     assert ended.tx.max_fee_wei is not None
     assert ended.tx.max_fee_wei >= GWEI + needed
-    assert made.store.journal.open_intents() == ()
-    assert made.run(1, max_priority_fee_wei=needed).state is S.FINAL
+    assert setup.store.journal.open_intents() == ()
+    assert setup.run(1, max_priority_fee_wei=needed).state is S.FINAL
     assert tips[2:] == [needed]
 
 
+def test_the_transaction_that_waits_at_the_demanded_tip_is_named(tmp_path: Path) -> None:
+    setup = bench(tmp_path, automine=False)
+    demanding(setup, 3 * TIP)
+    with raises_code(Retryable, "not_mined") as caught:
+        setup.run()
+    assert setup.chain.sent[-1] in caught.value.message
+    assert "not accepted" not in caught.value.message, "the refused one was replaced"
+
+
 def test_a_nameless_demand_doubles_the_tip_a_bounded_number_of_times(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    tips = demanding(made, TIP_CAP_WEI, named=False)
-    made.settings = replace(made.settings, usual_tip_wei=GWEI // 4)
-    made.run(max_priority_fee_wei=GWEI // 100)
+    setup = bench(tmp_path)
+    tips = demanding(setup, TIP_CAP_WEI, named=False)
+    setup.settings = replace(setup.settings, usual_tip_wei=GWEI // 4)
+    setup.run(max_priority_fee_wei=GWEI // 100)
     assert tips == [GWEI // 100, GWEI // 4, GWEI // 2, GWEI, 2 * GWEI, 4 * GWEI, 5 * GWEI]
 
 
 def test_nodes_that_refuse_every_tip_end_the_attempt(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    tips = demanding(made, TIP_CAP_WEI + 1, named=False)
+    setup = bench(tmp_path)
+    tips = demanding(setup, TIP_CAP_WEI + 1, named=False)
     with pytest.raises(Refused):
-        made.run(max_priority_fee_wei=1)
+        setup.run(max_priority_fee_wei=1)
     assert len(tips) == 1 + MAX_TIP_RAISES
     assert tips == sorted(set(tips))
 
 
 @pytest.mark.parametrize("at", ["before:send", "before:planned", "after:planned", "after:signed"])
 def test_a_process_killed_between_refusal_and_replacement_pays_the_tip_after_all(tmp_path: Path, at: str) -> None:
-    made = bench(tmp_path)
+    setup = bench(tmp_path)
     needed = 3 * TIP
     seen: list[str] = []
 
@@ -144,47 +153,47 @@ def test_a_process_killed_between_refusal_and_replacement_pays_the_tip_after_all
         if event.name == at and seen.count("before:send") == 1 and seen.index("before:send") < len(seen) - (at != "before:send"):
             raise Killed
 
-    made.on_event = die
-    tips = demanding(made, needed)
+    setup.on_event = die
+    tips = demanding(setup, needed)
     with pytest.raises(Killed):
-        made.run()
-    made.restart()
-    made.executor().reconcile()
+        setup.run()
+    setup.restart()
+    setup.executor().reconcile()
     assert tips[-1] == needed
-    assert [state for _, state in states(made)].count("final") == 1
-    assert made.store.journal.open_intents() == ()
+    assert [state for _, state in states(setup)].count("final") == 1
+    assert setup.store.journal.open_intents() == ()
 
 
 def test_the_demand_is_stored_before_more_is_paid_and_holds_for_a_day(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    demanding(made, 3 * TIP)
-    made.on_event = lambda event: demanded.append(made.store.budgets.demanded_tip_wei(START_S)) if event.name == "before:send" else None
+    setup = bench(tmp_path)
+    demanding(setup, 3 * TIP)
+    setup.on_event = lambda event: demanded.append(setup.store.budgets.demanded_tip_wei(START_S)) if event.name == "before:send" else None
     demanded: list[int] = []
-    made.run()
+    setup.run()
     assert demanded == [0, 3 * TIP]
-    made.restart()
+    setup.restart()
     day = 86_400
     times_s = [START_S, START_S + day - 1, START_S + day]
-    assert [made.store.budgets.history(at_s).demanded_tip_wei for at_s in times_s] == [3 * TIP, 3 * TIP, 0]
-    assert [made.store.budgets.demanded_tip_wei(at_s) for at_s in times_s] == [3 * TIP, 3 * TIP, 0]
+    assert [setup.store.budgets.history(at_s).demanded_tip_wei for at_s in times_s] == [3 * TIP, 3 * TIP, 0]
+    assert [setup.store.budgets.demanded_tip_wei(at_s) for at_s in times_s] == [3 * TIP, 3 * TIP, 0]
 
 
 def test_a_demand_below_the_paid_tip_is_a_refusal_and_nothing_more(tmp_path: Path) -> None:
-    made = bench(tmp_path)
+    setup = bench(tmp_path)
 
     def contradicts(_signed) -> None:
         raise TipRefused("the node refused it", (), TIP)
 
-    made.chain.send = contradicts  # type: ignore[method-assign]
+    setup.chain.send = contradicts  # type: ignore[method-assign]
     with pytest.raises(TipRefused):
-        made.run()
-    assert made.store.budgets.demanded_tip_wei(made.clock.now_s()) == 0
+        setup.run()
+    assert setup.store.budgets.demanded_tip_wei(setup.clock.now_s()) == 0
 
 
 def test_a_demand_beside_an_unknown_outcome_is_paid_once_the_transaction_waits_too_long(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    tips = demanding(made, 3 * TIP)
-    send = made.chain.send
+    setup = patient(tmp_path)
+    tips = demanding(setup, 3 * TIP)
+    send = setup.chain.send
 
     def half_known(signed) -> None:
         try:
@@ -192,9 +201,9 @@ def test_a_demand_beside_an_unknown_outcome_is_paid_once_the_transaction_waits_t
         except TipRefused as refusal:
             raise OutcomeUnknown("one node refused it, another did not answer", "", refusal) from None
 
-    made.chain.send = half_known  # type: ignore[method-assign]
-    when_sent(made, 1, made.chain.mine)
-    ended = made.run()
+    setup.chain.send = half_known  # type: ignore[method-assign]
+    when_sent(setup, 1, setup.chain.mine)
+    ended = setup.run()
     assert (ended.state, tips) == (S.FINAL, [TIP, 3 * TIP])
 
 
@@ -211,6 +220,7 @@ def test_of_several_demands_the_least_counts(named: tuple[int | None, int | None
     silent = Script("silent", eth_sendRawTransaction=Retryable("no answer"))
     with pytest.raises(OutcomeUnknown) as unknown:
         QuorumSender(EndpointPool([*lines, silent], 2), 31337).send(SENT)
+    assert f"minimum needed {25 * GWEI}" in unknown.value.message
     assert unknown.value.tip_refusal is not None
     assert unknown.value.tip_refusal.min_tip_wei == 25 * GWEI
 

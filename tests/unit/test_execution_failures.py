@@ -108,6 +108,7 @@ def test_a_reason_is_forgotten_once_a_node_takes_the_transaction(tmp_path: Path)
     with pytest.raises(Retryable) as caught:
         made.run()
     assert REASON not in str(caught.value)
+    assert "; sent" not in str(caught.value), "only why it was not taken is repeated"
 
 
 def test_an_endpoint_that_fails_while_waiting_is_borne(tmp_path: Path) -> None:

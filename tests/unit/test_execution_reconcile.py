@@ -11,11 +11,11 @@ import pytest
 
 from agent.chain.quorum import NoQuorum
 from agent.chain.sender import NonceUsed
-from agent.errors import OperatorNeeded, Retryable
+from agent.errors import OperatorNeeded, PassingFault, Retryable
 from agent.model import IntentState, SignedTx
 from agent.ports import TransactionStatus
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient
+from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient, when_sent
 
 S = IntentState
 FOREIGN = "0x" + "f0" * 32
@@ -322,6 +322,15 @@ def test_a_hidden_receipt_of_ours_is_waited_for_and_settled_once(
     assert made.store.journal.expected_nonce() == 1
 
 
+def test_nothing_replaces_a_transaction_whose_receipt_is_hidden_while_we_wait(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    made.chain.hides_receipts = True
+    when_sent(made, 1, made.chain.mine)
+    with raises_code(Retryable, "not_mined"):
+        made.run()
+    assert len(made.chain.sent) == 1, "the nonce is used: neither a bump nor a cancel"
+
+
 def test_a_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
     made = bench(tmp_path)
     killed_at(made, "after:send")
@@ -340,8 +349,9 @@ def test_a_used_nonce_of_what_was_never_sent_needs_the_operator(tmp_path: Path, 
     killed_at(made, "after:signed")
     made.chain.base_nonce, made.chain.hides_bodies = 1, hides_bodies
     made.chain.foreign[0] = FOREIGN
-    with raises_code(OperatorNeeded, "foreign_nonce", FOREIGN):
+    with raises_code(OperatorNeeded, "foreign_nonce", FOREIGN) as caught:
         made.executor().reconcile()
+    assert isinstance(caught.value, PassingFault) is hides_bodies, "what no block shows may be an endpoint's mistake"
 
 
 @pytest.mark.parametrize("by_another", [False, True])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable
 from agent.execution.submitter import REORG_WATCH_BLOCKS, SubmissionEvent
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.support.signing import INCREASE, MINT, grant_of
@@ -195,7 +195,7 @@ def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
 def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.pool["0xforeign"] = 0
-    with raises_code(OperatorNeeded, "foreign_pending", "nonce 0"):
+    with raises_code(PassingFault, "foreign_pending", "nonce 0"):
         made.run()
     assert made.signer.signed == []
 

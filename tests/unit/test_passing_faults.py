@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from agent.model import IntentKind
 from agent.store import open_store
 from agent.store.database import database_errors
 from agent.store.files.locks import wallet_lock
+from agent.store.files.pause import KillSwitch, PauseSwitch
 from agent.store.files.recorder import FileOutbox
 from agent.venues.hyperliquid.client import _refusal_error
 from agent.venues.hyperliquid.orders import VenueRefusal
@@ -41,6 +43,34 @@ def signer_that_the_venue_does_not_know(folder: Path) -> None:
     raise _refusal_error(VenueRefusal("User or API Wallet 0x1 does not exist.", is_judged=False))
 
 
+class FullStore:
+    """A pause switch whose store cannot be written."""
+
+    def pause(self, _reason: str, _now_s: int, _hard: bool = False) -> None:
+        raise PassingFault("store: cannot pause: database or disk is full")
+
+    def resume(self, _reason: str, _now_s: int) -> None:
+        """The store's switch is off already."""
+
+
+def switch(file: Path) -> KillSwitch:
+    return KillSwitch(file, cast(PauseSwitch, FullStore()))
+
+
+def pause_in_a_file(folder: Path) -> None:
+    (folder / "file").touch()
+    switch(folder / "file" / "paused").pause("owner", START_S)
+
+
+def hard_pause_on_a_full_disk(folder: Path) -> None:
+    switch(folder / "paused").pause("owner", START_S, hard=True)
+
+
+def resume_in_a_file(folder: Path) -> None:
+    (folder / "file").touch()
+    switch(folder / "file" / "paused").resume("owner", START_S)
+
+
 def nonce_with_an_open_transaction(folder: Path) -> None:
     store = open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, WALLET)
     store.steps.begin("s", START_S, "{}")
@@ -54,6 +84,9 @@ def nonce_with_an_open_transaction(folder: Path) -> None:
 PASSING = (
     lock_in_a_file,
     proposal_in_a_file,
+    pause_in_a_file,
+    hard_pause_on_a_full_disk,
+    resume_in_a_file,
     store_in_a_missing_folder,
     signer_that_the_venue_does_not_know,
     nonce_with_an_open_transaction,

@@ -13,7 +13,7 @@ import pytest
 
 from agent.chain.providers.endpoint import EndpointProvider, retry_after_s
 from agent.chain.rpc import CallFailed, EndpointOverloaded, RpcFault, scrub
-from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
+from agent.errors import ConfigError, PassingFault, Retryable, TrimtabError
 from agent.localchain.nodes import free_port
 from tests.support.endpoints import Answerer, Reply, answered, good, serve
 from tests.support.text import raises_code
@@ -157,15 +157,31 @@ def test_a_name_that_does_not_resolve_may_pass(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_web_page_needs_the_operator() -> None:
     error = failure(body(b"<!doctype html><title>Welcome to nginx!</title>"))
-    assert isinstance(error, OperatorNeeded)
+    assert isinstance(error, PassingFault)
     assert "web page" in str(error)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
 def test_an_endpoint_that_lets_nobody_in_needs_the_operator(status: int) -> None:
     error = failure(lambda asked: Reply(b"no", status=status, headers={"Location": "http://127.0.0.1/elsewhere"}))
-    assert isinstance(error, OperatorNeeded)
+    assert isinstance(error, PassingFault)
     assert str(status) in str(error)
+
+
+@pytest.mark.parametrize("location", ["http://[", "//[::1", "http://x:99999999/", "\xff\xfe", "", "file:///etc", "http://" + "a" * 300])
+def test_a_redirect_to_nowhere_may_pass(location: str) -> None:
+    """requests parses the address of redirects, too, that it does not follow."""
+    error = failure(lambda asked: Reply(b"", status=302, headers={"Location": location}))
+    assert isinstance(error, PassingFault)
+    assert "302" in str(error)
+
+
+def test_a_redirect_is_read_within_the_limits_of_size_and_time() -> None:
+    elsewhere = {"Location": "http://127.0.0.1/elsewhere"}
+    error = failure(lambda asked: Reply(b" " * 300_000, status=302, headers=elsewhere), max_response_bytes=100_000)
+    assert "100000 bytes" in str(error)
+    error = failure(lambda asked: Reply(b" " * 200, status=302, headers=elsewhere, parts=200, pause_s=0.02), timeout_s=0.3)
+    assert "longer than 0.3 s" in str(error)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])

@@ -23,7 +23,7 @@ from agent.chain.safe import (
     safe_tx_hash,
 )
 from agent.chain.sender import NodeSender
-from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.model import Head, Snapshot
 from agent.ports import MinedTransaction, TransactionStatus
 from tests.support.builders import step_input
@@ -101,7 +101,7 @@ def test_hash__that_the_contract_confirms_is_signed() -> None:
 
 def test_hash__another_one_of_the_contract_is_refused() -> None:
     other = safe_tx_hash(WALLET, replace(CALL_TX, nonce=NONCE + 1))
-    with pytest.raises(OperatorNeeded, match="returns another hash") as error:
+    with pytest.raises(PassingFault, match="returns another hash") as error:
         contract(other).require_hash(CALL_TX)
     assert error.value.remedy == "do not sign it; report this"
 
@@ -293,6 +293,19 @@ def test_owners__execution_of_another_call_is_none_of_the_proposal(topic: str, s
 def test_owners__execution_before_the_proposal_shows_nothing() -> None:
     """Its block is the one at whose end the nonce was still free; an index of events that lags shows no more."""
     assert owners(executed(OTHER_CALL)).mined_at_nonce(CALL_TX, MINED_AT) is None
+
+
+@pytest.mark.parametrize("topic", [EXECUTION_SUCCESS_TOPIC, EXECUTION_FAILURE_TOPIC], ids=["success", "failure"])
+def test_owners__event_that_only_the_second_search_shows_is_the_proposals(topic: str) -> None:
+    """The index of events catches up between the two searches; a failure is no success, and ours all the same."""
+    node = executed(safe_tx_hash(WALLET, CALL_TX), topic)
+    events = node.answers["eth_getLogs"]
+
+    def events_of_any_call(params: list[Any]) -> object:
+        return events if EXECUTION_FAILURE_TOPIC in params[0]["topics"][0] else []
+
+    node.answers["eth_getLogs"] = events_of_any_call
+    assert owners(node).mined_at_nonce(CALL_TX, 0) == MinedTransaction(HASH, MINED_AT, True)
 
 
 def test_owners__hidden_events_show_nothing() -> None:

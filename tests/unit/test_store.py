@@ -445,6 +445,24 @@ def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.Mon
     store.close()
 
 
+def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
+    """The end of the run writes it."""
+    store = opened(tmp_path)
+    interrupts = [KeyboardInterrupt()]
+
+    def interrupt_once(_db: object) -> None:
+        if interrupts:
+            raise interrupts.pop()
+
+    with store.db.queueing():
+        store.steps.begin("s", START_S, "{}")
+        store.db.write_later("be interrupted", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        store.db.flush()
+    store.close()
+    assert stored_steps(tmp_path) == {"s"}
+
+
 def test_a_queue_that_cannot_be_written_raises_once_and_is_dropped(tmp_path: Path) -> None:
     store = opened(tmp_path)
     with store.db.queueing():

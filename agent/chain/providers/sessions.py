@@ -11,11 +11,21 @@ logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # urllib3 logs whole UR
 _CHUNK_BYTES = 64 * 1024
 
 
+class _Session(requests.Session):
+    """Session without redirects. requests would parse their target and read their whole body, without
+    limits, even if they are not followed.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return None: no answer is a redirect."""
+        return None
+
+
 def open_session(url: str) -> requests.Session:
     """Return a session with proxies, certificates and credentials of the environment, which are
-    read once instead of for each request.
+    read once instead of for each request. It follows no redirects.
     """
-    session = requests.Session()
+    session = _Session()
     environment_settings = session.merge_environment_settings(url, {}, None, None, None)
     session.proxies, session.verify = (
         environment_settings["proxies"],

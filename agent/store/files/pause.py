@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
+from agent.errors import ErrorCode, PassingFault, TrimtabError
 from agent.store import budgets, database
 from agent.store.database import Database, first_row, insert_rows
 from agent.store.files.backup import COPY_KEY
@@ -135,9 +135,9 @@ class KillSwitch:
         return store_pause.paused and (store_pause.at_s or 0) >= at_s
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn both switches on; raise OperatorNeeded if neither can be written.
+        """Turn both switches on; raise PassingFault if neither can be written.
 
-        A hard pause needs the store, which records cancels; if it cannot be written, OperatorNeeded
+        A hard pause needs the store, which records cancels; if it cannot be written, PassingFault
         is raised and the agent is only paused softly.
         """
         failure_texts = []
@@ -152,13 +152,13 @@ class KillSwitch:
         except TrimtabError as error:
             failure_texts.append(error.message)
             if hard and len(failure_texts) == 1:
-                raise OperatorNeeded(
+                raise PassingFault(
                     f"paused by {self.file}, but not hard: {error.message}",
                     "free the store's disk, then trimtab pause --hard again",
                     code=ErrorCode.HARD_PAUSE,
                 ) from error
         if len(failure_texts) > 1:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"cannot pause: {'; '.join(failure_texts)}",
                 "stop the process itself (SIGTERM)",
                 code=ErrorCode.PAUSE,
@@ -172,7 +172,7 @@ class KillSwitch:
         try:
             self.file.unlink(missing_ok=True)
         except OSError as error:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"cannot remove {self.file}: {error}",
                 "remove it; nothing is sent while it exists",
                 code=ErrorCode.PAUSE,
