@@ -38,7 +38,13 @@ def refusing(url: str, reason: str) -> Iterator[Served]:
         yield server
 
 
-@pytest.mark.parametrize(("reason", "error", "remedy"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize(
+    ("reason", "error", "remedy"),
+    [
+        pytest.param(*refusal, id=name, marks=pytest.mark.slow if refusal[1] is Retryable else ())  # waits for a late receipt
+        for name, refusal in REFUSALS.items()
+    ],
+)
 def test_the_reason_of_a_node_reaches_its_owner_everywhere(
     anvil_chain: LocalChain,
     tmp_path: Path,
