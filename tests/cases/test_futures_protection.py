@@ -178,6 +178,25 @@ def test_an_open_order_that_cannot_be_read_holds_up_no_reduction(
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
 
 
+def test_an_old_list_of_agents_without_ours_holds_up_no_reduction(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    """The key may have been approved since: the venue decides, which rejects a key that it does not know."""
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "80%", "BTC": "20%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        approved_agents = server.agents
+        server.agents = []
+        later(anvil_chain, 120)
+        assert "no agent named" in agent.step_input().snapshot.layer(FuturesReading).blocked_reason
+        server.agents = approved_agents
+        later(anvil_chain, 61)
+        fail(server, 503, "extraAgents")
+        crash(server, "-36/100", "ETH")
+        assert leverage(server, anvil_chain) > MAX_LEVERAGE
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+
+
 def test_a_transfer_that_is_listed_after_its_cash_has_moved_is_no_loss(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:

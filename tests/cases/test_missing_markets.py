@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,61 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def unlist(server: HyperliquidServer, coin: str) -> None:
     """Take the last market from the list of markets; positions in it stay."""
     assert server.coins[-1].name == coin
+    change_markets(server, lambda meta, contexts: [meta | {"universe": meta["universe"][:-1]}, contexts[:-1]])
+
+
+def change_markets(server: HyperliquidServer, changed: Callable[[dict[str, Any], list[Any]], list[Any]]) -> None:
+    """Change what the venue says of its markets from now on."""
     info = server.info
 
-    def info_without(body: dict[str, Any]) -> Any:
-        if body["type"] != "metaAndAssetCtxs":
-            return info(body)
-        meta, contexts = info(body)
-        return [meta | {"universe": meta["universe"][:-1]}, contexts[:-1]]
+    def changed_info(body: dict[str, Any]) -> Any:
+        answer = info(body)
+        return changed(*answer) if body["type"] == "metaAndAssetCtxs" else answer
 
-    server.info = info_without  # type: ignore[method-assign]
+    server.info = changed_info  # type: ignore[method-assign]
+
+
+def with_last_entry(meta: dict[str, Any], **changes: object) -> dict[str, Any]:
+    *others, last_entry = meta["universe"]
+    return meta | {"universe": [*others, last_entry | changes]}
+
+
+UNREADABLE_MARKETS: dict[str, Callable[[dict[str, Any], list[Any]], list[Any]]] = {
+    "no context": lambda meta, contexts: [meta, [*contexts[:-1], None]],
+    "no index": lambda meta, contexts: [meta, [*contexts[:-1], contexts[-1] | {"oraclePx": None}]],
+    "funding in words": lambda meta, contexts: [meta, [*contexts[:-1], contexts[-1] | {"funding": "high"}]],
+    "size decimals": lambda meta, contexts: [with_last_entry(meta, szDecimals=9), contexts],
+    "margin table": lambda meta, contexts: [with_last_entry(meta, marginTableId=999), contexts],
+}
+
+
+@pytest.mark.parametrize("changed", UNREADABLE_MARKETS.values(), ids=UNREADABLE_MARKETS)
+def test_a_market_without_position_that_cannot_be_read_opens_nothing_and_the_others_are_reduced(
+    server: HyperliquidServer,
+    anvil_chain: LocalChain,
+    tmp_path: Path,
+    changed: Callable[[dict[str, Any], list[Any]], list[Any]],
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, BOOK | {"ETH": "100%", "SOL": "0%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        change_markets(server, changed)
+        crash(server, "-36/100", "ETH")
+        assert leverage(server, anvil_chain) > MAX_LEVERAGE
+        reading = agent.step_input().snapshot.layer(FuturesReading)
+        assert "SOL" in reading.stale_reason(StaleReadKind.MARKETS)
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+
+
+def test_a_position_in_a_market_that_cannot_be_read_makes_the_account_unknown(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, BOOK), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        change_markets(server, UNREADABLE_MARKETS["no index"])
+        reading = agent.step_input().snapshot.layer(FuturesReading)
+        assert reading.account is None
+        assert "the index of SOL" in reading.unknown_reason
 
 
 def test_a_configured_market_that_the_venue_lacks_opens_nothing_and_reduces_the_others(

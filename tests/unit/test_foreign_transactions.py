@@ -116,7 +116,7 @@ OLD_FORM = event(topics=[EXECUTION_SUCCESS_TOPIC], data=SAFE_TX + "00" * 32)
 @pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * BLOCKS_PER_REQUEST + 1)])
 def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], since: int, head: int) -> None:
     found = find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
-    assert found == SafeExecution(HASH, MINED_AT)
+    assert found == SafeExecution(HASH, MINED_AT, SAFE_TX)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from agent.errors import Refused, Retryable
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
 from agent.signing.futures import TIME_IN_FORCE, cloid_of
-from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, parse_universe
+from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, market_rows, parse_market
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
     VenueOrderStage,
@@ -237,9 +237,15 @@ META = {
 CONTEXT = {"funding": "0.0000125", "markPx": "3000.0", "oraclePx": "3001.0"}
 
 
-def test_a_market_that_nobody_asked_for_may_have_any_form() -> None:
-    strange = {**META, "universe": [META["universe"][0], {"name": "ODD", "szDecimals": "x"}]}
-    assert set(parse_universe([strange, [CONTEXT, {}]], {"ETH"})) == {"ETH"}
+def parse_ether(answer: object) -> ListedMarket:
+    return parse_market("ETH", market_rows(answer, {"ETH"})["ETH"])
+
+
+@pytest.mark.parametrize("context", [{}, None, {**CONTEXT, "markPx": "x"}], ids=["empty", "null", "price in words"])
+def test_a_market_that_nobody_asked_for_may_have_any_form(context: object) -> None:
+    strange = {**META, "universe": [META["universe"][0], {"name": "ODD", "szDecimals": "x", "marginTableId": 60}]}
+    tables = {"marginTables": [*META["marginTables"], [60, "no table"], "no row"]}
+    assert parse_ether([strange | tables, [CONTEXT, context]]).size_decimals == 4
 
 
 @pytest.mark.parametrize(
@@ -250,7 +256,7 @@ def test_a_market_that_nobody_asked_for_may_have_any_form() -> None:
 )  # fmt: skip
 def test_markets_in_another_form_are_read_again(answer: object) -> None:
     with pytest.raises(Retryable):
-        parse_universe(answer, {"ETH"})
+        parse_ether(answer)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +267,7 @@ def test_a_market_that_is_delisted_or_isolated_or_has_no_mark_is_paused(
     entry: dict[str, bool], context: dict[str, None], is_paused: bool
 ) -> None:
     answer = [{**META, "universe": [META["universe"][0] | entry]}, [CONTEXT | context]]
-    assert parse_universe(answer, {"ETH"})["ETH"].is_paused is is_paused
+    assert parse_ether(answer).is_paused is is_paused
 
 
 def with_decimals(decimals: int) -> list[object]:
@@ -270,13 +276,13 @@ def with_decimals(decimals: int) -> list[object]:
 
 @pytest.mark.parametrize("decimals", [0, 6])
 def test_sizes_of_a_market_have_up_to_six_decimals(decimals: int) -> None:
-    assert parse_universe(with_decimals(decimals), {"ETH"})["ETH"].size_decimals == decimals
+    assert parse_ether(with_decimals(decimals)).size_decimals == decimals
 
 
 @pytest.mark.parametrize("decimals", [-1, 7])
 def test_a_market_with_decimals_that_no_size_has_is_read_again(decimals: int) -> None:
     with pytest.raises(Retryable):
-        parse_universe(with_decimals(decimals), {"ETH"})
+        parse_ether(with_decimals(decimals))
 
 
 def test_the_library_is_loaded_with_the_first_signature_only() -> None:

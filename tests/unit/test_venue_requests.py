@@ -11,7 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
 from agent.venues.hyperliquid.budget import MINUTE_S, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
-from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads
+from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import parse_refusals
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
 from tests.support.transactions import ManualClock
@@ -168,8 +168,8 @@ class FakeAgentlessClient:
 
     agent_address = "0x" + "a" * 40
 
-    def agents_for_reduction(self) -> None:
-        return None
+    def agents_for_reduction(self) -> KeptValue[tuple[HyperliquidAgent, ...]]:
+        return KeptValue(None, "HTTP 503")
 
 
 class FakeAgentExpiryStore:

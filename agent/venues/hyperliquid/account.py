@@ -64,10 +64,21 @@ class ListedMarket:
     mid: Fraction = Fraction(0)
 
 
-def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMarket]:
-    """Parse the markets of `coins` in a `metaAndAssetCtxs` answer; other markets are ignored.
-    Delisted markets, markets without a price, and markets with isolated margin only are paused,
-    because the account is cross-margined. Raises Retryable for an unexpected format.
+@dataclass(frozen=True, slots=True)
+class MarketRow:
+    """What a `metaAndAssetCtxs` answer says of a market: its number in orders, its entry and context,
+    and the margin tables of all markets by id.
+    """
+
+    number: int
+    entry: Mapping[str, object]
+    context: object
+    tables: Mapping[int, object]
+
+
+def market_rows(answer: object, coins: Collection[str]) -> dict[str, MarketRow]:
+    """Return the rows of `coins` in a `metaAndAssetCtxs` answer; other markets are ignored. Raises
+    Retryable for an answer that does not list markets.
     """
     if not isinstance(answer, list) or len(answer) != 2:
         raise _malformed_error("the markets")
@@ -75,41 +86,54 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     universe = _list_of(meta, "universe")
     if not isinstance(market_contexts, list) or len(market_contexts) != len(universe):
         raise _malformed_error("the markets")
-    tiers_by_table: dict[int, tuple[tuple[int, int], ...]] = {}
-    for row in _list_of(meta, "marginTables"):
-        if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], int):
-            raise _malformed_error("the margin tables")
-        tiers_by_table[row[0]] = _parse_tiers(_list_of(row[1], "marginTiers"))
-    market_by_coin = {}
+    tables = {
+        row[0]: row[1]
+        for row in _list_of(meta, "marginTables")
+        if isinstance(row, list) and len(row) == 2 and isinstance(row[0], int)
+    }
+    row_by_coin = {}
     for market_number, (market_entry, market_context) in enumerate(
         zip(universe, market_contexts, strict=True)
     ):
-        if not isinstance(market_entry, Mapping) or not isinstance(market_context, Mapping):
+        if not isinstance(market_entry, Mapping):
             raise _malformed_error("the markets")
-        coin, size_decimals = market_entry.get("name"), market_entry.get("szDecimals")
+        coin = market_entry.get("name")
         if not isinstance(coin, str):
             raise _malformed_error("the markets")
-        if coin not in coins:
-            continue
-        if not isinstance(size_decimals, int):
-            raise _malformed_error("the markets")
-        if not 0 <= size_decimals <= QUOTE_DECIMALS:
-            raise _malformed_error(f"the size decimals of {safe_label(coin, 'a market')}")
-        mark, mid = market_context.get("markPx"), market_context.get("midPx")
-        market_by_coin[coin] = ListedMarket(
-            coin=coin,
-            number=market_number,
-            size_decimals=size_decimals,
-            leverage_tiers=_tiers_of(market_entry, tiers_by_table),
-            is_paused=bool(
-                market_entry.get("isDelisted") or market_entry.get("onlyIsolated") or mark is None
-            ),
-            mark=Fraction(0) if mark is None else parse_decimal(mark, f"the mark of {coin}"),
-            index=parse_decimal(market_context.get("oraclePx"), f"the index of {coin}"),
-            funding_hourly=parse_decimal(market_context.get("funding"), f"the funding of {coin}"),
-            mid=Fraction(0) if mid is None else parse_decimal(mid, f"the middle of {coin}"),
-        )
-    return market_by_coin
+        if coin in coins:
+            row_by_coin[coin] = MarketRow(market_number, market_entry, market_context, tables)
+    return row_by_coin
+
+
+def parse_market(coin: str, row: MarketRow) -> ListedMarket:
+    """Parse the row of a market. A delisted market, one without a price, and one with isolated
+    margin only are paused, because the account is cross-margined. Raises Retryable for an
+    unexpected format.
+    """
+    market_name = safe_label(coin, "a market")
+    market_context = row.context
+    if not isinstance(market_context, Mapping):
+        raise _malformed_error(f"the market {market_name}")
+    size_decimals = row.entry.get("szDecimals")
+    if not isinstance(size_decimals, int) or not 0 <= size_decimals <= QUOTE_DECIMALS:
+        raise _malformed_error(f"the size decimals of {market_name}")
+    mark = market_context.get("markPx")
+    mid = market_context.get("midPx")
+    index = market_context.get("oraclePx")
+    funding = market_context.get("funding")
+    return ListedMarket(
+        coin=coin,
+        number=row.number,
+        size_decimals=size_decimals,
+        leverage_tiers=_tiers_of(market_name, row),
+        is_paused=bool(
+            row.entry.get("isDelisted") or row.entry.get("onlyIsolated") or mark is None
+        ),
+        mark=Fraction(0) if mark is None else parse_decimal(mark, f"the mark of {market_name}"),
+        index=parse_decimal(index, f"the index of {market_name}"),
+        funding_hourly=parse_decimal(funding, f"the funding of {market_name}"),
+        mid=Fraction(0) if mid is None else parse_decimal(mid, f"the middle of {market_name}"),
+    )
 
 
 UNLISTED_NUMBER = -1
@@ -182,16 +206,14 @@ def require_pinned_numbers(
             )
 
 
-def _tiers_of(
-    market_entry: Mapping[str, object], tiers_by_table: Mapping[int, tuple[tuple[int, int], ...]]
-) -> tuple[tuple[int, int], ...]:
-    table_id = market_entry.get("marginTableId", market_entry.get("maxLeverage"))
+def _tiers_of(market_name: str, row: MarketRow) -> tuple[tuple[int, int], ...]:
+    table_id = row.entry.get("marginTableId", row.entry.get("maxLeverage"))
     if not isinstance(table_id, int) or table_id < 1:
-        raise _malformed_error("a margin table")
-    if table_id in tiers_by_table:
-        return tiers_by_table[table_id]
+        raise _malformed_error(f"the margin table of {market_name}")
+    if table_id in row.tables:
+        return _parse_tiers(_list_of(row.tables[table_id], "marginTiers"))
     if table_id >= FIRST_TIERED_TABLE_ID:
-        raise _malformed_error("a margin table")
+        raise _malformed_error(f"the margin table of {market_name}")
     return ((0, table_id),)
 
 
@@ -643,8 +665,13 @@ def parse_fee_ppm(answer: object) -> int:
 def require_market(market_by_coin: Mapping[str, ListedMarket], coin: str) -> ListedMarket:
     """Return the market of a coin. Raises Refused if the venue has none."""
     if coin not in market_by_coin:
-        raise Refused(f"Hyperliquid has no market {coin}", remedy="check the name of the market")
+        raise missing_market_error(coin)
     return market_by_coin[coin]
+
+
+def missing_market_error(coin: str) -> Refused:
+    """Return the error of a market that the venue does not list."""
+    return Refused(f"Hyperliquid has no market {coin}", remedy="check the name of the market")
 
 
 def _venue_word(word: str, fallback: str) -> str:

@@ -6,7 +6,7 @@ the venue's own library.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,7 +16,15 @@ from typing import Any, NoReturn, TypeVar
 from eth_utils.address import is_address, to_checksum_address
 
 from agent.codec import json_field
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable
+from agent.errors import (
+    ConfigError,
+    ErrorCode,
+    OperatorNeeded,
+    PassingFault,
+    Refused,
+    Retryable,
+    TrimtabError,
+)
 from agent.model import MarginAccount, PerpMarket, StaleRead, StaleReadKind, VenuePayment
 from agent.signing.futures import LIMIT_TAG, STOP_TAG
 from agent.signing.secret import AgentPrivateKey
@@ -25,18 +33,21 @@ from agent.venues.hyperliquid.account import (
     STRICTEST_LEVERAGE,
     LeverageSetting,
     ListedMarket,
+    MarketRow,
     ReportedAccount,
     build_account,
     build_market,
+    market_rows,
+    missing_market_error,
     parse_account,
     parse_fee_ppm,
     parse_leverage,
+    parse_market,
     parse_market_numbers,
     parse_payments,
     parse_resting_orders,
     parse_stops,
     parse_transfers,
-    parse_universe,
     require_market,
     require_own_margin,
     require_pinned_numbers,
@@ -238,19 +249,14 @@ class HyperliquidClient:
         ]
         universe_answer = self._connection.info(type="metaAndAssetCtxs")
         require_pinned_numbers(parse_market_numbers(universe_answer), self._read_pinned_numbers())
-        listed_markets = parse_universe(universe_answer, {*self._token_by_coin, *open_coins})
+        row_by_coin = market_rows(universe_answer, {*self._token_by_coin, *open_coins})
+        listed_markets, stale_reads = self._listed_markets(row_by_coin, _held_coins(state_answer))
         self._market_by_coin.clear()
         self._market_by_coin.update(unlisted_markets(state_answer, listed_markets))
         self._market_by_coin.update(listed_markets)
-        missing_coins = [coin for coin in self._token_by_coin if coin not in listed_markets]
-        if missing_coins and len(missing_coins) == len(self._token_by_coin):
-            require_market(self._market_by_coin, missing_coins[0])
         reported_account = parse_account(state_answer, self._market_by_coin)
-        stale_reads = [] if not orders.fault else [StaleRead(StaleReadKind.ORDERS, orders.fault)]
-        stale_reads += [
-            StaleRead(StaleReadKind.MARKETS, f"Hyperliquid has no market {coin}")
-            for coin in missing_coins
-        ]
+        if orders.fault:
+            stale_reads.append(StaleRead(StaleReadKind.ORDERS, orders.fault))
         stale_reads += self._mode_faults(reported_account, basis)
         markets, market_faults = self._markets(reported_account)
         deposits, deposit_faults = self._deposits((basis, is_basis_new))
@@ -274,6 +280,28 @@ class HyperliquidClient:
         except Retryable as error:
             stale_reads.append(StaleRead(StaleReadKind.ORDERS, error.message))
         return AccountReading(account, tuple(stale_reads))
+
+    def _listed_markets(
+        self, row_by_coin: Mapping[str, MarketRow], held_coins: Collection[str]
+    ) -> tuple[dict[str, ListedMarket], list[StaleRead]]:
+        """Return the markets that can be read, and what is wrong with each other configured one.
+        Raises Retryable for one with a position that cannot be read, and Refused or Retryable if
+        no configured one is left.
+        """
+        market_by_coin: dict[str, ListedMarket] = {}
+        faults: list[TrimtabError] = [
+            missing_market_error(coin) for coin in self._token_by_coin if coin not in row_by_coin
+        ]
+        for coin, row in row_by_coin.items():
+            try:
+                market_by_coin[coin] = parse_market(coin, row)
+            except Retryable as error:
+                if coin in held_coins:
+                    raise
+                faults.append(error)
+        if faults and not market_by_coin.keys() & self._token_by_coin.keys():
+            raise faults[0]
+        return market_by_coin, [StaleRead(StaleReadKind.MARKETS, fault.message) for fault in faults]
 
     def _side_read(
         self,
@@ -564,10 +592,10 @@ class HyperliquidClient:
         """
         return self._connection.wait_for_side_reads()
 
-    def agents_for_reduction(self) -> Sequence[HyperliquidAgent] | None:
-        """Return the agents that are known when a reduction is sent; None without any answer."""
+    def agents_for_reduction(self) -> KeptValue[tuple[HyperliquidAgent, ...]]:
+        """Return the agents that are known when a reduction is sent."""
         self._connection.begin_side_reads()
-        return self.known_agents(ALWAYS_READ).value
+        return self.known_agents(ALWAYS_READ)
 
     @property
     def agent_address(self) -> str:
@@ -709,7 +737,8 @@ class HyperliquidClient:
     def _market(self, coin: str) -> ListedMarket:
         if coin not in self._market_by_coin:
             answer = self._connection.info(type="metaAndAssetCtxs")
-            self._market_by_coin.update(parse_universe(answer, {coin}))
+            for listed_coin, row in market_rows(answer, {coin}).items():
+                self._market_by_coin[listed_coin] = parse_market(listed_coin, row)
         return require_market(self._market_by_coin, coin)
 
     def _require_key(self) -> AgentKey:

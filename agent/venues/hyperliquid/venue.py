@@ -69,6 +69,7 @@ from agent.venues.hyperliquid.client import (
     signing_library,
 )
 from agent.venues.hyperliquid.connection import HyperliquidConnection
+from agent.venues.hyperliquid.kept_reads import KeptValue
 from agent.venues.hyperliquid.orders import (
     CANCEL_TYPE,
     QUOTE_DECIMALS,
@@ -229,7 +230,9 @@ class HyperliquidPerps:
             return snapshot.with_layer(unknown_reading(error))
         until_s = snapshot.now_s + self._validity_s
         agents = self._client.known_agents()
-        blocked_reason, approval_end_s = self._blocked_reason_and_expiry(agents.value, until_s)
+        blocked_reason, approval_end_s = self._blocked_reason_and_expiry(
+            self._certain_agents(agents), until_s
+        )
         stale_reads = account_reading.stale_reads
         if agents.fault:
             stale_reads = (*stale_reads, StaleRead(StaleReadKind.AGENTS, agents.fault))
@@ -238,6 +241,16 @@ class HyperliquidPerps:
                 margin_account, "", blocked_reason, approval_end_s, stale_reads=stale_reads
             )
         )
+
+    def _certain_agents(
+        self, agents: KeptValue[tuple[HyperliquidAgent, ...]]
+    ) -> Sequence[HyperliquidAgent] | None:
+        """Return the agents of an answer; None without one, and for an old one that lacks ours,
+        which may have been approved since.
+        """
+        if agents.fault and self._agent_name not in (agent.name for agent in agents.value or ()):
+            return None
+        return agents.value
 
     def wait_for_budget(self) -> bool:
         """See OrderVenue."""
@@ -448,10 +461,12 @@ class HyperliquidPerps:
         """
         if not is_reduction:
             self._require_own_mode()
-        agents = self._client.agents_for_reduction() if is_reduction else None
-        if is_reduction and agents is None:
-            self._require_recorded_approval(until_s)
-            return
+        agents = None
+        if is_reduction:
+            agents = self._certain_agents(self._client.agents_for_reduction())
+            if agents is None:
+                self._require_recorded_approval(until_s)
+                return
         try:
             agent = self._client.require_agent(until_s * 1000, agents)
         except OperatorNeeded as error:
