@@ -268,8 +268,10 @@ class Agent:
             ):
                 if outcome_or_error is None:
                     return
-                yield outcome_or_error
-                agent_run.flush_store()  # unless the run's report took it along
+                try:
+                    yield outcome_or_error
+                finally:  # also of a caller that takes no further outcome
+                    agent_run.flush_store()
                 if once:
                     return
 

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from agent import wiring
+from agent.app import Agent
 from agent.app.cycles import READING_STAGE
 from agent.app.service import report_run
 from agent.chain.rpc import RpcCall, RpcFault
@@ -121,15 +122,25 @@ def test_a_look_that_holds_commits_at_most_once(
         assert len(steps) == 12 or "service" not in changes, "ten, this look's, and the first of all"
 
 
-def test_a_run_without_a_report_writes_its_look_before_it_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def held_steps(agent: Agent) -> set[str]:
+    """Return the steps without a trade that another process sees in the store."""
+    path = wiring.store_file(agent.context.loaded_config)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return {step_id for (step_id,) in db.execute("SELECT id FROM steps WHERE outcome = 'hold'")}
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["before it waits", "before it is closed"])
+def test_a_run_without_a_report_writes_its_look(anvil_chain: LocalChain, tmp_path: Path, is_last: bool) -> None:
     fund(anvil_chain, ON_TARGET)
     with agent_on(anvil_chain, tmp_path) as agent:
         run = agent.run(send=True, confirm=yes, every="1s")
         next(run)
-        first_looks = [next(run)]
-        path = wiring.store_file(agent.context.loaded_config)
-        next(run)
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            stored = {step_id for (step_id,) in db.execute("SELECT id FROM steps WHERE outcome = 'hold'")}
-        assert {look.step_id for look in first_looks if isinstance(look, StepOutcome)} <= stored
+        look = next(run)
+        assert isinstance(look, StepOutcome)
+        assert look.step_id not in held_steps(agent), "one commit a look, with what comes after it"
+        if is_last:
+            run.close()
+        else:
+            next(run)
+        assert look.step_id in held_steps(agent)
         run.close()

@@ -242,10 +242,13 @@ def soak(
     *,
     every: int,
     trade_every: int,
+    look_s: int = 0,
     traced: bool = True,
     on_mark: Callable[[Mark], object] = lambda mark: None,
 ) -> Soaked:
-    """Run `looks` cycles of one run with its service; the market moves every `trade_every` cycles, a mark is made every `every`."""
+    """Run `looks` cycles of one run with its service, at least `look_s` of the chain's time apart; the market moves every `trade_every`
+    cycles, a mark is made every `every`.
+    """
     marks: list[Mark] = []
     outcomes: Counter[str] = Counter()
     with running(chain, folder, traced) as (agent, service):
@@ -260,6 +263,8 @@ def soak(
             service.on_cycle(found)
             metrics_text(service.recorder.report, service.recorder.health(), chain.now_s())
             outcomes["error" if isinstance(found, TrimtabError) else found.kind.value] += 1
+            if look_s:
+                chain.warp(look_s)
             if number % every == 0:
                 marks.append(mark(number, folder / "trimtab.db", agent))
                 on_mark(marks[-1])

@@ -11,6 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
 from agent.venues.hyperliquid.budget import MINUTE_S, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
+from agent.venues.hyperliquid.client import HyperliquidAgent
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import parse_refusals
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
