@@ -676,6 +676,8 @@ reorg. Deeper reorgs need an operator.
 _MAX_CHECKED_INTENTS = 256
 """Maximum number of ended transactions checked; one wallet sends fewer within REORG_WATCH_BLOCKS.
 """
+_NEWEST_INTENTS = 16
+"""Ended transactions that a look reads first; few wallets send more within REORG_WATCH_BLOCKS."""
 
 
 class ReorgHandler:
@@ -691,8 +693,7 @@ class ReorgHandler:
         """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
         Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
         """
-        ended_intents = self._submitter.journal.intents_ended_in_block(_MAX_CHECKED_INTENTS)
-        unchecked_intents = self._unchecked_intents(ended_intents)
+        unchecked_intents = self._unchecked_intents(self._newest_ended_intents())
         if not unchecked_intents:
             return
         head = self._submitter.sender.head()
@@ -725,6 +726,20 @@ class ReorgHandler:
                 and self._is_canonical(intent) is False
             ):
                 raise self._deep_reorg_error(intent, depth)
+
+    def _newest_ended_intents(self) -> Sequence[Intent]:
+        """Return the newest transactions that ended in a block, newest first, among them all of the
+        newest REORG_WATCH_BLOCKS.
+        """
+        journal = self._submitter.journal
+        if (checked_head := self._checked_head) is not None:
+            newest_intents = journal.intents_ended_in_block(_NEWEST_INTENTS)
+            oldest_block = min((_block_of(intent)[0] for intent in newest_intents), default=0)
+            is_all = len(newest_intents) < _NEWEST_INTENTS
+            # twice, because a reorganised chain may be shorter for a while
+            if is_all or checked_head.number - oldest_block >= 2 * REORG_WATCH_BLOCKS:
+                return newest_intents
+        return journal.intents_ended_in_block(_MAX_CHECKED_INTENTS)
 
     def _unchecked_intents(self, ended_intents: Sequence[Intent]) -> Sequence[Intent]:
         """Return the transactions that no earlier check of the current chain covers, newest

@@ -33,13 +33,13 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_memory_grows_by_at_most_a_kilobyte_a_look_after_500(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """A week of a look every ten minutes, with eighteen trades a day, of which a look reads the last day's: each trade left 150 kilobytes
-    while the decoded plans of a thousand rows were kept.
+    """Two weeks of a look every ten minutes, with a move of the market each seventeen hours: each trade left 150 kilobytes while the
+    decoded plans of a thousand rows were kept.
     """
     names = [sys.intern(f"a name {number}") for number in range(100_000)]  # Python's table of names doubles once: here, not while measured
     del names
-    long_run = soak(anvil_chain, tmp_path, 1_000, every=25, trade_every=8, look_s=600, traced=False)
-    assert long_run.outcomes["done"] >= 100, long_run.outcomes
+    long_run = soak(anvil_chain, tmp_path, 2_016, every=48, trade_every=100, look_s=600, traced=False)
+    assert long_run.outcomes["done"] >= 18, long_run.outcomes
     assert long_run.growth("resident", 500) <= 1_000, long_run.document(500)["per_look"]
 
 

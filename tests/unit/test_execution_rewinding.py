@@ -102,6 +102,17 @@ def test_several_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     assert [intent.tx.nonce for intent in made.store.journal.unbooked_intents()] == [1, 2, 3]
 
 
+def test_more_than_a_look_reads_first_are_found_too(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    executor = made.executor()
+    hashes = [settled(made, nonce) for nonce in range(20)]
+    assert executor.reconcile() == []
+    made.chain.reorg(18)
+    executor.reconcile()
+    assert states(made)[:20] == [("swap", "final")] * 2 + [("swap", "cancelled")] * 18, "all of them are late"
+    assert made.chain.sent[:20] == hashes
+
+
 def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
     made = bench(tmp_path)
     swap = settled(made)
