@@ -145,7 +145,8 @@ def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalCha
 
 def test_a_call_from_any_address_keeps_to_its_gas(tester_chain: LocalChain) -> None:
     """The token screen bounds its calls; one that runs out of gas is the contract's answer, like a revert."""
-    token, stranger = tester_chain.tokens["WETH"].address, "0x" + "11" * 20
+    token = tester_chain.tokens["WETH"].address
+    stranger = "0x" + "11" * 20
     call = {"from": stranger, "to": token, "data": encode_approve(tester_chain.wallet.address, 1)}
     free, bounded, starved = tester_chain.transport.batch(
         [("eth_call", [{**call, **gas}, "latest"]) for gas in ({}, {"gas": hex(10_000_000)}, {"gas": hex(1_000)})]

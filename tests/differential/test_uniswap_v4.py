@@ -113,7 +113,8 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
     """A pool with hooks is no pool of the entry without, whose key differs in nothing else; its own entry trades it while its code is
     that which was pinned. Every swap has V4Quoter's quote.
     """
-    stall, chain = Stall(venues), venues.chain
+    stall = Stall(venues)
+    chain = venues.chain
     hook = hook_at(stall, NEUTRAL_HOOK)
     plain = add_pool(venues, Venue.V4, ("LINK", "WETH"), 5_000_000, TIERS[1])
     hooked = stall.pool(Venue.V4, "WETH", "USDC", 5_000_000, TIERS[1], hooks=hook)
@@ -145,7 +146,8 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
 
 def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venues, tmp_path: Path) -> None:
     """WETH is sold and bought, both as V4Quoter says; the wallet's native coin changes by gas alone."""
-    stall, chain = Stall(venues), venues.chain
+    stall = Stall(venues)
+    chain = venues.chain
     usdc, link = (stall.pool(Venue.V4, "ETH", symbol, 30_000_000, TIERS[1]) for symbol in ("USDC", "LINK"))
     table = {"kind": "uniswap_v4_native", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])]}
     changes = ROOMY | {
@@ -169,7 +171,8 @@ def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venu
 
 def test_wrapped_coin_is_sold_for_native_where_no_other_pool_has_money(venues: Venues, tmp_path: Path) -> None:
     """The only pool that lends WETH to its test is left out, because it cannot pay USDC."""
-    stall, chain = Stall(venues), venues.chain
+    stall = Stall(venues)
+    chain = venues.chain
     native = stall.pool(Venue.V4, "ETH", "USDC", 30_000_000, TIERS[1])
     table = {"kind": "uniswap_v4_native", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])]}
     changes = ROOMY | {
@@ -192,7 +195,8 @@ def test_wrapped_coin_is_sold_for_native_where_no_other_pool_has_money(venues: V
 
 def test_positions_of_v4_are_named_and_left_alone(venues: Venues, tmp_path: Path) -> None:
     """The wallet mints one with native coin alone: its range lies above the price."""
-    stall, chain = Stall(venues), venues.chain
+    stall = Stall(venues)
+    chain = venues.chain
     pool = stall.pool(Venue.V4, "ETH", "USDC", 0, TIERS[1])
     artifact = npm_artifact("@uniswap/v4-periphery/foundry-out/PositionManager.sol/PositionManager.json")
     nobody = "0x" + "11" * 20

@@ -84,7 +84,8 @@ def demanding(setup: Bench, needed: int, named: bool = True) -> list[int]:
     """Let the chain refuse a lower tip; return the list of tips that it was offered."""
     tips: list[int] = []
     tip_by_hash: dict[str, int] = {}
-    sign, send = setup.signer.sign, setup.chain.send
+    sign = setup.signer.sign
+    send = setup.chain.send
 
     def noted(unsigned, grant):
         signed = sign(unsigned, grant)
