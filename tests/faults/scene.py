@@ -34,6 +34,8 @@ STEPS_TO_HEALTH = 4
 BLOCK_S = 12
 """How much later the block comes that ends a fault."""
 HOUR_S = 3_600
+FOREIGN_ENDS = ("OperatorNeeded", "PassingFault")
+"""How a step may end after another sender used the wallet; the second where no block shows the transaction."""
 STRANGERS_WEI = 1
 """What a thief sends the wallet itself, by which its transactions are known."""
 _TURNS = count()
@@ -168,7 +170,7 @@ class Scene:
     def adopted(self) -> None:
         """The owner has looked at what the stranger did, and takes the chain's nonce for his own."""
         end = self.restart()
-        if not end.startswith("OperatorNeeded"):
+        if not end.startswith(FOREIGN_ENDS):
             raise AssertionError(f"a stranger used the wallet and the step ended {end}")
         with again(self.chain, self.loaded, self.honest()) as agent:
             agent.resync_nonce()
