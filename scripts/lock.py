@@ -25,7 +25,7 @@ BASE_OPTIONS = (
 )
 # uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py);
 # hyperliquid-python-sdk 0.24.0 asks for eth-utils below 6 and runs on it
-# (agent/venues/hyperliquid/client.py). A lock can say so, a package cannot.
+# (agent/venues/hyperliquid/agent_key.py). A lock can say so, a package cannot.
 OVERRIDDEN_REQUIREMENTS = ("web3>=7.16,<8", "eth-utils>=6,<7")
 THIRD_QUOTE_REQUIREMENTS = ("uniswap-python==0.7.1", "lru-dict>=1.2,<2")
 """The third quote of swaps, and what its metadata lacks. No extra can name it: pip has no overrides."""

@@ -42,8 +42,9 @@ from agent.signing.terms import FuturesRules
 from agent.store.store import Store, TrustStore
 from agent.units import Token
 from agent.venues.hyperliquid.account import USDC, parse_market_numbers
+from agent.venues.hyperliquid.agent_key import AgentKey
 from agent.venues.hyperliquid.budget import RequestBudget
-from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient
+from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.perpetual_protocol import PerpetualProtocol, PerpetualProtocolAddresses

@@ -17,11 +17,8 @@ from hypothesis import strategies as st
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
-from agent.venues.hyperliquid.client import (
-    AgentKey,
-    HyperliquidAgent,
-    HyperliquidClient,
-)
+from agent.venues.hyperliquid.agent_key import AgentKey
+from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage
 from agent.venues.hyperliquid.venue import require_fresh_agent

@@ -13,7 +13,8 @@ from agent.chain.perpetuals import perp_questions, read_account, unnamed_markets
 from agent.errors import TrimtabError
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
-from agent.venues.hyperliquid.client import AgentKey, HyperliquidAgent, HyperliquidClient
+from agent.venues.hyperliquid.agent_key import AgentKey
+from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket
 from tests.fuzz.decoders import mutations, survives

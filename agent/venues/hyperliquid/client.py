@@ -1,7 +1,4 @@
-"""One account at Hyperliquid: reads, at-most-once orders, and agent wallets. An agent wallet trades
-for an account and cannot withdraw; its key signs only orders and cancels here. Signatures come from
-the venue's own library.
-"""
+"""One account at Hyperliquid: reads, at-most-once orders, and agent wallets."""
 
 from __future__ import annotations
 
@@ -11,13 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 from eth_utils.address import is_address, to_checksum_address
 
 from agent.codec import json_field
 from agent.errors import (
-    ConfigError,
     ErrorCode,
     OperatorNeeded,
     PassingFault,
@@ -27,7 +23,6 @@ from agent.errors import (
 )
 from agent.model import MarginAccount, PerpMarket, StaleRead, StaleReadKind, VenuePayment
 from agent.signing.futures import LIMIT_TAG, STOP_TAG
-from agent.signing.secret import AgentPrivateKey
 from agent.venues.hyperliquid.account import (
     SEPARATE_MARGIN_MODES,
     STRICTEST_LEVERAGE,
@@ -55,6 +50,7 @@ from agent.venues.hyperliquid.account import (
     tagged_rows,
     unlisted_markets,
 )
+from agent.venues.hyperliquid.agent_key import AgentKey
 from agent.venues.hyperliquid.connection import HyperliquidConnection, network_name
 from agent.venues.hyperliquid.kept_reads import AccountModeStore, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import (
@@ -91,7 +87,6 @@ TEN_MINUTES_S = 600
 """Longest time for which fees are kept, seconds."""
 HIGHEST_FEE_PPM = 450
 """The venue's highest taker fee, parts per million, which is assumed while none is known."""
-_AGENT_ACTION_TYPES = frozenset({"order", "cancelByCloid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,42 +117,6 @@ class AccountReading:
 
     account: MarginAccount
     stale_reads: tuple[StaleRead, ...]
-
-
-class AgentKey:
-    """The key of an agent wallet. It signs orders and cancels, and shows only its address."""
-
-    __slots__ = ("__key", "__mainnet", "address")
-
-    def __init__(self, key: AgentPrivateKey, *, is_mainnet: bool) -> None:
-        self.__key, self.__mainnet = key, is_mainnet
-        self.address = str(to_checksum_address(key.address))
-
-    def sign(
-        self, action: dict[str, object], nonce_ms: int, expires_ms: int | None
-    ) -> dict[str, object]:
-        """Return the request body of an action. Raises Refused for any other kind of action."""
-        if action.get("type") not in _AGENT_ACTION_TYPES:
-            raise Refused(
-                f"an agent key signs orders and cancels, not {action.get('type')}",
-                code=ErrorCode.SIGNATURE,
-            )
-        signature = signing_library().sign_l1_action(
-            self.__key, action, None, nonce_ms, expires_ms, self.__mainnet
-        )
-        request_body = {
-            "action": action,
-            "nonce": nonce_ms,
-            "signature": signature,
-            "vaultAddress": None,
-        }
-        return request_body if expires_ms is None else {**request_body, "expiresAfter": expires_ms}
-
-    def __repr__(self) -> str:
-        return f"AgentKey({self.address})"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a key cannot be pickled or copied")
 
 
 class HyperliquidClient:
@@ -806,17 +765,3 @@ def _require_rows(answer: object, answer_name: str) -> list[Mapping[str, object]
             f"the venue's answer for {answer_name} is not a list", code=ErrorCode.ANSWER
         )
     return answer
-
-
-def signing_library() -> Any:
-    """Return the library's signing functions. Raises ConfigError if it is not installed."""
-    try:
-        from hyperliquid.utils import signing
-    except ImportError:
-        signing = None
-    if signing is None:
-        raise ConfigError(
-            "Hyperliquid needs the package hyperliquid-python-sdk",
-            "pip install 'trimtab[hyperliquid]'",
-        )
-    return signing

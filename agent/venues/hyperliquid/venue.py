@@ -62,12 +62,8 @@ from agent.signing.futures import (
 )
 from agent.signing.terms import FuturesRules
 from agent.units import ceil_int, floor_int, format_time
-from agent.venues.hyperliquid.client import (
-    AgentKey,
-    HyperliquidAgent,
-    HyperliquidClient,
-    signing_library,
-)
+from agent.venues.hyperliquid.agent_key import AgentKey, signing_library
+from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.kept_reads import KeptValue
 from agent.venues.hyperliquid.orders import (
