@@ -12,7 +12,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-import requests
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from agent.chain.providers.sessions import RedirectFreeSession
 from agent.errors import ConfigError
 from agent.model import AlertDevice, AlertMessage, Delivery
 from agent.observe.notify import FIRST_RETRY_S, AlertChannel
@@ -181,14 +181,17 @@ class PushSender:
             "Authorization": self.authorization(f"https://{device.service_host}", int(time.time())),
         }
         try:
-            with requests.post(
-                device.endpoint,
-                self.encrypted_body(device, content),
-                headers=headers,
-                timeout=timeout_s,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                RedirectFreeSession() as session,
+                session.post(
+                    device.endpoint,
+                    self.encrypted_body(device, content),
+                    headers=headers,
+                    timeout=timeout_s,
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 return response.status_code
         except Exception as error:  # one device must not keep the others from their messages
             return type(error).__name__

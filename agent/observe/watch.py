@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from agent.chain.providers.sessions import RedirectFreeSession
 from agent.units import format_duration
 
 HttpMethod = Literal["GET", "POST"]
@@ -70,9 +71,16 @@ class Heartbeat:
         if it succeeded.
         """
         try:
-            with requests.request(
-                self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True
-            ) as response:
+            with (
+                RedirectFreeSession() as session,
+                session.request(
+                    self._method,
+                    self._url,
+                    timeout=self._timeout_s,
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 status_code = response.status_code
         except requests.RequestException as error:
             return f"{self._host}: {type(error).__name__}"

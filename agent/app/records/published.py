@@ -6,8 +6,9 @@ import hashlib
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from agent.config.loaded import LoadedConfig
@@ -31,8 +32,19 @@ class PublishedFile:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object, **__: object) -> None:
-        """Refuse redirects, since the owner reviewed only the address in the config."""
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+    ) -> None:
+        """Refuse redirects, since the owner reviewed only the address in the config, and parse no
+        target of one.
+        """
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def fetch_published_file(loaded_config: LoadedConfig, name: str) -> PublishedFile:

@@ -11,7 +11,7 @@ logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # urllib3 logs whole UR
 _CHUNK_BYTES = 64 * 1024
 
 
-class _Session(requests.Session):
+class RedirectFreeSession(requests.Session):
     """Session without redirects. requests would parse their target and read their whole body, without
     limits, even if they are not followed.
     """
@@ -25,7 +25,7 @@ def open_session(url: str) -> requests.Session:
     """Return a session with proxies, certificates and credentials of the environment, which are
     read once instead of for each request. It follows no redirects.
     """
-    session = _Session()
+    session = RedirectFreeSession()
     environment_settings = session.merge_environment_settings(url, {}, None, None, None)
     session.proxies, session.verify = (
         environment_settings["proxies"],
