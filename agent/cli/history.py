@@ -241,13 +241,15 @@ def _show_pending(document: Document, hint: str) -> None:
 
 
 def _show_transactions(document: Document) -> None:
+    from agent.model import NOT_ACCEPTED_PREFIX
+
     if not document["transactions"]:
         say("No transaction is recorded.")
         return
     out.print(_transactions_table(document))
     for transaction in document["transactions"]:
         last_note = transaction["moves"][-1]["note"] if transaction.get("moves") else ""
-        if transaction["open"] and last_note.startswith("not accepted"):
+        if transaction["open"] and last_note.startswith(NOT_ACCEPTED_PREFIX):
             say(f"Nonce {transaction['nonce']}: {last_note}")
     say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
 

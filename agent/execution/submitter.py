@@ -20,6 +20,7 @@ from agent.errors import (
     UnsendableTransaction,
 )
 from agent.model import (
+    NOT_ACCEPTED_PREFIX,
     Head,
     Intent,
     IntentEvent,
@@ -97,8 +98,6 @@ def ignore_event(_event: SubmissionEvent) -> None:
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States in which the bytes may have reached any node."""
-_NOT_ACCEPTED_PREFIX = "not accepted: "
-"""Start of the journal's note on a send that no node confirmed to have taken."""
 _LOW_NONCE_POLLS = 5
 """Consecutive polls with the chain's next nonce below ours before a reorg is assumed; a lagging
 endpoint catches up within them.
@@ -267,7 +266,7 @@ class Submitter:
             self.sender.send(signed_tx)
         except TrimtabError as error:
             if _answers_send(error):
-                answer_note = f"{_NOT_ACCEPTED_PREFIX}{error.message}"
+                answer_note = f"{NOT_ACCEPTED_PREFIX}{error.message}"
                 self.move(intent, IntentState.BROADCAST, answer_note, event=IntentEvent.SEND)
             if isinstance(error, TipRefused):
                 self._record_demanded_tip(intent.tx, error)
@@ -318,7 +317,7 @@ class Submitter:
         """
         transitions = self.journal.transitions(intent.id)
         last_note = transitions[-1].note if transitions else ""
-        return f"; {last_note}" if last_note.startswith(_NOT_ACCEPTED_PREFIX) else ""
+        return f"; {last_note}" if last_note.startswith(NOT_ACCEPTED_PREFIX) else ""
 
     # tips
     @property

@@ -79,6 +79,11 @@ FIRST_VENUE_NONCE = 10**12
 transactions.
 """
 
+NOT_ACCEPTED_PREFIX = "not accepted: "
+"""Start of the journal's note on a send that no node confirmed to have taken; the nodes' answers
+follow.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class UnsignedTx:

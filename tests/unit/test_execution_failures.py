@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from agent.app.records import maintenance
 from agent.chain.sender import NonceUsed, SendRefused
+from agent.cli import history
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import IntentState
-from tests.support.text import raises_code
+from tests.support.text import mentions, raises_code
 from tests.support.transactions import Bench, bench
 
 S = IntentState
@@ -81,7 +83,9 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_the_reason_for_not_taking_a_send_is_in_journal_and_errors(tmp_path: Path, answer: TrimtabError) -> None:
+def test_the_reason_for_not_taking_a_send_is_in_journal_errors_and_txs(
+    tmp_path: Path, answer: TrimtabError, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = bench(tmp_path)
     made.chain.lose = True
     for _ in range(2):  # the second time as the answer to the same bytes
@@ -90,6 +94,10 @@ def test_the_reason_for_not_taking_a_send_is_in_journal_and_errors(tmp_path: Pat
             made.run() if not made.chain.sent else made.executor().reconcile()
             made.run()
     assert notes(made)[2:] == ["sent", f"not accepted: {REASON}"] * 2
+    (intent,) = made.store.journal.intents()
+    document = maintenance._traced_document(made.store, intent, 0)
+    history._show_transactions({"transactions": [document], "waiting": 1, "confirming": 0})
+    assert mentions(capsys.readouterr().out, f"Nonce {intent.tx.nonce}: not accepted: {REASON}")
     made.restart()
     with raises_code(Retryable, "open_transaction", f"not accepted: {REASON}"):
         made.run()
