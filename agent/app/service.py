@@ -8,12 +8,12 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from agent import wiring
 from agent.app import alert_channels, alerting
@@ -33,10 +33,10 @@ from agent.app.records.cycle_report import (
 )
 from agent.app.records.digest import digest_alert, digest_key
 from agent.app.records.run_report import RunRecorder, pause_reason
-from agent.config.loaded import LoadedConfig
 from agent.config.redaction import config_diff
+from agent.config.secrets.known import secrets_of
 from agent.config.tables.fields import parse_duration_s
-from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError
+from agent.errors import EXIT_HUNG, PassingFault, TrimtabError
 from agent.execution.step_context import StepOutcome
 from agent.model import Alert, AlertKind, Delivery
 from agent.observe.health import MAX_MISSED_CYCLES
@@ -148,9 +148,6 @@ FAULT_ALERT_AFTER_S = 300
 MAX_CONTROL_LINES = 20
 """Maximum number of lines about controls that one cycle logs and shows."""
 NORMAL_CONTROL_STATES = ("queued", "taken", "done")
-
-
-PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
 
 
 @dataclass
@@ -509,34 +506,3 @@ def report_run(
                 heartbeat.wait_until_sent()
             stop_fields = nonempty_fields(by=service.stopped_by or None)
             log.info("stopped", cycles=recorder.report.cycles, **stop_fields)
-
-
-def secrets_of(loaded_config: LoadedConfig) -> list[str]:
-    """Return every secret of config and environment, for the log to redact; keys in a keyring are
-    never converted to text.
-    """
-    config = loaded_config.config
-    secrets: list[str] = []
-    for read_secret in (
-        *(endpoint.read_url for endpoint in config.chain.rpc),
-        config.service.read_heartbeat_url,
-        config.execution.submit_url.get_secret_value,
-    ):
-        secrets += _optional_secret(read_secret)
-    secrets += config.alerts.secrets()
-    if loaded_config.is_paper:  # paper trading reads no key, even for redaction
-        return secrets
-    secret_variables = (config.wallet.key_env, PASSWORD_ENV)
-    return secrets + [
-        secret_text
-        for variable_name in secret_variables
-        if variable_name and (secret_text := loaded_config.variables.get(variable_name))
-    ]
-
-
-def _optional_secret(read_secret: Callable[[], Any]) -> list[str]:
-    try:
-        secret_text = read_secret()
-    except ConfigError:  # reported when the value is used
-        return []
-    return [secret_text] if secret_text else []

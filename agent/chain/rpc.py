@@ -172,10 +172,12 @@ def scrub(message: str, secrets: Sequence[str] = ()) -> str:
     return safe_message[:_MAX_MESSAGE_LENGTH]
 
 
-def parse_fault(error: object) -> RpcFault:
-    """Parse a JSON-RPC error object; missing and malformed fields get defaults."""
+def parse_fault(error: object, secrets: Sequence[str] = ()) -> RpcFault:
+    """Parse a JSON-RPC error object, without `secrets` in its message; missing and malformed fields
+    get defaults.
+    """
     if not isinstance(error, Mapping):
-        return RpcFault(0, scrub(str(error)))
+        return RpcFault(0, scrub(str(error), secrets))
     code = error.get("code")
     error_data = error.get("data")
     if isinstance(error_data, Mapping):
@@ -185,7 +187,7 @@ def parse_fault(error: object) -> RpcFault:
     )
     return RpcFault(
         code if isinstance(code, int) else 0,
-        scrub(str(error.get("message", "no message"))),
+        scrub(str(error.get("message", "no message")), secrets),
         revert_data.group(0).lower() if revert_data else "",
     )
 

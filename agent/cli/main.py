@@ -202,7 +202,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
             process_exit.was_interrupted
         ):  # native code may turn a KeyboardInterrupt into another error
             return _report_interruption(as_json, process_exit)
-        traceback.print_exc()
+        sys.stderr.write(terminal.without_known_secrets(traceback.format_exc()))
         exit_code = print_error(
             TrimtabError(
                 f"internal error: {type(error).__name__}",

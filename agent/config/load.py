@@ -27,6 +27,7 @@ from agent.config.pace import require_valid_pace
 from agent.config.redaction import SQLITE_PREFIX
 from agent.config.schema import Config
 from agent.config.secrets.env_file import read_variables, referenced_env_variables
+from agent.config.secrets.known import remember_secrets
 from agent.config.strategies import build_split, require_valid_strategies
 from agent.config.tables.messages import describe_errors
 from agent.config.triggers import require_valid_zone
@@ -166,7 +167,9 @@ def load_config_text(
         referenced_env_variables(toml_values),
         named_key_variables(toml_values),
     )
-    return LoadedConfig(config, path, config_digest, toml_values, variables=variables)
+    loaded_config = LoadedConfig(config, path, config_digest, toml_values, variables=variables)
+    remember_secrets(loaded_config)
+    return loaded_config
 
 
 def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:

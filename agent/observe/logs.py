@@ -6,18 +6,22 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TextIO
-from urllib.parse import urlsplit
+from urllib.parse import quote
+
+from agent.chain.providers.secrets import secret_parts
 
 LogStyle = Literal["text", "json"]
 ROOT_LOGGER = "trimtab"
 HIDDEN_TEXT = "[hidden]"
 MIN_SECRET_LENGTH = 6
 """Minimum length of a redacted part, because shorter parts are ordinary words."""
+_KEY = re.compile("(?:0[xX])?([0-9a-fA-F]{64})")
 _FIELDS_ATTRIBUTE = "fields"
 
 
@@ -28,7 +32,7 @@ class Redactor:
         secret_parts = {
             secret_part
             for secret in secrets
-            for secret_part in (secret, *_secret_parts(secret))
+            for secret_part in _forms(secret)
             if len(secret_part) >= MIN_SECRET_LENGTH
         }
         self._secrets = sorted(
@@ -50,25 +54,14 @@ class Redactor:
         return text
 
 
-def _secret_parts(secret: str) -> list[str]:
-    if "://" not in secret:
-        return []
-    try:
-        split_url = urlsplit(secret)
-    except ValueError:
-        return []
-    query_values = [query_pair.partition("=")[2] for query_pair in split_url.query.split("&")]
-    return [
-        secret_part
-        for secret_part in (
-            *split_url.path.split("/"),
-            split_url.query,
-            *query_values,
-            split_url.password or "",
-            split_url.username or "",
-        )
-        if secret_part
-    ]
+def _forms(secret: str) -> list[str]:
+    """Return the texts by which a secret may be shown: itself and as a part of an address, the
+    parts of an address, and the digits of a key.
+    """
+    forms = [secret, quote(secret, safe=""), *secret_parts(secret)]
+    if key_match := _KEY.fullmatch(secret):
+        forms += [key_match[1], key_match[1].lower(), key_match[1].upper()]
+    return forms
 
 
 class LineFormatter(logging.Formatter):

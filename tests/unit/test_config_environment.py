@@ -15,13 +15,13 @@ from eth_account import Account
 from eth_keyfile import create_keyfile_json
 
 from agent.app.config_versions import fixed_tables_changed
-from agent.app.service import secrets_of
 from agent.app.settings.new_portfolios import next_commands
 from agent.app.start.wallet import PasswordSource, new_password
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.env_file import read_variables
 from agent.config.secrets.key_sources import agent_key_source, key_source
+from agent.config.secrets.known import secrets_of
 from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError
 from agent.signing.keys import load_key

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.service import secrets_of
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
+from agent.config.secrets.known import secrets_of
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Holding, PaperWallet
 from agent.store import open_store

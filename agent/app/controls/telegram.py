@@ -27,6 +27,7 @@ from agent.app.documents.status import status_document
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.config.secrets.known import secrets_of
 from agent.config.tables.telegram import TelegramTable
 from agent.errors import ConfigError, TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlState, PlanLink
@@ -436,7 +437,7 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
         ),
     )
     secret = ensure_secret(wiring.store_file(loaded_config))
-    redactor = Redactor([token, f"{telegram_table.api}/bot{token}"])
+    redactor = Redactor([f"{telegram_table.api}/bot{token}", *secrets_of(loaded_config)])
     with wiring.open_store_offline(loaded_config) as (store, _):
         actions = QueueActions(loaded_config)
         yield TelegramBot(

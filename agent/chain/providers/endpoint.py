@@ -31,8 +31,9 @@ from agent.chain.providers.batches import (
     smaller_batch,
 )
 from agent.chain.providers.checked import CheckedProvider
+from agent.chain.providers.secrets import secret_parts
 from agent.chain.providers.sessions import open_session, read_body
-from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault, parse_fault, scrub
+from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault, parse_fault
 from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, PassingFault, Retryable
 from agent.hosts import LOOPBACK_HOSTS
@@ -328,17 +329,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             raise error
 
     def _fault(self, error: object) -> RpcFault:
-        fault = parse_fault(error)
-        url_parts = urlsplit(self._url)
-        secrets = [
-            self._url,
-            url_parts.query,
-            url_parts.path.strip("/"),
-            url_parts.username or "",
-            url_parts.password or "",
-            *url_parts.path.split("/"),
-        ]
-        return RpcFault(fault.code, scrub(fault.message, secrets), fault.revert_data)
+        return parse_fault(error, [self._url, *secret_parts(self._url)])
 
 
 def _parsed_json(json_bytes: bytes) -> object:

@@ -123,12 +123,19 @@ def emit(
         show()
 
 
+def without_known_secrets(text: str) -> str:
+    """Return the text without the secrets of the configs that this process has loaded (T18)."""
+    # not imported here: without that module no config was loaded, and a signal may interrupt imports
+    known_secrets = sys.modules.get("agent.config.secrets.known")
+    return text if known_secrets is None else str(known_secrets.without_known_secrets(text))
+
+
 def error_document(error: TrimtabError) -> dict[str, Any]:
     """Return the JSON document of an error."""
     error_fields: dict[str, Any] = {
         "kind": type(error).__name__,
-        "message": error.message,
-        "remedy": error.remedy,
+        "message": without_known_secrets(error.message),
+        "remedy": without_known_secrets(error.remedy),
         "exit": error.exit_code,
         "docs": f"refusals.html#{error.code or f'exit-{error.exit_code}'}",
     }
@@ -156,9 +163,10 @@ def print_error(error: TrimtabError, as_json: bool, one_line: bool = False) -> i
     if as_json:
         emit(error_document(error), True, lambda: None, one_line)
     title = ERROR_TITLES.get(error.exit_code, "Error")
-    err.print(f"[bold red]{title}[/]:", safe_text(error.message.removeprefix(f"{title.lower()}: ")))
+    message = without_known_secrets(error.message.removeprefix(f"{title.lower()}: "))
+    err.print(f"[bold red]{title}[/]:", safe_text(message))
     if error.remedy:
-        note(f"  What to do: {error.remedy}")
+        note(f"  What to do: {without_known_secrets(error.remedy)}")
     if error.code:
         note(f"  More: trimtab docs {error.code}")
     return error.exit_code

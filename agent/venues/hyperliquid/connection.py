@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 import requests
 
+from agent.chain.providers.secrets import secret_parts
 from agent.chain.providers.sessions import open_session, read_body
+from agent.chain.rpc import scrub
 from agent.errors import ConfigError, ErrorCode, Retryable
 from agent.venues.hyperliquid.budget import (
     RESERVED_WEIGHT,
@@ -133,7 +135,8 @@ class HyperliquidConnection:
         pauses_s = [] if self._budget is None else list(LIMITED_PAUSES_S)
         while True:
             try:
-                return self._request_answer("exchange", signed_action, self._timeout_s)
+                answer = self._request_answer("exchange", signed_action, self._timeout_s)
+                return _without_secrets(answer, secret_parts(self._url))
             except _NoAnswer as error:
                 problem = str(error)
                 http_status = error.http_status
@@ -183,6 +186,22 @@ class HyperliquidConnection:
         except Exception as error:
             problem = type(error).__name__
         raise _NoAnswer(problem)
+
+
+def _without_secrets(answer: object, secrets: Sequence[str]) -> object:
+    """Return an answer to an action whose error texts do not repeat the venue's address."""
+    if isinstance(answer, str):
+        return scrub(answer, secrets)
+    if isinstance(answer, list):
+        return [_without_secrets(entry, secrets) for entry in answer]
+    if not isinstance(answer, Mapping):
+        return answer
+    return {
+        key: _without_secrets(value, secrets)
+        if isinstance(value, Mapping | list) or key == "error" or answer.get("status") == "err"
+        else value
+        for key, value in answer.items()
+    }
 
 
 def network_name(is_mainnet: bool) -> str:

@@ -1,0 +1,66 @@
+"""The secrets of a config and its variables, which no text may show (T18)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.config.secrets.env_file import referenced_env_variables
+from agent.key_variables import holds_key, named_key_variables
+from agent.observe.logs import Redactor
+
+if TYPE_CHECKING:
+    from agent.config.loaded import LoadedConfig
+
+_config_by_path: dict[Path, LoadedConfig] = {}
+"""The newest config of each file that this process has loaded."""
+
+
+def remember_secrets(loaded_config: LoadedConfig) -> None:
+    """Let the errors of this process hide the secrets of a config."""
+    _config_by_path[loaded_config.path] = loaded_config
+
+
+def without_known_secrets(text: str) -> str:
+    """Return a text without the secrets of any config that this process has loaded."""
+    secrets = [
+        secret for loaded_config in _config_by_path.values() for secret in secrets_of(loaded_config)
+    ]
+    return Redactor(secrets).redact(text) if secrets else text
+
+
+def secrets_of(loaded_config: LoadedConfig) -> list[str]:
+    """Return every secret of a config and its variables: addresses, tokens, keys and passwords.
+    Keys in a keyring are never converted to text, and paper trading reads no key.
+    """
+    variables = loaded_config.variables
+    password_names = [name for name in variables if holds_key(name, ())]
+    names = [*referenced_env_variables(loaded_config.toml_values), *password_names]
+    if loaded_config.is_paper:
+        key_names = tuple(named_key_variables(loaded_config.toml_values))
+        names = [name for name in names if not holds_key(name, key_names)]
+    secrets = [
+        *(variables.get(name, "") for name in names),
+        *_secret_texts(loaded_config.config),
+        *loaded_config.config.alerts.secrets(),
+    ]
+    return [secret for secret in dict.fromkeys(secrets) if secret]
+
+
+def _secret_texts(table: Any) -> Iterator[str]:
+    """Yield the texts of a table and its parts that are secret."""
+    from pydantic import BaseModel, SecretStr
+
+    match table:
+        case SecretStr():
+            yield table.get_secret_value()
+        case BaseModel():
+            for value in dict(table).values():
+                yield from _secret_texts(value)
+        case dict():
+            for value in table.values():
+                yield from _secret_texts(value)
+        case list() | tuple():
+            for value in table:
+                yield from _secret_texts(value)
