@@ -8,6 +8,7 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import BlockedExit
 from agent.planning import requests
+from agent.policy import native_coin
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 
 
@@ -43,13 +44,22 @@ def unsold_assets_text(outcome: StepOutcome) -> str:
 
 
 def is_sale_delayed(outcome: StepOutcome) -> bool:
-    """Return whether tokens or pools in quarantine keep assets unsold, so that a later attempt may
-    sell them.
+    """Return whether tokens or pools in quarantine keep assets of the wallet unsold, so that a later
+    attempt may sell them. Those of assets that the wallet does not hold keep none.
     """
     step = outcome.step_input
-    pools = {pool.address for pool in step.snapshot.pools}
-    return bool(step.targets.quarantined_tokens) or any(
-        item.address in pools for item in step.snapshot.unreadable_items
+    numeraire = step.portfolio.numeraire.address
+    held_tokens = {token for token, raw in native_coin.held_balances(step).items() if raw}
+    if any(
+        screened_token.token in held_tokens | {numeraire}
+        for screened_token in step.targets.quarantined_tokens
+    ):
+        return True
+    failed_addresses = {item.address for item in step.snapshot.unreadable_items}
+    return any(
+        pool.address in failed_addresses
+        and (held_tokens - {numeraire}).intersection((pool.token0, pool.token1))
+        for pool in step.snapshot.pools
     )
 
 
