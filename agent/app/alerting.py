@@ -11,15 +11,14 @@ from fractions import Fraction
 
 from agent.app.controls.messages import worst_case_and_tax
 from agent.app.positions.futures_alerts import (
+    account_alerts,
     actions_text,
     agent_key_alerts,
     funding_alerts,
     futures_alerts,
-    isolated_position_alerts,
     net_exposure_alerts,
     net_exposure_shares,
     stale_read_alerts,
-    uncertain_profit_alerts,
     unnamed_market_alerts,
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
@@ -378,8 +377,7 @@ def _unsanitized_alerts(
         yield from funding_alerts(latest_input.snapshot, futures_policy(latest_input))
         yield from agent_key_alerts(latest_input.snapshot)
         yield from unnamed_market_alerts(latest_input.snapshot)
-        yield from uncertain_profit_alerts(latest_input.snapshot)
-        yield from isolated_position_alerts(latest_input.snapshot)
+        yield from account_alerts(latest_input.snapshot)
         yield from stale_read_alerts(latest_input.snapshot)
         yield from _outcome_alerts(outcome_or_error, run_facts.paused)
         yield from _transfer_alerts(outcome_or_error)

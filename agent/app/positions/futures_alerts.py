@@ -179,10 +179,17 @@ def unnamed_market_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     yield Alert(AlertKind.HALT, "futures:unnamed", alert_text, True)
 
 
-def isolated_position_alerts(snapshot: Snapshot) -> Iterator[Alert]:
-    """Yield an alert while the futures account has an isolated position."""
+def account_alerts(snapshot: Snapshot) -> Iterator[Alert]:
+    """Yield an alert while the profit of the futures account is uncertain, and one while it has an
+    isolated position.
+    """
     account = margin_account(snapshot)
-    if account is not None and (reason := isolated_positions_reason(account)):
+    if account is None:
+        return
+    if reason := uncertain_profit_reason(account):
+        alert_text = f"Futures: {reason}. Check the account's transfers on the venue's site"
+        yield Alert(AlertKind.REVIEW, "futures:books", alert_text, True)
+    if reason := isolated_positions_reason(account):
         alert_text = f"Futures: {reason}. Close it on the venue's site"
         yield Alert(AlertKind.HALT, "futures:isolated", alert_text, True)
 
@@ -195,14 +202,6 @@ def stale_read_alerts(snapshot: Snapshot) -> Iterator[Alert]:
             " reductions continue"
         )
         yield Alert(AlertKind.REVIEW, "futures:stale", alert_text, True)
-
-
-def uncertain_profit_alerts(snapshot: Snapshot) -> Iterator[Alert]:
-    """Yield an alert while the profit of the futures account is uncertain."""
-    account = margin_account(snapshot)
-    if account is not None and (reason := uncertain_profit_reason(account)):
-        alert_text = f"Futures: {reason}. Check the account's transfers on the venue's site"
-        yield Alert(AlertKind.REVIEW, "futures:books", alert_text, True)
 
 
 def agent_key_alerts(snapshot: Snapshot) -> Iterator[Alert]:
