@@ -4,6 +4,8 @@ share none.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 VARIABLES_KEY = "variables"
 """Key of the variables in the context of a validation."""
 
@@ -15,3 +17,6 @@ class Variables(dict[str, str]):
         return "Variables(hidden)"
 
     __str__ = __repr__
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("variables are secrets and cannot be pickled or copied")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
+import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -185,3 +187,11 @@ def test_paper_reads_no_key_to_hide_it(tmp_path: Path, monkeypatch: pytest.Monke
     keys = {"MY_KEY", "AGENT_KEY", "TRIMTAB_KEYSTORE_PASSWORD", "TRIMTAB_AGENT_PASSWORD"}
     assert {name for name, is_hidden in hidden.items() if not is_hidden} == keys
     assert all(secret in secrets_of(loaded) for name, secret, _ in SECRETS.values() if name in keys)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deep copy", "pickle"])
+def test_variables_are_in_no_copy_and_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: Callable[[Any], object]) -> None:
+    loaded = load_config(config_with(tmp_path, "MY_KEY", KEY, monkeypatch, in_environment=False))
+    with pytest.raises(TypeError, match="secrets"):
+        copied(loaded.variables)
+    assert KEY not in repr(loaded.variables) + f"{loaded.variables}"
