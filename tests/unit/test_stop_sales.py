@@ -35,10 +35,19 @@ def failed_pools(of: Token) -> Callable[[StepInput], StepInput]:
     return fail
 
 
+def quarantined_of_unknown_balance(token: Token) -> Callable[[StepInput], StepInput]:
+    def fail(step: StepInput) -> StepInput:
+        holdings = tuple(holding for holding in step.snapshot.holdings if holding.token != token.address)
+        return with_snapshot(quarantined(token)(step), holdings=holdings)
+
+    return fail
+
+
 CASES = {
     "nothing failed": (lambda step: step, False),
     "token that is held": (quarantined(WETH), True),
     "token that is not held": (quarantined(WBTC), False),
+    "token of unknown balance": (quarantined_of_unknown_balance(WBTC), True),
     "both": (quarantined(WETH, WBTC), True),
     "numeraire": (quarantined(USDC), True),
     "pool of a token that is held": (failed_pools(WETH), True),

@@ -45,11 +45,17 @@ def unsold_assets_text(outcome: StepOutcome) -> str:
 
 def is_sale_delayed(outcome: StepOutcome) -> bool:
     """Return whether tokens or pools in quarantine keep assets of the wallet unsold, so that a later
-    attempt may sell them. Those of assets that the wallet does not hold keep none.
+    attempt may sell them. Those of assets that the wallet does not hold keep none; an unknown
+    balance counts as held.
     """
     step = outcome.step_input
     numeraire = step.portfolio.numeraire.address
-    held_tokens = {token for token, raw in native_coin.held_balances(step).items() if raw}
+    balances_raw = native_coin.held_balances(step)
+    held_tokens = {
+        asset.token.address
+        for asset in step.portfolio.assets
+        if balances_raw.get(asset.token.address) != 0
+    }
     if any(
         screened_token.token in held_tokens | {numeraire}
         for screened_token in step.targets.quarantined_tokens
