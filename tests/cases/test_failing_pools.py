@@ -140,6 +140,20 @@ def test_a_stop_names_what_no_pool_pays_and_goes_on_later(anvil_chain: LocalChai
         assert [chain.balance(symbol) for symbol in ("WETH", "WBTC", "USDT")] == [0, 0, 0]
 
 
+def test_a_stop_of_too_many_plans_says_so_and_goes_on_later(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
+    monkeypatch.setattr(shutdown, "MAX_SALES", 1)
+    with again(chain, pinned(chain, tmp_path)) as agent:
+        report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert report.state == "unfinished", report.reason
+        assert mentions(report.reason, "not everything is sold after 1 plans")
+        report = shutdown.stop(agent, send=True, confirm=lambda _: True)
+        assert (report.state, report.unsold_text) == ("stopped", ""), report.reason
+
+
 ACCOUNTS: dict[str, tuple[Callable[[LocalChain], str], tuple[int, int], ScreenSubject]] = {
     "wallet-sends": (lambda chain: chain.wallet.address, (REVERTS, 0), ScreenSubject.WALLET),
     "wallet-sends-false": (lambda chain: chain.wallet.address, (IS_FALSE, 0), ScreenSubject.WALLET),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cases.test_failing_pools import refusing
 from tests.cli.tools import Desk, at_terminal, attach
-from tests.support.agents import OTHER
+from tests.support.agents import OTHER, allow
 from tests.support.text import mentions
 
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -226,6 +227,18 @@ def test_a_stop_that_leaves_something_unsold_says_so_by_its_exit_code(desk: Desk
     stopped = desk.ask("stop", "--to-stable", "--send", "--yes", want=10)
     assert (stopped["state"], stopped["unrevoked"]) == ("stopped", "")
     assert mentions(stopped["unsold"], "WETH stays", "plan_cost")
+
+
+def test_a_stop_that_leaves_an_allowance_open_says_so_by_its_exit_code(desk: Desk) -> None:
+    chain = attach(desk)
+    call_weth = refusing(chain, "WETH")
+    allow(chain, "WETH", raw=5)
+    desk.run("trust", "--yes")
+    desk.run("adopt", "--yes")
+    call_weth("refuseApprovals", 1, 0)
+    stopped = desk.ask("stop", "--send", "--yes", want=10)
+    assert (stopped["state"], stopped["unsold"]) == ("stopped", "")
+    assert mentions(stopped["unrevoked"], "WETH")
 
 
 def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:

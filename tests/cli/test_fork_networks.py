@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.load import load_config
 from agent.config.networks import NETWORKS, Network
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
+from agent.config.writing.template import render_config
 from agent.localchain.front import serve_front
 from agent.model import DataFeeKind
+from scripts.fork_run import fork_config
 from tests.cli.test_scripts import run as run_script
 from tests.cli.tools import Said
 from tests.support.networks import FEES_WEI, OWNER, PRICES_USD, ROLLUP_FEES_WEI, stand_in
@@ -55,3 +59,21 @@ def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
         assert report["after"]["decision"]["kind"] == "hold"
         assert (float(report["rebalance"]["cost"].get("data_fee", 0)) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
         assert (chain.rpc("eth_blockNumber"), chain.rpc("eth_getTransactionCount", OWNER.address, "latest")) == parent_state
+
+
+@pytest.mark.parametrize("role", ["asset", "native asset", "hub", "neither"])
+def test_the_wrapped_coin_of_a_fork_is_one_asset_whatever_it_was(tmp_path: Path, role: str) -> None:
+    wrapped, *others = (TemplateAsset(token.symbol, token.address, "50%", token.feed) for token in ETHEREUM_PRESET.tokens[:3])
+    assets = [wrapped, others[1]] if "asset" in role else others
+    hubs = [wrapped] if role == "hub" else []
+    config_text = render_config(ETHEREUM_PRESET, OWNER.address, assets, hubs, "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    if role == "native asset":
+        config_text = config_text.replace(f'symbol = "WETH"\naddress = "{wrapped.address}"', 'symbol = "ETH"\naddress = "native"')
+    config = tmp_path / "trimtab.toml"
+    config.write_text(config_text)
+    folder = tmp_path / "fork"
+    folder.mkdir()
+    portfolio = load_config(fork_config(config, "http://127.0.0.1:1", folder)).config.portfolio
+    added_symbols = {"hub": ["WETH"], "neither": ["WNATIVE"]}.get(role, [])
+    assert [asset.symbol for asset in portfolio.assets[len(assets) :]] == added_symbols
+    assert portfolio.hubs == []

@@ -16,11 +16,12 @@ from agent.config.load import parse_config
 from agent.config.schema import Config
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.reconcile import MAX_TIP_RAISES, cancel_transaction, with_demanded_tip
-from agent.model import Head, IntentState, SignedTx
+from agent.model import Head, IntentKind, IntentState, SignedTx
 from agent.policy.step_input import apply_min_tip
 from agent.signing.terms import TIP_CAP_WEI
 from tests.support.builders import step_input
 from tests.support.endpoints import Script
+from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
 from tests.support.tips import NAMELESS, WORDINGS
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, patient, states, tx, when_sent
@@ -224,6 +225,18 @@ def test_of_several_demands_the_least_counts(named: tuple[int | None, int | None
     assert f"minimum needed {25 * GWEI}" in unknown.value.message
     assert unknown.value.tip_refusal is not None
     assert unknown.value.tip_refusal.min_tip_wei == 25 * GWEI
+
+
+@pytest.mark.parametrize(("is_emergency", "end_state"), [(True, S.FINAL), (False, S.CANCELLED)])
+def test_a_demand_of_many_times_the_granted_gas_is_paid_by_an_emergency(tmp_path: Path, is_emergency: bool, end_state: IntentState) -> None:
+    setup = bench(tmp_path)
+    setup.settings = replace(setup.settings, emergency_gas_ceilings=(100 * GWEI, None))
+    demanding(setup, 4 * GWEI)
+    cheap = replace(tx(0), max_fee_wei=GWEI * 11 // 10, max_priority_fee_wei=GWEI // 10)
+    granted = replace(futures_grant(ESCAPE, is_emergency=is_emergency), max_gas_wei=cheap.max_gas_cost_wei, deadline_s=START_S + 90)
+    setup.store.steps.begin("escape", START_S, "{}")
+    ended = setup.executor().run("escape", IntentKind.FUTURES, cheap, granted, "escape")
+    assert (ended.kind, ended.state) == (IntentKind.FUTURES, end_state)
 
 
 # --- Fees and costs.

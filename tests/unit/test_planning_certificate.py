@@ -18,7 +18,7 @@ from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.dual import DualSolution
 from agent.planning.solver.fixed_point import FixedPoint, find_fixed_point
-from agent.planning.solver.search import COARSE_UNIT_PHRASE, GAS_EXCEEDS_SAVING, PoolSelector
+from agent.planning.solver.search import COARSE_UNIT_PHRASE, GAS_EXCEEDS_SAVING, SAVES_NOTHING, PoolSelector
 from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import objective_for_goal, turnover_left
 from agent.reference import reference_prices
@@ -28,6 +28,7 @@ from tests.support.planning_peers import grid, objective, sequential
 from tests.support.planning_worlds import (
     DEEP,
     FIVE,
+    KINDS,
     PRICES,
     USDC,
     WETH,
@@ -340,3 +341,16 @@ def test_only_gas_that_is_paid_is_named_as_a_reason(base_fee_wei: int) -> None:
         for edge in market.pool_edges:
             reason = selector._drop_reason(edge.pool_address, GAS_EXCEEDS_SAVING)
             assert (reason == GAS_EXCEEDS_SAVING) == (base_fee_wei > 0 and not reason.startswith(COARSE_UNIT_PHRASE))
+
+
+def test_without_gas_a_coarse_unit_is_the_reason_or_that_a_pool_saves_nothing() -> None:
+    reasons: set[str] = set()
+    for seed in range(6):
+        market, _, _ = settled(without_gas(KINDS["units"](seed)))
+        selector = PoolSelector(market, lambda _stack, _earlier: DualSolution, 0.0, lambda _selection: {})
+        for pool in {edge.pool_address for edge in market.pool_edges}:
+            is_coarse = any(edge.curves.rounding_loss for edge in market.pool_edges if edge.pool_address == pool)
+            expected = COARSE_UNIT_PHRASE if is_coarse else SAVES_NOTHING
+            assert selector._drop_reason(pool, GAS_EXCEEDS_SAVING).startswith(expected)
+            reasons.add(expected)
+    assert reasons == {COARSE_UNIT_PHRASE, SAVES_NOTHING}

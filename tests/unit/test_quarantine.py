@@ -335,6 +335,15 @@ def test_native_pool__has_a_lender_that_failed_for_its_other_token() -> None:
     assert lender((v3, native, other), v3.contract) == other, "one that is not in quarantine comes first"
 
 
+def test_native_pool__another_lends_at_most_half_of_what_it_has() -> None:
+    step, sale = with_native_pool()
+    v3, *_ = step.snapshot.pools
+    for amount_raw in (v3.depth(WETH) // 4, v3.depth(WETH)):
+        large_sale = replace(sale, legs=(replace(sale.legs[0], amount_in_raw=amount_raw),))
+        (move,) = (move for move in plan_token_moves(step, large_sale) if move.token == WETH)
+        assert move.raw == min(amount_raw, move.pool.depth(WETH) // 2)
+
+
 CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")
 
 

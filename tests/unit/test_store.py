@@ -463,6 +463,25 @@ def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
     assert stored_steps(tmp_path) == {"s"}
 
 
+def test_a_queue_that_stays_comes_before_what_another_thread_queued_meanwhile(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    interrupts = [KeyboardInterrupt()]
+    written: list[str] = []
+
+    def write_first(_db: object) -> None:
+        if interrupts:
+            store.db.write_later("write", lambda _db: written.append("second"))
+            raise interrupts.pop()
+        written.append("first")
+
+    with store.db.queueing():
+        store.db.write_later("write", write_first)
+        with pytest.raises(KeyboardInterrupt):
+            store.db.flush()
+    store.close()
+    assert written == ["first", "second"]
+
+
 def test_a_queue_that_cannot_be_written_raises_once_and_is_dropped(tmp_path: Path) -> None:
     store = opened(tmp_path)
     with store.db.queueing():

@@ -34,6 +34,12 @@ def store(store_kind: str, tmp_path: Path):
     found.close()
 
 
+def test_a_demanded_tip_is_forgotten_after_a_day_without_a_transaction(store: Store) -> None:
+    store.budgets.mark_demanded_tip(7, START_S)
+    times_s = [START_S, START_S + DAY_S - 1, START_S + DAY_S]
+    assert [store.budgets.history(at_s).demanded_tip_wei for at_s in times_s] == [7, 7, 0]
+
+
 def ended(
     store: Store,
     nonce: int,
