@@ -18,12 +18,14 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, R
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.venues.hyperliquid.agent_key import AgentKey
+from agent.venues.hyperliquid.budget import WEIGHT_PER_MINUTE, RequestBudget
 from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage
 from agent.venues.hyperliquid.venue import require_fresh_agent
 from tests.support.hyperliquid import approve_agent, issue_tickets
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
+from tests.support.transactions import ManualClock
 
 OWNER, AGENT = key_of(1), key_of(2)
 VALID_MS = 30_000
@@ -82,6 +84,17 @@ def order(coin: str, lots: int, price: str, kind: PerpOrderKind = PerpOrderKind.
 
 def lots(coin: str, size: str) -> int:
     return int(Fraction(size) * 10 ** (5 if coin == "BTC" else 4))
+
+
+def test_the_rows_of_an_answer_count_in_the_budget(world: World) -> None:
+    for _ in range(59):
+        world.server.fund(OWNER.address, 1)
+    budget = RequestBudget(ManualClock())
+    connection = HyperliquidConnection(world.server.url, is_mainnet=world.server.is_mainnet, timeout_s=60, budget=budget)
+    rows = connection.info(type="userNonFundingLedgerUpdates", user=OWNER.address.lower(), startTime=0)
+    assert isinstance(rows, list)
+    assert len(rows) == 60
+    assert budget.left() == WEIGHT_PER_MINUTE - 20 - 3
 
 
 # --- Signatures.
@@ -237,6 +250,20 @@ def test_only_a_mode_with_margin_of_its_own_is_recorded(world: World) -> None:
         with pytest.raises(OperatorNeeded):
             client.read()
     assert record.modes == ["default", ""]
+
+
+def test_figures_like_those_of_a_shared_balance_are_not_believed_without_the_mode(world: World) -> None:
+    client = world.venue.keeping(FakeAccountModeStore())
+    client.read()
+    world.server.read_faults["userAbstraction"] = 503
+    world.server.wallet(OWNER.address).usd -= 1_000
+    assert margin.account_value_raw(client.read()) == 9_000 * 10**6
+    world.server.wallet(OWNER.address).mode = "unifiedAccount"
+    with pytest.raises(Retryable, match="as with a shared balance, and its mode could not be read"):
+        client.read()
+    world.server.read_faults.clear()
+    with pytest.raises(OperatorNeeded, match="mode at the venue is unifiedAccount"):
+        client.read()
 
 
 def test_amounts_with_the_artefacts_of_floats_are_read_to_the_base_unit(world: World) -> None:

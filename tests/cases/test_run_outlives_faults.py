@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -485,9 +485,9 @@ class Settable:
 
 
 @pytest.mark.usefixtures("quiet_store")
-@pytest.mark.parametrize("is_full", [False, True], ids=["store works", "store is full"])
+@pytest.mark.parametrize("hold", [lambda _: nullcontext(), full, read_only, locked], ids=["works", "full", "read-only", "locked"])
 def test_alert__looks_fail_for_five_minutes__is_sent_once(
-    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
     """Also if the store, which would note it, is what fails."""
     box, clock = Box(), Settable(level)
@@ -500,8 +500,7 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
         service = stack.enter_context(report_run(agent, StoppableClock(clock), "1h"))
         service.on_cycle(agent.plan())
         fault = stack.enter_context(ExitStack())
-        if is_full:
-            fault.enter_context(full(tmp_path))
+        fault.enter_context(hold(wiring.store_file(loaded)))
         clock.at_s += 3_000
         service.on_cycle(down)
         clock.at_s += FAULT_ALERT_AFTER_S - 1

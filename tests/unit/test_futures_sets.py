@@ -316,6 +316,15 @@ def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None
     assert Fraction(5_990, 10_000) < share <= Fraction(6_000, 10_000)
 
 
+@pytest.mark.parametrize(("minimum", "orders"), [(13_900, ["ETH"]), (14_000, [])])
+def test_largest_share__part_below_the_venues_minimum_is_not_opened(minimum: int, orders: list[str]) -> None:
+    """At most 70 % of a target of 20,000 less the fee can be opened."""
+    policy = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), limits=replace(WIDE, max_position_bps=7_000))
+    plan = plan_futures(with_market(book(), "ETH", min_notional_raw=minimum * E18), policy, RICH, NOW_S)
+    assert [order.market for order in plan.orders] == orders
+    assert plan.refusal_texts[0].startswith("ETH is cut" if orders else "ETH is not opened")
+
+
 def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
     """A profit of 9,000 counts in the value and frees no margin: of the collateral of 1,000, 900 are used for the quote owed."""
     bought = margin.with_trade(book(1_000), "SOL", 90 * E18, -9_000 * E18)
@@ -332,3 +341,4 @@ def test_hedge_size__position_of_another_market_above_its_largest_share_forbids_
     assert margin.position_shares(before, 20_000)["SOL"] > Fraction(6, 10)
     assert largest_allowed_raw(before, "ETH", -E18, limits, RICH, 20_000) == -E18
     assert largest_allowed_raw(before, "SOL", E18, limits, RICH, 20_000) == 0
+    assert largest_allowed_raw(before, "SOL", -E18, limits, RICH, 20_000) == -E18, "a part of its reduction is possible too"

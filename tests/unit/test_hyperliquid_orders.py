@@ -17,7 +17,7 @@ from agent.errors import Refused, Retryable
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
 from agent.signing.futures import TIME_IN_FORCE, cloid_of
-from agent.venues.hyperliquid.account import USDC, ListedMarket, margin_tiers, market_rows, parse_market
+from agent.venues.hyperliquid.account import USDC, LeverageSetting, ListedMarket, margin_tiers, market_rows, parse_leverage, parse_market
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
     VenueOrderStage,
@@ -239,6 +239,12 @@ CONTEXT = {"funding": "0.0000125", "markPx": "3000.0", "oraclePx": "3001.0"}
 
 def parse_ether(answer: object) -> ListedMarket:
     return parse_market("ETH", market_rows(answer, {"ETH"})["ETH"])
+
+
+@pytest.mark.parametrize("kind", ["cross", "isolated", "strictIsolated", None])
+def test_margin_of_any_kind_but_cross_counts_as_isolated(kind: str | None) -> None:
+    setting = parse_leverage({"leverage": {"type": kind, "value": 3}}, "ETH")
+    assert setting == LeverageSetting(3, is_isolated=kind != "cross")
 
 
 @pytest.mark.parametrize("context", [{}, None, {**CONTEXT, "markPx": "x"}], ids=["empty", "null", "price in words"])
