@@ -19,6 +19,7 @@ from agent.margin import account as margin
 from agent.model import FuturesReading, IntentState
 from agent.model.futures import StaleReadKind
 from agent.signing.futures import LIMIT_TAG
+from agent.venues.hyperliquid.budget import RESERVED_WEIGHT, WEIGHT_PER_MINUTE
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
@@ -301,6 +302,22 @@ def test_a_crash_of_four_markets_is_reduced_within_a_minute_of_one_look(
             assert server.limited == 0
 
 
+def test_a_reduction_that_is_due_does_not_wait_for_the_budget_of_other_reads(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-36/100", "ETH", "DOGE", "SOL")
+        assert agent.context.venue_client is not None
+        agent.context.venue_client._connection._budget.spend(WEIGHT_PER_MINUTE - RESERVED_WEIGHT)  # type: ignore[union-attr]  # it has one
+        began_s = anvil_chain.now_s()
+        sent_s: list[int] = []
+        listener = agents.at_send(1, lambda: sent_s.append(anvil_chain.now_s()))
+        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=listener)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        assert sent_s[0] - began_s <= 10
+
+
 def test_a_calm_look_costs_little_of_the_budget(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2x"), EVEN) as agent:
         open_book(agent, anvil_chain)
@@ -311,6 +328,21 @@ def test_a_calm_look_costs_little_of_the_budget(server: HyperliquidServer, anvil
 
 
 # --- Several orders in one action.
+
+
+def test_each_order_of_an_action_that_is_refused_counts_as_a_failure_of_its_market(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        crash(server, "-36/100", "ETH", "DOGE", "SOL")
+        sent = len(actions(server))
+        server.refusal = UPGRADE
+        step(agent)
+        [action] = actions(server)[sent:]
+        markets = {server.coins[order["a"]].name for order in action["orders"]}
+        assert len(markets) == 4
+        assert {failures.exit_name for failures in agent.step_input().history.failures.failed_exits} == markets
 
 
 @pytest.mark.parametrize("fault", ["lost", "late", "garbled"])

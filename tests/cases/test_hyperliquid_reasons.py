@@ -85,6 +85,18 @@ def require_reported(agent: Agent, outcome: StepOutcome, reason: str) -> None:
     assert any(reason in str(step["reason"]) for step in api.history(config)["steps"])
 
 
+@pytest.mark.parametrize("words", ["<b>now</b>", "[now](here)", "for 0x00aa; see below"])
+def test_rejection__text_that_is_no_plain_sentence_is_in_no_alert(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, words: str
+) -> None:
+    refused = f"Order rejected {words}"
+    with agents.agent_on(anvil_chain, tmp_path, changes_of(server, "ioc"), EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, lambda: setattr(server, "refusal", refused)))
+        assert outcome.kind in (OutcomeKind.FAILED, OutcomeKind.REFUSED), outcome.reason
+        assert "Order rejected" in outcome.reason
+        assert "Order rejected" not in alert_texts(outcome)
+
+
 def test_rejection__of_a_stop_names_its_reason_and_that_it_backs_off(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
@@ -122,21 +134,25 @@ def crowded(server: HyperliquidServer, chain: LocalChain, count: int) -> None:
         server.fills.append(row)
 
 
-@pytest.mark.parametrize("kind", ["ioc", "gtc"])
+@pytest.mark.parametrize("kind", ["post_only", "gtc"])
 @pytest.mark.parametrize("count", [1_999, 2_000, 4_500])
 def test_fills__those_beyond_the_first_page_are_read(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, kind: str, count: int
 ) -> None:
+    """Another program trades while the order rests."""
     server.move("ETH", "0")
-    server.seed("ETH", ("10", "10", "10"), step="0.0001")
     with agents.agent_on(anvil_chain, tmp_path, changes_of(server, kind), EVEN) as agent:
-        fault = lambda: (crowded(server, anvil_chain, count), setattr(server, "skew_ms", count))  # noqa: E731
-        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, fault))
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        [intent] = outcome.transactions
-        assert intent.state is IntentState.FINAL
-        assert intent.receipt is not None
-        assert sum(fill.size_raw for fill in intent.receipt.fills) > 0
+        agent.rebalance(send=True, confirm=agents.yes)
+        [intent] = agent.context.store.journal.open_intents()
+        assert intent.is_resting
+        crowded(server, anvil_chain, count)
+        server.skew_ms = count
+        server.trade_through("ETH", str(rest_of_order(server)))
+        agent.rebalance(send=True, confirm=agents.yes)
+        [ended] = [later for later in agent.context.store.journal.intents() if later.id == intent.id]
+        assert ended.state is IntentState.FINAL
+        assert ended.receipt is not None
+        assert sum(fill.size_raw for fill in ended.receipt.fills) > 0
 
 
 @pytest.mark.parametrize("kind", ["ioc", "gtc"])
