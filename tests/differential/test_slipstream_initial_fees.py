@@ -157,6 +157,8 @@ def test_the_base_fee_of_the_spacing_stands_for_none_of_its_own(venues: Venues) 
     market.wait(2 * WINDOW_S)
     (pool,) = market.read()
     assert pool.fee_pips == market.fee_at(INCLUSION_DELAY_S) == 3_000
+    assert pool.dynamic_fee is not None
+    assert (pool.dynamic_fee.base_pips, pool.dynamic_fee.initial_pips) == (3_000, 3_000)
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
@@ -175,8 +177,10 @@ def test_sales_after_random_jumps_receive_what_was_planned(venues: Venues, seed:
         assert stall.send(stall.program(*legs)) == {"WETH": -sum(amounts), "USDC": sum(paid)}, (seed, amounts, pool.dynamic_fee)
 
 
-def test_a_module_with_another_window_is_not_known(venues: Venues) -> None:
-    market = InitialMarket(venues, window_s=300)
+@pytest.mark.parametrize("jump", [0, 40])
+def test_a_module_with_another_window_is_not_known(venues: Venues, jump: int) -> None:
+    """Without a jump its fee is that of the known window, until a swap moves the tick."""
+    market = InitialMarket(venues, window_s=300, jump=jump)
     (pool,) = market.read()
     assert pool.dynamic_fee is None
     assert pool.fee_pips == market.fee_at(0)
