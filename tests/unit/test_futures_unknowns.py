@@ -429,7 +429,7 @@ def with_old_part(step: StepInput, kind: StaleReadKind) -> StepInput:
 
 
 @pytest.mark.parametrize("kind", StaleReadKind)
-def test_beside_an_old_part_guards_refuse_an_opening_and_pass_a_reduction(kind: StaleReadKind) -> None:
+def test_beside_an_old_part_planner_and_guards_refuse_an_opening_and_pass_a_reduction(kind: StaleReadKind) -> None:
     opening = step_of(book(4_000, 0))
     reduction = step_of(OVER)
     plan = propose_rebalance(opening).plan
@@ -437,6 +437,8 @@ def test_beside_an_old_part_guards_refuse_an_opening_and_pass_a_reduction(kind: 
     assert refusing(opening, plan) == set()
     assert refusing(with_old_part(opening, kind), plan)
     assert refusing(with_old_part(reduction, kind), planned(reduction)) == set()
+    decisions = [propose_rebalance(with_old_part(step, kind)).decision_result.decision for step in (opening, reduction)]
+    assert [isinstance(decision, AdjustFutures) for decision in decisions] == [False, True]
 
 
 @pytest.mark.parametrize("kind", StaleReadKind)
