@@ -168,7 +168,8 @@ def whatif(
         ),
     ] = "",
     price: Annotated[
-        str, typer.Option("--price", help="Current prices, for alert prices: BTC=58000.")
+        str,
+        typer.Option("--price", help="Current prices, for alert prices and lots: BTC=58000."),
     ] = "",
     destination: Annotated[
         str, typer.Option("--destination", help="target, or halfway.")
@@ -178,8 +179,15 @@ def whatif(
     ] = "",
     numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account.")] = "",
     native: Annotated[
-        str, typer.Option("--native", help="Price of the native coin in the same unit, for gas.")
-    ] = "3000",
+        str,
+        typer.Option(
+            "--native",
+            help="Price of the native coin in the same unit, for gas; default: the usual dollars.",
+        ),
+    ] = "",
+    network: Annotated[
+        str, typer.Option("--network", help="Network of the gas: ethereum (default), base, …")
+    ] = "",
     futures: Notional = "",
     futures_target: FuturesTarget = "",
     futures_band: FuturesBand = "",
@@ -207,9 +215,28 @@ def whatif(
     from agent import app as api
     from agent.errors import ConfigError
 
-    if hedge and not futures:
+    futures_texts = {
+        "--futures-target": futures_target,
+        "--futures-band": futures_band,
+        "--margin": margin,
+        "--leverage": leverage,
+        "--leverage-band": leverage_band,
+        "--max-leverage": max_leverage,
+        "--max-utilisation": max_utilisation,
+        "--max-position": max_position,
+        "--spot-multiple": spot_multiple,
+        "--stress": stress_move,
+        "--hedge": hedge,
+        "--tax": tax,
+        "--funding": funding,
+        "--horizon": horizon,
+        "--lot": lot,
+    }
+    options_without_futures = [option for option, text in futures_texts.items() if text]
+    if options_without_futures and not futures:
         raise ConfigError(
-            "--hedge: needs --futures", "name the market of the short, such as --futures BTC=0"
+            f"{options_without_futures[0]}: needs --futures",
+            "name each market with its notional, such as --futures BTC=0",
         )
     what_if = api.what_if(
         target,
@@ -220,6 +247,8 @@ def whatif(
         only=only,
         numeraire=numeraire,
         native=native,
+        network=network,
+        futures=futures,
     )
     document = what_if_document(what_if)
     if futures:
@@ -393,12 +422,15 @@ def _show_futures(document: Document) -> None:
     for breach in document["breaches"]:
         say(f"{breach['limit']}: {breach['measured']}, limit {breach['allowed']}")
     if document["triggers"]:
-        allowed_gross = money_text(document["allowed_gross"])
-        say(
-            f"Triggered: {', '.join(document['triggers'])}; notional after the orders {allowed_gross}"
-        )
+        say(f"Triggered: {', '.join(document['triggers'])}")
     else:
         say("Nothing triggers.")
+    for order_note in document["notes"]:
+        say(order_note)
+    say(
+        f"Notional after all orders {money_text(document['gross_after'])},"
+        f" {leverage_text(document['leverage_after'])} of the margin"
+    )
     for hedge in document["hedges"]:
         say(
             f"{hedge['symbol']}: sell {money_text(hedge['sell'])}, short {money_text(hedge['short'])};"

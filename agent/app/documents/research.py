@@ -137,7 +137,9 @@ class WhatIfHedgeDocument(TypedDict):
 class FuturesWhatIfDocument(TypedDict):
     """The futures part of `whatif`. `gross`, `long`, `short` and `net` are notionals, `margin` is
     the account value, `maintenance` the maintenance margin, `allowed_gross` the gross notional
-    after the reductions that the limits demand. `spot_multiple` is gross notional per spot value.
+    after the reductions that the limits demand, `gross_after` and `leverage_after` are those after
+    all orders, hedges included, and `notes` say which orders are cut or left out.
+    `spot_multiple` is gross notional per spot value.
     Multiples and shares are decimals, None if the account or the spot portfolio has no value.
     `breaches` has limit, measured and allowed value of each broken limit. `trades` are the spot
     trades beside the hedges, `net_exposure` is by symbol after these trades and all orders.
@@ -155,6 +157,9 @@ class FuturesWhatIfDocument(TypedDict):
     triggers: list[str]
     breaches: list[dict[str, str]]
     allowed_gross: str
+    gross_after: str
+    leverage_after: str | None
+    notes: list[str]
     markets: list[WhatIfMarketDocument]
     hedges: list[WhatIfHedgeDocument]
     trades: dict[str, str]

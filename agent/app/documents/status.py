@@ -42,7 +42,7 @@ from agent.app.documents.plans import (
     decision_document,
 )
 from agent.config.build import build_policy
-from agent.config.networks import ETHEREUM, TypicalFees, typical_fees
+from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
 from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
@@ -454,17 +454,18 @@ def _coins_text(total: Value) -> str:
     return format_coins(total * 10**VALUE_PLACES, VALUE_PLACES)
 
 
-def minimum_totals_of_values(
+def minimum_totals_of_values(  # noqa: PLR0913
     target_drifts: Sequence[tuple[str, int, Fraction]],
     numeraire: str,
     plan_cost_bps: int,
     min_trade: Value,
     native_price: Fraction,
+    network_fees: TypicalFees,
     total: Value,
     *,
     has_band: bool,
 ) -> list[MinimumTotalDocument]:
-    """Return the minimum totals of command-line targets at three gas prices, in whole units of
+    """Return the minimum totals of command-line targets at the three gas prices of a network, in whole units of
     value; `target_drifts` are (symbol, target in bps, drift at a correction).
     """
     gas_price_inputs = _inputs_at_gas_prices(
@@ -473,7 +474,7 @@ def minimum_totals_of_values(
         plan_cost_bps,
         min_trade,
         native_price / 10**18,
-        ETHEREUM.fees,
+        network_fees,
     )
     return _minimum_total_documents(
         [replace(inputs, has_band=has_band) for inputs in gas_price_inputs], numeraire, total

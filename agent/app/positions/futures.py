@@ -22,13 +22,12 @@ from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.accounting import funding_entries
+from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.hedges import comparison_text, short_costs, with_choice
 from agent.layers.futures.policy.targets import (
     due_triggers,
     notional_drifts,
-    position_trims,
     reduction_sizes,
-    sizes_to_target,
 )
 from agent.layers.futures.requests import CloseHedge, Deleverage, OpenHedge
 from agent.layers.futures.state import margin_account
@@ -114,9 +113,8 @@ def what_if_futures(
     account_state = margin_state(account, policy.limits, policy.leverage_bps)
     fired_triggers = due_triggers(account, policy, spot_value_raw)
     reduction_sizes_raw = reduction_sizes(account, policy, spot_value_raw)
-    order_sizes_raw = reduction_sizes_raw
-    if fired_triggers and not reduction_sizes_raw:
-        order_sizes_raw = position_trims(account, policy) or sizes_to_target(account, policy)
+    plan = plan_futures(account, policy, spot_value_raw, now_s=0)
+    order_sizes_raw = {order.market: order.size_raw for order in plan.orders}
     hedges = _hedge_documents(
         options, spot_values, trade_values, _account_after_fills(account, order_sizes_raw), policy
     )
@@ -131,6 +129,7 @@ def what_if_futures(
     position_values_raw = [
         margin.value_at_mark_raw(account, position) for position in account.positions
     ]
+    account_after = _account_after_fills(account, order_sizes_raw)
     return {
         "gross": _raw_text(account_state.gross_notional_raw),
         "long": _raw_text(sum(value_raw for value_raw in position_values_raw if value_raw > 0)),
@@ -152,15 +151,18 @@ def what_if_futures(
             }
             for breach in breaches(account_state, policy.limits, spot_value_raw)
         ],
-        "allowed_gross": _raw_text(_gross_after_raw(account, reduction_sizes_raw)),
+        "allowed_gross": _raw_text(
+            margin.gross_notional_raw(_account_after_fills(account, reduction_sizes_raw))
+        ),
+        "gross_after": _raw_text(margin.gross_notional_raw(account_after)),
+        "leverage_after": _ratio_text(margin.leverage(account_after)),
+        "notes": list(plan.refusal_texts),
         "markets": _market_documents(account, policy, order_sizes_raw),
         "hedges": hedges,
         "trades": {
             symbol: _value_text(trade_value) for symbol, trade_value in trade_values.items()
         },
-        "net_exposure": _net_exposure(
-            _account_after_fills(account, order_sizes_raw), spot_values, trade_values
-        ),
+        "net_exposure": _net_exposure(account_after, spot_values, trade_values),
     }
 
 
@@ -215,6 +217,12 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
                 raise ConfigError(
                     f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
                 )
+    for symbol in lot_sizes:
+        if symbol not in prices:
+            raise ConfigError(
+                f"--lot: {symbol} has no price, so its contracts have no value",
+                f"add its price: --price {symbol}=…",
+            )
     account_value_raw = (
         parse_raw(options.margin, VALUE_PLACES, "--margin") if options.margin else None
     )
@@ -330,38 +338,32 @@ def _optional_share_bps(share_text: str, option: str, default_bps: int) -> int:
 def _market_documents(
     account: MarginAccount, policy: FuturesPolicy, order_sizes_raw: Mapping[str, int]
 ) -> list[WhatIfMarketDocument]:
+    drift_by_market = {drift.market: drift for drift in notional_drifts(account, policy)}
     market_documents: list[WhatIfMarketDocument] = []
-    for drift in notional_drifts(account, policy):
-        market = account.market(drift.market)
-        order_size_raw = order_sizes_raw.get(drift.market, 0)
-        liquidation_price = margin.liquidation_price(account, drift.market)
+    for market in account.markets:
+        drift = drift_by_market.get(market.market)
+        order_size_raw = order_sizes_raw.get(market.market, 0)
+        if drift is None and not order_size_raw:
+            continue
+        share = drift.share if drift else Fraction(0)
+        target_share = drift.target_share if drift else Fraction(0)
+        liquidation_price = margin.liquidation_price(account, market.market)
         market_documents.append(
             {
-                "symbol": drift.symbol,
-                "notional": _raw_text(int(drift.notional)),
-                "weight_bps": round(drift.share * BPS),
-                "target_bps": round(drift.target_share * BPS),
-                "drift_bps": round(drift.share_drift * BPS),
+                "symbol": market.symbol,
+                "notional": _raw_text(int(drift.notional) if drift else 0),
+                "weight_bps": round(share * BPS),
+                "target_bps": round(target_share * BPS),
+                "drift_bps": round((share - target_share) * BPS),
                 "order_notional": _raw_text(margin.position_value_raw(market, order_size_raw)),
                 "order_size": _raw_text(order_size_raw),
-                "size_after": _raw_text(account.size_raw(drift.market) + order_size_raw),
+                "size_after": _raw_text(account.size_raw(market.market) + order_size_raw),
                 "liquidation_price": None
                 if liquidation_price is None
                 else value_text(liquidation_price, 0, VALUE_PLACES),
             }
         )
     return market_documents
-
-
-def _gross_after_raw(account: MarginAccount, order_sizes_raw: Mapping[str, int]) -> int:
-    return sum(
-        abs(
-            margin.position_value_raw(
-                market, account.size_raw(market.market) + order_sizes_raw.get(market.market, 0)
-            )
-        )
-        for market in account.markets
-    )
 
 
 def _hedge_documents(

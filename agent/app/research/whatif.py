@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.app.documents.status import minimum_totals_of_values
+from agent.config.networks import ETHEREUM, NETWORKS
+from agent.config.networks.network import TypicalFees
 from agent.config.tables.triggers import parse_band
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
@@ -112,14 +114,17 @@ def what_if(  # noqa: PLR0913
     destination: str = "target",
     only: str = "",
     numeraire: str = "",
-    native: str = "3000",
+    native: str = "",
+    network: str = "",
+    futures: str = "",
 ) -> WhatIf:
     """Compute drift, trades and alert prices by the functions of a live step. Raises ConfigError
     naming the option.
 
     `target`, `value` and `price` are comma-separated SYMBOL=NUMBER; a bare number in `target` is
     percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one asset. `only` needs a
-    `numeraire`; `native` is the price of the native coin, for gas.
+    `numeraire`. `native` is the price of the native coin, for gas at the usual fees of `network`,
+    by default Ethereum. `futures` has the markets that `price` may name too.
     """
     target_bps_by_symbol = parse_targets(target)
     values_raw = {
@@ -167,15 +172,24 @@ def what_if(  # noqa: PLR0913
             for symbol, trade_raw in ideal_trades(drifts).items()
         },
         alert_prices_by_symbol=_alert_prices_by_symbol(
-            drifts, _parse_prices(price, target_bps_by_symbol), has_band, numeraire
+            drifts,
+            _parse_prices(price, _priced_symbols(target_bps_by_symbol, futures)),
+            has_band,
+            numeraire,
         ),
         has_band=has_band,
-        minimum_totals=_minimum_totals(drifts, common_band, numeraire, native),
+        minimum_totals=_minimum_totals(
+            drifts, common_band, numeraire, native, _network_fees(network)
+        ),
     )
 
 
 def _minimum_totals(
-    drifts: tuple[AssetDrift, ...], band: Threshold | None, numeraire: str, native: str
+    drifts: tuple[AssetDrift, ...],
+    band: Threshold | None,
+    numeraire: str,
+    native: str,
+    network_fees: TypicalFees,
 ) -> tuple[MinimumTotalDocument, ...]:
     """Return the minimum totals under the limits of a new config."""
     limits = starting_limits(Token("", numeraire or "USDC", 0))
@@ -187,7 +201,9 @@ def _minimum_totals(
         )
         for drift in drifts
     ]
-    native_price = Fraction(parse_raw(native, VALUE_PLACES, "--native"), 10**VALUE_PLACES)
+    native_price = network_fees.native_usd
+    if native:
+        native_price = Fraction(parse_raw(native, VALUE_PLACES, "--native"), 10**VALUE_PLACES)
     min_trade = limits.min_trade or Fraction(0)
     return tuple(
         minimum_totals_of_values(
@@ -196,6 +212,7 @@ def _minimum_totals(
             limits.plan_cost_bps or 0,
             min_trade,
             native_price,
+            network_fees,
             investable_total(drifts) / 10**VALUE_PLACES,
             has_band=band is not None,
         )
@@ -326,15 +343,31 @@ def _combined_band(band: Threshold | None, other_band: Threshold) -> Threshold:
     )
 
 
-def _parse_prices(prices_text: str, target_bps_by_symbol: Mapping[str, int]) -> dict[str, Fraction]:
+def _network_fees(network: str) -> TypicalFees:
+    """Return the usual fees of a network by its name, by default those of Ethereum. Raises
+    ConfigError.
+    """
+    fees_by_name = {known_network.name: known_network.fees for known_network in NETWORKS}
+    if network and network not in fees_by_name:
+        raise ConfigError(f"--network: {network!r}", f"choose from {', '.join(fees_by_name)}")
+    return fees_by_name[network or ETHEREUM.name]
+
+
+def _priced_symbols(target_bps_by_symbol: Mapping[str, int], futures_text: str) -> tuple[str, ...]:
+    """Return the symbols that may have a price: the assets, then other markets of futures."""
+    market_symbols = parse_pairs(futures_text, "--futures") if futures_text else {}
+    return tuple(dict.fromkeys((*target_bps_by_symbol, *market_symbols)))
+
+
+def _parse_prices(prices_text: str, symbols: Collection[str]) -> dict[str, Fraction]:
     price_by_symbol: dict[str, Fraction] = {}
     if not prices_text:
         return price_by_symbol
     for symbol, price_text in parse_pairs(prices_text, "--price").items():
-        if symbol not in target_bps_by_symbol:
+        if symbol not in symbols:
             raise ConfigError(
-                f"--price: {symbol!r} is not an asset",
-                f"choose from {', '.join(target_bps_by_symbol)}",
+                f"--price: {symbol!r} is not an asset, nor in --futures",
+                f"choose from {', '.join(symbols)}",
             )
         price_by_symbol[symbol] = Fraction(
             parse_raw(price_text, VALUE_PLACES, f"--price {symbol}"), 10**VALUE_PLACES
