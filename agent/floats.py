@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 from decimal import Context, Decimal
+from fractions import Fraction
 from functools import lru_cache
 from operator import mul
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,37 @@ def fsum_array(addends: FloatArray) -> float:
 def dot(left_vector: FloatArray, right_vector: FloatArray) -> float:
     """Return the sum of rounded products; the sum is rounded once."""
     return math.fsum((left_vector * right_vector).tolist())
+
+
+_EQUAL_DIVISOR = 10**9
+RETURN_ERROR = 1e-14
+"""Bound of the rounding error of a return that was computed from two floats."""
+Number = TypeVar("Number", float, Fraction)
+
+
+def dispersion_floor(largest_value: Number, rounding_error: Number) -> Number:
+    """Return the standard deviation up to which values are equal but for rounding: 1e-9 of the
+    largest absolute value, at least the error of one value.
+    """
+    return max(largest_value / _EQUAL_DIVISOR, rounding_error)
+
+
+def dispersion(returns: FloatArray, degrees_lost: int = 1) -> float:
+    """Return the standard deviation, over n less `degrees_lost`; zero for returns that are equal
+    but for rounding, or too few. A ratio to a dispersion of zero is unknown.
+    """
+    divisor = len(returns) - degrees_lost
+    if divisor < 1:
+        return 0.0
+    deviations = returns - fsum_array(returns) / len(returns)
+    deviation = math.sqrt(dot(deviations, deviations) / divisor)
+    largest_return = max(map(abs, returns.tolist()))
+    return 0.0 if deviation <= dispersion_floor(largest_return, RETURN_ERROR) else deviation
+
+
+def column_dispersions(returns: FloatArray, degrees_lost: int = 1) -> FloatArray:
+    """Return the dispersion of each column of `returns`."""
+    return np.array([dispersion(column, degrees_lost) for column in returns.T])
 
 
 def matvec(matrix: FloatArray, vector: FloatArray) -> FloatArray:

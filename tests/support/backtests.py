@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, make_price_table
-from agent.backtest.result import RebalanceRecord, SimulationResult, YearGain, rebalancing_premium
+from agent.backtest.result import RebalanceRecord, SimulationResult, YearGain, rebalancing_premium, time_weighted_return
 from agent.backtest.settings import PERMISSIVE_LIMITS, AppliedTransfer, BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity, apply_scenario
@@ -203,7 +203,7 @@ def result_of(
         weights[bar] = units * prices[bar] / whole
     targets = np.full((bars, count), 1 / count)
     times_s = REPORT_START_S + bar_s * np.arange(bars)
-    return SimulationResult(
+    result = SimulationResult(
         symbols=tuple(symbols),
         numeraire=numeraire,
         decimals=DECIMALS,
@@ -236,6 +236,23 @@ def result_of(
         yearly_gains=(YearGain(2021, exact(12.5)), YearGain(2022, exact(-3.25))),
         parameters=(("depth", "1000000"), ("seed", str(seed))),
         premium=rebalancing_premium(prices, weights, shares, times_s),
+    )
+    return with_series(result)
+
+
+def with_series(found: SimulationResult, **changes: object) -> SimulationResult:
+    """Return the result with changed series, and with the final values and returns of those."""
+    changed = replace(found, **changes)  # type: ignore[arg-type]  # field names, checked by replace
+    scale = 10**found.decimals
+    final_value = Fraction(float(changed.equity[-1])) * scale
+    hold_value = Fraction(float(changed.hold_equity[-1])) * scale
+    flows = changed.transfers
+    return replace(
+        changed,
+        final_value=final_value,
+        hold_value=hold_value,
+        twr=time_weighted_return(changed.start_value, final_value, [(flow.value_before, flow.value) for flow in flows]),
+        hold_twr=time_weighted_return(changed.start_value, hold_value, [(flow.hold_value_before, flow.value) for flow in flows]),
     )
 
 

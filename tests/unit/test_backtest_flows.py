@@ -7,13 +7,16 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("polars")
 
+from agent.backtest.report.series import growth_series
 from agent.backtest.settings import OwnerTransfer, apply_transfer, parse_owner_transfer
 from agent.backtest.simulate import open_run
 from agent.errors import ConfigError
-from agent.model import ExternalTransferKind
+from agent.model import ExternalTransferKind, Threshold
 from tests.support.backtests import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
 
 QUIET = [100.0, 100, 110, 110, 121]
@@ -97,6 +100,63 @@ def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
     assert np.array_equal(quick.equity, whole.equity)
     assert np.array_equal(quick.hold_equity, whole.hold_equity)
     assert (quick.twr, quick.hold_twr) == (whole.twr, whole.hold_twr)
+
+
+WIDE = Threshold(4_999, None)
+"""A band that no price of these tests leaves, so that only transfers change what is held."""
+AMOUNTS = st.integers(-90, 300).filter(bool)
+"""Percent of the start value."""
+
+
+def unit_values(prices: list[float], amounts_by_bar: dict[int, list[float]], of_holding: bool) -> list[float]:
+    """Return the value of one unit after each bar, as a fund keeps it: who pays in buys units at their value of that moment."""
+    coins, cash, units = 5_000 / prices[0], 5_000.0, 10_000.0
+    values = []
+    for bar, price in enumerate(prices):
+        for amount in amounts_by_bar.get(bar, []):
+            total = coins * price + cash
+            units += amount / (total / units)
+            if amount > 0:
+                bought = amount / 2 if of_holding else 0.0
+                coins += bought / price
+                cash += amount - bought
+            elif of_holding:
+                coins *= 1 + amount / total
+                cash *= 1 + amount / total
+            else:
+                from_cash = min(cash, -amount)
+                cash -= from_cash
+                coins -= (-amount - from_cash) / price
+        values.append((coins * price + cash) / units)
+    return values
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(-15, 15), min_size=4, max_size=9),
+    st.lists(st.lists(AMOUNTS, max_size=5), min_size=8, max_size=8),
+)
+def test_growth_is_that_of_a_unit_however_many_transfers_a_bar_has(steps: list[int], percents: list[list[int]]) -> None:
+    prices = [100.0]
+    for step in steps:
+        prices.append(round(prices[-1] * (1 + step / 100), 4))
+    amounts_by_bar: dict[int, list[float]] = {}
+    paid_in = 10_000.0
+    for bar, bar_percents in enumerate(percents[: len(prices) - 1], 1):
+        for percent in bar_percents:
+            amount = percent * 100.0 if percent > 0 else percent / 1_000 * paid_in  # a tenth at most leaves
+            paid_in += amount
+            amounts_by_bar.setdefault(bar, []).append(amount)
+    flows = tuple(OwnerTransfer(START_S + HOUR_S * bar, Fraction(amount)) for bar, amounts in amounts_by_bar.items() for amount in amounts)
+    simulation = simulated(hourly(BTC=prices), halves(WIDE), flows=flows)
+    growth = growth_series(simulation)
+    for grown, twr, of_holding in (
+        (growth.unit_growth, simulation.twr, False),
+        (growth.hold_unit_growth, simulation.hold_twr, True),
+    ):
+        values = unit_values(prices, amounts_by_bar, of_holding)
+        assert grown.tolist() == pytest.approx(values, rel=1e-9)
+        assert twr == pytest.approx(values[-1] / values[0] - 1, abs=1e-9)
 
 
 def test_while_a_swap_is_on_its_way_the_owner_takes_out_what_it_needs_and_it_reverts() -> None:

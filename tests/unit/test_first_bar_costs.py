@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from agent.backtest.report.series import growth_series
 from agent.backtest.result import RebalancingPremium, rebalancing_premium
 from agent.errors import ConfigError
 from agent.units import YEAR_S
-from tests.support.backtests import hourly, simulated
+from tests.support.backtests import hourly, simulated, with_series
 
 AGENT = Path(__file__).parents[2] / "agent"
 
@@ -43,7 +42,7 @@ def test_a_page_is_behind_holding_by_what_the_first_bar_took(monkeypatch: pytest
     monkeypatch.setattr(paths, "rebalancing_premium", seen)
     found = simulated(hourly(BTC=[100.0, 101, 102]))
     assert asked[0] == pytest.approx([0.5, 0.5])
-    dear = growth_series(replace(found, equity=found.equity * 0.99))
+    dear = growth_series(with_series(found, equity=found.equity * 0.99))
     assert float(dear.unit_growth[-1] / dear.hold_unit_growth[-1]) == pytest.approx(0.99 * float(found.equity[-1] / found.hold_equity[-1]))
     assert (float(dear.unit_growth[0]), float(dear.hold_unit_growth[0])) == pytest.approx((0.99, 1.0))
 

@@ -28,7 +28,7 @@ from agent.backtest.report.series import (
     with_owner_transfers,
 )
 from agent.errors import ConfigError
-from tests.support.backtests import DECIMALS, HOSTILE, START, exact, result_of
+from tests.support.backtests import DECIMALS, HOSTILE, START, exact, result_of, with_series
 
 pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
@@ -97,10 +97,11 @@ def test_a_year_of_working_days_has_no_more_samples_than_it_has() -> None:
     found = result_of(bars=24 * 140, every=200)
     days = np.arange(found.bar_count) // 24
     kept = days % 7 < 5
-    worked = replace(
+    worked = with_series(
         found,
         **{name: getattr(found, name)[kept] for name in ("times_s", "equity", "hold_equity", "weights", "prices", "targets", "bands")},
         rebalances=(),
+        fees=Fraction(0),
         bar_count=int(kept.sum()),
     )
     own = growth_series(worked)
@@ -180,7 +181,7 @@ def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     ahead = math.log(growth_series(found).unit_growth[-1] / growth_series(found).hold_unit_growth[-1]) * 100
     assert rows["excess return"] == pytest.approx(ahead, abs=0.006)
     assert sum(value for name, value in rows.items() if name != "excess return") == pytest.approx(ahead, abs=0.03)
-    paid = replace(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bar_count))
+    paid = with_series(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bar_count))
     section = next(one for one in backtest_page(paid).sections if one.title == "Return attribution")
     assert "gas money" in [row[0] for row in section.tables[0].rows]
 
@@ -189,7 +190,7 @@ def test_what_flows_did_to_the_difference_is_not_called_gas_money() -> None:
     found = result_of(bars=24 * 60, every=24, seed=3, flows=((500, 20_000.0),))
     held = found.hold_equity.copy()
     held[600:] *= 0.98  # what was held met the market at weights of its own
-    moved = replace(found, hold_equity=held, gas=exact(0.0))
+    moved = with_series(found, hold_equity=held, gas=exact(0.0))
     for gas, name in ((exact(0.0), "flows"), (exact(5.0), "flows and gas money")):
         section = next(one for one in backtest_page(replace(moved, gas=gas)).sections if one.title == "Return attribution")
         assert section.tables[0].rows[4][0] == name

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.funding import FundingSummary
+from agent.backtest.report.agreement import require_agreement
 from agent.backtest.result import SimulationResult
 from agent.errors import require_analysis_package
+from agent.floats import column_dispersions, dispersion
 from agent.units import YEAR_S, Value, decimal_text, price_text, value_text
 
 Floats = NDArray[np.float64]
@@ -91,21 +93,31 @@ class GrowthSeries:
 
 
 def growth_series(simulation_result: SimulationResult) -> GrowthSeries:
-    """Return the growth of both portfolios and their samples."""
+    """Return the growth of both portfolios and their samples. Raises Refused for a result whose
+    figures contradict each other.
+    """
     raw_per_coin = 10.0**simulation_result.decimals
-    flow_values: list[tuple[int, Value, Value]] = [
-        (flow.bar, flow.value_before, flow.value) for flow in simulation_result.transfers
-    ]
-    hold_flow_values: list[tuple[int, Value, Value]] = [
-        (transfer.bar, transfer.hold_value_before, transfer.value)
-        for transfer in simulation_result.transfers
-    ]
-    start_value = float(simulation_result.hold_equity[0])  # the value before the first bar's trades
-    return growth_series_of_units(
+    start_value = float(simulation_result.start_value) / raw_per_coin
+    transfers = simulation_result.transfers
+    growth = growth_series_of_units(
         simulation_result.times_s,
-        _unit_growth(simulation_result.equity, flow_values, raw_per_coin, start_value),
-        _unit_growth(simulation_result.hold_equity, hold_flow_values, raw_per_coin, start_value),
+        _unit_growth(
+            simulation_result.equity,
+            [(transfer.bar, transfer.value_before, transfer.value) for transfer in transfers],
+            raw_per_coin,
+            start_value,
+        ),
+        _unit_growth(
+            simulation_result.hold_equity,
+            [(transfer.bar, transfer.hold_value_before, transfer.value) for transfer in transfers],
+            raw_per_coin,
+            start_value,
+        ),
     )
+    require_agreement(
+        simulation_result, float(growth.unit_growth[-1]), float(growth.hold_unit_growth[-1])
+    )
+    return growth
 
 
 def growth_series_of_units(
@@ -129,21 +141,21 @@ def growth_series_of_units(
 
 def _unit_growth(
     equity: Floats,
-    flows: Sequence[tuple[int, Value, Value]],
+    transfers: Sequence[tuple[int, Value, Value]],
     raw_per_coin: float,
     start_value: float,
 ) -> Floats:
     """Return the growth of one unit of `start_value`, including the costs of the first bar's
-    trades. Time-weighted: a bar with a transfer is split at the transfer.
+    trades; zero once everything is lost. Time-weighted: a bar is split at each of its transfers,
+    which are (bar, value before, transfer) in the order in which they were made.
     """
-    factors = equity[1:] / equity[:-1]
-    for bar, value_before, transfer_value in flows:
-        if bar > 0:
-            value_after = float(value_before + transfer_value) / raw_per_coin
-            factors[bar - 1] = (
-                float(value_before) / raw_per_coin / equity[bar - 1] * equity[bar] / value_after
-            )
-    growth: Floats = equity[0] / start_value * np.concatenate([[1.0], np.cumprod(factors)])
+    period_starts = np.concatenate([[start_value], equity[:-1]])
+    earlier_factors = np.ones(len(equity))
+    for bar, value_before, transfer_value in transfers:
+        earlier_factors[bar] *= float(value_before) / raw_per_coin / period_starts[bar]
+        period_starts[bar] = float(value_before + transfer_value) / raw_per_coin
+    factors = np.divide(equity, period_starts, out=np.zeros(len(equity)), where=period_starts != 0)
+    growth: Floats = np.cumprod(earlier_factors * factors)
     return growth
 
 
@@ -206,8 +218,8 @@ class RiskMetrics:
 
 
 def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
-    """Compute risk metrics with empyrical-reloaded. Sharpe ratios use a risk-free rate of zero.
-    Raises Refused if it is not installed.
+    """Compute risk metrics with empyrical-reloaded. Sharpe ratios use a risk-free rate of zero, and
+    are NaN for equal returns. Raises Refused if it is not installed.
     """
     with require_analysis_package():
         import empyrical
@@ -222,10 +234,10 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     def volatility(returns: Floats) -> float:
         if not has_samples:
             return float("nan")
-        return float(empyrical.annual_volatility(returns, annualization=samples_per_year))
+        return dispersion(returns) * math.sqrt(samples_per_year)
 
     def sharpe(returns: Floats) -> float:
-        if not has_samples:
+        if not (has_samples and dispersion(returns)):
             return float("nan")
         return float(empyrical.sharpe_ratio(returns, annualization=samples_per_year))
 
@@ -236,11 +248,18 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
             rolling_metric(returns, window=window_samples, annualization=samples_per_year)
         )
 
+    def rolling_sharpe(returns: Floats) -> Floats:
+        ratios = rolling(empyrical.roll_sharpe_ratio, returns)
+        if not len(ratios):
+            return ratios
+        windows = np.lib.stride_tricks.sliding_window_view(returns, window_samples)
+        return np.where(column_dispersions(windows.T) > 0, ratios, np.nan)
+
     if has_samples:
         log_excesses = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
         mean_excess = float(log_excesses.mean() * samples_per_year)
         mean_excess_error = float(
-            log_excesses.std(ddof=1) / np.sqrt(len(log_excesses)) * samples_per_year
+            dispersion(log_excesses) / math.sqrt(len(log_excesses)) * samples_per_year
         )
     return RiskMetrics(
         sharpe=sharpe(growth.returns),
@@ -250,8 +269,8 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
         tracking_error=volatility(excess_returns),
         mean_excess=mean_excess,
         mean_excess_error=mean_excess_error,
-        rolling_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.returns),
-        rolling_hold_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.hold_returns),
+        rolling_sharpe=rolling_sharpe(growth.returns),
+        rolling_hold_sharpe=rolling_sharpe(growth.hold_returns),
         rolling_tracking_error=rolling(empyrical.roll_annual_volatility, excess_returns),
     )
 
@@ -328,8 +347,8 @@ def backtest_document(simulation_result: SimulationResult) -> dict[str, Any]:
         "final_value": money(simulation_result.final_value),
         "hold_value": money(simulation_result.hold_value),
         "start_value": money(simulation_result.start_value),
-        "twr": f"{simulation_result.twr:.6f}",
-        "hold_twr": f"{simulation_result.hold_twr:.6f}",
+        "twr": f"{simulation_result.twr:z.6f}",
+        "hold_twr": f"{simulation_result.hold_twr:z.6f}",
         "numeraire": simulation_result.numeraire,
         "rebalances": sum(record.succeeded for record in simulation_result.rebalances),
         "turnover": value_text(simulation_result.turnover_ratio, 0, 6),
@@ -344,7 +363,7 @@ def backtest_document(simulation_result: SimulationResult) -> dict[str, Any]:
         "gas_counted": simulation_result.is_gas_counted,
         "figures": {
             name: {
-                metric_name: None if math.isnan(metric_value) else f"{metric_value:.6f}"
+                metric_name: None if math.isnan(metric_value) else f"{metric_value:z.6f}"
                 for metric_name, metric_value in asdict(metrics).items()
             }
             for name, metrics in zip(
@@ -355,7 +374,7 @@ def backtest_document(simulation_result: SimulationResult) -> dict[str, Any]:
             None
             if simulation_result.premium is None
             else {
-                name: f"{metric_value:.6f}"
+                name: f"{metric_value:z.6f}"
                 for name, metric_value in asdict(simulation_result.premium).items()
             }
         ),
