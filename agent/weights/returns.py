@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import Refused
-from agent.floats import dot, fsum_array, matvec, solve_positive_definite
+from agent.floats import dispersion, dot, fsum_array, matvec, solve_positive_definite
 from agent.model import PricePoint
 from agent.units import YEAR_S
 
@@ -151,7 +151,7 @@ def compute_returns(
     constant_names = [
         label_by_token[token]
         for token, column in zip(tokens, simple_returns.T, strict=True)
-        if not np.ptp(column) > 0
+        if not dispersion(column)
     ]
     if constant_names:
         raise Refused(

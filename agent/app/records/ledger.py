@@ -46,6 +46,7 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
+from agent.floats import dispersion
 from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.layers.futures.state import margin_account
 from agent.layers.tax.settings import read_rates
@@ -117,13 +118,14 @@ def statistics(periods: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
             "missing": INSTALL_HINT,
         }
     returns_array = np.array(returns)
+    daily_dispersion = dispersion(returns_array)
     return {
         "days": len(returns),
-        "volatility": _rounded_or_none(
-            empyrical.annual_volatility(returns_array, annualization=DAYS_A_YEAR)
-        ),
+        "volatility": _rounded_or_none(daily_dispersion * math.sqrt(DAYS_A_YEAR)),
         "sharpe": _rounded_or_none(
             empyrical.sharpe_ratio(returns_array, annualization=DAYS_A_YEAR)
+            if daily_dispersion
+            else math.nan
         ),
         "max_drawdown": _rounded_or_none(empyrical.max_drawdown(returns_array)),
     }

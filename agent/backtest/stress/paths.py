@@ -16,6 +16,7 @@ from agent.backtest.data import PriceTable, forward_fill, has_gas_price
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.tune.statistics import block_length
 from agent.errors import ConfigError
+from agent.floats import RETURN_ERROR, dispersion_floor
 from agent.reference import is_dollar
 from agent.units import BPS
 
@@ -139,9 +140,12 @@ def fit_jump_diffusion(history: ReturnHistory) -> JumpDiffusion:
     returns = history.returns
     medians = np.median(returns, axis=0)
     deviations = MAD_TO_DEVIATION * np.median(np.abs(returns - medians), axis=0)
-    is_jump = (
-        np.abs(returns - medians) > JUMP_DEVIATIONS * np.where(deviations > 0, deviations, np.inf)
-    ).any(axis=1)
+    deviation_floors = [
+        dispersion_floor(largest_return, RETURN_ERROR)
+        for largest_return in np.abs(medians).tolist()
+    ]
+    scales = np.where(deviations > deviation_floors, deviations, np.inf)
+    is_jump = (np.abs(returns - medians) > JUMP_DEVIATIONS * scales).any(axis=1)
     calm_returns = returns[~is_jump]
     if len(calm_returns) < 2:
         calm_returns, is_jump = returns, np.zeros(len(returns), dtype=np.bool_)

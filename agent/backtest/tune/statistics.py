@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.tune.grid import PolicyChoice, band_text
+from agent.floats import RETURN_ERROR, column_dispersions, dispersion, dispersion_floor
 from agent.units import format_duration
 
 Floats = NDArray[np.float64]
@@ -60,21 +61,54 @@ def objective_scores(returns: Floats, objective: Objective) -> Floats:
     """Return the objective of each column of `returns[period, setting]`, per period. A constant
     column has a Sharpe ratio of zero.
     """
-    period_count = len(returns)
-    scores: Floats = _scores(
-        returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], period_count, objective
-    )[0]
-    return scores
-
-
-def _scores(sums: Floats, square_sums: Floats, periods: int, objective: Objective) -> Floats:
-    means: Floats = sums / periods
+    means: Floats = returns.mean(axis=0)
     if objective is Objective.GROWTH:
         return means
-    deviations = np.sqrt(np.maximum(square_sums / periods - means**2, 0.0))
-    is_constant = deviations <= 1e-12
-    scores: Floats = np.where(is_constant, 0.0, means / np.where(is_constant, 1.0, deviations))
-    return scores
+    return _ratios(means, column_dispersions(returns, degrees_lost=0))
+
+
+def _ratios(means: Floats, deviations: Floats) -> Floats:
+    """Return means over deviations; zero where the deviation is."""
+    ratios: Floats = np.divide(means, deviations, out=np.zeros_like(means), where=deviations > 0)
+    return ratios
+
+
+@dataclass(frozen=True, slots=True)
+class _BlockSums:
+    """Sums by block and setting of returns less the mean of their setting, and of the squares of
+    these differences: the variance of half of the blocks follows from them without cancellation.
+    `deviation_floors` are the deviations up to which the returns of a setting are equal.
+    """
+
+    means: Floats
+    sums: Floats
+    square_sums: Floats
+    deviation_floors: Floats
+
+    def scores(self, block_masks: Floats, periods: int, objective: Objective) -> Floats:
+        """Return the objective of each setting over the blocks of each mask, `periods` in all."""
+        mean_differences = block_masks @ self.sums / periods
+        means: Floats = self.means + mean_differences
+        if objective is Objective.GROWTH:
+            return means
+        variances = block_masks @ self.square_sums / periods - mean_differences**2
+        deviations = np.sqrt(np.maximum(variances, 0.0))
+        return _ratios(means, np.where(deviations > self.deviation_floors, deviations, 0.0))
+
+
+def _block_sums(block_returns: Floats) -> _BlockSums:
+    """Return the sums of `block_returns[block, period, setting]`."""
+    means = block_returns.mean(axis=(0, 1))
+    differences = block_returns - means
+    largest_returns = np.abs(block_returns).max(axis=(0, 1)).tolist()
+    return _BlockSums(
+        means,
+        differences.sum(axis=1),
+        (differences**2).sum(axis=1),
+        np.array(
+            [dispersion_floor(largest_return, RETURN_ERROR) for largest_return in largest_returns]
+        ),
+    )
 
 
 def expected_maximum(variance: float, trials: int) -> float:
@@ -119,7 +153,7 @@ def deflated_sharpe(returns: Floats, best_column: int) -> DeflatedSharpe | None:
     from scipy.stats import kurtosis, skew
 
     best_returns = returns[:, best_column]
-    if len(best_returns) < MIN_PERIODS_PER_BLOCK or float(np.std(best_returns)) <= 1e-12:
+    if len(best_returns) < MIN_PERIODS_PER_BLOCK or not dispersion(best_returns):
         return None
     sharpes = objective_scores(returns, Objective.SHARPE)
     trial_count = returns.shape[1]
@@ -158,7 +192,7 @@ def overfitting_probability(
     block_returns = returns[period_count - block_periods * block_count :].reshape(
         block_count, block_periods, setting_count
     )
-    block_sums, block_square_sums = block_returns.sum(axis=1), (block_returns**2).sum(axis=1)
+    block_sums = _block_sums(block_returns)
     block_halves = list(combinations(range(block_count), block_count // 2))
     half_masks = np.zeros((len(block_halves), block_count))
     for row, half_blocks in enumerate(block_halves):
@@ -170,18 +204,8 @@ def overfitting_probability(
     )
     for first_split in range(0, len(block_halves), rows_per_pass):
         chosen_half_masks = half_masks[first_split : first_split + rows_per_pass]
-        chosen_half_scores = _scores(
-            chosen_half_masks @ block_sums,
-            chosen_half_masks @ block_square_sums,
-            half_periods,
-            objective,
-        )
-        other_half_scores = _scores(
-            (1.0 - chosen_half_masks) @ block_sums,
-            (1.0 - chosen_half_masks) @ block_square_sums,
-            half_periods,
-            objective,
-        )
+        chosen_half_scores = block_sums.scores(chosen_half_masks, half_periods, objective)
+        other_half_scores = block_sums.scores(1.0 - chosen_half_masks, half_periods, objective)
         below_count += _count_below_median(chosen_half_scores, other_half_scores)
     return OverfittingEstimate(below_count / len(block_halves), len(block_halves), block_count)
 
@@ -243,7 +267,7 @@ def block_length(series: Floats) -> float:
     n = len(series)
     centred = series - series.mean()
     variance = float(centred @ centred) / n
-    if variance <= 1e-30:
+    if not dispersion(series):
         return 1.0
     insignificant_run = max(5, ceil(sqrt(log10(n))))
     max_lag = min(n - 1, ceil(sqrt(n)) + insignificant_run)

@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
+from agent.floats import dispersion_floor
 from agent.layers.strategies.state import (
     NavPoint,
     Strategy,
@@ -40,7 +41,7 @@ MIN_DAY_SHARE = (2, 3)
 def sharpe_milli(nav_points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
     """Return the annual Sharpe ratio over the window that ends now, in thousandths, rounded down;
     None if the values do not reach back to the beginning of the window, too many days are missing,
-    fewer than three days have a value, or all daily returns are equal.
+    fewer than three days have a value, or all daily returns are equal but for rounding.
     """
     index_by_day = {
         point.at_s // DAY_S: point.index
@@ -69,7 +70,11 @@ def sharpe_milli(nav_points: Sequence[NavPoint], window_s: int, now_s: int) -> i
         return_count * sum(daily_return * daily_return for daily_return in daily_returns)
         - return_sum * return_sum
     )  # n·Σr² - (Σr)² = n·(n - 1)·variance
-    if scaled_variance <= 0:
+    largest_return = max(map(abs, daily_returns))
+    # an index is rounded to a unit, and so is the return between two
+    rounding_error = Fraction(FIXED_POINT_ONE, min(daily_indexes)) + 1
+    deviation_floor = dispersion_floor(Fraction(largest_return), rounding_error)
+    if scaled_variance <= return_count * (return_count - 1) * deviation_floor**2:
         return None
     # mean / deviation = Σr / n · sqrt(n·(n - 1) / scaled_variance);
     # squared, times 365, in thousandths
