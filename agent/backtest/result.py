@@ -232,8 +232,8 @@ class SimulationResult:
       `symbols`; missing values are NaN.
     - `turnover_ratio` is the sum over rebalances of half the traded value divided by the total
       value.
-    - `evaluated_bar_count` counts bars evaluated by a whole step, `halted_bar_count` those with
-      stale or contradictory data, `refusal_counts` those with a refused plan, by reason.
+    - `evaluated_bar_count` counts bars evaluated by a whole step, `halted_bar_count` those without
+      a decision, for reasons in `notes`, `refusal_counts` those with a refused plan, by reason.
       `holds_by_setting` counts, by setting, bars at which a trade was due or a weight outside its
       band, but the step held.
     - `delisted_holdings` are delisted holdings at their last price, described in `notes`.

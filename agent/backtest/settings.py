@@ -4,6 +4,7 @@ transfers; and the health of the strategies: each change, and the final state.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -168,6 +169,9 @@ def apply_transfer(
 
 DEFAULT_DECIMALS = 18
 ROUTER_KIND = "swap_router_02"
+NUMBER_PATTERN = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
+"""Numbers in a reason. Reasons that differ only in numbers count as one."""
+STALE_PRICE = "a price is too old"
 HALT_WHEN_GONE, LEAVE_WHEN_GONE = "halt", "leave"
 MAX_AGE_BARS = 2
 """Default number of missed bars after which a feed is stale."""
@@ -498,6 +502,41 @@ class HealthRecord:
     health: str
     reason: str
     sharpe_milli: int | None
+
+
+class HaltLog:
+    """Counts the bars without a decision, by reason. Reasons that differ only in numbers count as
+    one, in the words of the first.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._first_reasons = {STALE_PRICE: STALE_PRICE}
+        self._newest_key = STALE_PRICE
+
+    def add(self, reason: str) -> None:
+        """Add a bar with a halt."""
+        self._newest_key = NUMBER_PATTERN.sub("…", reason)
+        self._first_reasons.setdefault(self._newest_key, reason)
+        self._counts[self._newest_key] = self._counts.get(self._newest_key, 0) + 1
+
+    def add_unevaluated(self, bar_count: int) -> None:
+        """Add bars that continue the newest halt."""
+        if bar_count:
+            newest_count = self._counts.get(self._newest_key, 0)
+            self._counts[self._newest_key] = newest_count + bar_count
+
+    @property
+    def bar_count(self) -> int:
+        """Number of bars without a decision."""
+        return sum(self._counts.values())
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for each reason."""
+        return tuple(
+            f"no decision at {bar_count} bars: {self._first_reasons[key]}"
+            for key, bar_count in self._counts.items()
+        )
 
 
 class HealthLog:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
@@ -42,7 +41,9 @@ from agent.backtest.result import (
 from agent.backtest.settings import (
     IN_NUMERAIRE,
     LEAVE_WHEN_GONE,
+    NUMBER_PATTERN,
     BacktestSpec,
+    HaltLog,
     HealthLog,
     SimulationSettings,
 )
@@ -258,8 +259,6 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished bars and of all bars."""
 MAX_TEXT_LENGTH = 200
-NUMBER_PATTERN = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
-"""Numbers in a reason. Refusals that differ only in numbers count as one."""
 VERSIONED_LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [
     "Progress",
@@ -319,7 +318,8 @@ class SimulationRun:
         self._context_manager = open_simulation(self.world)
         self._target_bands: list[TargetBands] = []
         self._futures_weights: list[tuple[int, tuple[tuple[str, Fraction], ...]]] = []
-        self._evaluated_bars = self._halted_bars = 0
+        self._evaluated_bars = 0
+        self._halts = HaltLog()
         self._refusal_counts: dict[str, int] = {}
         self._hold_counts: dict[str, int] = {}
         self._futures_refusal_counts: dict[str, int] = {}
@@ -367,7 +367,7 @@ class SimulationRun:
         if world.settings.looks_at_all:
             return world.bar + 1
         bar = min(self._due_bar_finder.next_bar(world.bar), world.next_transfer_bar())
-        self._halted_bars += self._due_bar_finder.count_halted(world.bar + 1, bar)
+        self._halts.add_unevaluated(self._due_bar_finder.count_halted(world.bar + 1, bar))
         _add_count(
             self._hold_counts,
             "policy.trigger",
@@ -409,7 +409,8 @@ class SimulationRun:
                 self._target_bands.append(replace(bands_at_bar, bar=0))
             elif bands_at_bar != replace(self._target_bands[-1], bar=bands_at_bar.bar):
                 self._target_bands.append(bands_at_bar)
-        self._halted_bars += outcome.kind is OutcomeKind.HALT
+        if outcome.kind is OutcomeKind.HALT:
+            self._halts.add(outcome.reason)
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
             failed_guards = [
                 verdict.guard for verdict in outcome.refusal_verdicts if not verdict.passed
@@ -473,11 +474,12 @@ class SimulationRun:
             balances=tuple(world.wallet.balances.items()),
             bar_count=world.table.bar_count,
             evaluated_bar_count=self._evaluated_bars,
-            halted_bar_count=self._halted_bars,
+            halted_bar_count=self._halts.bar_count,
             refusal_counts=tuple(sorted(self._refusal_counts.items())),
             notes=(
                 *world.table.notes,
                 *self._end_notes,
+                *self._halts.notes(),
                 *(
                     format_delisted_holding(holding, numeraire.symbol, numeraire.decimals)
                     for holding in delisted

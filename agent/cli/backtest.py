@@ -354,10 +354,6 @@ def _show_backtest(backtest_document: Document) -> None:
 def _show_portfolio(backtest_document: Document) -> None:
     _show_figures(backtest_document)
     _show_returns(backtest_document)
-    if backtest_document["halted_bars"]:
-        say(
-            f"{backtest_document['halted_bars']} bars without a decision: stale or contradictory data"
-        )
     for setting, times in backtest_document["held_back"].items():
         say(f"held {times} times by {setting}, although a trade was due")
     for reason, times in backtest_document["refused"].items():

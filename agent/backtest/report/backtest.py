@@ -366,7 +366,7 @@ def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     ]
     if simulation_result.halted_bar_count:
         paragraphs.append(
-            f"{pluralize(simulation_result.halted_bar_count, 'bar')} without a decision: stale or contradictory data."
+            f"{pluralize(simulation_result.halted_bar_count, 'bar')} without a decision, for the reasons in the notes."
         )
     else:
         paragraphs.append("Every bar had a decision.")
