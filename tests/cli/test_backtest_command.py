@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.backtest import simulate
 from agent.cli.backtest import format_premium
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
@@ -91,6 +92,38 @@ def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp
     assert (small.json["rebalances"], small.json["held_back"]) == (0, {"limits.min_trade": 2})
 
 
+SAME_DAY_FLOWS = {
+    "in and out": ("+5000", "-5000"),
+    "out and in": ("-5000", "+5000"),
+    "in twice": ("+1000", "+2500"),
+    "out twice": ("-1000", "-2500"),
+    "five": ("+5000", "-1000", "-1000", "+20000", "-4000"),
+}
+
+
+@pytest.mark.parametrize("amounts", SAME_DAY_FLOWS.values(), ids=SAME_DAY_FLOWS.keys())
+def test_transfers_of_one_day_are_no_profit(bare: Bare, tmp_path: Path, amounts: tuple[str, ...]) -> None:
+    prices = tmp_path / "flat.csv"
+    prices.write_text("time,BTC\n" + "".join(f"2024-{1 + day // 28:02}-{1 + day % 28:02},100\n" for day in range(60)))
+    flows = [option for amount in amounts for option in ("--flow", f"2024-02-03={amount}")]
+    said = bare("backtest", "--prices", str(prices), "--target", "BTC=50,USD=50", "--band", "40%abs", *flows, "--json")
+    assert said.code == 0, said.why
+    assert (said.json["twr"], said.json["hold_twr"]) == ("0.000000", "0.000000")
+    for name in ("rebalanced", "held"):
+        figures = said.json["figures"][name]
+        assert [float(figures[figure]) for figure in ("cagr", "volatility", "max_drawdown")] == [0, 0, 0]
+
+
+def test_a_report_whose_figures_contradict_each_other_refuses_itself(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(simulate, "time_weighted_returns", lambda *_: (0.25, 0.0))
+    for options in (("--json",), ("--html", str(tmp_path / "report.html")), ()):
+        said = bare("backtest", "--prices", str(WEEKLY), *HALVES, *options)
+        assert said.code == 10
+        assert "growth and time-weighted return" in said.why
+        assert "0.25" in said.why
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> None:
     made = ("backtest", "--sample", "--target", "BTC=40,ETH=30,USD=30", "--flow", "2021-03-01=+1000")
     said = bare(*made, "--band", "15%rel", "--flow", "2021-09-01=-500", "--native", "ETH", "--json")
@@ -171,7 +204,7 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((), "--target or --config is needed"),
         (("--target", "WBTC=50,USD=50"), "--band or --every is needed"),
         (("--target", "WBTC=50,USD=40", "--band", "5%abs"), "sums to 90%"),
-        (("--target", "WBTC=50,DOGE=30,USD=20", "--band", "5%abs"), "USD is not in the file"),
+        (("--target", "WBTC=50,DOGE=30,USD=20", "--band", "5%abs"), "DOGE is not in the file"),
         ((*HALVES, "--cost", "much"), "--cost"),
         ((*HALVES, "--pool", "v4"), "--pool"),
         ((*HALVES, "--gas", "20 gwei"), "--gas: the native coin has no price"),

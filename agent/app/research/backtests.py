@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 
-from agent.app.research.whatif import parse_bands, parse_pairs, parse_targets
+from agent.app.research.whatif import MIN_ASSETS, parse_bands, parse_pairs, parse_targets
+from agent.backtest.cash import is_cash, require_unit_of_prices
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -152,7 +154,8 @@ class PortfolioOptions:
 
     `symbol_mapping` has texts of pairs FILE_SYMBOL=PORTFOLIO_SYMBOL with commas, `decimals` pairs
     SYMBOL=NUMBER. `native` is the asset that prices gas. An empty `numeraire` means the first
-    target without a price in the file, or USD if every target has one.
+    target without a price in the file that is a known currency or stablecoin, or USD if every
+    target has a price.
     """
 
     config: Path | None = None
@@ -203,7 +206,18 @@ class PortfolioOptions:
                 "--config: it already sets targets and triggers",
                 "omit --target, --band and --every",
             )
-        return spec_from_config(load_config(self.config))
+        spec = spec_from_config(load_config(self.config))
+        symbol = spec.portfolio.numeraire.symbol
+        if self.numeraire not in ("", symbol):
+            raise ConfigError(
+                f"--numeraire: {self.numeraire}, but portfolio.numeraire is {symbol}", "omit it"
+            )
+        if symbol not in table.symbols and not self.numeraire:
+            require_unit_of_prices(
+                symbol,
+                f"use prices of {symbol} too; if the prices are in it, add --numeraire {symbol}",
+            )
+        return spec
 
     def _spec_without_config(
         self, table: PriceTable, pools: Sequence[tuple[str, str]]
@@ -377,8 +391,8 @@ def _require_valid_policy(policy: Policy) -> None:
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
     """Return targets in bps by symbol, and the numeraire: `numeraire` if given, else the first
-    target that has no price in the file, else USD. A coin of the file under another name, as WBTC
-    for BTC, is no numeraire unless it is given. Raises ConfigError.
+    target without a price in the file that is a known currency or stablecoin, else USD. Any other
+    target has to be in the file. Raises ConfigError.
     """
     if not target:
         raise ConfigError(
@@ -386,19 +400,41 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             "write for example --target BTC=50,USD=50 --band 10%rel",
         )
     target_bps_by_symbol = parse_targets(target)
+    if len(target_bps_by_symbol) < MIN_ASSETS:
+        raise ConfigError(
+            f"--target: {target} is one asset, a portfolio needs at least {MIN_ASSETS}",
+            f"add the other, such as {target},USD=0 for all of it in one",
+        )
     missing_symbols = [symbol for symbol in target_bps_by_symbol if symbol not in table.symbols]
     if not numeraire:
-        alias_symbols = [symbol for symbol in missing_symbols if symbol.endswith(table.symbols)]
-        numeraire = next(
-            (symbol for symbol in missing_symbols if symbol not in alias_symbols),
-            "" if missing_symbols else "USD",
-        )
-    if unknown_symbols := [symbol for symbol in missing_symbols if symbol != numeraire]:
+        numeraire = next(filter(is_cash, missing_symbols), "" if missing_symbols else "USD")
+    unknown_symbols = [symbol for symbol in missing_symbols if symbol != numeraire]
+    if unknown_symbols:
         raise ConfigError(
             f"--target: {unknown_symbols[0]} is not in the file",
-            table.renaming_remedy(missing_symbols, [*target_bps_by_symbol]),
+            _remedy_for_unknown(table, unknown_symbols, [*target_bps_by_symbol], numeraire),
         )
     return target_bps_by_symbol, numeraire
+
+
+def _remedy_for_unknown(
+    table: PriceTable,
+    unknown_symbols: Sequence[str],
+    target_symbols: Sequence[str],
+    numeraire: str,
+) -> str:
+    """Return the symbols of the table, and how to name the first unknown symbol: by --as, as the
+    closest of them, or by --numeraire if it may be the unit of the prices.
+    """
+    symbol = unknown_symbols[0]
+    remedy = table.renaming_remedy(unknown_symbols, target_symbols)
+    if "--as " in remedy:
+        return remedy
+    if close_symbols := get_close_matches(symbol, table.symbols, n=1):
+        return f"{remedy}; did you mean {close_symbols[0]}?"
+    if not numeraire and len(unknown_symbols) == 1:
+        return f"{remedy}; if the prices are in {symbol}, add --numeraire {symbol}"
+    return remedy
 
 
 def rename_symbols(table: PriceTable, symbol_by_file_symbol: Mapping[str, str]) -> PriceTable:

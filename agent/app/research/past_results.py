@@ -22,6 +22,7 @@ from agent.app.research.backtests import (
     spec_from_config,
 )
 from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD
+from agent.backtest.cash import require_unit_of_prices
 from agent.backtest.data import PriceTable, read_table
 from agent.backtest.report.series import backtest_document, growth_series
 from agent.backtest.result import SimulationResult
@@ -224,6 +225,7 @@ def year_results(
     """
     price_table = with_token_prices(loaded_config, read_table(prices_path))
     if (numeraire := loaded_config.config.portfolio.numeraire) not in price_table.symbols:
+        require_unit_of_prices(numeraire, f"use a file with prices of {numeraire} too")
         price_table = _with_prices(price_table, {numeraire: np.ones(price_table.bar_count)})
     daily_table = _daily_table(price_table)
     bar_years = daily_table.times_s.astype("datetime64[s]").astype("datetime64[Y]")

@@ -1,0 +1,105 @@
+"""A symbol without prices is cash only if it is known as such, or named by --numeraire: in each command that reads prices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("polars")
+
+from agent.app.research.backtests import PortfolioOptions, targets_of
+from agent.app.research.past_results import year_results
+from agent.backtest.data import PriceTable
+from agent.config.load import load_config
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
+from agent.config.writing.template import render_config
+from agent.errors import ConfigError
+from tests.cli.tools import Said
+from tests.support.backtests import random_table
+
+TABLE = random_table(1, 40, ("BTC", "ETH", "LINK"))
+MISTYPED = {
+    "LNIK": "did you mean LINK?",
+    "BTCC": "did you mean BTC?",
+    "ETHUSD": "did you mean ETH?",
+    "Chainlink": "add --numeraire Chainlink",
+    "USDCOIN": "add --numeraire USDCOIN",
+    "WBTC": "add --as BTC=WBTC",
+}
+CASH = ("USD", "usdc", "DAI", "EUR", "CHF", "USDT0", "EURC")
+
+
+@pytest.mark.parametrize(("symbol", "remedy"), MISTYPED.items())
+def test_a_symbol_without_prices_is_no_cash(symbol: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=f"--target: {symbol} is not in the file") as error:
+        targets_of(TABLE, f"ETH=70,{symbol}=30" if symbol != "ETHUSD" else f"BTC=70,{symbol}=30", "")
+    assert remedy in error.value.remedy
+
+
+@pytest.mark.parametrize("symbol", CASH)
+def test_a_currency_or_stablecoin_without_prices_is_the_unit(symbol: str) -> None:
+    assert targets_of(TABLE, f"BTC=70,{symbol}=30", "") == ({"BTC": 7_000, symbol: 3_000}, symbol)
+
+
+def test_any_symbol_is_the_unit_if_it_is_named() -> None:
+    assert targets_of(TABLE, "BTC=70,GOLD=30", "GOLD")[1] == "GOLD"
+    with pytest.raises(ConfigError, match="--target: LNIK"):
+        targets_of(TABLE, "BTC=40,LNIK=30,GOLD=30", "GOLD")
+    with pytest.raises(ConfigError, match="--target: LNIK"):
+        targets_of(TABLE, "BTC=40,LNIK=30,USD=30", "")
+    assert targets_of(TABLE, "BTC=70,ETH=30", "")[1] == "USD"
+
+
+@pytest.mark.parametrize("target", ["BTC=100", "USD=100", "LINK=100%"])
+def test_one_target_is_no_portfolio(target: str) -> None:
+    with pytest.raises(ConfigError, match="is one asset, a portfolio needs at least 2"):
+        targets_of(TABLE, target, "")
+
+
+@pytest.fixture(name="weth_config")
+def _weth_config(tmp_path: Path) -> Path:
+    """A config whose unit is WETH, of which a file of prices in dollars has to have prices."""
+    weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+    assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
+    path = tmp_path / "trimtab.toml"
+    path.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "WETH", [("RPC_A", "one"), ("RPC_B", "two")]))
+    return path
+
+
+def usdc_table() -> PriceTable:
+    return random_table(2, 40, ("USDC", "BTC"))
+
+
+def test_the_unit_of_a_config_is_no_cash_either(weth_config: Path) -> None:
+    with pytest.raises(ConfigError, match="numeraire: the file has no prices of WETH") as error:
+        PortfolioOptions(config=weth_config).spec(usdc_table())
+    assert "--numeraire WETH" in error.value.remedy
+    assert PortfolioOptions(config=weth_config, numeraire="WETH").spec(usdc_table()).portfolio.numeraire.symbol == "WETH"
+    with pytest.raises(ConfigError, match=r"portfolio\.numeraire is WETH"):
+        PortfolioOptions(config=weth_config, numeraire="USD").spec(usdc_table())
+
+
+def test_nor_is_it_in_past_results(weth_config: Path, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.csv"
+    prices.write_text("time,USDC\n2021-01-01,1\n2021-01-02,1\n")
+    with pytest.raises(ConfigError, match="no prices of WETH"):
+        year_results(load_config(weth_config), prices)
+
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "backtest": ("--band", "10%rel"),
+    "tune": ("--band", "5%rel,10%rel", "--yes"),
+    "stress": ("--band", "10%rel", "--paths", "1", "--step-paths", "1", "--yes"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_refuses_a_mistyped_symbol(bare: Callable[..., Said], tmp_path: Path, name: str) -> None:
+    prices = tmp_path / "prices.csv"
+    prices.write_text("time,BTC,ETH,LINK\n" + "".join(f"2024-01-{day:02},100,50,{day}\n" for day in range(1, 31)))
+    said = bare(name, "--prices", str(prices), "--target", "BTC=40,ETH=30,LNIK=30", *COMMANDS[name], "--json")
+    assert said.code == 2
+    assert "LNIK" in said.error["message"]
+    assert "did you mean LINK?" in said.error["remedy"]
