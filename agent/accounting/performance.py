@@ -4,11 +4,10 @@ on the rebalancing frequency.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,9 +15,10 @@ from typing import NamedTuple
 from agent.accounting import entries as accounts
 from agent.accounting.entries import GAS, exact_sum, quantize
 from agent.accounting.futures import FuturesChange, FuturesProfit, futures_changes, sum_changes
+from agent.accounting.money_weighted import money_weighted_return
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
-from agent.units import NATIVE, YEAR_S, Price, Value
+from agent.units import NATIVE, Price, Value
 
 _EXTERNAL_KINDS = (
     EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.EXTERNAL,
@@ -343,81 +343,6 @@ def hold_values(
 
 def _basket_value(raw_by_token: dict[str, Fraction], price_by_token: dict[str, Fraction]) -> Value:
     return sum((raw * price_by_token[token] for token, raw in raw_by_token.items()), Fraction(0))
-
-
-_SCALED_DAYS = 36_500
-"""Days to which every period is scaled, since pyxirr counts whole days."""
-_ORIGIN = date(1970, 1, 1)
-_RESIDUAL_TOLERANCE = 1e-6
-"""Largest residual at the rate of return, as a fraction of the largest amount at the end of the
-period.
-"""
-
-
-def money_weighted_return(
-    start_s: int,
-    end_s: int,
-    start_value: Fraction,
-    end_value: Fraction,
-    cash_flows: Sequence[tuple[int, Fraction]],
-) -> float | None:
-    """Return the internal rate of return over the whole period, not annualised.
-
-    `cash_flows` are (chain time, value), deposits positive. None without flows, time or solution,
-    or if the return is not finite because the money was invested too briefly. pyxirr's xirr solves:
-    sum of amount / (1 + rate)^(days / 365) = 0.
-    """
-    span_s = end_s - start_s
-    day_and_value = [
-        (0, -start_value),
-        *((_scaled_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows),
-        (_SCALED_DAYS, end_value),
-    ]
-    if span_s <= 0 or not any(value < 0 for _, value in day_and_value) or end_value < 0:
-        return None
-    import pyxirr
-
-    largest_amount = max(abs(value) for _, value in day_and_value)
-    # With an amount of zero pyxirr returns a wrong rate.
-    day_and_amount = [(day, float(value / largest_amount)) for day, value in day_and_value if value]
-    try:
-        annual_rate = pyxirr.xirr(
-            [_ORIGIN + timedelta(days=day) for day, _ in day_and_amount],
-            [amount for _, amount in day_and_amount],
-        )
-    except pyxirr.InvalidPaymentsError:
-        return None
-    if annual_rate is None or not math.isfinite(annual_rate) or annual_rate <= -1:
-        return None
-    daily_log_rate = math.log1p(annual_rate) / 365
-    try:  # pyxirr may return a rate so high that every discounted amount is near zero
-        end_amounts = [
-            amount * math.exp(daily_log_rate * (_SCALED_DAYS - day))
-            for day, amount in day_and_amount
-        ]
-        period_rate = math.expm1(daily_log_rate * _SCALED_DAYS)
-    except OverflowError:
-        return None
-    is_solved = abs(math.fsum(end_amounts)) <= _RESIDUAL_TOLERANCE * max(map(abs, end_amounts))
-    return period_rate if period_rate > -1 and is_solved else None
-
-
-def annualize(period_rate: float, span_s: int) -> float | None:
-    """Return the annualised rate; None for less than 30 days, or if it is not finite."""
-    if span_s < 30 * 86_400 or period_rate <= -1:
-        return None
-    try:
-        return math.expm1(math.log1p(period_rate) * YEAR_S / span_s)
-    except OverflowError:
-        return None
-
-
-def _scaled_day(at_s: int, start_s: int, span_s: int) -> int:
-    return (
-        0
-        if span_s <= 0
-        else min(_SCALED_DAYS, max(0, round((at_s - start_s) * _SCALED_DAYS / span_s)))
-    )
 
 
 MIN_REBALANCES, MIN_DAYS = 5, 28

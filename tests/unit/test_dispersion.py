@@ -12,7 +12,6 @@ import pytest
 
 pytest.importorskip("empyrical")
 
-from agent.accounting.performance import ReturnPeriod
 from agent.app.records.ledger import statistics
 from agent.backtest.report.series import growth_series_of_units, performance, risk_metrics
 from agent.backtest.stress.paths import ReturnHistory, fit_jump_diffusion
@@ -102,19 +101,9 @@ def test_a_strategy_of_a_steady_index_has_no_ratio(rate: float) -> None:
 @STEADY
 def test_a_ledger_of_a_steady_value_has_no_ratio(rate: float) -> None:
     values = [Fraction(10**12) * (1 + Fraction(rate)) ** day for day in range(40)]
-    valuations = [Valued(day * DAY_S, value) for day, value in enumerate(values)]
-    periods = [ReturnPeriod(start, end, Fraction(0)) for start, end in pairwise(valuations)]  # type: ignore[arg-type]
-    found = statistics(periods)
+    found = statistics([float(after / before) - 1 for before, after in pairwise(values)])
     assert found is not None
     assert (found["volatility"], found["sharpe"]) == (0.0, None)
-
-
-class Valued:
-    """A valuation of one value."""
-
-    def __init__(self, chain_s: int, managed_value: Fraction) -> None:
-        self.chain_s = chain_s
-        self.managed_value = managed_value
 
 
 @pytest.mark.parametrize("rate", [0.001, -0.002, 1 / 3e3, 0.0])

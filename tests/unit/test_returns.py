@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 
 from agent.accounting import entries
 from agent.accounting.export import weights_bps
+from agent.accounting.money_weighted import annualize, money_weighted_return
 from agent.accounting.performance import (
     BuyAndHoldTokens,
     ExternalCashFlow,
     Performance,
     PerformanceCosts,
-    annualize,
     buy_and_hold,
     calendar_periods,
     external_cash_flows,
     hold_values,
-    money_weighted_return,
     performance,
     performance_costs,
     return_periods,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
+from agent.accounting.agreement import require_agreement
 from agent.accounting.entries import MARGIN, prorated_value, unbalanced_tokens
 from agent.accounting.export import (
     TokenNames,
@@ -21,11 +22,11 @@ from agent.accounting.export import (
     weights_bps,
 )
 from agent.accounting.futures_export import futures_events, futures_profit_by_year
+from agent.accounting.money_weighted import annualize
 from agent.accounting.performance import (
     BuyAndHoldTokens,
     Performance,
     ReturnPeriod,
-    annualize,
     calendar_periods,
     hold_values,
     performance,
@@ -99,11 +100,10 @@ def daily_returns(periods: Sequence[ReturnPeriod]) -> list[float]:
     return [growth_by_day.get(day, 1.0) - 1 for day in days]
 
 
-def statistics(periods: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
-    """Return annualised statistics (365 days, risk-free rate zero); None for fewer than five days.
-    Without empyrical only `days` is set, and `missing` names the extra to install.
+def statistics(returns: Sequence[float]) -> StatisticsDocument | None:
+    """Return annualised statistics of daily returns (365 days, risk-free rate zero); None for fewer
+    than five days. Without empyrical only `days` is set, and `missing` names the extra to install.
     """
-    returns = daily_returns(periods)
     if len(returns) < MIN_RETURN_DAYS:
         return None
     try:
@@ -454,6 +454,8 @@ def _period_document(
     entry_blocks: dict[str, int],
 ) -> PeriodDocument:
     first_valuation, last_valuation = performance_result.start, performance_result.end
+    returns = daily_returns(performance_result.periods)
+    require_agreement(performance_result, returns)
     mwr_bps, mwr_year_bps = None, None
     if performance_result.mwr is not None:
         mwr_bps = round(performance_result.mwr * BPS, 2)
@@ -488,7 +490,7 @@ def _period_document(
             for token in sorted({disposal.token for disposal in disposals})
         },
         "weights_bps": weight_bps_by_label,
-        "statistics": statistics(performance_result.periods),
+        "statistics": statistics(returns),
     }
     if performance_result.futures_profit is not None:
         extra_fields["futures"] = fill(
