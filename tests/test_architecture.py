@@ -60,7 +60,7 @@ OWN_ORDER = {"sum", "mean", "std", "var", "dot", "prod", "cumprod", "trace", "ma
 IN_BLAS_OR_LIBM = {"statistics", "cmath", "scipy", "sklearn", "cvxpy"}
 CHOOSES_WHAT_IS_READ = {"chain/watch.py"}
 """Outside the pure rooms: what decides which ticks a step sees."""
-NOT_DECIDING = {"accounting/performance.py": "rates of return that are shown; nothing is decided by it"}
+NOT_DECIDING = {"accounting/money_weighted.py": "rates of return that are shown; nothing is decided by it"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from agent.accounting.performance import Performance
 from agent.errors import Refused, Verdict
@@ -22,7 +21,7 @@ def require_agreement(performance: Performance, daily_returns: Sequence[float]) 
     verdicts = [
         Verdict(name, f"{other_return:.9g}", f"{twr:.9g}", passed=False)
         for name, other_return in _equal_returns(performance, daily_returns)
-        if not math.isclose(other_return, twr, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        if not abs(other_return - twr) <= TOLERANCE * max(1, abs(twr))
     ]
     if verdicts:
         differences = "; ".join(
@@ -45,8 +44,15 @@ def _equal_returns(
         for period in performance.periods
         if period.growth_factor is not None
     ]
-    yield "return of the valuations", math.prod(growth_factors) - 1
-    yield "return of the days", math.prod(1 + daily_return for daily_return in daily_returns) - 1
+    yield "return of the valuations", _growth(growth_factors) - 1
+    yield "return of the days", _growth(1 + daily_return for daily_return in daily_returns) - 1
     start_value = performance.start.managed_value
     if start_value > 0 and not any(period.net_inflow for period in performance.periods):
         yield "profit over the start value", float(performance.profit / start_value)
+
+
+def _growth(factors: Iterable[float]) -> float:
+    growth = 1.0
+    for factor in factors:
+        growth *= factor
+    return growth
