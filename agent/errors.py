@@ -28,11 +28,10 @@ OUTCOME_EXIT_CODES = {
     "halt": EXIT_REFUSED,
     "declined": EXIT_REFUSED,
     "failed": EXIT_RETRYABLE,
-    "waiting": EXIT_RETRYABLE,
     "unfinished": EXIT_RETRYABLE,
 }
-"""Exit codes by outcome of a step or request; all other outcomes, such as hold, are 0. "failed"
-means sent without success.
+"""Exit codes by outcome of a step or request; all other outcomes are 0, such as hold, or waiting: a
+withdrawal is paid, and only its confirmations are missing. "failed" means sent without success.
 """
 
 
@@ -133,6 +132,7 @@ class ErrorCode(StrEnum):
     RECEIPT = "receipt"
     REFERENCE_PRICE = "reference_price"
     REORG = "reorg"
+    REPEATED_PAYMENT = "repeated_payment"
     ROUTE = "route"
     ROUTER_BALANCE = "router_balance"
     SAME_FILE = "same_file"

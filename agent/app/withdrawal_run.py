@@ -52,8 +52,9 @@ class WithdrawalReport:
     """State of a withdrawal. `sale` precedes the payments, None if the balance suffices.
 
     `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be
-    raised), paid, waiting (for confirmations) or failed. `request_id` is the number of the stored
-    request, None before it is confirmed.
+    raised), paid, waiting (paid, but for its confirmations) or failed. `request_id` is the number of
+    the stored request, None before it is confirmed. `repeats` names a withdrawal that this one would
+    pay a second time (empty: none).
     """
 
     step_input: StepInput
@@ -65,6 +66,7 @@ class WithdrawalReport:
     reason: str
     request_id: int | None = None
     transactions: tuple[Intent, ...] = ()
+    repeats: str = ""
 
     @property
     def is_refused(self) -> bool:
@@ -89,7 +91,8 @@ def step_without_deposits(context: AgentContext) -> StepInput:
 
 class WithdrawalRun:
     """One withdrawal: evaluation, confirmation, sale and payments. `is_confirmed` means that
-    the owner has confirmed it already.
+    the owner has confirmed it already, `control_id` is the control that requests it, and `repeats`
+    names a withdrawal that it would pay a second time.
     """
 
     def __init__(
@@ -99,11 +102,16 @@ class WithdrawalRun:
         payout_address: str | None,
         request: OwnerRequest | None = None,
         is_confirmed: bool = False,
+        *,
+        control_id: str = "",
+        repeats: str = "",
     ) -> None:
         self._context = context
         self._payments, self._payout_address, self.request = payments, payout_address, request
         self._is_resumed = request is not None
         self._is_confirmed = is_confirmed
+        self._control_id = control_id
+        self._repeats = repeats
         self._sent_intents: list[Intent] = []
 
     def report(
@@ -127,6 +135,7 @@ class WithdrawalRun:
             reason,
             self._request_id,
             tuple(self._sent_intents),
+            self._repeats,
         )
         if state or not report.is_refused:
             return report
@@ -270,6 +279,7 @@ class WithdrawalRun:
                 self._payout_address,
                 False,
                 requested_s,
+                self._control_id,
             )
         else:
             self._context.store.requests.redirect(self.request.id, self._payout_address)

@@ -540,6 +540,8 @@ def _show_plan(console: Console, control_plan: Document) -> None:
     console.print(safe_text(f"{control_plan['kind']}: plan {control_plan['plan_hash']}"))
     for line in (*control_plan["document"].get("changes", ()), *control_plan["moves"]):
         console.print(safe_text(f"  {line}"))
+    if repeat_text := control_plan["document"].get("repeats"):
+        console.print(safe_text(f"  {repeat_text}", "yellow"))
 
 
 def _show_controls(controls_document: Document) -> None:

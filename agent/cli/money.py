@@ -161,6 +161,12 @@ def withdraw(
             "--release", help="Cancel an open withdrawal; the amount returns to the portfolio."
         ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Although an equal withdrawal is open, or was paid within the hour."
+        ),
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
@@ -175,8 +181,10 @@ def withdraw(
 
     if sum(option_value is not None for option_value in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release cannot be combined", "use one of them")
-    if amount is None and (token is not None or pro_rata):
-        raise ConfigError("--in and --pro-rata need an AMOUNT", "give the amount in whole coins")
+    if amount is None and (token is not None or pro_rata or again):
+        raise ConfigError(
+            "--in, --pro-rata and --again need an AMOUNT", "give the amount in whole coins"
+        )
     if amount is None and resume is None and (to is not None or (send and release is None)):
         raise ConfigError("AMOUNT is missing", "give the amount in whole coins, or --resume NUMBER")
     with open_for_command(config, send=send, yes=yes) as (agent, spinner):
@@ -207,7 +215,7 @@ def withdraw(
                 spinner,
                 fill(owner.WithdrawalDocument, report, agent.portfolio),
                 show,
-                "Withdraw this?",
+                "Withdraw this a second time?" if report.repeats else "Withdraw this?",
                 yes=yes,
             )
 
@@ -222,6 +230,7 @@ def withdraw(
                 token,
                 pro_rata=pro_rata,
                 to=to,
+                again=again or not yes,
                 send=send,
                 confirm=confirm,
                 progress=spinner.update,
@@ -319,6 +328,8 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
     show_sent(console, document)
     if document["excluded"]:
         console.print(safe_text(document["excluded"]))
+    if document["repeats"] and document["state"] == "planned":
+        console.print(safe_text(f"Attention: {document['repeats']}.", "yellow"))
     if document["state"] == "planned":
         if console is out:
             action_text = "pay" if document["to"] else "set it aside"

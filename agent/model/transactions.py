@@ -400,7 +400,7 @@ class OwnerRequest:
     `to` is the confirmed payout address (None: no payment). `sells_everything` sells everything for
     the numeraire. `payments` of a withdrawal are fixed at the request; a shutdown pays the final
     balance. `asked_s` is the chain time of the request. `progress` is the progress of a withdrawal
-    in parts (None: raised in one plan).
+    in parts (None: raised in one plan). `control_id` is the control that requested it (empty: none).
     """
 
     id: int
@@ -411,6 +411,7 @@ class OwnerRequest:
     state: RequestState
     asked_s: int
     progress: WithdrawalProgress | None = None
+    control_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

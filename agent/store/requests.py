@@ -354,10 +354,18 @@ class RequestStore:
         payout_address: str | None,
         sells_to_stable: bool,
         asked_s: int,
+        control_id: str = "",
     ) -> OwnerRequest:
         """Record a request, OPEN. Raises ConfigError for a second stop while one is open."""
         request = OwnerRequest(
-            0, kind, tuple(payments), payout_address, sells_to_stable, RequestState.OPEN, asked_s
+            0,
+            kind,
+            tuple(payments),
+            payout_address,
+            sells_to_stable,
+            RequestState.OPEN,
+            asked_s,
+            control_id=control_id,
         )
         with self.db.write("write a request") as db:
             open_stop = active_stop(db) if kind is RequestKind.STOP else None

@@ -46,7 +46,7 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "rebalance": (),
     "confirm": (),
     "invest": (),
-    "withdraw": ("amount", "in", "pro-rata", "to"),
+    "withdraw": ("amount", "in", "pro-rata", "to", "again"),
     "edit": ("in-slices", "set", "asset", *ASSET_FIELDS, PROFILE_FIELD),
     "stop": ("to-stable", "send-to"),
     "device": ("remove", "endpoint", "key", "auth", "page"),

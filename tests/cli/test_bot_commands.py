@@ -57,6 +57,7 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
         (("--release", "7", "--to", HOME), "AMOUNT is missing"),
         (("--in", "WETH", "--send", "--yes"), "need an AMOUNT"),
         (("--resume", "7", "--pro-rata"), "need an AMOUNT"),
+        (("--resume", "7", "--again"), "need an AMOUNT"),
     ):
         assert why in home.ask("withdraw", *args, want=2)["error"]["message"], args
     assert "confirmation" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]
@@ -66,6 +67,24 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
     assert HOME in shown
     assert "declined" in shown
     assert home.ask("withdraw")["withdrawals"] == []
+
+
+def test_a_payment_that_waits_for_confirmations_is_a_success_and_its_repetition_is_asked_for(home: Desk) -> None:
+    """A script that repeats a command until its exit code is 0 pays once."""
+    chain = attach(home)
+    home.edit(("confirmations = 1", "confirmations = 64"))
+    home.run("trust", "--yes")
+    command = ("withdraw", "250", "--to", HOME, "--send")
+    assert home.ask(*command, "--yes", want=0)["state"] == "waiting"
+    refused = home.ask(*command, "--yes", want=10)["error"]
+    assert (refused["code"], "--resume 1" in refused["remedy"], "--again" in refused["remedy"]) == ("repeated_payment", True, True)
+    assert home.ask(*command[:-1])["repeats"] == "withdrawal 1 is open and pays the same"
+    code, shown = at_terminal(home, "n\n", *command)
+    assert code == 10
+    assert "Withdraw this a second time?" in shown
+    assert chain.balance("USDC", HOME) == 250_000_000
+    assert home.ask(*command, "--yes", "--again", want=0)["state"] == "waiting"
+    assert chain.balance("USDC", HOME) == 500_000_000
 
 
 def test_what_is_set_aside_is_listed_and_released(desk: Desk) -> None:

@@ -65,7 +65,14 @@ ARGUMENTS_BY_KIND: Mapping[ControlKind, Mapping[str, str]] = {
     ControlKind.REBALANCE: {},
     ControlKind.CONFIRM: {},
     ControlKind.INVEST: {"flow": REPEATABLE},
-    ControlKind.WITHDRAW: {"amount": "", "in": "", "pro-rata": YES, "to": "", "resume": ""},
+    ControlKind.WITHDRAW: {
+        "amount": "",
+        "in": "",
+        "pro-rata": YES,
+        "to": "",
+        "again": YES,
+        "resume": "",
+    },
     ControlKind.EDIT: {
         "set": REPEATABLE,
         "target": REPEATABLE,
@@ -366,8 +373,8 @@ def _check_withdraw(loaded_config: LoadedConfig, arguments: ControlArguments) ->
         raise ConfigError("amount: needed, unless resume is given", "give one of the two")
     if resumed_number is not None:
         _require_positive("resume", resumed_number, "trimtab withdraw lists the numbers")
-        if "in" in value_by_name or "pro-rata" in value_by_name:
-            raise ConfigError("resume: cannot be combined with in or pro-rata", "omit them")
+        if value_by_name.keys() & {"in", "pro-rata", "again"}:
+            raise ConfigError("resume: cannot be combined with in, pro-rata or again", "omit them")
     if amount_text is not None and parse_raw(amount_text, 36, "amount") == 0:
         raise ConfigError("amount: '0' must be above 0", "for example 500")
     if "in" in value_by_name and "pro-rata" in value_by_name:

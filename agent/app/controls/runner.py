@@ -31,7 +31,8 @@ from agent.model import (
     ControlKind,
     ControlState,
     Intent,
-    RequestState,
+    OwnerRequest,
+    RequestKind,
     ShownPlan,
 )
 from agent.store.controls import ControlStateChange, NumberedControl
@@ -48,8 +49,6 @@ MAX_BATCHES = 200
 """Maximum number of batches of invalid controls ended before the next cycle."""
 CLOCK_TOLERANCE_S = 60
 """Maximum lead of the requester's clock, or of the newest stored time, over this clock."""
-CHAIN_LAG_S = 120
-"""Maximum lag of chain time, in which withdrawals are dated, behind this machine's clock."""
 MAX_CONTROLS_PER_CYCLE = 5
 """Maximum number of controls carried out before the next cycle, so that many cannot delay an exit
 for long.
@@ -218,25 +217,28 @@ class ControlRunner:
     def _failed_end(
         self, control_number: int, control: Control | None, code: str, reason: str
     ) -> ControlStateChange:
-        """Return the end of a control that was begun. A withdrawal names the requests that it may
-        have begun: an open one is resumed, never requested again.
+        """Return the end of a control that was begun. A withdrawal names its own request: an open one
+        is resumed, never requested again.
         """
         notes: ControlArguments = ()
         if control is not None and control.kind is ControlKind.WITHDRAW:
-            since_s = control.asked_at_s - CHAIN_LAG_S
-            begun_requests = [
-                request
-                for request in self._agent.context.store.requests.newest()
-                if request.payments
-                and (request.state is RequestState.OPEN or request.asked_s >= since_s)
-            ]
-            notes = tuple(("request", str(request.id)) for request in begun_requests)
-            if begun_requests:
-                requests_text = ", ".join(
-                    f"{request.id} ({request.state.value})" for request in begun_requests
+            request = self._withdrawal_of(control)
+            if request is not None:
+                notes = (("request", str(request.id)),)
+                reason += (
+                    f"; before another request, see withdrawal {request.id} ({request.state.value})"
                 )
-                reason += f"; before another request, see withdrawal {requests_text}"
         return ControlStateChange(control_number, ControlState.FAILED, code, reason, notes)
+
+    def _withdrawal_of(self, control: Control) -> OwnerRequest | None:
+        """Return the withdrawal that a control began or resumed; None if it recorded none."""
+        resumed_number = control.argument("resume")
+        for request in self._agent.context.store.requests.newest(1_000):
+            if request.kind is not RequestKind.WITHDRAW:
+                continue
+            if control.id == request.control_id or str(request.id) == resumed_number:
+                return request
+        return None
 
     def _refuse_until_valid(self) -> tuple[int, Control] | None:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
@@ -482,6 +484,7 @@ class ControlCommand:
             send=True,
             confirm=lambda report: self._accept(shown_plans.shown_withdrawal(arguments, report)),
             progress=self.session.report_progress,
+            control_id=self.control.id,
         )
         notes = () if report.request_id is None else (("request", str(report.request_id)),)
         return ControlResult(report.state, report.reason, report.transactions, notes)

@@ -176,6 +176,8 @@ def preview_with_agent(
             withdrawal = withdraw_by_control(agent, arguments, send=False, confirm=lambda _: False)
             withdrawal_document = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
             refusal = _refusal_reason(withdrawal.state, withdrawal.reason)
+            if withdrawal.repeats and not _as_control(arguments).flag("again"):
+                refusal = refusal or f"{withdrawal.repeats}; to withdraw a second time: again=yes"
             return ControlPreview(
                 shown_withdrawal(arguments, withdrawal), withdrawal_document, refusal
             )
@@ -227,6 +229,7 @@ def withdraw_by_control(
     send: bool,
     confirm: Callable[[WithdrawalReport], bool],
     progress: Callable[[str], None] = lambda _: None,
+    control_id: str = "",
 ) -> WithdrawalReport:
     """Withdraw, or resume a withdrawal."""
     control = _as_control(arguments)
@@ -245,6 +248,8 @@ def withdraw_by_control(
         control.argument("in"),
         pro_rata=control.flag("pro-rata"),
         to=control.argument("to"),
+        again=control.flag("again"),
+        control_id=control_id,
         send=send,
         confirm=confirm,
         progress=progress,
@@ -364,6 +369,7 @@ def shown_withdrawal(arguments: ControlArguments, report: WithdrawalReport) -> S
     exact_parts = (
         ("to", report.payout_address or ""),
         ("sale", "no" if report.sale is None else "yes"),
+        *((("repeats", report.repeats),) if report.repeats else ()),
     )
     return ShownPlan(
         ControlKind.WITHDRAW, arguments, exact_parts, (*sale_amounts, *payment_amounts)

@@ -96,9 +96,10 @@ WithdrawalDocument = TypedDict("WithdrawalDocument", {
     "to": Annotated[Address | None, FromAttributes("payout_address")],
     "payments": list[PaymentDocument], "sale": OutcomeDocument | None,
     "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentTransactionDocument],
-    "excluded": UnusedCash, "block": BlockNumber,
+    "excluded": UnusedCash, "repeats": str, "block": BlockNumber,
 })  # fmt: skip
-"""A withdrawal; `sale` precedes the payments, None if the balance suffices."""
+"""A withdrawal; `sale` precedes the payments, None if the balance suffices. `repeats` names an equal
+withdrawal that is open or was paid within the hour, empty without one."""
 WithdrawalRequestDocument = TypedDict("WithdrawalRequestDocument", {
     "number": Annotated[int, FromAttributes("id")], "state": str, "to": Address | None,
     "payments": list[PaymentDocument], "requested_s": Annotated[int, FromAttributes("asked_s")],

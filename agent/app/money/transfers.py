@@ -27,6 +27,7 @@ from agent.app.documents.plans import (
     transaction_document,
     transfer_document,
 )
+from agent.app.money.repeated_withdrawals import find_repeated, repeat_refusal, repeat_text
 from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, step_without_deposits
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
@@ -401,6 +402,8 @@ def withdraw(  # noqa: PLR0913
     *,
     pro_rata: bool = False,
     to: str | None = None,
+    again: bool = False,
+    control_id: str = "",
     send: bool = False,
     confirm: Confirm,
     progress: Progress = ignore_progress,
@@ -408,7 +411,9 @@ def withdraw(  # noqa: PLR0913
     """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` the same
     share of every asset, together worth `amount`. A shortfall is raised by selling the most
     overweight assets first. Without `to` the amount stays in the wallet as a reserve until paid or
-    released. Raises Refused if the balance is smaller, ConfigError for invalid input.
+    released. `control_id` is the control that requests it. Raises Refused if the balance is smaller,
+    or, unless `again`, if an equal withdrawal is open or was paid within the hour; ConfigError for
+    invalid input.
     """
     if pro_rata and token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
@@ -420,7 +425,21 @@ def withdraw(  # noqa: PLR0913
         else:
             payments = (single_payment(agent, step, amount, token),)
         withdrawal_run.require_no_open_withdrawal(step, (payment.token for payment in payments))
-        return WithdrawalRun(agent.context, payments, payout_address)
+        repeated = find_repeated(
+            agent.context.store.requests.newest(),
+            payments,
+            payout_address,
+            step.snapshot.head.timestamp_s,
+        )
+        if send and not again and repeated is not None:
+            raise repeat_refusal(repeated)
+        return WithdrawalRun(
+            agent.context,
+            payments,
+            payout_address,
+            control_id=control_id,
+            repeats=repeat_text(repeated),
+        )
 
     step = transfers.reserve_pending_deposits(agent.step_input())
     if not send:

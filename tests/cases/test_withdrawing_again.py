@@ -1,0 +1,165 @@
+"""The same withdrawal a second time, after its payment, after a kill or by a control: it is paid once unless the owner says again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.app.money import transfers
+from agent.config.loaded import LoadedConfig
+from agent.errors import Refused
+from agent.localchain import LocalChain
+from agent.model import ControlState, RequestState
+from tests.cases.test_controls_on_chain import Bot, result
+from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, bot, ended, sure
+from tests.faults.probe import heard
+from tests.faults.rig import in_child
+from tests.support.agents import USD, again, fund, trusted, yes
+from tests.support.text import raises_code
+
+REPEATED = "repeated_payment"
+
+
+def test_a_payment_that_is_not_final_is_not_made_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, chain__confirmations=64) as agent:
+        first = transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+        assert first.state == "waiting", first.reason
+        with raises_code(Refused, REPEATED, f"--resume {first.request_id}"):
+            transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+        assert chain.balance("USDC", HOME) == 1_000 * USD
+        dry = transfers.withdraw(agent, "1000", to=HOME, confirm=sure)
+        assert (dry.state, dry.repeats) == ("planned", f"withdrawal {first.request_id} is open and pays the same")
+        second = transfers.withdraw(agent, "1000", to=HOME, again=True, send=True, confirm=sure)
+        assert second.state == "waiting", second.reason
+        assert chain.balance("USDC", HOME) == 2_000 * USD
+        chain.mine(64)
+        list(agent.run(send=True, confirm=yes, once=True))
+        assert {ended(agent, first.request_id), ended(agent, second.request_id)} == {RequestState.DONE}
+
+
+def test_shares_and_reserves_are_not_withdrawn_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path) as agent:
+        assert transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure).state == "paid"
+        paid = {symbol: chain.balance(symbol, HOME) for symbol in TARGETS}
+        with raises_code(Refused, REPEATED, "within the last hour"):
+            transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure)
+        assert {symbol: chain.balance(symbol, HOME) for symbol in TARGETS} == paid
+        reserved = transfers.withdraw(agent, "500", send=True, confirm=sure)
+        with raises_code(Refused, REPEATED, f"--resume {reserved.request_id} --to ADDRESS"):
+            transfers.withdraw(agent, "500", to=HOME, send=True, confirm=sure)
+        chain.warp(3_601)
+        assert transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure).state == "paid"
+
+
+def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
+    """Withdraws in a process that a SIGKILL ends at that moment."""
+    chain.__dict__.pop("transport", None)  # a connection of its own
+
+    def hear(passed: str) -> None:
+        if passed.startswith(moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with again(chain, loaded) as agent, heard(hear):
+        transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("after:write a request", marks=pytest.mark.slow),
+        "before:send",
+        "after:send",
+        pytest.param("before:write the end of a request", marks=pytest.mark.slow),
+        "after:write the end of a request",
+    ],
+)
+def test_a_killed_withdrawal_that_is_repeated_pays_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    assert in_child(lambda: killed_in_withdrawal(chain, loaded, moment)) == -signal.SIGKILL
+    with again(chain, loaded) as agent:
+        with raises_code(Refused, REPEATED, "withdrawal 1 "):
+            transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+        continued = transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
+        assert continued.state == "paid", continued.reason
+        assert chain.balance("USDC", HOME) == 1_000 * USD
+        assert ended(agent, 1) is RequestState.DONE
+
+
+def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
+    """A cycle of the run in a process that a SIGKILL ends at that moment."""
+    chain.__dict__.pop("transport", None)  # a connection of its own
+
+    def hear(passed: str) -> None:
+        if passed.startswith(moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with again(chain, loaded) as agent, heard(hear):
+        Bot(chain, loaded, agent).look()
+
+
+@pytest.mark.parametrize(
+    ("moment", "arguments", "own"),
+    [
+        ("after:take a control", (("amount", "100"),), []),
+        ("after:send", (("amount", "100"),), ["3"]),
+        ("after:send", (("resume", "2"),), ["2"]),
+        pytest.param("before:finish a control", (("amount", "100"),), ["3"], marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_control_names_its_own_withdrawal_alone(
+    anvil_chain: LocalChain, tmp_path: Path, moment: str, arguments: tuple[tuple[str, str], ...], own: list[str]
+) -> None:
+    """One was paid just before, another is set aside: neither is the control's."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    with again(chain, loaded) as agent:
+        assert transfers.withdraw(agent, "50", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, "60", send=True, confirm=sure).state == "reserved"
+        control = Bot(chain, loaded, agent).ask("withdraw", *arguments, ("to", HOME))
+    assert in_child(lambda: look_until(chain, loaded, moment)) == -signal.SIGKILL
+    with again(chain, loaded) as agent:
+        record = Bot(chain, loaded, agent).ended(control)
+        assert (record.state, record.code) == (ControlState.FAILED, "interrupted"), record
+        assert result(record, "request") == own
+        assert ("see withdrawal" in record.reason) is bool(own), record.reason
+
+
+def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    with again(chain, loaded) as agent:
+        run = Bot(chain, loaded, agent)
+        asked = run.ask("withdraw", ("amount", "100"), ("to", HOME))
+        assert run.ended(asked).state is ControlState.DONE
+        shown = run.shown("withdraw", ("amount", "100"), ("to", HOME))
+        assert (shown["state"], shown["plan_hash"]) == ("refused", "")
+        assert "within the last hour" in shown["reason"]
+        second = run.ask("withdraw", ("amount", "100"), ("to", HOME), ("again", "yes"))
+        assert run.ended(second).state is ControlState.DONE
+        assert chain.balance("USDC", HOME) == 200 * USD
+
+
+def test_a_plan_shown_before_the_same_withdrawal_was_paid_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    with again(chain, loaded) as agent:
+        run = Bot(chain, loaded, agent)
+        controls = [run.ask("withdraw", ("amount", "100"), ("to", HOME), *more) for more in ((), (("again", "yes"),))]
+        assert transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure).state == "paid"
+        run.look()
+        records = [run.store.controls.find(control.id) for control in controls]
+        assert [record and (record.state, record.code) for record in records] == [
+            (ControlState.REFUSED, REPEATED),
+            (ControlState.REFUSED, "plan_changed"),
+        ]
+        assert chain.balance("USDC", HOME) == 100 * USD

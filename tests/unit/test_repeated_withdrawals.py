@@ -1,0 +1,65 @@
+"""A withdrawal that repeats another: the same payment, open or just paid, by whichever address or way it was requested."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.app.money.repeated_withdrawals import RECENT_S, find_repeated, repeat_refusal
+from agent.model import OwnerRequest, Payment, RequestKind, RequestState
+
+USDC, WETH = "0x" + "a" * 40, "0x" + "b" * 40
+HOME, OTHER = "0x" + "1" * 40, "0x" + "2" * 40
+NOW_S = 1_000_000
+PAID = (Payment(USDC, 500),)
+SHARES = (Payment(USDC, 10_000), Payment(WETH, 2_000))
+
+
+def request(
+    payments: tuple[Payment, ...] = PAID, to: str | None = HOME, state: RequestState = RequestState.OPEN, asked_s: int = 5
+) -> OwnerRequest:
+    return OwnerRequest(3, RequestKind.WITHDRAW, payments, to, False, state, asked_s)
+
+
+REPEATS = {
+    "open since long": (request(), PAID, HOME),
+    "paid within the hour": (request(state=RequestState.DONE, asked_s=NOW_S - RECENT_S), PAID, HOME),
+    "set aside, now paid": (request(to=None), PAID, HOME),
+    "paid, now set aside as well": (request(), PAID, None),
+    "set aside twice": (request(to=None), PAID, None),
+    "native coin": (request((Payment(WETH, 7, native=True),)), (Payment(WETH, 7, native=True),), HOME),
+    "shares at moved prices": (request(SHARES), (Payment(USDC, 10_500), Payment(WETH, 1_900)), HOME),
+    "shares in another order": (request(SHARES), SHARES[::-1], HOME),
+}
+NEW = {
+    "paid an hour ago": (request(state=RequestState.DONE, asked_s=NOW_S - RECENT_S - 1), PAID, HOME),
+    "released": (request(state=RequestState.RELEASED), PAID, HOME),
+    "one base unit more": (request(), (Payment(USDC, 501),), HOME),
+    "another asset": (request(), (Payment(WETH, 500),), HOME),
+    "the coin in place of its token": (request((Payment(WETH, 7),)), (Payment(WETH, 7, native=True),), HOME),
+    "another address": (request(), PAID, OTHER),
+    "one asset more": (request(), (*PAID, Payment(WETH, 1)), HOME),
+    "shares beyond the tolerance": (request(SHARES), (Payment(USDC, 10_501), Payment(WETH, 2_000)), HOME),
+}
+
+
+@pytest.mark.parametrize("case", REPEATS)
+def test_find_repeated__returns_an_equal_withdrawal(case: str) -> None:
+    earlier, payments, to = REPEATS[case]
+    assert find_repeated([earlier], payments, to, NOW_S) == earlier
+
+
+@pytest.mark.parametrize("case", NEW)
+def test_find_repeated__is_none_for_another_withdrawal(case: str) -> None:
+    earlier, payments, to = NEW[case]
+    assert find_repeated([earlier], payments, to, NOW_S) is None
+
+
+def test_find_repeated__ignores_a_stop() -> None:
+    stop = OwnerRequest(3, RequestKind.STOP, PAID, HOME, True, RequestState.OPEN, 5)
+    assert find_repeated([stop], PAID, HOME, NOW_S) is None
+
+
+def test_refusal__names_the_command_that_continues() -> None:
+    assert "--resume 3;" in str(repeat_refusal(request()))
+    assert "--resume 3 --to ADDRESS" in str(repeat_refusal(request(to=None)))
+    assert "--resume" not in str(repeat_refusal(request(state=RequestState.DONE)))
