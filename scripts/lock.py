@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 import tomllib
 from pathlib import Path
 
@@ -23,12 +22,8 @@ BASE_OPTIONS = (
     "--python-version",
     "3.11",
 )
-# uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py);
-# hyperliquid-python-sdk 0.24.0 asks for eth-utils below 6 and runs on it
-# (agent/venues/hyperliquid/agent_key.py). A lock can say so, a package cannot.
-OVERRIDDEN_REQUIREMENTS = ("web3>=7.16,<8", "eth-utils>=6,<7")
-THIRD_QUOTE_REQUIREMENTS = ("uniswap-python==0.7.1", "lru-dict>=1.2,<2")
-"""The third quote of swaps, and what its metadata lacks. No extra can name it: pip has no overrides."""
+THIRD_QUOTE_OPTIONS = ("--group", "third-quote")
+"""The dependency group of pyproject.toml; uv reads the overrides beside it by itself."""
 
 
 def write_lock(path: str, *options: str, input_text: str = "") -> None:
@@ -74,39 +69,28 @@ def write_all(upgrade: list[str]) -> None:
         "test",
         "dev",
     )
-    with tempfile.TemporaryDirectory() as temporary_folder:
-        override_path = Path(temporary_folder) / "override.txt"
-        override_path.write_text("\n".join(OVERRIDDEN_REQUIREMENTS) + "\n")
-        override_options = ("--override", str(override_path))
-        third_quote_path = Path(temporary_folder) / "third-quote.txt"
-        third_quote_path.write_text("\n".join(THIRD_QUOTE_REQUIREMENTS) + "\n")
-        sources = ("pyproject.toml", str(third_quote_path))
-        write_lock(
-            "requirements.lock",
-            *sources,
-            *all_extras,
-            *override_options,
-            "--universal",
-            *upgrade_options,
-        )
-        lock = REPO / "requirements.lock"
-        lock.write_text(
-            lock.read_text().replace(f"{temporary_folder}/", "")
-        )  # path of the override on this machine
-        write_lock("requirements-run.lock", "pyproject.toml", *common_options)
-        write_lock(
-            "requirements-serve.lock",
-            "pyproject.toml",
-            *extra_options("dashboard", "telegram"),
-            *common_options,
-        )
-        write_lock(
-            "requirements-demo.lock",
-            *sources,
-            *extra_options("local"),
-            *override_options,
-            *common_options,
-        )
+    write_lock(
+        "requirements.lock",
+        "pyproject.toml",
+        *THIRD_QUOTE_OPTIONS,
+        *all_extras,
+        "--universal",
+        *upgrade_options,
+    )
+    write_lock("requirements-run.lock", "pyproject.toml", *common_options)
+    write_lock(
+        "requirements-serve.lock",
+        "pyproject.toml",
+        *extra_options("dashboard", "telegram"),
+        *common_options,
+    )
+    write_lock(
+        "requirements-demo.lock",
+        "pyproject.toml",
+        *THIRD_QUOTE_OPTIONS,
+        *extra_options("local"),
+        *common_options,
+    )
     build_tools = [
         *extra_packages["build"],
         *(requirement for requirement in extra_packages["dev"] if requirement.startswith("uv")),

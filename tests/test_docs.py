@@ -274,8 +274,8 @@ def test_locks_name_no_place_to_fetch_from() -> None:
 def declared() -> dict[str, str]:
     """Version, as far as it is exact, of every direct dependency by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"].values()
-    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *(item for extra in extras for item in extra)]
+    groups = [*project["project"]["optional-dependencies"].values(), *project["dependency-groups"].values()]
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *(item for group in groups for item in group)]
     found = {}
     for item in wanted:
         name, rest = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)", item).groups()  # type: ignore[union-attr]  # every line of pyproject.toml fits

@@ -107,6 +107,10 @@ class Quoter(Protocol):
         """
         ...
 
+    def sources(self, leg: Leg) -> tuple[str, ...]:
+        """Return the names of the sources that a quote of the leg comes from."""
+        ...
+
 
 def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:
     """Return one second quote per swap, in order, all at the plan's block. Wrapping has a fixed
@@ -148,7 +152,7 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
             out_raw = total_out(leg, earlier_input_raw + leg.amount_in_raw) - total_out(
                 leg, earlier_input_raw
             )
-            quotes.append(SecondQuote(leg_index, out_raw))
+            quotes.append(SecondQuote(leg_index, out_raw, sources=quoter.sources(leg)))
         except NoSecondQuote as error:
             quotes.append(SecondQuote(leg_index, None, error.message))
     return tuple(quotes)
@@ -175,7 +179,7 @@ class UniswapPythonQuoter:
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
         venue = _venue_of(self._venues, leg)
-        if venue.uniswap_python_version is None or not venue.uniswap_python_quoter:
+        if not self.sources(leg):
             raise VenueNotCovered(f"uniswap-python cannot quote {leg.venue}", code=ErrorCode.VENUE)
         venue.quote_call(
             leg, amount_in_raw, leg.fee_pips
@@ -192,6 +196,12 @@ class UniswapPythonQuoter:
                 raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
             self._confirmed.add(pool_key)
         return without_foreign_errors(lambda: library.quote(leg, amount_in_raw))
+
+    def sources(self, leg: Leg) -> tuple[str, ...]:
+        """See Quoter; empty for a venue that the library cannot quote."""
+        venue = _venue_of(self._venues, leg)
+        covers_venue = venue.uniswap_python_version is not None and venue.uniswap_python_quoter
+        return (LIBRARY_QUOTER_NAME,) if covers_venue else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +334,10 @@ class ContractQuoter:
         """See Quoter. The venue's factory must name the leg's pool in the same request."""
         return without_foreign_errors(lambda: self._quote(leg, amount_in_raw, block_hash))
 
+    def sources(self, leg: Leg) -> tuple[str, ...]:
+        """See Quoter."""
+        return (CONTRACT_QUOTER_NAME,)
+
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         venue, tier = _venue_of(self._venues, leg), self._tiers.get(leg.pool, leg.fee_pips)
         pool_address_int, quote_words = self._ask(
@@ -378,8 +392,13 @@ class UnanimousQuoter:
             )
         return next(iter(out_raw_by_source.values()))
 
+    def sources(self, leg: Leg) -> tuple[str, ...]:
+        """See Quoter."""
+        return tuple(name for _, quoter in self.quoters for name in quoter.sources(leg))
+
 
 CONTRACT_QUOTER_NAME = "the venue's contracts"
+LIBRARY_QUOTER_NAME = "uniswap-python"
 
 
 def build_quoter(
@@ -394,7 +413,7 @@ def build_quoter(
         (CONTRACT_QUOTER_NAME, ContractQuoter(transport, venues, tiers))
     ]
     if UniswapPythonQuoter.is_installed():
-        quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
+        quoters.append((LIBRARY_QUOTER_NAME, UniswapPythonQuoter(transport, venues)))
     return UnanimousQuoter(tuple(quoters))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from operator import itemgetter
 from typing import Any
@@ -25,6 +26,7 @@ from agent.model import (
     Pool,
     PriceSource,
     Provide,
+    SecondQuote,
     StepInput,
 )
 from agent.planning.problem import fair_floor
@@ -152,7 +154,21 @@ def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
             largest_deviation,
             Fraction(abs(quote.amount_out_raw - swap.amount_out_raw), swap.amount_out_raw),
         )
-    return GuardMeasurement(format_ratio(largest_deviation), largest_deviation * BPS <= limit_bps)
+    measured_text = format_ratio(largest_deviation)
+    if source_text := quote_source_text(case.evidence.second_quotes):
+        measured_text += f"; quoted by {source_text}"
+    return GuardMeasurement(measured_text, largest_deviation * BPS <= limit_bps)
+
+
+def quote_source_text(quotes: Sequence[SecondQuote]) -> str:
+    """Return who quoted the swaps: "the venue's contracts and uniswap-python (2 of 3 swaps)"; empty
+    if the quotes name no source.
+    """
+    swaps_by_source = Counter(source for quote in quotes for source in quote.sources)
+    return " and ".join(
+        source if swap_count == len(quotes) else f"{source} ({swap_count} of {len(quotes)} swaps)"
+        for source, swap_count in swaps_by_source.items()
+    )
 
 
 def _least_out_raw(case: GuardCase, swap: SimulatedSwap) -> int:

@@ -334,11 +334,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class SecondQuote:
-    """Output of one leg by an independent quote; `error` if there is none."""
+    """Output of one leg by an independent quote; `error` if there is none. `sources` are the names
+    of those that quoted it, all alike.
+    """
 
     leg_index: int
     amount_out_raw: int | None
     error: str = ""
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,9 @@ class Says:
             raise NoSecondQuote("nobody home")
         return self.out_raw
 
+    def sources(self, _: Leg) -> tuple[str, ...]:
+        return ("test",)
+
 
 def test_sources_that_differ_by_one_base_unit_are_no_quote() -> None:
     assert UnanimousQuoter((("a", Says(7)), ("b", Says(7)))).quote(leg(5), 5, "0xabc") == 7

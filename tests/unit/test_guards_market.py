@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.guards.market import quote_source_text
 from agent.model import Evidence, Plan, SecondQuote, StepInput
 from agent.units import BPS
 from tests.support.builders import raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
@@ -215,3 +216,17 @@ def test_a_pool_that_takes_only_a_part_or_pays_nothing_cannot_be_simulated() -> 
     assert "accepts only" in verdict("price_impact", step, whole).measured_text
     dust = with_leg(sold(step, (1, 1)), 0, amount_in_raw=1)
     assert "pays nothing" in verdict("price_impact", step, dust).measured_text
+
+
+@pytest.mark.parametrize(
+    ("sources", "text"),
+    [
+        ([("a", "b"), ("a", "b")], "a and b"),
+        ([("a", "b"), ("a",), ("a",)], "a and b (1 of 3 swaps)"),
+        ([("a",)], "a"),
+        ([(), ()], ""),
+        ([], ""),
+    ],
+)
+def test_second_quote__names_who_quoted_how_many_swaps(sources: list[tuple[str, ...]], text: str) -> None:
+    assert quote_source_text([SecondQuote(number, 1, sources=names) for number, names in enumerate(sources)]) == text

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent.parent
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
@@ -43,3 +46,29 @@ def test_a_live_agent_has_no_tools_and_few_packages() -> None:
 def test_the_third_quote_is_locked_with_web3_7_for_developers_and_the_demo(name: str) -> None:
     assert {version.split(".")[0] for package, version in pins(name) if package == "web3"} == {"7"}
     assert {"uniswap-python", "lru-dict"} <= {package for package, _ in pins(name)}
+
+
+def declared(name: str) -> list[str]:
+    """What pyproject.toml asks for and one lock has to have, in whichever table it stands."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return {
+        "runtime": project["project"]["dependencies"],
+        "extras": [item for extra, items in project["project"]["optional-dependencies"].items() if extra != "fuzz" for item in items],
+        "third-quote": project["dependency-groups"]["third-quote"],
+        "overrides": project["tool"]["uv"]["override-dependencies"],
+    }[name]
+
+
+@pytest.mark.parametrize("table", ["runtime", "extras", "third-quote", "overrides"])
+def test_each_declared_package_is_locked_in_its_range(table: str) -> None:
+    locked = {canonicalize_name(package): version for package, version in pins("requirements.lock")}
+    for requirement in map(Requirement, declared(table)):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)], prereleases=True), requirement
+
+
+def test_the_third_quote_is_declared_with_the_override_it_needs() -> None:
+    assert "uniswap-python==0.7.1" in declared("third-quote")
+    assert {Requirement(item).name for item in declared("overrides")} >= {"web3"}
+    locking = (ROOT / "scripts" / "lock.py").read_text()
+    assert "third-quote" in locking
+    assert "uniswap-python==" not in locking, "pyproject.toml alone states the version"

@@ -46,10 +46,16 @@ class ExactPair:
         self.asked.append((amount_in_raw, block_hash))
         return get_amount_out(amount_in_raw, *RESERVES)
 
+    def sources(self, _: Leg) -> tuple[str, ...]:
+        return ("test",)
+
 
 class Silent:
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         raise NoSecondQuote("nobody home")
+
+    def sources(self, _: Leg) -> tuple[str, ...]:
+        return ("test",)
 
 
 def test_each_leg_is_asked_at_the_plan_s_block() -> None:

@@ -21,6 +21,7 @@ from agent.app.start.endpoint_checks import (
     probed_endpoint_documents,
 )
 from agent.app.start.fee_modules import fee_module_checks
+from agent.app.start.quote_checks import quote_checks
 from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
@@ -407,6 +408,8 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for check_line in price_checks(context, step.snapshot, step.policy, step.reference):
         yield CheckResult(*check_line)
     for check_line in venue_checks(context, step.snapshot, step.portfolio):
+        yield CheckResult(*check_line)
+    for check_line in quote_checks(context, step.snapshot):
         yield CheckResult(*check_line)
     for check_line in fee_module_checks(context, step.snapshot):
         yield CheckResult(*check_line)
