@@ -23,7 +23,7 @@ from tests.cli.test_sending import held_lock, nonce
 from tests.cli.tools import Desk, Forked, attach, first_document, forked, start
 
 HOME = "0x00000000000000000000000000000000000A11cE"
-PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes")
+PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes", "--again")  # the same payment several times, on purpose
 
 
 @pytest.fixture
