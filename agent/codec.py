@@ -16,6 +16,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
+from agent.foreign_text import read_json
 from agent.layers.states import (
     LAYER_UNIONS,
     LIQUIDITY_ACTIONS,
@@ -51,8 +52,6 @@ _UNIONS: tuple[Any, ...] = (
 )
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _FRACTION = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
-_STRINGS_AND_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
-_MAX_NESTING = 32
 _MAX_QUOTED_LENGTH = 60
 
 
@@ -116,42 +115,9 @@ def loads_optional(cls: type[T], json_text: str | None) -> T | None:
     return None if json_text is None else loads(cls, json_text)
 
 
-def read_json(json_text: str) -> Any:
-    """Return the JSON of an untrusted file. Raises ValueError if it is invalid, nested too deep, or
-    repeats a key.
-    """
-    _require_shallow(json_text)
-    return json.loads(json_text, object_pairs_hook=_unique_keys)
-
-
 def json_field(json_value: object, field_name: str) -> Any:
     """Return a field of parsed JSON; None if it is absent or the value is not an object."""
     return json_value.get(field_name) if isinstance(json_value, Mapping) else None
-
-
-def _require_shallow(json_text: str) -> None:
-    """Raise ValueError for deep nesting, which can crash the interpreter under the recursion limit
-    that py-evm sets.
-    """
-    if json_text.count("[") + json_text.count("{") <= _MAX_NESTING:
-        return
-    depth = 0
-    for json_token in _STRINGS_AND_BRACKETS.finditer(json_text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(json_token[0], 0)
-        if depth > _MAX_NESTING:
-            raise ValueError(f"nested more than {_MAX_NESTING} deep")
-
-
-def _unique_keys(key_value_pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a dict. Raises ValueError for a repeated key, of which json would keep only the last
-    value.
-    """
-    value_by_key = dict(key_value_pairs)
-    if len(value_by_key) != len(key_value_pairs):
-        keys = [key for key, _ in key_value_pairs]
-        repeated_key = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {repeated_key!r} appears twice")
-    return value_by_key
 
 
 def _fault_text(error: BaseException, _type: type | None) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from agent.foreign_text import read_toml
 
 NO_KEYS_MARK = "TRIMTAB_NO_KEYS"
 """Variable that marks such a process; its children inherit it."""
@@ -62,9 +63,7 @@ def drop_key_variables(config_paths: Sequence[Path]) -> None:
     key_variables: list[str] = []
     for config_path in config_paths:
         with suppress(OSError, ValueError):  # reported when it is loaded
-            key_variables += named_key_variables(
-                tomllib.loads(config_path.read_text(encoding="utf-8"))
-            )
+            key_variables += named_key_variables(read_toml(config_path.read_text(encoding="utf-8")))
     environment = {
         name: value for name, value in os.environ.items() if not holds_key(name, key_variables)
     }

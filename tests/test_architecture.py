@@ -19,6 +19,7 @@ AGENT = ROOT / "agent"
 PURE = {
     "units",
     "hosts",
+    "foreign_text",
     "floats",
     "errors",
     "model",

@@ -5,7 +5,6 @@ changes, and list the history.
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from agent.config.load import load_config, validated_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import config_diff
 from agent.errors import ConfigError, Refused
+from agent.foreign_text import read_toml
 from agent.layers.settings import EDITABLE_KEYS
 from agent.model import Verdict
 from agent.store.store import ConfigChanged, ConfigVersionStore
@@ -90,7 +90,7 @@ def owner_confirmed_config(
             continue
         if version.text is None:
             return None
-        owner_values, present_values = tomllib.loads(version.text), dict(loaded_config.toml_values)
+        owner_values, present_values = read_toml(version.text), dict(loaded_config.toml_values)
         layer_keys = (
             layer_key
             for list_keys in EDITABLE_KEYS

@@ -5,7 +5,6 @@ Later bars are not visible.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -35,6 +34,7 @@ from agent.backtest.settings import (
     simulated_address,
 )
 from agent.errors import ConfigError
+from agent.foreign_text import read_json
 from agent.layers.strategies.state import Strategy
 from agent.model import DataFeeQuote, FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
 from agent.model.rollups import scaled_fee_quote
@@ -79,7 +79,7 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
     """
     try:
         pool = _parse_pool(
-            json.loads(pool_path.read_text(encoding="utf-8")), pool_path, token0, token1
+            read_json(pool_path.read_text(encoding="utf-8")), pool_path, token0, token1
         )
     except OSError as error:
         raise ConfigError(

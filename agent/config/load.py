@@ -35,6 +35,7 @@ from agent.config.variables import VARIABLES_KEY, Variables
 from agent.config.venues import require_usable_venues
 from agent.config.weights import require_futures_allocators, require_signals
 from agent.errors import ConfigError, TrimtabError
+from agent.foreign_text import decode_text, read_toml
 from agent.key_variables import named_key_variables
 from agent.layers import settings
 from agent.policy.triggers import validation
@@ -45,18 +46,22 @@ NO_CONFIG_REMEDY = (
     " trimtab.toml"
 )
 """Remedy for a missing config."""
+FILE_REMEDY = "correct these keys, then run trimtab doctor"
+"""Remedy for a mistake in a config file."""
+UNSAVED_REMEDY = "nothing was written; correct what you gave"
+"""Remedy for a mistake in a config that options, a form or a control would have written."""
 
 
-def parse_config(toml_text: str, origin: str = "config") -> Config:
+def parse_config(toml_text: str, origin: str = "config", remedy: str = FILE_REMEDY) -> Config:
     """Parse TOML text into a Config, of which no variable is set. Raises ConfigError listing every
     mistake.
     """
-    return validated_config(_parse_toml(toml_text, origin), origin)
+    return validated_config(_parse_toml(toml_text, origin), origin, remedy=remedy)
 
 
 def _parse_toml(toml_text: str, origin: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(toml_text)
+        return read_toml(toml_text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{origin}: not valid TOML: {error}",
@@ -96,7 +101,11 @@ CHECKS = (
 
 
 def validated_config(
-    toml_values: dict[str, Any], origin: str, variables: Variables | None = None
+    toml_values: dict[str, Any],
+    origin: str,
+    variables: Variables | None = None,
+    *,
+    remedy: str = FILE_REMEDY,
 ) -> Config:
     """Return the config of parsed values, whose tables carry `variables`. Raises ConfigError."""
     try:
@@ -113,9 +122,7 @@ def validated_config(
             if isinstance(error, ValidationError)
             else [str(error)]
         )
-        raise ConfigError(
-            f"{origin}: {'; '.join(mistakes)}", "correct these keys, then run trimtab doctor"
-        ) from None
+        raise ConfigError(f"{origin}: {'; '.join(mistakes)}", remedy) from None
     band_by_symbol = {
         asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None
     }
@@ -140,10 +147,10 @@ def load_config(
         make_private(config_file, "config")
     try:
         config_bytes = config_file.read_bytes()
-        config_text = config_bytes.decode()
+        config_text = decode_text(config_bytes)
     except FileNotFoundError:
         raise ConfigError(f"{config_file}: no such file", NO_CONFIG_REMEDY) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"{config_file}: cannot be read: {error}", "name a readable text file"
         ) from None
@@ -153,15 +160,20 @@ def load_config(
 
 
 def load_config_text(
-    config_text: str, path: Path, origin: str, *, loads_env: bool = True
+    config_text: str,
+    path: Path,
+    origin: str,
+    *,
+    loads_env: bool = True,
+    remedy: str = FILE_REMEDY,
 ) -> LoadedConfig:
     """Load a config from text that may not be saved yet, with the variables of the environment and,
-    unless `loads_env` is false, of .env beside `path`.
+    unless `loads_env` is false, of .env beside `path`; `remedy` is that of a mistake.
     """
     toml_values = _parse_toml(config_text, origin)
     config_digest = hashlib.sha256(config_text.encode()).hexdigest()
     variables = Variables()
-    config = validated_config(toml_values, origin, variables)
+    config = validated_config(toml_values, origin, variables, remedy=remedy)
     variables |= read_variables(  # after a mistake in the config was named
         path.parent if loads_env else None,
         referenced_env_variables(toml_values),
@@ -183,7 +195,7 @@ def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
     except OSError:
         raise error from None
     try:
-        store_url = tomllib.loads(config_text)["store"]["url"]
+        store_url = read_toml(config_text)["store"]["url"]
         store_file = sqlite_file(store_url, config_file.parent)
     except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError):
         store_file = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from agent.foreign_text import read_toml
 
 REDACTED = "(secret)"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -66,7 +67,7 @@ def _value_lines(toml_text: str) -> list[str]:
 
     return [
         f"{path} = {tomlkit.item(value).as_string()}"
-        for path, value in leaf_values(tomllib.loads(toml_text))
+        for path, value in leaf_values(read_toml(toml_text))
     ]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from agent.errors import ConfigError, ErrorCode
 from agent.files import sync_folder
+from agent.foreign_text import read_json
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.ports import SigningKey
 from agent.signing.secret import (
@@ -104,7 +105,7 @@ def open_keystore(file_bytes: bytes, password: Secret, path: Path) -> PrivateKey
     from eth_keyfile.keyfile import decode_keyfile_json
 
     try:
-        keystore = json.loads(file_bytes) if len(file_bytes) <= MAX_KEYSTORE_BYTES else None
+        keystore = read_json(file_bytes.decode()) if len(file_bytes) <= MAX_KEYSTORE_BYTES else None
     except ValueError:
         keystore = None
     if not isinstance(keystore, dict) or keystore.get("version") != 3:

@@ -4,7 +4,6 @@ content.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -23,6 +22,7 @@ from agent.app.documents.research import (
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
+from agent.foreign_text import read_json
 
 FOLDER_SUFFIX = ".reports"
 NAME_PATTERN = re.compile(r"([0-9]{8}-[0-9]{6})(-[0-9]{1,3})?-(backtest|stress|tune)\.html")
@@ -112,7 +112,7 @@ def _report_document(folder_fd: int | None, file_name: str) -> KeptReportDocumen
         if len(_figures_by_file) > 5 * MAX_LISTED:
             _figures_by_file.clear()
         try:
-            report_json = json.loads(_read_content(folder_fd, json_file_name))
+            report_json = read_json(_read_content(folder_fd, json_file_name).decode())
             figures: list[ReportFigureDocument] = [
                 {"name": _short_text(figure["name"]), "value": _short_text(figure["value"])}
                 for figure in report_json["facts"][:MAX_FIGURES]

@@ -8,7 +8,6 @@ import hashlib
 import re
 import shlex
 import tempfile
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,13 +15,14 @@ from typing import Any
 
 from agent.app.settings.shown import network_and_wallet
 from agent.app.start.guide import check_setup, error_text, parse_answers
-from agent.config.load import load_config, load_config_text
+from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address
 from agent.config.writing.copies import copy_text
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError, ErrorCode
 from agent.files import create_file
+from agent.foreign_text import read_toml
 
 MAX_PORTFOLIOS = 20
 """Configs in the folder above which the dashboard adds none: it needs 180 MB for each."""
@@ -131,7 +131,9 @@ def _check_and_render(
     config_text = copy_text(
         config_text, portfolio_name, wallet, has_own_wallet=not is_wallet_shared
     )
-    load_config_text(config_text, config_path, str(config_path), loads_env=False)
+    load_config_text(
+        config_text, config_path, str(config_path), loads_env=False, remedy=UNSAVED_REMEDY
+    )
     check_document["sha256"] = hashlib.sha256(config_text.encode()).hexdigest()
     check_document["answer_texts"] |= {
         "file": str(config_path),
@@ -219,7 +221,7 @@ def _require_name(name: str, taken_names: Sequence[str]) -> None:
 def _wallet_of(config_path: Path) -> str:
     """Return the wallet's address of a config, in lower case; empty if it cannot be read."""
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        address: str = tomllib.loads(config_path.read_text(encoding="utf-8"))["wallet"]["address"]
+        address: str = read_toml(config_path.read_text(encoding="utf-8"))["wallet"]["address"]
         return address.lower()
     return ""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +41,7 @@ from agent.config.writing.profile_merge import OFF, merge_profile, to_inline
 from agent.config.writing.profile_tokens import ResolvedToken, resolve_token
 from agent.config.writing.token_lists import read_token_list
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
+from agent.foreign_text import read_toml
 from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
@@ -140,7 +140,10 @@ def import_profile(  # noqa: PLR0913
         sell_others,
     )
     merged_config = load_config_text(
-        new_config_text, loaded_config.path, f"{loaded_config.path} with the profile"
+        new_config_text,
+        loaded_config.path,
+        f"{loaded_config.path} with the profile",
+        remedy=f"nothing was written; correct the profile {profile.origin}",
     )
     import_document: Document = {
         "profile": profile.origin,
@@ -218,7 +221,7 @@ def profile_arguments(
     loaded_config = load_config(config)
     profile = read_profile(profile_toml.encode(), "profile", loaded_config)
     require_valid_addresses(profile)
-    config_tables = tomllib.loads(loaded_config.path.read_text(encoding="utf-8"))
+    config_tables = read_toml(loaded_config.path.read_text(encoding="utf-8"))
     config_asset_by_symbol = {
         asset["symbol"]: asset for asset in config_tables["portfolio"]["assets"]
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
+from agent.foreign_text import read_toml
 from agent.layers.settings import EDITABLE_KEYS
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
@@ -95,7 +95,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
         build_portfolio(settings_tables, token_by_address),
         build_policy(settings_tables),
     )
-    config_values = tomllib.loads(loaded_config.redacted_text)
+    config_values = read_toml(loaded_config.redacted_text)
     order_texts = {
         asset_values["symbol"]: ", ".join(
             f"{key} {_setting_text(asset_values[key])}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import codec, wiring
+from agent import wiring
 from agent.app.describe import HIDDEN_PATHS, submission_channel, submission_text
 from agent.app.documents import fill
 from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument, CheckLine
@@ -43,15 +43,18 @@ from agent.errors import (
     ConfigError,
     TrimtabError,
 )
+from agent.foreign_text import read_json
 from agent.model import (
     FeedRound,
     Policy,
     Pool,
+    Portfolio,
     PriceSource,
     ReferenceConfig,
     ScreenedToken,
     Snapshot,
     StepInput,
+    UnreadableItem,
     schedules_of,
 )
 from agent.policy import minimum, native_coin
@@ -522,9 +525,7 @@ def _key_check(loaded_config: LoadedConfig) -> CheckResult:
 def _keystore_check(loaded_config: LoadedConfig, keystore_path: Path) -> CheckResult:
     """Check the keystore's address, which most keystores state in clear text."""
     try:
-        keystore_address = str(
-            codec.read_json(keystore_path.read_text(encoding="utf-8"))["address"]
-        )
+        keystore_address = str(read_json(keystore_path.read_text(encoding="utf-8"))["address"])
     except (OSError, ValueError, KeyError, TypeError):
         return CheckResult("key", OK, f"keystore {keystore_path}")
     expected_address = loaded_config.config.wallet.address.lower().removeprefix("0x")
@@ -623,12 +624,26 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
         for quarantine_entry in snapshot.unreadable_items
         if quarantine_entry.subject != "endpoint"
     ):
-        yield CheckResult(
-            quarantine_entry.subject,
+        yield _unreadable_check(context.portfolio, quarantine_entry)
+
+
+def _unreadable_check(portfolio: Portfolio, unreadable: UnreadableItem) -> CheckResult:
+    """Return the row of an item that could not be read: a feed by the assets that it prices."""
+    labels = [asset.token.label for asset in portfolio.assets if asset.feed == unreadable.address]
+    if not labels:
+        return CheckResult(
+            unreadable.subject,
             FAIL,
-            f"{quarantine_entry.address}: {quarantine_entry.why}",
+            f"{unreadable.address}: {unreadable.why}",
             "trading is halted until it is corrected or removed",
         )
+    return CheckResult(
+        f"feed {', '.join(labels)}",
+        FAIL,
+        f"{unreadable.subject} of {unreadable.address}: {unreadable.why}",
+        "trading waits until it answers; if it was retired, write another feed of the asset, or add"
+        " twap to reference.sources",
+    )
 
 
 def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:

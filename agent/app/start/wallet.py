@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from eth_account import Account
 
-from agent import codec
 from agent.config.load import load_config
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_address, parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode
+from agent.foreign_text import read_json
 from agent.key_variables import process_environment
 from agent.signing import keys
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key
@@ -179,7 +179,7 @@ def _config_address(config_path: Path, ask: Ask | None, verify: bool) -> KeyAddr
 def stated_address(keystore_bytes: bytes, keystore_path: Path) -> str:
     """Return the address stored in a keystore in clear text. Raises ConfigError without one."""
     try:
-        address = codec.read_json(keystore_bytes.decode())["address"]
+        address = read_json(keystore_bytes.decode())["address"]
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
     except (ValueError, KeyError, TypeError, ConfigError):
         raise ConfigError(

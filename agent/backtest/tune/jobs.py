@@ -27,6 +27,7 @@ from agent.backtest.tune.grid import PolicyChoice
 from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
+from agent.foreign_text import read_json
 from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, InitialWeights
 from agent.units import BPS, format_duration
 
@@ -457,7 +458,7 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
 
 def _require_same_search(stamp_path: Path, stamp: Mapping[str, str]) -> None:
     try:
-        stored_stamp = json.loads(stamp_path.read_text(encoding="utf-8"))
+        stored_stamp = read_json(stamp_path.read_text(encoding="utf-8"))
     except ValueError:
         stored_stamp = None
     if not isinstance(stored_stamp, dict):

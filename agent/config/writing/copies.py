@@ -7,6 +7,7 @@ from typing import Any
 import tomlkit
 
 from agent.config.loaded import USUAL_STORE
+from agent.foreign_text import bounded_toml
 
 COPIED_WALLET_FIELDS = {"address", "payout_addresses"}
 """Keys of [wallet] that a copy has; the others are of the key or of its signer."""
@@ -21,7 +22,7 @@ def copy_text(
     to put one into only with a wallet of its own. What one process alone may use is left out: bot,
     heartbeat, and the positions, margin account and delegate of the other wallet.
     """
-    document: Any = tomlkit.parse(config_text)
+    document: Any = tomlkit.parse(bounded_toml(config_text))
     wallet_table = document["wallet"]
     is_other_wallet = wallet_table["address"].lower() != wallet_address.lower()
     dropped_keys = {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any
 
 import tomlkit
@@ -20,6 +20,7 @@ from agent.config.tables.fields import parse_address
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
+from agent.foreign_text import bounded_toml, read_toml
 from agent.units import parse_bps, safe_label
 
 _ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
@@ -90,8 +91,8 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     for symbol, address, share in changes.added_assets:
         config_text = _with_asset(config_text, symbol, address, share)
     try:
-        document = tomlkit.parse(config_text)
-    except TOMLKitError as error:
+        document = tomlkit.parse(bounded_toml(config_text))
+    except (TOMLKitError, TOMLDecodeError) as error:
         raise ConfigError(
             f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
         ) from None
@@ -206,8 +207,8 @@ def _parse_value(value_text: str) -> Any:
     if value_text[:2].lower() == "0x":
         return value_text
     try:
-        parsed_value = tomllib.loads(f"x = {value_text}")["x"]
-    except tomllib.TOMLDecodeError:
+        parsed_value = read_toml(f"x = {value_text}")["x"]
+    except TOMLDecodeError:
         return value_text
     return (
         parsed_value
@@ -320,8 +321,8 @@ def _block_bounds(config_lines: Sequence[str], asset_index: int) -> tuple[int, i
 
 def _parse(config_text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(config_text)
-    except tomllib.TOMLDecodeError as error:
+        return read_toml(config_text)
+    except TOMLDecodeError as error:
         raise ConfigError(
             f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
         ) from None

@@ -16,6 +16,7 @@ from agent.config.tables.fields import Address, ConfigTable
 from agent.config.tables.futures import MOST_MARKETS, PerpetualProtocolContracts
 from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
+from agent.foreign_text import read_toml
 from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
 
 POSITION_HEADROOM_BPS = 1_500
@@ -183,7 +184,7 @@ def read_venue(path: Path) -> VenueFile:
             }
         )
     try:
-        venue_values = tomllib.loads(path.read_text(encoding="utf-8"))
+        venue_values = read_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             f"--futures-venue {path}: cannot be read: {error}", "docs/futures.md shows its form"

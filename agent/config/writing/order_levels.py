@@ -9,10 +9,11 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from agent.config.load import parse_config
+from agent.config.load import UNSAVED_REMEDY, parse_config
 from agent.config.tables.fields import OFF
 from agent.config.writing.edits import insert_key
 from agent.errors import ConfigError
+from agent.foreign_text import bounded_toml
 from agent.model import PORTFOLIO_SUBJECT
 
 
@@ -26,8 +27,8 @@ def edit_order_levels(
     result.
     """
     try:
-        document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        document: Any = tomlkit.parse(bounded_toml(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TOMLKitError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     order_table = _order_table(document, subject)
     changes: dict[str, tuple[str | None, str | None]] = {}
@@ -44,7 +45,7 @@ def edit_order_levels(
         else:
             insert_key(order_table, kind, new_level)
     config_text = tomlkit.dumps(document)
-    parse_config(config_text, f"{path} with the new levels")
+    parse_config(config_text, f"{path} with the new levels", UNSAVED_REMEDY)
     return config_text, changes
 
 

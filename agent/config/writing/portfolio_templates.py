@@ -15,6 +15,7 @@ from agent.config.networks.presets import (
 )
 from agent.config.writing.template import FUTURES_NOTIONAL_COMMENT
 from agent.errors import ConfigError
+from agent.foreign_text import bounded_toml
 from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def apply_template(config_text: str, template: PortfolioTemplate) -> str:
     """Return the commented config with this portfolio's trigger, limits and allocator."""
     import tomlkit
 
-    document = tomlkit.parse(config_text)
+    document = tomlkit.parse(bounded_toml(config_text))
     policy, limits = (_table(document, name) for name in ("policy", "limits"))
     for key, value in template.policy.items():
         policy[key] = value if isinstance(value, str) else _inline_table(value)

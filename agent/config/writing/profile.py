@@ -5,7 +5,6 @@ that money could be sent to (T16).
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from agent.config.tables.portfolio import NATIVE
 from agent.config.tables.triggers import Band, RiskTable, TriggerTable
 from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
+from agent.foreign_text import decode_text, read_toml
 from agent.model import LIMITS
 
 FORMAT = 1
@@ -95,7 +95,7 @@ def profile_text(loaded_config: LoadedConfig) -> tuple[str, tuple[str, ...]]:
     """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError
     if a value looks like a secret.
     """
-    config_values = tomllib.loads(loaded_config.path.read_text(encoding="utf-8"))
+    config_values = read_toml(loaded_config.path.read_text(encoding="utf-8"))
     portfolio = config_values["portfolio"]
     profile: dict[str, Any] = {
         "profile": {
@@ -156,8 +156,8 @@ def read_profile(
             "find out why it changed before using it",
         )
     try:
-        profile_values = tomllib.loads(profile_bytes.decode())
-    except (ValueError, RecursionError) as error:
+        profile_values = read_toml(decode_text(profile_bytes))
+    except ValueError as error:
         raise ConfigError(
             f"{origin}: not a profile: {error}", "use a file written by trimtab export-profile"
         ) from None

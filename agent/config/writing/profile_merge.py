@@ -12,6 +12,7 @@ from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.profile import FILE_KEYS, POLICY_KEYS, Profile
 from agent.config.writing.profile_tokens import ResolvedToken, known_tokens
 from agent.errors import ConfigError
+from agent.foreign_text import bounded_toml
 
 OFF = "off"
 
@@ -31,7 +32,7 @@ def merge_profile(
     stay with a target of 0. The numeraire is never removed. Raises ConfigError if no asset would
     price gas.
     """
-    document: Any = tomlkit.parse(config_text)
+    document: Any = tomlkit.parse(bounded_toml(config_text))
     portfolio, wrapped_address = document["portfolio"], config.chain.wrapped_native
     assets = portfolio["assets"]
     entry_by_symbol = dict(

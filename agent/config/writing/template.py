@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -22,6 +21,7 @@ from agent.config.networks.presets import (
 )
 from agent.config.tables.limits import CEILINGS, LimitsTable, build_limits_from_table
 from agent.config.writing.venues import venues_text
+from agent.foreign_text import read_toml
 from agent.layers.config import TABLE_TEMPLATES
 from agent.model import (
     LIMITS_IN_CONFIG_ORDER,
@@ -430,5 +430,5 @@ def starting_limits(numeraire: Token) -> Limits:
         ETHEREUM_PRESET, "", (), (), numeraire.symbol, (("RPC_URL", "any"),)
     )
     return build_limits_from_table(
-        LimitsTable.model_validate(tomllib.loads(config_text)["limits"]), None, numeraire
+        LimitsTable.model_validate(read_toml(config_text)["limits"]), None, numeraire
     )

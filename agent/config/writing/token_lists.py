@@ -9,12 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import codec
+from agent.codec import json_field
 from agent.config.networks.presets import TemplateAsset
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError
+from agent.foreign_text import decode_text, read_json
 from agent.units import safe_label
 
+FORMAT_REMEDY = "use a JSON file in Uniswap's token list format"
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 # Look-alike letters of token symbols, from the confusables of Unicode Technical Standard 39.
 _CONFUSABLES = str.maketrans(
@@ -25,17 +27,21 @@ _CONFUSABLES = str.maketrans(
 
 @dataclass(frozen=True, slots=True)
 class TokenList:
-    """The tokens of one chain in a file whose SHA-256 is `digest`."""
+    """The tokens of one chain in a file whose SHA-256 is `digest`. `warnings` says which entries of
+    the chain were left out, and why.
+    """
 
     tokens: tuple[TemplateAsset, ...]
     digest: str
+    warnings: tuple[str, ...] = ()
 
 
 def read_token_list(path: Path, chain_id: int, pinned_sha256: str | None = None) -> TokenList:
-    """Return the chain's tokens of a list, without those with deceptive names (T16, T17).
+    """Return the chain's tokens of a list, without those with deceptive names (T16, T17) and those
+    that cannot be read.
 
-    Raises ConfigError if the file is not a token list, has no token of the chain, or its SHA-256 is
-    not `pinned_sha256` (None: any).
+    Raises ConfigError if the file is not a token list, has no readable token of the chain, or its
+    SHA-256 is not `pinned_sha256` (None: any).
     """
     if pinned_sha256 is not None and not _SHA256.fullmatch(pinned_sha256):
         raise ConfigError(
@@ -43,36 +49,75 @@ def read_token_list(path: Path, chain_id: int, pinned_sha256: str | None = None)
         )
     try:
         list_bytes = path.read_bytes()
-        token_entries = codec.read_json(list_bytes.decode())["tokens"]
-        chain_entries = [entry for entry in token_entries if entry["chainId"] == chain_id]
-        listed_tokens = tuple(
-            TemplateAsset(
-                entry["symbol"],
-                parse_address(entry["address"], "token list"),
-                "",
-                None,
-                int(entry["decimals"]),
-            )
-            for entry in chain_entries
-            if safe_label(entry["symbol"], "") != ""
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        token_entries = json_field(read_json(decode_text(list_bytes)), "tokens")
+    except OSError as error:
         raise ConfigError(
-            f"--token-list {path}: not a token list: {error!r}",
-            "use a JSON file in Uniswap's token list format",
+            f"--token-list {path}: cannot be read: {error.strerror}", "name a readable file"
         ) from None
+    except ValueError as error:
+        raise ConfigError(
+            f"--token-list {path}: not a token list: {error}", FORMAT_REMEDY
+        ) from None
+    if not isinstance(token_entries, list):
+        raise ConfigError(
+            f"--token-list {path}: not a token list: it has no list named tokens", FORMAT_REMEDY
+        )
     digest = hashlib.sha256(list_bytes).hexdigest()
     if pinned_sha256 is not None and pinned_sha256.lower().removeprefix("0x") != digest:
         raise ConfigError(
             f"--token-list {path}: its SHA-256 is {digest}, but {pinned_sha256.lower()} is pinned",
             "find out why it changed before using it",
         )
-    if not chain_entries:
+    listed_tokens: list[TemplateAsset] = []
+    entry_faults: list[str] = []
+    for entry_number, entry in enumerate(token_entries, 1):
+        entry_chain_id = json_field(entry, "chainId")
+        if isinstance(entry_chain_id, int) and entry_chain_id != chain_id:
+            continue
+        token_or_fault = _parse_entry(entry)
+        if isinstance(token_or_fault, str):
+            entry_faults.append(f"entry {entry_number}: {token_or_fault}")
+        else:
+            listed_tokens.append(token_or_fault)
+    if not listed_tokens and not entry_faults:
         raise ConfigError(
             f"--token-list {path}: no token of chain {chain_id}",
             "use the list of this chain",
         )
-    return TokenList(listed_tokens, digest)
+    if not listed_tokens and entry_faults:
+        raise ConfigError(
+            f"--token-list {path}: not a token list: {entry_faults[0]}", FORMAT_REMEDY
+        )
+    warnings = ()
+    if entry_faults:
+        more_text = f", and {len(entry_faults) - 1} more" if len(entry_faults) > 1 else ""
+        warnings = (f"--token-list {path}: left out {entry_faults[0]}{more_text}",)
+    return TokenList(
+        tuple(token for token in listed_tokens if safe_label(token.symbol, "") != ""),
+        digest,
+        warnings,
+    )
+
+
+def _parse_entry(entry: object) -> TemplateAsset | str:
+    """Return the token of an entry, or which of its fields is wrong."""
+    symbol, address, decimals = (
+        json_field(entry, field_name) for field_name in ("symbol", "address", "decimals")
+    )
+    if not isinstance(json_field(entry, "chainId"), int):
+        return "chainId: not a number"
+    if not isinstance(symbol, str):
+        return f"symbol: {symbol!r} is not text"
+    if isinstance(decimals, str) and re.fullmatch("[0-9]{1,3}", decimals):
+        decimals = int(decimals)
+    if not isinstance(decimals, int) or isinstance(decimals, bool) or not 0 <= decimals <= 255:
+        return f"decimals of {symbol!r}: {decimals!r} is not a number from 0 to 255"
+    if not isinstance(address, str):
+        return f"address of {symbol!r}: {address!r} is not text"
+    try:
+        return TemplateAsset(symbol, parse_address(address, "address"), "", None, decimals)
+    except ConfigError as error:
+        return f"{symbol!r}: {error.message}"
 
 
 def confusable_skeleton(symbol: str) -> str:

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 import requests
 
 from agent.chain.providers.sessions import open_session, read_body
-from agent.codec import json_field, read_json
+from agent.codec import json_field
+from agent.foreign_text import read_json
 from agent.units import mul_div_down
 
 TIMEOUT_S = 4.0

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from agent.errors import ConfigError
+from agent.foreign_text import read_json
 from agent.layers.signals.policy import checked_answer
 from agent.model import SignalAnswer, SignalRequest, SignalView
 from agent.signals.worker import signal_package
@@ -123,7 +124,7 @@ class SignalHost:
             worker = self._workers[settings.name] = _Worker(settings.name)
             timeout_s += START_ALLOWANCE_S
         try:
-            reply = json.loads(worker.ask(_request_line(request.view), timeout_s))
+            reply = read_json(worker.ask(_request_line(request.view), timeout_s))
         except TimeoutError:
             why = f"it gave no answer within {settings.timeout_s} s"
         except (OSError, ValueError) as error:

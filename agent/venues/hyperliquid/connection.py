@@ -17,6 +17,7 @@ from agent.chain.providers.secrets import secret_parts
 from agent.chain.providers.sessions import open_session, read_body
 from agent.chain.rpc import scrub
 from agent.errors import ConfigError, ErrorCode, Retryable
+from agent.foreign_text import read_json
 from agent.venues.hyperliquid.budget import (
     RESERVED_WEIGHT,
     RequestBudget,
@@ -219,8 +220,8 @@ def _no_read_error(request_fields: Mapping[str, object], problem: str) -> Retrya
 
 def _parse_json(answer_body: bytes) -> object:
     try:
-        answer_json: object = json.loads(answer_body)
-    except (ValueError, RecursionError):
+        answer_json: object = read_json(answer_body.decode())
+    except ValueError:
         answer_json = None
     if answer_json is None:
         raise Retryable("Hyperliquid's answer is not JSON", code=ErrorCode.NOT_JSON)

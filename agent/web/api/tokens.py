@@ -26,6 +26,7 @@ from filelock import Timeout as LockTimeout
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.files import replace_file
+from agent.foreign_text import read_json
 
 FILE_SUFFIX = ".tokens"
 """Ending of the file's name, after that of the store."""
@@ -211,7 +212,7 @@ class TokenFile:
 
 def _parse_tokens(file_bytes: bytes, path: Path) -> tuple[ApiToken, ...]:
     try:
-        tokens_document = json.loads(file_bytes)
+        tokens_document = read_json(file_bytes.decode())
         if tokens_document["version"] != 1:
             raise ValueError("version")
         token_rows: list[dict[str, Any]] = tokens_document["tokens"]

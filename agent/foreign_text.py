@@ -1,0 +1,121 @@
+"""TOML and JSON of files and services: bounded before their parsers, which recurse and whose time
+grows with the square of a key's parts, see them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections import Counter
+from typing import Any
+
+MAX_NESTING = 32
+"""Deepest nesting of lists and tables. More can crash the interpreter under the recursion limit that
+py-evm sets.
+"""
+MAX_TOML_LENGTH = 1_000_000
+"""Longest TOML, in characters; a config with every key and comment has less than a tenth."""
+MAX_KEY_PARTS = 16
+"""Largest number of parts of a dotted key."""
+MAX_WORD_LENGTH = 400
+"""Longest key, number or other word of TOML outside quotes; Python reads no integer above 4,300
+digits.
+"""
+BYTE_ORDER_MARK = "\ufeff"
+"""First character of files that some Windows editors write."""
+
+_JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+# The closing quote is optional, so that no text makes the search start over.
+_TOML_TOKENS = re.compile(
+    r'"""(?:[^\\]|\\.)*?(?:"""|\Z)'
+    r"|'''.*?(?:'''|\Z)"
+    r'|"(?:[^"\\\n]|\\[^\n])*"?'
+    r"|'[^'\n]*'?"
+    r"|#[^\n]*"
+    r"|[\[\]{}.,=\n]"
+    r"|[^\s\[\]{}.,=\"'#]+",
+    re.DOTALL,
+)
+_DEPTH_CHANGES = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+def decode_text(file_bytes: bytes) -> str:
+    """Return the text of a file, with its byte order mark if it has one. Raises ValueError if it is
+    not UTF-8.
+    """
+    try:
+        return file_bytes.decode()
+    except UnicodeDecodeError as error:
+        utf_16_marks = (b"\xff\xfe", b"\xfe\xff")
+        what = (
+            "UTF-16" if file_bytes.startswith(utf_16_marks) else f"not UTF-8 at byte {error.start}"
+        )
+        raise ValueError(f"the text is {what}; save it as UTF-8") from None
+
+
+def read_json(json_text: str) -> Any:
+    """Return the JSON of an untrusted file. Raises ValueError if it is invalid, nested too deep, or
+    repeats a key.
+    """
+    json_text = json_text.removeprefix(BYTE_ORDER_MARK)
+    _require_shallow_json(json_text)
+    return json.loads(json_text, object_pairs_hook=_unique_keys)
+
+
+def read_toml(toml_text: str) -> dict[str, Any]:
+    """Return the tables of TOML. Raises TOMLDecodeError, a ValueError, if it is invalid or beyond
+    the bounds.
+    """
+    return tomllib.loads(bounded_toml(toml_text))
+
+
+def bounded_toml(toml_text: str) -> str:
+    """Return TOML for a parser, without its byte order mark. Raises TOMLDecodeError if it is too
+    long, nested too deep, or has a key of too many parts.
+    """
+    toml_text = toml_text.removeprefix(BYTE_ORDER_MARK)
+    if len(toml_text) > MAX_TOML_LENGTH:
+        raise tomllib.TOMLDecodeError(f"longer than {MAX_TOML_LENGTH:,} characters")
+    depth = key_parts = 0
+    for toml_token in _TOML_TOKENS.finditer(toml_text):
+        word = toml_token[0]
+        if word == ".":
+            key_parts += 1
+        elif word in ",=\n" or word in _DEPTH_CHANGES:
+            key_parts = 0
+            depth += _DEPTH_CHANGES.get(word, 0)
+        problem = ""
+        if depth > MAX_NESTING:
+            problem = f"nested more than {MAX_NESTING} deep"
+        elif key_parts >= MAX_KEY_PARTS:
+            problem = f"a key of more than {MAX_KEY_PARTS} parts"
+        elif len(word) > MAX_WORD_LENGTH and word[0] not in "\"'#":
+            problem = f"a word of more than {MAX_WORD_LENGTH} characters"
+        if problem:
+            line = toml_text.count("\n", 0, toml_token.start()) + 1
+            raise tomllib.TOMLDecodeError(f"{problem} (at line {line})")
+    return toml_text
+
+
+def _require_shallow_json(json_text: str) -> None:
+    """Raise ValueError for deep nesting."""
+    if json_text.count("[") + json_text.count("{") <= MAX_NESTING:
+        return
+    depth = 0
+    for json_token in _JSON_TOKENS.finditer(json_text):
+        depth += _DEPTH_CHANGES.get(json_token[0], 0)
+        if depth > MAX_NESTING:
+            raise ValueError(f"nested more than {MAX_NESTING} deep")
+
+
+def _unique_keys(key_value_pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a dict. Raises ValueError for a repeated key, of which json would keep only the last
+    value.
+    """
+    value_by_key = dict(key_value_pairs)
+    if len(value_by_key) != len(key_value_pairs):
+        key_counts = Counter(key for key, _ in key_value_pairs)
+        repeated_key = key_counts.most_common(1)[0][0]
+        raise ValueError(f"key {repeated_key!r} appears twice")
+    return value_by_key
