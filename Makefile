@@ -28,6 +28,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/documented_python.py
 	$(BIN)/python scripts/solhint.py
 	$(BIN)/pytest --noconftest tests/test_architecture.py
 	$(MAKE) docs

@@ -1,0 +1,79 @@
+"""Every Python block of README and docs runs as it is written, against a real chain where it opens the agent."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.localchain.world import WALLET_INDEX
+from agent.localchain.world import dev_accounts as accounts
+from scripts.documented_python import PythonBlock, check_types, python_blocks
+from tests.support.agents import ROOMY, Changes, fund, purse, trusted
+from tests.unit.test_remote_key import KeyService
+from tests.unit.test_signal_examples import view
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+BLOCKS = {block.file_name.rpartition("_")[0]: block for block in python_blocks()}
+
+
+def run(block: PythonBlock, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, object], str]:
+    """The names that the block defines, and what it prints, in a folder with trimtab.toml."""
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {"__name__": "documented"}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block.source, f"{block.page}:{block.line}", "exec"), names)
+    return names, printed.getvalue()
+
+
+def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) -> None:
+    fund(chain, {"WETH": 10_000})
+    trusted(chain, folder, ROOMY | dict(changes or {}), TARGETS)
+
+
+def test_each_block_has_a_test_of_its_own() -> None:
+    """A new block needs one below."""
+    assert len(BLOCKS) == len(python_blocks())
+    assert set(BLOCKS) == {"README", "keys", "signals"}
+
+
+def test_the_block_of_readme_prints_a_decision_and_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(anvil_chain, tmp_path)
+    names, printed = run(BLOCKS["README"], tmp_path, monkeypatch)
+    assert printed.strip()
+    assert names["outcome"].plan.legs  # type: ignore[attr-defined]  # what the block plans
+
+
+def test_the_block_of_keys_signs_by_a_service(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3, which is not a dependency, asks a service that holds the wallet's key."""
+    configured(anvil_chain, tmp_path, {"wallet.test_account": None})
+    before = purse(anvil_chain)
+    service = KeyService(int(accounts()[WALLET_INDEX].private_key, 16))
+    kms = SimpleNamespace(
+        sign=lambda Message, **_: {"Signature": service.sign(Message)}, get_public_key=lambda **_: {"PublicKey": service.public_key()}
+    )
+    monkeypatch.setitem(sys.modules, "boto3", SimpleNamespace(client=lambda _: kms))  # type: ignore[arg-type]  # it stands in for a module
+    run(BLOCKS["keys"], tmp_path, monkeypatch)
+    assert len(service.asked) == purse(anvil_chain).nonce - before.nonce > 0
+    service.close()
+
+
+def test_the_block_of_signals_returns_whole_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, _ = run(BLOCKS["signals"], tmp_path, monkeypatch)
+    for closes, share in (([1.0] * 30 + [2.0], 0.6), ([2.0] * 30 + [1.0], 0.2), ([1.0] * 31, 0.2)):
+        targets = names["targets"](view(WETH=closes))  # type: ignore[operator]  # what the block defines
+        assert targets.spot == {"WETH": share, "USDC": pytest.approx(1 - share)}
+
+
+@pytest.mark.slow
+def test_mypy_accepts_the_blocks_and_names_a_wrong_attribute() -> None:
+    assert check_types(python_blocks()) == ""
+    wrong = [replace(block, source=block.source.replace("decision_result", "decided")) for block in python_blocks()]
+    assert "decided" in check_types(wrong)
