@@ -315,6 +315,8 @@ def _show_deployment(document: Document) -> None:
         say(
             f"{transaction['kind']} {transaction['status']} in block {transaction['block']}: {transaction['hash']}"
         )
+    if document["reason"]:
+        say(f"{document['reason'].capitalize()}.")
     if document["deployed"]:
         say("Its code is there. Write the address into execution.rebalancer, then trimtab trust.")
     elif document["outcome"] == "planned":

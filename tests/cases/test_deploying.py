@@ -12,13 +12,13 @@ from eth_utils.crypto import keccak
 
 from agent.app.agent import Agent, open_agent
 from agent.app.documents.owner import DeploymentDocument
-from agent.app.money.deployment import deploy_rebalancer, rebalancer_deployment
+from agent.app.money.deployment import PRECEDED, PRECEDED_AFTER_SENDING, deploy_rebalancer, rebalancer_deployment
 from agent.config.loaded import LoadedConfig
 from agent.errors import OperatorNeeded, Refused
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from agent.signing.deployment_rules import CREATE2_DEPLOYER
-from agent.venues.deployment import rebalancer_address, rebalancer_code_hash
+from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
+from agent.venues.deployment import rebalancer_address, rebalancer_code_hash, rebalancer_init_code
 from tests.faults.rig import in_child
 from tests.faults.test_step_kill import every_run
 from tests.support.agents import ROOMY, again, agent_config, agent_on, purse, trusted
@@ -134,3 +134,34 @@ def test_other_code_after_the_receipt_is_named_and_the_gas_of_a_day_binds_it(anv
         with pytest.raises(OperatorNeeded, match=rebalancer_code_hash()):
             deploy_rebalancer(agent, confirm=agreed, progress=forge)
         assert code_at(chain) != rebalancer_code_hash()
+
+
+def deploy_by_another(chain: LocalChain) -> None:
+    sender = chain.w3.eth.accounts[7]
+    sent = chain.w3.eth.send_transaction({"from": sender, "to": CREATE2_DEPLOYER, "data": encode_deployment(rebalancer_init_code())})
+    assert chain.w3.eth.wait_for_transaction_receipt(sent)["status"] == 1
+
+
+@pytest.mark.parametrize(
+    ("moment", "reason"), [("confirm", PRECEDED), ("before:planned", PRECEDED_AFTER_SENDING), ("before:send", PRECEDED_AFTER_SENDING)]
+)
+def test_a_deployment_that_another_account_precedes_loses_its_gas_at_most(
+    anvil_chain: LocalChain, tmp_path: Path, moment: str, reason: str
+) -> None:
+    chain = anvil_chain
+
+    def precede(event: str) -> None:
+        if event == moment:
+            deploy_by_another(chain)
+
+    def confirm(_: DeploymentDocument) -> bool:
+        precede("confirm")
+        return True
+
+    with agent_on(chain, tmp_path, ROOMY) as agent:
+        before = purse(chain)
+        document = deploy_rebalancer(agent, confirm=confirm, progress=precede)
+        assert (document["outcome"], document["deployed"], document["reason"]) == ("hold", True, reason)
+        assert code_at(chain) == rebalancer_code_hash()
+        assert purse(chain).nonce - before.nonce == len(document["transactions"]) == (0 if reason == PRECEDED else 1)
+        assert agent.context.store.journal.open_intents() == ()

@@ -142,7 +142,8 @@ RevocationDocument = TypedDict("RevocationDocument", {
 class DeploymentDocument(TypedDict):
     """Address of the Rebalancer on every chain, whether its code is there, and the transaction that
     any account can send to deploy it. `most_gas_native` and `most_data_fee_native` are the most
-    that it costs the wallet, known once it is composed.
+    that it costs the wallet, known once it is composed. `reason` says that another account
+    deployed it meanwhile, else it is empty.
     """
 
     chain_id: int
@@ -154,6 +155,7 @@ class DeploymentDocument(TypedDict):
     most_gas_native: DecimalText | None
     most_data_fee_native: DecimalText | None
     outcome: Annotated[str, one_of("planned", "hold", "done", "declined", "failed")]
+    reason: str
     transactions: list[TransactionDocument]
 
 

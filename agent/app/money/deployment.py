@@ -16,8 +16,9 @@ from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.rpc import Transport, parse_bytes
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.execution.approvals import current_step_input, send_by_command
+from agent.model import Intent
 from agent.ports import PreparedTransaction
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.units import decimal_text
@@ -25,6 +26,11 @@ from agent.venues.deployment import rebalancer_address, rebalancer_code_hash, re
 
 _DEPLOYER_CODE_HASH = "0x2fa86add0aed31f33a762c9d88e807c475bd51d0f52bd0955754b2608f7e4989"
 """keccak256 of the code of the deterministic-deployment-proxy, the same on every chain."""
+PRECEDED = "another account deployed it first: nothing was sent"
+PRECEDED_AFTER_SENDING = (
+    "another account deployed it first, with the same code: nothing is lost but the gas of this"
+    " transaction"
+)
 _NO_CODE_HASH = "0x" + keccak(b"").hex()
 
 
@@ -64,18 +70,27 @@ def deploy_rebalancer(
             )
             return confirm(deployment_document)
 
-        outcome, intents = send_by_command(
-            context.readers,
-            context.store,
-            transactor,
-            step,
-            "deploy",
-            transactor.composer.deployment_transaction,
-            confirm_cost,
-            f"the Rebalancer is at {deployment_document['address']}",
-        )
+        intents: tuple[Intent, ...] = ()
+        try:
+            outcome, intents = send_by_command(
+                context.readers,
+                context.store,
+                transactor,
+                step,
+                "deploy",
+                transactor.composer.deployment_transaction,
+                confirm_cost,
+                f"the Rebalancer is at {deployment_document['address']}",
+            )
+        except Refused:  # its simulation reverts once the code is there
+            if not _read_deployment(context.transport, deployment_document["chain_id"])["deployed"]:
+                raise
+            outcome = "hold"
         document_after = _read_deployment(context.transport, deployment_document["chain_id"])
         deployment_document["deployed"] = document_after["deployed"]
+        if document_after["deployed"] and outcome in ("hold", "failed"):
+            outcome = "hold"
+            deployment_document["reason"] = PRECEDED_AFTER_SENDING if intents else PRECEDED
         if outcome == "done" and not document_after["deployed"]:
             raise Retryable(
                 f"the deployment was mined, but the endpoints show no code at {document_after['address']}",
@@ -115,5 +130,6 @@ def _read_deployment(transport: Transport, chain_id: int) -> DeploymentDocument:
         "most_gas_native": None,
         "most_data_fee_native": None,
         "outcome": "hold" if is_deployed else "planned",
+        "reason": "",
         "transactions": [],
     }
