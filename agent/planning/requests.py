@@ -153,7 +153,8 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
             try:
                 plan = partial_plans.plan_within_daily_loss(step, decision)
             except planner.NothingPlanned as no_plan:
-                return _uninvested_proposal(step, no_plan.message)
+                kept_reason = transfers.kept_deposit_reason(step, usable_raw)
+                return _uninvested_proposal(step, kept_reason or no_plan.message)
             return _owner_proposal(step, plan.decision, plan)
         active_purchase = step.history.cash_flows.purchase
         if active_purchase is None or active_purchase.id == included_purchase_id:
@@ -173,7 +174,8 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
                 step, decision_result, decision, PurchaseKind.TOP_UP
             )
         except planner.NothingPlanned as no_plan:
-            return _uninvested_proposal(step, no_plan.message)
+            kept_reason = transfers.kept_deposit_reason(step, usable_raw)
+            return _uninvested_proposal(step, kept_reason or no_plan.message)
         return Proposal(decision_result, part_plan, step)
 
     return propose

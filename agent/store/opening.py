@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing, suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.store.database import (
     LIVE,
     WRITE_FLAG,
@@ -69,7 +71,7 @@ def open_store(
     """
     database_url = _parse_url(url)
     path = sqlite_path(url)
-    with database_errors("open the store"):
+    with _disk_room_named(path), database_errors("open the store"):
         if path is not None:
             _create_private_file(path)
         engine = _make_engine(database_url)
@@ -138,6 +140,39 @@ def _parse_url(url: str) -> URL:
         raise ConfigError(
             "store.url is not a database address; write sqlite:///trimtab.db"
         ) from None
+
+
+MIN_FREE_BYTES = 2**20
+"""Free bytes of a disk below which a failure of a store counts as that of a full disk; a new store
+takes about half of them.
+"""
+
+
+@contextmanager
+def _disk_room_named(path: Path | None) -> Iterator[None]:
+    """Name the room on the disk in a PassingFault, if that is its cause: SQLite reports a full disk
+    as an I/O error if it cannot write its shared memory.
+    """
+    try:
+        yield
+    except PassingFault as error:
+        if path is None or (free_bytes := free_disk_bytes(path.parent)) >= MIN_FREE_BYTES:
+            raise
+        raise PassingFault(
+            f"store: the disk of {path.parent} has {free_bytes:,} bytes free: {error.message}",
+            "free space there, then run the command again; what was written before is safe",
+            code=ErrorCode.STORE,
+        ) from error
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Return the bytes that this user can still write on the disk of a folder; a large number if
+    that cannot be told.
+    """
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 2**62
 
 
 def _create_private_file(path: Path) -> None:

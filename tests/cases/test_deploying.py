@@ -143,7 +143,7 @@ def deploy_by_another(chain: LocalChain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "reason"), [("confirm", PRECEDED), ("before:planned", PRECEDED_AFTER_SENDING), ("before:send", PRECEDED_AFTER_SENDING)]
+    ("moment", "reason"), [("confirm", PRECEDED), ("after:signed", PRECEDED_AFTER_SENDING), ("before:send", PRECEDED_AFTER_SENDING)]
 )
 def test_a_deployment_that_another_account_precedes_loses_its_gas_at_most(
     anvil_chain: LocalChain, tmp_path: Path, moment: str, reason: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -273,6 +274,7 @@ def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalC
         asked: list[str] = []
         api.resume(tmp_path / "trimtab.toml", lambda message: not asked.append(message))
         assert len(asked) == 1
+        assert re.search("in at least [0-9]+ rebalances over [0-9]+ (d|h|min)", asked[0]), asked[0]
         assert agent.plan().kind is not OutcomeKind.HALT
         shutdown.stop(agent, send=True, confirm=sure)
         api.resume(tmp_path / "trimtab.toml", lambda _: pytest.fail("nothing was sold"))

@@ -75,6 +75,7 @@ def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_whic
     estimated, _, measured = found["year_costs"]
     assert "about 2.8 trades" in estimated
     assert measured.startswith("Measured in a back-test, beside the estimate above: Template small, 60/40")
+    assert "The estimate assumes a volatility of 60% a year" in measured
 
 
 def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path) -> None:

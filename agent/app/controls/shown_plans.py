@@ -26,7 +26,7 @@ from agent.app.money import shutdown, transfers
 from agent.app.positions import holdings
 from agent.app.settings import editing
 from agent.chain.rpc import Transport
-from agent.config.load import load_config, load_config_text
+from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.loaded import ConfigSource
 from agent.config.redaction import leaf_values
 from agent.config.schema import Config
@@ -295,7 +295,9 @@ def edit_by_control(
     def edit_text(config_text: str, edit_changes: ConfigChanges) -> str:
         config_text_after = apply_changes(config_text, edit_changes)
         config_before = load_config_text(config_text, config_path, str(config_path))
-        config_after = load_config_text(config_text_after, config_path, "the edited config")
+        config_after = load_config_text(
+            config_text_after, config_path, "the edited config", remedy=UNSAVED_REMEDY
+        )
         if config_before.config == config_after.config:  # or it would confirm changes made by hand
             raise Refused(
                 "the edit changes nothing", remedy=TERMINAL_REMEDY, code=ControlCode.UNCHANGED

@@ -127,14 +127,27 @@ MinimumTotalDocument = TypedDict("MinimumTotalDocument", {
 the trades and cost of a year with that total, empty without one."""
 
 
+class UnvaluedHoldingDocument(TypedDict):
+    """A balance of the portfolio while its total is unknown; None: not known."""
+
+    symbol: Annotated[str, shown("asset")]
+    address: str
+    raw: Raw | None
+    amount: DecimalText | None
+    price: DecimalText | None
+
+
 class StatusDocument(TypedDict):
-    """Holdings, weights, bands and the current decision. `book_kind` is set for paper trading."""
+    """Holdings, weights, bands and the current decision. `book_kind` is set for paper trading.
+    `unvalued` has the balances in place of `holdings` while a price or balance is unknown.
+    """
 
     block: BlockNumber
     block_hash: Annotated[Hash, FromAttributes("step_input.snapshot.head.hash")]
     numeraire: NumeraireLabel
     total_value: Money
     holdings: list[HoldingDocument]
+    unvalued: NotRequired[list[UnvaluedHoldingDocument]]
     native_wei: Annotated[Raw, FromAttributes("step_input.snapshot.native_wei")]
     native: NativeCoinDocument
     quarantined: Annotated[
@@ -230,8 +243,33 @@ def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
         portfolio,
         total_value=total_text,
         holdings=[_holding_document(drift, portfolio_status) for drift in drifts],
+        **({} if drifts else {"unvalued": _unvalued_holdings(portfolio_status)}),
         **optional_futures_summary(portfolio_status.step_input, drifts),
     )
+
+
+def _unvalued_holdings(portfolio_status: PortfolioStatus) -> list[UnvaluedHoldingDocument]:
+    """Return each balance with its price, as far as they are known."""
+    step = portfolio_status.step_input
+    numeraire = step.portfolio.numeraire
+    price_by_token = portfolio_status.decision_result.references.price_by_token
+    raw_by_token = native_coin.held_balances(step)
+    documents: list[UnvaluedHoldingDocument] = []
+    for asset in step.portfolio.assets:
+        token = asset.token
+        raw, price = raw_by_token.get(token.address), price_by_token.get(token.address)
+        documents.append(
+            {
+                "symbol": token.label,
+                "address": token.address,
+                "raw": None if raw is None else str(raw),
+                "amount": None if raw is None else value_text(Fraction(raw), token.decimals),
+                "price": None
+                if price is None
+                else price_text(price, token.decimals, numeraire.decimals),
+            }
+        )
+    return documents
 
 
 def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> HoldingDocument:

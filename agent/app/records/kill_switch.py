@@ -16,7 +16,9 @@ from agent.errors import Refused, TrimtabError
 from agent.model import (
     RequestState,
 )
+from agent.policy.cash_flows.buy_back import shortest_buy_back
 from agent.store.files.pause import KillSwitch, pause_file
+from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PauseDocument
@@ -72,13 +74,31 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
             numeraire = loaded_config.config.portfolio.numeraire
             buy_back_warning = (
                 f"the stop sells everything for {numeraire}; once it is resumed, a run buys back towards"
-                " the targets"
+                f" the targets{_buy_back_text(loaded_config)}"
             )
             if not confirm(buy_back_warning):
                 raise Refused(
                     f"not resumed: {buy_back_warning}", remedy="trimtab resume --yes, or answer y"
                 )
         return end_pause(store, switch, "resumed by the owner", int(time.time()))
+
+
+def _buy_back_text(loaded_config: LoadedConfig) -> str:
+    """Return the number of rebalances until the targets are reached, and their shortest time."""
+    config = loaded_config.config
+    portfolio, limits = config.portfolio, config.limits
+    share_bps = sum(
+        asset.target for asset in portfolio.assets if asset.symbol != portfolio.numeraire
+    )
+    rebalance_count, duration_s = shortest_buy_back(
+        share_bps, limits.turnover, limits.daily_turnover, config.policy.cooldown
+    )
+    if rebalance_count <= 1:
+        return ""
+    return (
+        f", in at least {rebalance_count} rebalances over {format_duration(duration_s)}, by"
+        " limits.turnover, limits.daily_turnover and policy.cooldown"
+    )
 
 
 def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:

@@ -46,7 +46,7 @@ from agent.backtest.tune.statistics import (
     overfitting_probability,
     walk_forward,
 )
-from agent.config.load import load_config, load_config_text
+from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.fields import parse_duration_s
 from agent.config.writing.edits import apply_changes, parse_changes
@@ -87,7 +87,10 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
         argument_values_by_name.get("remove", ()),
     )
     edited_config = load_config_text(
-        apply_changes(config_text, changes), present_config.path, "the edited config"
+        apply_changes(config_text, changes),
+        present_config.path,
+        "the edited config",
+        remedy=UNSAVED_REMEDY,
     )
     with require_analysis_package():
         return _compare_configs(present_config, edited_config)

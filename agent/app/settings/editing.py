@@ -27,7 +27,7 @@ from agent.app.settings.changed_assets import (
 )
 from agent.app.start import setup
 from agent.chain.rpc import Transport
-from agent.config.load import NO_CONFIG_REMEDY, load_config, load_config_text
+from agent.config.load import NO_CONFIG_REMEDY, UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.orders import named_levels, price_level_notes, unsent_alert_notes
 from agent.config.redaction import config_diff
@@ -129,13 +129,17 @@ def edit(  # noqa: PLR0913
     config_file = Path(path)
     text_before = _read_config(config_file)
     text_after = edit_text(text_before)
-    config_after = load_config_text(text_after, config_file.resolve(), "the edited config")
+    config_after = load_config_text(
+        text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
+    )
     config_before = _load_old_config(text_before, config_file)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
     leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]
     if leftovers_to_sell and edit_text_for_sale is not None and not keep_holdings:
         leftovers, text_after = [], edit_text_for_sale(text_before)
-        config_after = load_config_text(text_after, config_file.resolve(), "the edited config")
+        config_after = load_config_text(
+            text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
+        )
     else:
         leftovers_to_sell = []
     holding_lines = leftover_lines(leftovers, keep_holdings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.app.documents.status import ORDINARY_DAY_INDEX, minimum_totals_of_config
 from agent.app.start.amounts import with_amounts
-from agent.config.load import parse_config
+from agent.config.load import UNSAVED_REMEDY, parse_config
 from agent.config.networks import NETWORKS
 from agent.config.networks.presets import ETHEREUM_PRESET, PRESETS, Preset, TemplateAsset
 from agent.config.writing.portfolio_templates import (
@@ -105,5 +105,7 @@ def draft_config(
     if template is not None:
         config_text = apply_template(config_text, template)
     return parse_config(
-        with_amounts(config_text, use_cash or None, max_live_value or None), "the new config"
+        with_amounts(config_text, use_cash or None, max_live_value or None),
+        "the new config",
+        UNSAVED_REMEDY,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
+from agent.policy.minimum import ASSUMED_VOLATILITY
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PastResultDocument
@@ -54,7 +55,13 @@ def small_money_year_text(network: str) -> str:
 def small_money_lines(template: str | None, network: str) -> list[str]:
     """Return the measured year if the template is that for small money and has one there."""
     year_line = small_money_year_text(network) if template == SMALL_TEMPLATE else ""
-    return [f"Measured in a back-test, beside the estimate above: {year_line}"] if year_line else []
+    if not year_line:
+        return []
+    return [
+        f"Measured in a back-test, beside the estimate above: {year_line} The estimate assumes a"
+        f" volatility of {float(ASSUMED_VOLATILITY):.0%} a year; the measured year had its own, so"
+        " the number of trades differs."
+    ]
 
 
 @cache

@@ -25,8 +25,9 @@ from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
 from agent.config.build import contract_names
-from agent.config.load import load_config, parse_config
+from agent.config.load import UNSAVED_REMEDY, load_config, parse_config
 from agent.config.loaded import LoadedConfig
+from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, Preset, PresetToken, TemplateAsset
 from agent.config.schema import Config
 from agent.config.secrets.env_file import read_variables
@@ -243,7 +244,7 @@ def write_new_config(  # noqa: PLR0913
         config_text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd)
     )
     config_text = _with_alert_and_key(config_text, network, wallet, alert, local_chain)
-    config = parse_config(config_text, "the new config")
+    config = parse_config(config_text, "the new config", UNSAVED_REMEDY)
     try:
         create_file(path, config_text.encode())
     except FileExistsError:
@@ -285,6 +286,7 @@ def write_new_config(  # noqa: PLR0913
         "least_total": minimum_totals,
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [
+            *(() if parsed_token_list is None else parsed_token_list.warnings),
             *minimum.asset_count_warnings(len(assets)),
             *ceiling_warnings(config, numeraire_usd, cash_amount),
             *_depeg_warnings(config),
@@ -680,7 +682,8 @@ def _template_asset(
     if not matching_token_by_address:
         raise ConfigError(
             f"--target: {symbol_or_address!r} is not a known token",
-            f"known are {', '.join(token.symbol for token in preset.tokens)}; give any other token"
+            name_remedy(symbol_or_address, preset.chain_id)
+            or f"known are {', '.join(token.symbol for token in preset.tokens)}; give any other token"
             " by address, or by --token-list",
         )
     if len(matching_token_by_address) > 1:

@@ -444,6 +444,22 @@ def show_status(console: Console, status_document: Document) -> None:
                     " (trimtab lp)"
                 )
             )
+    if unvalued_holdings := status_document.get("unvalued"):
+        console.print(
+            table(
+                f"Holdings at block {status_document['block']}: total unknown",
+                ("asset",),
+                ("amount", "price"),
+                rows=(
+                    (
+                        holding["symbol"],
+                        "not readable" if holding["amount"] is None else amount(holding["amount"]),
+                        "missing" if holding["price"] is None else amount(holding["price"]),
+                    )
+                    for holding in unvalued_holdings
+                ),
+            )
+        )
     _show_margin(console, status_document)
     console.print(safe_text(native_text(status_document["native"])))
     console.print(safe_text(format_trigger(status_document["trigger"])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, TemplateAsset
 from agent.config.schema import Config
 from agent.config.tables.portfolio import NATIVE, AssetTable
@@ -68,7 +69,7 @@ def resolve_token(
     if not token_by_address:
         raise ConfigError(
             f"{symbol_field}: {symbol!r} is neither in your config nor in the network's preset",
-            "add a --token-list that contains it",
+            name_remedy(symbol, config.chain.chain_id) or "add a --token-list that contains it",
         )
     if len(token_by_address) > 1:
         raise ConfigError(

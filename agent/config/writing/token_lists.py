@@ -88,7 +88,7 @@ def read_token_list(path: Path, chain_id: int, pinned_sha256: str | None = None)
         raise ConfigError(
             f"--token-list {path}: not a token list: {entry_faults[0]}", FORMAT_REMEDY
         )
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if entry_faults:
         more_text = f", and {len(entry_faults) - 1} more" if len(entry_faults) > 1 else ""
         warnings = (f"--token-list {path}: left out {entry_faults[0]}{more_text}",)

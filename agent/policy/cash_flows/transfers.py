@@ -382,6 +382,24 @@ def _gross_value(limits: Limits, needed_value: Value, available_value: Value) ->
     )
 
 
+def kept_deposit_reason(step: StepInput, deposits: Mapping[str, int]) -> str:
+    """Return why deposits (base units by asset) stay in the assets that were deposited: all of these
+    are at or below their targets. Empty if another asset is to be bought with a deposit.
+    """
+    deposited_drifts = [drift for drift in _priced_drifts(step) if deposits.get(drift.token, 0) > 0]
+    if any(drift.weight_bps > drift.target_bps for drift in deposited_drifts):
+        return ""
+    weight_texts = [
+        f"{step.portfolio.token(drift.token).label} is at {drift.weight_bps / 100:.2f} % of"
+        f" {drift.target_bps / 100:.2f} %"
+        for drift in deposited_drifts
+    ]
+    return (
+        f"{', '.join(weight_texts)}, so the deposit stays in it; trimtab rebalance trades what else is"
+        " off target"
+    )
+
+
 def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
     """Return the goal that invests `deposits` (base units by asset) in the underweight assets;
     nothing else is sold.

@@ -31,6 +31,16 @@ _CRON_FIELDS = (
     ("day of the week", 7),
 )
 """Each field with its largest step, because CronSim would run `*/90` minutes every hour."""
+CRON_NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+"""Times by name, as in crontab(5); @reboot is none."""
 _DAY_S = 86_400
 
 
@@ -72,7 +82,7 @@ def _parse_cron(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
     """Return the expression in CronSim's form, its time zone, and whether its hour field begins
     with `*`, so that an hour that the clock repeats counts twice.
     """
-    fields = expression.upper().split()
+    fields = CRON_NICKNAMES.get(expression.strip().lower(), expression).upper().split()
     if len(fields) != 5:
         raise ConfigError(
             f"policy.trigger.cron: {expression!r} has {len(fields)} fields", _CRON_EXAMPLE
