@@ -5,7 +5,15 @@ public interface, loaded on first use.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.app import load_config as load_config
+    from agent.app import open_agent as open_agent
+    from agent.app import plan as plan
+    from agent.app import quote as quote
+    from agent.app import snapshot as snapshot
+    from agent.app import step as step
 
 # Must precede the import of numpy: BLAS threads slow down the planner's tiny linear systems.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
