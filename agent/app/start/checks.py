@@ -640,9 +640,9 @@ def _unreadable_check(portfolio: Portfolio, unreadable: UnreadableItem) -> Check
     return CheckResult(
         f"feed {', '.join(labels)}",
         FAIL,
-        f"{unreadable.subject} of {unreadable.address}: {unreadable.why}",
+        f"{unreadable.subject} {unreadable.address}: {unreadable.why}",
         "trading waits until it answers; if it was retired, write another feed of the asset, or add"
-        " twap to reference.sources",
+        ' "twap" to reference.kind',
     )
 
 
