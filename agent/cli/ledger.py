@@ -296,7 +296,12 @@ def _show_taxes(console: Console, document: Document) -> None:
 
 
 def _show_period_notes(console: Console, period: Document, unit: str) -> None:
-    """Print manual swaps, futures, hint and statistics of a period."""
+    """Print refusals, alerts, manual swaps, futures, hint and statistics of a period."""
+    if period["refusals"] or period["alerts"]:
+        say(
+            f"{period['from'][:10]}: trades: {period['trades']}, refusals: {period['refusals']},"
+            f" alerts: {period['alerts']}"
+        )
     if period["manual_swaps"]["swaps"]:
         manual_swaps = period["manual_swaps"]
         say(

@@ -21,6 +21,8 @@ from agent.model import (
     Delivery,
 )
 from agent.store import database
+from agent.store.accounts import day_counts
+from agent.store.accounts.day_counts import CountedEvent
 from agent.store.database import Database, all_rows, first_row, insert_returning_id, upsert_rows
 from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 
@@ -29,6 +31,8 @@ MAX_PENDING_MESSAGES = 100
 MAX_DEVICES = 20
 PUSH_TARGET, PUSH_PUBLIC_KEY, PUSH_DEVICES = "push_target", "push_key", "push_devices"
 """Keys of the name of the target of web push, its public key, and its devices as JSON."""
+UNCOUNTED_KINDS = (AlertKind.DIGEST, AlertKind.TEST)
+"""Kinds of alerts that report no event of their own."""
 RETENTION_S = 90 * 86_400
 """Age at which an ended alert without a pending message is deleted."""
 
@@ -93,6 +97,11 @@ class AlertStore:
                 AlertRow.last_sent_s < now_s - RETENTION_S,
             )
             db.execute(delete(AlertRow).where(*conditions))
+            sent_alerts = {
+                state.key for _, state in targets_and_states if state.kind not in UNCOUNTED_KINDS
+            }
+            if sent_alerts:
+                day_counts.add_events(db, CountedEvent.ALERT, now_s, len(sent_alerts))
             return tuple(queued_messages)
 
     def pending_messages(self) -> tuple[AlertMessage, ...]:

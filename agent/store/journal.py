@@ -37,7 +37,8 @@ from agent.model import (
 )
 from agent.ports import Grant
 from agent.store import budgets, database, requests, seals
-from agent.store.accounts import balances, ledger_sums, positions
+from agent.store.accounts import balances, day_counts, ledger_sums, positions
+from agent.store.accounts.day_counts import CountedEvent
 from agent.store.database import (
     Database,
     IntentTransition,
@@ -67,6 +68,8 @@ MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN_STATE_NAMES = tuple(state.value for state in OPEN_STATES)
 _NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
+REFUSED_OUTCOME = "refused"
+"""Outcome of a step whose plan was refused."""
 MAX_SEQ = 2**63 - 1
 """The largest SQLite integer; no row has it as number."""
 PROPOSAL_KEY_PREFIX = "proposal:"
@@ -120,6 +123,8 @@ class StepStore:
         }
 
         def write_end(db: Connection) -> None:
+            if outcome == REFUSED_OUTCOME:
+                _count_refusal(db, step_id)
             if db.execute(_update_step(), outcome_values).rowcount == 0:
                 raise KeyError(step_id)
 
@@ -173,6 +178,13 @@ class StepStore:
     def prune_later(self, kept_count: int) -> None:
         """Delete steps as `prune` does, in Database.write_later."""
         self.db.write_later("remove old steps", partial(_delete_old_steps, kept_count=kept_count))
+
+
+def _count_refusal(db: Connection, step_id: str) -> None:
+    """Count a step as refused, unless it was before."""
+    step = db.execute(select(StepRow.now_s, StepRow.outcome).where(StepRow.id == step_id)).first()
+    if step is not None and step.outcome != REFUSED_OUTCOME:
+        day_counts.add_events(db, CountedEvent.REFUSAL, step.now_s)
 
 
 def _delete_old_steps(db: Connection, kept_count: int) -> int:

@@ -19,6 +19,7 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
 from agent.store import database
 from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.day_counts import DayCountStore
 from agent.store.accounts.ledger import LedgerStore
 from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.accounts.positions import CashStore, PositionStore
@@ -86,6 +87,7 @@ class Store:
         self.pause_switch = PauseSwitch(db)
         self.configs = ConfigVersionStore(db)
         self.alerts = AlertStore(db)
+        self.day_counts = DayCountStore(db)
         self.telegram_bot = TelegramBotStore(db)
         self.controls = ControlStore(db)
         self.paper = PaperStore(db)

@@ -76,7 +76,9 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
         assert CANARY not in said.err + again.err
         after = desk.ask("alerts")
     assert [item["title"].split()[-1] for item in hook.items] == ["band", "week", "rebalanced"], "one message a cause"
-    assert mentions(hook.texts[1], "T23:00:00Z to", "T23:59:59Z: value 10,200.00 USDC, profit 0.00 (+0.00 %)", "rebalances: 0,")
+    assert mentions(
+        hook.texts[1], "T23:00:00Z to", "T23:59:59Z: value 10,200.00 USDC, profit 0.00 (+0.00 %)", "trades: 0, refusals: 0, alerts: 0."
+    )
     assert "would sell" in hook.texts[0]
     assert "cost" in hook.texts[0]
     assert "trimtab rebalance --send" in hook.texts[0]
@@ -117,6 +119,8 @@ def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(des
     }  # fmt: skip
     history = desk.ask("history")
     assert history["steps"][0]["transactions"] == []
+    today = desk.ask("pnl", "--period", "day")["periods"][-1]
+    assert (today["trades"], today["refusals"], today["alerts"]) == (0, 1, 1), "the refused look and the alert of the pause"
     assert len(history["values"]) == 3, "those of yesterday, and one while it was paused"
 
 

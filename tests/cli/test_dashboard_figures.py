@@ -99,7 +99,17 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     }
     found = {page: compared(desk, page, {name: told[name] for name in names}) for page, names in pages.items()}
     overview, text = found["/"]
-    periods = ("profit", "twr_bps", "hold_return_bps", "benchmark_return_bps", "rebalancing_effect", "costs.total", "rebalances")
+    periods = (
+        "profit",
+        "twr_bps",
+        "hold_return_bps",
+        "benchmark_return_bps",
+        "rebalancing_effect",
+        "costs.total",
+        "trades",
+        "refusals",
+        "alerts",
+    )
     assert overview >= {f"pnl.{period}.periods.0.{key}" for period in PERIODS for key in periods}
     columns = ("symbol", "amount", "price", "day_bps", "weight_bps", "target_bps", "band_bps.0", "band_bps.1", "value")
     assert overview >= below(told, "status.holdings", *columns)

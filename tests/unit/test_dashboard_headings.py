@@ -79,7 +79,7 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Profit": "pnl.periods.profit", "Return": "pnl.periods.twr_bps",
         "Holding": "pnl.periods.hold_return_bps", "Benchmark": "pnl.periods.benchmark_return_bps",
         "Rebalancing effect": "pnl.periods.rebalancing_effect", "Cost": "pnl.periods.costs.total",
-        "Rebalances": "pnl.periods.rebalances",
+        "Trades": "pnl.periods.trades", "Refusals": "pnl.periods.refusals", "Alerts": "pnl.periods.alerts",
     },
     "/history": {
         "Time (UTC)": "history.steps.time", "Outcome": "history.steps.outcome",

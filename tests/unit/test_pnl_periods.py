@@ -35,7 +35,7 @@ def test_each_month_realises_what_it_sold_and_the_ledger_is_read_once(monkeypatc
     months = [_worth(1, _at(1, 1), 2, 0, 100), _worth(3, _at(1, 31), 1, 150, 150), _worth(3, _at(2, 27), 1, 150, 90)]
     months.append(_worth(5, _at(3, 20), 0, 230, 80))
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
+    store: Any = _NO_EVENTS
     names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
     found = ledger.LedgerData(loaded, store, USDC, WETH.address, (_opened(), *sold), tuple(months), names)
 
@@ -64,8 +64,8 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
     (figures,) = ledger.pnl("trimtab.toml", "day", period_count=1)["periods"]
     assert (figures["profit"], figures["twr_bps"], figures["rebalancing_effect"], figures["costs"]["total"]) == ("100", 5_000.0, "0", "0")
     assert alert.text == (
-        f"{figures['from']} to {figures['to']}: value 300.00 USDC, profit 100.00 (+50.00 %), against holding 0.00; rebalances: 1,"
-        " costs 0.00. trimtab pnl --period day"
+        f"{figures['from']} to {figures['to']}: value 300.00 USDC, profit 100.00 (+50.00 %), against holding 0.00, costs 0.00;"
+        " trades: 1, refusals: 0, alerts: 0. trimtab pnl --period day"
     )
     assert [digest._two_place_text(amount) for amount in ("-1.370604", "1234.999")] == ["-1.38", "1,234.99"]
     assert digest._two_place_text("0.001", ROUND_CEILING) == "0.01"
@@ -132,9 +132,12 @@ def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(ca
     assert "include gas money" not in capsys.readouterr().out
 
 
+_NO_EVENTS = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple), day_counts=SimpleNamespace(count=lambda *_: 0))
+
+
 def _ledger(entries: tuple[Entry, ...], valuations: tuple[Valuation, ...]) -> ledger.LedgerData:
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
+    store: Any = _NO_EVENTS
     names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
     return ledger.LedgerData(loaded, store, USDC, WETH.address, entries, valuations, names)
 

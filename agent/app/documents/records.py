@@ -536,6 +536,9 @@ class PeriodDocument(PeriodDates):
         Money, FromAttributes("rebalancing_premium"), shown(figure="money+")
     ]
     rebalances: Annotated[Count, FromAttributes("rebalance_count")]
+    trades: Count
+    refusals: Count
+    alerts: Count
     turnover: Money
     costs: RealisedCostsDocument
     manual_swaps: ManualSwapsDocument

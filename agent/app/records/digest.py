@@ -1,4 +1,4 @@
-"""The digest: value, profit and costs of a calendar day or week that has ended, as an alert."""
+"""The digest: value, profit, costs and events of a calendar day or week that has ended, as an alert."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> I
         digest_text = (
             f"{period['from']} to {period['to']}: value {_two_place_text(period['end_value'])}"
             f" {profit_document['numeraire']}, profit {_two_place_text(period['profit'])}{return_text}, against"
-            f" holding {_two_place_text(period['rebalancing_effect'])}; rebalances: {period['rebalances']},"
-            f" costs {_two_place_text(period['costs']['total'], ROUND_CEILING)}."
+            f" holding {_two_place_text(period['rebalancing_effect'])}, costs"
+            f" {_two_place_text(period['costs']['total'], ROUND_CEILING)}; trades: {period['trades']},"
+            f" refusals: {period['refusals']}, alerts: {period['alerts']}."
             f" trimtab pnl --period {period_kind}"
         )
         alert_key = digest_key(period_kind, now_s)

@@ -42,6 +42,7 @@ from agent.app.documents.records import (
     PeriodDocument,
 )
 from agent.app.records.newest import current_valuations, newest_step_input
+from agent.app.records.period_counts import period_counts
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
@@ -491,6 +492,7 @@ def _period_document(
         },
         "weights_bps": weight_bps_by_label,
         "statistics": statistics(returns),
+        **period_counts(ledger.store, ledger.entries, performance_result, bounds_s),
     }
     if performance_result.futures_profit is not None:
         extra_fields["futures"] = fill(
