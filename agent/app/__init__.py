@@ -69,6 +69,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.positions.orders import set_orders as set_orders
     from agent.app.positions.orders import standing_orders as standing_orders
     from agent.app.positions.orders import swap_at_limit as swap_at_limit
+    from agent.app.positions.shocked_futures import shocked_futures as shocked_futures
     from agent.app.records.exports import export as export
     from agent.app.records.kill_switch import pause as pause
     from agent.app.records.kill_switch import resume as resume
@@ -133,6 +134,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.trials import run_tune as run_tune
     from agent.app.research.trials import stress_document as stress_document
     from agent.app.research.trials import tune_document as tune_document
+    from agent.app.research.trials import with_shocks as with_shocks
     from agent.app.research.trials import write_report as write_report
     from agent.app.research.trials import write_stress_report as write_stress_report
     from agent.app.research.trials import write_tune_report as write_tune_report

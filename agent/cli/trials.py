@@ -48,7 +48,14 @@ from agent.cli.display.terminal import (
     say,
 )
 from agent.cli.options import AsJson, Heading, Yes, command
-from agent.cli.whatif import FUTURES_PANEL, FuturesTarget, MaxLeverage, MaxUtilisation, StressMove
+from agent.cli.whatif import (
+    FUTURES_PANEL,
+    FuturesTarget,
+    MaxLeverage,
+    MaxUtilisation,
+    Shock,
+    StressMove,
+)
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,6 +129,7 @@ def stress(
         str, typer.Option("--gas-spike", help="Gas price during a spike.")
     ] = "500 gwei",
     thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
+    shock: Shock = None,
     pool_fee: PoolFee = "10bps",
     depth: PoolDepth = "1000000000",
     pool: PoolCurveName = "v2",
@@ -192,7 +200,7 @@ def stress(
     portfolio_options = api.PortfolioOptions(
         config, target, band, every, destination, numeraire, native, symbol_mapping or ()
     )
-    estimate_s = 0.0
+    prepared_stress = futures_book = None
     if has_portfolio:
         prepared_stress = api.prepare_stress(
             price_path,
@@ -213,7 +221,6 @@ def stress(
             portfolio_options,
             limits_choice=limits,
         )
-        estimate_s += prepared_stress.estimated_s
     if futures_target:
         futures_book = api.prepare_futures_stress(
             price_path,
@@ -234,6 +241,10 @@ def stress(
             path_count=step_paths,
             seed_count=seeds,
         )
+    if shock:
+        prepared_stress, futures_book = api.with_shocks(shock, prepared_stress, futures_book)
+    estimate_s = 0.0 if prepared_stress is None else prepared_stress.estimated_s
+    if futures_book is not None:
         estimate_s += api.futures_stress_seconds(futures_book)
     _confirm_duration(estimate_s, yes)
     document: dict[str, Any] = {}
@@ -243,10 +254,10 @@ def stress(
             if status is not None:
                 status.update(f"{case_name}: path {finished_paths} of {path_count}")
 
-        if has_portfolio:
+        if prepared_stress is not None:
             stress_result = api.run_stress(prepared_stress, progress, cores)
             document = api.stress_document(stress_result)
-        if futures_target:
+        if futures_book is not None:
             document["futures"] = api.stress_futures(futures_book, progress)
     for page_path in page_paths:
         written_paths = [str(path) for path in api.write_stress_report(stress_result, page_path)]

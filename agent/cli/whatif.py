@@ -24,6 +24,12 @@ ALERT_NOTE = (
 )
 
 
+Shock = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shock", help="Moves the price of one asset first: ALT=-50%, ALT=+30%; repeatable."
+    ),
+]
 FUTURES_PANEL = "Futures"
 """Heading of the options about futures."""
 Notional = Annotated[
@@ -188,6 +194,7 @@ def whatif(
     network: Annotated[
         str, typer.Option("--network", help="Network of the gas: ethereum (default), base, …")
     ] = "",
+    shock: Shock = None,
     futures: Notional = "",
     futures_target: FuturesTarget = "",
     futures_band: FuturesBand = "",
@@ -248,6 +255,7 @@ def whatif(
         numeraire=numeraire,
         native=native,
         network=network,
+        shock=shock or (),
         futures=futures,
     )
     document = what_if_document(what_if)
@@ -271,6 +279,10 @@ def whatif(
             funding=funding,
             horizon=horizon,
         )
+        if shock:
+            futures_options = api.shocked_futures(
+                futures_options, what_if.shock_bps_by_symbol, what_if.total
+            )
         futures_document = api.what_if_futures(
             futures_options, what_if.value_by_symbol, what_if.trades
         )
@@ -282,6 +294,12 @@ def what_if_document(what_if: WhatIf) -> Document:
     """Return the document of a what-if. Values are decimal strings in the given unit, rounded
     half-even to 18 places.
     """
+    shock_fields: Document = {}
+    if what_if.shock_bps_by_symbol:
+        shock_fields = {
+            "shock": dict(what_if.shock_bps_by_symbol),
+            "total_before": _value_text(what_if.total_before),
+        }
     return {
         "total": _value_text(what_if.total),
         "triggered": list(what_if.symbols_outside),
@@ -317,6 +335,7 @@ def what_if_document(what_if: WhatIf) -> Document:
         "alert_note": ALERT_NOTE,
         "least_total": list(what_if.minimum_totals),
         "warnings": list(what_if.warnings),
+        **shock_fields,
     }
 
 
@@ -372,6 +391,14 @@ def _show_what_if(document: Document) -> None:
             _price_text(alert["price"]),
             *_edge_cells(alert, "low"),
             *_edge_cells(alert, "high"),
+        )
+    if "shock" in document:
+        shock_text = ", ".join(
+            f"{symbol} {shock_bps / 100:+g} %" for symbol, shock_bps in document["shock"].items()
+        )
+        say(
+            f"After the shock {shock_text}: total {money_text(document['total'])}, before"
+            f" {money_text(document['total_before'])}."
         )
     out.print(figure_table)
     say(f"{document['decision']['kind']}: {document['decision']['reason']}")

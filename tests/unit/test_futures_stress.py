@@ -38,6 +38,19 @@ def test_a_gap_moves_every_price_against_its_target_and_stays() -> None:
     assert stressed(FuturesScenario.GAP_20) == [(100, 50)] * 4 + [(80, 60)] * 8
 
 
+@pytest.mark.parametrize(
+    ("shocks", "after"),
+    [
+        ((("BTC", -3_000),), (70, 50)),
+        ((("ETH", -3_000),), (100, 35)),
+        ((("BTC", 1_000), ("ETH", 5_000)), (110, 75)),
+    ],
+)
+def test_a_shock_moves_its_prices_alone_whatever_their_targets(shocks: tuple[tuple[str, int], ...], after: tuple[int, int]) -> None:
+    path = stressed_path(FLAT, SETTINGS, FuturesScenario.SHOCK, replace(SEVERITY, shocks=shocks))
+    assert [*path.mark_prices] == [*path.index_prices] == [(100, 50)] * 4 + [after] * 8
+
+
 def test_a_mark_off_its_index_leaves_the_index() -> None:
     path = stressed_path(FLAT, SETTINGS, FuturesScenario.BASIS, SEVERITY)
     assert stressed(FuturesScenario.BASIS) == [(100, 50)] * 4 + [(90, 55)] * 4 + [(100, 50)] * 4

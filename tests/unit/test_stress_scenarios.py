@@ -116,6 +116,25 @@ def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
     assert (table.closes[:, 0] == 100).all()
 
 
+@pytest.mark.parametrize(
+    ("shocks", "ends"),
+    [
+        ((("BTC", -7_500),), (25.0, 50.0, 1.0)),
+        ((("ETH", 2_100),), (100.0, 60.5, 1.0)),
+        ((("BTC", -5_000), ("USDC", -1_900)), (50.0, 50.0, 0.81)),
+    ],
+)
+def test_a_shock_moves_the_prices_it_names_alone_and_they_stay(shocks: tuple[tuple[str, int], ...], ends: tuple[float, ...]) -> None:
+    table = hourly(BTC=[100.0] * BARS, ETH=[50.0] * BARS, USDC=[1.0] * BARS)
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 3_000}, BAND, "USDC")
+    laid = apply_scenario(SpotScenario.SHOCK, wanted, table, DEEP, SpotSeverity(crash_bars=2, shocks=shocks))
+    assert laid.table.closes[BEGINS - 1].tolist() == [100.0, 50.0, 1.0]
+    halfway = [start * (end / start) ** 0.5 for start, end in zip((100.0, 50.0, 1.0), ends, strict=True)]
+    assert laid.table.closes[BEGINS].tolist() == pytest.approx(halfway)
+    assert laid.table.closes[-1].tolist() == pytest.approx(list(ends))
+    assert laid.numeraire_values.tolist() == laid.table.closes[:, 2].tolist()
+
+
 def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
     """Prices rise threefold over the path and one is missing; before the crash all stand, and they end at half."""
     rising = [100.0 * 3 ** (bar / (BARS - 1)) * (1.01 if bar % 2 else 1) for bar in range(BARS)]

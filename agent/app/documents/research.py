@@ -169,7 +169,9 @@ class FuturesWhatIfDocument(TypedDict):
 class WhatIfDocument(TypedDict):
     """Drift, trades and alert prices for values given on the command line; trades and prices by
     symbol. `trades` are those of the decision, `to_target` would restore the targets, `triggered`
-    has the symbols outside their bands, `least_total` the minimum total at each gas price.
+    has the symbols outside their bands, `least_total` the minimum total at each gas price. `shock`
+    has the change of each shocked price in basis points, with the total before; both are missing
+    without a shock.
     """
 
     total: DecimalText
@@ -183,6 +185,8 @@ class WhatIfDocument(TypedDict):
     alert_note: str
     least_total: list[MinimumTotalDocument]
     warnings: list[str]
+    shock: NotRequired[dict[str, int]]
+    total_before: NotRequired[DecimalText]
     futures: NotRequired[FuturesWhatIfDocument]
 
 

@@ -564,6 +564,7 @@ def stress_futures(
         spec.path_bars,
         spec.path_count,
         spec.seed_count,
+        *spec.severity.shocks,
     )
     return {
         "bars": spec.path_bars,

@@ -11,6 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
+from agent.app.research.shocks import OPTION as SHOCK_OPTION
+from agent.app.research.shocks import parse_shocks
+from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.report.backtest import backtest_page
@@ -18,6 +21,7 @@ from agent.backtest.report.futures import futures_page, futures_section
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.backtest.stress.futures import FuturesStressSpec
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity
 from agent.backtest.stress.run import (
     MAX_BARS,
@@ -152,6 +156,44 @@ def prepare_stress(
     )
 
 
+def with_shocks(
+    shock_texts: Sequence[str],
+    prepared_test: PreparedStressTest | None,
+    futures_spec: FuturesStressSpec | None,
+) -> tuple[PreparedStressTest | None, FuturesStressSpec | None]:
+    """Return the tests with a further scenario, the price changes of `shock_texts`, such as
+    "ALT=-50%", in each test that has one of the assets. Raises ConfigError for a name that is
+    neither an asset nor a market.
+    """
+    spot_symbols = set[str]()
+    if prepared_test is not None:
+        portfolio = prepared_test.spec.portfolio
+        spot_symbols = {asset.token.symbol for asset in portfolio.assets}
+    market_symbols = set[str]() if futures_spec is None else set(futures_spec.table.symbols)
+    shock_bps_by_symbol = parse_shocks(
+        parse_pairs(",".join(shock_texts), SHOCK_OPTION), sorted(spot_symbols | market_symbols)
+    )
+    spot_shocks, market_shocks = (
+        tuple(shock for shock in shock_bps_by_symbol.items() if shock[0] in symbols)
+        for symbols in (spot_symbols, market_symbols)
+    )
+    if prepared_test is not None and spot_shocks:
+        stress_spec = replace(
+            prepared_test.stress_spec,
+            severity=replace(prepared_test.stress_spec.severity, shocks=spot_shocks),
+            scenarios=(*prepared_test.stress_spec.scenarios, SpotScenario.SHOCK),
+        )
+        prepared_test = replace(
+            prepared_test,
+            stress_spec=stress_spec,
+            estimated_s=estimate_s(stress_spec, prepared_test.spec, prepared_test.settings),
+        )
+    if futures_spec is not None and market_shocks:
+        severity = replace(futures_spec.severity, shocks=market_shocks)
+        futures_spec = replace(futures_spec, severity=severity)
+    return prepared_test, futures_spec
+
+
 def run_stress(
     prepared_test: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0
 ) -> StressResult:
@@ -180,7 +222,9 @@ def run_stress(
 
 def _scenarios(scenarios_text: str) -> tuple[SpotScenario, ...]:
     scenario_by_name = {
-        scenario.value: scenario for scenario in SpotScenario if scenario is not SpotScenario.CALM
+        scenario.value: scenario
+        for scenario in SpotScenario
+        if scenario not in (SpotScenario.CALM, SpotScenario.SHOCK)
     }
     if scenarios_text == "all":
         return tuple(scenario_by_name.values())

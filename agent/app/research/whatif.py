@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.app.documents.status import minimum_totals_of_values
+from agent.app.research.shocks import OPTION as SHOCK_OPTION
+from agent.app.research.shocks import parse_shocks, price_factor
 from agent.config.networks import ETHEREUM, NETWORKS
 from agent.config.networks.network import TypicalFees
 from agent.config.tables.triggers import parse_band
@@ -70,7 +72,8 @@ class WhatIf:
 
     `trades` are the trades of the band or schedule by symbol, in the unit of the values, zero for a
     hold; `trades_to_target` are the trades that restore the targets. `drifts` are in units of
-    10^-18. `minimum_totals` are the minimum totals of these settings at three gas prices.
+    10^-18. `minimum_totals` are the minimum totals of these settings at three gas prices. All values
+    are those after the shocks, in basis points by symbol; `total_before` is the sum before them.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -81,6 +84,8 @@ class WhatIf:
     alert_prices_by_symbol: Mapping[str, AlertPrices]
     has_band: bool
     minimum_totals: tuple[MinimumTotalDocument, ...] = ()
+    shock_bps_by_symbol: Mapping[str, int] = field(default_factory=dict)
+    total_before: Value = Fraction(0)
 
     @property
     def total(self) -> Value:
@@ -116,6 +121,7 @@ def what_if(  # noqa: PLR0913
     numeraire: str = "",
     native: str = "",
     network: str = "",
+    shock: Sequence[str] = (),
     futures: str = "",
 ) -> WhatIf:
     """Compute drift, trades and alert prices by the functions of a live step. Raises ConfigError
@@ -124,7 +130,8 @@ def what_if(  # noqa: PLR0913
     `target`, `value` and `price` are comma-separated SYMBOL=NUMBER; a bare number in `target` is
     percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one asset. `only` needs a
     `numeraire`. `native` is the price of the native coin, for gas at the usual fees of `network`,
-    by default Ethereum. `futures` has the markets that `price` may name too.
+    by default Ethereum. `futures` has the markets that `price` may name too. Each `shock`, such as
+    "ALT=-50%", moves a price first; it may also name a market in `futures`.
     """
     target_bps_by_symbol = parse_targets(target)
     values_raw = {
@@ -134,6 +141,12 @@ def what_if(  # noqa: PLR0913
     _require_same_symbols(target_bps_by_symbol, values_raw)
     if sum(values_raw.values()) == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
+    shock_bps_by_symbol = _parse_whatif_shocks(shock, target_bps_by_symbol, futures, numeraire)
+    total_before = Fraction(sum(values_raw.values()), 10**VALUE_PLACES)
+    values_raw = {
+        symbol: int(raw * price_factor(shock_bps_by_symbol, symbol))
+        for symbol, raw in values_raw.items()
+    }
     common_band, asset_bands = parse_bands(band, target_bps_by_symbol)
     if numeraire and numeraire not in target_bps_by_symbol:
         raise ConfigError(
@@ -173,7 +186,12 @@ def what_if(  # noqa: PLR0913
         },
         alert_prices_by_symbol=_alert_prices_by_symbol(
             drifts,
-            _parse_prices(price, _priced_symbols(target_bps_by_symbol, futures)),
+            {
+                symbol: given_price * price_factor(shock_bps_by_symbol, symbol)
+                for symbol, given_price in _parse_prices(
+                    price, _priced_symbols(target_bps_by_symbol, futures)
+                ).items()
+            },
             has_band,
             numeraire,
         ),
@@ -181,7 +199,29 @@ def what_if(  # noqa: PLR0913
         minimum_totals=_minimum_totals(
             drifts, common_band, numeraire, native, _network_fees(network)
         ),
+        shock_bps_by_symbol=shock_bps_by_symbol,
+        total_before=total_before,
     )
+
+
+def _parse_whatif_shocks(
+    shock_texts: Sequence[str],
+    target_bps_by_symbol: Mapping[str, int],
+    futures: str,
+    numeraire: str,
+) -> dict[str, int]:
+    if not shock_texts:
+        return {}
+    market_symbols = parse_pairs(futures, "--futures") if futures else {}
+    shock_bps_by_symbol = parse_shocks(
+        parse_pairs(",".join(shock_texts), SHOCK_OPTION),
+        dict.fromkeys([*target_bps_by_symbol, *market_symbols]),
+    )
+    if numeraire in shock_bps_by_symbol:
+        raise ConfigError(
+            f"{SHOCK_OPTION}: {numeraire!r} is the unit of all values", "shock the other assets"
+        )
+    return shock_bps_by_symbol
 
 
 def _minimum_totals(

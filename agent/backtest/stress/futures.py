@@ -5,7 +5,7 @@ paused venue, with and without the agent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
 
@@ -47,6 +47,7 @@ class FuturesScenario(Enum):
     BASIS = "mark-off-index"
     PAUSE = "paused"
     CRASH_RALLY = "crash-rally"
+    SHOCK = "shock"
 
 
 GAP_BPS_BY_SCENARIO = {
@@ -63,13 +64,14 @@ class FuturesSeverity:
 
     A funding spike costs `funding_daily_bps` of the notional per day. Marks are `basis_bps` off
     their index. A paused venue has no fills or liquidations for `pause_bars`, while prices move by
-    `pause_bps`.
+    `pause_bps`. `shocks` are changes of prices by symbol, in basis points and whatever the target.
     """
 
     funding_daily_bps: int = 300
     basis_bps: int = 1_000
     pause_bars: int = 24
     pause_bps: int = 2_000
+    shocks: tuple[tuple[str, int], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,18 @@ class FuturesStressSpec:
     seed_count: int
 
     @property
+    def scenarios(self) -> tuple[FuturesScenario, ...]:
+        """Return the scenarios; a shock only if there is one."""
+        return tuple(
+            scenario
+            for scenario in FuturesScenario
+            if scenario is not FuturesScenario.SHOCK or self.severity.shocks
+        )
+
+    @property
     def simulated_bar_count(self) -> int:
         """Bars of all paths."""
-        scenario_bars = (len(FuturesScenario) - 1) * self.path_count * self.path_bars
+        scenario_bars = (len(self.scenarios) - 1) * self.path_count * self.path_bars
         return scenario_bars + self.seed_count * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
 
 
@@ -128,7 +139,7 @@ def run_futures_stress(
         raise ConfigError("--step-paths: no path", "write 1 or more")
     calm_paths = _calm_paths(spec)
     scenarios = []
-    for scenario in FuturesScenario:
+    for scenario in spec.scenarios:
         if scenario is FuturesScenario.CRASH_RALLY:
             paths = [
                 crash_and_rally(spec.table, spec.settings.seed + seed)
@@ -196,9 +207,13 @@ def stressed_path(
                 _move_index_and_marks(path, price_moves, move_shares),
                 paused_bars=frozenset(paused_bars),
             )
-        case _ if scenario in GAP_BPS_BY_SCENARIO:
+        case _ if scenario in (*GAP_BPS_BY_SCENARIO, FuturesScenario.SHOCK):
+            shock_bps_by_symbol = dict(severity.shocks)
             price_moves = [
-                -sign * Fraction(GAP_BPS_BY_SCENARIO[scenario], BPS) for sign in target_signs
+                Fraction(shock_bps_by_symbol.get(symbol, 0), BPS)
+                if scenario is FuturesScenario.SHOCK
+                else -sign * Fraction(GAP_BPS_BY_SCENARIO[scenario], BPS)
+                for symbol, sign in zip(path.symbols, target_signs, strict=True)
             ]
             return _move_index_and_marks(
                 path, price_moves, {bar: Fraction(1) for bar in range(start_bar, path.bar_count)}

@@ -5,7 +5,7 @@ scenarios applied to them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
 
@@ -225,6 +225,7 @@ class SpotScenario(Enum):
     GAS = "gas-spike"
     POOL = "illiquid-pool"
     ORACLE = "oracle-outage"
+    SHOCK = "shock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,8 @@ class SpotSeverity:
 
     A crash reduces every price except those of dollars and the numeraire by `crash_bps` over
     `crash_bars`, from a flat market and without recovery; a dollar loses `depeg_bps` of its value;
-    gas costs `gas_price_wei`; pools have `depth_part` of their depth.
+    gas costs `gas_price_wei`; pools have `depth_part` of their depth. A shock changes the prices of
+    the symbols in `shocks` by basis points, all others stay, like a crash over `crash_bars`.
     """
 
     crash_bps: int = 5_000
@@ -241,6 +243,12 @@ class SpotSeverity:
     depeg_bps: int = 1_000
     gas_price_wei: int = 500 * 10**9
     depth_part: Fraction = Fraction(1, 1_000)
+    shocks: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+
+    @property
+    def shocks_text(self) -> str:
+        """Return the shocks as text, such as "ALT -5000 bps"; empty without any."""
+        return ", ".join(f"{symbol} {shock_bps:+d} bps" for symbol, shock_bps in self.shocks)
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid."""
@@ -284,8 +292,8 @@ def apply_scenario(
     settings: SimulationSettings,
     severity: SpotSeverity,
 ) -> StressedPath:
-    """Apply the scenario to the middle third of the path. A crash starts there from a flat market
-    and has no recovery, so that no trend of the path hides it.
+    """Apply the scenario to the middle third of the path. A crash or shock starts there from a flat
+    market and has no recovery, so that no trend of the path hides it.
 
     Raises ConfigError if the scenario does not apply to this portfolio.
     """
@@ -320,6 +328,8 @@ def apply_scenario(
             return replace(
                 unstressed_path, settings=replace(settings, silent_feed_bars=(start_bar, end_bar))
             )
+        case SpotScenario.SHOCK:
+            return _shocked_path(spec, unstressed_path, severity, start_bar)
 
 
 def inapplicable_scenarios(
@@ -367,12 +377,36 @@ def _crashed_table(
             "crash: every asset of this portfolio is a dollar or the numeraire",
             "omit crash from --scenarios",
         )
-    crash_progress = np.clip(
+    closes = _closes_without_trend(table, start_bar)
+    closes[:, crashing_columns] *= (
+        (1 - severity.crash_bps / BPS) ** _crash_progress(table, severity, start_bar)
+    )[:, None]
+    return replace(table, closes=closes)
+
+
+def _crash_progress(
+    table: PriceTable, severity: SpotSeverity, start_bar: int
+) -> NDArray[np.float64]:
+    """Return the share of a crash or shock that has happened at each bar."""
+    progress: NDArray[np.float64] = np.clip(
         (np.arange(table.bar_count) - start_bar + 1) / severity.crash_bars, 0, 1
     )
-    closes = _closes_without_trend(table, start_bar)
-    closes[:, crashing_columns] *= ((1 - severity.crash_bps / BPS) ** crash_progress)[:, None]
-    return replace(table, closes=closes)
+    return progress
+
+
+def _shocked_path(
+    spec: BacktestSpec, unstressed_path: StressedPath, severity: SpotSeverity, start_bar: int
+) -> StressedPath:
+    table = unstressed_path.table
+    shocked_path = replace(
+        unstressed_path, table=replace(table, closes=_closes_without_trend(table, start_bar))
+    )
+    progress = _crash_progress(table, severity, start_bar)
+    for symbol, shock_bps in severity.shocks:
+        shocked_path = _with_moved_price(
+            spec, shocked_path, symbol, (1 + shock_bps / BPS) ** progress
+        )
+    return shocked_path
 
 
 def _closes_without_trend(table: PriceTable, start_bar: int) -> NDArray[np.float64]:
@@ -392,25 +426,34 @@ def _closes_without_trend(table: PriceTable, start_bar: int) -> NDArray[np.float
 def _depegged_path(
     spec: BacktestSpec, unstressed_path: StressedPath, severity: SpotSeverity, depeg_bars: slice
 ) -> StressedPath:
-    symbol, table = dollar_symbol(spec), unstressed_path.table
-    dollar_price = np.ones(table.bar_count)
+    dollar_price = np.ones(unstressed_path.table.bar_count)
     dollar_price[depeg_bars] = 1 - severity.depeg_bps / BPS
+    return _with_moved_price(spec, unstressed_path, dollar_symbol(spec), dollar_price)
+
+
+def _with_moved_price(
+    spec: BacktestSpec, path: StressedPath, symbol: str, price_factors: NDArray[np.float64]
+) -> StressedPath:
+    """Return the path with the price of a symbol multiplied at each bar; a symbol without a column
+    had the price 1.
+    """
+    table = path.table
     if symbol in table.symbols:
         closes = table.closes.copy()
-        closes[:, table.symbols.index(symbol)] *= dollar_price
-        depegged_table = replace(table, closes=closes)
+        closes[:, table.symbols.index(symbol)] *= price_factors
+        moved_table = replace(table, closes=closes)
     else:
-        depegged_table = replace(
+        moved_table = replace(
             table,
             symbols=(*table.symbols, symbol),
-            closes=np.column_stack([table.closes, dollar_price]),
+            closes=np.column_stack([table.closes, price_factors]),
         )
-    numeraire_value = (
-        dollar_price
-        if symbol == spec.portfolio.numeraire.symbol
-        else unstressed_path.numeraire_values
+    is_numeraire = symbol == spec.portfolio.numeraire.symbol
+    return replace(
+        path,
+        table=moved_table,
+        numeraire_values=price_factors if is_numeraire else path.numeraire_values,
     )
-    return replace(unstressed_path, table=depegged_table, numeraire_values=numeraire_value)
 
 
 def _require_priced_gas(spec: BacktestSpec, table: PriceTable) -> None:

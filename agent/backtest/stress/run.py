@@ -246,7 +246,9 @@ def run_stress_test(
             ("fee_pips", str(settings.fee_pips)),
         ),
         seed=settings.seed,
-        config_hash=sha256(f"{spec_digest(backtest, settings)}\n{spec!r}".encode()).hexdigest(),
+        config_hash=sha256(
+            f"{spec_digest(backtest, settings)}\n{spec!r}{spec.severity.shocks_text}".encode()
+        ).hexdigest(),
         data_hash=table.digest,
         versions=(*calm_results[0].versions, ("numba", version("numba"))),
     )
@@ -367,6 +369,7 @@ def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
         ("depeg", f"{severity.depeg_bps} bps"),
         ("gas", f"{severity.gas_price_wei} wei"),
         ("depth", str(severity.depth_part)),
+        *((("shock", severity.shocks_text),) if severity.shocks else ()),
     )
 
 
@@ -480,7 +483,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
     stressed_texts = (
         (
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
-            " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
+            " The scenario applies to the middle third of a path; a crash or shock starts from a flat market and has no recovery."
         ),
         *(f"Skipped: {case_name}: {reason}." for case_name, reason in stress_result.skipped_cases),
     )
