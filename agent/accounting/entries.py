@@ -93,6 +93,7 @@ _TRANSFER_ACCOUNTS: dict[ExternalTransferKind | None, tuple[EntryKind, str]] = {
     None: (EntryKind.UNEXPLAINED, UNEXPLAINED),
     ExternalTransferKind.DEPOSIT: (EntryKind.DEPOSIT, DEPOSITS),
     ExternalTransferKind.ACCEPTED: (EntryKind.DEPOSIT, DEPOSITS),
+    ExternalTransferKind.AUTOMATIC: (EntryKind.DEPOSIT, DEPOSITS),
     ExternalTransferKind.GAS_MONEY: (EntryKind.GAS_MONEY, DEPOSITS),
     ExternalTransferKind.WITHDRAWAL: (EntryKind.WITHDRAWAL, WITHDRAWALS),
     ExternalTransferKind.GIFT: (EntryKind.GIFT, GIFTS),

@@ -35,6 +35,7 @@ from agent.model import (
     AlertKind,
     AssetDrift,
     ConditionalOrder,
+    ExternalTransferKind,
     IntentKind,
     OrderStage,
     Plan,
@@ -442,9 +443,12 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     ):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
     for transfer in step.history.cash_flows.accepted_deposits:
+        reason = "since it was never explained"
+        if transfer.kind is ExternalTransferKind.AUTOMATIC:
+            reason = "within limits.deposit_auto"
         alert_text = (
-            f"{balance_changes.format_change(step.portfolio, transfer)}: accepted as a deposit, since it was"
-            " never explained. trimtab flows --all"
+            f"{balance_changes.format_change(step.portfolio, transfer)}: accepted as a deposit, {reason}."
+            " trimtab flows --all"
         )
         yield Alert(AlertKind.HALT, f"accepted:{transfer.id}", alert_text, True)
 

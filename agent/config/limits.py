@@ -151,6 +151,8 @@ LONGEST_DEADLINE_S = 1_800
 """Longest deadline. A swap that is valid for longer is a free option for anyone who can delay it
 (T7).
 """
+MAX_DEPOSIT_AUTO_BPS = 2_500
+"""Largest share of the portfolio that counts as a deposit by itself."""
 LONGEST_JUMP_WAIT_S = 30 * 86_400
 """Longest time that an unsolicited transfer can delay purchases."""
 LARGEST_JITTER_BPS = BPS // 2
@@ -185,6 +187,12 @@ def require_protection(config: Config) -> None:
         raise ValueError("execution.deadline: must be above 0s and at most 30m; for example 90s")
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
         raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
+    if (deposit_auto_bps := config.limits.deposit_auto or 0) > MAX_DEPOSIT_AUTO_BPS:
+        raise ValueError(
+            f"limits.deposit_auto: {deposit_auto_bps / 100:g}% is above"
+            f" {MAX_DEPOSIT_AUTO_BPS / 100:g}%; anyone can send coins: write less, and confirm larger"
+            " deposits with trimtab flows confirm"
+        )
     if config.limits.slippage is not None and config.limits.slippage >= BPS:
         raise ValueError(
             "limits.slippage: 100% or more accepts any price; write a lower value, such as 0.3%"

@@ -13,6 +13,7 @@ from agent.layers import guards as layer_guards
 from agent.layers.questions import unknown_value_reason
 from agent.model import StepInput, TopUp
 from agent.policy.cash_flows import purchases
+from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.units import BPS
 
@@ -227,10 +228,13 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 def _measure_loss(case: GuardCase, loss_value: Fraction, limit_bps: int) -> GuardMeasurement:
     """Return a loss over the investable total. For an exit the total includes the holdings of
-    blocked exits, so that they do not tighten its limit.
+    blocked exits, so that they do not tighten its limit; for other plans it lacks the automatic
+    deposits of the last day, so that a gift does not loosen it.
     """
-    blocked_exit_value = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
-    return _measure_share(case, loss_value, limit_bps, blocked_exit_value)
+    if case.is_risk_reducing():
+        return _measure_share(case, loss_value, limit_bps, case.blocked_value())
+    new_deposits_value = automatic_deposits_value(case.step.history.cash_flows)
+    return _measure_share(case, loss_value, limit_bps, -new_deposits_value)
 
 
 def _measure_share(
@@ -240,7 +244,7 @@ def _measure_share(
     extra_base_value: Fraction = Fraction(0),
 ) -> GuardMeasurement:
     base_value = case.portfolio_value() + extra_base_value
-    if base_value == 0:
+    if base_value <= 0:
         return GuardMeasurement(
             f"{format_money(measured_value, case.numeraire)} of an empty portfolio",
             measured_value == 0,

@@ -82,7 +82,7 @@ url = "{store_url}"
 """
 
 
-_OMITTED_LIMITS = ("total_loss", "native_top_up", "balance_jump_wait")
+_OMITTED_LIMITS = ("total_loss", "native_top_up", "balance_jump_wait", "deposit_auto")
 _CHANGED_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
 """Values that differ from those of a new config."""
 LIMITS_TEXT = "\n".join(

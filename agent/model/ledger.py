@@ -322,12 +322,13 @@ class TaxInputs:
 
 
 class ExternalTransferKind(Enum):
-    """Cause of an unexplained balance change. The agent sets REBASE, GAS_MONEY, UNDONE and
-    ACCEPTED, the owner the others.
+    """Cause of an unexplained balance change. The agent sets REBASE, GAS_MONEY, UNDONE, ACCEPTED and
+    AUTOMATIC, the owner the others.
 
     UNDONE marks a decrease that was restored to the last base unit, and the increase that restored
     it. ACCEPTED is an increase that no one explained within limits.balance_jump_wait: it counts as
-    a deposit, and the owner may still reclassify it.
+    a deposit, and the owner may still reclassify it. AUTOMATIC is the same for an increase within
+    limits.deposit_auto.
     """
 
     DEPOSIT = "deposit"
@@ -338,6 +339,11 @@ class ExternalTransferKind(Enum):
     GAS_MONEY = "gas money"
     UNDONE = "undone"
     ACCEPTED = "accepted"
+    AUTOMATIC = "automatic deposit"
+
+
+ACCEPTED_KINDS = (ExternalTransferKind.ACCEPTED, ExternalTransferKind.AUTOMATIC)
+"""Kinds of an increase that the agent accepted as a deposit."""
 
 
 NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)

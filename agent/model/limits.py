@@ -21,7 +21,9 @@ class Limits:
     `token_screen` enables the transfer test of tokens before each plan. `balance_jump_wait_s` is
     the chain time after which an increase beyond balance_jump counts as a deposit (None: at the
     next cycle). `first_purchase_s` is the time between two parts of a first purchase or top-up
-    (None: turnover limits apply). Fields with a default are missing from some stored steps.
+    (None: turnover limits apply). `deposit_auto_bps` is
+    the share of the portfolio up to which a day's increases beyond balance_jump count as deposits
+    after two blocks (None: none). Fields with a default are missing from some stored steps.
     """
 
     price_impact_bps: int | None
@@ -49,6 +51,7 @@ class Limits:
     payout_per_day: Fraction | None = Fraction(0)
     balance_jump_wait_s: int | None = 86_400
     first_purchase_s: int | None = None
+    deposit_auto_bps: int | None = None
 
 
 class LimitUnit(Enum):
@@ -226,6 +229,15 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "24h",
                 "an increase still unexplained after this time counts as a deposit",
                 default="24h",
+                binds_exits=False,
+            ),
+            LimitSpec(
+                "deposit_auto",
+                _SHARE,
+                TighterDirection.LESS_OR_OFF,
+                "10%",
+                "increases of a day up to this share count as deposits after two blocks",
+                default="off",
                 binds_exits=False,
             ),
             LimitSpec(

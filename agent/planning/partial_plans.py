@@ -13,6 +13,7 @@ from agent.model import NATIVE_VENUE, Leg, LegPlace, Plan, Portfolio, Rebalance,
 from agent.planning import planner
 from agent.planning.approval_gas import worst_gas_wei
 from agent.planning.gas import balance_deltas
+from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import disagreement_loss, reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, value_text
@@ -100,15 +101,20 @@ def daily_loss_left(step: StepInput) -> Value | None:
     """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or if
     the day's loss is unknown, which the guard refuses.
     """
-    return None if step.history.budgets.unknown_reason else _daily_loss_left(step)
+    if step.history.budgets.unknown_reason:
+        return None
+    return _daily_loss_left(step, automatic_deposits_value(step.history.cash_flows))
 
 
-def _daily_loss_left(step: StepInput) -> Value | None:
-    """Return the remainder of limits.daily_loss after the known losses; None without a limit."""
+def _daily_loss_left(step: StepInput, new_deposits_value: Value = Fraction(0)) -> Value | None:
+    """Return the remainder of limits.daily_loss, of the portfolio without new deposits, after the
+    known losses; None without a limit.
+    """
     limit_bps = step.limits.daily_loss_bps
     if limit_bps is None:
         return None
-    return _investable_value(step) * Fraction(limit_bps, BPS) - step.history.budgets.loss_24h
+    base_value = max(Fraction(0), _investable_value(step) - new_deposits_value)
+    return base_value * Fraction(limit_bps, BPS) - step.history.budgets.loss_24h
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:

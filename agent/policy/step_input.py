@@ -59,6 +59,7 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
             ledger_balances=memory.ledger_balances,
         ),
         partial(balance_changes.apply_balance_changes, expected_balances=memory.balances),
+        balance_changes.bound_limits,
         partial(
             cash_limit.reserve_unused_cash,
             cash_memory=memory.cash,

@@ -122,6 +122,30 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         assert [flow.kind for flow in renamed] == [ExternalTransferKind.GIFT], "its owner may still say what it was"
 
 
+def test_a_deposit_within_the_share_is_traded_after_two_blocks_told_and_booked(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 53_000, "USDC": 47_000})
+    loaded = trusted(chain, tmp_path, {**ROOMY, "limits.deposit_auto": "10%", "portfolio.max_live_value": "200000"}, TWO)
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "WETH", 9_000)
+        assert causes(looked(agent)) == ("balance_jump",)
+        chain.mine(2)
+        done = looked(agent)
+        swap_of(done)
+        assert mentions(halts(done)[0], "accepted as a deposit", "within limits.deposit_auto")
+        assert [item["kind"] for item in api.list_transfers(agent, include_classified=True)["flows"]] == ["automatic deposit"]
+        assert abs(weights(chain, TWO)["WETH"] - 5_000) < 20
+        give(chain, "USDC", 9_000)
+        looked(agent)
+        chain.mine(2)
+        assert causes(looked(agent)) == ("balance_jump",), "the share of this day is used"
+        renamed = agent.context.store.balances.classify(1, ExternalTransferKind.GIFT, chain.now_s())
+        assert [flow.kind for flow in renamed] == [ExternalTransferKind.GIFT], "its owner may still say what it was"
+    period = api.pnl(loaded)["periods"][0]
+    assert abs(float(period["profit"])) < 200, "18,000 came, and none of it is profit"
+
+
 def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_is_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})

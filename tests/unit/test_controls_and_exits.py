@@ -29,7 +29,7 @@ SMALLEST = {
     LimitUnit.NATIVE: "0",
     LimitUnit.COINS: "0",
 }
-LARGEST = {LimitUnit.DURATION: "24h", LimitUnit.NATIVE: "9", LimitUnit.COINS: "1000000000000"}
+LARGEST = {LimitUnit.SHARE: "25%", LimitUnit.DURATION: "24h", LimitUnit.NATIVE: "9", LimitUnit.COINS: "1000000000000"}
 EXACT = {"0%": 0, "1s": 1, "24h": 86_400, "0": Fraction(0), "off": None}
 
 
@@ -93,7 +93,7 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
 
 def test_most_limits_are_judged_for_exits_and_some_are_not(file: Path) -> None:
     free = {spec.key for spec in LIMITS.values() if not spec.binds_exits}
-    assert free == {"turnover", "daily_turnover", "balance_jump", "balance_jump_wait", "first_purchase", "payout_per_day"}
+    assert free == {"turnover", "daily_turnover", "balance_jump", "balance_jump_wait", "deposit_auto", "first_purchase", "payout_per_day"}
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         lp_max_weight: int | None
         futures_notional: int | None
         balance_jump_wait: int | None
+        deposit_auto: int | None
         max_weight: dict[str, int] | None
         i_accept: list[str]
 

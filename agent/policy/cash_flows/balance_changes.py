@@ -11,6 +11,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers.questions import value_outside_wallet
 from agent.model import (
+    ACCEPTED_KINDS,
     Asset,
     CashFlows,
     ExpectedBalances,
@@ -22,6 +23,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
+from agent.policy.cash_flows import automatic_deposits
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, format_time, value_text
 
@@ -188,20 +190,26 @@ def changes_to_record(
     judged_flow_by_id = {flow.id: flow for flow in judged_flows if flow.id}
     max_value = step.limits.max_live_value
     is_above_max = max_value is not None and _known_total(step, prices) > max_value
-    flow_pairs = [
-        (
-            flow,
-            _accepted_if_due(
-                step.snapshot,
-                step.limits,
-                step.history.cash_flows,
-                judged_flow_by_id.get(flow.id, flow),
-                is_above_max,
-            ),
+    open_flows = [flow for flow in recorded_flows if flow.is_open]
+    updated_flows = [
+        _accepted_if_due(
+            step.snapshot,
+            step.limits,
+            step.history.cash_flows,
+            judged_flow_by_id.get(flow.id, flow),
+            is_above_max,
         )
-        for flow in recorded_flows
-        if flow.is_open
+        for flow in open_flows
     ]
+    if not is_above_max:
+        updated_flows = automatic_deposits.with_automatic_deposits(
+            step,
+            updated_flows,
+            [flow for flow in judged_flows if flow.id == 0 and flow.is_open],
+            prices,
+            _known_total(step, prices),
+        )
+    flow_pairs = zip(open_flows, updated_flows, strict=True)
     return (
         *(flow for flow in judged_flows if flow.id == 0),
         *(updated_flow for flow, updated_flow in flow_pairs if updated_flow != flow),
@@ -327,11 +335,14 @@ def _with_halts(
     decrease count as a large one. A decrease without a price exceeds any limit; an increase without
     a price is judged once it has one.
     """
+    earlier_flows = tuple(earlier_flows)
     max_jump_bps, portfolio_value = step.limits.balance_jump_bps, _known_total(step, prices)
     base_value = min(
         portfolio_value,
         portfolio_value
         - sum((flow.value for flow in new_flows if flow.value is not None), Fraction(0)),
+    ) - automatic_deposits.earlier_deposits_value(
+        step, [flow for flow in earlier_flows if flow.is_open]
     )
     recent_flows = [
         flow
@@ -447,7 +458,7 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
                 unexplained_increases_raw=tuple(sorted(rises_raw.items())),
                 accepted_deposits=(
                     *history.cash_flows.accepted_deposits,
-                    *(flow for flow in changed_flows if flow.kind is ExternalTransferKind.ACCEPTED),
+                    *(flow for flow in changed_flows if flow.kind in ACCEPTED_KINDS),
                 ),
             ),
             budgets=replace(
@@ -463,6 +474,14 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
             ),
         ),
     )
+
+
+def bound_limits(step: StepInput) -> StepInput:
+    """Return the step with limits that automatic deposits of the last day do not raise."""
+    if not automatic_deposits.automatic_deposits_value(step.history.cash_flows):
+        return step
+    total_value = _known_total(step, reference_prices(step).price_by_token)
+    return replace(step, limits=automatic_deposits.bound_limits(step, total_value))
 
 
 def unpriced_loss_reason(flow: ExternalTransfer) -> str:
@@ -503,6 +522,8 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
             acceptance_time_s(limits, cash_flows, flow) for flow in blocking_flows
         )
         until_text += f", or accepted as deposits at {format_time(last_acceptance_s)}"
+        if limits.deposit_auto_bps is not None:
+            until_text += ", within limits.deposit_auto after two blocks"
     return (
         f"unexplained balance changes{limit_text}: {changes_text}{more_text}; no purchases or rebalances "
         f"{until_text}: trimtab flows confirm; exits, withdrawals and stop continue"
@@ -520,7 +541,7 @@ def format_accepted_deposits(
         else ""
     )
     if change_texts:
-        return f"accepted as a deposit, because it was not explained: {'; '.join(change_texts[:MAX_SHOWN_CHANGES])}{more_text}"
+        return f"accepted as a deposit: {'; '.join(change_texts[:MAX_SHOWN_CHANGES])}{more_text}"
     return ""
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, func, literal_column, sele
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import (
+    ACCEPTED_KINDS,
     ExpectedBalances,
     ExternalTransaction,
     ExternalTransfer,
@@ -104,6 +105,7 @@ MAX_OPEN_TRANSFERS = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
 _CONSUMED_STATE_NAMES = frozenset(state.value for state in NONCE_USED_STATES)
 _OPEN_STATE_NAMES = frozenset(state.value for state in OPEN_STATES)
+_ACCEPTED_KIND_NAMES = tuple(kind.value for kind in ACCEPTED_KINDS)
 INCREASE_KINDS = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 DECREASE_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
 """Kinds that the owner may assign to an increase and to a decrease; the first is the default."""
@@ -265,7 +267,7 @@ def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int
     ledger_sums.add_transfer(db, transfer.token, 0)  # this changes the ledger's entries
     value_text = None if transfer.value is None else str(transfer.value)
     acceptance_columns: dict[str, object] = {}
-    if transfer.kind is ExternalTransferKind.ACCEPTED:
+    if transfer.kind in ACCEPTED_KINDS:
         acceptance_columns = {"kind": transfer.kind.value, "classified_s": now_s}
         earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED_DEPOSITS))[
             1 - MAX_OPEN_TRANSFERS :
@@ -304,7 +306,7 @@ def accepted_deposits(
     return tuple(
         _transfer_from_row(row)
         for row in transfer_rows
-        if row is not None and row.kind == ExternalTransferKind.ACCEPTED.value
+        if row is not None and row.kind in _ACCEPTED_KIND_NAMES
     )
 
 
@@ -603,7 +605,7 @@ class BalanceStore:
                 )
             classified_transfers = []
             for row in transfer_rows:
-                if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
+                if row.kind not in (None, *_ACCEPTED_KIND_NAMES):
                     raise ConfigError(
                         f"flow {transfer_id} is already confirmed as {row.kind}",
                         "see trimtab flows --all",

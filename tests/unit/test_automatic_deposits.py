@@ -1,0 +1,211 @@
+"""Which increases count as deposits by themselves within limits.deposit_auto, and that no gift raises a limit by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec, guards
+from agent.accounting.entries import transfer_entry
+from agent.execution import settlement
+from agent.model import EntryKind, ExternalTransferKind, StepInput
+from agent.planning import proposals
+from agent.planning.partial_plans import daily_loss_left, daily_loss_left_for_exits
+from agent.planning.solver.utility import turnover_left
+from agent.policy.cash_flows import balance_changes
+from agent.policy.cash_flows.automatic_deposits import CONFIRMING_BLOCKS, MAX_AUTOMATIC_DEPOSITS, MAX_OPEN_FLOWS
+from agent.store import Store, open_store
+from agent.units import NATIVE
+from tests.support import builders
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, at
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.plans import evidence
+from tests.support.transactions import CHAIN_ID, WALLET
+
+SHARE_BPS = 1_000
+TOTAL = 40_000
+"""Dollars in the portfolio of `at()`: 10 WETH at 2,000, and 20,000 USDC."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+
+
+def looked(store: Store, step: StepInput, share_bps: int | None = SHARE_BPS, max_dollars: int = 100_000) -> StepInput:
+    """Run one look as a run does: the step with its history, recorded, then read again and bounded."""
+    max_live_value = Fraction(max_dollars * DOLLAR)
+    step = builders.with_limits(step, deposit_auto_bps=share_bps, balance_jump_bps=200, max_live_value=max_live_value)
+
+    def read() -> StepInput:
+        history = store.budgets.history(step.snapshot.head.timestamp_s)
+        return balance_changes.apply_balance_changes(replace(step, history=history), store.balances.expected())
+
+    settlement.record_balance_changes(store.balances, step.snapshot, read)
+    return balance_changes.bound_limits(read())
+
+
+def holds(step: StepInput) -> bool:
+    return bool(balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows))
+
+
+def kinds(store: Store) -> list[ExternalTransferKind | None]:
+    return [flow.kind for flow in store.balances.transfers()]
+
+
+@pytest.mark.parametrize(
+    ("weth", "usdc"),
+    [("10", 24_000), ("11.9", 20_000), ("10", 20_900)],
+    ids=["the numeraire, all of the share", "an asset", "just beyond balance_jump"],
+)
+def test_a_deposit_within_the_share_counts_after_two_blocks(store: Store, weth: str, usdc: int) -> None:
+    looked(store, at())
+    assert holds(looked(store, at(1_001, weth, usdc)))
+    assert holds(looked(store, at(1_000 + CONFIRMING_BLOCKS, weth, usdc)))
+    step = looked(store, at(1_001 + CONFIRMING_BLOCKS, weth, usdc))
+    assert not holds(step)
+    assert kinds(store) == [ExternalTransferKind.AUTOMATIC]
+    (deposit,) = step.history.cash_flows.accepted_deposits
+    assert transfer_entry(deposit).kind is EntryKind.DEPOSIT
+    assert "accepted as a deposit" in balance_changes.format_accepted_deposits(step.portfolio, (deposit,))
+    later = looked(store, at(1_002 + CONFIRMING_BLOCKS, weth, usdc))
+    assert later.history.cash_flows.accepted_deposits == (deposit,)
+    assert codec.loads(StepInput, codec.dumps(later)) == later
+
+
+@pytest.mark.parametrize(
+    ("share_bps", "weth", "usdc"),
+    [(None, "10", 24_000), (0, "10", 24_000), (SHARE_BPS, "10", 24_001), (SHARE_BPS, "12.01", 20_000), (200, "10", 20_801)],
+    ids=["off", "zero", "above the share", "an asset above it", "a small share"],
+)
+def test_an_increase_beyond_the_share_waits_for_its_owner_or_the_day(store: Store, share_bps: int | None, weth: str, usdc: int) -> None:
+    looked(store, at(), share_bps)
+    for block in (1_001, 1_003, 1_050):
+        assert holds(looked(store, at(block, weth, usdc), share_bps))
+    assert kinds(store) == [None]
+    assert not holds(looked(store, at(1_060, weth, usdc, later_s=DAY_S), share_bps))
+    assert kinds(store) == [ExternalTransferKind.ACCEPTED]
+
+
+def test_deposits_of_a_day_share_one_bound_and_raise_none(store: Store) -> None:
+    looked(store, at())
+    block, usdc = 1_000, 20_000
+    for amount in (2_000, 2_000, 900):
+        block, usdc = block + 10, usdc + amount
+        looked(store, at(block, usdc=usdc))
+        looked(store, at(block + 5, usdc=usdc))
+    assert kinds(store) == [ExternalTransferKind.AUTOMATIC] * 2 + [None], "4,900 of at most 4,000, whatever came before"
+    assert kinds(store).count(ExternalTransferKind.AUTOMATIC) < MAX_AUTOMATIC_DEPOSITS
+
+
+def test_above_the_ceiling_of_its_owner_nothing_counts_by_itself(store: Store) -> None:
+    looked(store, at(), max_dollars=42_000)
+    for block in (1_001, 1_005):
+        assert holds(looked(store, at(block, usdc=23_000), max_dollars=42_000))
+    assert kinds(store) == [None]
+
+
+def test_many_deposits_of_a_day_wait_again(store: Store) -> None:
+    looked(store, at())
+    for number in range(1, MAX_AUTOMATIC_DEPOSITS + 3):
+        for block in (1_000, 1_005):
+            looked(store, at(block + 10 * number, usdc=20_000 + 900 * number), 2_500)
+    assert kinds(store) == [ExternalTransferKind.AUTOMATIC] * MAX_AUTOMATIC_DEPOSITS + [None, None]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (("9", 23_000), ("9", 23_000)),  # a swap by hand: WETH went, USDC came
+        (("10", 23_000), ("9.9", 23_000)),  # WETH goes in the block that would confirm it
+        (("10", 23_000), ("10", 22_900)),  # a part of it leaves again
+    ],
+    ids=["a swap by hand", "another asset falls", "a part leaves"],
+)
+def test_beside_a_fall_no_increase_counts_by_itself(store: Store, first: tuple[str, int], then: tuple[str, int]) -> None:
+    looked(store, at())
+    looked(store, at(1_001, *first))
+    for block in (1_005, 1_010):
+        assert holds(looked(store, at(block, *then)))
+    assert ExternalTransferKind.AUTOMATIC not in kinds(store)
+
+
+def test_a_transfer_that_a_reorganisation_takes_back_is_no_deposit(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, usdc=23_000))
+    looked(store, at(1_005))
+    assert ExternalTransferKind.AUTOMATIC not in kinds(store)
+
+
+def test_a_token_that_rebases_or_has_no_price_waits(store: Store) -> None:
+    def rebasing(step: StepInput) -> StepInput:
+        assets = tuple(replace(asset, max_rebase_bps=10 if asset.token == WETH else 0) for asset in step.portfolio.assets)
+        return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+    looked(store, rebasing(at()))
+    for block in (1_001, 1_005):
+        assert holds(looked(store, rebasing(at(block, "11"))))
+    blind = at(1_010, "11", feeds=(), pools=())
+    assert looked(store, blind).history.cash_flows.accepted_deposits == ()
+
+
+def test_dust_beside_it_leaves_the_increase_to_its_owner(store: Store) -> None:
+    looked(store, at())
+    for number in range(MAX_OPEN_FLOWS):
+        looked(store, at(1_001 + number, usdc=20_001 + number))
+    usdc = 20_000 + MAX_OPEN_FLOWS + 1_000
+    looked(store, at(1_100, usdc=usdc))
+    assert holds(looked(store, at(1_110, usdc=usdc)))
+
+
+def test_native_coin_that_is_an_asset_counts_too(store: Store) -> None:
+    def native(step: StepInput) -> StepInput:
+        assets = tuple(replace(asset, includes_native=asset.token == WETH) for asset in step.portfolio.assets)
+        return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+    looked(store, native(at()))
+    looked(store, native(at(1_001, native=2 * COIN)))
+    assert not holds(looked(store, native(at(1_005, native=2 * COIN))))
+    assert [(flow.token, flow.kind) for flow in store.balances.transfers()] == [(NATIVE, ExternalTransferKind.AUTOMATIC)]
+
+
+@pytest.mark.parametrize("gift", [900, 2_000, 4_000])
+def test_a_gift_raises_no_limit_for_a_day(store: Store, gift: int) -> None:
+    limits = {"turnover_bps": 3_000, "daily_turnover_bps": 6_000, "daily_loss_bps": 100, "total_loss_bps": 1_000}
+
+    def look(block: int, usdc: int, later_s: int = 0) -> StepInput:
+        return looked(store, builders.with_limits(at(block, usdc=usdc, later_s=later_s), **limits))
+
+    before = look(1_000, 20_000)
+    look(1_001, 20_000 + gift)
+    after = look(1_005, 20_000 + gift)
+    assert not holds(after)
+    total_before, total_after = (Fraction(dollars * DOLLAR) for dollars in (TOTAL, TOTAL + gift))
+    left_before, left_after = turnover_left(before, total_before)[0], turnover_left(after, total_after)[0]
+    assert left_before is not None
+    assert left_after is not None
+    assert left_before * Fraction(999, 1_000) < left_after <= left_before
+    assert daily_loss_left(after) == daily_loss_left(before) == 400 * DOLLAR
+    exits_before, exits_after = daily_loss_left_for_exits(before), daily_loss_left_for_exits(after)
+    assert exits_before is not None
+    assert exits_after is not None
+    assert exits_after >= exits_before, "it tightens none for an exit"
+    lost = builders.with_history(after, loss_24h=Fraction(402 * DOLLAR), loss_total=Fraction(402 * DOLLAR))
+    plan = proposals.propose_rebalance(lost).plan
+    if plan is not None:
+        refused = {verdict.guard for verdict in guards.judge(lost, plan, evidence(lost, plan)) if not verdict.passed}
+        assert "daily_loss" in refused
+    aged = look(1_100, 20_000 + gift, DAY_S + 60)
+    assert (aged.limits.turnover_bps, aged.history.cash_flows.accepted_deposits) == (3_000, ())
+
+
+@pytest.mark.parametrize(("now_usd", "waits"), [(2_000, False), (1_500, True), (2_300, True)], ids=["unmoved", "fell", "rose"])
+def test_its_value_is_that_of_the_higher_price(store: Store, now_usd: int, waits: bool) -> None:
+    """1.9 WETH, found at 2,000, are 3,800 of 40,000. At 1,500 they count as 3,800 of 35,000, at 2,300 as 4,370 of 43,000."""
+    looked(store, at())
+    looked(store, at(1_001, "11.9"))
+    later = builders.with_feed(at(1_005, "11.9", pools=()), "WETH", answer=now_usd * 10**8)
+    assert holds(looked(store, later)) is waits
