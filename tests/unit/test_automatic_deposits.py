@@ -11,7 +11,7 @@ import pytest
 from agent import codec, guards
 from agent.accounting.entries import transfer_entry
 from agent.execution import settlement
-from agent.model import EntryKind, ExternalTransferKind, StepInput
+from agent.model import EntryKind, ExternalTransfer, ExternalTransferKind, StepInput
 from agent.planning import proposals
 from agent.planning.partial_plans import daily_loss_left, daily_loss_left_for_exits
 from agent.planning.solver.utility import turnover_left
@@ -21,6 +21,7 @@ from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.ledgers import COIN, DAY_S, DOLLAR, at
+from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import evidence
 from tests.support.transactions import CHAIN_ID, WALLET
@@ -98,7 +99,6 @@ def test_deposits_of_a_day_share_one_bound_and_raise_none(store: Store) -> None:
         looked(store, at(block, usdc=usdc))
         looked(store, at(block + 5, usdc=usdc))
     assert kinds(store) == [ExternalTransferKind.AUTOMATIC] * 2 + [None], "4,900 of at most 4,000, whatever came before"
-    assert kinds(store).count(ExternalTransferKind.AUTOMATIC) < MAX_AUTOMATIC_DEPOSITS
 
 
 def test_above_the_ceiling_of_its_owner_nothing_counts_by_itself(store: Store) -> None:
@@ -193,13 +193,39 @@ def test_a_gift_raises_no_limit_for_a_day(store: Store, gift: int) -> None:
     assert exits_before is not None
     assert exits_after is not None
     assert exits_after >= exits_before, "it tightens none for an exit"
-    lost = builders.with_history(after, loss_24h=Fraction(402 * DOLLAR), loss_total=Fraction(402 * DOLLAR))
-    plan = proposals.propose_rebalance(lost).plan
-    if plan is not None:
-        refused = {verdict.guard for verdict in guards.judge(lost, plan, evidence(lost, plan)) if not verdict.passed}
-        assert "daily_loss" in refused
     aged = look(1_100, 20_000 + gift, DAY_S + 60)
     assert (aged.limits.turnover_bps, aged.history.cash_flows.accepted_deposits) == (3_000, ())
+
+
+def largest_passed_loss(step: StepInput, guard: str, sold: str, bought: str) -> int:
+    """Return the largest loss of the day, in dollars, beside which the guard passes a swap by hand of 1,000 dollars."""
+    passed, refused = 0, 10_000
+    while refused - passed > 1:
+        dollars = (passed + refused) // 2
+        loss = Fraction(dollars * DOLLAR)
+        lost = builders.with_history(step, loss_24h=loss, loss_total=loss)
+        plan = proposals.manual_swap_proposer(sold, bought, COIN // 2 if sold == WETH.address else 1_000 * DOLLAR)(lost).plan
+        assert plan is not None
+        (verdict,) = [verdict for verdict in guards.judge(lost, plan, evidence(lost, plan)) if verdict.guard == guard]
+        passed, refused = (dollars, refused) if verdict.passed else (passed, dollars)
+    return passed
+
+
+@pytest.mark.parametrize(("guard", "limit", "share"), [("daily_loss", "daily_loss_bps", 500), ("total_loss", "total_loss_bps", 1_000)])
+def test_no_guard_on_losses_passes_more_for_a_gift(guard: str, limit: str, share: int) -> None:
+    """44,000 dollars, of which 4,000 came today: a purchase may lose a share of 40,000."""
+    step = builders.with_limits(at(usdc=24_000), **{limit: share})
+    gift = ExternalTransfer(
+        1, USDC.address, 4_000 * DOLLAR, Fraction(4_000 * DOLLAR), 1, 2, builders.NOW_S, True, ExternalTransferKind.AUTOMATIC
+    )
+    before, after = (
+        largest_passed_loss(builders.with_history(step, accepted_deposits=deposits), guard, USDC.address, WETH.address)
+        for deposits in ((), (gift,))
+    )
+    assert before - after == 4_000 * share // 10_000
+    own = replace(gift, kind=ExternalTransferKind.ACCEPTED)
+    waited = builders.with_history(step, accepted_deposits=(own,))
+    assert largest_passed_loss(waited, guard, USDC.address, WETH.address) == before, "what waited a day counts"
 
 
 @pytest.mark.parametrize(("now_usd", "waits"), [(2_000, False), (1_500, True), (2_300, True)], ids=["unmoved", "fell", "rose"])
