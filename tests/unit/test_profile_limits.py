@@ -19,7 +19,7 @@ def sample(key: str) -> tuple[str, str]:
     """A small and a large value of a limit, as a config writes it."""
     field = LimitsTable.model_fields[key]
     kinds = {
-        "share": (fields.ShareOrOff, ("0.01%", "50%")),
+        "share": (fields.ShareOrOff, ("0.01%", "25%")),
         "coins": (fields.DecimalOrOff, ("0.001", "1000000")),
         "time": (fields.DurationOrOff, ("1s", "2h")),
         "gas": (fields.GasPriceOrOff, ("1 gwei", "9000 gwei")),
