@@ -144,7 +144,7 @@ def test_stress_shocks_a_market_of_a_futures_book(bare: Bare) -> None:
     book = (*STRESSED[:3], "--bars", "12", "--step-paths", "1", "--seeds", "1", "--futures-target", "WBTC=60,LINK=-40", "--leverage", "1x")
     falls = bare(*book, "--shock", "WBTC=-30%", "--json")
     assert falls.code == 0, falls.why
-    worst = {case["name"]: float(case["held"]["worst_loss"]) for case in falls.json["futures"]["cases"]}
+    worst = {case["name"]: float(case["agent"]["worst_loss"]) for case in falls.json["futures"]["cases"]}
     assert list(worst)[-1] == "shock"
     assert worst["shock"] > worst["calm"], "a long loses by a fall"
     refused = bare(*book, "--shock", "USD=-30%", "--json")
