@@ -149,6 +149,8 @@ class DueBarFinder:
         world = self._world
         if not self._can_skip_bars or (venue := world.venue) is None or world.settings.looks_at_all:
             return False
+        if venue.setup.policy.schedule is not None:
+            return False
         bar, account, policy = world.bar, venue.book.account, venue.setup.policy
         if (
             world.pending_transactions

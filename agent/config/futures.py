@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agent.config.schema import Config
+from agent.config.tables.fields import to_value_error
 from agent.config.tables.futures import (
     MAX_HORIZON_S,
     HedgeTable,
@@ -15,7 +16,15 @@ from agent.config.tables.futures import (
     share_text,
 )
 from agent.errors import ConfigError
-from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
+from agent.model import (
+    FuturesLimits,
+    FuturesPolicy,
+    FuturesTarget,
+    HedgePolicy,
+    PerpOrderKind,
+    Schedule,
+)
+from agent.policy.triggers.schedule_triggers import build_schedule, validate_schedule
 from agent.units import BPS, Token, parse_raw
 
 HYPERLIQUID_MARGIN_PREFIX = "USDC"
@@ -71,6 +80,7 @@ def require_valid_futures(config: Config) -> None:
         raise ValueError(
             'futures.limits.resting_stop: only Hyperliquid has resting stops; write "off"'
         )
+    _require_schedule(futures_table)
     _require_order_type(futures_table)
     _require_horizon_and_hedges(futures_table)
     if futures_table.leverage > futures_table.limits.max_leverage:
@@ -238,7 +248,27 @@ def build_futures(config: Config, token_by_symbol: Mapping[str, Token]) -> Futur
         margin_in_weights=futures_table.margin_in_weights,
         order_kind=_ORDER_KINDS[futures_table.order_type],
         order_time_s=futures_table.order_time or 0,
+        schedule=_build_schedule(futures_table),
     )
+
+
+def _require_schedule(table: PerpetualProtocolTable | HyperliquidTable) -> None:
+    """Raise ValueError if the keys of the schedule contradict each other."""
+    try:
+        _build_schedule(table)
+    except ConfigError as error:
+        raise to_value_error(error) from None
+
+
+def _build_schedule(table: PerpetualProtocolTable | HyperliquidTable) -> Schedule | None:
+    """Return the schedule of reviews; None without one. Raises ConfigError naming key and
+    remedy.
+    """
+    if table.every is None and table.cron is None and table.timezone is None:
+        return None
+    schedule = build_schedule(table.every, table.cron, table.timezone, table="futures")
+    validate_schedule(schedule, table="futures")
+    return schedule
 
 
 _ORDER_KINDS = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from agent.layers.futures.policy.chosen_weights import apply_futures_targets, with_market_weights
 from agent.layers.futures.policy.hedges import apply_hedges
 from agent.layers.futures.policy.needs import hold_blocked_futures
+from agent.layers.futures.policy.reviews import mark_due_review
 from agent.layers.strategies.policy import inputs as strategies
 from agent.layers.strategies.policy import netting
 from agent.layers.strategies.policy.futures import target_market_shares
@@ -32,7 +33,7 @@ TARGET_ADJUSTMENTS: tuple[Callable[[StepInput], StepInput], ...] = (
     apply_futures_targets,
 )
 """Target adjustments of the layers, after the portfolio's allocator, and before orders."""
-FINAL_ADJUSTMENTS: tuple[Callable[[StepInput], StepInput], ...] = (apply_hedges,)
+FINAL_ADJUSTMENTS: tuple[Callable[[StepInput], StepInput], ...] = (apply_hedges, mark_due_review)
 """Last steps, because a hedged value is a share of the assets that are not in quarantine."""
 GOAL_BUILDERS: tuple[Callable[[StepInput, Mapping[str, Price]], Goal | None], ...] = (
     netting.combined_goal,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from agent.layers.futures.guard_case import build_futures_case
 from agent.layers.futures.policy import deciders as futures
 from agent.layers.futures.policy.needs import futures_note, needs_prompt_look
+from agent.layers.futures.policy.reviews import complete_review
 from agent.layers.gradual import policy as gradual
 from agent.layers.holding import policy as holding
 from agent.layers.liquidity.guard_case import build_liquidity_case
@@ -73,9 +74,10 @@ REASON_NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (fu
 RESULT_AMENDERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
     gradual.end_if_invalid,
     holding.explain_held_assets,
+    complete_review,
 )
 """Last words of the layers on every decision: a hold in its place (`without_trades`), or why an asset
-is held.
+is held, or which review is done.
 """
 PURCHASE_PART_BUILDERS: tuple[Callable[[DecisionContext], LayerResult], ...] = (
     strategies.netting_for_purchase,

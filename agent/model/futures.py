@@ -15,6 +15,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.parts import LayerDecision, LayerGrant, LayerPlan, LayerReading
+from agent.model.triggers import Schedule
 from agent.units import Price, Token
 
 MARGIN_ACCOUNT_ITEM = "margin account"
@@ -505,7 +506,8 @@ class FuturesPolicy:
     it does not count). `hedge_policy` has the terms of hedges that replace sales (None: no hedges),
     and `hedges` are the open ones, which are not part of the targets. `margin_in_weights` says
     whether the margin account counts in the spot weights, as its collateral; records without it
-    counted it. Openings to the targets are orders of `order_kind` and rest for at most
+    counted it. At the times of `schedule` orders lead to the targets also inside the bands (None:
+    never), and `is_review_due` is true in a step at such a time. Openings to the targets are orders of `order_kind` and rest for at most
     `order_time_s`.
     """
 
@@ -527,6 +529,8 @@ class FuturesPolicy:
     margin_in_weights: bool = True
     order_kind: PerpOrderKind = PerpOrderKind.MARKET
     order_time_s: int = 0
+    schedule: Schedule | None = None
+    is_review_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)

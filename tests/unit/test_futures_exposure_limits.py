@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
-from agent.layers.futures.planning.orders import DUST_DIVISOR, plan_futures
-from agent.layers.futures.policy.targets import position_notes, target_gross_notional
+from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.policy.targets import DUST_DIVISOR, position_notes, target_gross_notional
 from agent.layers.futures.state import planned_futures, with_policy
 from agent.margin import account as margin
 from agent.model import AdjustFutures

@@ -64,7 +64,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Strategies": ("strategies", "split"),
     "Futures": (
         "futures.venue", "futures.network", "futures.account", "futures.collateral", "futures.leverage",
-        "futures.band", "futures.leverage_band", "futures.ask", "futures.funding_horizon",
+        "futures.band", "futures.leverage_band", "futures.every", "futures.cron", "futures.timezone",
+        "futures.ask", "futures.funding_horizon",
         "futures.markets", "futures.limits", "futures.hedge",
     ),
     "Liquidity": ("lp",),

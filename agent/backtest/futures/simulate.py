@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 
@@ -122,6 +122,7 @@ class _HoldingBook:
         """Plan towards the targets of `policy` until the first orders are filled."""
         if self._due_plan is not None or self.book.fills:
             return
+        policy = replace(policy, is_review_due=policy.schedule is not None)
         futures_plan = plan_futures(self.book.account, policy, spot_value, time_s, 0)
         self.refused.update(futures_plan.refusal_texts)
         if futures_plan.orders:

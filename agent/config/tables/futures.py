@@ -220,6 +220,14 @@ class FuturesLayerTable(ConfigTable):
     """The same of the gross notional, as a share of its target (capped at `spot_multiple`); 20 % in
     profiles.
     """
+    every: Duration | None = None
+    """Time from one review to the next, at which orders lead to the targets also inside the bands,
+    30m to 28d; or `cron`.
+    """
+    cron: str | None = None
+    """Five-field cron time of a review, in place of `every`."""
+    timezone: str | None = None
+    """Zone of cron times, such as Europe/Berlin."""
     ask: list[TriggerName] = Field(default_factory=list)
     """Triggers that only alert, and act in `trimtab rebalance --send`; `leverage` with the stress
     move, none near liquidation.

@@ -209,6 +209,7 @@ horizon = "30d"                    # horizon of the expected loss
 # leverage = "2x"                  # gross notional per account value
 # band = "5%"                      # drift of a market's weight, in points, that triggers; "off" disables it
 # leverage_band = "20%"            # drift of the gross notional, as a share of its target, that triggers
+# every = "7d"                     # or cron and timezone: also brings every position to its target at these times
 # ask = ["leverage"]               # triggers that only alert, and act in trimtab rebalance --send
 # funding_horizon = "7d"           # horizon of expected funding, which counts as cost and makes a paying position overweight; or "off"
 # [[futures.markets]]

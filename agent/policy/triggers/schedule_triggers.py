@@ -25,6 +25,7 @@ from agent.policy.triggers.bands import (
 )
 from agent.policy.triggers.schedules import (
     EXECUTION,
+    TRIGGER_TABLE,
     ScheduleStatus,
     earliest,
     next_cron_time,
@@ -40,21 +41,25 @@ _SCHEDULE_KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": K
 
 
 def build_schedule(
-    every_s: int | None, cron: str | None, timezone: str | None, key_prefix: str = ""
+    every_s: int | None,
+    cron: str | None,
+    timezone: str | None,
+    key_prefix: str = "",
+    table: str = TRIGGER_TABLE,
 ) -> Schedule:
-    """Build the schedule of the keys with that prefix. Raises ConfigError unless exactly one is
-    given.
+    """Build the schedule of the keys with that prefix in the config's `table`. Raises ConfigError
+    unless exactly one is given.
     """
     if (every_s is None) == (cron is None):
         raise ConfigError(
-            f"policy.trigger: give exactly one of {key_prefix}every and {key_prefix}cron",
+            f"{table}: give exactly one of {key_prefix}every and {key_prefix}cron",
             f"for example {key_prefix}every = '1d'",
         )
     if every_s is not None:
         return Every(every_s)
     if timezone is None:
         raise ConfigError(
-            "policy.trigger.timezone: missing; a cron trigger needs a time zone",
+            f"{table}.timezone: missing; a cron trigger needs a time zone",
             "for example timezone = 'UTC'",
         )
     return Cron(cron or "", timezone)
@@ -83,32 +88,33 @@ def _build_staged(*key_values: Any) -> StagedTrigger:
     )
 
 
-def _validate_schedule(schedule: Schedule, key_prefix: str = "") -> None:
+def validate_schedule(schedule: Schedule, key_prefix: str = "", table: str = TRIGGER_TABLE) -> None:
+    """Raise ConfigError unless the schedule's times exist and are 30 minutes to 28 days apart."""
     match schedule:
         case Every(every_s):
             if not MIN_INTERVAL_S <= every_s <= MAX_INTERVAL_S:
                 raise ConfigError(
-                    f"policy.trigger.{key_prefix}every: {every_s} s", "write a time from 30m to 28d"
+                    f"{table}.{key_prefix}every: {every_s} s", "write a time from 30m to 28d"
                 )
         case Cron(expression, timezone):
-            if next_cron_time(schedule, _VALIDATION_START_S) is None:
+            if next_cron_time(schedule, _VALIDATION_START_S, table) is None:
                 raise ConfigError(
-                    f"policy.trigger.{key_prefix}cron: {expression!r} in {timezone} never comes",
+                    f"{table}.{key_prefix}cron: {expression!r} in {timezone} never comes",
                     "write a date that exists",
                 )
 
 
 def _validate_hybrid(trigger: HybridTrigger) -> None:
     bands.validate_band(trigger.threshold, "policy.trigger")
-    _validate_schedule(trigger.schedule)
+    validate_schedule(trigger.schedule)
 
 
 def _validate_staged(trigger: StagedTrigger) -> None:
     review_schedule, execution_schedule = trigger.review, trigger.execution
     if trigger.threshold is not None:
         bands.validate_band(trigger.threshold, "policy.trigger")
-    _validate_schedule(review_schedule, "review_")
-    _validate_schedule(execution_schedule, "execute_")
+    validate_schedule(review_schedule, "review_")
+    validate_schedule(execution_schedule, "execute_")
     if (
         isinstance(review_schedule, Every)
         and isinstance(execution_schedule, Every)
@@ -212,7 +218,7 @@ def _schedule_text(schedule: Schedule) -> str:
 
 
 _SCHEDULE_RULES = TriggerRules(
-    _validate_schedule,
+    validate_schedule,
     _evaluate_schedule,
     lambda trigger, _: f"time: {_schedule_text(trigger)}",
     is_band_and_schedule_only=True,

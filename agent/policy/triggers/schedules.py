@@ -42,17 +42,19 @@ CRON_NICKNAMES = {
 }
 """Times by name, as in crontab(5); @reboot is none."""
 _DAY_S = 86_400
+TRIGGER_TABLE = "policy.trigger"
+"""Table of the config with the portfolio's schedules."""
 
 
-def next_cron_time(schedule: Cron, after_s: int) -> int | None:
+def next_cron_time(schedule: Cron, after_s: int, table: str = TRIGGER_TABLE) -> int | None:
     """Return the first time strictly after `after_s`, Unix seconds; None if there is none within 50
     years.
 
     As in crontab(5) 0 and 7 are Sunday, and with both days restricted either is sufficient. If the
     clock is set forward, a skipped time fires after the gap; if it is set back, a fixed hour fires
-    once. Raises ConfigError.
+    once. Raises ConfigError naming the config's `table`.
     """
-    expression, zone, repeats_hours = _parse_cron(schedule.expression, schedule.timezone)
+    expression, zone, repeats_hours = _parse_cron(schedule.expression, schedule.timezone, table)
     local_start = min(
         _local_time(zone, at_s) + timedelta(seconds=after_s - at_s)
         for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
@@ -78,20 +80,18 @@ def _local_time(zone: ZoneInfo, at_s: int) -> datetime:
 
 
 @lru_cache(maxsize=64)
-def _parse_cron(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
+def _parse_cron(expression: str, timezone: str, table: str) -> tuple[str, ZoneInfo, bool]:
     """Return the expression in CronSim's form, its time zone, and whether its hour field begins
     with `*`, so that an hour that the clock repeats counts twice.
     """
     fields = CRON_NICKNAMES.get(expression.strip().lower(), expression).upper().split()
     if len(fields) != 5:
-        raise ConfigError(
-            f"policy.trigger.cron: {expression!r} has {len(fields)} fields", _CRON_EXAMPLE
-        )
+        raise ConfigError(f"{table}.cron: {expression!r} has {len(fields)} fields", _CRON_EXAMPLE)
     try:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
         raise ConfigError(
-            f"policy.trigger.timezone: {timezone!r} is unknown",
+            f"{table}.timezone: {timezone!r} is unknown",
             "write a name such as Europe/Berlin or UTC",
         ) from None
     fields[2] = fields[2].replace("LAST", "L")
@@ -106,7 +106,7 @@ def _parse_cron(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
             is_valid = False
         if not is_valid:
             raise ConfigError(
-                f"policy.trigger.cron: {expression!r}: {field.lower()!r} is not a {field_name}",
+                f"{table}.cron: {expression!r}: {field.lower()!r} is not a {field_name}",
                 _CRON_EXAMPLE,
             )
     return " ".join(fields), zone, fields[1].startswith("*")
@@ -115,7 +115,7 @@ def _parse_cron(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
 MILLION = 1_000_000
 MAX_DELAY_S = 3_600
 """Longest random delay of a schedule."""
-REVIEW, EXECUTION = "review", "execution"
+REVIEW, EXECUTION, FUTURES_REVIEW = "review", "execution", "futures review"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +144,20 @@ def schedule_interval_start_s(
 ) -> int | None:
     """Return the start of a schedule's interval.
 
-    A rebalance counts as a review; the interval of executions starts only at an execution. A
+    A rebalance counts as a review; the interval of executions starts only at an execution, that of
+    futures at the last review of futures, also by another schedule. A
     schedule unknown to the store, such as after an edit, counts from the last rebalance, so that
     reviews of other schedules do not delay it. Stores from before named schedules have one time for
     all.
     """
+    if purpose == FUTURES_REVIEW:
+        return _latest(
+            *(
+                at_s
+                for name, at_s in history.reviews.by_schedule
+                if name.startswith(f"{FUTURES_REVIEW} ")
+            )
+        )
     last_recorded_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, purpose))
     if last_recorded_s is None:
         if purpose == REVIEW and not history.reviews.by_schedule:

@@ -17,6 +17,7 @@ from agent.layers.futures.policy.targets import (
     FuturesTrigger,
     closing_suffices,
     due_triggers,
+    dust_notional,
     emergency_sizes,
     funding_notes,
     funding_trims,
@@ -24,7 +25,7 @@ from agent.layers.futures.policy.targets import (
     position_trims,
     reduction_sizes,
     sizes_forbidden_by_funding,
-    sizes_to_target,
+    sizes_worth_an_order,
     stale_index_reason,
     stale_index_reasons,
     stress_value_per_notional,
@@ -56,8 +57,6 @@ from agent.model import (
 )
 from agent.units import BPS, Price, ceil_int, floor_int, sign_of
 
-DUST_DIVISOR = 10
-"""Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
 BELOW_MINIMUM_REASON = "the order is below the venue's minimum"
 NO_SKIP_REASONS: Mapping[str, str] = {}
 
@@ -292,12 +291,8 @@ def _target_plan(
     """
     limits, orders = policy.limits, []
     refusal_reasons = list(funding_notes(account, policy))
-    dust_notional = target_gross_notional(account, policy) * policy.band_bps / BPS / DUST_DIVISOR
-    size_by_market = {
-        market_id: size_raw
-        for market_id, size_raw in sizes_to_target(account, policy).items()
-        if abs(size_raw) * account.market(market_id).mark > dust_notional
-    }
+    min_notional = dust_notional(account, policy)
+    size_by_market = sizes_worth_an_order(account, policy)
     reduction_size_by_market = {
         market_id: size_raw
         for market_id, size_raw in size_by_market.items()
@@ -339,7 +334,7 @@ def _target_plan(
     orders += [
         order
         for order in opening_orders
-        if abs(order.size_raw) * _mark_price(account, order) > dust_notional
+        if abs(order.size_raw) * _mark_price(account, order) > min_notional
     ]
     orders, oversized_notes = _cut_oversized_openings(account, policy, orders)
     wanted_sizes = {
@@ -348,7 +343,7 @@ def _target_plan(
             size_by_market | sizes_forbidden_by_funding(account, policy)
         ).items()
         if market_id not in reduction_size_by_market
-        and abs(size_raw) * account.market(market_id).mark > dust_notional
+        and abs(size_raw) * account.market(market_id).mark > min_notional
     }
     orders, balance_notes = _balanced_openings(
         account, policy, orders, wanted_sizes, waiting_markets

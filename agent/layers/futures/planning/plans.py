@@ -95,7 +95,11 @@ HEDGE_MARGIN = "hedge_margin"
 """Trigger of the deposit that a hedge needs first."""
 LIQUIDATION = "liquidation"
 """Trigger of emergency orders."""
-TARGET_TRIGGERS = (FuturesTrigger.DRIFT.value, FuturesTrigger.LEVERAGE_DRIFT.value)
+TARGET_TRIGGERS = (
+    FuturesTrigger.DRIFT.value,
+    FuturesTrigger.LEVERAGE_DRIFT.value,
+    FuturesTrigger.SCHEDULE.value,
+)
 """Triggers of orders towards the targets."""
 HEDGE_CLOSING_TRIGGERS = (*(trigger.value for trigger in REDUCING_TRIGGERS), LIQUIDATION)
 """Triggers whose purchases close hedges first."""

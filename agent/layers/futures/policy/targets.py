@@ -45,6 +45,7 @@ class FuturesTrigger(Enum):
     FUNDING = "funding"
     DRIFT = "drift"
     LEVERAGE_DRIFT = "leverage_drift"
+    SCHEDULE = "schedule"
 
 
 REDUCING_TRIGGERS = (
@@ -59,8 +60,13 @@ DRIFT_REASONS = {
     FuturesTrigger.FUNDING: "expected funding puts a position above its band",
     FuturesTrigger.DRIFT: "a weight of the notional has left its band",
     FuturesTrigger.LEVERAGE_DRIFT: "the leverage has left the band of its target",
+    FuturesTrigger.SCHEDULE: "a scheduled review is due",
 }
 """Reasons for orders that no limit requires."""
+DUST_DIVISOR = 10
+"""Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
+SCHEDULE_BAND_BPS = 500
+"""Band for this purpose of a schedule without one; that of the template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,8 @@ def fired_triggers(
         triggers.append(FuturesTrigger.DRIFT)
     if may_order and _leverage_drifted(account, policy, spot_value):
         triggers.append(FuturesTrigger.LEVERAGE_DRIFT)
+    if policy.is_review_due and sizes_worth_an_order(account, policy):
+        triggers.append(FuturesTrigger.SCHEDULE)
     return tuple(triggers)
 
 
@@ -263,6 +271,22 @@ def sizes_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, 
         if change_raw and not _funding_forbids(account, policy, drift, change_raw):
             size_by_market[drift.market] = change_raw
     return size_by_market
+
+
+def sizes_worth_an_order(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
+    """Return the sizes of `sizes_to_target` that are above the dust."""
+    min_notional = dust_notional(account, policy)
+    return {
+        market: size_raw
+        for market, size_raw in sizes_to_target(account, policy).items()
+        if abs(size_raw) * account.market(market).mark > min_notional
+    }
+
+
+def dust_notional(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
+    """Return the notional up to which a change is not worth an order, in quote base units."""
+    band_bps = policy.band_bps or (0 if policy.schedule is None else SCHEDULE_BAND_BPS)
+    return target_gross_notional(account, policy) * band_bps / BPS / DUST_DIVISOR
 
 
 def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
