@@ -386,6 +386,14 @@ def tune(
     trigger: Annotated[
         str, typer.Option("--trigger", help="Only these triggers: band, every, hybrid.")
     ] = "",
+    stop: Annotated[
+        str,
+        typer.Option(
+            "--stop",
+            help="Stops of each asset to try, beside none: 10%..40%:4 below the first price,"
+            " trailing:20% below the highest.",
+        ),
+    ] = "",
     calendar: Annotated[
         str,
         typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval."),
@@ -456,6 +464,7 @@ def tune(
         window,
         rechoose,
         full,
+        stop,
     )
     portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()

@@ -257,7 +257,7 @@ class TuneOptions:
 
     `calendar` is the interval of the baseline rule, `walk_mode` the mode of the walk-forward test.
     An allocator chooses weights every `rechoose_interval` from the prices of the last
-    `price_window`. `without_kernel` disables the fast kernel.
+    `price_window`. `without_kernel` disables the fast kernel. `stop` are stops of each asset.
     """
 
     band: str = ""
@@ -272,6 +272,7 @@ class TuneOptions:
     price_window: str = "60d"
     rechoose_interval: str = "7d"
     without_kernel: bool = False
+    stop: str = ""
 
 
 def prepare_tune(
@@ -289,6 +290,7 @@ def prepare_tune(
         tune_options.destination,
         tune_options.allocator,
         tune_options.trigger,
+        tune_options.stop,
     )
     calendar_rule = parse_calendar_rule(tune_options.calendar)
     if market_options.flows:

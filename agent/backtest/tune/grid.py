@@ -1,9 +1,9 @@
-"""Search grid: all valid combinations of bands, intervals, destinations and allocators."""
+"""Search grid: all valid combinations of bands, intervals, destinations, allocators and stops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
@@ -16,13 +16,15 @@ from agent.model import (
     Destination,
     Every,
     HybridTrigger,
+    OrderKind,
+    OrdersConfig,
     Threshold,
     action_interval_s,
     thresholds_of,
 )
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
-from agent.units import format_duration
+from agent.units import BPS, format_duration, parse_share_with_unit_bps
 
 ChoiceT = TypeVar("ChoiceT")
 MAX_SETTINGS = 1_000_000
@@ -39,12 +41,35 @@ class TriggerKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class StopLevel:
+    """A stop of every asset except the numeraire: a stop loss at this distance below the price at
+    arming, or a trailing stop below the highest price; without a kind, none.
+    """
+
+    kind: OrderKind | None = None
+    share_bps: int = 0
+
+    @property
+    def label(self) -> str:
+        """Display text: "stop loss 20%"."""
+        if self.kind is None:
+            return "no stop"
+        return f"{self.kind.value.replace('_', ' ')} {self.share_bps / 100:g}%"
+
+
+NO_STOP = StopLevel()
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyChoice:
-    """A setting: trigger, destination of a rebalance, and allocator."""
+    """A setting: trigger, destination of a rebalance, allocator, and stop. Without a stop (None)
+    the portfolio keeps its own.
+    """
 
     trigger: Threshold | Every | HybridTrigger
     destination: Destination = Destination.TARGET
     allocator: AllocationMethod = AllocationMethod.FIXED
+    stop: StopLevel | None = field(default=None, repr=False)
 
     @property
     def band(self) -> Threshold | None:
@@ -68,11 +93,15 @@ class PolicyChoice:
             label_parts.append(f"to {self.destination.value}")
         if self.allocator is not AllocationMethod.FIXED:
             label_parts.append(f"weights {self.allocator.value}")
+        if self.stop is not None:
+            label_parts.append(self.stop.label)
         return ", ".join(label_parts)
 
     @property
     def backtest_options(self) -> str:
-        """Options of `trimtab backtest` for this setting; only a config can set its allocator."""
+        """Options of `trimtab backtest` for this setting; only a config can set its allocator
+        and stop.
+        """
         option_texts = []
         if self.band is not None:
             option_texts.append(f"--band {band_option(self.band)}")
@@ -109,6 +138,7 @@ class PolicyGrid:
         TriggerKind.EVERY,
         TriggerKind.HYBRID,
     )
+    stops: tuple[StopLevel | None, ...] = (None,)
 
     @property
     def setting_count(self) -> int:
@@ -121,9 +151,13 @@ class PolicyGrid:
         interval_destination_count = len(self.destinations) - (
             Destination.BAND in self.destinations
         )
-        return len(self.allocators) * (
-            band_setting_count * len(self.destinations)
-            + interval_setting_count * interval_destination_count
+        return (
+            len(self.allocators)
+            * len(self.stops)
+            * (
+                band_setting_count * len(self.destinations)
+                + interval_setting_count * interval_destination_count
+            )
         )
 
     def choices(self) -> tuple[PolicyChoice, ...]:
@@ -135,7 +169,8 @@ class PolicyGrid:
             for trigger in self._triggers():
                 for destination in self.destinations:
                     if not (isinstance(trigger, Every) and destination is Destination.BAND):
-                        yield PolicyChoice(trigger, destination, allocator)
+                        for stop in self.stops:
+                            yield PolicyChoice(trigger, destination, allocator, stop)
 
     def _triggers(self) -> Iterator[Threshold | Every | HybridTrigger]:
         for band in self.bands:
@@ -148,9 +183,10 @@ class PolicyGrid:
 
 
 def parse_grid(
-    band: str, every: str, destination: str, allocator: str, kinds: str = ""
+    band: str, every: str, destination: str, allocator: str, kinds: str = "", stop: str = ""
 ) -> PolicyGrid:
-    """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`.
+    """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`. A grid
+    with stops also has every setting without one.
 
     Raises ConfigError naming the option if the grid is invalid, empty or larger than MAX_SETTINGS.
     """
@@ -194,6 +230,7 @@ def parse_grid(
         tuple(dict.fromkeys(destinations)),
         tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
         tuple(dict.fromkeys(trigger_kinds)),
+        parse_stops(stop),
     )
     if grid.setting_count == 0:
         raise ConfigError(
@@ -206,6 +243,38 @@ def parse_grid(
             "use wider steps, or fewer values",
         )
     return grid
+
+
+def parse_stops(stop: str) -> tuple[StopLevel | None, ...]:
+    """Parse stops: shares such as `20%` or `10%..40%:4` are stop losses, `trailing:20%` is a
+    trailing stop. No stop comes first, for comparison; an empty text keeps the portfolio's own.
+    Raises ConfigError.
+    """
+    entries = _split_list(stop)
+    if not entries:
+        return (None,)
+    levels = [level for entry in entries if entry != "off" for level in _parse_stop_levels(entry)]
+    return tuple(dict.fromkeys((NO_STOP, *levels)))
+
+
+def _parse_stop_levels(entry: str) -> list[StopLevel]:
+    kind = OrderKind.TRAILING_STOP if entry.startswith(_TRAILING) else OrderKind.STOP_LOSS
+    low_text, high_text, count = _parse_range(entry.removeprefix(_TRAILING), "--stop")
+    low_bps, high_bps = (
+        parse_share_with_unit_bps(share_text, "--stop") for share_text in (low_text, high_text)
+    )
+    min_bps = OrdersConfig().hysteresis_bps
+    for share_bps in (low_bps, high_bps):
+        if not min_bps < share_bps < BPS:
+            raise ConfigError(
+                f"--stop: {entry!r} is not between {min_bps / 100:g} % and 100 %",
+                "write for example off,10%..40%:4,trailing:20%",
+            )
+    shares_bps = _spaced_values(low_bps, high_bps, count, entry, "--stop")
+    return [StopLevel(kind, share_bps) for share_bps in shares_bps]
+
+
+_TRAILING = "trailing:"
 
 
 def parse_calendar_rule(interval_text: str) -> PolicyChoice:

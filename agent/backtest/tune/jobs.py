@@ -20,21 +20,33 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, forward_fill, prices_in_numeraire
+from agent.backtest.result import SimulationResult
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
 from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
-from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.tune.grid import PolicyChoice, StopLevel
 from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
 from agent.foreign_text import read_json
-from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, InitialWeights
+from agent.model import (
+    PORTFOLIO_SUBJECT,
+    AllocationMethod,
+    AllocatorConfig,
+    ExecutionStyle,
+    InitialWeights,
+    OrderKind,
+    OrderTerms,
+)
 from agent.units import BPS, format_duration
 
 Floats = NDArray[np.float64]
 KERNEL_CHUNK_RUNS = 512
 DAY_S = 86_400
 MIN_WEIGHTED_ASSETS = 2
+STOP_KINDS = (OrderKind.STOP_LOSS, OrderKind.TRAILING_STOP)
+EMPTY_WEIGHT = 1e-6
+"""Weight below which an asset was sold; what is left of it is dust."""
 
 
 class RunEngine(Enum):
@@ -61,6 +73,8 @@ class RunResult:
 
     All figures start at the first mark, as if the run had begun there with the initial wallet.
     Earlier trades are a warm-up, in which an allocator collects its prices, and are excluded.
+    `stopped_asset_count` is the number of assets that the setting's stop keeps out of the market at
+    the last bar.
     """
 
     run_number: int
@@ -69,6 +83,7 @@ class RunResult:
     costs: float
     rebalance_count: int
     value_by_mark: Floats
+    stopped_asset_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +115,7 @@ class TuneJob:
         is_kernel_run = (
             not self.uses_full_step
             and choice.allocator is AllocationMethod.FIXED
-            and is_kernel_supported(self.backtest, self.settings)
+            and is_kernel_supported(with_stop(self.backtest, choice.stop), self.settings)
         )
         return RunEngine.KERNEL if is_kernel_run else RunEngine.FULL
 
@@ -152,16 +167,11 @@ class TuneJob:
         ]  # fmt: skip
 
     def _run_by_step(self, run_number: int) -> RunResult:
-        simulation_result = simulate(
-            spec_for_choice(
-                self.backtest,
-                self.choices[run_number],
-                self.allocator_schedule,
-                self.table.interval_s,
-            ),
-            self.table,
-            self.settings,
+        choice = self.choices[run_number]
+        spec = spec_for_choice(
+            self.backtest, choice, self.allocator_schedule, self.table.interval_s
         )
+        simulation_result = simulate(spec, self.table, self.settings)
         first_mark_bar, value_by_mark = (
             self.mark_bars[0],
             simulation_result.equity[list(self.mark_bars)],
@@ -190,7 +200,22 @@ class TuneJob:
             ),
             sum(rebalance.succeeded for rebalance in rebalances),
             np.ascontiguousarray(value_by_mark / float(warm_up_growth)),
+            _stopped_asset_count(spec, simulation_result) if choice.stop is not None else 0,
         )
+
+
+def _stopped_asset_count(spec: BacktestSpec, result: SimulationResult) -> int:
+    """Return the number of assets with a stop and a target, of which nothing is left at the end."""
+    stopped_tokens = {
+        terms.token for terms in spec.portfolio.orders.terms if terms.kind in STOP_KINDS
+    }
+    weight_by_symbol = dict(zip(result.symbols, result.weights[-1].tolist(), strict=True))
+    return sum(
+        asset.token.address in stopped_tokens
+        and asset.target_bps > 0
+        and weight_by_symbol[asset.token.symbol] < EMPTY_WEIGHT
+        for asset in spec.portfolio.assets
+    )
 
 
 def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> bool:
@@ -241,12 +266,35 @@ def kernel_setting(
 def spec_for_choice(
     spec: BacktestSpec, choice: PolicyChoice, schedule: AllocatorSchedule, interval_s: int
 ) -> BacktestSpec:
-    """Return the spec with this choice's trigger, destination and allocator."""
+    """Return the spec with this choice's trigger, destination, allocator and stop."""
+    spec = with_stop(spec, choice.stop)
     policy = replace(spec.policy, trigger=choice.trigger, destination=choice.destination)
     allocator = spec.portfolio.allocator
     if choice.allocator is not AllocationMethod.FIXED:
         allocator = _allocator_config(spec, choice.allocator, schedule, interval_s)
     return replace(spec, policy=policy, portfolio=replace(spec.portfolio, allocator=allocator))
+
+
+def with_stop(spec: BacktestSpec, stop: StopLevel | None) -> BacktestSpec:
+    """Return the spec with this stop of every asset except the numeraire, in place of their own
+    stop losses and trailing stops; unchanged for None.
+    """
+    if stop is None:
+        return spec
+    portfolio, orders = spec.portfolio, spec.portfolio.orders
+    tokens = [
+        asset.token.address
+        for asset in portfolio.assets
+        if asset.token.address != portfolio.numeraire.address
+    ]
+    terms = [
+        terms
+        for terms in orders.terms
+        if terms.kind not in STOP_KINDS or terms.token == PORTFOLIO_SUBJECT
+    ]
+    if stop.kind is not None:
+        terms += [OrderTerms(token, stop.kind, None, stop.share_bps) for token in tokens]
+    return replace(spec, portfolio=replace(portfolio, orders=replace(orders, terms=tuple(terms))))
 
 
 def _allocator_config(
@@ -342,7 +390,14 @@ STAMP_PARTS = {
     "search": "the options of the search",
 }
 """Parts of a search's stamp, with display names."""
-_RESULT_COLUMNS = ("run_number", "final_value", "turnover", "costs", "rebalance_count")
+_RESULT_COLUMNS = (
+    "run_number",
+    "final_value",
+    "turnover",
+    "costs",
+    "rebalance_count",
+    "stopped_asset_count",
+)
 
 
 class ResultStore:
@@ -428,6 +483,7 @@ def _result_columns(
         "every_s": [choice.every_s for choice in choices],
         "destination": [choice.destination.value for choice in choices],
         "allocator": [choice.allocator.value for choice in choices],
+        "stop": [None if choice.stop is None else choice.stop.label for choice in choices],
         "values": [run_result.value_by_mark.tolist() for run_result in run_results],
     }
 
@@ -453,6 +509,7 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
         costs,
         int(row["rebalance_count"]),
         np.array(row["values"], dtype=np.float64),
+        int(row["stopped_asset_count"]),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.report.page import Chart, ReportFact, ReportPage, ReportSection, ReportTable
-from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.tune.grid import NO_STOP, PolicyChoice
 from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
     CONFIDENCE_LEVEL,
@@ -107,13 +107,47 @@ def tune_document(tune_result: TuneResult) -> Document:
             },
         },
         "ranked": [_ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices],
-        "notes": list(search.table.notes),
+        "notes": [*search.table.notes, *stop_notes(tune_result)],
         "grid_hash": tune_result.stamp["grid"],
         "config_hash": tune_result.stamp["settings"],
         "data_hash": tune_result.stamp["data"],
         "seed": search.settings.seed,
         "version": tune_result.stamp["version"],
     }  # fmt: skip
+
+
+def stop_notes(tune_result: TuneResult) -> tuple[str, ...]:
+    """Return what the figures of stops mean, and the best setting without one; empty for a search
+    without stops.
+    """
+    stopped_counts = [
+        result.stopped_asset_count
+        for choice, result in zip(tune_result.choices, tune_result.run_results, strict=True)
+        if choice.stop is not None and choice.stop.kind is not None
+    ]
+    if not stopped_counts:
+        return ()
+    best_index = max(
+        (
+            choice_index
+            for choice_index, choice in enumerate(tune_result.choices)
+            if choice.stop == NO_STOP
+        ),
+        key=lambda choice_index: float(tune_result.scores[choice_index]),
+    )
+    return (
+        f"{len(stopped_counts):,} of {len(tune_result.choices):,} settings have a stop, each of them"
+        f" a trial of its own; {sum(map(bool, stopped_counts)):,} of them had sold an asset and were"
+        " still out of it at the end of the three quarters. As in live trading, a stop that fired"
+        " stays out until the owner arms it again, which the search never does; in later folds it"
+        " is judged as it stood.",
+        f"The best setting without a stop is {tune_result.choices[best_index].label}:"
+        f" {_format_objective(tune_result, float(tune_result.scores[best_index]))}, against"
+        f" {_format_objective(tune_result, float(tune_result.scores[tune_result.best_index]))} for"
+        " the best of all.",
+        'The stop of a setting is a key of each asset in the config: stop_loss = "20%" or'
+        ' trailing_stop = "20%".',
+    )
 
 
 def yearly_mean(tune_result: TuneResult, returns: NDArray[np.float64]) -> float:
@@ -322,7 +356,7 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
     )
     return ReportSection(
         "Settings tried",
-        paragraphs,
+        (*paragraphs, *stop_notes(tune_result)),
         (),
         (
             ReportTable(

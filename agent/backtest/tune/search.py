@@ -65,7 +65,7 @@ _LastQuarterJudgement = tuple[
 MAX_VALUES = 100_000_000
 """Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
 MIN_PERIODS = 8
-FORMAT_VERSION = "3"
+FORMAT_VERSION = "4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,11 +398,15 @@ def _judge_last_quarter(
     )
 
 
+def _choice_text(choice: PolicyChoice) -> str:
+    return repr(choice) if choice.stop is None else f"{choice!r} {choice.stop!r}"
+
+
 def _stamp(search: TuneSpec, choices: Sequence[PolicyChoice]) -> dict[str, str]:
     return {
         "format": FORMAT_VERSION,
         "version": version("trimtab"),
-        "grid": sha256("\n".join(map(repr, choices)).encode()).hexdigest(),
+        "grid": sha256("\n".join(map(_choice_text, choices)).encode()).hexdigest(),
         "data": search.table.digest,
         "settings": spec_digest(search.backtest, search.settings),
         "search": sha256(

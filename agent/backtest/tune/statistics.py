@@ -13,8 +13,9 @@ from math import ceil, e, log10, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.tune.grid import PolicyChoice, band_text
+from agent.backtest.tune.grid import NO_STOP, PolicyChoice, band_text
 from agent.floats import RETURN_ERROR, column_dispersions, dispersion, dispersion_floor
+from agent.model import OrderKind
 from agent.units import format_duration
 
 Floats = NDArray[np.float64]
@@ -409,6 +410,12 @@ def _schedule_order(choice: PolicyChoice) -> tuple[int, int]:
     return (1, choice.every_s)
 
 
+def _stop_order(choice: PolicyChoice) -> tuple[int, int]:
+    if choice.stop is None or choice.stop.kind is None:
+        return (0, 0)
+    return (1 if choice.stop.kind is OrderKind.STOP_LOSS else 2, choice.stop.share_bps)
+
+
 _AXES: tuple[
     tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callable[[PolicyChoice], str]], ...
 ] = (
@@ -418,10 +425,11 @@ _AXES: tuple[
         _schedule_order,
         lambda c: "no interval" if c.every_s is None else format_duration(c.every_s),
     ),
+    ("stop", _stop_order, lambda c: NO_STOP.label if c.stop is None else c.stop.label),
     ("destination", lambda c: c.destination.value, lambda c: c.destination.value),
     ("allocator", lambda c: c.allocator.value, lambda c: c.allocator.value),
 )
-_ORDERED_AXIS_COUNT = 2
+_ORDERED_AXIS_COUNT = 3
 """Number of ordered axes, which come first; on the others all values are neighbours."""
 
 
@@ -472,7 +480,7 @@ def compare_neighbours(
     choices: Sequence[PolicyChoice], scores: Floats, best_index: int
 ) -> NeighbourComparison | None:
     """Compare the best setting with its neighbours: the next width of the same kind, the next
-    interval, and every other destination and allocator.
+    interval or stop, and every other destination and allocator.
 
     None without neighbours.
     """
