@@ -52,6 +52,7 @@ from agent.model import (
     History,
     Holding,
     Intent,
+    NoTradeZone,
     PastPrices,
     PerpFill,
     Plan,
@@ -492,7 +493,8 @@ def _build_context(
     spec = world.spec
     execution = replace(spec.execution, deadline_s=tx_validity_s(spec, world.settings, world.table))
     has_hedge = world.venue is not None and world.venue.setup.policy.hedge_policy is not None
-    tax_runs = SimulatedTaxRuns(store, spec.portfolio, spec.tax, is_needed=has_hedge)
+    weighs_tax = bool(spec.tax.rate_bps) and isinstance(spec.policy.trigger, NoTradeZone)
+    tax_runs = SimulatedTaxRuns(store, spec.portfolio, spec.tax, is_needed=has_hedge or weighs_tax)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.applied_transfers and any(

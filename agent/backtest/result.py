@@ -238,7 +238,8 @@ class SimulationResult:
       band, but the step held.
     - `delisted_holdings` are delisted holdings at their last price, described in `notes`.
     - `twr` and `hold_twr` are time-weighted returns of the whole period, not annualised.
-    - `yearly_gains` are by lot rule `lot_rule`. `premium` is None with futures, or if gas consumed
+    - `yearly_gains` are by lot rule `lot_rule`, and with a tax rate `dated_gains` the gain less
+      loss of each disposal with its time. `premium` is None with futures, or if gas consumed
       everything.
     - `policy_json` is canonical JSON of the spec's policy.
     - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies
@@ -286,6 +287,7 @@ class SimulationResult:
     bands: NDArray[np.float64] = field(default_factory=_empty_array)
     lot_rule: str = "fifo"
     yearly_gains: tuple[YearGain, ...] = ()
+    dated_gains: tuple[tuple[int, Value], ...] = ()
     futures_yearly_gains: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
     policy_json: str = ""
@@ -475,8 +477,8 @@ class SimulatedTaxRuns:
     def __init__(
         self, store: Store, portfolio: Portfolio, tax_rule: TaxRule, *, is_needed: bool = False
     ) -> None:
-        """`is_needed` forces the tax state even without a limit, for hedges that compare their cost
-        with the tax of a sale.
+        """`is_needed` forces the tax state even without a limit, for hedges and zones that weigh the
+        tax of a sale.
         """
         self._store, self._portfolio, self._rule = store, portfolio, tax_rule
         self._is_needed = is_needed or tax_rule.year_limit is not None
@@ -498,6 +500,7 @@ class SimulatedTaxRuns:
             self._tax_run.open_lots(),
             year_gain,
             self._rule.year_limit,
+            self._rule.rate_bps,
         )
 
     def yearly_gains(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
@@ -510,6 +513,11 @@ class SimulatedTaxRuns:
             )
             for start_s, end_s in year_spans
         )
+
+    def dated_gains(self) -> tuple[tuple[int, Value], ...]:
+        """Return (chain time, gain less loss) of each disposal."""
+        disposals = self._run_tax_lots().disposals
+        return tuple((disposal.disposed_s, disposal.gain) for disposal in disposals)
 
     def _run_tax_lots(self) -> TaxLotRun:
         ledger_entries = [

@@ -212,12 +212,13 @@ WALLET = simulated_address("wallet")
 
 @dataclass(frozen=True, slots=True)
 class TaxRule:
-    """Lot rule of sales, and the maximum gain of a year in numeraire base units (None: no
-    limit).
+    """Lot rule of sales, the maximum gain of a year in numeraire base units (None: no limit), and
+    the tax rate on realised gains (zero: tax is no cost).
     """
 
     method: LotMethod = LotMethod.FIFO
     year_limit: Value | None = None
+    rate_bps: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

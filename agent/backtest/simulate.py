@@ -506,6 +506,7 @@ class SimulationRun:
             yearly_gains=tax_runs.yearly_gains(
                 int(world.table.times_s[0]), int(world.table.times_s[-1])
             ),
+            dated_gains=tax_runs.dated_gains() if spec.tax.rate_bps else (),
             futures_yearly_gains=futures_yearly_gains(world),
             parameters=parameter_texts(world.settings),
             policy_json=codec.dumps(spec.policy),
@@ -607,7 +608,7 @@ def spec_digest(
     )
     hashed_texts = [codec.dumps(config_part) for config_part in hashed_parts]
     hashed_texts += [
-        repr(spec.tax),
+        f"{spec.tax!r}{spec.tax.rate_bps or ''}",
         *(
             f"{parameter_name}={parameter_text}"
             for parameter_name, parameter_text in parameter_texts(settings)

@@ -394,6 +394,17 @@ def tune(
             " trailing:20% below the highest.",
         ),
     ] = "",
+    tax: Annotated[
+        str,
+        typer.Option(
+            "--tax",
+            help="Rank net of this tax on realised gains, such as 25%; off ignores tax.rate of the"
+            " config.",
+        ),
+    ] = "",
+    lots: Annotated[
+        str, typer.Option("--lots", help="Lots that a sale uses: fifo, lifo, hifo, average.")
+    ] = "",
     calendar: Annotated[
         str,
         typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval."),
@@ -465,6 +476,8 @@ def tune(
         rechoose,
         full,
         stop,
+        tax,
+        lots,
     )
     portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()

@@ -10,6 +10,7 @@ from agent.layers.futures.policy import plans as futures
 from agent.layers.liquidity.policy import pools
 from agent.layers.liquidity.policy import valuation as liquidity
 from agent.layers.strategies.policy.faults import strategies_fault
+from agent.layers.tax.policy import marginal_sale_taxes
 from agent.model import (
     AssetDrift,
     Decision,
@@ -103,6 +104,10 @@ TARGET_REMOVERS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] =
     pools.without_targets,
 )
 """The portfolio in which a layer has no targets with these tokens, which an exit sells."""
+SALE_TAXES: tuple[Callable[[StepInput, Mapping[str, Price]], Mapping[str, Fraction]], ...] = (
+    marginal_sale_taxes,
+)
+"""Tax on the next unit sold of each token that has any, per unit of value."""
 UNSPENDABLE_AMOUNTS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = ()
 """Base units of the wallet by token that count but that no swap may spend; of an amount above the
 balance, the balance.
@@ -147,6 +152,11 @@ def _summed_by_token(amounts_to_sum: Iterable[Mapping[str, int]]) -> dict[str, i
 def unspendable_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
     return _summed_by_token(locked_of(step) for locked_of in UNSPENDABLE_AMOUNTS)
+
+
+def sale_taxes(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Fraction]:
+    """Return the tax on the next unit sold of each token that has any, per unit of value."""
+    return {token: tax for taxes_of in SALE_TAXES for token, tax in taxes_of(step, prices).items()}
 
 
 def value_outside_wallet(

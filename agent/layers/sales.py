@@ -20,6 +20,8 @@ says what an earlier limit leaves.
 """
 TAXED_GAINS: tuple[Callable[[StepInput, Plan], Value], ...] = (tax.taxed_gain,)
 """Gains of a plan on which tax is due."""
+PLAN_TAXES: tuple[Callable[[StepInput, Plan], Value], ...] = (tax.plan_tax,)
+"""Tax on a plan's sales that counts as its cost, in numeraire base units."""
 
 
 def plan_sales(

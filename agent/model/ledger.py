@@ -307,7 +307,8 @@ class TaxInputs:
     (None: no limit).
 
     `rate` is reporting units per numeraire base unit at this block; `currency` is the name of the
-    reporting currency, empty for the numeraire.
+    reporting currency, empty for the numeraire. `tax_rate_bps` is the tax on a gain (zero: tax is
+    no cost of a trade).
     """
 
     method: LotMethod
@@ -316,6 +317,7 @@ class TaxInputs:
     lots: tuple[OpenLot, ...]
     realised_gain: Value
     year_limit: Value | None
+    tax_rate_bps: int = 0
 
 
 # --- Unexplained balance changes, and the expected balance of each token.

@@ -61,7 +61,8 @@ class RiskCostTradeoff:
     """Risk before and after a plan, over the horizon, and the plan's cost, in numeraire base units.
 
     `skew` is negative if pools pay more than the reference; it never makes the cost of the exchange
-    negative. `approval_gas` is the gas of missing approvals.
+    negative. `approval_gas` is the gas of missing approvals, `tax` that on the gains of the
+    plan's sales (zero without tax.rate).
     """
 
     risk_before: Fraction
@@ -71,6 +72,7 @@ class RiskCostTradeoff:
     skew: Fraction
     gas: Fraction
     approval_gas: Fraction
+    tax: Fraction = Fraction(0)
 
     @property
     def saved_risk(self) -> Fraction:
@@ -79,8 +81,9 @@ class RiskCostTradeoff:
 
     @property
     def cost(self) -> Fraction:
-        """Cost of the plan, gas and approvals included."""
-        return max(self.fees + self.impact + self.skew, Fraction(0)) + self.gas + self.approval_gas
+        """Cost of the plan, with gas, approvals and tax."""
+        exchange_cost = max(self.fees + self.impact + self.skew, Fraction(0))
+        return exchange_cost + self.gas + self.approval_gas + self.tax
 
     @property
     def covers_cost(self) -> bool:

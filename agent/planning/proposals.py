@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
@@ -414,17 +415,16 @@ def _plan_rebalance(
         if isinstance(plan.decision, Rebalance):
             return _schedule_plan(step_input, decision_result, plan.decision, plan)
         return Proposal(decision_result, plan)
-    result_with_saving = replace(
-        decision_result, zone=replace(zone, plan_tradeoff=plan.zone_tradeoff)
-    )
-    if plan.zone_tradeoff.covers_cost:
+    tax = sum((tax_of(step_input, plan) for tax_of in sales.PLAN_TAXES), Fraction(0))
+    tradeoff = replace(plan.zone_tradeoff, tax=tax)
+    plan = replace(plan, zone_tradeoff=tradeoff)
+    result_with_saving = replace(decision_result, zone=replace(zone, plan_tradeoff=tradeoff))
+    if tradeoff.covers_cost:
         return _schedule_plan(step_input, result_with_saving, decision, plan)
     return _propose_layers_or_hold(
         step_input,
         result_with_saving,
-        uneconomic_plan_reason(
-            decision.reason, plan.zone_tradeoff, step_input.portfolio, zone.horizon_s
-        ),
+        uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone.horizon_s),
     )
 
 

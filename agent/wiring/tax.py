@@ -68,6 +68,7 @@ class TaxRunCache:
                 pending_run.open_lots(),
                 year_gain,
                 gain_limit_raw,
+                tax_table.rate or 0,
             )
         except ConfigError:
             if tax_table.year_limit is not None:

@@ -81,7 +81,8 @@ TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges
 TradeoffDocument = TypedDict("TradeoffDocument", {
     "saved_risk": Annotated[Money, FromAttributes("saved_risk"), shown(figure="amount")], "cost": SmallMoney, "fees": Money,
     "impact": Money,
-    "skew": Money, "gas": Money, "approvals": Annotated[Money, FromAttributes("approval_gas")], "covers_cost": bool,
+    "skew": Money, "gas": Money, "approvals": Annotated[Money, FromAttributes("approval_gas")], "tax": Money,
+    "covers_cost": bool,
 })  # fmt: skip
 
 

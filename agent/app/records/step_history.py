@@ -414,6 +414,7 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         cost_text = (
             f"fees {coins_text(saving.fees)}, impact {coins_text(saving.impact)}, skew {coins_text(saving.skew)},"
             f" gas {coins_text(saving.gas)}, approvals {coins_text(saving.approval_gas)}"
+            f"{f', tax {coins_text(saving.tax)}' if saving.tax else ''}"
         )
         sentences.append(
             f"A plan saved {coins_text(saving.saved_risk)} of risk and cost {coins_text(saving.cost)}: {cost_text}."

@@ -352,7 +352,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     tax_rule = TaxRule()
     if tax_settings is not None:
         year_limit_value = year_limit(tax_settings.year_limit, portfolio.numeraire.decimals)
-        tax_rule = TaxRule(LotMethod(tax_settings.method), year_limit_value)
+        tax_rule = TaxRule(LotMethod(tax_settings.method), year_limit_value, tax_settings.rate or 0)
     return simulated_spec(
         BacktestSpec(
             portfolio,

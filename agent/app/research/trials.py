@@ -20,7 +20,7 @@ from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.futures import futures_page, futures_section
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule
 from agent.backtest.stress.futures import FuturesStressSpec
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity
 from agent.backtest.stress.run import (
@@ -60,8 +60,8 @@ from agent.backtest.workers import (
 from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
-from agent.model import AllocationMethod, Every
-from agent.units import parse_raw, parse_share_with_unit_bps
+from agent.model import AllocationMethod, Every, LotMethod
+from agent.units import BPS, parse_raw, parse_share_with_unit_bps
 
 __all__ = ["stress_document", "tune_document"]
 
@@ -257,7 +257,9 @@ class TuneOptions:
 
     `calendar` is the interval of the baseline rule, `walk_mode` the mode of the walk-forward test.
     An allocator chooses weights every `rechoose_interval` from the prices of the last
-    `price_window`. `without_kernel` disables the fast kernel. `stop` are stops of each asset.
+    `price_window`. `without_kernel` disables the fast kernel. `stop` are stops of each asset. `tax` is the
+    tax rate on realised gains and `lots` the lot rule, by default those of the config; "off"
+    ignores the rate.
     """
 
     band: str = ""
@@ -273,6 +275,8 @@ class TuneOptions:
     rechoose_interval: str = "7d"
     without_kernel: bool = False
     stop: str = ""
+    tax: str = ""
+    lots: str = ""
 
 
 def prepare_tune(
@@ -313,6 +317,7 @@ def prepare_tune(
                 "--config: each of its strategies has its own trigger",
                 "search the settings of one strategy at a time",
             )
+    spec = replace(spec, tax=_tax_rule(spec.tax, tune_options))
     table = select_spec_symbols(spec, table)
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
@@ -348,6 +353,26 @@ def prepare_tune(
         tune_options.folds,
         tune_options.without_kernel,
     )
+
+
+def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:
+    """Return the config's rule with the options of the search. Raises ConfigError."""
+    if tune_options.lots:
+        methods = {method.value: method for method in LotMethod}
+        tax_rule = replace(tax_rule, method=parse_choice(tune_options.lots, "--lots", methods))
+    if tune_options.tax == "off":
+        return replace(tax_rule, rate_bps=0)
+    if tune_options.tax:
+        rate_bps = parse_share_with_unit_bps(tune_options.tax, "--tax")
+        if not 0 < rate_bps <= BPS:
+            raise ConfigError(
+                f"--tax: {tune_options.tax!r} is not above 0 % and at most 100 %",
+                "write for example 25%, or off",
+            )
+        tax_rule = replace(tax_rule, rate_bps=rate_bps)
+    if tune_options.lots and not tax_rule.rate_bps:
+        raise ConfigError("--lots: no tax rate is given", "add --tax 25%, or omit it")
+    return tax_rule
 
 
 def run_tune(

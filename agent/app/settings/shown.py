@@ -54,6 +54,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "reference.feed_max_age": "age above which a feed's price is refused",
     "tax.method": "order in which lots are sold",
     "tax.year_limit": "highest realised gain of a year",
+    "tax.rate": "tax on realised gains, a cost in a zone",
 }
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Trigger": ("policy",),
@@ -71,7 +72,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Liquidity": ("lp",),
     "Prices": ("reference",),
     "Alerts": ("alerts",),
-    "Tax": ("tax.method", "tax.year_limit", "tax.currency"),
+    "Tax": ("tax.method", "tax.year_limit", "tax.rate", "tax.currency"),
     "Network": ("chain.confirmations", "chain.finality", "chain.max_lag_blocks", "chain.single_operator"),
     "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
 }  # fmt: skip

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
 from importlib import import_module
@@ -25,6 +25,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationS
 from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice, StopLevel
+from agent.backtest.tune.taxes import tax_by_mark
 from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
@@ -66,6 +67,10 @@ class AllocatorSchedule:
     window_s: int
 
 
+def _no_taxes() -> Floats:
+    return np.zeros(0)
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """Result of one run, in whole coins of the numeraire; `value_by_mark` are at the job's marks,
@@ -74,7 +79,8 @@ class RunResult:
     All figures start at the first mark, as if the run had begun there with the initial wallet.
     Earlier trades are a warm-up, in which an allocator collects its prices, and are excluded.
     `stopped_asset_count` is the number of assets that the setting's stop keeps out of the market at
-    the last bar.
+    the last bar. `tax_by_mark` is the tax owed on gains realised until each mark; empty if tax is
+    no cost.
     """
 
     run_number: int
@@ -84,6 +90,14 @@ class RunResult:
     rebalance_count: int
     value_by_mark: Floats
     stopped_asset_count: int = 0
+    tax_by_mark: Floats = field(default_factory=_no_taxes)
+
+    @property
+    def net_value_by_mark(self) -> Floats:
+        """Values at the marks, less the tax owed by then."""
+        return (
+            self.value_by_mark - self.tax_by_mark if len(self.tax_by_mark) else self.value_by_mark
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +125,12 @@ class TuneJob:
     uses_full_step: bool = False
 
     def engine(self, choice: PolicyChoice) -> RunEngine:
-        """Return the kernel if it supports the setting and is not disabled, else the full step."""
+        """Return the kernel if it supports the setting and is not disabled, else the full step,
+        whose ledger has the lots that a tax needs.
+        """
         is_kernel_run = (
             not self.uses_full_step
+            and not self.backtest.tax.rate_bps
             and choice.allocator is AllocationMethod.FIXED
             and is_kernel_supported(with_stop(self.backtest, choice.stop), self.settings)
         )
@@ -201,7 +218,14 @@ class TuneJob:
             sum(rebalance.succeeded for rebalance in rebalances),
             np.ascontiguousarray(value_by_mark / float(warm_up_growth)),
             _stopped_asset_count(spec, simulation_result) if choice.stop is not None else 0,
+            self._tax_by_mark(simulation_result, float(raw_per_coin)),
         )
+
+    def _tax_by_mark(self, result: SimulationResult, raw_per_coin: float) -> Floats:
+        if not (rate_bps := self.backtest.tax.rate_bps):
+            return _no_taxes()
+        gains = [(gain_s, float(gain) / raw_per_coin) for gain_s, gain in result.dated_gains]
+        return tax_by_mark(gains, result.times_s[list(self.mark_bars)].tolist(), rate_bps)
 
 
 def _stopped_asset_count(spec: BacktestSpec, result: SimulationResult) -> int:
@@ -485,6 +509,7 @@ def _result_columns(
         "allocator": [choice.allocator.value for choice in choices],
         "stop": [None if choice.stop is None else choice.stop.label for choice in choices],
         "values": [run_result.value_by_mark.tolist() for run_result in run_results],
+        "taxes": [run_result.tax_by_mark.tolist() for run_result in run_results],
     }
 
 
@@ -510,6 +535,7 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
         int(row["rebalance_count"]),
         np.array(row["values"], dtype=np.float64),
         int(row["stopped_asset_count"]),
+        np.array(row["taxes"], dtype=np.float64),
     )
 
 

@@ -107,7 +107,7 @@ def tune_document(tune_result: TuneResult) -> Document:
             },
         },
         "ranked": [_ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices],
-        "notes": [*search.table.notes, *stop_notes(tune_result)],
+        "notes": [*search.table.notes, *stop_notes(tune_result), *tax_notes(tune_result)],
         "grid_hash": tune_result.stamp["grid"],
         "config_hash": tune_result.stamp["settings"],
         "data_hash": tune_result.stamp["data"],
@@ -147,6 +147,41 @@ def stop_notes(tune_result: TuneResult) -> tuple[str, ...]:
         " the best of all.",
         'The stop of a setting is a key of each asset in the config: stop_loss = "20%" or'
         ' trailing_stop = "20%".',
+    )
+
+
+def tax_notes(tune_result: TuneResult) -> tuple[str, ...]:
+    """Return what a search net of tax counts, and its best settings with and without tax; empty
+    without a tax rate.
+    """
+    tax = tune_result.spec.backtest.tax
+    if not tax.rate_bps:
+        return ()
+    best_index, gross_index = tune_result.best_index, int(tune_result.gross_scores.argmax())
+
+    def scores_text(choice_index: int) -> str:
+        net_text, gross_text = (
+            _format_objective(tune_result, float(scores[choice_index]))
+            for scores in (tune_result.scores, tune_result.gross_scores)
+        )
+        return f"{tune_result.choices[choice_index].label}, {net_text} net and {gross_text} before"
+
+    taxes = [
+        float(tune_result.run_results[index].tax_by_mark[-1])
+        for index in range(len(tune_result.choices))
+    ]
+    gross_text = (
+        "it is the best before tax too"
+        if gross_index == best_index
+        else f"the best before tax is {scores_text(gross_index)}"
+    )
+    return (
+        f"All returns are net of {tax.rate_bps / 100:g} % tax on the gains that each calendar year"
+        f" (UTC) realises by {tax.method.value}, less its losses. Holding realises none, and gains"
+        " not realised at the end are untaxed for all: tax put off is the benefit of trading less.",
+        f"The best setting net of tax is {scores_text(best_index)}; {gross_text}. Its tax over"
+        f" the three quarters is {taxes[best_index]:,.2f}, between {min(taxes):,.2f} and"
+        f" {max(taxes):,.2f} for all settings.",
     )
 
 
@@ -356,7 +391,7 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
     )
     return ReportSection(
         "Settings tried",
-        (*paragraphs, *stop_notes(tune_result)),
+        (*paragraphs, *stop_notes(tune_result), *tax_notes(tune_result)),
         (),
         (
             ReportTable(

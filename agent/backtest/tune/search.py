@@ -90,7 +90,8 @@ class TuneSpec:
 class TuneResult:
     """Result of a search.
 
-    - `scores` is each choice's annualised objective, `excess_growths` its annualised log growth
+    - `scores` is each choice's annualised objective, net of tax if the portfolio has a tax rate,
+      `gross_scores` the same before tax, `excess_growths` its annualised log growth
       above buy and hold, both over the first three quarters of the data; `period_s` is the length
       of one return's period.
     - `fold_results_and_excesses` has per fold the choice and its excess log returns over buy and
@@ -107,6 +108,7 @@ class TuneResult:
     choices: tuple[PolicyChoice, ...]
     run_results: tuple[RunResult, ...]
     scores: Floats
+    gross_scores: Floats
     excess_growths: Floats
     best_index: int
     period_s: float
@@ -227,7 +229,9 @@ def _assemble_result(
     resumed_count: int,
 ) -> TuneResult:
     table, choices, objective = search.table, job.choices[:-1], search.objective
-    returns = np.column_stack([log_returns(run_result.value_by_mark) for run_result in run_results])
+    returns = np.column_stack(
+        [log_returns(run_result.net_value_by_mark) for run_result in run_results]
+    )
     choice_returns, calendar_returns = returns[:, :-1], returns[:, -1]
     hold_returns = log_returns(
         buy_and_hold_values(search.backtest, search.settings, job.table, job.mark_bars)
@@ -235,6 +239,10 @@ def _assemble_result(
     periods_per_year = _periods_per_year(job.table, job.mark_bars)
     annual_factor = periods_per_year if objective is Objective.GROWTH else np.sqrt(periods_per_year)
     scores = objective_scores(choice_returns, objective) * annual_factor
+    gross_scores = scores
+    if search.backtest.tax.rate_bps:
+        gross_returns = [log_returns(run_result.value_by_mark) for run_result in run_results[:-1]]
+        gross_scores = objective_scores(np.column_stack(gross_returns), objective) * annual_factor
     best_index = int(scores.argmax())
     fold_results = walk_forward(
         choice_returns,
@@ -258,6 +266,7 @@ def _assemble_result(
         choices=choices,
         run_results=run_results[:-1],
         scores=scores,
+        gross_scores=gross_scores,
         excess_growths=(choice_returns.mean(axis=0) - hold_returns.mean()) * periods_per_year,
         best_index=best_index,
         period_s=YEAR_S / periods_per_year,
@@ -376,7 +385,7 @@ def _judge_last_quarter(
     hold_values = np.array(hold_value_list)
     periods_per_year = _periods_per_year(last_table, mark_bars) if len(mark_bars) > 1 else 0.0
     choice_returns, calendar_returns = (
-        log_returns(run_result.value_by_mark) for run_result in run_results
+        log_returns(run_result.net_value_by_mark) for run_result in run_results
     )
     benchmarks_and_returns = zip(
         _benchmark_names(search),

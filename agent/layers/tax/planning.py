@@ -12,7 +12,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import Plan, Portfolio, Rebalance, SkippedItem, StepInput, TaxInputs
 from agent.planning import planner
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import Value, value_text
+from agent.units import BPS, Value, value_text
 
 MAX_ATTEMPTS = 4
 PLANNED_SHARE = Fraction(999, 1_000)
@@ -159,6 +159,16 @@ def _limit_reason(portfolio: Portfolio, tax_inputs: TaxInputs) -> str:
         for gain in (tax_inputs.year_limit or Fraction(0), tax_inputs.realised_gain)
     )
     return f"tax.year_limit of {limit_text} {currency} leaves too little: {realised_text} {currency} were realised this year"
+
+
+def plan_tax(step: StepInput, plan: Plan) -> Value:
+    """Return the tax on the gain that a plan adds to the year, in numeraire base units; zero
+    without tax.rate.
+    """
+    tax_inputs = step.layer(TaxState).inputs
+    if tax_inputs is None or not tax_inputs.tax_rate_bps:
+        return Fraction(0)
+    return taxed_gain(step, plan) * tax_inputs.tax_rate_bps / BPS
 
 
 def taxed_gain(step: StepInput, plan: Plan) -> Value:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers.policy import decide_before_swaps, decide_without_swaps
+from agent.layers.questions import sale_taxes
 from agent.model import (
     AssetDrift,
     Decision,
@@ -85,7 +86,13 @@ def _evaluate_portfolio_trigger(
     if trigger.risk.no_sample_reason:
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(
-        step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, context.prices
+        step.snapshot,
+        step.portfolio,
+        step.limits,
+        trigger.risk,
+        drifts,
+        context.prices,
+        sale_taxes(step, context.prices),
     )
     trigger_result = no_trade_zone.zone_result(zone, drifts)
     if bands.must_reduce_weight(step.policy, drifts):

@@ -5,7 +5,7 @@ from outside to its edge. At the edge the risk saved by the last unit equals its
 Norman, Portfolio Selection with Transaction Costs, 1990; Leland 1999). A fixed cost F makes the
 trigger wider than the destination: a return over a distance x to the edge saves ½·k·x², so it is
 worth its cost from x = √(2F/k). The costs here are a lower bound of any trade: fees of the cheapest
-route at current prices, and the pools' disadvantage against the reference (an advantage is not a
+route at current prices, the tax on the first unit sold, and the pools' disadvantage against the reference (an advantage is not a
 reason to trade). The planner decides whether a plan is worth its impact and gas.
 """
 
@@ -60,6 +60,9 @@ ExchangeCosts = Mapping[tuple[int, int], Fraction]
 """Least cost per unit of value of exchanging one token for another, by their indices."""
 
 
+NO_TAXES: Mapping[str, Fraction] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class ZoneInterval:
     """Shares within which one asset is not traded while the others keep their proportions. Beyond
@@ -110,16 +113,22 @@ def evaluate_zone(
     risk: TrackingRisk,
     drifts: Sequence[AssetDrift],
     prices: Mapping[str, Price],
+    sale_taxes: Mapping[str, Fraction] = NO_TAXES,
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
     """Return the current zone, and the drifts with its bands. `prices` has all tokens, numeraire
-    base units per base unit.
+    base units per base unit; `sale_taxes` are the taxes on the next unit sold, per unit of value.
     """
     tokens = [drift.token for drift in drifts]
     target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
     asset_values = [drift.value for drift in drifts]
     total_value = sum(asset_values, Fraction(0))
     sigma, risk_aversion = covariance(risk, tokens), aversion(risk)
-    exchange_costs = _exchange_costs(snapshot, portfolio, limits, tokens, prices)
+    exchange_costs = {
+        (sold, bought): cost + sale_taxes.get(tokens[sold], Fraction(0))
+        for (sold, bought), cost in _exchange_costs(
+            snapshot, portfolio, limits, tokens, prices
+        ).items()
+    }
     gas_value = minimum.leg_gas_value(
         snapshot, prices[portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
@@ -264,6 +273,7 @@ def uneconomic_plan_reason(
         ("skew", tradeoff.skew),
         ("gas", tradeoff.gas),
         ("approvals", tradeoff.approval_gas),
+        *((("tax", tradeoff.tax),) if tradeoff.tax else ()),
     )
     costs_text = ", ".join(f"{cost_name} {money(cost)}" for cost_name, cost in costs)
     return (

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.errors import Refused
+from agent.layers.questions import sale_taxes
 from agent.model import (
     LayerDecision,
     NoTradeZone,
@@ -38,7 +39,13 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     drifts, trigger = compute_drifts(step, prices), step.policy.trigger
     if isinstance(trigger, NoTradeZone):
         exchange = no_trade_zone.evaluate_zone(
-            step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
+            step.snapshot,
+            step.portfolio,
+            step.limits,
+            trigger.risk,
+            drifts,
+            prices,
+            sale_taxes(step, prices),
         )[0].best_exchange
         is_worthwhile = exchange is not None and exchange.unit_saving > exchange.unit_cost
         if is_worthwhile and exchange is not None:
