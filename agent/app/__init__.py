@@ -160,6 +160,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import local_start as local_start
+    from agent.app.start.setup import read_past_prices as read_past_prices
     from agent.app.start.setup import templates as templates
     from agent.app.start.setup import trust as trust
     from agent.app.start.setup import write_new_config as write_new_config

@@ -66,6 +66,7 @@ from agent.policy.drift import overweight_messages
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Price, Token, parse_raw
+from agent.wiring.price_windows import fill_price_windows
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedChangeDocument
@@ -174,6 +175,8 @@ class Agent:
         """Run one cycle on a user's request; with `send` also the remaining slices of a gradual
         execution. Futures triggers that require a confirmation act too.
         """
+        for line in fill_price_windows(self.context, progress):
+            progress(line)
         context = self.context.with_user_present
         if not send:
             return engine.run_cycle(context.readers, AgentCycle(), context.store, None)
@@ -257,7 +260,15 @@ class Agent:
         if send:
             self.require_not_stopped()
         with self._wallet_session(send, confirm, progress, once) as wallet:
-            agent_run = AgentRun(self, wallet, interval_s, once, progress, controls)
+            agent_run = AgentRun(
+                self,
+                wallet,
+                interval_s,
+                once,
+                progress,
+                controls,
+                lambda report: fill_price_windows(self.context, report),
+            )
             for outcome_or_error in run_periodically(
                 agent_run.cycle,
                 interval_s,

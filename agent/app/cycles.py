@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -221,6 +221,15 @@ class AgentWithContext(Protocol):
     context: wiring.AgentContext
 
 
+FillPrices = Callable[[Progress], Sequence[str]]
+"""Reads past prices that a rule needs and the store lacks, and returns a line on each token."""
+
+
+def fill_nothing(_: Progress) -> Sequence[str]:
+    """Read no past prices."""
+    return ()
+
+
 class AgentRun:
     """A run of an agent. Without a wallet session it sends nothing and takes no controls."""
 
@@ -232,8 +241,9 @@ class AgentRun:
         once: bool,
         progress: Progress,
         controls: ControlHandler | None = None,
+        fill_prices: FillPrices = fill_nothing,
     ) -> None:
-        self._agent = agent
+        self._agent, self._fill_prices = agent, fill_prices
         self._controls = None if wallet is None else controls
         self._wallet = wallet
         self._interval_s = interval_s
@@ -388,6 +398,8 @@ class AgentRun:
             return cancel_and_revoke(
                 context.readers, context.store, transactor, context.kill_switch.read().reason
             )
+        for line in self._fill_prices(self._progress):
+            self._progress(line)
         return withdrawal_run.continue_withdrawal(
             context, transactor, run_policy_cycle(context, transactor)
         )

@@ -374,10 +374,14 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
                 return ask("Pin these?")
 
         document = api.trust(config, confirm, is_unreviewed=yes)
+        if document["pinned"] and (price_lines := api.read_past_prices(config, spinner.update)):
+            document["past_prices"] = list(price_lines)
     emit(document, as_json, lambda: None if was_asked else out.print(_contracts_table(document)))
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)
+    for line in document.get("past_prices", ()):
+        note(line)
     markets_text = " and the venue's market numbers" if "markets" in document else ""
     note(f"{len(document['contracts'])} contracts{markets_text} are pinned.")
 

@@ -171,6 +171,8 @@ class History:
     """Last allocation."""
     allocation_fault: str = ""
     """Reason why no allocation is valid."""
+    price_fault: str = ""
+    """Why past prices could not be read from the chain; empty if they were, or none are missing."""
     demanded_tip_wei: int = 0
     """Tip that nodes demanded when they last refused a lower one, in the last 24 h; 0: none."""
 

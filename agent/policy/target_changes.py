@@ -67,7 +67,10 @@ def apply_allocation(step: StepInput) -> StepInput:
     try:
         allocation = choose_allocation(allocator, assets, allocator_inputs(step), last_allocation)
     except Refused as refusal:
-        return _with_last_allocation(step, allocator, last_allocation, refusal.message)
+        choice_fault = refusal.message
+        if step.history.price_fault and allocator.method.needs_window:
+            choice_fault += f"; past prices could not be read: {step.history.price_fault}"
+        return _with_last_allocation(step, allocator, last_allocation, choice_fault)
     return _with_allocation(step, allocation, format_allocation(allocation))
 
 
@@ -138,7 +141,9 @@ def _with_last_allocation(
     last_allocation: Allocation | None,
     choice_fault: str,
 ) -> StepInput:
-    """Return the step with the last allocation while it is valid, after a choice failed."""
+    """Return the step with the last allocation while it is valid, after a choice failed. The
+    targets of the config do not replace first weights whose prices an endpoint failed to give.
+    """
     if (
         last_allocation is not None
         and trusted_time_s(step.snapshot)
@@ -149,7 +154,12 @@ def _with_last_allocation(
             last_allocation,
             f"{format_allocation(last_allocation)}; kept, because no new weights could be chosen: {choice_fault}",
         )
-    if last_allocation is None and allocator.initial_weights is InitialWeights.TARGETS:
+    awaits_prices = bool(step.history.price_fault) and allocator.method.needs_window
+    if (
+        last_allocation is None
+        and allocator.initial_weights is InitialWeights.TARGETS
+        and not awaits_prices
+    ):
         initial_targets_reason = f"targets of the config, until weights by {allocator.method.value} can be chosen: {choice_fault}"
         return replace(
             step,

@@ -48,6 +48,7 @@ from agent.store.database import (
     movements,
 )
 from agent.store.executions import open_executions, read_purchase
+from agent.store.prices import PRICE_FAULT
 from agent.store.requests import (
     FAILURE_STOP_KEY,
     RESUMED_SEQ_KEY,
@@ -101,6 +102,7 @@ HISTORY_KEYS = (
         UNREADABLE_BALANCES,
         SUBMISSION_REFUSALS,
         DEMANDED_TIP,
+        PRICE_FAULT,
         orders.ORDERS_VERSION_KEY,
         orders.NAV_PER_SHARE_KEY,
         ledger_sums.LOSS_TOTAL,
@@ -387,6 +389,7 @@ def _history(
         stop_reason=requests.stop_reason(pending_requests),
         depegged_tokens=tuple(facts.get(DEPEGGED_TOKENS, "").split()),
         unread_since_s_by_token=_parse_unreadable(facts),
+        price_fault=facts.get(PRICE_FAULT, ""),
         demanded_tip_wei=demanded_tip_wei,
     )
     cash_flows = history.cash_flows

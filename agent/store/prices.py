@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, select
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import Allocation, PricePoint
+from agent.store import database
 from agent.store.database import Database, first_row, insert_new_rows, insert_rows
 from agent.store.tables import AllocationRow, PriceRow
 
@@ -21,6 +22,8 @@ RETENTION_S = 800 * 86_400
 """Retention of prices, longer than the longest window of 730 days
 (agent/config/tables/weights.py).
 """
+FETCHED_AT, PRICE_FAULT = "prices_fetched_s", "price_fault"
+"""Facts on the last attempt to read missing prices: its time, and the fault of an endpoint."""
 AGENT_SOURCE = "look"
 """Source of prices that the agent's cycles record."""
 
@@ -84,6 +87,23 @@ class PriceStore:
         with self.db.read("read prices") as db:
             bind_values = {"numeraire": numeraire, "hour": at_s // HOUR_S}
             return db.scalar(_select_agent_prices(), bind_values) is not None
+
+    def last_fetch_s(self, windows_hash: str) -> int | None:
+        """Return the agent's time of the last complete attempt to read the missing prices of these
+        windows from the chain; None without one, and after an endpoint failed.
+        """
+        with self.db.read("read the last fetch of prices") as db:
+            facts = database.read_facts(db, FETCHED_AT, PRICE_FAULT)
+        fetched_hash, _, at_text = facts.get(FETCHED_AT, "").partition(":")
+        return int(at_text) if fetched_hash == windows_hash and not facts[PRICE_FAULT] else None
+
+    def mark_fetch(self, windows_hash: str, at_s: int, fault: str = "") -> None:
+        """Record an attempt to read the missing prices of these windows, and why an endpoint failed
+        (empty: none did).
+        """
+        facts: dict[str, object] = {FETCHED_AT: f"{windows_hash}:{at_s}", PRICE_FAULT: fault}
+        with self.db.write("write the last fetch of prices") as db:
+            database.write_facts(db, facts)
 
     def spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """Return the recorded spans by token and source."""

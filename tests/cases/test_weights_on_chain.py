@@ -70,9 +70,11 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
         first = agent.rebalance(send=True, confirm=yes)
         assert first.kind is OutcomeKind.HOLD, "before any prices the targets of the config count"
-        assert mentions(first.step_input.targets.reasons[0], "inverse_volatility", "no prices")
+        assert mentions(first.step_input.targets.reasons[0], "inverse_volatility", "min_history requires 30")
         assert agent.context.store.allocations.newest() is None
-        assert {span.source for span in agent.context.store.prices.spans(agent.portfolio.numeraire.address)} == {"look"}
+        sources = {span.source for span in agent.context.store.prices.spans(agent.portfolio.numeraire.address)}
+        assert "look" in sources
+        assert sources <= {"look", "feed"}, "the feeds of a young chain have rounds of a few hours at most"
 
         told = api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
         assert {item["symbol"]: item["new"] for item in told["prices"]} == dict.fromkeys(VOLATILE, 60), "the hour of now is known"

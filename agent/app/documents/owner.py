@@ -267,6 +267,7 @@ class TrustDocument(TypedDict):
     pinned: bool
     contracts: list[ContractDocument]
     markets: NotRequired[list[MarketNumberDocument]]
+    past_prices: NotRequired[list[str]]
 
 
 QuietHoursDocument = TypedDict(

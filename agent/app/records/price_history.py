@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -18,23 +17,16 @@ from agent.app.agent import Agent
 from agent.app.documents.records import ForgottenPricesDocument
 from agent.app.records.published import fetch_published_file
 from agent.backtest.data import unreadable_reason
-from agent.chain.history import past_rounds, past_twaps
 from agent.config.tables.fields import parse_duration_s
 from agent.config.weights import read_supplies
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError
 from agent.model import (
-    Pool,
     Portfolio,
     PricePoint,
-    PriceSource,
-    ReferenceConfig,
-    Snapshot,
-    StepInput,
 )
-from agent.reference import reference_prices, round_price
-from agent.reference.prices import answer_bound_fault, pin_rejection
 from agent.store.prices import AGENT_SOURCE, HOUR_S, RETENTION_S
 from agent.units import Token
+from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (
@@ -258,21 +250,7 @@ def _parse_price(cell: object, path: Path, row_number: int) -> Fraction:
     return Fraction(price)
 
 
-IMPORT_SOURCE, FEED_SOURCE, POOL_SOURCE = "import", "feed", "pools"
-CHAIN_SOURCES = (FEED_SOURCE, POOL_SOURCE)
-_SOURCE_NAMES = {PriceSource.FEED: FEED_SOURCE, PriceSource.TWAP: POOL_SOURCE}
-
-
-@dataclass(frozen=True, slots=True)
-class _FetchedPrices:
-    """Prices of one token from one source. `missing_reason` says why there are none, or why they do
-    not reach further back; empty otherwise.
-    """
-
-    token: Token
-    source: str
-    points: tuple[PricePoint, ...]
-    missing_reason: str = ""
+IMPORT_SOURCE = "import"
 
 
 def recorded_price_spans(agent: Agent) -> PricesDocument:
@@ -397,52 +375,23 @@ def fetch_prices(
             "write for example 90d",
         )
     step = agent.step_input()
-    sources = [
-        _SOURCE_NAMES[price_source]
-        for price_source in step.reference.sources
-        if price_source in _SOURCE_NAMES
-    ]
-    if source is not None:
-        sources = [source]
+    sources = chain_sources(step) if source is None else [source]
     if not sources:
         raise ConfigError(
             "reference.kind: neither feeds nor TWAPs are configured", "choose one by --source"
         )
-    now_s = step.snapshot.head.timestamp_s
-    hour_ends_s = [
-        hour_s - 1 for hour_s in range(now_s // HOUR_S * HOUR_S, now_s - lookback_s, -HOUR_S)
-    ]
-    all_fetched_prices: list[_FetchedPrices] = []
-    unpriced_tokens = [
-        token for token in _portfolio_tokens(agent) if token != agent.portfolio.numeraire
-    ]
-    for source_name in sources:
-        fetch_series = _fetch_from_feeds if source_name == FEED_SOURCE else _fetch_pool_twaps
-        fetched_prices = fetch_series(agent, step, unpriced_tokens, hour_ends_s)
-        all_fetched_prices += fetched_prices
-        unpriced_tokens = [
-            token_prices.token for token_prices in fetched_prices if not token_prices.points
-        ]
-    return {
-        "lookback_s": lookback_s,
-        "prices": [_record_fetched(agent, token_prices) for token_prices in all_fetched_prices],
-    }
+    tokens = [token for token in _portfolio_tokens(agent) if token != agent.portfolio.numeraire]
+    fetched = fetch_hours(agent.context, step, sources, tokens, lookback_s)
+    return {"lookback_s": lookback_s, "prices": [_fetched_document(series) for series in fetched]}
 
 
-def _record_fetched(agent: Agent, fetched_prices: _FetchedPrices) -> FetchedSeriesDocument:
-    """Record fetched prices and return their document."""
-    store, numeraire = agent.context.store, agent.portfolio.numeraire.address
-    new_hour_count = (
-        store.prices.record(numeraire, fetched_prices.points, fetched_prices.source)
-        if fetched_prices.points
-        else 0
-    )
+def _fetched_document(fetched_prices: FetchedPrices) -> FetchedSeriesDocument:
     from_s, until_s = _first_and_last_s(fetched_prices.points)
     return {
         "symbol": fetched_prices.token.label,
         "source": fetched_prices.source,
         "hours": len(fetched_prices.points),
-        "new": new_hour_count,
+        "new": fetched_prices.new_hour_count,
         "from_s": from_s,
         "until_s": until_s,
         "why": fetched_prices.missing_reason,
@@ -476,128 +425,3 @@ def _portfolio_tokens(agent: Agent) -> list[Token]:
     portfolio = agent.portfolio
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     return list({token.address: token for token in tokens}.values())
-
-
-def _fetch_from_feeds(
-    agent: Agent, step: StepInput, tokens: Sequence[Token], hour_ends_s: Sequence[int]
-) -> list[_FetchedPrices]:
-    """Return prices of the tokens in the numeraire at each time, from the latest rounds of both
-    feeds. Times with a stale round are omitted.
-    """
-    numeraire = step.portfolio.numeraire
-    numeraire_prices, numeraire_fault = _feed_prices(
-        agent, step.snapshot, step.portfolio, numeraire, hour_ends_s[-1]
-    )
-    all_fetched_prices = []
-    for token in tokens:
-        token_prices: FeedPrices = ()
-        fault = numeraire_fault
-        if numeraire_prices:
-            token_prices, fault = _feed_prices(
-                agent, step.snapshot, step.portfolio, token, hour_ends_s[-1]
-            )
-        price_scale = Fraction(10) ** (numeraire.decimals - token.decimals)
-        points = []
-        for end_s in reversed(hour_ends_s):
-            price_usd = _price_at(
-                token_prices, end_s, _max_age_s(step.portfolio, step.reference, token)
-            )
-            numeraire_price = _price_at(
-                numeraire_prices, end_s, _max_age_s(step.portfolio, step.reference, numeraire)
-            )
-            if price_usd is not None and numeraire_price is not None:
-                points.append(
-                    PricePoint(
-                        token.address, end_s, round_price(price_usd / numeraire_price * price_scale)
-                    )
-                )
-        all_fetched_prices.append(_FetchedPrices(token, FEED_SOURCE, tuple(points), fault))
-    return all_fetched_prices
-
-
-FeedPrices = tuple[tuple[int, Fraction], ...]
-"""(chain time, USD) of a feed's rounds, oldest first."""
-
-
-def _feed_prices(
-    agent: Agent, snapshot: Snapshot, portfolio: Portfolio, token: Token, since_s: int
-) -> tuple[FeedPrices, str]:
-    """Return the prices of the token's feed, and the reason if they do not reach back to `since_s`
-    (empty otherwise).
-    """
-    feed = portfolio.feed(token.address)
-    if feed is None:
-        return (), f"{token.label} has no feed"
-    latest_round = next(
-        (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
-    )
-    if latest_round is None:
-        return (), f"the feed of {token.label} was not read"
-    try:
-        past_answers, reaches_back = past_rounds(
-            agent.context.transport, feed, snapshot.head, since_s
-        )
-    except TrimtabError as error:
-        return (), error.message
-    usd_prices = tuple(
-        (past_answer.at_s, Fraction(past_answer.answer, 10**latest_round.decimals))
-        for past_answer in past_answers
-        if not answer_bound_fault(replace(latest_round, answer=past_answer.answer))
-    )
-    if reaches_back:
-        return usd_prices, ""
-    return usd_prices, f"the feed of {token.label} has no earlier rounds, or too many for one fetch"
-
-
-def _max_age_s(portfolio: Portfolio, reference: ReferenceConfig, token: Token) -> int:
-    return reference.max_age_s(portfolio.feed(token.address) or "")
-
-
-def _price_at(usd_prices: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
-    """Return the feed's price at a time; None before the first round or if the round was stale."""
-    round_count = bisect_right(usd_prices, end_s, key=lambda dated_price: dated_price[0])
-    if round_count == 0 or end_s - usd_prices[round_count - 1][0] > max_age_s:
-        return None
-    return usd_prices[round_count - 1][1]
-
-
-def _fetch_pool_twaps(
-    agent: Agent, step: StepInput, tokens: Sequence[Token], hour_ends_s: Sequence[int]
-) -> list[_FetchedPrices]:
-    """Return hourly TWAPs of pinned pools, combined like reference prices."""
-    pools = [
-        pool
-        for pool in step.snapshot.pools
-        if pool.keeps_observations and not pin_rejection(step.snapshot, step.reference, pool)
-    ]
-    pools_by_end_s: Mapping[int, tuple[Pool, ...]] = {}
-    fault = "" if pools else "no V3 pool is pinned"
-    try:
-        pools_by_end_s = past_twaps(
-            agent.context.transport, pools, step.snapshot.head, hour_ends_s, HOUR_S
-        )
-    except TrimtabError as error:
-        fault = error.message
-    twap_reference = replace(step.reference, sources=(PriceSource.TWAP,), twap_window_s=HOUR_S)
-    points_by_token: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
-    for end_s in sorted(pools_by_end_s):
-        past_step = replace(
-            step,
-            reference=twap_reference,
-            snapshot=replace(step.snapshot, pools=pools_by_end_s[end_s]),
-        )
-        for address, reference_price in reference_prices(past_step).reference_by_token.items():
-            if address in points_by_token:
-                points_by_token[address].append(
-                    PricePoint(address, end_s, round_price(reference_price.price))
-                )
-    missing_reason = fault or "no pool with the numeraire or a hub has an hour of observations"
-    return [
-        _FetchedPrices(
-            token,
-            POOL_SOURCE,
-            tuple(points_by_token[token.address]),
-            "" if points_by_token[token.address] else missing_reason,
-        )
-        for token in tokens
-    ]
