@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +61,9 @@ def build_allocator(
     step_s = allocator_table.step or HOUR_S
     supplies: list[TokenSupply] = []
     if allocator_table.supplies is not None:
-        supplies = read_supplies(folder / allocator_table.supplies, portfolio)
+        supplies = read_supplies(
+            folder / allocator_table.supplies, portfolio, allocator_table.supplies_max_age or 0
+        )
     return AllocatorConfig(
         method=allocator_table.method,
         every_s=allocator_table.every or 0,
@@ -223,9 +226,10 @@ def allocator_sentences(table: PortfolioTable) -> str:
     return "; ".join(sentences)
 
 
-def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
+def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[TokenSupply]:
     """Read the supplies of tokens from a CSV with the columns symbol, supply (or market_cap and
-    price) and optionally as_of. Raises ConfigError naming the line.
+    price) and optionally as_of, from which a line is valid for `max_age_s` (zero: without end).
+    Raises ConfigError naming the line.
     """
     token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
     file_label = f"portfolio.weights.supplies: {path.name}"
@@ -254,18 +258,32 @@ def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
                 "write a plain decimal such as 19850000.5",
             )
         as_of = (row.get("as_of") or "").strip()
-        source_label = safe_label(path.name, "a file")
+        source_label, as_of_s = safe_label(path.name, "a file"), 0
         if _DATE.fullmatch(as_of):
             source_label += f" of {as_of}"
+            as_of_s = _day_start_s(as_of, f"{file_label}, line {line_number}")
         token = token_by_symbol[symbol]
         supply_by_symbol[symbol] = TokenSupply(
-            token.address, floor_int(Fraction(supply_text) * 10**token.decimals), source_label
+            token.address,
+            floor_int(Fraction(supply_text) * 10**token.decimals),
+            source_label,
+            as_of_s,
+            as_of_s + max_age_s if as_of_s and max_age_s else 0,
         )
     if not supply_by_symbol:
         raise ConfigError(
             f"{file_label}: no supplies", "write a CSV with the columns symbol,supply,as_of"
         )
     return list(supply_by_symbol.values())
+
+
+def _day_start_s(as_of: str, place: str) -> int:
+    try:
+        return int(datetime.fromisoformat(as_of).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise ConfigError(
+            f"{place}: as_of {as_of!r} is not a date", "write a day such as 2026-11-01"
+        ) from None
 
 
 def _supply_text(row: Mapping[str, str | None]) -> str:

@@ -197,13 +197,16 @@ class WeightLimit:
 
 @dataclass(frozen=True, slots=True)
 class TokenSupply:
-    """Supply of a token in base units. `source` names its origin; empty for the token's
-    contract.
+    """Supply of a token in base units. `source` names its origin; empty for the token's contract.
+    `as_of_s` is the start of its day, Unix seconds, zero for a contract's and without a date;
+    it counts until `valid_until_s` (zero: without end).
     """
 
     token: str
     raw: int
     source: str = ""
+    as_of_s: int = 0
+    valid_until_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ from agent.units import BPS, Price, proportional_shares
 from agent.weights.extras import import_extra
 from agent.weights.returns import Floats, Returns, compute_returns, shrunk_covariance
 
+DAY_S = 86_400
+
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
 """(covariance, minimum shares, maximum shares) to shares within these bounds with sum 1."""
 _SOLVER_TOLERANCES = {"tol_gap_abs": 1e-14, "tol_gap_rel": 1e-14, "tol_feas": 1e-14}
@@ -377,10 +379,12 @@ def allocate_by_market_cap(
                 " supply of zero",
                 remedy=_SUPPLY_REMEDY,
             )
+        _require_current(supply, label, inputs.now_s)
         price, price_s = _newest_price(settings, inputs, token)
         market_caps.append(supply.raw * price)
         price_times_s.append(price_s)
-        supply_sources.append(f"{label} by {supply.source or 'its contract'}")
+        age_text = f", {(inputs.now_s - supply.as_of_s) // DAY_S} d old" if supply.as_of_s else ""
+        supply_sources.append(f"{label} by {supply.source or 'its contract'}{age_text}")
     shares = proportional_shares(market_caps, bounds.low_bps, bounds.high_bps, bounds.total_bps)
     total_cap = sum(market_caps, Fraction(0))
     shares_text = ", ".join(
@@ -405,6 +409,24 @@ def allocate_by_market_cap(
         min(price_times_s),
         max(price_times_s),
     )
+
+
+def _require_current(supply: TokenSupply, label: str, now_s: int) -> None:
+    """Raise Refused for a supply that is too old, or from the future."""
+    if not supply.valid_until_s:
+        return
+    if supply.as_of_s > now_s + DAY_S:
+        raise Refused(
+            f"the supply of {label} by {supply.source} is dated in the future",
+            remedy="correct its as_of",
+        )
+    if now_s > supply.valid_until_s:
+        raise Refused(
+            f"the supply of {label} by {supply.source} is {(now_s - supply.as_of_s) // DAY_S} days"
+            f" old, supplies_max_age is {(supply.valid_until_s - supply.as_of_s) // DAY_S}",
+            remedy="write its present supply and as_of into the file, or raise"
+            " portfolio.weights.supplies_max_age",
+        )
 
 
 def allocate_by_inverse_volatility(

@@ -139,7 +139,9 @@ def test_the_numeraire_may_be_free_where_no_volatility_is_asked_for() -> None:
 def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_asked_of_the_chain(tmp_path: Path) -> None:
     (tmp_path / "supplies.csv").write_text("symbol,supply,as_of\nWBTC,19850000.5,2026-11-01\n")
     found = built(CAPS, tmp_path)
-    assert found.supplies == (TokenSupply(WBTC.address, 1_985_000_050_000_000, "supplies.csv of 2026-11-01"),)
+    assert found.supplies == (
+        TokenSupply(WBTC.address, 1_985_000_050_000_000, "supplies.csv of 2026-11-01", 1_793_491_200, 1_793_491_200 + 90 * 86_400),
+    )
     config = parse_config(config_text(CAPS))
     portfolio = portfolio_of(config)
     assert supply_tokens(replace(portfolio, allocator=found)) == (WETH.address,)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.tables.fields import ConfigTable, Duration, Share
+from agent.config.tables.fields import ConfigTable, Duration, DurationOrOff, Share
 from agent.hosts import LOOPBACK_HOSTS
 from agent.model import (
     AllocationMethod,
@@ -25,12 +25,13 @@ that chooses weights.
 """
 LONGEST_WINDOW_S = 730 * DAY_S
 MOST_OPTIONS = 50
+DEFAULT_SUPPLIES_AGE_S = 90 * DAY_S
 _COMMON_KEYS = ("every", "keep", "churn", "until_chosen")
 _RETURN_KEYS = ("window", "step", "min_history", "max_age")
 _SPOT_KEYS = ("fixed", "cap", "limits")
 _KEYS_BY_NEEDS = {
     AllocationNeeds.NOTHING: (),
-    AllocationNeeds.SUPPLIES: ("max_age", "supplies"),
+    AllocationNeeds.SUPPLIES: ("max_age", "supplies", "supplies_max_age"),
     AllocationNeeds.VOLATILITIES: _RETURN_KEYS,
     AllocationNeeds.CORRELATIONS: _RETURN_KEYS,
     AllocationNeeds.PRICES: (*_RETURN_KEYS, "signal"),
@@ -84,6 +85,8 @@ class AllocatorTable(ConfigTable):
     """Bounds of single assets' weights."""
     supplies: str | None = None
     """File of supplies, in place of those of the contracts."""
+    supplies_max_age: DurationOrOff | None = DEFAULT_SUPPLIES_AGE_S
+    """Age above which a line with an as_of holds; default 90d."""
     signal: str | None = None
     """Name of the signal in [signals]."""
     stress_loss: Share | None = None
