@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,29 @@ def test_rebalance__reads_what_its_rule_needs_once(anvil_chain: LocalChain, tmp_
         assert any(line.startswith("WETH: ") and "hours of past prices" in line for line in lines)
         assert hours(agent).keys() == {"WETH", "LINK"}
         assert fill_price_windows(agent.context) == ()
+
+
+@pytest.mark.parametrize(
+    ("fall", "trigger", "fires"),
+    [
+        ("70/100", EVENT, True),
+        ("70/100", [EVENT, {"kind": "threshold", "absolute": "40%"}], True),
+        ("90/100", EVENT, False),
+    ],
+    ids=["a fall", "a fall beside a band", "a smaller fall"],
+)
+def test_first_run__answers_a_fall_since_the_last_rounds(
+    anvil_chain: LocalChain, tmp_path: Path, fall: str, trigger: object, fires: bool
+) -> None:
+    rounds(anvil_chain)
+    anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * Fraction(fall)})
+    with agent_on(anvil_chain, tmp_path, ROOMY | {"policy.trigger": trigger}, TARGETS) as agent:
+        fund(anvil_chain, {"WETH": 30_000, "LINK": 45_000, "USDC": 25_000})
+        outcome = first_cycle(agent)
+        assert outcome.kind is (OutcomeKind.DONE if fires else OutcomeKind.HOLD), outcome.reason
+        assert "no recorded price" not in outcome.reason
+        assert ("no asset has a drawdown" in outcome.reason) is not fires
+        assert "below its highest of 6 h" in outcome.reason
 
 
 def test_rule_without_prices__reads_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:

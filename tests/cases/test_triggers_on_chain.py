@@ -77,7 +77,11 @@ def test_selling_alone_leaves_the_proceeds_in_the_numeraire_and_buys_nothing(anv
         assert purse(chain).raw == after.raw
 
 
-def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without past rounds of the feeds (tests/cases/test_past_prices_at_once.py has them)."""
+    monkeypatch.setattr("agent.app.agent.fill_price_windows", lambda *_: ())
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     trigger = {"kind": "drawdown", "fall": "20%", "within": "3h"}
