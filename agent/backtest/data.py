@@ -1,15 +1,11 @@
-"""Read CSV and Parquet inputs: prices (long or wide), gas prices, owner transfers, funding
-rates.
-"""
+"""Tables of prices over time, from files, and gas prices."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,8 @@ from numpy.typing import NDArray
 
 from agent.backtest.settings import BacktestSpec
 from agent.errors import ConfigError
+from agent.price_files.frames import FORMAT_HINT, load_polars, read_frame
+from agent.price_files.read import ClosingPrices, read_closes, symbol_pairs
 from agent.units import Token, safe_label
 
 MIN_BARS = 2
@@ -57,24 +55,17 @@ class PriceTable:
     def renaming_remedy(
         self, missing_symbols: Sequence[str], required_symbols: Sequence[str]
     ) -> str:
-        """Return the table's symbols, and --as for those that a missing symbol ends with, as WBTC
-        with BTC, unless they are among the required `required_symbols`.
+        """Return the table's symbols, and --as for those that price a missing symbol, as BTC or
+        BTCUSDT price WBTC, unless they are among the required `required_symbols`; a single symbol
+        may price the only missing one.
         """
         free_symbols = [symbol for symbol in self.symbols if symbol not in required_symbols]
-        missing_name_by_symbol = {
-            max(matching_symbols, key=len): missing_symbol
-            for missing_symbol in missing_symbols
-            if (
-                matching_symbols := [
-                    symbol for symbol in free_symbols if missing_symbol.endswith(symbol)
-                ]
-            )
-        }
-        renames_text = ",".join(
-            f"{symbol}={new_symbol}" for symbol, new_symbol in missing_name_by_symbol.items()
-        )
+        pairs = symbol_pairs(free_symbols, missing_symbols)
+        if not pairs and len(self.symbols) == 1 and free_symbols:
+            pairs = {free_symbols[0]: missing_symbols[0]}
+        pairs_text = ",".join(f"{name}={symbol}" for name, symbol in pairs.items())
         return f"its symbols are {', '.join(self.symbols)}" + (
-            f"; add --as {renames_text}" if missing_name_by_symbol else ""
+            f"; add --as {pairs_text}" if pairs else ""
         )
 
     def select(self, symbols: Sequence[str]) -> PriceTable:
@@ -200,41 +191,7 @@ def price_gap_notes(
     return tuple(notes)
 
 
-PARQUET_MAGIC = b"PAR1"
-
-
-def unreadable_reason(path: Path) -> str:
-    """Return the reason why a file cannot be read as a table: encoding, quotes, or the first row
-    with too many cells.
-    """
-    try:
-        file_bytes = path.read_bytes()
-    except OSError as error:
-        return f"cannot be opened: {error.strerror}"
-    if not file_bytes.strip():
-        return "is empty"
-    if path.suffix.lower() in (".parquet", ".pq"):
-        if file_bytes.startswith(PARQUET_MAGIC) and file_bytes.endswith(PARQUET_MAGIC):
-            return "is damaged"
-        return "is not a Parquet file"
-    try:
-        csv_text = file_bytes.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return f"is not UTF-8 text: byte {error.start} is 0x{file_bytes[error.start]:02x}"
-    try:
-        csv_rows = csv.reader(csv_text.splitlines())
-        header = next(csv_rows, [])
-        for row_number, row in enumerate(csv_rows, 1):
-            if len(row) > len(header):
-                return f"has {len(row)} cells in row {row_number}, but {len(header)} columns"
-    except csv.Error:
-        return "is not comma-separated"
-    return "has rows that do not match its header"
-
-
 TIME_COLUMNS = ("time", "date", "timestamp")
-OHLCV_COLUMNS = {"open", "high", "low", "close", "volume"}
-FORMAT_HINT = "give a header with the names of the columns, and a row for each time"
 _ZONE_PATTERN = r"(Z|[+-]\d{2}:?\d{2})$"
 _EARLIEST_S = 1_230_768_000
 """2009-01-01, before the first coin price. Earlier times are spreadsheet dates, and those beyond
@@ -244,35 +201,27 @@ _LATEST_S = 4_102_444_800
 
 
 def read_table(path: Path) -> PriceTable:
-    """Read the file's prices; times without a zone are UTC.
-
-    Raises ConfigError for a missing package or column, mixed time zones, unordered or repeated
-    times, closes that are not positive numbers, and negative volumes.
+    """Read the file's prices; times without a zone are UTC. Raises ConfigError as read_closes and
+    validate_prices do.
     """
-    polars = load_polars()
-    frame = read_frame(polars, path)
-    time_column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
-    if time_column is None:
-        raise ConfigError(
-            f"{path.name}: no column {' or '.join(TIME_COLUMNS)}; it has"
-            f" {', '.join(frame.columns)[:200]}",
-            FORMAT_HINT,
-        )
-    frame = frame.with_columns(unix_seconds(polars, frame[time_column], path).alias(time_column))
-    require_unix_seconds(frame[time_column], path)
-    is_long_format = "symbol" in frame.columns
-    if is_long_format and "close" not in frame.columns:
-        raise ConfigError(
-            f"{path.name}: has a column symbol but no column close",
-            "name the column of prices close",
-        )
-    if not is_long_format and (ohlcv_columns := OHLCV_COLUMNS & set(frame.columns)):
-        raise ConfigError(
-            f"{path.name}: has a column {sorted(ohlcv_columns)[0]} but no column symbol",
-            "add a column symbol",
-        )
-    read_prices = _from_long_format if is_long_format else _from_wide_format
-    return validate_prices(read_prices(polars, frame, time_column, path))
+    return validate_prices(price_table(read_closes(path)))
+
+
+def price_table(prices: ClosingPrices) -> PriceTable:
+    """Return the closes of a file as a table of all its times, with its remarks as notes."""
+    times_s = np.unique(
+        np.concatenate([np.asarray(series.times_s, dtype=np.int64) for series in prices.series])
+    )
+    closes = np.full((len(times_s), len(prices.series)), np.nan)
+    for column, series in enumerate(prices.series):
+        rows = np.searchsorted(times_s, np.asarray(series.times_s, dtype=np.int64))
+        closes[rows, column] = [float(close) for close in series.closes]
+    return PriceTable(
+        tuple(series.symbol for series in prices.series),
+        times_s,
+        closes,
+        tuple(remark.text for remark in prices.remarks),
+    )
 
 
 def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
@@ -327,42 +276,6 @@ def require_unix_seconds(times_s: Any, path: Path) -> None:
         )
 
 
-def load_polars() -> Any:
-    """Import polars. Raises ConfigError if it is not installed."""
-    try:
-        return import_module("polars")
-    except ImportError:
-        raise ConfigError(
-            "price files need the package polars", "pip install 'trimtab[analysis]'"
-        ) from None
-
-
-def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
-    """Read a CSV or Parquet file as a frame with at least one row. Raises ConfigError."""
-    if not path.is_file():
-        raise ConfigError(
-            f"{option}: {str(path)!r} is not a file", "name an existing .csv or .parquet file"
-        )
-    reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError(
-            f"{option}: {path.name} is neither .csv nor .parquet",
-            "convert it to CSV or Parquet",
-        )
-    try:
-        if reader is polars.read_csv:
-            # infer types from all rows: the first hundred may be whole numbers by chance
-            frame = polars.read_csv(path, infer_schema_length=None, glob=False)
-        else:
-            frame = reader(path, glob=False)
-    # a broken file may raise any error of the library
-    except (Exception, polars.exceptions.PanicException):
-        raise ConfigError(f"{option}: {path.name} {unreadable_reason(path)}", FORMAT_HINT) from None
-    if frame.height == 0:
-        raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
-    return frame
-
-
 def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
     """Return a column of times as Unix seconds."""
     if times.null_count():
@@ -414,88 +327,6 @@ def _zone_offset(zone: str) -> timedelta:
     offset_digits = zone[1:].replace(":", "")
     offset = timedelta(hours=int(offset_digits[:2]), minutes=int(offset_digits[2:]))
     return -offset if zone[0] == "-" else offset
-
-
-def _from_long_format(polars: Any, frame: Any, time_column: str, path: Path) -> PriceTable:
-    """Read a table with one row for each time and symbol. The times of each symbol ascend."""
-    for column in ("symbol", "close"):
-        if frame[column].null_count():
-            raise ConfigError(
-                f"{path.name}: {frame[column].null_count()} rows have no {column}",
-                f"remove rows without a {column}",
-            )
-    frame = _with_float_columns(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
-    _require_positive_prices(polars, frame, "close", path)
-    if (
-        "volume" in frame.columns
-        and (invalid_rows := frame.with_row_index("row").filter(polars.col("volume") < 0)).height
-    ):
-        raise ConfigError(
-            f"{path.name}, row {invalid_rows['row'][0] + 1}: a negative volume",
-            "check the file: its rows may be damaged",
-        )
-    time_step = polars.col(time_column).diff().over("symbol")
-    unordered_rows = (
-        frame.with_row_index("row")
-        .with_columns(time_step.alias("step"))
-        .filter(polars.col("step") <= 0)
-    )
-    if unordered_rows.height:
-        order_problem = "a repeated" if unordered_rows["step"][0] == 0 else "an unordered"
-        raise ConfigError(
-            f"{path.name}, row {unordered_rows['row'][0] + 1}: {str(unordered_rows['symbol'][0])[:16]!r} has"
-            f" {order_problem} time",
-            "sort the file by time, without duplicates",
-        )
-    symbols = frame["symbol"].cast(polars.String).unique(maintain_order=True).to_list()
-    wide_frame = (
-        frame.select(time_column, polars.col("symbol").cast(polars.String), "close")
-        .pivot(on="symbol", index=time_column, values="close")
-        .sort(time_column)
-    )
-    return PriceTable(
-        tuple(symbols),
-        wide_frame[time_column].to_numpy(),
-        wide_frame.select(symbols).to_numpy().astype(np.float64),
-    )
-
-
-def _from_wide_format(polars: Any, frame: Any, time_column: str, path: Path) -> PriceTable:
-    """Read a table with one row for each time. An empty cell is a missing price."""
-    symbols = [name for name in frame.columns if name != time_column]
-    frame = _with_float_columns(polars, frame, symbols, path)
-    for symbol in symbols:
-        _require_positive_prices(
-            polars, frame.filter(polars.col(symbol).is_not_null()), symbol, path
-        )
-    closes = frame.select(polars.col(symbols).fill_null(float("nan"))).to_numpy().astype(np.float64)
-    return PriceTable(
-        tuple(symbols), frame[time_column].to_numpy(), closes.reshape(frame.height, len(symbols))
-    )
-
-
-def _with_float_columns(polars: Any, frame: Any, columns: list[str], path: Path) -> Any:
-    for column in columns:
-        if not frame[column].dtype.is_numeric() and frame[column].dtype != polars.Null:
-            raise ConfigError(
-                f"{path.name}: column {column[:16]!r} holds no numbers",
-                "write plain decimals such as 1850.25",
-            )
-    return frame.with_columns([polars.col(column).cast(polars.Float64) for column in columns])
-
-
-def _require_positive_prices(polars: Any, frame: Any, price_column: str, path: Path) -> None:
-    close_column = polars.col(price_column)
-    invalid_rows = frame.with_row_index("row").filter(
-        close_column.is_nan() | close_column.is_infinite() | (close_column <= 0)
-    )
-    if invalid_rows.height:
-        symbol = invalid_rows["symbol"][0] if "symbol" in invalid_rows.columns else price_column
-        raise ConfigError(
-            f"{path.name}, row {invalid_rows['row'][0] + 1}: {str(symbol)[:16]!r} has a close of"
-            f" {invalid_rows[price_column][0]}",
-            "prices must be above zero; remove rows without a price",
-        )
 
 
 def columns_by_token(spec: BacktestSpec, table: PriceTable) -> dict[str, int]:

@@ -16,14 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import (
-    TIME_COLUMNS,
-    load_polars,
-    read_frame,
-    require_unix_seconds,
-    unix_seconds,
-)
+from agent.backtest.data import TIME_COLUMNS, require_unix_seconds, unix_seconds
 from agent.errors import ConfigError
+from agent.price_files.frames import load_polars, read_frame
 from agent.units import YEAR_S, Value, floor_int, safe_label
 
 HIGH_YEARLY_RATE = 1.0

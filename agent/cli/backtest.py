@@ -129,7 +129,7 @@ def backtest(
         Path | None,
         typer.Option(
             "--prices",
-            help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.",
+            help="CSV, Parquet or JSON: time, symbol, close; or of an exchange or data site.",
         ),
     ] = None,
     sample: Annotated[

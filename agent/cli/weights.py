@@ -74,7 +74,7 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV or Parquet with the columns time, symbol, close; or a name in [data]."
+            help="A price file: CSV, Parquet or JSON of an exchange or data site; or a name in [data]."
         ),
     ],
     symbol_pairs: Annotated[
@@ -90,11 +90,19 @@ def import_file(
         typer.Option(
             "--bar",
             help=(
-                "Time from a row's timestamp to its close: 1d for daily bars dated at their start."
+                "Time from a row's timestamp to its close; default: the bar of files with open, high"
+                " and low, else 0s."
             ),
         ),
-    ] = "0s",
+    ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only check the file.")] = False,
+    accept_jumps: Annotated[
+        bool,
+        typer.Option(
+            "--accept-jumps",
+            help="Import prices that jump and come back, or are far from today's reference price.",
+        ),
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +112,7 @@ def import_file(
     from agent import app as api
 
     with show_spinner("Reading the file"), api.open_agent(config) as agent:
-        document = api.import_prices(agent, file, symbol_pairs or [], bar, check)
+        document = api.import_prices(agent, file, symbol_pairs or [], bar, check, accept_jumps)
     emit(document, as_json, lambda: _show_import(document))
 
 
@@ -269,6 +277,8 @@ def _show_import(document: Document) -> None:
             gaps_text,
         )
     out.print(table)
+    for remark in document["remarks"]:
+        say(f"{remark['text']}.")
     if document["skipped"]:
         say(f"Skipped, not tokens of the config: {', '.join(document['skipped'])}.")
     if document["checked_only"]:

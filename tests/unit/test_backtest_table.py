@@ -77,25 +77,25 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (rows("2021-01-01,A,10", "2021-01-01,A,11"), "row 2: 'A' has a repeated time"),
-        (rows("2021-01-02,A,10", "2021-01-01,A,11"), "row 2: 'A' has an unordered time"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,0"), "row 2: 'A' has a close of 0.0"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,-1"), "row 2: 'A' has a close of -1.0"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,NaN"), "row 2: 'A' has a close of nan"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,"), "1 rows have no close"),
+        (rows("2021-01-01,A,10", "2021-01-01,A,11"), "row 2: A has a repeated time"),
+        (rows("2021-01-01,A,10", "2021-01-03,A,11", "2021-01-02,A,11"), "row 3: A has an unordered time"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,0"), "row 2: '0' is not a price of A"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,-1"), "row 2: '-1' is not a price of A"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,NaN"), "row 2: 'NaN' is not a price of A"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,"), "row 2: '' is not a price of A"),
         (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00+02:00,A,11"), "times in several time zones"),
         (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"), "times in several time zones: Z, none"),
-        (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: its time cannot be parsed"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,ten"), "holds no numbers"),
+        (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: 'yesterday' is not a time"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,ten"), "row 2: 'ten' is not a price of A"),
         (rows("2021-01-01,A,10"), "1 bars"),
-        (rows("1609459200000,A,10", "1609459200001,A,11"), "not Unix seconds"),
+        (rows("44197,A,10", "44198,A,11"), "row 1: '44197' is not a time: it may be a spreadsheet's count of days"),
         ("time,symbol,close,volume\n2021-01-01,A,10,1\n2021-01-02,A,10,-1\n", "row 2: a negative volume"),
         ("when,symbol,close\n1,A,10\n", "no column time"),
-        ("time,symbol,price\n2021-01-01,A,10\n", "has a column symbol but no column close"),
-        ("time,close\n2021-01-01,10\n", "has a column close but no column symbol"),
-        ("time,A\n2021-01-01,10\n2021-01-01,11\n", "is repeated"),
-        ("time,A\n2021-01-02,10\n2021-01-01,11\n", "is out of order"),
-        ("time,A\n2021-01-01,10\n2021-01-02,0\n", "row 2: 'A' has a close of 0.0"),
+        ("time,symbol,cost\n2021-01-01,A,10\n", "has a column of symbols but no column close; its header is: time, symbol, cost"),
+        ("time,open\n2021-01-01,10\n", "has a column 'open' but neither close nor symbol"),
+        ("time,A\n2021-01-01,10\n2021-01-01,11\n", "row 2: A has a repeated time"),
+        ("time,A\n2021-01-01,9\n2021-01-03,10\n2021-01-02,11\n", "row 3: A has an unordered time"),
+        ("time,A\n2021-01-01,10\n2021-01-02,0\n", "row 2: '0' is not a price of A"),
         ("time,A B\n2021-01-01,10\n2021-01-02,11\n", "not a plain name"),
         ("time,symbol,close\n", "is empty"),
     ],
@@ -107,7 +107,7 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> N
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     for name, said in (
-        ("prices.csv", "is not a file"),
+        ("prices.csv", "no such file"),
         ("prices.txt", "neither .csv nor .parquet"),
         ("bad.parquet", "is not a Parquet file"),
     ):
@@ -124,7 +124,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
         ("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is not UTF-8 text: byte 18 is 0xff"),
         ("c.csv", b" \n", "c.csv is empty"),
         ("d.parquet", b"PAR1....PAR1", "d.parquet is damaged"),
-        ("e.csv", b"time,A\n1.5,1\n", "its times are neither text nor whole seconds"),
+        ("e.csv", b"time,A\n1.5,1\n", "e.csv, row 1: '1.5' is not a time"),
     ],
 )
 def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: bytes, said: str) -> None:

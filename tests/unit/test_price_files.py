@@ -23,7 +23,7 @@ HOUR_S = 3_600
 REAL = REAL_PRICES / "hourly_2021-04_2022-12.parquet"
 
 
-def read(path: Path, names: dict[str, str] | None = None, bar_s: int = 0, now_s: int = START_S + 10**7) -> PriceFile:
+def read(path: Path, names: dict[str, str] | None = None, bar_s: int | None = None, now_s: int = START_S + 10**7) -> PriceFile:
     return read_prices(path, PORTFOLIO, names or {}, bar_s, now_s)
 
 
@@ -104,16 +104,16 @@ def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
         ((f"{START_S},WETH,nan",), "row 1: 'nan' is not a price"),
         ((f"{START_S},WETH,inf",), "row 1: 'inf' is not a price"),
         ((f"{START_S},WETH,1e999999999",), "row 1: '1e999999999' is not a price"),
-        ((f"{START_S},WETH,",), "row 1: 'None' is not a price"),
+        ((f"{START_S},WETH,",), "row 1: '' is not a price"),
         ((f"{START_S},WETH,two",), "row 1: 'two' is not a price"),
         (("yesterday,WETH,1",), "row 1: 'yesterday' is not a time"),
-        ((f"{START_S}000,WETH,1",), f"row 1: '{START_S}000' is not a time"),
+        ((f"{START_S}0,WETH,1",), f"row 1: '{START_S}0' is not a time"),
         ((f"{START_S},WETH,1", f"{START_S},WETH,2"), "row 2: WETH has a repeated time"),
-        ((f"{START_S},WETH,1", f"{START_S - 1},WETH,2"), "row 2: WETH has an unordered time"),
+        ((f"{START_S},WETH,1", f"{START_S + 2},WETH,2", f"{START_S + 1},WETH,2"), "row 3: WETH has an unordered time"),
         ((f"{START_S + 10**8},WETH,1",), "row 1: WETH has a close in the future"),
         ((f"{START_S},DOGE,1",), "holds no prices of WETH, WBTC, USDC"),
         ((f"{START_S},USDC,1", f"{START_S + 1},WETH,1"), "no time has closes of both a token and USDC"),
-        ((), "holds no prices"),
+        ((), "is empty: it has a header, but no rows"),
     ],
 )
 def test_what_is_no_price_is_refused_by_row(tmp_path: Path, rows: tuple[str, ...], said: str) -> None:
@@ -121,7 +121,7 @@ def test_what_is_no_price_is_refused_by_row(tmp_path: Path, rows: tuple[str, ...
 
 
 def test_a_file_that_is_none_or_lacks_a_column_is_refused(tmp_path: Path) -> None:
-    assert "close" in mistake(tmp_path, f"{START_S},WETH,1", header="time,symbol,price")
+    assert "close" in mistake(tmp_path, f"{START_S},WETH,1", header="time,symbol,cost")
     with pytest.raises(ConfigError, match="such file"):
         read(tmp_path / "nowhere.csv")
     broken = tmp_path / "broken.parquet"

@@ -563,11 +563,14 @@ ImportedSeriesDocument = TypedDict("ImportedSeriesDocument", {
     "symbol": str, "rows": int, "hours": int, "new": int, "from_s": int | None,
     "until_s": int | None, "interval_s": int, "gaps": int, "longest_gap_s": int,
 })  # fmt: skip
+FileRemarkDocument = TypedDict("FileRemarkDocument", {"count": int, "text": str})
 ImportedPricesDocument = TypedDict("ImportedPricesDocument", {
     "file": str, "unit": str, "checked_only": bool, "skipped": list[str],
-    "prices": list[ImportedSeriesDocument], "sha256": str,
+    "remarks": list[FileRemarkDocument], "prices": list[ImportedSeriesDocument], "sha256": str,
 })  # fmt: skip
-"""Imported prices; `sha256` is that of a file of [data], else empty."""
+"""Imported prices; `remarks` say what was left out or how the file was read, `sha256` is that of a
+file of [data], else empty.
+"""
 FetchedSeriesDocument = TypedDict("FetchedSeriesDocument", {
     "symbol": str, "source": str, "hours": int, "new": int, "from_s": int | None,
     "until_s": int | None, "why": str,

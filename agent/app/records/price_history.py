@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.app.agent import Agent
 from agent.app.documents.records import ForgottenPricesDocument
+from agent.app.records.price_checks import JumpCheck
 from agent.app.records.published import fetch_published_file
-from agent.backtest.data import unreadable_reason
 from agent.config.tables.fields import parse_duration_s
 from agent.config.weights import read_supplies
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.model import (
     Portfolio,
     PricePoint,
 )
+from agent.price_files.layout import file_symbol
+from agent.price_files.read import FileRemark, SymbolCloses, read_closes, symbol_pairs
+from agent.reference import reference_prices
 from agent.store.prices import AGENT_SOURCE, HOUR_S, RETENTION_S
-from agent.units import Token
+from agent.units import Price, Token, format_duration
 from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
 if TYPE_CHECKING:
@@ -35,15 +34,6 @@ if TYPE_CHECKING:
         ImportedPricesDocument,
         PricesDocument,
     )
-
-
-PRICE_COLUMNS = ("time", "symbol", "close")
-_EARLIEST_S = 1_230_768_000
-"""2009-01-01, before any coin. A smaller number, or one above ten times this value, is not Unix
-seconds: it is milliseconds or a spreadsheet's day count.
-"""
-MAX_EXPONENT = 30
-"""Largest absolute power of ten of a price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +52,34 @@ class PriceSeries:
 
 @dataclass(frozen=True, slots=True)
 class PriceFile:
-    """All series of a file, the symbols of skipped tokens, and the unit of the closes."""
+    """All series of a file, the symbols of skipped tokens, the unit of the closes, and what was left
+    out of the file or how it was read.
+    """
 
     series: tuple[PriceSeries, ...]
     skipped_symbols: tuple[str, ...]
     unit: str
+    remarks: tuple[FileRemark, ...] = ()
 
 
 def read_prices(
-    path: Path, portfolio: Portfolio, config_symbols: Mapping[str, str], bar_s: int, now_s: int
+    path: Path,
+    portfolio: Portfolio,
+    config_symbols: Mapping[str, str],
+    bar_s: int | None,
+    now_s: int,
+    jump_check: JumpCheck | None = None,
 ) -> PriceFile:
     """Read prices of the portfolio's tokens in its numeraire.
 
     `config_symbols` maps the file's symbols to the config's. A close is dated `bar_s` after its
-    row's time. If the file has closes of the numeraire, all others are divided by them; otherwise
-    closes count in the numeraire. Raises ConfigError for missing columns or packages, unordered or
-    repeated times, and invalid closes.
+    row's time; with None at the end of its bar, if the file has bars, otherwise at its time. Bars
+    that end after `now_s` are left out. If the file has closes of the numeraire, all others are
+    divided by them; otherwise closes count in the numeraire. Raises ConfigError as read_closes
+    does, for closes in the future, for closes that are probably wrong (`jump_check`, by default
+    without reference prices), and if nothing can be used.
     """
+    jump_check = jump_check or JumpCheck()
     token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
     token_by_symbol |= {hub.symbol: hub for hub in portfolio.hubs}
     unknown_symbols = [
@@ -91,48 +92,53 @@ def read_prices(
             f"--as: {unknown_symbols[0]!r} is not a token of the config",
             f"choose from {', '.join(token_by_symbol)}",
         )
-    closes_by_symbol: dict[str, dict[int, tuple[int, Fraction]]] = {}
-    skipped_symbols: dict[str, None] = {}
-    for row_number, (time_cell, file_symbol, close_cell) in enumerate(_read_rows(path), 1):
-        symbol = config_symbols.get(str(file_symbol), str(file_symbol))
+    symbol_by_file_symbol = {
+        file_symbol(name): config_symbol for name, config_symbol in config_symbols.items()
+    }
+    file_closes = read_closes(path, "prices import")
+    remarks = list(file_closes.remarks)
+    closes_by_symbol: dict[str, list[tuple[int, Fraction]]] = {}
+    file_closes_by_symbol: dict[str, SymbolCloses] = {}
+    skipped_symbols: list[str] = []
+    for symbol_closes in file_closes.series:
+        symbol = symbol_by_file_symbol.get(symbol_closes.symbol, symbol_closes.symbol)
         if symbol not in token_by_symbol:
-            skipped_symbols[str(file_symbol)] = None
+            skipped_symbols.append(symbol_closes.symbol)
             continue
-        close_s = _parse_time_s(time_cell, path, row_number) + bar_s
-        if close_s > now_s:
+        if symbol in closes_by_symbol:
             raise ConfigError(
-                f"{path.name}, row {row_number}: {symbol} has a close in the future",
-                "remove the row, or correct --bar",
+                f"--as: two symbols of the file get the name {symbol!r}",
+                "give each symbol a different name",
             )
-        symbol_closes = closes_by_symbol.setdefault(symbol, {})
-        last_close_s = next(reversed(symbol_closes.values()))[0] if symbol_closes else 0
-        if close_s <= last_close_s:
-            time_fault = "a repeated" if close_s == last_close_s else "an unordered"
-            raise ConfigError(
-                f"{path.name}, row {row_number}: {symbol} has {time_fault} time",
-                "sort the file by time, without duplicates",
-            )
-        symbol_closes[row_number] = (close_s, _parse_price(close_cell, path, row_number))
+        dated_closes, date_remarks = _dated_closes(
+            symbol_closes, symbol, path, bar_s, file_closes.has_bar_starts, now_s
+        )
+        remarks += date_remarks
+        if dated_closes:
+            closes_by_symbol[symbol] = dated_closes
+            file_closes_by_symbol[symbol] = symbol_closes
     if not closes_by_symbol:
         raise ConfigError(
-            f"{path.name}: holds no prices of {', '.join(token_by_symbol)}",
-            "name its symbols: --as BTC=WBTC",
+            f"{path.name}: holds no prices of {', '.join(token_by_symbol)}; its symbols are"
+            f" {', '.join(skipped_symbols)[:200] or 'none'}",
+            _naming_remedy(skipped_symbols, list(token_by_symbol)),
         )
     numeraire = portfolio.numeraire
-    numeraire_closes = dict(closes_by_symbol.pop(numeraire.symbol, {}).values())
+    numeraire_closes = dict(closes_by_symbol.pop(numeraire.symbol, []))
+    if numeraire_closes:
+        numeraire_file_closes = file_closes_by_symbol[numeraire.symbol]
+        remarks += jump_check.remarks(numeraire_file_closes, numeraire, numeraire, None, path.name)
     price_series_list = []
     for symbol, dated_closes in closes_by_symbol.items():
-        prices_in_numeraire = list(dated_closes.values())
-        if numeraire_closes:
-            prices_in_numeraire = [
-                (close_s, close / numeraire_closes[close_s])
-                for close_s, close in prices_in_numeraire
-                if close_s in numeraire_closes
-            ]
-        price_series_list.append(
-            _price_series(
-                token_by_symbol[symbol], prices_in_numeraire, len(dated_closes), numeraire.decimals
-            )
+        token = token_by_symbol[symbol]
+        price_series, series_remarks = _series_in_numeraire(
+            token, dated_closes, numeraire, numeraire_closes
+        )
+        price_series_list.append(price_series)
+        last_point = price_series.points[-1] if price_series.points else None
+        remarks += series_remarks
+        remarks += jump_check.remarks(
+            file_closes_by_symbol[symbol], token, numeraire, last_point, path.name
         )
     if not any(price_series.points for price_series in price_series_list):
         raise ConfigError(
@@ -141,8 +147,100 @@ def read_prices(
         )
     unit_note = "by the file's closes of both" if numeraire_closes else "as given in the file"
     return PriceFile(
-        tuple(price_series_list), tuple(skipped_symbols), f"{numeraire.label}, {unit_note}"
+        tuple(price_series_list),
+        tuple(skipped_symbols),
+        f"{numeraire.label}, {unit_note}",
+        tuple(remarks),
     )
+
+
+def _series_in_numeraire(
+    token: Token,
+    dated_closes: Sequence[tuple[int, Fraction]],
+    numeraire: Token,
+    numeraire_closes: Mapping[int, Fraction],
+) -> tuple[PriceSeries, list[FileRemark]]:
+    """Return the hourly prices of a token, divided by the numeraire's closes if there are any, with
+    remarks on closes that are left out.
+    """
+    remarks = []
+    prices_in_numeraire = dated_closes
+    if numeraire_closes:
+        prices_in_numeraire = [
+            (close_s, close / numeraire_closes[close_s])
+            for close_s, close in dated_closes
+            if close_s in numeraire_closes
+        ]
+    if undivided_count := len(dated_closes) - len(prices_in_numeraire):
+        remarks.append(
+            FileRemark(
+                undivided_count,
+                f"{undivided_count} closes of {token.label} left out: {numeraire.label} has none"
+                " at their time",
+            )
+        )
+    price_series = _price_series(token, prices_in_numeraire, len(dated_closes), numeraire.decimals)
+    if earlier_count := len(prices_in_numeraire) - len(price_series.points):
+        remarks.append(
+            FileRemark(
+                earlier_count,
+                f"{earlier_count} closes of {token.label} left out: the last of each hour counts",
+            )
+        )
+    return price_series, remarks
+
+
+def _dated_closes(
+    symbol_closes: SymbolCloses,
+    symbol: str,
+    path: Path,
+    bar_s: int | None,
+    has_bar_starts: bool,
+    now_s: int,
+) -> tuple[list[tuple[int, Fraction]], list[FileRemark]]:
+    """Return (time, close) of a symbol, the time that of the close, with remarks on what is left
+    out. Raises ConfigError for a close in the future that is no open bar.
+    """
+    remarks = []
+    times_s = symbol_closes.times_s
+    is_bar_end_derived = bar_s is None and has_bar_starts and len(times_s) > 1
+    if is_bar_end_derived:
+        bar_s = _median(sorted(later_s - earlier_s for earlier_s, later_s in pairwise(times_s)))
+        remarks.append(
+            FileRemark(
+                len(times_s),
+                f"{symbol} has bars of {format_duration(bar_s)}, dated at their start: closes count"
+                " at their end (--bar 0s: at the times of the file)",
+            )
+        )
+    dated_closes = [
+        (time_s + (bar_s or 0), Fraction(close))
+        for time_s, close in zip(times_s, symbol_closes.closes, strict=True)
+    ]
+    if dated_closes and dated_closes[-1][0] > now_s:
+        if not (is_bar_end_derived and times_s[-1] <= now_s):
+            raise ConfigError(
+                f"{path.name}, row {symbol_closes.row_numbers[-1]}: {symbol} has a close in the"
+                " future",
+                "remove the row, or correct --bar",
+            )
+        remarks.append(FileRemark(1, f"the last bar of {symbol} has not ended: left out"))
+        dated_closes.pop()
+    return dated_closes, remarks
+
+
+def _naming_remedy(file_symbols: Sequence[str], config_symbols: Sequence[str]) -> str:
+    """Return --as with the pairs of symbols that fit, or an example."""
+    pairs = symbol_pairs(file_symbols, config_symbols)
+    if not pairs and len(file_symbols) == 1:
+        return f"name its symbol: --as {file_symbols[0]}={config_symbols[0]}, for example"
+    return "name its symbols: --as " + (
+        ",".join(f"{name}={symbol}" for name, symbol in pairs.items()) or "BTC=WBTC"
+    )
+
+
+def _median(ordered: Sequence[int]) -> int:
+    return ordered[len(ordered) // 2]
 
 
 def _price_series(
@@ -159,7 +257,7 @@ def _price_series(
     intervals_s = sorted(
         later_s - earlier_s for (earlier_s, _), (later_s, _) in pairwise(dated_closes)
     )
-    median_interval_s = intervals_s[len(intervals_s) // 2] if intervals_s else 0
+    median_interval_s = _median(intervals_s) if intervals_s else 0
     gaps_s = [interval_s for interval_s in intervals_s if 2 * interval_s > 3 * median_interval_s]
     return PriceSeries(
         token.symbol,
@@ -169,85 +267,6 @@ def _price_series(
         len(gaps_s),
         max(gaps_s, default=0),
     )
-
-
-def _read_rows(path: Path) -> Iterator[tuple[object, object, object]]:
-    """Return (time, symbol, close) of each row. Raises ConfigError if the file is not a table with
-    these columns.
-    """
-    try:
-        polars: Any = import_module("polars")
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "prices import: polars is not installed", "pip install 'trimtab[analysis]'"
-        ) from None
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: no such file",
-            "name a CSV or Parquet file with the columns time, symbol and close",
-        )
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            price_table = polars.read_parquet(path)
-        else:
-            price_table = polars.read_csv(path, infer_schema_length=0)
-    except (
-        Exception,
-        polars.exceptions.PanicException,
-    ):  # errors for a broken file have no common base class
-        raise ConfigError(
-            f"{path.name} {unreadable_reason(path)}", "write CSV or Parquet"
-        ) from None
-    missing_columns = [
-        column_name for column_name in PRICE_COLUMNS if column_name not in price_table.columns
-    ]
-    if missing_columns:
-        raise ConfigError(
-            f"{path.name}: has no column {missing_columns[0]!r}",
-            f"it needs {', '.join(PRICE_COLUMNS)}",
-        )
-    return iter(price_table.select(PRICE_COLUMNS).iter_rows())
-
-
-def _parse_time_s(cell: object, path: Path, row_number: int) -> int:
-    """Return Unix seconds from an ISO time (UTC by default), a number of seconds, or a Parquet
-    time.
-    """
-    parsed_time, time_s = cell, 0.0
-    try:
-        if isinstance(cell, str):
-            cell_text = cell.strip()
-            is_numeric = cell_text.replace(".", "", 1).isdigit()
-            parsed_time = float(cell_text) if is_numeric else datetime.fromisoformat(cell_text)
-        if isinstance(parsed_time, datetime):
-            time_s = (
-                parsed_time if parsed_time.tzinfo else parsed_time.replace(tzinfo=UTC)
-            ).timestamp()
-        elif isinstance(parsed_time, int | float):
-            time_s = float(parsed_time)
-    except ValueError:
-        time_s = 0.0
-    if not _EARLIEST_S <= time_s < 10 * _EARLIEST_S:
-        raise ConfigError(
-            f"{path.name}, row {row_number}: {str(cell)[:40]!r} is not a time",
-            "write 2026-11-01T00:00:00Z, or unix seconds",
-        )
-    return int(time_s)
-
-
-def _parse_price(cell: object, path: Path, row_number: int) -> Fraction:
-    """Return an exact price above zero. Raises ConfigError for anything else."""
-    price: Decimal | None = None
-    if isinstance(cell, str | int | float):
-        with suppress(InvalidOperation):
-            price = Decimal(cell.strip() if isinstance(cell, str) else repr(cell))
-    is_valid = price is not None and price.is_finite() and price > 0
-    if price is None or not is_valid or abs(price.adjusted()) > MAX_EXPONENT:
-        raise ConfigError(
-            f"{path.name}, row {row_number}: {str(cell)[:40]!r} is not a price",
-            "remove the row: prices must be above zero",
-        )
-    return Fraction(price)
 
 
 IMPORT_SOURCE = "import"
@@ -284,14 +303,16 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
 def import_prices(
     agent: Agent,
     path: Path,
-    symbol_pairs: Sequence[str] = (),
-    bar: str = "0s",
+    symbol_pair_texts: Sequence[str] = (),
+    bar: str = "",
     check_only: bool = False,
+    accepts_jumps: bool = False,
 ) -> ImportedPricesDocument:
     """Record a file's closes for hours without a price; with `check_only` only report them. If
     there is no file at this path, it is a name in [data]; supplies there are only checked.
-    `symbol_pairs` are texts FILE=CONFIG, or several with commas, `bar` is the time from a row to
-    its close. Raises ConfigError.
+    `symbol_pair_texts` are texts FILE=CONFIG, or several with commas, `bar` is the time from a row
+    to its close; empty: see read_prices. `accepts_jumps` records closes that are probably wrong.
+    Raises ConfigError.
     """
     config_symbols, sha256, data_table = {}, "", agent.context.config.data.get(str(path))
     if data_table is not None and not path.exists():
@@ -307,12 +328,13 @@ def import_prices(
                 "unit": f"supplies of {', '.join(label_by_address[supply.token] for supply in supplies)}",
                 "checked_only": True,
                 "skipped": [],
+                "remarks": [],
                 "prices": [],
                 "sha256": sha256,
             }
-        config_symbols, bar = dict(data_table.symbols), data_table.bar if bar == "0s" else bar
+        config_symbols, bar = dict(data_table.symbols), bar or data_table.bar
     for symbol_pair in [
-        pair_text for pairs_text in symbol_pairs for pair_text in pairs_text.split(",")
+        pair_text for pairs_text in symbol_pair_texts for pair_text in pairs_text.split(",")
     ]:
         file_symbol, _, config_symbol = symbol_pair.partition("=")
         if not file_symbol or not config_symbol:
@@ -323,13 +345,19 @@ def import_prices(
         config_symbols[file_symbol] = config_symbol
     now_s, numeraire = agent.context.clock.now_s(), agent.portfolio.numeraire.address
     price_file = read_prices(
-        path, agent.portfolio, config_symbols, parse_duration_s(bar, "--bar"), now_s
+        path,
+        agent.portfolio,
+        config_symbols,
+        parse_duration_s(bar, "--bar") if bar else None,
+        now_s,
+        JumpCheck(_reference_prices_today(agent), now_s, accepts_jumps),
     )
     import_document: ImportedPricesDocument = {
         "file": str(path),
         "unit": price_file.unit,
         "checked_only": check_only,
         "skipped": list(price_file.skipped_symbols),
+        "remarks": [{"count": remark.count, "text": remark.text} for remark in price_file.remarks],
         "prices": [],
         "sha256": sha256,
     }
@@ -354,6 +382,14 @@ def import_prices(
             }
         )
     return import_document
+
+
+def _reference_prices_today(agent: Agent) -> Mapping[str, Price]:
+    """Return the reference prices of the newest block by token; none if they cannot be read."""
+    try:
+        return reference_prices(agent.step_input()).price_by_token
+    except TrimtabError:
+        return {}
 
 
 def fetch_prices(

@@ -19,7 +19,7 @@ from agent.files import replace_file
 DATA_FOLDER = "data"
 MAX_BYTES = 64 * 2**20
 TIMEOUT_S = 30.0
-EXTENSIONS = (".csv", ".parquet", ".pq")
+EXTENSIONS = (".csv", ".parquet", ".pq", ".json", ".feather")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.triggers.validation import validate_policy
+from agent.price_files.layout import file_symbol
 from agent.units import BPS, PIPS, Token, parse_raw, parse_share_with_unit_bps
 
 __all__ = ["backtest_document"]
@@ -441,6 +442,9 @@ def rename_symbols(table: PriceTable, symbol_by_file_symbol: Mapping[str, str]) 
     """Rename the table's symbols to the portfolio's, by `symbol_by_file_symbol`. Raises ConfigError
     naming --as.
     """
+    symbol_by_file_symbol = {
+        file_symbol(name): symbol for name, symbol in symbol_by_file_symbol.items()
+    }
     unknown_symbols = [symbol for symbol in symbol_by_file_symbol if symbol not in table.symbols]
     if unknown_symbols:
         raise ConfigError(

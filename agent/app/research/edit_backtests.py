@@ -206,7 +206,7 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
             if file_symbol in price_table.symbols
         }
         price_table = rename_symbols(price_table, symbol_by_file_symbol)
-        bar_s = parse_duration_s(data_table.bar, f"data.{data_name}.bar")
+        bar_s = parse_duration_s(data_table.bar or "0s", f"data.{data_name}.bar")
         for column_index, symbol in enumerate(price_table.symbols):
             symbol_closes = closes_by_symbol.setdefault(symbol, {})
             for time_s, close in zip(

@@ -250,8 +250,10 @@ class DataTable(ConfigTable):
     """Hash that its content must have."""
     symbols: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
     """Assets by the file's symbols."""
-    bar: str = "0s"
-    """Duration from the time of a row to its close: "1d" if times are those of opens."""
+    bar: str = ""
+    """Duration from the time of a row to its close: "1d" if times are those of opens. Empty: to the
+    end of its bar, if the file has bars.
+    """
 
     @field_validator("source")
     @classmethod

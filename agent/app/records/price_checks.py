@@ -1,0 +1,101 @@
+"""Closes of a file that are probably wrong: jumps that the next bars take back, and last closes far
+from today's reference price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.errors import ConfigError
+from agent.model import PricePoint
+from agent.price_files.jumps import PriceJump, find_jumps
+from agent.price_files.read import FileRemark, SymbolCloses
+from agent.units import Price, Token, format_duration
+
+ACCEPT_REMEDY = "correct or remove it; if the price was real: --accept-jumps"
+MAX_REFERENCE_RATIO = Fraction(13, 10)
+"""Largest ratio of a last close and today's reference price, either way."""
+MAX_REFERENCE_AGE_S = 3 * 86_400
+"""Age of a last close up to which it is compared with today's reference price."""
+
+
+@dataclass(frozen=True, slots=True)
+class JumpCheck:
+    """What an import knows of its prices: today's reference prices by token, numeraire base units
+    per base unit, at `now_s` (None: prices are not compared); and whether the owner accepts jumps.
+    """
+
+    reference_by_token: Mapping[str, Price] | None = None
+    now_s: int = 0
+    accepts_jumps: bool = False
+
+    def remarks(
+        self,
+        symbol_closes: SymbolCloses,
+        token: Token,
+        numeraire: Token,
+        last_point: PricePoint | None,
+        file_name: str,
+    ) -> list[FileRemark]:
+        """Return remarks on accepted jumps, and on a last price that is not compared. Raises
+        ConfigError for closes that are probably wrong, with row, price and neighbours, unless the
+        owner accepts them. A last close that today's reference price confirms is no jump.
+        """
+        jumps = find_jumps([float(close) for close in symbol_closes.closes])
+        faults = []
+        remarks = []
+        comparison_fault = self._comparison_fault(token, last_point)
+        if self.reference_by_token is not None and last_point is not None:
+            if comparison_fault:
+                remarks.append(
+                    FileRemark(
+                        1,
+                        f"the last close of {token.label} is not compared with today's reference"
+                        f" price: {comparison_fault}",
+                    )
+                )
+            elif (text := self._distance_text(token, numeraire, last_point)) != "":
+                faults.append(text)
+            else:
+                jumps = [jump for jump in jumps if jump.end < len(symbol_closes.closes)]
+        faults = [*(_jump_text(jump, symbol_closes, token) for jump in jumps), *faults]
+        if faults and not self.accepts_jumps:
+            more_text = f" (the first of {len(faults)} such faults)" if len(faults) > 1 else ""
+            raise ConfigError(f"{file_name}, {faults[0]}{more_text}", ACCEPT_REMEDY)
+        return [*remarks, *(FileRemark(1, f"accepted: {fault}") for fault in faults)]
+
+    def _comparison_fault(self, token: Token, last_point: PricePoint | None) -> str:
+        """Return why a last price is not compared; empty if it is."""
+        if self.reference_by_token is None or token.address not in self.reference_by_token:
+            return "today's is not known"
+        if last_point is None or self.now_s - last_point.at_s > MAX_REFERENCE_AGE_S:
+            return f"it is more than {format_duration(MAX_REFERENCE_AGE_S)} old"
+        return ""
+
+    def _distance_text(self, token: Token, numeraire: Token, last_point: PricePoint) -> str:
+        """Return the last price and today's if they are far apart; empty otherwise."""
+        reference = (self.reference_by_token or {})[token.address]
+        ratio = last_point.price / reference
+        if 1 / MAX_REFERENCE_RATIO <= ratio <= MAX_REFERENCE_RATIO:
+            return ""
+        scale = Fraction(10) ** (token.decimals - numeraire.decimals)
+        return (
+            f"the last close of {token.label} is {float(last_point.price * scale):.6g}, today's"
+            f" reference price {float(reference * scale):.6g} {numeraire.label}"
+        )
+
+
+def _jump_text(jump: PriceJump, symbol_closes: SymbolCloses, token: Token) -> str:
+    """Return a jump with its rows, prices and neighbours."""
+    rows = sorted(symbol_closes.row_numbers[jump.start : jump.end])
+    rows_text = f"row {rows[0]}" if len(rows) == 1 else f"rows {rows[0]} to {rows[-1]}"
+    closes_text = ", ".join(f"{close:f}" for close in symbol_closes.closes[jump.start : jump.end])
+    neighbours = []
+    if jump.start > 0:
+        neighbours.append(f"after {symbol_closes.closes[jump.start - 1]:f}")
+    if jump.end < len(symbol_closes.closes):
+        neighbours.append(f"before {symbol_closes.closes[jump.end]:f}")
+    reason = "no other close confirms it" if jump.is_edge else "the next bar takes it back"
+    return f"{rows_text}: {token.label} is {closes_text}, {' and '.join(neighbours)}: {reason}"

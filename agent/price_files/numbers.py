@@ -1,0 +1,108 @@
+"""Numbers of price files: plain decimals, commas between thousands, and nothing that has two
+readings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+
+from agent.errors import ConfigError
+
+MAX_EXPONENT = 30
+"""Largest absolute power of ten of a price."""
+PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_GROUPED_NUMBER = re.compile(r"[0-9]{1,3}((?:,[0-9]{3})+)(\.[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]+|[0-9]+,[0-9]+")
+_WITH_UNIT = re.compile(r"(\D{1,3}) ?([0-9][0-9.,]*)|([0-9][0-9.,]*) ?(\D{1,4})")
+EMPTY_WORDS = frozenset({"", "null", "none", "nan", "na", "n/a", "-"})
+"""Cells that say that there is no number, in small letters."""
+
+
+def cell_text(cell: object) -> str:
+    """Return a cell as text; numbers exactly, and None as an empty text."""
+    if cell is None:
+        return ""
+    return cell.strip() if isinstance(cell, str) else repr_number(cell)
+
+
+def repr_number(cell: object) -> str:
+    """Return the shortest text of a number that gives it back."""
+    return repr(cell) if isinstance(cell, float) else str(cell)
+
+
+def is_empty(cell: object) -> bool:
+    """Return True if a cell says that there is no number."""
+    return cell_text(cell).lower() in EMPTY_WORDS
+
+
+def is_number(cell: object) -> bool:
+    """Return True if a cell is a plain decimal, or one with commas."""
+    text = cell_text(cell)
+    return bool(
+        PLAIN_NUMBER.fullmatch(text)
+        or _GROUPED_NUMBER.fullmatch(text)
+        or _DECIMAL_COMMA.fullmatch(text)
+    )
+
+
+def parse_prices(
+    cells: Sequence[object], row_numbers: Sequence[int], file_name: str, symbol: str
+) -> list[Decimal]:
+    """Return the exact prices of a column, all above zero. Raises ConfigError for anything else,
+    and for commas that may be decimal signs.
+    """
+    prices: list[Decimal] = []
+    unclear_row: int | None = None
+    has_point = False
+    for row_number, cell in zip(row_numbers, cells, strict=True):
+        text = cell_text(cell)
+        if "," in text:
+            grouped = _GROUPED_NUMBER.fullmatch(text)
+            if grouped is None:
+                raise _comma_error(text, row_number, file_name)
+            if len(grouped[1]) == len(",000") and grouped[2] is None:
+                unclear_row = unclear_row or row_number
+            else:
+                has_point = True
+            text = text.replace(",", "")
+        elif not has_point:
+            has_point = "." in text
+        price = Decimal(text) if PLAIN_NUMBER.fullmatch(text) else None
+        if price is None or price <= 0 or abs(price.adjusted()) > MAX_EXPONENT:
+            raise _price_error(cell, row_number, file_name, symbol)
+        prices.append(price)
+    if unclear_row is not None and not has_point:
+        unclear_text = cell_text(cells[list(row_numbers).index(unclear_row)])
+        raise ConfigError(
+            f"{file_name}, row {unclear_row}: {unclear_text!r} may be"
+            f" {unclear_text.replace(',', '')} or {unclear_text.replace(',', '.')}",
+            f"write {unclear_text.replace(',', '')} or {unclear_text.replace(',', '.')}, in all"
+            " rows without commas",
+        )
+    return prices
+
+
+def _comma_error(text: str, row_number: int, file_name: str) -> ConfigError:
+    if _DECIMAL_COMMA.fullmatch(text):
+        plain_text = text.replace(".", "").replace(",", ".")
+        return ConfigError(
+            f"{file_name}, row {row_number}: {text[:40]!r} has a decimal comma",
+            f"write {plain_text[:40]}: a point for decimals, no sign between thousands",
+        )
+    return ConfigError(
+        f"{file_name}, row {row_number}: {text[:40]!r} is not a price",
+        "write plain decimals such as 1850.25",
+    )
+
+
+def _price_error(cell: object, row_number: int, file_name: str, symbol: str) -> ConfigError:
+    text = cell_text(cell)
+    remedy = "prices must be above zero: remove the row, or write a plain decimal such as 1850.25"
+    if (united := _WITH_UNIT.fullmatch(text)) is not None:
+        number_text = (united[2] or united[3]).replace(",", "")
+        remedy = f"write {number_text}, without {(united[1] or united[4]).strip()!r}"
+    return ConfigError(
+        f"{file_name}, row {row_number}: {text[:40]!r} is not a price of {symbol}", remedy
+    )

@@ -1,0 +1,319 @@
+"""Read a price file: the closes of each symbol, oldest first, exactly, and what was left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from agent.errors import ConfigError
+from agent.price_files.layout import (
+    CANDLE_LAYOUTS,
+    BarColumns,
+    LayoutForm,
+    PriceLayout,
+    file_symbol,
+    read_layout,
+)
+from agent.price_files.numbers import PLAIN_NUMBER, cell_text, is_empty, parse_prices
+from agent.price_files.table import Row, open_table
+from agent.price_files.times import join_clocks, parse_times
+from agent.units import safe_label
+
+MAX_SYMBOL_LENGTH = 16
+_QUOTES = "USDT|USDC|BUSD|FDUSD|TUSD|USD|DAI|EUR|GBP|JPY"
+_PAIR = re.compile(rf"(?P<base>[A-Za-z0-9.]{{2,}}?)[-_]?(?P<quote>{_QUOTES})", re.IGNORECASE)
+_OTHER_NAMES = {"XBT": "BTC", "XXBT": "BTC", "XETH": "ETH"}
+_BAR_TOLERANCE = 1e-6
+"""Relative distance by which a close may lie outside its bar: sites round."""
+_MAX_BROKEN_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolCloses:
+    """Closes of one symbol: `closes[i]` at `times_s[i]` (Unix seconds, ascending), from row
+    `row_numbers[i]` below the header.
+    """
+
+    symbol: str
+    times_s: tuple[int, ...]
+    closes: tuple[Decimal, ...]
+    row_numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRemark:
+    """What was left out of a file or how it was read: how many, and why."""
+
+    count: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingPrices:
+    """All closes of a file. `has_bar_starts` is True if its times are the starts of bars."""
+
+    file_name: str
+    layout: str
+    series: tuple[SymbolCloses, ...]
+    has_bar_starts: bool
+    remarks: tuple[FileRemark, ...]
+
+
+@dataclass(slots=True)
+class _Cells:
+    """Cells of one symbol, in the order of the file."""
+
+    times: list[object] = field(default_factory=list)
+    closes: list[object] = field(default_factory=list)
+    row_numbers: list[int] = field(default_factory=list)
+
+
+def read_closes(path: Path, option: str = "--prices") -> ClosingPrices:
+    """Read a price file of trimtab, of an exchange or of a data site; times without a zone are UTC.
+
+    Raises ConfigError for layouts that are not known or have two readings, with the change to make;
+    for times that are repeated or unordered, and for closes that are not positive numbers.
+    """
+    layout, table = read_layout(open_table(path, option), path.name)
+    remarks = [
+        FileRemark(1, f"line {number} above the header is not data: {line[:40]!r}")
+        for number, line in enumerate(table.skipped_lines, 1)
+    ]
+    rows = list(table.rows)
+    if table.header is None and layout.bars is not None:
+        layout, order_text = _proven_candles(rows, path.name)
+        remarks.append(FileRemark(1, f"no header: read as {order_text}, as the prices show"))
+    elif layout.bars is not None:
+        remarks += _broken_bar_remarks(rows, layout.bars, path.name)
+    if layout.unused_names:
+        shown_names = ", ".join(name[:24] for name in layout.unused_names[:8])
+        remarks.append(FileRemark(len(layout.unused_names), f"columns not used: {shown_names}"))
+    rows_and_numbers = list(enumerate(rows, 1))
+    if layout.bars is not None:
+        bar_columns = (layout.bars.open, layout.bars.high, layout.bars.low, layout.bars.close)
+        full_rows = [
+            (number, row)
+            for number, row in rows_and_numbers
+            if not all(is_empty(row[column]) for column in bar_columns)
+        ]
+        if empty_count := len(rows_and_numbers) - len(full_rows):
+            remarks.append(FileRemark(empty_count, f"{empty_count} bars without prices left out"))
+        rows_and_numbers = full_rows
+    _require_volumes(rows_and_numbers, layout, path.name)
+    cells_by_symbol = _cells_by_symbol(rows_and_numbers, layout, path)
+    time_by_row, time_remarks = _row_times(rows_and_numbers, layout, path.name)
+    remarks += [FileRemark(1, text) for text in time_remarks]
+    series = []
+    for symbol, cells in cells_by_symbol.items():
+        symbol_series, is_reversed = _series(symbol, cells, time_by_row, path.name)
+        series.append(symbol_series)
+        if is_reversed:
+            remarks.append(FileRemark(len(cells.closes), f"{symbol} was newest first: reversed"))
+    return ClosingPrices(
+        path.name,
+        layout.form.value,
+        tuple(series),
+        layout.bars is not None and not layout.has_end_times,
+        tuple(remarks),
+    )
+
+
+def asset_of_pair(symbol: str) -> str:
+    """Return the asset that a pair such as BTC-USDT or XBTUSD prices, in capitals."""
+    match = _PAIR.fullmatch(symbol)
+    asset = (match["base"] if match is not None else symbol).upper()
+    return _OTHER_NAMES.get(asset, asset)
+
+
+def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:
+    """Return which of `symbols` each of `file_symbols` prices, as far as their names say: BTC or
+    BTCUSDT prices BTC, and WBTC.
+    """
+    pairs: dict[str, str] = {}
+    for symbol in symbols:
+        fitting = [
+            name
+            for name in file_symbols
+            if name not in pairs
+            and (symbol.endswith(name) or symbol.upper().endswith(asset_of_pair(name)))
+        ]
+        if fitting:
+            pairs[max(fitting, key=lambda name: len(asset_of_pair(name)))] = symbol
+    return pairs
+
+
+def _symbol_of_file(path: Path) -> str:
+    """Return the symbol of a file of one symbol from the start of its name: BTCUSDT for
+    BTCUSDT-1d-2024-01.csv, BTC-USD for btc-usd-max.csv.
+    """
+    parts = [part for part in re.split(r"[^A-Za-z0-9.]+", path.stem) if part]
+    symbol = parts[0] if parts else "PRICE"
+    if len(parts) > 1 and re.fullmatch(_QUOTES, parts[1], re.IGNORECASE):
+        symbol = f"{symbol}-{parts[1]}"
+    symbol = symbol[:MAX_SYMBOL_LENGTH]
+    return symbol if safe_label(symbol, "") == symbol else "PRICE"
+
+
+def _order_text(bars: BarColumns) -> str:
+    names = {bars.open: "open", bars.high: "high", bars.low: "low", bars.close: "close"}
+    return f"time, {', '.join(names[column] for column in sorted(names))}"
+
+
+def _proven_candles(rows: Sequence[Row], file_name: str) -> tuple[PriceLayout, str]:
+    """Return the layout, and the order of its columns as text, of the only candles in which each low
+    is the least and each high the greatest price of its bar. Raises ConfigError if no order fits,
+    or several with other closes.
+    """
+    fitting = [
+        (layout, _order_text(layout.bars))
+        for layout in CANDLE_LAYOUTS
+        if layout.bars is not None
+        and len(rows[0]) > max(layout.bars.open, layout.bars.high, layout.bars.low)
+        and _broken_bar_count(rows, layout.bars) == 0
+    ]
+    close_columns = {layout.close_columns[0][1] for layout, _ in fitting}
+    if len(close_columns) == 1:
+        return fitting[0]
+    problem = "more than one order of its columns is possible" if fitting else (
+        "no known order of columns has the low and high of each row at its ends"
+    )  # fmt: skip
+    raise ConfigError(
+        f"{file_name}: has no header, and {problem}; row 1 is:"
+        f" {', '.join(cell_text(cell) for cell in rows[0])[:120]}",
+        "write a first line that names the columns: time,open,high,low,close,volume",
+    )
+
+
+def _broken_bar_count(rows: Sequence[Row], bars: BarColumns) -> int:
+    """Return how many rows have a price below their low or above their high."""
+    broken_count = 0
+    for row in rows:
+        prices = [_float(row[column]) for column in (bars.open, bars.close, bars.low, bars.high)]
+        if None in prices:
+            broken_count += not all(is_empty(row[column]) for column in (bars.open, bars.close))
+            continue
+        open_price, close_price, low, high = (price or 0.0 for price in prices)
+        is_inside = low * (1 - _BAR_TOLERANCE) <= min(open_price, close_price) and max(
+            open_price, close_price
+        ) <= high * (1 + _BAR_TOLERANCE)
+        broken_count += not is_inside
+    return broken_count
+
+
+def _broken_bar_remarks(rows: Sequence[Row], bars: BarColumns, file_name: str) -> list[FileRemark]:
+    broken_count = _broken_bar_count(rows, bars)
+    if not broken_count:
+        return []
+    if broken_count > _MAX_BROKEN_SHARE * len(rows):
+        raise ConfigError(
+            f"{file_name}: {broken_count} of {len(rows)} rows have an open or close outside low to"
+            " high",
+            "correct the names of the columns open, high, low and close",
+        )
+    return [
+        FileRemark(broken_count, f"{broken_count} bars with an open or close outside low to high")
+    ]
+
+
+def _float(cell: object) -> float | None:
+    text = cell_text(cell).replace(",", "")
+    return float(text) if PLAIN_NUMBER.fullmatch(text) else None
+
+
+def _require_volumes(rows: Sequence[tuple[int, Row]], layout: PriceLayout, file_name: str) -> None:
+    if layout.volume_column is None:
+        return
+    for row_number, row in rows:
+        volume = _float(row[layout.volume_column])
+        if volume is not None and volume < 0:
+            raise ConfigError(
+                f"{file_name}, row {row_number}: a negative volume",
+                "check the file: its rows may be damaged",
+            )
+
+
+def _cells_by_symbol(
+    rows: Sequence[tuple[int, Row]], layout: PriceLayout, path: Path
+) -> dict[str, _Cells]:
+    cells_by_symbol = {symbol: _Cells() for symbol, _ in layout.close_columns if symbol}
+    single_symbol = _symbol_of_file(path) if layout.form is LayoutForm.SINGLE else ""
+    for row_number, row in rows:
+        for column_symbol, column in layout.close_columns:
+            close = row[column]
+            if layout.form is LayoutForm.WIDE and cell_text(close) == "":
+                continue
+            symbol = column_symbol or single_symbol or _row_symbol(row, row_number, layout, path)
+            cells = cells_by_symbol.setdefault(symbol, _Cells())
+            cells.closes.append(close)
+            cells.row_numbers.append(row_number)
+    return cells_by_symbol
+
+
+def _row_symbol(row: Row, row_number: int, layout: PriceLayout, path: Path) -> str:
+    symbol = file_symbol(cell_text(row[layout.symbol_column or 0]))
+    if not symbol:
+        raise ConfigError(
+            f"{path.name}, row {row_number}: no symbol", "remove rows without a symbol"
+        )
+    if safe_label(symbol, "") != symbol:
+        raise ConfigError(
+            f"{path.name}, row {row_number}: a symbol is not a plain name",
+            "use at most 16 letters, digits and ._- characters",
+        )
+    return symbol
+
+
+def _row_times(
+    rows: Sequence[tuple[int, Row]], layout: PriceLayout, file_name: str
+) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Return the Unix seconds of each row by its number, and how times were read."""
+    cells: list[object] = [row[layout.time_column] for _, row in rows]
+    missing_rows = [
+        number for (number, _), cell in zip(rows, cells, strict=True) if _text_or_time(cell) == ""
+    ]
+    if missing_rows:
+        raise ConfigError(
+            f"{file_name}: {len(missing_rows)} rows have no time, the first is row"
+            f" {missing_rows[0]}",
+            "remove rows without a time",
+        )
+    if layout.clock_column is not None:
+        clocks = [row[layout.clock_column] for _, row in rows]
+        cells = list(join_clocks(cells, clocks))
+    numbers = [number for number, _ in rows]
+    column_times = parse_times(cells, numbers, file_name)
+    return dict(zip(numbers, column_times.times_s, strict=True)), column_times.remarks
+
+
+def _text_or_time(cell: object) -> object:
+    """Return a typed time as it is, other cells as text."""
+    return cell if hasattr(cell, "year") else cell_text(cell)
+
+
+def _series(
+    symbol: str, cells: _Cells, time_by_row: dict[int, int], file_name: str
+) -> tuple[SymbolCloses, bool]:
+    """Return the closes of a symbol, oldest first, and True if the file has them newest first."""
+    times_s = [time_by_row[row_number] for row_number in cells.row_numbers]
+    closes = parse_prices(cells.closes, cells.row_numbers, file_name, symbol)
+    row_numbers = list(cells.row_numbers)
+    is_reversed = len(times_s) > 1 and times_s[-1] < times_s[0]
+    if is_reversed:
+        times_s.reverse()
+        closes.reverse()
+        row_numbers.reverse()
+    for index in range(1, len(times_s)):
+        if times_s[index] <= times_s[index - 1]:
+            problem = "repeated" if times_s[index] == times_s[index - 1] else "unordered"
+            raise ConfigError(
+                f"{file_name}, row {row_numbers[index]}: {symbol} has {_article(problem)} time",
+                "sort the file by time, without duplicates",
+            )
+    return SymbolCloses(symbol, tuple(times_s), tuple(closes), tuple(row_numbers)), is_reversed
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"

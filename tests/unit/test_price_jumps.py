@@ -1,0 +1,174 @@
+"""Closes that are probably wrong are found, and crashes, spikes and quiet prices are not taken for them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("polars")
+
+from agent.app.records.price_checks import JumpCheck
+from agent.app.records.price_history import PriceFile, read_prices
+from agent.app.research.backtests import sample_files
+from agent.backtest.data import read_table
+from agent.errors import ConfigError
+from agent.price_files.jumps import find_jumps
+from tests.support.builders import step_input, token, unit_price
+
+HOUR_S = 3_600
+START_S = 1_760_000_400
+PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
+WBTC, USDC = token("WBTC"), token("USDC")
+
+
+def walk(seed: int, count: int = 120, volatility: float = 0.03) -> list[float]:
+    chance = random.Random(seed)
+    prices = [30_000.0]
+    while len(prices) < count:
+        prices.append(round(prices[-1] * math.exp(chance.gauss(0, volatility)), 2))
+    return prices
+
+
+def places(prices: Sequence[float]) -> list[tuple[int, int, bool]]:
+    return [(jump.start, jump.end, jump.is_edge) for jump in find_jumps(prices)]
+
+
+@pytest.mark.parametrize("factor", [100, 10, 2, 1 / 2, 1 / 10, 1 / 100, 1 / 30_000])
+def test_one_wrong_close_is_found_wherever_it_stands(factor: float) -> None:
+    for seed in range(20):
+        prices = walk(seed)
+        index = 2 + 5 * seed
+        prices[index] *= factor
+        assert places(prices) == [(index, index + 1, False)]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("factor", [100, 1 / 100, 4])
+def test_wrong_closes_in_a_row_are_one_jump(factor: float, count: int) -> None:
+    for seed in range(20):
+        prices = walk(seed)
+        index = 4 + 5 * seed
+        prices[index : index + count] = [price * factor for price in prices[index : index + count]]
+        assert places(prices) == [(index, index + count, False)]
+
+
+@pytest.mark.parametrize("factor", [100, 1 / 100, 3, 1 / 30_000])
+def test_a_wrong_first_or_last_close_is_an_edge(factor: float) -> None:
+    for seed in range(20):
+        first, last = walk(seed), walk(seed)
+        first[0] *= factor
+        last[-1] *= factor
+        assert places(first) == [(0, 1, True)]
+        assert places(last) == [(119, 120, True)]
+
+
+def test_several_wrong_closes_are_all_found() -> None:
+    prices = walk(3)
+    for index in (0, 17, 60, 119):
+        prices[index] *= 50
+    assert [start for start, _, _ in places(prices)] == [0, 17, 60, 119]
+
+
+CALM = [100.0, 101.0, 99.0, 102.0, 100.5] * 6
+
+
+@pytest.mark.parametrize(
+    "prices",
+    [
+        pytest.param([*CALM, 64.0, 32.0, 17.0, 1.1, 0.01, 0.0001, 0.0002, 0.00018, 0.00016, 0.0002, 0.0002], id="a crash to nothing"),
+        pytest.param([*CALM, 40.0, 41.0, 39.5, 42.0, 40.0], id="a crash in one bar that lasts"),
+        pytest.param([*CALM, 55.0, 72.0, 70.0, 74.0, 71.0, 75.0], id="a crash that half returns"),
+        pytest.param([*CALM, 140.0, 180.0, 190.0, 170.0, 150.0, 130.0, 110.0, 100.0, 101.0], id="a rise and fall over bars"),
+        pytest.param([*CALM, 210.0, 215.0, 208.0, 220.0, 219.0], id="a price that doubles and stays"),
+        pytest.param([*CALM, 124.0, 100.0, 101.0, 99.0], id="a spike below the floor"),
+        pytest.param([1.0] * 30, id="a constant"),
+        pytest.param([1.0, 1.001] * 15, id="a stable coin"),
+        pytest.param([5.0], id="one price"),
+        pytest.param([5.0, 500.0], id="two prices, of which either may be wrong"),
+    ],
+)
+def test_what_is_real_is_no_jump(prices: list[float]) -> None:
+    assert places(prices) == []
+
+
+@pytest.mark.parametrize("volatility", [0.0005, 0.01, 0.04, 0.09])
+def test_no_walk_has_a_jump(volatility: float) -> None:
+    assert not [seed for seed in range(100) if find_jumps(walk(seed, volatility=volatility))]
+
+
+def test_the_prices_of_2021_have_no_jump() -> None:
+    table = read_table(sample_files()[0])
+    assert table.bar_count == 365
+    assert not [symbol for column, symbol in enumerate(table.symbols) if find_jumps(table.closes[:, column].tolist())]
+
+
+def imported(folder: Path, prices: Sequence[float], check: JumpCheck | None = None, symbol: str = "WBTC") -> PriceFile:
+    rows = [f"{START_S + index * HOUR_S},{symbol},{price:.10f}" for index, price in enumerate(prices)]
+    path = folder / "closes.csv"
+    path.write_text("\n".join(["time,symbol,close", *rows]) + "\n")
+    return read_prices(path, PORTFOLIO, {}, None, START_S + 10**7, check)
+
+
+def test_an_import_refuses_a_wrong_close_with_row_value_and_neighbours(tmp_path: Path) -> None:
+    prices = walk(1)
+    before, after = prices[59], prices[61]
+    for wrong in (prices[60] * 100, 1.0, prices[60] / 1_000):
+        prices[60] = wrong
+        with pytest.raises(ConfigError) as caught:
+            imported(tmp_path, prices)
+        assert f"closes.csv, row 61: WBTC is {wrong:.10f}, after {before:.10f} and before {after:.10f}" in caught.value.message
+        assert "--accept-jumps" in caught.value.remedy
+        accepted = imported(tmp_path, prices, JumpCheck(accepts_jumps=True))
+        assert len(accepted.series[0].points) == 120
+        assert [remark.text.split(":")[0] for remark in accepted.remarks] == ["accepted"]
+
+
+@pytest.mark.parametrize("wrong", [0.0, -30_000.0])
+def test_a_close_of_zero_or_less_is_refused_even_if_jumps_are_accepted(wrong: float, tmp_path: Path) -> None:
+    prices = walk(1)
+    prices[60] = wrong
+    with pytest.raises(ConfigError, match=r"row 61: .* is not a price of WBTC"):
+        imported(tmp_path, prices, JumpCheck(accepts_jumps=True))
+
+
+def test_a_wrong_close_of_the_numeraire_is_refused_too(tmp_path: Path) -> None:
+    rows = [f"{START_S + index * HOUR_S},{symbol},{price}" for index in range(40) for symbol, price in (
+        ("WBTC", 30_000 + index), ("USDC", 100 if index == 20 else 1))]  # fmt: skip
+    path = tmp_path / "closes.csv"
+    path.write_text("\n".join(["time,symbol,close", *rows]) + "\n")
+    with pytest.raises(ConfigError, match="row 42: USDC is 100, after 1 and before 1"):
+        read_prices(path, PORTFOLIO, {}, None, START_S + 10**7)
+
+
+def check_against(price: float, age_s: int = HOUR_S, *, accepts: bool = False) -> JumpCheck:
+    last_s = START_S + 119 * HOUR_S
+    return JumpCheck({WBTC.address: unit_price(WBTC, str(price), USDC)}, last_s + age_s, accepts)
+
+
+@pytest.mark.parametrize("factor", [100, 1.5, 0.6, 0.001])
+def test_the_last_close_is_compared_with_todays_reference(factor: float, tmp_path: Path) -> None:
+    prices = walk(2)
+    with pytest.raises(ConfigError, match=r"the last close of WBTC is .*, today's reference price") as caught:
+        imported(tmp_path, prices, check_against(prices[-1] * factor))
+    assert "--accept-jumps" in caught.value.remedy
+    assert "accepted" in imported(tmp_path, prices, check_against(prices[-1] * factor, accepts=True)).remarks[-1].text
+    assert not imported(tmp_path, prices, check_against(prices[-1] * 1.1)).remarks
+
+
+def test_a_last_close_is_confirmed_by_todays_reference_or_refused(tmp_path: Path) -> None:
+    crashed = [*walk(2)[:-1], 300.0]
+    with pytest.raises(ConfigError, match="no other close confirms it"):
+        imported(tmp_path, crashed)
+    assert imported(tmp_path, crashed, check_against(290.0)).series[0].points[-1].price == unit_price(WBTC, "300", USDC)
+    with pytest.raises(ConfigError, match="row 120"):
+        imported(tmp_path, crashed, check_against(290.0, 10 * 86_400))
+
+
+def test_a_last_close_that_is_not_compared_is_said(tmp_path: Path) -> None:
+    prices = walk(2)
+    assert "more than 3 d old" in imported(tmp_path, prices, check_against(1.0, 10 * 86_400)).remarks[0].text
+    assert "today's is not known" in imported(tmp_path, prices, JumpCheck({}, START_S)).remarks[0].text

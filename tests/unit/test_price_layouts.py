@@ -1,0 +1,413 @@
+"""Price files as sites hand them out: each is read exactly, or refused with the change to make, and none is read wrong."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from agent.app.records.price_history import read_prices
+from agent.app.research.backtests import PortfolioOptions
+from agent.errors import ConfigError
+from agent.price_files.read import ClosingPrices, read_closes
+from tests.support.builders import step_input, token, unit_price
+
+DAY_S = 86_400
+FIRST_S = 1_609_459_200  # 2021-01-01
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A daily candle, its prices as a site writes them."""
+
+    start_s: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+
+    def at(self, form: str = "%Y-%m-%d", later_s: int = 0) -> str:
+        return datetime.fromtimestamp(self.start_s + later_s, UTC).strftime(form)
+
+
+def candles(seed: int, count: int = 40, start: Decimal = Decimal(29_000)) -> list[Bar]:
+    chance = random.Random(seed)
+    place, bars, opening = Decimal("0.01"), [], start
+    for index in range(count):
+        closing = (opening * Decimal(1 + chance.uniform(-0.05, 0.05))).quantize(place)
+        high = (max(opening, closing) * Decimal(1 + chance.uniform(0.001, 0.02))).quantize(place)
+        low = (min(opening, closing) * Decimal(1 - chance.uniform(0.001, 0.02))).quantize(place)
+        bars.append(Bar(FIRST_S + index * DAY_S, opening, high, low, closing, Decimal(chance.randint(10, 90_000))))
+        opening = closing
+    return bars
+
+
+def lines(header: str, rows: list[str]) -> str:
+    return "\n".join([header, *rows] if header else rows) + "\n"
+
+
+def ohlc(bar: Bar) -> str:
+    return f"{bar.open},{bar.high},{bar.low},{bar.close}"
+
+
+def grouped(price: Decimal) -> str:
+    return f'"{price:,}"'
+
+
+def binance(bars: list[Bar], unit: int) -> str:
+    return lines("", [f"{b.start_s * unit},{ohlc(b)},{b.volume},{(b.start_s + DAY_S) * unit - 1},9.5,12,4.5,4.25,0" for b in bars])
+
+
+def investing(bars: list[Bar], form: str) -> str:
+    rows = [f'"{b.at(form)}",{",".join(map(grouped, (b.close, b.open, b.high, b.low)))},"1.52K","-0.12%"' for b in bars]
+    return lines('"Date","Price","Open","High","Low","Vol.","Change %"', rows)
+
+
+def texts_of(bar: Bar, unit: int = 1000, order: str = "open high low close") -> list[str]:
+    """Cells of a service's candle, all of them text."""
+    return [str(bar.start_s * unit), *(str(getattr(bar, name)) for name in order.split()), "1", "2"]
+
+
+Layout = tuple[str, str, str, Callable[[list[Bar]], str]]
+LAYOUTS: list[Layout] = [  # (site, file name, symbol, writer)
+    ("trimtab, a row each", "prices.csv", "BTC", lambda bars: lines("time,symbol,close", [f"{b.at()},BTC,{b.close}" for b in bars])),
+    ("trimtab, a column each", "prices.csv", "BTC", lambda bars: lines("time,BTC", [f"{b.start_s},{b.close}" for b in bars])),
+    ("CryptoDataDownload, Unix s", "Gemini_BTCUSD_d.csv", "BTC-USD", lambda bars: lines(
+        "https://www.CryptoDataDownload.com\nunix,date,symbol,open,high,low,close,Volume BTC,Volume USD",
+        [f"{b.start_s},{b.at('%Y-%m-%d %H:%M:%S')},BTC/USD,{ohlc(b)},{b.volume},{b.volume * 2}" for b in reversed(bars)])),
+    ("CryptoDataDownload, Unix ms", "Binance_BTCUSDT_d.csv", "BTCUSDT", lambda bars: lines(
+        "Cryptodatadownload.com\nUnix,Date,Symbol,Open,High,Low,Close,Volume BTC,Volume USDT,tradecount",
+        [f"{b.start_s * 1000},{b.at()},BTCUSDT,{ohlc(b)},{b.volume},{b.volume * 2},77" for b in reversed(bars)])),
+    ("CryptoDataDownload, hours with AM and PM", "Coinbase_BTCUSD_1h.csv", "BTCUSD", lambda bars: lines(
+        "https://www.CryptoDataDownload.com\nDate,Symbol,Open,High,Low,Close,Volume BTC,Volume USD",
+        [f"{b.at('%Y-%m-%d %I-%p')},BTCUSD,{ohlc(b)},{b.volume},{b.volume * 2}" for b in reversed(bars)])),
+    ("Binance klines, s", "BTCUSDT-1d-2021-01.csv", "BTCUSDT", lambda bars: binance(bars, 1)),
+    ("data.binance.vision to 2024, ms", "BTCUSDT-1d-2021-01.csv", "BTCUSDT", lambda bars: binance(bars, 10**3)),
+    ("data.binance.vision from 2025, us", "BTCUSDT-1d-2021-01.csv", "BTCUSDT", lambda bars: binance(bars, 10**6)),
+    ("klines in ns", "BTCUSDT-1d.csv", "BTCUSDT", lambda bars: binance(bars, 10**9)),
+    ("Binance futures, header", "BTCUSDT-1d.csv", "BTCUSDT", lambda bars: lines(
+        "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore",
+        binance(bars, 1000).splitlines())),
+    ("python-binance, header", "BTCUSDT_data.csv", "BTCUSDT", lambda bars: lines(
+        "Open Time,Open,High,Low,Close,Volume,Close Time,Quote Asset Volume",
+        [f"{b.at()},{ohlc(b)},{b.volume},{b.at('%Y-%m-%d 23:59:59.999')},5" for b in bars])),
+    ("Coinbase candles, header", "BTC-USD.csv", "BTC-USD", lambda bars: lines(
+        "time,low,high,open,close,volume", [f"{b.start_s},{b.low},{b.high},{b.open},{b.close},{b.volume}" for b in reversed(bars)])),
+    ("Coinbase candles, no header", "BTC-USD.csv", "BTC-USD", lambda bars: lines(
+        "", [f"{b.start_s},{b.low},{b.high},{b.open},{b.close},{b.volume}" for b in reversed(bars)])),
+    ("Kraken OHLCVT", "XBTUSD_1440.csv", "XBTUSD", lambda bars: lines("", [f"{b.start_s},{ohlc(b)},{b.volume},431" for b in bars])),
+    ("Bitstamp", "bitstamp_btcusd.csv", "bitstamp", lambda bars: lines(
+        "timestamp,open,high,low,close,volume", [f"{b.start_s},{ohlc(b)},{b.volume}" for b in bars])),
+    ("Yahoo", "BTC-USD.csv", "BTC-USD", lambda bars: lines(
+        "Date,Open,High,Low,Close,Adj Close,Volume", [f"{b.at()},{ohlc(b)},{b.close},{b.volume}" for b in bars])),
+    ("yfinance, header of three lines", "btc.csv", "BTC-USD", lambda bars: lines(
+        "Price,Close,High,Low,Open,Volume\nTicker,BTC-USD,BTC-USD,BTC-USD,BTC-USD,BTC-USD\nDate,,,,,",
+        [f"{b.at()},{b.close},{b.high},{b.low},{b.open},{b.volume}" for b in bars])),
+    ("yfinance by ticker", "btc.csv", "BTC-USD", lambda bars: lines(
+        "Ticker,BTC-USD,BTC-USD,BTC-USD,BTC-USD\nPrice,Open,High,Low,Close\nDate,,,,",
+        [f"{b.at('%Y-%m-%d %H:%M:%S+00:00')},{ohlc(b)}" for b in bars])),
+    ("CoinGecko", "btc-usd-max.csv", "btc-usd", lambda bars: lines(
+        "snapped_at,price,market_cap,total_volume", [f"{b.at('%Y-%m-%d %H:%M:%S UTC')},{b.close},5.5e11,{b.volume}" for b in bars])),
+    ("CoinMarketCap", "Bitcoin_historical_data_coinmarketcap.csv", "Bitcoin", lambda bars: lines(
+        "\ufefftimeOpen;timeClose;timeHigh;timeLow;name;open;high;low;close;volume;marketCap;circulatingSupply;timestamp",
+        [f'"{b.at("%Y-%m-%dT00:00:00.000Z")}";"{b.at("%Y-%m-%dT23:59:59.999Z")}";"{b.at("%Y-%m-%dT05:00:00.000Z")}";'
+         f'"{b.at("%Y-%m-%dT06:00:00.000Z")}";"2781";{ohlc(b).replace(",", ";")};{b.volume};1;2;"{b.at("%Y-%m-%dT23:59:59.999Z")}"'
+         for b in reversed(bars)])),
+    ("Investing.com", "BTC_USD Bitfinex Historical Data.csv", "BTC-USD", lambda bars: investing(bars[::-1], "%m/%d/%Y")),
+    ("Investing.com, months by name", "Bitcoin Historical Data.csv", "Bitcoin", lambda bars: investing(bars, "%b %d, %Y")),
+    ("Bitfinex candles", "BTCUSD.csv", "BTCUSD", lambda bars: lines(
+        "", [f"{b.start_s * 1000},{b.open},{b.close},{b.high},{b.low},{b.volume}" for b in reversed(bars)])),
+    ("Bitfinex, header", "BTCUSD.csv", "BTCUSD", lambda bars: lines(
+        "MTS,OPEN,CLOSE,HIGH,LOW,VOLUME", [f"{b.start_s * 1000},{b.open},{b.close},{b.high},{b.low},{b.volume}" for b in bars])),
+    ("OKX candles", "BTC-USDT.csv", "BTC-USDT", lambda bars: lines(
+        "", [f"{b.start_s * 1000},{ohlc(b)},{b.volume},1,2,1" for b in reversed(bars)])),
+    ("OKX, service", "BTC-USDT.json", "BTC-USDT", lambda bars: json.dumps(
+        {"code": "0", "msg": "", "data": [[*texts_of(b), "3", "1"] for b in reversed(bars)]})),
+    ("Bybit, header", "BTCUSDT.csv", "BTCUSDT", lambda bars: lines(
+        "startTime,openPrice,highPrice,lowPrice,closePrice,volume,turnover", [f"{b.start_s * 1000},{ohlc(b)},{b.volume},5" for b in bars])),
+    ("Bybit, service", "BTCUSDT.json", "BTCUSDT", lambda bars: json.dumps(
+        {"retCode": 0, "result": {"symbol": "BTCUSDT", "list": [texts_of(b) for b in reversed(bars)]}})),
+    ("KuCoin, service", "BTC-USDT.json", "BTC-USDT", lambda bars: json.dumps(
+        {"code": "200000", "data": [texts_of(b, 1, "open close high low") for b in reversed(bars)]})),
+    ("Kraken, service", "XBTUSD.json", "XBTUSD", lambda bars: json.dumps(
+        {"error": [], "result": {"XXBTZUSD": [[b.start_s, *ohlc(b).split(","), "1", "2", 3] for b in bars], "last": 1}})),
+    ("CoinGecko, service", "bitcoin.json", "bitcoin", lambda bars: json.dumps(
+        {"prices": [[b.start_s * 1000, float(b.close)] for b in bars], "market_caps": [[b.start_s * 1000, 1.5] for b in bars]})),
+    ("freqtrade", "BTC_USDT-1d.json", "BTC-USDT", lambda bars: json.dumps(
+        [[b.start_s * 1000, *map(float, ohlc(b).split(",")), float(b.volume)] for b in bars])),
+    ("pandas, index without a name", "btc.csv", "BTC", lambda bars: lines(",BTC", [f"{b.at()},{b.close}" for b in bars])),
+    ("pandas, counted rows", "btc.csv", "BTC", lambda bars: lines(
+        "Unnamed: 0,date,BTC", [f"{row},{b.at()},{b.close}" for row, b in enumerate(bars)])),
+    ("CoinDesk", "BTC_USD_2021.csv", "BTC", lambda bars: lines(
+        "Currency,Date,Closing Price (USD),24h Open (USD),24h High (USD),24h Low (USD)",
+        [f"BTC,{b.at()},{b.close},{b.open},{b.high},{b.low}" for b in bars])),
+    ("Kaggle, coins", "coin_Bitcoin.csv", "BTC", lambda bars: lines(
+        "SNo,Name,Symbol,Date,High,Low,Open,Close,Volume,Marketcap",
+        [f"{row},Bitcoin,BTC,{b.at('%Y-%m-%d 23:59:59')},{b.high},{b.low},{b.open},{b.close},{b.volume},7"
+         for row, b in enumerate(bars, 1)])),
+    ("MetaTrader", "BTCUSD.csv", "BTCUSD", lambda bars: lines(
+        "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>",
+        [f"{b.at('%Y.%m.%d')}\t00:00:00\t{ohlc(b)}\t5".replace(",", "\t") for b in bars])),
+    ("Dukascopy", "BTCUSD.csv", "BTCUSD", lambda bars: lines(
+        "Gmt time,Open,High,Low,Close,Volume", [f"{b.at('%d.%m.%Y 00:00:00.000')},{ohlc(b)},{b.volume}" for b in bars])),
+    ("a sheet saved in the United States", "btc.csv", "btc", lambda bars: lines(
+        "Date,Close", [f"{b.at('%m/%d/%Y 0:00')},{grouped(b.close)}" for b in bars])),
+]  # fmt: skip
+IDS = [site for site, *_ in LAYOUTS]
+
+
+def expected_times(site: str, bars: list[Bar]) -> list[int]:
+    later_s = DAY_S - 1 if site == "Kaggle, coins" else 0
+    return [bar.start_s + later_s for bar in bars]
+
+
+def save(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(("site", "name", "symbol", "write"), LAYOUTS, ids=IDS)
+def test_ten_files_of_each_layout_are_read_exactly(
+    site: str, name: str, symbol: str, write: Callable[[list[Bar]], str], tmp_path: Path
+) -> None:
+    for seed in range(10):
+        bars = candles(seed, 30 + seed)
+        (series,) = read_closes(save(tmp_path, name, write(bars))).series
+        assert series.symbol == symbol
+        assert list(series.times_s) == expected_times(site, bars)
+        assert list(series.closes) == [bar.close for bar in bars]
+
+
+def test_bars_are_told_from_moments(tmp_path: Path) -> None:
+    has_starts = {site: read_closes(save(tmp_path, name, write(candles(1)))).has_bar_starts for site, name, _, write in LAYOUTS}
+    moments = {site for site, is_start in has_starts.items() if not is_start}
+    assert {"CoinGecko", "CoinGecko, service", "trimtab, a row each", "trimtab, a column each"} <= moments
+    assert not moments & {"Kraken OHLCVT", "Yahoo", "Bitfinex candles", "CoinMarketCap", "KuCoin, service"}
+
+
+def test_several_tickers_and_files_of_many_assets_keep_their_columns(tmp_path: Path) -> None:
+    btc, eth = candles(1, 20), candles(2, 20, Decimal(700))
+    rows = [f"{b.at()},{b.close},{e.close},{b.high},{e.high}" for b, e in zip(btc, eth, strict=True)]
+    header = "Price,Close,Close,High,High\nTicker,BTC-USD,ETH-USD,BTC-USD,ETH-USD\nDate,,,,"
+    prices = read_closes(save(tmp_path, "two.csv", lines(header, rows)))
+    assert [(series.symbol, list(series.closes)) for series in prices.series] == [
+        ("BTC-USD", [bar.close for bar in btc]),
+        ("ETH-USD", [bar.close for bar in eth]),
+    ]
+    assert "columns not used: High of BTC-USD, High of ETH-USD" in texts(prices)
+
+
+def texts(prices: ClosingPrices) -> list[str]:
+    return [remark.text for remark in prices.remarks]
+
+
+def test_what_was_left_out_is_said_with_its_count(tmp_path: Path) -> None:
+    bars = candles(3, 6)
+    rows = [f"{b.at()},{ohlc(b)},{b.close},{b.volume}" for b in bars]
+    rows[2] = f"{bars[2].at()},null,null,null,null,null,null"
+    rows[4] = f"{bars[4].at()},,,,,,"
+    header = "https://example.org/prices\n\nDate,Open,High,Low,Close,Adj Close,Volume"
+    prices = read_closes(save(tmp_path, "BTC-USD.csv", lines(header, rows[::-1])))
+    assert [(remark.count, remark.text) for remark in prices.remarks] == [
+        (1, "line 1 above the header is not data: 'https://example.org/prices'"),
+        (1, "columns not used: Adj Close"),
+        (2, "2 bars without prices left out"),
+        (4, "BTC-USD was newest first: reversed"),
+    ]
+    assert list(prices.series[0].closes) == [bar.close for index, bar in enumerate(bars) if index not in (2, 4)]
+
+
+def dated(*days: str) -> str:
+    return lines("date,close", [f"{day},{100 + index}" for index, day in enumerate(days)])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem", "change"),
+    [
+        ("a.csv", dated("03/04/2024", "04/04/2024"), "03/04/2024 may be 2024-03-04 or 2024-04-03", "write dates as 2024-03-04"),
+        ("a.csv", dated("13/04/2024", "04/14/2024"), "fit neither month/day nor day/month", "write dates as"),
+        ("a.csv", dated("01.02.2024", "02.02.2024"), "01/02/2024 may be", "2024-01-02"),
+        ("a.csv", dated("1/31/21", "2/1/21"), "'1/31/21' is not a time", "four digits"),
+        ("a.csv", dated("45292", "45293"), "spreadsheet's count of days", "2021-04-04"),
+        ("a.csv", dated("2024-01-01 00:00 EST", "2024-01-02 00:00 EST"), "zone EST", "-05:00"),
+        ("a.csv", dated("01.01.2024 00:00:00.000 GMT+0100", "13.01.2024 00:00:00.000 GMT+0100"), "zone GMT+0100", "offset"),
+        ("a.csv", dated("2024-01-01 00:00:00-05:00", "2024-07-01 00:00:00-04:00"), "-04:00, -05:00", "UTC"),
+        ("a.csv", lines("date;close", ["2024-01-01;42280,1", "2024-01-02;42290,5"]), "'42280,1' has a decimal comma", "write 42280.1"),
+        ("a.csv", lines("date;close", ["2024-01-01;42.280,10"]), "has a decimal comma", "write 42280.10"),
+        ("a.csv", lines("date,close", ['2024-01-01,"1,234"', '2024-01-02,"1,250"']), "'1,234' may be 1234 or 1.234", "without commas"),
+        ("a.csv", lines("date,close", ["2024-01-01,$42280.10"]), "'$42280.10' is not a price", "write 42280.10, without '$'"),
+        ("a.csv", lines("date,close", ["2024-01-01,1.2K"]), "'1.2K' is not a price", "without 'K'"),
+        ("a.csv", lines("time,close,Close", ["2024-01-01,1,2"]), "columns 'close' and 'Close', which are one name", "rename all but one"),
+        ("a.csv", lines("time,BTC,BTC", ["2024-01-01,1,2"]), "2 columns named 'BTC'", "rename all but one"),
+        ("a.csv", lines("time,close_usd,close_eur", ["2024-01-01,1,2"]), "the closes close_usd and close_eur", "remove all but one"),
+        ("a.csv", lines("when,price", ["2024-01-01,1"]), "no column time; its header is: when, price", "time,symbol,close"),
+        ("a.csv", lines("date,open,high,low", ["2024-01-01,1,2,1"]), "its header is: date, open, high, low", "time,symbol,close"),
+        ("a.csv", lines("timestamp,symbol,side,size,price", ["1704067200.1,BTCUSDT,Buy,1,42000"]), "these are trades", "candles"),
+        ("a.csv", lines("", ["1704067200,42000,1.5", "1704067260,42001,2"]), "has no header, and 3 columns", "write a first line"),
+        ("a.csv", lines("", ["1704067200,5,5,5,5,9", "1704153600,6,6,6,6,9"]), "more than one order", "time,open,high,low,close,volume"),
+        ("a.csv", lines("", ["1704067200,5,9,1,7,9", "1704153600,6,7,8,9,9"]), "no known order", "time,open,high,low,close,volume"),
+        ("a.csv", lines("time,open,high,low,close", ["1704067200,5,1,9,7", "1704153600,5,1,9,7"]), "2 of 2 rows", "correct the names"),
+        ("a.csv", lines("date,close", ["2024-01-01,5", "Source: a site"]), "has 1 cells in row 2, but 2 columns", "notes below"),
+        ("a.csv", lines("date,close", ['2024-01-01,"5', "2024-01-02,6"]), "wrong quote", "close the quotes"),
+        ("a.csv", lines("date,close", ["2024-01-01,5"]).encode("utf-16"), "is UTF-16", "CSV UTF-8"),
+        ("a.csv", "date,close\n2024-01-01,5\xe9".encode("latin-1"), "byte 23 is 0xe9", "CSV UTF-8"),
+        ("a.xlsx", "x", "neither .csv nor .parquet nor .json", "CSV UTF-8"),
+        ("a.zip", "x", "neither .csv nor .parquet nor .json", "unpack it"),
+        ("a.json", '{"a": 1}', "not a list of candles", "[[time, open"),
+        ("a.json", "[[1704067200, 1], [1704153600]]", "has 1 cells in row 2", "one cell for each column"),
+        ("a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the file"),
+        ("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates"),
+    ],
+)  # fmt: skip
+def test_what_has_two_readings_or_none_is_refused_with_the_change(
+    name: str, content: str | bytes, problem: str, change: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_closes(save(tmp_path, name, content))
+    assert problem in caught.value.message
+    assert change in caught.value.remedy
+
+
+Change = Callable[[str, random.Random], str | bytes]
+
+
+def upper_names(text: str, _: random.Random) -> str:
+    rows = text.split("\n")
+    header = 1 if "ryptodatadownload" in rows[0].lower() else 0
+    rows[header] = rows[header].upper().replace(",", " , ")
+    return "\n".join(rows)
+
+
+def without_a_row_of_cells(text: str, chance: random.Random) -> str:
+    rows = text.rstrip("\n").split("\n")
+    index = chance.randrange(len(rows) // 2, len(rows))
+    rows[index] = rows[index][: len(rows[index]) // 2]
+    return "\n".join(rows) + "\n"
+
+
+def two_rows_swapped(text: str, chance: random.Random) -> str:
+    rows = text.rstrip("\n").split("\n")
+    index = chance.randrange(len(rows) // 2, len(rows) - 1)
+    rows[index], rows[index + 1] = rows[index + 1], rows[index]
+    return "\n".join(rows) + "\n"
+
+
+def header_removed(text: str, _: random.Random) -> str:
+    rows = text.split("\n")
+    return "\n".join(row for row in rows if any(character.isdigit() for character in row[:12]))
+
+
+def decimal_commas(text: str, _: random.Random) -> str:
+    return text.replace(",", ";").replace(".", ",")
+
+
+CHANGES: dict[str, Change] = {
+    "as it is": lambda text, _: text,
+    "byte order mark": lambda text, _: text if text.startswith("\ufeff") else "\ufeff" + text,
+    "CR": lambda text, _: text.replace("\n", "\r"),
+    "CR LF": lambda text, _: text.replace("\n", "\r\n"),
+    "semicolons": lambda text, _: text if '"' in text else text.replace(",", ";"),
+    "blank lines": lambda text, _: text.replace("\n", "\n\n"),
+    "upper case and spaces": upper_names,
+    "banner": lambda text, _: "# prices of a site\n" + text,
+    "UTF-16": lambda text, _: text.encode("utf-16"),
+    "decimal commas": decimal_commas,
+    "half a row": without_a_row_of_cells,
+    "two rows swapped": two_rows_swapped,
+    "no header": header_removed,
+    "a row twice": lambda text, _: text + text.rstrip("\n").rsplit("\n", 1)[1] + "\n",
+    "a note at the end": lambda text, _: text + "Source: a site\n",
+}
+HARMLESS = {"as it is", "byte order mark", "CR", "CR LF", "semicolons", "blank lines", "banner"}
+
+
+def test_none_of_500_variants_is_read_wrong(tmp_path: Path) -> None:
+    chance = random.Random(20_240_601)
+    read_count, refused_count = 0, 0
+    texts_of_csv = [layout for layout in LAYOUTS if layout[1].endswith(".csv")]
+    for number in range(500):
+        site, name, _, write = chance.choice(texts_of_csv)
+        change_name = chance.choice(list(CHANGES))
+        bars = candles(number, chance.randint(3, 60), Decimal(chance.choice(["0.52", "3.70", "740.00", "29000.00"])))
+        first_day = chance.randint(0, 1_500)
+        bars = [Bar(b.start_s + first_day * DAY_S, b.open, b.high, b.low, b.close, b.volume) for b in bars]
+        path = save(tmp_path, name, CHANGES[change_name](write(bars), chance))
+        variant = f"{number}: {site}, {change_name}"
+        try:
+            (series,) = read_closes(path).series
+        except ConfigError as refusal:
+            assert refusal.remedy, variant
+            refused_count += 1
+            may_be_ambiguous = site in ("Investing.com", "a sheet saved in the United States", "Dukascopy") and len(bars) < 13
+            assert change_name not in HARMLESS or may_be_ambiguous, f"{variant}: {refusal}"
+            continue
+        assert list(series.times_s) == expected_times(site, bars), variant
+        assert list(series.closes) == [bar.close for bar in bars], variant
+        read_count += 1
+    assert read_count > 200
+    assert refused_count > 100
+
+
+def test_a_variant_that_is_read_wrong_would_be_noticed(tmp_path: Path) -> None:
+    """The comparison above fails for a file with one other close."""
+    bars = candles(1)
+    changed = [*bars[:5], bars[6], *bars[6:]]
+    path = save(tmp_path, "BTC-USD.csv", lines("Date,Close", [f"{b.at()},{c.close}" for b, c in zip(bars, changed, strict=True)]))
+    assert list(read_closes(path).series[0].closes) != [bar.close for bar in bars]
+
+
+def test_times_are_exact_whatever_the_unit(tmp_path: Path) -> None:
+    for unit in (1, 10**3, 10**6, 10**9):
+        rows = [f"{(FIRST_S + 60 * minute) * unit},{100 + minute}" for minute in range(5)]
+        (series,) = read_closes(save(tmp_path, "a.csv", lines("ts,close", rows))).series
+        assert list(series.times_s) == [FIRST_S + 60 * minute for minute in range(5)]
+    mixed = [f"{FIRST_S},1", f"{(FIRST_S + 60) * 1000},2", f"{(FIRST_S + 120) * 10**6},3"]
+    prices = read_closes(save(tmp_path, "a.csv", lines("ts,close", mixed)))
+    assert list(prices.series[0].times_s) == [FIRST_S, FIRST_S + 60, FIRST_S + 120]
+    assert "Unix times in several units: s, ms, us" in texts(prices)
+
+
+@pytest.mark.parametrize(
+    "form", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d-%b-%Y", "%d %B %Y", "%b %d, %Y", "%Y%m%d"]
+)
+def test_dates_are_read_in_the_order_that_the_file_proves(form: str, tmp_path: Path) -> None:
+    days = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=index) for index in range(40)]
+    rows = [f'"{day.strftime(form)}",{100 + index}' for index, day in enumerate(days)]
+    (series,) = read_closes(save(tmp_path, "a.csv", lines("Date,Close", rows))).series
+    assert list(series.times_s) == [int(day.timestamp()) for day in days]
+
+
+def test_backtest_and_import_read_the_same_closes(tmp_path: Path) -> None:
+    """Both commands take their closes from the one reader, whatever the site."""
+    portfolio = step_input(targets_bps={"WBTC": 5_000, "USDC": 5_000}).portfolio
+    wbtc, usdc = token("WBTC"), token("USDC")
+    for site, name, symbol, write in LAYOUTS:
+        path = save(tmp_path, name, write(candles(7)))
+        table = PortfolioOptions(symbol_mapping=(f"{symbol}=WBTC",)).load_prices(path)
+        (series,) = read_prices(path, portfolio, {symbol: "WBTC"}, 0, FIRST_S + 10**9).series
+        assert [point.price for point in series.points] == [unit_price(wbtc, str(bar.close), usdc) for bar in candles(7)], site
+        assert table.closes[:, 0].tolist() == [float(bar.close) for bar in candles(7)], site
+        assert table.times_s.tolist() == [point.at_s for point in series.points], site
+
+
+def test_import_dates_closes_of_bars_at_their_end(tmp_path: Path) -> None:
+    portfolio = step_input(targets_bps={"WBTC": 5_000, "USDC": 5_000}).portfolio
+    bars = candles(7, 15)
+    for site, name, symbol, write in LAYOUTS:
+        path = save(tmp_path, name, write(bars))
+        prices = read_prices(path, portfolio, {symbol: "WBTC"}, None, FIRST_S + 10**9)
+        later_s = DAY_S if read_closes(path).has_bar_starts else 0
+        assert [point.at_s for point in prices.series[0].points] == [time_s + later_s for time_s in expected_times(site, bars)]
+        assert any("closes count at their end" in remark.text for remark in prices.remarks) == bool(later_s)
+    path = save(tmp_path, "XBTUSD_1440.csv", lines("", [f"{b.start_s},{ohlc(b)},1" for b in bars]))
+    open_bar = read_prices(path, portfolio, {"XBTUSD": "WBTC"}, None, bars[-1].start_s + 60)
+    assert len(open_bar.series[0].points) == len(bars) - 1
+    assert "the last bar of WBTC has not ended: left out" in [remark.text for remark in open_bar.remarks]
