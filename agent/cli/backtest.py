@@ -129,7 +129,7 @@ def backtest(
         Path | None,
         typer.Option(
             "--prices",
-            help="CSV, Parquet or JSON: time, symbol, close; or of an exchange or data site.",
+            help="A file (CSV, Parquet, JSON), or a folder of those of an exchange or data site.",
         ),
     ] = None,
     sample: Annotated[

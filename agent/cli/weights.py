@@ -44,14 +44,34 @@ prices_group = command_group(
 
 
 @command(Heading.DATA, 40)
-def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def weights(
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Use this choice, though a price or a weight jumps. Trades follow it.",
+        ),
+    ] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
     """Shows the weights that the allocator would choose now, with its data and reason, and the last
-    choice. Writes nothing.
+    choice. Writes nothing without --accept.
     """
     from agent import app as api
 
-    with show_spinner("Reading the chain"), api.open_agent(config) as agent:
+    if accept:
+        require_answerable(yes)
+    with show_spinner("Reading the chain") as spinner, api.open_agent(config) as agent:
         document = api.weights(agent)
+        if accept:
+            with spinner.hidden():
+                if not as_json:
+                    _show_weights(document)
+                if not (yes or ask("Use the weights that would be chosen now?")):
+                    return
+            document = api.weights(agent, accept=True)
     emit(document, as_json, lambda: _show_weights(document))
 
 
@@ -193,6 +213,8 @@ def _show_weights(document: Document) -> None:
         say(
             f"Now, from {current_choice['price_source']}{_span_text(current_choice)}: {current_choice['why']}."
         )
+    if document["accepted"]:
+        say("Accepted: the next cycle uses these weights.")
     if document["turnover_bps"]:
         say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
     if document["fault"]:

@@ -67,18 +67,30 @@ def require_valid_strategies(config: Config) -> None:
                 f" {', '.join(symbols)}"
             )
         if isinstance(strategy.allocator, AllocatorTable):
-            try:
-                require_valid_allocator(
-                    strategy.allocator,
-                    {symbol: (strategy.weights or {}).get(symbol, 0) for symbol in symbols},
-                    config.portfolio.numeraire,
-                )
-            except ValueError as error:
-                raise ValueError(
-                    f"strategies.{strategy.name}: {str(error).replace('weights.', 'allocator.', 1)}"
-                ) from None
+            _require_valid_strategy_allocator(strategy, strategy.allocator, config)
     _require_markets(config)
     _require_no_wallet_settings(config)
+
+
+def _require_valid_strategy_allocator(
+    strategy: StrategyTable, allocator: AllocatorTable, config: Config
+) -> None:
+    """Raise ValueError if the allocator does not fit the assets, or waits for an owner."""
+    if allocator.max_change is not None:
+        raise ValueError(
+            f"strategies.{strategy.name}: allocator.max_change: the owner can accept only choices of"
+            " [portfolio.weights]; remove it"
+        )
+    target_bps_by_symbol = {
+        asset.symbol: (strategy.weights or {}).get(asset.symbol, 0)
+        for asset in config.portfolio.assets
+    }
+    try:
+        require_valid_allocator(allocator, target_bps_by_symbol, config.portfolio.numeraire)
+    except ValueError as error:
+        raise ValueError(
+            f"strategies.{strategy.name}: {str(error).replace('weights.', 'allocator.', 1)}"
+        ) from None
 
 
 def _require_markets(config: Config) -> None:

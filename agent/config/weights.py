@@ -82,6 +82,7 @@ def build_allocator(
         supplies=tuple(supplies),
         signal=None if allocator_table.signal is None else signals[allocator_table.signal],
         futures=_futures_risk(allocator_table, futures, address_by_symbol),
+        max_change_bps=allocator_table.max_change,
     )
 
 
@@ -220,10 +221,17 @@ def allocator_sentences(table: PortfolioTable) -> str:
         sentences.append(f"{symbol} {low_bps / 100:g}% to {high_bps / 100:g}%")
     sentences += [
         f"changes of up to {(allocator_table.churn or 0) / 100:g}% not applied",
+        *_max_change_texts(allocator_table),
         f"kept for {format_duration(allocator_table.keep or 0)} if none can be chosen",
         f"until the first choice: {allocator_table.until_chosen}",
     ]
     return "; ".join(sentences)
+
+
+def _max_change_texts(allocator_table: AllocatorTable) -> list[str]:
+    if allocator_table.max_change is None:
+        return []
+    return [f"changes above {allocator_table.max_change / 100:g}% wait for the owner"]
 
 
 def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[TokenSupply]:

@@ -249,7 +249,8 @@ class AllocatorConfig:
     Weights are chosen every `every_s` from returns over `step_s` within the last `window_s`. Each
     asset needs `min_returns` returns and a price not older than `max_age_s`. If no choice is
     possible, the last allocation stays valid for `max_overdue_s` after it was due. A new allocation
-    that moves no weight by more than `churn_bps` is ignored. `supplies` are the owner's values,
+    that moves no weight by more than `churn_bps` is ignored, one that moves a weight by more than
+    `max_change_bps` waits for the owner (None: none does). `supplies` are the owner's values,
     which override those of the chain. `signal` is the user-defined signal that chooses the weights,
     `futures` the bounds of futures weights.
     """
@@ -268,6 +269,7 @@ class AllocatorConfig:
     supplies: tuple[TokenSupply, ...] = ()
     signal: SignalSettings | None = None
     futures: FuturesRisk | None = None
+    max_change_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,18 @@ allocator's result, and minimum change.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from agent import codec
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.layers.allocators import allocator_of
 from agent.model import (
     Allocation,
     AllocationMethod,
     AllocatorConfig,
     Asset,
+    InitialWeights,
     WeightLimit,
 )
 from agent.units import BPS, bounded_bps
@@ -78,7 +79,8 @@ def choose_allocation(
     """Return an allocation with the weights of all assets in bps, sum 10,000.
 
     The weights are those of `last_allocation` if none would move by more than `churn_bps`. The
-    result does not depend on the order of assets. Raises Refused as `unrounded_weights` does.
+    result does not depend on the order of assets. Raises Refused as `unrounded_weights` does, and
+    if a weight would move by more than `max_change_bps`, unless the owner accepts it.
     """
     weight_bounds, allocator_weights = unrounded_weights(settings, assets, inputs)
     free_weights_bps: list[int] = []
@@ -106,6 +108,10 @@ def choose_allocation(
         valid_allocation(settings, assets, last_allocation),
     )
     market_weights_bps = allocator_weights.market_bps
+    if not inputs.accepts_jumps:
+        _require_small_changes(
+            settings, assets, inputs, last_allocation, weight_bps_by_token, market_weights_bps
+        )
     if last_allocation is not None:
         previous_bps_by_token = {
             token: last_allocation.weight_bps(token) for token in weight_bps_by_token
@@ -144,6 +150,44 @@ def choose_allocation(
         else len(allocator_weights.returns.simple_returns),
         market_bps=market_weights_bps,
     )
+
+
+def _require_small_changes(
+    settings: AllocatorConfig,
+    assets: Sequence[Asset],
+    inputs: AllocatorData,
+    last_allocation: Allocation | None,
+    weight_bps_by_token: Mapping[str, int],
+    market_bps: tuple[tuple[str, int], ...],
+) -> None:
+    """Raise Refused if a weight would move by more than `max_change_bps` from the last allocation;
+    before the first one from the targets of the config, if these apply until then.
+    """
+    if settings.max_change_bps is None:
+        return
+    previous_bps: dict[str, int] = {}
+    if last_allocation is not None:
+        previous_bps = dict.fromkeys([*weight_bps_by_token, *dict(market_bps)], 0)
+        previous_bps |= dict(last_allocation.weights_bps)
+        previous_bps |= dict(last_allocation.market_bps)
+    elif settings.initial_weights is InitialWeights.TARGETS:
+        previous_bps = {asset.token.address: asset.target_bps for asset in assets}
+    new_bps = {**weight_bps_by_token, **dict(market_bps)}
+    changes = [
+        (abs(bps - previous_bps[name]), name)
+        for name, bps in new_bps.items()
+        if name in previous_bps
+    ]
+    largest_change_bps, name = max(changes, default=(0, ""))
+    if largest_change_bps > settings.max_change_bps:
+        label = inputs.label_by_token.get(name, name)
+        raise Refused(
+            f"{label} would move from {previous_bps[name] / 100:g} % to {new_bps[name] / 100:g} %,"
+            f" more than max_change of {settings.max_change_bps / 100:g} %: the choice waits for the"
+            " owner (trimtab weights --accept)",
+            remedy="look at it: trimtab weights; accept it: trimtab weights --accept",
+            code=ErrorCode.WEIGHTS,
+        )
 
 
 def format_allocation(allocation: Allocation) -> str:

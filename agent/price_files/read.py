@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 from agent.errors import ConfigError
@@ -18,11 +19,14 @@ from agent.price_files.layout import (
     read_layout,
 )
 from agent.price_files.numbers import PLAIN_NUMBER, cell_text, is_empty, parse_prices
-from agent.price_files.table import Row, open_table
+from agent.price_files.table import FRAME_SUFFIXES, TEXT_SUFFIXES, Row, open_table
 from agent.price_files.times import join_clocks, parse_times
-from agent.units import safe_label
+from agent.units import format_time, safe_label
 
 MAX_SYMBOL_LENGTH = 16
+MIN_BASE_LENGTH = 3
+"""Letters of the asset in a pair; crvUSD and agEUR are coins."""
+READABLE_SUFFIXES = (*TEXT_SUFFIXES, *FRAME_SUFFIXES, ".json")
 _QUOTES = "USDT|USDC|BUSD|FDUSD|TUSD|USD|DAI|EUR|GBP|JPY"
 _PAIR = re.compile(rf"(?P<base>[A-Za-z0-9.]{{2,}}?)[-_]?(?P<quote>{_QUOTES})", re.IGNORECASE)
 _OTHER_NAMES = {"XBT": "BTC", "XXBT": "BTC", "XETH": "ETH"}
@@ -72,11 +76,90 @@ class _Cells:
 
 
 def read_closes(path: Path, option: str = "--prices") -> ClosingPrices:
-    """Read a price file of trimtab, of an exchange or of a data site; times without a zone are UTC.
+    """Read a price file of trimtab, of an exchange or of a data site, or a folder of such files, one
+    or several for each symbol; times without a zone are UTC.
 
     Raises ConfigError for layouts that are not known or have two readings, with the change to make;
-    for times that are repeated or unordered, and for closes that are not positive numbers.
+    for times that are repeated or unordered, for closes that are not positive numbers, for closes
+    in several currencies, and for a folder that mixes bars with moments.
     """
+    prices = _read_folder(path, option) if path.is_dir() else _read_file(path, option)
+    currencies = {
+        currency: series.symbol
+        for series in prices.series
+        if (currency := currency_of_pair(series.symbol))
+    }
+    if len(currencies) > 1:
+        pairs_text = ", ".join(f"{symbol} in {name}" for name, symbol in sorted(currencies.items()))
+        raise ConfigError(
+            f"{path.name}: has closes in several currencies: {pairs_text}",
+            "use pairs with one currency",
+        )
+    return prices
+
+
+def _read_folder(folder: Path, option: str) -> ClosingPrices:
+    """Return the closes of all price files of a folder. Times of a symbol in several files must
+    differ.
+    """
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in READABLE_SUFFIXES and path.is_file()
+    )
+    if not paths:
+        raise ConfigError(
+            f"{option}: {folder}: no such file, but a folder without price files",
+            "name a file of prices or a folder with some: .csv, .parquet or .json",
+        )
+    files = [_read_file(path, option) for path in paths]
+    if len({prices.has_bar_starts for prices in files}) > 1:
+        bar_name, moment_name = (
+            next(prices.file_name for prices in files if prices.has_bar_starts is has_bar_starts)
+            for has_bar_starts in (True, False)
+        )
+        raise ConfigError(
+            f"{option}: {folder.name} mixes bars ({bar_name}) and prices of moments ({moment_name})",
+            "use files of one kind",
+        )
+    closes_by_symbol: dict[str, list[tuple[int, Decimal, int]]] = {}
+    remarks = []
+    for prices in files:
+        remarks += [
+            FileRemark(remark.count, f"{prices.file_name}: {remark.text}")
+            for remark in prices.remarks
+        ]
+        for series in prices.series:
+            closes = closes_by_symbol.setdefault(series.symbol, [])
+            closes += zip(series.times_s, series.closes, series.row_numbers, strict=True)
+    all_series = []
+    for symbol, closes in closes_by_symbol.items():
+        closes.sort()
+        times_s = [time_s for time_s, _, _ in closes]
+        if len(set(times_s)) < len(times_s):
+            repeated_s = next(later for earlier, later in pairwise(times_s) if earlier == later)
+            raise ConfigError(
+                f"{option}: {folder.name} has two closes of {symbol} at {format_time(repeated_s)}",
+                "keep one of the files with this time",
+            )
+        all_series.append(
+            SymbolCloses(
+                symbol,
+                tuple(times_s),
+                tuple(close for _, close, _ in closes),
+                tuple(row_number for _, _, row_number in closes),
+            )
+        )
+    return ClosingPrices(
+        folder.name,
+        f"{len(files)} files",
+        tuple(all_series),
+        files[0].has_bar_starts,
+        tuple(remarks),
+    )
+
+
+def _read_file(path: Path, option: str) -> ClosingPrices:
     layout, table = read_layout(open_table(path, option), path.name)
     remarks = [
         FileRemark(1, f"line {number} above the header is not data: {line[:40]!r}")
@@ -126,6 +209,18 @@ def asset_of_pair(symbol: str) -> str:
     match = _PAIR.fullmatch(symbol)
     asset = (match["base"] if match is not None else symbol).upper()
     return _OTHER_NAMES.get(asset, asset)
+
+
+def currency_of_pair(symbol: str) -> str:
+    """Return the currency of a pair such as BTC-EUR or BTCUSDT: USD for the dollar and its stable
+    coins; empty for a symbol that is no pair.
+    """
+    match = _PAIR.fullmatch(symbol)
+    is_pair = match is not None and ("-" in symbol or "_" in symbol or symbol.isupper())
+    if match is None or not is_pair or len(match["base"]) < MIN_BASE_LENGTH:
+        return ""
+    quote = match["quote"].upper()
+    return quote if quote in ("EUR", "GBP", "JPY") else "USD"
 
 
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:

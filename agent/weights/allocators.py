@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -22,7 +22,13 @@ from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
 from agent.units import BPS, Price, proportional_shares
 from agent.weights.extras import import_extra
-from agent.weights.returns import Floats, Returns, compute_returns, shrunk_covariance
+from agent.weights.returns import (
+    Floats,
+    Returns,
+    compute_returns,
+    require_no_dominant_return,
+    shrunk_covariance,
+)
 
 DAY_S = 86_400
 
@@ -300,7 +306,8 @@ class AllocatorData:
 
     `current_prices` are the prices of this block, which count if no recorded price is within
     `max_age_s`; only that of the numeraire if the config requires confirmed prices. `signal_answer`
-    is the signal's answer.
+    is the signal's answer. `accepts_jumps` is True if the owner has confirmed prices and weights
+    that jump.
     """
 
     now_s: int
@@ -309,6 +316,7 @@ class AllocatorData:
     supplies: tuple[TokenSupply, ...] = ()
     current_prices: Mapping[str, Price] | None = None
     signal_answer: SignalAnswer | None = None
+    accepts_jumps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,9 +441,7 @@ def allocate_by_inverse_volatility(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
-    returns = compute_returns(
-        settings, bounds.tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
-    )
+    returns = judged_returns(settings, bounds.tokens, inputs)
     shares = proportional_shares(
         [Fraction(1 / float(volatility)) for volatility in returns.volatilities],
         bounds.low_bps,
@@ -509,9 +515,7 @@ def _optimise(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData, optimiser: Optimiser
 ) -> tuple[Returns, Floats, Floats]:
     """Return (returns, shares with sum 1, annual covariance)."""
-    returns = compute_returns(
-        settings, bounds.tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
-    )
+    returns = judged_returns(settings, bounds.tokens, inputs)
     covariance_matrix = shrunk_covariance(returns, inputs.label_by_token)
     min_shares, max_shares = (
         np.array(bounds_bps, dtype=np.float64) / bounds.total_bps
@@ -522,6 +526,20 @@ def _optimise(
         optimiser(covariance_matrix, min_shares, np.minimum(max_shares, 1.0)),
         covariance_matrix,
     )
+
+
+def judged_returns(
+    settings: AllocatorConfig, tokens: Sequence[str], inputs: AllocatorData
+) -> Returns:
+    """Return the returns of `tokens`. Raises Refused as compute_returns does, and if one return makes
+    most of a variance, unless the owner accepts it.
+    """
+    returns = compute_returns(
+        settings, tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
+    )
+    if not inputs.accepts_jumps:
+        require_no_dominant_return(returns, inputs.label_by_token)
+    return returns
 
 
 def weights_with_sample(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agent.errors import Refused
 from agent.floats import dispersion, dot, fsum_array, matvec, solve_positive_definite
 from agent.model import PricePoint
-from agent.units import YEAR_S
+from agent.units import YEAR_S, format_time
 
 Floats = NDArray[np.float64]
 MIN_RETURNS = 2
@@ -26,6 +26,17 @@ MIN_EIGENVALUE = 1e-9
 """Minimum eigenvalue of a correlation matrix (mean 1); below it one asset is a combination of the
 others.
 """
+
+
+MAX_RETURN_SHARE = 0.5
+"""Largest part of a token's variance that one return may make: above it the price is probably wrong,
+or one event decides the weights.
+"""
+MANY_RETURNS = 20
+"""Returns from which MAX_RETURN_SHARE holds; of fewer one often makes half by chance."""
+FEW_RETURNS = 10
+"""Returns from which one may make at most MAX_PART_OF_FEW of what a single outlier makes."""
+MAX_PART_OF_FEW = 0.98
 
 
 class ReturnsWindow(Protocol):
@@ -60,7 +71,7 @@ class Returns:
     (rows).
 
     `skipped_intervals` is the number of intervals between the first and the last that were skipped for a missing
-    price.
+    price, `ends_s` the time of each row's later price of the first token.
     """
 
     tokens: tuple[str, ...]
@@ -69,6 +80,7 @@ class Returns:
     from_s: int
     until_s: int
     skipped_intervals: int
+    ends_s: tuple[int, ...] = ()
 
     @property
     def volatilities(self) -> Floats:
@@ -160,7 +172,37 @@ def compute_returns(
         )
     from_s = min(points_by_token[token][interval_pairs[0][0]].at_s for token in tokens)
     skipped_intervals = shared_intervals[-1] - shared_intervals[0] - len(interval_pairs)
-    return Returns(tuple(tokens), simple_returns, window.step_s, from_s, until_s, skipped_intervals)
+    ends_s = tuple(points_by_token[tokens[0]][end].at_s for _, end in interval_pairs)
+    return Returns(
+        tuple(tokens), simple_returns, window.step_s, from_s, until_s, skipped_intervals, ends_s
+    )
+
+
+def require_no_dominant_return(returns: Returns, label_by_token: Mapping[str, str]) -> None:
+    """Raise Refused if one return makes more than MAX_RETURN_SHARE of a token's variance, or of few
+    returns nearly all: one outlier among n equal returns makes (n - 1)/n.
+    """
+    return_count = len(returns.simple_returns)
+    if return_count < FEW_RETURNS:
+        return
+    max_share = MAX_RETURN_SHARE
+    if return_count < MANY_RETURNS:
+        max_share = MAX_PART_OF_FEW * (return_count - 1) / return_count
+    for column, deviations in enumerate(_deviations(returns.simple_returns)):
+        squares = deviations * deviations
+        row = max(range(len(squares)), key=squares.__getitem__)
+        share = float(squares[row]) / fsum_array(squares)
+        if share <= max_share:
+            continue
+        raise Refused(
+            f"one return makes {share:.0%} of the variance of"
+            f" {label_by_token[returns.tokens[column]]}:"
+            f" {float(returns.simple_returns[row, column]):+,.1%} until"
+            f" {format_time(returns.ends_s[row])}; the choice waits for the owner (trimtab weights"
+            " --accept)",
+            remedy="correct the price (trimtab prices forget import), use a longer window, or accept"
+            " the choice if the price is right: trimtab weights --accept",
+        )
 
 
 def shrunk_covariance(returns: Returns, label_by_token: Mapping[str, str]) -> Floats:

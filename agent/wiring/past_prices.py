@@ -18,10 +18,11 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
+from agent.price_files.jumps import find_jumps
 from agent.reference import reference_prices, round_price
 from agent.reference.prices import answer_bound_fault, pin_rejection
 from agent.store.prices import HOUR_S
-from agent.units import Token
+from agent.units import Token, format_time
 from agent.wiring.context import AgentContext
 
 FEED_SOURCE, POOL_SOURCE = "feed", "pools"
@@ -86,13 +87,39 @@ def fetch_hours(
 
 
 def _recorded(context: AgentContext, fetched_prices: FetchedPrices) -> FetchedPrices:
-    """Record the prices, and return them with the number of new hours."""
+    """Record the prices, without those that jump and come back, and return them with the number of
+    new hours.
+    """
+    fetched_prices = without_jumps(fetched_prices)
     if not fetched_prices.points:
         return fetched_prices
     new_hour_count = context.store.prices.record(
         context.portfolio.numeraire.address, fetched_prices.points, fetched_prices.source
     )
     return replace(fetched_prices, new_hour_count=new_hour_count)
+
+
+def without_jumps(fetched_prices: FetchedPrices) -> FetchedPrices:
+    """Return the prices without those that jump and come back, and why they are left out. The first
+    and last stay: the chain's own answers need no confirmation.
+    """
+    jumps = find_jumps([float(point.price) for point in fetched_prices.points])
+    left_out = {
+        index for jump in jumps if not jump.is_edge for index in range(jump.start, jump.end)
+    }
+    if not left_out:
+        return fetched_prices
+    times_text = ", ".join(
+        format_time(fetched_prices.points[index].at_s) for index in sorted(left_out)[:3]
+    )
+    reason = f"{len(left_out)} prices that jump and come back left out, first at {times_text}"
+    return replace(
+        fetched_prices,
+        points=tuple(
+            point for index, point in enumerate(fetched_prices.points) if index not in left_out
+        ),
+        missing_reason="; ".join(filter(None, (fetched_prices.missing_reason, reason))),
+    )
 
 
 def _fetch_from_feeds(

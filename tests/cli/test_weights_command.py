@@ -55,6 +55,46 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     assert run("prices", "forget", "import", "--json").json == {"source": "import", "removed": 183}
 
 
+def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
+    file = closes(anvil_chain, tmp_path / "closes.csv")
+    rows = file.read_text().splitlines()
+    for wrong, factor in ((30, 100.0), (80, 0.00001)):
+        time_s, symbol, close = rows[wrong].split(",")
+        rows[wrong] = f"{time_s},{symbol},{float(close) * factor!r}"
+    file.write_text("\n".join(rows) + "\n")
+    refused = run("prices", "import", str(file), "--json")
+    assert refused.code == 2
+    assert mentions(refused.error["message"], "row 30: WETH is", "after", "before", "the next bar takes it back")
+    assert "--accept-jumps" in refused.error["remedy"]
+    assert run("prices", "--json").json["prices"] == []
+    accepted = run("prices", "import", str(file), "--accept-jumps", "--json").json
+    assert [remark["text"].split(":")[0] for remark in accepted["remarks"]] == ["accepted", "accepted"]
+
+    waiting = run("weights", "--json").json
+    assert waiting["now"] is None
+    assert mentions(waiting["fault"], "one return makes", "of the variance of", "trimtab weights --accept")
+    assert mentions(run("rebalance", "--json").json["target_reasons"][0], "targets of the config", "one return makes")
+    assert run("weights", "--json").json["chosen"] is None
+    unanswered = run("weights", "--accept", "--json")
+    assert unanswered.code == 2
+    assert run("weights", "--accept", "--yes", "--json").json["accepted"] is True
+    chosen = run("weights", "--json").json["chosen"]
+    assert sum(chosen["weights_bps"].values()) == 10_000
+    assert mentions(run("rebalance", "--json").json["target_reasons"][0], "inverse_volatility", "chosen")
+
+
+def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    file = closes(anvil_chain, tmp_path / "closes.csv")
+    cents = [f"{row.rsplit(',', 1)[0]},{float(row.rsplit(',', 1)[1]) * 100!r}" for row in file.read_text().splitlines()[1:]]
+    file.write_text("\n".join(["time,symbol,close", *cents]) + "\n")
+    refused = run("prices", "import", str(file), "--json")
+    assert refused.code == 2
+    assert mentions(refused.error["message"], "the last close of WETH is", "today's reference price")
+
+
 def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
     closes(anvil_chain, tmp_path / "closes.csv")
     (tmp_path / "caps.csv").write_text("symbol,market_cap,price\nWETH,360000000000,3000\n")

@@ -411,3 +411,48 @@ def test_import_dates_closes_of_bars_at_their_end(tmp_path: Path) -> None:
     open_bar = read_prices(path, portfolio, {"XBTUSD": "WBTC"}, None, bars[-1].start_s + 60)
     assert len(open_bar.series[0].points) == len(bars) - 1
     assert "the last bar of WBTC has not ended: left out" in [remark.text for remark in open_bar.remarks]
+
+
+def test_a_folder_of_files_is_read_as_one(tmp_path: Path) -> None:
+    """The months of data.binance.vision, and a file for each asset."""
+    btc, eth = candles(1, 60), candles(2, 60, Decimal(700))
+    for name, bars in (("BTCUSDT-1d-01.csv", btc[:30]), ("BTCUSDT-1d-02.csv", btc[30:]), ("ETHUSDT-1d.csv", eth)):
+        save(tmp_path, name, binance(bars, 1000))
+    save(tmp_path, "notes.txt", "not a price file")
+    prices = read_closes(tmp_path)
+    assert [series.symbol for series in prices.series] == ["BTCUSDT", "ETHUSDT"]
+    assert [list(series.closes) for series in prices.series] == [[bar.close for bar in bars] for bars in (btc, eth)]
+    assert all(text.startswith(("BTCUSDT-1d-0", "ETHUSDT-1d.csv")) for text in texts(prices))
+    table = PortfolioOptions(symbol_mapping=("BTCUSDT=BTC,ETHUSDT=ETH",)).load_prices(tmp_path)
+    assert table.closes.tolist() == [[float(b.close), float(e.close)] for b, e in zip(btc, eth, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("BTCUSDT-copy.csv", binance(candles(1, 5), 1), "has two closes of BTCUSDT at 2021-01-01"),
+        ("eth.csv", lines("date,close", ["2021-01-01,1", "2021-01-02,1"]), "mixes bars (BTCUSDT-1d.csv) and prices of moments (eth.csv)"),
+        ("ETHEUR-1d.csv", binance(candles(2, 5), 1), "closes in several currencies: ETHEUR in EUR, BTCUSDT in USD"),
+        ("ETH.csv", "time,close\n1,2,3\n", "ETH.csv has 3 cells in row 1, but 2 columns"),
+    ],
+)
+def test_a_folder_that_contradicts_itself_is_refused(name: str, content: str, problem: str, tmp_path: Path) -> None:
+    save(tmp_path, "BTCUSDT-1d.csv", binance(candles(1, 5), 1))
+    save(tmp_path, name, content)
+    with pytest.raises(ConfigError) as caught:
+        read_closes(tmp_path)
+    assert problem in caught.value.message
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("symbol", ["BTC-EUR", "BTCGBP", "XBT/JPY"])
+def test_an_import_of_another_currency_is_refused_unless_the_file_converts_it(symbol: str, tmp_path: Path) -> None:
+    portfolio = step_input(targets_bps={"WBTC": 5_000, "USDC": 5_000}).portfolio
+    rows = [f"{b.at()},{symbol},{b.close}" for b in candles(1, 10)]
+    path = save(tmp_path, "closes.csv", lines("time,symbol,close", rows))
+    with pytest.raises(ConfigError, match=r"has closes in (EUR|GBP|JPY), but prices are recorded in USDC"):
+        read_prices(path, portfolio, {symbol: "WBTC"}, None, FIRST_S + 10**9)
+    rates = [f"{b.at()},USDC{symbol[-3:]},0.5" for b in candles(1, 10)]
+    path = save(tmp_path, "closes.csv", lines("time,symbol,close", [*rows, *rates]))
+    converted = read_prices(path, portfolio, {symbol: "WBTC", f"USDC{symbol[-3:]}": "USDC"}, None, FIRST_S + 10**9)
+    assert converted.series[0].points[0].price == unit_price(token("WBTC"), str(2 * candles(1, 10)[0].close), token("USDC"))

@@ -347,7 +347,7 @@ WeightedAssetDocument = TypedDict("WeightedAssetDocument", {
 })  # fmt: skip
 WeightsDocument = TypedDict("WeightsDocument", {
     "block": int, "at_s": int, "kind": str, "due": bool, "next_s": int | None,
-    "chosen": AllocationDocument | None, "now": AllocationDocument | None, "fault": str,
+    "chosen": AllocationDocument | None, "now": AllocationDocument | None, "fault": str, "accepted": bool,
     "turnover_bps": int | None, "assets": list[WeightedAssetDocument],
     "correlations": dict[str, DecimalText], "target_reasons": list[str],
 })  # fmt: skip

@@ -232,9 +232,11 @@ def _required_observations(snapshot: Snapshot, reference: ReferenceConfig) -> in
     return prices.required_observations(snapshot.head.chain_id, reference.twap_window_s)
 
 
-def weights(agent: Agent) -> WeightsDocument:
-    """Return the weights that the allocator would choose now. Writes nothing. Raises ConfigError if
-    the config has no allocator.
+def weights(agent: Agent, *, accept: bool = False) -> WeightsDocument:
+    """Return the weights that the allocator would choose now. Writes nothing, except with `accept`:
+    then the choice is recorded, also if a return makes most of a variance or a weight moves by
+    more than `max_change`. Raises ConfigError if the config has no allocator, Refused if there is
+    nothing to accept.
     """
     allocator = agent.portfolio.allocator
     if allocator is None or allocator.method is AllocationMethod.FIXED:
@@ -253,8 +255,9 @@ def weights(agent: Agent) -> WeightsDocument:
         step, history=replace(step.history, prices=recorded_prices, allocation=None)
     )
     signal_answers = agent.context.signal_host.answers(signal_requests(priced_step, {}))
-    allocator_inputs = target_changes.allocator_inputs(
-        priced_step.with_layer(SignalState(signal_answers))
+    allocator_inputs = replace(
+        target_changes.allocator_inputs(priced_step.with_layer(SignalState(signal_answers))),
+        accepts_jumps=accept,
     )
     last_allocation = store.allocations.newest()
     valid_allocation = targets.valid_allocation(allocator, assets, last_allocation)
@@ -269,7 +272,11 @@ def weights(agent: Agent) -> WeightsDocument:
             allocator, assets, allocator_inputs, last_allocation
         )
     except Refused as refusal:
+        if accept:
+            raise
         fault = str(refusal)
+    if accept and allocation_now is not None:
+        store.allocations.record(allocation_now)
     return {
         "block": step.snapshot.head.number,
         "at_s": now_s,
@@ -279,6 +286,7 @@ def weights(agent: Agent) -> WeightsDocument:
         "chosen": _allocation_document(step.portfolio, valid_allocation),
         "now": _allocation_document(step.portfolio, allocation_now),
         "fault": fault,
+        "accepted": accept,
         "turnover_bps": _turnover_bps(allocation_now, valid_allocation),
         "assets": _asset_documents(
             step.snapshot,

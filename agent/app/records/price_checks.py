@@ -12,7 +12,7 @@ from agent.errors import ConfigError
 from agent.model import PricePoint
 from agent.price_files.jumps import PriceJump, find_jumps
 from agent.price_files.read import FileRemark, SymbolCloses
-from agent.units import Price, Token, format_duration
+from agent.units import Price, Token, format_duration, format_time
 
 ACCEPT_REMEDY = "correct or remove it; if the price was real: --accept-jumps"
 MAX_REFERENCE_RATIO = Fraction(13, 10)
@@ -91,6 +91,7 @@ def _jump_text(jump: PriceJump, symbol_closes: SymbolCloses, token: Token) -> st
     """Return a jump with its rows, prices and neighbours."""
     rows = sorted(symbol_closes.row_numbers[jump.start : jump.end])
     rows_text = f"row {rows[0]}" if len(rows) == 1 else f"rows {rows[0]} to {rows[-1]}"
+    first_time_text = format_time(symbol_closes.times_s[jump.start])
     closes_text = ", ".join(f"{close:f}" for close in symbol_closes.closes[jump.start : jump.end])
     neighbours = []
     if jump.start > 0:
@@ -98,4 +99,7 @@ def _jump_text(jump: PriceJump, symbol_closes: SymbolCloses, token: Token) -> st
     if jump.end < len(symbol_closes.closes):
         neighbours.append(f"before {symbol_closes.closes[jump.end]:f}")
     reason = "no other close confirms it" if jump.is_edge else "the next bar takes it back"
-    return f"{rows_text}: {token.label} is {closes_text}, {' and '.join(neighbours)}: {reason}"
+    return (
+        f"{rows_text}: {token.label} is {closes_text}, {' and '.join(neighbours)}, at"
+        f" {first_time_text}: {reason}"
+    )

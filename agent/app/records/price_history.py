@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -21,7 +21,13 @@ from agent.model import (
     PricePoint,
 )
 from agent.price_files.layout import file_symbol
-from agent.price_files.read import FileRemark, SymbolCloses, read_closes, symbol_pairs
+from agent.price_files.read import (
+    FileRemark,
+    SymbolCloses,
+    currency_of_pair,
+    read_closes,
+    symbol_pairs,
+)
 from agent.reference import reference_prices
 from agent.store.prices import AGENT_SOURCE, HOUR_S, RETENTION_S
 from agent.units import Price, Token, format_duration
@@ -128,6 +134,8 @@ def read_prices(
     if numeraire_closes:
         numeraire_file_closes = file_closes_by_symbol[numeraire.symbol]
         remarks += jump_check.remarks(numeraire_file_closes, numeraire, numeraire, None, path.name)
+    else:
+        _require_currency(file_closes_by_symbol.values(), numeraire, path.name)
     price_series_list = []
     for symbol, dated_closes in closes_by_symbol.items():
         token = token_by_symbol[symbol]
@@ -152,6 +160,22 @@ def read_prices(
         f"{numeraire.label}, {unit_note}",
         tuple(remarks),
     )
+
+
+def _require_currency(all_closes: Iterable[SymbolCloses], numeraire: Token, file_name: str) -> None:
+    """Raise ConfigError for pairs in another currency than the numeraire's."""
+    for symbol_closes in all_closes:
+        currency = currency_of_pair(symbol_closes.symbol)
+        is_dollar = any(name in numeraire.symbol.upper() for name in ("USD", "DAI", "GHO", "FRAX"))
+        is_foreign = currency not in numeraire.symbol.upper() and not (
+            currency == "USD" and is_dollar
+        )
+        if currency and is_foreign:
+            raise ConfigError(
+                f"{file_name}: {symbol_closes.symbol} has closes in {currency}, but prices are"
+                f" recorded in {numeraire.label}",
+                f"use closes in {numeraire.label}, or add those of {numeraire.label} in {currency}",
+            )
 
 
 def _series_in_numeraire(

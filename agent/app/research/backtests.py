@@ -17,6 +17,7 @@ from agent.backtest.data import (
     read_table,
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
+from agent.backtest.jumps import suspect_closes, suspect_note, without_closes
 from agent.backtest.report.series import backtest_document
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import (
@@ -60,7 +61,7 @@ from agent.model import (
 )
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.layout import file_symbol
-from agent.units import BPS, PIPS, Token, parse_raw, parse_share_with_unit_bps
+from agent.units import BPS, PIPS, Token, parse_raw, parse_share_with_unit_bps, value_text
 
 __all__ = ["backtest_document"]
 EXPIRE_BLOCKS = 25
@@ -300,13 +301,26 @@ def backtest(
     progress: Progress | None = None,
 ) -> SimulationResult:
     """Simulate the file's prices. With `funding`, a file of funding rates, the result states the
-    funding that shorts of the holdings would have received. Raises ConfigError naming the option.
+    funding that shorts of the holdings would have received. If closes are probably wrong, a note has
+    the result without them. Raises ConfigError naming the option.
     """
     table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
     spec = portfolio_options.spec(table, market_options.pool_pairs())
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
-    return simulate(spec, table, settings, progress, rate_series)
+    result = simulate(spec, table, settings, progress, rate_series)
+    if not (suspects := suspect_closes(table, spec)):
+        return result
+    trusted_result = simulate(spec, without_closes(table, suspects), settings)
+    values_text = " instead of ".join(
+        value_text(value, result.decimals, 2)
+        for value in (trusted_result.final_value, result.final_value)
+    )
+    note = (
+        f"{suspect_note(suspects)}. Without them the portfolio ends at {values_text}"
+        f" {result.numeraire}, its return is {trusted_result.twr:.2%} instead of {result.twr:.2%}"
+    )
+    return replace(result, notes=(note, *result.notes))
 
 
 def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:

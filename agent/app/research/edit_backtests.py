@@ -31,6 +31,7 @@ from agent.backtest.data import (
     prices_in_numeraire,
     read_table,
 )
+from agent.backtest.jumps import with_suspect_note
 from agent.backtest.report.series import drawdown_series, growth_series
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
 from agent.backtest.simulate import simulate
@@ -164,7 +165,7 @@ def _price_history(
             ):
                 source_notes.append(f"{source_name}: no prices of {', '.join(missing_symbols)}")
                 continue
-            table = _newest_bars(full_table.select(available_symbols))
+            table = with_suspect_note(_newest_bars(full_table.select(available_symbols)))
         except TrimtabError as error:
             source_notes.append(f"{source_name}: {error.message}")
             continue

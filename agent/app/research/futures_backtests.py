@@ -28,6 +28,7 @@ from agent.backtest.futures.simulate import (
 )
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
 from agent.backtest.futures_alone import setup_of_settings, simulate_book
+from agent.backtest.jumps import with_suspect_note
 from agent.backtest.report.series import growth_series_of_units, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
@@ -314,6 +315,7 @@ def backtest_futures(
     futures_setup, spec = _futures_setup(
         book_options, market_options, spec, table.interval_s, rate_series
     )
+    table = with_suspect_note(table, spec)
     simulation = simulate(spec, table, settings, progress, all_rate_series, futures_setup)
     if simulation.futures is None:
         raise ValueError("a simulation with futures has a book")
@@ -421,7 +423,7 @@ def load_futures_market(
 ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
     """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
     table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding_path)
-    table = table.select(list(book_options.targets()))
+    table = with_suspect_note(table.select(list(book_options.targets())))
     rate_series = tuple(series for series in rate_series if series.symbol in table.symbols)
     require_prices(rate_series, table.symbols, table.times_s)
     return table, rate_series

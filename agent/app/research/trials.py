@@ -16,6 +16,13 @@ from agent.app.research.shocks import parse_shocks
 from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.futures.simulate import FuturesResult
+from agent.backtest.jumps import (
+    settings_from_bar,
+    suspect_closes,
+    suspect_note,
+    with_suspect_note,
+    without_closes,
+)
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.futures import futures_page, futures_section
 from agent.backtest.report.page import ReportPage, write_document, write_page
@@ -150,6 +157,7 @@ def prepare_stress(
     if portfolio_options.config is None and limits_choice == "usual":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
+    table = with_suspect_note(table, spec)
     stress_spec = stress_options.spec(table)
     return PreparedStressTest(
         spec, table, settings, stress_spec, estimate_s(stress_spec, spec, settings)
@@ -249,6 +257,8 @@ def _parse_fraction(fraction_text: str, option: str) -> Fraction:
 
 
 MIN_FOLDS, MAX_FOLDS = 1, 50
+WITHOUT_SUSPECTS = "without_suspects"
+"""Folder, in that of a search, of the same search without closes that are probably wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +398,8 @@ def run_tune(
 
     It uses `cores` cores (0: all), and for runs of the full step the Dask scheduler at the address
     `scheduler`. `confirm` is called if the search would take more than five minutes; without it the
-    search starts immediately. Raises Refused if declined, Retryable if the scheduler or a process
+    search starts immediately. If closes are probably wrong, a note has the result without them.
+    Raises Refused if declined, Retryable if the scheduler or a process
     is lost, ConfigError for the folder of another search.
     """
     core_count = cores or available_cores()
@@ -418,8 +429,38 @@ def run_tune(
         if full_chunks:
             yield from run_on_cluster(job, full_chunks, scheduler)
 
-    return tune(
-        tune_spec, run_chunks, folder, require_confirmed, progress or (lambda _done, _runs: None)
+    run_progress = progress or (lambda _done, _runs: None)
+    result = tune(tune_spec, run_chunks, folder, require_confirmed, run_progress)
+    if not (suspects := suspect_closes(tune_spec.table, tune_spec.backtest)):
+        return result
+    trusted_folder = None if folder is None else folder / WITHOUT_SUSPECTS
+    trusted_table = select_spec_symbols(
+        tune_spec.backtest, without_closes(tune_spec.table, suspects)
+    )
+    trusted_spec = replace(
+        tune_spec,
+        table=trusted_table,
+        settings=settings_from_bar(tune_spec.settings, trusted_table.bar_count),
+    )
+    trusted_result = tune(
+        trusted_spec, run_chunks, trusted_folder, lambda _job, _chunks: None, run_progress
+    )
+    note = f"{suspect_note(suspects)}. {_without_suspects_text(trusted_result, result)}"
+    noted_table = replace(tune_spec.table, notes=(note, *tune_spec.table.notes))
+    return replace(result, spec=replace(result.spec, table=noted_table))
+
+
+def _without_suspects_text(trusted_result: TuneResult, result: TuneResult) -> str:
+    """Return how the best setting and its end of the last quarter change without suspect closes."""
+    trusted_label, label = (
+        search.choices[search.best_index].label for search in (trusted_result, result)
+    )
+    trusted_value, value = (
+        search.last_quarter_results[0].final_value for search in (trusted_result, result)
+    )
+    return (
+        f"Without them the best setting is {trusted_label} instead of {label}; it ends the last"
+        f" quarter at {trusted_value:,.2f} instead of {value:,.2f}"
     )
 
 

@@ -56,7 +56,7 @@ class WeightLimitTable(ConfigTable):
 
 class AllocatorTable(ConfigTable):
     """An allocator (docs/weights.md). Every key of its kind is required but `fixed`, `cap`,
-    `limits`, `supplies`.
+    `limits`, `max_change`, `supplies`.
     """
 
     kind: MethodName
@@ -75,6 +75,8 @@ class AllocatorTable(ConfigTable):
     """How long the last choice applies beyond `every`."""
     churn: Share | None = None
     """A choice is ignored if no weight changes by more than this."""
+    max_change: Share | None = None
+    """A choice that changes a weight by more than this waits for the owner."""
     until_chosen: Literal["targets", "wait"] | None = None
     """Before the first choice: the targets of the assets, or no trades."""
     fixed: list[str] = Field(default_factory=list)
@@ -104,6 +106,7 @@ class AllocatorTable(ConfigTable):
         if method is not AllocationMethod.FIXED:
             allowed_keys |= {
                 *_COMMON_KEYS,
+                "max_change",
                 *(() if method.needs is AllocationNeeds.MARKETS else _SPOT_KEYS),
             }
         unknown_keys = sorted((self.model_fields_set - {"kind"}) - allowed_keys)
@@ -117,6 +120,11 @@ class AllocatorTable(ConfigTable):
         if missing_keys:
             raise ValueError(
                 f"{missing_keys[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
+            )
+        if self.max_change is not None and self.max_change <= (self.churn or 0):
+            raise ValueError(
+                "max_change: not above churn, so that every choice waits for the owner; write for"
+                " example 20%"
             )
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
         return self

@@ -12,9 +12,9 @@ from agent.weights.allocators import (
     AllocatorData,
     UnroundedWeights,
     WeightBounds,
+    judged_returns,
     weights_with_sample,
 )
-from agent.weights.returns import compute_returns
 
 
 def futures_volatility_weights(
@@ -32,9 +32,7 @@ def futures_volatility_weights(
     if futures_settings is None:
         raise Refused("no futures markets are configured", remedy="add [futures]")
     tokens = tuple(side.token for side in futures_settings.sides)
-    sample_returns = compute_returns(
-        settings, tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
-    )
+    sample_returns = judged_returns(settings, tokens, inputs)
     max_weights_bps = [futures_settings.max_weight_bps] * len(tokens)
     total_bps = min(BPS, len(tokens) * futures_settings.max_weight_bps)
     min_weights_bps = [0] * len(tokens)

@@ -1,0 +1,104 @@
+"""Closes of a table that are probably wrong, the table without them, and how they change a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from agent.backtest.data import PriceTable, columns_by_token
+from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.price_files.jumps import find_jumps
+
+MAX_NAMED = 5
+"""Suspect closes that a note names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectClose:
+    """A close that is probably wrong, with its neighbours; None at the ends of the prices."""
+
+    bar: int
+    column: int
+    symbol: str
+    time_s: int
+    close: float
+    before: float | None
+    after: float | None
+
+    @property
+    def text(self) -> str:
+        """Return symbol, time, close and neighbours."""
+        neighbours = [
+            f"{word} {price:.8g}"
+            for word, price in (("after", self.before), ("before", self.after))
+            if price is not None
+        ]
+        return (
+            f"{self.symbol} is {self.close:.8g} at"
+            f" {datetime.fromtimestamp(self.time_s, UTC):%Y-%m-%d %H:%M}, {' and '.join(neighbours)}"
+        )
+
+
+def suspect_closes(table: PriceTable, spec: BacktestSpec | None = None) -> tuple[SuspectClose, ...]:
+    """Return the closes that are probably wrong, by symbol and time; with `spec` only those of its
+    symbols.
+    """
+    columns = set(range(len(table.symbols)))
+    if spec is not None:
+        columns &= set(columns_by_token(spec, table).values())
+    suspects = []
+    for column in sorted(columns):
+        bars = np.flatnonzero(~np.isnan(table.closes[:, column]))
+        closes = table.closes[bars, column].tolist()
+        for jump in find_jumps(closes):
+            before = closes[jump.start - 1] if jump.start > 0 else None
+            after = closes[jump.end] if jump.end < len(closes) else None
+            suspects += [
+                SuspectClose(
+                    int(bars[index]),
+                    column,
+                    table.symbols[column],
+                    int(table.times_s[bars[index]]),
+                    closes[index],
+                    before,
+                    after,
+                )
+                for index in range(jump.start, jump.end)
+            ]
+    return tuple(suspects)
+
+
+def without_closes(table: PriceTable, suspects: Sequence[SuspectClose]) -> PriceTable:
+    """Return the table with the suspect closes missing."""
+    closes = table.closes.copy()
+    for suspect in suspects:
+        closes[suspect.bar, suspect.column] = np.nan
+    return replace(table, closes=closes)
+
+
+def settings_from_bar(settings: SimulationSettings, bar_count: int) -> SimulationSettings:
+    """Return the settings for the last `bar_count` bars."""
+    if isinstance(settings.gas_price_wei, int):
+        return settings
+    return replace(settings, gas_price_wei=tuple(settings.gas_price_wei)[-bar_count:])
+
+
+def suspect_note(suspects: Sequence[SuspectClose]) -> str:
+    """Return a sentence that names the suspect closes; the first MAX_NAMED of many."""
+    named_text = "; ".join(suspect.text for suspect in suspects[:MAX_NAMED])
+    more_count = len(suspects) - MAX_NAMED
+    return (
+        f"{len(suspects)} closes are probably wrong: {named_text}"
+        f"{f'; and {more_count} more' if more_count > 0 else ''}"
+    )
+
+
+def with_suspect_note(table: PriceTable, spec: BacktestSpec | None = None) -> PriceTable:
+    """Return the table with a note on closes that are probably wrong, if there are any."""
+    if not (suspects := suspect_closes(table, spec)):
+        return table
+    note = f"{suspect_note(suspects)}. Correct or remove them, and run again"
+    return replace(table, notes=(note, *table.notes))

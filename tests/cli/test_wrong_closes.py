@@ -1,0 +1,84 @@
+"""`trimtab backtest`, `tune` and `stress` say what a wrong close does to their result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tools import Said
+from tests.support.text import mentions
+from tests.unit.test_price_jumps import walk
+
+pytest.importorskip("polars")
+
+Bare = Callable[..., Said]
+PORTFOLIO = ("--target", "BTC=50,USD=50", "--numeraire", "USD")
+SETTINGS = {
+    "backtest": ("--band", "10%rel"),
+    "tune": ("--band", "5%rel,10%rel", "--every", "7d"),
+    "stress": ("--band", "10%rel", "--paths", "20", "--step-paths", "1", "--bars", "8", "--scenarios", "crash"),
+}
+
+
+def prices(folder: Path, closes: list[float]) -> str:
+    path = folder / "prices.csv"
+    path.write_text("time,BTC\n" + "".join(f"{1_609_459_200 + 86_400 * row},{close:.6f}\n" for row, close in enumerate(closes)))
+    return str(path)
+
+
+@pytest.mark.parametrize("index", [0, 1, 60, 119], ids=["the first", "the second", "in the middle", "the last"])
+@pytest.mark.parametrize("wrong", [1.0, 3_000_000.0])
+def test_a_backtest_says_the_result_without_a_wrong_close(index: int, wrong: float, tmp_path: Path, bare: Bare) -> None:
+    closes = walk(4)
+    words = ("backtest", "--prices", prices(tmp_path, closes), *PORTFOLIO, *SETTINGS["backtest"])
+    sound = bare(*words, "--json").json
+    assert not [note for note in sound["notes"] if "probably wrong" in note]
+    closes[index] = wrong
+    prices(tmp_path, closes)
+    report = bare(*words, "--json").json
+    (note,) = [note for note in report["notes"] if "probably wrong" in note]
+    assert f"BTC is {wrong:.8g} at 2021-" in note
+    ends = re.search(r"ends at ([\d.]+) instead of ([\d.]+) USD", note)
+    assert ends is not None
+    assert abs(float(ends[2]) - float(report["final_value"])) < 0.01
+    assert abs(float(ends[1]) / float(sound["final_value"]) - 1) < 0.03
+    assert mentions(bare(*words).out, "probably wrong", "Without them the portfolio ends at")
+
+
+def test_two_wrong_closes_and_a_crash_are_told_apart(tmp_path: Path, bare: Bare) -> None:
+    closes = walk(4)
+    closes[50:52] = [close * 100 for close in closes[50:52]]
+    words = ("backtest", "--prices", prices(tmp_path, closes), *PORTFOLIO, *SETTINGS["backtest"], "--json")
+    assert "2 closes are probably wrong" in bare(*words).json["notes"][0]
+    crashed = [*walk(4)[:100], *(close / 50 for close in walk(4)[100:])]
+    prices(tmp_path, crashed)
+    assert not [note for note in bare(*words).json["notes"] if "probably wrong" in note]
+
+
+def test_a_search_says_its_choice_without_a_wrong_close(tmp_path: Path, bare: Bare) -> None:
+    closes = walk(4, 400)
+    closes[90] = 1.0
+    closes[350] = 4_000_000.0
+    words = ("tune", "--prices", prices(tmp_path, closes), *PORTFOLIO, *SETTINGS["tune"], "--out", str(tmp_path / "out"))
+    document = bare(*words, "--json").json
+    assert mentions(document["notes"][0], "2 closes are probably wrong", "Without them the best setting is", "ends the last quarter at")
+    assert bare(*words, "--json").json["notes"] == document["notes"]
+    assert mentions(bare(*words).out, "probably wrong", "Without them the best setting")
+
+
+def test_a_stress_test_names_wrong_closes(tmp_path: Path, bare: Bare) -> None:
+    closes = walk(4, 200)
+    closes[90] = 1.0
+    words = ("stress", "--prices", prices(tmp_path, closes), *PORTFOLIO, *SETTINGS["stress"])
+    assert "1 closes are probably wrong" in bare(*words, "--json").json["notes"][0]
+    assert mentions(bare(*words).out, "probably wrong", "run again")
+
+
+def test_futures_name_wrong_closes(tmp_path: Path, bare: Bare) -> None:
+    closes = walk(4)
+    closes[90] = closes[90] / 1.5
+    words = ("backtest", "--prices", prices(tmp_path, closes), "--futures-target", "BTC=100", "--leverage", "1x", "--json")
+    assert "1 closes are probably wrong" in " ".join(bare(*words).json["futures"]["notes"])

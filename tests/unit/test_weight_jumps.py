@@ -1,0 +1,140 @@
+"""A choice that one return decides, or that moves a weight far, waits for the owner; the last weights stay meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from agent.errors import Refused
+from agent.model import Allocation, AllocationMethod, InitialWeights, PricePoint, StepInput
+from agent.policy.step_input import apply_effective_targets
+from agent.policy.target_changes import allocator_inputs
+from agent.policy.targets import choose_allocation
+from agent.weights.returns import Returns, require_no_dominant_return
+from tests.support.builders import NOW_S, token
+from tests.support.planning_worlds import DAY_S, allocator, moves, recorded, weighed
+from tests.support.text import mentions
+
+METHODS = [AllocationMethod.INVERSE_VOLATILITY, AllocationMethod.MINIMUM_VARIANCE, AllocationMethod.RISK_PARITY, AllocationMethod.HRP]
+WBTC = token("WBTC").address
+
+
+def changed(prices: tuple[PricePoint, ...], factor: Fraction, days_ago: int) -> tuple[PricePoint, ...]:
+    """The recorded prices with one of WBTC multiplied."""
+    points = sorted((point for point in prices if point.token == WBTC), key=lambda point: point.at_s)
+    wrong = points[-1 - days_ago]
+    return tuple(replace(point, price=point.price * factor) if point is wrong else point for point in prices)
+
+
+def step_of(method: AllocationMethod, prices: tuple[PricePoint, ...], **settings: object) -> StepInput:
+    return weighed(allocator(method, **settings), prices)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("factor", [Fraction(100), Fraction(1, 100), Fraction(1, 60_000), Fraction(3)])
+@pytest.mark.parametrize("days_ago", [0, 1, 45])
+def test_no_allocator_chooses_by_one_wrong_price(method: AllocationMethod, factor: Fraction, days_ago: int) -> None:
+    pytest.importorskip("skfolio")
+    sound = recorded(moves())
+    last = apply_effective_targets(step_of(method, sound)).history.allocation
+    assert last is not None
+    step = step_of(method, changed(sound, factor, days_ago))
+    waiting = apply_effective_targets(step)
+    assert waiting.history.allocation is None
+    assert mentions(waiting.history.allocation_fault, "one return makes", "of the variance of WBTC", "trimtab weights --accept")
+
+
+def test_the_owner_may_accept_what_one_return_decides() -> None:
+    step = step_of(AllocationMethod.INVERSE_VOLATILITY, changed(recorded(moves()), Fraction(100), 45))
+    settings = step.portfolio.allocator
+    assert settings is not None
+    with pytest.raises(Refused, match="one return makes"):
+        choose_allocation(settings, step.portfolio.assets, allocator_inputs(step), None)
+    accepted = choose_allocation(settings, step.portfolio.assets, replace(allocator_inputs(step), accepts_jumps=True), None)
+    assert accepted.weight_bps(WBTC) < 100
+
+
+def returns_of(column: list[float]) -> Returns:
+    rows = len(column)
+    other = [0.01 * (-1) ** row for row in range(rows)]
+    return Returns(("A", "B"), np.array([other, column]).T, DAY_S, 0, rows * DAY_S, 0, tuple(range(rows)))
+
+
+CALM = [0.02, -0.02, 0.03, -0.03, 0.01, -0.01, 0.02, -0.02, 0.03, -0.03] * 3
+
+
+@pytest.mark.parametrize(
+    ("column", "is_refused"),
+    [
+        pytest.param(CALM, False, id="calm"),
+        pytest.param([*CALM[:15], -0.10, *CALM[15:]], False, id="a fall that does not decide"),
+        pytest.param([*CALM[:15], -0.40, *CALM[15:]], True, id="a crash that decides"),
+        pytest.param([*CALM[:15], 99.0, -0.99, *CALM[15:]], True, id="a wrong price"),
+        pytest.param([*CALM[:15], -0.99, 99.0, *CALM[15:]], True, id="a price near zero"),
+        pytest.param([*CALM, 5.0], True, id="the last"),
+        pytest.param([5.0, *CALM], True, id="the first"),
+        pytest.param([*CALM[:11], -0.09], False, id="half of few"),
+        pytest.param([*CALM[:11], 99.0], True, id="nearly all of few"),
+        pytest.param([*CALM[:9], -0.99], True, id="nearly all of ten"),
+        pytest.param([0.0, 0.0, 0.0, 0.5], False, id="too few to tell"),
+    ],
+)
+def test_one_return_above_half_of_a_variance_is_refused(column: list[float], is_refused: bool) -> None:
+    labels = {"A": "WETH", "B": "WBTC"}
+    if is_refused:
+        with pytest.raises(Refused, match="of the variance of WBTC"):
+            require_no_dominant_return(returns_of(column), labels)
+    else:
+        require_no_dominant_return(returns_of(column), labels)
+
+
+def test_half_of_a_variance_is_the_limit() -> None:
+    """Of 20 returns with mean near 0, of which 18 are ±1 %, one of r % has the share r²/(18 + r²), up to the mean."""
+    pairs = [0.01, -0.01] * 9
+    require_no_dominant_return(returns_of([*pairs, 0.042, 0.0]), {"A": "A", "B": "B"})
+    with pytest.raises(Refused):
+        require_no_dominant_return(returns_of([*pairs, 0.047, 0.0]), {"A": "A", "B": "B"})
+
+
+def last_with(step: StepInput, **bps_by_symbol: int) -> Allocation:
+    """The last choice of the step's settings, with other weights."""
+    chosen = apply_effective_targets(step).history.allocation
+    assert chosen is not None
+    weights_bps = {token(symbol).address: bps for symbol, bps in bps_by_symbol.items()}
+    return replace(chosen, weights_bps=tuple(sorted(weights_bps.items())), at_s=NOW_S - 7 * DAY_S)
+
+
+FAR = {"WETH": 5_000, "WBTC": 1_000, "LINK": 1_000, "UNI": 1_000, "USDC": 2_000}
+
+
+@pytest.mark.parametrize("limit_bps", [500, 1_000, 2_000])
+def test_a_weight_that_jumps_waits_for_the_owner(limit_bps: int) -> None:
+    settings = allocator(AllocationMethod.EQUAL, max_change_bps=limit_bps)
+    step = weighed(settings, recorded(moves()))
+    last = last_with(step, **FAR)
+    due = replace(step, history=replace(step.history, allocation=last))
+    waiting = apply_effective_targets(due)
+    assert waiting.history.allocation == last, "the last choice stays"
+    assert mentions(waiting.targets.reasons[-1], "WETH would move from 50 % to 20 %", f"max_change of {limit_bps / 100:g} %", "--accept")
+    inputs = replace(allocator_inputs(due), accepts_jumps=True)
+    accepted = choose_allocation(settings, step.portfolio.assets, inputs, last)
+    assert accepted.weight_bps(token("WETH").address) == 2_000
+
+
+@pytest.mark.parametrize("limit_bps", [None, 3_000, 5_000])
+def test_a_weight_that_moves_within_the_limit_is_chosen(limit_bps: int | None) -> None:
+    settings = allocator(AllocationMethod.EQUAL, max_change_bps=limit_bps)
+    step = weighed(settings, recorded(moves()))
+    due = replace(step, history=replace(step.history, allocation=last_with(step, **FAR)))
+    chosen = apply_effective_targets(due).history.allocation
+    assert chosen is not None
+    assert chosen.weight_bps(token("WETH").address) == 2_000
+
+
+def test_a_first_choice_is_compared_with_the_targets_that_apply_until_then() -> None:
+    for initial, waits in ((InitialWeights.TARGETS, True), (InitialWeights.WAIT, False)):
+        step = weighed(allocator(AllocationMethod.EQUAL, max_change_bps=400, initial_weights=initial), recorded(moves()))
+        assert (apply_effective_targets(step).history.allocation is None) is waits
