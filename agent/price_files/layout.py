@@ -318,12 +318,11 @@ class _Header:
     def _is_counter(self, column: int, name: str) -> bool:
         """Return True for a column without a name that counts rows, as pandas writes it."""
         is_nameless = not name or normalized_name(name) in ("unnamed0", "index")
-        values = [cell_text(row[column]) for row in self._rows]
-        return (
-            is_nameless
-            and all(text.isdigit() for text in values)
-            and ([int(text) - int(values[0]) for text in values] == list(range(len(values))))
-        )
+        if not is_nameless or not all(isinstance(row[column], int | str) for row in self._rows):
+            return False
+        texts = [cell_text(row[column]) for row in self._rows]
+        first = int(texts[0]) if texts[0].isascii() and texts[0].isdecimal() else 0
+        return texts == [str(first + index) for index in range(len(texts))]
 
     def _require_different_names(self) -> None:
         repeated = [key for key, count in Counter(self._keys).items() if count > 1]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.errors import ConfigError
 from agent.price_files.layout import (
@@ -283,19 +287,27 @@ def _proven_candles(rows: Sequence[Row], file_name: str) -> tuple[PriceLayout, s
 
 
 def _broken_bar_count(rows: Sequence[Row], bars: BarColumns) -> int:
-    """Return how many rows have a price below their low or above their high."""
-    broken_count = 0
-    for row in rows:
-        prices = [_float(row[column]) for column in (bars.open, bars.close, bars.low, bars.high)]
-        if None in prices:
-            broken_count += not all(is_empty(row[column]) for column in (bars.open, bars.close))
-            continue
-        open_price, close_price, low, high = (price or 0.0 for price in prices)
-        is_inside = low * (1 - _BAR_TOLERANCE) <= min(open_price, close_price) and max(
-            open_price, close_price
-        ) <= high * (1 + _BAR_TOLERANCE)
-        broken_count += not is_inside
-    return broken_count
+    """Return how many rows have a price below their low or above their high, or lack some of their
+    prices.
+    """
+    open_prices, high, low, closes = (
+        _floats([row[column] for row in rows])
+        for column in (bars.open, bars.high, bars.low, bars.close)
+    )
+    is_missing = np.isnan([open_prices, high, low, closes])
+    is_inside = (low * (1 - _BAR_TOLERANCE) <= np.minimum(open_prices, closes)) & (
+        np.maximum(open_prices, closes) <= high * (1 + _BAR_TOLERANCE)
+    )
+    return int((~is_inside & ~is_missing.all(axis=0)).sum())
+
+
+def _floats(cells: Sequence[object]) -> NDArray[np.float64]:
+    """Return cells as floats, NaN for those that are no numbers."""
+    try:
+        return np.array(cells, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = [_float(cell) for cell in cells]
+        return np.array([math.nan if number is None else number for number in numbers])
 
 
 def _broken_bar_remarks(rows: Sequence[Row], bars: BarColumns, file_name: str) -> list[FileRemark]:

@@ -190,7 +190,7 @@ def _csv_rows(text: str, separator: str, path: Path, option: str) -> Iterator[li
     )
     try:
         for row in csv_rows:
-            if any(cell.strip(BLANK_CHARACTERS) for cell in row):
+            if "".join(row).strip(BLANK_CHARACTERS):
                 yield row
     except csv.Error:
         raise ConfigError(

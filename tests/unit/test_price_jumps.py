@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ import pytest
 pytest.importorskip("polars")
 
 from agent.app.records.price_checks import JumpCheck
-from agent.app.records.price_history import PriceFile, read_prices
+from agent.app.records.price_history import FetchedTokenPrices, PriceFile, read_prices, without_jumps
 from agent.app.research.backtests import sample_files
 from agent.backtest.data import read_table
 from agent.errors import ConfigError
+from agent.model import PricePoint
 from agent.price_files.jumps import find_jumps
 from tests.support.builders import step_input, token, unit_price
+from tests.support.text import mentions
 
 HOUR_S = 3_600
 START_S = 1_760_000_400
@@ -172,3 +175,16 @@ def test_a_last_close_that_is_not_compared_is_said(tmp_path: Path) -> None:
     prices = walk(2)
     assert "more than 3 d old" in imported(tmp_path, prices, check_against(1.0, 10 * 86_400)).remarks[0].text
     assert "today's is not known" in imported(tmp_path, prices, JumpCheck({}, START_S)).remarks[0].text
+
+
+def test_fetched_prices_that_jump_and_come_back_are_left_out() -> None:
+    prices = walk(5, 48)
+    for index, factor in ((10, 100), (20, 0.01), (30, 0.4)):
+        prices[index] *= factor
+    prices[-1] *= 5  # the newest answer of the chain stays: nothing later contradicts it
+    points = tuple(PricePoint(WBTC.address, START_S + index * HOUR_S, Fraction(price)) for index, price in enumerate(prices))
+    kept = without_jumps(FetchedTokenPrices(WBTC, "feed", points, "the feed has no older rounds"))
+    assert kept.points == tuple(point for index, point in enumerate(points) if index not in (10, 20, 30))
+    assert mentions(kept.missing_reason, "the feed has no older rounds", "3 prices that jump and come back left out")
+    calm = FetchedTokenPrices(WBTC, "feed", kept.points)
+    assert without_jumps(calm) is calm

@@ -356,6 +356,34 @@ def test_none_of_500_variants_is_read_wrong(tmp_path: Path) -> None:
     assert refused_count > 100
 
 
+JUNK = [*',;"\n\r.-0+/:% $()TZ', "\x00", "\ufeff", "\u00b2", "\u0661", "null", "NaN", "inf", "1e5", "1_0"]
+
+
+def test_a_damaged_file_is_read_or_refused_in_our_words(tmp_path: Path) -> None:
+    """Characters are added, changed and lost anywhere: no error of Python or of a library ends a command."""
+    chance = random.Random(7)
+    refused_count = 0
+    for number in range(600):
+        _, name, _, write = chance.choice(LAYOUTS)
+        text = write(candles(number, chance.randint(2, 20)))
+        for _ in range(chance.randint(1, 3)):
+            place = chance.randrange(min(len(text), chance.choice([120, len(text)])))
+            text = text[:place] + chance.choice([*JUNK, ""]) + text[place + chance.randint(0, 1) :]
+        try:
+            read_closes(save(tmp_path, name, text))
+        except ConfigError as refusal:
+            assert refusal.remedy, f"{number}: {refusal}"
+            refused_count += 1
+    assert 150 < refused_count < 600
+
+
+@pytest.mark.parametrize("header", ["\u00b2,date,BTC", ",date,BTC", "Unnamed: 0,date,BTC", "index,date,BTC"])
+def test_a_column_that_does_not_count_rows_is_no_index(header: str, tmp_path: Path) -> None:
+    rows = [f"{number},{bar.at()},{bar.close}" for number, bar in zip(("\u00b2", "7", "x"), candles(1, 3), strict=True)]
+    with pytest.raises(ConfigError, match=r"not a plain name|is not a price"):
+        read_closes(save(tmp_path, "a.csv", lines(header, rows)))
+
+
 def test_a_variant_that_is_read_wrong_would_be_noticed(tmp_path: Path) -> None:
     """The comparison above fails for a file with one other close."""
     bars = candles(1)
