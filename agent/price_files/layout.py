@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from agent.errors import ConfigError
@@ -96,7 +96,7 @@ def read_layout(table: CellTable, file_name: str) -> tuple[PriceLayout, CellTabl
     that shows the header and the change to make.
     """
     first_rows, rows = table.split_rows(SHOWN_ROWS)
-    table = CellTable(table.header, rows, table.skipped_lines)
+    table = replace(table, rows=rows)
     if not first_rows:
         raise ConfigError(f"{file_name}: is empty: it has a header, but no rows", "add prices")
     if table.header is None:

@@ -15,6 +15,7 @@ MAX_EXPONENT = 30
 PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _GROUPED_NUMBER = re.compile(r"[0-9]{1,3}((?:,[0-9]{3})+)(\.[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]+|[0-9]+,[0-9]+")
+_MAYBE_GROUPED = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
 _WITH_UNIT = re.compile(r"(\D{1,3}) ?([0-9][0-9.,]*)|([0-9][0-9.,]*) ?(\D{1,4})")
 EMPTY_WORDS = frozenset({"", "null", "none", "nan", "na", "n/a", "-"})
 """Cells that say that there is no number, in small letters."""
@@ -82,6 +83,21 @@ def parse_prices(
             " rows without commas",
         )
     return prices
+
+
+def require_clear_points(
+    cells: Sequence[object], row_numbers: Sequence[int], file_name: str
+) -> None:
+    """Raise ConfigError if each cell has one point before three digits: in countries that separate
+    cells by semicolons, points stand between thousands.
+    """
+    if cells and all(_MAYBE_GROUPED.fullmatch(cell_text(cell)) for cell in cells):
+        text = cell_text(cells[0])
+        raise ConfigError(
+            f"{file_name}, row {row_numbers[0]}: {text!r} may be {text.replace('.', '')} or"
+            f" {text}0, and no row decides it",
+            f"write {text.replace('.', '')} or {text}0 in row {row_numbers[0]}",
+        )
 
 
 def _comma_error(text: str, row_number: int, file_name: str) -> ConfigError:

@@ -22,7 +22,13 @@ from agent.price_files.layout import (
     file_symbol,
     read_layout,
 )
-from agent.price_files.numbers import PLAIN_NUMBER, cell_text, is_empty, parse_prices
+from agent.price_files.numbers import (
+    PLAIN_NUMBER,
+    cell_text,
+    is_empty,
+    parse_prices,
+    require_clear_points,
+)
 from agent.price_files.table import FRAME_SUFFIXES, TEXT_SUFFIXES, Row, open_table
 from agent.price_files.times import join_clocks, parse_times
 from agent.units import format_time, safe_label
@@ -195,6 +201,8 @@ def _read_file(path: Path, option: str) -> ClosingPrices:
     remarks += [FileRemark(1, text) for text in time_remarks]
     series = []
     for symbol, cells in cells_by_symbol.items():
+        if table.separator == ";":
+            require_clear_points(cells.closes, cells.row_numbers, path.name)
         symbol_series, is_reversed = _series(symbol, cells, time_by_row, path.name)
         series.append(symbol_series)
         if is_reversed:

@@ -42,12 +42,13 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 class CellTable:
     """Cells of a file. `header` are the names of the columns, None if the first line has data.
 
-    `rows` can be read once; `skipped_lines` precede the header.
+    `rows` can be read once; `skipped_lines` precede the header. `separator` is that of the cells.
     """
 
     header: tuple[str, ...] | None
     rows: Iterator[Row]
     skipped_lines: tuple[str, ...] = ()
+    separator: str = ","
 
     def split_rows(self, count: int) -> tuple[list[Row], Iterator[Row]]:
         """Return the first `count` rows, and an iterator over all rows."""
@@ -157,11 +158,10 @@ def _open_csv(text: str, path: Path, option: str) -> CellTable:
     skipped_lines = tuple(cell_text(next(csv_rows)[0])[:60] for _ in range(skipped_count))
     first_row = next(csv_rows)
     if has_data(first_row):
-        return CellTable(
-            None, _even_rows(chain([first_row], csv_rows), path, option), skipped_lines
-        )
+        rows = _even_rows(chain([first_row], csv_rows), path, option)
+        return CellTable(None, rows, skipped_lines, separator)
     rows = _even_rows(csv_rows, path, option, len(first_row))
-    return CellTable(tuple(cell_text(name) for name in first_row), rows, skipped_lines)
+    return CellTable(tuple(cell_text(name) for name in first_row), rows, skipped_lines, separator)
 
 
 def _find_separator(lines: Sequence[str]) -> tuple[str, int]:

@@ -242,6 +242,7 @@ def dated(*days: str) -> str:
         ("a.csv", dated("2024-01-01 00:00:00-05:00", "2024-07-01 00:00:00-04:00"), "-04:00, -05:00", "UTC"),
         ("a.csv", lines("date;close", ["2024-01-01;42280,1", "2024-01-02;42290,5"]), "'42280,1' has a decimal comma", "write 42280.1"),
         ("a.csv", lines("date;close", ["2024-01-01;42.280,10"]), "has a decimal comma", "write 42280.10"),
+        ("a.csv", lines("date;close", ["2024-01-01;42.280", "2024-01-02;43.105"]), "'42.280' may be 42280 or 42.2800", "write 42280"),
         ("a.csv", lines("date,close", ['2024-01-01,"1,234"', '2024-01-02,"1,250"']), "'1,234' may be 1234 or 1.234", "without commas"),
         ("a.csv", lines("date,close", ["2024-01-01,$42280.10"]), "'$42280.10' is not a price", "write 42280.10, without '$'"),
         ("a.csv", lines("date,close", ["2024-01-01,1.2K"]), "'1.2K' is not a price", "without 'K'"),
