@@ -33,7 +33,10 @@ def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
         if asset.token.address in settings.fixed_tokens
     }
     tokens = sorted(asset.token.address for asset in assets)
-    hashed_text = codec.dumps(settings) + repr(tokens) + repr(sorted(fixed_bps_by_token.items()))
+    settings_json = codec.dumps(settings)
+    if settings.max_change_bps is None:  # choices stored before this setting stay valid
+        settings_json = settings_json.replace('"max_change_bps":null,', "")
+    hashed_text = settings_json + repr(tokens) + repr(sorted(fixed_bps_by_token.items()))
     return hashlib.sha256(hashed_text.encode()).hexdigest()[:16]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from agent.errors import ConfigError
 from agent.price_files.numbers import EMPTY_WORDS, cell_text, is_number
 from agent.price_files.table import CellTable, Row
-from agent.price_files.times import is_clock, is_time
+from agent.price_files.times import is_clock, is_time, parse_times
 from agent.units import safe_label
 
 TIME_NAMES = (
@@ -36,6 +37,8 @@ FIELD_NAMES = frozenset(
 )
 """Names that are no symbols."""
 TRADE_NAMES = frozenset({"side", "takerside", "isbuyermaker", "tickdirection"})
+LONGEST_BAR_S = 32 * 86_400
+"""Longest time between the start and the end of a bar: a month."""
 SHOWN_ROWS = 8
 """Rows by which a layout is told."""
 _LONG_FORM = "time,symbol,close"
@@ -229,7 +232,9 @@ class _Header:
         if field_names and not any(self._keys[column] in TIME_NAMES for column in field_columns):
             raise self._error(
                 f"has a column {field_names[0]!r} but neither close nor symbol",
-                f"name the columns {_LONG_FORM}; without symbol the file's name counts",
+                f"remove {', '.join(map(repr, field_names))}, if the other columns are prices"
+                if len(field_columns) < len(columns)
+                else f"name the columns {_LONG_FORM}; without symbol the file's name counts",
             )
         is_two_line = [" of " in self._names[column] for column in columns]
         symbol_columns = [
@@ -263,6 +268,7 @@ class _Header:
             if key == name and self._is_time_column(column)
         ]
         if candidates:
+            self._require_one_time(candidates)
             return candidates[0]
         is_index = self._keys[0] in ("", "unnamed0", "index")
         if is_index and self._is_time_column(0):
@@ -271,6 +277,21 @@ class _Header:
         if named:
             return named[0]
         raise self._error("no column time", f"name the columns {_LONG_FORM}")
+
+    def _require_one_time(self, columns: Sequence[int]) -> None:
+        """Raise an error if columns of times are further apart than a bar can last."""
+        times_by_column: dict[int, int] = {}
+        for column in columns:
+            with suppress(ConfigError):  # a date with two readings decides nothing here
+                cells = [self._rows[0][column]]
+                times_by_column[column] = parse_times(cells, [1], self._file_name).times_s[0]
+        for column, time_s in times_by_column.items():
+            if abs(time_s - times_by_column.get(columns[0], time_s)) > LONGEST_BAR_S:
+                raise self._error(
+                    f"columns {self._names[columns[0]]!r} and {self._names[column]!r} have other"
+                    " times in row 1",
+                    "remove the wrong one",
+                )
 
     def _is_time_column(self, column: int) -> bool:
         return all(is_time(row[column]) for row in self._rows)

@@ -12,7 +12,7 @@ from agent.errors import Refused
 from agent.model import Allocation, AllocationMethod, InitialWeights, PricePoint, StepInput
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.target_changes import allocator_inputs
-from agent.policy.targets import choose_allocation
+from agent.policy.targets import choose_allocation, settings_hash
 from agent.weights.returns import Returns, require_no_dominant_return
 from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import DAY_S, allocator, moves, recorded, weighed
@@ -138,3 +138,11 @@ def test_a_first_choice_is_compared_with_the_targets_that_apply_until_then() -> 
     for initial, waits in ((InitialWeights.TARGETS, True), (InitialWeights.WAIT, False)):
         step = weighed(allocator(AllocationMethod.EQUAL, max_change_bps=400, initial_weights=initial), recorded(moves()))
         assert (apply_effective_targets(step).history.allocation is None) is waits
+
+
+def test_choices_that_were_stored_before_max_change_stay_valid() -> None:
+    """The hash is that of settings without the key: without the limit an upgrade makes no choice due."""
+    settings = allocator(AllocationMethod.RISK_PARITY)
+    assets = weighed(settings).portfolio.assets
+    assert settings_hash(settings, assets) == "1e5af158e2b8651e"
+    assert settings_hash(replace(settings, max_change_bps=2_000), assets) != "1e5af158e2b8651e"
