@@ -13,12 +13,13 @@ import pytest
 pytest.importorskip("polars")
 
 from agent.app.records.price_checks import JumpCheck
-from agent.app.records.price_history import FetchedTokenPrices, PriceFile, read_prices, without_jumps
+from agent.app.records.price_history import PriceFile, read_prices
 from agent.app.research.backtests import sample_files
 from agent.backtest.data import read_table
 from agent.errors import ConfigError
 from agent.model import PricePoint
 from agent.price_files.jumps import find_jumps
+from agent.wiring.past_prices import FetchedPrices, without_jumps
 from tests.support.builders import step_input, token, unit_price
 from tests.support.text import mentions
 
@@ -183,8 +184,8 @@ def test_fetched_prices_that_jump_and_come_back_are_left_out() -> None:
         prices[index] *= factor
     prices[-1] *= 5  # the newest answer of the chain stays: nothing later contradicts it
     points = tuple(PricePoint(WBTC.address, START_S + index * HOUR_S, Fraction(price)) for index, price in enumerate(prices))
-    kept = without_jumps(FetchedTokenPrices(WBTC, "feed", points, "the feed has no older rounds"))
+    kept = without_jumps(FetchedPrices(WBTC, "feed", points, "the feed has no older rounds"))
     assert kept.points == tuple(point for index, point in enumerate(points) if index not in (10, 20, 30))
     assert mentions(kept.missing_reason, "the feed has no older rounds", "3 prices that jump and come back left out")
-    calm = FetchedTokenPrices(WBTC, "feed", kept.points)
+    calm = FetchedPrices(WBTC, "feed", kept.points)
     assert without_jumps(calm) is calm

@@ -541,7 +541,10 @@ def format_accepted_deposits(
         else ""
     )
     if change_texts:
-        return f"accepted as a deposit: {'; '.join(change_texts[:MAX_SHOWN_CHANGES])}{more_text}"
+        return (
+            "accepted as a deposit, because it was not explained: "
+            f"{'; '.join(change_texts[:MAX_SHOWN_CHANGES])}{more_text}"
+        )
     return ""
 
 
