@@ -9,6 +9,7 @@ import logging
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -105,8 +106,20 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
-@pytest.mark.parametrize(("variable", "secret", "leaked"), SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize(
+    ("variable", "secret", "leaked", "error"),
+    [
+        *(
+            pytest.param(*secret, error, id=f"{name}-{kind}")
+            for (name, secret), (kind, error) in zip(SECRETS.items(), cycle(ERRORS.items()), strict=False)
+        ),
+        *(
+            pytest.param(*secret, error, id=f"{name}-{kind}-slow", marks=pytest.mark.slow)
+            for name, secret in SECRETS.items()
+            for kind, error in ERRORS.items()
+        ),
+    ],
+)
 def test_command__error_with_a_secret__is_shown_without_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -96,7 +96,7 @@ def test_search__prefers_fewer_sales_when_they_are_taxed() -> None:
 
 
 def test_search__judges_the_last_quarter_net_of_tax() -> None:
-    asked = search(swinging(64), "5%rel")
+    asked = search(swinging(40), "5%rel")
     gross, net = tuned(replace(taxed(asked, 0), uses_full_step=True)), tuned(taxed(asked, 5_000))
     owed = net.last_quarter_results[0].tax_by_mark
     assert owed[-1] > 0

@@ -13,21 +13,23 @@ from agent.observe.logs import Redactor
 if TYPE_CHECKING:
     from agent.config.loaded import LoadedConfig
 
-_config_by_path: dict[Path, LoadedConfig] = {}
-"""The newest config of each file that this process has loaded."""
+_redactor = Redactor()
+_unread_config_by_path: dict[Path, LoadedConfig] = {}
+"""The newest config of each file that this process has loaded since an error was shown."""
 
 
 def remember_secrets(loaded_config: LoadedConfig) -> None:
     """Let the errors of this process hide the secrets of a config."""
-    _config_by_path[loaded_config.path] = loaded_config
+    _unread_config_by_path[loaded_config.path] = loaded_config
 
 
 def without_known_secrets(text: str) -> str:
     """Return a text without the secrets of any config that this process has loaded."""
-    secrets = [
-        secret for loaded_config in _config_by_path.values() for secret in secrets_of(loaded_config)
-    ]
-    return Redactor(secrets).redact(text) if secrets else text
+    for path, loaded_config in list(_unread_config_by_path.items()):
+        _redactor.add(secrets_of(loaded_config))
+        if _unread_config_by_path.get(path) is loaded_config:
+            del _unread_config_by_path[path]
+    return _redactor.redact(text)
 
 
 def secrets_of(loaded_config: LoadedConfig) -> list[str]:

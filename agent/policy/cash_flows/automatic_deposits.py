@@ -68,7 +68,8 @@ def with_automatic_deposits(
     While a decrease is unexplained none qualifies: a swap by hand is no deposit. `total_value` is
     the known value with all increases.
     """
-    limit_bps, open_flows = step.limits.deposit_auto_bps, [*recorded_flows, *new_flows]
+    limit_bps = step.limits.deposit_auto_bps
+    open_flows = [*recorded_flows, *new_flows]
     if (
         limit_bps is None
         or len(open_flows) > MAX_OPEN_FLOWS
