@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from agent.app.research.trials import backtest_page, write_pages, write_report
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, violations
 from tests.browser.conftest import Opened
-from tests.support.backtests import HOSTILE, LINK, result_of
+from tests.support.backtests import HOSTILE, LINK, result_of, with_series
 from tests.support.worlds import missing
 
 pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
@@ -46,7 +45,12 @@ def long_page(open_page: Open, long_report: Path) -> Opened:
 def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     """Some weeks of hours, with a final value of its own, opened in the dark."""
     path = tmp_path_factory.mktemp("report") / "short.html"
-    write_report(replace(result_of(bars=400), final_value=Fraction(9_000_123_456), hold_value=Fraction(9_500_000_000)), path)
+    found = result_of(bars=400)
+    equity = found.equity.copy()
+    equity[-1] = 9_000.123456
+    hold_equity = found.hold_equity.copy()
+    hold_equity[-1] = 9_500
+    write_report(with_series(found, equity=equity, hold_equity=hold_equity), path)
     return open_page(path, color_scheme="dark")
 
 

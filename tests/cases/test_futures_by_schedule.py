@@ -24,6 +24,14 @@ SCHEDULES = {
 }
 
 
+def mine_to_noon(perps: LocalPerps) -> None:
+    """The next noon in UTC, hours from each of the schedules' times."""
+    perps.chain.node.mine_at((perps.chain.now_s() // DAY_S + 1) * DAY_S + DAY_S // 2)
+    for symbol in ("WETH", "WBTC"):
+        perps.set_index(symbol, perps.chain.deployed_world.prices_usd[symbol])
+    perps.chain.refresh_feeds()
+
+
 def leverage(perps: LocalPerps) -> Fraction:
     account = read_now(perps, perps.chain.wallet.address)
     return Fraction(margin.gross_notional_raw(account), margin.account_value_raw(account))
@@ -33,6 +41,7 @@ def leverage(perps: LocalPerps) -> Fraction:
 def test_a_review_restores_the_leverage_inside_the_bands(perps: LocalPerps, tmp_path: Path, name: str) -> None:
     """WETH falls by a tenth: 60/40 becomes 57/43 and 2x becomes 2.14x, which no band of this config notices."""
     keys, schedule = SCHEDULES[name]
+    mine_to_noon(perps)
     changes = futures_changes(perps, TWO)
     changes["futures"] = {**changes["futures"], **keys}  # type: ignore[dict-item]  # a table
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:

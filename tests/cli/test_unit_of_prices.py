@@ -24,7 +24,7 @@ MISTYPED = {
     "LNIK": "did you mean LINK?",
     "BTCC": "did you mean BTC?",
     "ETHUSD": "did you mean ETH?",
-    "Chainlink": "add --numeraire Chainlink",
+    "Chainlink": "add --as LINK=Chainlink",
     "USDCOIN": "add --numeraire USDCOIN",
     "WBTC": "add --as BTC=WBTC",
 }

@@ -235,7 +235,7 @@ def test_a_leap_day_is_waited_for() -> None:
         (Cron("0 0 30 2 *", "UTC"), "never comes"),
         (Cron("0 0 31 4,6,9,11 *", "UTC"), "never comes"),
         (Cron("0 9 * *", "UTC"), "has 4 fields"),
-        (Cron("@daily", "UTC"), "has 1 fields"),
+        (Cron("daily", "UTC"), "has 1 fields"),
         (Cron("61 * * * *", "UTC"), "61"),
         (Cron("0 0 * * 8", "UTC"), "'8' is not a day of the week"),
         (Cron("0 0 * * foo", "UTC"), "'foo' is not a day of the week"),

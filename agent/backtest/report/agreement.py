@@ -16,8 +16,9 @@ TOLERANCE = 1e-6
 def require_agreement(
     simulation_result: SimulationResult, unit_growth: float, hold_unit_growth: float
 ) -> None:
-    """Raise Refused if two figures of a result contradict each other. `unit_growth` and
-    `hold_unit_growth` are the growth of one unit of each portfolio over the whole run.
+    """Raise Refused if two figures of a result contradict each other. A series that ends in NaN is
+    shown as unknown, and nothing is compared with it. `unit_growth` and `hold_unit_growth` are the growth of one
+    unit of each portfolio over the whole run.
     """
     verdicts = [
         Verdict(name, f"{first_value:.9g}", f"{second_value:.9g}", passed=False)
@@ -49,18 +50,22 @@ def _figure_pairs(
 
     start_coins = float(simulation_result.start_value) / 10.0**simulation_result.decimals
     rebalances = simulation_result.rebalances
-    yield "growth and time-weighted return", unit_growth - 1, simulation_result.twr
-    yield "growth and return of holding", hold_unit_growth - 1, simulation_result.hold_twr
-    yield (
-        "final value and its series",
-        share(simulation_result.final_value),
-        float(simulation_result.equity[-1]) / start_coins,
-    )
-    yield (
-        "value of holding and its series",
-        share(simulation_result.hold_value),
-        float(simulation_result.hold_equity[-1]) / start_coins,
-    )
+    final_coins = float(simulation_result.equity[-1])
+    if not math.isnan(final_coins):
+        yield "growth and time-weighted return", unit_growth - 1, simulation_result.twr
+        yield (
+            "final value and its series",
+            share(simulation_result.final_value),
+            final_coins / start_coins,
+        )
+    hold_coins = float(simulation_result.hold_equity[-1])
+    if not math.isnan(hold_coins):
+        yield "growth and return of holding", hold_unit_growth - 1, simulation_result.hold_twr
+        yield (
+            "value of holding and its series",
+            share(simulation_result.hold_value),
+            hold_coins / start_coins,
+        )
     yield (
         "fees and those of each rebalance",
         share(simulation_result.fees),
