@@ -15,9 +15,11 @@ from typing import Generic, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
+from agent.config.secrets import known
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
 from agent.localchain.perpetuals import LocalPerps
+from agent.observe.logs import Redactor
 from tests.browser.chromium import REMEDY, program
 from tests.support.kernels import compiled_by_one
 from tests.support.perps import perps_on
@@ -84,6 +86,13 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command is a process of its own: its errors hide the secrets of no config of an earlier test."""
+    monkeypatch.setattr(known, "_redactor", Redactor())
+    monkeypatch.setattr(known, "_unread_config_by_path", {})
 
 
 @pytest.fixture(scope="session", autouse=True)
