@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -225,6 +226,10 @@ FillPrices = Callable[[Progress], Sequence[str]]
 """Reads past prices that a rule needs and the store lacks, and returns a line on each token."""
 
 
+PRICE_RETRY_S = 600
+"""Shortest time between two looks of a run for past prices."""
+
+
 def fill_nothing(_: Progress) -> Sequence[str]:
     """Read no past prices."""
     return ()
@@ -243,7 +248,10 @@ class AgentRun:
         controls: ControlHandler | None = None,
         fill_prices: FillPrices = fill_nothing,
     ) -> None:
-        self._agent, self._fill_prices = agent, fill_prices
+        self._agent = agent
+        self._fill_prices = fill_prices
+        self._filled_at_s: int | None = None
+        """Time of the last look for past prices; None before the first."""
         self._controls = None if wallet is None else controls
         self._wallet = wallet
         self._interval_s = interval_s
@@ -378,6 +386,27 @@ class AgentRun:
     def _act(self) -> StepOutcome | None:
         if self._is_over():
             return None
+        if self._filled_at_s is None:
+            self._read_past_prices()
+            return self._carry_out_cycle()
+        outcome = self._carry_out_cycle()
+        if self._agent.context.clock.now_s() - self._filled_at_s >= PRICE_RETRY_S:
+            with suppress(TrimtabError):  # the next cycle reports a store that cannot be written
+                self._read_past_prices()
+        return outcome
+
+    def _read_past_prices(self) -> None:
+        """Read past prices that a rule needs. Only the first cycle waits for them: later ones act
+        first, because an endpoint that fails must not delay an exit.
+        """
+        self._filled_at_s = self._agent.context.clock.now_s()
+        if self._agent.context.kill_switch.is_hard():
+            return
+        for line in self._fill_prices(self._progress):
+            self._progress(line)
+
+    def _carry_out_cycle(self) -> StepOutcome | None:
+        """Run one cycle, under the wallet's lock and after the queued controls if it can send."""
         if self._wallet is None:
             return self._run_cycle_or_revoke(None)
         if self._controls is not None:
@@ -398,8 +427,6 @@ class AgentRun:
             return cancel_and_revoke(
                 context.readers, context.store, transactor, context.kill_switch.read().reason
             )
-        for line in self._fill_prices(self._progress):
-            self._progress(line)
         return withdrawal_run.continue_withdrawal(
             context, transactor, run_policy_cycle(context, transactor)
         )

@@ -40,7 +40,7 @@ TRADE_NAMES = frozenset({"side", "takerside", "isbuyermaker", "tickdirection"})
 LONGEST_BAR_S = 32 * 86_400
 """Longest time between the start and the end of a bar: a month."""
 SHOWN_ROWS = 8
-"""Rows by which a layout is told."""
+"""Rows by which a layout is recognised."""
 _LONG_FORM = "time,symbol,close"
 _PAIR_SIGNS = re.compile(r"[/:]")
 

@@ -111,7 +111,8 @@ def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) 
     windows = needed_windows(context.portfolio, context.policy, context.layers)
     if not windows:
         return ()
-    prices, now_s = context.store.prices, context.clock.now_s()
+    prices = context.store.prices
+    now_s = context.clock.now_s()
     windows_hash = sha256(repr(windows).encode()).hexdigest()
     last_s = prices.last_fetch_s(windows_hash)
     if last_s is not None and now_s - last_s < RETRY_S:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import app as api
+from agent.app import cycles
 from agent.app.agent import Agent
 from agent.chain.history import past_rounds
 from agent.errors import Retryable
@@ -154,6 +157,33 @@ def test_endpoint_that_fails__trades_nothing_until_the_window_is_read(
         done = first_cycle(agent)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert len(chosen_weights(agent.context.store)) == 1
+
+
+def test_lasting_run__acts_before_it_asks_an_endpoint_for_past_prices_again(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first cycle waits for them; a stop that is due later does not."""
+    order: list[str] = []
+    run_cycle = cycles.run_policy_cycle
+
+    def fail(*_: object) -> None:
+        order.append("past prices")
+        raise Retryable("the endpoint timed out", "try again")
+
+    def act(*arguments: Any) -> StepOutcome:
+        order.append("cycle")
+        return run_cycle(*arguments)
+
+    monkeypatch.setattr(past_prices, "past_rounds", fail)
+    monkeypatch.setattr(past_prices, "past_twaps", fail)
+    monkeypatch.setattr(cycles, "run_policy_cycle", act)
+    monkeypatch.setattr(cycles, "PRICE_RETRY_S", 0)
+    with agent_on(anvil_chain, tmp_path, weighed(), TARGETS) as agent:
+        fund(anvil_chain, {"WETH": 70_000, "LINK": 10_000, "USDC": 20_000})
+        with closing(agent.run(every="1s", send=True, confirm=yes)) as results:
+            for _ in range(3):
+                assert isinstance(next(results), StepOutcome)
+    assert [name for name, _ in groupby(order)] == ["past prices", "cycle", "past prices", "cycle", "past prices"]
 
 
 def test_feed_that_is_too_young__names_what_is_missing_and_is_asked_again_a_day_later(

@@ -86,7 +86,8 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
 def _buy_back_text(loaded_config: LoadedConfig) -> str:
     """Return the number of rebalances until the targets are reached, and their shortest time."""
     config = loaded_config.config
-    portfolio, limits = config.portfolio, config.limits
+    portfolio = config.portfolio
+    limits = config.limits
     share_bps = sum(
         asset.target for asset in portfolio.assets if asset.symbol != portfolio.numeraire
     )

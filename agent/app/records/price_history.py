@@ -356,7 +356,8 @@ def import_prices(
                 "prices": [],
                 "sha256": sha256,
             }
-        config_symbols, bar = dict(data_table.symbols), bar or data_table.bar
+        config_symbols = dict(data_table.symbols)
+        bar = bar or data_table.bar
     for symbol_pair in [
         pair_text for pairs_text in symbol_pair_texts for pair_text in pairs_text.split(",")
     ]:

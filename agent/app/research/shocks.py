@@ -30,7 +30,8 @@ def parse_shocks(
 
 
 def _parse_shock(share_text: str, field: str) -> int:
-    sign, magnitude_text = share_text[:1], share_text[1:].strip()
+    sign = share_text[:1]
+    magnitude_text = share_text[1:].strip()
     if sign not in ("-", "+") or not magnitude_text.endswith(("%", "bps")):
         raise ConfigError(
             f"{field}: {share_text!r} is not a change of the price",

@@ -305,7 +305,8 @@ def with_stop(spec: BacktestSpec, stop: StopLevel | None) -> BacktestSpec:
     """
     if stop is None:
         return spec
-    portfolio, orders = spec.portfolio, spec.portfolio.orders
+    portfolio = spec.portfolio
+    orders = portfolio.orders
     tokens = [
         asset.token.address
         for asset in portfolio.assets

@@ -157,7 +157,8 @@ def tax_notes(tune_result: TuneResult) -> tuple[str, ...]:
     tax = tune_result.spec.backtest.tax
     if not tax.rate_bps:
         return ()
-    best_index, gross_index = tune_result.best_index, int(tune_result.gross_scores.argmax())
+    best_index = tune_result.best_index
+    gross_index = int(tune_result.gross_scores.argmax())
 
     def scores_text(choice_index: int) -> str:
         net_text, gross_text = (
