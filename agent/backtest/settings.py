@@ -218,7 +218,7 @@ class TaxRule:
 
     method: LotMethod = LotMethod.FIFO
     year_limit: Value | None = None
-    rate_bps: int = field(default=0, repr=False)
+    rate_bps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

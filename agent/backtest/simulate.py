@@ -608,7 +608,7 @@ def spec_digest(
     )
     hashed_texts = [codec.dumps(config_part) for config_part in hashed_parts]
     hashed_texts += [
-        f"{spec.tax!r}{spec.tax.rate_bps or ''}",
+        repr(spec.tax),
         *(
             f"{parameter_name}={parameter_text}"
             for parameter_name, parameter_text in parameter_texts(settings)

@@ -31,7 +31,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.errors import OUTCOME_EXIT_CODES, ConfigError
+from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -64,15 +64,18 @@ def weights(
     if accept:
         require_answerable(yes)
     with show_spinner("Reading the chain") as spinner, api.open_agent(config) as agent:
-        document = api.weights(agent)
-        if accept:
+
+        def confirm(choice: Document) -> bool:
+            if yes:
+                return True
             with spinner.hidden():
-                if not as_json:
-                    _show_weights(document)
-                if not (yes or ask("Use the weights that would be chosen now?")):
-                    return
-            document = api.weights(agent, accept=True)
+                _show_weights(choice)
+                return ask("Use these weights?")
+
+        document = api.weights(agent, accept=confirm if accept else None)
     emit(document, as_json, lambda: _show_weights(document))
+    if accept and not document["accepted"]:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 @prices_group.callback()

@@ -56,9 +56,9 @@ def test_values_drift_and_trades_are_those_after_the_shock(
 
 
 def test_prices_move_with_their_asset_and_the_words_name_the_shock(bare: Bare) -> None:
-    said = bare(*THREE, "--price", "BTC=60000,ALT=4", "--shock", "ALT=-50%")
-    assert said.code == 0, said.why
-    assert "After the shock ALT -50 %: total 9,000.00, before 10,000.00." in said.out
+    printed = bare(*THREE, "--price", "BTC=60000,ALT=4", "--shock", "ALT=-50%")
+    assert printed.code == 0, printed.why
+    assert "After the shock ALT -50 %: total 9,000.00, before 10,000.00." in printed.out
     prices = bare(*THREE, "--price", "BTC=60000,ALT=4", "--shock", "ALT=-50%", "--json").json["alert_prices"]
     assert (prices["ALT"]["price"], prices["BTC"]["price"]) == ("2", "60000")
 
@@ -75,19 +75,19 @@ def test_prices_move_with_their_asset_and_the_words_name_the_shock(bare: Bare) -
 )
 def test_notionals_and_margin_of_futures_move_too(bare: Bare, futures: str, shock: str, margin: str, after: tuple[str, ...]) -> None:
     given = ("--margin", margin) if margin else ()
-    said = bare(*THREE, "--futures", futures, *given, "--shock", shock, "--json")
-    assert said.code == 0, said.why
-    found = said.json["futures"]
-    assert (found["margin"], *(market["notional"] for market in found["markets"])) == after
+    printed = bare(*THREE, "--futures", futures, *given, "--shock", shock, "--json")
+    assert printed.code == 0, printed.why
+    futures_document = printed.json["futures"]
+    assert (futures_document["margin"], *(market["notional"] for market in futures_document["markets"])) == after
 
 
 def test_w3_alts_double_by_a_shock(bare: Bare) -> None:
-    said = bare(
+    printed = bare(
         *("whatif", "--target", "BTC=30,ETH=30,ALT=40", "--value", "BTC=3000,ETH=3000,ALT=4000", "--band", "15%abs"),
         *("--shock", "ALT=+100%", "--futures", "BTC=17500,ETH=17500", "--max-leverage", "4x", "--json"),
     )
-    assert said.json["trades"] == {"BTC": "1200", "ETH": "1200", "ALT": "-2400"}
-    assert (said.json["futures"]["leverage"], said.json["futures"]["triggers"]) == ("2.5", [])
+    assert printed.json["trades"] == {"BTC": "1200", "ETH": "1200", "ALT": "-2400"}
+    assert (printed.json["futures"]["leverage"], printed.json["futures"]["triggers"]) == ("2.5", [])
 
 
 NO_SHOCKS = [
@@ -106,18 +106,18 @@ NO_SHOCKS = [
 
 @pytest.mark.parametrize(("shock", "named", "remedy"), NO_SHOCKS, ids=[row[0] for row in NO_SHOCKS])
 def test_a_name_that_is_no_asset_or_a_move_that_is_none_is_refused(bare: Bare, shock: str, named: str, remedy: str) -> None:
-    said = bare(*THREE, "--shock", shock, "--json")
-    assert said.code == 2
-    assert named in said.json["error"]["message"]
-    assert remedy in said.json["error"]["remedy"]
+    printed = bare(*THREE, "--shock", shock, "--json")
+    assert printed.code == 2
+    assert named in printed.json["error"]["message"]
+    assert remedy in printed.json["error"]["remedy"]
     stressed = bare(*STRESSED, *POLICY, "--shock", shock.replace("ALT", "LINK").replace("alt", "link"), "--json")
     assert stressed.code == 2
     assert named.replace("ALT", "LINK").replace("alt", "link") in stressed.json["error"]["message"]
 
 
 def test_the_unit_of_all_values_and_a_margin_that_is_gone_are_refused(bare: Bare) -> None:
-    said = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=5,USD=5", "--numeraire", "USD", "--shock", "USD=-5%", "--json")
-    assert (said.code, "unit of all values" in said.json["error"]["message"]) == (2, True)
+    printed = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=5,USD=5", "--numeraire", "USD", "--shock", "USD=-5%", "--json")
+    assert (printed.code, "unit of all values" in printed.json["error"]["message"]) == (2, True)
     gone = bare(*THREE, "--futures", "BTC=30000", "--margin", "5000", "--shock", "BTC=-20%", "--json")
     assert gone.code == 2
     assert "the positions lose 6000, all of the margin of 5000" in gone.json["error"]["message"].replace(",000", "000").replace(".00", "")

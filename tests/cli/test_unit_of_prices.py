@@ -99,7 +99,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 def test_each_command_refuses_a_mistyped_symbol(bare: Callable[..., Said], tmp_path: Path, name: str) -> None:
     prices = tmp_path / "prices.csv"
     prices.write_text("time,BTC,ETH,LINK\n" + "".join(f"2024-01-{day:02},100,50,{day}\n" for day in range(1, 31)))
-    said = bare(name, "--prices", str(prices), "--target", "BTC=40,ETH=30,LNIK=30", *COMMANDS[name], "--json")
-    assert said.code == 2
-    assert "LNIK" in said.error["message"]
-    assert "did you mean LINK?" in said.error["remedy"]
+    printed = bare(name, "--prices", str(prices), "--target", "BTC=40,ETH=30,LNIK=30", *COMMANDS[name], "--json")
+    assert printed.code == 2
+    assert "LNIK" in printed.error["message"]
+    assert "did you mean LINK?" in printed.error["remedy"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent import app as api
 from agent.localchain import LocalChain
 from tests.cases.test_weights_on_chain import TARGETS, VOLATILE, WEIGHED, closes
 from tests.cli.tools import Said
@@ -56,7 +58,7 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
 
 
 def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
-    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    loaded = agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
     agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
     file = closes(anvil_chain, tmp_path / "closes.csv")
     rows = file.read_text().splitlines()
@@ -79,9 +81,14 @@ def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(anvil_chain: Loc
     assert run("weights", "--json").json["chosen"] is None
     unanswered = run("weights", "--accept", "--json")
     assert unanswered.code == 2
+    offered: list[Any] = []
+    with agents.again(anvil_chain, loaded) as agent:
+        declined = api.weights(agent, accept=lambda choice: bool(offered.append(choice)))
+    assert declined["accepted"] is False
+    assert run("weights", "--json").json["chosen"] is None
     assert run("weights", "--accept", "--yes", "--json").json["accepted"] is True
     chosen = run("weights", "--json").json["chosen"]
-    assert sum(chosen["weights_bps"].values()) == 10_000
+    assert chosen["weights_bps"] == offered[0]["now"]["weights_bps"], "what was shown is what is recorded"
     assert mentions(run("rebalance", "--json").json["target_reasons"][0], "inverse_volatility", "chosen")
 
 

@@ -27,9 +27,9 @@ CUT = {
 
 
 def futures_of(bare: Bare, *options: str) -> dict[str, Any]:
-    said = bare("whatif", *SPOT, *options, "--json")
-    assert said.code == 0, said.why
-    futures: dict[str, Any] = said.json["futures"]
+    printed = bare("whatif", *SPOT, *options, "--json")
+    assert printed.code == 0, printed.why
+    futures: dict[str, Any] = printed.json["futures"]
     return futures
 
 
@@ -67,8 +67,8 @@ def test_sums_are_those_of_all_orders(bare: Bare, options: tuple[str, ...]) -> N
     for symbol, exposure in futures["net_exposure"].items():
         spot_after = spot_values.get(symbol, Decimal(0)) + Decimal(futures["trades"].get(symbol, 0))
         assert Decimal(exposure) == pytest.approx(spot_after + notionals_after.get(symbol, Decimal(0)), abs=Decimal("1e-6"))
-    shown = bare("whatif", *SPOT, *options)
-    assert f"Notional after all orders {Decimal(futures['gross_after']):,.2f}" in " ".join(shown.out.split())
+    printed = bare("whatif", *SPOT, *options)
+    assert f"Notional after all orders {Decimal(futures['gross_after']):,.2f}" in " ".join(printed.out.split())
 
 
 @pytest.mark.parametrize("market", ["ETH", "SOL", "kPEPE"])
@@ -91,10 +91,10 @@ def test_markets_without_a_spot_asset_have_a_price_and_lots(bare: Bare, market: 
     ],
 )
 def test_what_it_cannot_use_is_refused(bare: Bare, options: tuple[str, ...], message: str, remedy: str) -> None:
-    said = bare("whatif", *SPOT, *options, "--json")
-    assert said.code == 2
-    assert message in said.error["message"]
-    assert remedy in said.error["remedy"]
+    printed = bare("whatif", *SPOT, *options, "--json")
+    assert printed.code == 2
+    assert message in printed.error["message"]
+    assert remedy in printed.error["remedy"]
 
 
 def test_gas_is_that_of_the_network(bare: Bare) -> None:

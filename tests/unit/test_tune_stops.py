@@ -24,8 +24,8 @@ LOSS_20, TRAILING_20 = StopLevel(OrderKind.STOP_LOSS, 2_000), StopLevel(OrderKin
 
 def with_stops(table: PriceTable, stop: str, band: str = "15%rel", **changes: object) -> TuneSpec:
     """A search over bands and stops."""
-    asked = search(table, band, **changes)
-    return replace(asked, grid=replace(asked.grid, stops=parse_stops(stop)))
+    tune_spec = search(table, band, **changes)
+    return replace(tune_spec, grid=replace(tune_spec.grid, stops=parse_stops(stop)))
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ STEADY = [50.0] * 24
 )
 def test_run__stop_sells_its_asset_and_stays_out(stop: StopLevel, closes: list[float], stopped: int, value: float | None) -> None:
     """40 % of A, bought at 100; sold at 75, it leaves 6,000 and 40 × 75 = 3,000, and nothing trades later."""
-    asked = with_stops(daily({"A": closes, "B": STEADY}), "", band="90%rel")
-    choice = replace(asked.grid.choices()[0], stop=stop)
-    job = TuneJob(asked.table, asked.backtest, asked.settings, (choice,), (0, 8, 23), TERMS)
+    tune_spec = with_stops(daily({"A": closes, "B": STEADY}), "", band="90%rel")
+    choice = replace(tune_spec.grid.choices()[0], stop=stop)
+    job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, (choice,), (0, 8, 23), TERMS)
     (result,) = job.run(job.chunks()[0])
     assert result.stopped_asset_count == stopped
     if value is not None:
@@ -125,13 +125,13 @@ def test_search__future_prices_change_no_stop_of_the_past() -> None:
 
 
 def test_search__results_of_stops_are_resumed(tmp_path: Path) -> None:
-    asked = with_stops(walks(8, 40), "15%,trailing:10%", "10%rel")
-    first = tuned(asked, tmp_path / "out")
-    again = tuned(asked, tmp_path / "out")
+    tune_spec = with_stops(walks(8, 40), "15%,trailing:10%", "10%rel")
+    first = tuned(tune_spec, tmp_path / "out")
+    again = tuned(tune_spec, tmp_path / "out")
     assert again.resumed_run_count == len(again.choices) + 1
     assert [run.stopped_asset_count for run in again.run_results] == [run.stopped_asset_count for run in first.run_results]
     with pytest.raises(ConfigError, match="the grid"):
-        tuned(with_stops(asked.table, "15%", "10%rel"), tmp_path / "out")
+        tuned(with_stops(tune_spec.table, "15%", "10%rel"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("stop", [NO_STOP, LOSS_20, TRAILING_20])
@@ -148,8 +148,8 @@ def test_spec__stop_replaces_those_of_assets_and_nothing_else(stop: StopLevel) -
 
 
 def test_engine__only_settings_without_a_stop_run_in_the_kernel() -> None:
-    asked = with_stops(walks(5, 40), "20%", "10%rel", allocator="fixed")
-    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    tune_spec = with_stops(walks(5, 40), "20%", "10%rel", allocator="fixed")
+    job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), TERMS)
     assert [job.engine(choice) for choice in job.choices] == [RunEngine.KERNEL, RunEngine.FULL]
     weighted = replace(job.choices[1], allocator=AllocationMethod.INVERSE_VOLATILITY)
-    assert spec_for_choice(asked.backtest, weighted, TERMS, DAY_S).portfolio.orders.terms
+    assert spec_for_choice(tune_spec.backtest, weighted, TERMS, DAY_S).portfolio.orders.terms

@@ -29,8 +29,8 @@ DAYS = [YEAR_2024_S + DAY_S * day for day in (-20, -10, -1, 5, 10)]
 """Three marks of 2023 and two of 2024."""
 
 
-def taxed(asked: TuneSpec, rate_bps: int, method: LotMethod = LotMethod.FIFO) -> TuneSpec:
-    return replace(asked, backtest=replace(asked.backtest, tax=TaxRule(method, rate_bps=rate_bps)))
+def taxed(tune_spec: TuneSpec, rate_bps: int, method: LotMethod = LotMethod.FIFO) -> TuneSpec:
+    return replace(tune_spec, backtest=replace(tune_spec.backtest, tax=TaxRule(method, rate_bps=rate_bps)))
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_tax__is_that_of_each_years_gains_less_its_losses(gains: list[tuple[int,
 
 @pytest.mark.parametrize("method", list(LotMethod))
 def test_run__owes_the_tax_of_the_lots_of_its_ledger(method: LotMethod) -> None:
-    asked = taxed(search(walks(21, 40), "5%rel"), 3_000, method)
-    choice = asked.grid.choices()[0]
-    job = TuneJob(asked.table, asked.backtest, asked.settings, (choice,), tuple(range(0, 40, 4)), TERMS)
+    tune_spec = taxed(search(walks(21, 40), "5%rel"), 3_000, method)
+    choice = tune_spec.grid.choices()[0]
+    job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, (choice,), tuple(range(0, 40, 4)), TERMS)
     assert job.engine(choice) is RunEngine.FULL
     (result,) = job.run(job.chunks()[0])
-    direct = simulate(spec_for_choice(asked.backtest, choice, TERMS, DAY_S), asked.table, FAIR)
-    last_s = int(asked.table.times_s[36])
+    direct = simulate(spec_for_choice(tune_spec.backtest, choice, TERMS, DAY_S), tune_spec.table, FAIR)
+    last_s = int(tune_spec.table.times_s[36])
     yearly: dict[int, Fraction] = {}
     for gain_s, gain in direct.dated_gains:
         if gain_s <= last_s:
@@ -80,8 +80,8 @@ def test_run__owes_the_tax_of_the_lots_of_its_ledger(method: LotMethod) -> None:
 
 def test_search__prefers_fewer_sales_when_they_are_taxed() -> None:
     """Swings of 30 % make a narrow band best before tax; half of each gain lost, it is dearer than a wide one."""
-    asked = search(swinging(48), "2%rel,60%rel")
-    gross, net = tuned(taxed(asked, 0)), tuned(taxed(asked, 9_900))
+    tune_spec = search(swinging(48), "2%rel,60%rel")
+    gross, net = tuned(taxed(tune_spec, 0)), tuned(taxed(tune_spec, 9_900))
     assert net.gross_scores.tolist() == pytest.approx(gross.scores.tolist(), abs=2e-2)
     assert (net.scores <= net.gross_scores + 1e-12).all()
     assert (net.scores < net.gross_scores).any()
@@ -96,8 +96,8 @@ def test_search__prefers_fewer_sales_when_they_are_taxed() -> None:
 
 
 def test_search__judges_the_last_quarter_net_of_tax() -> None:
-    asked = search(swinging(40), "5%rel")
-    gross, net = tuned(replace(taxed(asked, 0), uses_full_step=True)), tuned(taxed(asked, 5_000))
+    tune_spec = search(swinging(40), "5%rel")
+    gross, net = tuned(replace(taxed(tune_spec, 0), uses_full_step=True)), tuned(taxed(tune_spec, 5_000))
     owed = net.last_quarter_results[0].tax_by_mark
     assert owed[-1] > 0
     assert gross.last_quarter_results[0].value_by_mark == pytest.approx(net.last_quarter_results[0].value_by_mark)
@@ -105,18 +105,18 @@ def test_search__judges_the_last_quarter_net_of_tax() -> None:
 
 
 def test_search__resumes_with_its_taxes_and_not_with_another_rate(tmp_path: Path) -> None:
-    asked = taxed(search(walks(22, 40), "5%rel"), 2_500)
-    first, again = tuned(asked, tmp_path / "out"), tuned(asked, tmp_path / "out")
+    tune_spec = taxed(search(walks(22, 40), "5%rel"), 2_500)
+    first, again = tuned(tune_spec, tmp_path / "out"), tuned(tune_spec, tmp_path / "out")
     assert again.scores.tolist() == first.scores.tolist()
     assert again.run_results[0].tax_by_mark.tolist() == first.run_results[0].tax_by_mark.tolist()
     with pytest.raises(ConfigError, match="the portfolio or the market"):
-        tuned(taxed(asked, 2_600), tmp_path / "out")
+        tuned(taxed(tune_spec, 2_600), tmp_path / "out")
 
 
-def test_digest__without_a_rate_is_that_of_before() -> None:
-    asked = search(walks(1, 40))
-    assert spec_digest(taxed(asked, 0).backtest, FAIR) == spec_digest(asked.backtest, FAIR)
-    assert spec_digest(taxed(asked, 1).backtest, FAIR) != spec_digest(asked.backtest, FAIR)
+def test_digest__tells_rates_apart() -> None:
+    tune_spec = search(walks(1, 40))
+    assert spec_digest(taxed(tune_spec, 0).backtest, FAIR) == spec_digest(tune_spec.backtest, FAIR)
+    assert spec_digest(taxed(tune_spec, 1).backtest, FAIR) != spec_digest(tune_spec.backtest, FAIR)
 
 
 @pytest.mark.parametrize(

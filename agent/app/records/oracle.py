@@ -232,11 +232,13 @@ def _required_observations(snapshot: Snapshot, reference: ReferenceConfig) -> in
     return prices.required_observations(snapshot.head.chain_id, reference.twap_window_s)
 
 
-def weights(agent: Agent, *, accept: bool = False) -> WeightsDocument:
+def weights(
+    agent: Agent, *, accept: Callable[[WeightsDocument], bool] | None = None
+) -> WeightsDocument:
     """Return the weights that the allocator would choose now. Writes nothing, except with `accept`:
-    then the choice is recorded, also if a return makes most of a variance or a weight moves by
-    more than `max_change`. Raises ConfigError if the config has no allocator, Refused if there is
-    nothing to accept.
+    then the choice is made also if a return makes most of a variance or a weight moves by more
+    than `max_change`, and it is recorded as shown if `accept` returns True for its document.
+    Raises ConfigError if the config has no allocator, Refused if there is nothing to accept.
     """
     allocator = agent.portfolio.allocator
     if allocator is None or allocator.method is AllocationMethod.FIXED:
@@ -257,7 +259,7 @@ def weights(agent: Agent, *, accept: bool = False) -> WeightsDocument:
     signal_answers = agent.context.signal_host.answers(signal_requests(priced_step, {}))
     allocator_inputs = replace(
         target_changes.allocator_inputs(priced_step.with_layer(SignalState(signal_answers))),
-        accepts_jumps=accept,
+        accepts_jumps=accept is not None,
     )
     last_allocation = store.allocations.newest()
     valid_allocation = targets.valid_allocation(allocator, assets, last_allocation)
@@ -272,12 +274,10 @@ def weights(agent: Agent, *, accept: bool = False) -> WeightsDocument:
             allocator, assets, allocator_inputs, last_allocation
         )
     except Refused as refusal:
-        if accept:
+        if accept is not None:
             raise
         fault = str(refusal)
-    if accept and allocation_now is not None:
-        store.allocations.record(allocation_now)
-    return {
+    document: WeightsDocument = {
         "block": step.snapshot.head.number,
         "at_s": now_s,
         "kind": allocator.method.value,
@@ -286,7 +286,7 @@ def weights(agent: Agent, *, accept: bool = False) -> WeightsDocument:
         "chosen": _allocation_document(step.portfolio, valid_allocation),
         "now": _allocation_document(step.portfolio, allocation_now),
         "fault": fault,
-        "accepted": accept,
+        "accepted": False,
         "turnover_bps": _turnover_bps(allocation_now, valid_allocation),
         "assets": _asset_documents(
             step.snapshot,
@@ -300,6 +300,10 @@ def weights(agent: Agent, *, accept: bool = False) -> WeightsDocument:
         "correlations": _correlations(step.portfolio, returns),
         "target_reasons": list(step.targets.reasons),
     }
+    if accept is not None and allocation_now is not None and accept(document):
+        store.allocations.record(allocation_now)
+        document["accepted"] = True
+    return document
 
 
 def _allocation_document(

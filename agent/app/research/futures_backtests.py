@@ -566,7 +566,6 @@ def stress_futures(
         spec.path_bars,
         spec.path_count,
         spec.seed_count,
-        *spec.severity.shocks,
     )
     return {
         "bars": spec.path_bars,

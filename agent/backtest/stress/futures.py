@@ -5,7 +5,7 @@ paused venue, with and without the agent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 
@@ -71,7 +71,7 @@ class FuturesSeverity:
     basis_bps: int = 1_000
     pause_bars: int = 24
     pause_bps: int = 2_000
-    shocks: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    shocks: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ scenarios applied to them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 
@@ -243,7 +243,7 @@ class SpotSeverity:
     depeg_bps: int = 1_000
     gas_price_wei: int = 500 * 10**9
     depth_part: Fraction = Fraction(1, 1_000)
-    shocks: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    shocks: tuple[tuple[str, int], ...] = ()
 
     @property
     def shocks_text(self) -> str:

@@ -246,9 +246,7 @@ def run_stress_test(
             ("fee_pips", str(settings.fee_pips)),
         ),
         seed=settings.seed,
-        config_hash=sha256(
-            f"{spec_digest(backtest, settings)}\n{spec!r}{spec.severity.shocks_text}".encode()
-        ).hexdigest(),
+        config_hash=sha256(f"{spec_digest(backtest, settings)}\n{spec!r}".encode()).hexdigest(),
         data_hash=table.digest,
         versions=(*calm_results[0].versions, ("numba", version("numba"))),
     )

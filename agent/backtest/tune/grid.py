@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
@@ -69,7 +69,7 @@ class PolicyChoice:
     trigger: Threshold | Every | HybridTrigger
     destination: Destination = Destination.TARGET
     allocator: AllocationMethod = AllocationMethod.FIXED
-    stop: StopLevel | None = field(default=None, repr=False)
+    stop: StopLevel | None = None
 
     @property
     def band(self) -> Threshold | None:

@@ -407,15 +407,11 @@ def _judge_last_quarter(
     )
 
 
-def _choice_text(choice: PolicyChoice) -> str:
-    return repr(choice) if choice.stop is None else f"{choice!r} {choice.stop!r}"
-
-
 def _stamp(search: TuneSpec, choices: Sequence[PolicyChoice]) -> dict[str, str]:
     return {
         "format": FORMAT_VERSION,
         "version": version("trimtab"),
-        "grid": sha256("\n".join(map(_choice_text, choices)).encode()).hexdigest(),
+        "grid": sha256("\n".join(map(repr, choices)).encode()).hexdigest(),
         "data": search.table.digest,
         "settings": spec_digest(search.backtest, search.settings),
         "search": sha256(
