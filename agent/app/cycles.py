@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from agent import engine, wiring
-from agent.app import config_versions, withdrawal_run
+from agent.app import config_versions
+from agent.app.withdrawals import withdrawal_run
 from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
 from agent.execution.executor import AwaitingExternalSignature

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from agent.app import Agent
     from agent.app.money.transfers import InvestmentReport
-    from agent.app.withdrawal_run import WithdrawalReport
+    from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 
 
 DocumentPrinter = Callable[["Console", Document], None]

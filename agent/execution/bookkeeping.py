@@ -114,6 +114,35 @@ def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
     return valuation(step, prices)
 
 
+def current_valuations(store: Store, step: StepInput | None) -> tuple[Valuation, ...]:
+    """Return the recorded valuations and that of the newest step, so that value, profit and lots
+    are of the newest cycle although valuations are recorded once an hour.
+    """
+    recorded_valuations = store.valuations.between()
+    newest_valuation = (
+        None if not recorded_valuations else later_valuation(store, step, recorded_valuations[-1])
+    )
+    return (
+        recorded_valuations
+        if newest_valuation is None
+        else (*recorded_valuations, newest_valuation)
+    )
+
+
+def later_valuation(
+    store: Store, step: StepInput | None, last_valuation: Valuation
+) -> Valuation | None:
+    """Return the valuation of a step; None if it is not later than `last_valuation`."""
+    if step is None or step.snapshot.head.number <= last_valuation.block:
+        return None
+    step_valuation = valuation_of_step(store, step)
+    return (
+        None
+        if step_valuation is None or step_valuation.chain_s < last_valuation.chain_s
+        else step_valuation
+    )
+
+
 def _entry_to_post(store: Store, intent: Intent, current_step: StepInput) -> Entry:
     ledger_tokens = store.ledger.counted_tokens(intent.id)
     return derive_entry(store, intent, current_step, ledger_tokens, store.ledger.principal)

@@ -33,6 +33,7 @@ from agent.model import (
     Plan,
     Rebalance,
     Receipt,
+    StepInput,
     UnsignedTx,
 )
 from agent.ports import Grant
@@ -147,6 +148,13 @@ class StepStore:
         with self.db.read("read the step") as db:
             row = first_row(db, select(StepRow).where(StepRow.id == step_id), StepRow)
             return None if row is None else database.step_record(row)
+
+    def newest_input(self) -> StepInput | None:
+        """Return the input of the newest step; None without steps."""
+        for step_summary in self.newest(1):
+            step_record = self.get(step_summary.id)
+            return None if step_record is None else codec.loads(StepInput, step_record.input_json)
+        return None
 
     def input_json(self, step_id: str) -> str | None:
         """Return the input of a step as JSON; None if the id is unknown."""

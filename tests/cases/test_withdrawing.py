@@ -11,7 +11,7 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.app.money import transfers
-from agent.app.withdrawal_run import WithdrawalReport
+from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import withdrawal_run
 from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.app.money import transfers as withdrawing
+from agent.app.withdrawals import withdrawal_run
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.money import transfers
-from agent.app.withdrawal_run import WithdrawalReport
+from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind

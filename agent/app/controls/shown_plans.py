@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from agent.app.money.transfers import InvestmentReport
     from agent.app.positions.holdings import HoldingsChange
     from agent.app.settings.editing import EditReport
-    from agent.app.withdrawal_run import WithdrawalReport
+    from agent.app.withdrawals.withdrawal_run import WithdrawalReport
     from agent.ports import Clock
 
 TOLERANCE_BPS = 500

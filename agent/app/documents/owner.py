@@ -50,7 +50,7 @@ from agent.app.documents.plans import (
 )
 from agent.app.documents.records import HoldingsChangeDocument
 from agent.app.documents.status import MinimumTotalDocument, StatusDocument
-from agent.app.withdrawal_run import format_parts
+from agent.app.withdrawals.withdrawal_run import format_parts
 from agent.model import (
     Control,
     ControlArguments,

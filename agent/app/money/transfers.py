@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import engine, wiring
-from agent.app import withdrawal_run
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
@@ -28,7 +27,13 @@ from agent.app.documents.plans import (
     transfer_document,
 )
 from agent.app.money.repeated_withdrawals import find_repeated, repeat_refusal, repeat_text
-from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, step_without_deposits
+from agent.app.withdrawals import withdrawal_run
+from agent.app.withdrawals.withdrawal_run import (
+    Confirm,
+    WithdrawalReport,
+    WithdrawalRun,
+    step_without_deposits,
+)
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable

@@ -41,12 +41,11 @@ from agent.app.documents.records import (
     FuturesResultDocument,
     PeriodDocument,
 )
-from agent.app.records.newest import current_valuations, newest_step_input
 from agent.app.records.period_counts import period_counts
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
-from agent.execution.bookkeeping import audit_entries, update_ledger
+from agent.execution.bookkeeping import audit_entries, current_valuations, update_ledger
 from agent.execution.settlement import settle_mined
 from agent.floats import dispersion
 from agent.layers.futures.policy.targets import uncertain_profit_reason
@@ -195,7 +194,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
         token_names = TokenNames(
             {token.address: token for token in ledger_tokens.tokens}, ledger_tokens.numeraire
         )
-        newest_step = newest_step_input(store)
+        newest_step = store.steps.newest_input()
         yield LedgerData(
             loaded_config,
             store,

@@ -27,11 +27,11 @@ from agent.app.records.executions import (
     leg_sentences,
     mined_or_newest_swaps,
 )
-from agent.app.records.newest import later_valuation, newest_step_input
 from agent.app.records.waiting import newest_executions
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
+from agent.execution.bookkeeping import later_valuation
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layer_documents
 from agent.layers.futures.notes import futures_action_note
@@ -120,7 +120,7 @@ class LedgerRecords:
             return []
         token_names, valuations = self._token_names, self._store.valuations.newest(limit)
         if valuations:
-            step = newest_step_input(self._store)
+            step = self._store.steps.newest_input()
             newest_valuation = later_valuation(self._store, step, valuations[0])
             valuations = (
                 valuations if newest_valuation is None else (newest_valuation, *valuations)[:limit]

@@ -631,6 +631,11 @@ def continue_withdrawal(
         ),
         lambda _: True,
     )
+    return withdrawal_outcome(report, cycle_outcome)
+
+
+def withdrawal_outcome(report: WithdrawalReport, cycle_outcome: StepOutcome) -> StepOutcome:
+    """Return the outcome of a cycle that held and then carried out this withdrawal."""
     sale = report.sale
     if report.state in OUTCOME_BY_STATE and sale is not None and sale.kind is not OutcomeKind.DONE:
         return sale

@@ -1,0 +1,1 @@
+"""Withdrawals from evaluation to payment, and those that the config requests."""
