@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from agent import engine, wiring
 from agent.app import config_versions
-from agent.app.withdrawals import withdrawal_run
+from agent.app.withdrawals import sweeps, withdrawal_run
 from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
 from agent.execution.executor import AwaitingExternalSignature
@@ -428,6 +428,7 @@ class AgentRun:
             return cancel_and_revoke(
                 context.readers, context.store, transactor, context.kill_switch.read().reason
             )
-        return withdrawal_run.continue_withdrawal(
+        outcome = withdrawal_run.continue_withdrawal(
             context, transactor, run_policy_cycle(context, transactor)
         )
+        return sweeps.sweep_profit(context, transactor, outcome)

@@ -9,6 +9,7 @@ from agent.config.schema import Config
 from agent.layers.holding import settings as holding
 from agent.layers.liquidity import settings as liquidity
 from agent.layers.strategies import settings as strategies
+from agent.layers.sweep import settings as sweep
 from agent.model import LayerConfig, Portfolio, active_layer_parts
 
 SETTINGS_BUILDERS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
@@ -16,11 +17,15 @@ SETTINGS_BUILDERS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] 
     holding.build_settings,
 )
 """Settings of a layer, by token address. Raise ConfigError."""
-CONFIG_CHECKS: tuple[Callable[[Config], None], ...] = (holding.require_holding_symbols,)
+CONFIG_CHECKS: tuple[Callable[[Config], None], ...] = (
+    holding.require_holding_symbols,
+    sweep.require_payable_sweep,
+)
 """Rules that span tables, after all others. Raise ValueError for an invalid config."""
 CONFIRMED_SETTINGS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (
     liquidity.confirmed_settings,
     holding.confirmed_settings,
+    sweep.confirmed_settings,
 )
 """Names and values of the settings that the owner confirms."""
 EDITABLE_KEYS: tuple[Callable[[Config, Config], Iterator[str]], ...] = (

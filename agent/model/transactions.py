@@ -400,7 +400,8 @@ class OwnerRequest:
     `to` is the confirmed payout address (None: no payment). `sells_everything` sells everything for
     the numeraire. `payments` of a withdrawal are fixed at the request; a shutdown pays the final
     balance. `asked_s` is the chain time of the request. `progress` is the progress of a withdrawal
-    in parts (None: raised in one plan). `control_id` is the control that requested it (empty: none).
+    in parts (None: raised in one plan). `control_id` is the control that requested it, or the sweep
+    that is one (empty: none).
     """
 
     id: int

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         min_trade: str | None
         lp_max_weight: int | None
         futures_notional: int | None
+        payout_per_day: str | None
         balance_jump_wait: int | None
         deposit_auto: int | None
         max_weight: dict[str, int] | None

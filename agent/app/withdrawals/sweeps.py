@@ -1,0 +1,200 @@
+"""Profit beyond a set amount, paid to a cold address on a schedule ([sweep]).
+
+A sweep is a withdrawal that the config requests: its request names the interval of the schedule, so
+that each interval pays at most once, whenever the process ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from agent.accounting.performance import BuyAndHoldTokens, performance
+from agent.app.withdrawals import withdrawal_run
+from agent.app.withdrawals.withdrawal_run import WithdrawalRun, step_without_deposits
+from agent.errors import Refused
+from agent.execution.bookkeeping import current_valuations
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
+from agent.layers.futures.policy.targets import uncertain_profit_reason
+from agent.layers.futures.state import margin_account
+from agent.layers.sweep.settings import SweepSettings, sweep_settings
+from agent.layers.sweep.store import SweepStore
+from agent.model import OwnerRequest, Payment, RequestKind, RequestState, StepInput
+from agent.policy.cash_flows.transfers import max_payout_raw
+from agent.policy.triggers.schedules import next_time, schedule_name
+from agent.store.store import Store
+from agent.units import decimal_text, floor_int
+from agent.wiring import AgentContext
+
+SWEEP = "sweep"
+"""Begins the `control_id` of a sweep's request, and the name of its schedule in the store."""
+ALL_REQUESTS = 1_000_000
+"""More than there are, since all of them count."""
+
+
+def sweep_profit(
+    context: AgentContext, transactor: StepTransactor | None, cycle_outcome: StepOutcome
+) -> StepOutcome:
+    """After a cycle that held, pay the profit that is due and return the outcome, else return the
+    cycle's. A sweep that has to wait says why in its reason, and is tried again after the next cycle
+    that holds.
+    """
+    settings = sweep_settings(context.config, context.portfolio.numeraire)
+    if settings is None or transactor is None or cycle_outcome.kind is not OutcomeKind.HOLD:
+        return cycle_outcome
+    step = cycle_outcome.input_after or cycle_outcome.step_input
+    sweep_store = context.store.layer_repository(SweepStore)
+    schedule_key = schedule_name(settings.schedule, SWEEP)
+    now_s = step.snapshot.head.timestamp_s
+    interval_start_s = sweep_store.interval_start_s(schedule_key)
+    if interval_start_s is None:
+        sweep_store.begin_interval(schedule_key, now_s)
+        return cycle_outcome
+    due_s = next_time(settings.schedule, interval_start_s)
+    if due_s is None or now_s < due_s:
+        return cycle_outcome
+    try:
+        outcome = _pay_profit(
+            context, transactor, cycle_outcome, settings, f"{SWEEP}:{interval_start_s}"
+        )
+    except Refused as error:
+        return _waiting_outcome(cycle_outcome, error.message)
+    if outcome is None:
+        sweep_store.begin_interval(schedule_key, now_s)
+        return cycle_outcome
+    if outcome.kind is OutcomeKind.DONE:
+        sweep_store.begin_interval(schedule_key, now_s)
+    return outcome
+
+
+def _pay_profit(
+    context: AgentContext,
+    transactor: StepTransactor,
+    cycle_outcome: StepOutcome,
+    settings: SweepSettings,
+    sweep_id: str,
+) -> StepOutcome | None:
+    """Pay the profit of an interval, or go on with its payment; return None if there is nothing to
+    pay. Raises Refused if it has to wait.
+    """
+    requests = context.store.requests.newest(ALL_REQUESTS)
+    request = _request_of_interval(requests, sweep_id)
+    if request is None:
+        payment = _payment(context, settings, requests)
+        if payment is None:
+            return None
+        run = WithdrawalRun(context, (payment,), settings.payout_address, control_id=sweep_id)
+        _require_possible(run, context)
+    else:
+        step = step_without_deposits(context)
+        unpaid_payments = tuple(
+            claim.payment
+            for claim in step.history.cash_flows.pending_payments
+            if claim.request_id == request.id
+        )
+        if not unpaid_payments or request.state is RequestState.DONE:
+            return None
+        withdrawal_run.require_part_due(request, step)
+        run = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
+    report = run.execute(
+        replace(
+            transactor,
+            confirm=lambda sale: run.confirm_and_record_sale(sale, lambda _: True),
+        ),
+        lambda _: True,
+    )
+    return withdrawal_run.withdrawal_outcome(report, cycle_outcome)
+
+
+def _require_possible(run: WithdrawalRun, context: AgentContext) -> None:
+    """Raise Refused, before anything is recorded, if the withdrawal cannot be made now."""
+    report = run.report(step_without_deposits(context))
+    if report.is_refused:
+        raise Refused(report.reason)
+
+
+def _request_of_interval(requests: Iterable[OwnerRequest], sweep_id: str) -> OwnerRequest | None:
+    """Return the sweep of an interval that is open or paid; None without one. A released one was
+    not paid.
+    """
+    return next(
+        (
+            request
+            for request in requests
+            if request.control_id == sweep_id and request.state is not RequestState.RELEASED
+        ),
+        None,
+    )
+
+
+def _payment(
+    context: AgentContext, settings: SweepSettings, requests: Iterable[OwnerRequest]
+) -> Payment | None:
+    """Return the payment of the profit beyond what stays and what was swept, cut to what the day's
+    payouts allow; None if it is below the smallest. Raises Refused if profit or allowance is unknown
+    or has to be waited for.
+    """
+    step = step_without_deposits(context)
+    numeraire = step.portfolio.numeraire
+    _require_known_profit(step)
+    withdrawal_run.require_no_open_withdrawal(step, (numeraire.address,))
+    beyond_raw = _profit_raw(context.store, step) - settings.kept_raw - _swept_raw(requests)
+    if beyond_raw < settings.min_payment_raw:
+        return None
+    payment_raw = min(beyond_raw, max_payout_raw(step, numeraire.address))
+    if payment_raw < settings.min_payment_raw:
+        raise Refused(
+            f"limits.payout_per_day leaves {decimal_text(payment_raw, numeraire.decimals)}"
+            f" {numeraire.label} of the last 24 h"
+        )
+    asset = next(
+        asset for asset in step.portfolio.assets if asset.token.address == numeraire.address
+    )
+    return Payment(numeraire.address, payment_raw, asset.includes_native)
+
+
+def _require_known_profit(step: StepInput) -> None:
+    """Raise Refused while a transfer or the margin account leaves the profit uncertain."""
+    if step.history.cash_flows.unexplained_transfers:
+        raise Refused("a transfer waits for its classification: trimtab flows")
+    account = margin_account(step.snapshot)
+    if account is not None and (reason := uncertain_profit_reason(account)):
+        raise Refused(reason)
+
+
+def _profit_raw(store: Store, step: StepInput) -> int:
+    """Return the profit since the ledger began, as `trimtab pnl` shows it, base units of the
+    numeraire, rounded down. Raises Refused if the ledger cannot value the newest balances.
+    """
+    valuations = current_valuations(store, step)
+    head = step.snapshot.head
+    if not valuations or valuations[-1].block != head.number:
+        raise Refused("the ledger cannot value the newest balances yet")
+    numeraire = step.portfolio.numeraire.address
+    result = performance(
+        store.ledger.entries(),
+        valuations,
+        valuations[0].chain_s,
+        head.timestamp_s + 1,
+        numeraire,
+        BuyAndHoldTokens(numeraire, step.portfolio.wrapped_native),
+    )
+    return 0 if result is None else floor_int(result.profit)
+
+
+def _swept_raw(requests: Iterable[OwnerRequest]) -> int:
+    """Return what sweeps have paid or are paying, base units of the numeraire."""
+    return sum(
+        payment.raw
+        for request in requests
+        if request.kind is RequestKind.WITHDRAW
+        and request.control_id.startswith(f"{SWEEP}:")
+        and request.state is not RequestState.RELEASED
+        for payment in request.payments
+    )
+
+
+def _waiting_outcome(cycle_outcome: StepOutcome, reason: str) -> StepOutcome:
+    return replace(
+        cycle_outcome, reason=f"{cycle_outcome.reason}; the sweep of profit waits: {reason}"
+    )
