@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from agent.backtest.settings import BacktestSpec
 from agent.errors import ConfigError
 from agent.price_files.frames import FORMAT_HINT, load_polars, read_frame
 from agent.price_files.read import ClosingPrices, read_closes, symbol_pairs
+from agent.price_files.times import parse_times
 from agent.units import Token, safe_label
 
 MIN_BARS = 2
@@ -192,12 +192,6 @@ def price_gap_notes(
 
 
 TIME_COLUMNS = ("time", "date", "timestamp")
-_ZONE_PATTERN = r"(Z|[+-]\d{2}:?\d{2})$"
-_EARLIEST_S = 1_230_768_000
-"""2009-01-01, before the first coin price. Earlier times are spreadsheet dates, and those beyond
-_LATEST_S are milliseconds, not Unix seconds.
-"""
-_LATEST_S = 4_102_444_800
 
 
 def read_table(path: Path) -> PriceTable:
@@ -248,7 +242,7 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             "write for example 20000000000",
         )
     row_times_s, gas_prices_wei = (
-        unix_seconds(polars, frame["time"], path).to_numpy(),
+        unix_seconds(frame["time"], path),
         frame["gas_price_wei"].to_list(),
     )
     if (np.diff(row_times_s) <= 0).any():
@@ -266,67 +260,14 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     return tuple(int(gas_prices_wei[row]) for row in newest_rows)
 
 
-def require_unix_seconds(times_s: Any, path: Path) -> None:
-    """Raise ConfigError if the times cannot be Unix seconds."""
-    earliest_s, latest_s = times_s.min(), times_s.max()
-    if earliest_s is not None and not _EARLIEST_S <= int(earliest_s) <= int(latest_s) <= _LATEST_S:
-        raise ConfigError(
-            f"{path.name}: times from {earliest_s} to {latest_s} are not Unix seconds",
-            "write times such as 2021-04-04T21:00:00Z",
-        )
-
-
-def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
-    """Return a column of times as Unix seconds."""
+def unix_seconds(times: Any, path: Path) -> NDArray[np.int64]:
+    """Return a column of times as Unix seconds, read as those of price files. Raises ConfigError."""
     if times.null_count():
         raise ConfigError(
             f"{path.name}: {times.null_count()} rows have no time", "remove rows without a time"
         )
-    dtype = times.dtype
-    if dtype.is_integer():
-        return times.cast(polars.Int64)
-    if dtype == polars.String:
-        times = _parse_times(times, path)
-    elif dtype == polars.Date:
-        times = times.cast(polars.Datetime("us"))
-    elif not isinstance(dtype, polars.Datetime):
-        raise ConfigError(
-            f"{path.name}: its times are neither text nor whole seconds",
-            "write times such as 2021-04-04T21:00:00Z",
-        )
-    return times.dt.epoch("s")
-
-
-def _parse_times(times: Any, path: Path) -> Any:
-    zone_texts = times.str.extract(_ZONE_PATTERN).fill_null("").unique().to_list()
-    if len(zone_texts) > 1:
-        raise ConfigError(
-            f"{path.name}: times in several time zones: {', '.join(sorted(zone_text or 'none' for zone_text in zone_texts))}",
-            "write all of them in UTC",
-        )
-    local_times = (
-        times.str.replace(_ZONE_PATTERN, "").str.replace("T", " ", literal=True).str.strip_chars()
-    )
-    text_lengths = local_times.str.len_chars()
-    full_times = local_times.zip_with(text_lengths != len("2021-04-04"), local_times + " 00:00:00")
-    full_times = full_times.zip_with(text_lengths != len("2021-04-04 21:00"), full_times + ":00")
-    parsed_times = full_times.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
-    if parsed_times.null_count():
-        row = int(parsed_times.is_null().arg_true()[0])
-        raise ConfigError(
-            f"{path.name}, row {row + 1}: its time cannot be parsed",
-            "write times such as 2021-04-04T21:00:00Z",
-        )
-    return parsed_times - _zone_offset(zone_texts[0])
-
-
-def _zone_offset(zone: str) -> timedelta:
-    """Return the UTC offset of a zone such as "Z" or "+02:00"."""
-    if zone in ("", "Z"):
-        return timedelta(0)
-    offset_digits = zone[1:].replace(":", "")
-    offset = timedelta(hours=int(offset_digits[:2]), minutes=int(offset_digits[2:]))
-    return -offset if zone[0] == "-" else offset
+    column_times = parse_times(times.to_list(), range(1, len(times) + 1), path.name)
+    return np.asarray(column_times.times_s, dtype=np.int64)
 
 
 def columns_by_token(spec: BacktestSpec, table: PriceTable) -> dict[str, int]:

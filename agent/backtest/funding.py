@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import TIME_COLUMNS, require_unix_seconds, unix_seconds
+from agent.backtest.data import TIME_COLUMNS, unix_seconds
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars, read_frame
 from agent.units import YEAR_S, Value, floor_int, safe_label
@@ -267,10 +267,9 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
             "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
         )
     frame = frame.with_columns(
-        unix_seconds(polars, frame[time_column], path).alias(time_column),
+        polars.Series(time_column, unix_seconds(frame[time_column], path)),
         polars.col("symbol").cast(polars.String),
     )
-    require_unix_seconds(frame[time_column], path)
     for column in ("symbol", "rate"):
         if frame[column].null_count():
             row = int(frame[column].is_null().arg_true()[0])

@@ -266,9 +266,10 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
         (("2021-01-01,A,0.1", "2021-01-02,,0.1"), "row 2: no symbol", "remove rows"),
         (("2021-01-01,A,0.1", "2021-01-02,A,0.01%"), "column 'rate' holds no numbers", "plain decimals"),
         (("2021-01-01T00:00:00Z,A,0.1", "2021-01-02T00:00:00+02:00,A,0.1"), "times in several time zones", "UTC"),
-        (("2021-01-01,A,0.1", "soon,A,0.1"), "row 2: its time cannot be parsed", "write times"),
+        (("2021-01-01,A,0.1", "soon,A,0.1"), "row 2: 'soon' is not a time", "write times"),
         (("2021-01-01,A,0.1", ",A,0.1"), "1 rows have no time", ""),
-        (("1609459200000,A,0.1",), "not Unix seconds", "write times"),
+        (("44197,A,0.1",), "'44197' is not a time: .*spreadsheet", ""),
+        (("01/02/2021,A,0.1",), "01/02/2021 may be 2021-01-02 or 2021-02-01", "write dates"),
         (("2021-01-01,A B,0.1",), "a symbol is not a plain name", "letters, digits"),
         ((), "--funding: funding.csv ", ""),
     ],
@@ -277,6 +278,12 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, lines: tuple[str, ...], sa
     with pytest.raises(ConfigError, match=said) as refused:
         read_funding(written(tmp_path, *lines))
     assert remedy in (refused.value.remedy or "")
+
+
+@pytest.mark.parametrize("time_text", ["1609459200", "1609459200000", "1609459200000000", "2021-01-01 00:00", "2021-01-01T01:00:00+01:00"])
+def test_times_are_read_as_those_of_price_files(tmp_path: Path, time_text: str) -> None:
+    (funding,) = read_funding(written(tmp_path, f"{time_text},A,0.1"))
+    assert funding.times_s.tolist() == [FIRST_S]
 
 
 @pytest.mark.parametrize("head", ["when,symbol,rate", "time,coin,rate", "time,symbol,close"])
