@@ -56,6 +56,12 @@ class SymbolCloses:
     closes: tuple[Decimal, ...]
     row_numbers: tuple[int, ...]
 
+    @property
+    def interval_s(self) -> int:
+        """Return the median of the times between two closes; 0 for a single one."""
+        intervals_s = sorted(later_s - earlier_s for earlier_s, later_s in pairwise(self.times_s))
+        return intervals_s[len(intervals_s) // 2] if intervals_s else 0
+
 
 @dataclass(frozen=True, slots=True)
 class FileRemark:

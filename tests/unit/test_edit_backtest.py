@@ -12,14 +12,17 @@ pytest.importorskip("numba")
 pytest.importorskip("polars")
 
 from agent.app.documents.research import EditBacktestDocument
+from agent.app.records.price_history import _dated_closes
 from agent.app.research import edit_backtests
 from agent.app.research.backtests import sample_files
 from agent.app.research.edit_backtests import MIN_DAYS, _price_history, edit_backtest
 from agent.backtest.data import read_table
 from agent.backtest.settings import make_spec
 from agent.config.load import load_config
+from agent.config.tables.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.model import Every, HybridTrigger, PricePoint, Threshold
+from agent.price_files.read import read_closes
 from agent.store import open_store
 from tests.cli.documents import misfits
 from tests.support import agents
@@ -118,3 +121,24 @@ def test_settings_around_an_edit_stay_within_a_policy_and_sum_to_a_whole() -> No
     widths = {one.trigger.threshold.relative_bps for one in beside if isinstance(one.trigger, HybridTrigger)}
     assert widths == {500, 750, 1_000, 1_500, 2_000}
     assert read_table(sample_files()[0]).bar_count == 365
+
+
+@pytest.mark.parametrize("bar", ["", "0s", "12h"])
+def test_a_close_has_the_day_that_an_import_gives_it(tmp_path: Path, bar: str) -> None:
+    rows = [f"{BEGINS_S + day * DAY_S},100,200,90,{100 + day},1" for day in range(MIN_DAYS + 4)]
+    (tmp_path / "prices.csv").write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]) + "\n")
+    path = agents.config(tmp_path)
+    bar_line = f'bar = "{bar}"\n' if bar else ""
+    path.write_text(path.read_text() + f'[data.mine]\nsource = "prices.csv"\nsymbols = {{ prices = "WETH" }}\n{bar_line}')
+    loaded = load_config(path)
+    _, table, _ = _price_history(loaded, loaded)
+    file_closes = read_closes(tmp_path / "prices.csv")
+    bar_s = parse_duration_s(bar) if bar else None
+    later_s = int(table.times_s[-1]) + 9 * DAY_S
+    imported, _ = _dated_closes(file_closes.series[0], "WETH", path, bar_s, file_closes.has_bar_starts, later_s)
+    assert file_closes.has_bar_starts
+    close_by_day = {close_s // DAY_S: float(close) for close_s, close in imported}
+    shown_by_day = {int(time_s) // DAY_S: float(close) for time_s, close in zip(table.times_s, table.closes[:, 0], strict=True)}
+    shared_days = close_by_day.keys() & shown_by_day.keys()
+    assert len(shared_days) >= MIN_DAYS
+    assert {day: shown_by_day[day] for day in shared_days} == {day: close_by_day[day] for day in shared_days}

@@ -229,7 +229,7 @@ def _dated_closes(
     times_s = symbol_closes.times_s
     is_bar_end_derived = bar_s is None and has_bar_starts and len(times_s) > 1
     if is_bar_end_derived:
-        bar_s = _median(sorted(later_s - earlier_s for earlier_s, later_s in pairwise(times_s)))
+        bar_s = symbol_closes.interval_s
         remarks.append(
             FileRemark(
                 len(times_s),

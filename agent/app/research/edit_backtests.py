@@ -29,8 +29,9 @@ from agent.backtest.data import (
     has_gas_price,
     make_price_table,
     prices_in_numeraire,
-    read_table,
+    validate_prices,
 )
+from agent.backtest.data import price_table as file_closes_table
 from agent.backtest.jumps import with_suspect_note
 from agent.backtest.report.series import drawdown_series, growth_series
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
@@ -50,10 +51,12 @@ from agent.backtest.tune.statistics import (
 from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.fields import parse_duration_s
+from agent.config.tables.weights import DataTable
 from agent.config.writing.edits import apply_changes, parse_changes
 from agent.errors import ConfigError, TrimtabError, require_analysis_package
 from agent.model import Every, HybridTrigger, Threshold, Trigger
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
+from agent.price_files.read import ClosingPrices, read_closes
 from agent.units import BPS, YEAR_S, format_time, value_text
 
 Floats = NDArray[np.float64]
@@ -153,15 +156,15 @@ def _price_history(
         ("recorded prices", _recorded_closes),
         ("the packaged prices of 2021", packaged_closes),
     )
-    for source_name, read_closes in sources:
+    for source_name, read_source in sources:
         try:
-            if (full_table := read_closes(edited_config)) is None:
+            if (full_table := read_source(edited_config)) is None:
                 continue
             available_symbols = [symbol for symbol in symbols if symbol in full_table.symbols]
             numeraire = edited_config.config.portfolio.numeraire
             missing_symbols = [symbol for symbol in symbols if symbol not in full_table.symbols]
             if missing_symbols and (
-                read_closes is packaged_closes or missing_symbols != [numeraire]
+                read_source is packaged_closes or missing_symbols != [numeraire]
             ):
                 source_notes.append(f"{source_name}: no prices of {', '.join(missing_symbols)}")
                 continue
@@ -200,15 +203,16 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
         ):
             notes.append(f"data.{data_name}: not downloaded yet: trimtab prices import {data_name}")
             continue
-        price_table = read_table(fetch_published_file(loaded_config, data_name).path)
+        file_closes = read_closes(fetch_published_file(loaded_config, data_name).path, "data")
+        price_table = validate_prices(file_closes_table(file_closes))
         symbol_by_file_symbol = {
             file_symbol: config_symbol
             for file_symbol, config_symbol in data_table.symbols.items()
             if file_symbol in price_table.symbols
         }
         price_table = rename_symbols(price_table, symbol_by_file_symbol)
-        bar_s = parse_duration_s(data_table.bar or "0s", f"data.{data_name}.bar")
         for column_index, symbol in enumerate(price_table.symbols):
+            bar_s = _bar_s(data_table, file_closes, column_index)
             symbol_closes = closes_by_symbol.setdefault(symbol, {})
             for time_s, close in zip(
                 price_table.times_s, price_table.closes[:, column_index], strict=True
@@ -216,6 +220,13 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
                 if not np.isnan(close):
                     symbol_closes[(int(time_s) + bar_s) // DAY_S] = float(close)
     return _daily_table(closes_by_symbol)
+
+
+def _bar_s(data_table: DataTable, file_closes: ClosingPrices, column_index: int) -> int:
+    """Return the time from a row of a published file to its close, as an import dates it."""
+    if data_table.bar:
+        return parse_duration_s(data_table.bar, "data.bar")
+    return file_closes.series[column_index].interval_s if file_closes.has_bar_starts else 0
 
 
 def _recorded_closes(loaded_config: LoadedConfig) -> PriceTable | None:
