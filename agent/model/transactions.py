@@ -401,7 +401,8 @@ class OwnerRequest:
     the numeraire. `payments` of a withdrawal are fixed at the request; a shutdown pays the final
     balance. `asked_s` is the chain time of the request. `progress` is the progress of a withdrawal
     in parts (None: raised in one plan). `control_id` is the control that requested it, or the sweep
-    that is one (empty: none).
+    that is one (empty: none). `ended_s` is when it ended, by the clock of this machine (None: it is
+    open).
     """
 
     id: int
@@ -413,6 +414,7 @@ class OwnerRequest:
     asked_s: int
     progress: WithdrawalProgress | None = None
     control_id: str = ""
+    ended_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

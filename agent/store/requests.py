@@ -543,7 +543,13 @@ def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
 
 def _request_from_row(row: RequestRow) -> OwnerRequest:
     request = database.decode_json(OwnerRequest, row.request_json)
-    return replace(request, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
+    return replace(
+        request,
+        id=row.seq,
+        kind=RequestKind(row.kind),
+        state=RequestState(row.state),
+        ended_s=row.ended_s,
+    )
 
 
 def _request_row(db: Connection, request_number: int) -> RequestRow:

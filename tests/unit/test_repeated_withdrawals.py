@@ -15,14 +15,19 @@ SHARES = (Payment(USDC, 10_000), Payment(WETH, 2_000))
 
 
 def request(
-    payments: tuple[Payment, ...] = PAID, to: str | None = HOME, state: RequestState = RequestState.OPEN, asked_s: int = 5
+    payments: tuple[Payment, ...] = PAID,
+    to: str | None = HOME,
+    state: RequestState = RequestState.OPEN,
+    asked_s: int = 5,
+    ended_s: int | None = None,
 ) -> OwnerRequest:
-    return OwnerRequest(3, RequestKind.WITHDRAW, payments, to, False, state, asked_s)
+    return OwnerRequest(3, RequestKind.WITHDRAW, payments, to, False, state, asked_s, ended_s=ended_s)
 
 
 REPEATS = {
     "open since long": (request(), PAID, HOME),
     "paid within the hour": (request(state=RequestState.DONE, asked_s=NOW_S - RECENT_S), PAID, HOME),
+    "raised over hours, paid within the hour": (request(state=RequestState.DONE, ended_s=NOW_S - RECENT_S), PAID, HOME),
     "set aside, now paid": (request(to=None), PAID, HOME),
     "paid, now set aside as well": (request(), PAID, None),
     "set aside twice": (request(to=None), PAID, None),
@@ -32,6 +37,7 @@ REPEATS = {
 }
 NEW = {
     "paid an hour ago": (request(state=RequestState.DONE, asked_s=NOW_S - RECENT_S - 1), PAID, HOME),
+    "raised over hours, paid an hour ago": (request(state=RequestState.DONE, ended_s=NOW_S - RECENT_S - 1), PAID, HOME),
     "released": (request(state=RequestState.RELEASED), PAID, HOME),
     "one base unit more": (request(), (Payment(USDC, 501),), HOME),
     "another asset": (request(), (Payment(WETH, 500),), HOME),

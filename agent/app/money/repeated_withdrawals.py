@@ -9,8 +9,8 @@ from agent.model import OwnerRequest, Payment, RequestKind, RequestState
 from agent.units import BPS
 
 RECENT_S = 3_600
-"""Chain seconds after its request in which a paid withdrawal is still compared: a command that was
-interrupted, or lost its answer, is repeated within them.
+"""Seconds after its request and its end in which a paid withdrawal is still compared: a command that
+was interrupted, or lost its answer, is repeated within them.
 """
 SHARE_TOLERANCE_BPS = 500
 """Difference of an amount up to which payments of several assets are equal, because their amounts
@@ -25,8 +25,8 @@ def find_repeated(
     now_s: int,
 ) -> OwnerRequest | None:
     """Return the newest request that pays the same to the same address, or sets it aside: an open
-    one, or one paid that was requested at most RECENT_S before the chain time `now_s`. None without
-    one.
+    one, or one paid that was requested or ended at most RECENT_S before the chain time `now_s`. None
+    without one.
     """
     candidates = [
         request
@@ -34,7 +34,10 @@ def find_repeated(
         if request.kind is RequestKind.WITHDRAW
         and (
             request.state is RequestState.OPEN
-            or (request.state is RequestState.DONE and now_s - request.asked_s <= RECENT_S)
+            or (
+                request.state is RequestState.DONE
+                and now_s - max(request.asked_s, request.ended_s or 0) <= RECENT_S
+            )
         )
         and (payout_address is None or request.to in (None, payout_address))
         and _are_equal(request.payments, payments)
