@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.controls.messages import status_text
 from agent.app.documents.status import StatusDocument, status_document
 from agent.app.start.checks import doctor
 from agent.localchain import LocalChain
@@ -32,7 +33,8 @@ def test_status_shows_every_balance_while_a_price_is_missing(anvil_chain: LocalC
     assert [row["state"] for row in checks] == ["fail", "fail"], "its decimals and its round"
     assert all(str(feed) in row["finding"] and "reference.kind" in row["remedy"] for row in checks)
     assert misfits(StatusDocument, document) == []
-    assert document["holdings"] == []
+    assert (document["holdings"], document["total_value"]) == ([], None)
+    assert status_text(document).startswith("Total unknown at block")
     told = {holding["symbol"]: (holding["amount"], holding["price"] is None) for holding in document["unvalued"]}
     assert told.keys() == TARGETS.keys()
     assert {name for name, (_, is_missing) in told.items() if is_missing} == {symbol}

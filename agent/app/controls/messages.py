@@ -44,9 +44,10 @@ HELP_TEXT = (
 
 def status_text(status_document: Document) -> str:
     """Return a status in a few lines."""
-    lines = [
-        f"{status_document['total_value']} {status_document['numeraire']} at block {status_document['block']}"
-    ]
+    total_text = "Total unknown"
+    if status_document["total_value"] is not None:
+        total_text = f"{status_document['total_value']} {status_document['numeraire']}"
+    lines = [f"{total_text} at block {status_document['block']}"]
     if status_document["paused"]:
         lines.append(f"Paused: {_sanitized(status_document['pause_reason'])}")
     for holding in status_document["holdings"][:MAX_ROWS]:

@@ -139,13 +139,14 @@ class UnvaluedHoldingDocument(TypedDict):
 
 class StatusDocument(TypedDict):
     """Holdings, weights, bands and the current decision. `book_kind` is set for paper trading.
-    `unvalued` has the balances in place of `holdings` while a price or balance is unknown.
+    While a price or balance is unknown, `total_value` is None, and `unvalued` has the balances in
+    place of `holdings`.
     """
 
     block: BlockNumber
     block_hash: Annotated[Hash, FromAttributes("step_input.snapshot.head.hash")]
     numeraire: NumeraireLabel
-    total_value: Money
+    total_value: Money | None
     holdings: list[HoldingDocument]
     unvalued: NotRequired[list[UnvaluedHoldingDocument]]
     native_wei: Annotated[Raw, FromAttributes("step_input.snapshot.native_wei")]
@@ -236,7 +237,9 @@ def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
         portfolio_status.step_input.portfolio,
         portfolio_status.decision_result.drifts,
     )
-    total_text = money_text(portfolio_total(portfolio_status.step_input, drifts), portfolio)
+    total_text = None
+    if drifts:
+        total_text = money_text(portfolio_total(portfolio_status.step_input, drifts), portfolio)
     return fill(
         StatusDocument,
         portfolio_status,

@@ -75,18 +75,21 @@ def cycle_figures(
         return figures
     step = outcome_or_error.input_after or outcome_or_error.step_input
     decimals = step.portfolio.numeraire.decimals
-    total_value, loss_limit_bps = (
-        _total_value(outcome_or_error.decision_result),
-        step.limits.daily_loss_bps,
+    figures = replace(
+        figures,
+        head_s=step.snapshot.head.timestamp_s,
+        gas_24h_wei=step.history.budgets.gas_24h_wei,
+        loss_24h=value_text(step.history.budgets.loss_24h, decimals),
     )
+    total_value = _total_value(outcome_or_error.decision_result)
+    if total_value is None:
+        return figures
+    loss_limit_bps = step.limits.daily_loss_bps
     loss_limit = None if loss_limit_bps is None else total_value * loss_limit_bps / BPS
     return replace(
         figures,
         value=value_text(total_value, decimals),
         drifts_bps=tuple(agent.drifts(step).items()),
-        head_s=step.snapshot.head.timestamp_s,
-        gas_24h_wei=step.history.budgets.gas_24h_wei,
-        loss_24h=value_text(step.history.budgets.loss_24h, decimals),
         loss_limit=None if loss_limit is None else value_text(loss_limit, decimals),
     )
 
@@ -98,6 +101,7 @@ def log_events(
     if isinstance(outcome_or_error, TrimtabError):
         return [("look failed", {**error_fields(outcome_or_error), "took_s": round(duration_s, 3)})]
     numeraire = outcome_or_error.step_input.portfolio.numeraire
+    total_value = _total_value(outcome_or_error.decision_result)
     drifts = agent.drifts(outcome_or_error.input_after or outcome_or_error.step_input)
     head = outcome_or_error.step_input.snapshot.head
     cycle_fields = nonempty_fields(
@@ -105,7 +109,9 @@ def log_events(
         reason=outcome_or_error.reason,
         step=outcome_or_error.step_id,
         block=head.number,
-        value=f"{value_text(_total_value(outcome_or_error.decision_result), numeraire.decimals, 2)} {numeraire.label}",
+        value=None
+        if total_value is None
+        else f"{value_text(total_value, numeraire.decimals, 2)} {numeraire.label}",
         orders=unconfirmed_notes(outcome_or_error.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
         refused_by=[
@@ -168,5 +174,8 @@ def nonempty_fields(**fields: object) -> LogFields:
     }
 
 
-def _total_value(decision_result: DecisionResult) -> Fraction:
+def _total_value(decision_result: DecisionResult) -> Fraction | None:
+    """Return the value of the assets; None while one is unknown."""
+    if not decision_result.drifts:
+        return None
     return sum((drift.value for drift in decision_result.drifts), Fraction(0))
