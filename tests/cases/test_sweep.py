@@ -26,7 +26,7 @@ COLD = str(to_checksum_address("0x00000000000000000000000000000000000c01d0"))
 HELD_USD = {"WETH": 5_000, "USDC": 5_000}
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HOUR_S = 3_600
-SWEEP = {"to": COLD, "above": "200", "least": "50", "every": "1h"}
+SWEEP = {"to": COLD, "above": "200", "least": "50", "every": "3h"}
 SWEEPING = {
     "wallet.payout_addresses": [COLD],
     "sweep": SWEEP,
@@ -48,10 +48,17 @@ def move_weth(chain: LocalChain, factor: Fraction) -> None:
     chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * factor})
 
 
-def end_interval(chain: LocalChain) -> None:
-    """Let an hour pass, with prices that stay."""
+def pass_time(chain: LocalChain) -> None:
+    """Let an hour and a half pass, with prices that stay: the market's move takes half an hour."""
     chain.warp(HOUR_S)
     move_weth(chain, Fraction(1))
+
+
+def end_interval(chain: LocalChain, agent: Agent) -> None:
+    """Let an interval pass, with a look in between, which values the portfolio."""
+    pass_time(chain)
+    assert look(agent).kind is OutcomeKind.HOLD
+    pass_time(chain)
 
 
 def begin_sweeping(chain: LocalChain, folder: Path, changes: Mapping[str, object] | None = None) -> LoadedConfig:
@@ -69,7 +76,7 @@ def test_profit_beyond_the_amount_is_paid_once_an_interval(anvil_chain: LocalCha
         move_weth(chain, Fraction(11, 10))
         assert look(agent).kind is OutcomeKind.HOLD
         assert swept_usd(chain) == 0, "the interval has not ended"
-        end_interval(chain)
+        end_interval(chain, agent)
         paid = look(agent)
         assert paid.kind is OutcomeKind.DONE, paid.reason
         assert [intent.kind for intent in paid.transactions] == [IntentKind.PAYOUT]
@@ -78,11 +85,11 @@ def test_profit_beyond_the_amount_is_paid_once_an_interval(anvil_chain: LocalCha
         assert request.to == COLD
         first_usd = swept_usd(chain)
         for _ in range(2):
-            end_interval(chain)
+            end_interval(chain, agent)
             assert look(agent).kind is OutcomeKind.HOLD
         assert swept_usd(chain) == first_usd, "what was swept is no profit a second time"
         move_weth(chain, Fraction(11, 10))
-        end_interval(chain)
+        end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.DONE
         assert 549 < swept_usd(chain) - first_usd <= 550, "5,500 of WETH rose by a tenth"
 
@@ -96,25 +103,36 @@ def test_profit_that_is_not_beyond_the_amount_stays(anvil_chain: LocalChain, tmp
     chain = anvil_chain
     with again(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, 1 + profit_usd / HELD_USD["WETH"])
-        end_interval(chain)
+        end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.HOLD
-        move_weth(chain, Fraction(3, 2))
+        move_weth(chain, Fraction(5, 4))
+        pass_time(chain)
         assert look(agent).kind is OutcomeKind.HOLD
         assert swept_usd(chain) == 0, "the interval ended without a payment, and the next has not ended"
+
+
+def test_a_price_of_one_look_is_not_swept(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with again(chain, begin_sweeping(chain, tmp_path)) as agent:
+        end_interval(chain, agent)
+        move_weth(chain, Fraction(5, 4))
+        assert look(agent).kind is OutcomeKind.HOLD
+        assert swept_usd(chain) == 0
 
 
 def test_a_deposit_is_no_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with again(chain, begin_sweeping(chain, tmp_path, {"limits.balance_jump": "10%"})) as agent:
         chain.set_balances({"USDC": chain.balance("USDC") + 3_000 * USD})
-        end_interval(chain)
-        waiting = look(agent)
-        assert swept_usd(chain) == 0, waiting.reason
+        pass_time(chain)
+        assert look(agent).kind is OutcomeKind.HALT
+        pass_time(chain)
+        assert look(agent).kind is OutcomeKind.HALT
         transfers.classify_transfers(agent.context.loaded_config, "all", "deposit")
-        look(agent)
+        assert look(agent).kind is OutcomeKind.HOLD
         assert swept_usd(chain) == 0
         move_weth(chain, Fraction(11, 10))
-        end_interval(chain)
+        end_interval(chain, agent)
         look(agent)
         assert 299 < swept_usd(chain) <= 300, "the profit is that of the rise alone"
 
@@ -126,7 +144,7 @@ def test_a_shortfall_of_the_numeraire_is_sold_first(anvil_chain: LocalChain, tmp
     with again(chain, loaded) as agent:
         look(agent)
         move_weth(chain, Fraction(21, 20))
-        end_interval(chain)
+        end_interval(chain, agent)
         paid = look(agent)
         assert paid.kind is OutcomeKind.DONE, paid.reason
         assert {IntentKind.SWAP, IntentKind.PAYOUT} <= {intent.kind for intent in paid.transactions}
@@ -137,10 +155,10 @@ def test_the_day_s_payouts_cut_a_sweep_and_then_hold_it_back(anvil_chain: LocalC
     chain = anvil_chain
     with again(chain, begin_sweeping(chain, tmp_path, {"limits.payout_per_day": "120"})) as agent:
         move_weth(chain, Fraction(11, 10))
-        end_interval(chain)
+        end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.DONE
         assert swept_usd(chain) == 120
-        end_interval(chain)
+        end_interval(chain, agent)
         waiting = look(agent)
         assert waiting.kind is OutcomeKind.HOLD
         assert "the sweep of profit waits: limits.payout_per_day leaves 0" in waiting.reason
@@ -154,7 +172,7 @@ def test_a_pause_holds_a_sweep_back(anvil_chain: LocalChain, tmp_path: Path) -> 
     chain = anvil_chain
     with again(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, Fraction(11, 10))
-        end_interval(chain)
+        end_interval(chain, agent)
         agent.context.kill_switch.pause("while it is due", 0)
         look(agent)
         assert swept_usd(chain) == 0
@@ -174,10 +192,27 @@ def test_a_sweep_goes_only_to_an_address_that_was_confirmed(anvil_chain: LocalCh
     assert changed.path == loaded.path
     with again(chain, changed) as agent:
         move_weth(chain, Fraction(11, 10))
-        end_interval(chain)
+        end_interval(chain, agent)
         waiting = look(agent)
         assert "payout_address" in waiting.reason, waiting.reason
         assert chain.balance("USDC", stranger) == 0
+
+
+def test_an_open_sweep_that_was_released_waits_for_the_next_interval(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    loaded = begin_sweeping(chain, tmp_path)
+    move_weth(chain, Fraction(11, 10))
+    with again(chain, loaded) as agent:
+        end_interval(chain, agent)
+    assert in_child(lambda: look_until(chain, loaded, "after:write a request")) == -signal.SIGKILL
+    with again(chain, loaded) as agent:
+        assert transfers.release_withdrawal(agent, 1).state is RequestState.RELEASED
+        pass_time(chain)
+        assert look(agent).kind is OutcomeKind.HOLD
+        assert swept_usd(chain) == 0
+        end_interval(chain, agent)
+        assert look(agent).kind is OutcomeKind.DONE
+        assert 299 < swept_usd(chain) <= 300
 
 
 def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
@@ -209,13 +244,14 @@ def test_a_killed_sweep_is_paid_once(anvil_chain: LocalChain, tmp_path: Path, mo
     chain = anvil_chain
     loaded = begin_sweeping(chain, tmp_path)
     move_weth(chain, Fraction(11, 10))
-    end_interval(chain)
+    with again(chain, loaded) as agent:
+        end_interval(chain, agent)
     assert in_child(lambda: look_until(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         for _ in range(3):
             look(agent)
         assert 299 < swept_usd(chain) <= 300
-        end_interval(chain)
+        end_interval(chain, agent)
         look(agent)
         assert 299 < swept_usd(chain) <= 300
         assert [request.state for request in agent.context.store.requests.newest()] == [RequestState.DONE]

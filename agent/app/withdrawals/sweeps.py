@@ -6,7 +6,7 @@ that each interval pays at most once, whenever the process ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from agent.accounting.performance import BuyAndHoldTokens, performance
@@ -19,7 +19,16 @@ from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.layers.futures.state import margin_account
 from agent.layers.sweep.settings import SweepSettings, sweep_settings
 from agent.layers.sweep.store import SweepStore
-from agent.model import OwnerRequest, Payment, RequestKind, RequestState, StepInput
+from agent.model import (
+    Entry,
+    OwnerRequest,
+    Payment,
+    Portfolio,
+    RequestKind,
+    RequestState,
+    StepInput,
+    Valuation,
+)
 from agent.policy.cash_flows.transfers import max_payout_raw
 from agent.policy.triggers.schedules import next_time, schedule_name
 from agent.store.store import Store
@@ -78,7 +87,7 @@ def _pay_profit(
     pay. Raises Refused if it has to wait.
     """
     requests = context.store.requests.newest(ALL_REQUESTS)
-    request = _request_of_interval(requests, sweep_id)
+    request = next((request for request in requests if request.control_id == sweep_id), None)
     if request is None:
         payment = _payment(context, settings, requests)
         if payment is None:
@@ -92,7 +101,7 @@ def _pay_profit(
             for claim in step.history.cash_flows.pending_payments
             if claim.request_id == request.id
         )
-        if not unpaid_payments or request.state is RequestState.DONE:
+        if not unpaid_payments:  # paid, or released by the owner
             return None
         withdrawal_run.require_part_due(request, step)
         run = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
@@ -111,20 +120,6 @@ def _require_possible(run: WithdrawalRun, context: AgentContext) -> None:
     report = run.report(step_without_deposits(context))
     if report.is_refused:
         raise Refused(report.reason)
-
-
-def _request_of_interval(requests: Iterable[OwnerRequest], sweep_id: str) -> OwnerRequest | None:
-    """Return the sweep of an interval that is open or paid; None without one. A released one was
-    not paid.
-    """
-    return next(
-        (
-            request
-            for request in requests
-            if request.control_id == sweep_id and request.state is not RequestState.RELEASED
-        ),
-        None,
-    )
 
 
 def _payment(
@@ -164,20 +159,32 @@ def _require_known_profit(step: StepInput) -> None:
 
 def _profit_raw(store: Store, step: StepInput) -> int:
     """Return the profit since the ledger began, as `trimtab pnl` shows it, base units of the
-    numeraire, rounded down. Raises Refused if the ledger cannot value the newest balances.
+    numeraire, rounded down: the lower of those at the newest valuation and at the one before it, so
+    that a price of one block is not swept. Raises Refused if the ledger cannot value the newest
+    balances.
     """
     valuations = current_valuations(store, step)
     head = step.snapshot.head
     if not valuations or valuations[-1].block != head.number:
         raise Refused("the ledger cannot value the newest balances yet")
-    numeraire = step.portfolio.numeraire.address
+    return min(
+        _profit_until(store.ledger.entries(), valuations, valuation.chain_s, step.portfolio)
+        for valuation in valuations[-2:]
+    )
+
+
+def _profit_until(
+    entries: Sequence[Entry], valuations: Sequence[Valuation], end_s: int, portfolio: Portfolio
+) -> int:
+    """Return the profit from the first valuation to the last at `end_s`; 0 at the first."""
+    numeraire = portfolio.numeraire.address
     result = performance(
-        store.ledger.entries(),
+        entries,
         valuations,
         valuations[0].chain_s,
-        head.timestamp_s + 1,
+        end_s + 1,
         numeraire,
-        BuyAndHoldTokens(numeraire, step.portfolio.wrapped_native),
+        BuyAndHoldTokens(numeraire, portfolio.wrapped_native),
     )
     return 0 if result is None else floor_int(result.profit)
 
