@@ -260,7 +260,12 @@ def with_allocators(
     for strategy in split.strategies:
         strategy_portfolio = strategy_as_portfolio(config.portfolio, table_by_name[strategy.name])
         allocator = build_allocator(
-            strategy_portfolio, portfolio, folder, build_signals(config), config.futures
+            strategy_portfolio,
+            portfolio,
+            folder,
+            build_signals(config),
+            config.futures,
+            chain_id=config.chain.chain_id,
         )
         if allocator is not None and allocator.method is AllocationMethod.FIXED:
             allocator = None

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from agent.config.futures import futures_markets
+from agent.config.networks.coin_supplies import PACKAGE, package_supplies
 from agent.config.schema import Config
 from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.config.tables.portfolio import PortfolioTable
@@ -47,9 +48,11 @@ def build_allocator(
     folder: Path,
     signals: Mapping[str, SignalSettings] = MappingProxyType({}),
     futures: PerpetualProtocolTable | HyperliquidTable | None = None,
+    *,
+    chain_id: int,
 ) -> AllocatorConfig | None:
-    """Build the allocator by token address; `signals` and `futures` are those of the config. The
-    path of a supplies file is relative to `folder`. Raises ConfigError.
+    """Build the allocator by token address; `signals`, `futures` and `chain_id` are those of the
+    config. The path of a supplies file is relative to `folder`. Raises ConfigError.
     """
     allocator_table = table.weights
     if allocator_table is None:
@@ -60,7 +63,17 @@ def build_allocator(
     ]
     step_s = allocator_table.step or HOUR_S
     supplies: list[TokenSupply] = []
-    if allocator_table.supplies is not None:
+    if allocator_table.supplies == PACKAGE:
+        supplies = package_supplies(
+            (
+                asset.token
+                for asset in portfolio.assets
+                if asset.token.symbol not in allocator_table.fixed
+            ),
+            portfolio.wrapped_native,
+            chain_id,
+        )
+    elif allocator_table.supplies is not None:
         supplies = read_supplies(
             folder / allocator_table.supplies, portfolio, allocator_table.supplies_max_age or 0
         )

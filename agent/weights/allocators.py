@@ -432,8 +432,8 @@ def _require_current(supply: TokenSupply, label: str, now_s: int) -> None:
         raise Refused(
             f"the supply of {label} by {supply.source} is {(now_s - supply.as_of_s) // DAY_S} days"
             f" old, supplies_max_age is {(supply.valid_until_s - supply.as_of_s) // DAY_S}",
-            remedy="write its present supply and as_of into the file, or raise"
-            " portfolio.weights.supplies_max_age",
+            remedy="write its present supply and as_of into a file of portfolio.weights.supplies, or"
+            " raise the file's portfolio.weights.supplies_max_age",
         )
 
 
@@ -610,6 +610,4 @@ def _newest_price(
     )
 
 
-_SUPPLY_REMEDY = (
-    "add it to the file of portfolio.weights.supplies, or name the token in portfolio.weights.fixed"
-)
+_SUPPLY_REMEDY = "write a file of portfolio.weights.supplies with it, or name the token in portfolio.weights.fixed"

@@ -529,6 +529,7 @@ def _target_portfolio(
             loaded_config.path.parent,
             build_signals(config),
             config.futures,
+            chain_id=config.chain.chain_id,
         ),
     )
     return portfolio, build_layer_settings(loaded_config, portfolio)

@@ -60,7 +60,7 @@ def portfolio_of(config: Config) -> Portfolio:
 
 def built(weights: str, folder: Path = Path()) -> AllocatorConfig:
     config = parse_config(config_text(weights))
-    found = build_allocator(config.portfolio, portfolio_of(config), folder)
+    found = build_allocator(config.portfolio, portfolio_of(config), folder, chain_id=config.chain.chain_id)
     assert found is not None
     return found
 
@@ -93,7 +93,7 @@ def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
 
 def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
     config = parse_config(config_text('kind = "fixed"\n').replace('[portfolio.weights]\nkind = "fixed"\n', ""))
-    assert build_allocator(config.portfolio, portfolio_of(config), Path()) is None
+    assert build_allocator(config.portfolio, portfolio_of(config), Path(), chain_id=config.chain.chain_id) is None
     assert built('kind = "fixed"\n').method is AllocationMethod.FIXED
 
 

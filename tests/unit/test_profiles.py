@@ -13,6 +13,7 @@ from agent import app as api
 from agent import wiring
 from agent.app.settings.editing import EditReport
 from agent.config.load import load_config
+from agent.config.networks.coin_supplies import PACKAGE
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.tables.limits import LimitsTable, is_tighter
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
@@ -60,7 +61,7 @@ def test_an_allocator_comes_goes_and_keeps_its_own_files(mine: str, theirs: str,
     again = config(tmp_path, "again", template="market-cap")
     taken_over(again, file)
     kept = load_config(again).config.portfolio.weights
-    assert (kept is not None and kept.supplies == "supplies.csv") is (theirs == "market-cap")
+    assert (kept is not None and kept.supplies == PACKAGE) is (theirs == "market-cap")
 
 
 def test_triggers_of_every_form_are_carried_with_the_risk_of_a_zone(tmp_path: Path) -> None:

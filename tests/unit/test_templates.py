@@ -16,7 +16,7 @@ from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.schema import Config
 from agent.config.weights import build_allocator
-from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, SUPPLIES_FILE, TOKEN_CLASSES
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, TOKEN_CLASSES
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift
 from agent.policy.drift import drifts_from_balances, ideal_trades
@@ -64,7 +64,7 @@ def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_
 def test_profiles_have_the_shares_and_the_bound_on_futures_that_are_promised(name: str, tmp_path: Path) -> None:
     core, stable, beta, futures = PROMISED[name]
     config, text = made(tmp_path, name)
-    shares = {asset.symbol: asset.target for asset in config.portfolio.assets}
+    shares = {asset.symbol: asset.target for asset in config.portfolio.listed_tokens}
     classes = {name: [symbols[0] for symbols in alternatives] for name, alternatives in TOKEN_CLASSES.items()}
     assert [sum(shares[symbol] for symbol in classes[kind]) for kind in ("core", "stable", "high-beta")] == [core, stable, beta]
     assert tomllib.loads(text)["limits"]["futures_notional"] == futures
@@ -82,22 +82,25 @@ def test_every_template_finds_its_tokens_on_every_network(network: str) -> None:
     assert network == "unichain" or all(token.feed is not None for token in PRESETS[network].tokens)
 
 
-def test_equal_begins_where_its_allocator_ends_and_market_cap_says_what_the_chain_cannot_tell(tmp_path: Path) -> None:
+def test_equal_begins_where_its_allocator_ends(tmp_path: Path) -> None:
     config, _ = made(tmp_path, "equal")
-    assert {asset.target for asset in config.portfolio.assets} == {2_000}
-    other = tmp_path / "cap.toml"
-    document = write_new_config(other, "ethereum", WALLET, [], "USDC", RPC, template="market-cap")
-    assert any(SUPPLIES_FILE in line and "WETH, WBTC" in line for line in document["next"])
-    config = load_config(other).config
-    portfolio = build_portfolio(
-        config, {one.address: Token(one.address, one.symbol, one.decimals or 18) for one in config.portfolio.assets}
-    )
-    with pytest.raises(ConfigError, match=rf"{SUPPLIES_FILE}.*be read"):
-        build_allocator(config.portfolio, portfolio, tmp_path)
-    (tmp_path / SUPPLIES_FILE).write_text("symbol,supply,as_of\nWETH,120000000,2026-01-01\nWBTC,19800000,2026-01-01\n")
-    weights = build_allocator(config.portfolio, portfolio, tmp_path)
+    assert {asset.target for asset in config.portfolio.listed_tokens} == {2_000}
+
+
+@pytest.mark.parametrize("network", PRESETS)
+def test_market_cap_needs_no_file_on_any_network(tmp_path: Path, network: str) -> None:
+    write_new_config(tmp_path / "cap.toml", network, WALLET, [], "USDC", RPC, template="market-cap")
+    config = load_config(tmp_path / "cap.toml").config
+    token_by_address = {
+        listed.address: Token(listed.address, listed.symbol, listed.decimals or 18) for listed in config.portfolio.listed_tokens
+    }
+    portfolio = build_portfolio(config, token_by_address)
+    weights = build_allocator(config.portfolio, portfolio, tmp_path, chain_id=config.chain.chain_id)
     assert weights is not None
-    assert len(weights.supplies) == 2
+    symbol_by_address = {asset.address: asset.symbol for asset in config.portfolio.listed_tokens}
+    listed_symbols = {symbol_by_address[supply.token] for supply in weights.supplies}
+    core_symbols = {"ETH", "BTCB"} if network == "bnb" else {"WETH", "WBTC"}
+    assert listed_symbols - {"AAVE"} == core_symbols
     assert {limit.high_bps for limit in weights.limits} == {4_000}
 
 

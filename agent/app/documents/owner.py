@@ -311,7 +311,7 @@ TemplateTokenDocument = TypedDict(
 TemplateDocument = TypedDict("TemplateDocument", {
     "name": str, "about": str, "shares_bps": dict[str, int],
     "tokens": list[TemplateTokenDocument], "policy": dict[str, Any], "limits": dict[str, Any],
-    "weights": dict[str, Any] | None, "todo": str, "futures_notional": str | None,
+    "weights": dict[str, Any] | None, "futures_notional": str | None,
     "past": PastResultDocument | None, "other_years": list[PastResultDocument],
     "minimum_capitals": dict[str, str],
 })  # fmt: skip

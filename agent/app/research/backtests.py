@@ -343,6 +343,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
             loaded_config.path.parent,
             build_signals(config),
             config.futures,
+            chain_id=config.chain.chain_id,
         ),
     )
     execution = ExecutionConfig(

@@ -19,7 +19,6 @@ from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address
 from agent.config.writing.copies import copy_text
-from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError, ErrorCode
 from agent.files import create_file
 from agent.foreign_text import read_toml
@@ -167,9 +166,6 @@ def _check_new(field_texts: Mapping[str, str]) -> dict[str, Any]:
     check_document["networks"] = list(PRESETS)
     if not is_known:
         check_document["errors"]["network"] = f"It is not known. Choose from {', '.join(PRESETS)}."
-    template = PORTFOLIO_TEMPLATES.get(field_texts.get("basket", ""))
-    if template is not None and template.todo:
-        check_document["year_costs"].append(template.todo)
     return check_document
 
 

@@ -502,8 +502,8 @@ def _weight_notes(merged_config: LoadedConfig) -> list[str]:
     if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
         return []
     return [
-        "market_cap counts only the supply on this chain, including for wrapped coins; see supplies in"
-        " docs/weights.md"
+        "market_cap counts only the supply on this chain, including for wrapped coins; write supplies ="
+        ' "package" in [portfolio.weights], or see docs/weights.md'
     ]
 
 

@@ -271,8 +271,6 @@ def write_new_config(  # noqa: PLR0913
     next_commands = [
         f"export {variable}=…  (endpoint of operator {operator})" for variable, operator in rpc
     ]
-    if chosen_template is not None and chosen_template.todo:
-        next_commands.append(chosen_template.todo)
     trimtab_commands = ["doctor", "trust"]
     if isinstance(config.futures, HyperliquidTable):
         trimtab_commands += ["paper --once --value 800 --margin 100", "delegate"]
@@ -753,7 +751,6 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
                 },
                 "limits": dict(template.limits),
                 "weights": dict(template.allocator_values) or None,
-                "todo": template.todo,
                 "futures_notional": None
                 if template.futures_multiple is None
                 else f"{template.futures_multiple}x",

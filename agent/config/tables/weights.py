@@ -86,7 +86,7 @@ class AllocatorTable(ConfigTable):
     limits: dict[str, WeightLimitTable] = Field(default_factory=dict)
     """Bounds of single assets' weights."""
     supplies: str | None = None
-    """File of supplies, in place of those of the contracts."""
+    """File of supplies, in place of those of the contracts; "package": those that trimtab lists."""
     supplies_max_age: DurationOrOff | None = DEFAULT_SUPPLIES_AGE_S
     """Age above which a line with an as_of holds; default 90d."""
     signal: str | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from agent.config.networks.coin_supplies import PACKAGE
 from agent.config.networks.presets import (
     Preset,
 )
@@ -33,7 +34,6 @@ network's preset lacks are left out.
 """
 SMALL_TEMPLATE = "small"
 """Template of a small portfolio; scripts/past_results.py measures its year on rollups."""
-SUPPLIES_FILE = "supplies.csv"
 ALLOCATOR_ANCHOR = "[reference]\n"
 """Header of the table that follows those of the portfolio."""
 
@@ -43,8 +43,7 @@ class PortfolioTemplate:
     """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and
     `limits` in the config's notation. `futures_multiple` is the maximum futures notional as a
     multiple of the spot value. `has_adjustable_stable_share` allows choosing the share of stable
-    tokens. `allocator_values` is an allocator in place of `shares`, and `todo` the preparation that
-    it needs.
+    tokens. `allocator_values` is an allocator in place of `shares`.
     """
 
     name: str
@@ -55,7 +54,6 @@ class PortfolioTemplate:
     futures_multiple: str | None = None
     has_adjustable_stable_share: bool = False
     allocator_values: Mapping[str, str | list[str]] = field(default_factory=dict)
-    todo: str = ""
 
 
 def _threshold(**widths: str) -> dict[str, str]:
@@ -144,16 +142,13 @@ PORTFOLIO_TEMPLATES = {
                 "every": "7d",
                 "keep": "14d",
                 "churn": "1%",
+                "max_change": "20%",
                 "until_chosen": "wait",
                 "max_age": "1d",
                 "fixed": ["USDC"],
                 "cap": "40%",
-                "supplies": SUPPLIES_FILE,
+                "supplies": PACKAGE,
             },
-            todo=(
-                f"write {SUPPLIES_FILE} beside the config with lines symbol,supply,as_of for"
-                f" {', '.join(symbols[0] for symbols in TOKEN_CLASSES[CORE])}: the chain has only the supply of the wrapped coins"
-            ),
         ),
         PortfolioTemplate(
             "stable-reserve",
@@ -274,11 +269,10 @@ def _allocator_text(template: PortfolioTemplate) -> str:
     weight_lines = "\n".join(
         f"{key} = {json.dumps(value)}" for key, value in template.allocator_values.items()
     )
-    todo_comment = f"# Before trading: {template.todo}.\n" if template.todo else ""
     about_comment = (
         "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
     )
-    return f"{about_comment}\n{todo_comment}[portfolio.weights]\n{weight_lines}\n"
+    return f"{about_comment}\n[portfolio.weights]\n{weight_lines}\n"
 
 
 def _table(document: TOMLDocument, name: str) -> Table:
