@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from agent.wiring import transactor
 from tests.cases.test_failing_pools import refusing
 from tests.cli.tools import Desk, at_terminal, attach
 from tests.support.agents import OTHER, allow
@@ -69,8 +72,12 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
     assert home.ask("withdraw")["withdrawals"] == []
 
 
-def test_a_payment_that_waits_for_confirmations_is_a_success_and_its_repetition_is_asked_for(home: Desk) -> None:
-    """A script that repeats a command until its exit code is 0 pays once."""
+def test_a_payment_that_waits_for_confirmations_is_a_success_and_its_repetition_is_asked_for(
+    home: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that repeats a command until its exit code is 0 pays once. No command waits for blocks that do not come."""
+    settings = transactor.submission_settings
+    monkeypatch.setattr(transactor, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
     chain = attach(home)
     home.edit(("confirmations = 1", "confirmations = 64"))
     home.run("trust", "--yes")

@@ -131,7 +131,7 @@ def unit_values(prices: list[float], amounts_by_bar: dict[int, list[float]], of_
     return values
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.integers(-15, 15), min_size=4, max_size=9),
     st.lists(st.lists(AMOUNTS, max_size=5), min_size=8, max_size=8),

@@ -24,7 +24,7 @@ from agent.app.research.past_results import (
 from agent.app.start.past_results import OTHER_YEARS_BASIS, other_year_results, stored_other_year_results, stored_results, template_result
 from agent.app.start.setup import write_new_config
 from agent.backtest.data import read_table
-from agent.config.load import load_config
+from agent.config.load import LoadedConfig, load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, template_targets
 from agent.errors import ConfigError
@@ -165,6 +165,7 @@ def written_years(file: Path, unit: str, years: tuple[int, ...]) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_basket_is_backtested_on_each_whole_year_of_a_file(tmp_path: Path) -> None:
     loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
     packaged = past_result_or_reason(loaded)[0]
@@ -229,6 +230,7 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
     assert past_result(loaded, month)["until"] == "2021-02-01"
 
 
+@pytest.mark.slow
 def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     endpoints = [("RPC_A", "one"), ("RPC_B", "two")]
@@ -240,11 +242,20 @@ def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path
     assert results == [{**packaged, "basis": results[0]["basis"]}]
 
 
-def test_a_year_in_which_a_hub_has_no_price_on_a_day_has_no_result(tmp_path: Path) -> None:
-    path = tmp_path / "trimtab.toml"
+def basket_with_a_hub(folder: Path) -> LoadedConfig:
+    """WBTC and USDC, which trade through WETH."""
+    path = folder / "trimtab.toml"
     write_new_config(path, "ethereum", WALLET, [("WBTC", "50%"), ("USDC", "50%")], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
-    loaded = load_config(path)
-    assert year_results(loaded, sample_files()[0])[1] == []
+    return load_config(path)
+
+
+@pytest.mark.slow
+def test_a_year_in_which_a_hub_has_every_price_has_a_result(tmp_path: Path) -> None:
+    assert year_results(basket_with_a_hub(tmp_path), sample_files()[0])[1] == []
+
+
+def test_a_year_in_which_a_hub_has_no_price_on_a_day_has_no_result(tmp_path: Path) -> None:
+    loaded = basket_with_a_hub(tmp_path)
     lines = sample_files()[0].read_text().splitlines()
     at, file = lines[0].split(",").index("ETH"), tmp_path / "late.csv"
     rows = [line.split(",") for line in lines[1:364]]

@@ -61,7 +61,7 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
     return float(0.5 * 2 * float(risk.cost_bps) * years / start.sum() * off @ (related * np.outer(spread, spread)) @ off)
 
 
-@examples(6)
+@examples(3)
 @given(markets())
 def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(step: StepInput) -> None:
     """To within the gas of a leg and its approval, which are weighed pool by pool; where plan_cost cuts a plan, a smaller one may fit."""
