@@ -23,6 +23,7 @@ from agent.model import Intent, IntentKind, IntentState, RequestKind, RequestSta
 from agent.store.store import ConfigChanged
 from agent.wiring import transactor
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
+from tests.support.samples import slow
 from tests.support.stores import Killed, dying
 from tests.support.text import raises_code
 
@@ -207,7 +208,7 @@ def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain,
         assert agent.plan().kind is OutcomeKind.HALT
 
 
-@pytest.mark.parametrize("part", ["sell", "pay", "preview", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cancel", "revoke"))])
+@pytest.mark.parametrize("part", ["pay", *slow(["sell", "preview", "cancel", "revoke"])])
 def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

@@ -33,7 +33,7 @@ def sold(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
     return [symbols[token] for one in swaps if one.receipt for token, raw in one.receipt.net_transfers(wallet).items() if raw < 0]
 
 
-@pytest.mark.parametrize("moment", [pytest.param(one, marks=pytest.mark.slow) if one in (30, 36, 42) else one for one in KILLS])
+@pytest.mark.parametrize("moment", [pytest.param(one, marks=pytest.mark.slow) if one in (30, 36, 42, 52) else one for one in KILLS])
 def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: LocalChain, tmp_path: Path, moment: int) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})

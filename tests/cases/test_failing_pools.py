@@ -162,7 +162,7 @@ ACCOUNTS: dict[str, tuple[Callable[[LocalChain], str], tuple[int, int], ScreenSu
 }
 
 
-@pytest.mark.parametrize("who", ["wallet-sends", "wallet-receives", *slow(["wallet-sends-false", "router-receives"])])
+@pytest.mark.parametrize("who", ["wallet-sends", *slow(["wallet-receives", "wallet-sends-false", "router-receives"])])
 def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
     account_of, (sending, receiving), subject = ACCOUNTS[who]

@@ -14,6 +14,7 @@ from tests.cases.test_futures_orders import TWO, crash, orders_of, perps
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
 from tests.support.perps import read_now
+from tests.support.samples import slow
 
 __all__ = ["perps"]
 DAY_S = 86_400
@@ -37,7 +38,7 @@ def leverage(perps: LocalPerps) -> Fraction:
     return Fraction(margin.gross_notional_raw(account), margin.account_value_raw(account))
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", ["cron elsewhere", *slow(["every", "cron"])])
 def test_a_review_restores_the_leverage_inside_the_bands(perps: LocalPerps, tmp_path: Path, name: str) -> None:
     """WETH falls by a tenth: 60/40 becomes 57/43 and 2x becomes 2.14x, which no band of this config notices."""
     keys, schedule = SCHEDULES[name]

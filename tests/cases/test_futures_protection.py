@@ -24,6 +24,7 @@ from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import Coin, Held, HyperliquidServer
+from tests.support.samples import slow
 
 FOUR = {"ETH": "30%", "BTC": "-20%", "DOGE": "25%", "SOL": "25%"}
 MAX_LEVERAGE = Fraction(3)
@@ -101,7 +102,7 @@ def fail(server: HyperliquidServer, status: int, *reads: str) -> None:
 FAILING = {read: (503, [read]) for read in SIDE_READS} | {f"all {status}": (status, SIDE_READS) for status in (503, 429, 404)}
 
 
-QUICK = ("userAbstraction", "l2Book", "all 429")
+QUICK = ("l2Book", "all 429")
 """Members that the quick suite plays; the others are slow."""
 
 
@@ -156,7 +157,7 @@ UNREADABLE_ROWS = {"side": "?", "sz": "0.0", "coin": "XYZ", "timestamp": None}
 """Fields of an open order, each with a value that the venue does not document."""
 
 
-@pytest.mark.parametrize("field", UNREADABLE_ROWS)
+@pytest.mark.parametrize("field", ["coin", "side", *slow(field for field in UNREADABLE_ROWS if field not in ("coin", "side"))])
 def test_an_open_order_that_cannot_be_read_holds_up_no_reduction(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
@@ -250,7 +251,7 @@ FOUR_MINUTES_S = 240
     [
         pytest.param("60s", TEN_MINUTES_S, marks=pytest.mark.slow),
         pytest.param("1h", TEN_MINUTES_S, marks=pytest.mark.slow),
-        ("1h", FOUR_MINUTES_S),
+        pytest.param("1h", FOUR_MINUTES_S, marks=pytest.mark.slow),
     ],
 )
 def test_a_venue_that_refuses_for_minutes_delays_an_emergency_by_one_more(
@@ -278,7 +279,7 @@ def test_a_venue_that_refuses_for_minutes_delays_an_emergency_by_one_more(
 # --- A venue that limits requests.
 
 
-@pytest.mark.parametrize("weight", [1_200, 500])
+@pytest.mark.parametrize("weight", [500, *slow([1_200])])
 def test_a_crash_of_four_markets_is_reduced_within_a_minute_of_one_look(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, weight: int
 ) -> None:
@@ -345,7 +346,7 @@ def test_each_order_of_an_action_that_is_refused_counts_as_a_failure_of_its_mark
         assert {failures.exit_name for failures in agent.step_input().history.failures.failed_exits} == markets
 
 
-@pytest.mark.parametrize("fault", ["lost", "late", "garbled"])
+@pytest.mark.parametrize("fault", ["lost", *slow(["late", "garbled"])])
 def test_each_order_of_an_action_without_answer_is_carried_out_once(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
 ) -> None:

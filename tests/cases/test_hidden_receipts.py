@@ -16,6 +16,7 @@ from agent.localchain import LocalChain
 from tests.cases.test_endpoints_fail import line
 from tests.support.agents import ROOMY, agent_on, fund, purse, yes
 from tests.support.endpoints import SEND, Served, altered, methods, serve
+from tests.support.samples import slow
 from tests.support.scenes import scene_on
 from tests.support.text import mentions
 
@@ -46,7 +47,13 @@ def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[Hidin
         yield endpoint
 
 
-@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        pytest.param(HIDDEN["receipt and hash"], id="receipt and hash"),
+        pytest.param(HIDDEN["receipt alone"], id="receipt alone", marks=pytest.mark.slow),
+    ],
+)
 def test_from_init_on_a_hidden_receipt_is_waited_for_and_settled_once(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hidden: tuple[str, ...]
 ) -> None:
@@ -75,7 +82,7 @@ def test_from_init_on_a_hidden_receipt_is_waited_for_and_settled_once(
         scene.require_rest()
 
 
-@pytest.mark.parametrize("operators", [1, 2])
+@pytest.mark.parametrize("operators", [1, *slow([2])])
 def test_a_run_waits_with_back_off_for_a_hidden_receipt_and_settles_it(anvil_chain: LocalChain, tmp_path: Path, operators: int) -> None:
     """With two operators that must agree, it is enough that one hides it."""
     chain = anvil_chain

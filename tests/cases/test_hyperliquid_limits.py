@@ -27,6 +27,7 @@ from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
 from tests.support.hyperliquid_server import HOUSE, Held, HyperliquidServer, Order
+from tests.support.samples import slow
 
 
 @pytest.fixture
@@ -416,7 +417,7 @@ def random_event(dice: random.Random, agent: Agent, server: HyperliquidServer, c
             pass
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(one, marks=pytest.mark.slow) for one in range(2, 12))])
+@pytest.mark.parametrize("seed", [1, *slow(range(2, 12))])
 def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, seed: int
 ) -> None:

@@ -103,9 +103,9 @@ def after(move_bps: int, minutes: int, step_count: int = 1) -> UnseenMove:
 @pytest.mark.parametrize(
     ("scene", "move"),
     [
-        pytest.param(ONE_POOL, after(145, 5), id="sale after a rise"),
+        pytest.param(ONE_POOL, after(145, 5), id="sale after a rise", marks=pytest.mark.slow),
         pytest.param(BUYING, after(-145, 5), id="purchase after a fall"),
-        pytest.param(ONE_POOL, after(145, 5, 10), id="sale after a ramp"),
+        pytest.param(ONE_POOL, after(145, 5, 10), id="sale after a ramp", marks=pytest.mark.slow),
     ],
 )
 def test_from_five_minutes_on_an_unseen_move_costs_little(anvil_chain: LocalChain, tmp_path: Path, scene: Scene, move: UnseenMove) -> None:

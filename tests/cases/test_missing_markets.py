@@ -64,7 +64,13 @@ UNREADABLE_MARKETS: dict[str, Callable[[dict[str, Any], list[Any]], list[Any]]] 
 }
 
 
-@pytest.mark.parametrize("changed", UNREADABLE_MARKETS.values(), ids=UNREADABLE_MARKETS)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(changed, id=name, marks=() if name in ("no index", "margin table") else pytest.mark.slow)
+        for name, changed in UNREADABLE_MARKETS.items()
+    ],
+)
 def test_a_market_without_position_that_cannot_be_read_opens_nothing_and_the_others_are_reduced(
     server: HyperliquidServer,
     anvil_chain: LocalChain,

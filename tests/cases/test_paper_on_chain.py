@@ -69,7 +69,7 @@ def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalC
     assert (found["exit"], found["same"]) == (0, len(taken))
 
 
-@pytest.mark.parametrize("changes", [{}, NATIVE], ids=["tokens", "native coin"])
+@pytest.mark.parametrize("changes", [pytest.param({}, id="tokens", marks=pytest.mark.slow), pytest.param(NATIVE, id="native coin")])
 def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pay_to_the_wei(
     anvil_chain: LocalChain, tmp_path: Path, changes: Changes
 ) -> None:

@@ -24,6 +24,7 @@ from agent.wiring.price_windows import fill_price_windows, missing_prices, neede
 from tests.cases.test_weights_on_chain import SETTINGS
 from tests.differential.test_past_prices import pushed
 from tests.support.agents import ROOMY, agent_on, fund, trusted, yes
+from tests.support.samples import slow
 from tests.support.stores import chosen_weights
 from tests.support.text import causes
 
@@ -60,7 +61,7 @@ def hours(agent: Agent) -> Mapping[str, int]:
     return {agent.portfolio.token(span.token).label: span.hour_count for span in spans if span.source == "feed"}
 
 
-@pytest.mark.parametrize("kind", ["inverse_volatility", "minimum_variance", "risk_parity"])
+@pytest.mark.parametrize("kind", ["risk_parity", *slow(["inverse_volatility", "minimum_variance"])])
 def test_first_run__chooses_weights_from_the_rounds_of_the_feeds(anvil_chain: LocalChain, tmp_path: Path, kind: str) -> None:
     with agent_on(anvil_chain, tmp_path, weighed(kind=kind), TARGETS) as agent:
         rounds(anvil_chain)
@@ -135,7 +136,7 @@ def test_trust__reads_them_once_the_contracts_are_pinned(
 
 
 @pytest.mark.parametrize("until_chosen", ["targets", "wait"])
-@pytest.mark.parametrize("fault", ["the endpoint timed out", "operators disagree"])
+@pytest.mark.parametrize("fault", ["operators disagree", *slow(["the endpoint timed out"])])
 def test_endpoint_that_fails__trades_nothing_until_the_window_is_read(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until_chosen: str, fault: str
 ) -> None:

@@ -89,7 +89,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
 
 
-@pytest.mark.parametrize("moment", ["", "after:send"], ids=["waiting", "sent"])
+@pytest.mark.parametrize("moment", [pytest.param("", id="waiting", marks=pytest.mark.slow), pytest.param("after:send", id="sent")])
 def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
     chain = anvil_chain
     fund(chain, OFF)

@@ -38,6 +38,7 @@ from tests.cli.tools import Forked, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, fund, off_target, purse, trusted, yes
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
+from tests.support.samples import slow
 from tests.support.scenes import without_tips
 from tests.support.text import mentions
 from tests.unit.test_remote_key import KeyService
@@ -155,7 +156,7 @@ def ill(flags: list[bool]) -> Iterator[None]:
         flags[0] = False
 
 
-QUICK = ("page", "page 403", "json 404", "other chain", "used nonce")
+QUICK = ("page", "used nonce")
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SICK])
@@ -176,7 +177,7 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
             require_outlived(level, agent, clock, fault, words)
 
 
-QUICK_LIES = ("a nonce too many", "no receipt", "nonsense")
+QUICK_LIES = ("a nonce too many", "nonsense")
 
 
 @pytest.mark.parametrize(
@@ -320,8 +321,12 @@ def quiet_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("quiet_store")
 @pytest.mark.parametrize(
     ("hold", "words"),
-    [(locked, "locked"), (full, "disk is full"), (read_only, "readonly"), (unreadable, "I/O error")],
-    ids=["locked", "full", "read-only", "unreadable"],
+    [
+        pytest.param(locked, "locked", id="locked"),
+        pytest.param(full, "disk is full", id="full", marks=pytest.mark.slow),
+        pytest.param(read_only, "readonly", id="read-only", marks=pytest.mark.slow),
+        pytest.param(unreadable, "I/O error", id="unreadable", marks=pytest.mark.slow),
+    ],
 )
 def test_run__store_cannot_be_used_for_a_while__trades_later(
     level: LocalChain, tmp_path: Path, hold: Callable[[Path], AbstractContextManager[None]], words: str
@@ -365,8 +370,11 @@ def no_service(der: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(no_service, "did not sign (Down)"), (garbage, "not a signature"), (another_key, "not a signature")],
-    ids=["503", "page", "another key"],
+    [
+        pytest.param(no_service, "did not sign (Down)", id="503", marks=pytest.mark.slow),
+        pytest.param(garbage, "not a signature", id="page", marks=pytest.mark.slow),
+        pytest.param(another_key, "not a signature", id="another key"),
+    ],
 )
 def test_run__key_service_fails_for_a_while__trades_later(
     level: LocalChain, tmp_path: Path, spoil: Callable[[bytes], bytes], words: str
@@ -423,7 +431,7 @@ def until(child: Forked, has_happened: Callable[[], bool], within_s: float = 120
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("status", "failed_looks"), [(200, 2), pytest.param(403, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("status", "failed_looks"), [(200, 2), *slow([(403, 4)])])
 def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
     anvil_chain: LocalChain,
     tmp_path: Path,

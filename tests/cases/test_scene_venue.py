@@ -19,6 +19,7 @@ from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT_ENV
 from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.samples import slow
 from tests.support.scenes import Scene, scene_on
 
 server = venue_server
@@ -92,7 +93,7 @@ def test_a_crash_of_four_markets_is_reduced_while_the_venue_limits_requests(
         assert [order["r"] for order in action["orders"]] == [True] * 4
 
 
-@pytest.mark.parametrize("refused_s", [FOUR_MINUTES_S, pytest.param(TEN_MINUTES_S, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("refused_s", [FOUR_MINUTES_S, *slow([TEN_MINUTES_S])])
 def test_a_run_reduces_soon_after_a_venue_has_refused_for_minutes(
     server: HyperliquidServer,
     anvil_chain: LocalChain,

@@ -27,7 +27,7 @@ SANDWICH, SKEW, ALL = "front-run and back-run", "skew, unwind later", "skew, fro
         pytest.param(ONE_POOL, "swap_router_02", SANDWICH, (200_000, 650_000, 1_100_000), marks=pytest.mark.slow),
         (ONE_POOL, "rebalancer", SANDWICH, (200_000, 650_000, 1_100_000)),
         pytest.param(ONE_POOL, "rebalancer", SKEW, (200_000, 600_000, 3_000_000), marks=pytest.mark.slow),
-        (ONE_POOL, "swap_router_02", ALL, (200_000, 1_000_000, 3_000_000)),
+        pytest.param(ONE_POOL, "swap_router_02", ALL, (200_000, 1_000_000, 3_000_000), marks=pytest.mark.slow),
         pytest.param(EVERY_POOL, "rebalancer", ALL, (10_000, 50_000, 600_000), marks=pytest.mark.slow),
     ],
     ids=lambda value: value.name if isinstance(value, Scene) else None,

@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from agent.localchain import LocalChain
+from tests.support.samples import slow
 from tests.support.whole_agent import WholeAgent
 
 RUNS = int(os.environ.get("TRIMTAB_STATEFUL_RUNS", "3"))
 STEPS = int(os.environ.get("TRIMTAB_STATEFUL_STEPS", "25"))
 
 
-@pytest.mark.parametrize("runs", [RUNS, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [RUNS, *slow([7])])
 def test_whatever_happens_in_whatever_order_the_agent_keeps_its_promises(anvil_chain: LocalChain, tmp_path: Path, runs: int) -> None:
     """`make fuzz` does the same for longer."""
     run_state_machine_as_test(

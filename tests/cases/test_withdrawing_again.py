@@ -18,6 +18,7 @@ from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, bot, ended, 
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, again, fund, trusted, yes
+from tests.support.samples import slow
 from tests.support.text import raises_code
 
 REPEATED = "repeated_payment"
@@ -109,8 +110,7 @@ def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
     [
         ("after:take a control", (("amount", "100"),), []),
         ("after:send", (("amount", "100"),), ["3"]),
-        ("after:send", (("resume", "2"),), ["2"]),
-        pytest.param("before:finish a control", (("amount", "100"),), ["3"], marks=pytest.mark.slow),
+        *slow([("after:send", (("resume", "2"),), ["2"]), ("before:finish a control", (("amount", "100"),), ["3"])]),
     ],
 )
 def test_an_interrupted_control_names_its_own_withdrawal_alone(

@@ -124,6 +124,7 @@ def test_a_report_whose_figures_contradict_each_other_refuses_itself(bare: Bare,
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> None:
     made = ("backtest", "--sample", "--target", "BTC=40,ETH=30,USD=30", "--flow", "2021-03-01=+1000")
     said = bare(*made, "--band", "15%rel", "--flow", "2021-09-01=-500", "--native", "ETH", "--json")

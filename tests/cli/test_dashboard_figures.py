@@ -24,6 +24,7 @@ from agent.web.reach import Reach
 from tests.cli.tools import SECRET, Desk
 from tests.support.api import Client
 from tests.support.dashboards import PATIENCE_S, HereBoard, Served
+from tests.support.samples import slow
 
 PERIODS = ("day", "week", "month", "year", "all")
 TAX = '\n[tax]\nmethod = "fifo"\nyear_limit = "off"\n'
@@ -79,6 +80,7 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
     assert shown >= wanted | {"plan.tax.gain"}
 
 
+@pytest.mark.slow
 def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk: Desk) -> None:
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("orders", "set", "WETH", "--stop-loss", "20%", "--take-profit", "9000")
@@ -155,7 +157,7 @@ def require_charts(overview: str, assets: str, told: dict[str, Any]) -> None:
     }
 
 
-@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize("answers", [False, *slow([True])])
 def test_no_page_and_no_answer_of_the_api_has_the_secret_of_an_endpoint(desk: Desk, answers: bool) -> None:
     desk.ask("run", "--once")
     token = desk.ask("token", "add", "all", "--scope", "read", "--scope", "plan")["token"]

@@ -320,6 +320,7 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
     assert bare("localchain", "--network", "base", "--futures", "--json").code == 2
 
 
+@pytest.mark.slow
 def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., Said]) -> None:
     """W3's book on the real contracts: what the agent keeps is below its limit, what is left alone is liquidated."""
     said = bare("demo", "--futures", "--json")

@@ -30,7 +30,7 @@ def spoken(*args: str, out: Any = subprocess.PIPE, **environment: str) -> subpro
 
 
 @pytest.mark.parametrize(
-    "args", [WHATIF, ("templates", "--json"), ("--help",), *repeats(("--version",), (*WHATIF, "--json"))], ids=" ".join
+    "args", [("templates", "--json"), ("--help",), *repeats(WHATIF, ("--version",), (*WHATIF, "--json"))], ids=" ".join
 )
 def test_a_full_disk_ends_with_a_clean_error(args: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:

@@ -96,6 +96,7 @@ READING_CHAIN = (
 )
 
 
+@pytest.mark.slow
 def test_no_table_of_any_command_is_cut_at_any_width(desk: Desk) -> None:
     """Each table that a command prints is drawn anew at every width (tests/cli/tools.py); here they all are, one after the other."""
     CHECKED.clear()

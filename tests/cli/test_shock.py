@@ -140,6 +140,7 @@ def test_stress_runs_a_shock_beside_the_scenarios_and_moves_that_coin_alone(bare
     )
 
 
+@pytest.mark.slow
 def test_stress_shocks_a_market_of_a_futures_book(bare: Bare) -> None:
     book = (*STRESSED[:3], "--bars", "12", "--step-paths", "1", "--seeds", "1", "--futures-target", "WBTC=60,LINK=-40", "--leverage", "1x")
     falls = bare(*book, "--shock", "WBTC=-30%", "--json")

@@ -299,6 +299,7 @@ def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytes
     assert caught.value.remedy == "pip install 'trimtab[cluster]'"
 
 
+@pytest.mark.slow
 def test_real_prices_are_searched(bare: Bare) -> None:
     if not HOURLY.is_file():
         pytest.skip(f"{HOURLY} is not there: real prices are kept beside the project")

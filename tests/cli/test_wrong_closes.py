@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tools import Said
+from tests.support.samples import slow
 from tests.support.text import mentions
 from tests.unit.test_price_jumps import walk
 
@@ -29,8 +30,14 @@ def prices(folder: Path, closes: list[float]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("index", [0, 1, 60, 119], ids=["the first", "the second", "in the middle", "the last"])
-@pytest.mark.parametrize("wrong", [1.0, 3_000_000.0])
+@pytest.mark.parametrize(
+    ("index", "wrong"),
+    [
+        (0, 1.0),
+        (119, 3_000_000.0),
+        *slow([(0, 3_000_000.0), (1, 1.0), (1, 3_000_000.0), (60, 1.0), (60, 3_000_000.0), (119, 1.0)]),
+    ],
+)
 def test_a_backtest_says_the_result_without_a_wrong_close(index: int, wrong: float, tmp_path: Path, bare: Bare) -> None:
     closes = walk(4)
     words = ("backtest", "--prices", prices(tmp_path, closes), *PORTFOLIO, *SETTINGS["backtest"])

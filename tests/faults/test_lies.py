@@ -16,6 +16,7 @@ from tests.faults.suite import Folders, Only, Result
 from tests.faults.suite_lies import HARMLESS, all_fields, harmless, run
 from tests.faults.suites import sample
 from tests.support.agents import again
+from tests.support.samples import slow
 
 SEED = 0
 FURTHER = r"(?<!balanceOf) part \d$|(symbol|slot0) word [1-9]$"
@@ -96,13 +97,13 @@ def test_two_endpoints_of_one_operator_are_no_two_operators(anvil_session: Local
         pass
 
 
-@pytest.mark.parametrize("one_of", [80, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("one_of", [160, *slow([80, 40])])
 def test_one_liar_of_three_is_outvoted(anvil_session: LocalChain, folders: Folders, one_of: int) -> None:
     sampled = sample(SEED, one_of)
     found = results(anvil_session, folders, "one of three", sampled)
     assert all(result.ends[0].startswith("done") for result in found), [(result.case.fault, result.ends) for result in found]
 
 
-@pytest.mark.parametrize("one_of", [48, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("one_of", [96, *slow([48, 24])])
 def test_the_only_endpoint_gets_nothing_signed_outside_the_policy(anvil_session: LocalChain, folders: Folders, one_of: int) -> None:
     results(anvil_session, folders, "alone", sample(SEED, one_of))

@@ -18,6 +18,7 @@ from tests.cases.test_pending_fees import HELD, TARGETS, V3_ONLY, at_swap
 from tests.differential.test_switched_fees import ZERO, switch_on, switchable
 from tests.faults.rig import in_child
 from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.samples import slow
 from tests.support.text import mentions
 
 
@@ -50,7 +51,7 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
         agent.rebalance(send=True, confirm=yes, progress=progress)
 
 
-@pytest.mark.parametrize("die_at", ["sent", "outcome", "never"])
+@pytest.mark.parametrize("die_at", ["sent", *slow(["outcome", "never"])])
 def test_a_step_killed_before_its_shortfall_is_noted_ends_failed_with_an_alert(
     anvil_chain: LocalChain, tmp_path: Path, die_at: str
 ) -> None:

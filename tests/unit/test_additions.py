@@ -66,6 +66,7 @@ def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, t
     run_in_copy(f"from tests.support import deletions; deletions.check_recorded_steps({str(steps)!r})", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("layer", *EXAMPLES), *slow(((name,),) for name in ("layer", *EXAMPLES))], ids=" and ".join)
 def test_an_example_addition_of_two_files_works(names: tuple[str, ...], tmp_path: Path) -> None:
     """Each beside the others and the layer, and alone."""

@@ -11,6 +11,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, make_spec
 from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, AllocatorConfig, Destination, InitialWeights, OrderKind, OrdersConfig, OrderTerms, Threshold
 from tests.support.backtests import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated
+from tests.support.samples import slow
 
 THREE = {"BTC": 4_000, "ETH": 4_000, "USD": 2_000}
 
@@ -116,7 +117,7 @@ LOOKING = {
 }
 
 
-@pytest.mark.parametrize("policy", LOOKING)
+@pytest.mark.parametrize("policy", ["inverse volatility, trailing stop", *slow(["strategies"])])
 def test_whatever_the_policy_the_future_changes_nothing_in_the_past(policy: str) -> None:
     table, gas = random_table(13, 20), tuple(10**10 + bar * 10**8 for bar in range(20))
     closes, later = table.closes.copy(), list(gas)

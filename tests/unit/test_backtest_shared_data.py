@@ -30,6 +30,7 @@ def prices() -> PriceTable:
     return read_table(HOURLY)
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and_is_named() -> None:
     table = prices()
@@ -46,6 +47,7 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
     assert [one.year for one in found.yearly_gains] == [2021, 2022]
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_pool_of_mainnet_stands_at_every_price_of_two_years() -> None:
     table = rename_symbols(prices(), {"BTC": "WBTC", "ETH": "WETH"})

@@ -99,6 +99,7 @@ def is_closed(link: socket.socket) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_files")
 def test_1500_connections_that_ask_for_nothing_leave_the_remote_pause_reachable(tmp_path: Path) -> None:
     config = agents.config(tmp_path)

@@ -45,6 +45,7 @@ from agent.store import Store, open_memory_store, open_store
 from agent.store.tables import CycleRow
 from tests.support.builders import NOW_S, OWNER, token
 from tests.support.refusal_worlds import World
+from tests.support.samples import slow
 from tests.support.stores import Killed
 from tests.support.transactions import CHAIN_ID, receipt
 from tests.unit.test_blocked_exits import LINK, MARKET, SOUND, USDC, WBTC, fired, judged
@@ -128,9 +129,9 @@ def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
     return world
 
 
-@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("first", [0, *slow(range(1, 8))])
 def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_would(worlds: Callable[..., MortalWorld], first: int) -> None:
-    """Every second moment in every run, the others in the slow one."""
+    """Every eighth moment in every run, the others in the slow one."""
     living = refused_and_reverting(worlds)
     whole = living.begin()
     assert whole.kind is OutcomeKind.FAILED
@@ -138,7 +139,7 @@ def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_wou
     intents = living.store.journal.intents()
     assert len({intent.step_id for intent in intents}) == len(intents) == 7, "at most one transaction a step"
     sent = [intent.note for intent in intents]
-    for moment in range(first, living.fate.moments, 2):
+    for moment in range(first, living.fate.moments, 8):
         world = refused_and_reverting(worlds)
         world.fate = Fate(moment)
         with pytest.raises(Killed):

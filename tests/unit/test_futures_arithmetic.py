@@ -138,6 +138,7 @@ def _hourly(symbol: str, read: Callable[[Path], object]) -> tuple[np.ndarray, np
     return frame["time"].dt.epoch("s").to_numpy(), frame["close"].to_numpy()
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("weight", [1, -1])
 def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> None:

@@ -98,7 +98,7 @@ def test_routes_that_would_end_lower_gathered_than_on_their_own_stay_on_their_ow
     assert outcome(any_problem(seed))[0] <= SMALL
 
 
-@pytest.mark.parametrize("seed", [*range(2), 166, 564, 706, 707, *slow((*range(2, 12), 806, 977))])
+@pytest.mark.parametrize("seed", [*range(2), 166, 564, 707, *slow((*range(2, 12), 706, 806, 977))])
 def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None:
     """Some with routes that share a hub's pool, and some with pools of which each is worth its gas only without the other."""
     step = any_problem_with_gas(seed)
@@ -144,7 +144,7 @@ def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
     assert gap_bps(market, aim, state, budget) < Fraction(1, 1_000)
 
 
-@pytest.mark.parametrize("seed", [1, 12, 20, 27, 42, 256, 734])
+@pytest.mark.parametrize("seed", [1, 12, 27, 256, *slow([20, 42, 734])])
 def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the_bound(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Markets on and off the reference, with and without a limit of turnover. The gap is seen before it is cut off at zero."""
     short: list[float] = []

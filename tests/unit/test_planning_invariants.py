@@ -38,7 +38,7 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-@examples(20)
+@examples(10)
 @given(market=MARKETS, limits=LIMITS)
 @example(
     market={"seed": 1, "tokens": 4, "pools": 1, "depth": 1e5, "worth": 1_000, "skew": 0.001},
@@ -97,6 +97,7 @@ def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_poin
         assert abs(bps - asset.target_bps) <= 10, found.skipped
 
 
+@pytest.mark.slow
 def test_a_plan_that_only_names_the_bound_refuses_no_other() -> None:
     """Without the limit of turnover this market has no plan that keeps to min_trade; with it there is nothing large enough to trade."""
     step = random_step(seed=14173, tokens=6, pools=17, depth=100_000.0, worth=1_000, skew=0.02)

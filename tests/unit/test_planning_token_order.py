@@ -17,6 +17,7 @@ from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import with_limits
 from tests.support.planning_worlds import random_step, rebalance_to_targets, without_gas
+from tests.support.samples import slow
 
 WORTH = 1e-6
 """A hundredth of a basis point of what has to move."""
@@ -33,7 +34,7 @@ def skewed(seed: int, tokens: int, pools: int, turnover_bps: int | None = None) 
     return market, aim.optimizer(market.scale, np.zeros(tokens), {}, None if budget is None else float(budget))
 
 
-@pytest.mark.parametrize("turnover_bps", [None, 500])
+@pytest.mark.parametrize("turnover_bps", [None, *slow([500])])
 def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None) -> None:
     gained = 0
     for seed in range(8):

@@ -131,6 +131,7 @@ def test_a_file_that_is_none_or_lacks_a_column_is_refused(tmp_path: Path) -> Non
     assert mentions(mistake(tmp_path, f"{START_S},BTC,1", names={"BTC": "XYZ"}), "--as", "'XYZ'")
 
 
+@pytest.mark.slow
 def test_real_hourly_bars_are_read_whole_with_their_gaps() -> None:
     if not REAL.exists():
         pytest.skip(f"{REAL} is not on this machine")

@@ -19,6 +19,7 @@ from agent.planning import proposals
 from tests.support.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.support.gradual_execution import PACE, paced, roomy
 from tests.support.planning_worlds import random_step, ranged
+from tests.support.samples import slow
 
 USD = 10**6
 GWEI = 10**9
@@ -97,9 +98,7 @@ def chosen(**change: object) -> int:
 @pytest.mark.parametrize(
     ("change", "more"),
     [
-        ({"recovery_s": 6_000}, False),
-        ({"waiting_bps_hour": Fraction(20)}, False),
-        ({"base_fee_gwei": 5_000}, False),
+        *slow([({"recovery_s": 6_000}, False), ({"waiting_bps_hour": Fraction(20)}, False), ({"base_fee_gwei": 5_000}, False)]),
         ({"depth": 200_000_000}, False),
         ({"base_fee_gwei": 50}, True),
     ],

@@ -95,6 +95,7 @@ def test_search__without_stops_is_the_same_with_and_without_the_option() -> None
     assert plain.stamp["grid"] != beside.stamp["grid"]
 
 
+@pytest.mark.slow
 def test_search__counts_every_stop_as_a_trial() -> None:
     result = tuned(with_stops(walks(8, 48), "15%,trailing:10%", "5%rel,20%rel"))
     assert len(result.choices) == 6
@@ -110,11 +111,13 @@ def test_search__counts_every_stop_as_a_trial() -> None:
     assert "stop" in (result.heat_map.row_axis.name, result.heat_map.column_axis.name)
 
 
+@pytest.mark.slow
 def test_search__noise_recommends_no_stop() -> None:
     verdicts = [tuned(with_stops(walks(seed, 40), "10%,25%,trailing:15%", "10%rel")).verdict for seed in (11, 12, 13)]
     assert not any(verdict.is_recommended for verdict in verdicts)
 
 
+@pytest.mark.slow
 def test_search__future_prices_change_no_stop_of_the_past() -> None:
     table = walks(9, 48)
     later = table.closes.copy()

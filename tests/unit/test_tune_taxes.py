@@ -21,6 +21,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model import LotMethod
 from tests.support.backtests import DAY_S, FAIR, TERMS, search, swinging, tuned, walks
+from tests.support.samples import slow
 from tests.unit.test_config import text
 
 pytest.importorskip("numba")
@@ -54,7 +55,7 @@ def test_tax__is_that_of_each_years_gains_less_its_losses(gains: list[tuple[int,
     assert tax_by_mark(dated, DAYS, 10_000).tolist() == [4 * tax for tax in taxes]
 
 
-@pytest.mark.parametrize("method", list(LotMethod))
+@pytest.mark.parametrize("method", [LotMethod.AVERAGE, *slow(method for method in LotMethod if method is not LotMethod.AVERAGE)])
 def test_run__owes_the_tax_of_the_lots_of_its_ledger(method: LotMethod) -> None:
     tune_spec = taxed(search(walks(21, 40), "5%rel"), 3_000, method)
     choice = tune_spec.grid.choices()[0]
@@ -78,6 +79,7 @@ def test_run__owes_the_tax_of_the_lots_of_its_ledger(method: LotMethod) -> None:
     }
 
 
+@pytest.mark.slow
 def test_search__prefers_fewer_sales_when_they_are_taxed() -> None:
     """Swings of 30 % make a narrow band best before tax; half of each gain lost, it is dearer than a wide one."""
     tune_spec = search(swinging(48), "2%rel,60%rel")
@@ -95,6 +97,7 @@ def test_search__prefers_fewer_sales_when_they_are_taxed() -> None:
     assert tune_document(gross)["notes"] == []
 
 
+@pytest.mark.slow
 def test_search__judges_the_last_quarter_net_of_tax() -> None:
     tune_spec = search(swinging(40), "5%rel")
     gross, net = tuned(replace(taxed(tune_spec, 0), uses_full_step=True)), tuned(taxed(tune_spec, 5_000))

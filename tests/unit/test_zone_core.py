@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 
 from agent.planning.pool_curves import PoolCurve
 from agent.planning.solver.utility import DeviationRisk, FlowOptimizer, PlanUtility, build_deviation_risk
+from tests.support.samples import slow
 from tests.unit.test_planning_core import both_ways, market
 
 Numbers = NDArray[np.float64]
@@ -78,7 +79,7 @@ def test_no_exchange_is_worth_more_than_the_price_and_within_it_as_much_as_the_r
             assert gain == pytest.approx(slopes[source] - slopes[target], abs=1e-8)
 
 
-@pytest.mark.parametrize("pinned", [{}, {1: 30.0}])
+@pytest.mark.parametrize("pinned", [{1: 30.0}, *slow([{}])])
 @pytest.mark.parametrize("budget", [None, 1.0])
 @pytest.mark.parametrize("cost_pips", [100, 3000])
 def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, float], budget: float | None, cost_pips: int) -> None:
