@@ -63,6 +63,16 @@ def test_a_failure_that_cost_no_gas_does_not_double_the_wait(reverts: int, free:
     assert failures.retry_wait_s(ExitFailures("ETH", reverts, 0, NOW_S, free)) == wait_s
 
 
+@pytest.mark.parametrize("earlier_count", [1, 3, 9])
+def test_refused_now__waits_from_now_whatever_failed_before(earlier_count: int) -> None:
+    earlier = ExitFailures("ETH", earlier_count, 0, NOW_S - 86_000)
+    other = ExitFailures("BTC", 4, 0, NOW_S - 5)
+    step = replace(step_input(), history=history(failed_exits=(other, earlier)))
+    refused = failures.with_refused_markets(step, {"ETH": NOW_S})
+    assert failures.retry_at_s(failures.exit_failures(refused.history, "ETH")) == NOW_S + failures.FIRST_WAIT_S
+    assert failures.exit_failures(refused.history, "BTC") == other
+
+
 def test_after_an_exit_that_succeeded_rebalances_still_wait() -> None:
     assert passes(history(is_stopped=True))
     assert not passes(history(is_stopped=True), exits=False)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.chain.lens import CallStatus, uint_word
+from agent.chain.lens import PAGE_FORMAT, CallStatus, uint_word
 from agent.chain.rpc import RpcFault
 from agent.chain.screening.answers import (
     RECORD_BYTES,
@@ -19,7 +19,7 @@ from agent.chain.screening.answers import (
     transfer_outcome,
 )
 from agent.chain.screening.calls import CallRole, SingleCall, approval_calls, single_calls
-from agent.chain.screening.findings import Controls, PoolTrial, TestedCall, TokenTests, approval_result, judge_token
+from agent.chain.screening.findings import Controls, PoolTrial, TestedCall, TokenTests, approval_result, judge_token, read_controls
 from agent.chain.screening.traits import find_rebasing, judge_traits, transferred_raw
 from agent.chain.tokens import TokenMove
 from agent.errors import Retryable
@@ -414,6 +414,36 @@ def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
     assert amounts(rich) == [("payee", 1_000), ("wallet", 1_000), ("spender", 1_000)]
     assert amounts(held(0)) == [("payee", 1_000)]
     assert list(single_calls(step.snapshot, MOVE, "latest")) == []
+
+
+class Controlled:
+    """Answers every transfer with true and every view with a failure; keeps the amount of each transfer by its sender."""
+
+    name = "controlled"
+
+    def __init__(self) -> None:
+        self.raw_by_sender: dict[str, int] = {}
+
+    def batch(self, calls: list[tuple[str, list[dict[str, str]]]]) -> list[object]:
+        views = bytes([PAGE_FORMAT]) + bytes([CallStatus.FAILED.value]) * 16  # paused(), and five for wallet, router and pool
+        answers = []
+        for _, (call, _) in calls:
+            if "from" in call:
+                self.raw_by_sender[call["from"]] = int(call["data"][-64:], 16)
+            answers.append(f"0x{1:064x}" if "from" in call else "0x" + views.hex())
+        return list(answers)
+
+
+@pytest.mark.parametrize(("held_raw", "tried_raw"), [(1, 1), (999, 999), (1_000, 1_000), (1_001, 1_000)])
+def test_controls__wallet_sends_no_more_than_it_holds_or_the_pool(held_raw: int, tried_raw: int) -> None:
+    """With more than it holds, or is asked for, a sound wallet would be named as the one that cannot send."""
+    step, node = held(held_raw), Controlled()
+    step = replace(step, snapshot=replace(step.snapshot, pools=(POOL,)))
+    tests = TokenTests(WETH.address, (PoolTrial(replace(MOVE, spender=ROUTER), FAIR),), ())
+    controls = read_controls(node, step.snapshot, tests, "latest")  # type: ignore[arg-type]  # only `batch` is used
+    assert node.raw_by_sender[step.snapshot.owner] == tried_raw
+    assert node.raw_by_sender[POOL.contract] == MOVE.raw
+    assert controls.wallet_outcome is T.TRUE
 
 
 class Logs:
