@@ -14,7 +14,7 @@ from sqlalchemy import event
 from agent.errors import OperatorNeeded
 from agent.layers.futures.state import FuturesState
 from agent.model import Intent, IntentKind, IntentState, NavPerShare, Plan, Transfer
-from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
+from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, MarginDeposit, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
 from agent.store.budgets import MAX_REVIEWS
 from agent.store.database import Movement
@@ -95,6 +95,22 @@ def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(
     history = store.budgets.history(START_S + 10)
     assert history.layer(FuturesState).hedges == (hedge,)
     assert history.failures.reverts_in_row == 0
+
+
+def test_set_goals__are_those_of_the_newest_order_that_trades(store: Store) -> None:
+    opening = PerpOrder("ETH", 5, PerpOrderKind.MARKET, 1, is_reduce_only=False)
+    reducing = PerpOrder("BTC", -5, PerpOrderKind.MARKET, 1, is_reduce_only=True)
+    rests = PerpOrder("SOL", 5, PerpOrderKind.LIMIT, 1, is_reduce_only=False)
+
+    def goals(nonce: int) -> tuple[tuple[str, int], ...]:
+        return store.budgets.history(START_S + nonce).layer(FuturesState).set_goals
+
+    for nonce, order in enumerate((opening, reducing, rests), start=1):
+        futures_ended(store, nonce, FuturesGrant(order, UNREAD_ACCOUNT, set_goals=((order.market, nonce),)))
+        assert goals(nonce) == ((order.market, nonce),)
+    for nonce, action in enumerate((StopOrder("BTC", -5, 1, 1), OrderCancel("SOL", "0x01"), MarginDeposit(1)), start=4):
+        futures_ended(store, nonce, FuturesGrant(action, UNREAD_ACCOUNT))
+        assert goals(nonce) == (("SOL", 3),)
 
 
 def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ from agent.store.database import (
 )
 from agent.store.tables import BudgetUseRow, IntentRow
 
+MAX_RESTING_READ = 100
+"""Number of newest stops, limit orders and cancels among which the newest limit order is searched."""
+
 
 def read_state(
     db: Connection, budget_rows: Sequence[BudgetUseRow], newest_s_by_kind: Mapping[str, int | None]
@@ -120,11 +123,46 @@ def _stored_set_goals(
     """Return the goals of the set to which the newest successful order belongs; limit orders count,
     deposits, stops and cancels do not.
     """
-    for row in reversed(_newest_rows(db, newest_s_by_kind, FUTURES_BUDGET_KINDS)):
-        layer_grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
-        if layer_grant is not None and isinstance(layer_grant.action, PerpOrder):
+    goals: tuple[tuple[str, int], ...] = ()
+    order_seq = 0
+    for row in _newest_rows(
+        db, newest_s_by_kind, [kind for kind in FUTURES_BUDGET_KINDS if kind != FUTURES_RESTING]
+    ):
+        if (layer_grant := _order_grant(row.grant_z)) is not None:
+            goals = layer_grant.set_goals
+            order_seq = int(row.seq)
+    if newest_s_by_kind[FUTURES_RESTING] is None:
+        return goals
+    # Stops and cancels are of the same kind as limit orders, and may be newer.
+    for grant_z in db.scalars(_select_resting_after(), {"order_seq": order_seq}):
+        if (layer_grant := _order_grant(grant_z)) is not None:
             return layer_grant.set_goals
-    return ()
+    return goals
+
+
+def _order_grant(grant_z: bytes) -> FuturesGrant | None:
+    """Return the grant of an order that trades; None for any other action."""
+    layer_grant = futures_grant(decode_json(Grant, decompress_text(grant_z)))
+    is_order = layer_grant is not None and isinstance(layer_grant.action, PerpOrder)
+    return layer_grant if is_order else None
+
+
+@cache
+def _select_resting_after() -> Select[bytes]:
+    """Select the grants of successful stops, limit orders and cancels after an intent, newest first:
+    at most MAX_RESTING_READ.
+    """
+    return (
+        select(IntentRow.grant_z)
+        .join(BudgetUseRow, BudgetUseRow.intent_id == IntentRow.id)
+        .where(
+            BudgetUseRow.kind == FUTURES_RESTING,
+            BudgetUseRow.succeeded.is_(True),
+            IntentRow.seq > bindparam("order_seq"),
+        )
+        .order_by(IntentRow.seq.desc())
+        .limit(MAX_RESTING_READ)
+    )
 
 
 def _newest_rows(
