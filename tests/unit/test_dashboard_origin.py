@@ -21,7 +21,7 @@ from fastapi.requests import Request
 from agent.errors import ConfigError
 from agent.hosts import Authority, Origin, parse_authority, parse_origin
 from agent.web.access import _is_own_form
-from agent.web.reach import PublicOptions, Reach, public_url, reach_of, require_tls_access
+from agent.web.reach import MIN_SECRET_CHARS, PublicOptions, Reach, public_url, reach_of, require_tls_access
 from tests.support.dashboards import PATIENCE_S
 from tests.support.samples import slow
 from tests.support.sites import PASSWORD, PROXY_SECRET, Site, behind_proxy
@@ -272,3 +272,14 @@ def test_an_origin_with_its_schemes_port_is_the_one_without() -> None:
     assert str(parse_origin("http://[::1]:8765")) == "http://[::1]:8765"
     assert parse_origin("https://a.example:80") != parse_origin("https://a.example")
     assert [parse_origin(text) for text in ("null", "", "ftp://a.example", "https://", "a.example")] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("char_count", "is_proxy"), [(MIN_SECRET_CHARS - 1, False), (MIN_SECRET_CHARS, True), (MIN_SECRET_CHARS + 1, True)]
+)
+def test_proxy__secret_of_the_least_length_is_one(char_count: int, is_proxy: bool) -> None:
+    secret = "s" * char_count
+    reach = Reach(proxies=frozenset({"127.0.0.1"}), proxy_secret=secret)
+    assert reach.is_proxy("127.0.0.1", [secret]) is is_proxy
+    assert not reach.is_proxy("127.0.0.1", [secret + "s"])
+    assert not reach.is_proxy("127.0.0.2", [secret])

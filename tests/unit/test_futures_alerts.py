@@ -9,6 +9,7 @@ import pytest
 
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures import action_text, optional_futures_summary
+from agent.app.positions.futures_alerts import net_exposure_alerts
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.margin import account as margin
@@ -46,6 +47,15 @@ def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
     assert len(kinds) == 1, "a reduction that is planned is told once"
     assert alerts(step, OutcomeKind.DONE) == []
     assert alerts(margined(EMPTY)) == []
+
+
+def test_net_exposure__is_judged_after_what_was_done_once_it_is_read() -> None:
+    off_target, done = margined(EMPTY), outcome(margined(EMPTY), OutcomeKind.DONE)
+    assert list(net_exposure_alerts(done)) == [], "not read since"
+    assert list(net_exposure_alerts(outcome(off_target, OutcomeKind.PLANNED))) == [], "the plan is shown"
+    [alert] = net_exposure_alerts(replace(done, input_after=off_target))
+    assert (alert.key, alert.is_lasting) == ("futures:net_exposure", True)
+    assert [one.key for one in net_exposure_alerts(outcome(off_target, OutcomeKind.HOLD))] == [alert.key]
 
 
 def test_an_alert_about_a_band_names_the_net_exposure() -> None:

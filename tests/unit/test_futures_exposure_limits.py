@@ -24,6 +24,8 @@ from agent.units import BPS
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.plans import evidence
 from tests.unit.test_futures_plan import NOW_S, RICH, ROUGH, book, filled
+from tests.unit.test_futures_sets import LOT
+from tests.unit.test_futures_sets import book as wide_book
 from tests.unit.test_futures_step import step_of
 from tests.unit.test_margin_account import E18
 
@@ -59,6 +61,15 @@ def test_beside_a_paused_market_openings_stay_within_the_target_of_the_whole() -
     after = filled(low, plan_futures(low, TRIPLE, RICH, NOW_S))
     assert Fraction(29, 10) < leverage(after) <= Fraction(301, 100)
     assert after.size_raw("ETH") > E18
+
+
+def test_cut_to_target__a_hedge_takes_no_room_of_the_targets() -> None:
+    """BTC, paused, is 2.6x of 3x; beside it ETH is raised by 0.2x, whether or not a hedge is open."""
+    policy = replace(TRIPLE, hedges=(Hedge("SOL", "", -50_000 * LOT, 0, Fraction(0)),))
+    bare, hedged = (with_market(wide_book(10_000, ETH=1_000, BTC=866, SOL=size), "BTC", is_paused=True) for size in (0, -50_000))
+    sizes_after = [filled(low, plan_futures(low, terms, RICH, NOW_S)).size_raw("ETH") for low, terms in ((bare, TRIPLE), (hedged, policy))]
+    assert sizes_after[0] > E18
+    assert sizes_after[1] == pytest.approx(sizes_after[0], rel=1e-3)
 
 
 def test_a_reduction_that_backs_off_makes_no_room_for_an_opening() -> None:

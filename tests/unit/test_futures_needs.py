@@ -286,6 +286,17 @@ def test_uneconomic__mark_on_the_wrong_side_of_the_index_is_a_cost() -> None:
     assert reasons == [True, False], "50 bps of basis and 10 of fee, of at most 50"
 
 
+@pytest.mark.parametrize("mark", [1_999, 1_990, 1_900])
+def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
+    """60 bps of fee, of at most 50."""
+    step = step_of(EMPTY)
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
+    held = book(10_000, fee_ppm=6_000, mark=Fraction(mark))
+    assert uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, held)
+
+
 @pytest.mark.parametrize(
     ("size", "mid", "bound"),
     [

@@ -17,7 +17,16 @@ from agent.errors import Refused, Retryable
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, PerpOrder, PerpOrderKind, Position
 from agent.signing.futures import TIME_IN_FORCE, cloid_of
-from agent.venues.hyperliquid.account import USDC, LeverageSetting, ListedMarket, margin_tiers, market_rows, parse_leverage, parse_market
+from agent.venues.hyperliquid.account import (
+    USDC,
+    LeverageSetting,
+    ListedMarket,
+    margin_tiers,
+    market_rows,
+    parse_account,
+    parse_leverage,
+    parse_market,
+)
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
     VenueOrderStage,
@@ -245,6 +254,34 @@ def parse_ether(answer: object) -> ListedMarket:
 def test_margin_of_any_kind_but_cross_counts_as_isolated(kind: str | None) -> None:
     setting = parse_leverage({"leverage": {"type": kind, "value": 3}}, "ETH")
     assert setting == LeverageSetting(3, is_isolated=kind != "cross")
+
+
+def state_answer(kind: str, all_value: str) -> dict[str, object]:
+    """An account of 1,000 USDC of cross margin, with a position and the totals of all margin."""
+    cross = {"accountValue": "1000.0", "totalRawUsd": "1000.0", "totalNtlPos": "0.0", "totalMarginUsed": "0.0"}
+    leverage = {"type": kind, "value": 3}
+    position = {"coin": "ETH", "szi": "0.0", "positionValue": "0.0", "unrealizedPnl": "0.0", "leverage": leverage}
+    return {
+        "time": 1,
+        "marginSummary": cross | {"accountValue": all_value},
+        "crossMarginSummary": cross,
+        "crossMaintenanceMarginUsed": "0.0",
+        "withdrawable": "1000.0",
+        "assetPositions": [{"position": position}],
+    }
+
+
+@pytest.mark.parametrize("all_value", ["1000.0", "1000.000002", "1700.0", "300.0"])
+def test_account__isolated_margin_leaves_the_cross_part_readable(all_value: str) -> None:
+    """Its totals count in those of all margin alone; without an isolated position both must be equal."""
+    listed = {"ETH": ListedMarket("ETH", 0, 4, ((0, 50),), False, Fraction(2_000), Fraction(2_000), Fraction(0))}
+    account = parse_account(state_answer("isolated", all_value), listed)
+    assert (account.account_value_raw, account.positions, account.isolated_coins) == (1_000 * 10**6, (), ("ETH",))
+    if all_value == "1000.0":
+        assert parse_account(state_answer("cross", all_value), listed).isolated_coins == ()
+    else:
+        with pytest.raises(Retryable, match="cross margin"):
+            parse_account(state_answer("cross", all_value), listed)
 
 
 @pytest.mark.parametrize("context", [{}, None, {**CONTEXT, "markPx": "x"}], ids=["empty", "null", "price in words"])

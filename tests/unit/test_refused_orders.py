@@ -25,8 +25,9 @@ from agent.layers.futures.execution.cycle import (
     skip_failed_market,
 )
 from agent.layers.futures.execution.send import FUTURES_SENDER
+from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import without_refused_plan
-from agent.layers.futures.state import FuturesCycle, futures_progress, margin_account, planned_futures
+from agent.layers.futures.state import FuturesCycle, futures_progress, margin_account, planned_futures, with_policy
 from agent.layers.liquidity.execution.cycle import skip_pool
 from agent.layers.liquidity.state import LiquidityCycle
 from agent.model import (
@@ -47,6 +48,8 @@ from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
 from tests.support.transactions import CHAIN_ID, receipt, tx
 from tests.unit.test_futures_parts import EMPTY, outcome_of, step_of
+from tests.unit.test_futures_sets import TWO, with_index_at
+from tests.unit.test_futures_sets import book as two_legs
 from tests.unit.test_futures_step import EVEN, OVER
 
 REVERTED = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
@@ -220,6 +223,26 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
     assert cycle.is_open
     assert (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
     assert skip_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
+
+
+@pytest.mark.parametrize("statuses", [(1, 0), (0, 1), (1, 1), (0, 0)])
+def test_sent_together__each_order_counts_and_only_failed_ones_wait(ports: StepPorts, statuses: tuple[int, int]) -> None:
+    over = with_index_at(two_legs(10_000, ETH=25_000, BTC=-500), NOW_S)
+    outcome = outcome_of(with_policy(step_of(over, EVEN), TWO))
+    assert outcome.plan is not None
+    orders = planned_futures(outcome.plan).orders
+    states = (IntentState.REVERTED, IntentState.FINAL)
+    assert {order.market for order in orders} == {"ETH", "BTC"}
+    intents = [
+        replace(sent(status), state=states[status], id=order.market, note=futures_action_note(outcome.step_input, order))
+        for order, status in zip(orders, statuses, strict=True)
+    ]
+    outcome = replace(outcome, kind=OutcomeKind.DONE if statuses == (1, 1) else OutcomeKind.FAILED, transactions=tuple(intents))
+    assert outcome.plan is not None
+    own = FUTURES_SENDER.after_sent(BEGUN.with_transaction(intents[0]), outcome, outcome.plan, intents[0]).layer(FuturesCycle)
+    assert set(dict(own.refused_s_by_market)) == {order.market for order, status in zip(orders, statuses, strict=True) if not status}
+    assert (own.action_count, own.reverted_count) == (2, statuses.count(0))
+    assert set(own.reduced_markets) == {"ETH", "BTC"}
 
 
 @pytest.mark.parametrize("case", ["opening", "not settled", "by the owner", "too many orders"])

@@ -198,6 +198,21 @@ def test_an_opening_order_ends_within_the_leverage_limit() -> None:
             refused(order_tx(order), futures_grant(order), "leverage")
 
 
+@pytest.mark.parametrize("less_raw", [1, 7, 999])
+def test_leverage__fee_of_a_part_of_a_base_unit_counts_whole(less_raw: int) -> None:
+    """After the fill the account is worth exactly nothing."""
+    order = replace(BUY, bound_raw=BUY.bound_raw - less_raw)
+    market = ACCOUNT.markets[0]
+    mark_raw = int(order.size_raw * market.mark)
+    fee = Fraction(max(mark_raw, order.bound_raw) * market.fee_ppm, 1_000_000)
+    assert fee.denominator > 1
+    collateral_raw = max(0, order.bound_raw - mark_raw) + fee.__ceil__()
+    account = replace(ACCOUNT, collateral_raw=collateral_raw, positions=())
+    with pytest.raises(Refused) as caught:
+        signer(FUTURES_RULES).sign(order_tx(order), futures_grant(order, account))
+    assert caught.value.verdicts[0].measured_text == "unlimited"
+
+
 @pytest.mark.parametrize(
     ("collateral", "realised", "pending", "order"),
     [
