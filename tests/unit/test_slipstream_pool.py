@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from fractions import Fraction
 
+import pytest
+
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.slipstream import DynamicFee, SlipstreamPool
+from agent.amm.v3.slipstream import FEE_WINDOW_S, DynamicFee, SlipstreamPool
+from agent.chain.lens import uint_word
 from agent.planning.planner import plan
-from agent.units import PIPS
-from tests.support.builders import step_input, v3_pool, with_limits
+from agent.units import PIPS, Token
+from agent.venues.kinds.slipstream import _mean_tick
+from tests.support.builders import raw, step_input, v3_pool, with_limits
 from tests.support.planning_worlds import USDC, WETH, rebalance_to_targets
 
 BASE_PIPS, CAP_PIPS = 500, 20_000
@@ -26,6 +30,23 @@ def dynamic(ticks_away: int) -> SlipstreamPool:
 def test_a_fee_is_base_and_distance_up_to_the_cap() -> None:
     assert [dynamic(ticks).fee_pips for ticks in (0, 100, -100, 10_000)] == [BASE_PIPS, 1_500, 1_500, CAP_PIPS]
     assert DynamicFee(BASE_PIPS, CAP_PIPS, 10**7, None).pips(12_345) == BASE_PIPS
+
+
+@pytest.mark.parametrize("token_in", [WETH, USDC], ids=["weth", "usdc"])
+def test_initial_fee__ends_with_a_swap_that_moves_the_tick_either_way(token_in: Token) -> None:
+    pool = dynamic(100)
+    assert pool.dynamic_fee is not None
+    pool = replace(pool, fee_pips=3_000, dynamic_fee=replace(pool.dynamic_fee, initial_pips=3_000))
+    fees_after = [pool.swap(token_in.address, amount_raw).pool_after.dynamic_fee for amount_raw in (1, raw(100_000, token_in))]
+    assert [None if fee is None else fee.initial_pips for fee in fees_after] == [3_000, None]
+
+
+@pytest.mark.parametrize(("observation_count", "mean_tick"), [(299, None), (300, 7), (301, 7)])
+def test_mean_tick__observations_of_just_one_window_suffice(observation_count: int, mean_tick: int | None) -> None:
+    pool = replace(dynamic(0), observation_counts=(observation_count, observation_count))
+    cumulatives = (0, 0, 7 * FEE_WINDOW_S)
+    answer = b"".join(uint_word(word) for word in (64, 192, 3, *cumulatives, 3, 0, 0, 0))
+    assert _mean_tick(pool, answer, 0) == mean_tick
 
 
 def test_a_plan_says_what_waiting_for_the_fee_would_save() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
-from agent.venues.hyperliquid.budget import MINUTE_S, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
+from agent.venues.hyperliquid.budget import MINUTE_S, RESERVED_WEIGHT, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
 from agent.venues.hyperliquid.client import HyperliquidAgent
+from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import parse_refusals
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
@@ -206,3 +207,24 @@ def test_action_of_several_orders__has_them_in_their_order() -> None:
 def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict[str, Any]]) -> None:
     with pytest.raises(Refused):
         batch_action(actions)
+
+
+@pytest.mark.parametrize(("left", "is_held_back"), [(RESERVED_WEIGHT - 1, True), (RESERVED_WEIGHT, False), (RESERVED_WEIGHT + 1, False)])
+def test_side_reads__leave_the_reserve_to_account_prices_and_orders(left: int, is_held_back: bool) -> None:
+    budget = RequestBudget(ManualClock())
+    budget.spend(WEIGHT_PER_MINUTE - left)
+    connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=1, budget=budget)
+    connection.begin_side_reads()
+    with pytest.raises(Retryable) as caught:  # nothing listens there
+        connection.side_info(type="userFees")
+    assert ("budget of requests is used up" in caught.value.message) is is_held_back
+    assert (budget.left() == left) is is_held_back
+
+
+def test_kept_value__is_read_again_if_the_clock_was_set_back() -> None:
+    now_s = 1_000
+    kept = KeptReads(lambda: now_s, keeps_fresh=True)
+    answers = iter(("first", "second"))
+    assert kept.read("fees", lambda: next(answers), 60).value == "first"
+    now_s = 999
+    assert kept.read("fees", lambda: next(answers), 60).value == "second"
