@@ -279,7 +279,8 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
                 "write a plain decimal such as 19850000.5",
             )
         as_of = (row.get("as_of") or "").strip()
-        source_label, as_of_s = safe_label(path.name, "a file"), 0
+        source_label = safe_label(path.name, "a file")
+        as_of_s = 0
         if _DATE.fullmatch(as_of):
             source_label += f" of {as_of}"
             as_of_s = _day_start_s(as_of, f"{file_label}, line {line_number}")

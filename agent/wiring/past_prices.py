@@ -67,7 +67,8 @@ def fetch_hours(
     """Read and record the prices at each full hour of the last `lookback_s`, and return each
     series; a later source is read for tokens of which the earlier had none.
     """
-    now_s, fetched = step.snapshot.head.timestamp_s, list[FetchedPrices]()
+    now_s = step.snapshot.head.timestamp_s
+    fetched = list[FetchedPrices]()
     hour_ends_s = [
         hour_s - 1 for hour_s in range(now_s // HOUR_S * HOUR_S, now_s - lookback_s, -HOUR_S)
     ]
@@ -135,7 +136,8 @@ def _fetch_from_feeds(
     all_fetched_prices = []
     for token in tokens:
         token_prices: FeedPrices = ()
-        fault, has_failed = numeraire_fault, False
+        fault = numeraire_fault
+        has_failed = False
         if numeraire_prices:
             token_prices, fault, has_failed = _feed_prices(
                 context, step.snapshot, step.portfolio, token, hour_ends_s[-1]
@@ -218,13 +220,15 @@ def _fetch_pool_twaps(
         if pool.keeps_observations and not pin_rejection(step.snapshot, step.reference, pool)
     ]
     pools_by_end_s: Mapping[int, tuple[Pool, ...]] = {}
-    fault, has_failed = "" if pools else "no V3 pool is pinned", False
+    fault = "" if pools else "no V3 pool is pinned"
+    has_failed = False
     try:
         pools_by_end_s = past_twaps(
             context.transport, pools, step.snapshot.head, hour_ends_s, HOUR_S
         )
     except TrimtabError as error:
-        fault, has_failed = error.message, True
+        fault = error.message
+        has_failed = True
     twap_reference = replace(step.reference, sources=(PriceSource.TWAP,), twap_window_s=HOUR_S)
     points_by_token: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
     for end_s in sorted(pools_by_end_s):

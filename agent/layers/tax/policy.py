@@ -21,7 +21,8 @@ def marginal_sale_taxes(step: StepInput, prices: Mapping[str, Price]) -> dict[st
     tax_inputs = step.layer(TaxState).inputs
     if tax_inputs is None or not tax_inputs.tax_rate_bps or tax_inputs.realised_gain < 0:
         return {}
-    lots, taxes = Lots(tax_inputs.method, tax_inputs.lots), {}
+    lots = Lots(tax_inputs.method, tax_inputs.lots)
+    taxes: dict[str, Fraction] = {}
     for asset in step.portfolio.assets:
         token = asset.token.address
         next_lot = next(lots.pop_lots(token), None)
