@@ -39,6 +39,10 @@ SWEEP = "sweep"
 """Begins the `control_id` of a sweep's request, and the name of its schedule in the store."""
 ALL_REQUESTS = 1_000_000
 """More than there are, since all of them count."""
+CONFIRMATION_S = 1_800
+"""Age of the valuation at which profit must have been as high already: prices of a few blocks are not
+swept.
+"""
 
 
 def sweep_profit(
@@ -105,13 +109,7 @@ def _pay_profit(
             return None
         withdrawal_run.require_part_due(request, step)
         run = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
-    report = run.execute(
-        replace(
-            transactor,
-            confirm=lambda sale: run.confirm_and_record_sale(sale, lambda _: True),
-        ),
-        lambda _: True,
-    )
+    report = run.execute_unasked(transactor)
     return withdrawal_run.withdrawal_outcome(report, cycle_outcome)
 
 
@@ -159,17 +157,22 @@ def _require_known_profit(step: StepInput) -> None:
 
 def _profit_raw(store: Store, step: StepInput) -> int:
     """Return the profit since the ledger began, as `trimtab pnl` shows it, base units of the
-    numeraire, rounded down: the lower of those at the newest valuation and at the one before it, so
-    that a price of one block is not swept. Raises Refused if the ledger cannot value the newest
-    balances.
+    numeraire, rounded down: the lower of those at the newest valuation and at the newest that is
+    CONFIRMATION_S old. Raises Refused if the ledger cannot value the newest balances.
     """
     valuations = current_valuations(store, step)
     head = step.snapshot.head
     if not valuations or valuations[-1].block != head.number:
         raise Refused("the ledger cannot value the newest balances yet")
+    confirmed_times_s = [valuations[0].chain_s]
+    confirmed_times_s += [
+        valuation.chain_s
+        for valuation in valuations
+        if valuation.chain_s <= head.timestamp_s - CONFIRMATION_S
+    ]
     return min(
-        _profit_until(store.ledger.entries(), valuations, valuation.chain_s, step.portfolio)
-        for valuation in valuations[-2:]
+        _profit_until(store.ledger.entries(), valuations, end_s, step.portfolio)
+        for end_s in (confirmed_times_s[-1], valuations[-1].chain_s)
     )
 
 

@@ -198,6 +198,16 @@ class WithdrawalRun:
             self._record_request(step.snapshot.head.timestamp_s)
         return self._pay(transactor, sale)
 
+    def execute_unasked(self, transactor: StepTransactor) -> WithdrawalReport:
+        """Execute a withdrawal that needs no question: the owner has confirmed it, or its rule."""
+        return self.execute(
+            replace(
+                transactor,
+                confirm=lambda sale: self.confirm_and_record_sale(sale, lambda _: True),
+            ),
+            lambda _: True,
+        )
+
     def _pay(self, transactor: StepTransactor, sale: StepOutcome | None) -> WithdrawalReport:
         request_id = self._request_id or 0
         if self._payout_address is None:
@@ -624,13 +634,7 @@ def continue_withdrawal(
         if claim.request_id == request.id
     )
     withdrawal = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
-    report = withdrawal.execute(
-        replace(
-            transactor,
-            confirm=lambda sale: withdrawal.confirm_and_record_sale(sale, lambda _: True),
-        ),
-        lambda _: True,
-    )
+    report = withdrawal.execute_unasked(transactor)
     return withdrawal_outcome(report, cycle_outcome)
 
 
