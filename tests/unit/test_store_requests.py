@@ -57,7 +57,7 @@ def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) ->
     assert store.requests.newest(2) == (second, third)
     store.requests.end(second.id, RequestState.DONE, START_S + 3)
     assert store.requests.newest(2, open_only=True) == (first, third)
-    assert store.requests.newest()[1] == replace(second, state=RequestState.DONE)
+    assert store.requests.newest()[1] == replace(second, state=RequestState.DONE, ended_s=START_S + 3)
 
 
 def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: Store) -> None:
@@ -143,7 +143,7 @@ def test_one_stop_at_a_time_stops_trading_until_it_is_released(store: Store) -> 
         store.requests.record(RequestKind.STOP, (), None, False, START_S)
     withdrawal(store)
     store.requests.end(stop.id, RequestState.DONE, START_S)
-    assert store.requests.active_stop() == replace(stop, state=RequestState.DONE)
+    assert store.requests.active_stop() == replace(stop, state=RequestState.DONE, ended_s=START_S)
     assert "was stopped" in reason()
     again = store.requests.record(RequestKind.STOP, (), None, False, START_S)
     assert store.requests.active_stop() == again
