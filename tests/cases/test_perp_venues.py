@@ -22,7 +22,7 @@ from agent.margin import contract_sizes
 from agent.margin.contract_sizes import index_bound_raw
 from agent.model import FuturesReading, Intent, IntentState, StepInput
 from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderKind
-from agent.ports.perpetuals import PerpVenue
+from agent.ports.perpetuals import OrderVenue, PerpVenue
 from agent.wiring.futures import chain_venue
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
@@ -130,6 +130,21 @@ def test_a_draft_ends_soon_and_takes_limit_orders_only_where_they_can_rest(desk:
             desk.venue.draft(account, wrong, now_s)
     with nullcontext() if desk.can_rest else pytest.raises(Refused):
         desk.venue.draft(account, replace(order, kind=PerpOrderKind.LIMIT), now_s)
+
+
+def test_draft_of_companions__nonces__are_even_and_of_their_own(desk: Desk) -> None:
+    """Cancels have the odd ones: two actions of one nonce would be one."""
+    if not isinstance(desk.venue, OrderVenue):
+        pytest.skip("a venue on the chain takes the wallet's nonces")
+    account = desk.account()
+    [market] = account.markets
+    order = order_of(market, 1_000, account)
+    first = desk.venue.draft(account, order, desk.step().snapshot.head.timestamp_s)
+    companions = [desk.venue.draft_companion(account, order, first, number) for number in range(1, 5)]
+    nonces = [draft.nonce or 0 for draft in (first, *companions)]
+    assert len(set(nonces)) == len(nonces)
+    assert all(nonce % 2 == 0 for nonce in nonces)
+    assert {draft.deadline_s for draft in companions} == {first.deadline_s}
 
 
 def test_an_outcome_is_the_receipt_that_the_journal_has(desk: Desk) -> None:

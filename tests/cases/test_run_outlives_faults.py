@@ -526,7 +526,12 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
         service.on_cycle(agent.plan())
         clock.at_s += 10
         service.on_cycle(down)
-    assert len(box.texts) == 1, "a new fault counts anew"
+        assert len(box.texts) == 1, "a new fault counts anew"
+        fault.enter_context(hold(wiring.store_file(loaded)))
+        clock.at_s += FAULT_ALERT_AFTER_S
+        service.on_cycle(down)
+        box.until(2)
+    assert len(box.texts) == 2, "and is told of like the first"
 
 
 def test_run__endpoint_contradicts_a_confirmed_config_for_a_while__adopts_it_later(

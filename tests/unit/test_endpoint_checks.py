@@ -15,7 +15,8 @@ from agent.app.start.endpoint_checks import PROBED_CALLS, EndpointProbe, probe_e
 from agent.chain.endpoints import Endpoint
 from agent.chain.providers import endpoint as endpoint_provider
 from agent.chain.providers.endpoint import EndpointProvider
-from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, good, serve
+from agent.chain.rpc import HASHED_HEADER_FIELDS
+from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, forged_header, good, serve
 from tests.unit.test_config import text
 
 HEAD_S = 0x64
@@ -62,6 +63,26 @@ def test_doctor__machines_clock_is_wrong__warns(skew_s: int, warning: str) -> No
     assert probe.head_number == 0x10
     texts = [text for text, _ in probe.warnings]
     assert (warning in texts[0]) if warning else texts == []
+
+
+def test_doctor__two_of_three_endpoints_stand_still__names_both_and_not_the_third() -> None:
+    """By the time of the block that two agree on, the third may well have the newest one."""
+    stale_s = 600
+    chain: Any = SimpleNamespace(chain_id=CHAIN_ID, is_local=False, min_operators=2, max_lag_blocks=3)
+
+    fields = {name: "0x0" if is_number else "0x" + "11" * 32 for name, is_number in HASHED_HEADER_FIELDS}
+
+    def newest(method: str, params: list[Any]) -> Any:
+        if method != "eth_getBlockByNumber":
+            return node(method, params)
+        age_s = 0 if params[0] == "latest" else stale_s - 2 * (int(params[0], 16) - 0x10)
+        return forged_header({**fields, "number": "0x10", "timestamp": hex(HEAD_S + stale_s - age_s)}, (stale_s - age_s) // 2)
+
+    with serve(healthy) as first, serve(healthy) as second, serve(good(newest)) as third:
+        servers = (("alpha", first), ("beta", second), ("gamma", third))
+        endpoints = [Endpoint(EndpointProvider(server.url, name, attempts=1)) for name, server in servers]
+        probes = probe_endpoints(endpoints, chain, lambda: HEAD_S + stale_s)
+    assert [probe.is_lagging for probe in probes] == [True, True, False]
 
 
 @pytest.mark.parametrize("is_local", [False, True], ids=["live", "local"])

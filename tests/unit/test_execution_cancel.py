@@ -151,6 +151,32 @@ def test_a_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
     assert caught.value.verdicts[0].guard == "gas_price"
 
 
+@pytest.mark.parametrize("limit_gwei", [None, 100, 25], ids=["no limit", "roomy limit", "tight limit"])
+def test_cancel__nodes_demand_a_higher_tip__pays_that_tip_and_twice_the_base_fee(tmp_path: Path, limit_gwei: int | None) -> None:
+    """Twice: enough for five full blocks, if no limit is lower."""
+    head = bench(tmp_path).chain.head()
+    base_fee_wei, tip_wei = head.base_fee_wei or 0, 7 * GWEI
+    pending = replace(tx(4), max_fee_wei=base_fee_wei + 1, max_priority_fee_wei=1)
+    limit_wei = None if limit_gwei is None else limit_gwei * GWEI
+    cancel = cancel_transaction(pending, WALLET, head, limit_wei, tip_wei)
+    assert cancel.max_priority_fee_wei == tip_wei
+    assert cancel.max_fee_wei == min(2 * base_fee_wei + tip_wei, limit_wei or 2**256)
+
+
+def test_cancel__nodes_demand_a_higher_tip_and_no_ceiling_is_set__may_cost_that(tmp_path: Path) -> None:
+    """A cancel costs up to its own price, though the gas granted to what it cancels is a trifle."""
+    made = lost_in_broadcast(tmp_path)
+    made.chain.simulation = "Too little received"
+    base_fee_wei = made.chain.head().base_fee_wei or 0
+    tip_wei = 10**6 * base_fee_wei
+    made.settings = replace(made.settings, max_fee_wei=None)
+    made.store.budgets.mark_demanded_tip(tip_wei, made.clock.now_s())
+    made.executor().reconcile()
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    cancel = made.store.journal.intents()[0]
+    assert cancel.tx.max_fee_wei == 2 * base_fee_wei + tip_wei
+
+
 @pytest.mark.parametrize("drifting", [False, True])
 def test_a_cancel_that_no_node_knows_any_more_goes_out_again_while_the_switch_stands_at_hard(tmp_path: Path, drifting: bool) -> None:
     made = bench(tmp_path, automine=False)

@@ -13,8 +13,9 @@ from agent.execution import SubmissionEvent
 from agent.execution.submitter import Submitter
 from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled_receipt
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
-from agent.model.futures import FuturesGrant, PerpOrderKind
+from agent.model.futures import FuturesGrant, MarginAccount, OrderCancel, PerpOrderKind
 from agent.model.transactions import FIRST_VENUE_NONCE
+from agent.ports.perpetuals import PerpActionDraft
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, Killed, bench, grant, tx
 from tests.unit.test_signer_hyperliquid import ACCOUNT, BUY
@@ -43,6 +44,9 @@ class ScriptedVenue:
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
+
+    def draft(self, account: MarginAccount, action: OrderCancel, now_s: int) -> PerpActionDraft:
+        return PerpActionDraft(ACCOUNT, "0x00", now_s + 90, FIRST_VENUE_NONCE + 101 + 2 * len(self.posted))
 
     def outcome(self, intent: Intent) -> Receipt | None:
         self.queries += 1
@@ -204,6 +208,21 @@ def test_beside_a_resting_order_whose_grant_names_no_market_no_limit_order_is_po
     with pytest.raises(UnsendableTransaction, match="an order of ETH still rests"):
         run(world, venue, 1, replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT)))
     assert len(venue.posted) == 1
+
+
+def test_cancel_of_a_resting_order__one_may_still_arrive__posts_no_second(world: Bench) -> None:
+    limit = replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT))
+    venue = ScriptedVenue([replace(FILLED, is_open=True)])
+    resting = run(world, venue, 0, limit)
+    assert resting.is_resting
+    venue.reply = DOWN
+    venue.outcomes = [OPEN]
+    for attempt in range(2):
+        executor(world, venue).cancel_resting_orders({str(resting.tx_hash): "stop"})
+        assert len(venue.posted) == 2, attempt
+    cancel, _ = world.store.journal.intents()
+    assert cancel.state is S.BROADCAST
+    assert "cancel an order that rests: stop" in cancel.note
 
 
 def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: Bench) -> None:

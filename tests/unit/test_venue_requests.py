@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,9 +10,10 @@ import pytest
 
 from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
+from agent.venues.hyperliquid import connection as connection_module
 from agent.venues.hyperliquid.budget import MINUTE_S, RESERVED_WEIGHT, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
 from agent.venues.hyperliquid.client import HyperliquidAgent
-from agent.venues.hyperliquid.connection import HyperliquidConnection
+from agent.venues.hyperliquid.connection import SIDE_READS_S, HyperliquidConnection
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import parse_refusals
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
@@ -219,6 +220,34 @@ def test_side_reads__leave_the_reserve_to_account_prices_and_orders(left: int, i
         connection.side_info(type="userFees")
     assert ("budget of requests is used up" in caught.value.message) is is_held_back
     assert (budget.left() == left) is is_held_back
+
+
+@pytest.mark.parametrize(("after_s", "limit_s"), [(0.0, 2.0), (SIDE_READS_S - 2.5, 2.0), (SIDE_READS_S - 0.25, 0.25)])
+def test_side_reads__one_may_take_what_is_left_of_their_time(monkeypatch: pytest.MonkeyPatch, after_s: float, limit_s: float) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(connection_module.time, "monotonic", lambda: now_s)
+    connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=2)
+    limits_s: list[float] = []
+
+    def answer(endpoint_path: str, request_fields: Mapping[str, object], timeout_s: float) -> object:
+        limits_s.append(timeout_s)
+        return {}
+
+    monkeypatch.setattr(connection, "_request_answer", answer)
+    connection.begin_side_reads()
+    now_s += after_s
+    connection.side_info(type="userFees")
+    assert limits_s == [limit_s]
+
+
+def test_side_reads__none_is_asked_once_their_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(connection_module.time, "monotonic", lambda: now_s)
+    connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=5)
+    connection.begin_side_reads()
+    now_s += SIDE_READS_S
+    with pytest.raises(Retryable, match="took too long"):
+        connection.side_info(type="userFees")
 
 
 def test_kept_value__is_read_again_if_the_clock_was_set_back() -> None:
