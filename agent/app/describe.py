@@ -304,7 +304,7 @@ def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dic
         "orders": conditional_orders.format_orders(portfolio) or "none",
         "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
         "bands of single assets": bands.format_bands(portfolio) or "none",
-        "destination": config.policy.destination,
+        "destination": policy.destination.value,
         "only": (
             "both sides"
             if policy.trade_side is None

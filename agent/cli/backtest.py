@@ -147,6 +147,14 @@ def backtest(
         ),
     ] = "",
     every: RebalanceInterval = "",
+    tracking: Annotated[
+        str,
+        typer.Option(
+            "--tracking",
+            help="Strictness of the tracking rule: relaxed, normal or strict; the default without"
+            " --band and --every.",
+        ),
+    ] = "",
     destination: RebalanceDestination = "target",
     pool_fee: PoolFee = "10bps",
     depth: PoolDepth = "1000000000",
@@ -250,6 +258,7 @@ def backtest(
             native,
             symbol_mapping or (),
             decimals,
+            tracking,
         )
         book_result = None
         backtest_document: dict[str, Any] = {}

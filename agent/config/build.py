@@ -10,9 +10,10 @@ from agent.config.limits import max_weight_bps
 from agent.config.liquidity import build_positions, lp_venues
 from agent.config.orders import build_orders
 from agent.config.pace import build_pace
-from agent.config.schema import Config
+from agent.config.schema import Config, PolicyTable
 from agent.config.tables.limits import build_limits_from_table
 from agent.config.tables.portfolio import AssetTable, HubTable
+from agent.config.tables.triggers import is_zone
 from agent.config.triggers import build_policy_trigger
 from agent.config.venues import find_venue, position_manager
 from agent.errors import ConfigError
@@ -107,12 +108,18 @@ def build_policy(config: Config) -> Policy:
     policy_table = config.policy
     return Policy(
         trigger=build_policy_trigger(config),
-        destination=Destination(policy_table.destination),
+        destination=_destination(policy_table),
         cooldown_s=policy_table.cooldown,
         confirm_blocks=policy_table.confirm_blocks or 0,
         jitter_bps=policy_table.jitter or 0,
         trade_side=None if policy_table.only is None else TradeSide(policy_table.only),
     )
+
+
+def _destination(table: PolicyTable) -> Destination:
+    if table.destination is not None:
+        return Destination(table.destination)
+    return Destination.ZONE if is_zone(table.trigger) else Destination.TARGET
 
 
 def build_reference(

@@ -64,9 +64,9 @@ class PolicyTable(ConfigTable):
 
     trigger: TriggerTable
     """One trigger, or a list of 2 to 8 that fires if any of them does."""
-    destination: Literal["target", "band", "halfway", "zone"]
+    destination: Literal["target", "band", "halfway", "zone"] | None = None
     """Where a rebalance ends: the target, the nearer edge of the band, halfway, or the edge of the
-    zone.
+    zone; default: the zone for `tracking` and `zone`, else the target.
     """
     cooldown: Duration
     """Shortest time between two rebalances; default: `trimtab init` writes 1h, a template 1h, 6h or
@@ -81,7 +81,7 @@ class PolicyTable(ConfigTable):
     only: Literal["sell", "buy", "winners", "losers"] | None = None
     """One side only: sells, buys, or corrections of winners or losers."""
     risk: RiskTable | None = None
-    """Volatilities and correlations of a zone."""
+    """Volatilities and correlations of the tracking rule or a zone."""
 
 
 class ExecutionTable(PaceTable):

@@ -6,26 +6,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.config.schema import Config
-from agent.config.tables.triggers import EstimateTable, RiskTable, build_trigger, is_zone
-from agent.errors import ConfigError
+from agent.config.tables.triggers import (
+    EstimateTable,
+    RiskTable,
+    build_trigger,
+    is_tracking,
+    is_zone,
+)
 from agent.model import NoTradeZone, RiskEstimationWindow, Trigger
 from agent.policy import risk
 
 
 def require_valid_zone(config: Config) -> None:
     """Raise ValueError naming field and remedy if the zone could not be evaluated."""
-    risk_table = config.policy.risk
+    risk_table = config.policy.risk or RiskTable()
     if not is_zone(config.policy.trigger):
         return
-    if config.limits.plan_cost is None:
+    if config.limits.plan_cost is None and not is_tracking(config.policy.trigger):
         raise ValueError(
             "limits.plan_cost: off, but a zone needs it to limit the cost of a swap; write for"
             ' example "0.5%"'
-        )
-    if risk_table is None or (not risk_table.volatilities and risk_table.estimate is None):
-        raise ValueError(
-            "policy.risk: missing; a zone needs [policy.risk] with volatilities and correlations,"
-            " or with estimate (docs/zone.md)"
         )
     symbols = [asset.symbol for asset in config.portfolio.assets]
     unknown_symbols = [symbol for symbol in risk_table.volatilities if symbol not in symbols]
@@ -47,7 +47,7 @@ def require_valid_zone(config: Config) -> None:
     zone = build_policy_trigger(config)
     symbol_by_address = {asset.address: asset.symbol for asset in config.portfolio.assets}
     if risk_table.estimate is not None:
-        symbol_by_address = _configured_symbols(risk_table, risk_table.estimate, symbol_by_address)
+        _require_valid_estimate(risk_table, risk_table.estimate, symbols)
     fault_and_remedy = (
         next(risk.faults(zone.risk, symbol_by_address), None)
         if isinstance(zone, NoTradeZone)
@@ -57,41 +57,22 @@ def require_valid_zone(config: Config) -> None:
         raise ValueError("; ".join(fault_and_remedy))
 
 
-def _configured_symbols(
-    risk_table: RiskTable, estimate: EstimateTable, symbol_by_address: dict[str, str]
-) -> dict[str, str]:
-    """Return the symbols of assets with a configured volatility, by address. Raises ValueError if
-    the rest cannot be estimated from prices.
-    """
+def _require_valid_estimate(
+    risk_table: RiskTable, estimate: EstimateTable, symbols: list[str]
+) -> None:
+    """Raise ValueError if what is not configured cannot be estimated from prices."""
     if risk_table.correlation is not None:
         raise ValueError(
             "policy.risk.correlation: estimate takes correlations from prices; write only those"
             " of pairs without prices"
         )
-    too_high_pairs = [
-        pair_name
-        for pair_name, bps in risk_table.correlations.items()
-        if abs(bps) > risk.MAX_CORRELATION_BPS
-    ]
-    if too_high_pairs:
-        raise ValueError(
-            f'policy.risk.correlations: {too_high_pairs[0]} is beyond 99%; write "99%" for tokens that move'
-            " as one"
-        )
-    estimated_symbols = [
-        symbol for symbol in symbol_by_address.values() if symbol not in risk_table.volatilities
-    ]
+    estimated_symbols = [symbol for symbol in symbols if symbol not in risk_table.volatilities]
     asset_count = len(estimated_symbols)
     if estimate.min_history < (asset_count + 1) * estimate.step:
         raise ValueError(
             f"policy.risk.estimate.min_history: {asset_count} assets need at least {asset_count + 1}"
             " steps for a non-singular covariance; write a longer one"
         )
-    return {
-        address: symbol
-        for address, symbol in symbol_by_address.items()
-        if symbol in risk_table.volatilities
-    }
 
 
 def _pair(pair_name: str, symbols: list[str]) -> frozenset[str]:
@@ -107,13 +88,9 @@ def _pair(pair_name: str, symbols: list[str]) -> frozenset[str]:
 def _with_risk(
     zone: NoTradeZone, risk_table: RiskTable | None, address_by_symbol: Mapping[str, str]
 ) -> NoTradeZone:
-    """Add the figures of [policy.risk] to a zone. `address_by_symbol` are addresses by symbol.
-    Raises ConfigError if the table is missing.
-    """
+    """Add the figures of [policy.risk] to a zone. `address_by_symbol` are addresses by symbol."""
     if risk_table is None:
-        raise ConfigError(
-            "policy.risk: missing", "write [policy.risk] with volatilities and correlations"
-        )
+        return zone
     return NoTradeZone(
         replace(
             zone.risk,
@@ -144,14 +121,8 @@ def _correlations(
     symbols, correlated_pairs = list(address_by_symbol), []
     for later_index, later_symbol in enumerate(symbols):
         for earlier_symbol in symbols[:later_index]:
-            both_configured = (
-                later_symbol in risk_table.volatilities
-                and earlier_symbol in risk_table.volatilities
-            )
-            default_bps = (
-                risk_table.correlation if risk_table.estimate is None or not both_configured else 0
-            )
-            bps = bps_by_pair.get(frozenset((later_symbol, earlier_symbol)), default_bps)
+            pair = frozenset((later_symbol, earlier_symbol))
+            bps = bps_by_pair.get(pair, risk_table.correlation)
             if bps is not None:
                 correlated_pairs.append(
                     (address_by_symbol[earlier_symbol], address_by_symbol[later_symbol], bps)

@@ -267,6 +267,7 @@ from agent.model.triggers import Schedule as Schedule
 from agent.model.triggers import SingleTrigger as SingleTrigger
 from agent.model.triggers import StagedTrigger as StagedTrigger
 from agent.model.triggers import Threshold as Threshold
+from agent.model.triggers import TokenWidth as TokenWidth
 from agent.model.triggers import TrackingRisk as TrackingRisk
 from agent.model.triggers import Trigger as Trigger
 from agent.model.triggers import VolatilityJump as VolatilityJump

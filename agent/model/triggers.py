@@ -27,30 +27,44 @@ class RiskEstimationWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenWidth:
+    """Deviations of a token's share from its target, in millionths of the portfolio: from beyond
+    `trigger_ppm` it is brought back to `edge_ppm`.
+    """
+
+    token: str
+    edge_ppm: int
+    trigger_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrackingRisk:
     """Risk of a deviation d from the targets, priced at ½·λ·V·dᵀΣd·H; V is the portfolio's value, Σ
     the annual covariance, H the horizon in years.
 
     λ = 2 · `cost_bps`, the annual cost of 1 % of tracking error in bps of the portfolio.
     `volatilities_bps` are annual, by token address; `correlations_bps` has each pair of tokens
-    once. With `estimation_window` they contain only the owner's values, and each step adds
-    estimates from recorded prices: `sample_text` describes the sample, `no_sample_reason` the
-    reason why there is none.
+    once. In the config they are the owner's values; each step adds those measured from recorded
+    prices, with `estimation_window`, and else usual ones of the token's class: `sample_text` says
+    which, `no_sample_reason` why a token was not measured. Without `horizon_s` each token has the horizon of the tracking rule
+    (agent/policy/triggers/tracking_rule.py), which a step adds: `widths`, and volatilities
+    scaled to the horizons over a year.
     """
 
     cost_bps: Fraction
-    horizon_s: int
+    horizon_s: int | None
     volatilities_bps: tuple[tuple[str, int], ...]
     correlations_bps: tuple[tuple[str, str, int], ...]
     estimation_window: RiskEstimationWindow | None = None
     sample_text: str = ""
     no_sample_reason: str = ""
+    widths: tuple[TokenWidth, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NoTradeZone:
-    """Trigger that fires if a plan saves more risk than it costs. The plan ends where the next unit
-    would cost more than it saves.
+    """Trigger that fires if a plan saves more risk than it costs, over a horizon of the owner or
+    those of the tracking rule. The plan ends where the next unit would cost more than it saves.
     """
 
     risk: TrackingRisk

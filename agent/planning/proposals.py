@@ -370,23 +370,25 @@ def _hold_unless_worth_it(step: StepInput, decision_result: DecisionResult) -> D
 
     Raises Refused if the plan is refused for any other reason.
     """
-    if isinstance(decision := decision_result.decision, Rebalance) and decision_result.zone is None:
-        try:
-            sales.plan_sales(step, decision)
-        except planner.NothingPlanned as no_plan:
-            if not no_plan.limiting_rule:
-                raise
-            return _hold_not_worth_it(step, decision_result, decision, no_plan).decision_result
+    decision = decision_result.decision
+    if not isinstance(decision, Rebalance) or decision.goal.risk is not None:
+        return decision_result
+    try:
+        sales.plan_sales(step, decision)
+    except planner.NothingPlanned as no_plan:
+        if not no_plan.limiting_rule:
+            raise
+        return _hold_not_worth_it(step, decision_result, decision, no_plan).decision_result
     return decision_result
 
 
 def _plan_rebalance(
     step_input: StepInput, decision_result: DecisionResult, decision: Rebalance
 ) -> Proposal:
-    """Return the plan; in a zone without a move that saves more than it costs, the liquidity moves
-    or a hold.
+    """Return the plan; if risk is weighed and no move saves more than it costs, what layers do or a
+    hold.
     """
-    zone = decision_result.zone
+    zone = decision_result.zone if decision.goal.risk is not None else None
     try:
         if decision.exempt_turnover and zone is None:
             return Proposal(
@@ -424,7 +426,7 @@ def _plan_rebalance(
     return _propose_layers_or_hold(
         step_input,
         result_with_saving,
-        uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone.horizon_s),
+        uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone),
     )
 
 
@@ -448,23 +450,28 @@ def _hold_not_worth_it(
     """Return the hold for a trade above limits.plan_cost or below limits.min_trade, or without an
     excess that swaps can spend; its review counts as done.
     """
-    if decision_result.next_s is None:
-        review_text = ""
-    else:
-        review_text = f"; next review {format_time(decision_result.next_s)}"
-    why = _not_worth_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan)
-    hold = Hold(
-        f"{decision.reason}; {why}{review_text}",
-        decision_result.next_s,
+    return _hold_for(
+        decision_result,
+        decision,
+        _not_worth_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan),
         no_plan.limiting_rule,
+        _short_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan),
     )
-    return Proposal(
-        decision_result.without_trades(
-            hold,
-            _short_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan),
-        ),
-        None,
-    )
+
+
+def _hold_for(
+    decision_result: DecisionResult,
+    decision: Rebalance,
+    why: str,
+    limiting_rule: str,
+    short_reason: str,
+) -> Proposal:
+    """Return the hold of a trade that is not made; its review counts as done."""
+    review_text = ""
+    if decision_result.next_s is not None:
+        review_text = f"; next review {format_time(decision_result.next_s)}"
+    hold = Hold(f"{decision.reason}; {why}{review_text}", decision_result.next_s, limiting_rule)
+    return Proposal(decision_result.without_trades(hold, short_reason), None)
 
 
 def _short_reason(

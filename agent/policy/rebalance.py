@@ -10,6 +10,7 @@ from dataclasses import replace
 from agent.model import (
     AssetDrift,
     Decision,
+    Destination,
     Goal,
     History,
     Hold,
@@ -28,6 +29,7 @@ from agent.policy.minimum import format_money
 from agent.policy.one_sided import restrict_to_side
 from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import TriggerResult
+from agent.policy.triggers.tracking import edge_drifts
 from agent.reference import ReferencePrices
 from agent.units import Price, Value, format_time
 
@@ -58,7 +60,7 @@ def rebalance_or_hold(
     is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
     if combined_goal is not None:
         goal = combined_goal
-    elif is_first_purchase and not isinstance(step.policy.trigger, NoTradeZone):
+    elif is_first_purchase and not has_fixed_horizon(step.policy):
         goal = purchases.purchase_goal(step, drifts)
     else:
         goal = current_goal(step.portfolio, step.policy, drifts)
@@ -145,12 +147,22 @@ def active_cooldown(
 def current_goal(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Return the goal of a rebalance now."""
     trigger = policy.trigger
-    if isinstance(trigger, NoTradeZone):
-        if bands.must_reduce_weight(policy, drifts):
-            return bands.reduction_goal(drifts)
-        return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
-    goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
-    return restrict_to_side(drifts, goal, policy.trade_side, portfolio.numeraire.address)
+    numeraire = portfolio.numeraire.address
+    if not isinstance(trigger, NoTradeZone):
+        goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
+        return restrict_to_side(drifts, goal, policy.trade_side, numeraire)
+    if bands.must_reduce_weight(policy, drifts):
+        return bands.reduction_goal(drifts)
+    is_leaving = any(drift.is_outside_band and not drift.target_bps for drift in drifts)
+    if trigger.risk.widths and (is_leaving or policy.trade_side is not None):
+        goal = rebalance_goal(edge_drifts(trigger.risk, drifts, numeraire), Destination.BAND)
+        return restrict_to_side(drifts, goal, policy.trade_side, numeraire)
+    return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
+
+
+def has_fixed_horizon(policy: Policy) -> bool:
+    """Return whether the trigger is a zone with a horizon of the owner."""
+    return isinstance(policy.trigger, NoTradeZone) and not policy.trigger.risk.widths
 
 
 def confirm_rebalance(

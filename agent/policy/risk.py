@@ -31,8 +31,10 @@ Matrix = list[list[Fraction]]
 
 
 def aversion(risk: TrackingRisk) -> Fraction:
-    """Return λ·H: the marginal cost per unit of deviation and annual variance."""
-    return 2 * risk.cost_bps * Fraction(risk.horizon_s, YEAR_S)
+    """Return λ·H, a year without a horizon: the marginal cost per unit of deviation and annual
+    variance.
+    """
+    return 2 * risk.cost_bps * Fraction(risk.horizon_s or YEAR_S, YEAR_S)
 
 
 def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
@@ -106,7 +108,7 @@ def tracking_cost(
 
 def faults(risk: TrackingRisk, label_by_token: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield (fault with its key, remedy) for each fault of the risk. `label_by_token` has all
-    assets.
+    assets; figures of some may be missing.
     """
     if not 0 < risk.cost_bps <= MAX_TRACKING_COST_BPS:
         fault_text = (
@@ -117,24 +119,16 @@ def faults(risk: TrackingRisk, label_by_token: Mapping[str, str]) -> Iterator[tu
             f"policy.trigger.tracking_error_cost: {fault_text}",
             'write the annual cost of 1 % of tracking error, such as "0.5bps"',
         )
-    if not MIN_HORIZON_S <= risk.horizon_s <= MAX_HORIZON_S:
+    if risk.horizon_s is not None and not MIN_HORIZON_S <= risk.horizon_s <= MAX_HORIZON_S:
         yield (
             f"policy.trigger.horizon: {risk.horizon_s} s is not between 1h and 365d",
             'write the time until the next review, such as "30d"',
         )
-    volatilities_bps = dict(risk.volatilities_bps)
-    for token, label in label_by_token.items():
-        if token not in volatilities_bps:
+    for token, volatility_bps in risk.volatilities_bps:
+        if not MIN_VOLATILITY_BPS <= volatility_bps <= MAX_VOLATILITY_BPS:
+            value_text = f"{label_by_token[token]} = {volatility_bps / 100:g}%"
             yield (
-                f"policy.risk.volatilities: {label} is missing",
-                f'write its annual volatility, such as {label} = "60%"',
-            )
-        elif not MIN_VOLATILITY_BPS <= volatilities_bps[token] <= MAX_VOLATILITY_BPS:
-            fault_text = (
-                f"{label} = {volatilities_bps[token] / 100:g}% is not between 0.1% and 1000%"
-            )
-            yield (
-                f"policy.risk.volatilities: {fault_text}",
+                f"policy.risk.volatilities: {value_text} is not between 0.1% and 1000%",
                 'even a stable token moves: write at least "0.1%"',
             )
     yield from _correlation_faults(risk, label_by_token)
@@ -156,10 +150,6 @@ def _correlation_faults(
             )
             if correlation_bps is None:
                 is_complete = False
-                yield (
-                    f"policy.risk.correlations: {pair_text} is missing",
-                    f'write "{pair_text}" = "50%", or correlation = "…" for all that are not named',
-                )
             elif abs(correlation_bps) > MAX_CORRELATION_BPS:
                 is_complete = False
                 yield (

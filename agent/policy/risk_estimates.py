@@ -1,8 +1,10 @@
-"""Covariances of a zone from recorded prices, for values that are not configured."""
+"""Volatilities and correlations of a zone: as configured, else measured from recorded prices, else
+usual ones of the token's class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -17,10 +19,11 @@ from agent.policy.risk import (
 )
 from agent.policy.target_changes import trusted_time_s
 from agent.units import BPS, format_duration, format_time
+from agent.weights.asset_classes import class_correlation_bps, class_of, class_volatility_bps
 from agent.weights.risk_estimates import RiskEstimate, estimate_risk
 
-BpsByPair = Mapping[frozenset[str], int]
-SHRINK_FACTOR = Fraction(99, 100)
+BpsByPair = dict[frozenset[str], int]
+SHRINK_FACTOR = Fraction(19, 20)
 """Factor by which correlations are shrunk, repeatedly, until every mix of tokens keeps some risk.
 """
 
@@ -36,70 +39,109 @@ def price_history_and_step_s(policy: Policy) -> tuple[int, int]:
     return (measuring.window_s + measuring.step_s, measuring.step_s)
 
 
-def apply_measured_risk(step: StepInput) -> StepInput:
-    """Return the step with its zone's volatilities and correlations from recorded prices;
-    configured values take precedence. The numeraire, whose own price is constant, gets the minimum
-    volatility and no correlation. If prices are missing or too old, `no_sample_reason` has the
-    reason, and the zone holds.
+def complete_risk(step: StepInput) -> StepInput:
+    """Return the step with all volatilities and correlations of its zone. The numeraire, whose own
+    price is constant, has the least volatility and no correlation, unless configured.
     """
     trigger = step.policy.trigger
-    if not isinstance(trigger, NoTradeZone) or trigger.risk.estimation_window is None:
+    if not isinstance(trigger, NoTradeZone):
         return step
     risk = trigger.risk
     label_by_token = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
-    known_volatilities_bps = {step.portfolio.numeraire.address: MIN_VOLATILITY_BPS} | dict(
-        risk.volatilities_bps
-    )
-    unconfigured_tokens = [token for token in label_by_token if token not in known_volatilities_bps]
-    try:
-        if unconfigured_tokens:
-            estimate = estimate_risk(
-                trigger.risk.estimation_window,
-                unconfigured_tokens,
-                label_by_token,
-                step.history.prices,
-                trusted_time_s(step.snapshot),
-            )
-        else:
-            estimate = None
-    except Refused as refusal:
-        return _with_risk(step, replace(risk, no_sample_reason=refusal.message))
-    all_volatilities_bps = known_volatilities_bps | {
-        token: _bounded_volatility(bps)
-        for token, bps in (() if estimate is None else estimate.volatilities_bps)
+    numeraire = step.portfolio.numeraire
+    configured_bps = {numeraire.address: MIN_VOLATILITY_BPS} | dict(risk.volatilities_bps)
+    estimate, no_sample_reason = _estimate(step, risk, label_by_token, configured_bps)
+    measured_bps = {} if estimate is None else dict(estimate.volatilities_bps)
+    volatility_by_token = {
+        token: configured_bps.get(token)
+        or _bounded_volatility(
+            measured_bps.get(token) or class_volatility_bps(label, numeraire.label)
+        )
+        for token, label in label_by_token.items()
     }
-    estimated_correlations = () if estimate is None else estimate.correlations_bps
     known_bps_by_pair = {
-        frozenset((token_a, token_b)): bps
-        for token_a, token_b, bps in (*estimated_correlations, *risk.correlations_bps)
+        frozenset((first_token, second_token)): bps
+        for first_token, second_token, bps in (
+            *(() if estimate is None else estimate.correlations_bps),
+            *risk.correlations_bps,
+        )
     }
-    token_pairs = [
-        (token_a, token_b)
-        for index, token_b in enumerate(label_by_token)
-        for token_a in [*label_by_token][:index]
-    ]
-    consistent_bps_by_pair = _shrink_to_consistent(
-        {
-            token_pair: _bounded_correlation(known_bps_by_pair.get(frozenset(token_pair), 0))
-            for token_pair in token_pairs
-        },
-        [*label_by_token],
-    )
-    complete_risk = replace(
+    tokens = [*label_by_token]
+    bps_by_pair: BpsByPair = {}
+    for index, second_token in enumerate(tokens):
+        for first_token in tokens[:index]:
+            pair = frozenset((first_token, second_token))
+            bps = known_bps_by_pair.get(pair)
+            if bps is None:
+                bps = _class_correlation_bps(step, first_token, second_token)
+            bps_by_pair[pair] = _bounded_correlation(bps)
+    configured_pairs = {frozenset(pair) for *pair, _ in risk.correlations_bps}
+    bps_by_pair = _shrink_to_consistent(bps_by_pair, tokens, configured_pairs)
+    completed = replace(
         risk,
-        volatilities_bps=tuple((token, all_volatilities_bps[token]) for token in label_by_token),
+        volatilities_bps=tuple(volatility_by_token.items()),
         correlations_bps=tuple(
-            (*token_pair, bps) for token_pair, bps in consistent_bps_by_pair.items()
+            (first_token, second_token, bps_by_pair[frozenset((first_token, second_token))])
+            for index, second_token in enumerate(tokens)
+            for first_token in tokens[:index]
         ),
     )
-    return _with_risk(
-        step,
-        replace(complete_risk, sample_text=_measured_text(complete_risk, label_by_token, estimate)),
+    completed = replace(
+        completed,
+        sample_text=_sample_text(completed, label_by_token, estimate, configured_bps),
+        no_sample_reason=no_sample_reason,
     )
+    return replace(step, policy=replace(step.policy, trigger=NoTradeZone(completed)))
 
 
-def _with_risk(step: StepInput, risk: TrackingRisk) -> StepInput:
-    return replace(step, policy=replace(step.policy, trigger=NoTradeZone(risk)))
+def _estimate(
+    step: StepInput,
+    risk: TrackingRisk,
+    label_by_token: Mapping[str, str],
+    configured_bps: Mapping[str, int],
+) -> tuple[RiskEstimate | None, str]:
+    """Return the estimate of the tokens without a configured volatility for which recorded prices
+    suffice (None if they suffice for none), and why they do not suffice for the others.
+    """
+    window = risk.estimation_window
+    unconfigured_tokens = [token for token in label_by_token if token not in configured_bps]
+    if window is None or not unconfigured_tokens:
+        return None, ""
+
+    def estimate_of(tokens: Sequence[str]) -> RiskEstimate:
+        return estimate_risk(
+            window, tokens, label_by_token, step.history.prices, trusted_time_s(step.snapshot)
+        )
+
+    def is_measurable(token: str) -> bool:
+        try:
+            estimate_of([token])
+        except Refused:
+            return False
+        return True
+
+    try:
+        return estimate_of(unconfigured_tokens), ""
+    except Refused as refusal:
+        no_sample_reason = refusal.message
+    measurable_tokens = [token for token in unconfigured_tokens if is_measurable(token)]
+    if not measurable_tokens:
+        return None, no_sample_reason
+    try:
+        return estimate_of(measurable_tokens), no_sample_reason
+    except Refused as refusal:
+        return None, refusal.message
+
+
+def _class_correlation_bps(step: StepInput, first_token: str, second_token: str) -> int:
+    numeraire = step.portfolio.numeraire
+    if numeraire.address in (first_token, second_token):
+        return 0
+    return class_correlation_bps(
+        step.portfolio.token(first_token).label,
+        step.portfolio.token(second_token).label,
+        numeraire.label,
+    )
 
 
 def _bounded_volatility(bps: int) -> int:
@@ -111,54 +153,64 @@ def _bounded_correlation(bps: int) -> int:
 
 
 def _shrink_to_consistent(
-    bps_by_pair: dict[tuple[str, str], int], tokens: list[str]
-) -> dict[tuple[str, str], int]:
-    """Scale correlations towards zero until they are consistent, because rounding or configured
-    values may contradict them.
+    bps_by_pair: BpsByPair, tokens: Sequence[str], configured_pairs: Collection[frozenset[str]]
+) -> BpsByPair:
+    """Scale correlations towards zero until they are consistent, because rounding, configured
+    values or classes may contradict them; the configured ones only if nothing else is left.
     """
     while first_contradicting_row(_correlation_matrix(bps_by_pair, tokens)) is not None:
+        is_rest_gone = not any(
+            bps for pair, bps in bps_by_pair.items() if pair not in configured_pairs
+        )
         bps_by_pair = {
-            token_pair: int(bps * SHRINK_FACTOR) for token_pair, bps in bps_by_pair.items()
+            pair: int(bps * SHRINK_FACTOR) if is_rest_gone or pair not in configured_pairs else bps
+            for pair, bps in bps_by_pair.items()
         }
     return bps_by_pair
 
 
-def _correlation_matrix(bps_by_pair: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
-    bps_by_token_set: BpsByPair = {
-        frozenset(token_pair): bps for token_pair, bps in bps_by_pair.items()
-    }
+def _correlation_matrix(bps_by_pair: BpsByPair, tokens: Sequence[str]) -> Matrix:
     return [
         [
             Fraction(1)
             if token == other_token
-            else Fraction(bps_by_token_set[frozenset((token, other_token))], BPS)
+            else Fraction(bps_by_pair[frozenset((token, other_token))], BPS)
             for other_token in tokens
         ]
         for token in tokens
     ]
 
 
-def _measured_text(
-    risk: TrackingRisk, label_by_token: Mapping[str, str], estimate: RiskEstimate | None
+def _sample_text(
+    risk: TrackingRisk,
+    label_by_token: Mapping[str, str],
+    estimate: RiskEstimate | None,
+    configured_bps: Mapping[str, int],
 ) -> str:
-    """Format the measured values and their sample."""
-    if estimate is None or risk.estimation_window is None:
-        return "volatilities as configured"
-    volatility_bps_by_token, estimated_tokens = (
-        dict(risk.volatilities_bps),
-        [token for token, _ in estimate.volatilities_bps],
-    )
-    estimate_texts = [
-        f"{label_by_token[token]} {volatility_bps_by_token[token] / 100:g} %"
-        for token in estimated_tokens
+    """Return where the volatilities are from, with those that are not configured."""
+    volatility_bps_by_token = dict(risk.volatilities_bps)
+    measured_tokens = [] if estimate is None else [token for token, _ in estimate.volatilities_bps]
+    texts = []
+    if estimate is not None and risk.estimation_window is not None:
+        estimate_texts = [
+            f"{label_by_token[token]} {volatility_bps_by_token[token] / 100:g} %"
+            for token in measured_tokens
+        ]
+        estimate_texts += [
+            f"{label_by_token[first_token]}/{label_by_token[second_token]} {bps / 100:g} %"
+            for first_token, second_token, bps in risk.correlations_bps
+            if first_token in measured_tokens and second_token in measured_tokens
+        ]
+        texts.append(
+            f"annual volatilities and correlations from {estimate.return_count} returns over"
+            f" {format_duration(risk.estimation_window.step_s)}, {format_time(estimate.from_s)} to"
+            f" {format_time(estimate.until_s)}: {', '.join(estimate_texts)}"
+        )
+    class_texts = [
+        f"{label} {volatility_bps_by_token[token] / 100:g} % ({class_of(label).value})"
+        for token, label in label_by_token.items()
+        if token not in measured_tokens and token not in configured_bps
     ]
-    estimate_texts += [
-        f"{label_by_token[token_a]}/{label_by_token[token_b]} {bps / 100:g} %"
-        for token_a, token_b, bps in risk.correlations_bps
-        if token_a in estimated_tokens and token_b in estimated_tokens
-    ]
-    sample_text = (
-        f"{estimate.return_count} returns over {format_duration(risk.estimation_window.step_s)},"
-        f" {format_time(estimate.from_s)} to {format_time(estimate.until_s)}"
-    )
-    return f"annual volatilities and correlations from {sample_text}: {', '.join(estimate_texts)}"
+    if class_texts:
+        texts.append(f"usual volatilities of their classes: {', '.join(class_texts)}")
+    return "; ".join(texts) or "volatilities as configured"

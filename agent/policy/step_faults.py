@@ -136,9 +136,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
     ]
     faults += [
         Fault(HaltCode.ZONE, fault_message)
-        for fault_message in no_trade_zone.faults(
-            step.portfolio, step.policy, step.limits, references
-        )
+        for fault_message in no_trade_zone.faults(step, references)
     ]
     faults += [
         Fault(HaltCode.STORE_AHEAD, fault_message)

@@ -20,7 +20,7 @@ from agent.model import (
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.orders.exits import apply_orders
-from agent.policy.risk_estimates import apply_measured_risk
+from agent.policy.risk_estimates import complete_risk
 from agent.policy.target_changes import apply_allocation
 from agent.units import NATIVE, decimal_text
 
@@ -29,9 +29,9 @@ TARGET_ADJUSTMENTS: tuple[InputTransform, ...] = (
     apply_allocation,
     *layer_inputs.TARGET_ADJUSTMENTS,
     apply_orders,
-    apply_measured_risk,
+    complete_risk,
 )
-"""Target adjustments in order: allocator, layers, orders, and the measured risk of a zone. Each
+"""Target adjustments in order: allocator, layers, orders, and the risk of a zone. Each
 reads `step.history` and returns the step with its targets and the reason in `targets.reasons`.
 """
 

@@ -181,7 +181,7 @@ def test_a_zone_goes_with_no_list_no_side_and_no_band() -> None:
     there = ('destination = "target"', 'destination = "zone"')
     parse_config(text(zone, risk, there))
     for trigger, change, named in (
-        (zone, (ONLY, 'only = "sell" '), "policy.only: sell, but a zone trades both sides"),
+        (zone, (ONLY, 'only = "sell" '), "policy.only: sell, but a zone with a horizon trades both sides"),
         (zone, (BAND, 'band = "5%abs" '), "the trigger has no bands"),
         (f'[{zone}, {{ kind = "time", every = "1d" }}]', (ONLY, ONLY), "a list cannot contain a zone"),
     ):

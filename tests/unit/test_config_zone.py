@@ -106,15 +106,9 @@ def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ("", "policy.risk: missing; a zone needs [policy.risk] with volatilities and correlations"),
-        (
-            RISK.replace(', USDC = "0.5%"', ""),
-            'policy.risk.volatilities: USDC is missing; write its annual volatility, such as USDC = "60%"',
-        ),
         (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000%; even a stable token moves"),
         (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001% is not between 0.1% and 1000%"),
         (RISK.replace("WETH", "WEHT"), "policy.risk.volatilities: 'WEHT' is not an asset; remove it or correct its spelling"),
-        (RISK.replace('correlation = "0%"\n', ""), 'policy.risk.correlations: WETH/USDC is missing; write "WETH/USDC" = "50%"'),
         (
             RISK.replace('"0%"', '"100%"'),
             'policy.risk.correlations: WETH/USDC = 100% is beyond 99%; write "99%" for tokens that move as one',
@@ -129,8 +123,63 @@ def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: 
         (RISK + 'correlations = { "WETH/USDC" = "5%", "USDC/WETH" = "5%" }', "WETH/USDC and USDC/WETH are the same pair; keep one"),
     ],
 )
-def test_volatilities_and_correlations_are_complete_and_possible(written: str, expected: str) -> None:
+def test_volatilities_and_correlations_are_possible(written: str, expected: str) -> None:
     assert expected in mistake(risk=written)
+
+
+@pytest.mark.parametrize(
+    ("written", "volatilities", "correlations"),
+    [
+        ("", {}, []),
+        ('volatilities = { WETH = "80%" }\ncorrelation = "0%"\n', {WETH.address: 8_000}, [0]),
+        ('volatilities = { WETH = "80%", USDC = "0.5%" }\n', {WETH.address: 8_000, USDC.address: 50}, []),
+        ('correlations = { "USDC/WETH" = "7%" }\n', {}, [700]),
+    ],
+    ids=["no table", "one volatility", "no correlation", "one correlation"],
+)
+def test_risk_table__figures_missing__stay_missing_for_the_step(
+    written: str, volatilities: dict[str, int], correlations: list[int]
+) -> None:
+    for trigger in (TRIGGER, 'trigger = { kind = "tracking" }'):
+        policy = build_policy(parse_config(zoned(risk=written, trigger=trigger)))
+        assert isinstance(policy.trigger, NoTradeZone)
+        assert dict(policy.trigger.risk.volatilities_bps) == volatilities
+        assert [bps for *_, bps in policy.trigger.risk.correlations_bps] == correlations
+
+
+@pytest.mark.parametrize(
+    ("strictness", "cost_bps"),
+    [("", Fraction(1, 2)), ("relaxed", Fraction(3, 20)), ("normal", Fraction(1, 2)), ("strict", Fraction(3, 2))],
+)
+def test_tracking__strictness__is_what_tracking_error_costs(strictness: str, cost_bps: Fraction) -> None:
+    """λ is 0.3, 1 or 3: twice the cost of 1 % of tracking error."""
+    key = f', strictness = "{strictness}"' if strictness else ""
+    config = parse_config(zoned(risk="", trigger=f'trigger = {{ kind = "tracking"{key} }}'))
+    policy = build_policy(config)
+    assert policy.trigger == NoTradeZone(TrackingRisk(cost_bps, None, (), ()))
+    assert policy.destination is Destination.ZONE
+    assert f"strictness {strictness or 'normal'}" in binding_parameters(config, build_portfolio(config, tokens()), "0x")["trigger"]
+
+
+@pytest.mark.parametrize("strictness", ["lax", "Normal", "1"])
+def test_tracking__unknown_strictness__is_refused_with_the_three(strictness: str) -> None:
+    message = mistake(risk="", trigger=f'trigger = {{ kind = "tracking", strictness = "{strictness}" }}')
+    assert mentions(message, "policy.trigger.strictness", strictness, "relaxed, normal, strict")
+
+
+@pytest.mark.parametrize(
+    ("trigger", "destination"),
+    [
+        ('trigger = { kind = "tracking" }', Destination.ZONE),
+        (TRIGGER, Destination.ZONE),
+        ('trigger = { kind = "threshold", relative = "10%" }', Destination.TARGET),
+        ('trigger = { kind = "time", every = "1d" }', Destination.TARGET),
+    ],
+    ids=["tracking", "zone", "threshold", "time"],
+)
+def test_destination__not_written__is_that_of_the_trigger(trigger: str, destination: Destination) -> None:
+    written = text(('trigger = { kind = "threshold", relative = "10%" }', trigger), ('destination = "target" ', ""))
+    assert build_policy(parse_config(written)).destination is destination
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_what_a_zone_cannot_be_judged_without_halts() -> None:
     step = standing("3/5")
     missing = replace(step, policy=replace(step.policy, trigger=NoTradeZone(tracking("WETH"))))
     for broken, said in (
-        (missing, "USDC is missing"),
+        (missing, "the volatility of USDC is unknown"),
         (with_limits(step, plan_cost_bps=None), "the trigger is a zone, but limits.plan_cost is off"),
         (
             replace(step, policy=replace(step.policy, destination=Destination.TARGET)),

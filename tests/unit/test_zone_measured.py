@@ -15,13 +15,14 @@ from agent.config.build import build_policy
 from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.execution.step_memory import read_memory
-from agent.model import Destination, Hold, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
+from agent.model import Destination, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
 from agent.planning.proposals import propose_rebalance
 from agent.policy import risk as risks
 from agent.policy import risk_estimates
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets, assemble_input
 from agent.store import open_store
+from agent.units import Token
 from agent.weights.returns import Floats
 from tests.support.builders import MONTH_S, NOW_S, history, step_input, token
 from tests.support.planning_worlds import DAY_S, moves, recorded
@@ -104,23 +105,33 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("past", "why"),
+    ("past", "measured", "why"),
     [
-        ((), "no prices of WETH, WBTC, LINK within 90 d"),
-        (recorded(moves(THREE, 20), THREE), "20 returns of 1 d"),
-        (recorded(moves(THREE, 90), THREE, until_s=NOW_S - 5 * DAY_S), "the newest common prices are 5 d old, max_age is 2 d"),
-        (recorded(moves(("WETH", "WBTC"), 90), ("WETH", "WBTC")), "no prices of LINK within 90 d"),
-        (recorded(moves(THREE, 90) * [1, 1, 0], THREE), "the price of LINK does not move"),
-        (recorded(moves(THREE, 90)[:, [0, 0, 2]], THREE), "the covariance is singular"),
+        ((), (), "no prices of WETH, WBTC, LINK within 90 d"),
+        (recorded(moves(THREE, 20), THREE), (), "20 returns of 1 d"),
+        (recorded(moves(THREE, 90), THREE, until_s=NOW_S - 5 * DAY_S), (), "the newest common prices are 5 d old, max_age is 2 d"),
+        (recorded(moves(("WETH", "WBTC"), 90), ("WETH", "WBTC")), (WETH, WBTC), "no prices of LINK within 90 d"),
+        (recorded(moves(THREE, 90) * [1, 1, 0], THREE), (WETH, WBTC), "the price of LINK does not move"),
+        (recorded(moves(THREE, 90)[:, [0, 0, 2]], THREE), (), "the covariance is singular"),
     ],
     ids=["none", "few", "old", "one lacks", "still", "the same"],
 )
-def test_too_little_history_holds_and_says_why_and_what_to_do(past: tuple[PricePoint, ...], why: str) -> None:
-    found = propose_rebalance(step(moves(THREE, 90), past=past))
-    assert isinstance(found.decision_result.decision, Hold)
-    assert found.plan is None
-    assert mentions(found.decision_result.decision.reason, "the zone", why)
-    assert "trimtab prices import" in found.decision_result.decision.reason
+def test_too_little_history__the_class_of_the_token_counts(past: tuple[PricePoint, ...], measured: tuple[Token, ...], why: str) -> None:
+    """Never a hold: what is measured counts, and the rest is usual for a coin of its kind."""
+    completed = step(moves(THREE, 90), past=past)
+    risk = risk_of(completed)
+    volatilities = dict(risk.volatilities_bps)
+    classes = {WETH: 6_500, WBTC: 5_000, LINK: 9_000, USDC: risks.MIN_VOLATILITY_BPS}
+    unmeasured = [asset for asset in (WETH, WBTC, LINK) if asset not in measured]
+    for asset in (*unmeasured, USDC):
+        assert volatilities[asset.address] == classes[asset]
+    for asset in measured:
+        assert volatilities[asset.address] != classes[asset]
+    assert why in risk.no_sample_reason
+    assert all(f"{asset.label} {classes[asset] / 100:g} %" in risk.sample_text for asset in unmeasured)
+    proposal = propose_rebalance(completed)
+    assert isinstance(proposal.decision_result.decision, Rebalance)
+    assert proposal.plan is not None
 
 
 def test_what_the_owner_told_goes_before_prices() -> None:
@@ -130,7 +141,7 @@ def test_what_the_owner_told_goes_before_prices() -> None:
     known, pairs = dict(found.volatilities_bps), {frozenset(one): bps for *one, bps in found.correlations_bps}
     assert (known[LINK.address], known[USDC.address]) == (12_345, 50), "also of one whose price does not move"
     assert pairs[frozenset(pair[:2])] == -2_000
-    assert pairs[frozenset((LINK.address, WETH.address))] == 0
+    assert 0 < pairs[frozenset((LINK.address, WETH.address))] <= 6_700, "the usual, as far as it agrees with what was told"
     assert not found.no_sample_reason
 
 
@@ -189,10 +200,9 @@ def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> Non
         (ESTIMATE.replace('min_history = "30d"', 'min_history = "2d"'), "2 assets need at least 3 steps"),
         (ESTIMATE.replace('max_age = "2d"', 'max_age = "1h"'), "max_age: shorter than a step"),
         (ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: estimate takes"),
-        (ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC is beyond 99%"),
+        (ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC = 100% is beyond 99%"),
         (ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0% is not between 0.1% and 1000%"),
         (ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is not an asset"),
-        ('correlation = "0%"\n', "policy.risk: missing"),
     ):
         with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
             parse_config(written(text))

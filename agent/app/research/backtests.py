@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.research.whatif import MIN_ASSETS, parse_bands, parse_pairs, parse_targets
-from agent.backtest.cash import is_cash, require_unit_of_prices
+from agent.backtest.cash import require_unit_of_prices
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -55,13 +55,16 @@ from agent.model import (
     ExecutionConfig,
     HybridTrigger,
     LotMethod,
+    NoTradeZone,
     Policy,
     Threshold,
     Trigger,
 )
+from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.layout import file_symbol
 from agent.units import BPS, PIPS, Token, parse_raw, parse_share_with_unit_bps, value_text
+from agent.weights.asset_classes import is_cash
 
 __all__ = ["backtest_document"]
 EXPIRE_BLOCKS = 25
@@ -152,7 +155,7 @@ class MarketOptions:
 @dataclass(frozen=True, slots=True)
 class PortfolioOptions:
     """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
-    band, a schedule, or both.
+    band, a schedule, or both, else the tracking rule of that strictness.
 
     `symbol_mapping` has texts of pairs FILE_SYMBOL=PORTFOLIO_SYMBOL with commas, `decimals` pairs
     SYMBOL=NUMBER. `native` is the asset that prices gas. An empty `numeraire` means the first
@@ -169,6 +172,7 @@ class PortfolioOptions:
     native: str = ""
     symbol_mapping: Sequence[str] = ()
     decimals: str = ""
+    strictness: str = ""
 
     def parse_symbol_mapping(self) -> dict[str, str]:
         """Return the portfolio's symbols, keyed by the file's symbols."""
@@ -233,11 +237,13 @@ class PortfolioOptions:
         common_band, asset_bands = (
             parse_bands(self.band, target_bps_by_symbol) if self.band else (None, {})
         )
+        trigger = self._trigger(common_band)
+        is_tracking = isinstance(trigger, NoTradeZone)
         spec = make_spec(
             target_bps_by_symbol,
-            self._trigger(common_band),
+            trigger,
             numeraire,
-            destination=Destination(self.destination),
+            destination=Destination.ZONE if is_tracking else Destination(self.destination),
             interval_s=table.interval_s,
             native=self.native,
             decimals=decimals,
@@ -251,15 +257,14 @@ class PortfolioOptions:
         return replace(spec, portfolio=replace(spec.portfolio, assets=assets))
 
     def _trigger(self, threshold: Threshold | None) -> Trigger:
+        if self.strictness and (self.every or threshold is not None):
+            raise ConfigError(
+                f"--tracking: {self.strictness} beside --band or --every", "choose one of them"
+            )
         if self.every:
             schedule = Every(parse_duration_s(self.every, "--every"))
             return schedule if threshold is None else HybridTrigger(threshold, schedule)
-        if threshold is None:
-            raise ConfigError(
-                "--band or --every is needed",
-                "write when to rebalance: --band 10%rel, --every 7d, or both",
-            )
-        return threshold
+        return threshold or build_tracking(self.strictness)
 
 
 def _parse_pool_state(pool_state_text: str) -> tuple[tuple[str, str], Path]:

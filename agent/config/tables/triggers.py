@@ -85,20 +85,23 @@ class EstimateTable(ConfigTable):
 
 
 class RiskTable(ConfigTable):
-    """Risk of a zone (docs/zone.md)."""
+    """Risk of a zone or of the tracking rule (docs/zone.md); what is missing is the usual of the
+    token's class.
+    """
 
     volatilities: dict[str, Share] = Field(default_factory=dict)
     """Annual volatility by symbol."""
     estimate: EstimateTable | None = None
     """Estimates missing figures from recorded prices."""
     correlation: Correlation | None = None
-    """Correlation of every pair without its own."""
+    """Correlation of every pair without its own; not with `estimate`."""
     correlations: dict[str, Correlation] = Field(default_factory=dict)
     """Correlation by pair "A/B"."""
 
 
 SINGLE, SEVERAL = "single", "several"
-ZONE = "zone"
+TRACKING = "tracking"
+ZONE_KINDS = ("zone", TRACKING)
 _FIELD_TYPES: Mapping[KeyUnit, Any] = {
     KeyUnit.SHARE: Share,
     KeyUnit.DURATION: Duration,
@@ -121,6 +124,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     "short": "time whose volatility is compared",
     "long": "time before it, with whose volatility it is compared",
     "jump": "ratio of the two beyond which it fires, above 100 %",
+    "strictness": "weight of tracking error against costs: relaxed, normal or strict; default: normal",
     "tracking_error_cost": "what 1 % of tracking error costs a year",
     "horizon": "time over which risk and cost are compared",
 }
@@ -177,8 +181,13 @@ else:
 
 
 def is_zone(table: TriggerTable | None) -> bool:
-    """Return whether a trigger is a cost-aware zone."""
-    return isinstance(table, AnyTriggerTable) and table.kind == ZONE
+    """Return whether a trigger is a zone, with a horizon or by the tracking rule."""
+    return isinstance(table, AnyTriggerTable) and table.kind in ZONE_KINDS
+
+
+def is_tracking(table: TriggerTable | None) -> bool:
+    """Return whether a trigger is the tracking rule."""
+    return isinstance(table, AnyTriggerTable) and table.kind == TRACKING
 
 
 def parse_band(band_text: object, field: str) -> Threshold:

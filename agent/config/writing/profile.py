@@ -65,7 +65,7 @@ class ProfilePolicyTable(ConfigTable):
     """
 
     trigger: TriggerTable
-    destination: Literal["target", "band", "halfway", "zone"]
+    destination: Literal["target", "band", "halfway", "zone"] | None = None
     cooldown: Duration
     only: Literal["sell", "buy", "winners", "losers"] | None = None
     risk: RiskTable | None = None

@@ -63,6 +63,7 @@ from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices
 from agent.units import (
     BPS,
+    YEAR_S,
     Price,
     Value,
     format_time,
@@ -224,7 +225,8 @@ class _SliceSimulation:
             drift_risk = tracking_cost(
                 trigger.risk, tokens, target_shares, asset_values, sum(asset_values, Fraction(0))
             )
-            return drift_risk * Fraction(self.pace.interval_s, trigger.risk.horizon_s)
+            horizon_s = trigger.risk.horizon_s or YEAR_S
+            return drift_risk * Fraction(self.pace.interval_s, horizon_s)
         return (
             unmoved_value
             * (self.pace.waiting_bps_hour or 0)

@@ -30,8 +30,12 @@ from agent.units import format_time
 
 def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     """Rebalance if the trigger fires; else let layers act, or hold."""
-    step, prices = context.step, context.prices
+    step = context.step
+    prices = context.prices
     trigger_result, zone, drifts = _evaluate_portfolio_trigger(context)
+    if zone is not None:
+        # confirmation by past blocks and the goal weigh by the same risk
+        step = replace(step, policy=replace(step.policy, trigger=NoTradeZone(zone.risk)))
     trigger_result = bands.apply_max_weight(step.policy, drifts, trigger_result)
     if (reason := step.progress.continue_reason) and zone is None:
         # The preceding blocks already confirmed the rebalance of which this is the rest.
@@ -83,8 +87,6 @@ def _evaluate_portfolio_trigger(
             trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
         )
         return trigger_result, None, drifts
-    if trigger.risk.no_sample_reason:
-        return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(
         step.snapshot,
         step.portfolio,

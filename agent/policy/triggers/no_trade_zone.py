@@ -16,58 +16,71 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isqrt
 
-from agent.amm import pools
 from agent.errors import ConfigError
 from agent.model import (
     AssetDrift,
     Destination,
     Limits,
     NoTradeZone,
-    Policy,
-    Pool,
     Portfolio,
     RiskCostTradeoff,
     Snapshot,
+    StepInput,
     TrackingRisk,
 )
 from agent.policy import minimum
 from agent.policy import risk as risks
-from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, tracking_cost
+from agent.policy.risk import (
+    Matrix,
+    aversion,
+    covariance,
+    dot,
+    matrix_times_vector,
+    tracking_cost,
+)
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import (
     KeyUnit,
+    PriceSignal,
     TriggerInput,
     TriggerNotation,
     TriggerResult,
     TriggerRules,
 )
+from agent.policy.triggers.exchange_costs import (
+    RATE_UNIT,
+    ExchangeCosts,
+    exchange_costs,
+    within_plan_cost,
+)
+from agent.policy.triggers.tracking import with_widths
 from agent.reference import ReferencePrices
 from agent.units import (
     BPS,
     PIPS,
+    YEAR_S,
     Price,
     Value,
-    ceil_int,
     decimal_text,
     format_duration,
+    format_percent,
+    format_points,
     value_text,
 )
 
-RATE_UNIT = 10**12
-"""Precision of route rates, rounded up so that costs are never overstated."""
 ROOT_UNIT = 10**12
-ExchangeCosts = Mapping[tuple[int, int], Fraction]
-"""Least cost per unit of value of exchanging one token for another, by their indices."""
-
-
 NO_TAXES: Mapping[str, Fraction] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneInterval:
-    """Shares within which one asset is not traded while the others keep their proportions. Beyond
-    `low` and `high`, the destination, the next unit saves more than it costs; beyond `trigger_low`
-    and `trigger_high` a whole swap does, with gas and approval.
+    """Shares within which one asset is not traded. Beyond `trigger_low` and `trigger_high` it is
+    brought back to `low` and `high`.
+
+    With a horizon the other assets keep their proportions: beyond `low` and `high` the next unit
+    saves more than it costs, beyond the triggers a whole swap does, with gas and approval. By the
+    tracking rule the shares are those at which the asset is traded against the numeraire while all
+    others stay as they are now, so that correlated ones move them.
     """
 
     token: str
@@ -92,9 +105,10 @@ class ZoneExchange:
 @dataclass(frozen=True, slots=True)
 class ZoneView:
     """Position of a portfolio in its zone. `risk_value` is the cost of the deviation over the
-    horizon, `gas_value` that of one swap, both in value. `best_exchange` is None if nothing can be
-    moved; `plan_tradeoff` compares the plan's saving and cost, if there is one. `sample_text`
-    describes the price sample of a measured risk.
+    horizon, a year without one; `gas_value` that of one swap, both in value. `risk` is what a plan
+    is weighed by, `numeraire` the address of the asset that the others are exchanged with.
+    `best_exchange` is None if nothing can be moved; `plan_tradeoff` compares the plan's saving and
+    cost, if there is one. `sample_text` says where the volatilities are from.
     """
 
     risk_value: Value
@@ -102,6 +116,8 @@ class ZoneView:
     horizon_s: int
     intervals: tuple[ZoneInterval, ...]
     best_exchange: ZoneExchange | None
+    risk: TrackingRisk
+    numeraire: str
     plan_tradeoff: RiskCostTradeoff | None = None
     sample_text: str = ""
 
@@ -122,37 +138,21 @@ def evaluate_zone(
     target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
     asset_values = [drift.value for drift in drifts]
     total_value = sum(asset_values, Fraction(0))
-    sigma, risk_aversion = covariance(risk, tokens), aversion(risk)
-    exchange_costs = {
+    route_costs = exchange_costs(snapshot, portfolio, limits, tokens, prices)
+    plan_risk = risk
+    if risk.horizon_s is None:
+        plan_risk = with_widths(snapshot, portfolio, limits, risk, drifts, prices, route_costs)
+    sigma = covariance(plan_risk, tokens)
+    risk_aversion = aversion(plan_risk)
+    costs = {
         (sold, bought): cost + sale_taxes.get(tokens[sold], Fraction(0))
-        for (sold, bought), cost in _exchange_costs(
-            snapshot, portfolio, limits, tokens, prices
-        ).items()
+        for (sold, bought), cost in within_plan_cost(route_costs, limits).items()
     }
     gas_value = minimum.leg_gas_value(
-        snapshot, prices[portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
+        snapshot,
+        prices.get(portfolio.wrapped_native, Fraction(0)),
+        minimum.LEG_GAS + minimum.APPROVAL_GAS,
     )
-    intervals = []
-    for index, token in enumerate(tokens):
-        direction = _share_direction(target_shares, index)
-        risk_slope = [risk_aversion * entry for entry in matrix_times_vector(sigma, direction)]
-        fixed_cost_distance = _square_root(
-            2 * gas_value / (total_value * dot(direction, risk_slope))
-        )
-        rise_distance, fall_distance = (
-            _edge_distance(risk_slope, exchange_costs),
-            _edge_distance([-entry for entry in risk_slope], exchange_costs),
-        )
-        edges = [
-            _clip(target_shares[index] + deviation)
-            for deviation in (
-                -fall_distance,
-                rise_distance,
-                -fall_distance - fixed_cost_distance,
-                rise_distance + fixed_cost_distance,
-            )
-        ]
-        intervals.append(ZoneInterval(token, *edges))
     marginal_risk = [
         risk_aversion * entry
         for entry in matrix_times_vector(
@@ -163,17 +163,28 @@ def evaluate_zone(
             ],
         )
     ]
-    feasible_exchange_costs = {
+    if plan_risk.widths:
+        numeraire = tokens.index(portfolio.numeraire.address)
+        intervals = _rule_intervals(plan_risk, drifts, sigma, marginal_risk, numeraire)
+    else:
+        fixed_cost = 2 * gas_value / total_value
+        intervals = [
+            _zone_interval(token, index, target_shares, sigma, risk_aversion, costs, fixed_cost)
+            for index, token in enumerate(tokens)
+        ]
+    feasible_costs = {
         index_pair: cost
-        for index_pair, cost in exchange_costs.items()
+        for index_pair, cost in costs.items()
         if drifts[index_pair[0]].investable_raw > 0
     }
     zone_view = ZoneView(
         tracking_cost(risk, tokens, target_shares, asset_values, total_value),
         gas_value,
-        risk.horizon_s,
+        risk.horizon_s or YEAR_S,
         tuple(intervals),
-        _best_exchange(tokens, marginal_risk, feasible_exchange_costs),
+        _best_exchange(tokens, marginal_risk, feasible_costs),
+        plan_risk,
+        portfolio.numeraire.address,
         None,
         risk.sample_text,
     )
@@ -182,40 +193,43 @@ def evaluate_zone(
     )
 
 
-def faults(
-    portfolio: Portfolio, policy: Policy, limits: Limits, references: ReferencePrices
-) -> list[str]:
+def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     """Return why a zone cannot be evaluated; empty if it can, or if the trigger is not a zone."""
-    trigger, is_zone_destination = policy.trigger, policy.destination is Destination.ZONE
+    policy = step.policy
+    portfolio = step.portfolio
+    trigger = policy.trigger
+    is_zone_destination = policy.destination is Destination.ZONE
     if not isinstance(trigger, NoTradeZone):
         if is_zone_destination:
             return ["the destination is a zone, but the trigger is not"]
         return []
-    if trigger.risk.no_sample_reason:
-        zone_faults = []
-    else:
-        zone_faults = [
-            fault
-            for fault, _ in risks.faults(
-                trigger.risk,
-                {asset.token.address: asset.token.label for asset in portfolio.assets},
-            )
-        ]
+    label_by_token = {asset.token.address: asset.token.label for asset in portfolio.assets}
+    zone_faults = [fault for fault, _ in risks.faults(trigger.risk, label_by_token)]
+    known_tokens = dict(trigger.risk.volatilities_bps)
+    zone_faults += [
+        f"the volatility of {label} is unknown"
+        for token, label in label_by_token.items()
+        if token not in known_tokens
+    ]
     if not is_zone_destination:
         zone_faults.append(
             f"the trigger is a zone, but the destination is {policy.destination.value}"
         )
-    if limits.plan_cost_bps is None:
+    if trigger.risk.horizon_s is not None and step.limits.plan_cost_bps is None:
         zone_faults.append("the trigger is a zone, but limits.plan_cost is off")
-    if portfolio.wrapped_native not in references.reference_by_token:
+    has_gas_cost = minimum.leg_gas_value(step.snapshot, Fraction(1)) > 0
+    if has_gas_cost and portfolio.wrapped_native not in references.reference_by_token:
         zone_faults.append("gas cannot be valued: the wrapped native coin has no reference price")
     return zone_faults
 
 
 def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
-    """Return a result that fires if the first unit saves more than it costs. The engine still holds
-    if the plan costs more than it saves.
+    """Return a result that fires if an asset is beyond its trigger by the tracking rule, or with a
+    horizon if the first unit saves more than it costs. The engine still holds if the plan costs
+    more than it saves. `drifts` are those with the zone's bands.
     """
+    if zone.risk.widths:
+        return _rule_result(zone, drifts)
     exchange = zone.best_exchange
     if exchange is None:
         return TriggerResult(
@@ -247,19 +261,58 @@ def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     return TriggerResult(False, reason, None)
 
 
-def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
-    """Return the hold of a zone whose risk is unknown."""
-    remedy = (
-        "wait for the agent's own records, or trimtab prices import, trimtab prices fetch, or set"
-        " volatilities in [policy.risk]"
+def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
+    ruled_tokens = {width.token for width in zone.risk.widths}
+    ruled_drifts = [drift for drift in drifts if drift.token in ruled_tokens]
+    beyond_text = "; ".join(
+        f"{drift.symbol} at {drift.weight_text}, target"
+        f" {format_percent(Fraction(drift.target_bps, BPS))}, is beyond {bands.format_band(drift)}"
+        for drift in ruled_drifts
+        if drift.is_outside_band
     )
-    return TriggerResult(
-        False, f"the zone has no risk estimate yet: {risk.no_sample_reason}; {remedy}", None
+    reason = beyond_text or _closest_text(ruled_drifts)
+    unroutable_symbols = [
+        drift.symbol
+        for drift in drifts
+        if drift.token not in ruled_tokens and drift.token != zone.numeraire
+    ]
+    if unroutable_symbols:
+        reason += f"; no usable pool trades {', '.join(unroutable_symbols)}"
+    return TriggerResult(bool(beyond_text), reason, None, signals=bands.band_signals(ruled_drifts))
+
+
+def _closest_text(drifts: Sequence[AssetDrift]) -> str:
+    """Format the asset closest to an edge of its range, while all are inside."""
+    if not drifts:
+        return "nothing can be traded"
+    gap_bps, drift = min(
+        (
+            (min(share_bps - drift.band_low_bps, drift.band_high_bps - share_bps), drift)
+            for drift in drifts
+            for share_bps in (drift.share * BPS,)
+        ),
+        key=lambda gap_and_drift: gap_and_drift[0],
     )
+    return (
+        f"all within their ranges; closest is {drift.symbol} at {drift.weight_text},"
+        f" {format_points(gap_bps / BPS)} from an edge of {bands.format_band(drift)}"
+    )
+
+
+def zone_signals(zone: ZoneView, drifts: Sequence[AssetDrift]) -> frozenset[PriceSignal]:
+    """Return the price signals of a zone: assets beyond their trigger, or with a horizon the best
+    exchange, if it saves more than it costs. `drifts` are those with the zone's bands.
+    """
+    if zone.risk.widths:
+        return frozenset(bands.band_signals(drifts))
+    exchange = zone.best_exchange
+    if exchange is None or exchange.unit_saving <= exchange.unit_cost:
+        return frozenset()
+    return frozenset({("too much", exchange.source), ("too little", exchange.target)})
 
 
 def uneconomic_plan_reason(
-    reason: str, tradeoff: RiskCostTradeoff, portfolio: Portfolio, horizon_s: int
+    reason: str, tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: ZoneView
 ) -> str:
     """Return why a plan was rejected, with all figures in the numeraire."""
     decimals, numeraire_label = portfolio.numeraire.decimals, portfolio.numeraire.label
@@ -276,10 +329,12 @@ def uneconomic_plan_reason(
         *((("tax", tradeoff.tax),) if tradeoff.tax else ()),
     )
     costs_text = ", ".join(f"{cost_name} {money(cost)}" for cost_name, cost in costs)
+    until_text = (
+        "until the next trades" if zone.risk.widths else f"within {format_duration(zone.horizon_s)}"
+    )
     return (
-        f"{reason}; but the whole plan would save {money(tradeoff.saved_risk)} {numeraire_label} of risk within"
-        f" {format_duration(horizon_s)} and cost {money(tradeoff.cost)} ({costs_text}); checked"
-        " again in the next cycle"
+        f"{reason}; but the whole plan would save {money(tradeoff.saved_risk)} {numeraire_label} of risk"
+        f" {until_text} and cost {money(tradeoff.cost)} ({costs_text}); checked again in the next cycle"
     )
 
 
@@ -294,6 +349,72 @@ def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) 
         f" with its approval costs {gas_text} of gas"
     )
     return f"{reason}; but {amounts_text}; {why}; checked again in the next cycle"
+
+
+def _zone_interval(
+    token: str,
+    index: int,
+    target_shares: Sequence[Fraction],
+    sigma: Matrix,
+    risk_aversion: Fraction,
+    costs: ExchangeCosts,
+    fixed_cost: Fraction,
+) -> ZoneInterval:
+    """Return the interval of an asset by a horizon. `fixed_cost` is twice the gas of a swap, share
+    of the portfolio.
+    """
+    direction = _share_direction(target_shares, index)
+    risk_slope = [risk_aversion * entry for entry in matrix_times_vector(sigma, direction)]
+    fixed_cost_distance = _square_root(fixed_cost / dot(direction, risk_slope))
+    rise_distance = _edge_distance(risk_slope, costs)
+    fall_distance = _edge_distance([-entry for entry in risk_slope], costs)
+    target_share = target_shares[index]
+    return ZoneInterval(
+        token,
+        _clip(target_share - fall_distance),
+        _clip(target_share + rise_distance),
+        _clip(target_share - fall_distance - fixed_cost_distance),
+        _clip(target_share + rise_distance + fixed_cost_distance),
+    )
+
+
+def _rule_intervals(
+    risk: TrackingRisk,
+    drifts: Sequence[AssetDrift],
+    sigma: Matrix,
+    marginal_risk: Sequence[Fraction],
+    numeraire: int,
+) -> list[ZoneInterval]:
+    """Return the intervals of the tracking rule. An asset without a width, such as the numeraire,
+    is never traded for its own sake.
+
+    The deviation that counts is that of the exchange with the numeraire, d = eᵢ − eₙ: dᵀQx / dᵀQd,
+    the asset's own deviation and what the correlated ones add to it.
+    """
+    width_by_token = {width.token: width for width in risk.widths}
+    risk_aversion = aversion(risk)
+    intervals = []
+    for index, drift in enumerate(drifts):
+        width = width_by_token.get(drift.token)
+        if width is None:
+            whole = (Fraction(0), Fraction(1))
+            intervals.append(ZoneInterval(drift.token, *whole, *whole))
+            continue
+        variance = sigma[index][index] + sigma[numeraire][numeraire] - 2 * sigma[index][numeraire]
+        deviation = (marginal_risk[index] - marginal_risk[numeraire]) / (risk_aversion * variance)
+        centre = drift.share - deviation
+        edge = Fraction(width.edge_ppm, PIPS)
+        trigger = Fraction(width.trigger_ppm, PIPS)
+        intervals.append(
+            ZoneInterval(
+                drift.token,
+                _clip(centre - edge),
+                _clip(centre + edge),
+                _clip(centre - trigger),
+                _clip(centre + trigger),
+            )
+        )
+    return intervals
 
 
 def _share_direction(target_shares: Sequence[Fraction], index: int) -> list[Fraction]:
@@ -349,83 +470,6 @@ def _with_band(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
     )
 
 
-def _exchange_costs(
-    snapshot: Snapshot,
-    portfolio: Portfolio,
-    limits: Limits,
-    tokens: Sequence[str],
-    prices: Mapping[str, Price],
-) -> ExchangeCosts:
-    """Return the least cost per unit of value of exchanging token i for j over any route that
-    limits.plan_cost allows (Floyd-Warshall).
-    """
-    hubs = [
-        hub.address for hub in portfolio.hubs if hub.address in prices and hub.address not in tokens
-    ]
-    nodes = [*tokens, *hubs]
-    node_indices = range(len(nodes))
-    rates = [[0] * len(nodes) for _ in node_indices]
-    index_by_token = {token: index for index, token in enumerate(nodes)}
-    for pool in snapshot.pools:
-        if not _is_usable(snapshot, limits, pool, index_by_token, prices):
-            continue
-        for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            i, j = index_by_token[token_in], index_by_token[token_out]
-            rates[i][j] = max(
-                rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out])
-            )
-    for middle in node_indices:
-        for i in node_indices:
-            for j in node_indices:
-                rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // RATE_UNIT))
-    if limits.plan_cost_bps is None:
-        max_cost = RATE_UNIT
-    else:
-        max_cost = RATE_UNIT * limits.plan_cost_bps // BPS
-    asset_indices = range(len(tokens))
-    return {
-        (i, j): Fraction(RATE_UNIT - rates[i][j], RATE_UNIT)
-        for i in asset_indices
-        for j in asset_indices
-        if i != j and rates[i][j] > 0 and RATE_UNIT - rates[i][j] <= max_cost
-    }
-
-
-def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
-    """Return value out per value in of a first unit, after fee, in units of 1/RATE_UNIT; gains
-    above the reference do not count.
-    """
-    rate_before_fee = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
-    return ceil_int(rate_before_fee * RATE_UNIT * (PIPS - pool.fee_for(token_in)) / PIPS)
-
-
-def _is_usable(
-    snapshot: Snapshot,
-    limits: Limits,
-    pool: Pool,
-    index_by_token: Mapping[str, int],
-    prices: Mapping[str, Price],
-) -> bool:
-    """True if the planner would trade in the pool: known tokens, readable, not empty, deep
-    enough.
-    """
-    if (
-        pool.token0 not in index_by_token
-        or pool.token1 not in index_by_token
-        or any(
-            quarantined_item.address == pool.address
-            for quarantined_item in snapshot.unreadable_items
-        )
-    ):
-        return False
-    min_value = limits.pool_min_value
-    return not pool.is_empty and (
-        min_value is None
-        or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1))
-        >= min_value
-    )
-
-
 def _square_root(radicand: Fraction) -> Fraction:
     """Return the square root, rounded down to 1/ROOT_UNIT."""
     return Fraction(isqrt(radicand.numerator * ROOT_UNIT**2 // radicand.denominator), ROOT_UNIT)
@@ -435,7 +479,16 @@ def _bps_text(share: Fraction) -> str:
     return f"{decimal_text(round(share * BPS * 100), 2)} bps"
 
 
-# --- Rules and notation of the zone. Its risk is complete only with [policy.risk], and it needs a whole step.
+# --- Rules and notation of the zone and of the tracking rule, which need a whole step.
+
+
+STRICTNESS_COST_BPS = {
+    "relaxed": Fraction(3, 20),
+    "normal": Fraction(1, 2),
+    "strict": Fraction(3, 2),
+}
+"""Annual cost of 1 % of tracking error, bps of the portfolio: λ of 0.3, 1 and 3."""
+DEFAULT_STRICTNESS = "normal"
 
 
 def _refuse_evaluation(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
@@ -448,10 +501,26 @@ def _describe_zone(trigger: NoTradeZone, _: Portfolio) -> str:
         sample_text = (
             f", risk of {format_duration(risk.estimation_window.window_s)} of recorded prices"
         )
+    if risk.horizon_s is None:
+        strictness = next(
+            (name for name, cost in STRICTNESS_COST_BPS.items() if cost == risk.cost_bps), "own"
+        )
+        return f"tracking: strictness {strictness}{sample_text}"
     return (
         f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
         f" {format_duration(risk.horizon_s)}{sample_text}"
     )
+
+
+def build_tracking(strictness: str | None) -> NoTradeZone:
+    """Build the trigger of the tracking rule. Raises ConfigError for an unknown strictness."""
+    cost_bps = STRICTNESS_COST_BPS.get(strictness or DEFAULT_STRICTNESS)
+    if cost_bps is None:
+        raise ConfigError(
+            f"policy.trigger.strictness: {strictness!r} is unknown",
+            f"write {', '.join(STRICTNESS_COST_BPS)}",
+        )
+    return NoTradeZone(TrackingRisk(cost_bps, None, (), ()))
 
 
 RULES = {NoTradeZone: TriggerRules(lambda _: None, _refuse_evaluation, _describe_zone)}
@@ -459,6 +528,12 @@ RULES = {NoTradeZone: TriggerRules(lambda _: None, _refuse_evaluation, _describe
 assets.
 """
 NOTATIONS = (
+    TriggerNotation(
+        "tracking",
+        {"strictness": KeyUnit.TEXT},
+        build_tracking,
+        'strictness = "normal", or "relaxed" or "strict": costs and tracking error together least',
+    ),
     TriggerNotation(
         "zone",
         {"tracking_error_cost": KeyUnit.YEARLY_COST, "horizon": KeyUnit.DURATION},

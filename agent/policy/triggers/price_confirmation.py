@@ -38,7 +38,7 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     """
     drifts, trigger = compute_drifts(step, prices), step.policy.trigger
     if isinstance(trigger, NoTradeZone):
-        exchange = no_trade_zone.evaluate_zone(
+        zone, zone_drifts = no_trade_zone.evaluate_zone(
             step.snapshot,
             step.portfolio,
             step.limits,
@@ -46,15 +46,8 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
             drifts,
             prices,
             sale_taxes(step, prices),
-        )[0].best_exchange
-        is_worthwhile = exchange is not None and exchange.unit_saving > exchange.unit_cost
-        if is_worthwhile and exchange is not None:
-            exchange_signals = frozenset(
-                {("too much", exchange.source), ("too little", exchange.target)}
-            )
-        else:
-            exchange_signals = frozenset[PriceSignal]()
-        return bands.overweight_signals(drifts) or exchange_signals
+        )
+        return bands.overweight_signals(drifts) or no_trade_zone.zone_signals(zone, zone_drifts)
     trigger_result = evaluate_trigger(
         trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
     )

@@ -59,10 +59,14 @@ def validate_policy(policy: Policy, band_by_symbol: Mapping[str, Threshold] | No
             f"policy.only: {policy.trade_side.value} needs bands, but the trigger has none",
             'use a threshold or hybrid trigger, or only = "sell"',
         )
-    if policy.trade_side is not None and isinstance(policy.trigger, NoTradeZone):
+    if (
+        policy.trade_side is not None
+        and isinstance(policy.trigger, NoTradeZone)
+        and policy.trigger.risk.horizon_s is not None
+    ):
         raise ConfigError(
-            f"policy.only: {policy.trade_side.value}, but a zone trades both sides",
-            "remove it, or use a threshold",
+            f"policy.only: {policy.trade_side.value}, but a zone with a horizon trades both sides",
+            "remove it, or use a threshold or tracking",
         )
     for symbol, band in (band_by_symbol or {}).items():
         config_key = f"portfolio.assets.{symbol}.band"

@@ -1,0 +1,101 @@
+"""Least cost of exchanging one asset for another, over the pools that plans may use.
+
+A lower bound of any trade: fees of the cheapest route at current prices, and the pools'
+disadvantage against the reference; an advantage is not a reason to trade. Impact and gas come on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from agent.amm import pools
+from agent.model import Limits, Pool, Portfolio, Snapshot
+from agent.units import BPS, PIPS, Price, ceil_int
+
+RATE_UNIT = 10**12
+"""Precision of route rates, rounded up so that costs are never overstated."""
+ExchangeCosts = Mapping[tuple[int, int], Fraction]
+"""Least cost per unit of value of exchanging one token for another, by their indices."""
+
+
+def exchange_costs(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    tokens: Sequence[str],
+    prices: Mapping[str, Price],
+) -> ExchangeCosts:
+    """Return the least cost per unit of value of exchanging token i for j over any route
+    (Floyd-Warshall).
+    """
+    hubs = [
+        hub.address for hub in portfolio.hubs if hub.address in prices and hub.address not in tokens
+    ]
+    nodes = [*tokens, *hubs]
+    node_indices = range(len(nodes))
+    rates = [[0] * len(nodes) for _ in node_indices]
+    index_by_token = {token: index for index, token in enumerate(nodes)}
+    for pool in snapshot.pools:
+        if not _is_usable(snapshot, limits, pool, index_by_token, prices):
+            continue
+        for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
+            i, j = index_by_token[token_in], index_by_token[token_out]
+            rates[i][j] = max(
+                rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out])
+            )
+    for middle in node_indices:
+        for i in node_indices:
+            for j in node_indices:
+                rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // RATE_UNIT))
+    asset_indices = range(len(tokens))
+    return {
+        (i, j): Fraction(RATE_UNIT - rates[i][j], RATE_UNIT)
+        for i in asset_indices
+        for j in asset_indices
+        if i != j and rates[i][j] > 0
+    }
+
+
+def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
+    """Return value out per value in of a first unit, after fee, in units of 1/RATE_UNIT; gains
+    above the reference do not count.
+    """
+    rate_before_fee = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
+    return ceil_int(rate_before_fee * RATE_UNIT * (PIPS - pool.fee_for(token_in)) / PIPS)
+
+
+def _is_usable(
+    snapshot: Snapshot,
+    limits: Limits,
+    pool: Pool,
+    index_by_token: Mapping[str, int],
+    prices: Mapping[str, Price],
+) -> bool:
+    """True if the planner would trade in the pool: known tokens, readable, not empty, deep
+    enough.
+    """
+    if (
+        pool.token0 not in index_by_token
+        or pool.token1 not in index_by_token
+        or any(
+            quarantined_item.address == pool.address
+            for quarantined_item in snapshot.unreadable_items
+        )
+    ):
+        return False
+    min_value = limits.pool_min_value
+    return not pool.is_empty and (
+        min_value is None
+        or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1))
+        >= min_value
+    )
+
+
+def within_plan_cost(costs: ExchangeCosts, limits: Limits) -> ExchangeCosts:
+    """Return the costs that limits.plan_cost allows."""
+    if limits.plan_cost_bps is None:
+        return costs
+    return {
+        pair: cost for pair, cost in costs.items() if cost <= Fraction(limits.plan_cost_bps, BPS)
+    }

@@ -1,0 +1,148 @@
+"""The tracking rule of a step: the widths of its tokens, and the risk that leads the planner there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import AssetDrift, Limits, Portfolio, Snapshot, TokenWidth, TrackingRisk
+from agent.policy import minimum
+from agent.policy.risk import MIN_VOLATILITY_BPS, aversion, covariance
+from agent.policy.triggers.exchange_costs import ExchangeCosts
+from agent.policy.triggers.tracking_rule import (
+    CORRELATION_SHARE,
+    TokenRule,
+    TradingCost,
+    token_rules,
+)
+from agent.units import BPS, PIPS, YEAR_S, Price
+
+LEAVING_HORIZON_YEARS = 1.0
+"""Horizon of a token without a target, which is sold as a whole."""
+
+
+def with_widths(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    risk: TrackingRisk,
+    drifts: Sequence[AssetDrift],
+    prices: Mapping[str, Price],
+    costs: ExchangeCosts,
+) -> TrackingRisk:
+    """Return the risk with the widths of the tokens that have a route, and with each volatility
+    scaled to its token's horizon, over a year. `costs` are those of any route, by the indices of
+    the drifts. Without a price of the native coin gas costs nothing, as in a backtest without it.
+
+    Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) is a volatility σᵢ·√Hᵢ and a correlation ρᵢⱼ·√(min/max).
+    """
+    tokens = [drift.token for drift in drifts]
+    reduced = replace(
+        risk,
+        correlations_bps=tuple(
+            (first_token, second_token, int(bps * CORRELATION_SHARE))
+            for first_token, second_token, bps in risk.correlations_bps
+        ),
+    )
+    rules = token_rules(
+        [drift.target_bps / BPS for drift in drifts],
+        [[float(entry) for entry in row] for row in covariance(reduced, tokens)],
+        tokens.index(portfolio.numeraire.address),
+        _trading_costs(snapshot, portfolio, limits, drifts, prices, costs),
+        float(aversion(risk)),
+    )
+    horizon_by_token = {
+        tokens[index]: rule.horizon_years or LEAVING_HORIZON_YEARS for index, rule in rules.items()
+    }
+    return replace(
+        reduced,
+        horizon_s=YEAR_S,
+        volatilities_bps=tuple(
+            (token, _scaled_volatility(bps, horizon_by_token.get(token)))
+            for token, bps in risk.volatilities_bps
+        ),
+        correlations_bps=tuple(
+            (
+                first_token,
+                second_token,
+                int(bps * _common_share(first_token, second_token, horizon_by_token)),
+            )
+            for first_token, second_token, bps in reduced.correlations_bps
+        ),
+        widths=tuple(_token_width(tokens[index], rule) for index, rule in rules.items()),
+    )
+
+
+def edge_drifts(
+    risk: TrackingRisk, drifts: Sequence[AssetDrift], numeraire: str
+) -> tuple[AssetDrift, ...]:
+    """Return the drifts with bands that end at the edges of the rule, for goals that no risk
+    weighs. The numeraire takes what the others leave; a token without a route stays.
+    """
+    edge_by_token = {width.token: Fraction(width.edge_ppm * BPS, PIPS) for width in risk.widths}
+    return tuple(
+        replace(drift, band_low_bps=Fraction(0), band_high_bps=Fraction(BPS))
+        if drift.token == numeraire or drift.token not in edge_by_token
+        else replace(
+            drift,
+            band_low_bps=drift.target_bps - edge_by_token[drift.token],
+            band_high_bps=drift.target_bps + edge_by_token[drift.token],
+        )
+        for drift in drifts
+    )
+
+
+def _trading_costs(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    drifts: Sequence[AssetDrift],
+    prices: Mapping[str, Price],
+    costs: ExchangeCosts,
+) -> dict[int, TradingCost]:
+    """Return the cost of trading each token that has a route against the numeraire: the mean of
+    both directions, or of the one that there is.
+    """
+    tokens = [drift.token for drift in drifts]
+    numeraire = tokens.index(portfolio.numeraire.address)
+    total_value = sum((drift.value for drift in drifts), Fraction(0))
+    leg_value = minimum.leg_gas_value(snapshot, prices.get(portfolio.wrapped_native, Fraction(0)))
+    trading_costs = {}
+    for index in range(len(tokens)):
+        pair_costs = [
+            costs[pair] for pair in ((index, numeraire), (numeraire, index)) if pair in costs
+        ]
+        if index == numeraire or not pair_costs or not total_value:
+            continue
+        min_trade = Fraction(limits.min_trade or 0)
+        if not drifts[index].target_bps:
+            min_trade = max(min_trade, leg_value * minimum.GAS_MULTIPLE)
+        trading_costs[index] = TradingCost(
+            float(sum(pair_costs, Fraction(0)) / len(pair_costs)),
+            float(leg_value / total_value),
+            float(min_trade / total_value),
+        )
+    return trading_costs
+
+
+def _scaled_volatility(volatility_bps: int, horizon_years: float | None) -> int:
+    if horizon_years is None:
+        return volatility_bps
+    return max(round(volatility_bps * math.sqrt(horizon_years)), MIN_VOLATILITY_BPS)
+
+
+def _common_share(
+    first_token: str, second_token: str, horizon_by_token: Mapping[str, float]
+) -> float:
+    """Return the factor by which two tokens' joint risk counts over the shorter horizon only."""
+    first_horizon = horizon_by_token.get(first_token)
+    second_horizon = horizon_by_token.get(second_token)
+    if first_horizon is None or second_horizon is None:
+        return 1.0
+    return math.sqrt(min(first_horizon, second_horizon) / max(first_horizon, second_horizon))
+
+
+def _token_width(token: str, rule: TokenRule) -> TokenWidth:
+    return TokenWidth(token, round(rule.edge * PIPS), round(rule.trigger * PIPS))

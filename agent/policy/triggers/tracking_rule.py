@@ -1,0 +1,139 @@
+"""The tracking rule: where long-run trading costs and tracking error together are least.
+
+A token's deviation x from its target diffuses with an annual variance η². Holding it costs ½·λ·s·x²
+a year, with s the annual variance of the token against the numeraire; trading costs c a unit and F
+a trade, shares of the portfolio. Between trades the relative value obeys ½·η²·V″ + ½·λ·s·x² = ρ, so
+that V′ = (k/3)·((a² + ab + b²)·x − x³) with k = λ·s/η². It is optimal to go from ±b back to ±a with
+V′(a) = V′(b) = c and V(b) − V(a) = c·(b − a) + F. With m = (a + b)/2 and h = (b − a)/2 these are
+
+    m·(m² − h²) = 3c/2k,   m·h³ = 3F/4k,   loss ρ = λ·s·(a² + ab + b²)/6.
+
+F = 0 gives a = b = ∛(3c/2k) (Martin, Optimal trading under proportional transaction costs, 2012),
+c = 0 gives a = 0 and b⁴ = 12·F/k. Derived here; scripts/bench_tracking.py compares it with the
+numerical optimum.
+
+The planner weighs risk against cost over a horizon. With H = c/(λ·s·a) years the last unit that pays
+is the one at ±a, so each token gets that horizon: Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ), positive semidefinite by
+Schur's product theorem. In between tokens, the rule of one dimension hedges too much; correlations
+count for three quarters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent import floats
+
+MIN_COST = 1e-4
+"""Least cost of an exchange, share of its value."""
+MIN_TARGET = 0.01
+"""Least target from which the spread of a deviation is reckoned."""
+CORRELATION_SHARE = 0.75
+BISECTIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class TradingCost:
+    """Cost of trading a token against the numeraire: `unit_cost` per unit of value, and `leg_cost`
+    of a swap whatever its size, share of the portfolio. `min_trade` is the smallest swap, share of
+    the portfolio.
+    """
+
+    unit_cost: float
+    leg_cost: float
+    min_trade: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRule:
+    """Deviations from the target, in shares of the portfolio: from beyond `trigger` a token is
+    brought back to `edge`. `horizon_years` is the horizon at which the last unit pays there; None
+    for a token without a target, of which no unit stays.
+    """
+
+    edge: float
+    trigger: float
+    horizon_years: float | None
+
+
+def edge_and_trigger(cost_term: float, gas_term: float) -> tuple[float, float]:
+    """Return m − h and m + h with m·(m² − h²) = `cost_term` and m·h³ = `gas_term`, not both zero.
+
+    With t = h/m the two give cost⁴·t⁹ = gas³·(1 − t²)⁴, which is monotone in t. Products and square
+    roots are the same on every machine.
+    """
+    if gas_term <= 0:
+        distance = floats.power(cost_term, 1 / 3)
+        return distance, distance
+    cost_power = (cost_term * cost_term) * (cost_term * cost_term)
+    gas_power = gas_term * gas_term * gas_term
+    low = 0.0
+    high = 1.0
+    for _ in range(BISECTIONS):
+        ratio = (low + high) / 2
+        square = ratio * ratio
+        fourth = square * square
+        rest_square = (1 - square) * (1 - square)
+        if cost_power * fourth * fourth * ratio > gas_power * rest_square * rest_square:
+            high = ratio
+        else:
+            low = ratio
+    ratio = high
+    middle = math.sqrt(math.sqrt(gas_term / (ratio * ratio * ratio)))
+    return middle * (1 - ratio), middle * (1 + ratio)
+
+
+def token_rules(
+    targets: Sequence[float],
+    covariance: Sequence[Sequence[float]],
+    numeraire: int,
+    costs: Mapping[int, TradingCost],
+    risk_aversion: float,
+) -> dict[int, TokenRule]:
+    """Return the rule of each token in `costs`, by index. `covariance` is annual, in units of the
+    numeraire, which has the index `numeraire`. A token that does not move against the numeraire at
+    all has none.
+    """
+    shares = [max(target, MIN_TARGET) for target in targets]
+    share_sum = math.fsum(shares)
+    shares = [share / share_sum for share in shares]
+    rules = {}
+    for index, cost in costs.items():
+        slope = [row[index] - row[numeraire] for row in covariance]
+        variance = slope[index] - slope[numeraire]
+        spread = _spread_variance(shares, covariance, slope)
+        if variance <= 0 or spread <= 0:
+            continue
+        tension = risk_aversion * variance * (variance * variance / spread)
+        unit_cost = max(cost.unit_cost, MIN_COST)
+        edge, trigger = edge_and_trigger(1.5 * unit_cost / tension, 0.75 * cost.leg_cost / tension)
+        edge, trigger = _within_target(edge, trigger, targets[index])
+        trigger = max(trigger, edge + cost.min_trade)
+        rules[index] = TokenRule(
+            edge,
+            trigger,
+            unit_cost / (risk_aversion * variance * edge) if edge else None,
+        )
+    return rules
+
+
+def _within_target(edge: float, trigger: float, target: float) -> tuple[float, float]:
+    """Return edge and trigger, both reduced so that the trigger is at most half the target."""
+    factor = min(target / 2 / trigger, 1.0)
+    return edge * factor, trigger * factor
+
+
+def _spread_variance(
+    shares: Sequence[float], covariance: Sequence[Sequence[float]], slope: Sequence[float]
+) -> float:
+    """Return yᵀMΣMᵀy with y = `slope` and M = diag(w) − wwᵀ: how fast the weights spread in the
+    direction whose risk is y.
+    """
+    mean_slope = math.fsum(share * entry for share, entry in zip(shares, slope, strict=True))
+    moves = [share * (entry - mean_slope) for share, entry in zip(shares, slope, strict=True)]
+    return math.fsum(
+        move * math.fsum(entry * other for entry, other in zip(row, moves, strict=True))
+        for move, row in zip(moves, covariance, strict=True)
+    )

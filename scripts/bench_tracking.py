@@ -1,0 +1,475 @@
+"""The tracking rule against the numerical optimum, 35 fixed rules and what `init` wrote before, as
+JSON: loss is costs + ½·λ·TE², bps of the portfolio a year. The widths are the product's
+(agent/policy/triggers/tracking_rule.py); prices, planner and optimum are the script's own.
+
+    .venv/bin/python scripts/bench_tracking.py --part optimum
+
+Parts: `optimum` (two coins and cash; scripts/tracking_optimum.py computes the stored optima), `cells`
+(fees, gas, sizes, coins, strictness), `robust` (wrong figures, drift, regimes, cooldown), `prices`
+(real ones, from --data: a fixed rule is chosen on one set and applied to the other).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
+from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
+from scripts.tracking_market import (
+    BPS,
+    RULE,
+    Floats,
+    Legs,
+    Market,
+    Outcome,
+    cash_legs,
+    fixed_rules,
+    gaussian_market,
+    market_of,
+    run,
+)
+from scripts.tracking_optimum import CASES, SEED, YEARS
+
+DEPTH = 20_000_000
+"""Depth of the simulated pools, dollars: a swap of x costs x² / DEPTH in impact."""
+CELL_YEARS = 8
+CELL_SEED = 9
+INIT_RULE = "relative 10 % target"
+"""What `init` wrote before the tracking rule."""
+
+
+def rule_of(
+    covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float
+) -> tuple[Floats, Floats]:
+    """Return the risk that leads a planner to the edges, and the triggers. The first legs are those
+    of each token to the cash.
+    """
+    count = len(weights) - 1
+    reduced = covariance * CORRELATION_SHARE
+    np.fill_diagonal(reduced, np.diag(covariance))
+    costs = {
+        token: TradingCost(float(legs.unit_cost[token]), float(legs.gas[token]), 0.0)
+        for token in range(count)
+    }
+    rules = token_rules(weights.tolist(), reduced.tolist(), count, costs, risk_aversion)
+    horizons = np.array([rules[token].horizon_years for token in range(count)])
+    horizons = np.append(horizons, horizons.min())
+    triggers = np.array([rules[token].trigger for token in range(count)] + [9.0])
+    return risk_aversion * reduced * np.minimum.outer(horizons, horizons), triggers
+
+
+def run_rule(
+    market: Market,
+    weights: Floats,
+    legs: Legs,
+    risk_aversion: float,
+    known: Floats | None = None,
+    cooldown: int = 1,
+) -> Outcome:
+    """Return what the rule does; `known` is the covariance that it knows."""
+    covariance = market.covariance if known is None else known
+    risk, triggers = rule_of(covariance, weights, legs, risk_aversion)
+    return run(market, weights, legs, RULE, risk=risk, widths=triggers, cooldown=cooldown)
+
+
+def class_covariance(symbols: list[str]) -> Floats:
+    """Return the covariance of the classes, with a cash that rests."""
+    count = len(symbols)
+    covariance = np.zeros((count + 1, count + 1))
+    for i, symbol in enumerate(symbols):
+        for j, other in enumerate(symbols):
+            correlation = 1.0 if i == j else class_correlation_bps(symbol, other, "USD") / BPS
+            volatilities = [class_volatility_bps(each, "USD") / BPS for each in (symbol, other)]
+            covariance[i, j] = volatilities[0] * volatilities[1] * correlation
+    return covariance
+
+
+# --- Two coins and cash against the optimum.
+
+
+OPTIMA_BPS = (
+    3.4115,
+    2.5316,
+    6.8465,
+    1.3860,
+    9.0017,
+    5.9376,
+    3.3341,
+    5.3417,
+    1.4321,
+    4.7808,
+    1.3201,
+    3.0721,
+    24.0118,
+    2.2747,
+    2.3372,
+    4.5503,
+    4.9927,
+    7.3093,
+    14.7590,
+    21.3443,
+    8.6926,
+    13.4906,
+)
+"""Loss of the optimum in each case on the same prices, by scripts/tracking_optimum.py. Where it is above
+the rule's, the grid is the coarser of the two.
+"""
+
+
+def optimum_part() -> dict[str, Any]:
+    """Return the ratio of the rule's loss to the optimum's in each case."""
+    rows = []
+    for number, case in enumerate(CASES):
+        loss = run_rule(case.market(), case.weights, case.legs(), 1.0).loss_bps(1.0)
+        rows.append(
+            {
+                "volatilities": case.volatilities,
+                "correlation": case.correlation,
+                "targets": case.targets,
+                "costs_bps": case.costs_bps,
+                "gas_bps": case.gas_bps,
+                "rule": round(loss, 3),
+                "optimum": OPTIMA_BPS[number],
+                "ratio": round(loss / OPTIMA_BPS[number], 3),
+            }
+        )
+    return {"years": YEARS, "seed": SEED, "cases": rows, **_summary([row["ratio"] for row in rows])}
+
+
+def _summary(ratios: list[float]) -> dict[str, Any]:
+    return {
+        "count": len(ratios),
+        "mean": round(statistics.mean(ratios), 3),
+        "max": round(max(ratios), 3),
+        "min": round(min(ratios), 3),
+    }
+
+
+# --- Cells: markets of two to ten coins.
+
+
+@dataclass(frozen=True)
+class World:
+    """Coins with their symbols, annual volatilities, correlations, targets with that of the cash,
+    and costs of their pools in bps.
+    """
+
+    symbols: list[str]
+    volatilities: list[float]
+    correlation: Floats
+    weights: Floats
+    costs_bps: list[float]
+
+    def market(self, drift: list[float] | None = None) -> Market:
+        """Return hourly prices."""
+        return gaussian_market(self.volatilities, self.correlation, CELL_YEARS, CELL_SEED, drift)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A portfolio: world, gas of a leg and size in dollars, λ."""
+
+    world: World
+    gas: float
+    value: float
+    risk_aversion: float
+
+    def legs(self) -> Legs:
+        """Return the pools, shares of the portfolio."""
+        return cash_legs(self.world.costs_bps, self.gas / self.value, self.value / DEPTH)
+
+
+def even_correlation(count: int, correlation: float) -> Floats:
+    """Return a matrix of one correlation."""
+    return np.full((count, count), correlation) + (1 - correlation) * np.eye(count)
+
+
+def three_coins(fee_bps: float) -> World:
+    """Return BTC, ETH and another coin."""
+    correlation = np.array([[1, 0.8, 0.6], [0.8, 1, 0.7], [0.6, 0.7, 1]])
+    weights = np.array([0.25, 0.25, 0.2, 0.3])
+    return World(["BTC", "ETH", "LINK"], [0.5, 0.65, 0.9], correlation, weights, [fee_bps] * 3)
+
+
+def cells() -> Iterator[Cell]:
+    """Yield 52 cells: three coins at each network and size, then two to ten coins, other fees and
+    strictness.
+    """
+    for fee_bps in (5.0, 30.0):
+        world = three_coins(fee_bps)
+        for gas in (0.03, 0.6, 6.0):
+            for value in (500, 5_000, 50_000, 500_000, 5_000_000):
+                if gas < 6 or value >= 50_000:
+                    yield Cell(world, gas, value, 1.0)
+        for risk_aversion in (0.3, 3.0):
+            for gas, value in ((0.03, 5_000), (0.6, 50_000), (6.0, 500_000)):
+                yield Cell(world, gas, value, risk_aversion)
+    pair = World(
+        ["BTC", "ETH"], [0.5, 0.65], even_correlation(2, 0.8), np.array([0.4, 0.3, 0.3]), [1.0, 1.0]
+    )
+    mixed = World(
+        ["BTC", "ETH", "LINK", "UNI", "PEPE", "DAI"],
+        [0.5, 0.65, 0.9, 0.9, 1.1, 0.01],
+        np.block(
+            [[even_correlation(5, 0.65), np.zeros((5, 1))], [np.zeros((1, 5)), np.ones((1, 1))]]
+        ),
+        np.array([0.25, 0.2, 0.1, 0.1, 0.1, 0.1, 0.15]),
+        [5.0, 5.0, 30.0, 30.0, 100.0, 1.0],
+    )
+    ten = World(
+        ["BTC", "ETH", "A", "B", "C", "D", "E", "F", "G", "H"],
+        [0.5, 0.65] + [0.9] * 8,
+        even_correlation(10, 0.6),
+        np.array([0.2, 0.15] + [0.07] * 8 + [0.09]),
+        [5.0, 5.0] + [30.0] * 8,
+    )
+    for world in (pair, mixed, ten):
+        for gas, value in ((0.03, 5_000), (0.03, 50_000), (0.6, 50_000), (0.03, 5_000_000)):
+            yield Cell(world, gas, value, 1.0)
+    yield Cell(mixed, 0.03, 50_000, 3.0)
+    yield Cell(ten, 0.03, 50_000, 0.3)
+
+
+def cell_row(cell: Cell) -> dict[str, Any]:
+    """Return the losses of the rule, with true and class figures, beside those of fixed rules."""
+    world = cell.world
+    market = world.market()
+    legs = cell.legs()
+    risk_aversion = cell.risk_aversion
+    fixed = {
+        name: outcome.loss_bps(risk_aversion)
+        for name, outcome in fixed_rules(
+            market, world.weights, legs, risk_aversion, cell.value, market.covariance
+        ).items()
+    }
+    best = min(fixed, key=lambda name: fixed[name])
+    known = class_covariance(world.symbols)
+    true_loss = run_rule(market, world.weights, legs, risk_aversion).loss_bps(risk_aversion)
+    class_loss = run_rule(market, world.weights, legs, risk_aversion, known).loss_bps(risk_aversion)
+    return {
+        "coins": len(world.symbols),
+        "costs_bps": world.costs_bps[0] if len(set(world.costs_bps)) == 1 else world.costs_bps,
+        "gas": cell.gas,
+        "value": cell.value,
+        "risk_aversion": risk_aversion,
+        "rule": round(true_loss, 2),
+        "rule_by_class": round(class_loss, 2),
+        "best_fixed": round(fixed[best], 2),
+        "best_fixed_rule": best,
+        "init_before": round(fixed[INIT_RULE], 2),
+        "zone_30_d": round(fixed["zone 30 d"], 2),
+        "ratio": round(true_loss / fixed[best], 3),
+        "ratio_by_class": round(class_loss / fixed[best], 3),
+        "ratio_to_init": round(class_loss / fixed[INIT_RULE], 3),
+    }
+
+
+def cells_part() -> dict[str, Any]:
+    """Return all cells with their summary."""
+    rows = [cell_row(cell) for cell in cells()]
+    costly = [
+        row["ratio_to_init"]
+        for row in rows
+        if row["costs_bps"] == 30.0 or (row["gas"] == 6.0 and row["value"] >= 50_000)
+    ]
+    return {
+        "years": CELL_YEARS,
+        "seed": CELL_SEED,
+        "cells": rows,
+        "true_figures": _summary([row["ratio"] for row in rows]),
+        "class_figures": _summary([row["ratio_by_class"] for row in rows]),
+        "to_init_at_30_bps_or_on_ethereum": _summary(costly),
+    }
+
+
+# --- Wrong figures, drift, regimes, cooldown.
+
+
+def scaled(covariance: Floats, token: int, factor: float) -> Floats:
+    """Return the covariance with one volatility times `factor`."""
+    changed = covariance.copy()
+    changed[token] *= factor
+    changed[:, token] *= factor
+    return changed
+
+
+def without_correlation(covariance: Floats) -> Floats:
+    """Return the variances alone."""
+    return np.diag(np.diag(covariance))
+
+
+def regime_market(world: World) -> Market:
+    """Return prices whose volatilities halve and double and whose correlations change, every sixty
+    days on average, with the covariance that they have over all.
+    """
+    dice = np.random.default_rng(1)
+    bar_years = 1 / 8_760
+    bars = CELL_YEARS * 8_760
+    state = np.cumsum(dice.random(bars) < 1 / (60 * 24)) % 2
+    volatilities = np.array(world.volatilities)
+    count = len(volatilities)
+    noise = dice.standard_normal((bars, count))
+    logs = np.zeros((bars, count))
+    for number, (factor, correlation) in enumerate(((0.5, 0.5), (2.0, 0.9))):
+        spread = volatilities * factor
+        covariance = np.outer(spread, spread) * even_correlation(count, correlation)
+        moves = noise @ np.linalg.cholesky(covariance).T * bar_years**0.5
+        logs[state == number] = (moves - spread**2 * bar_years / 2)[state == number]
+    covariance = np.cov(logs.T) / bar_years
+    return market_of(np.expm1(logs), covariance, bar_years)
+
+
+def robust_part() -> dict[str, Any]:
+    """Return the loss under wrong figures as a ratio to that with the true ones; under drift and
+    regimes beside the best fixed rule.
+    """
+    wrong: dict[str, Callable[[Floats], Floats]] = {
+        "first volatility ×2": lambda covariance: scaled(covariance, 0, 2.0),
+        "first volatility ÷2": lambda covariance: scaled(covariance, 0, 0.5),
+        "last volatility ×2": lambda covariance: scaled(covariance, 2, 2.0),
+        "last volatility ÷2": lambda covariance: scaled(covariance, 2, 0.5),
+        "all volatilities ×2": lambda covariance: covariance * 4,
+        "correlation 0": without_correlation,
+    }
+    ratios: dict[str, list[float]] = {name: [] for name in (*wrong, "cooldown 24 h")}
+    moved: list[dict[str, Any]] = []
+    for fee_bps, gas, value in ((5, 0.03, 5e4), (30, 0.03, 5e4), (30, 0.6, 5e3), (30, 0.03, 5e6)):
+        world = three_coins(fee_bps)
+        legs = Cell(world, gas, value, 1.0).legs()
+        market = world.market()
+        true_loss = run_rule(market, world.weights, legs, 1.0).loss_bps(1.0)
+        for name, change in wrong.items():
+            known = change(market.covariance)
+            loss = run_rule(market, world.weights, legs, 1.0, known).loss_bps(1.0)
+            ratios[name].append(loss / true_loss)
+        slow = run_rule(market, world.weights, legs, 1.0, cooldown=24).loss_bps(1.0)
+        ratios["cooldown 24 h"].append(slow / true_loss)
+        known = class_covariance(world.symbols)
+        for name, other in (
+            ("drift", world.market([0.6, 0.0, -0.4])),
+            ("regimes", regime_market(world)),
+        ):
+            fixed = {
+                rule: outcome.loss_bps(1.0, is_realised=True)
+                for rule, outcome in fixed_rules(
+                    other, world.weights, legs, 1.0, value, other.covariance
+                ).items()
+            }
+            loss = run_rule(other, world.weights, legs, 1.0, known).loss_bps(1.0, is_realised=True)
+            moved.append(
+                {
+                    "market": name,
+                    "cost_bps": fee_bps,
+                    "gas": gas,
+                    "value": value,
+                    "rule_by_class": round(loss, 2),
+                    "best_fixed": round(min(fixed.values()), 2),
+                    "ratio": round(loss / min(fixed.values()), 3),
+                }
+            )
+    return {
+        "to_true_figures": {name: _summary(values) for name, values in ratios.items()},
+        "to_best_fixed": moved,
+    }
+
+
+# --- Real prices.
+
+
+def real_market(path: Path, symbols: list[str]) -> Market:
+    """Return the simple returns of coins in a file of bars, at times at which all have a price."""
+    frame = polars.read_parquet(path).filter(polars.col("symbol").is_in(symbols))
+    wide = frame.pivot(on="symbol", index="time", values="close").sort("time").drop_nulls()
+    closes = wide.select(symbols).to_numpy()
+    times = wide["time"].to_list()
+    bar_years = (times[1] - times[0]).total_seconds() / (365 * 86_400)
+    returns = closes[1:] / closes[:-1] - 1
+    covariance = np.cov(np.log(closes[1:] / closes[:-1]).T) / bar_years
+    return market_of(returns, covariance, bar_years)
+
+
+def prices_part(data: Path) -> dict[str, Any]:
+    """Return the rule by class figures against a fixed rule chosen on the other data set."""
+    files = {"daily": "daily_2017_2023.parquet", "hourly": "hourly_2021-04_2022-12.parquet"}
+    if not all((data / name).exists() for name in files.values()):
+        return {"skipped": f"no prices in {data}"}
+    rows = []
+    for symbols, weights in (
+        (["BTC", "ETH"], np.array([0.5, 0.3, 0.2])),
+        (["BTC", "ETH", "LINK"], np.array([0.4, 0.3, 0.1, 0.2])),
+    ):
+        markets = {name: real_market(data / file, symbols) for name, file in files.items()}
+        known = class_covariance(symbols)
+        for fee_bps, gas, value in (
+            (5, 0.03, 5e3),
+            (5, 0.03, 5e4),
+            (30, 0.03, 5e3),
+            (30, 0.03, 5e4),
+            (30, 0.6, 5e4),
+            (30, 6.0, 5e5),
+        ):
+            legs = cash_legs([fee_bps] * len(symbols), gas / value, value / DEPTH)
+            fixed = {
+                name: {
+                    rule: outcome.loss_bps(1.0, is_realised=True)
+                    for rule, outcome in fixed_rules(
+                        market, weights, legs, 1.0, value, known
+                    ).items()
+                }
+                for name, market in markets.items()
+            }
+            for chosen_on, applied_to in (("daily", "hourly"), ("hourly", "daily")):
+                chosen = min(fixed[chosen_on], key=lambda rule: fixed[chosen_on][rule])
+                loss = run_rule(markets[applied_to], weights, legs, 1.0, known).loss_bps(
+                    1.0, is_realised=True
+                )
+                rows.append(
+                    {
+                        "symbols": symbols,
+                        "cost_bps": fee_bps,
+                        "gas": gas,
+                        "value": value,
+                        "applied_to": applied_to,
+                        "rule_by_class": round(loss, 2),
+                        "chosen_rule": chosen,
+                        "chosen": round(fixed[applied_to][chosen], 2),
+                        "best_in_hindsight": round(min(fixed[applied_to].values()), 2),
+                        "init_before": round(fixed[applied_to][INIT_RULE], 2),
+                        "ratio": round(loss / fixed[applied_to][chosen], 3),
+                    }
+                )
+    return {"rows": rows, **_summary([row["ratio"] for row in rows])}
+
+
+def main() -> None:
+    """Print the chosen parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--part", choices=("optimum", "cells", "robust", "prices", "all"), default="all"
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/prices"))
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "optimum": optimum_part,
+        "cells": cells_part,
+        "robust": robust_part,
+        "prices": lambda: prices_part(options.data),
+    }
+    chosen = parts if options.part == "all" else {options.part: parts[options.part]}
+    print(json.dumps({name: part() for name, part in chosen.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

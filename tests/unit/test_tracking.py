@@ -1,0 +1,200 @@
+"""The tracking trigger on a step: when it fires, where its plans end, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from agent import codec
+from agent.model import Destination, Hold, PastPrices, Pool, Rebalance, StepInput, TradeSide
+from agent.planning.proposals import propose_rebalance
+from agent.policy.decide import decide
+from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.no_trade_zone import ZoneInterval, ZoneView, build_tracking
+from tests.support.builders import GWEI, history, price_of, step_input, token, v2_pool, with_limits, with_snapshot
+from tests.support.text import mentions
+
+TARGETS = {"WETH": 2_500, "WBTC": 2_500, "LINK": 2_000, "USDC": 3_000}
+ON_TARGET = {symbol: 5 * bps for symbol, bps in TARGETS.items()}
+"""50,000 dollars."""
+DEPTH = 100_000_000
+TRADED_S = 1_600_000_000
+
+
+def tracked(values: Mapping[str, int | Fraction] | None = None, strictness: str = "normal", **changes: Any) -> StepInput:
+    """A step under the tracking rule in a wallet that has traded before, with deep pools of 0.3 % and gas of a dime."""
+    step = step_input(
+        changes.pop("targets", TARGETS),
+        values or ON_TARGET,
+        depth=DEPTH,
+        trigger=build_tracking(strictness),
+        destination=Destination.ZONE,
+        past=history(last_rebalance_s=TRADED_S),
+        cooldown_s=0,
+        **changes,
+    )
+    head = replace(step.snapshot.head, base_fee_wei=GWEI // 4)
+    return complete_risk(with_snapshot(step, priority_fee_wei=0, head=head))
+
+
+def pools_of(depth: int, fee_pips: int = 3_000) -> list[Pool]:
+    """A pool of each coin with the numeraire at its price."""
+    return [v2_pool(token(symbol), token("USDC"), price_of(symbol), depth, fee_pips=fee_pips) for symbol in ("WETH", "WBTC", "LINK")]
+
+
+def moved(**dollars: int) -> dict[str, int]:
+    """What is held if these were bought from the cash."""
+    held = {symbol: ON_TARGET[symbol] + dollars.get(symbol, 0) for symbol in TARGETS}
+    held["USDC"] -= sum(dollars.values())
+    return held
+
+
+def zone_of(step: StepInput) -> ZoneView:
+    zone = decide(step).zone
+    assert zone is not None
+    return zone
+
+
+def interval(step: StepInput, symbol: str) -> ZoneInterval:
+    return next(row for row in zone_of(step).intervals if row.token == token(symbol).address)
+
+
+def weights_after(step: StepInput) -> dict[str, float]:
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    return {step.portfolio.token(address).symbol: bps / 100 for address, bps in plan.weights_after_bps}
+
+
+@pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
+@pytest.mark.parametrize("side", [1, -1], ids=["above", "below"])
+def test_one_asset_off__fires_beyond_its_trigger_and_not_before(symbol: str, side: int) -> None:
+    found = interval(tracked(), symbol)
+    width = (found.trigger_high - found.trigger_low) / 2
+    for share, fires in ((Fraction(99, 100), False), (Fraction(101, 100), True)):
+        dollars = round(side * width * share * 50_000)
+        decision = decide(tracked(moved(**{symbol: dollars}))).decision
+        assert isinstance(decision, Rebalance if fires else Hold), decision.reason
+        assert symbol in decision.reason
+
+
+@pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
+def test_one_asset_off__is_traded_back_to_its_edge(symbol: str) -> None:
+    found = interval(tracked(), symbol)
+    target = TARGETS[symbol] / 100
+    after = weights_after(tracked(moved(**{symbol: 6_000})))
+    edge = float(found.high) * 100 - target
+    assert target + edge * 0.85 < after[symbol] < target + edge * 1.25, "the whole plan weighs all assets and its gas"
+    assert all(after[other] == pytest.approx(TARGETS[other] / 100, abs=0.05) for other in TARGETS if other not in (symbol, "USDC"))
+
+
+def test_assets_that_move_together__one_above_and_one_below__hold_each_other_less() -> None:
+    """A coin in place of another is less of a risk than the same coin in place of cash."""
+    together = tracked(moved(WETH=3_000, WBTC=3_000))
+    apart = tracked(moved(WETH=3_000, WBTC=-3_000))
+    assert isinstance(decide(together).decision, Rebalance)
+    assert isinstance(decide(apart).decision, Hold)
+
+
+@pytest.mark.parametrize(("strictness", "fires"), [("relaxed", False), ("normal", True), ("strict", True)])
+def test_strictness__decides_how_soon(strictness: str, fires: bool) -> None:
+    step = tracked(moved(WETH=3_300), strictness)
+    assert isinstance(decide(step).decision, Rebalance if fires else Hold)
+
+
+@pytest.mark.parametrize("fee_pips", [500, 10_000])
+def test_pool_fee__dearer_pools_make_wider_ranges(fee_pips: int) -> None:
+    pools = pools_of(DEPTH, fee_pips)
+    usual = interval(tracked(), "WETH")
+    changed = interval(tracked(pools=pools), "WETH")
+    assert (changed.trigger_high - changed.trigger_low > usual.trigger_high - usual.trigger_low) is (fee_pips > 3_000)
+
+
+def test_asset_without_a_pool__never_fires_and_is_named() -> None:
+    pools = pools_of(DEPTH)[:2]
+    step = tracked(moved(LINK=9_000), pools=pools)
+    decision = decide(step).decision
+    assert mentions(decision.reason, "no usable pool trades LINK")
+    assert (interval(step, "LINK").trigger_low, interval(step, "LINK").trigger_high) == (0, 1)
+
+
+def test_target_of_zero__is_sold_to_the_last_unit_and_the_others_stay_within_their_edges() -> None:
+    targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
+    step = tracked(ON_TARGET, targets=targets)
+    after = weights_after(step)
+    assert after["LINK"] == 0
+    assert all(after[symbol] == pytest.approx(25, abs=0.1) for symbol in ("WETH", "WBTC"))
+
+
+def test_target_of_zero__dust_is_left() -> None:
+    targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
+    step = with_limits(
+        tracked({"WETH": 12_500, "WBTC": 12_500, "LINK": 9, "USDC": 24_991}, targets=targets), min_trade=Fraction(10 * 10**6)
+    )
+    assert isinstance(decide(step).decision, Hold)
+
+
+@pytest.mark.parametrize("side", [TradeSide.SELL, TradeSide.BUY])
+def test_one_sided__trades_that_side_alone(side: TradeSide) -> None:
+    step = tracked(moved(WETH=6_000, LINK=-9_000))
+    step = replace(step, policy=replace(step.policy, trade_side=side))
+    after = weights_after(step)
+    before = {drift.symbol: float(drift.share) * 100 for drift in decide(step).drifts}
+    sold, bought = after["WETH"] < before["WETH"] - 0.1, after["LINK"] > before["LINK"] + 0.1
+    assert (sold, bought) == (side is TradeSide.SELL, side is TradeSide.BUY)
+
+
+def test_first_purchase__goes_to_the_targets() -> None:
+    step = tracked({"USDC": 50_000})
+    step = with_limits(replace(step, history=history()), first_purchase_s=86_400)
+    after = weights_after(step)
+    assert all(after[symbol] == pytest.approx(TARGETS[symbol] / 100, abs=0.3) for symbol in ("WETH", "WBTC", "LINK"))
+
+
+@pytest.mark.parametrize(("past_price", "fires"), [(3_000, True), (2_000, False)])
+def test_confirmation__past_blocks_disagree__holds(past_price: int, fires: bool) -> None:
+    """The price jumped within a block: at the blocks before, nothing was beyond its trigger."""
+    step = tracked(moved(WETH=5_000), prices={"WETH": 3_000})
+    head = step.snapshot.head
+    before = tracked(prices={"WETH": past_price}).snapshot
+    past = tuple(
+        PastPrices(replace(head, number=head.number - back, timestamp_s=head.timestamp_s - 12 * back), before.feeds, before.pools)
+        for back in (1, 2)
+    )
+    step = replace(with_snapshot(step, past_prices=past), policy=replace(step.policy, confirm_blocks=2))
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance if fires else Hold), decision.reason
+    assert fires or mentions(decision.reason, "the prices did not confirm it")
+
+
+@pytest.mark.parametrize("dollars", [0, 5_000, -9_000])
+def test_recorded_step__decides_the_same(dollars: int) -> None:
+    step = tracked(moved(WETH=dollars))
+    again = codec.loads(StepInput, codec.dumps(step))
+    assert again == step
+    assert decide(again) == decide(step)
+
+
+def test_plan__impact_takes_what_it_would_save__is_smaller_or_a_hold() -> None:
+    """The trigger knows fees and gas; the planner knows the pools, and moves in parts."""
+    deep = propose_rebalance(tracked(moved(WETH=9_000))).plan
+    shallow_pools = pools_of(1_000_000)
+    shallow = propose_rebalance(tracked(moved(WETH=9_000), pools=shallow_pools)).plan
+    assert deep is not None
+    assert shallow is not None
+    assert shallow.turnover < deep.turnover * Fraction(2, 3)
+    for plan in (deep, shallow):
+        assert plan.zone_tradeoff is not None
+        assert plan.zone_tradeoff.covers_cost
+
+
+@pytest.mark.parametrize("gwei", [20, 200])
+def test_plan__gas_rose__waits_longer(gwei: int) -> None:
+    step = tracked(moved(WETH=3_300))
+    head = replace(step.snapshot.head, base_fee_wei=gwei * GWEI)
+    assert isinstance(decide(step).decision, Rebalance)
+    decision = decide(with_snapshot(step, head=head)).decision
+    assert isinstance(decision, Hold)

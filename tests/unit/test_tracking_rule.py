@@ -1,0 +1,216 @@
+"""The tracking rule in numbers: its two equations, check values, and what its widths depend on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, token_rules
+from tests.support.samples import examples
+
+terms = st.floats(1e-9, 1e-2)
+STRICTNESS = {"relaxed": 0.3, "normal": 1.0, "strict": 3.0}
+
+
+def one_coin(
+    target: float, fee_bps: float, gas: float = 0.0, risk_aversion: float = 1.0, volatility: float = 0.6, min_trade: float = 0.0
+) -> TokenRule:
+    """The rule of a coin beside the numeraire; `gas` is a share of the portfolio."""
+    covariance = [[volatility**2, 0.0], [0.0, 0.0]]
+    costs = {0: TradingCost(fee_bps / 10_000, gas, min_trade)}
+    return token_rules([target, 1 - target], covariance, 1, costs, risk_aversion)[0]
+
+
+@examples(50)
+@given(terms, terms)
+def test_edge_and_trigger__solve_both_equations(cost_term: float, gas_term: float) -> None:
+    edge, trigger = edge_and_trigger(cost_term, gas_term)
+    middle = (edge + trigger) / 2
+    half = (trigger - edge) / 2
+    assert 0 <= edge < trigger
+    assert middle * half**3 == pytest.approx(gas_term, rel=1e-6)
+    assert middle * (middle**2 - half**2) == pytest.approx(cost_term, rel=1e-6, abs=1e-15)
+
+
+@pytest.mark.parametrize("cost_term", [1e-9, 1e-5, 0.3])
+def test_edge_and_trigger__no_gas__are_one(cost_term: float) -> None:
+    edge, trigger = edge_and_trigger(cost_term, 0.0)
+    assert edge == trigger == pytest.approx(cost_term ** (1 / 3), rel=1e-14)
+
+
+@pytest.mark.parametrize("gas_term", [1e-12, 1e-8, 1e-3])
+def test_edge_and_trigger__no_cost__goes_back_to_the_target(gas_term: float) -> None:
+    """b⁴ = 12·F/k = 16·(3F/4k)."""
+    edge, trigger = edge_and_trigger(1e-30, gas_term)
+    assert edge == pytest.approx(0, abs=1e-7)
+    assert trigger == pytest.approx((16 * gas_term) ** 0.25, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "fee_bps", "gas", "edge", "trigger"),
+    [
+        (0.5, 5, 0.0, 3.61, 3.61),
+        (0.5, 30, 0.0, 6.55, 6.55),
+        (0.25, 5, 0.0, 2.98, 2.98),
+        (0.25, 30, 0.0, 5.41, 5.41),
+        (0.1, 5, 0.0, 1.82, 1.82),
+        (0.1, 30, 0.0, 3.32, 3.32),
+        (0.25, 5, 0.03 / 5_000, 1.61, 4.98),
+        (0.25, 30, 6 / 50_000, 2.55, 9.95),
+    ],
+)
+def test_one_coin__widths_in_points(target: float, fee_bps: float, gas: float, edge: float, trigger: float) -> None:
+    rule = one_coin(target, fee_bps, gas)
+    assert (round(rule.edge * 100, 2), round(rule.trigger * 100, 2)) == (edge, trigger)
+
+
+@pytest.mark.parametrize(("strictness", "share"), [("relaxed", 1.49), ("strict", 0.69)])
+def test_strictness__scales_widths_by_the_cube_root(strictness: str, share: float) -> None:
+    rule = one_coin(0.25, 5, risk_aversion=STRICTNESS[strictness])
+    assert round(rule.edge / one_coin(0.25, 5).edge, 2) == share
+
+
+@pytest.mark.parametrize("volatility", [0.01, 0.2, 2.0])
+def test_volatility__of_one_coin__does_not_count(volatility: float) -> None:
+    """What is dearer to hold drifts faster."""
+    rule = one_coin(0.25, 30, 1e-5, volatility=volatility)
+    usual = one_coin(0.25, 30, 1e-5)
+    assert (rule.edge, rule.trigger) == pytest.approx((usual.edge, usual.trigger), rel=1e-12)
+
+
+@st.composite
+def portfolios(draw: st.DrawFn) -> tuple[list[float], list[list[float]], list[TradingCost]]:
+    """Targets with that of the numeraire last, covariance, costs; two to six coins."""
+    count = draw(st.integers(2, 6))
+    seed = draw(st.integers(0, 2**32 - 1))
+    dice = np.random.default_rng(seed)
+    targets = dice.dirichlet(np.ones(count + 1))
+    factors = dice.normal(size=(count, count + 2))
+    covariance = np.zeros((count + 1, count + 1))
+    covariance[:count, :count] = factors @ factors.T * 0.1
+    costs = [TradingCost(float(dice.uniform(1e-4, 1e-2)), float(dice.choice([0.0, 1e-6, 1e-4])), 0.0) for _ in range(count)]
+    return targets.tolist(), covariance.tolist(), costs
+
+
+def rules_of(portfolio: tuple[list[float], list[list[float]], list[TradingCost]], risk_aversion: float = 1.0) -> dict[int, TokenRule]:
+    targets, covariance, costs = portfolio
+    return token_rules(targets, covariance, len(costs), dict(enumerate(costs)), risk_aversion)
+
+
+@examples(30)
+@given(portfolios())
+def test_several_coins__all_volatilities_scaled__widths_stay(
+    portfolio: tuple[list[float], list[list[float]], list[TradingCost]],
+) -> None:
+    targets, covariance, costs = portfolio
+    scaled = [[4 * entry for entry in row] for row in covariance]
+    for rule, other in zip(rules_of(portfolio).values(), rules_of((targets, scaled, costs)).values(), strict=True):
+        assert (rule.edge, rule.trigger) == pytest.approx((other.edge, other.trigger), rel=1e-9)
+
+
+@examples(30)
+@given(portfolios(), st.sampled_from(["unit_cost", "leg_cost", "risk_aversion"]))
+def test_several_coins__widths_rise_with_cost_and_gas_and_fall_with_strictness(
+    portfolio: tuple[list[float], list[list[float]], list[TradingCost]], raised: str
+) -> None:
+    targets, covariance, costs = portfolio
+    usual = rules_of(portfolio)
+    if raised == "risk_aversion":
+        wider, narrower = usual, rules_of(portfolio, 2.0)
+    else:
+        dearer = [
+            TradingCost(cost.unit_cost * (1 + (raised == "unit_cost")), cost.leg_cost + (raised == "leg_cost") * 1e-5, 0.0)
+            for cost in costs
+        ]
+        wider, narrower = rules_of((targets, covariance, dearer)), usual
+    for token, rule in narrower.items():
+        assert wider[token].trigger >= rule.trigger * (1 - 1e-9)
+
+
+@examples(30)
+@given(portfolios())
+def test_several_coins__risk_with_the_shorter_horizon_of_each_pair__is_no_less_than_zero(
+    portfolio: tuple[list[float], list[list[float]], list[TradingCost]],
+) -> None:
+    """Schur's product theorem: the covariance times min(Hᵢ, Hⱼ)."""
+    _, covariance, costs = portfolio
+    rules = rules_of(portfolio)
+    horizons = np.array([rules[token].horizon_years or 1.0 for token in range(len(costs))])
+    risk = np.array(covariance)[:-1, :-1] * np.minimum.outer(horizons, horizons)
+    assert np.linalg.eigvalsh(risk).min() >= -1e-9 * np.abs(risk).max()
+
+
+@pytest.mark.parametrize("target", [0.01, 0.02, 0.1])
+def test_trigger__is_at_most_half_the_target(target: float) -> None:
+    rule = one_coin(target, 100, 1e-3)
+    assert rule.trigger == pytest.approx(target / 2)
+    uncapped_edge, uncapped_trigger = edge_and_trigger(1.5 * 1e-2 * spread(target), 0.75 * 1e-3 * spread(target))
+    assert rule.edge / rule.trigger == pytest.approx(uncapped_edge / uncapped_trigger)
+
+
+def spread(target: float) -> float:
+    """1/k of one coin."""
+    return (target * (1 - target)) ** 2
+
+
+@pytest.mark.parametrize("min_trade", [0.0, 0.001, 0.2])
+def test_trigger__is_a_smallest_trade_beyond_the_edge(min_trade: float) -> None:
+    rule = one_coin(0.25, 5, min_trade=min_trade)
+    assert rule.trigger == pytest.approx(max(one_coin(0.25, 5).trigger, rule.edge + min_trade))
+
+
+def test_cost__below_a_basis_point__counts_as_one() -> None:
+    assert one_coin(0.25, 0.0) == one_coin(0.25, MIN_COST * 10_000)
+
+
+def test_target__of_zero__leaves_nothing() -> None:
+    rule = one_coin(0.0, 5, min_trade=0.002)
+    assert (rule.edge, rule.trigger, rule.horizon_years) == (0.0, 0.002, None)
+
+
+def test_target__of_all__still_has_a_width() -> None:
+    rule = one_coin(1.0, 5)
+    assert 0 < rule.edge <= rule.trigger < 0.5
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.0, 0.0), (0.3, 0.3)])
+def test_coin__that_moves_with_the_numeraire__has_no_rule(first: float, second: float) -> None:
+    covariance = [[first, 0.0, first], [0.0, 0.25, 0.0], [second, 0.0, second]]
+    costs = {token: TradingCost(5e-4, 0.0, 0.0) for token in (0, 1)}
+    assert set(token_rules([0.3, 0.3, 0.4], covariance, 2, costs, 1.0)) == {1}
+
+
+def test_horizon__is_where_the_last_unit_pays_at_the_edge() -> None:
+    """λ·s·H·a = c."""
+    rule = one_coin(0.25, 30, 1e-5, risk_aversion=3.0, volatility=0.8)
+    assert rule.horizon_years is not None
+    assert 3.0 * 0.64 * rule.horizon_years * rule.edge == pytest.approx(0.003)
+
+
+def optimal_loss(edge: float, trigger: float, cost: float, gas: float) -> float:
+    """Average loss of trading from ±trigger to ±edge, λ = s = η = 1: by renewal between trades.
+
+    Between edge and trigger the driftless deviation of ±edge takes b² − a² years to ±b and collects
+    ∫x²/2, of which Dynkin's formula on x⁴ gives (b⁴ − a⁴)/12.
+    """
+    years = trigger**2 - edge**2
+    return ((trigger**4 - edge**4) / 12 + cost * (trigger - edge) + gas) / years
+
+
+@pytest.mark.parametrize(("cost", "gas"), [(1e-3, 1e-5), (1e-2, 1e-4), (1e-4, 1e-3)])
+def test_widths__are_those_of_the_least_loss_between_trades(cost: float, gas: float) -> None:
+    """An argument of its own: no neighbour of (a, b) loses less, and the least is λ·s·(a² + ab + b²)/6."""
+    edge, trigger = edge_and_trigger(1.5 * cost, 0.75 * gas)
+    least = optimal_loss(edge, trigger, cost, gas)
+    assert least == pytest.approx((edge**2 + edge * trigger + trigger**2) / 6, rel=1e-9)
+    for edge_factor, trigger_factor in neighbours():
+        assert optimal_loss(edge * edge_factor, trigger * trigger_factor, cost, gas) > least
+
+
+def neighbours() -> Sequence[tuple[float, float]]:
+    return [(math.cos(angle) / 50 + 1, math.sin(angle) / 50 + 1) for angle in np.linspace(0, 2 * math.pi, 16, endpoint=False)]
