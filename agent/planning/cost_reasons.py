@@ -15,7 +15,7 @@ from agent.planning.approval_gas import approval_count
 from agent.planning.problem import Problem
 from agent.planning.solver.search import COARSE_UNIT_PHRASE
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
-from agent.units import BPS, PIPS, Value, floor_int, value_text
+from agent.units import BPS, PIPS, Value, decimal_text, floor_int, value_text
 
 ALLOWED_PHRASE = "plan_cost allows"
 """Phrase of every reason that compares a cost with its limit."""
@@ -23,11 +23,13 @@ ALLOWED_PHRASE = "plan_cost allows"
 
 @dataclass(frozen=True, slots=True)
 class RouteCost:
-    """Cost of moving a value along one route: gas and pool fee of its first swap with missing
-    approvals, everything that its second swap costs, and what both lose to impact and prices off
-    the reference.
+    """Cost of moving `moved_value` along one route of `tokens`: gas and pool fee of its first swap
+    with missing approvals, everything that its second swap costs, and what both lose to impact and
+    prices off the reference.
     """
 
+    tokens: tuple[str, ...]
+    moved_value: Value
     gas: Value
     fees: Value
     second_hop: Value
@@ -55,23 +57,17 @@ def cost_reason(
     limit_bps = problem.plan_cost_bps
     if limit_bps is None:
         return ""
-    possible_counterparts = counterparts or (portfolio.numeraire.address,)
-    route_costs = _route_costs(
-        problem,
-        token,
-        moved_value,
-        is_sale,
-        [counterpart for counterpart in possible_counterparts if counterpart != token],
+    route = cheapest_route(
+        problem, token, moved_value, is_sale, counterparts or (portfolio.numeraire.address,)
     )
-    cheapest_route = min(route_costs, key=lambda route_cost: route_cost.total, default=None)
     allowed_cost = moved_value * Fraction(limit_bps, BPS)
-    if cheapest_route is None or cheapest_route.total <= allowed_cost:
+    if route is None or route.total <= allowed_cost:
         return ""
     named_costs = (
-        ("gas", cheapest_route.gas),
-        ("fees", cheapest_route.fees),
-        ("second hop", cheapest_route.second_hop),
-        ("impact", cheapest_route.impact),
+        ("gas", route.gas),
+        ("fees", route.fees),
+        ("second hop", route.second_hop),
+        ("impact", route.impact),
     )
     decimals, shown_decimals = portfolio.numeraire.decimals, 2
 
@@ -88,6 +84,30 @@ def cost_reason(
         if float(amount_text(cost_value)) > 0
     )
     return f"{ALLOWED_PHRASE} {amount_text(allowed_cost)}; {costs_text}"
+
+
+def cheapest_route(
+    problem: Problem, token: str, moved_value: Value, is_sale: bool, counterparts: Sequence[str]
+) -> RouteCost | None:
+    """Return the cheapest route by which `moved_value` of a token is sold for, or bought with, one
+    of the counterparts; None without one.
+    """
+    others = [counterpart for counterpart in counterparts if counterpart != token]
+    return min(
+        _route_costs(problem, token, moved_value, is_sale, others),
+        key=lambda route_cost: route_cost.total,
+        default=None,
+    )
+
+
+def format_route(problem: Problem, route: RouteCost) -> str:
+    """Return a route with its cost and limits.plan_cost, such as "WBTC to USDC to WETH 60 bps, limit
+    50 bps".
+    """
+    label_by_token = {node.address: node.label for node in problem.nodes}
+    path_text = " to ".join(label_by_token[token] for token in route.tokens)
+    cost_bps = decimal_text(round(route.total / route.moved_value * BPS * 10), 1)
+    return f"{path_text} {cost_bps} bps, limit {problem.plan_cost_bps} bps"
 
 
 def _route_costs(
@@ -119,7 +139,9 @@ def _route_cost(
     problem: Problem, token_in: str, amount_raw: int, route: tuple[Pool, ...]
 ) -> Iterator[RouteCost]:
     """Yield the cost of a route, unless one of its pools cannot trade the amount."""
-    hop_fees, impact = [], Fraction(0)
+    hop_fees = []
+    impact = Fraction(0)
+    tokens = [token_in]
     hop_token, hop_raw = token_in, amount_raw
     for pool in route:
         value_in = hop_raw * problem.price(hop_token)
@@ -129,10 +151,13 @@ def _route_cost(
             return
         hop_fees.append(value_in * Fraction(pool.fee_for(hop_token), PIPS))
         hop_token, hop_raw = amm.token_out(pool, hop_token), out_raw
+        tokens.append(hop_token)
         impact += value_in - hop_raw * problem.price(hop_token) - hop_fees[-1]
     approvals_needed = approval_count({token_in: amount_raw}, problem.gas_inputs.allowances)
     leg_cost = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee
     yield RouteCost(
+        tuple(tokens),
+        amount_raw * problem.price(token_in),
         leg_cost + approvals_needed * APPROVAL_GAS * problem.gas_unit_value,
         hop_fees[0],
         sum(hop_fees[1:], Fraction(0)) + leg_cost * (len(route) - 1),

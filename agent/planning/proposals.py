@@ -33,6 +33,7 @@ from agent.model import (
 )
 from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.cost_reasons import ALLOWED_PHRASE
+from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.limit_swaps import plan_limit_swap
 from agent.planning.plan_builder import LOCKED_EXCESS, MIN_TRADE_LIMIT, PLAN_COST_LIMIT
 from agent.planning.purchases import plan_purchase
@@ -84,9 +85,9 @@ class RefusedWithBlockedExits(Refused):
         self.step = step
 
 
-HOLD_CAUSES = (PLAN_COST_LIMIT, MIN_TRADE_LIMIT, LOCKED_EXCESS)
-"""Causes for which a fired trigger holds instead of refusing: the trade is not worth its cost, or
-swaps cannot spend the excess.
+HOLD_CAUSES = (PLAN_COST_LIMIT, MIN_TRADE_LIMIT, LOCKED_EXCESS, EFFECT_RULE)
+"""Causes for which a fired trigger holds instead of refusing: the trade is not worth its cost, swaps
+cannot spend the excess, or it would leave most of the drift.
 """
 Proposer = Callable[[StepInput], Proposal]
 """Function that proposes a step for an input."""
@@ -374,11 +375,15 @@ def _hold_unless_worth_it(step: StepInput, decision_result: DecisionResult) -> D
     if not isinstance(decision, Rebalance) or decision.goal.risk is not None:
         return decision_result
     try:
-        sales.plan_sales(step, decision)
+        plan = sales.plan_sales(step, decision)
     except planner.NothingPlanned as no_plan:
         if not no_plan.limiting_rule:
             raise
         return _hold_not_worth_it(step, decision_result, decision, no_plan).decision_result
+    if why := little_effect_reason(
+        step, decision_result.references, decision_result.drifts, decision, plan
+    ):
+        return _hold_for(decision_result, decision, why, EFFECT_RULE, why).decision_result
     return decision_result
 
 
@@ -408,6 +413,10 @@ def _plan_rebalance(
             decision_result,
             no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
         )
+    if why := little_effect_reason(
+        step_input, decision_result.references, decision_result.drifts, decision, plan
+    ):
+        return _hold_for(decision_result, decision, why, EFFECT_RULE, why)
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
         decision_result = replace(decision_result, decision=decision)

@@ -1,0 +1,136 @@
+"""A triggered plan must help what fired: most of a drift that no route within plan_cost corrects is no reason to trade the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from agent.model import Cron, Destination, Every, Hold, HybridTrigger, Plan, Rebalance, StepInput, Threshold, TradeSide, Trigger
+from agent.planning.effect import EFFECT_RULE
+from agent.planning.proposals import decision_after_plan, propose_rebalance
+from tests.support.builders import GWEI, NOW_S, history, price_of, step_input, token, v2_pool, with_limits, with_snapshot
+from tests.support.text import mentions
+
+TARGETS = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
+STUCK = {"WBTC": 27_500, "WETH": 12_750, "USDC": 10_000}
+"""BTC rose by a tenth, ETH fell by 15 %: the exchange of one for the other costs two pools of 30 bps, and plan_cost is 50."""
+BAND = Threshold(None, 1_000)
+TEN_DAYS_S = 864_000
+
+
+def stuck(
+    values: Mapping[str, int | Fraction] | None = None,
+    trigger: Trigger = BAND,
+    destination: Destination = Destination.TARGET,
+    **changes: Any,
+) -> StepInput:
+    step = step_input(
+        TARGETS,
+        values or STUCK,
+        depth=10**9,
+        trigger=trigger,
+        destination=destination,
+        past=history(last_rebalance_s=NOW_S - TEN_DAYS_S),
+        cooldown_s=0,
+        **changes,
+    )
+    head = step.snapshot.head
+    return with_snapshot(step, priority_fee_wei=0, head=replace(head, base_fee_wei=GWEI // 100))
+
+
+def held_for_effect(step: StepInput) -> bool:
+    """Whether the step holds for this rule; status says the same as the run."""
+    decision = propose_rebalance(step).decision_result.decision
+    is_held = isinstance(decision, Hold) and decision.limiting_rule == EFFECT_RULE
+    assert decision_after_plan(step).decision == decision or not is_held
+    return is_held
+
+
+def plan_of(step: StepInput) -> Plan:
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    return plan
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [BAND, Threshold(300, None), HybridTrigger(BAND, Every(3_600)), Every(3_600), Cron("0 * * * *", "UTC")],
+    ids=["relative", "absolute", "hybrid", "every", "cron"],
+)
+def test_drift_that_no_route_corrects__holds_under_every_trigger(trigger: Trigger) -> None:
+    step = stuck(trigger=trigger)
+    assert held_for_effect(step)
+    proposal = propose_rebalance(step)
+    reason = proposal.decision_result.decision.reason
+    assert mentions(reason, "no route within limits.plan_cost", "WBTC to USDC to WETH 60 bps, limit 50 bps", "removes", "held")
+    assert proposal.plan is None
+    schedules = isinstance(trigger, Every | Cron | HybridTrigger)
+    assert proposal.decision_result.is_reviewed is schedules, "the review is done"
+
+
+def test_drift_that_no_route_corrects__half_of_it_can_be_corrected__is_traded() -> None:
+    """The cash is as far below its target as ETH is."""
+    step = stuck({"WBTC": 30_000, "WETH": 12_500, "USDC": 7_500})
+    assert not held_for_effect(step)
+    assert plan_of(step).turnover > 2_000 * 10**6
+
+
+def test_drift_with_a_cheap_pool__is_traded() -> None:
+    bitcoin, ether = (price_of(symbol, None) for symbol in ("WBTC", "WETH"))
+    direct = v2_pool(token("WBTC"), token("WETH"), bitcoin / ether, 10**6, fee_pips=500)
+    step = stuck()
+    step = with_snapshot(step, pools=(*step.snapshot.pools, direct))
+    assert not held_for_effect(step)
+    after = dict(plan_of(step).weights_after_bps)
+    assert after[token("WETH").address] == pytest.approx(3_000, abs=30)
+
+
+@pytest.mark.parametrize("plan_cost_bps", [61, 80])
+def test_limit_of_cost__above_the_route__is_traded(plan_cost_bps: int) -> None:
+    step = with_limits(stuck(), plan_cost_bps=plan_cost_bps)
+    assert not held_for_effect(step)
+    assert isinstance(propose_rebalance(step).decision_result.decision, Rebalance)
+
+
+@pytest.mark.parametrize("turnover_bps", [20, 100])
+def test_limit_of_the_owner__cuts_the_plan__is_traded(turnover_bps: int) -> None:
+    """A cut is not a skip: the rest follows."""
+    step = with_limits(stuck({"WBTC": 35_000, "WETH": 15_000, "USDC": 0}), turnover_bps=turnover_bps)
+    assert not held_for_effect(step)
+    assert plan_of(step).turnover > 0
+
+
+def test_destination_halfway__removes_half_by_design__is_traded() -> None:
+    step = stuck({"WBTC": 30_000, "WETH": 15_000, "USDC": 5_000}, Every(3_600), Destination.HALFWAY)
+    assert not held_for_effect(step)
+
+
+@pytest.mark.parametrize("side", [TradeSide.SELL, TradeSide.BUY])
+def test_one_side__what_it_may_not_trade_does_not_count(side: TradeSide) -> None:
+    values = {"WBTC": 30_000, "WETH": 12_000, "USDC": 8_000} if side is TradeSide.SELL else {"WBTC": 25_000, "WETH": 11_000, "USDC": 14_000}
+    step = stuck(values)
+    step = replace(step, policy=replace(step.policy, trade_side=side))
+    assert not held_for_effect(step)
+    assert plan_of(step).turnover > 1_000 * 10**6
+
+
+def test_weight_above_its_limit__is_reduced_as_far_as_it_goes() -> None:
+    step = stuck()
+    assets = tuple(replace(asset, max_bps=5_200) if asset.token.symbol == "WBTC" else asset for asset in step.portfolio.assets)
+    step = replace(step, portfolio=replace(step.portfolio, assets=assets))
+    assert not held_for_effect(step)
+
+
+def test_ten_days_of_looks__trade_nothing() -> None:
+    """Before: 44 rebalances of some dollars of cash, and ETH never corrected."""
+    trades = 0
+    values = {symbol: Fraction(value) for symbol, value in STUCK.items()}
+    for hour in range(0, 240, 24):
+        wobble = 1 + Fraction((hour * 7) % 11 - 5, 2_000)
+        step = stuck({symbol: value * (wobble if symbol == "WBTC" else 1) for symbol, value in values.items()})
+        trades += propose_rebalance(step).plan is not None
+    assert trades == 0
