@@ -33,7 +33,7 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
         name: plan["cost"][name] for name in ("fees", "impact", "skew", "gas")
     }
     for words in (run("status").out, run("plan", "--verbose").out):
-        for part in ("Zone: drift from the targets costs", "no-trade zone", "trigger edges", "A plan saves", "approvals"):
+        for part in ("Zone: drift from the targets costs", "moved beyond", "brought back to", "A plan saves", "approvals"):
             assert part in words
     step = run("history", "--json")
     assert step.json["steps"] == [], "looking writes nothing"

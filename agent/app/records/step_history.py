@@ -406,9 +406,7 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         trigger_text = (
             f"{format_percent(interval.trigger_low)} or {format_percent(interval.trigger_high)}"
         )
-        sentences.append(
-            f"{label} is traded to {interval_text} if that pays; including gas, it pays beyond {trigger_text}."
-        )
+        sentences.append(f"{label} is moved beyond {trigger_text}, and traded to {interval_text}.")
     saving = zone.plan_tradeoff
     if saving is not None:
         cost_text = (

@@ -22,6 +22,7 @@ from agent.app.start.endpoint_checks import (
 )
 from agent.app.start.fee_modules import fee_module_checks
 from agent.app.start.quote_checks import quote_checks
+from agent.app.start.route_checks import route_checks
 from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
@@ -421,6 +422,8 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for warning in minimum.size_warnings(context.portfolio):
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _minimum_total_checks(step)
+    for check_line in route_checks(step):
+        yield CheckResult(*check_line)
 
 
 def _tip_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:

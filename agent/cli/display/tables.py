@@ -569,17 +569,17 @@ def coins(raw: str, decimals: int) -> str:
 
 
 def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
-    """Return a table of the zone: no-trade interval and trigger edges of each asset, cost of risk,
-    and the plan's trade-off.
+    """Return a table of the zone: where each asset is moved beyond and brought back to, cost of
+    risk, and the plan's trade-off.
     """
     risk_text = f"{amount(zone_document['risk'], 4)} {numeraire} of risk within {zone_document['horizon_s'] / 86_400:g} d"
     figure_table = table(
         f"Zone: drift from the targets costs {risk_text}",
         ("token",),
-        ("no-trade zone", "trigger edges"),
+        ("moved beyond", "brought back to"),
     )
     for asset in zone_document["assets"]:
-        intervals_bps = (asset["no_trade_bps"], asset["trigger_bps"])
+        intervals_bps = (asset["trigger_bps"], asset["no_trade_bps"])
         figure_table.add_row(
             asset["symbol"],
             *(f"{low_bps / 100:g}-{high_bps / 100:g} %" for low_bps, high_bps in intervals_bps),
