@@ -25,7 +25,13 @@ import polars
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
+from agent.policy.triggers.tracking_rule import (
+    CORRELATION_SHARE,
+    TokenRule,
+    TradingCost,
+    expected_loss,
+    token_rules,
+)
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from scripts.tracking_market import (
     BPS,
@@ -53,8 +59,20 @@ INIT_RULE = "relative 10 % target"
 def rule_of(
     covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float
 ) -> tuple[Floats, Floats]:
-    """Return the risk that leads a planner to the edges, and the triggers. The first legs are those
-    of each token to the cash.
+    """Return the risk that leads a planner to the edges, and the triggers."""
+    count = len(weights) - 1
+    rules, reduced = rules_and_covariance(covariance, weights, legs, risk_aversion)
+    horizons = np.array([rules[token].horizon_years for token in range(count)])
+    horizons = np.append(horizons, horizons.min())
+    triggers = np.array([rules[token].trigger for token in range(count)] + [9.0])
+    return risk_aversion * reduced * np.minimum.outer(horizons, horizons), triggers
+
+
+def rules_and_covariance(
+    covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float
+) -> tuple[dict[int, TokenRule], Floats]:
+    """Return the rule of each token, and the covariance with reduced correlations. The first legs
+    are those of each token to the cash.
     """
     count = len(weights) - 1
     reduced = covariance * CORRELATION_SHARE
@@ -63,11 +81,7 @@ def rule_of(
         token: TradingCost(float(legs.unit_cost[token]), float(legs.gas[token]), 0.0)
         for token in range(count)
     }
-    rules = token_rules(weights.tolist(), reduced.tolist(), count, costs, risk_aversion)
-    horizons = np.array([rules[token].horizon_years for token in range(count)])
-    horizons = np.append(horizons, horizons.min())
-    triggers = np.array([rules[token].trigger for token in range(count)] + [9.0])
-    return risk_aversion * reduced * np.minimum.outer(horizons, horizons), triggers
+    return token_rules(weights.tolist(), reduced.tolist(), count, costs, risk_aversion), reduced
 
 
 def run_rule(
@@ -255,6 +269,9 @@ def cell_row(cell: Cell) -> dict[str, Any]:
         ).items()
     }
     best = min(fixed, key=lambda name: fixed[name])
+    rules, reduced = rules_and_covariance(market.covariance, world.weights, legs, risk_aversion)
+    cash = len(world.weights) - 1
+    expected_bps = expected_loss(rules, reduced.tolist(), cash, risk_aversion).total * BPS
     known = class_covariance(world.symbols)
     true_loss = run_rule(market, world.weights, legs, risk_aversion).loss_bps(risk_aversion)
     class_loss = run_rule(market, world.weights, legs, risk_aversion, known).loss_bps(risk_aversion)
@@ -266,6 +283,7 @@ def cell_row(cell: Cell) -> dict[str, Any]:
         "risk_aversion": risk_aversion,
         "rule": round(true_loss, 2),
         "rule_by_class": round(class_loss, 2),
+        "expected": round(expected_bps, 2),
         "best_fixed": round(fixed[best], 2),
         "best_fixed_rule": best,
         "init_before": round(fixed[INIT_RULE], 2),
@@ -290,6 +308,7 @@ def cells_part() -> dict[str, Any]:
         "cells": rows,
         "true_figures": _summary([row["ratio"] for row in rows]),
         "class_figures": _summary([row["ratio_by_class"] for row in rows]),
+        "expected_to_simulated": _summary([row["expected"] / row["rule"] for row in rows]),
         "to_init_at_30_bps_or_on_ethereum": _summary(costly),
     }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, token_rules
+from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, expected_loss, token_rules
 from tests.support.samples import examples
 
 terms = st.floats(1e-9, 1e-2)
@@ -214,3 +214,29 @@ def test_widths__are_those_of_the_least_loss_between_trades(cost: float, gas: fl
 
 def neighbours() -> Sequence[tuple[float, float]]:
     return [(math.cos(angle) / 50 + 1, math.sin(angle) / 50 + 1) for angle in np.linspace(0, 2 * math.pi, 16, endpoint=False)]
+
+
+@pytest.mark.parametrize(("fee_bps", "gas"), [(5, 0.0), (30, 1e-5), (1, 1e-4)])
+def test_expected_loss__of_one_coin__is_that_between_trades(fee_bps: float, gas: float) -> None:
+    """λ = s = 1 and η² = (w(1 − w))²: costs and drift of a coin by the renewal between trades."""
+    rule = one_coin(0.25, fee_bps, gas, volatility=1.0)
+    loss = expected_loss({0: rule}, [[1.0, 0.0], [0.0, 0.0]], 1, 1.0)
+    years = (rule.trigger**2 - rule.edge**2) / spread(0.25)
+    if gas:
+        costs = (max(fee_bps / 10_000, MIN_COST) * (rule.trigger - rule.edge) + gas) / years
+        assert loss.costs == pytest.approx(costs, rel=1e-6)
+    else:
+        assert loss.costs == pytest.approx(2 * loss.drift)
+    assert loss.total == pytest.approx((rule.edge**2 + rule.edge * rule.trigger + rule.trigger**2) / 6)
+
+
+@examples(20)
+@given(portfolios())
+def test_expected_loss__correlated_coins__is_between_that_of_the_largest_and_of_all(
+    portfolio: tuple[list[float], list[list[float]], list[TradingCost]],
+) -> None:
+    _, covariance, costs = portfolio
+    rules = rules_of(portfolio)
+    together = expected_loss(rules, covariance, len(costs), 1.0).total
+    alone = [expected_loss({token: rule}, covariance, len(costs), 1.0).total for token, rule in rules.items()]
+    assert max(alone) / len(alone) * 0.999 <= together <= sum(alone) * 1.001

@@ -119,6 +119,57 @@ def token_rules(
     return rules
 
 
+@dataclass(frozen=True, slots=True)
+class ExpectedLoss:
+    """Expected loss against a perfect tracker without costs, shares of the portfolio a year:
+    trading costs, and what the tracking error is worth.
+    """
+
+    costs: float
+    drift: float
+
+    @property
+    def total(self) -> float:
+        """Costs and drift together."""
+        return self.costs + self.drift
+
+
+def expected_loss(
+    rules: Mapping[int, TokenRule],
+    covariance: Sequence[Sequence[float]],
+    numeraire: int,
+    risk_aversion: float,
+) -> ExpectedLoss:
+    """Return about what the rule loses: λ·s·(a + b)²/12 of costs and λ·s·(a² + b²)/12 of drift for
+    each token by itself, divided by Σⱼ rᵢⱼ² over the correlations of the exchanges with the
+    numeraire, because one trade corrects what the correlated ones share. `covariance` has reduced
+    correlations, as `token_rules` gets them.
+    """
+    exchange_covariance = {
+        (i, j): covariance[i][j]
+        - covariance[i][numeraire]
+        - covariance[numeraire][j]
+        + covariance[numeraire][numeraire]
+        for i in rules
+        for j in rules
+    }
+    costs = []
+    drifts = []
+    for i, rule in rules.items():
+        variance = exchange_covariance[i, i]
+        shared = math.fsum(
+            exchange_covariance[i, j]
+            * exchange_covariance[i, j]
+            / (variance * exchange_covariance[j, j])
+            for j in rules
+        )
+        scale = risk_aversion * variance / 12 / shared
+        width_sum = rule.edge + rule.trigger
+        costs.append(scale * width_sum * width_sum)
+        drifts.append(scale * (rule.edge * rule.edge + rule.trigger * rule.trigger))
+    return ExpectedLoss(math.fsum(costs), math.fsum(drifts))
+
+
 def _within_target(edge: float, trigger: float, target: float) -> tuple[float, float]:
     """Return edge and trigger, both reduced so that the trigger is at most half the target."""
     factor = min(target / 2 / trigger, 1.0)
