@@ -97,7 +97,7 @@ def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
         (("demo",), "trimtab[local]"),
         (BACKTEST, "trimtab[analysis]"),
         ((*BACKTEST, "--html", "report.html"), "trimtab[analysis]"),
-        (("stress", "--sample"), "trimtab[analysis]"),
+        (("stress", "--sample", "--target", "BTC=50,USD=50", "--band", "10%rel"), "trimtab[analysis]"),
         (("serve",), "trimtab[dashboard]"),
         (("serve", "--setup"), "trimtab[dashboard]"),
         (("mcp",), "trimtab[mcp]"),

@@ -290,6 +290,21 @@ def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, i
     assert not completes_set(before, [], goals)
 
 
+@pytest.mark.parametrize(
+    ("held", "goal", "missing"),
+    [(95, 100, 0), (94, 100, 6), (-189, -200, 11), (-192, -200, 0), (1, 0, 1), (0, 1, 1)],
+    ids=["a twentieth", "more", "more of a short", "less of a short", "of a close", "of one lot"],
+)
+def test_goals__what_fills_and_lots_leave_of_one__is_no_part_of_the_set(held: int, goal: int, missing: int) -> None:
+    """The rest of an old set, some dollars, would take each later drift past plan_cost with it."""
+    before = book(ETH=held)
+    orders = [buy("ETH", goal - held)]
+    sizes = {"ETH": (goal - held) * LOT} if missing else {}
+    goals = (("ETH", goal * LOT), ("BTC", -3 * LOT))
+    assert orders_to_goals(before, orders, goals) == sizes
+    assert completes_set(before, orders, goals) is bool(missing)
+
+
 # Net exposure
 
 

@@ -113,19 +113,26 @@ def goals_after(account: MarginAccount, orders: Sequence[PerpOrder]) -> SizesByM
     )
 
 
+REACHED_PART = 20
+"""A twentieth: fills, lots and bounds leave a little of every goal."""
+
+
 def orders_to_goals(
     account: MarginAccount, orders: Sequence[PerpOrder], goals: SizesByMarket
 ) -> dict[str, int]:
     """Return the sizes, by market, of those orders that lead to the goals of an earlier set, at most
-    to the goal.
+    to the goal. A market that lacks at most a REACHED_PART-th of its goal has reached it: such a rest
+    is judged by its own cost.
     """
     goal_by_market = dict(goals)
     size_by_market = {}
     for order in orders:
         if order.market not in goal_by_market:
             continue
-        missing_raw = goal_by_market[order.market] - account.size_raw(order.market)
-        if missing_raw * order.size_raw > 0:
+        goal_raw = goal_by_market[order.market]
+        missing_raw = goal_raw - account.size_raw(order.market)
+        is_reached = abs(missing_raw) * REACHED_PART <= abs(goal_raw)
+        if missing_raw * order.size_raw > 0 and not is_reached:
             smaller_raw_of = min if order.size_raw > 0 else max
             size_by_market[order.market] = smaller_raw_of(order.size_raw, missing_raw)
     return size_by_market
