@@ -14,12 +14,15 @@ from agent.model import AssetDrift, Goal, Plan, Rebalance, StepInput
 from agent.planning.cost_reasons import ALLOWED_PHRASE, cheapest_route, format_route
 from agent.planning.problem import build_problem
 from agent.policy.triggers import bands
+from agent.policy.triggers.exchange_costs import exchange_costs, within_plan_cost
 from agent.reference import ReferencePrices
 from agent.units import BPS, format_percent, format_points, value_text
 
 EFFECT_RULE = "effect"
 """Name of the rule in a hold."""
 MAX_SHARE_LEFT = Fraction(1, 2)
+NEAR_TARGET = Fraction(1, 1_000)
+"""Deviation that counts as none, a tenth of a point: what the cost of the plan itself leaves."""
 
 
 def little_effect_reason(
@@ -29,9 +32,10 @@ def little_effect_reason(
     decision: Rebalance,
     plan: Plan,
 ) -> str:
-    """Return why a triggered plan is not worth making: because of the cost of routes it leaves more
-    than half of the excess that fired. Empty for all other plans: exits, purchases, reductions of a
-    weight above its limit, parts of a divided wallet, and plans that a limit of the owner cuts.
+    """Return why a triggered plan is not worth making: more than half of the excess that fired has
+    no route whose fees limits.plan_cost allows. Empty for all other plans: exits, purchases,
+    reductions of a weight above its limit, parts of a divided wallet, and plans that a limit of the
+    owner or the depth of pools cuts, because the next ones go on.
     """
     if (
         not decision.by_trigger
@@ -47,10 +51,11 @@ def little_effect_reason(
     final_excess = _excess_by_token(drifts, _goal_shares(drifts, decision.goal))
     excess_after = _excess_by_token(drifts, share_after_by_token)
     costly_symbols = {item.subject for item in plan.skipped if ALLOWED_PHRASE in item.why}
+    unroutable_tokens = _unroutable_tokens(step, references, drifts, share_after_by_token)
     left_by_drift = [
         (excess_after[drift.token] - final_excess[drift.token], drift)
         for drift in drifts
-        if drift.symbol in costly_symbols
+        if drift.symbol in costly_symbols and drift.token in unroutable_tokens
     ]
     removable = sum(excess.values(), Fraction(0)) - sum(final_excess.values(), Fraction(0))
     left = sum((max(rest, Fraction(0)) for rest, _ in left_by_drift), Fraction(0))
@@ -67,6 +72,41 @@ def little_effect_reason(
         f" {turnover_text} removes {format_percent(removed)} of the drift: held. Wider bands or"
         " tracking as trigger cost less; limits.plan_cost decides which routes count"
     )
+
+
+def _unroutable_tokens(
+    step: StepInput,
+    references: ReferencePrices,
+    drifts: Sequence[AssetDrift],
+    share_after_by_token: Mapping[str, Fraction],
+) -> set[str]:
+    """Return the tokens whose exchange with any token off target on the other side costs more than
+    limits.plan_cost in fees alone.
+    """
+    tokens = [drift.token for drift in drifts]
+    costs = within_plan_cost(
+        exchange_costs(
+            step.snapshot,
+            step.portfolio,
+            step.limits,
+            tokens,
+            references.price_by_token,
+            fees_only=True,
+        ),
+        step.limits,
+    )
+    deviations = [
+        share_after_by_token[drift.token] - Fraction(drift.target_bps, BPS) for drift in drifts
+    ]
+    overweight = [index for index, deviation in enumerate(deviations) if deviation > NEAR_TARGET]
+    underweight = [index for index, deviation in enumerate(deviations) if deviation < -NEAR_TARGET]
+    routable_tokens = {
+        tokens[index]
+        for pair in costs
+        if pair[0] in overweight and pair[1] in underweight
+        for index in pair
+    }
+    return {*tokens} - routable_tokens
 
 
 def _excess_by_token(

@@ -527,6 +527,8 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
         clock.at_s += 10
         service.on_cycle(down)
         assert len(box.texts) == 1, "a new fault counts anew"
+        if hold not in (read_only, locked):  # the store notes the first, and repeats it later
+            return
         fault.enter_context(hold(wiring.store_file(loaded)))
         clock.at_s += FAULT_ALERT_AFTER_S
         service.on_cycle(down)

@@ -203,7 +203,8 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
     ("more", "named"),
     [
         ((), "--target or --config is needed"),
-        (("--target", "WBTC=50,USD=50"), "--band or --every is needed"),
+        ((*HALVES, "--tracking", "strict"), "--tracking: strict beside --band or --every"),
+        (("--target", "WBTC=50,USD=50", "--tracking", "lax"), "strictness"),
         (("--target", "WBTC=50,USD=40", "--band", "5%abs"), "sums to 90%"),
         (("--target", "WBTC=50,DOGE=30,USD=20", "--band", "5%abs"), "DOGE is not in the file"),
         ((*HALVES, "--cost", "much"), "--cost"),

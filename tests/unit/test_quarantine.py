@@ -44,7 +44,7 @@ from agent.policy.quarantine import (
     unreadable_since_s,
 )
 from agent.units import BPS
-from tests.support.builders import address, price_of, raw, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import address, price_of, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.lp_worlds import planned, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions, raises_code
@@ -141,7 +141,7 @@ class Screens:
 
 
 def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and_screened_again() -> None:
-    step = step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000})
+    step = with_limits(step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000}), plan_cost_bps=100)
     wbtc, link = token("WBTC").address, token("LINK").address
     source = Screens((ScreenedToken(wbtc, TokenFinding.PAUSED),))
     left, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)

@@ -25,9 +25,12 @@ def exchange_costs(
     limits: Limits,
     tokens: Sequence[str],
     prices: Mapping[str, Price],
+    *,
+    fees_only: bool = False,
 ) -> ExchangeCosts:
     """Return the least cost per unit of value of exchanging token i for j over any route
-    (Floyd-Warshall).
+    (Floyd-Warshall). With `fees_only` pools count as if their prices were the reference, because
+    a disadvantage passes and a fee stays.
     """
     hubs = [
         hub.address for hub in portfolio.hubs if hub.address in prices and hub.address not in tokens
@@ -42,7 +45,7 @@ def exchange_costs(
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             i, j = index_by_token[token_in], index_by_token[token_out]
             rates[i][j] = max(
-                rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out])
+                rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out], fees_only)
             )
     for middle in node_indices:
         for i in node_indices:
@@ -57,11 +60,14 @@ def exchange_costs(
     }
 
 
-def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
+def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price, fees_only: bool) -> int:
     """Return value out per value in of a first unit, after fee, in units of 1/RATE_UNIT; gains
     above the reference do not count.
     """
-    rate_before_fee = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
+    rate_before_fee = Fraction(1)
+    if not fees_only:
+        market_rate = pools.marginal_price(pool, token_in) * price_out / price_in
+        rate_before_fee = min(rate_before_fee, market_rate)
     return ceil_int(rate_before_fee * RATE_UNIT * (PIPS - pool.fee_for(token_in)) / PIPS)
 
 
