@@ -223,7 +223,9 @@ def policy_values(rates, signs, penalty, destinations, trade_costs):  # type: ig
     points = size * size
     index = np.arange(points).reshape(size, size)
     waits = destinations.ravel() == WAIT
-    rows, columns, entries = [], [], []
+    rows = []
+    columns = []
+    entries = []
 
     def add(at, to, entry):  # type: ignore[no-untyped-def]
         rows.append(at)

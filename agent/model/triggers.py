@@ -46,9 +46,9 @@ class TrackingRisk:
     `volatilities_bps` are annual, by token address; `correlations_bps` has each pair of tokens
     once. In the config they are the owner's values; each step adds those measured from recorded
     prices, with `estimation_window`, and else usual ones of the token's class: `sample_text` says
-    which, `no_sample_reason` why a token was not measured. Without `horizon_s` each token has the horizon of the tracking rule
-    (agent/policy/triggers/tracking_rule.py), which a step adds: `widths`, and volatilities
-    scaled to the horizons over a year.
+    which, `no_sample_reason` why a token was not measured. Without `horizon_s` each token has the
+    horizon of the tracking rule (agent/policy/triggers/tracking_rule.py), which a step adds:
+    `widths`, and volatilities scaled to the horizons over a year.
     """
 
     cost_bps: Fraction

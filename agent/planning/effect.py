@@ -59,7 +59,7 @@ def little_effect_reason(
     ]
     removable = sum(excess.values(), Fraction(0)) - sum(final_excess.values(), Fraction(0))
     left = sum((max(rest, Fraction(0)) for rest, _ in left_by_drift), Fraction(0))
-    if not left_by_drift or left <= removable * MAX_SHARE_LEFT:
+    if removable <= 0 or left <= removable * MAX_SHARE_LEFT:
         return ""
     _, worst_drift = max(left_by_drift, key=lambda rest_and_drift: rest_and_drift[0])
     removed = max(removable - left, Fraction(0)) / removable

@@ -9,9 +9,26 @@ from typing import Any
 
 import pytest
 
-from agent.model import Cron, Destination, Every, Hold, HybridTrigger, Plan, Rebalance, StepInput, Threshold, TradeSide, Trigger
-from agent.planning.effect import EFFECT_RULE
+from agent.model import (
+    Cron,
+    Destination,
+    Every,
+    Goal,
+    GoalWeight,
+    Hold,
+    HybridTrigger,
+    Plan,
+    Rebalance,
+    SkippedItem,
+    StepInput,
+    Threshold,
+    TradeSide,
+    Trigger,
+)
+from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.proposals import decision_after_plan, propose_rebalance
+from agent.policy.decide import decide
+from agent.reference import reference_prices
 from tests.support.builders import GWEI, NOW_S, history, price_of, step_input, token, v2_pool, with_limits, with_snapshot
 from tests.support.text import mentions
 
@@ -125,7 +142,7 @@ def test_weight_above_its_limit__is_reduced_as_far_as_it_goes() -> None:
     assert not held_for_effect(step)
 
 
-def test_ten_days_of_looks__trade_nothing() -> None:
+def test_drift_that_no_route_corrects__ten_prices__trades_at_none() -> None:
     """Before: 44 rebalances of some dollars of cash, and ETH never corrected."""
     trades = 0
     values = {symbol: Fraction(value) for symbol, value in STUCK.items()}
@@ -134,3 +151,16 @@ def test_ten_days_of_looks__trade_nothing() -> None:
         step = stuck({symbol: value * (wobble if symbol == "WBTC" else 1) for symbol, value in values.items()})
         trades += propose_rebalance(step).plan is not None
     assert trades == 0
+
+
+@pytest.mark.parametrize("trigger", [BAND, Every(3_600)], ids=["band", "schedule"])
+def test_goal_that_removes_nothing_of_the_excess__is_no_reason_to_hold(trigger: Trigger) -> None:
+    """The goal is where the weights are: there is nothing to leave, and nothing to divide by."""
+    step = stuck(trigger=trigger)
+    references = reference_prices(step)
+    drifts = decide(step).drifts
+    stays = Rebalance("", Goal(tuple(GoalWeight(drift.token, drift.share, drift.share) for drift in drifts)))
+    plan = plan_of(with_limits(step, plan_cost_bps=80))
+    unmoved = replace(plan, weights_after_bps=tuple((drift.token, drift.weight_bps - 1) for drift in drifts))
+    skipped = tuple(SkippedItem(drift.symbol, "plan_cost allows 1; fees 2") for drift in drifts)
+    assert little_effect_reason(step, references, drifts, stays, replace(unmoved, skipped=skipped)) == ""

@@ -155,7 +155,8 @@ def test_a_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
 def test_cancel__nodes_demand_a_higher_tip__pays_that_tip_and_twice_the_base_fee(tmp_path: Path, limit_gwei: int | None) -> None:
     """Twice: enough for five full blocks, if no limit is lower."""
     head = bench(tmp_path).chain.head()
-    base_fee_wei, tip_wei = head.base_fee_wei or 0, 7 * GWEI
+    base_fee_wei = head.base_fee_wei or 0
+    tip_wei = 7 * GWEI
     pending = replace(tx(4), max_fee_wei=base_fee_wei + 1, max_priority_fee_wei=1)
     limit_wei = None if limit_gwei is None else limit_gwei * GWEI
     cancel = cancel_transaction(pending, WALLET, head, limit_wei, tip_wei)

@@ -48,9 +48,9 @@ def pools_of(depth: int, fee_pips: int = 3_000) -> list[Pool]:
 
 def moved(**dollars: int) -> dict[str, int]:
     """What is held if these were bought from the cash."""
-    held = {symbol: ON_TARGET[symbol] + dollars.get(symbol, 0) for symbol in TARGETS}
-    held["USDC"] -= sum(dollars.values())
-    return held
+    values = {symbol: ON_TARGET[symbol] + dollars.get(symbol, 0) for symbol in TARGETS}
+    values["USDC"] -= sum(dollars.values())
+    return values
 
 
 def zone_of(step: StepInput) -> ZoneView:
@@ -72,8 +72,8 @@ def weights_after(step: StepInput) -> dict[str, float]:
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
 @pytest.mark.parametrize("side", [1, -1], ids=["above", "below"])
 def test_one_asset_off__fires_beyond_its_trigger_and_not_before(symbol: str, side: int) -> None:
-    found = interval(tracked(), symbol)
-    width = (found.trigger_high - found.trigger_low) / 2
+    usual = interval(tracked(), symbol)
+    width = (usual.trigger_high - usual.trigger_low) / 2
     for share, fires in ((Fraction(99, 100), False), (Fraction(101, 100), True)):
         dollars = round(side * width * share * 50_000)
         decision = decide(tracked(moved(**{symbol: dollars}))).decision
@@ -83,10 +83,10 @@ def test_one_asset_off__fires_beyond_its_trigger_and_not_before(symbol: str, sid
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
 def test_one_asset_off__is_traded_back_to_its_edge(symbol: str) -> None:
-    found = interval(tracked(), symbol)
+    usual = interval(tracked(), symbol)
     target = TARGETS[symbol] / 100
     after = weights_after(tracked(moved(**{symbol: 6_000})))
-    edge = float(found.high) * 100 - target
+    edge = float(usual.high) * 100 - target
     assert target + edge * 0.85 < after[symbol] < target + edge * 1.25, "the whole plan weighs all assets and its gas"
     assert all(after[other] == pytest.approx(TARGETS[other] / 100, abs=0.05) for other in TARGETS if other not in (symbol, "USDC"))
 
@@ -143,8 +143,9 @@ def test_one_sided__trades_that_side_alone(side: TradeSide) -> None:
     step = replace(step, policy=replace(step.policy, trade_side=side))
     after = weights_after(step)
     before = {drift.symbol: float(drift.share) * 100 for drift in decide(step).drifts}
-    sold, bought = after["WETH"] < before["WETH"] - 0.1, after["LINK"] > before["LINK"] + 0.1
-    assert (sold, bought) == (side is TradeSide.SELL, side is TradeSide.BUY)
+    is_sold = after["WETH"] < before["WETH"] - 0.1
+    is_bought = after["LINK"] > before["LINK"] + 0.1
+    assert (is_sold, is_bought) == (side is TradeSide.SELL, side is TradeSide.BUY)
 
 
 def test_first_purchase__goes_to_the_targets() -> None:
