@@ -55,13 +55,9 @@ def templates(
             class_shares_text = ", ".join(
                 f"{name} {share_bps / 100:g}%" for name, share_bps in template["shares_bps"].items()
             )
-            trigger_text = ", ".join(
-                f"{name} {parameter_text}"
-                for name, parameter_text in template["policy"]["trigger"].items()
-                if name != "kind"
-            )
             policy_text = (
-                f"{trigger_text}; to {template['policy']['destination']}; cooldown"
+                f"{template['policy']['trigger']['kind']},"
+                f" {template['policy']['trigger']['strictness']}; cooldown"
                 f" {template['policy']['cooldown']}"
             )
             limits_text = ", ".join(

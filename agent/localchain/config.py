@@ -57,8 +57,7 @@ position_manager = "{at.position_manager}"
 fee_tiers = [100, 500, 3000, 10000]
 
 [policy]
-trigger = {{ kind = "threshold", relative = "10%" }}
-destination = "target"
+trigger = {{ kind = "tracking", strictness = "normal" }}
 cooldown = "1h"
 confirm_blocks = 0
 jitter = "off"

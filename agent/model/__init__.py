@@ -272,6 +272,7 @@ from agent.model.triggers import TrackingRisk as TrackingRisk
 from agent.model.triggers import Trigger as Trigger
 from agent.model.triggers import VolatilityJump as VolatilityJump
 from agent.model.triggers import action_interval_s as action_interval_s
+from agent.model.triggers import is_tracking as is_tracking
 from agent.model.triggers import schedules_of as schedules_of
 from agent.model.triggers import thresholds_of as thresholds_of
 from agent.model.weights import PRICE_ONLY_METHODS as PRICE_ONLY_METHODS

@@ -200,6 +200,11 @@ class AnyOf:
 Trigger = SingleTrigger | AnyOf | NoTradeZone
 
 
+def is_tracking(trigger: Trigger | None) -> bool:
+    """Return whether a trigger is the tracking rule: a zone without a horizon of its own."""
+    return isinstance(trigger, NoTradeZone) and trigger.risk.horizon_s is None
+
+
 def thresholds_of(trigger: Trigger) -> tuple[Threshold, ...]:
     """Return the bands of a trigger."""
     match trigger:

@@ -24,8 +24,10 @@ from agent.model import (
     StepInput,
     Trigger,
     action_interval_s,
+    is_tracking,
 )
 from agent.policy.drift import band, investable_total
+from agent.policy.triggers.tracking_rule import edge_and_trigger
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
 
@@ -174,6 +176,10 @@ DRIFT_WITHOUT_BAND = Fraction(10, 100)
 """Drift assumed for a trigger without a band, as a fraction of the target; correcting a smaller
 drift is not worth its cost.
 """
+TRACKING_DRIFT = Fraction(1, 2)
+"""Widest trigger of the tracking rule, as a fraction of the target; with little money it waits that
+long.
+"""
 ASSUMED_FEE_PIPS = 3_000
 """Pool fee assumed without a known pool."""
 YEAR_S = 365 * 86_400
@@ -200,8 +206,9 @@ class MinimumTotalInputs:
 
     `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s`
     is the shortest time between two reviews (None: every cycle). `is_first_purchase_done` is true
-    once the first purchase is done, `has_band` false if no band was given, so that
-    DRIFT_WITHOUT_BAND decides. `data_fee_wei` is the data fee of a swap on a rollup.
+    once the first purchase is done, `has_band` false if no band was given, so that an assumed drift
+    decides; `is_tracking` is true under the tracking rule. `data_fee_wei` is the data fee of a swap
+    on a rollup.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -215,6 +222,7 @@ class MinimumTotalInputs:
     is_first_purchase_done: bool = False
     has_band: bool = True
     data_fee_wei: int = 0
+    is_tracking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +268,7 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     edge_text = (
         "its band"
         if inputs.has_band
-        else f"a drift of {_percent_text(DRIFT_WITHOUT_BAND)} of its target"
+        else f"a drift of {_percent_text(tightest_asset.drift * BPS / tightest_asset.target_bps)} of its target"
     )
     total_by_limit = {
         f"the gas of a correction of {tightest_asset.symbol} at {edge_text}": gas_value
@@ -313,11 +321,40 @@ def yearly_corrections_and_cost(
     minimum_total = compute_minimum_total(inputs)
     if minimum_total.total is None or total < minimum_total.total:
         return None
+    if inputs.is_tracking:
+        return _yearly_tracking(inputs, total)
     correction_cost = (
         minimum_total.gas_cost
         + (minimum_total.correction_cost - minimum_total.gas_cost) * total / minimum_total.total
     )
     return minimum_total.corrections_per_year, minimum_total.corrections_per_year * correction_cost
+
+
+def _yearly_tracking(inputs: MinimumTotalInputs, total: Value) -> tuple[Fraction, Value]:
+    """Return the trades and the cost of a year under the tracking rule, each asset by itself: the
+    deviation takes (b² - a²)/η² years from the edge a to the trigger b, the mean exit time.
+    """
+    trade_count = 0.0
+    cost = 0.0
+    leg_gas_value = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
+    fee_rate = float(Fraction(inputs.fee_pips, PIPS))
+    leg_cost = float(leg_gas_value / total)
+    for asset in inputs.assets:
+        weight = asset.target_bps / BPS
+        if not 0 < weight < 1:
+            continue
+        spread_share = (weight * (1 - weight)) ** 2
+        edge, trigger = edge_and_trigger(
+            1.5 * fee_rate * spread_share, 0.75 * leg_cost * spread_share
+        )
+        width_factor = min(1.0, float(asset.drift) / trigger)
+        moved_share = max((trigger - edge) * width_factor, float(inputs.min_trade / total))
+        edge = edge * width_factor
+        deviation_variance = spread_share * float(ASSUMED_VOLATILITY) ** 2
+        yearly_trades = deviation_variance / (moved_share * (moved_share + 2 * edge))
+        trade_count += yearly_trades
+        cost += yearly_trades * (leg_cost + moved_share * fee_rate)
+    return Fraction(trade_count), Fraction(cost) * total
 
 
 def format_yearly_cost(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
@@ -367,7 +404,10 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
         and tightest_asset.drift * total >= inputs.min_trade
     ):
         suggestions.append(f'limits.plan_cost = "{needed_cost_bps}bps", which costs more each time')
-    suggestions.append("a zone as trigger, which trades only if that saves more than it costs")
+    if not inputs.is_tracking:
+        suggestions.append(
+            "tracking as trigger, which waits until a trade saves more than it costs"
+        )
     if minimum_total.total is not None and "gas" in minimum_total.binding_limit:
         gas_gwei = Fraction(inputs.gas_price_wei, GWEI) * total / minimum_total.total
         suggestions.append(f"a chain, or an hour, with gas below {_number_text(gas_gwei)} gwei")
@@ -420,7 +460,9 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         native_price.price,
         action_interval_s(step.policy.trigger),
         step.history.reviews.last_rebalance_s is not None,
+        has_band=not is_tracking(step.policy.trigger),
         data_fee_wei=snapshot.expected_data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
+        is_tracking=is_tracking(step.policy.trigger),
     )
 
 
@@ -430,6 +472,8 @@ def correction_drift(
     """Return an asset's distance from target when a correction is due, as a share of the
     portfolio.
     """
+    if is_tracking(trigger):
+        return TRACKING_DRIFT * target_bps / BPS
     width_bps = min(target_bps - band_edges_bps[0], band_edges_bps[1] - target_bps)
     has_band = (
         trigger is not None and width_bps > 0 and band_edges_bps != (Fraction(0), Fraction(BPS))

@@ -155,21 +155,21 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
         (
             "2",
             "500",
-            ("With 500 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 96,900 USDC.", "To make it worth it: "),
+            ("With 500 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 19,380 USDC.", "To make it worth it: "),
         ),
         (
             "WETH=50% USDC=50%",
             "500",
             (
-                "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 5,880 USDC.",
+                "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 1,176 USDC.",
                 "limits.plan_cost =",
-                "30 gwei and a pool fee of 0.3 %, only from 176,400",
+                "30 gwei and a pool fee of 0.3 %, only from 35,280",
             ),
         ),
         (
             "WETH=50% USDC=50%",
             "6000",
-            ("With 6,000 USDC: about 9 trades and 13.39 USDC a year at 1 gwei.", "About 9 trades and 8.36 USDC a year at 0.05 gwei"),
+            ("With 6,000 USDC: about 2.1 trades and 3.76 USDC a year at 1 gwei.", "USDC a year at 0.05 gwei"),
         ),
         ("WETH=50% USDC=50%", "all", ("1000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
     ],

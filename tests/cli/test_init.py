@@ -69,11 +69,11 @@ def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> 
 def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_which_year_is_measured(bare: Bare, tmp_path: Path) -> None:
     found = init(bare, tmp_path / "trimtab.toml", "--network", "base", "--template", "small", "--use-cash", "500").json
     assert found["warnings"] == [
-        "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 2089.6 USDC,"
+        "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 1044.8 USDC,"
         " above portfolio.max_live_value of 1000 USDC."
     ]
     estimated, _, measured = found["year_costs"]
-    assert "about 2.8 trades" in estimated
+    assert "about 7 trades and 0.44 USDC a year" in estimated
     assert measured.startswith("Measured in a back-test, beside the estimate above: Template small, 60/40")
     assert "The estimate assumes a volatility of 60% a year" in measured
 
@@ -81,11 +81,11 @@ def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_whic
 def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path) -> None:
     halves = ("--target", "WETH=50%", "--target", "USDC=50%")
     found = init(bare, tmp_path / "trimtab.toml", *halves, "--numeraire", "WETH", "--price", "3000").json["least_total"]
-    assert [one["total"] for one in found] == ["0.098", "1.96", "58.8"]
-    assert mentions(found[0]["text"], "0.05 gwei", "0.098 WETH")
-    assert "cost 0.00022 WETH" in found[0]["text"]
+    assert [one["total"] for one in found] == ["0.0196", "0.392", "11.76"]
+    assert mentions(found[0]["text"], "0.05 gwei", "0.02 WETH", "a drift of 50 % of its target")
+    assert "cost 0.000009 WETH" in found[0]["text"]
     dollars = init(bare, tmp_path / "dollars.toml", *halves).json["least_total"]
-    assert mentions(dollars[2]["text"], "30 gwei", "176,400 USDC")
+    assert mentions(dollars[2]["text"], "30 gwei", "35,280 USDC")
 
 
 def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) -> None:

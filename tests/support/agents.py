@@ -34,6 +34,7 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, SkippedItem, Verdict
 from agent.ports import Clock
 from agent.units import BPS, floor_int, parse_share_with_unit_bps
+from tests.support.bands import with_bands
 from tests.support.worlds import price_now
 
 # --- Configs and profiles in files, for tests of import and export.
@@ -61,7 +62,7 @@ def _made(template: str | None, targets: str, numeraire: str, comments: bool) ->
             template=template,
             numeraire_price=None if numeraire == "USDC" else "3000",
         )
-        return path.read_text()
+        return path.read_text() if template else with_bands(path.read_text())
 
 
 def config(
@@ -73,7 +74,9 @@ def config(
     numeraire: str = "USDC",
     comments: bool = True,
 ) -> Path:
-    """Write a config as `trimtab init` does, with its own store name; without comments it takes a third of the time to read and edit."""
+    """Write a config as `trimtab init` does, with its own store name, and with bands if without template; without comments it takes a
+    third of the time to read and edit.
+    """
     path = folder / f"{name}.toml"
     path.write_text(_made(template, targets, numeraire, comments).replace("sqlite:///trimtab.db", f"sqlite:///{name}.db"))
     path.chmod(0o600)
@@ -110,10 +113,10 @@ Changes = Mapping[str, object]
 
 
 def agent_config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
-    """Write and load trimtab.toml of the chain; `changes` are values by dotted key ("portfolio.assets.0.feed"), None removes a key,
-    "LIST.+" adds entries.
+    """Write and load trimtab.toml of the chain, with bands; `changes` are values by dotted key ("portfolio.assets.0.feed"), None removes
+    a key, "LIST.+" adds entries.
     """
-    document = tomlkit.parse(chain.config_text(targets=targets))
+    document = tomlkit.parse(with_bands(chain.config_text(targets=targets)))
     for key, value in ({"limits.first_purchase": "off"} | dict(changes or {})).items():
         *tables, name = key.split(".")
         table: Any = document

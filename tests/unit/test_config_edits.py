@@ -14,10 +14,11 @@ from agent.config.redaction import config_diff, redacted_text
 from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
+from tests.support.bands import with_bands
 
 WETH, WBTC, USDC, LINK = (next(t for t in ETHEREUM_PRESET.tokens if t.symbol == symbol) for symbol in ("WETH", "WBTC", "USDC", "LINK"))
 ASSETS = [TemplateAsset(t.symbol, t.address, share, t.feed) for t, share in ((WETH, "50%"), (WBTC, "20%"), (USDC, "30%"))]
-TEXT = render_config(ETHEREUM_PRESET, "0x" + "11" * 20, ASSETS, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+TEXT = with_bands(render_config(ETHEREUM_PRESET, "0x" + "11" * 20, ASSETS, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 

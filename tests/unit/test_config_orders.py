@@ -23,6 +23,7 @@ from agent.model import PORTFOLIO_SUBJECT, OrderKind, OrdersConfig, OrderTerms, 
 from agent.policy.orders import conditional as conditional_orders
 from agent.units import Token
 from tests.support import agents
+from tests.support.bands import with_bands
 from tests.support.text import mentions
 
 WETH, USDC = ETHEREUM_PRESET.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
@@ -32,7 +33,7 @@ TOKENS = {WETH: Token(WETH, "WETH", 18), USDC: Token(USDC, "USDC", 6)}
 def text(asset: dict[str, Any] | None = None, whole: dict[str, Any] | None = None, numeraire: dict[str, Any] | None = None) -> str:
     """A config with these keys at WETH, in [portfolio.orders] and at USDC."""
     assets = [TemplateAsset("WETH", WETH, "50%", None, 18), TemplateAsset("USDC", USDC, "50%", None, 6)]
-    document: Any = tomlkit.parse(render_config(ETHEREUM_PRESET, WETH, assets, [], "USDC", [("A", "one"), ("B", "two")]))
+    document: Any = tomlkit.parse(with_bands(render_config(ETHEREUM_PRESET, WETH, assets, [], "USDC", [("A", "one"), ("B", "two")])))
     document["portfolio"]["assets"][0].update(asset or {})
     document["portfolio"]["assets"][1].update(numeraire or {})
     if whole is not None:

@@ -17,6 +17,7 @@ from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump
 from agent.policy.triggers.rules import NOTATIONS, RULES
 from agent.units import Token
+from tests.support.bands import with_bands
 from tests.support.text import mentions
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -30,7 +31,7 @@ REVIEW = 'kind = "review", review_cron = "0 9 1 * *", execute_cron = "0 9 1 1,4,
 
 def text(trigger: str, *changes: tuple[str, str]) -> str:
     assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     for old, new in ((TEMPLATE, f"trigger = {trigger}"), *changes):
         assert old in found, old
         found = found.replace(old, new, 1)

@@ -14,6 +14,7 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, TrackingRisk
 from agent.policy import risk as risks
+from tests.support.bands import with_bands
 from tests.support.text import mentions, raises_field
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
@@ -41,7 +42,7 @@ def three(risk: str) -> str:
     """The same with WBTC as a third asset."""
     shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "30%"), ("USDC", USDC, "30%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     found = found.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace('"target" ', '"zone" ', 1)
     return found.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from agent.config.schema import Config
 from agent.config.weights import build_allocator
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, TOKEN_CLASSES
 from agent.errors import ConfigError
-from agent.model import Asset, AssetDrift
-from agent.policy.drift import drifts_from_balances, ideal_trades
+from agent.planning.proposals import Proposal, propose_rebalance
+from agent.policy.risk_estimates import complete_risk
 from agent.units import BPS, Token
+from tests.support.builders import GWEI, history, price_of, step_input, token, v2_pool, with_snapshot
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
+HAS_TRADED = history(last_rebalance_s=1_600_000_000)
 PROMISED = {
     "conservative": (7_000, 2_000, 1_000, "1.5x"),
     "moderate": (5_000, 3_000, 2_000, "2.5x"),
@@ -136,27 +138,30 @@ def test_a_mistake_is_named_and_nothing_is_written(args: dict[str, Any], words: 
     assert not list(tmp_path.iterdir())
 
 
-def standing(config: Config, shares: dict[str, Fraction]) -> tuple[AssetDrift, ...]:
-    """A portfolio of 10,000 that holds these shares, each token at a price of one."""
-    assets = [Asset(Token(asset.address, asset.symbol, 6), asset.target, 0) for asset in config.portfolio.assets]
-    held = {asset.token.address: int(10_000 * shares[asset.token.symbol]) for asset in assets}
-    return drifts_from_balances(assets, held, dict.fromkeys(held, Fraction(1)), build_policy(config).trigger)
+def decided(config: Config, shares: dict[str, int]) -> Proposal:
+    """The template's step over a portfolio of 10,000 dollars with these shares in bps, in deep pools of 0.05 %."""
+    assets = {asset.symbol: asset.target for asset in config.portfolio.listed_tokens}
+    policy = build_policy(config)
+    pools = [v2_pool(token(coin), token("USDC"), price_of(coin), 100_000_000, fee_pips=500) for coin in ("WETH", "WBTC")]
+    step = step_input(assets, shares, pools=pools, trigger=policy.trigger, destination=policy.destination, past=HAS_TRADED, cooldown_s=0)
+    head = replace(step.snapshot.head, base_fee_wei=GWEI // 100)
+    return propose_rebalance(complete_risk(with_snapshot(step, priority_fee_wei=0, head=head)))
+
+
+def weights_bps(proposal: Proposal) -> dict[str, int]:
+    assert proposal.plan is not None
+    symbol_by_address = {token(symbol).address: symbol for symbol in ("WETH", "WBTC", "USDC")}
+    return {symbol_by_address[address]: bps for address, bps in proposal.plan.weights_after_bps}
 
 
 def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(tmp_path: Path) -> None:
     config, _ = made(tmp_path, "stable-reserve", "80%")
-    crypto = [asset.symbol for asset in config.portfolio.assets if asset.symbol != "USDC"]
-    shares = dict.fromkeys(crypto, Fraction(35, 100) / len(crypto)) | {"USDC": Fraction(65, 100)}
-    drifts = standing(config, shares)
-    assert all(drift.is_outside_band for drift in drifts)
-    trades = {drift.symbol: value for drift, value in zip(drifts, ideal_trades(drifts).values(), strict=True)}
-    assert trades == {**dict.fromkeys(crypto, Fraction(-750)), "USDC": Fraction(1_500)}
+    after = weights_bps(decided(config, {"WETH": 1_750, "WBTC": 1_750, "USDC": 6_500}))
+    assert 7_500 < after["USDC"] < 8_000, "back to the edge of the rule"
+    assert after["WETH"] == pytest.approx(after["WBTC"], abs=100)
 
 
 def test_w6_a_reserve_of_a_fifth_that_shrank_is_filled_again_and_one_that_holds_is_left(tmp_path: Path) -> None:
     config, _ = made(tmp_path, "stable-reserve")
-    grown = standing(config, {"WETH": Fraction(44, 100), "WBTC": Fraction(44, 100), "USDC": Fraction(12, 100)})
-    assert [drift.symbol for drift in grown if drift.is_outside_band] == ["USDC"]
-    assert ideal_trades(grown)[grown[-1].token] == 800
-    calm = standing(config, {"WETH": Fraction(42, 100), "WBTC": Fraction(42, 100), "USDC": Fraction(16, 100)})
-    assert not [drift for drift in calm if drift.is_outside_band]
+    assert 1_500 < weights_bps(decided(config, {"WETH": 4_400, "WBTC": 4_400, "USDC": 1_200}))["USDC"] < 2_000
+    assert decided(config, {"WETH": 4_100, "WBTC": 4_100, "USDC": 1_800}).plan is None

@@ -46,7 +46,7 @@ from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
 from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
-from agent.model import PRICE_ALERTS, StepInput, action_interval_s
+from agent.model import PRICE_ALERTS, StepInput, action_interval_s, is_tracking
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
@@ -410,7 +410,15 @@ def minimum_totals_of_config(
     )
     interval_s = action_interval_s(trigger)
     return _minimum_total_documents(
-        [replace(inputs, interval_s=interval_s) for inputs in gas_price_inputs],
+        [
+            replace(
+                inputs,
+                interval_s=interval_s,
+                has_band=not is_tracking(trigger),
+                is_tracking=is_tracking(trigger),
+            )
+            for inputs in gas_price_inputs
+        ],
         portfolio_table.numeraire,
         total,
     )

@@ -56,8 +56,8 @@ class PortfolioTemplate:
     allocator_values: Mapping[str, str | list[str]] = field(default_factory=dict)
 
 
-def _threshold(**widths: str) -> dict[str, str]:
-    return {"kind": "threshold", **widths}
+def _tracking(strictness: str = "normal") -> dict[str, str]:
+    return {"kind": "tracking", "strictness": strictness}
 
 
 PORTFOLIO_TEMPLATES = {
@@ -67,7 +67,7 @@ PORTFOLIO_TEMPLATES = {
             "conservative",
             "mostly large coins, small and infrequent trades",
             {CORE: 7_000, STABLE: 2_000, HIGH_BETA: 1_000},
-            {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
+            {"trigger": _tracking("relaxed"), "cooldown": "1d"},
             {
                 "price_impact": "0.5%",
                 "slippage": "0.3%",
@@ -84,7 +84,7 @@ PORTFOLIO_TEMPLATES = {
             "moderate",
             "half large coins, a third stable, some high-beta",
             {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
-            {"trigger": _threshold(relative="10%"), "destination": "target", "cooldown": "6h"},
+            {"trigger": _tracking(), "cooldown": "6h"},
             {
                 "price_impact": "1%",
                 "slippage": "0.3%",
@@ -97,9 +97,9 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "aggressive",
-            "mostly high-beta coins, wide bands to limit turnover",
+            "mostly high-beta coins, with less turnover at more tracking error",
             {CORE: 3_000, STABLE: 1_000, HIGH_BETA: 6_000},
-            {"trigger": _threshold(relative="20%"), "destination": "halfway", "cooldown": "1h"},
+            {"trigger": _tracking("relaxed"), "cooldown": "1h"},
             {
                 "price_impact": "1.5%",
                 "slippage": "0.5%",
@@ -112,16 +112,16 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "60/40",
-            "60 % large coins, 40 % stable, rebalanced at five points of drift",
+            "60 % large coins, 40 % stable",
             {CORE: 6_000, STABLE: 4_000},
-            {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "1d"},
+            {"trigger": _tracking(), "cooldown": "1d"},
             {"turnover": "20%", "daily_turnover": "20%"},
         ),
         PortfolioTemplate(
             "equal",
             "equal weights",
             {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
-            {"trigger": _threshold(relative="20%"), "destination": "target", "cooldown": "1d"},
+            {"trigger": _tracking(), "cooldown": "1d"},
             {"turnover": "30%", "daily_turnover": "30%"},
             allocator_values={
                 "kind": "equal",
@@ -135,7 +135,7 @@ PORTFOLIO_TEMPLATES = {
             "market-cap",
             "by market capitalisation, at most 40 % each, with 10 % in stablecoins",
             {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
-            {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
+            {"trigger": _tracking(), "cooldown": "1d"},
             {"turnover": "20%", "daily_turnover": "20%"},
             allocator_values={
                 "kind": "market_cap",
@@ -155,16 +155,15 @@ PORTFOLIO_TEMPLATES = {
             "large coins with a stable reserve, filled from gains and spent in drawdowns; --stable"
             " sets its size",
             {CORE: 8_000, STABLE: 2_000},
-            {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "6h"},
+            {"trigger": _tracking(), "cooldown": "6h"},
             {"turnover": "30%", "daily_turnover": "60%"},
             has_adjustable_stable_share=True,
         ),
         PortfolioTemplate(
             SMALL_TEMPLATE,
-            "60 % large coins, 40 % stable, for some hundred dollars on a rollup: a wide band, few"
-            " trades",
+            "60 % large coins, 40 % stable, for some hundred dollars on a rollup: plans of low cost",
             {CORE: 6_000, STABLE: 4_000},
-            {"trigger": _threshold(relative="25%"), "destination": "target", "cooldown": "1d"},
+            {"trigger": _tracking(), "cooldown": "1d"},
             {"plan_cost": "0.5%", "turnover": "30%", "daily_turnover": "30%"},
         ),
     )

@@ -137,12 +137,13 @@ feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day; an 
 {venues_text(preset.venues, preset.untraded_venues)}
 [policy]
 {_trigger_comments()}
-# zone: trades as long as the risk saved exceeds the cost (docs/zone.md); requires destination = "zone":
+# zone: the tracking rule with a horizon of your own (docs/zone.md):
 # trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # annual cost of 1 % of tracking error
+trigger = {{ kind = "tracking", strictness = "normal" }}
+# destination = "target"           # of threshold, time, hybrid: or "band" (the nearer edge), or "halfway"
+# Risk for tracking and zone; what is missing is the usual of the token's class:
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
 # risk = {{ estimate = {{ window = "90d", step = "1d", min_history = "30d", max_age = "2d" }} }}   # or from recorded prices
-trigger = {{ kind = "threshold", relative = "10%" }}
-destination = "target"             # or "band" (the nearer edge), or "halfway"
 cooldown = "1h"
 # only = "sell"                    # one side only: sell, buy, winners or losers (docs/triggers.md)
 confirm_blocks = 3                 # previous blocks whose prices must confirm a trigger; 0 acts on a single block
@@ -394,7 +395,7 @@ def _asset_tables(assets: Sequence[TemplateAsset]) -> str:
         f"[[portfolio.assets]]\n{_token_lines(asset)}"
         f'target = "{asset.target}"\nreserve = "0"                      # whole coins that are'
         " never traded\n"
-        '# band = "5%abs"                   # overrides the trigger\'s band; or'
+        '# band = "5%abs"                   # its own band, with threshold or hybrid; or'
         f' "10%rel"\n{_feed_lines(asset)}'
         for asset in assets
     )
