@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.figures import format_figure
 from agent.localchain import LocalChain
+from tests.cases.test_tracking_on_chain import tracking
 from tests.cases.test_zone_on_chain import TARGETS, ZONE
 from tests.cli.tools import Said
 from tests.support import agents
@@ -33,7 +35,7 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
         name: plan["cost"][name] for name in ("fees", "impact", "skew", "gas")
     }
     for words in (run("status").out, run("plan", "--verbose").out):
-        for part in ("Zone: drift from the targets costs", "moved beyond", "brought back to", "A plan saves", "approvals"):
+        for part in ("Zone: drift from the targets costs", "moves beyond", "back to", "A plan saves", "approvals"):
             assert part in words
     step = run("history", "--json")
     assert step.json["steps"] == [], "looking writes nothing"
@@ -55,3 +57,23 @@ def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain
     assert "no-trade zone" in " ".join(said.out.split())
     agents.agent_config(anvil_chain, tmp_path)
     assert run("status", "--json").json["zone"] is None
+
+
+def test_tracking__status_and_plan_say_what_correcting_costs_and_what_a_year_of_waiting(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    agents.trusted(anvil_chain, tmp_path, tracking("normal"), TARGETS)
+    agents.fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
+    status = run("status", "--json").json
+    weth, usdc = status["zone"]["assets"]
+    held = status["holdings"][0]
+    assert (weth["weight_bps"], weth["target_bps"]) == (held["weight_bps"], held["target_bps"])
+    assert weth["no_trade_bps"] == held["back_to_bps"]
+    assert usdc["correction"] is None
+    costs = {name: format_figure(text, "money") for name, text in weth["correction"].items()}
+    sentence = f"WETH: correcting costs {costs['cost']} USDC, waiting a year costs {costs['waiting_year']}"
+    for words in (run("status").out, run("plan", "--verbose").out):
+        assert sentence in " ".join(words.split())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    assert "correcting costs" not in run("status").out

@@ -197,7 +197,7 @@ def test_where_nothing_joins_the_tokens_it_holds_and_says_so() -> None:
     found = decide(standing("9/10", pools=[]))
     assert mentions(found.decision.reason, "usable pool")
     assert found.zone is not None
-    assert found.zone.intervals[0] == ZoneInterval(WETH.address, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
+    assert found.zone.intervals[0] == ZoneInterval(WETH.address, 9_000, 5_000, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
 
 
 def test_an_exchange_dearer_than_plan_cost_is_none() -> None:

@@ -95,12 +95,24 @@ class ZonePairDocument(TypedDict):
     cost_bps: Annotated[BpsText, FromAttributes("unit_cost")]
 
 
+class CorrectionDocument(TypedDict):
+    """Cost of trading an asset back now, and of a year at its present weight."""
+
+    cost: Money
+    waiting_year: Money
+
+
 class ZoneAssetDocument(TypedDict):
-    """Edges of one asset, in bps of the portfolio."""
+    """Weight, target and edges of one asset, in bps of the portfolio. `correction` is None within
+    the edges to which it is brought back, and for a zone with a horizon.
+    """
 
     symbol: TokenSymbol
+    weight_bps: int
+    target_bps: int
     no_trade_bps: Annotated[list[int], TO_EDGES_BPS, FromAttributes("low", "high")]
     trigger_bps: Annotated[list[int], TO_EDGES_BPS, FromAttributes("trigger_low", "trigger_high")]
+    correction: CorrectionDocument | None
 
 
 class ZoneDocument(TypedDict):

@@ -46,7 +46,7 @@ from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
 from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
-from agent.model import PRICE_ALERTS, StepInput, action_interval_s, is_tracking
+from agent.model import PRICE_ALERTS, Destination, StepInput, action_interval_s, is_tracking
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
@@ -98,13 +98,17 @@ HoldingDocument = TypedDict(
         "target_bps": int,
         "drift_bps": Annotated[int, shown(figure="points+")],
         "band_bps": list[int],
+        "back_to_bps": Annotated[list[int] | None, shown("back to")],
         "price_source": Annotated[str | None, shown("price from")],
         "day_bps": Annotated[int | None, shown("24 h", "percent+")],
         "margin_raw": NotRequired[Raw],
         "price_alerts": NotRequired[list[str]],
     },
 )
-"""`day_bps` is the change of the price in 24 h, None without a valuation of that time."""
+"""`back_to_bps` is the range to which an asset beyond its band is traded, None if that depends on
+how far beyond it is. `day_bps` is the change of the price in 24 h, None without a valuation of that
+time.
+"""
 NativeCoinDocument = TypedDict("NativeCoinDocument", {
     "symbol": str | None, "counts_as_asset": Annotated[bool, FromAttributes("counts_in_portfolio")], "native_wei": Raw,
     "wrapped_raw": Raw | None,
@@ -299,12 +303,34 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         amount=value_text(Fraction(drift.raw), token.decimals),
         price=price_text(drift.price, token.decimals, portfolio.numeraire.decimals),
         band_bps=[round(drift.band_low_bps), round(drift.band_high_bps)],
+        back_to_bps=_back_to_bps(
+            drift, portfolio_status.step_input.policy.destination, portfolio_status.decision_result
+        ),
         price_source=None if reference_price is None else reference_price.source.value,
         day_bps=round((drift.price / old_price - 1) * BPS) if old_price else None,
         lp_raw=str(drift.raw_at(POSITIONS_PLACE)),
         **({"margin_raw": str(margin_raw)} if (margin_raw := drift.raw_at(MARGIN_PLACE)) else {}),
         **({"price_alerts": price_alerts} if price_alerts else {}),
     )
+
+
+def _back_to_bps(
+    drift: AssetDrift, destination: Destination, decision_result: DecisionResult
+) -> list[int] | None:
+    """Return the range to which an asset beyond its band is traded."""
+    match destination:
+        case Destination.TARGET:
+            return [drift.target_bps, drift.target_bps]
+        case Destination.BAND:
+            return [round(drift.band_low_bps), round(drift.band_high_bps)]
+        case Destination.ZONE if decision_result.zone is not None:
+            return next(
+                [round(interval.low * BPS), round(interval.high * BPS)]
+                for interval in decision_result.zone.intervals
+                if interval.token == drift.token
+            )
+        case _:
+            return None
 
 
 ORDINARY_DAY_INDEX = 1

@@ -392,8 +392,8 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         return []
     numeraire = portfolio.numeraire
 
-    def coins_text(value: Value) -> str:
-        return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
+    def coins_text(value: Value, places: int = 4) -> str:
+        return f"{value_text(value, numeraire.decimals, places)} {numeraire.label}"
 
     sentences = [
         f"Being off target cost {coins_text(zone.risk_value)} of risk within"
@@ -406,7 +406,15 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         trigger_text = (
             f"{format_percent(interval.trigger_low)} or {format_percent(interval.trigger_high)}"
         )
-        sentences.append(f"{label} is moved beyond {trigger_text}, and traded to {interval_text}.")
+        correction_text = ""
+        if interval.correction is not None:
+            correction_text = (
+                f" Correcting it cost {coins_text(interval.correction.cost, 2)}, waiting a year"
+                f" {coins_text(interval.correction.waiting_year, 2)}."
+            )
+        sentences.append(
+            f"{label} is moved beyond {trigger_text}, and traded to {interval_text}.{correction_text}"
+        )
     saving = zone.plan_tradeoff
     if saving is not None:
         cost_text = (

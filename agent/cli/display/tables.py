@@ -568,23 +568,39 @@ def coins(raw: str, decimals: int) -> str:
     return decimal_text(int(raw), decimals)
 
 
+WAITING_NOTE = (
+    "Its range decides when an asset moves, not these costs: within the year prices move it on or"
+    " back, and each trade pays its gas again"
+)
+
+
 def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
-    """Return a table of the zone: where each asset is moved beyond and brought back to, cost of
-    risk, and the plan's trade-off.
+    """Return a table of the zone: weight of each asset, beyond where it moves and what it is brought
+    back to; cost of risk, of corrections, and the plan's trade-off.
     """
     risk_text = f"{amount(zone_document['risk'], 4)} {numeraire} of risk within {zone_document['horizon_s'] / 86_400:g} d"
     figure_table = table(
         f"Zone: drift from the targets costs {risk_text}",
         ("token",),
-        ("moved beyond", "brought back to"),
+        ("weight", "target", "moves beyond", "back to"),
     )
+    notes = []
     for asset in zone_document["assets"]:
-        intervals_bps = (asset["trigger_bps"], asset["no_trade_bps"])
         figure_table.add_row(
             asset["symbol"],
-            *(f"{low_bps / 100:g}-{high_bps / 100:g} %" for low_bps, high_bps in intervals_bps),
+            bps_percent_text(asset["weight_bps"]),
+            bps_percent_text(asset["target_bps"]),
+            _range_text(asset["trigger_bps"]),
+            _range_text(asset["no_trade_bps"]),
         )
-    plan, notes = zone_document["plan"], list[str]()
+        if (correction := asset["correction"]) is not None:
+            notes.append(
+                f"{asset['symbol']}: correcting costs {money_text(correction['cost'])} {numeraire},"
+                f" waiting a year costs {money_text(correction['waiting_year'])}"
+            )
+    if notes:
+        notes.append(WAITING_NOTE)
+    plan = zone_document["plan"]
     if zone_document["measured"]:
         notes.append(zone_document["measured"])
     if plan is not None:
@@ -598,6 +614,13 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
         )
     figure_table.note = "\n".join(notes)
     return figure_table
+
+
+def _range_text(edges_bps: Sequence[int]) -> str:
+    low_bps, high_bps = edges_bps
+    if (low_bps, high_bps) == (0, BPS):
+        return "-"
+    return f"{low_bps / 100:g}-{high_bps / 100:g} %"
 
 
 def decision_notice(document: Document) -> Notice:

@@ -47,6 +47,7 @@ from agent.policy.triggers.bands import (
     TriggerResult,
     TriggerRules,
 )
+from agent.policy.triggers.corrections import Correction, CorrectionTerms
 from agent.policy.triggers.exchange_costs import (
     RATE_UNIT,
     ExchangeCosts,
@@ -80,14 +81,18 @@ class ZoneInterval:
     With a horizon the other assets keep their proportions: beyond `low` and `high` the next unit
     saves more than it costs, beyond the triggers a whole swap does, with gas and approval. By the
     tracking rule the shares are those at which the asset is traded against the numeraire while all
-    others stay as they are now, so that correlated ones move them.
+    others stay as they are now, so that correlated ones move them; beyond `low` and `high` it has a
+    `correction`.
     """
 
     token: str
+    weight_bps: int
+    target_bps: int
     low: Fraction
     high: Fraction
     trigger_low: Fraction
     trigger_high: Fraction
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +149,14 @@ def evaluate_zone(
         plan_risk = with_widths(snapshot, portfolio, limits, risk, drifts, prices, route_costs)
     sigma = covariance(plan_risk, tokens)
     risk_aversion = aversion(plan_risk)
-    costs = {
+    taxed_costs = {
         (sold, bought): cost + sale_taxes.get(tokens[sold], Fraction(0))
-        for (sold, bought), cost in within_plan_cost(route_costs, limits).items()
+        for (sold, bought), cost in route_costs.items()
     }
+    costs = {pair: taxed_costs[pair] for pair in within_plan_cost(route_costs, limits)}
+    native_price = prices.get(portfolio.wrapped_native, Fraction(0))
     gas_value = minimum.leg_gas_value(
-        snapshot,
-        prices.get(portfolio.wrapped_native, Fraction(0)),
-        minimum.LEG_GAS + minimum.APPROVAL_GAS,
+        snapshot, native_price, minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
     marginal_risk = [
         risk_aversion * entry
@@ -164,13 +169,20 @@ def evaluate_zone(
         )
     ]
     if plan_risk.widths:
-        numeraire = tokens.index(portfolio.numeraire.address)
-        intervals = _rule_intervals(plan_risk, drifts, sigma, marginal_risk, numeraire)
+        terms = CorrectionTerms(
+            risk,
+            tokens,
+            tokens.index(portfolio.numeraire.address),
+            taxed_costs,
+            minimum.leg_gas_value(snapshot, native_price),
+            total_value,
+        )
+        intervals = _rule_intervals(plan_risk, drifts, sigma, marginal_risk, terms)
     else:
         fixed_cost = 2 * gas_value / total_value
         intervals = [
-            _zone_interval(token, index, target_shares, sigma, risk_aversion, costs, fixed_cost)
-            for index, token in enumerate(tokens)
+            _zone_interval(drift, index, target_shares, sigma, risk_aversion, costs, fixed_cost)
+            for index, drift in enumerate(drifts)
         ]
     feasible_costs = {
         index_pair: cost
@@ -352,7 +364,7 @@ def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) 
 
 
 def _zone_interval(
-    token: str,
+    drift: AssetDrift,
     index: int,
     target_shares: Sequence[Fraction],
     sigma: Matrix,
@@ -370,7 +382,9 @@ def _zone_interval(
     fall_distance = _edge_distance([-entry for entry in risk_slope], costs)
     target_share = target_shares[index]
     return ZoneInterval(
-        token,
+        drift.token,
+        drift.weight_bps,
+        drift.target_bps,
         _clip(target_share - fall_distance),
         _clip(target_share + rise_distance),
         _clip(target_share - fall_distance - fixed_cost_distance),
@@ -383,7 +397,7 @@ def _rule_intervals(
     drifts: Sequence[AssetDrift],
     sigma: Matrix,
     marginal_risk: Sequence[Fraction],
-    numeraire: int,
+    terms: CorrectionTerms,
 ) -> list[ZoneInterval]:
     """Return the intervals of the tracking rule. An asset without a width, such as the numeraire,
     is never traded for its own sake.
@@ -393,25 +407,33 @@ def _rule_intervals(
     """
     width_by_token = {width.token: width for width in risk.widths}
     risk_aversion = aversion(risk)
+    numeraire = terms.numeraire
     intervals = []
     for index, drift in enumerate(drifts):
         width = width_by_token.get(drift.token)
         if width is None:
             whole = (Fraction(0), Fraction(1))
-            intervals.append(ZoneInterval(drift.token, *whole, *whole))
+            intervals.append(
+                ZoneInterval(drift.token, drift.weight_bps, drift.target_bps, *whole, *whole)
+            )
             continue
         variance = sigma[index][index] + sigma[numeraire][numeraire] - 2 * sigma[index][numeraire]
         deviation = (marginal_risk[index] - marginal_risk[numeraire]) / (risk_aversion * variance)
         centre = drift.share - deviation
         edge = Fraction(width.edge_ppm, PIPS)
         trigger = Fraction(width.trigger_ppm, PIPS)
+        low = _clip(centre - edge)
+        high = _clip(centre + edge)
         intervals.append(
             ZoneInterval(
                 drift.token,
-                _clip(centre - edge),
-                _clip(centre + edge),
+                drift.weight_bps,
+                drift.target_bps,
+                low,
+                high,
                 _clip(centre - trigger),
                 _clip(centre + trigger),
+                terms.correction(index, deviation, max(low - drift.share, drift.share - high)),
             )
         )
     return intervals

@@ -1,0 +1,54 @@
+"""The Overview under the tracking rule, on a phone and a wide screen: where each asset moves, and what correcting and waiting cost."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.app.documents.status import PortfolioStatus, status_document
+from agent.figures import format_figure
+from agent.policy.decide import decide
+from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.support.sites import Site
+from tests.support.worlds import missing
+from tests.unit.test_tracking import moved, tracked
+
+RIGHT_OF_SCREEN = "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1).length"
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_overview__says_where_an_asset_moves_and_what_waiting_costs(chromium: Any, tmp_path: Path, size: tuple[int, int]) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    step = tracked(moved(WETH=3_000))
+    status: Any = status_document(PortfolioStatus(step, decide(step), False, "", ()))
+    weth = status["zone"]["assets"][0]
+    context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
+    with Site(tmp_path / "a.users") as site:
+        site.board.documents |= {"status": status, "alerts": {"assets": [], "open": []}}
+        name, _, session = site.enter().partition("=")
+        context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
+        page = context.new_page()
+        page.goto(f"http://localhost:{site.port}/")
+        page.wait_for_selector("tr:has-text('WETH')")
+        row = " ".join(page.inner_text("tr:has(th:has-text('WETH'))").split())
+        low, high = (format_figure(bps, "percent") for bps in weth["trigger_bps"])
+        back_low, back_high = (format_figure(bps, "percent") for bps in weth["no_trade_bps"])
+        assert f"moves beyond {low} or {high}" in row
+        assert f"back to {back_low} or {back_high}" in row
+        costs = [format_figure(weth["correction"][cost], "money") for cost in ("cost", "waiting_year")]
+        assert page.locator("tr.costs").all_inner_texts() == [f"Correcting costs {costs[0]} USDC, waiting a year costs {costs[1]}."], (
+            "the others are within their edges"
+        )
+        assert "Its range decides" in page.inner_text("main")
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(RIGHT_OF_SCREEN) == 0
+    context.close()
