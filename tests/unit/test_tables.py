@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.cli import emergency
-from agent.cli.display.tables import FigureTable, decision_notice, gain_or_loss, holdings_table, table
+from agent.cli.display.tables import FigureTable, decision_notice, gain_or_loss, holdings_table, table, zone_table
 from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_wei, steps_table
@@ -87,6 +87,55 @@ def test_all_tables_are_made_in_one_place(path: Path) -> None:
 )
 def test_a_loss_is_rounded_up_in_size_and_a_gain_down(text: str, display: str) -> None:
     assert gain_or_loss(text) == display
+
+
+ZONE: dict[str, Any] = {
+    "risk": "31.25",
+    "horizon_s": 31_536_000,
+    "measured": "usual volatilities of their classes: WETH 65 % (ether)",
+    "assets": [
+        {
+            "symbol": "WETH",
+            "weight_bps": 3_100,
+            "target_bps": 2_500,
+            "trigger_bps": [1_935, 3_065],
+            "no_trade_bps": [2_100, 2_900],
+            "correction": {"cost": "1.209", "waiting_year": "1400.4"},
+        },
+        {
+            "symbol": "USDC",
+            "weight_bps": 6_900,
+            "target_bps": 7_500,
+            "trigger_bps": [0, 10_000],
+            "no_trade_bps": [0, 10_000],
+            "correction": None,
+        },
+    ],
+    "plan": None,
+}
+ZONE_TEXT = """\
+Zone: drift from the targets costs 31.25 USDC of risk within 365 d
+token   weight   target   moves beyond  back to
+───────────────────────────────────────────────
+WETH   31.00 %  25.00 %  19.35-30.65 %  21-29 %
+USDC   69.00 %  75.00 %              -        -
+WETH: correcting costs 1.20 USDC, waiting a year costs 1,400.40
+Its range decides when an asset moves, not these costs: within the year prices
+move it on or back, and each trade pays its gas again
+usual volatilities of their classes: WETH 65 % (ether)"""
+
+
+def test_a_zone_says_where_assets_move_and_what_correcting_and_waiting_cost() -> None:
+    shown = drawn(zone_table(ZONE, "USDC"), 80)
+    assert [line.rstrip() for line in shown.strip().splitlines()] == ZONE_TEXT.splitlines()
+    assert cut(zone_table(ZONE, "USDC")) == []
+
+
+def test_a_zone_without_corrections_explains_none() -> None:
+    calm = {**ZONE, "assets": [{**asset, "correction": None} for asset in ZONE["assets"]]}
+    shown = drawn(zone_table(calm, "USDC"), 80)
+    assert "correcting" not in shown
+    assert "Its range decides" not in shown
 
 
 def test_a_decision_names_its_kind_once() -> None:
