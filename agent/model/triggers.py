@@ -201,8 +201,10 @@ Trigger = SingleTrigger | AnyOf | NoTradeZone
 
 
 def is_tracking(trigger: Trigger | None) -> bool:
-    """Return whether a trigger is the tracking rule: a zone without a horizon of its own."""
-    return isinstance(trigger, NoTradeZone) and trigger.risk.horizon_s is None
+    """Return whether a trigger is the tracking rule: a zone without a horizon of the owner's."""
+    if not isinstance(trigger, NoTradeZone):
+        return False
+    return trigger.risk.horizon_s is None or bool(trigger.risk.widths)
 
 
 def thresholds_of(trigger: Trigger) -> tuple[Threshold, ...]:

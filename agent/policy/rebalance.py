@@ -21,6 +21,7 @@ from agent.model import (
     Rebalance,
     Snapshot,
     StepInput,
+    is_tracking,
 )
 from agent.policy import minimum
 from agent.policy.cash_flows import purchases
@@ -71,9 +72,13 @@ def rebalance_or_hold(
         ), trigger_result.is_review_due
     if is_first_purchase:
         rebalance_name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
+        reason = f"{rebalance_name}; {trigger_result.reason}"
+        if is_tracking(step.policy.trigger):
+            # Its ranges say where to trade back to, and this trade goes to the targets.
+            reason = rebalance_name
         exempt_turnover = purchases.turnover_allowance(step)
         return Rebalance(
-            f"{rebalance_name}; {trigger_result.reason}", goal, exempt_turnover=exempt_turnover
+            reason, goal, exempt_turnover=exempt_turnover
         ), trigger_result.is_review_due
     return Rebalance(trigger_result.reason, goal), trigger_result.is_review_due
 
@@ -162,7 +167,7 @@ def current_goal(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift,
 
 def has_fixed_horizon(policy: Policy) -> bool:
     """Return whether the trigger is a zone with a horizon of the owner."""
-    return isinstance(policy.trigger, NoTradeZone) and not policy.trigger.risk.widths
+    return isinstance(policy.trigger, NoTradeZone) and not is_tracking(policy.trigger)
 
 
 def confirm_rebalance(

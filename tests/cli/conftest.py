@@ -21,6 +21,7 @@ from agent.localchain.nodes import AnvilNode, free_port
 from agent.localchain.perpetuals import LocalPerps
 from agent.planning import planner
 from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, forked_in, in_process, takes_config
+from tests.support.bands import with_bands
 from tests.support.worlds import SHORTCUTS, missing
 
 AT_ONCE = ('first_purchase = "1m"', 'first_purchase = "off"')
@@ -77,7 +78,7 @@ def _planned_once(*problem: Any, solve: Callable[..., Any] = planner._best_withi
 def desk(
     served: tuple[Path, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
-    """A desk at the served chain as it was served; what the test does is undone."""
+    """A desk at the served chain as it was served, with bands; what the test does is undone."""
     if SHORTCUTS:
         monkeypatch.setattr(planner, "_best_within_plan_cost", _planned_once)
     source, about = served
@@ -86,7 +87,7 @@ def desk(
         store = source.with_name(f"local.db{ending}")
         if store.exists():
             shutil.copy(store, tmp_path / f"trimtab.db{ending}")
-    text = source.read_text().replace("sqlite:///local.db", "sqlite:///trimtab.db").replace(*AT_ONCE)
+    text = with_bands(source.read_text()).replace("sqlite:///local.db", "sqlite:///trimtab.db").replace(*AT_ONCE)
     config.write_text(text.replace(about["url"], f"{about['url']}/?key={SECRET}"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FORCE_COLOR", raising=False)

@@ -14,6 +14,7 @@ from agent.cli.backtest import format_premium
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from tests.cli.tools import Said
+from tests.support.bands import with_bands
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
@@ -71,7 +72,7 @@ def test_its_words_name_what_came_of_it(bare: Bare) -> None:
 def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp_path: Path) -> None:
     weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
     assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
-    text = render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    text = with_bands(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     config = tmp_path / "trimtab.toml"
     config.write_text(text)
     prices = tmp_path / "prices.csv"

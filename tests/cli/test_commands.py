@@ -17,7 +17,6 @@ from agent.cli.display.tables import money_text
 from agent.planning import planner
 from tests.cli.terminal import typed
 from tests.cli.tools import TRIMTAB, Desk, Said, attach
-from tests.support.bands import with_bands
 from tests.support.text import mentions
 from tests.support.worlds import SHORTCUTS
 
@@ -96,7 +95,7 @@ def test_status_adds_up(desk: Desk) -> None:
     assert status["paused"] is False
     weth = next(item for item in status["holdings"] if item["symbol"] == "WETH")
     assert (weth["amount"], weth["raw"], weth["price"], weth["value"]) == ("1.4", "1400000000000000000", "3000", "4200")
-    assert (weth["weight_bps"], weth["target_bps"], weth["drift_bps"], weth["band_bps"]) == (4118, 3000, 1118, [2360, 3706])
+    assert (weth["weight_bps"], weth["target_bps"], weth["drift_bps"], weth["band_bps"]) == (4118, 3000, 1118, [2700, 3300])
 
 
 def test_a_quote_of_one_pool_is_what_that_pool_pays(desk: Desk) -> None:
@@ -165,7 +164,6 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
 
 def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
     """A reason longer than a terminal's cell is whole, and each check is one line that ends where its text does."""
-    desk.config.write_text(with_bands(desk.config.read_text()))
     desk.ask("rebalance")
     (step,) = desk.ask("history")["steps"]
     shown = desk.run("history").out

@@ -8,7 +8,7 @@ from tests.support.text import mentions
 
 def test_status_tells_the_trigger_its_bands_and_its_side_and_a_review_when_it_is_next(desk: Desk) -> None:
     plain = desk.ask("status")
-    assert mentions(plain["trigger"]["text"], "tracking", "normal")
+    assert mentions(plain["trigger"]["text"], "threshold", "10%")
     assert (plain["trigger"]["only"], plain["trigger"]["bands"], plain["trigger"]["next_s"]) == (None, "", None)
     line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
     written = 'kind = "review", review_every = "7d", execute_every = "28d", absolute = "5%"'

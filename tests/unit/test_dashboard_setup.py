@@ -174,7 +174,7 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
     review = desk.text("/setup/review")
-    assert "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 96,900 USDC." in review
+    assert "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 19,380 USDC." in review
     assert "To make it worth it" in review
     assert "4500 USDC at most are managed" in review, "half more than the cash, so that gains are not refused"
     desk.post("/setup/cash", {"ceiling": "-1"})

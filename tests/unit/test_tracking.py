@@ -199,3 +199,24 @@ def test_plan__gas_rose__waits_longer(gwei: int) -> None:
     assert isinstance(decide(step).decision, Rebalance)
     decision = decide(with_snapshot(step, head=head)).decision
     assert isinstance(decision, Hold)
+
+
+def test_first_purchase__gives_no_range_that_it_does_not_end_at() -> None:
+    step = with_limits(replace(tracked({"USDC": 50_000}), history=history()), first_purchase_s=60)
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+    assert decision.reason == "first purchase"
+
+
+@pytest.mark.parametrize(
+    ("targets", "closest"),
+    [
+        ({"WETH": 0, "WBTC": 5_000, "USDC": 5_000}, "WBTC at 50 %"),
+        ({"WETH": 0, "WBTC": 0, "USDC": 10_000}, ""),
+    ],
+    ids=["one-left", "only-cash"],
+)
+def test_asset_that_was_sold__is_never_the_closest_to_its_range(targets: dict[str, int], closest: str) -> None:
+    reason = decide(tracked({symbol: 5 * bps for symbol, bps in targets.items()}, targets=targets)).decision.reason
+    assert "WETH" not in reason
+    assert closest in reason

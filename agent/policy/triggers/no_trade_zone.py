@@ -294,17 +294,22 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
 
 
 def _closest_text(drifts: Sequence[AssetDrift]) -> str:
-    """Format the asset closest to an edge of its range, while all are inside."""
-    if not drifts:
-        return "nothing can be traded"
-    gap_bps, drift = min(
-        (
-            (min(share_bps - drift.band_low_bps, drift.band_high_bps - share_bps), drift)
-            for drift in drifts
-            for share_bps in (drift.share * BPS,)
-        ),
-        key=lambda gap_and_drift: gap_and_drift[0],
-    )
+    """Format the asset closest to an edge of its range, while all are inside. No weight can be left
+    at 0 or 100 %.
+    """
+    gaps = [
+        (gap_bps, index)
+        for index, drift in enumerate(drifts)
+        for gap_bps, is_reachable in (
+            (drift.share * BPS - drift.band_low_bps, drift.band_low_bps > 0),
+            (drift.band_high_bps - drift.share * BPS, drift.band_high_bps < BPS),
+        )
+        if is_reachable and (drift.target_bps or drift.raw)
+    ]
+    if not gaps:
+        return "nothing can be traded" if not drifts else "all within their ranges"
+    gap_bps, closest_index = min(gaps)
+    drift = drifts[closest_index]
     return (
         f"all within their ranges; closest is {drift.symbol} at {drift.weight_text},"
         f" {format_points(gap_bps / BPS)} from an edge of {bands.format_band(drift)}"
