@@ -22,7 +22,7 @@ from agent.planning.routes import MergedLegs, PoolSide
 from agent.planning.solver.charges import FlowSolver
 from agent.planning.solver.dual import DualSolution, PoolResponses
 
-MANY_POOLS = 24
+MANY_POOLS = 6
 """Number of used pools above which those that are not worth their cost are dropped in one solve."""
 MAX_READDED_POOLS = 3
 """Maximum number of dropped pools added again where many pools are in use."""
