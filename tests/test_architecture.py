@@ -47,7 +47,7 @@ ADAPTERS = {
     "agent.store.opening.open_store",
     "agent.venues.composer.RouterComposer",
 }
-SAME_MATH = {"ceil", "factorial", "floor", "fsum", "gcd", "inf", "isfinite", "isqrt", "ldexp", "pi", "sqrt"}
+SAME_MATH = {"ceil", "factorial", "floor", "fsum", "gcd", "inf", "isfinite", "isqrt", "lcm", "ldexp", "pi", "sqrt"}
 """Of math what is rounded once (IEEE 754) or exact; exp, log and pow are the C library's, which chooses them by processor."""
 SAME_NUMPY = {
     "abs", "add", "append", "arange", "argsort", "array", "asarray", "ascontiguousarray", "bincount", "bool_", "clip", "concatenate",

@@ -8,8 +8,10 @@ is dᵀΣd = 1/10,000, so that λ/2 is its annual cost in bps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from operator import mul
 
 from agent.model import TrackingRisk
 from agent.units import BPS, YEAR_S, Value
@@ -66,22 +68,47 @@ def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
 
 def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """Return the annual Σ: volatility · volatility · correlation."""
-    volatility = volatilities(risk, tokens)
-    correlation = correlations(risk, tokens)
-    return [
-        [volatility[i] * volatility[j] * correlation[i][j] for j in range(len(tokens))]
-        for i in range(len(tokens))
-    ]
+    volatility_bps_by_token = dict(risk.volatilities_bps)
+    correlation_bps_by_pair = {
+        frozenset(token_pair): correlation_bps
+        for *token_pair, correlation_bps in risk.correlations_bps
+    }
+    sigma = [[Fraction(0)] * len(tokens) for _ in tokens]
+    for i, token in enumerate(tokens):
+        for j, other_token in enumerate(tokens[: i + 1]):
+            correlation_bps = (
+                BPS if i == j else correlation_bps_by_pair[frozenset((token, other_token))]
+            )
+            sigma[i][j] = sigma[j][i] = Fraction(
+                volatility_bps_by_token[token]
+                * volatility_bps_by_token[other_token]
+                * correlation_bps,
+                BPS * BPS * BPS,
+            )
+    return sigma
 
 
 def matrix_times_vector(matrix: Matrix, vector: Sequence[Fraction]) -> list[Fraction]:
     """Return matrix times vector."""
-    return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
+    vector_parts, vector_unit = common_parts(vector)
+    products = []
+    for row in matrix:
+        row_parts, row_unit = common_parts(row)
+        products.append(Fraction(sum(map(mul, row_parts, vector_parts)), row_unit * vector_unit))
+    return products
 
 
 def dot(first_vector: Sequence[Fraction], second_vector: Sequence[Fraction]) -> Fraction:
     """Return the sum of products."""
-    return sum((a * b for a, b in zip(first_vector, second_vector, strict=True)), Fraction(0))
+    return matrix_times_vector([[*first_vector]], second_vector)[0]
+
+
+def common_parts(vector: Sequence[Fraction]) -> tuple[list[int], int]:
+    """Return the entries as whole parts of a common unit, one over the second integer: sums of
+    integers need no reduction.
+    """
+    unit = math.lcm(*(entry.denominator for entry in vector))
+    return [entry.numerator * (unit // entry.denominator) for entry in vector], unit
 
 
 def tracking_cost(

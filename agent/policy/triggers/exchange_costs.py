@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from agent.amm import pools
 from agent.model import Limits, Pool, Portfolio, Snapshot
-from agent.units import BPS, PIPS, Price, ceil_int
+from agent.units import BPS, PIPS, Price
 
 RATE_UNIT = 10**12
 """Precision of route rates, rounded up so that costs are never overstated."""
@@ -48,9 +47,12 @@ def exchange_costs(
                 rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out], fees_only)
             )
     for middle in node_indices:
-        for i in node_indices:
-            for j in node_indices:
-                rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // RATE_UNIT))
+        onward_rates = [(j, rate) for j, rate in enumerate(rates[middle]) if rate]
+        for row in rates:
+            rate_to_middle = row[middle]
+            if rate_to_middle:
+                for j, onward_rate in onward_rates:
+                    row[j] = max(row[j], -(-rate_to_middle * onward_rate // RATE_UNIT))
     asset_indices = range(len(tokens))
     return {
         (i, j): Fraction(RATE_UNIT - rates[i][j], RATE_UNIT)
@@ -64,11 +66,15 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price, fees_onl
     """Return value out per value in of a first unit, after fee, in units of 1/RATE_UNIT; gains
     above the reference do not count.
     """
-    rate_before_fee = Fraction(1)
+    numerator = denominator = 1
     if not fees_only:
-        market_rate = pools.marginal_price(pool, token_in) * price_out / price_in
-        rate_before_fee = min(rate_before_fee, market_rate)
-    return ceil_int(rate_before_fee * RATE_UNIT * (PIPS - pool.fee_for(token_in)) / PIPS)
+        pool_numerator, pool_denominator = pool.price_terms(token_in)
+        numerator = pool_numerator * price_out.numerator * price_in.denominator
+        denominator = pool_denominator * price_out.denominator * price_in.numerator
+    kept_pips = PIPS - pool.fee_for(token_in)
+    if numerator >= denominator:
+        return -(-RATE_UNIT * kept_pips // PIPS)
+    return -(-RATE_UNIT * kept_pips * numerator // (PIPS * denominator))
 
 
 def _is_usable(
@@ -102,6 +108,5 @@ def within_plan_cost(costs: ExchangeCosts, limits: Limits) -> ExchangeCosts:
     """Return the costs that limits.plan_cost allows."""
     if limits.plan_cost_bps is None:
         return costs
-    return {
-        pair: cost for pair, cost in costs.items() if cost <= Fraction(limits.plan_cost_bps, BPS)
-    }
+    max_cost = Fraction(limits.plan_cost_bps, BPS)
+    return {pair: cost for pair, cost in costs.items() if cost <= max_cost}

@@ -33,6 +33,7 @@ from agent.policy import risk as risks
 from agent.policy.risk import (
     Matrix,
     aversion,
+    common_parts,
     covariance,
     dot,
     matrix_times_vector,
@@ -70,6 +71,10 @@ from agent.units import (
 )
 
 ROOT_UNIT = 10**12
+NOTHING = Fraction(0)
+EVERYTHING = Fraction(1)
+LEAST_COST = Fraction(1, RATE_UNIT)
+"""Least cost by which a saving is divided, per unit of value."""
 NO_TAXES: Mapping[str, Fraction] = {}
 
 
@@ -149,10 +154,12 @@ def evaluate_zone(
         plan_risk = with_widths(snapshot, portfolio, limits, risk, drifts, prices, route_costs)
     sigma = covariance(plan_risk, tokens)
     risk_aversion = aversion(plan_risk)
-    taxed_costs = {
-        (sold, bought): cost + sale_taxes.get(tokens[sold], Fraction(0))
-        for (sold, bought), cost in route_costs.items()
-    }
+    taxed_costs = route_costs
+    if sale_taxes:
+        taxed_costs = {
+            (sold, bought): cost + sale_taxes.get(tokens[sold], Fraction(0))
+            for (sold, bought), cost in route_costs.items()
+        }
     costs = {pair: taxed_costs[pair] for pair in within_plan_cost(route_costs, limits)}
     native_price = prices.get(portfolio.wrapped_native, Fraction(0))
     gas_value = minimum.leg_gas_value(
@@ -417,9 +424,16 @@ def _rule_intervals(
     for index, drift in enumerate(drifts):
         width = width_by_token.get(drift.token)
         if width is None:
-            whole = (Fraction(0), Fraction(1))
             intervals.append(
-                ZoneInterval(drift.token, drift.weight_bps, drift.target_bps, *whole, *whole)
+                ZoneInterval(
+                    drift.token,
+                    drift.weight_bps,
+                    drift.target_bps,
+                    NOTHING,
+                    EVERYTHING,
+                    NOTHING,
+                    EVERYTHING,
+                )
             )
             continue
         variance = sigma[index][index] + sigma[numeraire][numeraire] - 2 * sigma[index][numeraire]
@@ -470,21 +484,29 @@ def _edge_distance(risk_slope: Sequence[Fraction], costs: ExchangeCosts) -> Frac
 
 
 def _clip(share: Fraction) -> Fraction:
-    return min(max(share, Fraction(0)), Fraction(1))
+    return min(max(share, NOTHING), EVERYTHING)
 
 
 def _best_exchange(
     tokens: Sequence[str], marginal_risk: Sequence[Fraction], costs: ExchangeCosts
 ) -> ZoneExchange | None:
-    exchanges = [
-        ZoneExchange(tokens[i], tokens[j], marginal_risk[i] - marginal_risk[j], cost)
-        for (i, j), cost in costs.items()
-    ]
-    return max(
-        exchanges,
-        key=lambda exchange: exchange.unit_saving / max(exchange.unit_cost, Fraction(1, RATE_UNIT)),
-        default=None,
-    )
+    """Return the exchange whose next unit saves most per unit of cost."""
+    saving_parts, saving_unit = common_parts(marginal_risk)
+    *cost_parts, least_cost_parts = common_parts([*costs.values(), LEAST_COST])[0]
+    best_pair = None
+    best_saving = best_cost = 0
+    for pair, cost in zip(costs, cost_parts, strict=True):
+        saving = saving_parts[pair[0]] - saving_parts[pair[1]]
+        counted_cost = max(cost, least_cost_parts)
+        if best_pair is None or saving * best_cost > best_saving * counted_cost:
+            best_pair = pair
+            best_saving = saving
+            best_cost = counted_cost
+    if best_pair is None:
+        return None
+    source, target = best_pair
+    unit_saving = Fraction(best_saving, saving_unit)
+    return ZoneExchange(tokens[source], tokens[target], unit_saving, costs[best_pair])
 
 
 def _with_band(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
