@@ -17,6 +17,7 @@ from agent.price_files.frames import FORMAT_HINT, load_polars, read_frame
 from agent.price_files.read import ClosingPrices, read_closes, symbol_pairs
 from agent.price_files.times import parse_times
 from agent.units import Token, safe_label
+from agent.weights.asset_classes import is_cash
 
 MIN_BARS = 2
 
@@ -307,6 +308,18 @@ def prices_in_numeraire(
         [closes_by_token.get(token.address, ones) for token in tokens]
     )
     return prices / closes_by_token.get(spec.portfolio.numeraire.address, ones)[:, None]
+
+
+def require_unit_of_prices(symbol: str, remedy: str) -> None:
+    """Raise ConfigError for a numeraire without prices that is no cash: its price is unknown, not
+    one.
+    """
+    if not is_cash(symbol):
+        raise ConfigError(
+            f"numeraire: the file has no prices of {symbol}, and {symbol} is no known currency or"
+            " stablecoin",
+            remedy,
+        )
 
 
 def has_gas_price(spec: BacktestSpec, table: PriceTable) -> bool:

@@ -47,6 +47,7 @@ from agent.backtest.settings import (
     HealthLog,
     SimulationSettings,
 )
+from agent.backtest.tracking_bars import RuleAtStep, RuleRange, rule_after
 from agent.backtest.world import (
     EndOfPrices,
     SimulatedWallet,
@@ -75,11 +76,12 @@ DUE_NOW_S = 0
 
 
 class DueBarFinder:
-    """Finds the next bar at which a trade may be due, for policies of bands or of one schedule
-    alone; for other policies every bar is due.
+    """Finds the next bar at which a trade may be due, for policies of bands, of one schedule or of
+    the tracking rule alone; for other policies every bar is due.
 
     With bands, a bar is quiet if every weight is inside its band by more than BAND_MARGIN; with a
-    schedule, if no review is due. At quiet bars `decide` would hold and change no stored state.
+    schedule, if no review is due; by the tracking rule, if no token comes near its trigger
+    (agent/backtest/tracking_bars.py). At quiet bars `decide` would hold and change no stored state.
     While a price is stale `decide` halts; the first of those bars is evaluated, or all of them if
     the simulation continues without the asset. Each bar's prices are compared with the current
     holdings; later bars are not used.
@@ -96,6 +98,8 @@ class DueBarFinder:
         )
         self._is_scheduled = bool(schedules_of(world.spec.policy.trigger))
         self._due_s = DUE_NOW_S
+        self._is_tracking = isinstance(world.spec.policy.trigger, NoTradeZone)
+        self._rule: RuleAtStep | None = None
         if not self._can_skip_bars:
             return
         portfolio, trigger = world.spec.portfolio, world.spec.policy.trigger
@@ -107,7 +111,17 @@ class DueBarFinder:
         self._bands = np.array(
             [(float(low_bps) / BPS, float(high_bps) / BPS) for low_bps, high_bps in band_edges_bps]
         )
-        addresses = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
+        native_tokens = [
+            token
+            for token in world.spec.tokens
+            if self._is_tracking and token.address == portfolio.wrapped_native
+        ]
+        self._native_prices = prices_in_numeraire(
+            world.spec, world.table, world.filled_closes, native_tokens or [portfolio.numeraire]
+        )[:, 0] * bool(native_tokens)
+        addresses = dict.fromkeys(
+            token.address for token in (*tokens, portfolio.numeraire, *native_tokens)
+        )
         columns = [
             world.column_by_token[address]
             for address in addresses
@@ -117,8 +131,10 @@ class DueBarFinder:
 
     def note_outcome(self, outcome: StepOutcome | None) -> None:
         """Record the schedule's next due time after a cycle; immediately if its review is not
-        complete.
+        complete. Record the tracking rule; `outcome` is None after a refusal.
         """
+        if self._is_tracking and self._can_skip_bars:
+            self._rule = rule_after(outcome)
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
         is_waiting = isinstance(outcome.decision, Hold) and outcome.decision.limiting_rule == ""
@@ -131,6 +147,8 @@ class DueBarFinder:
         """Return the first bar after `bar` to evaluate; the number of bars if there is none."""
         bar_count = self._world.table.bar_count
         if not self._can_skip_bars or self._world.venue is not None or bar + 1 >= bar_count:
+            return bar + 1
+        if self._is_tracking and self._rule is None:
             return bar + 1
         start_bar, block_size = bar + 1, 64
         while start_bar < bar_count:
@@ -183,6 +201,15 @@ class DueBarFinder:
             ).sum()
         )
 
+    def quiet_bands(self, start_bar: int, end_bar: int) -> list[TargetBands]:
+        """Return targets and ranges at unevaluated bars in [start, end), if they move as those of
+        the tracking rule do.
+        """
+        rule = self._rule
+        if rule is None or end_bar <= start_bar:
+            return []
+        return rule.target_bands(self._rule_range(rule, start_bar, end_bar), start_bar)
+
     def _due_bar_mask(self, start_bar: int, end_bar: int) -> NDArray[np.bool_]:
         is_stale = self._is_stale[start_bar:end_bar]
         needs_halt = is_stale
@@ -190,10 +217,33 @@ class DueBarFinder:
             needs_halt = is_stale & ~self._is_stale[start_bar - 1 : end_bar - 1]
         if self._is_scheduled:
             is_due = self._world.table.times_s[start_bar:end_bar] >= self._due_s
+        elif self._rule is not None:
+            is_due = self._rule_range(self._rule, start_bar, end_bar).may_fire()
         else:
             is_due = self._is_outside_band(start_bar, end_bar, BAND_MARGIN)
         is_due_or_halts: NDArray[np.bool_] = (is_due & ~is_stale) | needs_halt
         return is_due_or_halts
+
+    def _asset_values(self, start_bar: int, end_bar: int) -> NDArray[np.float64]:
+        """Return the value of each asset in the wallet, in whole coins of the numeraire."""
+        balances = self._world.wallet.balances
+        coin_amounts = np.array(
+            [
+                balances[held_asset.token.address] / 10.0**held_asset.token.decimals
+                for held_asset in self._world.spec.portfolio.assets
+            ]
+        )
+        asset_values: NDArray[np.float64] = coin_amounts * self._prices[start_bar:end_bar]
+        return asset_values
+
+    def _rule_range(self, rule: RuleAtStep, start_bar: int, end_bar: int) -> RuleRange:
+        gas_prices_wei = np.array(self._world.settings.gas_price_wei, dtype=np.float64)
+        if gas_prices_wei.ndim:
+            gas_prices_wei = gas_prices_wei[start_bar:end_bar]
+        return rule.at(
+            self._asset_values(start_bar, end_bar),
+            rule.leg_values(gas_prices_wei, self._native_prices[start_bar:end_bar]),
+        )
 
     def _is_outside_band(
         self, start_bar: int, end_bar: int, edge_margin: float
@@ -201,17 +251,8 @@ class DueBarFinder:
         """Return a mask of bars with a weight beyond its band, or within `edge_margin` of an
         edge.
         """
-        portfolio, balances = (
-            self._world.spec.portfolio,
-            self._world.wallet.balances,
-        )
-        coin_amounts = np.array(
-            [
-                balances[held_asset.token.address] / 10.0**held_asset.token.decimals
-                for held_asset in portfolio.assets
-            ]
-        )
-        asset_values = coin_amounts * self._prices[start_bar:end_bar]
+        portfolio = self._world.spec.portfolio
+        asset_values = self._asset_values(start_bar, end_bar)
         venue = self._world.venue
         if venue is not None and venue.setup.policy.margin_in_weights:
             # at the world's bar, the only one requested
@@ -232,12 +273,12 @@ class DueBarFinder:
 
 
 def _may_skip_bars(world: SimulatedWorld) -> bool:
-    """Return whether only bands around fixed targets, or one schedule without jitter, can make this
-    policy act, without other state.
+    """Return whether only bands around fixed targets, one schedule without jitter, or the tracking
+    rule can make this policy act, without other state.
     """
     spec = world.spec
     portfolio, limits, trigger = spec.portfolio, spec.limits, spec.policy.trigger
-    is_simple_trigger = is_band_and_schedule_only(trigger)
+    is_simple_trigger = is_band_and_schedule_only(trigger) or _is_simple_tracking(world)
     if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
         is_simple_trigger = (
             is_simple_trigger
@@ -256,6 +297,27 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
         for dollar_asset in portfolio.assets
     )
     return is_simple_policy and has_fixed_targets and has_no_reserves and not checks_depegs
+
+
+def _is_simple_tracking(world: SimulatedWorld) -> bool:
+    """Return whether the trigger is the tracking rule, with the same volatilities and fees at every
+    bar, targets above zero without a maximum, and nothing beside spot.
+    """
+    spec, settings, trigger = world.spec, world.settings, world.spec.policy.trigger
+    if not isinstance(trigger, NoTradeZone) or trigger.risk.horizon_s is not None:
+        return False
+    has_constant_costs = (
+        not settings.recorded_pools
+        and settings.thin_pool_bars is None
+        and settings.stale_asset_mode != LEAVE_WHEN_GONE
+    )
+    return (
+        has_constant_costs
+        and trigger.risk.estimation_window is None
+        and world.venue is None
+        and not spec.tax.rate_bps
+        and all(asset.target_bps and asset.max_bps is None for asset in spec.portfolio.assets)
+    )
 
 
 Progress = Callable[[int, int], None]
@@ -369,6 +431,7 @@ class SimulationRun:
         if world.settings.looks_at_all:
             return world.bar + 1
         bar = min(self._due_bar_finder.next_bar(world.bar), world.next_transfer_bar())
+        self._target_bands += self._due_bar_finder.quiet_bands(world.bar + 1, bar)
         self._halts.add_unevaluated(self._due_bar_finder.count_halted(world.bar + 1, bar))
         _add_count(
             self._hold_counts,
@@ -384,6 +447,7 @@ class SimulationRun:
             self.outcome = outcome = self.context.run_bar_cycle()
         except (Retryable, Refused) as error:
             _add_count(self._refusal_counts, error.message)
+            self._due_bar_finder.note_outcome(None)
             return
         self._due_bar_finder.note_outcome(outcome)
         self._health_log.add(self.world.bar_time_s, outcome.step_input.layer(StrategiesState).books)

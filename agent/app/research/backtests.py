@@ -9,12 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.research.whatif import MIN_ASSETS, parse_bands, parse_pairs, parse_targets
-from agent.backtest.cash import require_unit_of_prices
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
     read_gas_prices,
     read_table,
+    require_unit_of_prices,
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
 from agent.backtest.jumps import suspect_closes, suspect_note, without_closes

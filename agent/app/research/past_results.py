@@ -22,8 +22,7 @@ from agent.app.research.backtests import (
     spec_from_config,
 )
 from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD
-from agent.backtest.cash import require_unit_of_prices
-from agent.backtest.data import PriceTable, read_table
+from agent.backtest.data import PriceTable, read_table, require_unit_of_prices
 from agent.backtest.report.series import backtest_document, growth_series
 from agent.backtest.result import SimulationResult
 from agent.backtest.simulate import simulate

@@ -32,13 +32,32 @@ def with_widths(
     prices: Mapping[str, Price],
     costs: ExchangeCosts,
 ) -> TrackingRisk:
-    """Return the risk with the widths of the tokens that have a route, and with each volatility
-    scaled to its token's horizon, over a year. `costs` are those of any route, by the indices of
-    the drifts. Without a price of the native coin gas costs nothing, as in a backtest without it.
+    """Return the risk with the widths of the tokens that have a route. `costs` are those of any
+    route, by the indices of the drifts. Without a price of the native coin gas costs nothing, as in
+    a backtest without it.
+    """
+    tokens = [drift.token for drift in drifts]
+    return risk_at_costs(
+        risk,
+        tokens,
+        [drift.target_bps / BPS for drift in drifts],
+        tokens.index(portfolio.numeraire.address),
+        trading_costs(snapshot, portfolio, limits, drifts, prices, costs),
+    )
+
+
+def risk_at_costs(
+    risk: TrackingRisk,
+    tokens: Sequence[str],
+    target_shares: Sequence[float],
+    numeraire: int,
+    costs: Mapping[int, TradingCost],
+) -> TrackingRisk:
+    """Return the risk with the widths of the tokens in `costs`, by index, and with each volatility
+    scaled to its token's horizon, over a year. `numeraire` is an index too.
 
     Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) is a volatility σᵢ·√Hᵢ and a correlation ρᵢⱼ·√(min/max).
     """
-    tokens = [drift.token for drift in drifts]
     reduced = replace(
         risk,
         correlations_bps=tuple(
@@ -47,10 +66,10 @@ def with_widths(
         ),
     )
     rules = token_rules(
-        [drift.target_bps / BPS for drift in drifts],
+        target_shares,
         [[float(entry) for entry in row] for row in covariance(reduced, tokens)],
-        tokens.index(portfolio.numeraire.address),
-        _trading_costs(snapshot, portfolio, limits, drifts, prices, costs),
+        numeraire,
+        costs,
         float(aversion(risk)),
     )
     horizon_by_token = {
@@ -94,7 +113,7 @@ def edge_drifts(
     )
 
 
-def _trading_costs(
+def trading_costs(
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
@@ -109,7 +128,7 @@ def _trading_costs(
     numeraire = tokens.index(portfolio.numeraire.address)
     total_value = sum((drift.value for drift in drifts), Fraction(0))
     leg_value = minimum.leg_gas_value(snapshot, prices.get(portfolio.wrapped_native, Fraction(0)))
-    trading_costs = {}
+    cost_by_index = {}
     for index in range(len(tokens)):
         pair_costs = [
             costs[pair] for pair in ((index, numeraire), (numeraire, index)) if pair in costs
@@ -119,12 +138,12 @@ def _trading_costs(
         min_trade = Fraction(limits.min_trade or 0)
         if not drifts[index].target_bps:
             min_trade = max(min_trade, leg_value * minimum.GAS_MULTIPLE)
-        trading_costs[index] = TradingCost(
+        cost_by_index[index] = TradingCost(
             float(sum(pair_costs, Fraction(0)) / len(pair_costs)),
             float(leg_value / total_value),
             float(min_trade / total_value),
         )
-    return trading_costs
+    return cost_by_index
 
 
 def _scaled_volatility(volatility_bps: int, horizon_years: float | None) -> int:

@@ -1,0 +1,199 @@
+"""Bars at which the tracking rule surely holds, and its ranges there.
+
+A whole step at every hour of a year takes minutes. Here the deviations of many bars are compared with
+the triggers at once, in floats. The triggers are the step's own (agent/policy/triggers/tracking.py), at
+costs rounded down to a step of COST_STEP. By the rule's equations a trigger moves by at most a quarter
+of such a step, an edge by half of it, or three quarters where half the target caps its trigger, and a
+volatility of the plan's risk by half as much as the edge whose horizon it has. What this and whole
+basis points can change is added to each deviation; bars that reach a trigger then are evaluated by a
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.result import TargetBands
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import NoTradeZone, TrackingRisk
+from agent.policy import minimum
+from agent.policy.risk import covariance
+from agent.policy.triggers.exchange_costs import exchange_costs
+from agent.policy.triggers.tracking import risk_at_costs, trading_costs
+from agent.policy.triggers.tracking_rule import TradingCost
+from agent.units import BPS, PIPS
+
+COST_STEP = 0.005
+"""Relative step to which the gas of a leg and the smallest trade are rounded down."""
+ROUNDING_BPS = 3
+"""Twice the rounding of a volatility or a correlation, with a margin for floats, in bps."""
+WIDTH_ROUNDING = 2 / PIPS
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRange:
+    """Distances from the targets, deviations and triggers of the tokens at some bars, a column for
+    each token, in shares of the portfolio. `errors` bound what the deviations lack; triggers are
+    infinite for tokens that are not traded for their own sake.
+    """
+
+    distances: Floats
+    deviations: Floats
+    errors: Floats
+    triggers: Floats
+
+    def may_fire(self) -> NDArray[np.bool_]:
+        """Return which bars may have a token beyond its trigger."""
+        least_triggers = self.triggers * (1 - COST_STEP) - WIDTH_ROUNDING
+        is_near = np.abs(self.deviations) + self.errors >= least_triggers
+        return np.asarray(is_near.any(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAtStep:
+    """The tracking rule of a step: `risk` without widths, the cost of trading each token per unit,
+    by index, and the smallest trade in whole coins of the numeraire, whose index is `numeraire`.
+    `leg_wei` is the gas of a leg at the price `gas_price_wei`.
+    """
+
+    risk: TrackingRisk
+    tokens: tuple[str, ...]
+    target_shares: tuple[float, ...]
+    numeraire: int
+    unit_costs: Mapping[int, float]
+    min_trade: float
+    leg_wei: int
+    gas_price_wei: int
+    _rules: dict[tuple[float, float], tuple[Floats, Floats, Floats]] = field(default_factory=dict)
+
+    def leg_values(self, gas_prices_wei: Floats, native_prices: Floats) -> Floats:
+        """Return the gas of a leg at these prices, in coins of the numeraire."""
+        leg_wei = self.leg_wei + minimum.LEG_GAS * (gas_prices_wei - self.gas_price_wei)
+        return np.asarray(leg_wei / 1e18 * native_prices)
+
+    def at(self, asset_values: Floats, leg_values: Floats) -> RuleRange:
+        """Return the rule at bars, from the values of the assets, a column for each, and of the gas
+        of a leg, in coins of the numeraire.
+        """
+        totals = asset_values.sum(axis=1)
+        distances = asset_values / totals[:, None] - self.target_shares
+        costs = np.column_stack(
+            (_rounded_down(leg_values / totals), _rounded_down(self.min_trade / totals))
+        )
+        different_costs, cost_rows = np.unique(costs, axis=0, return_inverse=True)
+        deviations = np.zeros_like(distances)
+        errors = np.zeros_like(distances)
+        triggers = np.zeros_like(distances)
+        for row, (leg_cost, min_trade) in enumerate(different_costs.tolist()):
+            bars = np.flatnonzero(cost_rows.reshape(-1) == row)
+            exposures, error_shares, rule_triggers = self._rule(leg_cost, min_trade)
+            deviations[bars] = distances[bars] @ exposures.T
+            errors[bars] = np.abs(distances[bars]) @ error_shares.T
+            triggers[bars] = rule_triggers
+        return RuleRange(distances, deviations, errors, triggers)
+
+    def target_bands(self, rule_range: RuleRange, start_bar: int) -> list[TargetBands]:
+        """Return targets and ranges of these bars, of which the first is `start_bar`."""
+        targets = dict(zip(self.tokens, self.target_shares, strict=True))
+        centres = rule_range.distances + self.target_shares - rule_range.deviations
+        lows = np.clip(centres - rule_range.triggers, 0, 1).tolist()
+        highs = np.clip(centres + rule_range.triggers, 0, 1).tolist()
+        return [
+            TargetBands(
+                bar,
+                targets,
+                {
+                    self.tokens[index]: (bar_lows[index], bar_highs[index])
+                    for index in self.unit_costs
+                },
+            )
+            for bar, (bar_lows, bar_highs) in enumerate(zip(lows, highs, strict=True), start_bar)
+        ]
+
+    def _rule(self, leg_cost: float, min_trade: float) -> tuple[Floats, Floats, Floats]:
+        """Return the deviation and its error per unit of each token's distance from its target, and
+        the triggers, at these costs.
+
+        The deviation of token i is that of its exchange with the numeraire n:
+        ((Σx)ᵢ − (Σx)ₙ) / (Σᵢᵢ + Σₙₙ − 2·Σᵢₙ).
+        """
+        if (leg_cost, min_trade) not in self._rules:
+            risk = risk_at_costs(
+                self.risk,
+                self.tokens,
+                self.target_shares,
+                self.numeraire,
+                {
+                    index: TradingCost(unit_cost, leg_cost, min_trade)
+                    for index, unit_cost in self.unit_costs.items()
+                },
+            )
+            sigma = np.array(covariance(risk, self.tokens), dtype=np.float64)
+            volatilities = np.sqrt(np.diag(sigma))
+            numeraire_row = sigma[self.numeraire]
+            variances = np.diag(sigma) + numeraire_row[self.numeraire] - 2 * numeraire_row
+            variances[self.numeraire] = np.inf
+            relative_errors = COST_STEP + ROUNDING_BPS / (volatilities * BPS)
+            sums = volatilities + volatilities[self.numeraire]
+            error_shares = (
+                (sums * sums * sums / (variances * variances))[:, None]
+                * volatilities
+                * (relative_errors[:, None] + relative_errors)
+            )
+            trigger_by_token = {width.token: width.trigger_ppm / PIPS for width in risk.widths}
+            triggers = np.array([trigger_by_token.get(token, np.inf) for token in self.tokens])
+            self._rules[leg_cost, min_trade] = (
+                (sigma - numeraire_row) / variances[:, None],
+                error_shares,
+                triggers,
+            )
+        return self._rules[leg_cost, min_trade]
+
+
+def _rounded_down(costs: Floats) -> Floats:
+    """Return costs rounded down to powers of 1 + COST_STEP; zero stays."""
+    logarithms = np.log(np.where(costs > 0, costs, 1.0)) / np.log1p(COST_STEP)
+    rounded: Floats = np.where(costs > 0, (1 + COST_STEP) ** np.floor(logarithms), 0.0)
+    return rounded
+
+
+def rule_after(outcome: StepOutcome | None) -> RuleAtStep | None:
+    """Return the rule of a step after which nothing but a trigger makes a later one trade; None if
+    that is not certain.
+    """
+    if outcome is None or outcome.kind not in (OutcomeKind.HOLD, OutcomeKind.DONE):
+        return None
+    step = outcome.step_input
+    decision_result = outcome.decision_result
+    trigger = step.policy.trigger
+    zone = decision_result.zone
+    if not isinstance(trigger, NoTradeZone) or zone is None or not zone.risk.widths:
+        return None
+    if step.history.cash_flows.purchase is not None:
+        return None
+    tokens = tuple(drift.token for drift in decision_result.drifts)
+    prices = decision_result.references.price_by_token
+    cost_by_index = trading_costs(
+        step.snapshot,
+        step.portfolio,
+        step.limits,
+        decision_result.drifts,
+        prices,
+        exchange_costs(step.snapshot, step.portfolio, step.limits, tokens, prices),
+    )
+    return RuleAtStep(
+        trigger.risk,
+        tokens,
+        tuple(drift.target_bps / BPS for drift in decision_result.drifts),
+        tokens.index(step.portfolio.numeraire.address),
+        {index: cost.unit_cost for index, cost in cost_by_index.items()},
+        float(step.limits.min_trade or 0) / 10**step.portfolio.numeraire.decimals,
+        int(minimum.leg_gas_value(step.snapshot, Fraction(1))),
+        step.snapshot.head.base_fee_wei or 0,
+    )
