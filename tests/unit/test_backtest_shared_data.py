@@ -1,7 +1,9 @@
-"""Simulations of the research data that lie beside the project: hourly prices with a delisted coin, dear gas, a real pool."""
+"""Simulations of the research data beside the project: hourly prices with a delisted coin, dear gas, a real pool, two years of days."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,12 +16,14 @@ pytest.importorskip("polars")
 
 from agent.app.research.backtests import rename_symbols
 from agent.backtest.data import PriceTable, read_gas_prices, read_table
-from agent.backtest.settings import make_spec
+from agent.backtest.settings import PERMISSIVE_LIMITS, make_spec
 from agent.backtest.world import read_pool
-from agent.model import Threshold
+from agent.model import Destination, NoTradeZone, Threshold, TrackingRisk
+from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import simulated
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+DAILY = DATA / "prices" / "daily_2017_2023.parquet"
 HOURLY = DATA / "prices" / "hourly_2021-04_2022-12.parquet"
 needs_data = pytest.mark.skipif(not HOURLY.is_file(), reason=f"the research data are not beside this checkout: no {HOURLY}")
 WIDE = Threshold(None, 2_500)
@@ -60,3 +64,42 @@ def test_the_pool_of_mainnet_stands_at_every_price_of_two_years() -> None:
     assert [one.bar for one in real.rebalances] == [one.bar for one in deep.rebalances]
     assert len(real.rebalances) >= 1
     assert real.impact > deep.impact  # 100 WETH are felt in it, and not in a pool of a billion
+
+
+DAYS_A_YEAR = 365
+TARGETS = {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}
+TRIGGERS = {
+    "tracking": (build_tracking("normal"), Destination.ZONE),
+    "relative 10 %": (Threshold(None, 1_000), Destination.TARGET),
+    "zone of 30 days": (NoTradeZone(TrackingRisk(Fraction(1, 2), 30 * 86_400, (), ())), Destination.ZONE),
+}
+GOLDEN = {
+    (500, "tracking"): (55, 47.28, 4.43),
+    (500, "relative 10 %"): (53, 102.69, 6.42),
+    (500, "zone of 30 days"): (94, 47.88, 4.48),
+    (3_000, "tracking"): (38, 170.34, 14.78),
+    (3_000, "relative 10 %"): (53, 504.91, 29.79),
+    (3_000, "zone of 30 days"): (28, 77.67, 32.73),
+}
+"""Trades, their costs in dollars, and what costs and tracking error lose a year in bps, at λ = 1, by the fee of the pools in pips."""
+
+
+@pytest.mark.slow
+@needs_data
+@pytest.mark.parametrize(("fee_pips", "name"), GOLDEN)
+def test_two_years_of_days_cost_what_they_did(fee_pips: int, name: str) -> None:
+    table = read_table(DAILY)
+    is_inside = (table.times_s >= datetime(2021, 1, 1, tzinfo=UTC).timestamp()) & (
+        table.times_s < datetime(2023, 1, 1, tzinfo=UTC).timestamp()
+    )
+    table = replace(table, times_s=table.times_s[is_inside], closes=table.closes[is_inside])
+    trigger, destination = TRIGGERS[name]
+    limits = replace(PERMISSIVE_LIMITS, plan_cost_bps=100)
+    spec = make_spec(TARGETS, trigger, "USD", destination=destination, native="ETH", limits=limits)
+    result = simulated(table, spec, depth=Fraction(20_000_000), fee_pips=fee_pips, start_value=Fraction(50_000), gas_price_wei=10**8)
+    costs = float(result.fees + result.impact + result.gas) / 10**result.decimals
+    off_target = result.weights[:-1] - np.array(list(TARGETS.values())) / 10_000
+    active_returns = (off_target * (result.prices[1:] / result.prices[:-1] - 1)).sum(axis=1)
+    drift_a_year = active_returns.var() * DAYS_A_YEAR / 2
+    loss_bps = 10_000 * (costs / result.equity.mean() / (len(table.times_s) / DAYS_A_YEAR) + drift_a_year)
+    assert (len(result.rebalances), round(costs, 2), round(loss_bps, 2)) == GOLDEN[fee_pips, name]
