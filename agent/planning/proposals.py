@@ -27,6 +27,7 @@ from agent.model import (
     PurchaseKind,
     PurchaseProgress,
     Rebalance,
+    RiskCostTradeoff,
     Snapshot,
     StepInput,
     TopUp,
@@ -420,23 +421,27 @@ def _plan_rebalance(
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
         decision_result = replace(decision_result, decision=decision)
-    if zone is None or plan.zone_tradeoff is None:
-        for replace_sale in layer_planning.SALE_REPLACERS:
-            decision_result, plan = replace_sale(step_input, decision_result, decision, plan)
-        if isinstance(plan.decision, Rebalance):
-            return _schedule_plan(step_input, decision_result, plan.decision, plan)
-        return Proposal(decision_result, plan)
-    tax = sum((tax_of(step_input, plan) for tax_of in sales.PLAN_TAXES), Fraction(0))
-    tradeoff = replace(plan.zone_tradeoff, tax=tax)
-    plan = replace(plan, zone_tradeoff=tradeoff)
-    result_with_saving = replace(decision_result, zone=replace(zone, plan_tradeoff=tradeoff))
-    if tradeoff.covers_cost:
-        return _schedule_plan(step_input, result_with_saving, decision, plan)
-    return _propose_layers_or_hold(
-        step_input,
-        result_with_saving,
-        uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone),
-    )
+    if zone is not None and plan.zone_tradeoff is not None:
+        tradeoff = taxed_tradeoff(step_input, plan, plan.zone_tradeoff)
+        plan = replace(plan, zone_tradeoff=tradeoff)
+        decision_result = replace(decision_result, zone=replace(zone, plan_tradeoff=tradeoff))
+        if not tradeoff.covers_cost:
+            return _propose_layers_or_hold(
+                step_input,
+                decision_result,
+                uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone),
+            )
+    for replace_sale in layer_planning.SALE_REPLACERS:
+        decision_result, plan = replace_sale(step_input, decision_result, decision, plan)
+    if isinstance(plan.decision, Rebalance):
+        return _schedule_plan(step_input, decision_result, plan.decision, plan)
+    return Proposal(decision_result, plan)
+
+
+def taxed_tradeoff(step: StepInput, plan: Plan, tradeoff: RiskCostTradeoff) -> RiskCostTradeoff:
+    """Return the plan's tradeoff with the tax on its sales."""
+    tax = sum((tax_of(step, plan) for tax_of in sales.PLAN_TAXES), Fraction(0))
+    return replace(tradeoff, tax=tax)
 
 
 def _schedule_plan(

@@ -24,6 +24,7 @@ from agent.model import (
     LayerRequest,
     Limits,
     ManualAction,
+    NoTradeZone,
     Plan,
     PlanRequest,
     Portfolio,
@@ -50,6 +51,7 @@ from agent.planning.proposals import (
     plan_exit,
     propose_rebalance,
     single_order_proposer,
+    taxed_tradeoff,
 )
 from agent.planning.purchase_plans import plan_proportional_part
 from agent.planning.purchases import plan_purchase
@@ -60,6 +62,7 @@ from agent.policy.decision import spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
 from agent.policy.orders import exits
 from agent.policy.orders.exits import exit_goal, exit_price_fault
+from agent.policy.triggers.no_trade_zone import tradeoff_reason
 from agent.reference import reference_prices
 from agent.units import ceil_int, decimal_text
 
@@ -144,6 +147,9 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
             return _uninvested_proposal(
                 step, cash_limit.use_cash_remedy(step.portfolio, step.history.cash_flows)
             )
+        active_purchase = step.history.cash_flows.purchase
+        if isinstance(step.policy.trigger, NoTradeZone) and active_purchase is None:
+            return _invest_by_risk(step, usable_raw, reason)
         if step.limits.first_purchase_s is None:
             decision = Rebalance(
                 reason,
@@ -156,11 +162,8 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
                 kept_reason = transfers.kept_deposit_reason(step, usable_raw)
                 return _uninvested_proposal(step, kept_reason or no_plan.message)
             return _owner_proposal(step, plan.decision, plan)
-        active_purchase = step.history.cash_flows.purchase
         if active_purchase is None or active_purchase.id == included_purchase_id:
-            invested_raw = tuple(sorted(usable_raw.items()))
-            cash_flows = replace(step.history.cash_flows, newly_invested_raw=invested_raw)
-            step = replace(step, history=replace(step.history, cash_flows=cash_flows))
+            step = _with_new_investment(step, usable_raw)
         decision_result = _owner_proposal(step, Hold(""), None).decision_result
         decision = Rebalance(
             reason,
@@ -179,6 +182,37 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
         return Proposal(decision_result, part_plan, step)
 
     return propose
+
+
+def _with_new_investment(step: StepInput, deposits: Mapping[str, int]) -> StepInput:
+    cash_flows = replace(
+        step.history.cash_flows, newly_invested_raw=tuple(sorted(deposits.items()))
+    )
+    return replace(step, history=replace(step.history, cash_flows=cash_flows))
+
+
+def _invest_by_risk(step: StepInput, deposits: Mapping[str, int], reason: str) -> Proposal:
+    """Return the investment that a trigger which weighs risk makes now, without waiting for the
+    trigger: as far as the next unit saves more than it costs. It holds if the plan as a whole does
+    not, because another deposit, or prices, may make it worth its cost.
+    """
+    if step.limits.first_purchase_s is not None:
+        step = _with_new_investment(step, deposits)
+    prices = reference_prices(step).price_by_token
+    goal, zone = transfers.weighed_goal_to_invest(step, prices, deposits)
+    decision = Rebalance(
+        reason, goal, by_owner=True, exempt_turnover=purchases.turnover_allowance(step)
+    )
+    try:
+        plan = partial_plans.plan_within_daily_loss(step, decision)
+    except planner.NothingPlanned as no_plan:
+        return _uninvested_proposal(step, no_plan.message)
+    if plan.zone_tradeoff is not None:
+        tradeoff = taxed_tradeoff(step, plan, plan.zone_tradeoff)
+        plan = replace(plan, zone_tradeoff=tradeoff)
+        if not tradeoff.covers_cost:
+            return _uninvested_proposal(step, tradeoff_reason(tradeoff, step.portfolio, zone))
+    return replace(_owner_proposal(step, plan.decision, plan), changed_step=step)
 
 
 def _uninvested_proposal(step: StepInput, why: str) -> Proposal:

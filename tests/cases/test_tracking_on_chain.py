@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.money import transfers
 from agent.app.records import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.policy.triggers.no_trade_zone import ZoneInterval
-from tests.support.agents import ROOMY, agent_on, explained, fund, purse, require_exact, weights, yes
+from tests.support.agents import ROOMY, USD, agent_on, explained, fund, purse, require_exact, weights, yes
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -64,6 +65,53 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
         held = agent.rebalance(send=True, confirm=yes)
         assert held.kind is OutcomeKind.HOLD
         assert mentions(held.reason, "closest is WETH")
+
+
+SPREAD = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+HOME = "0x00000000000000000000000000000000000A11cE"
+
+
+def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Small deposits wait, larger ones buy, at once by `invest` and by themselves in a run; nothing else is sold for them."""
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, tracking("normal") | {"wallet.payout_addresses": [HOME]}, SPREAD) as agent:
+        fund(chain, {"WETH": 25_000, "WBTC": 10_000, "USDC": 15_000})
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+        chain.set_balance("USDC", purse(chain).raw["USDC"] + 500 * USD)
+        small = transfers.invest(agent, send=True, confirm=sure)
+        assert small.outcome is not None
+        assert (small.outcome.kind, small.is_recorded) == (OutcomeKind.HOLD, True)
+        assert mentions(small.outcome.reason, "stays uninvested")
+
+        before = purse(chain)
+        chain.set_balance("USDC", before.raw["USDC"] + 8_000 * USD)
+        invested = transfers.invest(agent, send=True, confirm=sure)
+        assert invested.outcome is not None
+        assert invested.outcome.kind is OutcomeKind.DONE, invested.outcome.reason
+        assert purse(chain).raw["WETH"] > before.raw["WETH"]
+        assert purse(chain).raw["WBTC"] >= before.raw["WBTC"]
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "the rule wants no more"
+
+        before = purse(chain)
+        chain.set_balance("USDC", before.raw["USDC"] + 15_000 * USD)
+        explained(agent)
+        by_run = agent.rebalance(send=True, confirm=yes)
+        assert by_run.kind is OutcomeKind.DONE, by_run.reason
+        assert all(purse(chain).raw[symbol] >= before.raw[symbol] for symbol in ("WETH", "WBTC"))
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+        paid = transfers.withdraw(agent, "30000", to=HOME, send=True, confirm=sure)
+        assert paid.state == "paid", paid.reason
+        before = purse(chain)
+        made_good = agent.rebalance(send=True, confirm=yes)
+        assert made_good.kind is OutcomeKind.DONE, made_good.reason
+        assert all(purse(chain).raw[symbol] <= before.raw[symbol] for symbol in ("WETH", "WBTC"))
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+def sure(_: object) -> bool:
+    return True
 
 
 def moved_usd(interval: ZoneInterval, share: float) -> int:

@@ -9,16 +9,18 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.questions import unknown_value_reason
+from agent.layers.questions import sale_taxes, unknown_value_reason
 from agent.model import (
     Asset,
     AssetDrift,
     Budgets,
     CashFlows,
+    Destination,
     ExternalTransfer,
     Goal,
     GoalWeight,
     Limits,
+    NoTradeZone,
     Payment,
     PendingPayment,
     Portfolio,
@@ -38,7 +40,9 @@ from agent.policy.drift import (
     compute_drifts,
     investable_total,
     portfolio_total,
+    rebalance_goal,
 )
+from agent.policy.triggers.no_trade_zone import ZoneView, evaluate_zone
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import (
     BPS,
@@ -449,6 +453,41 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
         never_sold=tuple(drift.token for drift in drifts if drift.token not in spare_values),
         max_sold_raw_by_token=max_sales,
     )
+
+
+def weighed_goal_to_invest(
+    step: StepInput, prices: Mapping[str, Price], deposits: Mapping[str, int]
+) -> tuple[Goal, ZoneView]:
+    """Return the goal that moves `deposits` (base units by asset) towards the targets as far as the
+    trigger's risk is worth the cost, and the trigger's view; nothing else is sold. Raises Refused
+    while the total is unknown.
+    """
+    if unknown_reason := unknown_value_reason(step):
+        raise Refused(unknown_reason, remedy="see trimtab status; invest once it is known")
+    trigger = step.policy.trigger
+    if not isinstance(trigger, NoTradeZone):
+        raise ValueError("the trigger weighs no risk")
+    drifts = _priced_drifts(step)
+    zone, _ = evaluate_zone(
+        step.snapshot,
+        step.portfolio,
+        step.limits,
+        trigger.risk,
+        drifts,
+        prices,
+        sale_taxes(step, prices),
+    )
+    goal = replace(
+        rebalance_goal(drifts, Destination.ZONE),
+        risk=zone.risk,
+        never_sold=tuple(drift.token for drift in drifts if not deposits.get(drift.token)),
+        max_sold_raw_by_token=tuple(
+            (drift.token, min(deposits[drift.token], drift.investable_raw))
+            for drift in drifts
+            if deposits.get(drift.token)
+        ),
+    )
+    return goal, zone
 
 
 def insufficient_balance_refusal(

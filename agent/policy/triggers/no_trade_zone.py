@@ -339,6 +339,11 @@ def uneconomic_plan_reason(
     reason: str, tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: ZoneView
 ) -> str:
     """Return why a plan was rejected, with all figures in the numeraire."""
+    return f"{reason}; but {tradeoff_reason(tradeoff, portfolio, zone)}; checked again in the next cycle"
+
+
+def tradeoff_reason(tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: ZoneView) -> str:
+    """Return what a plan would save and cost, in the numeraire."""
     decimals, numeraire_label = portfolio.numeraire.decimals, portfolio.numeraire.label
 
     def money(value: Value) -> str:
@@ -357,8 +362,8 @@ def uneconomic_plan_reason(
         "until the next trades" if zone.risk.widths else f"within {format_duration(zone.horizon_s)}"
     )
     return (
-        f"{reason}; but the whole plan would save {money(tradeoff.saved_risk)} {numeraire_label} of risk"
-        f" {until_text} and cost {money(tradeoff.cost)} ({costs_text}); checked again in the next cycle"
+        f"the whole plan would save {money(tradeoff.saved_risk)} {numeraire_label} of risk"
+        f" {until_text} and cost {money(tradeoff.cost)} ({costs_text})"
     )
 
 
