@@ -100,6 +100,16 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         assert agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges[0].size_raw == 0
 
 
+def test_tracking__an_overweight_is_hedged_and_its_rest_sold_to_the_edge(perps: LocalPerps, tmp_path: Path) -> None:
+    """Both as far as the rule's plan goes; then it holds, with the hedge open."""
+    tracking = {"policy.trigger": {"kind": "tracking"}, "policy.destination": "zone"}
+    with agents.agent_on(perps.chain, tmp_path, changes(perps) | tracking, EVEN) as agent:
+        hedged(agent, perps)
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
+        assert short_raw(perps) < 0
+
+
 def test_missing_margin_is_deposited_before_the_hedge(perps_chain: LocalPerps, tmp_path: Path) -> None:
     perps, chain = perps_chain, perps_chain.chain
     agents.fund(chain, {"WETH": 70_000, "USDC": 69_500})

@@ -33,6 +33,7 @@ from agent.layers.tax.state import TaxState
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
+    Destination,
     Halt,
     HedgeChoices,
     Hold,
@@ -61,6 +62,8 @@ from agent.model.futures import (
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
+from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
 from tests.support.plans import evidence
 from tests.support.samples import examples
@@ -536,6 +539,42 @@ def test_without_a_hedge_there_is_nothing_to_close() -> None:
     again = hedge_proposer(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(has_opened_hedge=True)))
     assert again.plan is None
     assert again.decision_result.decision.reason == "WETH is hedged"
+
+
+def tracked(step: StepInput) -> StepInput:
+    """The step under the tracking rule, in a wallet that has traded before."""
+    policy = replace(step.policy, trigger=build_tracking("normal"), destination=Destination.ZONE)
+    return complete_risk(with_history(replace(step, policy=policy), last_rebalance_s=NOW_S - 100 * DAY_S))
+
+
+def test_tracking__what_its_plan_would_sell_is_hedged_instead() -> None:
+    """The range ends at 58 %; from 67 % the plan sells 13,000 of the 20,000 above target."""
+    step = tracked(overweight())
+    plan, futures = ordered(step)
+    (comparison,) = plan.layer(HedgeChoices).comparisons
+    assert comparison.is_hedged
+    assert float(comparison.excess / E6) == pytest.approx(13_000, rel=1e-2)
+    assert float(comparison.hedged_value / E6) == pytest.approx(6_500, rel=1e-2)
+    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    (order,) = futures.orders
+    held = margined(10_000, order.size_raw)
+    after = tracked(overweight(held, hedges=futures.hedges)).with_progress(FuturesProgress(has_opened_hedge=True))
+    assert isinstance(decide(after).decision, Rebalance), "66.7 % is still above the range around the hedged target of 55.4 %"
+
+
+@pytest.mark.parametrize(("weth", "is_closed"), [(70_000, False), (66_000, False), (64_000, True), (58_000, True)])
+def test_tracking__a_hedge_is_closed_at_half_of_its_value(weth: int, is_closed: bool) -> None:
+    step = tracked(overweight(SHORT, hedges=(OPEN,), weth=weth, usdc=110_000 - weth))
+    assert isinstance(decide(step).decision, AdjustFutures if is_closed else Hold)
+
+
+@pytest.mark.parametrize("tax_rate_bps", [0, 2_500])
+def test_tracking__a_sale_whose_tax_outweighs_the_risk_is_held_and_not_hedged(tax_rate_bps: int) -> None:
+    step = tracked(overweight())
+    taxes = step.layer(TaxState).inputs
+    assert taxes is not None
+    plan = propose_rebalance(step.with_layer(TaxState(replace(taxes, tax_rate_bps=tax_rate_bps)))).plan
+    assert (plan is None) is (tax_rate_bps > 0)
 
 
 def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:

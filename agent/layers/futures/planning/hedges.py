@@ -84,7 +84,7 @@ def hedge_instead(
 ) -> tuple[DecisionResult, Plan]:
     """Return decision and plan of the first hedge that is cheaper than its part of the sale, else
     the sale; either plan has the comparisons. Only sales by the policy's trigger are hedged: not
-    exits, purchases, manual trades or slices, and not with a divided wallet or a zone.
+    exits, purchases, manual trades or slices, and not with a divided wallet.
     """
     policy = futures_policy(step)
     if (
@@ -97,7 +97,6 @@ def hedge_instead(
     if (
         futures_fault(step.snapshot, policy)
         or decision.exempt_turnover
-        or decision_result.zone
         or step.divides_wallet
         or step.history.execution is not None
     ):
