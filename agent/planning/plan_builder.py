@@ -291,13 +291,19 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
         if remainder.moves_as_needed(edge.token_in_index, edge.token_out_index)
     ]
     if not useful_edges:
-        pools_below_floor = [
-            pool
-            for pool, *edge_ends in graph.directions_below_floor
-            if remainder.moves_as_needed(*edge_ends)
+        shut_directions = [
+            (pool, source)
+            for pool, source, target in graph.directions_below_floor
+            if remainder.moves_as_needed(source, target)
         ]
-        if pools_below_floor:
-            pools_text = ", ".join(pools_below_floor)
+        pools_text = ", ".join(pool for pool, _ in shut_directions)
+        if weighs_risk and any(
+            graph.problem.max_input(graph.problem.pools[pool], graph.problem.nodes[source].address)
+            for pool, source in shut_directions
+        ):
+            plan_cost_text = f"limits.plan_cost of {graph.problem.plan_cost_bps} bps"
+            return f"with its gas {pools_text} costs more than {plan_cost_text}", PLAN_COST_LIMIT
+        if shut_directions:
             return f"{pools_text} pays less than the floor set by the reference price", ""
         return "no usable pool trades it", ""
     if not _is_connected(

@@ -447,7 +447,8 @@ def _fixed_point_within_plan_cost(
     While the plan with its gas costs more per unit moved, a pool of the most expensive sequence of
     swaps is dropped; while the plan goes beyond the drift, the best paying pool. In a zone no unit
     of a single swap costs more than plan_cost, but a sequence of swaps may, so that bound is
-    tightened first. Tokens in `unmoved_tokens` (by index, with the reason) stay unmoved.
+    tightened first; if that leaves nothing, pools are dropped instead. Tokens in `unmoved_tokens`
+    (by index, with the reason) stay unmoved.
     """
     scale, plan_cost_bps = (
         max(objective.value_off_goal, float(problem.total) / BPS),
@@ -459,6 +460,7 @@ def _fixed_point_within_plan_cost(
         max_unit_cost = Fraction(plan_cost_bps, BPS)
     graph = build_pool_graph(problem, scale, max_unit_cost, counts_rounding=counts_rounding)
     tightening_count = 0
+    max_tightenings = MAX_TIGHTENINGS
     dropped_pools: dict[str, str] = {}
     while True:
         fixed_point = find_fixed_point(
@@ -474,6 +476,14 @@ def _fixed_point_within_plan_cost(
             dropped_pools[pool] = why
             continue
         cost, turnover = fixed_point.draft.cost(problem), fixed_point.draft.turnover(problem)
+        if plan_cost_bps and tightening_count and not fixed_point.draft.legs:
+            # each smaller plan bears more gas a unit: fewer swaps may cost less than smaller ones
+            tightening_count = 0
+            max_tightenings = 0
+            max_unit_cost = Fraction(plan_cost_bps, BPS)
+            graph = build_pool_graph(problem, scale, max_unit_cost, counts_rounding=counts_rounding)
+            dropped_pools.clear()
+            continue
         if plan_cost_bps is None or cost.total * BPS <= plan_cost_bps * turnover:
             return graph, fixed_point, bool(dropped_pools)
         gas_cost = cost.gas + cost.approval_gas
@@ -483,7 +493,7 @@ def _fixed_point_within_plan_cost(
         )
         if (
             max_unit_cost is not None
-            and tightening_count < MAX_TIGHTENINGS
+            and tightening_count < max_tightenings
             and 0 < allowed_swap_cost < swap_cost
         ):
             max_unit_cost = (

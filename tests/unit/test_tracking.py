@@ -121,6 +121,21 @@ def test_asset_without_a_pool__never_fires_and_is_named() -> None:
     assert (interval(step, "LINK").trigger_low, interval(step, "LINK").trigger_high) == (0, 1)
 
 
+def test_coins_that_trade_only_with_each_other__are_held() -> None:
+    """No pool trades the numeraire, so no range is known; a year's saving is no substitute."""
+    step = tracked(moved(WETH=9_000, WBTC=-9_000), pools=[v2_pool(token("WETH"), token("WBTC"), "1/30", DEPTH)])
+    assert zone_of(step).risk.widths == ()
+    assert all((row.trigger_low, row.trigger_high) == (0, 1) for row in zone_of(step).intervals)
+    assert propose_rebalance(step).plan is None
+
+
+def test_asset_that_was_sold_out__is_not_named_as_closest_to_an_edge() -> None:
+    targets = {"WETH": 0, "WBTC": 5_000, "LINK": 2_000, "USDC": 3_000}
+    step = tracked({"WBTC": 25_000, "LINK": 10_000, "USDC": 15_000}, targets=targets)
+    decision = decide(step).decision
+    assert mentions(decision.reason, "closest is LINK")
+
+
 def test_target_of_zero__is_sold_to_the_last_unit_and_the_others_stay_within_their_edges() -> None:
     targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
     step = tracked(ON_TARGET, targets=targets)
@@ -190,6 +205,30 @@ def test_plan__impact_takes_what_it_would_save__is_smaller_or_a_hold() -> None:
     for plan in (deep, shallow):
         assert plan.zone_tradeoff is not None
         assert plan.zone_tradeoff.covers_cost
+
+
+def small_in_shallow_pools(plan_cost_bps: int) -> StepInput:
+    """13,000 dollars, WBTC beyond its trigger, pools of 500,000 dollars a side, gas of 43 cents a swap."""
+    values = {"WETH": 3_250, "WBTC": 7_150, "LINK": 800, "USDC": 1_800}
+    step = tracked(values, pools=pools_of(1_000_000))
+    head = replace(step.snapshot.head, base_fee_wei=GWEI)
+    return with_limits(with_snapshot(step, head=head), plan_cost_bps=plan_cost_bps)
+
+
+def test_plan__gas_of_many_swaps_exceeds_plan_cost__makes_the_swaps_that_fit() -> None:
+    """Smaller swaps bear more gas a unit, so that the bound on a unit alone ended without a plan."""
+    plan = propose_rebalance(small_in_shallow_pools(50)).plan
+    assert plan is not None
+    assert plan.cost.total * 10_000 <= 50 * plan.turnover
+    assert plan.zone_tradeoff is not None
+    assert plan.zone_tradeoff.saved_risk > 2 * plan.zone_tradeoff.cost
+
+
+def test_plan__every_swap_exceeds_plan_cost__names_the_limit() -> None:
+    decision = propose_rebalance(small_in_shallow_pools(25)).decision_result.decision
+    assert isinstance(decision, Hold)
+    assert mentions(decision.reason, "plan_cost allows")
+    assert "floor" not in decision.reason
 
 
 @pytest.mark.parametrize("gwei", [20, 200])

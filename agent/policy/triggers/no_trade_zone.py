@@ -175,7 +175,7 @@ def evaluate_zone(
             ],
         )
     ]
-    if plan_risk.widths:
+    if risk.horizon_s is None or plan_risk.widths:
         terms = CorrectionTerms(
             risk,
             tokens,
@@ -191,10 +191,11 @@ def evaluate_zone(
             _zone_interval(drift, index, target_shares, sigma, risk_aversion, costs, fixed_cost)
             for index, drift in enumerate(drifts)
         ]
+    is_rule_idle = risk.horizon_s is None and not plan_risk.widths
     feasible_costs = {
         index_pair: cost
         for index_pair, cost in costs.items()
-        if drifts[index_pair[0]].investable_raw > 0
+        if drifts[index_pair[0]].investable_raw > 0 and not is_rule_idle
     }
     zone_view = ZoneView(
         tracking_cost(risk, tokens, target_shares, asset_values, total_value),
@@ -302,21 +303,24 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
 
 def _closest_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the asset closest to an edge of its range, while all are inside. No weight can be left
-    at 0 or 100 %.
+    at 0 or 100 %, and one that was sold out has none.
     """
+    held_drifts = [drift for drift in drifts if drift.target_bps or drift.value]
+    if not held_drifts:
+        return "nothing can be traded"
     gaps = [
         (gap_bps, index)
-        for index, drift in enumerate(drifts)
+        for index, drift in enumerate(held_drifts)
         for gap_bps, is_reachable in (
             (drift.share * BPS - drift.band_low_bps, drift.band_low_bps > 0),
             (drift.band_high_bps - drift.share * BPS, drift.band_high_bps < BPS),
         )
-        if is_reachable and (drift.target_bps or drift.raw)
+        if is_reachable
     ]
     if not gaps:
-        return "nothing can be traded" if not drifts else "all within their ranges"
+        return "all within their ranges"
     gap_bps, closest_index = min(gaps)
-    drift = drifts[closest_index]
+    drift = held_drifts[closest_index]
     return (
         f"all within their ranges; closest is {drift.symbol} at {drift.weight_text},"
         f" {format_points(gap_bps / BPS)} from an edge of {bands.format_band(drift)}"
