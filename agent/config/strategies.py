@@ -13,7 +13,7 @@ from agent.config.futures import futures_markets
 from agent.config.schema import Config
 from agent.config.tables.portfolio import PortfolioTable
 from agent.config.tables.strategies import StrategyTable
-from agent.config.tables.triggers import build_trigger, is_zone
+from agent.config.tables.triggers import TriggerTable, build_trigger, is_tracking, is_zone
 from agent.config.tables.weights import AllocatorTable, require_valid_allocator
 from agent.config.weights import build_allocator, build_signals
 from agent.errors import ConfigError
@@ -29,6 +29,10 @@ from agent.policy.triggers import validation
 from agent.units import BPS, largest_remainder
 
 MAX_STRATEGIES = 12
+OTHER_TRIGGER = (
+    'use another trigger, such as { kind = "threshold", relative = "20%" } with destination ='
+    ' "halfway"'
+)
 
 
 def require_valid_strategies(config: Config) -> None:
@@ -130,6 +134,10 @@ def strategy_as_portfolio(table: PortfolioTable, strategy: StrategyTable) -> Por
     return table.model_copy(update={"assets": assets, "weights": allocator})
 
 
+def _zone_name(trigger: TriggerTable | None) -> str:
+    return "tracking" if is_tracking(trigger) else "a zone"
+
+
 def _require_no_wallet_settings(config: Config) -> None:
     """Raise ValueError naming field, value and remedy for settings of the whole wallet that cannot
     be combined with strategies.
@@ -138,14 +146,14 @@ def _require_no_wallet_settings(config: Config) -> None:
     for strategy in config.strategies:
         if is_zone(strategy.trigger):
             raise ValueError(
-                f"strategies.{strategy.name}.trigger: a zone needs the whole wallet; use another"
-                " trigger, such as a threshold"
+                f"strategies.{strategy.name}.trigger: {_zone_name(strategy.trigger)} weighs the whole"
+                f" wallet, and a strategy trades its own part; {OTHER_TRIGGER}"
             )
     conflicts = (
         (
-            "policy.trigger: a zone",
+            f"policy.trigger: {_zone_name(policy_table.trigger)}",
             is_zone(policy_table.trigger),
-            "use another trigger, such as a threshold",
+            f"it weighs the whole wallet, and each strategy trades its own part: {OTHER_TRIGGER}",
         ),
         (
             "policy.destination: zone",

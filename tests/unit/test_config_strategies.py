@@ -118,6 +118,11 @@ ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
 RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
 TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
 WHOLE = {
+    "tracking": (
+        lambda made: made.replace(TRIGGER, 'trigger = { kind = "tracking" }', 1),
+        "policy.trigger: tracking cannot",
+        "each strategy trades its own part",
+    ),
     "zone": (lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1), "policy.trigger: a zone cannot", "use another trigger"),
     "destination": (
         lambda made: made.replace(DESTINATION, 'destination = "zone"', 1),
@@ -166,6 +171,7 @@ def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: 
 
 def test_a_zone_is_no_trigger_of_a_strategy() -> None:
     assert mentions(error(TREND | {"trigger": ZONE}, CARRY), "strategies.trend.trigger", "zone")
+    assert mentions(error(TREND | {"trigger": '{ kind = "tracking" }'}, CARRY), "strategies.trend.trigger", "tracking", "halfway")
 
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
