@@ -1,6 +1,6 @@
 """The kernel: one run of fixed weights over a price table, compiled by numba.
 
-The rules are those of agent/policy (drift, bands, schedules, goal) in floating point;
+The rules are those of agent/policy (drift, bands, schedules, goal, tracking) in floating point;
 agent/backtest/sweep.py describes them. All numba code is in this file: numba's cache identifies a
 function by its file, and importing numba takes a second.
 """
@@ -26,7 +26,12 @@ BAND_TOLERANCE = 1e-12
 """Tolerance in shares for float errors: a weight closer to an edge counts as on it, and smaller
 corrections count as zero.
 """
+COST_SHARE_COLUMN, ACTIVE_VARIANCE_COLUMN = range(2)
+"""Columns of what a run has lost until a mark."""
+NO_NUMERAIRE = -1
+"""Index of the numeraire of a setting that is not by the tracking rule."""
 _MAX_DEPTH_SHARE, _MAX_NEWTON_STEPS = 1.0 - 1e-9, 200
+_MAX_DESCENT_ROUNDS, _DESCENT_TOLERANCE = 400, 1e-10
 MAX_BLOCK_BARS = 256
 """Maximum number of bars checked at a time."""
 
@@ -249,6 +254,118 @@ def first_bar_outside_band(
 
 
 @_compiled
+def is_beyond_trigger(
+    units: Floats,
+    prices: Floats,
+    bar: int,
+    scaled_targets: Floats,
+    risk_slopes: Floats,
+    trigger_slopes: Floats,
+) -> bool:
+    """Return whether an asset's deviation, with what the correlated ones add to it, is beyond its
+    trigger at bar `bar` (agent/policy/triggers/no_trade_zone.py).
+    """
+    portfolio_value = _portfolio_value(units, prices, bar)
+    if portfolio_value <= 0.0:
+        return False
+    for asset in range(len(units)):
+        slope = 0.0
+        for other in range(len(units)):
+            share = units[other] * prices[other, bar] / portfolio_value
+            slope += risk_slopes[asset, other] * (share - scaled_targets[other])
+        if prices[asset, bar] > 0.0 and abs(slope) > trigger_slopes[asset] * (1 + BAND_TOLERANCE):
+            return True
+    return False
+
+
+@_compiled
+def first_bar_beyond_trigger(
+    units: Floats,
+    prices: Floats,
+    start_bar: int,
+    end_bar: int,
+    scaled_targets: Floats,
+    risk_slopes: Floats,
+    trigger_slopes: Floats,
+) -> int:
+    """Return the first bar from `start_bar` at which `is_beyond_trigger` is true; `end_bar` if
+    there is none.
+    """
+    for bar in range(start_bar, end_bar):
+        if is_beyond_trigger(units, prices, bar, scaled_targets, risk_slopes, trigger_slopes):
+            return bar
+    return end_bar
+
+
+@_compiled
+def set_rule_shares(  # noqa: PLR0913
+    shares: Floats,
+    scaled_targets: Floats,
+    is_tradable: Any,
+    risk_slopes: Floats,
+    numeraire: int,
+    fee_shares: Floats,
+    impact_shares: Floats,
+    end_shares: Floats,
+) -> float:
+    """Write the shares at which risk and costs together are least into `end_shares`; return the
+    largest correction, as a share.
+
+    Each asset is exchanged for the numeraire. With the deviation x, minimise ½·xᵀQx + Σ(fee·|y| +
+    impact·y²) over the amounts y, one after the other until none moves: the convex plan of
+    agent/planning without gas. No share falls below zero. Without a price of the numeraire nothing
+    is exchanged.
+    """
+    largest_correction = 0.0
+    for asset in range(len(shares)):
+        end_shares[asset] = shares[asset]
+    for _ in range(_MAX_DESCENT_ROUNDS):
+        largest_move = 0.0
+        for asset in range(len(shares)):
+            if asset == numeraire or not (is_tradable[asset] and is_tradable[numeraire]):
+                continue
+            slope = 0.0
+            for other in range(len(shares)):
+                slope += risk_slopes[asset, other] * (end_shares[other] - scaled_targets[other])
+            curvature = risk_slopes[asset, asset] - risk_slopes[asset, numeraire]
+            sold_share = shares[asset] - end_shares[asset]
+            pull = slope + curvature * sold_share
+            best_share = 0.0
+            if abs(pull) > fee_shares[asset]:
+                excess = pull - fee_shares[asset] if pull > 0.0 else pull + fee_shares[asset]
+                best_share = excess / (curvature + 2.0 * impact_shares[asset])
+            move = min(max(best_share - sold_share, -end_shares[numeraire]), end_shares[asset])
+            end_shares[asset] -= move
+            end_shares[numeraire] += move
+            largest_move = max(largest_move, abs(move))
+        if largest_move < _DESCENT_TOLERANCE:
+            break
+    for asset in range(len(shares)):
+        largest_correction = max(largest_correction, abs(end_shares[asset] - shares[asset]))
+    return largest_correction
+
+
+@_compiled
+def active_variance(
+    units: Floats, prices: Floats, targets: Floats, start_bar: int, end_bar: int
+) -> float:
+    """Return the sum of squared active returns from `start_bar` to `end_bar`: of the holdings, less
+    those of a portfolio without costs that is at its targets after every bar.
+    """
+    square_sum = 0.0
+    for bar in range(start_bar + 1, end_bar + 1):
+        value_before, value_after, balanced_growth = 0.0, 0.0, 0.0
+        for asset in range(len(units)):
+            value_before += units[asset] * prices[asset, bar - 1]
+            value_after += units[asset] * prices[asset, bar]
+            if targets[asset] > 0.0:
+                balanced_growth += targets[asset] * prices[asset, bar] / prices[asset, bar - 1]
+        active_return = value_after / value_before - balanced_growth
+        square_sum += active_return * active_return
+    return square_sum
+
+
+@_compiled
 def run_setting(  # noqa: C901, PLR0913, PLR0915
     times_s: NDArray[np.int64],
     trade_prices: Floats,
@@ -265,9 +382,13 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     destination: int,
     fee_shares: Floats,
     inverse_depth: Floats,
+    numeraire: int,
+    risk_slopes: Floats,
+    trigger_slopes: Floats,
     mark_bars: NDArray[np.int64],
     run_totals: Floats,
     marked_values: Floats,
+    marked_losses: Floats,
     has_traded: NDArray[np.bool_],
     holdings: Floats,
 ) -> None:
@@ -279,6 +400,12 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     are not SAME, and the end. `start_value` buys the first holdings. If `has_traded` and `holdings`
     are as long as the table, they receive the bars that traded, and the holdings after the first
     buys and after each trade. NaN means no width, an `every_s` of zero no interval.
+
+    With a `numeraire` other than NO_NUMERAIRE the setting is the tracking rule: `risk_slopes` are
+    the rows of Qᵢⱼ less that of the numeraire, whose products with the deviations are what an
+    exchange saves, and `trigger_slopes` those beyond which assets are traded. If `marked_losses` is
+    as long as the marks, it receives trading costs so far as shares of the portfolio, and the sum of
+    squared active returns.
     """
     asset_count, bar_count = trade_prices.shape
     units, hold_units, asset_values, shares = (
@@ -297,6 +424,9 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
         not (np.isnan(absolute_width) and np.isnan(relative_width)),
         every_s > 0,
     )
+    is_by_rule = numeraire != NO_NUMERAIRE
+    has_losses = len(marked_losses) > 0
+    cost_share, square_sum, measured_bar = 0.0, 0.0, 0
     due_s, cooldown_end_s = times_s[0], times_s[0]
     turnover, costs = 0.0, 0.0
     bar, rebalance_count, mark_index, break_index, has_targets, has_bought = (
@@ -316,21 +446,44 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                 bar += np.searchsorted(times_s[bar:end_bar], due_s)
             elif has_targets and has_bought:
                 bar += np.searchsorted(times_s[bar:end_bar], cooldown_end_s)
-                if has_band:
+                if is_by_rule:
+                    bar = first_bar_beyond_trigger(
+                        units,
+                        trade_prices,
+                        bar,
+                        end_bar,
+                        scaled_targets,
+                        risk_slopes,
+                        trigger_slopes,
+                    )
+                elif has_band:
                     bar = first_bar_outside_band(
                         units, trade_prices, bar, end_bar, bands, block_totals
                     )
             else:
                 bar = end_bar
         while mark_index < len(mark_bars) and mark_bars[mark_index] < bar:
+            mark_bar = mark_bars[mark_index]
             marked_values[mark_index] = (
-                _portfolio_value(units, quote_prices, mark_bars[mark_index])
-                if has_bought
-                else start_value
+                _portfolio_value(units, quote_prices, mark_bar) if has_bought else start_value
             )
+            if has_losses:
+                if has_bought:
+                    square_sum += active_variance(
+                        units, quote_prices, scaled_targets, measured_bar, mark_bar
+                    )
+                measured_bar = mark_bar
+                marked_losses[mark_index, COST_SHARE_COLUMN] = cost_share
+                marked_losses[mark_index, ACTIVE_VARIANCE_COLUMN] = square_sum
             mark_index += 1
         if bar >= bar_count:
             break
+        if has_losses:
+            if has_bought:
+                square_sum += active_variance(
+                    units, quote_prices, scaled_targets, measured_bar, bar
+                )
+            measured_bar = bar
         if bar_states[bar] == CHANGED_ASSETS:
             has_targets = set_bands(
                 targets,
@@ -351,16 +504,33 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                     holdings[bar] = units
         if bar_states[bar] != NO_ASSETS and has_targets and times_s[bar] >= due_s:
             portfolio_value = _portfolio_value(units, trade_prices, bar)
-            is_triggered = portfolio_value > 0.0 and (
-                not has_band or _is_outside_band(units, trade_prices, bar, bands)
-            )
+            if is_by_rule:
+                is_triggered = is_beyond_trigger(
+                    units, trade_prices, bar, scaled_targets, risk_slopes, trigger_slopes
+                )
+            else:
+                is_triggered = portfolio_value > 0.0 and (
+                    not has_band or _is_outside_band(units, trade_prices, bar, bands)
+                )
             if is_triggered and times_s[bar] >= cooldown_end_s:
                 for asset in range(asset_count):
                     asset_values[asset] = units[asset] * trade_prices[asset, bar]
                     shares[asset] = asset_values[asset] / portfolio_value
-                largest_correction = set_end_shares(
-                    destination, shares, scaled_targets, bands, end_shares
-                )
+                if is_by_rule:
+                    largest_correction = set_rule_shares(
+                        shares,
+                        scaled_targets,
+                        trade_prices[:, bar] > 0.0,
+                        risk_slopes,
+                        numeraire,
+                        fee_shares,
+                        inverse_depth * portfolio_value,
+                        end_shares,
+                    )
+                else:
+                    largest_correction = set_end_shares(
+                        destination, shares, scaled_targets, bands, end_shares
+                    )
                 if (
                     largest_correction > BAND_TOLERANCE
                     and largest_correction * portfolio_value >= min_trade
@@ -375,6 +545,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                             )
                             units[asset] = end_shares[asset] * end_value / trade_prices[asset, bar]
                     costs += portfolio_value - end_value
+                    cost_share += 1.0 - end_value / portfolio_value
                     cooldown_end_s = times_s[bar] + cooldown_s
                     rebalance_count += 1
                     if len(has_traded) == bar_count:
@@ -386,6 +557,9 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             marked_values[mark_index] = (
                 _portfolio_value(units, quote_prices, bar) if has_bought else start_value
             )
+            if has_losses:
+                marked_losses[mark_index, COST_SHARE_COLUMN] = cost_share
+                marked_losses[mark_index, ACTIVE_VARIANCE_COLUMN] = square_sum
             mark_index += 1
         bar += 1
     run_totals[FINAL_COLUMN] = (
@@ -418,12 +592,17 @@ def run_settings(  # noqa: PLR0913
     destination_codes: NDArray[np.int64],
     fee_shares: Floats,
     inverse_depths: Floats,
+    numeraires: NDArray[np.int64],
+    risk_slopes: Floats,
+    trigger_slopes: Floats,
     mark_bars: NDArray[np.int64],
     run_totals: Floats,
     marked_values: Floats,
+    marked_losses: Floats,
 ) -> None:
     """Call `run_setting` for each row: `widths_and_min_trade` are absolute width, relative width
-    and smallest trade, `interval_and_cooldown_s` interval and cooldown.
+    and smallest trade, `interval_and_cooldown_s` interval and cooldown; rows without a tracking rule have
+    NO_NUMERAIRE. `marked_losses` has rows without marks if none are asked for.
     """
     no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for setting_index in range(len(targets)):
@@ -431,6 +610,7 @@ def run_settings(  # noqa: PLR0913
             times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[setting_index],
             widths_and_min_trade[setting_index, 0], widths_and_min_trade[setting_index, 1],
             interval_and_cooldown_s[setting_index, 0], interval_and_cooldown_s[setting_index, 1], widths_and_min_trade[setting_index, 2],
-            destination_codes[setting_index], fee_shares[setting_index], inverse_depths[setting_index], mark_bars,
-            run_totals[setting_index], marked_values[setting_index], no_trades, no_holdings,
+            destination_codes[setting_index], fee_shares[setting_index], inverse_depths[setting_index],
+            numeraires[setting_index], risk_slopes[setting_index], trigger_slopes[setting_index], mark_bars,
+            run_totals[setting_index], marked_values[setting_index], marked_losses[setting_index], no_trades, no_holdings,
         )  # fmt: skip

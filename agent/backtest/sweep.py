@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError, require_analysis_package
-from agent.model import Destination, Policy, Trigger
+from agent.model import Destination, NoTradeZone, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval
 from agent.policy.triggers.validation import validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
@@ -25,6 +25,10 @@ from agent.units import BPS, PIPS, format_duration, format_time
 Floats = NDArray[np.float64]
 STATE_SAME, STATE_CHANGED, STATE_CLOSED = 0, 1, 2
 """States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
+NO_NUMERAIRE = -1
+"""Equal to that of agent/backtest/kernel.py."""
+LOSS_COLUMNS = 2
+"""Columns of what a run has lost until a mark: trading costs, squared active returns."""
 MIN_BARS = 2
 
 
@@ -238,8 +242,13 @@ def _price_notes(
     return tuple(notes)
 
 
-DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
-"""Codes of destinations in agent/backtest/kernel.py."""
+DESTINATION_CODES = {
+    Destination.TARGET: 0,
+    Destination.HALFWAY: 1,
+    Destination.BAND: 2,
+    Destination.ZONE: 3,
+}
+"""Codes of destinations in agent/backtest/kernel.py, where the tracking rule needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +304,21 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
 
 
 @dataclass(frozen=True, slots=True)
+class KernelRule:
+    """The tracking rule of a portfolio, with the index of the numeraire: `triggers` are the
+    deviations, in shares, beyond which each asset is traded, and `risk` is Qᵢⱼ, by which a plan
+    ends at the edges.
+    """
+
+    numeraire: int
+    triggers: tuple[float, ...]
+    risk: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KernelSetting:
     """One policy to run. `targets_bps` sum to 10,000. Corrections below `min_trade`, in the
-    numeraire, are skipped.
+    numeraire, are skipped. A trigger by the tracking rule has its `rule`.
     """
 
     targets_bps: tuple[int, ...]
@@ -306,12 +327,14 @@ class KernelSetting:
     costs: TradingCosts
     cooldown_s: int = 0
     min_trade: float = 0.0
+    rule: KernelRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SettingArrays:
     """Settings as arrays, one row each: shares, [absolute width, relative width, smallest trade],
-    [interval, cooldown], destination, costs.
+    [interval, cooldown], destination, costs, and of the tracking rule the numeraire, the rows of
+    Qᵢⱼ less that of the numeraire, and what the exchange of an asset saves at its trigger.
     """
 
     targets: Floats
@@ -320,6 +343,9 @@ class SettingArrays:
     destination_codes: NDArray[np.int64]
     fees: Floats
     inverse_depths: Floats
+    numeraires: NDArray[np.int64]
+    risk_slopes: Floats
+    trigger_slopes: Floats
 
     def slice_rows(self, start: int, end: int) -> SettingArrays:
         """Return a slice of the rows, without a copy."""
@@ -331,6 +357,9 @@ class SettingArrays:
             self.destination_codes[row_range],
             self.fees[row_range],
             self.inverse_depths[row_range],
+            self.numeraires[row_range],
+            self.risk_slopes[row_range],
+            self.trigger_slopes[row_range],
         )
 
 
@@ -343,6 +372,7 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
     for setting in settings:
         _check_setting(setting, asset_count)
     bands_and_intervals = [_band_and_interval(setting) for setting in settings]
+    numeraires, risk_slopes, trigger_slopes = _rule_arrays(settings, asset_count)
     return SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
         np.array(
@@ -362,7 +392,29 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
         np.array([DESTINATION_CODES[setting.destination] for setting in settings], dtype=np.int64),
         np.array([setting.costs.fees_bps for setting in settings], dtype=np.float64) / BPS,
         1.0 / np.array([setting.costs.depths for setting in settings], dtype=np.float64),
+        numeraires,
+        risk_slopes,
+        trigger_slopes,
     )
+
+
+def _rule_arrays(
+    settings: Sequence[KernelSetting], asset_count: int
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return numeraires, risk slopes and trigger slopes; NO_NUMERAIRE without a rule."""
+    numeraires = np.full(len(settings), NO_NUMERAIRE, dtype=np.int64)
+    risk_slopes = np.zeros((len(settings), asset_count, asset_count))
+    trigger_slopes = np.zeros((len(settings), asset_count))
+    for row, setting in enumerate(settings):
+        if setting.rule is None:
+            continue
+        numeraire = setting.rule.numeraire
+        risk = np.array(setting.rule.risk)
+        slopes = risk - risk[numeraire]
+        numeraires[row] = numeraire
+        risk_slopes[row] = slopes
+        trigger_slopes[row] = (np.diag(slopes) - slopes[:, numeraire]) * setting.rule.triggers
+    return numeraires, risk_slopes, trigger_slopes
 
 
 def _band_and_interval(setting: KernelSetting) -> tuple[tuple[float, float], int]:
@@ -380,7 +432,8 @@ def _band_and_interval(setting: KernelSetting) -> tuple[tuple[float, float], int
 
 def _check_setting(setting: KernelSetting, asset_count: int) -> None:
     trigger, costs = setting.trigger, setting.costs
-    if band_and_interval(trigger) is None:
+    has_rule = isinstance(trigger, NoTradeZone) and setting.rule is not None
+    if band_and_interval(trigger) is None and not has_rule:
         raise ConfigError(
             f"trigger: the fast kernel does not support this {type(trigger).__name__}",
             "use bands, intervals, or both together",
@@ -420,8 +473,10 @@ class SweepResult:
 
     `hold_values` is the final value of the first holdings, `turnover` half the sum of absolute
     changes of holdings, `costs` the cost of trading, `stranded_values` the part of `final_values`
-    without a current price at the end. `values[setting, mark]` are values at the requested bars,
-    after trading.
+    without a current price at the end. `mark_values[setting, mark]` are values at the requested
+    bars, after trading. Until the same bars `cost_shares` are the costs as shares of the portfolio
+    at each trade, `active_variances` the sums of squared active returns; both are empty unless
+    asked for.
     """
 
     final_values: Floats
@@ -431,6 +486,8 @@ class SweepResult:
     stranded_values: Floats
     rebalance_counts: NDArray[np.int64]
     mark_values: Floats
+    cost_shares: Floats
+    active_variances: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,7 +532,9 @@ def run_kernel(
         prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
         settings_as_arrays.targets[0], absolute_width, relative_width, every_s, cooldown_s, min_trade,
         settings_as_arrays.destination_codes[0], settings_as_arrays.fees[0],
-        settings_as_arrays.inverse_depths[0], mark_bars, kernel_totals, mark_values, has_traded, holdings,
+        settings_as_arrays.inverse_depths[0], settings_as_arrays.numeraires[0], settings_as_arrays.risk_slopes[0],
+        settings_as_arrays.trigger_slopes[0], mark_bars, kernel_totals, mark_values,
+        np.zeros((0, LOSS_COLUMNS)), has_traded, holdings,
     )  # fmt: skip
     final_value, hold_value, turnover, costs, stranded_value = (
         float(kernel_total) for kernel_total in kernel_totals[:5]
@@ -499,10 +558,11 @@ def sweep(
     start_value: float,
     *,
     marked_bars: Sequence[int] = (),
+    with_losses: bool = False,
     cores: int | None = None,
 ) -> SweepResult:
     """Run all settings on `cores` cores (default: all available). `marked_bars` are rising bar
-    numbers. Raises ConfigError for invalid input, Refused without numba.
+    numbers; `with_losses` also measures costs and active returns until them. Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, settings_as_arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
     _check_start_value(start_value)
@@ -512,6 +572,7 @@ def sweep(
         np.zeros((setting_count, 6)),
         np.zeros((setting_count, len(mark_bars))),
     )
+    mark_losses = np.zeros((setting_count, len(mark_bars) if with_losses else 0, LOSS_COLUMNS))
     thread_count = min(setting_count, cores or available_cores())
     chunk_size = (
         -(-setting_count // (thread_count * CHUNKS_PER_CORE)) if thread_count > 1 else setting_count
@@ -522,8 +583,9 @@ def sweep(
         kernel.run_settings(
             prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
             chunk.targets, chunk.widths_and_min_trade, chunk.interval_and_cooldown_s, chunk.destination_codes, chunk.fees,
-            chunk.inverse_depths, mark_bars,
+            chunk.inverse_depths, chunk.numeraires, chunk.risk_slopes, chunk.trigger_slopes, mark_bars,
             kernel_totals[start : start + chunk_size], mark_values[start : start + chunk_size],
+            mark_losses[start : start + chunk_size],
         )  # fmt: skip
 
     if thread_count == 1:
@@ -542,6 +604,8 @@ def sweep(
         stranded_values,
         kernel_totals[:, 5].astype(np.int64),
         mark_values,
+        np.ascontiguousarray(mark_losses[:, :, 0]),
+        np.ascontiguousarray(mark_losses[:, :, 1]),
     )
 
 

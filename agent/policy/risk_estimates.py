@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import NoTradeZone, Policy, StepInput, TrackingRisk
+from agent.model import NoTradeZone, Policy, Portfolio, StepInput, TrackingRisk
 from agent.policy.risk import (
     MAX_CORRELATION_BPS,
     MAX_VOLATILITY_BPS,
@@ -46,11 +46,34 @@ def complete_risk(step: StepInput) -> StepInput:
     trigger = step.policy.trigger
     if not isinstance(trigger, NoTradeZone):
         return step
-    risk = trigger.risk
-    label_by_token = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
-    numeraire = step.portfolio.numeraire
-    configured_bps = {numeraire.address: MIN_VOLATILITY_BPS} | dict(risk.volatilities_bps)
-    estimate, no_sample_reason = _estimate(step, risk, label_by_token, configured_bps)
+    estimate, no_sample_reason = _estimate(step, trigger.risk)
+    completed = _completed(step.portfolio, trigger.risk, estimate)
+    completed = replace(completed, no_sample_reason=no_sample_reason)
+    return replace(step, policy=replace(step.policy, trigger=NoTradeZone(completed)))
+
+
+def unmeasured_risk(portfolio: Portfolio, risk: TrackingRisk) -> TrackingRisk:
+    """Return the risk with all volatilities and correlations, as `complete_risk` does without
+    recorded prices.
+    """
+    return _completed(portfolio, risk, None)
+
+
+def _label_by_token(portfolio: Portfolio) -> dict[str, str]:
+    return {asset.token.address: asset.token.label for asset in portfolio.assets}
+
+
+def _configured_volatilities(portfolio: Portfolio, risk: TrackingRisk) -> dict[str, int]:
+    """Return annual volatilities by token, bps: the owner's, and the least for the numeraire."""
+    return {portfolio.numeraire.address: MIN_VOLATILITY_BPS} | dict(risk.volatilities_bps)
+
+
+def _completed(
+    portfolio: Portfolio, risk: TrackingRisk, estimate: RiskEstimate | None
+) -> TrackingRisk:
+    label_by_token = _label_by_token(portfolio)
+    numeraire = portfolio.numeraire
+    configured_bps = _configured_volatilities(portfolio, risk)
     measured_bps = {} if estimate is None else dict(estimate.volatilities_bps)
     volatility_by_token = {
         token: configured_bps.get(token)
@@ -73,7 +96,7 @@ def complete_risk(step: StepInput) -> StepInput:
             pair = frozenset((first_token, second_token))
             bps = known_bps_by_pair.get(pair)
             if bps is None:
-                bps = _class_correlation_bps(step, first_token, second_token)
+                bps = _class_correlation_bps(portfolio, first_token, second_token)
             bps_by_pair[pair] = _bounded_correlation(bps)
     configured_pairs = {frozenset(pair) for *pair, _ in risk.correlations_bps}
     bps_by_pair = _shrink_to_consistent(bps_by_pair, tokens, configured_pairs)
@@ -86,24 +109,18 @@ def complete_risk(step: StepInput) -> StepInput:
             for first_token in tokens[:index]
         ),
     )
-    completed = replace(
-        completed,
-        sample_text=_sample_text(completed, label_by_token, estimate, configured_bps),
-        no_sample_reason=no_sample_reason,
+    return replace(
+        completed, sample_text=_sample_text(completed, label_by_token, estimate, configured_bps)
     )
-    return replace(step, policy=replace(step.policy, trigger=NoTradeZone(completed)))
 
 
-def _estimate(
-    step: StepInput,
-    risk: TrackingRisk,
-    label_by_token: Mapping[str, str],
-    configured_bps: Mapping[str, int],
-) -> tuple[RiskEstimate | None, str]:
+def _estimate(step: StepInput, risk: TrackingRisk) -> tuple[RiskEstimate | None, str]:
     """Return the estimate of the tokens without a configured volatility for which recorded prices
     suffice (None if they suffice for none), and why they do not suffice for the others.
     """
     window = risk.estimation_window
+    label_by_token = _label_by_token(step.portfolio)
+    configured_bps = _configured_volatilities(step.portfolio, risk)
     unconfigured_tokens = [token for token in label_by_token if token not in configured_bps]
     if window is None or not unconfigured_tokens:
         return None, ""
@@ -133,13 +150,13 @@ def _estimate(
         return None, refusal.message
 
 
-def _class_correlation_bps(step: StepInput, first_token: str, second_token: str) -> int:
-    numeraire = step.portfolio.numeraire
+def _class_correlation_bps(portfolio: Portfolio, first_token: str, second_token: str) -> int:
+    numeraire = portfolio.numeraire
     if numeraire.address in (first_token, second_token):
         return 0
     return class_correlation_bps(
-        step.portfolio.token(first_token).label,
-        step.portfolio.token(second_token).label,
+        portfolio.token(first_token).label,
+        portfolio.token(second_token).label,
         numeraire.label,
     )
 

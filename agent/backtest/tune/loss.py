@@ -1,0 +1,134 @@
+"""What a run loses against a perfect tracker: trading costs, and ½·λ·TE² for its tracking error.
+
+TE is the annual volatility of the active return: of the portfolio, less a portfolio without costs
+that is at the targets in force after every bar. Unlike growth, the loss of a setting depends little
+on where prices go, so that a few years of prices rank settings much as others do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.result import SimulationResult
+from agent.backtest.settings import BacktestSpec
+from agent.backtest.sweep import KernelRule, TradingCosts
+from agent.model import NoTradeZone, TrackingRisk
+from agent.policy.risk import aversion, covariance
+from agent.policy.risk_estimates import unmeasured_risk
+from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, STRICTNESS_COST_BPS
+from agent.policy.triggers.tracking import risk_at_costs
+from agent.policy.triggers.tracking_rule import TradingCost
+from agent.units import BPS, PIPS
+
+Floats = NDArray[np.float64]
+RISK_AVERSION = float(2 * STRICTNESS_COST_BPS[DEFAULT_STRICTNESS])
+"""λ of the loss: that of the default strictness, whatever a setting's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingLoss:
+    """Loss a year, shares of the portfolio: trading costs and tax, and what the tracking error is
+    worth.
+    """
+
+    costs: float
+    drift: float
+
+    @property
+    def total(self) -> float:
+        """Costs and drift together."""
+        return self.costs + self.drift
+
+
+def drift_of(active_variance: Floats) -> Floats:
+    """Return ½·λ times the active variance."""
+    drift: Floats = RISK_AVERSION / 2 * active_variance
+    return drift
+
+
+def step_losses(spec: BacktestSpec, result: SimulationResult) -> tuple[Floats, Floats]:
+    """Return what a run of the full step has lost until each bar: trading costs as shares of the
+    portfolio at each trade, and the sum of squared active returns. Reserves are no part of the
+    portfolio.
+    """
+    coin = 10.0**result.decimals
+    cost_shares = np.zeros(result.bar_count)
+    for rebalance in result.rebalances:
+        cost = float(rebalance.fees + rebalance.impact + rebalance.gas) / coin
+        cost_shares[rebalance.bar] += cost / (float(result.equity[rebalance.bar]) + cost)
+    reserves = [asset.reserve_raw / 10.0**asset.token.decimals for asset in spec.portfolio.assets]
+    values = np.maximum(
+        result.weights * result.equity[:, None] - np.array(reserves) * result.prices, 0.0
+    )
+    totals = values.sum(axis=1, keepdims=True)
+    weights = np.divide(values, totals, out=np.zeros_like(values), where=totals > 0)
+    returns = result.prices[1:] / result.prices[:-1] - 1
+    # before a step has chosen targets, there are none to be off
+    deviations = np.nan_to_num(weights - result.targets)[:-1]
+    active_returns = (deviations * returns).sum(axis=1)
+    return np.cumsum(cost_shares), np.concatenate([[0.0], np.cumsum(active_returns**2)])
+
+
+# --- The tracking rule of the compiled kernel.
+
+
+def with_owner_risk(spec: BacktestSpec, trigger: NoTradeZone) -> NoTradeZone:
+    """Return the trigger with the volatilities and correlations of the spec's own, if it has any."""
+    own_trigger = spec.policy.trigger
+    if not isinstance(own_trigger, NoTradeZone):
+        return trigger
+    own_risk = own_trigger.risk
+    return NoTradeZone(
+        TrackingRisk(
+            trigger.risk.cost_bps,
+            trigger.risk.horizon_s,
+            own_risk.volatilities_bps,
+            own_risk.correlations_bps,
+            own_risk.estimation_window,
+        )
+    )
+
+
+def is_rule_supported(spec: BacktestSpec, trigger: NoTradeZone) -> bool:
+    """Return whether the kernel can run the rule: its volatilities stay as they are, and every asset
+    but the numeraire, which is one of them, has a target.
+    """
+    risk = with_owner_risk(spec, trigger).risk
+    numeraire = spec.portfolio.numeraire.address
+    target_by_token = {asset.token.address: asset.target_bps for asset in spec.portfolio.assets}
+    return (
+        risk.horizon_s is None
+        and risk.estimation_window is None
+        and numeraire in target_by_token
+        and all(bps > 0 for token, bps in target_by_token.items() if token != numeraire)
+    )
+
+
+def kernel_rule(spec: BacktestSpec, trigger: NoTradeZone, costs: TradingCosts) -> KernelRule:
+    """Return the rule as a step without gas finds it, at any of its bars."""
+    portfolio = spec.portfolio
+    tokens = [asset.token.address for asset in portfolio.assets]
+    numeraire = tokens.index(portfolio.numeraire.address)
+    risk = risk_at_costs(
+        unmeasured_risk(portfolio, with_owner_risk(spec, trigger).risk),
+        [asset.token.address for asset in portfolio.assets],
+        [asset.target_bps / BPS for asset in portfolio.assets],
+        numeraire,
+        {
+            index: TradingCost(fee_bps / BPS, 0.0, 0.0)
+            for index, fee_bps in enumerate(costs.fees_bps)
+            if index != numeraire
+        },
+    )
+    trigger_by_token = {width.token: width.trigger_ppm / PIPS for width in risk.widths}
+    risk_aversion = aversion(risk)
+    return KernelRule(
+        numeraire,
+        tuple(trigger_by_token.get(token, 1.0) for token in tokens),
+        tuple(
+            tuple(float(risk_aversion * entry) for entry in row) for row in covariance(risk, tokens)
+        ),
+    )
