@@ -5,6 +5,8 @@ significance tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -336,7 +338,7 @@ def _percent_text(share: str, sign: str = "") -> str:
 
 
 SHADES = "·░▒▓█"
-"""Shades from the lowest objective to the highest."""
+"""Shades from the worst objective to the best."""
 
 
 MAX_RANKED_ROWS = 10
@@ -364,7 +366,9 @@ def tune(
     band: Annotated[
         str,
         typer.Option(
-            "--band", help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two."
+            "--band",
+            help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two. Without any grid the"
+            " objective tracking tries usual ones.",
         ),
     ] = "",
     every: Annotated[
@@ -374,8 +378,19 @@ def tune(
         ),
     ] = "",
     destination: Annotated[
-        str, typer.Option("--destination", help="target, halfway, band; comma-separated.")
-    ] = "target",
+        str,
+        typer.Option(
+            "--destination", help="target, halfway, band; comma-separated. Default: target."
+        ),
+    ] = "",
+    tracking: Annotated[
+        str,
+        typer.Option(
+            "--tracking",
+            help="Strictnesses of the tracking rule to try: relaxed, normal, strict; by default all"
+            " with the objective tracking, else none.",
+        ),
+    ] = "",
     allocator: Annotated[
         str,
         typer.Option(
@@ -407,9 +422,18 @@ def tune(
     ] = "",
     calendar: Annotated[
         str,
-        typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval."),
+        typer.Option(
+            "--calendar",
+            help="Benchmark of growth and sharpe: rebalancing to the targets at this interval.",
+        ),
     ] = "28d",
-    objective: Annotated[str, typer.Option("--objective", help="growth, or sharpe.")] = "growth",
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            help="tracking (least costs and tracking error together), growth, or sharpe.",
+        ),
+    ] = "tracking",
     walk: Annotated[
         str, typer.Option("--walk", help="anchored (windows from the first bar) or rolling.")
     ] = "anchored",
@@ -452,8 +476,8 @@ def tune(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Searches settings on three quarters of the data and tests the best on the rest. Reports if
-    there is no edge.
+    """Searches settings on three quarters of the data and tests the best on the rest. Keeps the
+    tracking rule unless one loses less.
     """
     from agent import app as api
 
@@ -478,6 +502,7 @@ def tune(
         stop,
         tax,
         lots,
+        tracking,
     )
     portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()
@@ -514,49 +539,96 @@ def tune(
     emit(document, as_json, lambda: _show_tune(document))
 
 
-def _show_tune(document: Document) -> None:
-    from agent.cli.display.tables import amount, table
+@dataclass(frozen=True)
+class _ObjectiveView:
+    """How an objective is shown: its name, texts of its values and declines, and the columns of the
+    settings with their texts.
+    """
 
-    is_growth = document["objective"] == "growth"
+    name: str
+    value_text: Callable[[str], str]
+    decline_text: Callable[[str], str]
+    columns: tuple[str, ...]
+    row_texts: Callable[[Document], tuple[str, ...]]
+    is_loss: bool = False
+
+
+def _signed_percent_text(share: str) -> str:
+    return f"{100 * float(share):+.2f} %"
+
+
+def _bps_text(number: str) -> str:
+    return f"{float(number):.2f}"
+
+
+def _growth_row(setting: Document) -> tuple[str, ...]:
+    from agent.cli.display.tables import amount
+
+    return (
+        _signed_percent_text(setting["over_hold"]),
+        amount(setting["costs"], 2),
+        str(setting["rebalances"]),
+    )
+
+
+def _loss_row(setting: Document) -> tuple[str, ...]:
+    return (
+        _bps_text(setting["costs_bps"]),
+        _bps_text(setting["drift_bps"]),
+        f"{float(setting['trades_yearly']):.1f}",
+    )
+
+
+_GROWTH_COLUMNS = ("over hold", "costs", "trades")
+_VIEW_BY_OBJECTIVE = {
+    "tracking": _ObjectiveView(
+        "Loss",
+        _bps_text,
+        lambda decline: f"{float(decline):.2f} bps",
+        ("costs", "drift", "trades a year"),
+        _loss_row,
+        is_loss=True,
+    ),
+    "growth": _ObjectiveView(
+        "Growth",
+        _signed_percent_text,
+        lambda decline: f"{100 * float(decline):.2f} points",
+        _GROWTH_COLUMNS,
+        _growth_row,
+    ),
+    "sharpe": _ObjectiveView(
+        "Sharpe ratio",
+        lambda ratio: ratio[:-3],
+        lambda decline: decline,
+        _GROWTH_COLUMNS,
+        _growth_row,
+    ),
+}
+
+
+def _show_tune(document: Document) -> None:
+    from agent.cli.display.tables import table
+
+    view = _VIEW_BY_OBJECTIVE[document["objective"]]
+    unit_text = " in bps of the portfolio" if view.is_loss else ""
     title = (
-        f"{document['settings']:,} settings, ranked by {document['objective']} per year in the first three"
-        " quarters"
+        f"{document['settings']:,} settings, ranked by {view.name.lower()} per year{unit_text} in the"
+        " first three quarters"
     )
     out.print(
         table(
             title,
             ("setting",),
-            (document["objective"], "over hold", "costs", "trades"),
+            (view.name.lower(), *view.columns),
             rows=(
-                (
-                    setting["label"],
-                    _signed_percent_text(setting["objective"])
-                    if is_growth
-                    else setting["objective"][:-3],
-                    _signed_percent_text(setting["over_hold"]),
-                    amount(setting["costs"], 2),
-                    str(setting["rebalances"]),
-                )
+                (setting["label"], view.value_text(setting["objective"]), *view.row_texts(setting))
                 for setting in document["ranked"][:MAX_RANKED_ROWS]
             ),
         )
     )
-    _show_map(document["stability"], is_growth)
-    folds_table = table(
-        f"Walk-forward, {document['walk_forward']['window_mode']}",
-        ("chosen setting",),
-        ("over hold", "over calendar"),
-        rows=(
-            (
-                fold["chosen"],
-                _signed_percent_text(fold["over_hold"]),
-                _signed_percent_text(fold["over_calendar"]),
-            )
-            for fold in document["walk_forward"]["folds"]
-        ),
-    )
+    _show_map(document["stability"], view)
     if document["walk_forward"]["folds"]:
-        out.print(folds_table)
+        _show_folds(document["walk_forward"], view)
     if (overfitting := document["overfitting"]) is not None:
         say(
             f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['split_count']:,} ways"
@@ -571,14 +643,44 @@ def _show_tune(document: Document) -> None:
         say(f"{document['resumed']:,} runs were loaded from an earlier search")
     for note in (*document["notes"], *document["verdict"]):
         say(note)
+    if (setting := document["recommendation"]) is not None:
+        config_text = "; ".join(setting["config"].splitlines())
+        say(
+            f"trimtab backtest {setting['backtest_options']}; in the config, [policy]: {config_text}"
+        )
     say(
         f"grid {document['grid_hash'][:16]}, config {document['config_hash'][:16]}, data"
         f" {document['data_hash'][:16]}, seed {document['seed']}"
     )
 
 
-def _show_map(stability: Document, is_growth: bool) -> None:
-    """Show the objective over two axes as shades; the best cell is in brackets."""
+def _show_folds(walk_forward: Document, view: _ObjectiveView) -> None:
+    from agent.cli.display.tables import table
+
+    columns = ("over hold", "over calendar")
+    if view.is_loss:
+        columns = ("loss", "saved against the rule")
+
+    def row_texts(fold: Document) -> tuple[str, ...]:
+        if view.is_loss:
+            return (_bps_text(fold["out_of_sample"]), _bps_text(fold["over_baseline"]))
+        return (
+            _signed_percent_text(fold["over_hold"]),
+            _signed_percent_text(fold["over_baseline"]),
+        )
+
+    out.print(
+        table(
+            f"Walk-forward, {walk_forward['window_mode']}",
+            ("chosen setting",),
+            columns,
+            rows=((fold["chosen"], *row_texts(fold)) for fold in walk_forward["folds"]),
+        )
+    )
+
+
+def _show_map(stability: Document, view: _ObjectiveView) -> None:
+    """Show the objective over two axes as shades, the best darkest; the best cell is in brackets."""
     from agent.cli.display.tables import table
 
     if len(stability["rows"]) * len(stability["columns"]) < 2:
@@ -591,7 +693,7 @@ def _show_map(stability: Document, is_growth: bool) -> None:
     ]
     lowest_score, highest_score = min(scores), max(scores)
     score_table = table(
-        f"{'Growth' if is_growth else 'Sharpe ratio'} by {stability['row_name']} and {stability['column_name']}",
+        f"{view.name} by {stability['row_name']} and {stability['column_name']}",
         (stability["row_name"], *stability["columns"]),
     )
     for row_index, (row_label, row_scores) in enumerate(
@@ -607,9 +709,11 @@ def _show_map(stability: Document, is_growth: bool) -> None:
                 if highest_score > lowest_score
                 else 1.0
             )
+            if view.is_loss and highest_score > lowest_score:
+                relative_score = 1 - relative_score
             cell_text = SHADES[min(len(SHADES) - 1, int(relative_score * len(SHADES)))] * 2
             if len(row_scores) <= MAX_NUMBERED_COLUMNS:
-                cell_text += f" {_signed_percent_text(score) if is_growth else score[:-4]}"
+                cell_text += f" {view.value_text(score)}"
             row_cells.append(
                 safe_text(
                     f"[{cell_text}]"
@@ -621,16 +725,9 @@ def _show_map(stability: Document, is_growth: bool) -> None:
     out.print(score_table)
     neighbours = stability["neighbours"]
     if neighbours is not None:
-        mean_decline, largest_decline = neighbours["mean_fall"], neighbours["largest_fall"]
-        if is_growth:
-            mean_decline, largest_decline = (
-                f"{100 * float(decline):.2f} points" for decline in (mean_decline, largest_decline)
-            )
+        change = "loss rises" if view.is_loss else "objective falls"
         say(
-            f"One grid step from the best, over {neighbours['count']} neighbours, the objective falls by"
-            f" {mean_decline} on average, {largest_decline} at most"
+            f"One grid step from the best, over {neighbours['count']} neighbours, the {change} by"
+            f" {view.decline_text(neighbours['mean_fall'])} on average,"
+            f" {view.decline_text(neighbours['largest_fall'])} at most"
         )
-
-
-def _signed_percent_text(share: str) -> str:
-    return f"{100 * float(share):+.2f} %"

@@ -36,7 +36,7 @@ Bare = Callable[..., Said]
 HOURLY = Path(__file__).parents[3] / "shared" / "data" / "prices" / "hourly_2021-04_2022-12.parquet"
 WISHES = ("--target", "A=40,B=30,USD=30")
 PORTFOLIO = api.PortfolioOptions(target="A=40,B=30,USD=30")
-BANDS = ("--band", "15%rel..40%rel:6")
+BANDS = ("--band", "15%rel..40%rel:6", "--objective", "growth")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     page = tmp_path / "report.html"
     said = bare(
         "tune", "--sample", "--target", "BTC=50,USD=50", "--band", "2%rel..40%rel:6", "--every", "7d,28d",
-        "--html", str(page), "--keep", "--json",
+        "--objective", "growth", "--html", str(page), "--keep", "--json",
     )  # fmt: skip
     assert said.code == 0, said.why
     found = said.json
@@ -79,6 +79,36 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     assert kept["figures"]
 
 
+def test_by_default_it_looks_for_the_least_loss_and_keeps_the_rule(bare: Bare, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    words = ("tune", "--sample", "--target", "BTC=50,ETH=30,USD=20")
+    said = bare(*words, "--html", str(page), "--json")
+    assert said.code == 0, said.why
+    found = said.json
+    assert found["objective"] == "tracking"
+    assert found["engines"] == {"kernel": found["settings"] + 1}
+    assert found["recommendation"]["label"] == found["baseline"]["label"] == found["safe_default"] == "tracking normal"
+    assert "Recommended: tracking normal" in found["verdict"][-1]
+    ranked = [float(one["loss_bps"]) for one in found["ranked"]]
+    assert ranked == sorted(ranked)
+    assert found["ranked"][0]["strictness"] is not None
+    assert "Loss in the last quarter" in page.read_text()
+    shown = bare(*words)
+    for word in (
+        "ranked by loss",
+        "Loss by band and destination",
+        "tracking normal",
+        "the loss rises by",
+        "1 % of tracking error is worth 0.5 bps",
+    ):
+        assert word in shown.out
+    assert (
+        'trimtab backtest --tracking normal; in the config, [policy]: trigger = { kind = "tracking", strictness = "normal" }' in shown.out
+    )
+    options = found["recommendation"]["backtest_options"].split()
+    assert bare("backtest", "--sample", "--target", "BTC=100,USD=0", *options, "--json").code == 0
+
+
 def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
     said = bare("tune", "--sample", "--target", "BTC=50,USD=50", "--band", "5%rel,10%rel", "--every", "7d", "--objective", "sharpe")
     assert said.code == 0, said.why
@@ -96,7 +126,9 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        ((), "the grid is empty"),
+        (("--objective", "growth"), "the grid is empty"),
+        (("--tracking", "lax"), "--tracking: 'lax'"),
+        (("--target", "A=60,B=40"), "tracking trades against USD"),
         (("--band", "5%rel", "--objective", "luck"), "--objective: 'luck'"),
         (("--band", "5%rel", "--walk", "back"), "--walk: 'back'"),
         (("--band", "5%rel", "--folds", "0"), "--folds: 0"),
@@ -160,7 +192,9 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
 
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", without_kernel=True), PORTFOLIO)
+    asked = api.prepare_tune(
+        prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", objective="growth", without_kernel=True), PORTFOLIO
+    )
     job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.allocator_schedule, True)
     found = estimate_work(job, job.chunks(), 2)
     assert (found.run_count, found.measured_run_count, found.cores, found.bars) == (2, 2, 2, 14)
@@ -249,7 +283,9 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
 ) -> None:
     kept, port = tmp_path / "kept", free_port()
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", without_kernel=True), PORTFOLIO)
+    asked = api.prepare_tune(
+        prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", objective="growth", without_kernel=True), PORTFOLIO
+    )
     address = f"tcp://127.0.0.1:{port}"
     with clusters(port) as first:
         short = replace(asked, allocator_schedule=AllocatorSchedule(DAY_S, DAY_S))
@@ -304,7 +340,8 @@ def test_real_prices_are_searched(bare: Bare) -> None:
     if not HOURLY.is_file():
         pytest.skip(f"{HOURLY} is not there: real prices are kept beside the project")
     said = bare(
-        "tune", "--prices", str(HOURLY), "--target", "BTC=40,ETH=30,USDT=30", "--band", "5%rel,20%rel", "--every", "7d", "--json"
+        "tune", "--prices", str(HOURLY), "--target", "BTC=40,ETH=30,USDT=30", "--band", "5%rel,20%rel", "--every", "7d",
+        "--objective", "growth", "--json",
     )  # fmt: skip
     assert said.code == 0, said.why
     assert said.json["bars"] == 15_257

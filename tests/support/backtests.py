@@ -22,6 +22,7 @@ from agent.backtest.sweep import KernelSetting, TradingCosts
 from agent.backtest.tune.grid import parse_grid
 from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
 from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
+from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_locally
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 
@@ -129,10 +130,11 @@ def swinging(bars: int, seed: int = 0) -> PriceTable:
 
 
 def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **changes: object) -> TuneSpec:
-    """Return a search over bands, with `changes`."""
-    grid = parse_grid(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")))
+    """Return a search for growth over bands, with `changes`."""
+    tracking = str(changes.pop("tracking", ""))
+    grid = parse_grid(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")), tracking=tracking)
     wanted = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
-    made = TuneSpec(table, wanted, FAIR, grid, CALENDAR, TERMS)
+    made = TuneSpec(table, wanted, FAIR, grid, CALENDAR, TERMS, Objective.GROWTH)
     return replace(made, **changes)  # type: ignore[arg-type]  # field names, checked by replace
 
 

@@ -443,18 +443,26 @@ FuturesOnlyStressDocument = TypedDict(
 
 
 TuneSettingDocument = TypedDict("TuneSettingDocument", {
-    "label": str, "backtest_options": str, "band_relative_bps": int | None,
+    "label": str, "backtest_options": str, "config": str, "strictness": str | None,
+    "band_relative_bps": int | None,
     "band_absolute_bps": int | None, "every_s": int | None, "destination": str, "allocator": str,
 })  # fmt: skip
-"""A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it."""
+"""A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it, `config`
+the keys of [policy] in a config."""
 
 
 class RankedSettingDocument(TuneSettingDocument):
-    """A setting of the grid with its results on the first three quarters of the prices. `over_hold`
-    is its excess log growth a year over buy and hold.
+    """A setting of the grid with its results on the first three quarters of the prices. `objective`
+    is that of the search, a loss in bps. The loss is trading costs and what the tracking error is
+    worth (`drift_bps`), bps of the portfolio a year. `over_hold` is the excess log growth a year over
+    buy and hold.
     """
 
     objective: DecimalText
+    loss_bps: DecimalText
+    costs_bps: DecimalText
+    drift_bps: DecimalText
+    trades_yearly: DecimalText
     over_hold: DecimalText
     final_value: DecimalText
     turnover: DecimalText
@@ -466,19 +474,20 @@ ExcessIntervalDocument = TypedDict("ExcessIntervalDocument", {
     "benchmark": str, "mean": DecimalText | None, "low": DecimalText | None, "high": DecimalText | None,
     "level": DecimalText, "periods": int | None, "bootstrap_block_length": DecimalText | None,
 })  # fmt: skip
-"""Mean excess log growth a year over the benchmark, with its confidence interval at `level`.
+"""Mean excess log growth a year over the benchmark, or loss saved in bps a year by the objective
+tracking, with its confidence interval at `level`.
 """
 LastQuarterDocument = TypedDict("LastQuarterDocument", {
     "excess_intervals": list[ExcessIntervalDocument], "final_value": DecimalText,
-    "calendar_value": DecimalText, "hold_value": DecimalText, "settings_judged": int, "costs": DecimalText,
+    "baseline_value": DecimalText, "hold_value": DecimalText, "settings_judged": int, "costs": DecimalText,
     "rebalances": int,
 })  # fmt: skip
 FoldDocument = TypedDict("FoldDocument", {
-    "chosen": str, "in_sample": DecimalText, "out_of_sample": DecimalText, "over_hold": DecimalText,
-    "over_calendar": DecimalText, "periods": int,
+    "chosen": str, "in_sample": DecimalText, "out_of_sample": DecimalText,
+    "over_hold": DecimalText | None, "over_baseline": DecimalText, "periods": int,
 })  # fmt: skip
 """One fold: the chosen setting's objective in the periods before it and in its own, and its excess
-log growth a year.
+log growth a year; by the objective tracking losses, and the loss saved, bps a year.
 """
 WalkForwardDocument = TypedDict("WalkForwardDocument", {
     "window_mode": str, "folds": list[FoldDocument],
@@ -507,7 +516,7 @@ TuneDocument = TypedDict("TuneDocument", {
     "recommendation": TuneSettingDocument | None, "verdict": list[str], "safe_default": str,
     "best": RankedSettingDocument, "settings": int, "engines": dict[str, int], "resumed": int,
     "objective": str, "numeraire": str, "bars": int, "from": int, "last_quarter_from": int,
-    "until": int, "period_s": int, "calendar": TuneSettingDocument,
+    "until": int, "period_s": int, "baseline": TuneSettingDocument,
     "last_quarter": LastQuarterDocument, "walk_forward": WalkForwardDocument,
     "deflated_sharpe": DeflatedSharpeDocument | None, "overfitting": OverfittingDocument | None,
     "stability": StabilityDocument, "ranked": list[RankedSettingDocument], "notes": list[str],

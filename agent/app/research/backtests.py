@@ -57,6 +57,7 @@ from agent.model import (
     LotMethod,
     NoTradeZone,
     Policy,
+    Portfolio,
     Threshold,
     Trigger,
 )
@@ -250,6 +251,8 @@ class PortfolioOptions:
             pairs=pools,
         )
         _require_valid_policy(spec.policy)
+        if is_tracking:
+            require_numeraire_among_assets(spec.portfolio)
         assets = tuple(
             replace(asset, band=asset_bands.get(asset.token.symbol))
             for asset in spec.portfolio.assets
@@ -265,6 +268,16 @@ class PortfolioOptions:
             schedule = Every(parse_duration_s(self.every, "--every"))
             return schedule if threshold is None else HybridTrigger(threshold, schedule)
         return threshold or build_tracking(self.strictness)
+
+
+def require_numeraire_among_assets(portfolio: Portfolio) -> None:
+    """Raise ConfigError if the tracking rule has no numeraire to trade the assets against."""
+    numeraire = portfolio.numeraire
+    if all(asset.token.address != numeraire.address for asset in portfolio.assets):
+        raise ConfigError(
+            f"--target: tracking trades against {numeraire.symbol}, which is not among the targets",
+            f"add {numeraire.symbol}=0, or give --band or --every",
+        )
 
 
 def _parse_pool_state(pool_state_text: str) -> tuple[tuple[str, str], Path]:

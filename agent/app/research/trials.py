@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
+from agent.app.research.backtests import (
+    MarketOptions,
+    PortfolioOptions,
+    require_numeraire_among_assets,
+    require_priced_gas,
+)
 from agent.app.research.shocks import OPTION as SHOCK_OPTION
 from agent.app.research.shocks import parse_shocks
 from agent.app.research.whatif import parse_pairs
@@ -42,7 +47,13 @@ from agent.backtest.stress.run import (
 from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
 from agent.backtest.sweep import available_cores
-from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_choice, parse_grid
+from agent.backtest.tune.grid import (
+    PolicyChoice,
+    PolicyGrid,
+    parse_calendar_rule,
+    parse_choice,
+    parse_grid,
+)
 from agent.backtest.tune.jobs import (
     CONFIRM_ABOVE_S,
     AllocatorSchedule,
@@ -257,6 +268,11 @@ def _parse_fraction(fraction_text: str, option: str) -> Fraction:
 
 
 MIN_FOLDS, MAX_FOLDS = 1, 50
+DEFAULT_BANDS = "5%rel..25%rel:5,2%abs,5%abs,10%abs"
+DEFAULT_INTERVALS = "7d,28d"
+DEFAULT_DESTINATIONS = "target,halfway,band"
+"""Grid of a search by loss that names no band, interval or strictness."""
+DEFAULT_STRICTNESSES = "relaxed,normal,strict"
 WITHOUT_SUSPECTS = "without_suspects"
 """Folder, in that of a search, of the same search without closes that are probably wrong."""
 
@@ -269,16 +285,16 @@ class TuneOptions:
     An allocator chooses weights every `rechoose_interval` from the prices of the last
     `price_window`. `without_kernel` disables the fast kernel. `stop` are stops of each asset. `tax` is the
     tax rate on realised gains and `lots` the lot rule, by default those of the config; "off"
-    ignores the rate.
+    ignores the rate. `tracking` are strictnesses of the tracking rule.
     """
 
     band: str = ""
     every: str = ""
-    destination: str = "target"
+    destination: str = ""
     allocator: str = "fixed"
     trigger: str = ""
     calendar: str = "28d"
-    objective: str = "growth"
+    objective: str = "tracking"
     walk_mode: str = "anchored"
     folds: int = 4
     price_window: str = "60d"
@@ -287,6 +303,33 @@ class TuneOptions:
     stop: str = ""
     tax: str = ""
     lots: str = ""
+    tracking: str = ""
+
+    def grid(self, objective: Objective) -> PolicyGrid:
+        """Parse the grid. By loss it has the tracking rule, unless strictnesses are named, at each;
+        and without bands and intervals some usual ones. Raises ConfigError.
+        """
+        is_by_loss = objective is Objective.TRACKING
+        tracking = self.tracking or (DEFAULT_STRICTNESSES if is_by_loss else "")
+        if not is_by_loss or self.band or self.every or self.tracking:
+            return parse_grid(
+                self.band,
+                self.every,
+                self.destination or "target",
+                self.allocator,
+                self.trigger,
+                self.stop,
+                tracking,
+            )
+        return parse_grid(
+            DEFAULT_BANDS,
+            DEFAULT_INTERVALS,
+            self.destination or DEFAULT_DESTINATIONS,
+            self.allocator,
+            self.trigger or "band,every",
+            self.stop,
+            tracking,
+        )
 
 
 def prepare_tune(
@@ -298,14 +341,12 @@ def prepare_tune(
     """Check the options and build the search. A config's limits apply; the grid replaces its
     trigger and destination. Raises ConfigError naming the option.
     """
-    grid = parse_grid(
-        tune_options.band,
-        tune_options.every,
-        tune_options.destination,
-        tune_options.allocator,
-        tune_options.trigger,
-        tune_options.stop,
+    objective = parse_choice(
+        tune_options.objective,
+        "--objective",
+        {objective.value: objective for objective in Objective},
     )
+    grid = tune_options.grid(objective)
     calendar_rule = parse_calendar_rule(tune_options.calendar)
     if market_options.flows:
         raise ConfigError("--flow: deposits would count as growth", "omit them")
@@ -327,6 +368,8 @@ def prepare_tune(
                 "--config: each of its strategies has its own trigger",
                 "search the settings of one strategy at a time",
             )
+    if objective is Objective.TRACKING or grid.strictnesses:
+        require_numeraire_among_assets(spec.portfolio)
     spec = replace(spec, tax=_tax_rule(spec.tax, tune_options))
     table = select_spec_symbols(spec, table)
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
@@ -343,11 +386,6 @@ def prepare_tune(
                 schedule,
                 table.interval_s,
             )
-    objective = parse_choice(
-        tune_options.objective,
-        "--objective",
-        {objective.value: objective for objective in Objective},
-    )
     walk_mode = parse_choice(
         tune_options.walk_mode, "--walk", {mode.value: mode for mode in WalkForwardMode}
     )

@@ -1,4 +1,6 @@
-"""Search grid: all valid combinations of bands, intervals, destinations, allocators and stops."""
+"""Search grid: all valid combinations of bands, intervals, destinations, allocators and stops, and
+the tracking rule.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from agent.model import (
     Destination,
     Every,
     HybridTrigger,
+    NoTradeZone,
     OrderKind,
     OrdersConfig,
     Threshold,
@@ -23,6 +26,7 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy.triggers.bands import validate_band
+from agent.policy.triggers.no_trade_zone import STRICTNESS_COST_BPS, build_tracking
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.units import BPS, format_duration, parse_share_with_unit_bps
 
@@ -66,7 +70,7 @@ class PolicyChoice:
     the portfolio keeps its own.
     """
 
-    trigger: Threshold | Every | HybridTrigger
+    trigger: Threshold | Every | HybridTrigger | NoTradeZone
     destination: Destination = Destination.TARGET
     allocator: AllocationMethod = AllocationMethod.FIXED
     stop: StopLevel | None = None
@@ -82,14 +86,27 @@ class PolicyChoice:
         return action_interval_s(self.trigger)
 
     @property
+    def strictness(self) -> str | None:
+        """The strictness of the tracking rule, if it is the trigger."""
+        if not isinstance(self.trigger, NoTradeZone):
+            return None
+        return next(
+            name
+            for name, cost_bps in STRICTNESS_COST_BPS.items()
+            if cost_bps == self.trigger.risk.cost_bps
+        )
+
+    @property
     def label(self) -> str:
         """Display text: "band 10% rel, every 7 d, to halfway"."""
         label_parts = []
+        if self.strictness is not None:
+            label_parts.append(f"tracking {self.strictness}")
         if self.band is not None:
             label_parts.append(f"band {band_text(self.band)}")
         if self.every_s is not None:
             label_parts.append(f"every {format_duration(self.every_s)}")
-        if self.destination is not Destination.TARGET:
+        if self.destination not in (Destination.TARGET, Destination.ZONE):
             label_parts.append(f"to {self.destination.value}")
         if self.allocator is not AllocationMethod.FIXED:
             label_parts.append(f"weights {self.allocator.value}")
@@ -103,13 +120,36 @@ class PolicyChoice:
         and stop.
         """
         option_texts = []
+        if self.strictness is not None:
+            option_texts.append(f"--tracking {self.strictness}")
         if self.band is not None:
             option_texts.append(f"--band {band_option(self.band)}")
         if self.every_s is not None:
             option_texts.append(f"--every {self.every_s}s")
-        if self.destination is not Destination.TARGET:
+        if self.destination not in (Destination.TARGET, Destination.ZONE):
             option_texts.append(f"--destination {self.destination.value}")
         return " ".join(option_texts)
+
+    @property
+    def config_text(self) -> str:
+        """Keys of [policy] in a config for this trigger and destination."""
+        keys = []
+        if self.strictness is not None:
+            keys = ['kind = "tracking"', f'strictness = "{self.strictness}"']
+        if self.band is not None:
+            keys = ['kind = "threshold"' if self.every_s is None else 'kind = "hybrid"']
+            widths = {"absolute": self.band.absolute_bps, "relative": self.band.relative_bps}
+            keys += [f'{key} = "{bps / 100:g}%"' for key, bps in widths.items() if bps is not None]
+        if self.every_s is not None:
+            keys = [*(keys or ['kind = "time"']), f'every = "{self.every_s}s"']
+        text = f"trigger = {{ {', '.join(keys)} }}"
+        if self.destination not in (Destination.TARGET, Destination.ZONE):
+            text += f'\ndestination = "{self.destination.value}"'
+        return text
+
+
+RULE = PolicyChoice(build_tracking(None), Destination.ZONE)
+"""The tracking rule at its default strictness."""
 
 
 def band_option(band: Threshold) -> str:
@@ -139,6 +179,8 @@ class PolicyGrid:
         TriggerKind.HYBRID,
     )
     stops: tuple[StopLevel | None, ...] = (None,)
+    strictnesses: tuple[str, ...] = ()
+    """Those of the tracking rule."""
 
     @property
     def setting_count(self) -> int:
@@ -157,6 +199,7 @@ class PolicyGrid:
             * (
                 band_setting_count * len(self.destinations)
                 + interval_setting_count * interval_destination_count
+                + len(self.strictnesses)
             )
         )
 
@@ -171,6 +214,11 @@ class PolicyGrid:
                     if not (isinstance(trigger, Every) and destination is Destination.BAND):
                         for stop in self.stops:
                             yield PolicyChoice(trigger, destination, allocator, stop)
+            for strictness in self.strictnesses:
+                for stop in self.stops:
+                    yield PolicyChoice(
+                        build_tracking(strictness), Destination.ZONE, allocator, stop
+                    )
 
     def _triggers(self) -> Iterator[Threshold | Every | HybridTrigger]:
         for band in self.bands:
@@ -183,7 +231,13 @@ class PolicyGrid:
 
 
 def parse_grid(
-    band: str, every: str, destination: str, allocator: str, kinds: str = "", stop: str = ""
+    band: str,
+    every: str,
+    destination: str,
+    allocator: str,
+    kinds: str = "",
+    stop: str = "",
+    tracking: str = "",
 ) -> PolicyGrid:
     """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`. A grid
     with stops also has every setting without one.
@@ -231,6 +285,12 @@ def parse_grid(
         tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
         tuple(dict.fromkeys(trigger_kinds)),
         parse_stops(stop),
+        tuple(
+            dict.fromkeys(
+                parse_choice(value_text, "--tracking", {name: name for name in STRICTNESS_COST_BPS})
+                for value_text in _split_list(tracking)
+            )
+        ),
     )
     if grid.setting_count == 0:
         raise ConfigError(

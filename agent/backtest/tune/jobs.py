@@ -25,6 +25,13 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationS
 from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice, StopLevel
+from agent.backtest.tune.loss import (
+    drift_of,
+    is_rule_supported,
+    kernel_rule,
+    step_losses,
+    with_owner_risk,
+)
 from agent.backtest.tune.taxes import tax_by_mark
 from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
@@ -36,8 +43,10 @@ from agent.model import (
     AllocatorConfig,
     ExecutionStyle,
     InitialWeights,
+    NoTradeZone,
     OrderKind,
     OrderTerms,
+    Trigger,
 )
 from agent.units import BPS, format_duration
 
@@ -67,7 +76,7 @@ class AllocatorSchedule:
     window_s: int
 
 
-def _no_taxes() -> Floats:
+def _no_marks() -> Floats:
     return np.zeros(0)
 
 
@@ -80,7 +89,9 @@ class RunResult:
     Earlier trades are a warm-up, in which an allocator collects its prices, and are excluded.
     `stopped_asset_count` is the number of assets that the setting's stop keeps out of the market at
     the last bar. `tax_by_mark` is the tax owed on gains realised until each mark; empty if tax is
-    no cost.
+    no cost. Until each mark `cost_share_by_mark` are the trading costs as shares of the portfolio at
+    each trade, `active_variance_by_mark` the sum of squared active returns
+    (agent/backtest/tune/loss.py).
     """
 
     run_number: int
@@ -90,7 +101,9 @@ class RunResult:
     rebalance_count: int
     value_by_mark: Floats
     stopped_asset_count: int = 0
-    tax_by_mark: Floats = field(default_factory=_no_taxes)
+    tax_by_mark: Floats = field(default_factory=_no_marks)
+    cost_share_by_mark: Floats = field(default_factory=_no_marks)
+    active_variance_by_mark: Floats = field(default_factory=_no_marks)
 
     @property
     def net_value_by_mark(self) -> Floats:
@@ -98,6 +111,24 @@ class RunResult:
         return (
             self.value_by_mark - self.tax_by_mark if len(self.tax_by_mark) else self.value_by_mark
         )
+
+    @property
+    def trading_costs(self) -> Floats:
+        """Trading costs of each period, shares of the portfolio."""
+        costs: Floats = np.diff(self.cost_share_by_mark)
+        return costs
+
+    @property
+    def costs_and_tax(self) -> Floats:
+        """Trading costs of each period, and the tax that it adds, shares of the portfolio."""
+        if not len(self.tax_by_mark):
+            return self.trading_costs
+        return self.trading_costs + np.diff(self.tax_by_mark) / self.value_by_mark[:-1]
+
+    @property
+    def drifts(self) -> Floats:
+        """What the tracking error of each period is worth, shares of the portfolio."""
+        return drift_of(np.diff(self.active_variance_by_mark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +164,10 @@ class TuneJob:
             and not self.backtest.tax.rate_bps
             and choice.allocator is AllocationMethod.FIXED
             and is_kernel_supported(with_stop(self.backtest, choice.stop), self.settings)
+            and (
+                not isinstance(choice.trigger, NoTradeZone)
+                or is_rule_supported(self.backtest, choice.trigger)
+            )
         )
         return RunEngine.KERNEL if is_kernel_run else RunEngine.FULL
 
@@ -171,7 +206,12 @@ class TuneJob:
             for choice in self.choices[chunk.start : chunk.end]
         ]
         sweep_result = sweep(
-            kernel_prices, kernel_settings, start_value, marked_bars=self.mark_bars, cores=cores
+            kernel_prices,
+            kernel_settings,
+            start_value,
+            marked_bars=self.mark_bars,
+            with_losses=True,
+            cores=cores,
         )
         return [
             RunResult(
@@ -179,6 +219,8 @@ class TuneJob:
                 float(sweep_result.costs[setting_index]),
                 int(sweep_result.rebalance_counts[setting_index]),
                 sweep_result.mark_values[setting_index],
+                cost_share_by_mark=sweep_result.cost_shares[setting_index],
+                active_variance_by_mark=sweep_result.active_variances[setting_index],
             )
             for setting_index in range(len(kernel_settings))
         ]  # fmt: skip
@@ -197,6 +239,7 @@ class TuneJob:
         if first_mark_bar:  # bars before the first mark are a warm-up
             warm_up_growth = Fraction(float(value_by_mark[0])) / self.settings.start_value
         raw_per_coin = 10**simulation_result.decimals * warm_up_growth
+        cost_shares, active_variances = step_losses(spec, simulation_result)
         rebalances = [
             rebalance
             for rebalance in simulation_result.rebalances
@@ -219,11 +262,13 @@ class TuneJob:
             np.ascontiguousarray(value_by_mark / float(warm_up_growth)),
             _stopped_asset_count(spec, simulation_result) if choice.stop is not None else 0,
             self._tax_by_mark(simulation_result, float(raw_per_coin)),
+            cost_shares[list(self.mark_bars)],
+            active_variances[list(self.mark_bars)],
         )
 
     def _tax_by_mark(self, result: SimulationResult, raw_per_coin: float) -> Floats:
         if not (rate_bps := self.backtest.tax.rate_bps):
-            return _no_taxes()
+            return _no_marks()
         gains = [(gain_s, float(gain) / raw_per_coin) for gain_s, gain in result.dated_gains]
         return tax_by_mark(gains, result.times_s[list(self.mark_bars)].tolist(), rate_bps)
 
@@ -278,12 +323,12 @@ def kernel_setting(
 ) -> KernelSetting:
     """Return a choice as a kernel setting: each asset has a pool with the numeraire."""
     targets = tuple(asset.target_bps for asset in spec.portfolio.assets)
+    costs = simulated_costs(spec, settings)
+    rule = None
+    if isinstance(choice.trigger, NoTradeZone):
+        rule = kernel_rule(spec, choice.trigger, costs)
     return KernelSetting(
-        targets,
-        choice.trigger,
-        choice.destination,
-        simulated_costs(spec, settings),
-        spec.policy.cooldown_s,
+        targets, choice.trigger, choice.destination, costs, spec.policy.cooldown_s, rule=rule
     )
 
 
@@ -292,7 +337,10 @@ def spec_for_choice(
 ) -> BacktestSpec:
     """Return the spec with this choice's trigger, destination, allocator and stop."""
     spec = with_stop(spec, choice.stop)
-    policy = replace(spec.policy, trigger=choice.trigger, destination=choice.destination)
+    trigger: Trigger = choice.trigger
+    if isinstance(trigger, NoTradeZone):
+        trigger = with_owner_risk(spec, trigger)
+    policy = replace(spec.policy, trigger=trigger, destination=choice.destination)
     allocator = spec.portfolio.allocator
     if choice.allocator is not AllocationMethod.FIXED:
         allocator = _allocator_config(spec, choice.allocator, schedule, interval_s)
@@ -506,11 +554,16 @@ def _result_columns(
         "band_absolute_bps": [None if band is None else band.absolute_bps for band in bands],
         "band_relative_bps": [None if band is None else band.relative_bps for band in bands],
         "every_s": [choice.every_s for choice in choices],
+        "strictness": [choice.strictness for choice in choices],
         "destination": [choice.destination.value for choice in choices],
         "allocator": [choice.allocator.value for choice in choices],
         "stop": [None if choice.stop is None else choice.stop.label for choice in choices],
         "values": [run_result.value_by_mark.tolist() for run_result in run_results],
         "taxes": [run_result.tax_by_mark.tolist() for run_result in run_results],
+        "cost_shares": [run_result.cost_share_by_mark.tolist() for run_result in run_results],
+        "active_variances": [
+            run_result.active_variance_by_mark.tolist() for run_result in run_results
+        ],
     }
 
 
@@ -537,6 +590,8 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
         np.array(row["values"], dtype=np.float64),
         int(row["stopped_asset_count"]),
         np.array(row["taxes"], dtype=np.float64),
+        np.array(row["cost_shares"], dtype=np.float64),
+        np.array(row["active_variances"], dtype=np.float64),
     )
 
 

@@ -8,18 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.report.page import Chart, ReportFact, ReportPage, ReportSection, ReportTable
-from agent.backtest.tune.grid import NO_STOP, PolicyChoice
+from agent.backtest.tune.grid import NO_STOP, RULE, PolicyChoice
+from agent.backtest.tune.loss import RISK_AVERSION
 from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
     CONFIDENCE_LEVEL,
     RESAMPLE_COUNT,
+    Claim,
     ConfidenceInterval,
-    ExcessGrowth,
     HeatMap,
+    LossSaved,
     Objective,
+    format_bps,
     format_signed_percent,
 )
-from agent.units import YEAR_S
+from agent.units import BPS, YEAR_S
 
 Document = dict[str, Any]
 RANKED_IN_DOCUMENT = 20
@@ -36,7 +39,7 @@ def tune_document(tune_result: TuneResult) -> Document:
         tune_result.deflated_sharpe,
     )
     return {
-        "recommendation": _choice_document(tune_result.choices[tune_result.best_index]) if tune_result.verdict.is_recommended else None,
+        "recommendation": _recommendation_document(tune_result),
         "verdict": list(tune_result.verdict.sentences),
         "safe_default": tune_result.verdict.safe_default,
         "best": _ranked_document(tune_result, tune_result.best_index),
@@ -50,11 +53,11 @@ def tune_document(tune_result: TuneResult) -> Document:
         "last_quarter_from": tune_result.last_quarter_start_s,
         "until": int(search.table.times_s[-1]),
         "period_s": round(tune_result.period_s),
-        "calendar": _choice_document(search.calendar_rule),
+        "baseline": _choice_document(search.baseline),
         "last_quarter": {
             "excess_intervals": [_excess_document(claim) for claim in tune_result.claims],
             "final_value": _format_number(tune_result.last_quarter_results[0].final_value),
-            "calendar_value": _format_number(tune_result.last_quarter_results[1].final_value),
+            "baseline_value": _format_number(tune_result.last_quarter_results[1].final_value),
             "hold_value": _format_number(tune_result.last_hold_value),
             "settings_judged": tune_result.judged_setting_count,
             "costs": _format_number(tune_result.last_quarter_results[0].costs),
@@ -65,13 +68,13 @@ def tune_document(tune_result: TuneResult) -> Document:
             "folds": [
                 {
                     "chosen": tune_result.choices[fold_result.choice_index].label,
-                    "in_sample": _format_number(fold_result.in_sample_score),
-                    "out_of_sample": _format_number(fold_result.out_of_sample_score),
-                    "over_hold": _format_number(yearly_mean(tune_result, over_hold)),
-                    "over_calendar": _format_number(yearly_mean(tune_result, over_calendar)),
+                    "in_sample": _format_number(_fold_score(tune_result, fold_result.in_sample_score)),
+                    "out_of_sample": _format_number(_fold_score(tune_result, fold_result.out_of_sample_score)),
+                    "over_hold": _format_number(yearly_mean(tune_result, excesses[0])) if len(excesses) > 1 else None,
+                    "over_baseline": _format_number(_shown_excess(tune_result, excesses[-1])),
                     "periods": fold_result.fold.evaluation_end - fold_result.fold.evaluation_start,
                 }
-                for fold_result, over_hold, over_calendar in tune_result.fold_results_and_excesses
+                for fold_result, excesses in tune_result.fold_results_and_excesses
             ],
             "excess_intervals": [_excess_document(fold_claim) for fold_claim in tune_result.fold_claims],
         },
@@ -95,25 +98,68 @@ def tune_document(tune_result: TuneResult) -> Document:
             "column_name": heat_map.column_axis.name,
             "rows": list(heat_map.row_axis.labels),
             "columns": list(heat_map.column_axis.labels),
-            "values": [[None if np.isnan(score) else _format_number(score) for score in row] for row in heat_map.scores.tolist()],
+            "values": [
+                [None if np.isnan(score) else _format_number(_shown_score(tune_result, score)) for score in row]
+                for row in heat_map.scores.tolist()
+            ],
             "best": list(heat_map.best_cell),
             "neighbours": None
             if neighbours is None
             else {
                 "count": neighbours.neighbour_count,
-                "mean_fall": _format_number(neighbours.mean_decline),
-                "largest_fall": _format_number(neighbours.largest_decline),
-                "fall_to_median": _format_number(neighbours.median_decline),
+                "mean_fall": _format_number(_shown_decline(tune_result, neighbours.mean_decline)),
+                "largest_fall": _format_number(_shown_decline(tune_result, neighbours.largest_decline)),
+                "fall_to_median": _format_number(_shown_decline(tune_result, neighbours.median_decline)),
             },
         },
         "ranked": [_ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices],
-        "notes": [*search.table.notes, *stop_notes(tune_result), *tax_notes(tune_result)],
+        "notes": [
+            *search.table.notes,
+            *([LOSS_SENTENCE] if _is_by_loss(tune_result) else []),
+            *stop_notes(tune_result),
+            *tax_notes(tune_result),
+        ],
         "grid_hash": tune_result.stamp["grid"],
         "config_hash": tune_result.stamp["settings"],
         "data_hash": tune_result.stamp["data"],
         "seed": search.settings.seed,
         "version": tune_result.stamp["version"],
     }  # fmt: skip
+
+
+def _recommendation_document(tune_result: TuneResult) -> Document | None:
+    """Return the best setting if it is recommended, else the tracking rule by loss, else none."""
+    if tune_result.verdict.is_recommended:
+        return _choice_document(tune_result.choices[tune_result.best_index])
+    if _is_by_loss(tune_result):
+        return _choice_document(RULE)
+    return None
+
+
+def _is_by_loss(tune_result: TuneResult) -> bool:
+    return tune_result.spec.objective is Objective.TRACKING
+
+
+def _shown_score(tune_result: TuneResult, score: float) -> float:
+    """Return an objective as it is shown: a loss above zero, in bps of the portfolio."""
+    return -score * BPS if _is_by_loss(tune_result) else score
+
+
+def _shown_decline(tune_result: TuneResult, decline: float) -> float:
+    """Return a decline of the objective as it is shown: a rise of the loss, in bps."""
+    return decline * BPS if _is_by_loss(tune_result) else decline
+
+
+def _shown_excess(tune_result: TuneResult, excess: NDArray[np.float64]) -> float:
+    """Return the mean excess a year: log growth, or loss saved in bps."""
+    return _shown_decline(tune_result, yearly_mean(tune_result, excess))
+
+
+def _fold_score(tune_result: TuneResult, period_score: float) -> float:
+    """Return the objective of a fold per period, a loss per year."""
+    if _is_by_loss(tune_result):
+        return _shown_score(tune_result, period_score * YEAR_S / tune_result.period_s)
+    return period_score
 
 
 def stop_notes(tune_result: TuneResult) -> tuple[str, ...]:
@@ -200,6 +246,8 @@ def _choice_document(choice: PolicyChoice) -> Document:
     return {
         "label": choice.label,
         "backtest_options": choice.backtest_options,
+        "config": choice.config_text,
+        "strictness": choice.strictness,
         "band_relative_bps": None if band is None else band.relative_bps,
         "band_absolute_bps": None if band is None else band.absolute_bps,
         "every_s": choice.every_s,
@@ -210,9 +258,16 @@ def _choice_document(choice: PolicyChoice) -> Document:
 
 def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
     run_result = tune_result.run_results[choice_index]
+    loss = tune_result.loss(choice_index)
     return {
         **_choice_document(tune_result.choices[choice_index]),
-        "objective": _format_number(float(tune_result.scores[choice_index])),
+        "objective": _format_number(
+            _shown_score(tune_result, float(tune_result.scores[choice_index]))
+        ),
+        "loss_bps": _format_number(loss.total * BPS),
+        "costs_bps": _format_number(loss.costs * BPS),
+        "drift_bps": _format_number(loss.drift * BPS),
+        "trades_yearly": f"{run_result.rebalance_count / tune_result.years:.2f}",
         "over_hold": _format_number(float(tune_result.excess_growths[choice_index])),
         "final_value": _format_number(run_result.final_value),
         "turnover": _format_number(run_result.turnover),
@@ -221,8 +276,10 @@ def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
     }
 
 
-def _excess_document(claim: ExcessGrowth) -> Document:
+def _excess_document(claim: Claim) -> Document:
     interval: ConfidenceInterval | None = claim.interval
+    if interval is not None and isinstance(claim, LossSaved):
+        interval = interval.scaled(BPS)
     if interval is None:
         return {
             "benchmark": claim.benchmark,
@@ -252,9 +309,14 @@ COLOUR_SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 def tune_page(tune_result: TuneResult) -> ReportPage:
     """Build the whole report."""
     stamp, search = tune_result.stamp, tune_result.spec
-    verdict_label = "recommended" if tune_result.verdict.is_recommended else "no edge"
+    best_label = tune_result.choices[tune_result.best_index].label
+    verdict_fact = ReportFact("Verdict", "no edge", best_label)
+    if tune_result.verdict.is_recommended:
+        verdict_fact = ReportFact("Verdict", "recommended", best_label)
+    elif _is_by_loss(tune_result):
+        verdict_fact = ReportFact("Verdict", "keep the rule", RULE.label)
     facts = [
-        ReportFact("Verdict", verdict_label, tune_result.choices[tune_result.best_index].label),
+        verdict_fact,
         *(_excess_fact(claim) for claim in tune_result.claims),
         ReportFact(
             "Settings tried",
@@ -284,7 +346,7 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         ReportFact("data", stamp["data"]),
         ReportFact("seed", str(search.settings.seed)),
         ReportFact("objective", search.objective.value),
-        ReportFact("calendar rule", search.calendar_rule.label),
+        ReportFact("baseline", search.baseline.label),
         ReportFact("walk-forward", f"{search.walk_forward_mode.value}, {search.fold_count} folds"),
     )
     return ReportPage(
@@ -310,11 +372,17 @@ def tune_sections(tune_result: TuneResult) -> tuple[ReportSection, ...]:
     )
 
 
-def _excess_fact(claim: ExcessGrowth) -> ReportFact:
+def _excess_fact(claim: Claim) -> ReportFact:
     interval = claim.interval
     benchmark_name = claim.benchmark.partition(" (")[0]
     if interval is None:
         return ReportFact(f"Over {benchmark_name}, last quarter", "–", "too few periods")
+    if isinstance(claim, LossSaved):
+        return ReportFact(
+            f"Saved against {benchmark_name}, last quarter",
+            f"{format_bps(interval.mean)} a year",
+            f"{format_bps(interval.low)} to {format_bps(interval.high)}",
+        )
     return ReportFact(
         f"Over {benchmark_name}, last quarter",
         f"{format_signed_percent(interval.mean)} a year",
@@ -325,10 +393,39 @@ def _excess_fact(claim: ExcessGrowth) -> ReportFact:
 def _format_objective(tune_result: TuneResult, score: float) -> str:
     if tune_result.spec.objective is Objective.GROWTH:
         return format_signed_percent(score)
+    if _is_by_loss(tune_result):
+        return format_bps(-score)
     return f"{score:.3f}"
 
 
+def _last_loss_section(tune_result: TuneResult) -> ReportSection:
+    times_ms = [time_s * 1000 for time_s in tune_result.last_quarter_times_s.tolist()]
+    choices = (tune_result.choices[tune_result.best_index], tune_result.spec.baseline)
+    figure = {
+        "title": "Loss in the last quarter",
+        "says": "Trading costs and ½·λ·TE² so far, from the same first bar, bps of the portfolio.",
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": times_ms,
+                "y": np.append(0.0, np.cumsum(run.costs_and_tax + run.drifts)) * BPS,
+                "name": choice.label,
+            }
+            for choice, run in zip(choices, tune_result.last_quarter_results, strict=True)
+        ],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1f"}},
+    }
+    return ReportSection(
+        "The last quarter",
+        ("The search did not use this quarter. All claims refer to it.",),
+        (figure,),
+    )
+
+
 def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
+    if _is_by_loss(tune_result):
+        return _last_loss_section(tune_result)
     times_ms = [time_s * 1000 for time_s in tune_result.last_quarter_times_s.tolist()]
     names_and_values = (
         (
@@ -363,7 +460,45 @@ def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
     )
 
 
+LOSS_SENTENCE = (
+    f"Loss is trading costs and ½·λ·TE² with λ = {RISK_AVERSION:g}, bps of the portfolio a year:"
+    f" 1 % of tracking error is worth {RISK_AVERSION / 2:g} bps. TE is the annual volatility of the"
+    " return less that of a portfolio which is always at the targets, without costs."
+)
+
+
+def _loss_rows(tune_result: TuneResult) -> tuple[tuple[str, ...], ...]:
+    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE]
+    rows = []
+    for choice_index in ranked_indices.tolist():
+        loss = tune_result.loss(choice_index)
+        trades = tune_result.run_results[choice_index].rebalance_count / tune_result.years
+        rows.append(
+            (
+                tune_result.choices[choice_index].label,
+                *(f"{share * BPS:.2f}" for share in (loss.total, loss.costs, loss.drift)),
+                f"{trades:.1f}",
+            )
+        )
+    return tuple(rows)
+
+
+def _loss_ranking_section(tune_result: TuneResult) -> ReportSection:
+    rows = _loss_rows(tune_result)
+    paragraphs = (
+        LOSS_SENTENCE,
+        "Results on the first three quarters of the data, on which the setting was chosen.",
+        *stop_notes(tune_result),
+        *tax_notes(tune_result),
+    )
+    header = ("setting", "loss, bps a year", "costs", "drift", "trades a year")
+    caption = f"The best {len(rows)} of {len(tune_result.choices):,}"
+    return ReportSection("Settings tried", paragraphs, (), (ReportTable(header, rows, caption),))
+
+
 def _ranking_section(tune_result: TuneResult) -> ReportSection:
+    if _is_by_loss(tune_result):
+        return _loss_ranking_section(tune_result)
     ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE]
     setting_rows = tuple(
         (
@@ -407,12 +542,13 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
 def _stability_section(tune_result: TuneResult) -> ReportSection:
     heat_map, neighbours = tune_result.heat_map, tune_result.neighbours
     paragraphs = []
+    change = "loss rises" if _is_by_loss(tune_result) else "objective falls"
     if neighbours is not None:
         paragraphs.append(
-            f"One grid step from the best, over {neighbours.neighbour_count} settings, the objective falls by"
+            f"One grid step from the best, over {neighbours.neighbour_count} settings, the {change} by"
             f" {_format_decline(tune_result, neighbours.mean_decline)} on average and by"
             f" {_format_decline(tune_result, neighbours.largest_decline)} at most; from the best to the median of all"
-            f" settings it falls by {_format_decline(tune_result, neighbours.median_decline)}."
+            f" settings it changes by {_format_decline(tune_result, neighbours.median_decline)}."
         )
     paragraphs.append("Other parameters are those of the best setting, which is ringed.")
     return ReportSection(
@@ -425,13 +561,21 @@ def _stability_section(tune_result: TuneResult) -> ReportSection:
 def _format_decline(tune_result: TuneResult, decline: float) -> str:
     if tune_result.spec.objective is Objective.GROWTH:
         return f"{decline * 100:.2f} points a year"
+    if _is_by_loss(tune_result):
+        return f"{format_bps(decline)} a year"
     return f"{decline:.3f}"
 
 
 def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
-    """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
+    """Draw a heat map as coloured squares, a loss above zero in bps; Plotly's basic bundle lacks
+    heat maps.
+    """
     row_indices, column_indices = np.nonzero(~np.isnan(heat_map.scores))
     cell_scores = heat_map.scores[row_indices, column_indices]
+    is_loss = objective is Objective.TRACKING
+    score_name = "loss, bps" if is_loss else objective.value
+    if is_loss:
+        cell_scores = -cell_scores * BPS
     axis_format, hover_format = ".2f", ".3f"
     if objective is Objective.GROWTH:
         axis_format, hover_format = "+.1%", "+.2%"
@@ -445,10 +589,11 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
         "size": cell_px,
         "color": cell_scores,
         "colorscale": [list(colour_stop) for colour_stop in COLOUR_SCALE],
+        "reversescale": is_loss,
         "showscale": True,
         "colorbar": {
             "tickformat": axis_format,
-            "title": {"text": f"{objective.value} a year"},
+            "title": {"text": f"{score_name} a year"},
         },
     }
     squares_trace = {
@@ -477,7 +622,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
     }
     names_and_axes = (("xaxis", heat_map.column_axis), ("yaxis", heat_map.row_axis))
     return {
-        "title": f"{objective.value.capitalize()} by {heat_map.row_axis.name} and {heat_map.column_axis.name}",
+        "title": f"{'Loss' if is_loss else objective.value.capitalize()} by {heat_map.row_axis.name} and {heat_map.column_axis.name}",
         "says": (
             f"The objective for each {heat_map.row_axis.name} and {heat_map.column_axis.name}; the best setting is"
             " ringed."
@@ -505,15 +650,12 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
         [],
     )
     times_ms: list[int] = []
-    for fold_result, over_hold, over_calendar in tune_result.fold_results_and_excesses:
+    for fold_result, excesses in tune_result.fold_results_and_excesses:
         evaluation_start, evaluation_end = (
             fold_result.fold.evaluation_start,
             fold_result.fold.evaluation_end,
         )
-        excess_texts = (
-            format_signed_percent(yearly_mean(tune_result, excess))
-            for excess in (over_hold, over_calendar)
-        )
+        excess_texts = (_format_excess(tune_result, excess) for excess in excesses)
         fold_rows.append(
             (
                 tune_result.choices[fold_result.choice_index].label,
@@ -525,38 +667,34 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
             start_ms + (period + 1) * period_ms
             for period in range(evaluation_start, evaluation_end)
         ]
+    is_by_loss = _is_by_loss(tune_result)
+    unit = BPS if is_by_loss else 1
+    excess_name = "loss saved, bps" if is_by_loss else "excess log growth"
+    excess_traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": times_ms,
+            "y": np.cumsum(np.concatenate(excesses)) * unit,
+            "name": f"over {benchmark_name}",
+        }
+        for benchmark_name, excesses in zip(
+            tune_result.spec.benchmark_names,
+            zip(*(excesses for _, excesses in tune_result.fold_results_and_excesses), strict=True),
+            strict=True,
+        )
+    ]
     figure = {
-        "title": "Excess log growth, out of sample",
+        "title": f"{excess_name.capitalize()}, out of sample",
         "says": (
-            "Cumulative excess log returns of each fold's choice, in the periods after those used"
-            " to choose it."
+            f"Cumulative {excess_name} of each fold's choice, in the periods after those used to"
+            " choose it."
         ),
-        "data": [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": times_ms,
-                "y": np.cumsum(np.concatenate(excess_returns)),
-                "name": excess_name,
-            }
-            for excess_name, excess_returns in (
-                (
-                    "over hold",
-                    [
-                        fold_and_excesses[1]
-                        for fold_and_excesses in tune_result.fold_results_and_excesses
-                    ],
-                ),
-                (
-                    "over the calendar rule",
-                    [
-                        fold_and_excesses[2]
-                        for fold_and_excesses in tune_result.fold_results_and_excesses
-                    ],
-                ),
-            )
-        ],
-        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
+        "data": excess_traces,
+        "layout": {
+            "xaxis": {"type": "date"},
+            "yaxis": {"tickformat": ".2f" if is_by_loss else ".1%"},
+        },
     }
     paragraphs = (
         "In each fold, the best setting of the past is evaluated on the periods that follow.",
@@ -565,12 +703,19 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
     header = (
         "chosen",
         "evaluated from",
-        "excess over holding, per year",
-        "excess over the calendar rule, per year",
+        *(
+            f"{excess_name} over {name.partition(' (')[0]}, per year"
+            for name in tune_result.spec.benchmark_names
+        ),
     )
     return ReportSection(
         "Walk-forward", paragraphs, (figure,), (ReportTable(header, tuple(fold_rows)),)
     )
+
+
+def _format_excess(tune_result: TuneResult, excess: NDArray[np.float64]) -> str:
+    mean = yearly_mean(tune_result, excess)
+    return format_bps(mean) if _is_by_loss(tune_result) else format_signed_percent(mean)
 
 
 def _format_date(time_ms: int) -> str:
@@ -579,7 +724,7 @@ def _format_date(time_ms: int) -> str:
 
 def _confidence_section(tune_result: TuneResult) -> ReportSection:
     paragraphs = [
-        "Intervals are of the mean excess log return per period of"
+        f"Intervals are of the mean {'loss saved' if _is_by_loss(tune_result) else 'excess log return'} per period of"
         f" {tune_result.period_s / 3600:.0f} h, by {RESAMPLE_COUNT:,} resamples of the stationary bootstrap"
         " (Politis & Romano 1994), widened for short series as docs/tune.md says. They apply"
         " to this market only."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
-from agent.backtest.tune.grid import PolicyChoice, PolicyGrid
+from agent.backtest.tune.grid import RULE, PolicyChoice, PolicyGrid
 from agent.backtest.tune.jobs import (
     DAY_S,
     AllocatorSchedule,
@@ -29,12 +29,15 @@ from agent.backtest.tune.jobs import (
     slice_settings,
     slice_table,
 )
+from agent.backtest.tune.loss import TrackingLoss
 from agent.backtest.tune.statistics import (
+    Claim,
     ConfidenceInterval,
     DeflatedSharpe,
     ExcessGrowth,
     FoldResult,
     HeatMap,
+    LossSaved,
     NeighbourComparison,
     Objective,
     OverfittingEstimate,
@@ -45,6 +48,7 @@ from agent.backtest.tune.statistics import (
     deflated_sharpe,
     heat_map,
     judge_choice,
+    judge_loss,
     last_quarter_start,
     make_folds,
     objective_scores,
@@ -60,12 +64,12 @@ ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk,
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished runs and of all runs."""
 _LastQuarterJudgement = tuple[
-    tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
+    tuple[Claim, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
 ]
 MAX_VALUES = 100_000_000
 """Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
 MIN_PERIODS = 8
-FORMAT_VERSION = "4"
+FORMAT_VERSION = "5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +84,38 @@ class TuneSpec:
     grid: PolicyGrid
     calendar_rule: PolicyChoice
     allocator_schedule: AllocatorSchedule
-    objective: Objective = Objective.GROWTH
+    objective: Objective = Objective.TRACKING
     walk_forward_mode: WalkForwardMode = WalkForwardMode.ANCHORED
     fold_count: int = 4
     uses_full_step: bool = False
+
+    @property
+    def baseline(self) -> PolicyChoice:
+        """The setting that the best has to beat, which is the safe default: the tracking rule by
+        loss, else the calendar rule.
+        """
+        return RULE if self.objective is Objective.TRACKING else self.calendar_rule
+
+    @property
+    def benchmark_names(self) -> tuple[str, ...]:
+        """Names of what the best setting is compared with; the baseline comes last."""
+        if self.objective is Objective.TRACKING:
+            return (f"the rule ({RULE.label})",)
+        return "hold", f"the calendar rule ({self.calendar_rule.label})"
 
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
     """Result of a search.
 
-    - `scores` is each choice's annualised objective, net of tax if the portfolio has a tax rate,
-      `gross_scores` the same before tax, `excess_growths` its annualised log growth
+    - `scores` is each choice's annualised objective, a loss below zero, net of tax if the portfolio
+      has a tax rate, `gross_scores` the same before tax, `excess_growths` its annualised log growth
       above buy and hold, both over the first three quarters of the data; `period_s` is the length
       of one return's period.
-    - `fold_results_and_excesses` has per fold the choice and its excess log returns over buy and
-      hold and over the calendar rule; `fold_claims` are the claims from all folds pooled.
+    - `fold_results_and_excesses` has per fold the choice and its excess, log returns or loss saved,
+      over each benchmark; `fold_claims` are the claims from all folds pooled.
     - `claims` are the claims from the last quarter. For that quarter, `last_quarter_results` are
-      the results of the best setting and of the calendar rule, `last_quarter_hold_values` the
+      the results of the best setting and of the baseline, `last_quarter_hold_values` the
       values of buy and hold at the same times, `last_hold_value` its value at the last bar, and
       `judged_setting_count` the number of this folder's settings evaluated on it.
     - `run_counts_by_engine` counts runs by engine, `resumed_run_count` the runs loaded from the
@@ -116,9 +134,9 @@ class TuneResult:
     overfitting: OverfittingEstimate | None
     heat_map: HeatMap
     neighbours: NeighbourComparison | None
-    fold_results_and_excesses: tuple[tuple[FoldResult, Floats, Floats], ...]
-    fold_claims: tuple[ExcessGrowth, ...]
-    claims: tuple[ExcessGrowth, ...]
+    fold_results_and_excesses: tuple[tuple[FoldResult, tuple[Floats, ...]], ...]
+    fold_claims: tuple[Claim, ...]
+    claims: tuple[Claim, ...]
     verdict: TuneVerdict
     last_quarter_start_s: int
     last_quarter_results: tuple[RunResult, RunResult]
@@ -129,6 +147,22 @@ class TuneResult:
     run_counts_by_engine: tuple[tuple[str, int], ...]
     resumed_run_count: int
     stamp: dict[str, str]
+
+    @property
+    def years(self) -> float:
+        """Length of the first three quarters."""
+        return self.period_s * len(self.run_results[0].drifts) / YEAR_S
+
+    def loss(self, choice_index: int) -> TrackingLoss:
+        """Return what a choice lost a year in the first three quarters."""
+        return yearly_loss(self.run_results[choice_index], self.years)
+
+
+def yearly_loss(run_result: RunResult, years: float) -> TrackingLoss:
+    """Return what a run of that many years lost a year."""
+    return TrackingLoss(
+        float(run_result.costs_and_tax.sum()) / years, float(run_result.drifts.sum()) / years
+    )
 
 
 def tune(
@@ -157,7 +191,7 @@ def tune(
             f"the grid has {len(choices):,} settings over {len(mark_bars):,} periods",
             "use wider steps, or fewer values",
         )
-    run_choices = (*choices, search.calendar_rule)
+    run_choices = (*choices, search.baseline)
     job = TuneJob(
         slice_table(table, 0, split_bar),
         search.backtest,
@@ -229,19 +263,21 @@ def _assemble_result(
     resumed_count: int,
 ) -> TuneResult:
     table, choices, objective = search.table, job.choices[:-1], search.objective
-    returns = np.column_stack(
-        [log_returns(run_result.net_value_by_mark) for run_result in run_results]
-    )
-    choice_returns, calendar_returns = returns[:, :-1], returns[:, -1]
+    scored_returns = np.column_stack([_scored_returns(run, objective) for run in run_results])
+    choice_returns = scored_returns[:, :-1]
+    baseline_returns = scored_returns[:, -1]
+    growths = np.column_stack([log_returns(run.net_value_by_mark) for run in run_results[:-1]])
     hold_returns = log_returns(
         buy_and_hold_values(search.backtest, search.settings, job.table, job.mark_bars)
     )
     periods_per_year = _periods_per_year(job.table, job.mark_bars)
-    annual_factor = periods_per_year if objective is Objective.GROWTH else np.sqrt(periods_per_year)
+    annual_factor = np.sqrt(periods_per_year) if objective is Objective.SHARPE else periods_per_year
     scores = objective_scores(choice_returns, objective) * annual_factor
     gross_scores = scores
     if search.backtest.tax.rate_bps:
-        gross_returns = [log_returns(run_result.value_by_mark) for run_result in run_results[:-1]]
+        gross_returns = [
+            _scored_returns(run, objective, before_tax=True) for run in run_results[:-1]
+        ]
         gross_scores = objective_scores(np.column_stack(gross_returns), objective) * annual_factor
     best_index = int(scores.argmax())
     fold_results = walk_forward(
@@ -250,7 +286,7 @@ def _assemble_result(
         make_folds(len(choice_returns), search.fold_count, search.walk_forward_mode),
     )
     fold_excess_pairs = [
-        _fold_excess_returns(search, job, fold_result, calendar_returns)
+        _fold_excess_returns(search, job, fold_result, baseline_returns)
         for fold_result in fold_results
     ]
     claims, last_results, last_hold_values, last_hold_value, last_times_s = _judge_last_quarter(
@@ -259,7 +295,7 @@ def _assemble_result(
     overfitting = overfitting_probability(choice_returns, objective)
     settings_judged = (
         sum(result_key.startswith("last-") for result_key in store.results_by_key) - 1
-    )  # one of them is the calendar rule
+    )  # one of them is the baseline
     engine_names = [job.engine(choice).value for choice in job.choices]
     return TuneResult(
         spec=search,
@@ -267,22 +303,22 @@ def _assemble_result(
         run_results=run_results[:-1],
         scores=scores,
         gross_scores=gross_scores,
-        excess_growths=(choice_returns.mean(axis=0) - hold_returns.mean()) * periods_per_year,
+        excess_growths=(growths.mean(axis=0) - hold_returns.mean()) * periods_per_year,
         best_index=best_index,
         period_s=YEAR_S / periods_per_year,
-        deflated_sharpe=deflated_sharpe(choice_returns - hold_returns[:, None], best_index),
+        deflated_sharpe=None if objective is Objective.TRACKING else deflated_sharpe(growths - hold_returns[:, None], best_index),
         overfitting=overfitting,
         heat_map=heat_map(choices, scores, best_index),
         neighbours=compare_neighbours(choices, scores, best_index),
         fold_results_and_excesses=tuple(
-            (chosen_fold, *excess_pair) for chosen_fold, excess_pair in zip(fold_results, fold_excess_pairs, strict=True)
+            zip(fold_results, fold_excess_pairs, strict=True)
         ),
         fold_claims=() if not fold_excess_pairs else tuple(
-            ExcessGrowth(benchmark_name, _yearly_interval(np.concatenate(excess_returns), periods_per_year, search.settings.seed))
-            for benchmark_name, excess_returns in zip(_benchmark_names(search), zip(*fold_excess_pairs, strict=True), strict=True)
+            _claim(search, benchmark_name, np.concatenate(excess_returns), periods_per_year)
+            for benchmark_name, excess_returns in zip(search.benchmark_names, zip(*fold_excess_pairs, strict=True), strict=True)
         ),
         claims=claims,
-        verdict=judge_choice(choices[best_index], search.calendar_rule, claims, overfitting, settings_judged),
+        verdict=_judge(search, choices[best_index], claims, last_results, last_times_s, overfitting, settings_judged),
         last_quarter_start_s=int(table.times_s[last_quarter_start(table.bar_count)]),
         last_quarter_results=last_results,
         last_quarter_hold_values=last_hold_values,
@@ -316,31 +352,62 @@ def _periods_per_year(table: PriceTable, mark_bars: Sequence[int]) -> float:
     )
 
 
-def _benchmark_names(search: TuneSpec) -> tuple[str, str]:
-    return "hold", f"the calendar rule ({search.calendar_rule.label})"
+def _scored_returns(
+    run_result: RunResult, objective: Objective, *, before_tax: bool = False
+) -> Floats:
+    """Return the log return of each period, or its loss below zero, of which the objective is
+    made.
+    """
+    if objective is Objective.TRACKING:
+        costs = run_result.trading_costs if before_tax else run_result.costs_and_tax
+        return -(costs + run_result.drifts)
+    return log_returns(run_result.value_by_mark if before_tax else run_result.net_value_by_mark)
 
 
 def _fold_excess_returns(
-    search: TuneSpec, job: TuneJob, fold_result: FoldResult, calendar_returns: Floats
-) -> tuple[Floats, Floats]:
-    """Return the excess over buy and hold from the start of the evaluated periods, and over the
-    calendar rule.
-    """
-    evaluation_start, evaluation_end = (
-        fold_result.fold.evaluation_start,
-        fold_result.fold.evaluation_end,
+    search: TuneSpec, job: TuneJob, fold_result: FoldResult, baseline_returns: Floats
+) -> tuple[Floats, ...]:
+    """Return the excess over each benchmark; buy and hold begins with the evaluated periods."""
+    start = fold_result.fold.evaluation_start
+    end = fold_result.fold.evaluation_end
+    over_baseline = fold_result.returns - baseline_returns[start:end]
+    if search.objective is Objective.TRACKING:
+        return (over_baseline,)
+    hold_values = buy_and_hold_values(
+        search.backtest, search.settings, job.table, job.mark_bars[start : end + 1]
     )
-    hold_returns = log_returns(
-        buy_and_hold_values(
-            search.backtest,
-            search.settings,
-            job.table,
-            job.mark_bars[evaluation_start : evaluation_end + 1],
+    return fold_result.returns - log_returns(hold_values), over_baseline
+
+
+def _claim(
+    search: TuneSpec, benchmark_name: str, excess_returns: Floats, periods_per_year: float
+) -> Claim:
+    interval = _yearly_interval(excess_returns, periods_per_year, search.settings.seed)
+    if search.objective is Objective.TRACKING:
+        return LossSaved(benchmark_name, interval)
+    return ExcessGrowth(benchmark_name, interval)
+
+
+def _judge(
+    search: TuneSpec,
+    best_choice: PolicyChoice,
+    claims: tuple[Claim, ...],
+    last_results: tuple[RunResult, RunResult],
+    last_times_s: NDArray[np.int64],
+    overfitting: OverfittingEstimate | None,
+    settings_judged: int,
+) -> TuneVerdict:
+    loss_claims = [claim for claim in claims if isinstance(claim, LossSaved)]
+    if not loss_claims:
+        growth_claims = tuple(claim for claim in claims if isinstance(claim, ExcessGrowth))
+        return judge_choice(
+            best_choice, search.calendar_rule, growth_claims, overfitting, settings_judged
         )
+    years = float(last_times_s[-1] - last_times_s[0]) / YEAR_S
+    best_loss, rule_loss = (yearly_loss(run_result, years) for run_result in last_results)
+    return judge_loss(
+        best_choice, loss_claims[0], best_loss, rule_loss, overfitting, settings_judged
     )
-    return fold_result.returns - hold_returns, fold_result.returns - calendar_returns[
-        evaluation_start:evaluation_end
-    ]
 
 
 def _yearly_interval(
@@ -353,7 +420,7 @@ def _yearly_interval(
 def _judge_last_quarter(
     search: TuneSpec, store: ResultStore, best_index: int, best_choice: PolicyChoice
 ) -> _LastQuarterJudgement:
-    """Run the chosen setting and the calendar rule over the last quarter, each starting at its
+    """Run the chosen setting and the baseline over the last quarter, each starting at its
     targets. An allocator also receives the prices of its window before the quarter.
     """
     table = search.table
@@ -362,7 +429,7 @@ def _judge_last_quarter(
     run_results = []
     for result_key, policy_choice in (
         (f"last-{best_index:07d}", best_choice),
-        ("last-calendar", search.calendar_rule),
+        ("last-baseline", search.baseline),
     ):
         warm_up_bars = 0
         if policy_choice.allocator is not AllocationMethod.FIXED:
@@ -384,19 +451,15 @@ def _judge_last_quarter(
     ).tolist()
     hold_values = np.array(hold_value_list)
     periods_per_year = _periods_per_year(last_table, mark_bars) if len(mark_bars) > 1 else 0.0
-    choice_returns, calendar_returns = (
-        log_returns(run_result.net_value_by_mark) for run_result in run_results
+    choice_returns, baseline_returns = (
+        _scored_returns(run_result, search.objective) for run_result in run_results
     )
-    benchmarks_and_returns = zip(
-        _benchmark_names(search),
-        (choice_returns - log_returns(hold_values), choice_returns - calendar_returns),
-        strict=True,
-    )
+    excess_returns = [choice_returns - baseline_returns]
+    if search.objective is not Objective.TRACKING:
+        excess_returns.insert(0, choice_returns - log_returns(hold_values))
     claims = tuple(
-        ExcessGrowth(
-            benchmark_name, _yearly_interval(excess_returns, periods_per_year, search.settings.seed)
-        )
-        for benchmark_name, excess_returns in benchmarks_and_returns
+        _claim(search, benchmark_name, excess, periods_per_year)
+        for benchmark_name, excess in zip(search.benchmark_names, excess_returns, strict=True)
     )
     return (
         claims,

@@ -13,10 +13,11 @@ from math import ceil, e, log10, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.tune.grid import NO_STOP, PolicyChoice, band_text
+from agent.backtest.tune.grid import NO_STOP, RULE, PolicyChoice, band_text
+from agent.backtest.tune.loss import TrackingLoss
 from agent.floats import RETURN_ERROR, column_dispersions, dispersion, dispersion_floor
-from agent.model import OrderKind
-from agent.units import format_duration
+from agent.model import NoTradeZone, OrderKind
+from agent.units import BPS, format_duration
 
 Floats = NDArray[np.float64]
 EULER_GAMMA = 0.5772156649015329
@@ -29,8 +30,11 @@ _MAX_VALUES_PER_PASS = 4_000_000
 
 
 class Objective(Enum):
-    """Objective of the ranking: mean log return, or Sharpe ratio of log returns."""
+    """Objective of the ranking: least loss against a perfect tracker (agent/backtest/tune/loss.py),
+    mean log return, or Sharpe ratio of log returns.
+    """
 
+    TRACKING = "tracking"
     GROWTH = "growth"
     SHARPE = "sharpe"
 
@@ -59,11 +63,12 @@ class OverfittingEstimate:
 
 
 def objective_scores(returns: Floats, objective: Objective) -> Floats:
-    """Return the objective of each column of `returns[period, setting]`, per period. A constant
-    column has a Sharpe ratio of zero.
+    """Return the objective of each column of `returns[period, setting]`, per period: log returns, or
+    for Objective.TRACKING losses below zero, so that more is always better. A constant column has a
+    Sharpe ratio of zero.
     """
     means: Floats = returns.mean(axis=0)
-    if objective is Objective.GROWTH:
+    if objective is not Objective.SHARPE:
         return means
     return _ratios(means, column_dispersions(returns, degrees_lost=0))
 
@@ -90,7 +95,7 @@ class _BlockSums:
         """Return the objective of each setting over the blocks of each mask, `periods` in all."""
         mean_differences = block_masks @ self.sums / periods
         means: Floats = self.means + mean_differences
-        if objective is Objective.GROWTH:
+        if objective is not Objective.SHARPE:
             return means
         variances = block_masks @ self.square_sums / periods - mean_differences**2
         deviations = np.sqrt(np.maximum(variances, 0.0))
@@ -396,6 +401,9 @@ class NeighbourComparison:
 
 
 def _band_sort_key(choice: PolicyChoice) -> tuple[int, int]:
+    """Return the kind of range and its width, the strictest rule first."""
+    if isinstance(choice.trigger, NoTradeZone):
+        return (-1, -round(choice.trigger.risk.cost_bps * 100))
     band = choice.band
     if band is None:
         return (2, 0)
@@ -416,10 +424,16 @@ def _stop_order(choice: PolicyChoice) -> tuple[int, int]:
     return (1 if choice.stop.kind is OrderKind.STOP_LOSS else 2, choice.stop.share_bps)
 
 
+def _band_label(choice: PolicyChoice) -> str:
+    if choice.strictness is not None:
+        return f"tracking {choice.strictness}"
+    return "no band" if choice.band is None else band_text(choice.band)
+
+
 _AXES: tuple[
     tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callable[[PolicyChoice], str]], ...
 ] = (
-    ("band", _band_sort_key, lambda c: "no band" if c.band is None else band_text(c.band)),
+    ("band", _band_sort_key, _band_label),
     (
         "interval",
         _schedule_order,
@@ -436,8 +450,8 @@ _ORDERED_AXIS_COUNT = 3
 def _grid_indices(
     choices: Sequence[PolicyChoice],
 ) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
-    """Return the position of each choice on every axis, the axes, and their values: relative bands,
-    then absolute bands, then none.
+    """Return the position of each choice on every axis, the axes, and their values: the tracking
+    rule, then relative bands, then absolute bands, then none.
     """
     grid_indices, axes, values_by_axis = [], [], []
     for axis_name, value_of, label_of in _AXES:
@@ -534,8 +548,8 @@ class Fold:
 @dataclass(frozen=True, slots=True)
 class FoldResult:
     """Index of the setting chosen in a fold, its objective in the periods of the choice
-    (`in_sample_score`) and in the evaluated ones (`out_of_sample_score`), and its log returns in
-    the latter.
+    (`in_sample_score`) and in the evaluated ones (`out_of_sample_score`), and its `returns`, of which
+    the objective is made, in the latter.
     """
 
     fold: Fold
@@ -630,6 +644,45 @@ class ExcessGrowth:
         return f"against {self.benchmark}: {format_signed_percent(interval.mean)} a year in log growth, {interval_text}"
 
 
+LOSS_TOLERANCE = 1e-8
+"""Loss per year, share of the portfolio, that counts as zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossSaved:
+    """Loss of the benchmark less that of a setting, shares of the portfolio per year; None if
+    periods are too few for an interval.
+    """
+
+    benchmark: str
+    interval: ConfidenceInterval | None
+
+    @property
+    def is_above_zero(self) -> bool:
+        """True if the whole interval is above zero, by more than floating-point error."""
+        return self.interval is not None and self.interval.low > LOSS_TOLERANCE
+
+    @property
+    def text(self) -> str:
+        """The claim as a sentence."""
+        if self.interval is None:
+            return (
+                f"against {self.benchmark}: fewer than {MIN_INTERVAL_PERIODS} periods, too few for an"
+                " interval"
+            )
+        interval = self.interval
+        if max(abs(interval.low), abs(interval.high)) <= LOSS_TOLERANCE:
+            return f"against {self.benchmark}: the same in every period"
+        return (
+            f"saved against {self.benchmark}: {format_bps(interval.mean)} a year,"
+            f" {CONFIDENCE_LEVEL:.0%} interval {format_bps(interval.low)} to"
+            f" {format_bps(interval.high)}"
+        )
+
+
+Claim = ExcessGrowth | LossSaved
+
+
 @dataclass(frozen=True, slots=True)
 class TuneVerdict:
     """Verdict on a setting: whether it is recommended, the reasons, and otherwise the safe
@@ -639,6 +692,11 @@ class TuneVerdict:
     is_recommended: bool
     sentences: tuple[str, ...]
     safe_default: str
+
+
+def format_bps(share: float) -> str:
+    """Format a share of the portfolio as 1.23 bps; a value rounded to zero has no minus sign."""
+    return f"{round(share * BPS, 2) + 0.0:.2f} bps"
 
 
 def format_signed_percent(share: float) -> str:
@@ -659,17 +717,13 @@ def judge_choice(
     `overfitting` is None if only one setting was tried. `settings_judged` counts the settings
     evaluated in the last quarter so far.
     """
-    is_overfit = overfitting is not None and overfitting.probability >= OVERFITTING_THRESHOLD
+    is_overfit = _is_overfit(overfitting)
     sentences = [
         f"In the last quarter of the data, which the search did not use, {best_choice.label} returned,"
         f" after costs, {claim.text}."
         for claim in claims
     ]
-    if settings_judged > 1:
-        sentences.append(
-            f"{settings_judged} settings of this search were evaluated in that quarter so far, so"
-            " the best of them is overstated."
-        )
+    sentences += _repeated_sentences(settings_judged)
     default_text = (
         f"{calendar_choice.label}, which keeps weights near their targets with few trades, without a claim"
         " of higher returns"
@@ -680,11 +734,7 @@ def judge_choice(
         )
         return TuneVerdict(True, tuple(sentences), default_text)
     if is_overfit and overfitting is not None:
-        sentences.append(
-            "The best of one half of the data was below the median in the other in"
-            f" {overfitting.probability:.0%} of {overfitting.split_count:,} ways to halve it: the best setting here"
-            " is not predictive."
-        )
+        sentences.append(_overfitting_sentence(overfitting))
     unbeaten_benchmarks = [claim.benchmark for claim in claims if not claim.is_above_zero]
     edge_text = (
         f"No edge over {' and '.join(unbeaten_benchmarks)}" if unbeaten_benchmarks else "No edge"
@@ -693,3 +743,72 @@ def judge_choice(
         f"{edge_text} was found, so nothing is recommended. The safe default is {default_text}."
     )
     return TuneVerdict(False, tuple(sentences), default_text)
+
+
+def judge_loss(
+    best_choice: PolicyChoice,
+    claim: LossSaved,
+    best_loss: TrackingLoss,
+    rule_loss: TrackingLoss,
+    overfitting: OverfittingEstimate | None,
+    settings_judged: int = 1,
+) -> TuneVerdict:
+    """Recommend `best_choice` if it loses less than the tracking rule in the last quarter, by more
+    than its noise, and the probability of overfitting is below one half; otherwise the rule. The
+    losses are those of the last quarter.
+    """
+    is_rule = best_choice == RULE
+    losses_text = f"{RULE.label} lost {_loss_text(rule_loss)}"
+    if not is_rule:
+        losses_text = (
+            f"{best_choice.label} lost {_loss_text(best_loss)}, {losses_text}; {claim.text}"
+        )
+    sentences = [
+        f"In the last quarter of the data, which the search did not use, {losses_text}.",
+        *_repeated_sentences(settings_judged),
+    ]
+    if is_rule:
+        sentences.append(f"Recommended: {RULE.label}, which lost least before that quarter too.")
+        return TuneVerdict(True, tuple(sentences), RULE.label)
+    if claim.is_above_zero and not _is_overfit(overfitting):
+        sentences.append(
+            f"Recommended: {best_choice.label}. The claim is the lower end of the interval, and holds"
+            " for similar markets only."
+        )
+        return TuneVerdict(True, tuple(sentences), RULE.label)
+    if overfitting is not None and _is_overfit(overfitting):
+        sentences.append(_overfitting_sentence(overfitting))
+    sentences.append(
+        f"{best_choice.label} does not lose less than the rule by more than chance explains."
+        f" Recommended: {RULE.label}."
+    )
+    return TuneVerdict(False, tuple(sentences), RULE.label)
+
+
+def _loss_text(loss: TrackingLoss) -> str:
+    return (
+        f"{format_bps(loss.total)} a year ({loss.costs * BPS:.2f} of costs, {loss.drift * BPS:.2f} of"
+        " drift)"
+    )
+
+
+def _is_overfit(overfitting: OverfittingEstimate | None) -> bool:
+    return overfitting is not None and overfitting.probability >= OVERFITTING_THRESHOLD
+
+
+def _overfitting_sentence(overfitting: OverfittingEstimate) -> str:
+    return (
+        "The best of one half of the data was below the median in the other in"
+        f" {overfitting.probability:.0%} of {overfitting.split_count:,} ways to halve it: the best setting here"
+        " is not predictive."
+    )
+
+
+def _repeated_sentences(settings_judged: int) -> list[str]:
+    """Return what to say if the last quarter was looked at for other settings before."""
+    if settings_judged <= 1:
+        return []
+    return [
+        f"{settings_judged} settings of this search were evaluated in that quarter so far, so"
+        " the best of them is overstated."
+    ]

@@ -1,0 +1,254 @@
+"""A search for the least loss against a perfect tracker: what is measured, what it is compared with, and when the rule is kept."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from agent.app.research.backtests import PortfolioOptions
+from agent.app.research.trials import TuneOptions
+from agent.backtest.result import RebalanceRecord
+from agent.backtest.settings import make_spec
+from agent.backtest.tune.grid import RULE, PolicyChoice, parse_grid
+from agent.backtest.tune.jobs import RunEngine, RunResult, TuneJob
+from agent.backtest.tune.loss import RISK_AVERSION, TrackingLoss, step_losses
+from agent.backtest.tune.report import tune_document, tune_page
+from agent.backtest.tune.search import yearly_loss
+from agent.backtest.tune.statistics import (
+    ConfidenceInterval,
+    LossSaved,
+    Objective,
+    OverfittingEstimate,
+    compare_neighbours,
+    heat_map,
+    judge_loss,
+    last_quarter_start,
+)
+from agent.config.tables.triggers import TriggerTable, build_trigger
+from agent.errors import ConfigError
+from agent.model import Destination, Every, Threshold
+from agent.units import BPS
+from tests.support.backtests import DECIMALS, FAIR, TERMS, WALKING, exact, result_of, search, tuned, walks
+from tests.support.text import mentions
+
+pytest.importorskip("numba")
+
+GRID = {"band": "2%rel,10%rel,20%rel", "destination": "target,band", "tracking": "relaxed,normal,strict", "objective": Objective.TRACKING}
+
+
+def test_the_least_loss_wins_and_is_costs_and_half_of_lambda_times_the_squared_tracking_error() -> None:
+    found = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
+    losses = [found.loss(index) for index in range(len(found.choices))]
+    assert found.scores.tolist() == pytest.approx([-loss.total for loss in losses])
+    assert found.best_index == int(np.argmin([loss.total for loss in losses]))
+    run, years = found.run_results[found.best_index], found.years
+    tracking_error = np.sqrt(run.active_variance_by_mark[-1] / years)
+    assert losses[found.best_index].drift == pytest.approx(RISK_AVERSION / 2 * tracking_error**2)
+    assert losses[found.best_index].costs == pytest.approx(run.cost_share_by_mark[-1] / years)
+    assert years == pytest.approx(179 / 365)
+    made = tune_document(found)
+    ranked = [float(one["objective"]) for one in made["ranked"]]
+    assert ranked == sorted(ranked)
+    assert ranked[0] == pytest.approx(losses[found.best_index].total * BPS, abs=1e-6)
+    best = made["best"]
+    assert float(best["costs_bps"]) + float(best["drift_bps"]) == pytest.approx(float(best["loss_bps"]), abs=2e-6)
+    assert float(best["trades_yearly"]) == pytest.approx(run.rebalance_count / years, abs=0.01)
+    assert made["deflated_sharpe"] is None
+    assert any("1 % of tracking error is worth 0.5 bps" in note for note in made["notes"])
+
+
+def test_kernel_and_full_step_lose_the_same() -> None:
+    asked = search(walks(3, 48), band="8%rel", destination="target,halfway", tracking="normal", objective=Objective.TRACKING)
+    quick, whole = tuned(asked), tuned(replace(asked, uses_full_step=True))
+    assert dict(quick.run_counts_by_engine) == {"kernel": 4}
+    assert dict(whole.run_counts_by_engine) == {"full": 4}
+    for index in range(3):
+        assert quick.loss(index).costs == pytest.approx(whole.loss(index).costs, rel=0.02)
+        assert quick.loss(index).drift == pytest.approx(whole.loss(index).drift, rel=0.02)
+        assert quick.run_results[index].rebalance_count == whole.run_results[index].rebalance_count > 0
+    assert quick.best_index == whole.best_index
+
+
+def test_gas_a_leaving_asset_and_a_limit_take_the_rule_through_the_full_step() -> None:
+    def engines(**changes: object) -> set[RunEngine]:
+        asked = search(walks(5, 40), tracking="normal", **changes)  # type: ignore[arg-type]  # fields of a search
+        job = TuneJob(asked.table, asked.backtest, asked.settings, (RULE,), (0, 1), TERMS)
+        return {job.engine(choice) for choice in job.choices}
+
+    assert engines() == {RunEngine.KERNEL}
+    assert engines(settings=replace(FAIR, gas_price_wei=10**9)) == {RunEngine.FULL}
+    leaving = make_spec({"A": 7_000, "B": 0, "USD": 3_000}, Every(86_400), "USD", interval_s=86_400)
+    assert engines(backtest=leaving) == {RunEngine.FULL}
+    limited = search(walks(5, 40)).backtest
+    assert engines(backtest=replace(limited, limits=replace(limited.limits, plan_cost_bps=50))) == {RunEngine.FULL}
+
+
+def test_the_last_quarter_changes_no_choice_and_judges_it_against_the_rule() -> None:
+    table = walks(1, 240, 0.02)
+    closes = table.closes.copy()
+    closes[last_quarter_start(240) :] *= np.linspace(1, 2, 60)[:, None] ** np.array([1, -1])
+    first, second = (tuned(search(made, **GRID)) for made in (table, replace(table, closes=closes)))  # type: ignore[arg-type]  # fields
+    assert first.scores.tolist() == second.scores.tolist()
+    assert first.overfitting == second.overfitting
+    (claim,) = first.claims
+    assert isinstance(claim, LossSaved)
+    assert claim.benchmark == "the rule (tracking normal)"
+    best, rule = first.last_quarter_results
+    years = float(first.last_quarter_times_s[-1] - first.last_quarter_times_s[0]) / (365 * 86_400)
+    assert claim.interval is not None
+    assert claim.interval.mean == pytest.approx(yearly_loss(rule, years).total - yearly_loss(best, years).total, rel=1e-6, abs=1e-12)
+    assert claim != second.claims[0] or first.choices[first.best_index] == RULE
+
+
+def saved(low: float) -> LossSaved:
+    return LossSaved("the rule (tracking normal)", ConfidenceInterval(low + 1e-4, low, low + 2e-4, 100, 3.0))
+
+
+BAND = PolicyChoice(Threshold(None, 1_000), Destination.BAND)
+LOSSES = (TrackingLoss(2e-4, 1e-4), TrackingLoss(3e-4, 2e-4))
+
+
+@pytest.mark.parametrize(
+    ("choice", "claim", "chance", "recommended", "said"),
+    [
+        (BAND, saved(1e-5), 0.1, True, "Recommended: band 10% rel, to band."),
+        (BAND, saved(1e-5), None, True, "Recommended: band 10% rel, to band."),
+        (BAND, saved(-1e-5), 0.1, False, "Recommended: tracking normal."),
+        (BAND, saved(1e-9), 0.1, False, "Recommended: tracking normal."),
+        (BAND, saved(1e-5), 0.5, False, "below the median in the other in 50%"),
+        (BAND, LossSaved("the rule", None), 0.1, False, "fewer than 30 periods"),
+        (RULE, saved(0.0), 0.1, True, "Recommended: tracking normal, which lost least before that quarter too."),
+    ],
+)
+def test_the_rule_is_kept_unless_another_loses_less_by_more_than_its_noise(
+    choice: PolicyChoice, claim: LossSaved, chance: float | None, recommended: bool, said: str
+) -> None:
+    risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
+    verdict = judge_loss(choice, claim, *LOSSES, risk)
+    text = " ".join(verdict.sentences)
+    assert verdict.is_recommended == recommended
+    assert said in text
+    assert verdict.safe_default == "tracking normal"
+    assert mentions(text, "tracking normal lost 5.00 bps a year (3.00 of costs, 2.00 of drift)")
+    assert "2 settings" in " ".join(judge_loss(choice, claim, *LOSSES, risk, 2).sentences)
+
+
+def test_the_document_names_the_rule_where_nothing_beats_it() -> None:
+    found = tuned(search(walks(2, 240, 0.02), band="2%rel,4%rel", objective=Objective.TRACKING))
+    assert not found.verdict.is_recommended
+    made = tune_document(found)
+    assert made["recommendation"]["backtest_options"] == "--tracking normal"
+    assert made["recommendation"]["config"] == 'trigger = { kind = "tracking", strictness = "normal" }'
+    assert made["baseline"]["label"] == made["safe_default"] == "tracking normal"
+    assert all(fold["over_hold"] is None for fold in made["walk_forward"]["folds"])
+    for fold, (result, excesses) in zip(made["walk_forward"]["folds"], found.fold_results_and_excesses, strict=True):
+        assert float(fold["out_of_sample"]) > 0
+        assert float(fold["over_baseline"]) == pytest.approx(float(excesses[0].mean()) * 365 * BPS, abs=1e-5)
+        assert float(fold["out_of_sample"]) == pytest.approx(-float(result.returns.mean()) * 365 * BPS, abs=1e-5)
+
+
+def test_the_map_shows_losses_beside_the_rule_and_its_neighbours_are_the_other_strictnesses() -> None:
+    found = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
+    rule_index = found.choices.index(RULE)
+    found = replace(found, best_index=rule_index)
+    shown = heat_map(found.choices, found.scores, rule_index)
+    assert shown.row_axis.labels == ("tracking strict", "tracking normal", "tracking relaxed", "2% rel", "10% rel", "20% rel")
+    assert shown.column_axis.labels == ("band", "target", "zone")
+    assert shown.best_cell == (1, 2)
+    near = compare_neighbours(found.choices, found.scores, rule_index)
+    assert near is not None
+    assert near.neighbour_count == 2
+    values = tune_document(replace(found, heat_map=shown, neighbours=near))["stability"]["values"]
+    assert float(values[1][2]) == pytest.approx(found.loss(rule_index).total * BPS, abs=1e-6)
+    assert values[1][0] is None
+    page = tune_page(replace(found, heat_map=shown, neighbours=near))
+    marker = next(one for one in page.sections if one.title == "Stability of the optimum").charts[0]["data"][0]["marker"]
+    assert min(marker["color"]) > 0
+    assert marker["reversescale"]
+    assert page.sections[0].charts[0]["title"] == "Loss in the last quarter"
+
+
+def test_active_returns_are_against_the_targets_in_force_and_without_reserves() -> None:
+    result = result_of(bars=120, every=30)
+    targets = result.targets.copy()
+    targets[60:] = [0.6, 0.3, 0.1]
+    record = RebalanceRecord(50, 0, exact(100), exact(2), exact(3), exact(5), False)
+    result = replace(result, targets=targets, rebalances=(*result.rebalances, record))
+    spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, Every(86_400), "USD", decimals={"USD": DECIMALS})
+    cost_shares, square_sums = step_losses(spec, result)
+    returns = result.prices[1:] / result.prices[:-1] - 1
+    active = ((result.weights - targets)[:-1] * returns).sum(axis=1)
+    assert square_sums == pytest.approx(np.append(0.0, np.cumsum(active**2)))
+    assert cost_shares[50] - cost_shares[49] == pytest.approx(10 / (result.equity[50] + 10))
+    assert cost_shares[-1] > cost_shares[50]
+    assets = tuple(replace(asset, reserve_raw=500 * 10**DECIMALS if asset.token.symbol == "USD" else 0) for asset in spec.portfolio.assets)
+    reserved = replace(spec, portfolio=replace(spec.portfolio, assets=assets))
+    values = result.weights * result.equity[:, None]
+    values[:, 2] -= 500
+    active = ((values / values.sum(axis=1, keepdims=True) - targets)[:-1] * returns).sum(axis=1)
+    assert step_losses(reserved, result)[1] == pytest.approx(np.append(0.0, np.cumsum(active**2)))
+
+
+def test_tax_is_a_cost_of_the_period_that_owes_it() -> None:
+    values = np.array([100.0, 110.0, 120.0])
+    run = RunResult(0, 120.0, 0.0, 0.0, 0, values, 0, np.array([0.0, 0.0, 1.1]), np.array([0.0, 0.1, 0.1]), np.array([0.0, 0.0, 0.02]))
+    assert run.costs_and_tax.tolist() == pytest.approx([0.1, 0.01])
+    assert run.trading_costs.tolist() == pytest.approx([0.1, 0.0])
+    assert run.drifts.tolist() == pytest.approx([0.0, 0.01])
+    loss = yearly_loss(run, 0.5)
+    assert (loss.costs, loss.drift) == pytest.approx((0.22, 0.02))
+
+
+def test_a_search_for_the_least_loss_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    asked = search(walks(1, 80), **GRID)  # type: ignore[arg-type]  # fields of a search
+    first, again = tuned(asked, tmp_path), tuned(asked, tmp_path)
+    assert again.resumed_run_count == len(first.choices) + 1
+    assert again.scores.tolist() == first.scores.tolist()
+    assert again.verdict == first.verdict
+
+
+def test_without_a_grid_it_has_the_rule_beside_usual_bands_and_intervals() -> None:
+    choices = TuneOptions().grid(Objective.TRACKING).choices()
+    assert RULE in choices
+    assert PolicyChoice(Threshold(None, 1_000), Destination.TARGET) in choices
+    assert PolicyChoice(Every(28 * 86_400)) in choices
+    assert len([one for one in choices if one.strictness]) == 3
+    named = TuneOptions(band="5%rel").grid(Objective.TRACKING).choices()
+    assert [one.label for one in named] == ["band 5% rel", "tracking relaxed", "tracking normal", "tracking strict"]
+    assert [one.label for one in TuneOptions(tracking="strict").grid(Objective.TRACKING).choices()] == ["tracking strict"]
+    with pytest.raises(ConfigError, match="the grid is empty"):
+        TuneOptions().grid(Objective.GROWTH)
+    with pytest.raises(ConfigError, match="--tracking: 'lax'"):
+        TuneOptions(tracking="lax").grid(Objective.GROWTH)
+
+
+def test_every_setting_is_what_its_options_and_its_config_say() -> None:
+    table = walks(1, 20)
+    target = ",".join(f"{symbol}={bps / 100:g}" for symbol, bps in WALKING.items())
+    for choice in parse_grid("5%rel,2%abs", "7d", "target,halfway,band", "", tracking="relaxed,normal,strict").choices():
+        words = choice.backtest_options.replace("--", "").split()
+        named = dict(zip(words[::2], words[1::2], strict=True))
+        options = PortfolioOptions(
+            target=target,
+            band=named.get("band", ""),
+            every=named.get("every", ""),
+            destination=named.get("destination", "target"),
+            strictness=named.get("tracking", ""),
+        )
+        policy = options.spec(table).policy
+        assert (policy.trigger, policy.destination) == (choice.trigger, choice.destination)
+        keys = tomllib.loads(choice.config_text)
+        read: TriggerTable = TypeAdapter(TriggerTable).validate_python(keys["trigger"])
+        assert build_trigger(read, {}) == choice.trigger
+        assert keys.get("destination", choice.destination.value) == choice.destination.value
+
+
+def test_the_rule_without_a_numeraire_among_the_targets_is_refused_with_what_to_add() -> None:
+    with pytest.raises(ConfigError, match="tracking trades against USD") as caught:
+        PortfolioOptions(target="A=60,B=40").spec(walks(1, 20))
+    assert "USD=0" in caught.value.remedy
