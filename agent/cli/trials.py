@@ -391,6 +391,10 @@ def tune(
             " with the objective tracking, else none.",
         ),
     ] = "",
+    zone: Annotated[
+        str,
+        typer.Option("--zone", help="Horizons of zones to try: 7d,30d,90d; only with --config."),
+    ] = "",
     allocator: Annotated[
         str,
         typer.Option(
@@ -503,6 +507,7 @@ def tune(
         tax,
         lots,
         tracking,
+        zone,
     )
     portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()
@@ -645,9 +650,9 @@ def _show_tune(document: Document) -> None:
         say(note)
     if (setting := document["recommendation"]) is not None:
         config_text = "; ".join(setting["config"].splitlines())
-        say(
-            f"trimtab backtest {setting['backtest_options']}; in the config, [policy]: {config_text}"
-        )
+        say(f"In the config, [policy]: {config_text}")
+        if setting["backtest_options"]:
+            say(f"To simulate it: trimtab backtest … {setting['backtest_options']}")
     say(
         f"grid {document['grid_hash'][:16]}, config {document['config_hash'][:16]}, data"
         f" {document['data_hash'][:16]}, seed {document['seed']}"

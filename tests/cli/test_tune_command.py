@@ -102,9 +102,8 @@ def test_by_default_it_looks_for_the_least_loss_and_keeps_the_rule(bare: Bare, t
         "1 % of tracking error is worth 0.5 bps",
     ):
         assert word in shown.out
-    assert (
-        'trimtab backtest --tracking normal; in the config, [policy]: trigger = { kind = "tracking", strictness = "normal" }' in shown.out
-    )
+    assert 'In the config, [policy]: trigger = { kind = "tracking", strictness = "normal" }' in shown.out
+    assert "To simulate it: trimtab backtest … --tracking normal" in shown.out
     options = found["recommendation"]["backtest_options"].split()
     assert bare("backtest", "--sample", "--target", "BTC=100,USD=0", *options, "--json").code == 0
 
@@ -128,6 +127,8 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
     [
         (("--objective", "growth"), "the grid is empty"),
         (("--tracking", "lax"), "--tracking: 'lax'"),
+        (("--zone", "30d"), "--zone: a zone needs limits.plan_cost"),
+        (("--zone", "30m"), "--zone: '30m' is outside"),
         (("--target", "A=60,B=40"), "tracking trades against USD"),
         (("--band", "5%rel", "--objective", "luck"), "--objective: 'luck'"),
         (("--band", "5%rel", "--walk", "back"), "--walk: 'back'"),

@@ -163,6 +163,7 @@ def test_the_kernel_runs_the_rule_only_where_its_widths_stay() -> None:
     policy = replace(spec.policy, trigger=NoTradeZone(measured))
     assert not is_rule_supported(replace(spec, policy=policy), rule)
     assert not is_rule_supported(rule_spec(table, targets={"BTC": 7_000, "ETH": 0, "USD": 3_000}), rule)
+    assert not is_rule_supported(rule_spec(table, targets={"BTC": 7_000, "ETH": 3_000, "USD": 0}), rule)
     hub = make_spec({"BTC": 5_000, "ETH": 5_000}, Threshold(500, None), "USD")
     assert not is_rule_supported(hub, rule)
     plain_rule = replace(rule_setting(spec, SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))), rule=None)

@@ -248,6 +248,21 @@ def test_every_setting_is_what_its_options_and_its_config_say() -> None:
         assert keys.get("destination", choice.destination.value) == choice.destination.value
 
 
+def test_zones_are_tried_by_the_full_step_of_a_portfolio_with_a_limit_of_cost() -> None:
+    asked = search(walks(4, 16), band="5%rel", objective=Objective.TRACKING)
+    limits = replace(asked.backtest.limits, plan_cost_bps=100)
+    grid = parse_grid("", "", "", "", tracking="normal", zone="1d,300d")
+    found = tuned(replace(asked, grid=grid, backtest=replace(asked.backtest, limits=limits)))
+    assert dict(found.run_counts_by_engine) == {"full": 4}
+    assert [choice.label for choice in found.choices] == ["tracking normal", "zone 1 d", "zone 300 d"]
+    short, long = (found.run_results[index].rebalance_count for index in (1, 2))
+    assert short < long  # the longer a deviation would last, the more is corrected
+    assert found.heat_map.row_axis.labels == ("zone 300 d", "zone 1 d", "tracking normal")
+    keys = tomllib.loads(found.choices[1].config_text)
+    read: TriggerTable = TypeAdapter(TriggerTable).validate_python(keys["trigger"])
+    assert build_trigger(read, {}) == found.choices[1].trigger
+
+
 def test_the_rule_without_a_numeraire_among_the_targets_is_refused_with_what_to_add() -> None:
     with pytest.raises(ConfigError, match="tracking trades against USD") as caught:
         PortfolioOptions(target="A=60,B=40").spec(walks(1, 20))

@@ -444,7 +444,7 @@ FuturesOnlyStressDocument = TypedDict(
 
 TuneSettingDocument = TypedDict("TuneSettingDocument", {
     "label": str, "backtest_options": str, "config": str, "strictness": str | None,
-    "band_relative_bps": int | None,
+    "horizon_s": int | None, "band_relative_bps": int | None,
     "band_absolute_bps": int | None, "every_s": int | None, "destination": str, "allocator": str,
 })  # fmt: skip
 """A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it, `config`

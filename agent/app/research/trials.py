@@ -285,7 +285,8 @@ class TuneOptions:
     An allocator chooses weights every `rechoose_interval` from the prices of the last
     `price_window`. `without_kernel` disables the fast kernel. `stop` are stops of each asset. `tax` is the
     tax rate on realised gains and `lots` the lot rule, by default those of the config; "off"
-    ignores the rate. `tracking` are strictnesses of the tracking rule.
+    ignores the rate. `tracking` are strictnesses of the tracking rule,
+    `zone` horizons of zones.
     """
 
     band: str = ""
@@ -304,6 +305,7 @@ class TuneOptions:
     tax: str = ""
     lots: str = ""
     tracking: str = ""
+    zone: str = ""
 
     def grid(self, objective: Objective) -> PolicyGrid:
         """Parse the grid. By loss it has the tracking rule, unless strictnesses are named, at each;
@@ -311,7 +313,7 @@ class TuneOptions:
         """
         is_by_loss = objective is Objective.TRACKING
         tracking = self.tracking or (DEFAULT_STRICTNESSES if is_by_loss else "")
-        if not is_by_loss or self.band or self.every or self.tracking:
+        if not is_by_loss or self.band or self.every or self.tracking or self.zone:
             return parse_grid(
                 self.band,
                 self.every,
@@ -320,6 +322,7 @@ class TuneOptions:
                 self.trigger,
                 self.stop,
                 tracking,
+                self.zone,
             )
         return parse_grid(
             DEFAULT_BANDS,
@@ -370,6 +373,8 @@ def prepare_tune(
             )
     if objective is Objective.TRACKING or grid.strictnesses:
         require_numeraire_among_assets(spec.portfolio)
+    if grid.horizons_s and spec.limits.plan_cost_bps is None:
+        raise ConfigError("--zone: a zone needs limits.plan_cost", "use --config, or omit --zone")
     spec = replace(spec, tax=_tax_rule(spec.tax, tune_options))
     table = select_spec_symbols(spec, table)
     settings = market_options.settings_for_table(market_options.settings(), spec, table)

@@ -1,5 +1,5 @@
-"""Search grid: all valid combinations of bands, intervals, destinations, allocators and stops, and
-the tracking rule.
+"""Search grid: all valid combinations of bands, intervals, destinations, allocators and stops,
+the tracking rule, and zones with a horizon.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ from agent.model import (
     OrderKind,
     OrdersConfig,
     Threshold,
+    TrackingRisk,
     action_interval_s,
     thresholds_of,
 )
+from agent.policy.risk import MAX_HORIZON_S, MIN_HORIZON_S
 from agent.policy.triggers.bands import validate_band
-from agent.policy.triggers.no_trade_zone import STRICTNESS_COST_BPS, build_tracking
+from agent.policy.triggers.no_trade_zone import (
+    DEFAULT_STRICTNESS,
+    STRICTNESS_COST_BPS,
+    build_tracking,
+)
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.units import BPS, format_duration, parse_share_with_unit_bps
 
@@ -86,9 +92,14 @@ class PolicyChoice:
         return action_interval_s(self.trigger)
 
     @property
+    def horizon_s(self) -> int | None:
+        """The horizon of a zone, if that is the trigger."""
+        return self.trigger.risk.horizon_s if isinstance(self.trigger, NoTradeZone) else None
+
+    @property
     def strictness(self) -> str | None:
         """The strictness of the tracking rule, if it is the trigger."""
-        if not isinstance(self.trigger, NoTradeZone):
+        if not isinstance(self.trigger, NoTradeZone) or self.horizon_s is not None:
             return None
         return next(
             name
@@ -102,6 +113,8 @@ class PolicyChoice:
         label_parts = []
         if self.strictness is not None:
             label_parts.append(f"tracking {self.strictness}")
+        if self.horizon_s is not None:
+            label_parts.append(f"zone {format_duration(self.horizon_s)}")
         if self.band is not None:
             label_parts.append(f"band {band_text(self.band)}")
         if self.every_s is not None:
@@ -116,8 +129,8 @@ class PolicyChoice:
 
     @property
     def backtest_options(self) -> str:
-        """Options of `trimtab backtest` for this setting; only a config can set its allocator
-        and stop.
+        """Options of `trimtab backtest` for this setting; only a config can set a zone, an
+        allocator and a stop.
         """
         option_texts = []
         if self.strictness is not None:
@@ -136,6 +149,9 @@ class PolicyChoice:
         keys = []
         if self.strictness is not None:
             keys = ['kind = "tracking"', f'strictness = "{self.strictness}"']
+        if self.horizon_s is not None:
+            keys = ['kind = "zone"', f'tracking_error_cost = "{float(ZONE_COST_BPS):g}bps"']
+            keys.append(f'horizon = "{self.horizon_s}s"')
         if self.band is not None:
             keys = ['kind = "threshold"' if self.every_s is None else 'kind = "hybrid"']
             widths = {"absolute": self.band.absolute_bps, "relative": self.band.relative_bps}
@@ -148,6 +164,8 @@ class PolicyChoice:
         return text
 
 
+ZONE_COST_BPS = STRICTNESS_COST_BPS[DEFAULT_STRICTNESS]
+"""Annual cost of 1 % of tracking error of every zone: that by which settings are ranked."""
 RULE = PolicyChoice(build_tracking(None), Destination.ZONE)
 """The tracking rule at its default strictness."""
 
@@ -181,6 +199,8 @@ class PolicyGrid:
     stops: tuple[StopLevel | None, ...] = (None,)
     strictnesses: tuple[str, ...] = ()
     """Those of the tracking rule."""
+    horizons_s: tuple[int, ...] = ()
+    """Those of zones."""
 
     @property
     def setting_count(self) -> int:
@@ -200,6 +220,7 @@ class PolicyGrid:
                 band_setting_count * len(self.destinations)
                 + interval_setting_count * interval_destination_count
                 + len(self.strictnesses)
+                + len(self.horizons_s)
             )
         )
 
@@ -214,11 +235,14 @@ class PolicyGrid:
                     if not (isinstance(trigger, Every) and destination is Destination.BAND):
                         for stop in self.stops:
                             yield PolicyChoice(trigger, destination, allocator, stop)
-            for strictness in self.strictnesses:
+            for zone in self._zones():
                 for stop in self.stops:
-                    yield PolicyChoice(
-                        build_tracking(strictness), Destination.ZONE, allocator, stop
-                    )
+                    yield PolicyChoice(zone, Destination.ZONE, allocator, stop)
+
+    def _zones(self) -> Iterator[NoTradeZone]:
+        yield from map(build_tracking, self.strictnesses)
+        for horizon_s in self.horizons_s:
+            yield NoTradeZone(TrackingRisk(ZONE_COST_BPS, horizon_s, (), ()))
 
     def _triggers(self) -> Iterator[Threshold | Every | HybridTrigger]:
         for band in self.bands:
@@ -230,7 +254,7 @@ class PolicyGrid:
             yield from (Every(every_s) for every_s in self.intervals_s)
 
 
-def parse_grid(
+def parse_grid(  # noqa: PLR0913
     band: str,
     every: str,
     destination: str,
@@ -238,6 +262,7 @@ def parse_grid(
     kinds: str = "",
     stop: str = "",
     tracking: str = "",
+    zone: str = "",
 ) -> PolicyGrid:
     """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`. A grid
     with stops also has every setting without one.
@@ -291,6 +316,7 @@ def parse_grid(
                 for value_text in _split_list(tracking)
             )
         ),
+        tuple(dict.fromkeys(map(_parse_horizon_s, _split_list(zone)))),
     )
     if grid.setting_count == 0:
         raise ConfigError(
@@ -346,6 +372,16 @@ def parse_calendar_rule(interval_text: str) -> PolicyChoice:
             )
         )
     )
+
+
+def _parse_horizon_s(horizon_text: str) -> int:
+    horizon_s = parse_duration_s(horizon_text, "--zone")
+    if not MIN_HORIZON_S <= horizon_s <= MAX_HORIZON_S:
+        raise ConfigError(
+            f"--zone: {horizon_text!r} is outside the valid horizons of a zone",
+            "write times from 1h to 365d",
+        )
+    return horizon_s
 
 
 def _checked_interval_s(interval_s: int, interval_text: str, option: str) -> int:

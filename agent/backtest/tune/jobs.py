@@ -555,6 +555,7 @@ def _result_columns(
         "band_relative_bps": [None if band is None else band.relative_bps for band in bands],
         "every_s": [choice.every_s for choice in choices],
         "strictness": [choice.strictness for choice in choices],
+        "horizon_s": [choice.horizon_s for choice in choices],
         "destination": [choice.destination.value for choice in choices],
         "allocator": [choice.allocator.value for choice in choices],
         "stop": [None if choice.stop is None else choice.stop.label for choice in choices],

@@ -93,17 +93,16 @@ def with_owner_risk(spec: BacktestSpec, trigger: NoTradeZone) -> NoTradeZone:
 
 
 def is_rule_supported(spec: BacktestSpec, trigger: NoTradeZone) -> bool:
-    """Return whether the kernel can run the rule: its volatilities stay as they are, and every asset
-    but the numeraire, which is one of them, has a target.
+    """Return whether the kernel can run the rule: its volatilities stay as they are, and every
+    asset, the numeraire among them, has a target. Without one assets are exchanged for each other.
     """
     risk = with_owner_risk(spec, trigger).risk
-    numeraire = spec.portfolio.numeraire.address
-    target_by_token = {asset.token.address: asset.target_bps for asset in spec.portfolio.assets}
+    assets = spec.portfolio.assets
     return (
         risk.horizon_s is None
         and risk.estimation_window is None
-        and numeraire in target_by_token
-        and all(bps > 0 for token, bps in target_by_token.items() if token != numeraire)
+        and spec.portfolio.numeraire in [asset.token for asset in assets]
+        and all(asset.target_bps > 0 for asset in assets)
     )
 
 

@@ -248,6 +248,7 @@ def _choice_document(choice: PolicyChoice) -> Document:
         "backtest_options": choice.backtest_options,
         "config": choice.config_text,
         "strictness": choice.strictness,
+        "horizon_s": choice.horizon_s,
         "band_relative_bps": None if band is None else band.relative_bps,
         "band_absolute_bps": None if band is None else band.absolute_bps,
         "every_s": choice.every_s,

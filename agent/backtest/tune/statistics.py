@@ -401,7 +401,9 @@ class NeighbourComparison:
 
 
 def _band_sort_key(choice: PolicyChoice) -> tuple[int, int]:
-    """Return the kind of range and its width, the strictest rule first."""
+    """Return the kind of range and its width, the strictest rule and the longest horizon first."""
+    if choice.horizon_s is not None:
+        return (-2, -choice.horizon_s)
     if isinstance(choice.trigger, NoTradeZone):
         return (-1, -round(choice.trigger.risk.cost_bps * 100))
     band = choice.band
@@ -427,6 +429,8 @@ def _stop_order(choice: PolicyChoice) -> tuple[int, int]:
 def _band_label(choice: PolicyChoice) -> str:
     if choice.strictness is not None:
         return f"tracking {choice.strictness}"
+    if choice.horizon_s is not None:
+        return f"zone {format_duration(choice.horizon_s)}"
     return "no band" if choice.band is None else band_text(choice.band)
 
 
@@ -450,8 +454,8 @@ _ORDERED_AXIS_COUNT = 3
 def _grid_indices(
     choices: Sequence[PolicyChoice],
 ) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
-    """Return the position of each choice on every axis, the axes, and their values: the tracking
-    rule, then relative bands, then absolute bands, then none.
+    """Return the position of each choice on every axis, the axes, and their values: zones, the
+    tracking rule, then relative bands, then absolute bands, then none.
     """
     grid_indices, axes, values_by_axis = [], [], []
     for axis_name, value_of, label_of in _AXES:
