@@ -14,14 +14,19 @@ pytest.importorskip("numba")
 
 from agent.app.research.trials import write_pages
 from agent.backtest.tune.report import tune_page
+from agent.backtest.tune.statistics import Objective
 from tests.browser.chromium import PHONE
 from tests.browser.conftest import Opened
 from tests.support.backtests import search, tuned, walks
 
 
 @pytest.mark.slow
-def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(open_page: Callable[..., Opened], tmp_path: Path) -> None:
-    found, path = tuned(search(walks(9, 120), every="7d")), tmp_path / "tune.html"
+@pytest.mark.parametrize("objective", [Objective.TRACKING, Objective.GROWTH])
+def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(
+    objective: Objective, open_page: Callable[..., Opened], tmp_path: Path
+) -> None:
+    found = tuned(search(walks(9, 120), every="7d", tracking="normal,strict", objective=objective))
+    path = tmp_path / "tune.html"
     write_pages(tune_page(found), path)
     opened = open_page(path, PHONE)
     assert opened.quiet
