@@ -26,8 +26,6 @@ BAND_TOLERANCE = 1e-12
 """Tolerance in shares for float errors: a weight closer to an edge counts as on it, and smaller
 corrections count as zero.
 """
-COST_SHARE_COLUMN, ACTIVE_VARIANCE_COLUMN = range(2)
-"""Columns of what a run has lost until a mark."""
 NO_NUMERAIRE = -1
 """Index of the numeraire of a setting that is not by the tracking rule."""
 _MAX_DEPTH_SHARE, _MAX_NEWTON_STEPS = 1.0 - 1e-9, 200
@@ -346,26 +344,6 @@ def set_rule_shares(  # noqa: PLR0913
 
 
 @_compiled
-def active_variance(
-    units: Floats, prices: Floats, targets: Floats, start_bar: int, end_bar: int
-) -> float:
-    """Return the sum of squared active returns from `start_bar` to `end_bar`: of the holdings, less
-    those of a portfolio without costs that is at its targets after every bar.
-    """
-    square_sum = 0.0
-    for bar in range(start_bar + 1, end_bar + 1):
-        value_before, value_after, balanced_growth = 0.0, 0.0, 0.0
-        for asset in range(len(units)):
-            value_before += units[asset] * prices[asset, bar - 1]
-            value_after += units[asset] * prices[asset, bar]
-            if targets[asset] > 0.0:
-                balanced_growth += targets[asset] * prices[asset, bar] / prices[asset, bar - 1]
-        active_return = value_after / value_before - balanced_growth
-        square_sum += active_return * active_return
-    return square_sum
-
-
-@_compiled
 def run_setting(  # noqa: C901, PLR0913, PLR0915
     times_s: NDArray[np.int64],
     trade_prices: Floats,
@@ -388,14 +366,15 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     mark_bars: NDArray[np.int64],
     run_totals: Floats,
     marked_values: Floats,
-    marked_losses: Floats,
+    marked_costs: Floats,
     has_traded: NDArray[np.bool_],
     holdings: Floats,
 ) -> None:
     """Run one setting over all bars.
 
     Results are written to `run_totals`, the value at each bar of `mark_bars` (ascending) to
-    `marked_values`. `trade_prices` has prices by asset and bar, zero while an asset does not trade;
+    `marked_values`, and trading costs until then, as shares of the portfolio at each trade, to
+    `marked_costs`. `trade_prices` has prices by asset and bar, zero while an asset does not trade;
     `quote_prices` has the newest known prices, used for all values. `break_bars` has the bars that
     are not SAME, and the end. `start_value` buys the first holdings. If `has_traded` and `holdings`
     are as long as the table, they receive the bars that traded, and the holdings after the first
@@ -403,9 +382,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
 
     With a `numeraire` other than NO_NUMERAIRE the setting is the tracking rule: `risk_slopes` are
     the rows of Qᵢⱼ less that of the numeraire, whose products with the deviations are what an
-    exchange saves, and `trigger_slopes` those beyond which assets are traded. If `marked_losses` is
-    as long as the marks, it receives trading costs so far as shares of the portfolio, and the sum of
-    squared active returns.
+    exchange saves, and `trigger_slopes` those beyond which assets are traded.
     """
     asset_count, bar_count = trade_prices.shape
     units, hold_units, asset_values, shares = (
@@ -425,8 +402,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
         every_s > 0,
     )
     is_by_rule = numeraire != NO_NUMERAIRE
-    has_losses = len(marked_losses) > 0
-    cost_share, square_sum, measured_bar = 0.0, 0.0, 0
+    cost_share = 0.0
     due_s, cooldown_end_s = times_s[0], times_s[0]
     turnover, costs = 0.0, 0.0
     bar, rebalance_count, mark_index, break_index, has_targets, has_bought = (
@@ -463,27 +439,15 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             else:
                 bar = end_bar
         while mark_index < len(mark_bars) and mark_bars[mark_index] < bar:
-            mark_bar = mark_bars[mark_index]
             marked_values[mark_index] = (
-                _portfolio_value(units, quote_prices, mark_bar) if has_bought else start_value
+                _portfolio_value(units, quote_prices, mark_bars[mark_index])
+                if has_bought
+                else start_value
             )
-            if has_losses:
-                if has_bought:
-                    square_sum += active_variance(
-                        units, quote_prices, scaled_targets, measured_bar, mark_bar
-                    )
-                measured_bar = mark_bar
-                marked_losses[mark_index, COST_SHARE_COLUMN] = cost_share
-                marked_losses[mark_index, ACTIVE_VARIANCE_COLUMN] = square_sum
+            marked_costs[mark_index] = cost_share
             mark_index += 1
         if bar >= bar_count:
             break
-        if has_losses:
-            if has_bought:
-                square_sum += active_variance(
-                    units, quote_prices, scaled_targets, measured_bar, bar
-                )
-            measured_bar = bar
         if bar_states[bar] == CHANGED_ASSETS:
             has_targets = set_bands(
                 targets,
@@ -557,9 +521,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             marked_values[mark_index] = (
                 _portfolio_value(units, quote_prices, bar) if has_bought else start_value
             )
-            if has_losses:
-                marked_losses[mark_index, COST_SHARE_COLUMN] = cost_share
-                marked_losses[mark_index, ACTIVE_VARIANCE_COLUMN] = square_sum
+            marked_costs[mark_index] = cost_share
             mark_index += 1
         bar += 1
     run_totals[FINAL_COLUMN] = (
@@ -598,11 +560,11 @@ def run_settings(  # noqa: PLR0913
     mark_bars: NDArray[np.int64],
     run_totals: Floats,
     marked_values: Floats,
-    marked_losses: Floats,
+    marked_costs: Floats,
 ) -> None:
     """Call `run_setting` for each row: `widths_and_min_trade` are absolute width, relative width
     and smallest trade, `interval_and_cooldown_s` interval and cooldown; rows without a tracking rule have
-    NO_NUMERAIRE. `marked_losses` has rows without marks if none are asked for.
+    NO_NUMERAIRE.
     """
     no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for setting_index in range(len(targets)):
@@ -612,5 +574,5 @@ def run_settings(  # noqa: PLR0913
             interval_and_cooldown_s[setting_index, 0], interval_and_cooldown_s[setting_index, 1], widths_and_min_trade[setting_index, 2],
             destination_codes[setting_index], fee_shares[setting_index], inverse_depths[setting_index],
             numeraires[setting_index], risk_slopes[setting_index], trigger_slopes[setting_index], mark_bars,
-            run_totals[setting_index], marked_values[setting_index], marked_losses[setting_index], no_trades, no_holdings,
+            run_totals[setting_index], marked_values[setting_index], marked_costs[setting_index], no_trades, no_holdings,
         )  # fmt: skip

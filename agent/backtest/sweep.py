@@ -27,8 +27,6 @@ STATE_SAME, STATE_CHANGED, STATE_CLOSED = 0, 1, 2
 """States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
 NO_NUMERAIRE = -1
 """Equal to that of agent/backtest/kernel.py."""
-LOSS_COLUMNS = 2
-"""Columns of what a run has lost until a mark: trading costs, squared active returns."""
 MIN_BARS = 2
 
 
@@ -474,9 +472,7 @@ class SweepResult:
     `hold_values` is the final value of the first holdings, `turnover` half the sum of absolute
     changes of holdings, `costs` the cost of trading, `stranded_values` the part of `final_values`
     without a current price at the end. `mark_values[setting, mark]` are values at the requested
-    bars, after trading. Until the same bars `cost_shares` are the costs as shares of the portfolio
-    at each trade, `active_variances` the sums of squared active returns; both are empty unless
-    asked for.
+    bars, after trading, `cost_shares` the costs until then as shares of the portfolio at each trade.
     """
 
     final_values: Floats
@@ -487,7 +483,6 @@ class SweepResult:
     rebalance_counts: NDArray[np.int64]
     mark_values: Floats
     cost_shares: Floats
-    active_variances: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,7 +529,7 @@ def run_kernel(
         settings_as_arrays.destination_codes[0], settings_as_arrays.fees[0],
         settings_as_arrays.inverse_depths[0], settings_as_arrays.numeraires[0], settings_as_arrays.risk_slopes[0],
         settings_as_arrays.trigger_slopes[0], mark_bars, kernel_totals, mark_values,
-        np.zeros((0, LOSS_COLUMNS)), has_traded, holdings,
+        np.zeros(len(mark_bars)), has_traded, holdings,
     )  # fmt: skip
     final_value, hold_value, turnover, costs, stranded_value = (
         float(kernel_total) for kernel_total in kernel_totals[:5]
@@ -558,11 +553,10 @@ def sweep(
     start_value: float,
     *,
     marked_bars: Sequence[int] = (),
-    with_losses: bool = False,
     cores: int | None = None,
 ) -> SweepResult:
     """Run all settings on `cores` cores (default: all available). `marked_bars` are rising bar
-    numbers; `with_losses` also measures costs and active returns until them. Raises ConfigError for invalid input, Refused without numba.
+    numbers. Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, settings_as_arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
     _check_start_value(start_value)
@@ -572,7 +566,7 @@ def sweep(
         np.zeros((setting_count, 6)),
         np.zeros((setting_count, len(mark_bars))),
     )
-    mark_losses = np.zeros((setting_count, len(mark_bars) if with_losses else 0, LOSS_COLUMNS))
+    cost_shares = np.zeros_like(mark_values)
     thread_count = min(setting_count, cores or available_cores())
     chunk_size = (
         -(-setting_count // (thread_count * CHUNKS_PER_CORE)) if thread_count > 1 else setting_count
@@ -585,7 +579,7 @@ def sweep(
             chunk.targets, chunk.widths_and_min_trade, chunk.interval_and_cooldown_s, chunk.destination_codes, chunk.fees,
             chunk.inverse_depths, chunk.numeraires, chunk.risk_slopes, chunk.trigger_slopes, mark_bars,
             kernel_totals[start : start + chunk_size], mark_values[start : start + chunk_size],
-            mark_losses[start : start + chunk_size],
+            cost_shares[start : start + chunk_size],
         )  # fmt: skip
 
     if thread_count == 1:
@@ -604,8 +598,7 @@ def sweep(
         stranded_values,
         kernel_totals[:, 5].astype(np.int64),
         mark_values,
-        np.ascontiguousarray(mark_losses[:, :, 0]),
-        np.ascontiguousarray(mark_losses[:, :, 1]),
+        cost_shares,
     )
 
 

@@ -1,12 +1,11 @@
 """`trimtab stress`: a policy on simulated paths, the live step on stress scenarios, and a futures
-book under margin calls. `trimtab tune`: search for the best band, interval and destination, with
-significance tests.
+book under margin calls. `trimtab tune`: search for the trigger that loses least, or grows
+most, with significance tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -544,96 +543,84 @@ def tune(
     emit(document, as_json, lambda: _show_tune(document))
 
 
-@dataclass(frozen=True)
-class _ObjectiveView:
-    """How an objective is shown: its name, texts of its values and declines, and the columns of the
-    settings with their texts.
-    """
-
-    name: str
-    value_text: Callable[[str], str]
-    decline_text: Callable[[str], str]
-    columns: tuple[str, ...]
-    row_texts: Callable[[Document], tuple[str, ...]]
-    is_loss: bool = False
+_OBJECTIVE_NAMES = {"tracking": "Loss", "growth": "Growth", "sharpe": "Sharpe ratio"}
+_LOSS_COLUMNS = {
+    "loss": "loss_bps",
+    "costs": "costs_bps",
+    "drift": "drift_bps",
+    "trades a year": "trades_yearly",
+}
+_FOLD_LOSS_COLUMNS = {"loss": "out_of_sample", "saved against the rule": "over_baseline"}
 
 
 def _signed_percent_text(share: str) -> str:
     return f"{100 * float(share):+.2f} %"
 
 
-def _bps_text(number: str) -> str:
-    return f"{float(number):.2f}"
+def _score_text(score: str, objective: str) -> str:
+    """Format an objective: a loss in bps, growth in percent, or a ratio."""
+    if objective == "growth":
+        return _signed_percent_text(score)
+    return f"{float(score):.2f}" if objective == "tracking" else score[:-3]
 
 
-def _growth_row(setting: Document) -> tuple[str, ...]:
-    from agent.cli.display.tables import amount
-
-    return (
-        _signed_percent_text(setting["over_hold"]),
-        amount(setting["costs"], 2),
-        str(setting["rebalances"]),
-    )
+def _decline_text(decline: str, objective: str) -> str:
+    if objective == "growth":
+        return f"{100 * float(decline):.2f} points"
+    return f"{float(decline):.2f} bps" if objective == "tracking" else decline
 
 
-def _loss_row(setting: Document) -> tuple[str, ...]:
-    return (
-        _bps_text(setting["costs_bps"]),
-        _bps_text(setting["drift_bps"]),
-        f"{float(setting['trades_yearly']):.1f}",
-    )
-
-
-_GROWTH_COLUMNS = ("over hold", "costs", "trades")
-_VIEW_BY_OBJECTIVE = {
-    "tracking": _ObjectiveView(
-        "Loss",
-        _bps_text,
-        lambda decline: f"{float(decline):.2f} bps",
-        ("costs", "drift", "trades a year"),
-        _loss_row,
-        is_loss=True,
-    ),
-    "growth": _ObjectiveView(
-        "Growth",
-        _signed_percent_text,
-        lambda decline: f"{100 * float(decline):.2f} points",
-        _GROWTH_COLUMNS,
-        _growth_row,
-    ),
-    "sharpe": _ObjectiveView(
-        "Sharpe ratio",
-        lambda ratio: ratio[:-3],
-        lambda decline: decline,
-        _GROWTH_COLUMNS,
-        _growth_row,
-    ),
-}
+def _loss_texts(figures: Document, columns: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(_score_text(figures[key], "tracking") for key in columns.values())
 
 
 def _show_tune(document: Document) -> None:
-    from agent.cli.display.tables import table
+    from agent.cli.display.tables import amount, table
 
-    view = _VIEW_BY_OBJECTIVE[document["objective"]]
-    unit_text = " in bps of the portfolio" if view.is_loss else ""
+    objective = document["objective"]
+    is_by_loss = objective == "tracking"
+    objective_name = _OBJECTIVE_NAMES[objective]
     title = (
-        f"{document['settings']:,} settings, ranked by {view.name.lower()} per year{unit_text} in the"
-        " first three quarters"
+        f"{document['settings']:,} settings, ranked by {objective_name.lower()} per year"
+        f"{' in bps of the portfolio' if is_by_loss else ''} in the first three quarters"
     )
     out.print(
         table(
             title,
             ("setting",),
-            (view.name.lower(), *view.columns),
+            (*_LOSS_COLUMNS,) if is_by_loss else (objective, "over hold", "costs", "trades"),
             rows=(
-                (setting["label"], view.value_text(setting["objective"]), *view.row_texts(setting))
+                (setting["label"], *_loss_texts(setting, _LOSS_COLUMNS))
+                if is_by_loss
+                else (
+                    setting["label"],
+                    _score_text(setting["objective"], objective),
+                    _signed_percent_text(setting["over_hold"]),
+                    amount(setting["costs"], 2),
+                    str(setting["rebalances"]),
+                )
                 for setting in document["ranked"][:MAX_RANKED_ROWS]
             ),
         )
     )
-    _show_map(document["stability"], view)
+    _show_map(document["stability"], objective)
+    folds_table = table(
+        f"Walk-forward, {document['walk_forward']['window_mode']}",
+        ("chosen setting",),
+        (*_FOLD_LOSS_COLUMNS,) if is_by_loss else ("over hold", "over calendar"),
+        rows=(
+            (fold["chosen"], *_loss_texts(fold, _FOLD_LOSS_COLUMNS))
+            if is_by_loss
+            else (
+                fold["chosen"],
+                _signed_percent_text(fold["over_hold"]),
+                _signed_percent_text(fold["over_baseline"]),
+            )
+            for fold in document["walk_forward"]["folds"]
+        ),
+    )
     if document["walk_forward"]["folds"]:
-        _show_folds(document["walk_forward"], view)
+        out.print(folds_table)
     if (overfitting := document["overfitting"]) is not None:
         say(
             f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['split_count']:,} ways"
@@ -659,32 +646,7 @@ def _show_tune(document: Document) -> None:
     )
 
 
-def _show_folds(walk_forward: Document, view: _ObjectiveView) -> None:
-    from agent.cli.display.tables import table
-
-    columns = ("over hold", "over calendar")
-    if view.is_loss:
-        columns = ("loss", "saved against the rule")
-
-    def row_texts(fold: Document) -> tuple[str, ...]:
-        if view.is_loss:
-            return (_bps_text(fold["out_of_sample"]), _bps_text(fold["over_baseline"]))
-        return (
-            _signed_percent_text(fold["over_hold"]),
-            _signed_percent_text(fold["over_baseline"]),
-        )
-
-    out.print(
-        table(
-            f"Walk-forward, {walk_forward['window_mode']}",
-            ("chosen setting",),
-            columns,
-            rows=((fold["chosen"], *row_texts(fold)) for fold in walk_forward["folds"]),
-        )
-    )
-
-
-def _show_map(stability: Document, view: _ObjectiveView) -> None:
+def _show_map(stability: Document, objective: str) -> None:
     """Show the objective over two axes as shades, the best darkest; the best cell is in brackets."""
     from agent.cli.display.tables import table
 
@@ -696,9 +658,10 @@ def _show_map(stability: Document, view: _ObjectiveView) -> None:
         for score in row_scores
         if score is not None
     ]
-    lowest_score, highest_score = min(scores), max(scores)
+    worst_score = max(scores) if objective == "tracking" else min(scores)
+    best_score = min(scores) if objective == "tracking" else max(scores)
     score_table = table(
-        f"{view.name} by {stability['row_name']} and {stability['column_name']}",
+        f"{_OBJECTIVE_NAMES[objective]} by {stability['row_name']} and {stability['column_name']}",
         (stability["row_name"], *stability["columns"]),
     )
     for row_index, (row_label, row_scores) in enumerate(
@@ -710,15 +673,13 @@ def _show_map(stability: Document, view: _ObjectiveView) -> None:
                 row_cells.append(safe_text(""))
                 continue
             relative_score = (
-                (float(score) - lowest_score) / (highest_score - lowest_score)
-                if highest_score > lowest_score
+                (float(score) - worst_score) / (best_score - worst_score)
+                if best_score != worst_score
                 else 1.0
             )
-            if view.is_loss and highest_score > lowest_score:
-                relative_score = 1 - relative_score
             cell_text = SHADES[min(len(SHADES) - 1, int(relative_score * len(SHADES)))] * 2
             if len(row_scores) <= MAX_NUMBERED_COLUMNS:
-                cell_text += f" {view.value_text(score)}"
+                cell_text += f" {_score_text(score, objective)}"
             row_cells.append(
                 safe_text(
                     f"[{cell_text}]"
@@ -730,9 +691,9 @@ def _show_map(stability: Document, view: _ObjectiveView) -> None:
     out.print(score_table)
     neighbours = stability["neighbours"]
     if neighbours is not None:
-        change = "loss rises" if view.is_loss else "objective falls"
+        change = "loss rises" if objective == "tracking" else "objective falls"
         say(
             f"One grid step from the best, over {neighbours['count']} neighbours, the {change} by"
-            f" {view.decline_text(neighbours['mean_fall'])} on average,"
-            f" {view.decline_text(neighbours['largest_fall'])} at most"
+            f" {_decline_text(neighbours['mean_fall'], objective)} on average,"
+            f" {_decline_text(neighbours['largest_fall'], objective)} at most"
         )

@@ -27,7 +27,7 @@ from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
     ConfidenceInterval,
-    ExcessGrowth,
+    Excess,
     Objective,
     OverfittingEstimate,
     WalkForwardMode,
@@ -124,8 +124,8 @@ def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     assert "every 28 d" in plain.safe_default
 
 
-def claim(low: float, rival: str = "hold") -> ExcessGrowth:
-    return ExcessGrowth(rival, ConfidenceInterval(low + 0.01, low, low + 0.02, 100, 3.0))
+def claim(low: float, rival: str = "hold") -> Excess:
+    return Excess(rival, ConfidenceInterval(low + 0.01, low, low + 0.02, 100, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def claim(low: float, rival: str = "hold") -> ExcessGrowth:
         ((claim(-0.001), claim(0.02, "the calendar")), 0.1, "No edge over hold was found"),
         ((claim(0.01), claim(-0.02, "the calendar")), 0.1, "No edge over the calendar was found"),
         ((claim(1e-12), claim(0.02, "the calendar")), 0.1, "No edge over hold was found"),
-        ((ExcessGrowth("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods"),
+        ((Excess("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods"),
         ((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50%"),
     ],
 )
 def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting(
-    claims: tuple[ExcessGrowth, ...], chance: float | None, said: str | None
+    claims: tuple[Excess, ...], chance: float | None, said: str | None
 ) -> None:
     risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
     found = judge_choice(PolicyChoice(Threshold(None, 500)), CALENDAR, claims, risk)

@@ -146,18 +146,24 @@ class PolicyChoice:
     @property
     def config_text(self) -> str:
         """Keys of [policy] in a config for this trigger and destination."""
-        keys = []
-        if self.strictness is not None:
-            keys = ['kind = "tracking"', f'strictness = "{self.strictness}"']
-        if self.horizon_s is not None:
-            keys = ['kind = "zone"', f'tracking_error_cost = "{float(ZONE_COST_BPS):g}bps"']
-            keys.append(f'horizon = "{self.horizon_s}s"')
-        if self.band is not None:
-            keys = ['kind = "threshold"' if self.every_s is None else 'kind = "hybrid"']
-            widths = {"absolute": self.band.absolute_bps, "relative": self.band.relative_bps}
-            keys += [f'{key} = "{bps / 100:g}%"' for key, bps in widths.items() if bps is not None]
-        if self.every_s is not None:
-            keys = [*(keys or ['kind = "time"']), f'every = "{self.every_s}s"']
+        band = self.band or Threshold(None, None)
+        kinds = {
+            "tracking": self.strictness,
+            "zone": self.horizon_s,
+            "hybrid": self.band and self.every_s,
+            "threshold": self.band,
+            "time": self.every_s,
+        }
+        values = {
+            "kind": next(kind for kind, value in kinds.items() if value is not None),
+            "strictness": self.strictness,
+            "tracking_error_cost": self.horizon_s and f"{float(ZONE_COST_BPS):g}bps",
+            "horizon": self.horizon_s and f"{self.horizon_s}s",
+            "absolute": band.absolute_bps and f"{band.absolute_bps / 100:g}%",
+            "relative": band.relative_bps and f"{band.relative_bps / 100:g}%",
+            "every": self.every_s and f"{self.every_s}s",
+        }
+        keys = [f'{key} = "{value}"' for key, value in values.items() if value is not None]
         text = f"trigger = {{ {', '.join(keys)} }}"
         if self.destination not in (Destination.TARGET, Destination.ZONE):
             text += f'\ndestination = "{self.destination.value}"'

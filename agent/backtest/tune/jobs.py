@@ -26,6 +26,7 @@ from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice, StopLevel
 from agent.backtest.tune.loss import (
+    active_variances,
     drift_of,
     is_rule_supported,
     kernel_rule,
@@ -51,7 +52,8 @@ from agent.model import (
 from agent.units import BPS, format_duration
 
 Floats = NDArray[np.float64]
-KERNEL_CHUNK_RUNS = 512
+KERNEL_CHUNK_RUNS = 128
+"""Number of runs whose values at every bar are in memory together."""
 DAY_S = 86_400
 MIN_WEIGHTED_ASSETS = 2
 STOP_KINDS = (OrderKind.STOP_LOSS, OrderKind.TRAILING_STOP)
@@ -209,18 +211,22 @@ class TuneJob:
             kernel_prices,
             kernel_settings,
             start_value,
-            marked_bars=self.mark_bars,
-            with_losses=True,
+            marked_bars=range(self.table.bar_count),
             cores=cores,
         )
+        targets = np.array([asset.target_bps / BPS for asset in self.backtest.portfolio.assets])
+        square_sums = active_variances(
+            kernel_prices.quote_prices, targets, sweep_result.mark_values, sweep_result.cost_shares
+        )
+        marks = list(self.mark_bars)
         return [
             RunResult(
                 chunk.start + setting_index, float(sweep_result.final_values[setting_index]), float(sweep_result.turnover[setting_index]),
                 float(sweep_result.costs[setting_index]),
                 int(sweep_result.rebalance_counts[setting_index]),
-                sweep_result.mark_values[setting_index],
-                cost_share_by_mark=sweep_result.cost_shares[setting_index],
-                active_variance_by_mark=sweep_result.active_variances[setting_index],
+                sweep_result.mark_values[setting_index, marks],
+                cost_share_by_mark=sweep_result.cost_shares[setting_index, marks],
+                active_variance_by_mark=square_sums[setting_index, marks],
             )
             for setting_index in range(len(kernel_settings))
         ]  # fmt: skip

@@ -7,7 +7,7 @@ on where prices go, so that a few years of prices rank settings much as others d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec
 from agent.backtest.sweep import KernelRule, TradingCosts
-from agent.model import NoTradeZone, TrackingRisk
+from agent.model import NoTradeZone
 from agent.policy.risk import aversion, covariance
 from agent.policy.risk_estimates import unmeasured_risk
 from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, STRICTNESS_COST_BPS
@@ -72,6 +72,19 @@ def step_losses(spec: BacktestSpec, result: SimulationResult) -> tuple[Floats, F
     return np.cumsum(cost_shares), np.concatenate([[0.0], np.cumsum(active_returns**2)])
 
 
+def active_variances(
+    prices: Floats, targets: Floats, values: Floats, cost_shares: Floats
+) -> Floats:
+    """Return the sum of squared active returns until each bar of runs of the kernel, by `prices` of
+    each asset and bar, and `values` and `cost_shares` of each run at every bar.
+    """
+    balanced_growth = targets @ (prices[:, 1:] / prices[:, :-1])
+    shares_kept = 1 - np.diff(cost_shares)
+    active_returns = values[:, 1:] / (values[:, :-1] * shares_kept) - balanced_growth
+    sums: Floats = np.cumsum(active_returns**2, axis=1)
+    return np.pad(sums, ((0, 0), (1, 0)))
+
+
 # --- The tracking rule of the compiled kernel.
 
 
@@ -80,15 +93,8 @@ def with_owner_risk(spec: BacktestSpec, trigger: NoTradeZone) -> NoTradeZone:
     own_trigger = spec.policy.trigger
     if not isinstance(own_trigger, NoTradeZone):
         return trigger
-    own_risk = own_trigger.risk
     return NoTradeZone(
-        TrackingRisk(
-            trigger.risk.cost_bps,
-            trigger.risk.horizon_s,
-            own_risk.volatilities_bps,
-            own_risk.correlations_bps,
-            own_risk.estimation_window,
-        )
+        replace(own_trigger.risk, cost_bps=trigger.risk.cost_bps, horizon_s=trigger.risk.horizon_s)
     )
 
 

@@ -14,10 +14,9 @@ from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
     CONFIDENCE_LEVEL,
     RESAMPLE_COUNT,
-    Claim,
     ConfidenceInterval,
+    Excess,
     HeatMap,
-    LossSaved,
     Objective,
     format_bps,
     format_signed_percent,
@@ -38,6 +37,9 @@ def tune_document(tune_result: TuneResult) -> Document:
         tune_result.overfitting,
         tune_result.deflated_sharpe,
     )
+    score_scale = _score_scale(tune_result)
+    excess_scale = _excess_scale(tune_result)
+    fold_scale = score_scale * (YEAR_S / tune_result.period_s if _is_by_loss(tune_result) else 1)
     return {
         "recommendation": _recommendation_document(tune_result),
         "verdict": list(tune_result.verdict.sentences),
@@ -68,10 +70,10 @@ def tune_document(tune_result: TuneResult) -> Document:
             "folds": [
                 {
                     "chosen": tune_result.choices[fold_result.choice_index].label,
-                    "in_sample": _format_number(_fold_score(tune_result, fold_result.in_sample_score)),
-                    "out_of_sample": _format_number(_fold_score(tune_result, fold_result.out_of_sample_score)),
+                    "in_sample": _format_number(fold_result.in_sample_score * fold_scale),
+                    "out_of_sample": _format_number(fold_result.out_of_sample_score * fold_scale),
                     "over_hold": _format_number(yearly_mean(tune_result, excesses[0])) if len(excesses) > 1 else None,
-                    "over_baseline": _format_number(_shown_excess(tune_result, excesses[-1])),
+                    "over_baseline": _format_number(yearly_mean(tune_result, excesses[-1]) * excess_scale),
                     "periods": fold_result.fold.evaluation_end - fold_result.fold.evaluation_start,
                 }
                 for fold_result, excesses in tune_result.fold_results_and_excesses
@@ -99,7 +101,7 @@ def tune_document(tune_result: TuneResult) -> Document:
             "rows": list(heat_map.row_axis.labels),
             "columns": list(heat_map.column_axis.labels),
             "values": [
-                [None if np.isnan(score) else _format_number(_shown_score(tune_result, score)) for score in row]
+                [None if np.isnan(score) else _format_number(score * score_scale) for score in row]
                 for row in heat_map.scores.tolist()
             ],
             "best": list(heat_map.best_cell),
@@ -107,9 +109,9 @@ def tune_document(tune_result: TuneResult) -> Document:
             if neighbours is None
             else {
                 "count": neighbours.neighbour_count,
-                "mean_fall": _format_number(_shown_decline(tune_result, neighbours.mean_decline)),
-                "largest_fall": _format_number(_shown_decline(tune_result, neighbours.largest_decline)),
-                "fall_to_median": _format_number(_shown_decline(tune_result, neighbours.median_decline)),
+                "mean_fall": _format_number(neighbours.mean_decline * excess_scale),
+                "largest_fall": _format_number(neighbours.largest_decline * excess_scale),
+                "fall_to_median": _format_number(neighbours.median_decline * excess_scale),
             },
         },
         "ranked": [_ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices],
@@ -140,26 +142,14 @@ def _is_by_loss(tune_result: TuneResult) -> bool:
     return tune_result.spec.objective is Objective.TRACKING
 
 
-def _shown_score(tune_result: TuneResult, score: float) -> float:
-    """Return an objective as it is shown: a loss above zero, in bps of the portfolio."""
-    return -score * BPS if _is_by_loss(tune_result) else score
+def _excess_scale(tune_result: TuneResult) -> int:
+    """Return the factor from differences of an objective to what is shown: bps of a loss."""
+    return BPS if _is_by_loss(tune_result) else 1
 
 
-def _shown_decline(tune_result: TuneResult, decline: float) -> float:
-    """Return a decline of the objective as it is shown: a rise of the loss, in bps."""
-    return decline * BPS if _is_by_loss(tune_result) else decline
-
-
-def _shown_excess(tune_result: TuneResult, excess: NDArray[np.float64]) -> float:
-    """Return the mean excess a year: log growth, or loss saved in bps."""
-    return _shown_decline(tune_result, yearly_mean(tune_result, excess))
-
-
-def _fold_score(tune_result: TuneResult, period_score: float) -> float:
-    """Return the objective of a fold per period, a loss per year."""
-    if _is_by_loss(tune_result):
-        return _shown_score(tune_result, period_score * YEAR_S / tune_result.period_s)
-    return period_score
+def _score_scale(tune_result: TuneResult) -> int:
+    """Return the factor from an objective to what is shown: a loss above zero, in bps."""
+    return -BPS if _is_by_loss(tune_result) else 1
 
 
 def stop_notes(tune_result: TuneResult) -> tuple[str, ...]:
@@ -263,7 +253,7 @@ def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
     return {
         **_choice_document(tune_result.choices[choice_index]),
         "objective": _format_number(
-            _shown_score(tune_result, float(tune_result.scores[choice_index]))
+            float(tune_result.scores[choice_index]) * _score_scale(tune_result)
         ),
         "loss_bps": _format_number(loss.total * BPS),
         "costs_bps": _format_number(loss.costs * BPS),
@@ -277,9 +267,9 @@ def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
     }
 
 
-def _excess_document(claim: Claim) -> Document:
+def _excess_document(claim: Excess) -> Document:
     interval: ConfidenceInterval | None = claim.interval
-    if interval is not None and isinstance(claim, LossSaved):
+    if interval is not None and claim.is_loss:
         interval = interval.scaled(BPS)
     if interval is None:
         return {
@@ -373,21 +363,15 @@ def tune_sections(tune_result: TuneResult) -> tuple[ReportSection, ...]:
     )
 
 
-def _excess_fact(claim: Claim) -> ReportFact:
+def _excess_fact(claim: Excess) -> ReportFact:
     interval = claim.interval
     benchmark_name = claim.benchmark.partition(" (")[0]
     if interval is None:
         return ReportFact(f"Over {benchmark_name}, last quarter", "–", "too few periods")
-    if isinstance(claim, LossSaved):
-        return ReportFact(
-            f"Saved against {benchmark_name}, last quarter",
-            f"{format_bps(interval.mean)} a year",
-            f"{format_bps(interval.low)} to {format_bps(interval.high)}",
-        )
     return ReportFact(
         f"Over {benchmark_name}, last quarter",
-        f"{format_signed_percent(interval.mean)} a year",
-        f"{format_signed_percent(interval.low)} to {format_signed_percent(interval.high)}",
+        f"{claim.amount_text(interval.mean)} a year",
+        f"{claim.amount_text(interval.low)} to {claim.amount_text(interval.high)}",
     )
 
 
@@ -399,60 +383,42 @@ def _format_objective(tune_result: TuneResult, score: float) -> str:
     return f"{score:.3f}"
 
 
-def _last_loss_section(tune_result: TuneResult) -> ReportSection:
+def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
     times_ms = [time_s * 1000 for time_s in tune_result.last_quarter_times_s.tolist()]
     choices = (tune_result.choices[tune_result.best_index], tune_result.spec.baseline)
-    figure = {
-        "title": "Loss in the last quarter",
-        "says": "Trading costs and ½·λ·TE² so far, from the same first bar, bps of the portfolio.",
-        "data": [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": times_ms,
-                "y": np.append(0.0, np.cumsum(run.costs_and_tax + run.drifts)) * BPS,
-                "name": choice.label,
-            }
-            for choice, run in zip(choices, tune_result.last_quarter_results, strict=True)
-        ],
-        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1f"}},
-    }
-    return ReportSection(
-        "The last quarter",
-        ("The search did not use this quarter. All claims refer to it.",),
-        (figure,),
+    runs = tune_result.last_quarter_results
+    title = "Growth in the last quarter"
+    explanation = (
+        "Growth of each portfolio in the last quarter of the data, from the same first bar."
     )
-
-
-def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
+    paths = [
+        *(
+            (choice.label, run.value_by_mark / run.value_by_mark[0] - 1)
+            for choice, run in zip(choices, runs, strict=True)
+        ),
+        (
+            "hold",
+            tune_result.last_quarter_hold_values / tune_result.last_quarter_hold_values[0] - 1,
+        ),
+    ]
     if _is_by_loss(tune_result):
-        return _last_loss_section(tune_result)
-    times_ms = [time_s * 1000 for time_s in tune_result.last_quarter_times_s.tolist()]
-    names_and_values = (
-        (
-            tune_result.choices[tune_result.best_index].label,
-            tune_result.last_quarter_results[0].value_by_mark,
-        ),
-        (
-            f"calendar, {tune_result.spec.calendar_rule.label}",
-            tune_result.last_quarter_results[1].value_by_mark,
-        ),
-        ("hold", tune_result.last_quarter_hold_values),
-    )
+        title = "Loss in the last quarter"
+        explanation = "Trading costs and ½·λ·TE² so far, from the same first bar, bps."
+        paths = [
+            (choice.label, np.append(0.0, np.cumsum(run.costs_and_tax + run.drifts)) * BPS)
+            for choice, run in zip(choices, runs, strict=True)
+        ]
     figure = {
-        "title": "Growth in the last quarter",
-        "says": "Growth of each portfolio in the last quarter of the data, from the same first bar.",
+        "title": title,
+        "says": explanation,
         "data": [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": times_ms,
-                "y": portfolio_values / portfolio_values[0] - 1,
-                "name": portfolio_name,
-            }
-            for portfolio_name, portfolio_values in names_and_values
+            {"type": "scatter", "mode": "lines", "x": times_ms, "y": path, "name": name}
+            for name, path in paths
         ],
-        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
+        "layout": {
+            "xaxis": {"type": "date"},
+            "yaxis": {"tickformat": ".1f" if _is_by_loss(tune_result) else ".0%"},
+        },
     }
     return ReportSection(
         "The last quarter",
@@ -468,51 +434,9 @@ LOSS_SENTENCE = (
 )
 
 
-def _loss_rows(tune_result: TuneResult) -> tuple[tuple[str, ...], ...]:
-    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE]
-    rows = []
-    for choice_index in ranked_indices.tolist():
-        loss = tune_result.loss(choice_index)
-        trades = tune_result.run_results[choice_index].rebalance_count / tune_result.years
-        rows.append(
-            (
-                tune_result.choices[choice_index].label,
-                *(f"{share * BPS:.2f}" for share in (loss.total, loss.costs, loss.drift)),
-                f"{trades:.1f}",
-            )
-        )
-    return tuple(rows)
-
-
-def _loss_ranking_section(tune_result: TuneResult) -> ReportSection:
-    rows = _loss_rows(tune_result)
-    paragraphs = (
-        LOSS_SENTENCE,
-        "Results on the first three quarters of the data, on which the setting was chosen.",
-        *stop_notes(tune_result),
-        *tax_notes(tune_result),
-    )
-    header = ("setting", "loss, bps a year", "costs", "drift", "trades a year")
-    caption = f"The best {len(rows)} of {len(tune_result.choices):,}"
-    return ReportSection("Settings tried", paragraphs, (), (ReportTable(header, rows, caption),))
-
-
 def _ranking_section(tune_result: TuneResult) -> ReportSection:
-    if _is_by_loss(tune_result):
-        return _loss_ranking_section(tune_result)
-    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE]
-    setting_rows = tuple(
-        (
-            tune_result.choices[choice_index].label,
-            _format_objective(tune_result, float(tune_result.scores[choice_index])),
-            format_signed_percent(float(tune_result.excess_growths[choice_index])),
-            f"{tune_result.run_results[choice_index].turnover:.2f}",
-            f"{tune_result.run_results[choice_index].costs:.2f}",
-            str(tune_result.run_results[choice_index].rebalance_count),
-        )
-        for choice_index in ranked_indices
-    )
-    header = (
+    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE].tolist()
+    header: tuple[str, ...] = (
         "setting",
         f"{tune_result.spec.objective.value} a year",
         "excess over holding, per year",
@@ -520,23 +444,43 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
         "costs",
         "rebalances",
     )
-    paragraphs = (
-        (
-            "Results on the first three quarters of the data, on which the setting was chosen; the"
-            " best of many is overstated."
-        ),
-    )
+    row_texts = _growth_row
+    paragraphs = [
+        "Results on the first three quarters of the data, on which the setting was chosen; the"
+        " best of many is overstated."
+    ]
+    if _is_by_loss(tune_result):
+        header = ("setting", "loss, bps a year", "costs", "drift", "trades a year")
+        row_texts = _loss_row
+        paragraphs.insert(0, LOSS_SENTENCE)
+    rows = tuple(row_texts(tune_result, choice_index) for choice_index in ranked_indices)
     return ReportSection(
         "Settings tried",
         (*paragraphs, *stop_notes(tune_result), *tax_notes(tune_result)),
         (),
-        (
-            ReportTable(
-                header,
-                setting_rows,
-                f"The best {len(setting_rows)} of {len(tune_result.choices):,}",
-            ),
-        ),
+        (ReportTable(header, rows, f"The best {len(rows)} of {len(tune_result.choices):,}"),),
+    )
+
+
+def _growth_row(tune_result: TuneResult, choice_index: int) -> tuple[str, ...]:
+    run_result = tune_result.run_results[choice_index]
+    return (
+        tune_result.choices[choice_index].label,
+        _format_objective(tune_result, float(tune_result.scores[choice_index])),
+        format_signed_percent(float(tune_result.excess_growths[choice_index])),
+        f"{run_result.turnover:.2f}",
+        f"{run_result.costs:.2f}",
+        str(run_result.rebalance_count),
+    )
+
+
+def _loss_row(tune_result: TuneResult, choice_index: int) -> tuple[str, ...]:
+    loss = tune_result.loss(choice_index)
+    trades_yearly = tune_result.run_results[choice_index].rebalance_count / tune_result.years
+    return (
+        tune_result.choices[choice_index].label,
+        *(f"{share * BPS:.2f}" for share in (loss.total, loss.costs, loss.drift)),
+        f"{trades_yearly:.1f}",
     )
 
 
@@ -669,14 +613,13 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
             for period in range(evaluation_start, evaluation_end)
         ]
     is_by_loss = _is_by_loss(tune_result)
-    unit = BPS if is_by_loss else 1
     excess_name = "loss saved, bps" if is_by_loss else "excess log growth"
     excess_traces = [
         {
             "type": "scatter",
             "mode": "lines",
             "x": times_ms,
-            "y": np.cumsum(np.concatenate(excesses)) * unit,
+            "y": np.cumsum(np.concatenate(excesses)) * _excess_scale(tune_result),
             "name": f"over {benchmark_name}",
         }
         for benchmark_name, excesses in zip(
@@ -715,8 +658,8 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
 
 
 def _format_excess(tune_result: TuneResult, excess: NDArray[np.float64]) -> str:
-    mean = yearly_mean(tune_result, excess)
-    return format_bps(mean) if _is_by_loss(tune_result) else format_signed_percent(mean)
+    format_mean = format_bps if _is_by_loss(tune_result) else format_signed_percent
+    return format_mean(yearly_mean(tune_result, excess))
 
 
 def _format_date(time_ms: int) -> str:

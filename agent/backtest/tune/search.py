@@ -31,13 +31,11 @@ from agent.backtest.tune.jobs import (
 )
 from agent.backtest.tune.loss import TrackingLoss
 from agent.backtest.tune.statistics import (
-    Claim,
     ConfidenceInterval,
     DeflatedSharpe,
-    ExcessGrowth,
+    Excess,
     FoldResult,
     HeatMap,
-    LossSaved,
     NeighbourComparison,
     Objective,
     OverfittingEstimate,
@@ -64,7 +62,7 @@ ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk,
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished runs and of all runs."""
 _LastQuarterJudgement = tuple[
-    tuple[Claim, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
+    tuple[Excess, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
 ]
 MAX_VALUES = 100_000_000
 """Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
@@ -135,8 +133,8 @@ class TuneResult:
     heat_map: HeatMap
     neighbours: NeighbourComparison | None
     fold_results_and_excesses: tuple[tuple[FoldResult, tuple[Floats, ...]], ...]
-    fold_claims: tuple[Claim, ...]
-    claims: tuple[Claim, ...]
+    fold_claims: tuple[Excess, ...]
+    claims: tuple[Excess, ...]
     verdict: TuneVerdict
     last_quarter_start_s: int
     last_quarter_results: tuple[RunResult, RunResult]
@@ -381,33 +379,25 @@ def _fold_excess_returns(
 
 def _claim(
     search: TuneSpec, benchmark_name: str, excess_returns: Floats, periods_per_year: float
-) -> Claim:
+) -> Excess:
     interval = _yearly_interval(excess_returns, periods_per_year, search.settings.seed)
-    if search.objective is Objective.TRACKING:
-        return LossSaved(benchmark_name, interval)
-    return ExcessGrowth(benchmark_name, interval)
+    return Excess(benchmark_name, interval, search.objective is Objective.TRACKING)
 
 
 def _judge(
     search: TuneSpec,
     best_choice: PolicyChoice,
-    claims: tuple[Claim, ...],
+    claims: tuple[Excess, ...],
     last_results: tuple[RunResult, RunResult],
     last_times_s: NDArray[np.int64],
     overfitting: OverfittingEstimate | None,
     settings_judged: int,
 ) -> TuneVerdict:
-    loss_claims = [claim for claim in claims if isinstance(claim, LossSaved)]
-    if not loss_claims:
-        growth_claims = tuple(claim for claim in claims if isinstance(claim, ExcessGrowth))
-        return judge_choice(
-            best_choice, search.calendar_rule, growth_claims, overfitting, settings_judged
-        )
+    if search.objective is not Objective.TRACKING:
+        return judge_choice(best_choice, search.calendar_rule, claims, overfitting, settings_judged)
     years = float(last_times_s[-1] - last_times_s[0]) / YEAR_S
     best_loss, rule_loss = (yearly_loss(run_result, years) for run_result in last_results)
-    return judge_loss(
-        best_choice, loss_claims[0], best_loss, rule_loss, overfitting, settings_judged
-    )
+    return judge_loss(best_choice, claims[0], best_loss, rule_loss, overfitting, settings_judged)
 
 
 def _yearly_interval(

@@ -611,19 +611,20 @@ def walk_forward(
 
 
 GROWTH_TOLERANCE = 1e-6
-"""Log growth per year that counts as zero."""
+"""Log growth, or loss as a share of the portfolio, per year that counts as zero."""
 OVERFITTING_THRESHOLD = 0.5
 """Probability of overfitting from which the best setting is not recommended."""
 
 
 @dataclass(frozen=True, slots=True)
-class ExcessGrowth:
-    """Excess growth over a benchmark in the last quarter, log return per year; None if periods are
-    too few for an interval.
+class Excess:
+    """Excess over a benchmark in the last quarter: log return, or with `is_loss` loss saved as a
+    share of the portfolio, per year; None if periods are too few for an interval.
     """
 
     benchmark: str
     interval: ConfidenceInterval | None
+    is_loss: bool = False
 
     @property
     def is_above_zero(self) -> bool:
@@ -642,49 +643,18 @@ class ExcessGrowth:
         if max(abs(interval.low), abs(interval.high)) <= GROWTH_TOLERANCE:
             return f"against {self.benchmark}: the same in every period"
         interval_text = (
-            f"{CONFIDENCE_LEVEL:.0%} interval {format_signed_percent(interval.low)} to"
-            f" {format_signed_percent(interval.high)}"
+            f"{CONFIDENCE_LEVEL:.0%} interval {self.amount_text(interval.low)} to"
+            f" {self.amount_text(interval.high)}"
         )
-        return f"against {self.benchmark}: {format_signed_percent(interval.mean)} a year in log growth, {interval_text}"
-
-
-LOSS_TOLERANCE = 1e-8
-"""Loss per year, share of the portfolio, that counts as zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossSaved:
-    """Loss of the benchmark less that of a setting, shares of the portfolio per year; None if
-    periods are too few for an interval.
-    """
-
-    benchmark: str
-    interval: ConfidenceInterval | None
-
-    @property
-    def is_above_zero(self) -> bool:
-        """True if the whole interval is above zero, by more than floating-point error."""
-        return self.interval is not None and self.interval.low > LOSS_TOLERANCE
-
-    @property
-    def text(self) -> str:
-        """The claim as a sentence."""
-        if self.interval is None:
-            return (
-                f"against {self.benchmark}: fewer than {MIN_INTERVAL_PERIODS} periods, too few for an"
-                " interval"
-            )
-        interval = self.interval
-        if max(abs(interval.low), abs(interval.high)) <= LOSS_TOLERANCE:
-            return f"against {self.benchmark}: the same in every period"
+        kind = "of loss saved" if self.is_loss else "in log growth"
         return (
-            f"saved against {self.benchmark}: {format_bps(interval.mean)} a year,"
-            f" {CONFIDENCE_LEVEL:.0%} interval {format_bps(interval.low)} to"
-            f" {format_bps(interval.high)}"
+            f"against {self.benchmark}: {self.amount_text(interval.mean)} a year {kind},"
+            f" {interval_text}"
         )
 
-
-Claim = ExcessGrowth | LossSaved
+    def amount_text(self, share: float) -> str:
+        """Format an amount of this excess."""
+        return format_bps(share) if self.is_loss else format_signed_percent(share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -711,7 +681,7 @@ def format_signed_percent(share: float) -> str:
 def judge_choice(
     best_choice: PolicyChoice,
     calendar_choice: PolicyChoice,
-    claims: tuple[ExcessGrowth, ...],
+    claims: tuple[Excess, ...],
     overfitting: OverfittingEstimate | None,
     settings_judged: int = 1,
 ) -> TuneVerdict:
@@ -751,7 +721,7 @@ def judge_choice(
 
 def judge_loss(
     best_choice: PolicyChoice,
-    claim: LossSaved,
+    claim: Excess,
     best_loss: TrackingLoss,
     rule_loss: TrackingLoss,
     overfitting: OverfittingEstimate | None,
@@ -761,32 +731,26 @@ def judge_loss(
     than its noise, and the probability of overfitting is below one half; otherwise the rule. The
     losses are those of the last quarter.
     """
-    is_rule = best_choice == RULE
-    losses_text = f"{RULE.label} lost {_loss_text(rule_loss)}"
-    if not is_rule:
-        losses_text = (
-            f"{best_choice.label} lost {_loss_text(best_loss)}, {losses_text}; {claim.text}"
-        )
+    rule_text = "" if best_choice == RULE else f", {RULE.label} {_loss_text(rule_loss)}"
     sentences = [
-        f"In the last quarter of the data, which the search did not use, {losses_text}.",
+        "In the last quarter of the data, which the search did not use,"
+        f" {best_choice.label} lost {_loss_text(best_loss)}{rule_text}: {claim.text}.",
         *_repeated_sentences(settings_judged),
     ]
-    if is_rule:
-        sentences.append(f"Recommended: {RULE.label}, which lost least before that quarter too.")
-        return TuneVerdict(True, tuple(sentences), RULE.label)
-    if claim.is_above_zero and not _is_overfit(overfitting):
+    is_recommended = claim.is_above_zero and not _is_overfit(overfitting)
+    if is_recommended:
         sentences.append(
             f"Recommended: {best_choice.label}. The claim is the lower end of the interval, and holds"
             " for similar markets only."
         )
-        return TuneVerdict(True, tuple(sentences), RULE.label)
-    if overfitting is not None and _is_overfit(overfitting):
-        sentences.append(_overfitting_sentence(overfitting))
-    sentences.append(
-        f"{best_choice.label} does not lose less than the rule by more than chance explains."
-        f" Recommended: {RULE.label}."
-    )
-    return TuneVerdict(False, tuple(sentences), RULE.label)
+    else:
+        if overfitting is not None and _is_overfit(overfitting):
+            sentences.append(_overfitting_sentence(overfitting))
+        sentences.append(
+            f"No setting loses less than the rule by more than chance explains. Recommended:"
+            f" {RULE.label}."
+        )
+    return TuneVerdict(is_recommended, tuple(sentences), RULE.label)
 
 
 def _loss_text(loss: TrackingLoss) -> str:
