@@ -16,7 +16,7 @@ from agent.backtest.kernel import set_rule_shares
 from agent.backtest.settings import BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.sweep import KernelSetting, SweepResult, prepare_prices, run_kernel, simulated_costs, sweep
-from agent.backtest.tune.loss import RISK_AVERSION, active_variances, is_rule_supported, kernel_rule, step_losses
+from agent.backtest.tune.loss import RISK_AVERSION, active_variance, balanced_growth, is_rule_supported, kernel_rule, step_losses
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, RiskEstimationWindow, Threshold, TrackingRisk
 from agent.policy.triggers.no_trade_zone import build_tracking
@@ -53,7 +53,8 @@ def swept(spec: BacktestSpec, table: PriceTable, settings: SimulationSettings) -
     setting = rule_setting(spec, settings)
     found = sweep(prices, [setting], float(settings.start_value), marked_bars=range(table.bar_count), cores=1)
     targets = np.array(setting.targets_bps) / 10_000
-    return found, active_variances(prices.quote_prices, targets, found.mark_values, found.cost_shares)[0]
+    balanced = balanced_growth(prices.quote_prices, targets)
+    return found, active_variance(balanced, found.mark_values[0], found.cost_shares[0])
 
 
 @pytest.mark.parametrize(("strictness", "fee_pips", "depth"), [("normal", 500, 10**9), ("strict", 3_000, 10**6), ("relaxed", 3_000, 10**9)])
@@ -124,7 +125,7 @@ def test_losses_are_the_costs_and_the_active_returns_of_what_was_held(data: st.D
     run = run_kernel(bars, setting, VALUE, with_path=True)
     found = sweep(bars, [setting], VALUE, marked_bars=range(120), cores=1)
     targets = np.array(setting.targets_bps) / 10_000
-    square_sums = active_variances(bars.quote_prices, targets, found.mark_values, found.cost_shares)
+    square_sums = active_variance(balanced_growth(bars.quote_prices, targets), found.mark_values[0], found.cost_shares[0])
     units, square_sum, cost_share = run.holdings[0], 0.0, 0.0
     for bar in range(1, 120):
         growth = prices[bar] / prices[bar - 1]
@@ -133,7 +134,7 @@ def test_losses_are_the_costs_and_the_active_returns_of_what_was_held(data: st.D
         if bar in run.rebalance_bars:
             cost_share += 1 - float(run.holdings[bar] @ prices[bar]) / float(units @ prices[bar])
             units = run.holdings[bar]
-        assert square_sums[0, bar] == pytest.approx(square_sum, rel=1e-6, abs=1e-12)
+        assert square_sums[bar] == pytest.approx(square_sum, rel=1e-6, abs=1e-12)
         assert found.cost_shares[0, bar] == pytest.approx(cost_share, rel=1e-6, abs=1e-12)
 
 

@@ -26,7 +26,8 @@ from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice, StopLevel
 from agent.backtest.tune.loss import (
-    active_variances,
+    active_variance,
+    balanced_growth,
     drift_of,
     is_rule_supported,
     kernel_rule,
@@ -215,9 +216,7 @@ class TuneJob:
             cores=cores,
         )
         targets = np.array([asset.target_bps / BPS for asset in self.backtest.portfolio.assets])
-        square_sums = active_variances(
-            kernel_prices.quote_prices, targets, sweep_result.mark_values, sweep_result.cost_shares
-        )
+        balanced = balanced_growth(kernel_prices.quote_prices, targets)
         marks = list(self.mark_bars)
         return [
             RunResult(
@@ -226,7 +225,9 @@ class TuneJob:
                 int(sweep_result.rebalance_counts[setting_index]),
                 sweep_result.mark_values[setting_index, marks],
                 cost_share_by_mark=sweep_result.cost_shares[setting_index, marks],
-                active_variance_by_mark=square_sums[setting_index, marks],
+                active_variance_by_mark=active_variance(
+                    balanced, sweep_result.mark_values[setting_index], sweep_result.cost_shares[setting_index]
+                )[marks],
             )
             for setting_index in range(len(kernel_settings))
         ]  # fmt: skip

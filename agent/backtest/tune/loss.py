@@ -72,17 +72,21 @@ def step_losses(spec: BacktestSpec, result: SimulationResult) -> tuple[Floats, F
     return np.cumsum(cost_shares), np.concatenate([[0.0], np.cumsum(active_returns**2)])
 
 
-def active_variances(
-    prices: Floats, targets: Floats, values: Floats, cost_shares: Floats
-) -> Floats:
-    """Return the sum of squared active returns until each bar of runs of the kernel, by `prices` of
-    each asset and bar, and `values` and `cost_shares` of each run at every bar.
+def balanced_growth(prices: Floats, targets: Floats) -> Floats:
+    """Return the growth of a portfolio at its targets from each bar to the next, by `prices` of each
+    asset and bar.
     """
-    balanced_growth = targets @ (prices[:, 1:] / prices[:, :-1])
+    growth: Floats = targets @ (prices[:, 1:] / prices[:, :-1])
+    return growth
+
+
+def active_variance(balanced: Floats, values: Floats, cost_shares: Floats) -> Floats:
+    """Return the sum of squared active returns until each bar of a run of the kernel, by its value
+    and costs so far at every bar, against `balanced_growth`.
+    """
     shares_kept = 1 - np.diff(cost_shares)
-    active_returns = values[:, 1:] / (values[:, :-1] * shares_kept) - balanced_growth
-    sums: Floats = np.cumsum(active_returns**2, axis=1)
-    return np.pad(sums, ((0, 0), (1, 0)))
+    active_returns = values[1:] / (values[:-1] * shares_kept) - balanced
+    return np.concatenate([[0.0], np.cumsum(active_returns * active_returns)])
 
 
 # --- The tracking rule of the compiled kernel.
