@@ -123,7 +123,7 @@ def kernel_rule(spec: BacktestSpec, trigger: NoTradeZone, costs: TradingCosts) -
     numeraire = tokens.index(portfolio.numeraire.address)
     risk = risk_at_costs(
         unmeasured_risk(portfolio, with_owner_risk(spec, trigger).risk),
-        [asset.token.address for asset in portfolio.assets],
+        tokens,
         [asset.target_bps / BPS for asset in portfolio.assets],
         numeraire,
         {
