@@ -31,20 +31,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent
+    from agent.app.documents.owner import TemplateDocument
     from agent.app.settings.editing import EditReport
+    from agent.cli.display.tables import FigureTable
     from agent.execution.step_context import StepOutcome
 
 
 @command(Heading.SET_UP, 20)
 def templates(
     network: Annotated[str, typer.Option("--network", help="Chain.")] = "ethereum",
+    value: Annotated[
+        str, typer.Option("--value", help="Dollars for which the loss by costs and drift is shown.")
+    ] = "10000",
     as_json: AsJson = False,
 ) -> None:
-    """Lists the portfolio templates of init: holdings, triggers, limits."""
+    """Lists the portfolio templates of init: holdings, triggers, limits, costs and drift."""
     from agent import app as api
     from agent.cli.display import tables
 
-    document = api.templates(network)
+    document = api.templates(network, value)
 
     def show() -> None:
         table = tables.table(f"Templates on {network}", ("name", "holdings", "trigger", "limits"))
@@ -99,6 +104,7 @@ def templates(
                 ],
             )
         )
+        out.print(_loss_table(document["templates"], value))
         say(f"Futures: {document['futures']}.")
         say(
             f"Past results: {api.PAST_BASIS}, with the starting weights where an allocator needs"
@@ -111,6 +117,36 @@ def templates(
         )
 
     emit(document, as_json, show)
+
+
+def _loss_table(templates: list[TemplateDocument], value: str) -> FigureTable:
+    """Return a table of about what each template loses a year, beside another trigger."""
+    from agent.cli.display import tables
+
+    loss_rows = []
+    for template in templates:
+        loss = template["tracking_loss"]
+        if loss is None or loss["own"] is None:
+            continue
+        own = loss["own"]
+        (other, *_) = loss["others"]
+        loss_rows.append(
+            (
+                template["name"],
+                own["policy"],
+                own["costs_bps"],
+                own["drift_bps"],
+                own["loss_bps"],
+                f"{loss['money']} {loss['unit']}",
+                f"{other['policy']} {other['loss_bps']}",
+            )
+        )
+    return tables.table(
+        f"About the loss behind a perfect tracker, bps a year with {value} USDC",
+        ("template", "trigger"),
+        ("costs", "drift", "loss", "money", "instead"),
+        rows=loss_rows,
+    )
 
 
 @command(Heading.DATA, 20)

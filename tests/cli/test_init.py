@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from agent.artifacts import npm_root
 from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from tests.cli.tools import Said
 from tests.support.text import mentions
 from tests.support.worlds import missing
@@ -72,10 +74,45 @@ def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_whic
         "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 1044.8 USDC,"
         " above portfolio.max_live_value of 1000 USDC."
     ]
-    estimated, _, measured = found["year_costs"]
+    *_, estimated, _, measured = found["year_costs"]
     assert "about 7 trades and 0.44 USDC a year" in estimated
     assert measured.startswith("Measured in a back-test, beside the estimate above: Template small, 60/40")
     assert "The estimate assumes a volatility of 60% a year" in measured
+
+
+def test_the_loss_behind_a_perfect_tracker_is_said_beside_that_of_other_triggers(bare: Bare, tmp_path: Path) -> None:
+    targets = ("--target", "WETH=40%", "--target", "cbBTC=30%", "--target", "USDC=30%")
+    options = ("--network", "base", *targets, "--use-cash", "50000")
+    found = init(bare, tmp_path / "trimtab.toml", *options).json
+    loss = found["tracking_loss"]
+    words = bare("init", "--wallet", WALLET, *RPC, *options, "--config", str(tmp_path / "other.toml")).out
+    pattern = r"About \d+ bps a year behind a perfect tracker \(\S+ costs, \S+ drift\), \d+ of 50,000 USDC; (.*) would lose \d+\."
+    sentence = re.fullmatch(pattern, loss["lines"][0])
+    assert sentence is not None
+    assert {sentence[1], loss["own"]["policy"]} == {"tracking", "relative 10 %"}
+    assert all(line in found["year_costs"] and line in " ".join(words.split()) for line in loss["lines"])
+    by_policy = {row["policy"]: float(row["loss_bps"]) for row in (loss["own"], *loss["others"])}
+    assert by_policy["tracking"] < by_policy["relative 20 % to halfway"] < by_policy["relative 10 %"] < 8
+    assert float(loss["money"]) == pytest.approx(float(loss["own"]["loss_bps"]) * 5, rel=0.1)
+    assert "pool fees WETH 0.05 %, cbBTC 0.05 %" in loss["lines"][-1]
+
+
+def test_gas_that_is_dear_for_the_portfolio_is_warned_of(bare: Bare, tmp_path: Path) -> None:
+    small = init(bare, tmp_path / "trimtab.toml", *TWO, "--use-cash", "60").json
+    assert any(line.startswith("Gas: each trade costs 0.75 % of the portfolio (0.45 USDC)") for line in small["warnings"])
+    large = init(bare, tmp_path / "other.toml", *TWO, "--use-cash", "600").json
+    assert not any(line.startswith("Gas") for line in large["warnings"])
+
+
+def test_each_template_says_about_what_it_loses_with_a_value(bare: Bare) -> None:
+    found = bare("templates", "--network", "base", "--value", "50,000", "--json").json
+    losses = {template["name"]: template["tracking_loss"]["own"]["loss_bps"] for template in found["templates"]}
+    assert len(losses) == len(PORTFOLIO_TEMPLATES)
+    assert all(1 < float(loss) < 60 for loss in losses.values())
+    words = " ".join(bare("templates", "--network", "base", "--value", "50000").out.split())
+    assert "About the loss behind a perfect tracker, bps a year with 50000 USDC" in words
+    assert all(re.search(rf" {re.escape(name)} .* {re.escape(loss)} ", words) for name, loss in losses.items())
+    assert mentions(bare("templates", "--value", "many", "--json").error["message"], "--value", "'many' is not an amount of USDC")
 
 
 def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path) -> None:

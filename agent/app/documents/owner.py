@@ -284,14 +284,44 @@ of its cause if it has one. A proposal that awaits its signer adds its file.
 NewAssetDocument = TypedDict("NewAssetDocument", {
     "symbol": str, "address": str, "target": str, "feed": Address | None,
 })  # fmt: skip
+
+
+class PolicyLossDocument(TypedDict):
+    """A trigger with about its loss: bps of the portfolio a year, and rebalances a year."""
+
+    policy: str
+    loss_bps: DecimalText
+    costs_bps: DecimalText
+    drift_bps: DecimalText
+    trades_a_year: DecimalText
+
+
+class TrackingLossDocument(TypedDict):
+    """About what a portfolio of `value` coins of the numeraire loses a year behind one that is
+    always on target at no cost: `own` by its policy (None: no estimate), `money` in coins, `others`
+    by other triggers. `lines` has all of it in words, the assumptions last; `warnings` says if gas
+    is dear for the portfolio.
+    """
+
+    value: DecimalText
+    unit: str
+    own: PolicyLossDocument | None
+    money: DecimalText | None
+    others: list[PolicyLossDocument]
+    lines: list[str]
+    warnings: list[str]
+
+
 InitDocument = TypedDict("InitDocument", {
     "config": str, "chain_id": int, "token_list_sha256": str | None, "template": str | None,
     "numeraire": str, "numeraire_usd": DecimalText, "ceiling": DecimalText | None,
     "least_total": list[MinimumTotalDocument], "assets": list[NewAssetDocument],
     "warnings": list[str], "next": list[str], "year_costs": list[str],
+    "tracking_loss": TrackingLossDocument | None,
 })  # fmt: skip
-"""A new config. `ceiling` is its portfolio.max_live_value; `year_costs` ends with the trades and
-cost of a year with the cash to use, or with the ceiling.
+"""A new config. `ceiling` is its portfolio.max_live_value; `year_costs` has the trades and cost of a
+year with the cash to use, or with the ceiling, and the lines of `tracking_loss`, None without
+either.
 """
 WorstMonthDocument = TypedDict("WorstMonthDocument", {
     "worst_month": str, "worst_month_return": str, "worst_month_return_of_holding": str,
@@ -313,7 +343,7 @@ TemplateDocument = TypedDict("TemplateDocument", {
     "tokens": list[TemplateTokenDocument], "policy": dict[str, Any], "limits": dict[str, Any],
     "weights": dict[str, Any] | None, "futures_notional": str | None,
     "past": PastResultDocument | None, "other_years": list[PastResultDocument],
-    "minimum_capitals": dict[str, str],
+    "minimum_capitals": dict[str, str], "tracking_loss": TrackingLossDocument | None,
 })  # fmt: skip
 """A portfolio template; policy, limits and weights are config tables. `minimum_capitals` are in the
 numeraire by network, on an ordinary day, empty if no total works.

@@ -9,10 +9,25 @@ from fractions import Fraction
 
 from agent.errors import ConfigError
 
+NUMERAIRE = "USDC"
+"""Unit of account of a guided set-up, and of the templates."""
+AMOUNT_PATTERN = re.compile(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?")
 DEFAULT_CEILING_USD = 1_000
 """Default portfolio.max_live_value of a new config, in dollars."""
 WHOLE_FROM_COINS = 100
 """Suggested ceilings from this number of coins on are whole."""
+
+
+def parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
+    """Return an amount of the numeraire without separators. Raises ConfigError, also for a comma
+    that is none between thousands, such as a decimal one.
+    """
+    amount = amount_text.replace(",", "")
+    if not (AMOUNT_PATTERN.fullmatch(amount_text) and Decimal(amount) > 0):
+        raise ConfigError(
+            f"{field_name}: {amount_text[:40]!r} is not an amount of {NUMERAIRE}", remedy
+        )
+    return amount
 
 
 def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | None:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from agent.app.documents.status import ORDINARY_DAY_INDEX, minimum_totals_of_config
-from agent.app.start.amounts import with_amounts
+from agent.app.start.amounts import NUMERAIRE, with_amounts
 from agent.config.load import UNSAVED_REMEDY, parse_config
 from agent.config.networks import NETWORKS
 from agent.config.networks.presets import ETHEREUM_PRESET, PRESETS, Preset, TemplateAsset
@@ -27,13 +27,19 @@ from agent.units import Token, parse_bps, value_text
 if TYPE_CHECKING:
     from agent.config.schema import Config
 
-NUMERAIRE = "USDC"
 PLACEHOLDER_WALLET = "0x" + "0" * 39 + "1"
 
 
 def minimum_capital(template: PortfolioTemplate, preset: Preset) -> str:
     """Return the minimum total on an ordinary day, in whole coins of the numeraire, rounded up;
     empty if no total works. Raises ConfigError if the network lacks tokens of the template.
+    """
+    return minimum_capital_of(template_config(template, preset))
+
+
+def template_config(template: PortfolioTemplate, preset: Preset) -> Config:
+    """Return a config of the template, for estimates on that network: its targets, limits and
+    policy, without the addresses. Raises ConfigError if the network lacks tokens of the template.
     """
     config = _config_on_ethereum(template.name)
     (first_asset, *_) = config.portfolio.assets
@@ -45,7 +51,7 @@ def minimum_capital(template: PortfolioTemplate, preset: Preset) -> str:
         "chain": config.chain.model_copy(update={"chain_id": preset.chain_id}),
         "portfolio": config.portfolio.model_copy(update={"assets": assets}),
     }
-    return minimum_capital_of(config.model_copy(update=changed_tables))
+    return config.model_copy(update=changed_tables)
 
 
 def minimum_capital_of(config: Config) -> str:

@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -18,9 +17,14 @@ from agent.app.documents.status import (
     minimum_totals_of_config,
     year_cost_lines,
 )
-from agent.app.start.amounts import DEFAULT_CEILING_USD, ceiling_of, require_ceiling
-from agent.app.start.capital import (
+from agent.app.start.amounts import (
+    DEFAULT_CEILING_USD,
     NUMERAIRE,
+    ceiling_of,
+    parse_amount,
+    require_ceiling,
+)
+from agent.app.start.capital import (
     draft_config,
     minimum_capital,
     minimum_capitals,
@@ -33,6 +37,7 @@ from agent.app.start.past_results import (
     template_result,
 )
 from agent.app.start.setup import find_preset, write_new_config
+from agent.app.start.tracking_losses import config_loss_document
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address, parse_variable
@@ -49,7 +54,6 @@ MIN_OPERATORS = 2
 ESTIMATE_NOTE = "An estimate; trimtab doctor computes it with the pools found and current prices"
 NO_ALERT_ANSWERS = ("", "none", "no", "off")
 ALL_CASH_ANSWERS = ("", "all")
-AMOUNT_PATTERN = re.compile(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ class InitAnswers:
         amount = (
             ""
             if cash_text in ALL_CASH_ANSWERS
-            else _parse_amount(cash_text, "cash", "write 1000, or all")
+            else parse_amount(cash_text, "cash", "write 1000, or all")
         )
         if amount == self.use_cash:
             return self
@@ -187,15 +191,16 @@ class InitAnswers:
         that follows from the cash. Raises ConfigError for one below the cash.
         """
         amount = (
-            _parse_amount(ceiling_text, "ceiling", f"write {self.ceiling}") if ceiling_text else ""
+            parse_amount(ceiling_text, "ceiling", f"write {self.ceiling}") if ceiling_text else ""
         )
         if amount:
             require_ceiling(self.use_cash or None, amount)
         return replace(self, max_live_value=amount)
 
     def year_costs(self) -> list[str]:
-        """Return whether the amount is worth it: what would change that, then two lines with the
-        trades and cost of a year at three gas prices.
+        """Return whether the amount is worth it: about the loss behind a perfect tracker, what would
+        change whether it is worth it, then two lines with the trades and cost of a year at three gas
+        prices.
         """
         preset = find_preset(self.network)
         template = portfolio_templates.find_template(self.template) if self.template else None
@@ -205,9 +210,11 @@ class InitAnswers:
         config = draft_config(template, preset, targets, self.use_cash, self.ceiling)
         total_value = Fraction(self.use_cash or self.ceiling)
         minimum_totals = minimum_totals_of_config(config, Fraction(1), total_value)
+        loss = config_loss_document(config, Fraction(1), total_value)
         ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
+            *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
             *year_cost_lines(minimum_totals, total_value),
             *small_money_lines(self.template, self.network),
         ]
@@ -262,18 +269,6 @@ def baskets(network: str) -> list[Basket]:
             )
         )
     return offered_baskets
-
-
-def _parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
-    """Return an amount of the numeraire without separators. Raises ConfigError, also for a comma
-    that is none between thousands, such as a decimal one.
-    """
-    amount = amount_text.replace(",", "")
-    if not (AMOUNT_PATTERN.fullmatch(amount_text) and Decimal(amount) > 0):
-        raise ConfigError(
-            f"{field_name}: {amount_text[:40]!r} is not an amount of {NUMERAIRE}", remedy
-        )
-    return amount
 
 
 def variable_state(variable_name: str) -> str:

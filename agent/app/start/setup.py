@@ -19,8 +19,8 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config, year_cost_lines
-from agent.app.start import capital, past_results
-from agent.app.start.amounts import ceiling_of, with_amounts
+from agent.app.start import capital, past_results, tracking_losses
+from agent.app.start.amounts import ceiling_of, parse_amount, with_amounts
 from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain import watch
 from agent.chain.lens import query_lens
@@ -267,6 +267,11 @@ def write_new_config(  # noqa: PLR0913
         Fraction(ceiling) if cash_amount is None and ceiling is not None else cash_amount
     )
     minimum_totals = minimum_totals_of_config(config, numeraire_usd, assumed_capital)
+    loss = (
+        None
+        if assumed_capital is None
+        else tracking_losses.config_loss_document(config, numeraire_usd, assumed_capital)
+    )
     config_option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
     next_commands = [
         f"export {variable}=…  (endpoint of operator {operator})" for variable, operator in rpc
@@ -293,14 +298,17 @@ def write_new_config(  # noqa: PLR0913
             *ceiling_warnings(config, numeraire_usd, cash_amount),
             *_depeg_warnings(config),
             *_store_warnings(path, config.store.url),
+            *([] if loss is None else loss["warnings"]),
         ],
         "next": next_commands,
         "year_costs": []
         if assumed_capital is None
         else [
+            *([] if loss is None else loss["lines"]),
             *year_cost_lines(minimum_totals, assumed_capital),
             *past_results.small_money_lines(template, network),
         ],
+        "tracking_loss": loss,
     }
 
 
@@ -722,14 +730,18 @@ def _template_asset(
     return replace(next(iter(matching_token_by_address.values())), target=target_text)
 
 
+TEMPLATE_VALUE_USD = 10_000
+"""Portfolio for which `templates` estimates losses, as large as that of the past results."""
 FUTURES_NOTIONAL_NOTE = "limits.futures_notional: largest notional of [futures] per spot value"
 
 
-def templates(network: str = "ethereum") -> TemplatesDocument:
-    """Return every portfolio template with its tokens on that network. Raises ConfigError for a
-    network without a preset.
+def templates(network: str = "ethereum", value: str = str(TEMPLATE_VALUE_USD)) -> TemplatesDocument:
+    """Return every portfolio template with its tokens on that network, and about what a portfolio of
+    `value` dollars loses by it. Raises ConfigError for a network without a preset, and for a value
+    that is no amount.
     """
     preset = find_preset(network)
+    total_value = Fraction(parse_amount(value, "--value", f"write {TEMPLATE_VALUE_USD}"))
     address_by_symbol = {token.symbol: token.address for token in preset.tokens}
     template_documents: list[TemplateDocument] = []
     for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
@@ -757,6 +769,12 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
                 "past": past_results.template_result(network, template.name),
                 "other_years": past_results.other_year_results(network, template.name),
                 "minimum_capitals": capital.minimum_capitals(template),
+                "tracking_loss": tracking_losses.config_loss_document(
+                    capital.template_config(template, preset),
+                    Fraction(1),
+                    total_value,
+                    tracking_losses.COMPARED_CHOICES,
+                ),
             }
         )
     return {

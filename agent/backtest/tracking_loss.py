@@ -1,0 +1,274 @@
+"""About what a policy loses a year against a portfolio that is always on target at no cost:
+trading costs and ½·λ·TE², on simulated prices. It is shown, and nothing is decided by it.
+
+Prices are geometric Brownian motions without drift, in the numeraire. A policy trades each token
+against the numeraire, for a cost per unit, gas per swap and an impact that grows with the square of
+the amount. Each policy has bars of its own length, a twentieth of the time in which its weights
+leave their bands, so that narrow and wide bands take the same work. A bar that is longer than the
+interval of checks oversteps a band by more; the band is narrowed by the difference, 0.5826·η·√time
+with the annual standard deviation η of the weight (Broadie, Glasserman and Kou, A continuity
+correction for discrete barrier options, 1997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+CHECKS_PER_YEAR = 8_760
+"""Checks of a running agent: one an hour."""
+PATHS = 96
+BARS = 340
+SETTLING_BARS = 100
+"""First bars, in which portfolios that start on target spread over their bands."""
+BARS_PER_EXIT = 20
+BARS_PER_INTERVAL = 8
+MAX_YEARS = 8.0
+"""Longest time simulated: what never trades moves away without end."""
+SWEEPS = 5
+"""Rounds in which the amounts of the tokens are adapted to one another."""
+SEED = 1
+OVERSTEP = 0.5826
+"""−ζ(½)/√(2π)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossMarket:
+    """The tokens beside the numeraire: targets, annual covariance of their prices in the numeraire,
+    cost of a unit traded. `leg_cost` is the gas of a swap, `impact` that of a unit squared,
+    `min_trade` the smallest swap, all as shares of the portfolio; `max_plan_cost` is the largest
+    cost of a plan by bands, share of its turnover.
+    """
+
+    targets: Sequence[float]
+    covariance: Sequence[Sequence[float]]
+    unit_costs: Sequence[float]
+    leg_cost: float
+    impact: float
+    min_trade: float
+    max_plan_cost: float
+    risk_aversion: float
+
+
+@dataclass(frozen=True, slots=True)
+class LossPolicy:
+    """When and how far a policy trades. Beyond `triggers`, distances from the target of each token
+    and last of the numeraire, it trades the share `traded_share` of what exceeds `edges`, or, with
+    `risk`, as long as the next unit saves more of it than it costs. `interval_years` is the least
+    time between two trades; with `has_schedule` that between two reviews, at which alone it acts.
+    """
+
+    triggers: Sequence[float]
+    edges: Sequence[float]
+    traded_share: float = 1.0
+    interval_years: float = 0.0
+    has_schedule: bool = False
+    risk: Sequence[Sequence[float]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingLoss:
+    """Loss of a year, shares of the portfolio: trading costs, and what the tracking error is worth.
+    `trades` is the number of rebalances a year.
+    """
+
+    costs: float
+    drift: float
+    trades: float
+
+    @property
+    def total(self) -> float:
+        """Costs and drift together."""
+        return self.costs + self.drift
+
+
+def simulate_losses(market: LossMarket, policies: Sequence[LossPolicy]) -> list[TrackingLoss]:
+    """Return the loss of each policy, on the same random numbers."""
+    book = _PolicyBook(market, policies)
+    token_count = len(market.targets)
+    generator = np.random.default_rng(SEED)
+    variances, directions = np.linalg.eigh(book.covariance)
+    covariance_root = np.sqrt(np.maximum(variances, 0))[:, None] * directions.T
+    bar_years = book.bar_years[:, None]
+    move_scale = np.sqrt(bar_years)[:, :, None]
+    variance_loss = np.diag(book.covariance) / 2 * bar_years[:, :, None]
+    shares = np.tile(book.targets, (len(policies), PATHS, 1))
+    numeraire_share = 1 - shares.sum(axis=2, keepdims=True)
+    waited_years = np.zeros((len(policies), PATHS))
+    drift_after = np.zeros_like(shares)
+    tracking_variance = np.zeros(len(policies))
+    costs = np.zeros(len(policies))
+    trades = np.zeros(len(policies))
+    for bar in range(BARS):
+        moves = generator.standard_normal((PATHS, token_count)) @ covariance_root
+        shares *= np.exp(moves * move_scale - variance_loss)
+        total = shares.sum(axis=2, keepdims=True) + numeraire_share
+        shares /= total
+        drift_before = drift_after
+        drift_after = shares - book.targets
+        waited_years += bar_years
+        is_due = waited_years >= book.intervals - bar_years / 2
+        is_beyond = np.abs(drift_after @ book.signals) > book.triggers[:, None]
+        fires = is_due & is_beyond.any(axis=2)
+        waited_years[np.where(book.has_schedule, is_due, fires)] = 0
+        if bar >= SETTLING_BARS:
+            tracking_variance += _variance(drift_before, covariance_root)
+            tracking_variance += _variance(drift_after, covariance_root)
+        rows, paths = np.nonzero(fires)
+        if len(rows):
+            amounts, plan_costs = book.plans(drift_after[rows, paths], rows)
+            is_traded = amounts.any(axis=1)
+            drift_after[rows, paths] -= amounts
+            waited_years[rows[~is_traded], paths[~is_traded]] = MAX_YEARS
+            if bar >= SETTLING_BARS:
+                costs += np.bincount(rows, plan_costs, len(policies))
+                trades += np.bincount(rows, is_traded, len(policies))
+        shares = drift_after + book.targets
+        numeraire_share = 1 - shares.sum(axis=2, keepdims=True)
+    counted_bars = (BARS - SETTLING_BARS) * PATHS
+    years = counted_bars * book.bar_years
+    drifts = market.risk_aversion / 2 * tracking_variance / 2 / counted_bars
+    return [
+        TrackingLoss(float(yearly_costs), float(drift), float(yearly_trades))
+        for yearly_costs, drift, yearly_trades in zip(
+            costs / years, drifts, trades / years, strict=True
+        )
+    ]
+
+
+def _variance(drifts: Floats, covariance_root: Floats) -> Floats:
+    """Return the annual variance of the tracking error, summed over the paths of each policy."""
+    moves = drifts @ covariance_root.T
+    variances: Floats = np.einsum("pni,pni->p", moves, moves)
+    return variances
+
+
+class _PolicyBook:
+    """The policies as arrays, the first axis of which is the policy, with bands narrowed for the
+    length of the bars.
+    """
+
+    def __init__(self, market: LossMarket, policies: Sequence[LossPolicy]) -> None:
+        self.market = market
+        self.targets = np.array(market.targets)
+        self.covariance = np.array(market.covariance)
+        token_count = len(market.targets)
+        self.has_schedule = np.array([[policy.has_schedule] for policy in policies])
+        self.intervals = np.array([[policy.interval_years] for policy in policies])
+        self.traded_shares = np.array([policy.traded_share for policy in policies])
+        self.has_risk = np.array([policy.risk is not None for policy in policies])
+        self.risks = np.array(
+            [np.eye(token_count) if policy.risk is None else policy.risk for policy in policies]
+        )
+        self.curvatures = np.diagonal(self.risks, axis1=1, axis2=2)
+        numeraire_column = np.where(self.has_risk, 0.0, -1.0)[:, None, None]
+        self.signals = np.concatenate(
+            [
+                np.swapaxes(self.risks / self.curvatures[:, :, None], 1, 2),
+                np.broadcast_to(numeraire_column, (len(policies), token_count, 1)),
+            ],
+            axis=2,
+        )
+        weight_moves = np.diag(self.targets) - np.outer(self.targets, self.targets)
+        spread = weight_moves @ self.covariance @ weight_moves
+        deviations = np.sqrt(np.einsum("pji,jk,pki->pi", self.signals, spread, self.signals))
+        self.bar_years = np.array(
+            [_bar_years(policy, own) for policy, own in zip(policies, deviations, strict=True)]
+        )
+        triggers = np.array([policy.triggers for policy in policies])
+        edges = np.array([policy.edges for policy in policies])
+        swap_shares = self._swap_shares(triggers, edges, deviations)
+        self.impacts = market.impact * swap_shares
+        self.leg_costs = market.leg_cost / swap_shares
+        overstep = OVERSTEP * (np.sqrt(self.bar_years) - CHECKS_PER_YEAR**-0.5)[:, None]
+        narrowed = np.maximum(triggers - overstep * deviations, triggers / 4)
+        self.triggers = np.where(self.has_schedule, triggers, narrowed)
+        self.edges = np.minimum(edges, self.triggers[:, :token_count])
+
+    def _swap_shares(self, triggers: Floats, edges: Floats, deviations: Floats) -> Floats:
+        """Return how large a swap is beside that of a bar, which trades at once what several checks
+        would: the width from trigger to edge, or what a weight oversteps it by.
+        """
+        token_count = edges.shape[1]
+        check_years = np.maximum(self.intervals, 1 / CHECKS_PER_YEAR)
+        moves = deviations[:, :token_count]
+        widths = np.minimum(triggers[:, :token_count] - edges, 1.0)
+        check_moves = np.maximum(moves * np.sqrt(check_years), self.market.min_trade)
+        bar_moves = moves * np.sqrt(self.bar_years)[:, None]
+        per_bar = np.maximum(np.maximum(widths, bar_moves), 1e-9)
+        swap_shares: Floats = np.minimum((widths + check_moves) / per_bar, 1.0)
+        return swap_shares
+
+    def plans(self, drifts: Floats, rows: Indices) -> tuple[Floats, Floats]:
+        """Return the amounts of each token sold, and the cost of each plan, from these drifts of the
+        policies `rows`.
+        """
+        market = self.market
+        unit_costs = np.array(market.unit_costs)
+        edges = self.edges[rows]
+        amounts = drifts - np.minimum(np.maximum(drifts, -edges), edges)
+        amounts *= self.traded_shares[rows][:, None]
+        weighs_risk = self.has_risk[rows]
+        if weighs_risk.any():
+            amounts[weighs_risk] = self._risk_amounts(drifts[weighs_risk], rows[weighs_risk])
+        amounts[np.abs(amounts) < max(market.min_trade, 1e-9)] = 0
+        sizes = np.abs(amounts)
+        costs = (sizes * (unit_costs + self.impacts[rows] * sizes)).sum(axis=1)
+        costs += (self.leg_costs[rows] * (sizes > 0)).sum(axis=1)
+        is_dear = ~weighs_risk & (costs > market.max_plan_cost * sizes.sum(axis=1))
+        amounts[is_dear] = 0
+        costs[is_dear] = 0
+        return amounts, costs
+
+    def _risk_amounts(self, drifts: Floats, rows: Indices) -> Floats:
+        """Return the amounts after which no unit saves more risk than it costs, of the tokens whose
+        swap saves more than its gas.
+        """
+        curvatures = self.curvatures[rows]
+        slopes = np.einsum("rij,rj->ri", self.risks[rows], drifts)
+        excess = np.maximum(np.abs(slopes) - self.edges[rows] * curvatures, 0)
+        divisors = curvatures + 2 * self.impacts[rows]
+        is_traded = excess * excess > 2 * self.market.leg_cost * divisors
+        amounts = self._solution(slopes, rows, is_traded)
+        pays = is_traded & (divisors * amounts * amounts > 2 * self.market.leg_cost)
+        if (pays != is_traded).any():
+            amounts = self._solution(slopes, rows, pays)
+        return amounts
+
+    def _solution(self, slopes: Floats, rows: Indices, is_traded: NDArray[np.bool_]) -> Floats:
+        """Minimise ½·yᵀQy + Σ c|x| + Σ κx² over the amounts x of the traded tokens, with y the
+        drifts after them, by coordinate descent from x = 0, where Qy has these `slopes`.
+        """
+        columns = np.ascontiguousarray(np.moveaxis(self.risks[rows], 0, 2))
+        curvatures = self.curvatures[rows].T
+        margins = self.edges[rows].T * curvatures
+        divisors = np.where(is_traded.T, curvatures + 2 * self.impacts[rows].T, np.inf)
+        pulls = np.ascontiguousarray(slopes.T)
+        amounts = np.zeros_like(pulls)
+        for _ in range(SWEEPS):
+            for token, column in enumerate(columns):
+                pull = pulls[token] + curvatures[token] * amounts[token]
+                excess = pull - np.minimum(np.maximum(pull, -margins[token]), margins[token])
+                amount = excess / divisors[token]
+                pulls -= column * (amount - amounts[token])
+                amounts[token] = amount
+        return amounts.T
+
+
+def _bar_years(policy: LossPolicy, deviations: Floats) -> float:
+    """Return the length of a policy's bars. `deviations` are the annual ones of what its triggers
+    limit.
+    """
+    if policy.has_schedule:
+        return policy.interval_years / BARS_PER_INTERVAL
+    exit_years: float = min(
+        (trigger / deviation) ** 2
+        for trigger, deviation in zip(policy.triggers, deviations.tolist(), strict=True)
+        if deviation > 0
+    )
+    return min(max(exit_years / BARS_PER_EXIT, 1 / CHECKS_PER_YEAR), MAX_YEARS / BARS)

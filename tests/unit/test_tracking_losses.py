@@ -1,0 +1,142 @@
+"""The estimate of what a policy loses a year: against the benchmark's own simulator, against the formula of the rule, and in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from agent.app.start.tracking_losses import (
+    CHOICES,
+    MAX_LEG_SHARE,
+    LossAsset,
+    LossPortfolio,
+    loss_document,
+)
+from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, Policy, Threshold, TradeSide, Trigger
+from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, expected_loss, token_rules
+from agent.units import BPS
+from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
+
+SYMBOLS = {"WBTC": 2_500, "WETH": 2_500, "LINK": 2_000}
+CORRELATIONS = (("WBTC", "WETH", 8_000), ("WBTC", "LINK", 6_000), ("WETH", "LINK", 7_000))
+DEPTH = 20_000_000
+RULE = build_tracking("normal")
+SIMULATED = {
+    (5, "0.03", 50_000): (3.79, 8.38, 4.58, 5.60, 6.64),
+    (5, "0.6", 50_000): (5.69, 21.2, 8.91, 8.63, 11.0),
+    (5, "0.6", 5_000): (11.2, 34.7, 19.3, 27.6, 32.5),
+    (30, "0.03", 500_000): (11.2, 46.7, 17.4, 26.9, 29.6),
+    (30, "6", 500_000): (13.7, 60.3, 22.0, 30.1, 34.9),
+}
+"""Loss of tracking, relative 10 %, relative 20 % to halfway, absolute 5 %, every 28 d by fee in bps, gas and value in dollars: mean of
+four times eight years of hours in scripts/tracking_market.py, world `three_coins` of scripts/bench_tracking.py, seeds 1 to 4.
+"""
+
+
+def portfolio(fee_bps: float = 5, gas: str = "0.03", value: int = 50_000, targets: dict[str, int] = SYMBOLS) -> LossPortfolio:
+    assets = tuple(LossAsset(symbol, symbol, target, None, fee_bps / BPS) for symbol, target in targets.items())
+    cash = LossAsset("USDC", "USDC", BPS - sum(targets.values()), None, 0.0)
+    return LossPortfolio(assets, cash, Fraction(value), Fraction(gas), Fraction(10), Fraction(DEPTH), 50)
+
+
+def policy(trigger: Trigger = RULE, destination: Destination = Destination.TARGET, side: TradeSide | None = None) -> Policy:
+    return Policy(trigger=trigger, destination=destination, cooldown_s=3_600, confirm_blocks=0, trade_side=side)
+
+
+def with_correlations(trigger: NoTradeZone) -> NoTradeZone:
+    return NoTradeZone(replace(trigger.risk, correlations_bps=CORRELATIONS))
+
+
+def losses(document: Any) -> dict[str, float]:
+    return {row["policy"]: float(row["loss_bps"]) for row in (document["own"], *document["others"])}
+
+
+@pytest.mark.parametrize("case", SIMULATED, ids=str)
+def test_estimate_is_near_the_simulation_of_the_benchmark(case: tuple[int, str, int]) -> None:
+    document = loss_document(portfolio(*case), policy(with_correlations(RULE)))
+    estimates = losses(document)
+    assert list(estimates) == [choice.name for choice in CHOICES]
+    assert list(estimates.values()) == pytest.approx(SIMULATED[case], rel=0.17)
+
+
+@pytest.mark.parametrize(("fee_bps", "gas", "value"), [(5, "0", 50_000), (5, "0.6", 50_000), (30, "0.03", 50_000), (100, "6", 500_000)])
+@pytest.mark.parametrize("targets", [{"WETH": 5_000}, {"WBTC": 4_000, "WETH": 3_000}, SYMBOLS])
+def test_estimate_of_the_rule_is_near_its_formula(fee_bps: int, gas: str, value: int, targets: dict[str, int]) -> None:
+    symbols = [*targets]
+    volatilities = [class_volatility_bps(symbol, "USDC") / BPS for symbol in symbols]
+    reduced = [
+        [
+            volatilities[i] * volatilities[j] * (1 if i == j else CORRELATION_SHARE * class_correlation_bps(first, second, "USDC") / BPS)
+            for j, second in enumerate(symbols)
+        ]
+        + [0.0]
+        for i, first in enumerate(symbols)
+    ] + [[0.0] * (len(symbols) + 1)]
+    costs = {index: TradingCost(fee_bps / BPS, float(Fraction(gas) / value), 0.0) for index in range(len(symbols))}
+    shares = [target / BPS for target in targets.values()]
+    rules = token_rules([*shares, 1 - sum(shares)], reduced, len(symbols), costs, 1.0)
+    formula_bps = expected_loss(rules, reduced, len(symbols), 1.0).total * BPS
+    own = loss_document(portfolio(fee_bps, gas, value, targets), policy())["own"]
+    assert own is not None
+    assert 0.73 < formula_bps / float(own["loss_bps"]) < 1.34
+
+
+def test_costs_and_drift_add_up_and_the_same_is_estimated_again() -> None:
+    first = loss_document(portfolio(), policy(Threshold(None, 1_000)))
+    assert first == loss_document(portfolio(), policy(Threshold(None, 1_000)))
+    for row in (first["own"], *first["others"]):
+        assert row is not None
+        assert float(row["costs_bps"]) + float(row["drift_bps"]) == pytest.approx(float(row["loss_bps"]), rel=0.06)
+
+
+def test_the_rule_is_compared_with_a_band_and_a_band_with_the_rule() -> None:
+    of_rule = loss_document(portfolio(), policy(with_correlations(RULE)))["lines"]
+    assert of_rule[0] == "About 4 bps a year behind a perfect tracker (2 costs, 2 drift), 19 of 50,000 USDC; relative 10 % would lose 8."
+    assert of_rule[1].startswith("Other triggers, bps a year: relative 10 % 8, relative 20 % to halfway 5, absolute 5 %")
+    of_band = loss_document(portfolio(), policy(Threshold(None, 1_000)))["lines"]
+    assert of_band[0].endswith("; tracking would lose 4.")
+    assert "relative 10 %" not in of_band[1]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "name"),
+    [
+        (Every(7 * 86_400), "every 7 d"),
+        (HybridTrigger(Threshold(None, 500), Every(7 * 86_400)), "relative 5 % every 7 d"),
+        (NoTradeZone(replace(RULE.risk, horizon_s=30 * 86_400)), "zone 30 d"),
+        (Threshold(200, 1_500), "absolute 2 % and relative 15 %"),
+    ],
+)
+def test_schedules_zones_and_both_widths_are_estimated(trigger: Trigger, name: str) -> None:
+    own = loss_document(portfolio(), policy(trigger))["own"]
+    assert own is not None
+    assert own["policy"] == name
+    assert 2 < float(own["loss_bps"]) < 40
+
+
+def test_a_hybrid_reviews_more_seldom_than_its_band_and_trades_less_than_its_schedule() -> None:
+    band = Threshold(None, 2_000)
+    trades = [
+        float(own["trades_a_year"])
+        for trigger in (band, HybridTrigger(band, Every(7 * 86_400)), Every(7 * 86_400))
+        if (own := loss_document(portfolio(), policy(trigger))["own"]) is not None
+    ]
+    assert trades[1] < trades[0] < trades[2] == pytest.approx(52, rel=0.02)
+
+
+@pytest.mark.parametrize("other", [policy(Cron("0 0 * * *", "UTC")), policy(side=TradeSide.SELL)])
+def test_what_cannot_be_simulated_has_no_estimate(other: Policy) -> None:
+    document = loss_document(portfolio(), other)
+    assert document["own"] is None
+    assert document["lines"][0].startswith("No estimate of what this trigger loses; ")
+
+
+def test_gas_above_half_a_percent_of_the_portfolio_is_warned_of() -> None:
+    assert not loss_document(portfolio(gas="6", value=1_200), policy())["warnings"]
+    (warning,) = loss_document(portfolio(gas="6", value=500), policy())["warnings"]
+    assert MAX_LEG_SHARE == 6 / 1_200
+    assert warning.startswith("Gas: each trade costs 1.2 % of the portfolio (6.0 USDC), and a weight waits until it is ±12.5 points off")
