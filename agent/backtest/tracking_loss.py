@@ -40,16 +40,16 @@ OVERSTEP = 0.5826
 @dataclass(frozen=True, slots=True)
 class LossMarket:
     """The tokens beside the numeraire: targets, annual covariance of their prices in the numeraire,
-    cost of a unit traded. `leg_cost` is the gas of a swap, `impact` that of a unit squared,
-    `min_trade` the smallest swap, all as shares of the portfolio; `max_plan_cost` is the largest
-    cost of a plan by bands, share of its turnover.
+    cost of a unit traded and of a unit squared (`impacts`). `leg_cost` is the gas of a swap,
+    `min_trade` the smallest swap, both shares of the portfolio; `max_plan_cost` is the largest cost
+    of a plan by bands, share of its turnover.
     """
 
     targets: Sequence[float]
     covariance: Sequence[Sequence[float]]
     unit_costs: Sequence[float]
+    impacts: Sequence[float]
     leg_cost: float
-    impact: float
     min_trade: float
     max_plan_cost: float
     risk_aversion: float
@@ -183,7 +183,7 @@ class _PolicyBook:
         triggers = np.array([policy.triggers for policy in policies])
         edges = np.array([policy.edges for policy in policies])
         swap_shares = self._swap_shares(triggers, edges, deviations)
-        self.impacts = market.impact * swap_shares
+        self.impacts = np.array(market.impacts) * swap_shares
         self.leg_costs = market.leg_cost / swap_shares
         overstep = OVERSTEP * (np.sqrt(self.bar_years) - CHECKS_PER_YEAR**-0.5)[:, None]
         narrowed = np.maximum(triggers - overstep * deviations, triggers / 4)

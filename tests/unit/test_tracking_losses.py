@@ -14,12 +14,15 @@ from agent.app.start.tracking_losses import (
     LossAsset,
     LossPortfolio,
     loss_document,
+    portfolio_of_step,
+    step_loss_document,
 )
-from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, Policy, Threshold, TradeSide, Trigger
+from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, Policy, StepInput, Threshold, TradeSide, Trigger
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, expected_loss, token_rules
 from agent.units import BPS
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
+from tests.support.builders import price_of, step_input, token, v2_pool, with_snapshot
 
 SYMBOLS = {"WBTC": 2_500, "WETH": 2_500, "LINK": 2_000}
 CORRELATIONS = (("WBTC", "WETH", 8_000), ("WBTC", "LINK", 6_000), ("WETH", "LINK", 7_000))
@@ -38,9 +41,9 @@ four times eight years of hours in scripts/tracking_market.py, world `three_coin
 
 
 def portfolio(fee_bps: float = 5, gas: str = "0.03", value: int = 50_000, targets: dict[str, int] = SYMBOLS) -> LossPortfolio:
-    assets = tuple(LossAsset(symbol, symbol, target, None, fee_bps / BPS) for symbol, target in targets.items())
-    cash = LossAsset("USDC", "USDC", BPS - sum(targets.values()), None, 0.0)
-    return LossPortfolio(assets, cash, Fraction(value), Fraction(gas), Fraction(10), Fraction(DEPTH), 50)
+    assets = tuple(LossAsset(symbol, symbol, target, None, fee_bps / BPS, Fraction(DEPTH)) for symbol, target in targets.items())
+    cash = LossAsset("USDC", "USDC", BPS - sum(targets.values()), None, 0.0, Fraction(DEPTH))
+    return LossPortfolio(assets, cash, Fraction(value), Fraction(gas), Fraction(10), 50)
 
 
 def policy(trigger: Trigger = RULE, destination: Destination = Destination.TARGET, side: TradeSide | None = None) -> Policy:
@@ -140,3 +143,35 @@ def test_gas_above_half_a_percent_of_the_portfolio_is_warned_of() -> None:
     (warning,) = loss_document(portfolio(gas="6", value=500), policy())["warnings"]
     assert MAX_LEG_SHARE == 6 / 1_200
     assert warning.startswith("Gas: each trade costs 1.2 % of the portfolio (6.0 USDC), and a weight waits until it is ±12.5 points off")
+
+
+def step_of(fee_pips: int, base_fee_wei: int = 10**9) -> StepInput:
+    """The three coins and cash, each with a pool that is worth the same at the start."""
+    targets = {**SYMBOLS, "USDC": BPS - sum(SYMBOLS.values())}
+    pools = [v2_pool(token(symbol), token("USDC"), price_of(symbol), 10**8, fee_pips=fee_pips) for symbol in SYMBOLS]
+    step = step_input(targets, pools=pools)
+    return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=base_fee_wei), priority_fee_wei=0)
+
+
+def test_a_step_is_estimated_by_its_pools_and_its_gas() -> None:
+    cheap, dear = (portfolio_of_step(step_of(fee_pips)) for fee_pips in (500, 3_000))
+    assert cheap is not None
+    assert dear is not None
+    assert [asset.unit_cost for asset in cheap.assets] == pytest.approx([0.0005] * 3)
+    assert [asset.unit_cost for asset in dear.assets] == pytest.approx([0.003] * 3)
+    busy = portfolio_of_step(step_of(500, base_fee_wei=10**10))
+    assert busy is not None
+    assert busy.leg_gas == cheap.leg_gas * 10
+    assert loss_of(step_of(3_000)) > 1.3 * loss_of(step_of(500))
+
+
+def loss_of(step: StepInput) -> float:
+    document = step_loss_document(step)
+    assert document is not None
+    assert document["own"] is not None
+    return float(document["own"]["loss_bps"])
+
+
+def test_a_step_whose_token_has_no_route_has_no_estimate() -> None:
+    step = step_of(500)
+    assert step_loss_document(with_snapshot(step, pools=step.snapshot.pools[1:])) is None

@@ -24,6 +24,7 @@ from agent.app.start.fee_modules import fee_module_checks
 from agent.app.start.quote_checks import quote_checks
 from agent.app.start.route_checks import route_checks
 from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
+from agent.app.start.tracking_losses import step_loss_document
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
 from agent.chain.fees.minimum_tip import suggested_tip
@@ -422,6 +423,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for warning in minimum.size_warnings(context.portfolio):
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _minimum_total_checks(step)
+    yield from _loss_checks(step)
     for check_line in route_checks(step):
         yield CheckResult(*check_line)
 
@@ -726,6 +728,23 @@ def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:
             WARN if minimum_total["enough"] is False else OK,
             minimum_total["summary"],
             "; or ".join(minimum_total["changes"]),
+        )
+
+
+def _loss_checks(step: StepInput) -> Iterator[CheckResult]:
+    """Yield a row on about what the policy loses a year by costs and drift, or on gas that is dear
+    for the portfolio.
+    """
+    try:
+        loss = step_loss_document(step)
+    except TrimtabError:
+        return
+    if loss is None:
+        return
+    yield CheckResult("tracking loss", OK, loss["lines"][0], "")
+    for warning in loss["warnings"]:
+        yield CheckResult(
+            "gas", WARN, warning, "a larger portfolio, or a network with cheaper gas, loses less"
         )
 
 

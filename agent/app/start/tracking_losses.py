@@ -1,5 +1,5 @@
-"""About what a config loses a year against a portfolio that is always on target at no cost, beside
-other triggers: simulated before there is a chain, with usual figures of the network.
+"""About what a policy loses a year against a portfolio that is always on target at no cost, beside
+other triggers: with usual figures of the network before there is a chain, else with the pools found.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ from agent.model import (
     NoTradeZone,
     Policy,
     StagedTrigger,
+    StepInput,
     Threshold,
     TrackingRisk,
     Trigger,
 )
-from agent.policy.drift import band
-from agent.policy.minimum import LEG_GAS
+from agent.policy.drift import band, compute_drifts, investable_total
+from agent.policy.minimum import LEG_GAS, leg_gas_value
 from agent.policy.risk import aversion
+from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.exchange_costs import exchange_costs
 from agent.policy.triggers.no_trade_zone import (
     DEFAULT_STRICTNESS,
     STRICTNESS_COST_BPS,
     build_tracking,
 )
 from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
+from agent.reference import reference_prices
 from agent.units import BPS, PIPS, YEAR_S, format_duration
 from agent.weights.asset_classes import (
     AssetClass,
@@ -114,8 +118,8 @@ COMPARED_CHOICES = CHOICES[:2]
 
 @dataclass(frozen=True, slots=True)
 class LossAsset:
-    """An asset: symbol, token address, target, own band, and the cost of a unit traded against the
-    numeraire.
+    """An asset: symbol, token address, target, own band, cost of a unit traded against the
+    numeraire, and depth of its pools: a swap of x coins costs x² over it in impact.
     """
 
     symbol: str
@@ -123,12 +127,13 @@ class LossAsset:
     target_bps: int
     own_band: Threshold | None
     unit_cost: float
+    depth: Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class LossPortfolio:
-    """Assets beside the numeraire, which is last, and amounts in coins of the numeraire: value, gas
-    of a swap, smallest swap, and the depth of pools.
+    """Assets beside the numeraire, and amounts in coins of it: value, gas of a swap and smallest
+    swap.
     """
 
     assets: tuple[LossAsset, ...]
@@ -136,7 +141,6 @@ class LossPortfolio:
     value: Fraction
     leg_gas: Fraction
     min_trade: Fraction
-    depth: Fraction
     plan_cost_bps: int | None
 
     @property
@@ -156,7 +160,14 @@ def portfolio_of_config(
     numeraire = None
     for table in config.portfolio.assets:
         fee_pips = usual_fee_pips(config.chain.chain_id, table.symbol, numeraire_symbol)
-        asset = LossAsset(table.symbol, table.address, table.target, table.band, fee_pips / PIPS)
+        asset = LossAsset(
+            table.symbol,
+            table.address,
+            table.target,
+            table.band,
+            fee_pips / PIPS,
+            USUAL_DEPTH_USD / numeraire_usd,
+        )
         if table.symbol == numeraire_symbol:
             numeraire = asset
         elif table.target:
@@ -171,9 +182,68 @@ def portfolio_of_config(
         value,
         leg_wei * fees.native_usd / numeraire_usd / 10**18,
         Fraction(config.limits.min_trade or 0),
-        USUAL_DEPTH_USD / numeraire_usd,
         config.limits.plan_cost,
     )
+
+
+def portfolio_of_step(step: StepInput) -> LossPortfolio | None:
+    """Return the portfolio of a step at the prices, routes, pools and gas of its snapshot; None if
+    nothing is traded, a token has no route, or gas has no price.
+    """
+    prices = reference_prices(step).price_by_token
+    drifts = compute_drifts(step, prices)
+    total_value = investable_total(drifts)
+    numeraire = step.portfolio.numeraire
+    coin = Fraction(1, 10**numeraire.decimals)
+    native_price = prices.get(step.portfolio.wrapped_native)
+    if not total_value or native_price is None:
+        return None
+    tokens = [drift.token for drift in drifts]
+    costs = exchange_costs(
+        step.snapshot, step.portfolio, step.limits, tokens, prices, fees_only=True
+    )
+    numeraire_index = tokens.index(numeraire.address)
+    assets = []
+    for index, asset in enumerate(step.effective_assets):
+        token = asset.token.address
+        if index == numeraire_index or not asset.target_bps:
+            continue
+        unit_cost = costs.get((index, numeraire_index))
+        depths_raw = [
+            pool.spot_depth(token)
+            for pool in step.snapshot.pools
+            if token in (pool.token0, pool.token1)
+        ]
+        depth = max(depths_raw, default=0) * prices[token] * coin
+        if unit_cost is None or not depth:
+            return None
+        assets.append(
+            LossAsset(
+                asset.token.label, token, asset.target_bps, asset.band, float(unit_cost), depth
+            )
+        )
+    if not assets:
+        return None
+    own_target_bps = step.effective_assets[numeraire_index].target_bps
+    own_band = step.effective_assets[numeraire_index].band
+    return LossPortfolio(
+        tuple(assets),
+        LossAsset(numeraire.label, numeraire.address, own_target_bps, own_band, 0.0, Fraction(1)),
+        total_value * coin,
+        leg_gas_value(step.snapshot, native_price) * coin,
+        (step.limits.min_trade or Fraction(0)) * coin,
+        step.limits.plan_cost_bps,
+    )
+
+
+def step_loss_document(step: StepInput) -> TrackingLossDocument | None:
+    """Return about what the policy of a step loses, by its volatilities and the pools found; None as
+    above.
+    """
+    portfolio = portfolio_of_step(step)
+    if portfolio is None:
+        return None
+    return loss_document(portfolio, complete_risk(step).policy, COMPARED_CHOICES)
 
 
 def usual_fee_pips(chain_id: int, symbol: str, numeraire_symbol: str) -> int:
@@ -248,7 +318,7 @@ def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:
     gas_text = f"{_figure(float(portfolio.leg_gas))} {portfolio.numeraire.symbol}"
     return (
         f"Gas: each trade costs {_figure(portfolio.leg_share * 100)} % of the portfolio"
-        f" ({gas_text}){waits_text}. A larger portfolio, or cheaper gas, loses less."
+        f" ({gas_text}){waits_text}"
     )
 
 
@@ -293,7 +363,7 @@ def _market(portfolio: LossPortfolio, trigger: Trigger) -> LossMarket:
         ],
         unit_costs=[asset.unit_cost for asset in assets],
         leg_cost=portfolio.leg_share,
-        impact=float(portfolio.value / portfolio.depth),
+        impacts=[float(portfolio.value / asset.depth) for asset in assets],
         min_trade=float(portfolio.min_trade / portfolio.value),
         max_plan_cost=math.inf
         if portfolio.plan_cost_bps is None
