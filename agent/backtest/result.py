@@ -35,6 +35,7 @@ from agent.backtest.funding import (
     within_bars_mask,
 )
 from agent.backtest.futures.simulate import FuturesResult
+from agent.backtest.loss.backtests import BacktestLoss
 from agent.backtest.settings import AppliedTransfer, HealthRecord, TaxRule
 from agent.backtest.world import SimulatedWorld
 from agent.errors import ConfigError
@@ -249,6 +250,7 @@ class SimulationResult:
       counts as idle collateral.
     - `health_changes` has the changes of the strategies' health, `final_health` the final state of
       each.
+    - `loss` is what the picture of its loss by costs and drift is drawn from.
     - `funding` is the funding that shorts of the holdings would have received; no other figure
       includes it. None without rates.
     """
@@ -298,6 +300,7 @@ class SimulationResult:
     futures: FuturesResult | None = None
     health_changes: tuple[HealthRecord, ...] = ()
     final_health: tuple[HealthRecord, ...] = ()
+    loss: BacktestLoss | None = None
 
     @property
     def is_gas_counted(self) -> bool:

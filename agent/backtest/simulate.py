@@ -23,6 +23,7 @@ from agent.backtest.futures.simulate import (
     settings_digest,
 )
 from agent.backtest.futures.venue import FuturesSetup, SimulatedVenue
+from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.result import (
     PortfolioPaths,
     RebalanceRecord,
@@ -564,6 +565,17 @@ class SimulationRun:
             twr=twr,
             hold_twr=hold_twr,
             prices=paths.prices,
+            loss=None
+            if world.venue is not None
+            else backtest_loss(
+                spec,
+                world.settings,
+                {
+                    asset.token.symbol: float(close)
+                    for asset, close in zip(spec.portfolio.assets, paths.prices[0], strict=True)
+                    if close > 0
+                },
+            ),
             targets=paths.targets,
             bands=paths.bands,
             lot_rule=spec.tax.method.value,

@@ -8,21 +8,19 @@ from typing import Any
 
 import pytest
 
-from agent.app.start.tracking_losses import (
-    CHOICES,
-    MAX_LEG_SHARE,
-    LossAsset,
-    LossPortfolio,
-    loss_document,
-    portfolio_of_step,
-    step_loss_document,
-)
+from agent.app.start.tracking_losses import MAX_LEG_SHARE, loss_document, portfolio_of_step, step_loss_document
+from agent.backtest.loss.backtests import backtest_loss
+from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
+from agent.backtest.loss.policies import CHOICES, LossAsset, LossPortfolio
+from agent.backtest.report.losses import loss_section
+from agent.backtest.settings import SimulationSettings, make_spec
 from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, Policy, StepInput, Threshold, TradeSide, Trigger
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, expected_loss, token_rules
 from agent.units import BPS
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
-from tests.support.builders import price_of, step_input, token, v2_pool, with_snapshot
+from scripts.loss_picture import PICTURE, curve, svg
+from tests.support.builders import price_of, step_input, token, v2_pool, v3_pool, with_snapshot
 
 SYMBOLS = {"WBTC": 2_500, "WETH": 2_500, "LINK": 2_000}
 CORRELATIONS = (("WBTC", "WETH", 8_000), ("WBTC", "LINK", 6_000), ("WETH", "LINK", 7_000))
@@ -175,3 +173,55 @@ def loss_of(step: StepInput) -> float:
 def test_a_step_whose_token_has_no_route_has_no_estimate() -> None:
     step = step_of(500)
     assert step_loss_document(with_snapshot(step, pools=step.snapshot.pools[1:])) is None
+
+
+def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
+    found = loss_curve(portfolio(), policy(Threshold(None, 1_500)))
+    totals = [loss.total for _, loss in found.points]
+    costs = [loss.costs for _, loss in found.points]
+    assert costs == sorted(costs, reverse=True)
+    assert [loss.drift for _, loss in found.points] == sorted(loss.drift for _, loss in found.points)
+    assert min(totals) == pytest.approx(totals[WIDTH_FACTORS.index(1)], rel=0.04)
+    assert totals[0] > 1.5 * min(totals) < totals[-1]
+    rule, own, band = found.marks
+    assert rule.loss == found.points[WIDTH_FACTORS.index(1)][1]
+    assert (rule.name, own.name, band.name) == ("tracking", "relative 15 %", "relative 10 %")
+    assert own.width_factor == pytest.approx(1.5 * (band.width_factor or 0))
+
+
+def test_a_schedule_has_no_width_and_what_has_no_estimate_no_mark() -> None:
+    by_schedule = loss_curve(portfolio(), policy(Every(7 * 86_400)))
+    assert [(mark.name, mark.width_factor is None) for mark in by_schedule.marks][1] == ("every 7 d", True)
+    assert len(loss_curve(portfolio(), policy(side=TradeSide.SELL)).marks) == 2
+
+
+def test_the_picture_of_the_documentation_is_that_of_the_simulation() -> None:
+    assert svg(curve()) == PICTURE.read_text(encoding="utf-8"), "run scripts/loss_picture.py"
+
+
+def test_a_report_has_the_picture_of_its_own_fees_and_band() -> None:
+    """The first closes are those of the sample: a swap of 150,000 units of gas at 20 gwei is 0.003 ether."""
+    targets = {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}
+    spec = make_spec(targets, Threshold(None, 2_000), "USD", native="ETH")
+    settings = SimulationSettings(depth=Fraction(10**8), fee_pips=3_000, start_value=Fraction(50_000), gas_price_wei=20 * 10**9)
+    loss = backtest_loss(spec, settings, {"BTC": 30_000.0, "ETH": 2_000.0, "USD": 1.0})
+    assert loss is not None
+    assert loss.portfolio.leg_gas == 6
+    section = loss_section(loss)
+    assert section is not None
+    assert [row[0] for row in section.tables[0].rows] == ["tracking", "relative 20 %", "relative 10 %"]
+    costs, drift, policies = section.charts[0]["data"]
+    assert len(costs["x"]) == len(drift["x"]) == len(WIDTH_FACTORS)
+    assert policies["text"][0].startswith("tracking: ")
+    half = replace(settings, fee_pips=500)
+    cheaper = backtest_loss(spec, half, {"ETH": 2_000.0})
+    assert cheaper is not None
+    assert loss_curve(cheaper.portfolio, cheaper.policy).marks[0].loss.total < loss_curve(loss.portfolio, loss.policy).marks[0].loss.total
+
+
+def test_a_report_of_recorded_pools_has_no_picture() -> None:
+    spec = make_spec({"ETH": 5_000, "USD": 5_000}, Threshold(None, 1_000), "USD")
+    settings = SimulationSettings(depth=Fraction(10**8), fee_pips=500, start_value=Fraction(1_000))
+    assert loss_section(backtest_loss(spec, settings, {})) is not None
+    recorded = replace(settings, recorded_pools=(v3_pool(token("WETH"), token("USDC"), price_of("WETH"), 10**6),))
+    assert loss_section(backtest_loss(spec, recorded, {})) is None

@@ -22,6 +22,7 @@ from agent.app.documents.status import ceiling_warnings, minimum_totals_of_confi
 from agent.app.start import capital, past_results, tracking_losses
 from agent.app.start.amounts import ceiling_of, parse_amount, with_amounts
 from agent.app.start.venue import list_markets, pin_markets, pin_state
+from agent.backtest.loss.policies import COMPARED_CHOICES
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
@@ -773,7 +774,7 @@ def templates(network: str = "ethereum", value: str = str(TEMPLATE_VALUE_USD)) -
                     capital.template_config(template, preset),
                     Fraction(1),
                     total_value,
-                    tracking_losses.COMPARED_CHOICES,
+                    COMPARED_CHOICES,
                 ),
             }
         )

@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.backtest.report import sections as report_sections
+from agent.backtest.report.losses import loss_section
 from agent.backtest.report.page import (
     DASH,
     PlotlyDict,
@@ -464,6 +465,7 @@ def backtest_page(simulation_result: SimulationResult) -> ReportPage:
         report_sections.trades_section(analysis),
         turnover_section(analysis),
         costs_section(analysis),
+        loss_section(simulation_result.loss),
         report_sections.funding_section(analysis),
         report_sections.risk_section(analysis),
         taxes_section(analysis),

@@ -1,0 +1,248 @@
+"""Portfolios and triggers as the simulation of losses takes them, and the triggers that are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.backtest.loss.simulation import LossMarket, LossPolicy
+from agent.model import (
+    Destination,
+    Every,
+    HybridTrigger,
+    NoTradeZone,
+    StagedTrigger,
+    Threshold,
+    TrackingRisk,
+    Trigger,
+)
+from agent.policy.drift import band
+from agent.policy.risk import aversion
+from agent.policy.triggers.no_trade_zone import (
+    DEFAULT_STRICTNESS,
+    STRICTNESS_COST_BPS,
+    build_tracking,
+)
+from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
+from agent.units import BPS, YEAR_S, format_duration
+from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
+
+DAY_S = 86_400
+UNLIMITED_COST = 1e9
+"""Limit on the cost of a plan, share of its turnover, if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedPolicy:
+    """A trigger, where it trades to, and the least time between two trades."""
+
+    trigger: Trigger
+    destination: Destination
+    cooldown_s: int = 3_600
+
+    @property
+    def name(self) -> str:
+        """The trigger and destination in words."""
+        match self.trigger:
+            case NoTradeZone(risk) if risk.horizon_s is None:
+                return "tracking"
+            case NoTradeZone(TrackingRisk(_, int(horizon_s))):
+                return f"zone {format_duration(horizon_s)}"
+            case Every(every_s):
+                return f"every {format_duration(every_s)}"
+            case HybridTrigger(threshold, Every(every_s)):
+                return f"{self._band_name(threshold)} every {format_duration(every_s)}"
+            case Threshold() as threshold:
+                return self._band_name(threshold)
+            case _:
+                return "this trigger"
+
+    def _band_name(self, threshold: Threshold) -> str:
+        widths = [
+            f"{kind} {width_bps / 100:g} %"
+            for kind, width_bps in (
+                ("absolute", threshold.absolute_bps),
+                ("relative", threshold.relative_bps),
+            )
+            if width_bps is not None
+        ]
+        destinations = {Destination.HALFWAY: " to halfway", Destination.BAND: " to the band"}
+        return " and ".join(widths) + destinations.get(self.destination, "")
+
+
+CHOICES = (
+    ComparedPolicy(build_tracking(DEFAULT_STRICTNESS), Destination.ZONE),
+    ComparedPolicy(Threshold(None, 1_000), Destination.TARGET),
+    ComparedPolicy(Threshold(None, 2_000), Destination.HALFWAY),
+    ComparedPolicy(Threshold(500, None), Destination.TARGET),
+    ComparedPolicy(Every(28 * DAY_S), Destination.TARGET),
+)
+"""Triggers that are compared."""
+RULE = CHOICES[0]
+COMPARED_CHOICE = CHOICES[1]
+"""What is compared with the rule."""
+COMPARED_CHOICES = CHOICES[:2]
+
+
+@dataclass(frozen=True, slots=True)
+class LossAsset:
+    """An asset: symbol, token address, target, own band, cost of a unit traded against the
+    numeraire, and depth of its pools: a swap of x coins costs x² over it in impact.
+    """
+
+    symbol: str
+    token: str
+    target_bps: int
+    own_band: Threshold | None
+    unit_cost: float
+    depth: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class LossPortfolio:
+    """Assets beside the numeraire, and amounts in coins of it: value, gas of a swap and smallest
+    swap.
+    """
+
+    assets: tuple[LossAsset, ...]
+    numeraire: LossAsset
+    value: Fraction
+    leg_gas: Fraction
+    min_trade: Fraction
+    plan_cost_bps: int | None
+
+    @property
+    def leg_share(self) -> float:
+        """Gas of a swap, share of the portfolio."""
+        return float(self.leg_gas / self.value)
+
+
+def loss_market(portfolio: LossPortfolio, trigger: Trigger) -> LossMarket:
+    """Return the market of a portfolio. Volatilities and correlations are those configured or
+    measured, else those of the tokens' classes; tracking error is worth what the trigger says, else
+    what normal strictness does.
+    """
+    cost_bps = STRICTNESS_COST_BPS[DEFAULT_STRICTNESS]
+    configured_volatilities: Mapping[str, int] = {}
+    configured_correlations: Mapping[frozenset[str], int] = {}
+    if isinstance(trigger, NoTradeZone):
+        cost_bps = trigger.risk.cost_bps
+        configured_volatilities = dict(trigger.risk.volatilities_bps)
+        configured_correlations = {
+            frozenset(pair): bps for *pair, bps in trigger.risk.correlations_bps
+        }
+    assets = portfolio.assets
+    unit = portfolio.numeraire.symbol
+    volatilities = [
+        configured_volatilities.get(asset.token, class_volatility_bps(asset.symbol, unit)) / BPS
+        for asset in assets
+    ]
+
+    def correlation(first: LossAsset, second: LossAsset) -> float:
+        if first is second:
+            return 1.0
+        class_bps = class_correlation_bps(first.symbol, second.symbol, unit)
+        return configured_correlations.get(frozenset((first.token, second.token)), class_bps) / BPS
+
+    return LossMarket(
+        targets=[asset.target_bps / BPS for asset in assets],
+        covariance=[
+            [
+                volatilities[i] * volatilities[j] * correlation(first, second)
+                for j, second in enumerate(assets)
+            ]
+            for i, first in enumerate(assets)
+        ],
+        unit_costs=[asset.unit_cost for asset in assets],
+        leg_cost=portfolio.leg_share,
+        impacts=[float(portfolio.value / asset.depth) for asset in assets],
+        min_trade=float(portfolio.min_trade / portfolio.value),
+        max_plan_cost=UNLIMITED_COST
+        if portfolio.plan_cost_bps is None
+        else portfolio.plan_cost_bps / BPS,
+        risk_aversion=float(2 * cost_bps),
+    )
+
+
+def loss_policy(
+    portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy
+) -> LossPolicy | None:
+    """Return a trigger with its destination as the simulation takes it; None if it is not known."""
+    cooldown_years = choice.cooldown_s / YEAR_S
+    match choice.trigger:
+        case NoTradeZone(risk) if risk.horizon_s is None:
+            return _tracking_policy(market, cooldown_years)
+        case NoTradeZone(risk):
+            return _zone_policy(market, float(aversion(risk)), cooldown_years)
+        case Threshold():
+            return _band_policy(portfolio, choice, cooldown_years, has_schedule=False)
+        case Every(every_s) | HybridTrigger(_, Every(every_s)) | StagedTrigger(_, Every(every_s)):
+            return _band_policy(portfolio, choice, every_s / YEAR_S, has_schedule=True)
+        case _:
+            return None
+
+
+def _tracking_policy(market: LossMarket, cooldown_years: float) -> LossPolicy:
+    """Return the tracking rule: Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) with its reduced correlations."""
+    count = len(market.targets)
+    reduced = _reduced(market.covariance)
+    rules = token_rules(
+        [*market.targets, 1 - math.fsum(market.targets)],
+        [[*row, 0.0] for row in reduced] + [[0.0] * (count + 1)],
+        count,
+        {
+            index: TradingCost(unit_cost, market.leg_cost, market.min_trade)
+            for index, unit_cost in enumerate(market.unit_costs)
+        },
+        market.risk_aversion,
+    )
+    horizons = [rules[index].horizon_years or 1.0 for index in range(count)]
+    risk = [
+        [market.risk_aversion * reduced[i][j] * min(horizons[i], horizons[j]) for j in range(count)]
+        for i in range(count)
+    ]
+    return LossPolicy(
+        [*(rules[index].trigger for index in range(count)), math.inf],
+        [rules[index].edge for index in range(count)],
+        interval_years=cooldown_years,
+        risk=risk,
+    )
+
+
+def _reduced(covariance: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return a covariance with the correlations of the tracking rule."""
+    return [
+        [entry if i == j else entry * CORRELATION_SHARE for j, entry in enumerate(row)]
+        for i, row in enumerate(covariance)
+    ]
+
+
+def _zone_policy(market: LossMarket, aversion_years: float, cooldown_years: float) -> LossPolicy:
+    """Return a zone: the edge is where a unit saves its cost over the horizon, the trigger where a
+    swap saves its gas too. `aversion_years` is λ times the horizon.
+    """
+    risk = [[aversion_years * entry for entry in row] for row in market.covariance]
+    edges = [unit_cost / risk[i][i] for i, unit_cost in enumerate(market.unit_costs)]
+    gas_widths = [math.sqrt(2 * market.leg_cost / risk[i][i]) for i in range(len(edges))]
+    triggers = [edge + width for edge, width in zip(edges, gas_widths, strict=True)]
+    return LossPolicy([*triggers, math.inf], edges, interval_years=cooldown_years, risk=risk)
+
+
+def _band_policy(
+    portfolio: LossPortfolio, choice: ComparedPolicy, interval_years: float, *, has_schedule: bool
+) -> LossPolicy:
+    """Return bands, or reviews after an interval at which they count."""
+    widths = []
+    for asset in (*portfolio.assets, portfolio.numeraire):
+        low_bps, high_bps = band(choice.trigger, asset.target_bps, asset.own_band)
+        widths.append(float(max(asset.target_bps - low_bps, high_bps - asset.target_bps)) / BPS)
+    keeps_band = choice.destination is Destination.BAND
+    return LossPolicy(
+        widths,
+        widths[:-1] if keeps_band else [0.0] * len(portfolio.assets),
+        traded_share=0.5 if choice.destination is Destination.HALFWAY else 1.0,
+        interval_years=interval_years,
+        has_schedule=has_schedule,
+    )
