@@ -15,6 +15,7 @@ from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
+from agent.localchain.world import LiquidityRange
 from agent.model import IntentKind, ScreenSubject, TokenFinding
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
 from tests.support.agents import ROOMY, again, agent_config, allow, allowances, fund, legs_of, off_target, yes
@@ -168,7 +169,7 @@ def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain
     account_of, (sending, receiving), subject = ACCOUNTS[who]
     address = turned_bad(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
     if who == "router-receives":
-        chain.add_v3_pool("GUEST", "WETH", 3_000, 9_000_000)
+        chain.provide_liquidity(chain.add_v3_pool("GUEST", "USDC", 500), 9_000_000, (LiquidityRange(None, None, 10_000),))
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000 if sending else 0})
     token = chain.contract(address, attack("RefusingToken"))
     chain.send(token.functions.refuseTransfers(account_of(chain), sending, receiving))
