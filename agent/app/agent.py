@@ -311,14 +311,16 @@ class Agent:
         """Return pending transactions and open allowances that a hard pause would cancel and revoke
         now.
         """
-        return pending_and_allowances(self.context.readers, self.context.store)
+        return pending_and_allowances(self.context.without_venue_waits.readers, self.context.store)
 
     def cancel_and_revoke(self, reason: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancel pending transactions and revoke allowances under a hard pause."""
         with wiring.open_wallet_session(self.context, never_confirm, progress).open_transactor(
             cancels_only=True
         ) as transactor:
-            return cancel_and_revoke(self.context.readers, self.context.store, transactor, reason)
+            return cancel_and_revoke(
+                self.context.without_venue_waits.readers, self.context.store, transactor, reason
+            )
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
         """Resync to the chain's nonce and return it, after the wallet was used elsewhere or a

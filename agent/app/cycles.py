@@ -426,7 +426,10 @@ class AgentRun:
         context.store.steps.prune_later(context.config.service.keep_steps)
         if self._was_hard_paused and transactor is not None:
             return cancel_and_revoke(
-                context.readers, context.store, transactor, context.kill_switch.read().reason
+                context.without_venue_waits.readers,
+                context.store,
+                transactor,
+                context.kill_switch.read().reason,
             )
         outcome = withdrawal_run.continue_withdrawal(
             context, transactor, run_policy_cycle(context, transactor)

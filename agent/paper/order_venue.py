@@ -37,7 +37,7 @@ from agent.signing.futures import require_signable_order, require_signable_order
 from agent.signing.terms import FuturesRules
 from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
-from agent.venues.hyperliquid.client import HyperliquidClient
+from agent.venues.hyperliquid.client import AccountReading, HyperliquidClient
 from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, model_price
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading, with_chain_times
 
@@ -85,9 +85,23 @@ class PaperHyperliquid:
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue."""
+        return self._with_account(snapshot, self._client.read_account)
+
+    def read_promptly(self, snapshot: Snapshot) -> Snapshot:
+        """See OrderVenue."""
+        return self._with_account(snapshot, self._client.read_account_promptly)
+
+    @property
+    def has_left_out_reads(self) -> bool:
+        """See OrderVenue."""
+        return self._client.has_left_out_reads
+
+    def _with_account(
+        self, snapshot: Snapshot, read_account: Callable[[], AccountReading]
+    ) -> Snapshot:
         paper_margin = self._wallet().margin
         try:
-            reading = self._client.read_account()
+            reading = read_account()
             real_account = reading.account
             dated_account = with_chain_times(real_account, snapshot)
             account = (
@@ -104,9 +118,9 @@ class PaperHyperliquid:
             FuturesReading(account, no_account_reason, stale_reads=reading.stale_reads)
         )
 
-    def wait_for_budget(self) -> bool:
+    def wait_for_budget(self) -> None:
         """See OrderVenue."""
-        return self._client.wait_for_budget()
+        self._client.wait_for_budget()
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue."""

@@ -28,6 +28,7 @@ from agent.policy.decision import (
 )
 from agent.policy.drift import investable_total
 from agent.policy.orders import blocked_exits
+from agent.policy.orders.exits import unconfirmed_notes
 from agent.policy.step_faults import Fault, decision_faults
 from agent.reference import reference_prices
 
@@ -125,6 +126,18 @@ def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
     if investable_total(context.drifts) == 0:
         code = HaltCode.EMPTY
     return context.result(halt_with([Fault(code, reason)]))
+
+
+def is_exit_due(step: StepInput) -> bool:
+    """True if a triggered exit has something left to sell or to free, or would be triggered if the
+    preceding blocks confirmed this one.
+    """
+    context = DecisionContext(step, reference_prices(step))
+    faults = decision_faults(step, context.references)
+    if faults and not spares_exits(halt_with(faults)):
+        return False
+    is_unconfirmed = bool(unconfirmed_notes(step, exits_only=True))
+    return is_unconfirmed or exits.sell_triggered_exits(context) is not None
 
 
 DECIDERS: tuple[Decider, ...] = (

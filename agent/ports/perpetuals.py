@@ -100,10 +100,17 @@ class OrderVenue(PerpVenue, Protocol):
         rejected, else an empty text. Raises Retryable if orders may have been executed.
         """
 
-    def wait_for_budget(self) -> bool:
-        """Wait until what the last reading left out, because the venue's budget of requests was
-        used up, can be read; return whether there was any.
+    def read_promptly(self, snapshot: Snapshot) -> Snapshot:
+        """Return what `read` returns, without a wait for a venue that limits or fails requests:
+        what would have to wait is left out, and the account unknown if it is needed for that.
         """
+
+    @property
+    def has_left_out_reads(self) -> bool:
+        """True if the last reading left out something because the venue limits or fails requests."""
+
+    def wait_for_budget(self) -> None:
+        """Wait until the venue's budget of requests allows a whole reading."""
 
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """Raise Refused with the code `agent_key` unless the key may trade for the account until

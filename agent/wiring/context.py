@@ -75,6 +75,7 @@ from agent.model import (
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.paper.order_venue import PaperHyperliquid
 from agent.policy import quarantine
+from agent.policy.decide import is_exit_due
 from agent.policy.step_input import assemble_input
 from agent.ports import Clock, MonotonicClock, SigningKey
 from agent.signing import keys
@@ -191,6 +192,8 @@ class AgentContext:
     recorder: StepRecorder | None = None
     confirmed_hash: str | None = None
     """Hash of the config version that was confirmed when the context was opened."""
+    waits_for_venue: bool = True
+    """Whether a look waits for a futures venue that limits requests, if no exit is due."""
 
     @property
     def config(self) -> Config:
@@ -205,6 +208,11 @@ class AgentContext:
         if self.futures_policy is None or not self.futures_policy.manual_triggers:
             return self
         return replace(self, futures_policy=replace(self.futures_policy, manual_triggers=()))
+
+    @property
+    def without_venue_waits(self) -> AgentContext:
+        """The context of what protects the wallet alone: a stop, a hard pause."""
+        return replace(self, waits_for_venue=False)
 
     @property
     def portfolio_with_positions(self) -> Portfolio:
@@ -329,9 +337,18 @@ class AgentContext:
             return replace(readers, reader=SafeReader(self.position_reader, safe))
         if (venue := self.order_venue()) is not None:
             return replace(
-                readers, reader=OrderVenueReader(readers.reader, venue, self.futures_policy)
+                readers,
+                reader=OrderVenueReader(
+                    readers.reader,
+                    venue,
+                    self.futures_policy,
+                    partial(self._is_exit_due, readers),
+                ),
             )
         return readers
+
+    def _is_exit_due(self, readers: StepReaders, snapshot: Snapshot) -> bool:
+        return not self.waits_for_venue or is_exit_due(readers.step_input_at(snapshot))
 
     def order_venue(
         self, key: SigningKey | None = None

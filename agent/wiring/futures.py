@@ -350,18 +350,32 @@ def build_agent_key(config: Config, key: SigningKey) -> AgentKey:
 class OrderVenueReader:
     """ports.Reader whose snapshots include the margin account of an off-chain venue."""
 
-    def __init__(self, reader: Reader, venue: OrderVenue, policy: FuturesPolicy | None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        venue: OrderVenue,
+        policy: FuturesPolicy | None,
+        is_exit_due: Callable[[Snapshot], bool],
+    ) -> None:
+        """`is_exit_due` judges a snapshot whose account may be unknown or old in parts."""
         self._reader = reader
         self._venue = venue
         self._policy = policy
+        self._is_exit_due = is_exit_due
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader; the account is read after the chain. If the venue's budget of requests
-        is used up, a look waits for it unless a reduction is due, which needs little.
+        """See ports.Reader; the account is read after the chain. If the venue limits or fails
+        requests, a look waits for it, unless an exit is due, which needs no venue, or a reduction,
+        which needs little.
         """
-        snapshot = self._venue.read(self._reader.snapshot())
-        if is_reduction_due(snapshot, self._policy) or not self._venue.wait_for_budget():
+        snapshot = self._venue.read_promptly(self._reader.snapshot())
+        if (
+            not self._venue.has_left_out_reads
+            or is_reduction_due(snapshot, self._policy)
+            or self._is_exit_due(snapshot)
+        ):
             return snapshot
+        self._venue.wait_for_budget()
         return self._venue.read(self._reader.snapshot())
 
     def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.app import Agent
+from agent.app.money import shutdown
 from agent.errors import Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage
@@ -317,6 +318,65 @@ def test_a_reduction_that_is_due_does_not_wait_for_the_budget_of_other_reads(
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=listener)
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
         assert sent_s[0] - began_s <= 10
+
+
+def use_up(agent: Agent, left: int) -> None:
+    """Spend the agent's budget of requests for this minute, up to what is left."""
+    assert agent.context.venue_client is not None
+    budget = agent.context.venue_client._connection._budget
+    assert budget is not None
+    budget.spend(budget.left() - left)
+
+
+BUSY_VENUES: dict[str, Callable[[HyperliquidServer, Agent], None]] = {
+    "a budget without room for side reads": lambda _, agent: use_up(agent, RESERVED_WEIGHT),
+    "a budget without room for the account": lambda _, agent: use_up(agent, 0),
+    "a venue that limits every read": lambda server, _: fail(server, 429, "*"),
+    "a venue that is down": lambda server, _: fail(server, 503, "*"),
+}
+
+
+@pytest.mark.parametrize("venue", BUSY_VENUES)
+def test_an_exit_on_chain_waits_for_no_venue(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, venue: str) -> None:
+    chain = anvil_chain
+    changes = venue_changes(server, {"BTC": "100%"}) | {"portfolio.assets.0.stop_loss": "2700", "policy.confirm_blocks": 2}
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        open_book(agent, chain)
+        later(chain, 700)
+        chain.move_market({"WETH": 2_500})
+        for _ in range(2):
+            later(chain, 12)
+        BUSY_VENUES[venue](server, agent)
+        began_s = chain.now_s()
+        sent_s: list[int] = []
+        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(2, lambda: sent_s.append(chain.now_s())))
+        assert chain.balance("WETH") == 0, outcome.reason
+        assert sent_s[0] - began_s <= 10
+
+
+@pytest.mark.parametrize("venue", ["a venue that limits every read", *slow([name for name in BUSY_VENUES if "limits" not in name])])
+def test_a_stop_waits_for_no_venue(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, venue: str) -> None:
+    chain = anvil_chain
+    with agents.agent_on(chain, tmp_path, venue_changes(server, {"BTC": "100%"}), EVEN) as agent:
+        open_book(agent, chain)
+        later(chain, 700)
+        BUSY_VENUES[venue](server, agent)
+        began_s = chain.now_s()
+        report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert (report.state, chain.balance("WETH")) == ("stopped", 0), report.reason
+        assert chain.now_s() - began_s <= 20
+
+
+def test_a_calm_look_waits_for_what_the_budget_left_out(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    changes = venue_changes(server, {"BTC": "100%"}) | {"portfolio.assets.0.stop_loss": "2700"}
+    with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
+        open_book(agent, anvil_chain)
+        later(anvil_chain, 700)
+        for left in (RESERVED_WEIGHT, 0):
+            use_up(agent, left)
+            reading = agent.step_input().snapshot.layer(FuturesReading)
+            assert (reading.account is not None, reading.stale_reads) == (True, ())
+            later(anvil_chain, 700)
 
 
 def test_a_calm_look_costs_little_of_the_budget(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:

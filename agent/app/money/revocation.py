@@ -78,7 +78,7 @@ def revoke(
         return report
     if not confirm(report):
         return replace(report, state="declined", reason="not confirmed; nothing was sent")
-    context = agent.context
+    context = agent.context.without_venue_waits
     with wiring.open_transactor(context, never_confirm, progress) as transactor:
         transactor.executor.reconcile()
         step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]

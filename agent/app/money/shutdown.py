@@ -135,6 +135,7 @@ def stop(
     Once its request is stored, `run` and `rebalance` refuse until the owner resumes. Raises
     ConfigError if a different shutdown is open.
     """
+    agent = Agent(agent.context.without_venue_waits)
     context = agent.context
     payout_address = None if send_to is None else parse_address(send_to, "--send-to")
     request = _find_open_stop(agent, to_stable, payout_address)

@@ -545,11 +545,21 @@ class HyperliquidClient:
             fresh_s,
         )
 
-    def wait_for_budget(self) -> bool:
-        """Wait until reads that the last look left out for want of budget fit; return whether
-        there were any.
+    def read_account_promptly(self) -> AccountReading:
+        """Return what `read_account` returns, without a wait for the venue. Raises Retryable for
+        what would have to wait.
         """
-        return self._connection.wait_for_side_reads()
+        with self._connection.prompt_reads():
+            return self.read_account()
+
+    @property
+    def has_left_out_reads(self) -> bool:
+        """True if the last look left out reads because the venue limits or fails them."""
+        return self._connection.has_left_out_reads
+
+    def wait_for_budget(self) -> None:
+        """Wait until the venue's budget allows a whole look, for a minute at most."""
+        self._connection.wait_for_look()
 
     def agents_for_reduction(self) -> KeptValue[tuple[HyperliquidAgent, ...]]:
         """Return the agents that are known when a reduction is sent."""

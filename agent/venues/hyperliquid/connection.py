@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ whole again.
 """
 FAULT_PAUSES_S = (1, 2)
 """Pauses after a server's error in answer to a read, seconds."""
+USED_UP = "the venue's budget of requests is used up"
 SIDE_READS_WEIGHT = 200
 """Weight of the side reads of a look with several markets."""
 SIDE_READS_S = 4.0
@@ -75,6 +77,7 @@ class HyperliquidConnection:
         self._budget = budget
         self._side_reads_end_s = 0.0
         self._has_left_out_reads = False
+        self._may_wait = True
         self.is_mainnet = is_mainnet
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -82,9 +85,12 @@ class HyperliquidConnection:
 
     def info(self, **request_fields: object) -> object:
         """Return the answer to a read. While the venue limits requests it waits, for a minute at
-        most. Raises Retryable.
+        most, unless the reads are prompt. Raises Retryable.
         """
         pauses_s = {True: list(LIMITED_PAUSES_S), False: list(FAULT_PAUSES_S)}
+        if not self._may_wait and self._is_used_up(request_weight("info", request_fields)):
+            self._has_left_out_reads = True
+            raise _no_read_error(request_fields, USED_UP)
         while True:
             try:
                 return self._request_answer("info", request_fields, self._timeout_s)
@@ -95,21 +101,34 @@ class HyperliquidConnection:
             is_passing = is_limited or http_status >= requests.codes.server_error
             if self._budget is None or not is_passing or not pauses_s[is_limited]:
                 raise _no_read_error(request_fields, problem)
+            if not self._may_wait:
+                self._has_left_out_reads = True
+                raise _no_read_error(request_fields, problem)
             self._budget.pause(pauses_s[is_limited].pop(0))
+
+    @contextmanager
+    def prompt_reads(self) -> Iterator[None]:
+        """Leave out the reads that would have to wait for the venue, instead of waiting."""
+        self._may_wait = False
+        try:
+            yield
+        finally:
+            self._may_wait = True
+
+    @property
+    def has_left_out_reads(self) -> bool:
+        """True if the last look left out reads because the venue limits or fails them."""
+        return self._has_left_out_reads
 
     def begin_side_reads(self) -> None:
         """Begin the time that the side reads of a look may take together."""
         self._side_reads_end_s = time.monotonic() + SIDE_READS_S
         self._has_left_out_reads = False
 
-    def wait_for_side_reads(self) -> bool:
-        """Wait until the side reads that were left out for want of budget fit, for a minute at
-        most; return whether there were any.
-        """
-        if self._budget is None or not self._has_left_out_reads:
-            return False
-        self._budget.wait_for(RESERVED_WEIGHT + SIDE_READS_WEIGHT)
-        return True
+    def wait_for_look(self) -> None:
+        """Wait until the budget allows a whole look, for a minute at most."""
+        if self._budget is not None:
+            self._budget.wait_for(RESERVED_WEIGHT + SIDE_READS_WEIGHT)
 
     def side_info(self, **request_fields: object) -> object:
         """Return the answer to a read whose last value will do for now. It neither waits nor is
@@ -118,9 +137,9 @@ class HyperliquidConnection:
         remaining_s = self._side_reads_end_s - time.monotonic()
         if remaining_s <= 0:
             raise _no_read_error(request_fields, "the reads before it took too long")
-        if self._budget is not None and self._budget.left() < RESERVED_WEIGHT:
+        if self._is_used_up(RESERVED_WEIGHT):
             self._has_left_out_reads = True
-            raise _no_read_error(request_fields, "the venue's budget of requests is used up")
+            raise _no_read_error(request_fields, USED_UP)
         try:
             return self._request_answer("info", request_fields, min(remaining_s, self._timeout_s))
         except _NoAnswer as error:
@@ -152,6 +171,10 @@ class HyperliquidConnection:
                     code=ErrorCode.UNKNOWN_IF_SENT,
                 )
             self._budget.pause(pauses_s.pop(0))
+
+    def _is_used_up(self, weight: int) -> bool:
+        """True if the budget leaves less than this weight now."""
+        return self._budget is not None and self._budget.left() < weight
 
     def _request_answer(
         self, path: str, request_body: Mapping[str, object], timeout_s: float

@@ -63,7 +63,11 @@ from agent.signing.futures import (
 from agent.signing.terms import FuturesRules
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.agent_key import AgentKey, signing_library
-from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
+from agent.venues.hyperliquid.client import (
+    AccountReading,
+    HyperliquidAgent,
+    HyperliquidClient,
+)
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.kept_reads import KeptValue
 from agent.venues.hyperliquid.orders import (
@@ -219,8 +223,22 @@ class HyperliquidPerps:
         """See PerpVenue. An index gets the snapshot's chain time, less the answer's age by this
         machine's clock.
         """
+        return self._with_account(snapshot, self._client.read_account)
+
+    def read_promptly(self, snapshot: Snapshot) -> Snapshot:
+        """See OrderVenue."""
+        return self._with_account(snapshot, self._client.read_account_promptly)
+
+    @property
+    def has_left_out_reads(self) -> bool:
+        """See OrderVenue."""
+        return self._client.has_left_out_reads
+
+    def _with_account(
+        self, snapshot: Snapshot, read_account: Callable[[], AccountReading]
+    ) -> Snapshot:
         try:
-            account_reading = self._client.read_account()
+            account_reading = read_account()
             margin_account = with_chain_times(account_reading.account, snapshot)
         except TrimtabError as error:
             return snapshot.with_layer(unknown_reading(error))
@@ -248,9 +266,9 @@ class HyperliquidPerps:
             return None
         return agents.value
 
-    def wait_for_budget(self) -> bool:
+    def wait_for_budget(self) -> None:
         """See OrderVenue."""
-        return self._client.wait_for_budget()
+        self._client.wait_for_budget()
 
     def _blocked_reason_and_expiry(
         self, agents: Sequence[HyperliquidAgent] | None, until_s: int
