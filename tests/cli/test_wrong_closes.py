@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +22,15 @@ PORTFOLIO = ("--target", "BTC=50,USD=50", "--numeraire", "USD")
 SETTINGS = {
     "backtest": ("--band", "10%rel"),
     "tune": ("--band", "5%rel,10%rel", "--every", "7d"),
-    "stress": ("--band", "10%rel", "--paths", "20", "--step-paths", "1", "--bars", "8", "--scenarios", "crash"),
+    "stress": ("--band", "10%rel", "--paths", "60", "--step-paths", "1", "--bars", "100", "--scenarios", "crash"),
 }
 
 
 def prices(folder: Path, closes: list[float]) -> str:
+    """Write daily closes; NaN is missing, while the other column keeps the bar."""
     path = folder / "prices.csv"
-    path.write_text("time,BTC\n" + "".join(f"{1_609_459_200 + 86_400 * row},{close:.6f}\n" for row, close in enumerate(closes)))
+    cells = ("" if math.isnan(close) else f"{close:.6f}" for close in closes)
+    path.write_text("time,BTC,ETH\n" + "".join(f"{1_609_459_200 + 86_400 * row},{cell},100\n" for row, cell in enumerate(cells)))
     return str(path)
 
 
@@ -76,12 +80,28 @@ def test_a_search_says_its_choice_without_a_wrong_close(tmp_path: Path, bare: Ba
     assert mentions(bare(*words).out, "probably wrong", "Without them the best setting")
 
 
-def test_a_stress_test_names_wrong_closes(tmp_path: Path, bare: Bare) -> None:
+@pytest.mark.parametrize(("index", "wrong"), [(90, 1.0), *slow([(0, 1.0), (0, 3_000_000.0), (199, 1.0), (199, 3_000_000.0)])])
+def test_a_stress_test_says_the_shortfalls_without_wrong_closes(index: int, wrong: float, tmp_path: Path, bare: Bare) -> None:
     closes = walk(4, 200)
-    closes[90] = 1.0
     words = ("stress", "--prices", prices(tmp_path, closes), *PORTFOLIO, *SETTINGS["stress"])
-    assert "1 closes are probably wrong" in bare(*words, "--json").json["notes"][0]
-    assert mentions(bare(*words).out, "probably wrong", "run again")
+    prices(tmp_path, [*closes[:index], math.nan, *closes[index + 1 :]])
+    without_close = shortfalls(bare(*words, "--json").json)
+    prices(tmp_path, [*closes[:index], wrong, *closes[index + 1 :]])
+    document = bare(*words, "--json").json
+    (note,) = [note for note in document["notes"] if "probably wrong" in note]
+    assert f"1 closes are probably wrong: BTC is {wrong:.8g} at 2021-" in note
+    named = {
+        name: (float(without), float(with_)) for without, with_, name in re.findall(r"([-\d.]+) % instead of ([-\d.]+) % \(([^)]+)\)", note)
+    }
+    assert {name: with_ for name, (_, with_) in named.items()} == pytest.approx(shortfalls(document), abs=0.006)
+    assert {name: without for name, (without, _) in named.items()} == pytest.approx(without_close, abs=0.006)
+    assert max(abs(with_ - without) for without, with_ in named.values()) > 3
+    assert mentions(bare(*words).out, "probably wrong", "Without them the expected shortfall")
+
+
+def shortfalls(document: dict[str, Any]) -> dict[str, float]:
+    """Return the expected shortfall of each case of a stress test, in percent."""
+    return {case["name"]: 100 * float(case["loss"]["expected_shortfall"]) for case in document["cases"]}
 
 
 def test_futures_name_wrong_closes(tmp_path: Path, bare: Bare) -> None:

@@ -25,7 +25,6 @@ from agent.backtest.jumps import (
     settings_from_bar,
     suspect_closes,
     suspect_note,
-    with_suspect_note,
     without_closes,
 )
 from agent.backtest.report.backtest import backtest_page
@@ -39,10 +38,12 @@ from agent.backtest.stress.run import (
     MAX_BARS,
     StressResult,
     StressSpec,
+    complete_bar_count,
     estimate_s,
     run_stress_test,
     stress_document,
     stress_page,
+    without_suspects_text,
 )
 from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
@@ -168,11 +169,15 @@ def prepare_stress(
     if portfolio_options.config is None and limits_choice == "usual":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
-    table = with_suspect_note(table, spec)
-    stress_spec = stress_options.spec(table)
-    return PreparedStressTest(
-        spec, table, settings, stress_spec, estimate_s(stress_spec, spec, settings)
-    )
+    return _prepared_test(spec, table, settings, stress_options.spec(table))
+
+
+def _prepared_test(
+    spec: BacktestSpec, table: PriceTable, settings: SimulationSettings, stress_spec: StressSpec
+) -> PreparedStressTest:
+    run_count = 2 if suspect_closes(table, spec) else 1
+    estimated_s = run_count * estimate_s(stress_spec, spec, settings)
+    return PreparedStressTest(spec, table, settings, stress_spec, estimated_s)
 
 
 def with_shocks(
@@ -202,10 +207,8 @@ def with_shocks(
             severity=replace(prepared_test.stress_spec.severity, shocks=spot_shocks),
             scenarios=(*prepared_test.stress_spec.scenarios, SpotScenario.SHOCK),
         )
-        prepared_test = replace(
-            prepared_test,
-            stress_spec=stress_spec,
-            estimated_s=estimate_s(stress_spec, prepared_test.spec, prepared_test.settings),
+        prepared_test = _prepared_test(
+            prepared_test.spec, prepared_test.table, prepared_test.settings, stress_spec
         )
     if futures_spec is not None and market_shocks:
         severity = replace(futures_spec.severity, shocks=market_shocks)
@@ -218,8 +221,8 @@ def run_stress(
 ) -> StressResult:
     """Run the stress test on `cores` cores (0: all); their number does not change the result.
 
-    A short test runs in this process. Raises ConfigError if the options do not fit the prices,
-    Retryable if a process died.
+    A short test runs in this process. If closes are probably wrong, a note has the result without
+    them. Raises ConfigError if the options do not fit the prices, Retryable if a process died.
     """
     core_count = cores or available_cores()
 
@@ -229,14 +232,30 @@ def run_stress(
         return run_in_processes(work, pieces, min(core_count, len(pieces)), PROCESS_DIED_MESSAGE)
 
     is_sequential = core_count == 1 or prepared_test.estimated_s < PARALLEL_FROM_S
-    return run_stress_test(
-        prepared_test.spec,
-        prepared_test.table,
-        prepared_test.settings,
-        prepared_test.stress_spec,
-        progress,
-        run_sequentially if is_sequential else run_parallel,
+
+    def run(table: PriceTable, stress_spec: StressSpec) -> StressResult:
+        return run_stress_test(
+            prepared_test.spec,
+            table,
+            prepared_test.settings,
+            stress_spec,
+            progress,
+            run_sequentially if is_sequential else run_parallel,
+        )
+
+    result = run(prepared_test.table, prepared_test.stress_spec)
+    if not (suspects := suspect_closes(prepared_test.table, prepared_test.spec)):
+        return result
+    trusted_table = select_spec_symbols(
+        prepared_test.spec, without_closes(prepared_test.table, suspects)
     )
+    try:
+        path_bars = min(result.path_bars, complete_bar_count(trusted_table))
+        trusted_result = run(trusted_table, replace(prepared_test.stress_spec, path_bars=path_bars))
+        change_text = without_suspects_text(trusted_result, result)
+    except ConfigError as error:
+        change_text = f"There is no result without them: {error.message}"
+    return replace(result, notes=(f"{suspect_note(suspects)}. {change_text}", *result.notes))
 
 
 def _scenarios(scenarios_text: str) -> tuple[SpotScenario, ...]:

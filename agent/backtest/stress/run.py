@@ -328,7 +328,7 @@ def _recorded_path(table: PriceTable, bars: int) -> PriceTable:
     """Return the last `bars` bars up to the newest at which every asset has a price. Raises
     ConfigError if there are fewer.
     """
-    end_bar = _complete_bars(table)
+    end_bar = complete_bar_count(table)
     if end_bar < bars:
         raise ConfigError(f"--bars: {bars}, but the file has {end_bar}", f"use {end_bar} or fewer")
     bar_range = slice(end_bar - bars, end_bar)
@@ -337,14 +337,14 @@ def _recorded_path(table: PriceTable, bars: int) -> PriceTable:
     return replace(table, times_s=table.times_s[bar_range], closes=closes, notes=())
 
 
-def _complete_bars(table: PriceTable) -> int:
+def complete_bar_count(table: PriceTable) -> int:
     """Return the number of bars up to the newest at which every asset has a price."""
     has_all_prices = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
     return int(np.nonzero(has_all_prices)[0][-1]) + 1
 
 
 def _skipped_notes(table: PriceTable, history: ReturnHistory) -> list[str]:
-    incomplete_bars = table.bar_count - _complete_bars(table)
+    incomplete_bars = table.bar_count - complete_bar_count(table)
     notes = []
     if history.skipped_returns:
         notes.append(f"{history.skipped_returns} returns with a missing price are skipped")
@@ -498,6 +498,22 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
     return simulated_section, stressed_section
 
 
+def without_suspects_text(trusted_result: StressResult, stress_result: StressResult) -> str:
+    """Return how the shortfall of each case changes without suspect closes."""
+    trusted_case_by_name = {case.name: case for case in trusted_result.cases}
+    shortfall_texts = [
+        f"{_shortfall_text(trusted_case_by_name[case.name])} instead of {_shortfall_text(case)}"
+        f" ({case.name})"
+        for case in stress_result.cases
+        if case.name in trusted_case_by_name
+    ]
+    return f"Without them the expected shortfall is {', '.join(shortfall_texts)}"
+
+
+def _shortfall_text(case: StressCase) -> str:
+    return _format_percent(expected_shortfall(case.metric_values("loss")))
+
+
 def stress_page(stress_result: StressResult) -> ReportPage:
     """Build the whole report."""
     worst_case = max(
@@ -506,7 +522,7 @@ def stress_page(stress_result: StressResult) -> ReportPage:
     facts = [
         ReportFact(
             f"{case.name}: expected shortfall",
-            _format_percent(expected_shortfall(case.metric_values("loss"))),
+            _shortfall_text(case),
             pluralize(len(case.path_metrics), "path"),
         )
         for case in stress_result.cases[:2]
@@ -519,7 +535,7 @@ def stress_page(stress_result: StressResult) -> ReportPage:
         path_count * WORST_SHARE < 1
     ):  # with so few paths, the expected shortfall is the worst path
         shortfall_subject = f"the worst of its {path_count} paths"
-    loss_text = _format_percent(expected_shortfall(worst_case.metric_values("loss")))
+    loss_text = _shortfall_text(worst_case)
     summary = (
         (
             f"The worst case is {worst_case.name}: {shortfall_subject} is a loss of {loss_text} within {stress_result.path_bars} bars."
