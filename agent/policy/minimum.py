@@ -27,7 +27,6 @@ from agent.model import (
     is_tracking,
 )
 from agent.policy.drift import band, investable_total
-from agent.policy.triggers.tracking_rule import edge_and_trigger
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
 
@@ -256,7 +255,7 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     assets = [asset for asset in inputs.assets if asset.target_bps > 0]
     if cost_after_fee <= 0 or not assets:
         if assets:
-            reason = f"a pool fee of {_percent_text(fee_rate)} is not below limits.plan_cost"
+            reason = f"a pool fee of {percent_text(fee_rate)} is not below limits.plan_cost"
         else:
             reason = "the numeraire is the only target"
         return MinimumTotal(None, reason, gas_value, Fraction(0), Fraction(0), Fraction(0))
@@ -268,7 +267,7 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     edge_text = (
         "its band"
         if inputs.has_band
-        else f"a drift of {_percent_text(tightest_asset.drift * BPS / tightest_asset.target_bps)} of its target"
+        else f"a drift of {percent_text(tightest_asset.drift * BPS / tightest_asset.target_bps)} of its target"
     )
     total_by_limit = {
         f"the gas of a correction of {tightest_asset.symbol} at {edge_text}": gas_value
@@ -312,65 +311,6 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     )
 
 
-def yearly_corrections_and_cost(
-    inputs: MinimumTotalInputs, total: Value
-) -> tuple[Fraction, Value] | None:
-    """Return the expected number of corrections of this total a year, and their cost; None if it is
-    below the minimum.
-    """
-    minimum_total = compute_minimum_total(inputs)
-    if minimum_total.total is None or total < minimum_total.total:
-        return None
-    if inputs.is_tracking:
-        return _yearly_tracking(inputs, total)
-    correction_cost = (
-        minimum_total.gas_cost
-        + (minimum_total.correction_cost - minimum_total.gas_cost) * total / minimum_total.total
-    )
-    return minimum_total.corrections_per_year, minimum_total.corrections_per_year * correction_cost
-
-
-def _yearly_tracking(inputs: MinimumTotalInputs, total: Value) -> tuple[Fraction, Value]:
-    """Return the trades and the cost of a year under the tracking rule, each asset by itself: the
-    deviation takes (b² - a²)/η² years from the edge a to the trigger b, the mean exit time.
-    """
-    trade_count = 0.0
-    cost = 0.0
-    leg_gas_value = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
-    fee_rate = float(Fraction(inputs.fee_pips, PIPS))
-    leg_cost = float(leg_gas_value / total)
-    for asset in inputs.assets:
-        weight = asset.target_bps / BPS
-        if not 0 < weight < 1:
-            continue
-        spread_share = (weight * (1 - weight)) ** 2
-        edge, trigger = edge_and_trigger(
-            1.5 * fee_rate * spread_share, 0.75 * leg_cost * spread_share
-        )
-        width_factor = min(1.0, float(asset.drift) / trigger)
-        moved_share = max((trigger - edge) * width_factor, float(inputs.min_trade / total))
-        edge = edge * width_factor
-        deviation_variance = spread_share * float(ASSUMED_VOLATILITY) ** 2
-        yearly_trades = deviation_variance / (moved_share * (moved_share + 2 * edge))
-        trade_count += yearly_trades
-        cost += yearly_trades * (leg_cost + moved_share * fee_rate)
-    return Fraction(trade_count), Fraction(cost) * total
-
-
-def format_yearly_cost(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
-    """Format the trades and cost of a year with this total, or that it is not worth it."""
-    gas_text = f"at {_number_text(Fraction(inputs.gas_price_wei, GWEI))} gwei"
-    count_and_cost = yearly_corrections_and_cost(inputs, total)
-    if count_and_cost is not None:
-        cost_text = f"{format_coins(count_and_cost[1], decimals)} {label}"
-        return f"about {_number_text(count_and_cost[0])} trades and {cost_text} a year {gas_text}"
-    gas_text = f"{gas_text} and a pool fee of {_percent_text(Fraction(inputs.fee_pips, PIPS))}"
-    least_total = compute_minimum_total(inputs).total
-    if least_total is None:
-        return f"not worth it here {gas_text}, whatever the total"
-    return f"not worth it here {gas_text}, only from {format_coins(least_total, decimals)} {label}"
-
-
 def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Return the settings that would each make this total sufficient; empty if it already is."""
     minimum_total, cost_after_fee, fee_rate = (
@@ -410,7 +350,7 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
         )
     if minimum_total.total is not None and "gas" in minimum_total.binding_limit:
         gas_gwei = Fraction(inputs.gas_price_wei, GWEI) * total / minimum_total.total
-        suggestions.append(f"a chain, or an hour, with gas below {_number_text(gas_gwei)} gwei")
+        suggestions.append(f"a chain, or an hour, with gas below {number_text(gas_gwei)} gwei")
     return tuple(suggestions)
 
 
@@ -491,7 +431,7 @@ def format_minimum_total(
     """
     minimum_total, gwei_text = (
         compute_minimum_total(inputs),
-        _number_text(Fraction(inputs.gas_price_wei, GWEI)),
+        number_text(Fraction(inputs.gas_price_wei, GWEI)),
     )
     if minimum_total.total is None:
         return (
@@ -503,13 +443,13 @@ def format_minimum_total(
         return f"{format_coins(value, decimals)} {label}"
 
     corrections_text = (
-        f"About {_number_text(minimum_total.corrections_per_year)} corrections a year (assumed volatility"
-        f" {_percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
+        f"About {number_text(minimum_total.corrections_per_year)} corrections a year (assumed volatility"
+        f" {percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
     )
     fee_rate, coin_value = Fraction(inputs.fee_pips, PIPS), inputs.wei_value * 10**18
     minimum_text = (
         f"Minimum total at {gwei_text} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
-        f" {_percent_text(fee_rate)}, native coin at {money(coin_value)}). {corrections_text}"
+        f" {percent_text(fee_rate)}, native coin at {money(coin_value)}). {corrections_text}"
     )
     if total >= minimum_total.total:
         return f"{minimum_text}."
@@ -553,11 +493,13 @@ def _lowest_fee_pips(pools: Sequence[Pool], token: str) -> int | None:
     )
 
 
-def _percent_text(share: Fraction) -> str:
+def percent_text(share: Fraction) -> str:
+    """Format a share as a percentage, two decimals at most."""
     return f"{value_text(share * 100, 0, 2)} %"
 
 
-def _number_text(number: Fraction) -> str:
+def number_text(number: Fraction) -> str:
+    """Format a number with one decimal, from 20 on with none, below one with three."""
     if number >= 20:
         return value_text(number, 0, 0)
     return value_text(number, 0, 1 if number >= 1 else 3)

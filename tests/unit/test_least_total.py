@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from agent.app.documents.status import current_minimum_total, minimum_totals_of_config
+from agent.app.documents.yearly_costs import format_yearly_cost, yearly_corrections_and_cost
 from agent.config.load import parse_config
 from agent.config.networks import NETWORKS
 from agent.execution import evaluation
@@ -22,10 +23,8 @@ from agent.policy.minimum import (
     MinimumTotalInputs,
     compute_minimum_total,
     format_minimum_total,
-    format_yearly_cost,
     minimum_total_inputs,
     suggested_settings,
-    yearly_corrections_and_cost,
 )
 from agent.reference import reference_prices
 from tests.support.builders import step_input, with_history, with_limits, with_snapshot
@@ -174,3 +173,43 @@ def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_
     whole = Fraction(int(total / USD))
     assert judged(whole * Fraction(11, 10)) is OutcomeKind.PLANNED
     assert judged(whole / 4) is OutcomeKind.HOLD
+
+
+def test_tracking__trades_and_costs_of_a_year_are_those_of_the_rule() -> None:
+    """Half in the coin, 6,000 dollars, 0.3 %, a swap of 0.45: from 3.57 to 10.87 points off, (b² - a²) / (0.5 · 0.5 · 60 %)² years."""
+    gas_price_wei = 10**9
+    inputs = MinimumTotalInputs(
+        (AssetThreshold("WETH", 5_000, Fraction(1, 4)),),
+        5_000,
+        50,
+        Fraction(10),
+        3_000,
+        gas_price_wei,
+        Fraction(3_000, 10**18),
+        is_tracking=True,
+    )
+    counted = yearly_corrections_and_cost(inputs, Fraction(6_000))
+    assert counted is not None
+    assert float(counted[0]) == pytest.approx(2.13, abs=0.01)
+    assert float(counted[1]) == pytest.approx(3.76, abs=0.02)
+
+
+def test_tracking__with_little_money__the_widest_trigger_decides() -> None:
+    """At half its target a correction of 0.45 in gas is worth it from about the minimum on."""
+    inputs = MinimumTotalInputs(
+        (AssetThreshold("WETH", 5_000, Fraction(1, 4)),),
+        5_000,
+        50,
+        Fraction(0),
+        3_000,
+        10**9,
+        Fraction(3_000, 10**18),
+        is_first_purchase_done=True,
+        is_tracking=True,
+    )
+    minimum = compute_minimum_total(inputs)
+    assert minimum.total is not None
+    counted = yearly_corrections_and_cost(inputs, minimum.total)
+    assert counted is not None
+    assert float(counted[0]) < 1
+    assert yearly_corrections_and_cost(inputs, minimum.total - 1) is None

@@ -16,7 +16,7 @@ from agent.backtest.result import RebalanceRecord
 from agent.backtest.settings import make_spec
 from agent.backtest.tune.grid import RULE, PolicyChoice, parse_grid
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneJob
-from agent.backtest.tune.loss import RISK_AVERSION, TrackingLoss, step_losses
+from agent.backtest.tune.loss import RISK_AVERSION, step_losses
 from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import yearly_loss
 from agent.backtest.tune.statistics import (
@@ -32,6 +32,7 @@ from agent.backtest.tune.statistics import (
 from agent.config.tables.triggers import TriggerTable, build_trigger
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
+from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import BPS
 from tests.support.backtests import DECIMALS, FAIR, TERMS, WALKING, exact, result_of, search, tuned, walks
 from tests.support.text import mentions

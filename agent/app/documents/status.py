@@ -41,6 +41,7 @@ from agent.app.documents.plans import (
     Zone,
     decision_document,
 )
+from agent.app.documents.yearly_costs import format_yearly_cost
 from agent.config.build import build_policy
 from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
@@ -59,7 +60,6 @@ from agent.policy.minimum import (
     correction_drift,
     format_coins,
     format_minimum_total,
-    format_yearly_cost,
     minimum_total_inputs,
     suggested_settings,
 )

@@ -21,7 +21,7 @@ from agent.backtest.loss.policies import (
     loss_market,
     loss_policy,
 )
-from agent.backtest.loss.simulation import LossPolicy, TrackingLoss, simulate_losses
+from agent.backtest.loss.simulation import LossPolicy, SimulatedLoss, simulate_losses
 from agent.config.build import build_policy
 from agent.config.networks import NETWORKS, typical_fees
 from agent.config.schema import Config
@@ -231,7 +231,7 @@ def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:
 # --- Words.
 
 
-def _policy_document(choice: ComparedPolicy, loss: TrackingLoss) -> PolicyLossDocument:
+def _policy_document(choice: ComparedPolicy, loss: SimulatedLoss) -> PolicyLossDocument:
     return {
         "policy": choice.name,
         "loss_bps": _figure(loss.total * BPS),
@@ -255,7 +255,7 @@ def _about(amount: float) -> str:
     return f"{amount:.1f}" if amount >= 0.05 else "0"
 
 
-def _about_bps(loss: TrackingLoss) -> str:
+def _about_bps(loss: SimulatedLoss) -> str:
     loss_bps = loss.total * BPS
     return f"over {MAX_LOSS_BPS}" if loss_bps > MAX_LOSS_BPS else _about(loss_bps)
 
@@ -263,8 +263,8 @@ def _about_bps(loss: TrackingLoss) -> str:
 def _own_sentence(
     portfolio: LossPortfolio,
     own: ComparedPolicy,
-    loss: TrackingLoss | None,
-    losses: Mapping[ComparedPolicy, TrackingLoss],
+    loss: SimulatedLoss | None,
+    losses: Mapping[ComparedPolicy, SimulatedLoss],
 ) -> str:
     """Return the sentence on the own policy beside the rule, or beside a band if it is the rule."""
     compared = next(choice for choice in (RULE, COMPARED_CHOICE) if choice in losses)
@@ -287,7 +287,7 @@ def _own_sentence(
     )
 
 
-def _others_sentence(losses: Mapping[ComparedPolicy, TrackingLoss]) -> str:
+def _others_sentence(losses: Mapping[ComparedPolicy, SimulatedLoss]) -> str:
     losses_text = ", ".join(f"{choice.name} {_about_bps(loss)}" for choice, loss in losses.items())
     return f"Other triggers, bps a year: {losses_text}."
 

@@ -15,7 +15,7 @@ from agent.backtest.loss.policies import (
     loss_market,
     loss_policy,
 )
-from agent.backtest.loss.simulation import LossPolicy, TrackingLoss, simulate_losses
+from agent.backtest.loss.simulation import LossPolicy, SimulatedLoss, simulate_losses
 from agent.model import Policy
 
 WIDTH_FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))
@@ -30,14 +30,14 @@ class LossMark:
 
     name: str
     width_factor: float | None
-    loss: TrackingLoss
+    loss: SimulatedLoss
 
 
 @dataclass(frozen=True, slots=True)
 class LossCurve:
     """Loss of the rule at each width, and marks; the rule's is the first."""
 
-    points: tuple[tuple[float, TrackingLoss], ...]
+    points: tuple[tuple[float, SimulatedLoss], ...]
     marks: tuple[LossMark, ...]
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.policy.triggers.tracking_rule import TrackingLoss
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 CHECKS_PER_YEAR = 8_760
@@ -72,22 +74,13 @@ class LossPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class TrackingLoss:
-    """Loss of a year, shares of the portfolio: trading costs, and what the tracking error is worth.
-    `trades` is the number of rebalances a year.
-    """
+class SimulatedLoss(TrackingLoss):
+    """Loss of a year by simulation, and its number of rebalances."""
 
-    costs: float
-    drift: float
     trades: float
 
-    @property
-    def total(self) -> float:
-        """Costs and drift together."""
-        return self.costs + self.drift
 
-
-def simulate_losses(market: LossMarket, policies: Sequence[LossPolicy]) -> list[TrackingLoss]:
+def simulate_losses(market: LossMarket, policies: Sequence[LossPolicy]) -> list[SimulatedLoss]:
     """Return the loss of each policy, on the same random numbers."""
     book = _PolicyBook(market, policies)
     token_count = len(market.targets)
@@ -134,7 +127,7 @@ def simulate_losses(market: LossMarket, policies: Sequence[LossPolicy]) -> list[
     years = counted_bars * book.bar_years
     drifts = market.risk_aversion / 2 * tracking_variance / 2 / counted_bars
     return [
-        TrackingLoss(float(yearly_costs), float(drift), float(yearly_trades))
+        SimulatedLoss(float(yearly_costs), float(drift), float(yearly_trades))
         for yearly_costs, drift, yearly_trades in zip(
             costs / years, drifts, trades / years, strict=True
         )

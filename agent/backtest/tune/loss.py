@@ -7,7 +7,7 @@ on where prices go, so that a few years of prices rank settings much as others d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,21 +26,6 @@ from agent.units import BPS, PIPS
 Floats = NDArray[np.float64]
 RISK_AVERSION = float(2 * STRICTNESS_COST_BPS[DEFAULT_STRICTNESS])
 """λ of the loss: that of the default strictness, whatever a setting's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrackingLoss:
-    """Loss a year, shares of the portfolio: trading costs and tax, and what the tracking error is
-    worth.
-    """
-
-    costs: float
-    drift: float
-
-    @property
-    def total(self) -> float:
-        """Costs and drift together."""
-        return self.costs + self.drift
 
 
 def drift_of(active_variance: Floats) -> Floats:

@@ -29,7 +29,6 @@ from agent.backtest.tune.jobs import (
     slice_settings,
     slice_table,
 )
-from agent.backtest.tune.loss import TrackingLoss
 from agent.backtest.tune.statistics import (
     ConfidenceInterval,
     DeflatedSharpe,
@@ -55,6 +54,7 @@ from agent.backtest.tune.statistics import (
 )
 from agent.errors import ConfigError
 from agent.model import AllocationMethod
+from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import YEAR_S
 
 Floats = NDArray[np.float64]

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.tune.grid import NO_STOP, RULE, PolicyChoice, band_text
-from agent.backtest.tune.loss import TrackingLoss
 from agent.floats import RETURN_ERROR, column_dispersions, dispersion, dispersion_floor
 from agent.model import NoTradeZone, OrderKind
+from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import BPS, format_duration
 
 Floats = NDArray[np.float64]

@@ -120,8 +120,8 @@ def token_rules(
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectedLoss:
-    """Expected loss against a perfect tracker without costs, shares of the portfolio a year:
+class TrackingLoss:
+    """Loss against a perfect tracker without costs, shares of the portfolio a year:
     trading costs, and what the tracking error is worth.
     """
 
@@ -139,7 +139,7 @@ def expected_loss(
     covariance: Sequence[Sequence[float]],
     numeraire: int,
     risk_aversion: float,
-) -> ExpectedLoss:
+) -> TrackingLoss:
     """Return about what the rule loses: λ·s·(a + b)²/12 of costs and λ·s·(a² + b²)/12 of drift for
     each token by itself, divided by Σⱼ rᵢⱼ² over the correlations of the exchanges with the
     numeraire, because one trade corrects what the correlated ones share. `covariance` has reduced
@@ -167,7 +167,7 @@ def expected_loss(
         width_sum = rule.edge + rule.trigger
         costs.append(scale * width_sum * width_sum)
         drifts.append(scale * (rule.edge * rule.edge + rule.trigger * rule.trigger))
-    return ExpectedLoss(math.fsum(costs), math.fsum(drifts))
+    return TrackingLoss(math.fsum(costs), math.fsum(drifts))
 
 
 def _within_target(edge: float, trigger: float, target: float) -> tuple[float, float]:
