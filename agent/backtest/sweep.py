@@ -240,13 +240,10 @@ def _price_notes(
     return tuple(notes)
 
 
-DESTINATION_CODES = {
-    Destination.TARGET: 0,
-    Destination.HALFWAY: 1,
-    Destination.BAND: 2,
-    Destination.ZONE: 3,
-}
-"""Codes of destinations in agent/backtest/kernel.py, where the tracking rule needs none."""
+DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
+"""Codes of destinations in agent/backtest/kernel.py."""
+NO_DESTINATION_CODE = -1
+"""Code of the tracking rule, whose plan ends where the next unit would not pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +384,13 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
             ],
             dtype=np.int64,
         ),
-        np.array([DESTINATION_CODES[setting.destination] for setting in settings], dtype=np.int64),
+        np.array(
+            [
+                NO_DESTINATION_CODE if setting.rule else DESTINATION_CODES[setting.destination]
+                for setting in settings
+            ],
+            dtype=np.int64,
+        ),
         np.array([setting.costs.fees_bps for setting in settings], dtype=np.float64) / BPS,
         1.0 / np.array([setting.costs.depths for setting in settings], dtype=np.float64),
         numeraires,
