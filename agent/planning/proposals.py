@@ -86,7 +86,9 @@ class RefusedWithBlockedExits(Refused):
         self.step = step
 
 
-HOLD_CAUSES = (PLAN_COST_LIMIT, MIN_TRADE_LIMIT, LOCKED_EXCESS, EFFECT_RULE)
+RISK_RULE = "policy.trigger"
+"""Name of the rule in the hold of a trigger that weighs risk: the plan saves less than it costs."""
+HOLD_CAUSES = (PLAN_COST_LIMIT, MIN_TRADE_LIMIT, LOCKED_EXCESS, EFFECT_RULE, RISK_RULE)
 """Causes for which a fired trigger holds instead of refusing: the trade is not worth its cost, swaps
 cannot spend the excess, or it would leave most of the drift.
 """
@@ -413,6 +415,7 @@ def _plan_rebalance(
             step_input,
             decision_result,
             no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
+            no_plan.limiting_rule or RISK_RULE,
         )
     if why := little_effect_reason(
         step_input, decision_result.references, decision_result.drifts, decision, plan
@@ -430,6 +433,7 @@ def _plan_rebalance(
                 step_input,
                 decision_result,
                 uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone),
+                RISK_RULE,
             )
     for replace_sale in layer_planning.SALE_REPLACERS:
         decision_result, plan = replace_sale(step_input, decision_result, decision, plan)
@@ -526,9 +530,12 @@ def _not_worth_reason(
     )
 
 
-def _propose_layers_or_hold(step: StepInput, decision_result: DecisionResult, why: str) -> Proposal:
+def _propose_layers_or_hold(
+    step: StepInput, decision_result: DecisionResult, why: str, limiting_rule: str
+) -> Proposal:
     """Return what layers do, or the hold of a zone in which no swap saves more than it costs."""
-    decision = decide_without_swaps(step, decision_result.references.price_by_token, Hold(why))
+    hold = Hold(why, limiting_rule=limiting_rule)
+    decision = decide_without_swaps(step, decision_result.references.price_by_token, hold)
     decision_result = replace(decision_result, decision=decision)
     return (
         Proposal(decision_result, None)

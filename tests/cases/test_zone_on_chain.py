@@ -62,6 +62,8 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         assert held.kind is OutcomeKind.HOLD
         assert held.transactions == ()
         assert "whole plan" in held.reason
+        assert isinstance(held.decision, Hold)
+        assert held.decision.limiting_rule == "policy.trigger"
         zone = held.decision_result.zone
         assert zone is not None
         assert zone.plan_tradeoff is not None

@@ -19,12 +19,14 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals, spendable_collateral_raw
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
-from agent.model import AdjustFutures, Evidence, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
+from agent.model import AdjustFutures, Destination, Evidence, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
-from tests.support.builders import NOW_S, step_input, token, with_history, with_snapshot
+from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.no_trade_zone import build_tracking
+from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_margin_account import E18, account, market
 
@@ -79,6 +81,21 @@ def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
         step = with_policy(with_snapshot(skewed, futures=held), POLICY)
         assert isinstance(decide(step).decision, first)
     assert isinstance(decide(step_of(EMPTY)).decision, AdjustFutures)
+
+
+def test_tracking__a_plan_that_saves_too_little_keeps_no_futures_from_their_targets() -> None:
+    """WETH is beyond its range, and no swap keeps within plan_cost."""
+    drifted = step_input(values={"WETH": 6_900, "USDC": 3_100})
+    policy = replace(drifted.policy, trigger=build_tracking("normal"), destination=Destination.ZONE)
+    drifted = with_limits(with_history(replace(drifted, policy=policy), last_rebalance_s=1), plan_cost_bps=15)
+    drifted = complete_risk(drifted)
+    assert isinstance(decide(drifted).decision, Rebalance)
+    hold = propose_rebalance(drifted).decision_result.decision
+    assert isinstance(hold, Hold)
+    assert hold.limiting_rule == "limits.plan_cost"
+    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
+    assert found.plan is not None
+    assert planned_futures(found.plan) is not None
 
 
 def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -> None:

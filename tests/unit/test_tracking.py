@@ -227,6 +227,7 @@ def test_plan__gas_of_many_swaps_exceeds_plan_cost__makes_the_swaps_that_fit() -
 def test_plan__every_swap_exceeds_plan_cost__names_the_limit() -> None:
     decision = propose_rebalance(small_in_shallow_pools(25)).decision_result.decision
     assert isinstance(decision, Hold)
+    assert decision.limiting_rule == "limits.plan_cost"
     assert mentions(decision.reason, "plan_cost allows")
     assert "floor" not in decision.reason
 

@@ -378,7 +378,7 @@ def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) 
         value_text(value, decimals, 4) for value in (zone.risk_value, zone.gas_value)
     )
     amounts_text = (
-        f"all of the risk within {format_duration(zone.horizon_s)} is {risk_text} {numeraire_label}, a swap"
+        f"the risk of staying so for {format_duration(zone.horizon_s)} is {risk_text} {numeraire_label}, a swap"
         f" with its approval costs {gas_text} of gas"
     )
     return f"{reason}; but {amounts_text}; {why}; checked again in the next cycle"
