@@ -11,7 +11,22 @@ from agent.app.records import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.policy.triggers.no_trade_zone import ZoneInterval
-from tests.support.agents import ROOMY, USD, agent_on, explained, fund, purse, require_exact, weights, yes
+from tests.support.agents import (
+    ROOMY,
+    USD,
+    again,
+    agent_on,
+    explained,
+    fund,
+    off_target,
+    purse,
+    require_exact,
+    swap_of,
+    trusted,
+    weights,
+    yes,
+)
+from tests.support.gradual_execution import OFF, ROUNDS, Recovering
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -108,6 +123,37 @@ def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(a
         assert made_good.kind is OutcomeKind.DONE, made_good.reason
         assert all(purse(chain).raw[symbol] <= before.raw[symbol] for symbol in ("WETH", "WBTC"))
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+def test_tracking__a_stop_loss_sells_all_and_the_rest_keeps_its_ranges(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    stop = {"portfolio.assets.0.stop_loss": "1800", "limits.price_impact": "2%"}
+    with agent_on(chain, tmp_path, tracking("normal") | stop, SPREAD) as agent:
+        fund(chain, {"WETH": 25_000, "WBTC": 10_000, "USDC": 15_000})
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        chain.move_market({"WETH": 1_700})
+        fired = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(fired)
+        assert plan.is_exit
+        assert float(weights(chain, SPREAD)["WETH"]) < 10, "less than the smallest trade is left"
+        after = agent.rebalance(send=True, confirm=yes)
+        assert after.kind is OutcomeKind.HOLD, after.reason
+        assert mentions(after.reason, "closest is WBTC")
+
+
+@pytest.mark.parametrize("waiting_cost", ["zone", pytest.param("0.1bps", marks=pytest.mark.slow)])
+def test_tracking__rounds_go_on_until_the_range_is_reached(anvil_chain: LocalChain, tmp_path: Path, waiting_cost: str) -> None:
+    """Each execution ends where one trade at its prices would; the pools come back, and the next goes on."""
+    chain = anvil_chain
+    fund(chain, OFF)
+    changes = ROUNDS | tracking("normal") | {"execution.waiting_cost": waiting_cost}
+    with again(chain, trusted(chain, tmp_path, changes, TARGETS), clock=Recovering(chain)) as agent:
+        outcomes = [agent.rebalance(send=True, confirm=yes) for _ in range(4)]
+    assert outcomes[0].kind is OutcomeKind.DONE
+    assert mentions(outcomes[0].reason, "gradual execution", "done in")
+    assert outcomes[-1].kind is OutcomeKind.HOLD
+    assert mentions(outcomes[-1].reason, "all within their ranges")
+    assert max(off_target(chain, TARGETS).values()) < 450
 
 
 def sure(_: object) -> bool:
