@@ -305,12 +305,12 @@ def _closest_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the asset closest to an edge of its range, while all are inside. No weight can be left
     at 0 or 100 %, and one that was sold out has none.
     """
-    held_drifts = [drift for drift in drifts if drift.target_bps or drift.value]
-    if not held_drifts:
+    ranged_drifts = [drift for drift in drifts if drift.target_bps or drift.value]
+    if not ranged_drifts:
         return "nothing can be traded"
     gaps = [
         (gap_bps, index)
-        for index, drift in enumerate(held_drifts)
+        for index, drift in enumerate(ranged_drifts)
         for gap_bps, is_reachable in (
             (drift.share * BPS - drift.band_low_bps, drift.band_low_bps > 0),
             (drift.band_high_bps - drift.share * BPS, drift.band_high_bps < BPS),
@@ -320,7 +320,7 @@ def _closest_text(drifts: Sequence[AssetDrift]) -> str:
     if not gaps:
         return "all within their ranges"
     gap_bps, closest_index = min(gaps)
-    drift = held_drifts[closest_index]
+    drift = ranged_drifts[closest_index]
     return (
         f"all within their ranges; closest is {drift.symbol} at {drift.weight_text},"
         f" {format_points(gap_bps / BPS)} from an edge of {bands.format_band(drift)}"
