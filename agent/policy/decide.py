@@ -129,15 +129,20 @@ def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
 
 
 def is_exit_due(step: StepInput) -> bool:
-    """True if a triggered exit has something left to sell or to free, or would be triggered if the
-    preceding blocks confirmed this one.
+    """True if a triggered exit has something left to sell or to free, if need be beside assets
+    without a price, or would be triggered if the preceding blocks confirmed this one.
     """
+    if unconfirmed_notes(step, exits_only=True):
+        return True
+    return _sells_exits(step) or _sells_exits(quarantine.exclude_unpriced_assets(step))
+
+
+def _sells_exits(step: StepInput) -> bool:
     context = DecisionContext(step, reference_prices(step))
     faults = decision_faults(step, context.references)
     if faults and not spares_exits(halt_with(faults)):
         return False
-    is_unconfirmed = bool(unconfirmed_notes(step, exits_only=True))
-    return is_unconfirmed or exits.sell_triggered_exits(context) is not None
+    return exits.sell_triggered_exits(context) is not None
 
 
 DECIDERS: tuple[Decider, ...] = (

@@ -20,7 +20,7 @@ from agent.margin import account as margin
 from agent.model import FuturesReading, IntentState
 from agent.model.futures import StaleReadKind
 from agent.signing.futures import LIMIT_TAG
-from agent.venues.hyperliquid.budget import RESERVED_WEIGHT, WEIGHT_PER_MINUTE
+from agent.venues.hyperliquid.budget import RESERVED_WEIGHT, WEIGHT_PER_MINUTE, RequestBudget
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
@@ -377,6 +377,24 @@ def test_a_calm_look_waits_for_what_the_budget_left_out(server: HyperliquidServe
             reading = agent.step_input().snapshot.layer(FuturesReading)
             assert (reading.account is not None, reading.stale_reads) == (True, ())
             later(anvil_chain, 700)
+
+
+@pytest.mark.parametrize("status", [429, *slow([503])])
+def test_a_calm_look_waits_for_a_venue_that_fails_for_seconds(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    pause = RequestBudget.pause
+
+    def pause_and_recover(budget: RequestBudget, seconds: float) -> None:
+        pause(budget, seconds)
+        fail(server, status)
+
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"BTC": "100%"}), EVEN) as agent:
+        open_book(agent, anvil_chain)
+        later(anvil_chain, 700)
+        monkeypatch.setattr(RequestBudget, "pause", pause_and_recover)
+        fail(server, status, "*")
+        assert agent.step_input().snapshot.layer(FuturesReading).account is not None
 
 
 def test_a_calm_look_costs_little_of_the_budget(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:

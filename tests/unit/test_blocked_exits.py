@@ -43,7 +43,7 @@ from agent.model import (
 from agent.planning import proposals, requests
 from agent.planning.planner import NothingPlanned, plan
 from agent.planning.problem import fair_floor
-from agent.policy.decide import decide
+from agent.policy.decide import decide, is_exit_due
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
@@ -535,6 +535,16 @@ def unpriced(*symbols: str, values: Mapping[str, Number] | None = None) -> StepI
     step = fired(*symbols, pools=(*MARKET, SOUND), values=values)
     feeds = tuple(one for one in step.snapshot.feeds if one.answer != 10 * 10**8)
     return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
+
+
+def test_an_exit_is_due_as_long_as_it_would_be_sold() -> None:
+    """Also beside an asset without a price, or one whose sources disagree."""
+    disagreeing = two_sources("WBTC", pools=(SOUND, APART))
+    assert mentions(decide(disagreeing).decision.reason, "nothing else is traded", "contradict", "LINK")
+    assert [is_exit_due(step) for step in (fired("WBTC"), unpriced("WBTC"), disagreeing)] == [True] * 3
+    assert not is_exit_due(fired())
+    sold = fired("WBTC", values={"WETH": 5_000, "WBTC": 0, "LINK": 2_000, "USDC": 3_000})
+    assert not is_exit_due(sold)
 
 
 def test_an_exit_is_sold_while_another_asset_has_no_price() -> None:
