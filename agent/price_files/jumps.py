@@ -70,7 +70,7 @@ def find_jumps(prices: Sequence[float]) -> list[PriceJump]:
             continue
         jumps.append(PriceJump(index, end, False))
         index = end + 1
-    if last_count and (not jumps or jumps[-1].end <= end_index):
+    if last_count:
         jumps.append(PriceJump(end_index, len(prices), True))
     return jumps
 
@@ -95,11 +95,7 @@ def _returned_at(prices: Sequence[float], start: int, threshold: float) -> int |
         left = math.log(prices[end] / before)
         exit_return = math.log(prices[end] / prices[end - 1])
         is_back = abs(left) <= _RETURNED_SHARE * abs(height)
-        if (
-            is_back
-            and exit_return * height < 0
-            and abs(exit_return) > threshold * (1 - _RETURNED_SHARE)
-        ):
+        if is_back and abs(exit_return) > threshold * (1 - _RETURNED_SHARE):
             return end
         if left / height < 1 / 2:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -16,6 +17,8 @@ from agent.planning.planner import plan
 from agent.planning.problem import PoolGraph
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import FixedPoint
+from agent.policy.decide import decide
+from agent.policy.orders.exits import exit_tokens
 from tests.support.builders import step_input, v2_pool
 from tests.support.planning_worlds import LINK, PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
 from tests.support.samples import examples
@@ -86,6 +89,15 @@ def test_a_stop_that_fired_sells_all_of_it(pools: tuple[Pool, ...]) -> None:
         assert found.plan is not None
         assert not found.decision_result.blocked_exits
         assert after(found.step_input, found.plan)[symbol] == 0
+
+
+@pytest.mark.parametrize(("below_raw", "is_sold"), [(0, True), (1, True), (-1, False)])
+def test_a_rest_that_is_worth_the_smallest_trade_is_sold(below_raw: int, is_sold: bool) -> None:
+    step = fired("WETH", pools=(*MARKET, SOUND))
+    drifts = decide(step).drifts
+    value = next(drift.investable_raw * drift.price for drift in drifts if drift.token == WETH.address)
+    step = replace(step, limits=replace(step.limits, min_trade=value - below_raw))
+    assert (WETH.address in exit_tokens(step, drifts)) is is_sold
 
 
 def test_an_exit_is_whole_where_only_its_last_unit_is_dear() -> None:

@@ -382,6 +382,15 @@ def test_composer__deposit_needs_an_allowance_of_its_amount(allowed: int, lackin
     assert [(approval.token, approval.spender, approval.raw) for approval in approvals] == [(USDC, VAULT, raw) for raw in lacking]
 
 
+def test_composer__allowance_of_another_spender_approves_nothing() -> None:
+    step = step_of(in_usdc(OVER), policy())
+    step = with_snapshot(step, allowances=(Allowance(USDC, VAULT, 0), Allowance(USDC, "router", 10**30)))
+    plan = propose_rebalance(step_of(EMPTY)).plan
+    assert plan is not None
+    deposit = plan.with_layer(FuturesPlan((), "leverage", "", (MarginDeposit(700),)))
+    assert [approval.raw for approval in FuturesComposer(None).missing_approvals(step, deposit)] == [700]
+
+
 def test_composer__order_needs_no_approval() -> None:
     step = step_of(EMPTY)
     plan = propose_rebalance(step).plan

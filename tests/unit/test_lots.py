@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.accounting.entries import prorated_value
-from agent.accounting.tax_lots import LotPortion, Lots
+from agent.accounting.entries import prorated_value, to_quanta
+from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun
 from agent.model import LotMethod, OpenLot
 
 COIN = "0x" + "c0" * 20
@@ -38,6 +38,18 @@ def test_four_methods_by_hand(method: LotMethod, first: int, second: int) -> Non
     assert sum(lot.cost for lot in lots.open_lots()) == 400 - first
     assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == second
     assert lots.open_lots() == ()
+
+
+def test_gains_of_a_period_count_from_its_first_second() -> None:
+    """Two disposals of one entry gain 30 together, a later entry loses 20."""
+    parts = (("a", 150, 100, 10), ("a", 80, 100, 10), ("b", 80, 100, 20))
+    disposals = [
+        Disposal(entry, COIN, 1, to_quanta(Fraction(proceeds)), to_quanta(Fraction(cost)), 1, at_s, by_hand=False)
+        for entry, proceeds, cost, at_s in parts
+    ]
+    run = TaxLotRun(Lots(LotMethod.FIFO), disposals)
+    assert [run.realised_gain(*period) for period in ((10, 20), (10, 21), (11, 20), (0, 10))] == [30, 10, 0, 0]
+    assert [run.gross_gain(from_s) for from_s in (10, 11)] == [30, 0]
 
 
 @pytest.mark.parametrize("method", list(LotMethod))

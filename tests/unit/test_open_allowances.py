@@ -134,9 +134,9 @@ def open_allowance(token: str, label: str, holder: str = "router") -> Approval:
     return Approval(token, "router", 0, label, holder)
 
 
-def set_before(world: World, token: str = LINK.address, raw: int = 0, status: int = 1) -> None:
+def set_before(world: World, token: str = LINK.address, raw: int = 0, status: int = 1, spender: str = "router") -> None:
     """Record an approval of an earlier step, in a block."""
-    granted = replace(grant(IntentKind.APPROVE), approval_terms=(token, "router", raw))
+    granted = replace(grant(IntentKind.APPROVE), approval_terms=(token, spender, raw))
     nonce = world.store.journal.expected_nonce()
     assert nonce is not None
     intent = world.store.journal.add_intent(STEP_ID, IntentKind.APPROVE, replace(tx(nonce), to=token), granted, "", NOW_S, None)
@@ -227,6 +227,13 @@ def test_misreported__reset_that_reverted_does_not_count(worlds: Callable[[], St
     world = worlds()
     for status in (1, 0, 1):
         set_before(world, status=status)
+    assert revoked(world) == [LINK.address]
+
+
+def test_misreported__resets_of_another_spender_do_not_count(worlds: Callable[[], StoppableWorld]) -> None:
+    world = worlds()
+    for spender in ("vault", "vault", "router"):
+        set_before(world, spender=spender)
     assert revoked(world) == [LINK.address]
 
 

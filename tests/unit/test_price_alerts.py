@@ -58,6 +58,7 @@ def test_an_alert_is_sent_once_also_over_restarts_and_trades_nothing(tmp_path: P
         decision, without = bot.look({"WETH": now}), plain.look({"WETH": now})
         assert bot.step is not None
         assert (type(decision), bot.targets(), bot.coins) == (type(without), plain.targets(), plain.coins)
+        assert bot.step.targets.reasons == (), "only an entry delays a purchase"
         messages += told(tmp_path, bot.step, NOW_S + number * 86_400)
     level = "2100" if kind is ABOVE else "1800"
     side = kind.value.removeprefix("alert_")

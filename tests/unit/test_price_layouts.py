@@ -159,6 +159,8 @@ LAYOUTS: list[Layout] = [  # (site, file name, symbol, writer)
         "Gmt time,Open,High,Low,Close,Volume", [f"{b.at('%d.%m.%Y 00:00:00.000')},{ohlc(b)},{b.volume}" for b in bars])),
     ("a sheet saved in the United States", "btc.csv", "btc", lambda bars: lines(
         "Date,Close", [f"{b.at('%m/%d/%Y 0:00')},{grouped(b.close)}" for b in bars])),
+    ("a sheet with spaces after commas", "btc.csv", "btc", lambda bars: lines(
+        "Date, Close", [f"{b.at()}, {grouped(b.close)}" for b in bars])),
 ]  # fmt: skip
 IDS = [site for site, *_ in LAYOUTS]
 
@@ -244,6 +246,7 @@ def dated(*days: str) -> str:
         ("a.csv", lines("date;close", ["2024-01-01;42.280,10"]), "has a decimal comma", "write 42280.10"),
         ("a.csv", lines("date;close", ["2024-01-01;42.280", "2024-01-02;43.105"]), "'42.280' may be 42280 or 42.2800", "write 42280"),
         ("a.csv", lines("date,close", ['2024-01-01,"1,234"', '2024-01-02,"1,250"']), "'1,234' may be 1234 or 1.234", "without commas"),
+        ("a.csv", lines("date,close", ['2024-01-01,"1,234"', "2024-01-02,987"]), "'1,234' may be 1234 or 1.234", "without commas"),
         ("a.csv", lines("date,close", ["2024-01-01,$42280.10"]), "'$42280.10' is not a price", "write 42280.10, without '$'"),
         ("a.csv", lines("date,close", ["2024-01-01,1.2K"]), "'1.2K' is not a price", "without 'K'"),
         ("a.csv", lines("time,close,Close", ["2024-01-01,1,2"]), "columns 'close' and 'Close', which are one name", "rename all but one"),

@@ -163,8 +163,9 @@ def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_mor
     assert [one.refusal_count for one in blocked_exits.add_submission_refusal(known.snapshot, known.history.failures, refused)] == [2, 1]
     assert blocked_exits.open_submission_refusals(known.history, "") == (first,), "no order sells WETH"
     assert blocked_exits.open_submission_refusals(known.history, LINK.address) == ()
-    old = with_history(step, submission_refusals=(replace(first, at_s=now_s - 2 * 86_400),))
-    assert [one.refusal_count for one in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [1]
+    for age_s, count in ((86_400, 2), (86_401, 1)):
+        old = with_history(step, submission_refusals=(replace(first, at_s=now_s - age_s),))
+        assert [one.refusal_count for one in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [count]
 
 
 def approved(store: Store, number: int, token: str) -> None:

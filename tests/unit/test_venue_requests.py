@@ -63,6 +63,14 @@ def test_budget__a_request_counts_for_a_minute() -> None:
     assert budget.left() == WEIGHT_PER_MINUTE
 
 
+def test_budget__a_clock_that_is_set_back_ends_no_budget() -> None:
+    clock = ManualClock()
+    budget = RequestBudget(clock)
+    budget.spend(WEIGHT_PER_MINUTE)
+    clock.sleep(-3_600)
+    assert budget.left() == WEIGHT_PER_MINUTE
+
+
 class FakeAnswer:
     """A read that returns the number of its call, or raises while `is_down`."""
 
