@@ -225,3 +225,20 @@ def test_a_report_of_recorded_pools_has_no_picture() -> None:
     assert loss_section(backtest_loss(spec, settings, {})) is not None
     recorded = replace(settings, recorded_pools=(v3_pool(token("WETH"), token("USDC"), price_of("WETH"), 10**6),))
     assert loss_section(backtest_loss(spec, recorded, {})) is None
+
+
+def test_a_portfolio_without_the_numeraire_is_not_traded_for_its_own_sake() -> None:
+    """All targets beside it sum to one, so that its share of zero is no band."""
+    whole = portfolio(targets={"WETH": 6_000, "WBTC": 4_000})
+    own = loss_document(whole, policy(Threshold(None, 1_000)))["own"]
+    assert own is not None
+    assert 2 < float(own["loss_bps"]) < 10
+    alone = loss_document(portfolio(targets={"WETH": 10_000}), policy())["own"]
+    assert alone is not None
+    assert float(alone["loss_bps"]) < 0.01
+
+
+def test_what_never_trades_loses_more_than_any_figure() -> None:
+    document = loss_document(portfolio(gas="100", value=5_000), policy(Threshold(None, 2_000), Destination.HALFWAY))
+    assert document["lines"][0].startswith("Over ")
+    assert "costs" not in document["lines"][0]

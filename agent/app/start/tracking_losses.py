@@ -21,7 +21,7 @@ from agent.backtest.loss.policies import (
     loss_market,
     loss_policy,
 )
-from agent.backtest.loss.simulation import LossPolicy, SimulatedLoss, simulate_losses
+from agent.backtest.loss.simulation import MAX_YEARS, LossPolicy, SimulatedLoss, simulate_losses
 from agent.config.build import build_policy
 from agent.config.networks import NETWORKS, typical_fees
 from agent.config.schema import Config
@@ -219,8 +219,10 @@ def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:
         return ""
     waits_text = ""
     if own_policy is not None and own_policy.risk is not None:
-        width = max(own_policy.triggers[:-1]) * 100
-        waits_text = f", and a weight waits until it is \u00b1{width:.1f} points off its target"
+        width = max(own_policy.triggers[:-1])
+        waits_text = (
+            f", and a weight waits until it is \u00b1{width * 100:.1f} points off its target"
+        )
     gas_text = f"{_figure(float(portfolio.leg_gas))} {portfolio.numeraire.symbol}"
     return (
         f"Gas: each trade costs {_figure(portfolio.leg_share * 100)} % of the portfolio"
@@ -256,8 +258,15 @@ def _about(amount: float) -> str:
 
 
 def _about_bps(loss: SimulatedLoss) -> str:
+    """Return the loss for reading. That of what hardly trades grows with the time simulated."""
     loss_bps = loss.total * BPS
-    return f"over {MAX_LOSS_BPS}" if loss_bps > MAX_LOSS_BPS else _about(loss_bps)
+    if loss_bps > MAX_LOSS_BPS or (_hardly_trades(loss) and loss_bps >= 1):
+        return f"over {MAX_LOSS_BPS if loss_bps > MAX_LOSS_BPS else _about(loss_bps)}"
+    return _about(loss_bps)
+
+
+def _hardly_trades(loss: SimulatedLoss) -> bool:
+    return loss.trades * MAX_YEARS < 1
 
 
 def _own_sentence(
@@ -272,16 +281,18 @@ def _own_sentence(
     if loss is None:
         return f"No estimate of what this trigger loses; {compared_text} bps a year."
     total_text = _about_bps(loss)
+    leading_text = total_text.capitalize()
     parts_text = ""
-    if loss.total * BPS <= MAX_LOSS_BPS:
+    if not total_text.startswith("over"):
         costs_text = _about(loss.costs * BPS)
         drift_text = _about(loss.drift * BPS)
         if float(costs_text) >= 1 and float(drift_text) >= 1:
             drift_text = _about(max(float(total_text) - float(costs_text), 1.0))
+        leading_text = f"About {total_text}"
         parts_text = f" ({costs_text} costs, {drift_text} drift)"
     unit = portfolio.numeraire.symbol
     return (
-        f"About {total_text} bps a year behind a perfect tracker{parts_text},"
+        f"{leading_text} bps a year behind a perfect tracker{parts_text},"
         f" {_about(loss.total * float(portfolio.value))} of {_about(float(portfolio.value))} {unit};"
         f" {compared_text}."
     )

@@ -238,6 +238,8 @@ def _band_policy(
     for asset in (*portfolio.assets, portfolio.numeraire):
         low_bps, high_bps = band(choice.trigger, asset.target_bps, asset.own_band)
         widths.append(float(max(asset.target_bps - low_bps, high_bps - asset.target_bps)) / BPS)
+    if not portfolio.numeraire.target_bps:
+        widths[-1] = math.inf  # what the swaps of the tokens leave of it is no drift
     keeps_band = choice.destination is Destination.BAND
     return LossPolicy(
         widths,

@@ -12,6 +12,7 @@ correction for discrete barrier options, 1997).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -259,9 +260,10 @@ def _bar_years(policy: LossPolicy, deviations: Floats) -> float:
     """
     if policy.has_schedule:
         return policy.interval_years / BARS_PER_INTERVAL
-    exit_years: float = min(
+    exit_years = [
         (trigger / deviation) ** 2
         for trigger, deviation in zip(policy.triggers, deviations.tolist(), strict=True)
         if deviation > 0
-    )
-    return min(max(exit_years / BARS_PER_EXIT, 1 / CHECKS_PER_YEAR), MAX_YEARS / BARS)
+    ]
+    bar_years = min(exit_years, default=math.inf) / BARS_PER_EXIT
+    return min(max(bar_years, 1 / CHECKS_PER_YEAR), MAX_YEARS / BARS)
