@@ -69,6 +69,8 @@ from agent.policy.triggers.rules import is_band_and_schedule_only
 from agent.reference import is_dollar
 from agent.units import BPS, decimal_text, floor_int
 
+DEPEG_MARGIN_BPS = 1
+"""Distance from limits.depeg within which every bar is evaluated."""
 BAND_MARGIN = 1e-6
 """Distance to a band's edge, as a share of the portfolio, below which the exact step decides. Far
 above float errors.
@@ -293,11 +295,21 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
         and spec.execution.pace.style is ExecutionStyle.MARKET
     )
     has_no_reserves = all(asset.reserve_raw == 0 for asset in portfolio.assets)
-    checks_depegs = limits.depeg_bps is not None and any(
-        is_dollar(dollar_asset.token) and dollar_asset.token.address in world.column_by_token
-        for dollar_asset in portfolio.assets
+    may_depeg = limits.depeg_bps is not None and any(
+        is_dollar(asset.token)
+        and not _stays_near_one(world, asset.token.address, limits.depeg_bps - DEPEG_MARGIN_BPS)
+        for asset in portfolio.assets
     )
-    return is_simple_policy and has_fixed_targets and has_no_reserves and not checks_depegs
+    return is_simple_policy and has_fixed_targets and has_no_reserves and not may_depeg
+
+
+def _stays_near_one(world: SimulatedWorld, token_address: str, max_distance_bps: float) -> bool:
+    """Return whether every price of a dollar token is within that distance of 1."""
+    column = world.column_by_token.get(token_address)
+    if column is None:
+        return True
+    distances_bps = np.abs(world.filled_closes[:, column] - 1) * BPS
+    return bool((distances_bps < max_distance_bps).all())
 
 
 def _is_simple_tracking(world: SimulatedWorld) -> bool:
