@@ -83,3 +83,15 @@ def test_in_any_market_nothing_changes(seed: int) -> None:
         start_value=Fraction(int(dice.choice([1_000, 50_000]))),
     )
     assert result.evaluated_bar_count < 300
+
+
+@pytest.mark.parametrize(("lowest", "passes_bars"), [(0.985, True), (0.97, False)], ids=["near-its-peg", "depegged"])
+def test_a_dollar_token__bars_are_passed_only_while_it_stays_within_its_depeg_limit(lowest: float, passes_bars: bool) -> None:
+    table = random_table(4, 100, ("ETH", "USDC"), volatility=0.02)
+    closes = table.closes.copy()
+    closes[:, 1] = np.linspace(1, lowest, 100)
+    spec = tracking({"ETH": 5_000, "USDC": 3_000, "USD": 2_000})
+    spec = replace(spec, limits=replace(spec.limits, depeg_bps=200))
+    result = assert_equal_results(replace(table, closes=closes), spec)
+    assert (result.evaluated_bar_count < 60) is passes_bars
+    assert (result.halted_bar_count > 0) is not passes_bars
