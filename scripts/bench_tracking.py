@@ -6,7 +6,8 @@ JSON: loss is costs + ½·λ·TE², bps of the portfolio a year. The widths are 
 
 Parts: `optimum` (two coins and cash; scripts/tracking_optimum.py computes the stored optima), `cells`
 (fees, gas, sizes, coins, strictness), `robust` (wrong figures, drift, regimes, cooldown), `prices`
-(real ones, from --data: a fixed rule is chosen on one set and applied to the other).
+(real ones, from --data: a fixed rule is chosen on one set and applied to the other), `certificate`
+(gaps of plans of the product's planner; scripts/tracking_certificate.py).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from agent.policy.triggers.tracking_rule import (
     token_rules,
 )
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
+from scripts.tracking_certificate import certificates
 from scripts.tracking_market import (
     BPS,
     RULE,
@@ -472,11 +474,34 @@ def prices_part(data: Path) -> dict[str, Any]:
     return {"rows": rows, **_summary([row["ratio"] for row in rows])}
 
 
+CERTIFICATE_STEPS = 1_400
+"""Steps of which some 1,000 have a plan."""
+
+
+def certificate_part() -> dict[str, Any]:
+    """Return the gaps of plans of the rule in bps of their turnover, and how many were too small."""
+    rows = {}
+    for name, first in (("a pool an asset", 0), ("up to 16 pools", 1)):
+        plan_certificates = list(certificates(range(first, CERTIFICATE_STEPS, 2)))
+        gaps = sorted(float(certificate.gap_bps) for certificate in plan_certificates)
+        rows[name] = {
+            "plans": len(gaps),
+            "median_bps": statistics.median(gaps),
+            "p90_bps": gaps[len(gaps) * 9 // 10],
+            "p99_bps": gaps[len(gaps) * 99 // 100],
+            "max_bps": gaps[-1],
+            "too_small": sum(certificate.missing_bps > 0 for certificate in plan_certificates),
+        }
+    return rows
+
+
 def main() -> None:
     """Print the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--part", choices=("optimum", "cells", "robust", "prices", "all"), default="all"
+        "--part",
+        choices=("optimum", "cells", "robust", "prices", "certificate", "all"),
+        default="all",
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/prices"))
     options = parser.parse_args()
@@ -485,6 +510,7 @@ def main() -> None:
         "cells": cells_part,
         "robust": robust_part,
         "prices": lambda: prices_part(options.data),
+        "certificate": certificate_part,
     }
     chosen = parts if options.part == "all" else {options.part: parts[options.part]}
     print(json.dumps({name: part() for name, part in chosen.items()}, indent=1))
