@@ -38,6 +38,7 @@ SAME_DEVIATION = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
+BELOW_FLOOR_PHRASE = "pays less than the floor set by the reference price"
 UNUSED_PHRASE, TOO_COSTLY_PHRASE = "no pool of it is used", "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
@@ -304,7 +305,7 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
             plan_cost_text = f"limits.plan_cost of {graph.problem.plan_cost_bps} bps"
             return f"with its gas {pools_text} costs more than {plan_cost_text}", PLAN_COST_LIMIT
         if shut_directions:
-            return f"{pools_text} pays less than the floor set by the reference price", ""
+            return f"{pools_text} {BELOW_FLOOR_PHRASE}", ""
         return "no usable pool trades it", ""
     if not _is_connected(
         graph, remainder.token_index, remainder.is_excess, frozenset(remainder.counterparts)

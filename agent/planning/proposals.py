@@ -36,7 +36,12 @@ from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.limit_swaps import plan_limit_swap
-from agent.planning.plan_builder import LOCKED_EXCESS, MIN_TRADE_LIMIT, PLAN_COST_LIMIT
+from agent.planning.plan_builder import (
+    BELOW_FLOOR_PHRASE,
+    LOCKED_EXCESS,
+    MIN_TRADE_LIMIT,
+    PLAN_COST_LIMIT,
+)
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
@@ -404,19 +409,7 @@ def _plan_rebalance(
             )
         plan = partial_plans.plan_within_daily_loss(step_input, decision)
     except planner.NothingPlanned as no_plan:
-        if zone is None:
-            if not no_plan.limiting_rule:
-                raise
-            active_purchase = step_input.history.cash_flows.purchase
-            if active_purchase is not None and decision_result.purchase_result.due_part is not None:
-                return _propose_rest_as_drift(step_input, active_purchase, decision_result, no_plan)
-            return _hold_not_worth_it(step_input, decision_result, decision, no_plan)
-        return _propose_layers_or_hold(
-            step_input,
-            decision_result,
-            no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
-            no_plan.limiting_rule or RISK_RULE,
-        )
+        return _propose_without_plan(step_input, decision_result, decision, no_plan)
     if why := little_effect_reason(
         step_input, decision_result.references, decision_result.drifts, decision, plan
     ):
@@ -440,6 +433,48 @@ def _plan_rebalance(
     if isinstance(plan.decision, Rebalance):
         return _schedule_plan(step_input, decision_result, plan.decision, plan)
     return Proposal(decision_result, plan)
+
+
+def _propose_without_plan(
+    step_input: StepInput,
+    decision_result: DecisionResult,
+    decision: Rebalance,
+    no_plan: planner.NothingPlanned,
+) -> Proposal:
+    """Return the proposal if nothing is worth its cost. Raises `no_plan` for any other obstacle."""
+    zone = decision_result.zone if decision.goal.risk is not None else None
+    if zone is not None:
+        if _is_fired_below_floor(step_input, decision_result, no_plan):
+            raise no_plan
+        return _propose_layers_or_hold(
+            step_input,
+            decision_result,
+            no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
+            no_plan.limiting_rule or RISK_RULE,
+        )
+    if not no_plan.limiting_rule:
+        raise no_plan
+    active_purchase = step_input.history.cash_flows.purchase
+    if active_purchase is not None and decision_result.purchase_result.due_part is not None:
+        return _propose_rest_as_drift(step_input, active_purchase, decision_result, no_plan)
+    return _hold_not_worth_it(step_input, decision_result, decision, no_plan)
+
+
+def _is_fired_below_floor(
+    step: StepInput, decision_result: DecisionResult, no_plan: planner.NothingPlanned
+) -> bool:
+    """Return whether an asset beyond its trigger has only pools that pay less than their floor. Such
+    a market is at fault, unlike one in which trading costs more than it saves.
+    """
+    fired_labels = {
+        step.portfolio.token(drift.token).label
+        for drift in decision_result.drifts
+        if drift.is_outside_band
+    }
+    return any(
+        item.subject in fired_labels and BELOW_FLOOR_PHRASE in item.why
+        for item in no_plan.off_target_items
+    )
 
 
 def taxed_tradeoff(step: StepInput, plan: Plan, tradeoff: RiskCostTradeoff) -> RiskCostTradeoff:

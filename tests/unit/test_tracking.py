@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent import codec
+from agent.errors import Refused
 from agent.model import Destination, Hold, PastPrices, Pool, Rebalance, StepInput, TradeSide
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
@@ -260,3 +261,16 @@ def test_asset_that_was_sold__is_never_the_closest_to_its_range(targets: dict[st
     reason = decide(tracked({symbol: 5 * bps for symbol, bps in targets.items()}, targets=targets)).decision.reason
     assert "WETH" not in reason
     assert closest in reason
+
+
+@pytest.mark.parametrize(("skew", "refuses"), [(Fraction(9, 10), True), (Fraction(999, 1000), False)], ids=["below-its-floor", "usable"])
+def test_asset_whose_pools_pay_less_than_their_floor__is_refused_as_with_bands(skew: Fraction, refuses: bool) -> None:
+    """A pool that lags or is pushed is a fault of the market, which alerts; a trade that is not worth it is a hold."""
+    pools = [v2_pool(token("WETH"), token("USDC"), price_of("WETH") * skew, DEPTH)]
+    halves = {"WETH": 5_000, "USDC": 5_000}
+    step = with_limits(tracked({"WETH": 40_000, "USDC": 10_000}, targets=halves, pools=pools), slippage_bps=30)
+    if not refuses:
+        assert propose_rebalance(step).plan is not None
+        return
+    with pytest.raises(Refused, match="pays less than the floor"):
+        propose_rebalance(step)
