@@ -43,6 +43,7 @@ from agent.cli.main import app
 from agent.errors import Refused
 from agent.localchain.nodes import free_port
 from agent.planning.planner import plan
+from tests.support.bands import with_bands
 from tests.support.planning_worlds import any_problem, any_problem_with_gas, rebalance_to_targets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +105,7 @@ def help_texts() -> dict[str, str]:
 
 @contextmanager
 def running_localchain(folder: Path) -> Iterator[None]:
-    """Run `trimtab localchain`, with its config trimtab.toml in the folder."""
+    """Run `trimtab localchain`, with its config trimtab.toml in the folder, with bands."""
     port = free_port()
     arguments = [
         "localchain",
@@ -125,6 +126,8 @@ def running_localchain(folder: Path) -> Iterator[None]:
         while process.stdout is not None and process.stdout.readline() not in ("}\n", ""):
             pass
         settle_base_fee(port)
+        config_path = folder / "trimtab.toml"
+        config_path.write_text(with_bands(config_path.read_text()))
         yield
     finally:
         process.send_signal(signal.SIGTERM)

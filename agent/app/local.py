@@ -293,7 +293,7 @@ SMALL_MONEY_START_USD = {
 }
 SMALL_MONEY_TARGETS = {"WETH": "30%", "cbBTC": "30%", "USDC": "40%"}
 SMALL_MONEY_FACTORS = {"WETH": Fraction(8, 5), "cbBTC": Fraction(11, 10)}
-"""Price moves that take WETH beyond its band of 25 %."""
+"""Price moves that take WETH beyond its range."""
 SMALL_MONEY_NATIVE_WEI = 10**16
 
 

@@ -47,7 +47,7 @@ def small_money_year_text(network: str) -> str:
         f"{stored_result['rebalances']} trade{'s' if stored_result['rebalances'] != 1 else ''}"
     )
     return (
-        f"Template small, 60/40, band 25 %: about {trades_text} and {stored_result['costs']} USDC a year"
+        f"Template small, 60/40: about {trades_text} and {stored_result['costs']} USDC a year"
         f" with {SMALL_MONEY_USD} USDC on {network} ({stored_result['basis']}; not a forecast)."
     )
 
