@@ -1,0 +1,184 @@
+"""A year of recorded prices with the template for small money on the stand-in of Base: every day the real pools move to the next
+close, and the agent signs what its rule asks for. Prints trades, costs and tracking error beside the estimate of `trimtab init`.
+
+.venv/bin/python scripts/tracking_year.py --value 500
+
+The estimate takes usual volatilities, so a second one takes those of the year.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.app.agent import open_agent
+from agent.app.local import (
+    SMALL_MONEY_TARGETS,
+    base_config_text,
+    fund,
+    mine_at_base_fee,
+    open_local_base,
+)
+from agent.app.research.backtests import sample_files
+from agent.app.start.setup import pin_all
+from agent.app.start.tracking_losses import config_loss_document
+from agent.config.load import load_config, parse_config
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.units import BPS
+
+DAY_S = 86_400
+DAYS_PER_YEAR = 365
+COLUMNS = {"WETH": "ETH", "cbBTC": "BTC"}
+Floats = NDArray[np.float64]
+
+
+def recorded_closes() -> list[dict[str, Fraction]]:
+    """Return the prices of each day of 2021 in dollars."""
+    with sample_files()[0].open(encoding="utf-8", newline="") as price_file:
+        return [
+            {symbol: Fraction(row[column]) for symbol, column in COLUMNS.items()}
+            for row in csv.DictReader(price_file)
+        ]
+
+
+def with_volatilities(config_text: str, log_returns: Floats) -> str:
+    """Return the config with the volatilities and the correlation of these daily returns."""
+    volatilities = log_returns.std(axis=0) * np.sqrt(DAYS_PER_YEAR)
+    correlation = float(np.corrcoef(log_returns.T)[0, 1])
+    pairs = [
+        f'{symbol} = "{share:.1%}"' for symbol, share in zip(COLUMNS, volatilities, strict=True)
+    ]
+    risk = f'risk = {{ volatilities = {{ {", ".join(pairs)}, USDC = "2%" }}, correlations = {{ "WETH/cbBTC" = "{correlation:.0%}" }} }}'
+    assert "[policy]\n" in config_text
+    return config_text.replace("[policy]\n", f"[policy]\n{risk}\n", 1)
+
+
+def token_values(chain: LocalChain, prices: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    """Return what the wallet holds of each token, in dollars."""
+    dollar_prices = {**prices, "USDC": Fraction(1)}
+    return {
+        symbol: Fraction(chain.balance(symbol), 10 ** chain.tokens[symbol].decimals)
+        * dollar_prices[symbol]
+        for symbol in SMALL_MONEY_TARGETS
+    }
+
+
+def native_wei(chain: LocalChain) -> int:
+    """Return the wallet's native coin, which pays the gas."""
+    (balance,) = chain.node.ask([("eth_getBalance", [chain.wallet.address, "latest"])])
+    return int(str(balance), 16)
+
+
+def played_year(
+    chain: LocalChain, config_path: Path, closes: list[dict[str, Fraction]]
+) -> dict[str, Any]:
+    """Return trades, costs and tracking error of the agent over these days, shares of the portfolio."""
+    targets = {
+        symbol: Fraction(share.rstrip("%")) / 100 for symbol, share in SMALL_MONEY_TARGETS.items()
+    }
+    loaded_config = load_config(config_path)
+    pin_all(loaded_config, [chain.transport])
+    costs: list[float] = []
+    active_returns: list[float] = []
+    other_outcomes: dict[str, int] = {}
+    deviations: dict[str, float] = {}
+    next_day_s = chain.now_s()
+    with open_agent(loaded_config, transports=[chain.transport], clock=chain.clock) as agent:
+        for prices_before, prices in zip([closes[0], *closes], closes, strict=False):
+            active_returns.append(
+                sum(
+                    deviation * float(prices[symbol] / prices_before[symbol] - 1)
+                    for symbol, deviation in deviations.items()
+                    if symbol != "USDC"
+                )
+            )
+            next_day_s += DAY_S
+            chain.move_market(prices)
+            chain.warp(max(1, next_day_s - chain.now_s()))
+            value_before = sum(token_values(chain, prices).values())
+            native_before_wei = native_wei(chain)
+            outcome = agent.rebalance(send=True, confirm=lambda *_: True)
+            gas_value = Fraction(native_before_wei - native_wei(chain), 10**18) * prices["WETH"]
+            values = token_values(chain, prices)
+            total = sum(values.values())
+            if outcome.kind is OutcomeKind.DONE:
+                costs.append(float((value_before - total + gas_value) / value_before))
+            elif outcome.kind is not OutcomeKind.HOLD:
+                other_outcomes[outcome.reason] = other_outcomes.get(outcome.reason, 0) + 1
+            deviations = {
+                symbol: float(values[symbol] / total - target) for symbol, target in targets.items()
+            }
+    years = len(closes) / DAYS_PER_YEAR
+    costs_bps = sum(costs) / years * BPS
+    drift_bps = sum(one * one for one in active_returns) / years / 2 * BPS
+    return {
+        "trades": len(costs),
+        "costs_bps": round(costs_bps, 2),
+        "drift_bps": round(drift_bps, 2),
+        "loss_bps": round(costs_bps + drift_bps, 2),
+        "end_value": round(float(total), 2),
+        "other_outcomes": other_outcomes,
+    }
+
+
+def main() -> int:
+    """Play the year with one value, and print it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--value", type=int, default=500, metavar="USD")
+    parser.add_argument("--days", type=int, default=DAYS_PER_YEAR)
+    options = parser.parse_args()
+    closes = recorded_closes()[: options.days]
+    log_returns = np.diff(
+        np.log([[float(day[symbol]) for symbol in COLUMNS] for day in closes]), axis=0
+    )
+    with open_local_base() as chain, tempfile.TemporaryDirectory() as folder:
+        config_text = base_config_text(chain)
+        chain.move_market(closes[0])
+        mine_at_base_fee(chain)
+        fund(
+            chain,
+            {
+                symbol: options.value * int(share.rstrip("%")) // 100
+                for symbol, share in SMALL_MONEY_TARGETS.items()
+            },
+        )
+        config_path = Path(folder) / "trimtab.toml"
+        config_path.write_text(config_text)
+        estimates = {
+            name: config_loss_document(parse_config(text), Fraction(1), Fraction(options.value))
+            for name, text in {
+                "usual": config_text,
+                "of_the_year": with_volatilities(config_text, log_returns),
+            }.items()
+        }
+        year = played_year(chain, config_path, closes)
+    document = {
+        "value": options.value,
+        "days": len(closes),
+        "year": year,
+        "estimates": {
+            name: None if estimate is None else estimate["own"]
+            for name, estimate in estimates.items()
+        },
+    }
+    print(json.dumps(document, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
