@@ -62,7 +62,6 @@ def with_volatilities(config_text: str, log_returns: Floats) -> str:
         f'{symbol} = "{share:.1%}"' for symbol, share in zip(COLUMNS, volatilities, strict=True)
     ]
     risk = f'risk = {{ volatilities = {{ {", ".join(pairs)}, USDC = "2%" }}, correlations = {{ "WETH/cbBTC" = "{correlation:.0%}" }} }}'
-    assert "[policy]\n" in config_text
     return config_text.replace("[policy]\n", f"[policy]\n{risk}\n", 1)
 
 
@@ -98,11 +97,13 @@ def played_year(
     next_day_s = chain.now_s()
     with open_agent(loaded_config, transports=[chain.transport], clock=chain.clock) as agent:
         for prices_before, prices in zip([closes[0], *closes], closes, strict=False):
+            day_returns = {
+                symbol: float(prices[symbol] / prices_before[symbol] - 1) for symbol in COLUMNS
+            }
             active_returns.append(
                 sum(
-                    deviation * float(prices[symbol] / prices_before[symbol] - 1)
-                    for symbol, deviation in deviations.items()
-                    if symbol != "USDC"
+                    deviations.get(symbol, 0) * day_return
+                    for symbol, day_return in day_returns.items()
                 )
             )
             next_day_s += DAY_S
