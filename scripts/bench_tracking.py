@@ -7,7 +7,8 @@ JSON: loss is costs + ½·λ·TE², bps of the portfolio a year. The widths are 
 Parts: `optimum` (two coins and cash; scripts/tracking_optimum.py computes the stored optima), `cells`
 (fees, gas, sizes, coins, strictness), `robust` (wrong figures, drift, regimes, cooldown), `prices`
 (real ones, from --data: a fixed rule is chosen on one set and applied to the other), `certificate`
-(gaps of plans of the product's planner; scripts/tracking_certificate.py).
+(gaps of plans of the product's planner; scripts/tracking_certificate.py), `tax` (loss and tax of
+rules that know and do not know the gain of the next lot; scripts/tracking_tax.py).
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ from agent.policy.triggers.tracking_rule import (
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from scripts.tracking_certificate import certificates
 from scripts.tracking_market import (
+    BAND,
     BPS,
+    HALFWAY,
     RULE,
+    TARGET,
     Floats,
     Legs,
     Market,
@@ -49,6 +53,7 @@ from scripts.tracking_market import (
     run,
 )
 from scripts.tracking_optimum import CASES, SEED, YEARS
+from scripts.tracking_tax import METHODS, TAX_STEPS, TaxedOutcome, TaxedRanges, run_taxed
 
 DEPTH = 20_000_000
 """Depth of the simulated pools, dollars: a swap of x costs x² / DEPTH in impact."""
@@ -71,16 +76,16 @@ def rule_of(
 
 
 def rules_and_covariance(
-    covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float
+    covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float, sale_tax: float = 0.0
 ) -> tuple[dict[int, TokenRule], Floats]:
     """Return the rule of each token, and the covariance with reduced correlations. The first legs
-    are those of each token to the cash.
+    are those of each token to the cash. `sale_tax` is the tax on a unit sold of any token.
     """
     count = len(weights) - 1
     reduced = covariance * CORRELATION_SHARE
     np.fill_diagonal(reduced, np.diag(covariance))
     costs = {
-        token: TradingCost(float(legs.unit_cost[token]), float(legs.gas[token]), 0.0)
+        token: TradingCost(float(legs.unit_cost[token]), float(legs.gas[token]), 0.0, sale_tax)
         for token in range(count)
     }
     return token_rules(weights.tolist(), reduced.tolist(), count, costs, risk_aversion), reduced
@@ -474,6 +479,105 @@ def prices_part(data: Path) -> dict[str, Any]:
     return {"rows": rows, **_summary([row["ratio"] for row in rows])}
 
 
+# --- Tax.
+
+
+TAX_RATE = 0.25
+TAX_SEEDS = range(9, 17)
+TAX_VALUE = 50_000
+"""Size of the portfolio, dollars."""
+
+
+def taxed_ranges(
+    covariance: Floats,
+    weights: Floats,
+    legs: Legs,
+    tax_rate: float,
+    *,
+    counts_plan_tax: bool = False,
+) -> TaxedRanges:
+    """Return the rule at each share of gain; without a tax rate at none."""
+    count = len(weights) - 1
+    horizons = []
+    triggers = []
+    for gain_share in np.linspace(0.0, 1.0, TAX_STEPS + 1) if tax_rate else (0.0,):
+        rules, reduced = rules_and_covariance(
+            covariance, weights, legs, 1.0, tax_rate * float(gain_share)
+        )
+        horizons.append([rules[token].horizon_years or 0.0 for token in range(count)])
+        triggers.append([*(rules[token].trigger for token in range(count)), 9.0])
+    token_horizons = np.array(horizons)
+    cash_horizons = token_horizons.min(axis=1, keepdims=True)
+    return TaxedRanges(
+        np.hstack([token_horizons, cash_horizons]), np.array(triggers), reduced, counts_plan_tax
+    )
+
+
+def taxed_outcomes(
+    market: Market, world: World, legs: Legs, method: int
+) -> dict[str, TaxedOutcome]:
+    """Return the outcomes of the rule with and without tax, and of bands."""
+    weights = world.weights
+    known = class_covariance(world.symbols)
+    ranges = {
+        "rule": taxed_ranges(known, weights, legs, 0.0),
+        "rule, plan pays its whole tax": taxed_ranges(
+            known, weights, legs, 0.0, counts_plan_tax=True
+        ),
+        "rule after tax": taxed_ranges(known, weights, legs, TAX_RATE),
+    }
+    outcomes = {
+        name: run_taxed(market, weights, legs, RULE, method, TAX_RATE, ranges=rule_ranges)
+        for name, rule_ranges in ranges.items()
+    }
+    for percent, destination, name in (
+        (10, TARGET, "relative 10 % target"),
+        (20, HALFWAY, "relative 20 % halfway"),
+    ):
+        outcomes[name] = run_taxed(
+            market,
+            weights,
+            legs,
+            BAND,
+            method,
+            TAX_RATE,
+            widths=weights * percent / 100,
+            destination=destination,
+            min_trade=10 / TAX_VALUE,
+        )
+    return outcomes
+
+
+def tax_part() -> dict[str, Any]:
+    """Return loss and tax a year of the rule with and without tax and of bands: mean of several
+    markets, three coins and cash, class figures, gas of 0.03 dollars a leg.
+    """
+    rows = []
+    for fee_bps in (5.0, 30.0):
+        world = three_coins(fee_bps)
+        legs = Cell(world, 0.03, TAX_VALUE, 1.0).legs()
+        for drift in (0.15, 0.0):
+            markets = [
+                gaussian_market(
+                    world.volatilities, world.correlation, CELL_YEARS, seed, [drift] * 3
+                )
+                for seed in TAX_SEEDS
+            ]
+            for method_name, method in METHODS.items():
+                runs = [taxed_outcomes(market, world, legs, method) for market in markets]
+                rows += [
+                    {
+                        "cost_bps": fee_bps,
+                        "drift": drift,
+                        "method": method_name,
+                        "rule": name,
+                        **TaxedOutcome.mean([run[name] for run in runs]).row(1.0),
+                    }
+                    for name in runs[0]
+                ]
+    return {"years": CELL_YEARS, "seeds": list(TAX_SEEDS), "tax_rate": TAX_RATE, "rows": rows}
+
+
 CERTIFICATE_STEPS = 1_400
 """Steps of which some 1,000 have a plan."""
 
@@ -500,7 +604,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--part",
-        choices=("optimum", "cells", "robust", "prices", "certificate", "all"),
+        choices=("optimum", "cells", "robust", "prices", "certificate", "tax", "all"),
         default="all",
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/prices"))
@@ -511,6 +615,7 @@ def main() -> None:
         "robust": robust_part,
         "prices": lambda: prices_part(options.data),
         "certificate": certificate_part,
+        "tax": tax_part,
     }
     chosen = parts if options.part == "all" else {options.part: parts[options.part]}
     print(json.dumps({name: part() for name, part in chosen.items()}, indent=1))

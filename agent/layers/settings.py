@@ -10,6 +10,7 @@ from agent.layers.holding import settings as holding
 from agent.layers.liquidity import settings as liquidity
 from agent.layers.strategies import settings as strategies
 from agent.layers.sweep import settings as sweep
+from agent.layers.tax import settings as tax
 from agent.model import LayerConfig, Portfolio, active_layer_parts
 
 SETTINGS_BUILDERS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
@@ -20,6 +21,7 @@ SETTINGS_BUILDERS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] 
 CONFIG_CHECKS: tuple[Callable[[Config], None], ...] = (
     holding.require_holding_symbols,
     sweep.require_payable_sweep,
+    tax.require_rate_after_tax,
 )
 """Rules that span tables, after all others. Raise ValueError for an invalid config."""
 CONFIRMED_SETTINGS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (

@@ -48,7 +48,8 @@ class TrackingRisk:
     prices, with `estimation_window`, and else usual ones of the token's class: `sample_text` says
     which, `no_sample_reason` why a token was not measured. Without `horizon_s` each token has the
     horizon of the tracking rule (agent/policy/triggers/tracking_rule.py), which a step adds:
-    `widths`, and volatilities scaled to the horizons over a year.
+    `widths`, and volatilities scaled to the horizons over a year. With `after_tax` the widths count
+    the tax on the next unit sold.
     """
 
     cost_bps: Fraction
@@ -59,6 +60,7 @@ class TrackingRisk:
     sample_text: str = ""
     no_sample_reason: str = ""
     widths: tuple[TokenWidth, ...] = ()
+    after_tax: bool = False
 
 
 @dataclass(frozen=True, slots=True)

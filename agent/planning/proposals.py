@@ -21,6 +21,7 @@ from agent.model import (
     LegPlace,
     LimitOrder,
     Limits,
+    NoTradeZone,
     OrderStates,
     Plan,
     Portfolio,
@@ -478,7 +479,10 @@ def _is_fired_below_floor(
 
 
 def taxed_tradeoff(step: StepInput, plan: Plan, tradeoff: RiskCostTradeoff) -> RiskCostTradeoff:
-    """Return the plan's tradeoff with the tax on its sales."""
+    """Return the plan's tradeoff with the tax on its sales, unless the trigger's ranges count it."""
+    trigger = step.policy.trigger
+    if isinstance(trigger, NoTradeZone) and trigger.risk.after_tax:
+        return tradeoff
     tax = sum((tax_of(step, plan) for tax_of in sales.PLAN_TAXES), Fraction(0))
     return replace(tradeoff, tax=tax)
 

@@ -162,6 +162,29 @@ def test_tracking__strictness__is_what_tracking_error_costs(strictness: str, cos
     assert f"strictness {strictness or 'normal'}" in binding_parameters(config, build_portfolio(config, tokens()), "0x")["trigger"]
 
 
+RATE = ('# rate = "25%"', 'rate = "25%"')
+AFTER_TAX = 'trigger = { kind = "tracking", after_tax = true }'
+
+
+@pytest.mark.parametrize(("after_tax", "expected"), [("true", True), ("false", False)])
+def test_tracking__after_tax__reaches_the_model_and_the_owner(after_tax: str, expected: bool) -> None:
+    config = parse_config(zoned(risk="", trigger=AFTER_TAX.replace("true", after_tax), changes=(RATE,)))
+    assert build_policy(config).trigger == NoTradeZone(TrackingRisk(Fraction(1, 2), None, (), (), after_tax=expected))
+    trigger_text = binding_parameters(config, build_portfolio(config, tokens()), "0x")["trigger"]
+    assert trigger_text == f"tracking: strictness normal{', after tax' if expected else ''}"
+
+
+def test_tracking__after_tax_without_a_rate__is_refused_with_what_to_write() -> None:
+    message = mistake(risk="", trigger=AFTER_TAX)
+    assert mentions(message, "policy.trigger.after_tax", "tax.rate is missing", 'rate = "25%"', "remove after_tax")
+    assert isinstance(build_policy(parse_config(zoned(risk="", trigger=AFTER_TAX.replace("true", "false")))).trigger, NoTradeZone)
+
+
+@pytest.mark.parametrize("trigger", [TRIGGER.replace(" }", ", after_tax = true }"), AFTER_TAX.replace("true", '"25%"')])
+def test_after_tax__elsewhere_or_no_flag__is_refused(trigger: str) -> None:
+    assert mentions(mistake(trigger=trigger, changes=(RATE,)), "after_tax")
+
+
 @pytest.mark.parametrize("strictness", ["lax", "Normal", "1"])
 def test_tracking__unknown_strictness__is_refused_with_the_three(strictness: str) -> None:
     message = mistake(risk="", trigger=f'trigger = {{ kind = "tracking", strictness = "{strictness}" }}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,17 @@ STRICTNESS = {"relaxed": 0.3, "normal": 1.0, "strict": 3.0}
 
 
 def one_coin(
-    target: float, fee_bps: float, gas: float = 0.0, risk_aversion: float = 1.0, volatility: float = 0.6, min_trade: float = 0.0
+    target: float,
+    fee_bps: float,
+    gas: float = 0.0,
+    risk_aversion: float = 1.0,
+    volatility: float = 0.6,
+    min_trade: float = 0.0,
+    sale_tax: float = 0.0,
 ) -> TokenRule:
     """The rule of a coin beside the numeraire; `gas` is a share of the portfolio."""
     covariance = [[volatility**2, 0.0], [0.0, 0.0]]
-    costs = {0: TradingCost(fee_bps / 10_000, gas, min_trade)}
+    costs = {0: TradingCost(fee_bps / 10_000, gas, min_trade, sale_tax)}
     return token_rules([target, 1 - target], covariance, 1, costs, risk_aversion)[0]
 
 
@@ -67,6 +74,37 @@ def test_edge_and_trigger__no_cost__goes_back_to_the_target(gas_term: float) -> 
 def test_one_coin__widths_in_points(target: float, fee_bps: float, gas: float, edge: float, trigger: float) -> None:
     rule = one_coin(target, fee_bps, gas)
     assert (round(rule.edge * 100, 2), round(rule.trigger * 100, 2)) == (edge, trigger)
+
+
+@pytest.mark.parametrize(
+    ("target", "fee_bps", "sale_tax", "edge"),
+    [
+        (0.25, 5, 0.05, 11.04),
+        (0.25, 30, 0.05, 11.39),
+        (0.5, 30, 0.05, 13.79),
+        (0.5, 5, 0.125, 18.08),
+        (0.25, 5, 0.25, 12.5),
+    ],
+)
+def test_one_coin__tax_on_a_sale__half_of_it_is_cost(target: float, fee_bps: float, sale_tax: float, edge: float) -> None:
+    """A 25 % target, 5 bps and a tax of 5 %: ∛(1.5 · (0.0005 + 0.025) · 0.1875²) = 0.1104; the last one is half the target."""
+    rule = one_coin(target, fee_bps, sale_tax=sale_tax)
+    assert (round(rule.edge * 100, 2), round(rule.trigger * 100, 2)) == (edge, edge)
+
+
+@pytest.mark.parametrize("sale_tax", [0.0, 0.01, 0.2])
+def test_horizon__tax_on_a_sale__is_where_the_cost_that_the_planner_counts_pays(sale_tax: float) -> None:
+    rule = one_coin(0.25, 30, 1e-6, volatility=0.8, sale_tax=sale_tax)
+    assert rule.horizon_years is not None
+    assert 0.64 * rule.horizon_years * rule.edge == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize("gas", [6e-7, 1.2e-5, 1.2e-4])
+def test_trigger__tax_on_a_sale__is_where_a_trade_saves_its_gas(gas: float) -> None:
+    """Over the horizon a trade of x from the trigger saves c·x²/2a after its fee."""
+    rule = one_coin(0.25, 5, gas, sale_tax=0.1)
+    traded = rule.trigger - rule.edge
+    assert 0.0005 * traded**2 / (2 * rule.edge) >= gas * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(("strictness", "share"), [("relaxed", 1.49), ("strict", 0.69)])
@@ -130,6 +168,19 @@ def test_several_coins__widths_rise_with_cost_and_gas_and_fall_with_strictness(
         wider, narrower = rules_of((targets, covariance, dearer)), usual
     for token, rule in narrower.items():
         assert wider[token].trigger >= rule.trigger * (1 - 1e-9)
+
+
+@examples(50)
+@given(portfolios(), st.floats(0, 1))
+def test_several_coins__tax_on_a_sale__no_range_is_narrower(
+    portfolio: tuple[list[float], list[list[float]], list[TradingCost]], sale_tax: float
+) -> None:
+    targets, covariance, costs = portfolio
+    usual = rules_of(portfolio)
+    taxed = rules_of((targets, covariance, [replace(cost, sale_tax=sale_tax) for cost in costs]))
+    for token, rule in usual.items():
+        assert taxed[token].edge >= rule.edge * (1 - 1e-9)
+        assert taxed[token].trigger >= rule.trigger * (1 - 1e-9)
 
 
 @examples(30)

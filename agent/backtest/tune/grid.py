@@ -108,11 +108,18 @@ class PolicyChoice:
         )
 
     @property
+    def is_after_tax(self) -> bool:
+        """Whether the tracking rule's ranges count the tax on a sale."""
+        return isinstance(self.trigger, NoTradeZone) and self.trigger.risk.after_tax
+
+    @property
     def label(self) -> str:
         """Display text: "band 10% rel, every 7 d, to halfway"."""
         label_parts = []
         if self.strictness is not None:
             label_parts.append(f"tracking {self.strictness}")
+        if self.is_after_tax:
+            label_parts.append("after tax")
         if self.horizon_s is not None:
             label_parts.append(f"zone {format_duration(self.horizon_s)}")
         if self.band is not None:
@@ -164,6 +171,8 @@ class PolicyChoice:
             "every": self.every_s and f"{self.every_s}s",
         }
         keys = [f'{key} = "{value}"' for key, value in values.items() if value is not None]
+        if self.is_after_tax:
+            keys.append("after_tax = true")
         text = f"trigger = {{ {', '.join(keys)} }}"
         if self.destination not in (Destination.TARGET, Destination.ZONE):
             text += f'\ndestination = "{self.destination.value}"'

@@ -107,6 +107,7 @@ _FIELD_TYPES: Mapping[KeyUnit, Any] = {
     KeyUnit.DURATION: Duration,
     KeyUnit.TEXT: str,
     KeyUnit.YEARLY_COST: YearlyCost,
+    KeyUnit.FLAG: bool,
 }
 _DESCRIPTIONS: Mapping[str, str] = {
     "absolute": "width of the band in points of the portfolio; of two widths the narrower counts, one is needed",
@@ -125,6 +126,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     "long": "time before it, with whose volatility it is compared",
     "jump": "ratio of the two beyond which it fires, above 100 %",
     "strictness": "weight of tracking error against costs: relaxed, normal or strict; default: normal",
+    "after_tax": "true: the range counts the tax on the next unit sold, by tax.rate and tax.method; default: false",
     "tracking_error_cost": "what 1 % of tracking error costs a year",
     "horizon": "time over which risk and cost are compared",
 }

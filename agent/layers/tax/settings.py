@@ -1,4 +1,4 @@
-"""Exchange rates and yearly limit from [tax]."""
+"""Exchange rates and yearly limit from [tax], and the rate that a trigger may need."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from agent.accounting.export import RateTable, parse_rates
 from agent.config.loaded import LoadedConfig
+from agent.config.schema import Config
 from agent.errors import ConfigError
 
 
@@ -26,6 +27,17 @@ def read_rates(loaded_config: LoadedConfig) -> RateTable | None:
             f"tax.rates: {rates_path} cannot be read ({type(error).__name__})",
             "name a CSV file with lines time,rate",
         ) from None
+
+
+def require_rate_after_tax(config: Config) -> None:
+    """Raise ValueError if the trigger counts a tax without a rate."""
+    if getattr(config.policy.trigger, "after_tax", None) and (
+        config.tax is None or config.tax.rate is None
+    ):
+        raise ValueError(
+            'policy.trigger.after_tax: true, but tax.rate is missing; write rate = "25%" in [tax], or'
+            " remove after_tax"
+        )
 
 
 def year_limit(limit_text: str | None, decimals: int) -> Fraction | None:

@@ -85,7 +85,7 @@ class TriggerRules:
 
 class KeyUnit(Enum):
     """Unit of a key in the config, and the type that `build` gets: bps, seconds, a text, bps a
-    year, or token addresses (without symbols all assets but the numeraire).
+    year, true or false, or token addresses (without symbols all assets but the numeraire).
     """
 
     SHARE = "share"
@@ -93,6 +93,7 @@ class KeyUnit(Enum):
     TEXT = "text"
     SYMBOLS = "symbols"
     YEARLY_COST = "yearly cost"
+    FLAG = "flag"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ from agent.policy.triggers.exchange_costs import (
     exchange_costs,
     within_plan_cost,
 )
-from agent.policy.triggers.tracking import with_widths
+from agent.policy.triggers.tracking import NO_TAXES, with_widths
 from agent.reference import ReferencePrices
 from agent.units import (
     BPS,
@@ -75,7 +75,6 @@ NOTHING = Fraction(0)
 EVERYTHING = Fraction(1)
 LEAST_COST = Fraction(1, RATE_UNIT)
 """Least cost by which a saving is divided, per unit of value."""
-NO_TAXES: Mapping[str, Fraction] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,16 @@ def evaluate_zone(
     route_costs = exchange_costs(snapshot, portfolio, limits, tokens, prices)
     plan_risk = risk
     if risk.horizon_s is None:
-        plan_risk = with_widths(snapshot, portfolio, limits, risk, drifts, prices, route_costs)
+        plan_risk = with_widths(
+            snapshot,
+            portfolio,
+            limits,
+            risk,
+            drifts,
+            prices,
+            route_costs,
+            sale_taxes if risk.after_tax else NO_TAXES,
+        )
     sigma = covariance(plan_risk, tokens)
     risk_aversion = aversion(plan_risk)
     taxed_costs = route_costs
@@ -563,14 +571,15 @@ def _describe_zone(trigger: NoTradeZone, _: Portfolio) -> str:
         strictness = next(
             (name for name, cost in STRICTNESS_COST_BPS.items() if cost == risk.cost_bps), "own"
         )
-        return f"tracking: strictness {strictness}{sample_text}"
+        tax_text = ", after tax" if risk.after_tax else ""
+        return f"tracking: strictness {strictness}{tax_text}{sample_text}"
     return (
         f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
         f" {format_duration(risk.horizon_s)}{sample_text}"
     )
 
 
-def build_tracking(strictness: str | None) -> NoTradeZone:
+def build_tracking(strictness: str | None, after_tax: bool | None = None) -> NoTradeZone:
     """Build the trigger of the tracking rule. Raises ConfigError for an unknown strictness."""
     cost_bps = STRICTNESS_COST_BPS.get(strictness or DEFAULT_STRICTNESS)
     if cost_bps is None:
@@ -578,7 +587,7 @@ def build_tracking(strictness: str | None) -> NoTradeZone:
             f"policy.trigger.strictness: {strictness!r} is unknown",
             f"write {', '.join(STRICTNESS_COST_BPS)}",
         )
-    return NoTradeZone(TrackingRisk(cost_bps, None, (), ()))
+    return NoTradeZone(TrackingRisk(cost_bps, None, (), (), after_tax=bool(after_tax)))
 
 
 RULES = {NoTradeZone: TriggerRules(lambda _: None, _refuse_evaluation, _describe_zone)}
@@ -588,7 +597,7 @@ assets.
 NOTATIONS = (
     TriggerNotation(
         "tracking",
-        {"strictness": KeyUnit.TEXT},
+        {"strictness": KeyUnit.TEXT, "after_tax": KeyUnit.FLAG},
         build_tracking,
         'strictness = "normal", or "relaxed" or "strict": costs and tracking error together least',
     ),

@@ -21,9 +21,10 @@ from agent.units import BPS, PIPS, YEAR_S, Price
 
 LEAVING_HORIZON_YEARS = 1.0
 """Horizon of a token without a target, which is sold as a whole."""
+NO_TAXES: Mapping[str, Fraction] = {}
 
 
-def with_widths(
+def with_widths(  # noqa: PLR0913
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
@@ -31,10 +32,12 @@ def with_widths(
     drifts: Sequence[AssetDrift],
     prices: Mapping[str, Price],
     costs: ExchangeCosts,
+    sale_taxes: Mapping[str, Fraction] = NO_TAXES,
 ) -> TrackingRisk:
     """Return the risk with the widths of the tokens that have a route. `costs` are those of any
-    route, by the indices of the drifts. Without a price of the native coin gas costs nothing, as in
-    a backtest without it.
+    route, by the indices of the drifts; `sale_taxes` are the taxes that the widths count, on the
+    next unit sold, per unit of value. Without a price of the native coin gas costs nothing, as in a
+    backtest without it.
     """
     tokens = [drift.token for drift in drifts]
     return risk_at_costs(
@@ -42,7 +45,7 @@ def with_widths(
         tokens,
         [drift.target_bps / BPS for drift in drifts],
         tokens.index(portfolio.numeraire.address),
-        trading_costs(snapshot, portfolio, limits, drifts, prices, costs),
+        trading_costs(snapshot, portfolio, limits, drifts, prices, costs, sale_taxes),
     )
 
 
@@ -120,9 +123,10 @@ def trading_costs(
     drifts: Sequence[AssetDrift],
     prices: Mapping[str, Price],
     costs: ExchangeCosts,
+    sale_taxes: Mapping[str, Fraction] = NO_TAXES,
 ) -> dict[int, TradingCost]:
     """Return the cost of trading each token that has a route against the numeraire: the mean of
-    both directions, or of the one that there is.
+    both directions, or of the one that there is, and the tax on the next unit sold.
     """
     tokens = [drift.token for drift in drifts]
     numeraire = tokens.index(portfolio.numeraire.address)
@@ -142,6 +146,7 @@ def trading_costs(
             float(sum(pair_costs, Fraction(0)) / len(pair_costs)),
             float(leg_value / total_value),
             float(min_trade / total_value),
+            float(sale_taxes.get(tokens[index], 0)),
         )
     return cost_by_index
 

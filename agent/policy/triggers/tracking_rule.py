@@ -16,6 +16,11 @@ The planner weighs risk against cost over a horizon. With H = c/(λ·s·a) years
 is the one at ±a, so each token gets that horizon: Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ), positive semidefinite by
 Schur's product theorem. In between tokens, the rule of one dimension hedges too much; correlations
 count for three quarters.
+
+A tax t on a unit sold, and none on one bought, leaves both edges alike: with different costs on the
+two sides V′ gains a constant, and only their mean counts, V′(a) − V′(−a) = 2c + t. So the range is
+that of the cost c + t/2. The planner counts c only; the horizon stays c/(λ·s·a), so that the last
+unit that pays is again the one at ±a.
 """
 
 from __future__ import annotations
@@ -38,12 +43,13 @@ BISECTIONS = 60
 class TradingCost:
     """Cost of trading a token against the numeraire: `unit_cost` per unit of value, and `leg_cost`
     of a swap whatever its size, share of the portfolio. `min_trade` is the smallest swap, share of
-    the portfolio.
+    the portfolio. `sale_tax` is the tax on a unit sold, share of its value; a purchase owes none.
     """
 
     unit_cost: float
     leg_cost: float
     min_trade: float
+    sale_tax: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +114,11 @@ def token_rules(
             continue
         tension = risk_aversion * variance * (variance * variance / spread)
         unit_cost = max(cost.unit_cost, MIN_COST)
-        edge, trigger = edge_and_trigger(1.5 * unit_cost / tension, 0.75 * cost.leg_cost / tension)
+        mean_cost = unit_cost + cost.sale_tax / 2
+        edge, trigger = edge_and_trigger(1.5 * mean_cost / tension, 0.75 * cost.leg_cost / tension)
         edge, trigger = _within_target(edge, trigger, targets[index])
+        if cost.sale_tax:
+            trigger = max(trigger, edge + _paying_distance(edge, cost.leg_cost, unit_cost))
         trigger = max(trigger, edge + cost.min_trade)
         rules[index] = TokenRule(
             edge,
@@ -168,6 +177,13 @@ def expected_loss(
         costs.append(scale * width_sum * width_sum)
         drifts.append(scale * (rule.edge * rule.edge + rule.trigger * rule.trigger))
     return TrackingLoss(math.fsum(costs), math.fsum(drifts))
+
+
+def _paying_distance(edge: float, leg_cost: float, unit_cost: float) -> float:
+    """Return the distance beyond the edge from which a trade back saves its gas over the horizon,
+    c·x²/2a ≥ F. Without tax the trigger is always beyond it.
+    """
+    return math.sqrt(2 * edge * leg_cost / unit_cost)
 
 
 def _within_target(edge: float, trigger: float, target: float) -> tuple[float, float]:
