@@ -5,8 +5,8 @@ any strictness and gas of 0.01 to 20 gwei. In every second market each asset has
 numeraire, as in a backtest; in the others up to 16 pools are between any tokens. Each plan's gap is
 compared with what other plans reach: for other weights of the risk, and for half of the turnover. A
 plan is worth its value after fees and impact less risk and the least gas of its swaps, as the
-certificate counts it. No other plan may be worth more than plan and gap together. limits.plan_cost is
-off: where it cuts a plan, the gap is against plans under the tightened bound of each swap alone.
+certificate counts it, and costs at most limits.plan_cost, as all plans do. No other plan may be worth
+more than plan and gap together.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def tracking_step(seed: int) -> StepInput:
     step = step_input(
         target_bps, values, PRICES, pools=pools, trigger=trigger, destination=Destination.ZONE
     )
-    step = with_limits(
-        step, turnover_bps=None, daily_turnover_bps=None, min_trade=None, plan_cost_bps=None
-    )
+    step = with_limits(step, turnover_bps=None, daily_turnover_bps=None, min_trade=None)
     base_fee_wei = int(10 ** dice.uniform(7, 10.3))
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=base_fee_wei))
     return complete_risk(step)

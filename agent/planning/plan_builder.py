@@ -442,9 +442,11 @@ def _money_text(portfolio: Portfolio, value: float) -> str:
 #
 # Gas counts on both sides as the least base gas of a transaction, and for each direction of a pool in
 # use the least that a swap through it adds. Gas of ticks, of tokens and of further legs through one
-# pool is not part of the problem. limits.min_trade and the legs per route are not either; their
-# effect and integer rounding count in the gap. A gap of zero on a skewed snapshot is the best plan
-# for that snapshot.
+# pool is not part of the problem. limits.min_trade, limits.plan_cost of the whole plan and the legs
+# per route are not either; their effect and integer rounding count in the gap. In a zone no unit of
+# a swap costs more than limits.plan_cost; that the search lowers this bound until the plan as a whole
+# costs no more is not part of the problem. A gap of zero on a skewed snapshot is the best plan for
+# that snapshot.
 
 
 FLOAT_ERROR = Fraction(1, 10**12)

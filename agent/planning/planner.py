@@ -311,8 +311,9 @@ def plan(
         unmoved_tokens = _unmoved_by_exit(step.portfolio, problem, objective)
     else:
         unmoved_tokens = untradable_tokens(problem, decision.goal)
+    full_graph = _full_graph(problem, objective)
     graph, fixed_point = _best_within_plan_cost(
-        problem, objective, decision.goal, max_turnover, step.limits.min_trade, unmoved_tokens
+        full_graph, objective, decision.goal, max_turnover, step.limits.min_trade, unmoved_tokens
     )
     if decision.is_exit:
         fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
@@ -324,7 +325,7 @@ def plan(
     ):
         with suppress(Refused):  # only used to report the binding bound
             unlimited_result = _best_within_plan_cost(
-                problem, objective, decision.goal, None, step.limits.min_trade, unmoved_tokens
+                full_graph, objective, decision.goal, None, step.limits.min_trade, unmoved_tokens
             )
     skips = skipped_items(
         step, graph, objective, fixed_point, turnover_limit_name, unlimited_result
@@ -353,7 +354,7 @@ def plan(
         decision,
         fixed_point.draft,
         skips,
-        gap_bps(graph, objective, fixed_point, max_turnover),
+        gap_bps(full_graph, objective, fixed_point, max_turnover),
     )
     risk = decision.goal.risk
     if risk is None:
@@ -383,22 +384,44 @@ def _unmoved_by_exit(
     }
 
 
+def _max_unit_cost(problem: Problem, objective: PlanObjective) -> Fraction | None:
+    """Return the largest cost of a unit of a single swap, per unit of value: plan_cost in a zone,
+    where the utility has no price for it; None elsewhere.
+    """
+    if objective.risk is None or problem.plan_cost_bps is None:
+        return None
+    return Fraction(problem.plan_cost_bps, BPS)
+
+
+def _full_graph(
+    problem: Problem, objective: PlanObjective, *, counts_rounding: bool = True
+) -> PoolGraph:
+    """Return the graph of every swap that the limits allow for `objective`."""
+    return build_pool_graph(
+        problem,
+        max(objective.value_off_goal, float(problem.total) / BPS),
+        _max_unit_cost(problem, objective),
+        counts_rounding=counts_rounding,
+    )
+
+
 def _best_within_plan_cost(
-    problem: Problem,
+    full_graph: PoolGraph,
     objective: PlanObjective,
     goal: Goal,
     max_turnover: Fraction | None,
     min_trade: Fraction | None,
     unmoved_tokens: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Return the best result of the iteration within plan_cost. Where swaps may lose
-    NOTABLE_ROUNDING_LOSS to whole units, it is run again with that loss ignored, because counting
-    it may exclude a pool that is worth using. If pools are dropped for plan_cost, coarse tokens are
-    left unmoved while that improves the result.
+    """Return the best result of the iteration within plan_cost, and its graph: `full_graph`, or the
+    part of it whose units cost less. Where swaps may lose NOTABLE_ROUNDING_LOSS to whole units, it is
+    run again with that loss ignored, because counting it may exclude a pool that is worth using. If
+    pools are dropped for plan_cost, coarse tokens are left unmoved while that improves the result.
     """
-    search_arguments = (problem, objective, goal, max_turnover, min_trade)
+    problem = full_graph.problem
+    search_arguments = (objective, goal, max_turnover, min_trade)
     graph, best_fixed_point, has_dropped_pools = _fixed_point_within_plan_cost(
-        *search_arguments, unmoved_tokens
+        full_graph, *search_arguments, unmoved_tokens
     )
     if (
         max((edge.curves.rounding_loss for edge in graph.pool_edges), default=0.0)
@@ -406,7 +429,10 @@ def _best_within_plan_cost(
     ):
         with suppress(Refused):
             _, retry_fixed_point, retry_has_dropped_pools = _fixed_point_within_plan_cost(
-                *search_arguments, unmoved_tokens, counts_rounding=False
+                _full_graph(problem, objective, counts_rounding=False),
+                *search_arguments,
+                unmoved_tokens,
+                counts_rounding=False,
             )
             if net_utility(graph, objective, retry_fixed_point.draft) > net_utility(
                 graph, objective, best_fixed_point.draft
@@ -418,7 +444,7 @@ def _best_within_plan_cost(
         more_unmoved_tokens = {**unmoved_tokens, token: why}
         try:
             retry_graph, retry_fixed_point, _ = _fixed_point_within_plan_cost(
-                *search_arguments, more_unmoved_tokens
+                full_graph, *search_arguments, more_unmoved_tokens
             )
         except Refused:
             continue
@@ -434,7 +460,7 @@ def _best_within_plan_cost(
 
 
 def _fixed_point_within_plan_cost(
-    problem: Problem,
+    full_graph: PoolGraph,
     objective: PlanObjective,
     goal: Goal,
     max_turnover: Fraction | None,
@@ -450,15 +476,10 @@ def _fixed_point_within_plan_cost(
     tightened first; if that leaves nothing, pools are dropped instead. Tokens in `unmoved_tokens`
     (by index, with the reason) stay unmoved.
     """
-    scale, plan_cost_bps = (
-        max(objective.value_off_goal, float(problem.total) / BPS),
-        problem.plan_cost_bps,
-    )
-    if objective.risk is None or plan_cost_bps is None:
-        max_unit_cost = None
-    else:
-        max_unit_cost = Fraction(plan_cost_bps, BPS)
-    graph = build_pool_graph(problem, scale, max_unit_cost, counts_rounding=counts_rounding)
+    problem = full_graph.problem
+    plan_cost_bps = problem.plan_cost_bps
+    max_unit_cost = _max_unit_cost(problem, objective)
+    graph = full_graph
     tightening_count = 0
     max_tightenings = MAX_TIGHTENINGS
     dropped_pools: dict[str, str] = {}
@@ -480,8 +501,8 @@ def _fixed_point_within_plan_cost(
             # each smaller plan bears more gas a unit: fewer swaps may cost less than smaller ones
             tightening_count = 0
             max_tightenings = 0
-            max_unit_cost = Fraction(plan_cost_bps, BPS)
-            graph = build_pool_graph(problem, scale, max_unit_cost, counts_rounding=counts_rounding)
+            max_unit_cost = _max_unit_cost(problem, objective)
+            graph = full_graph
             dropped_pools.clear()
             continue
         if plan_cost_bps is None or cost.total * BPS <= plan_cost_bps * turnover:
@@ -500,7 +521,9 @@ def _fixed_point_within_plan_cost(
                 max_unit_cost * min(allowed_swap_cost / swap_cost, MAX_TIGHTENING_FACTOR)
             ).limit_denominator(10**9)
             tightening_count = tightening_count + 1
-            graph = build_pool_graph(problem, scale, max_unit_cost, counts_rounding=counts_rounding)
+            graph = build_pool_graph(
+                problem, full_graph.scale, max_unit_cost, counts_rounding=counts_rounding
+            )
         else:
             dropped_pools[_costliest_pool(problem, fixed_point.draft)] = (
                 f"{OVER_COST} of {plan_cost_bps} bps"
