@@ -453,9 +453,9 @@ FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
 CLOSE_GAP = Fraction(1, 10 * BPS)
 """Gap, per unit of turnover, up to which a bound is not improved where there are many pools."""
-CLOSE_GAP_FOR_FEW, FEW_DIRECTIONS = CLOSE_GAP / 100, 40
+CLOSE_GAP_FOR_FEW, FEW_DIRECTIONS = CLOSE_GAP / 1_000, 40
 """The same for at most FEW_DIRECTIONS directions of pools."""
-MAX_BRANCHES = 12
+MAX_BRANCHES = 24
 """Maximum number of subproblems of the bound, each of which decides one pool."""
 STEPS_PER_BPS = 10**6
 """Steps per basis point to which a gap is rounded up."""

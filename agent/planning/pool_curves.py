@@ -493,13 +493,14 @@ def stack_curves(curve_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStac
 @dataclass(frozen=True, slots=True)
 class ChargedCurves:
     """Curves of all rows, then the same less the charge of each row: what any use of it costs, in
-    gas and in whole base units. `worth_charge` is false for rows of which no use is worth its
-    charge.
+    gas and in whole base units. `rounding_losses` is the part in whole base units of the output.
+    `worth_charge` is false for rows of which no use is worth its charge.
     """
 
     curves: tuple[PoolCurve, ...]
     curve_stack: CurveStack
     charges: FloatArray
+    rounding_losses: FloatArray
     worth_charge: NDArray[np.bool_]
 
     def unpaid_charge(self, row: int, amount_in: float, amount_out: float) -> float:
@@ -524,9 +525,13 @@ class ChargedCurves:
 
 
 def charged_curves(
-    edge_ends: Sequence[tuple[int, int]], curves: Sequence[PoolCurve], charges: FloatArray
+    edge_ends: Sequence[tuple[int, int]],
+    curves: Sequence[PoolCurve],
+    gas_charges: FloatArray,
+    rounding_losses: FloatArray,
 ) -> ChargedCurves:
     """Return the curves between these tokens with and without their charges."""
+    charges = gas_charges + rounding_losses
     curves_after_charges = [
         curve_after_charge(*curve_and_charge)
         for curve_and_charge in zip(curves, charges.tolist(), strict=True)
@@ -541,4 +546,6 @@ def charged_curves(
     curve_edges = [
         (*edge_ends[row % len(edge_ends)], curve) for row, curve in enumerate(all_curves)
     ]
-    return ChargedCurves(tuple(curves), stack_curves(curve_edges), charges, worth_charge)
+    return ChargedCurves(
+        tuple(curves), stack_curves(curve_edges), charges, rounding_losses, worth_charge
+    )

@@ -615,19 +615,19 @@ def build_pool_graph(
     )
     edge_ends = [(edge.token_in_index, edge.token_out_index) for edge in pool_edges]
     router = problem.gas_inputs.router_gas
-    charges = np.array(
+    gas_charges = np.array(
         [
             least_leg_gas_units(problem.pools[edge.pool_address], router) * gas_unit_value
             + leg_data_fee
-            + edge.curves.rounding_loss
             for edge in pool_edges
         ]
     )
+    rounding_losses = np.array([edge.curves.rounding_loss for edge in pool_edges])
     real_curves = [edge.curves.real_curve for edge in pool_edges]
     counted_curves = [edge.curves.counted_curve for edge in pool_edges]
-    real_after_charges = charged_curves(edge_ends, real_curves, charges)
+    real_after_charges = charged_curves(edge_ends, real_curves, gas_charges, rounding_losses)
     counted_after_charges = (
-        charged_curves(edge_ends, counted_curves, charges)
+        charged_curves(edge_ends, counted_curves, gas_charges, rounding_losses)
         if pays_above_reference
         else real_after_charges
     )

@@ -16,6 +16,7 @@ from agent.planning.plan_builder import gap_bps, rounded_gap
 from agent.planning.planner import NothingPlanned, plan, plan_swap
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
+from agent.planning.solver.charges import bound_with_charges
 from agent.planning.solver.dual import DualSolution
 from agent.planning.solver.fixed_point import FixedPoint, find_fixed_point
 from agent.planning.solver.search import COARSE_UNIT_PHRASE, GAS_EXCEEDS_SAVING, SAVES_NOTHING, PoolSelector
@@ -218,6 +219,24 @@ def test_a_pool_given_up_for_its_gas_is_no_gap_and_one_given_up_wrongly_is() -> 
     aim = objective_for_goal(market.problem, rebalance_to_targets(free).goal)
     one = find_fixed_point(market, aim, budget, None, {pools[1].address: "left out"})
     assert gap_bps(market, aim, one, budget) > Fraction(1, 10) > gap_bps(market, aim, state, budget)
+
+
+@pytest.mark.parametrize("seed", [15, *range(3), *slow(range(3, 15))])
+def test_no_choice_of_pools_is_worth_more_than_the_bound_over_all(seed: int) -> None:
+    """Gas is paid in value: taken from what a pool pays, at the price of its token, it was charged with up to plan_cost more."""
+    step = any_problem_with_gas(seed)
+    market, state, budget = settled(step)
+    search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
+        market.scale, np.zeros(len(market.problem.nodes)), {}, None if budget is None else float(budget)
+    )
+    used = {(leg.pool, leg.token_in) for leg in state.draft.legs}
+    tokens = [node.address for node in market.problem.nodes]
+    chosen = np.array(
+        [row for row, edge in enumerate(market.pool_edges) if (edge.pool_address, tokens[edge.token_in_index]) in used], dtype=np.intp
+    )
+    curves = market.counted_after_charges
+    worth = search.solve(curves.curve_stack.rows(chosen)).bound - float(curves.charges[chosen].sum())
+    assert bound_with_charges(curves, market.rows(), search.solve, 0, -np.inf) >= worth - 1e-12
 
 
 @pytest.mark.parametrize("first", [0, *slow(range(10, PROBLEMS, 10))])

@@ -143,6 +143,16 @@ def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: 
     assert (found["same"] + found["reworded"], found["different"], found["exit"]) == (3, 0, 0)
 
 
+def test_another_bound_of_the_gap_is_no_other_plan_and_a_gap_lost_is_one(tmp_path: Path) -> None:
+    """A later version may prove more, or mend its proof; what is traded is the same."""
+    place = recorded(tmp_path, [builders.step_input(values=DRIFTED)])
+    (step,) = files(place)
+    changed(step, plan__gap_bps="1/3")
+    (other_bound,) = replay(place)["steps"]
+    assert (other_bound["result"], [each["path"] for each in other_bound["differs"]]) == ("reworded", ["plan.gap_bps"])
+    assert not _is_wording({"path": "plan.gap_bps", "recorded": "1/3", "now": None})
+
+
 def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of a later version must not pass for a bad file."""
 

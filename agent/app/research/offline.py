@@ -97,7 +97,9 @@ MAX_SHOWN_DIFFERENCES = 20
 """Number of differences shown per step; further ones are only counted."""
 SAME, DIFFERENT, MANUAL, UNREADABLE = "same", "different", "manual", "unreadable"
 REWORDED = "reworded"
-"""The same decision and plan, whose cost a later version explains in other words."""
+"""The same decision and plan, whose cost a later version explains in other words, or whose distance
+to the best plan it bounds by another figure.
+"""
 AGENT_DECISIONS = tuple(
     kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures)
 )
@@ -223,9 +225,11 @@ def _comparison(recorded_step: RecordedStep) -> Document:
 
 
 def _is_wording(difference: Document) -> bool:
-    """Return whether a difference is one of words: why a plan skipped something, or the cost that a
-    reason compares with limits.plan_cost.
+    """Return whether a difference is one of words: why a plan skipped something, the cost that a
+    reason compares with limits.plan_cost, or the proven gap of the plan, which decides nothing.
     """
+    if difference["path"] == "plan.gap_bps":
+        return difference["recorded"] is not None and difference["now"] is not None
     names_cost = "limits.plan_cost" in str(difference["recorded"]) and "limits.plan_cost" in str(
         difference["now"]
     )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.floats import IndexArray
+from agent.floats import FloatArray, IndexArray
 from agent.planning.pool_curves import ChargedCurves, CurveStack
-from agent.planning.solver.dual import DualSolution
+from agent.planning.solver.dual import DualSolution, PoolResponses
 
 UNPAID_TOLERANCE = 1e-3
 """Share of the largest charge up to which an unpaid charge counts as paid."""
@@ -26,7 +26,8 @@ class _ChargeNode:
     """Best flows where rows in `used_rows` cost their charge, and `undecided_rows` ones a share of
     it.
 
-    `bound` is an upper bound of utility less charges of all flows over these rows.
+    `bound` is an upper bound of utility less charges of all flows over these rows, `gains` what each
+    undecided one of `solved_rows` adds to it.
     """
 
     used_rows: IndexArray
@@ -34,6 +35,36 @@ class _ChargeNode:
     solved_rows: IndexArray
     solution: DualSolution
     bound: float
+    gains: FloatArray
+
+
+def _dual_with_charges(
+    charged_curves: ChargedCurves,
+    used_rows: IndexArray,
+    undecided_rows: IndexArray,
+    solution: DualSolution,
+) -> tuple[float, FloatArray]:
+    """Return the dual at the prices of a solution, of utility less charges, and the part of each
+    undecided row.
+
+    Gas is value, a rounding loss is units of the output, at their price. A curve less its charge
+    loses all of the charge in units of the output, so that its surplus is no bound where those are
+    worth more than their reference; here each undecided row adds what its use gains beyond its
+    charge, each used row all of it. Any prices bound all flows (weak duality).
+    """
+    if not charged_curves.charges.any():
+        return solution.bound, solution.surplus[len(used_rows) :]
+    row_numbers = np.concatenate((used_rows, undecided_rows))
+    responses = PoolResponses(charged_curves.curve_stack.rows(row_numbers), solution.prices - 1)
+    rounding_losses = charged_curves.rounding_losses[row_numbers]
+    gains = (
+        responses.surplus
+        - (charged_curves.charges[row_numbers] - rounding_losses)
+        - rounding_losses * responses.target_price
+    )
+    gains[len(used_rows) :] = np.maximum(gains[len(used_rows) :], 0.0)
+    bound = solution.bound + math.fsum([*gains.tolist(), *(-solution.surplus).tolist()])
+    return bound, gains[len(used_rows) :]
 
 
 def bound_with_charges(
@@ -52,8 +83,9 @@ def bound_with_charges(
     ) -> _ChargeNode:
         stack, solved_rows = charged_curves.rows(used_rows, undecided_rows)
         solution = solve_flows(stack, earlier_solution)
-        bound = solution.bound - math.fsum(charged_curves.charges[used_rows].tolist())
-        return _ChargeNode(used_rows, undecided_rows, solved_rows, solution, bound)
+        bound, gains = _dual_with_charges(charged_curves, used_rows, undecided_rows, solution)
+        worth_gains = gains[charged_curves.worth_charge[undecided_rows]]
+        return _ChargeNode(used_rows, undecided_rows, solved_rows, solution, bound, worth_gains)
 
     root_node = solve_node(np.array([], dtype=np.intp), curve_rows, None)
     open_nodes = [(-root_node.bound, 0, root_node)]
@@ -66,9 +98,10 @@ def bound_with_charges(
         if best_node.bound <= max(enough_bound, closed_bound):
             return max(best_node.bound, closed_bound)
         unpaid_charges = [
-            charged_curves.unpaid_charge(branch_row, *amounts)
-            for branch_row, *amounts in zip(
+            charged_curves.unpaid_charge(branch_row, *amounts) if amounts[0] > 0 else gain
+            for branch_row, gain, *amounts in zip(
                 best_node.solved_rows[len(best_node.used_rows) :].tolist(),
+                best_node.gains.tolist(),
                 best_solution.amount_in[len(best_node.used_rows) :].tolist(),
                 best_solution.amount_out[len(best_node.used_rows) :].tolist(),
                 strict=True,
