@@ -246,7 +246,7 @@ def test_first_purchase__gives_no_range_that_it_does_not_end_at() -> None:
     step = with_limits(replace(tracked({"USDC": 50_000}), history=history()), first_purchase_s=60)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    assert decision.reason == "first purchase"
+    assert decision.reason == "first purchase; WETH at 0 %, target 25 %; WBTC at 0 %, target 25 %; LINK at 0 %, target 20 %"
 
 
 @pytest.mark.parametrize(
