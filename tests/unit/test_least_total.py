@@ -194,8 +194,8 @@ def test_tracking__trades_and_costs_of_a_year_are_those_of_the_rule() -> None:
     assert float(counted[1]) == pytest.approx(3.76, abs=0.02)
 
 
-def test_tracking__with_little_money__the_widest_trigger_decides() -> None:
-    """At half its target a correction of 0.45 in gas is worth it from about the minimum on."""
+def test_tracking__at_the_minimum_total__trades_about_once_a_year_and_below_it_not_at_all() -> None:
+    """From 2.9 to 14.7 points off at 1,176 dollars, 0.25 · 60 % a year."""
     inputs = MinimumTotalInputs(
         (AssetThreshold("WETH", 5_000, Fraction(1, 4)),),
         5_000,
@@ -211,5 +211,6 @@ def test_tracking__with_little_money__the_widest_trigger_decides() -> None:
     assert minimum.total is not None
     counted = yearly_corrections_and_cost(inputs, minimum.total)
     assert counted is not None
-    assert float(counted[0]) < 1
+    assert float(minimum.total) == pytest.approx(1_176)
+    assert float(counted[0]) == pytest.approx(1.13, abs=0.01)
     assert yearly_corrections_and_cost(inputs, minimum.total - 1) is None
