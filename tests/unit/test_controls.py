@@ -31,6 +31,7 @@ from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange
 from agent.store.files.secret import ensure_secret, secret_path
 from agent.store.tables import ControlRow
 from tests.support import agents, builders
+from tests.support.bands import with_bands
 from tests.support.transactions import STORES, new_store
 
 SECRET = b"s" * 32
@@ -392,6 +393,7 @@ def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> N
 def edited(folder: Path, changes: str) -> tuple[Config, Config]:
     """A config before and after an edit, in the notation of `trimtab edit`."""
     before = agents.config(folder, template="moderate", numeraire="USDC")
+    before.write_text(with_bands(before.read_text()))
     text, (key, _, value) = before.read_text(), changes.partition("=")
     after = apply_changes(text, ConfigChanges(key_settings=((key, value),)))
     return load_config_text(text, before, "a").config, load_config_text(after, before, "b").config
