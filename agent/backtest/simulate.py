@@ -316,7 +316,9 @@ def _is_simple_tracking(world: SimulatedWorld) -> bool:
     """Return whether the trigger is the tracking rule, with the same volatilities and fees at every
     bar, targets above zero without a maximum, and nothing beside spot.
     """
-    spec, settings, trigger = world.spec, world.settings, world.spec.policy.trigger
+    spec = world.spec
+    settings = world.settings
+    trigger = spec.policy.trigger
     if not isinstance(trigger, NoTradeZone) or trigger.risk.horizon_s is not None:
         return False
     has_constant_costs = (

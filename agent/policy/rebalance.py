@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
 
 from agent.model import (
     AssetDrift,
@@ -33,7 +32,7 @@ from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.tracking import edge_drifts
 from agent.reference import ReferencePrices
-from agent.units import BPS, Price, Value, format_percent, format_time
+from agent.units import Price, Value, format_time
 
 
 def rebalance_or_hold(
@@ -77,10 +76,7 @@ def rebalance_or_hold(
         if is_tracking(step.policy.trigger):
             # Its ranges say where to trade back to, and this trade goes to the targets.
             weights_text = "; ".join(
-                f"{drift.symbol} at {drift.weight_text}, target"
-                f" {format_percent(Fraction(drift.target_bps, BPS))}"
-                for drift in drifts
-                if drift.is_outside_band
+                bands.weight_and_target_text(drift) for drift in drifts if drift.is_outside_band
             )
             reason = f"{rebalance_name}; {weights_text}"
         exempt_turnover = purchases.turnover_allowance(step)

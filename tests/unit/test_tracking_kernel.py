@@ -126,7 +126,9 @@ def test_losses_are_the_costs_and_the_active_returns_of_what_was_held(data: st.D
     found = sweep(bars, [setting], VALUE, marked_bars=range(120), cores=1)
     targets = np.array(setting.targets_bps) / 10_000
     square_sums = active_variance(balanced_growth(bars.quote_prices, targets), found.mark_values[0], found.cost_shares[0])
-    units, square_sum, cost_share = run.holdings[0], 0.0, 0.0
+    units = run.holdings[0]
+    square_sum = 0.0
+    cost_share = 0.0
     for bar in range(1, 120):
         growth = prices[bar] / prices[bar - 1]
         weights = units * prices[bar - 1] / (units @ prices[bar - 1])

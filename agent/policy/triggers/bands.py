@@ -397,6 +397,12 @@ def _spread_missing_share(
     return tuple(GoalWeight(token, share, share) for token, share in goal_share_by_token.items())
 
 
+def weight_and_target_text(drift: AssetDrift) -> str:
+    """Format an asset with its weight and its target."""
+    target_text = format_percent(Fraction(drift.target_bps, BPS))
+    return f"{drift.symbol} at {drift.weight_text}, target {target_text}"
+
+
 def format_band(drift: AssetDrift) -> str:
     """Return the band of an asset, such as "45-55 %"."""
     low_text, high_text = (

@@ -65,7 +65,6 @@ from agent.units import (
     Value,
     decimal_text,
     format_duration,
-    format_percent,
     format_points,
     value_text,
 )
@@ -293,8 +292,7 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     ruled_tokens = {width.token for width in zone.risk.widths}
     ruled_drifts = [drift for drift in drifts if drift.token in ruled_tokens]
     beyond_text = "; ".join(
-        f"{drift.symbol} at {drift.weight_text}, target"
-        f" {format_percent(Fraction(drift.target_bps, BPS))}, is beyond {bands.format_band(drift)}"
+        f"{bands.weight_and_target_text(drift)}, is beyond {bands.format_band(drift)}"
         for drift in ruled_drifts
         if drift.is_outside_band
     )
