@@ -76,7 +76,7 @@ def portfolio_of_config(
         )
         if table.symbol == numeraire_symbol:
             numeraire = asset
-        elif table.target:
+        elif 0 < table.target < BPS:
             assets.append(asset)
     if numeraire is None or not assets or value <= 0:
         return None
@@ -112,7 +112,7 @@ def portfolio_of_step(step: StepInput) -> LossPortfolio | None:
     assets = []
     for index, asset in enumerate(step.effective_assets):
         token = asset.token.address
-        if index == numeraire_index or not asset.target_bps:
+        if index == numeraire_index or not 0 < asset.target_bps < BPS:
             continue
         unit_cost = costs.get((index, numeraire_index))
         depths_raw = [

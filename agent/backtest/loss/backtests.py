@@ -11,7 +11,7 @@ from agent.backtest.loss.policies import LossAsset, LossPortfolio
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.model import Policy
 from agent.policy.minimum import LEG_GAS
-from agent.units import PIPS
+from agent.units import BPS, PIPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ def backtest_loss(
 ) -> BacktestLoss | None:
     """Return the portfolio of a backtest with the pools, gas and value of its settings;
     `price_by_symbol` are the first closes, in the numeraire. None with strategies, recorded pools,
-    or without a target beside the numeraire: it is not simulated.
+    or without a target that can drift: it is not simulated.
     """
     numeraire = spec.portfolio.numeraire
     assets = [
@@ -42,7 +42,7 @@ def backtest_loss(
         for asset in spec.portfolio.assets
     ]
     others = tuple(
-        asset for asset in assets if asset.target_bps and asset.token != numeraire.address
+        asset for asset in assets if 0 < asset.target_bps < BPS and asset.token != numeraire.address
     )
     if spec.split is not None or settings.recorded_pools or not others:
         return None
