@@ -3,7 +3,7 @@ close, and the agent signs what its rule asks for. Prints trades, costs and trac
 
 .venv/bin/python scripts/tracking_year.py --value 500
 
-The estimate takes usual volatilities, so a second one takes those of the year.
+The estimate takes usual volatilities and says what a wild year loses; a second one takes those of the year.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
 
-DAY_S = 86_400
+LOOK_INTERVAL_S = 86_400 + 60
+"""A day, and what a rebalance of the day before took: the template's cooldown of a day is over."""
 DAYS_PER_YEAR = 365
 COLUMNS = {"WETH": "ETH", "cbBTC": "BTC"}
 Floats = NDArray[np.float64]
@@ -106,7 +107,7 @@ def played_year(
                     for symbol, day_return in day_returns.items()
                 )
             )
-            next_day_s += DAY_S
+            next_day_s += LOOK_INTERVAL_S
             chain.move_market(prices)
             chain.warp(max(1, next_day_s - chain.now_s()))
             value_before = sum(token_values(chain, prices).values())
@@ -175,7 +176,8 @@ def main() -> int:
         "days": len(closes),
         "year": year,
         "estimates": {
-            name: None if estimate is None else estimate["own"]
+            name: estimate
+            and {**(estimate["own"] or {}), "wild_year_bps": estimate["wild_year_bps"]}
             for name, estimate in estimates.items()
         },
     }

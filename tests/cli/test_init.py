@@ -94,7 +94,7 @@ def test_the_loss_behind_a_perfect_tracker_is_said_beside_that_of_other_triggers
     by_policy = {row["policy"]: float(row["loss_bps"]) for row in (loss["own"], *loss["others"])}
     assert by_policy["tracking"] < by_policy["relative 20 % to halfway"] < by_policy["relative 10 %"] < 8
     assert float(loss["money"]) == pytest.approx(float(loss["own"]["loss_bps"]) * 5, rel=0.1)
-    assert "pool fees WETH 0.05 %, cbBTC 0.05 %" in loss["lines"][-1]
+    assert "Pool fees WETH 0.05 %, cbBTC 0.05 %" in loss["lines"][-1]
 
 
 def test_gas_that_is_dear_for_the_portfolio_is_warned_of(bare: Bare, tmp_path: Path) -> None:

@@ -94,6 +94,18 @@ def test_costs_and_drift_add_up_and_the_same_is_estimated_again() -> None:
         assert float(row["costs_bps"]) + float(row["drift_bps"]) == pytest.approx(float(row["loss_bps"]), rel=0.06)
 
 
+@pytest.mark.parametrize("trigger", [RULE, Threshold(None, 1_000)])
+def test_a_wild_year_loses_more_about_with_the_square_of_its_volatility(trigger: Trigger) -> None:
+    """Drift and trades grow with the variance, 1.6² of it is 2.56."""
+    document = loss_document(portfolio(), policy(trigger))
+    assert document["own"] is not None
+    assert document["wild_year_bps"] is not None
+    assert 2.2 < float(document["wild_year_bps"]) / float(document["own"]["loss_bps"]) < 2.8
+    assert document["lines"][-1].startswith(
+        "Simulated with a volatility of WBTC 50 %, WETH 65 %, LINK 90 %; with 1.6 times as much, as in 2021"
+    )
+
+
 def test_the_rule_is_compared_with_a_band_and_a_band_with_the_rule() -> None:
     of_rule = loss_document(portfolio(), policy(with_correlations(RULE)))["lines"]
     assert of_rule[0] == "About 4 bps a year behind a perfect tracker (2 costs, 2 drift), 19 of 50,000 USDC; relative 10 % would lose 8."

@@ -298,15 +298,16 @@ class PolicyLossDocument(TypedDict):
 
 class TrackingLossDocument(TypedDict):
     """About what a portfolio of `value` coins of the numeraire loses a year behind one that is
-    always on target at no cost: `own` by its policy (None: no estimate), `money` in coins, `others`
-    by other triggers. `lines` has all of it in words, the assumptions last; `warnings` says if gas
-    is dear for the portfolio.
+    always on target at no cost: `own` by its policy (None: no estimate), `money` in coins,
+    `wild_year_bps` with prices that move 1.6 times as much, `others` by other triggers. `lines` has
+    all of it in words, the assumptions last; `warnings` says if gas is dear for the portfolio.
     """
 
     value: DecimalText
     unit: str
     own: PolicyLossDocument | None
     money: DecimalText | None
+    wild_year_bps: DecimalText | None
     others: list[PolicyLossDocument]
     lines: list[str]
     warnings: list[str]

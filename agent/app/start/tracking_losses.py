@@ -4,7 +4,9 @@ other triggers: with usual figures of the network before there is a chain, else 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -21,7 +23,13 @@ from agent.backtest.loss.policies import (
     loss_market,
     loss_policy,
 )
-from agent.backtest.loss.simulation import MAX_YEARS, LossPolicy, SimulatedLoss, simulate_losses
+from agent.backtest.loss.simulation import (
+    MAX_YEARS,
+    LossMarket,
+    LossPolicy,
+    SimulatedLoss,
+    simulate_losses,
+)
 from agent.config.build import build_policy
 from agent.config.networks import NETWORKS, typical_fees
 from agent.config.schema import Config
@@ -53,6 +61,8 @@ MAX_LEG_SHARE = 0.005
 """Gas of a swap, share of the portfolio, from which every trade is dear."""
 MAX_LOSS_BPS = 100
 """Losses above this are those of portfolios that hardly trade; their figure says nothing."""
+WILD_YEAR_FACTOR = 1.6
+"""Volatilities of 2021 beside the usual ones: ether's 106 and 65 %, bitcoin's 80 and 50 %."""
 
 
 def portfolio_of_config(
@@ -197,20 +207,32 @@ def loss_document(
     simulated = [loss_policy for loss_policy in (own_policy, *other_policies) if loss_policy]
     losses = simulate_losses(market, simulated)
     own_loss = None if own_policy is None else losses[0]
+    wild_loss = None if own_policy is None else _wild_year_loss(portfolio, market, own)
     other_losses = dict(zip(others, losses[-len(others) :], strict=True))
     return {
         "value": f"{float(portfolio.value):.10g}",
         "unit": portfolio.numeraire.symbol,
         "own": None if own_loss is None else _policy_document(own, own_loss),
         "money": None if own_loss is None else _figure(own_loss.total * float(portfolio.value)),
+        "wild_year_bps": None if wild_loss is None else _figure(wild_loss.total * BPS),
         "others": [_policy_document(choice, loss) for choice, loss in other_losses.items()],
         "lines": [
             _own_sentence(portfolio, own, own_loss, other_losses),
             _others_sentence(other_losses),
-            _basis(portfolio),
+            _basis(portfolio, market, wild_loss),
         ],
         "warnings": [warning for warning in (gas_warning(portfolio, own_policy),) if warning],
     }
+
+
+def _wild_year_loss(
+    portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy
+) -> SimulatedLoss | None:
+    """Return the loss of a policy in a year in which prices move as much more as in 2021."""
+    covariance = [[entry * WILD_YEAR_FACTOR**2 for entry in row] for row in market.covariance]
+    wild_market = replace(market, covariance=covariance)
+    policy = loss_policy(portfolio, wild_market, choice)
+    return None if policy is None else simulate_losses(wild_market, [policy])[0]
 
 
 def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:
@@ -303,11 +325,21 @@ def _others_sentence(losses: Mapping[ComparedPolicy, SimulatedLoss]) -> str:
     return f"Other triggers, bps a year: {losses_text}."
 
 
-def _basis(portfolio: LossPortfolio) -> str:
+def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLoss | None) -> str:
+    volatilities_text = ", ".join(
+        f"{asset.symbol} {math.sqrt(row[index]) * 100:.0f} %"
+        for index, (asset, row) in enumerate(zip(portfolio.assets, market.covariance, strict=True))
+    )
+    wild_text = ""
+    if wild_loss is not None:
+        wild_text = (
+            f"; with {WILD_YEAR_FACTOR:g} times as much, as in 2021 beside usual years, about"
+            f" {_about_bps(wild_loss)} bps"
+        )
     fees_text = ", ".join(
         f"{asset.symbol} {asset.unit_cost * 100:.2g} %" for asset in portfolio.assets
     )
     return (
-        f"Simulated: usual volatilities, pool fees {fees_text}, gas"
+        f"Simulated with a volatility of {volatilities_text}{wild_text}. Pool fees {fees_text}, gas"
         f" {_figure(float(portfolio.leg_gas))} {portfolio.numeraire.symbol} a swap; not a forecast."
     )
