@@ -37,7 +37,8 @@ from agent.backtest.stress.work import (
     share_outside_bands,
 )
 from agent.errors import ConfigError
-from agent.model import Cron, Destination, Every, HybridTrigger, OrderKind, OrdersConfig, OrderTerms, Threshold
+from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, OrderKind, OrdersConfig, OrderTerms, Threshold
+from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated, wish
 from tests.support.text import mentions, raises_field
 
@@ -104,6 +105,18 @@ def test_the_kernel_measures_what_the_live_step_measures() -> None:
         assert mine.outside_share == share_outside_bands(step.weights, band_edges(wanted))
 
 
+def test_the_kernel_follows_the_tracking_rule_as_the_live_step_does() -> None:
+    """The kernel exchanges one asset after the other, so that amounts differ in the third digit."""
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, build_tracking("normal"), "USD", destination=Destination.ZONE)
+    table = random_table(7, 60, volatility=0.05)
+    setting = kernel_setting_or_reason(wanted, DEEP)
+    assert not isinstance(setting, str)
+    by_kernel, step = measure_by_kernel(wanted, setting, table, 10_000.0), simulate(wanted, table, DEEP)
+    assert by_kernel.rebalance_count == len(step.rebalances) >= 5
+    assert by_kernel.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-4)
+    assert by_kernel.turnover == pytest.approx(float(step.turnover_ratio), rel=0.03)
+
+
 def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
     table = hourly(BTC=[100.0] * 5 + [130.0] * 15)
     found = simulated(table, halves(HybridTrigger(BAND, Every(12 * HOUR_S))))
@@ -129,6 +142,9 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
         (replace(halves(), policy=replace(halves().policy, destination=Destination.ZONE)), "this destination"),
     ):
         assert kernel_setting_or_reason(unknown, DEEP) == why
+    by_horizon = NoTradeZone(replace(build_tracking("normal").risk, horizon_s=30 * 24 * HOUR_S))
+    zone = make_spec({"BTC": 5_000, "USD": 5_000}, by_horizon, "USD", destination=Destination.ZONE)
+    assert kernel_setting_or_reason(zone, DEEP) == "this destination"
     assert kernel_setting_or_reason(halves(), replace(DEEP, latency_bars=1)) == "latency"
     assert (
         kernel_setting_or_reason(halves(), replace(DEEP, flows=(OwnerTransfer(START_S + HOUR_S, Fraction(1)),)))

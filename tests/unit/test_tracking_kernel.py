@@ -16,7 +16,8 @@ from agent.backtest.kernel import set_rule_shares
 from agent.backtest.settings import BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.sweep import KernelSetting, SweepResult, prepare_prices, run_kernel, simulated_costs, sweep
-from agent.backtest.tune.loss import RISK_AVERSION, active_variance, balanced_growth, is_rule_supported, kernel_rule, step_losses
+from agent.backtest.tune.kernel_rule import is_rule_supported, kernel_rule
+from agent.backtest.tune.loss import RISK_AVERSION, active_variance, balanced_growth, step_losses
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, RiskEstimationWindow, Threshold, TrackingRisk
 from agent.policy.triggers.no_trade_zone import build_tracking

@@ -35,7 +35,8 @@ from agent.backtest.sweep import (
     run_kernel,
     simulated_costs,
 )
-from agent.model import ExecutionStyle
+from agent.backtest.tune.kernel_rule import is_rule_supported, kernel_rule
+from agent.model import ExecutionStyle, NoTradeZone
 from agent.policy.drift import band, has_band
 from agent.policy.triggers.rules import band_and_interval, is_band_and_schedule_only
 from agent.units import BPS
@@ -72,6 +73,7 @@ def kernel_setting_or_reason(
 ) -> KernelSetting | str:
     """Return the policy as a kernel setting, or the reason why the kernel does not support it."""
     portfolio, policy, trigger = spec.portfolio, spec.policy, spec.policy.trigger
+    follows_rule = isinstance(trigger, NoTradeZone) and is_rule_supported(spec, trigger)
     unsupported_features = (
         (spec.split is not None, "several strategies"),
         (portfolio.allocator is not None, "an allocator"),
@@ -81,7 +83,7 @@ def kernel_setting_or_reason(
         (any(asset.max_bps is not None for asset in portfolio.assets), "limits.max_weight"),
         (spec.execution.pace.style is not ExecutionStyle.MARKET, "gradual execution"),
         (policy.trade_side is not None, "trading one side only"),
-        (policy.destination not in DESTINATION_CODES, "this destination"),
+        (not follows_rule and policy.destination not in DESTINATION_CODES, "this destination"),
         (settings.latency_bars > 0, "latency"),
         (bool(settings.flows), "deposits and withdrawals"),
         (bool(settings.recorded_pools), "recorded pools"),
@@ -96,19 +98,18 @@ def kernel_setting_or_reason(
     for is_unsupported, feature in unsupported_features:
         if is_unsupported:
             return feature
-    if band_and_interval(trigger) is None:
+    if not follows_rule and band_and_interval(trigger) is None:
         return "this trigger"
     min_trade = 0.0
     if spec.limits.min_trade is not None:
         min_trade = float(spec.limits.min_trade / 10**portfolio.numeraire.decimals)
     targets = tuple(asset.target_bps for asset in portfolio.assets)
+    costs = simulated_costs(spec, settings)
+    rule = None
+    if isinstance(trigger, NoTradeZone):
+        rule = kernel_rule(spec, trigger, costs)
     return KernelSetting(
-        targets,
-        trigger,
-        policy.destination,
-        simulated_costs(spec, settings),
-        policy.cooldown_s,
-        min_trade,
+        targets, trigger, policy.destination, costs, policy.cooldown_s, min_trade, rule
     )
 
 

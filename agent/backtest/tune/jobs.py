@@ -25,15 +25,8 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationS
 from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice, StopLevel
-from agent.backtest.tune.loss import (
-    active_variance,
-    balanced_growth,
-    drift_of,
-    is_rule_supported,
-    kernel_rule,
-    step_losses,
-    with_owner_risk,
-)
+from agent.backtest.tune.kernel_rule import is_rule_supported, kernel_rule, with_owner_risk
+from agent.backtest.tune.loss import active_variance, balanced_growth, drift_of, step_losses
 from agent.backtest.tune.taxes import tax_by_mark
 from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
