@@ -12,10 +12,18 @@ from fractions import Fraction
 from functools import cache
 from operator import attrgetter
 from types import NoneType
-from typing import Annotated, Any, NotRequired, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import Field
-from typing_extensions import is_typeddict
+from typing_extensions import TypedDict, is_typeddict
 
 from agent.figures import FIGURE_FORMAT_KEY
 from agent.units import decimal_text, value_text
@@ -161,6 +169,10 @@ Money = Annotated[
     str, Field(pattern=DECIMAL_PATTERN), shown(figure="money"), ConvertedBy(money_text)
 ]
 """A value in the numeraire, as text."""
+StartTime = TypedDict("StartTime", {"from": int})
+"""Start of a period, Unix seconds. Keys that are words of Python cannot be fields of a class."""
+StartDate = TypedDict("StartDate", {"from": str})
+TotalReturn = TypedDict("TotalReturn", {"return": DecimalText})
 SmallMoney = Annotated[Money, shown(figure="amount")]
 """A value of which cents matter, such as a cost."""
 SignedDecimal = Annotated[DecimalText, shown(figure="amount+")]

@@ -66,183 +66,260 @@ RATE_PLACES = 12
 Side = Annotated[str, one_of("long", "short")]
 OrderSide = Annotated[str, one_of("buy", "sell")]
 
-FuturesPositionDocument = TypedDict(
-    "FuturesPositionDocument",
-    {
-        "market": str,
-        "symbol": Annotated[str, shown("market")],
-        "side": Side,
-        "size": DecimalText,
-        "size_raw": Raw,
-        "notional": Annotated[DecimalText, shown(figure="money")],
-        "entry": DecimalText,
-        "mark": DecimalText,
-        "index": DecimalText,
-        "index_age_s": int,
-        "unrealised": Annotated[DecimalText, shown(figure="money+")],
-        "funding_pending": Annotated[DecimalText, shown("funding", "money+")],
-        "liquidation_price": Annotated[DecimalText | None, shown("liquidation")],
-        "liquidation_distance": Annotated[DecimalText | None, shown("distance", "ratio+")],
-    },
-)
-"""An open position. `unrealised` is the profit at the mark, `funding_pending` the amount that the
-account owes (negative: receives), `liquidation_distance` the move of the mark to
-`liquidation_price` as a share."""
-FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
-    "block": int, "account": Address, "unknown": str, "unit": str,
-    "positions": list[FuturesPositionDocument], "book_kind": NotRequired[str],
-})  # fmt: skip
-"""Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
-LimitDocument = TypedDict("LimitDocument", {
-    "limit": Annotated[str, FromAttributes("limit_name")], "measured": Annotated[str, FromAttributes("measured_text")],
-    "allowed": Annotated[str, FromAttributes("limit_text")], "broken": Annotated[bool, FromAttributes("is_broken"), shown("state")],
-})  # fmt: skip
-FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
-    "market": str, "symbol": str, "side": OrderSide, "size": DecimalText, "size_raw": Raw,
-    "bound": DecimalText, "bound_raw": Raw, "bound_price": DecimalText, "reduce_only": bool,
-})  # fmt: skip
-"""An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
-FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
-    "trigger": str, "reason": str, "top_up": DecimalText, "top_up_raw": Raw, "reducing": bool,
-    "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "hold_reason": str,
-})  # fmt: skip
-"""The current plan; `hold_reason` is the reason why none of its orders is sent (empty if they
-are).
-"""
-MarginFiguresDocument = TypedDict(
-    "MarginFiguresDocument",
-    {
-        "collateral": Annotated[DecimalText, shown(figure="money")],
-        "realised": Annotated[DecimalText, shown("realised, unsettled", "money")],
-        "unrealised": Annotated[DecimalText, shown(figure="money+")],
-        "funding_pending": Annotated[DecimalText, shown("funding owed", "money+")],
-        "value": Annotated[DecimalText, shown("account value", "money")],
-        "free": Annotated[DecimalText, shown("free margin", "money")],
-        "utilisation": Annotated[DecimalText | None, shown("margin in use", "ratio")],
-        "leverage": Annotated[DecimalText | None, shown(figure="multiple")],
-        "initial": Annotated[DecimalText, shown("initial margin", "money")],
-        "maintenance": Annotated[DecimalText, shown("maintenance margin", "money")],
-        "gross": Annotated[DecimalText, shown("gross notional", "money")],
-        "net": Annotated[DecimalText, shown("net notional", "money")],
-        "spot_value": Annotated[DecimalText | None, shown("spot portfolio", "money")],
-        "target_leverage": Annotated[DecimalText, shown(figure="multiple")],
-        "target_note": str,
-    },
-)
-"""Figures of the account by the definitions of docs/futures.md; ratios are None for an account
-without value. `target_note` is empty if the target leverage is restored."""
-MarginDocument = TypedDict("MarginDocument", {
-    "block": int, "account": Address, "unknown": str, "unit": str,
-    "margin": MarginFiguresDocument | None, "limits": list[LimitDocument],
-    "plan": FuturesPlanDocument | None, "no_plan": str, "blocked": str,
-    "book_kind": NotRequired[str],
-})  # fmt: skip
-"""The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
-reason if there is no plan, `blocked` the reason why orders cannot be sent (empty if they can).
-"""
-MarketFundingDocument = TypedDict(
-    "MarketFundingDocument",
-    {
-        "market": str,
-        "symbol": Annotated[str, shown("market")],
-        "daily_rate": Annotated[DecimalText, shown(figure="rate+")],
-        "notional": Annotated[DecimalText, shown(figure="money")],
-        "pending": Annotated[DecimalText, shown("owed", "amount+")],
-        "today": SignedMoney,
-        "daily": Annotated[DecimalText, shown("a day", "amount+")],
-        "expected": SignedDecimal,
-    },
-)
-"""Funding of one market: longs pay shorts `daily_rate` of the notional per day (negative: shorts
-pay). `pending`, `today`, `daily` and `expected` are amounts that the account pays (negative:
-receives); `today`, in the numeraire, is the funding since midnight UTC, from the ledger and this
-block's reading.
-"""
-FundingDayDocument = TypedDict(
-    "FundingDayDocument",
-    {
-        "day": Annotated[str, shown("day (UTC)")],
-        "market": str,
-        "symbol": Annotated[str, shown("market")],
-        "paid": SignedMoney,
-        "daily_rate": Annotated[DecimalText, shown("mean daily rate", "rate+")],
-        "readings": Annotated[Count, FromAttributes("reading_count")],
-    },
-)
-"""Recorded funding of one market on one day (UTC): `paid` in the numeraire (negative: received),
-`daily_rate` the mean of the rates read."""
-FundingDocument = TypedDict(
-    "FundingDocument",
-    {
-        "block": int,
-        "account": Address,
-        "unknown": str,
-        "unit": str,
-        "numeraire": str,
-        "days": Count,
-        "markets": list[MarketFundingDocument],
-        "pending": Annotated[DecimalText, shown("owed", "amount+")],
-        "today": SignedMoney,
-        "daily": Annotated[DecimalText, shown("a day", "amount+")],
-        "expected": SignedDecimal,
-        "recorded": list[FundingDayDocument],
-        "book_kind": NotRequired[str],
-    },
-)
-"""Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
-market, oldest first."""
-HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
-    "symbol": TokenSymbol, "excess": Money, "hedged": Annotated[Money, FromAttributes("hedged_value")], "sale_fees": Money,
-    "sale_impact": Money,
-    "sale_tax": Money, "sale_cost": Money, "hedge_fees": Money, "hedge_funding": Money,
-    "hedge_capital": Annotated[Money, FromAttributes("capital_cost")], "hedge_cost": Money,
-    "margin": Annotated[Money, FromAttributes("required_margin")], "days": Annotated[
+
+class FuturesPositionDocument(TypedDict):
+    """An open position. `unrealised` is the profit at the mark, `funding_pending` the amount that the
+    account owes (negative: receives), `liquidation_distance` the move of the mark to
+    `liquidation_price` as a share.
+    """
+
+    market: str
+    symbol: Annotated[str, shown("market")]
+    side: Side
+    size: DecimalText
+    size_raw: Raw
+    notional: Annotated[DecimalText, shown(figure="money")]
+    entry: DecimalText
+    mark: DecimalText
+    index: DecimalText
+    index_age_s: int
+    unrealised: Annotated[DecimalText, shown(figure="money+")]
+    funding_pending: Annotated[DecimalText, shown("funding", "money+")]
+    liquidation_price: Annotated[DecimalText | None, shown("liquidation")]
+    liquidation_distance: Annotated[DecimalText | None, shown("distance", "ratio+")]
+
+
+class FuturesPositionsDocument(TypedDict):
+    """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
+
+    block: int
+    account: Address
+    unknown: str
+    unit: str
+    positions: list[FuturesPositionDocument]
+    book_kind: NotRequired[str]
+
+
+class LimitDocument(TypedDict):
+    limit: Annotated[str, FromAttributes("limit_name")]
+    measured: Annotated[str, FromAttributes("measured_text")]
+    allowed: Annotated[str, FromAttributes("limit_text")]
+    broken: Annotated[bool, FromAttributes("is_broken"), shown("state")]
+
+
+class FuturesOrderDocument(TypedDict):
+    """An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
+
+    market: str
+    symbol: str
+    side: OrderSide
+    size: DecimalText
+    size_raw: Raw
+    bound: DecimalText
+    bound_raw: Raw
+    bound_price: DecimalText
+    reduce_only: bool
+
+
+class FuturesPlanDocument(TypedDict):
+    """The current plan; `hold_reason` is the reason why none of its orders is sent (empty if they
+    are).
+    """
+
+    trigger: str
+    reason: str
+    top_up: DecimalText
+    top_up_raw: Raw
+    reducing: bool
+    emergency: bool
+    orders: list[FuturesOrderDocument]
+    refused: list[str]
+    hold_reason: str
+
+
+class MarginFiguresDocument(TypedDict):
+    """Figures of the account by the definitions of docs/futures.md; ratios are None for an account
+    without value. `target_note` is empty if the target leverage is restored.
+    """
+
+    collateral: Annotated[DecimalText, shown(figure="money")]
+    realised: Annotated[DecimalText, shown("realised, unsettled", "money")]
+    unrealised: Annotated[DecimalText, shown(figure="money+")]
+    funding_pending: Annotated[DecimalText, shown("funding owed", "money+")]
+    value: Annotated[DecimalText, shown("account value", "money")]
+    free: Annotated[DecimalText, shown("free margin", "money")]
+    utilisation: Annotated[DecimalText | None, shown("margin in use", "ratio")]
+    leverage: Annotated[DecimalText | None, shown(figure="multiple")]
+    initial: Annotated[DecimalText, shown("initial margin", "money")]
+    maintenance: Annotated[DecimalText, shown("maintenance margin", "money")]
+    gross: Annotated[DecimalText, shown("gross notional", "money")]
+    net: Annotated[DecimalText, shown("net notional", "money")]
+    spot_value: Annotated[DecimalText | None, shown("spot portfolio", "money")]
+    target_leverage: Annotated[DecimalText, shown(figure="multiple")]
+    target_note: str
+
+
+class MarginDocument(TypedDict):
+    """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
+    reason if there is no plan, `blocked` the reason why orders cannot be sent (empty if they can).
+    """
+
+    block: int
+    account: Address
+    unknown: str
+    unit: str
+    margin: MarginFiguresDocument | None
+    limits: list[LimitDocument]
+    plan: FuturesPlanDocument | None
+    no_plan: str
+    blocked: str
+    book_kind: NotRequired[str]
+
+
+class MarketFundingDocument(TypedDict):
+    """Funding of one market: longs pay shorts `daily_rate` of the notional per day (negative: shorts
+    pay). `pending`, `today`, `daily` and `expected` are amounts that the account pays (negative:
+    receives); `today`, in the numeraire, is the funding since midnight UTC, from the ledger and this
+    block's reading.
+    """
+
+    market: str
+    symbol: Annotated[str, shown("market")]
+    daily_rate: Annotated[DecimalText, shown(figure="rate+")]
+    notional: Annotated[DecimalText, shown(figure="money")]
+    pending: Annotated[DecimalText, shown("owed", "amount+")]
+    today: SignedMoney
+    daily: Annotated[DecimalText, shown("a day", "amount+")]
+    expected: SignedDecimal
+
+
+class FundingDayDocument(TypedDict):
+    """Recorded funding of one market on one day (UTC): `paid` in the numeraire (negative: received),
+    `daily_rate` the mean of the rates read.
+    """
+
+    day: Annotated[str, shown("day (UTC)")]
+    market: str
+    symbol: Annotated[str, shown("market")]
+    paid: SignedMoney
+    daily_rate: Annotated[DecimalText, shown("mean daily rate", "rate+")]
+    readings: Annotated[Count, FromAttributes("reading_count")]
+
+
+class FundingDocument(TypedDict):
+    """Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
+    market, oldest first.
+    """
+
+    block: int
+    account: Address
+    unknown: str
+    unit: str
+    numeraire: str
+    days: Count
+    markets: list[MarketFundingDocument]
+    pending: Annotated[DecimalText, shown("owed", "amount+")]
+    today: SignedMoney
+    daily: Annotated[DecimalText, shown("a day", "amount+")]
+    expected: SignedDecimal
+    recorded: list[FundingDayDocument]
+    book_kind: NotRequired[str]
+
+
+class HedgeComparisonDocument(TypedDict):
+    """Comparison of selling `hedged`, a part of `excess`, with shorting it, in the numeraire; fees
+    include gas. `margin` is the margin required by the short, `hedge_funding` the funding expected over
+    `days` (negative: received).
+    """
+
+    symbol: TokenSymbol
+    excess: Money
+    hedged: Annotated[Money, FromAttributes("hedged_value")]
+    sale_fees: Money
+    sale_impact: Money
+    sale_tax: Money
+    sale_cost: Money
+    hedge_fees: Money
+    hedge_funding: Money
+    hedge_capital: Annotated[Money, FromAttributes("capital_cost")]
+    hedge_cost: Money
+    margin: Annotated[Money, FromAttributes("required_margin")]
+    days: Annotated[
         DecimalText,
         ConvertedBy(lambda horizon_s, _: value_text(Fraction(horizon_s, DAY_S), 0, RATIO_PLACES)),
         FromAttributes("horizon_s"),
-    ],
-    "choice": Annotated[
+    ]
+    choice: Annotated[
         str,
         one_of("sell", "hedge"),
         ConvertedBy(lambda is_hedged, _: "hedge" if is_hedged else "sell"),
         FromAttributes("is_hedged"),
-    ],
-    "reason": str,
-})  # fmt: skip
-"""Comparison of selling `hedged`, a part of `excess`, with shorting it, in the numeraire; fees
-include gas. `margin` is the margin required by the short, `hedge_funding` the funding expected over
-`days` (negative: received).
-"""
-FuturesFillDocument = TypedDict("FuturesFillDocument", {
-    "symbol": str, "side": OrderSide, "size": DecimalText, "size_raw": Raw, "price": DecimalText,
-    "notional": DecimalText, "fee": DecimalText, "realised": DecimalText, "unit": str, "note": str,
-})  # fmt: skip
-"""A filled futures order. `price` is the mean price; `notional`, `fee` and `realised` are in
-`unit`; `note` describes the order with its bound.
-"""
-ExposureDocument = TypedDict(
-    "ExposureDocument", {"symbol": str, "spot": Money, "futures": Money, "net": Money}
-)
-NearestLiquidationDocument = TypedDict("NearestLiquidationDocument", {
-    "symbol": str, "price": DecimalText, "distance": DecimalText,
-})  # fmt: skip
-"""The position whose mark is nearest to its liquidation price: `distance` is the move as a
-share.
-"""
-FuturesSummaryDocument = TypedDict("FuturesSummaryDocument", {
-    "account": Address, "unknown": str, "unit": str, "leverage": DecimalText | None,
-    "max_leverage": DecimalText, "value": DecimalText, "gross": DecimalText, "utilisation": DecimalText | None,
-    "max_utilisation": DecimalText, "target_leverage": DecimalText, "target_note": str,
-    "liquidation": NearestLiquidationDocument | None,
-    "broken": list[str], "exposures": list[ExposureDocument], "actions": list[str], "blocked": str,
-    "unnamed": list[str], "paused": list[str], "margin_in_weights": bool, "open_orders": list[OpenOrderDocument],
-})  # fmt: skip
-"""The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
-to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
-top-ups and reductions that the agent would plan now, as text, `blocked` the reason why orders
-cannot be sent (empty if they can), `unnamed` the positions in markets that the config does not
-name, `paused` the markets with a target or position that the venue has paused.
-"""
+    ]
+    reason: str
+
+
+class FuturesFillDocument(TypedDict):
+    """A filled futures order. `price` is the mean price; `notional`, `fee` and `realised` are in
+    `unit`; `note` describes the order with its bound.
+    """
+
+    symbol: str
+    side: OrderSide
+    size: DecimalText
+    size_raw: Raw
+    price: DecimalText
+    notional: DecimalText
+    fee: DecimalText
+    realised: DecimalText
+    unit: str
+    note: str
+
+
+class ExposureDocument(TypedDict):
+    symbol: str
+    spot: Money
+    futures: Money
+    net: Money
+
+
+class NearestLiquidationDocument(TypedDict):
+    """The position whose mark is nearest to its liquidation price: `distance` is the move as a
+    share.
+    """
+
+    symbol: str
+    price: DecimalText
+    distance: DecimalText
+
+
+class FuturesSummaryDocument(TypedDict):
+    """The futures in status and plan: leverage, utilisation, the nearest liquidation, and the exposure
+    to each price. `value` and `gross` are in `unit`, exposures in the numeraire. `actions` are the
+    top-ups and reductions that the agent would plan now, as text, `blocked` the reason why orders
+    cannot be sent (empty if they can), `unnamed` the positions in markets that the config does not
+    name, `paused` the markets with a target or position that the venue has paused.
+    """
+
+    account: Address
+    unknown: str
+    unit: str
+    leverage: DecimalText | None
+    max_leverage: DecimalText
+    value: DecimalText
+    gross: DecimalText
+    utilisation: DecimalText | None
+    max_utilisation: DecimalText
+    target_leverage: DecimalText
+    target_note: str
+    liquidation: NearestLiquidationDocument | None
+    broken: list[str]
+    exposures: list[ExposureDocument]
+    actions: list[str]
+    blocked: str
+    unnamed: list[str]
+    paused: list[str]
+    margin_in_weights: bool
+    open_orders: list[OpenOrderDocument]
 
 
 class _AccountKeys(TypedDict):

@@ -15,11 +15,16 @@ from agent.units import decimal_text, price_text
 if TYPE_CHECKING:
     from agent.model import FuturesGrant, FuturesPolicy, Intent, MarginAccount, PerpOrder
 
-OpenOrderDocument = TypedDict("OpenOrderDocument", {
-    "symbol": str, "side": Annotated[str, one_of("buy", "sell")], "size": DecimalText,
-    "filled": DecimalText, "price": DecimalText, "expires": TimeText,
-})  # fmt: skip
-"""A limit order that rests at the venue; the agent cancels it once `expires` is past."""
+
+class OpenOrderDocument(TypedDict):
+    """A limit order that rests at the venue; the agent cancels it once `expires` is past."""
+
+    symbol: str
+    side: Annotated[str, one_of("buy", "sell")]
+    size: DecimalText
+    filled: DecimalText
+    price: DecimalText
+    expires: TimeText
 
 
 def open_order_documents(

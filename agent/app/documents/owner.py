@@ -25,8 +25,10 @@ from agent.app.documents import (
     Money,
     Number,
     Raw,
+    StartDate,
     TokenAddress,
     TokenSymbol,
+    TotalReturn,
     fill,
     one_of,
     shown,
@@ -74,57 +76,91 @@ UnusedCash = Annotated[
     FromAttributes("step_input"),
 ]
 """The numeraire above portfolio.use_cash; empty without that limit."""
-WithdrawalPartsDocument = TypedDict(
-    "WithdrawalPartsDocument",
-    {
-        "count": Annotated[int, FromAttributes("part_count")],
-        "done": Annotated[int, FromAttributes("parts_done")],
-        "next_s": int,
-        "until_s": int,
-        "text": str,
-    },
-)
-"""Progress of a withdrawal in parts; times in chain seconds."""
+
+
+class WithdrawalPartsDocument(TypedDict):
+    """Progress of a withdrawal in parts; times in chain seconds."""
+
+    count: Annotated[int, FromAttributes("part_count")]
+    done: Annotated[int, FromAttributes("parts_done")]
+    next_s: int
+    until_s: int
+    text: str
+
+
 TO_PARTS = ConvertedBy(
     lambda progress, _: fill(WithdrawalPartsDocument, progress, text=format_parts(progress))
 )
-PaymentDocument = TypedDict("PaymentDocument", {
-    "symbol": TokenSymbol, "address": TokenAddress, "raw": Raw, "amount": Amount, "native": bool,
-})  # fmt: skip
-WithdrawalDocument = TypedDict("WithdrawalDocument", {
-    "state": str, "reason": str, "request": Annotated[int | None, FromAttributes("request_id")],
-    "to": Annotated[Address | None, FromAttributes("payout_address")],
-    "payments": list[PaymentDocument], "sale": OutcomeDocument | None,
-    "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentTransactionDocument],
-    "excluded": UnusedCash, "repeats": str, "block": BlockNumber,
-})  # fmt: skip
-"""A withdrawal; `sale` precedes the payments, None if the balance suffices. `repeats` names an equal
-withdrawal that is open or was paid within the hour, empty without one."""
-WithdrawalRequestDocument = TypedDict("WithdrawalRequestDocument", {
-    "number": Annotated[int, FromAttributes("id")], "state": str, "to": Address | None,
-    "payments": list[PaymentDocument], "requested_s": Annotated[int, FromAttributes("asked_s")],
-    "parts": Annotated[Annotated[WithdrawalPartsDocument, TO_PARTS] | None, FromAttributes("progress")],
-})  # fmt: skip
 
 
-InvestmentDocument = TypedDict("InvestmentDocument", {
-    "wallet": Address, "chain_id": Annotated[int, FromAttributes("step_input.snapshot.head.chain_id")],
-    "deposits": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "deposits")],
-    "uninvested": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested_deposits")],
-    "recorded": Annotated[bool, FromAttributes("is_recorded")], "outcome": str,
-    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress_document), FromAttributes("open_top_up")],
-    "reason": str,
-    "plan": RebalanceDocument | PlanDocument | None, "transactions": list[SentTransactionDocument],
-})  # fmt: skip
-"""Deposits to invest and those not to invest (`uninvested`), and the plan; `recorded` is True once
-they are recorded as deposits.
-"""
+class PaymentDocument(TypedDict):
+    symbol: TokenSymbol
+    address: TokenAddress
+    raw: Raw
+    amount: Amount
+    native: bool
 
 
-AllowanceDocument = TypedDict("AllowanceDocument", {
-    "token": Address, "symbol": Annotated[str, FromAttributes("token_label")], "spender": Address,
-    "holder": Annotated[str, FromAttributes("spender_role")],
-})  # fmt: skip
+class WithdrawalDocument(TypedDict):
+    """A withdrawal; `sale` precedes the payments, None if the balance suffices. `repeats` names an equal
+    withdrawal that is open or was paid within the hour, empty without one.
+    """
+
+    state: str
+    reason: str
+    request: Annotated[int | None, FromAttributes("request_id")]
+    to: Annotated[Address | None, FromAttributes("payout_address")]
+    payments: list[PaymentDocument]
+    sale: OutcomeDocument | None
+    verdicts: list[VerdictDocument]
+    remedies: list[str]
+    transactions: list[SentTransactionDocument]
+    excluded: UnusedCash
+    repeats: str
+    block: BlockNumber
+
+
+class WithdrawalRequestDocument(TypedDict):
+    number: Annotated[int, FromAttributes("id")]
+    state: str
+    to: Address | None
+    payments: list[PaymentDocument]
+    requested_s: Annotated[int, FromAttributes("asked_s")]
+    parts: Annotated[
+        Annotated[WithdrawalPartsDocument, TO_PARTS] | None, FromAttributes("progress")
+    ]
+
+
+class InvestmentDocument(TypedDict):
+    """Deposits to invest and those not to invest (`uninvested`), and the plan; `recorded` is True once
+    they are recorded as deposits.
+    """
+
+    wallet: Address
+    chain_id: Annotated[int, FromAttributes("step_input.snapshot.head.chain_id")]
+    deposits: Annotated[
+        list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "deposits")
+    ]
+    uninvested: Annotated[
+        list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested_deposits")
+    ]
+    recorded: Annotated[bool, FromAttributes("is_recorded")]
+    outcome: str
+    purchase: Annotated[
+        ProgressDocument | None,
+        ConvertedBy(purchase_progress_document),
+        FromAttributes("open_top_up"),
+    ]
+    reason: str
+    plan: RebalanceDocument | PlanDocument | None
+    transactions: list[SentTransactionDocument]
+
+
+class AllowanceDocument(TypedDict):
+    token: Address
+    symbol: Annotated[str, FromAttributes("token_label")]
+    spender: Address
+    holder: Annotated[str, FromAttributes("spender_role")]
 
 
 class OpenAllowanceDocument(AllowanceDocument):
@@ -133,10 +169,11 @@ class OpenAllowanceDocument(AllowanceDocument):
     raw: Raw | None
 
 
-RevocationDocument = TypedDict("RevocationDocument", {
-    "state": str, "reason": str, "allowances": list[OpenAllowanceDocument],
-    "transactions": list[SentTransactionDocument],
-})  # fmt: skip
+class RevocationDocument(TypedDict):
+    state: str
+    reason: str
+    allowances: list[OpenAllowanceDocument]
+    transactions: list[SentTransactionDocument]
 
 
 class DeploymentDocument(TypedDict):
@@ -164,37 +201,59 @@ class CancelAndRevokeDocument(TypedDict):
     revoke: Annotated[list[AllowanceDocument], FromAttributes("open_allowances")]
 
 
-PauseDocument = TypedDict("PauseDocument", {
-    "paused": bool, "hard": bool, "reason": str, "store": NotRequired[str],
-})  # fmt: skip
-"""The kill switch. If the store could not be opened, `store` has the reason, and the pause file
-beside it is used instead.
-"""
-HardPauseDocument = TypedDict("HardPauseDocument", {
-    "paused": bool, "hard": Annotated[bool, FromAttributes("is_hard")], "reason": str, "outcome": str, "message": str,
-    "cancel": list[SentTransactionDocument], "revoke": list[AllowanceDocument],
-    "transactions": list[SentTransactionDocument],
-})  # fmt: skip
-"""A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to
-a running agent."""
+class PauseDocument(TypedDict):
+    """The kill switch. If the store could not be opened, `store` has the reason, and the pause file
+    beside it is used instead.
+    """
+
+    paused: bool
+    hard: bool
+    reason: str
+    store: NotRequired[str]
+
+
+class HardPauseDocument(TypedDict):
+    """A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to
+    a running agent.
+    """
+
+    paused: bool
+    hard: Annotated[bool, FromAttributes("is_hard")]
+    reason: str
+    outcome: str
+    message: str
+    cancel: list[SentTransactionDocument]
+    revoke: list[AllowanceDocument]
+    transactions: list[SentTransactionDocument]
 
 
 TO_FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan_document(outcomes[0]) if outcomes else None)
-ShutdownDocument = TypedDict("ShutdownDocument", {
-    "state": str, "reason": str, "to_stable": bool, "to": Annotated[Address | None, FromAttributes("payout_address")],
-    "cancel": Annotated[list[SentTransactionDocument], FromAttributes("pending_intents")],
-    "revoke": Annotated[list[AllowanceDocument], FromAttributes("open_allowances")],
-    "sale": Annotated[PlanDocument | None, TO_FIRST_PLAN, FromAttributes("sale_outcomes")],
-    "sales": Annotated[list[OutcomeDocument], FromAttributes("sale_outcomes")],
-    "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
-    "transactions": list[SentTransactionDocument], "remaining": Annotated[list[str], FromAttributes("unpaid_holding_texts")],
-    "unsold": Annotated[str, FromAttributes("unsold_text")],
-    "unrevoked": Annotated[str, FromAttributes("unrevoked_text")], "excluded": UnusedCash, "block": BlockNumber,
-    "futures": Annotated[str, FromAttributes("futures_warning")],
-})  # fmt: skip
-"""A shutdown; `sale` is the first of `sales`, `remaining` are holdings that could not be sold or
-paid, `unsold` says what was not sold and why, `unrevoked` which allowances stay, `futures` warns
-about positions and margin that stay at the futures venue."""
+
+
+class ShutdownDocument(TypedDict):
+    """A shutdown; `sale` is the first of `sales`, `remaining` are holdings that could not be sold or
+    paid, `unsold` says what was not sold and why, `unrevoked` which allowances stay, `futures` warns
+    about positions and margin that stay at the futures venue.
+    """
+
+    state: str
+    reason: str
+    to_stable: bool
+    to: Annotated[Address | None, FromAttributes("payout_address")]
+    cancel: Annotated[list[SentTransactionDocument], FromAttributes("pending_intents")]
+    revoke: Annotated[list[AllowanceDocument], FromAttributes("open_allowances")]
+    sale: Annotated[PlanDocument | None, TO_FIRST_PLAN, FromAttributes("sale_outcomes")]
+    sales: Annotated[list[OutcomeDocument], FromAttributes("sale_outcomes")]
+    payments: list[PaymentDocument]
+    verdicts: list[VerdictDocument]
+    remedies: list[str]
+    transactions: list[SentTransactionDocument]
+    remaining: Annotated[list[str], FromAttributes("unpaid_holding_texts")]
+    unsold: Annotated[str, FromAttributes("unsold_text")]
+    unrevoked: Annotated[str, FromAttributes("unrevoked_text")]
+    excluded: UnusedCash
+    block: BlockNumber
+    futures: Annotated[str, FromAttributes("futures_warning")]
 
 
 class RehearsalLegDocument(TypedDict):
@@ -209,18 +268,25 @@ class RehearsalLegDocument(TypedDict):
     gas_value: Money
 
 
-RehearsalDocument = TypedDict("RehearsalDocument", {
-    "state": str, "verdict": str, "numeraire": str, "plan": PlanDocument,
-    "legs": list[RehearsalLegDocument], "cost": Money,
-    "predicted_cost": Annotated[Money, FromAttributes("predicted_cost")], "transactions": list[SentTransactionDocument],
-})  # fmt: skip
+class RehearsalDocument(TypedDict):
+    state: str
+    verdict: str
+    numeraire: str
+    plan: PlanDocument
+    legs: list[RehearsalLegDocument]
+    cost: Money
+    predicted_cost: Annotated[Money, FromAttributes("predicted_cost")]
+    transactions: list[SentTransactionDocument]
 
 
-ContractDocument = TypedDict("ContractDocument", {
-    "role": str, "address": Address, "code_hash": Hash,
-    "state": Annotated[str, one_of("new", "unchanged", "CHANGED")], "liquidity": NotRequired[str],
-})  # fmt: skip
-"""A contract with its code hash; in an edit also with the liquidity, empty unless it is a pool."""
+class ContractDocument(TypedDict):
+    """A contract with its code hash; in an edit also with the liquidity, empty unless it is a pool."""
+
+    role: str
+    address: Address
+    code_hash: Hash
+    state: Annotated[str, one_of("new", "unchanged", "CHANGED")]
+    liquidity: NotRequired[str]
 
 
 class EditDocument(TypedDict):
@@ -246,18 +312,21 @@ class EditDocument(TypedDict):
     transactions: list[SentTransactionDocument]
 
 
-WithdrawalsDocument = TypedDict(
-    "WithdrawalsDocument", {"withdrawals": list[WithdrawalRequestDocument]}
-)
+class WithdrawalsDocument(TypedDict):
+    withdrawals: list[WithdrawalRequestDocument]
 
 
 IsoTime = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
 AddressOrNative = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$")]
 """Address of a token, or "native"."""
-MarketNumberDocument = TypedDict("MarketNumberDocument", {
-    "market": str, "number": int, "state": Annotated[str, one_of("new", "unchanged", "CHANGED")],
-})  # fmt: skip
-"""The number of a market of an off-chain futures venue: configured, renumbered, or new there."""
+
+
+class MarketNumberDocument(TypedDict):
+    """The number of a market of an off-chain futures venue: configured, renumbered, or new there."""
+
+    market: str
+    number: int
+    state: Annotated[str, one_of("new", "unchanged", "CHANGED")]
 
 
 class TrustDocument(TypedDict):
@@ -270,20 +339,32 @@ class TrustDocument(TypedDict):
     past_prices: NotRequired[list[str]]
 
 
-QuietHoursDocument = TypedDict(
-    "QuietHoursDocument", {"hours": str, "timezone": str | None, "urgent": list[str]}
-)
-FailureDocument = TypedDict("FailureDocument", {
-    "kind": str, "message": str, "remedy": str, "exit": int, "docs": str,
-    "code": NotRequired[str], "verdicts": NotRequired[list[VerdictDocument]],
-    "proposal": NotRequired[dict[str, Any]],
-})  # fmt: skip
-"""An error: kind, message, remedy, exit code, its place in the site of `trimtab docs`, and the code
-of its cause if it has one. A proposal that awaits its signer adds its file.
-"""
-NewAssetDocument = TypedDict("NewAssetDocument", {
-    "symbol": str, "address": str, "target": str, "feed": Address | None,
-})  # fmt: skip
+class QuietHoursDocument(TypedDict):
+    hours: str
+    timezone: str | None
+    urgent: list[str]
+
+
+class FailureDocument(TypedDict):
+    """An error: kind, message, remedy, exit code, its place in the site of `trimtab docs`, and the code
+    of its cause if it has one. A proposal that awaits its signer adds its file.
+    """
+
+    kind: str
+    message: str
+    remedy: str
+    exit: int
+    docs: str
+    code: NotRequired[str]
+    verdicts: NotRequired[list[VerdictDocument]]
+    proposal: NotRequired[dict[str, Any]]
+
+
+class NewAssetDocument(TypedDict):
+    symbol: str
+    address: str
+    target: str
+    feed: Address | None
 
 
 class PolicyLossDocument(TypedDict):
@@ -313,64 +394,125 @@ class TrackingLossDocument(TypedDict):
     warnings: list[str]
 
 
-InitDocument = TypedDict("InitDocument", {
-    "config": str, "chain_id": int, "token_list_sha256": str | None, "template": str | None,
-    "numeraire": str, "numeraire_usd": DecimalText, "ceiling": DecimalText | None,
-    "least_total": list[MinimumTotalDocument], "assets": list[NewAssetDocument],
-    "warnings": list[str], "next": list[str], "year_costs": list[str],
-    "tracking_loss": TrackingLossDocument | None,
-})  # fmt: skip
-"""A new config. `ceiling` is its portfolio.max_live_value; `year_costs` has the trades and cost of a
-year with the cash to use, or with the ceiling, and the lines of `tracking_loss`, None without
-either.
-"""
-WorstMonthDocument = TypedDict("WorstMonthDocument", {
-    "worst_month": str, "worst_month_return": str, "worst_month_return_of_holding": str,
-})  # fmt: skip
-PastResultDocument = TypedDict("PastResultDocument", {
-    "from": str, "until": str, "value": str, "return": str, "return_of_holding": str,
-    "max_drawdown": str, "max_drawdown_of_holding": str, "worst_month": str,
-    "worst_month_return": str, "worst_month_return_of_holding": str, "rebalances": int,
-    "costs": str, "basis": str,
-})  # fmt: skip
-"""Backtest of a basket, with `value` coins of the numeraire at the beginning: ratios as decimal
-strings, `costs` in the numeraire, `basis` the prices. It says nothing about the future.
-"""
-TemplateTokenDocument = TypedDict(
-    "TemplateTokenDocument", {"symbol": str, "address": AddressOrNative, "target": str}
-)
-TemplateDocument = TypedDict("TemplateDocument", {
-    "name": str, "about": str, "shares_bps": dict[str, int],
-    "tokens": list[TemplateTokenDocument], "policy": dict[str, Any], "limits": dict[str, Any],
-    "weights": dict[str, Any] | None, "futures_notional": str | None,
-    "past": PastResultDocument | None, "other_years": list[PastResultDocument],
-    "minimum_capitals": dict[str, str], "tracking_loss": TrackingLossDocument | None,
-})  # fmt: skip
-"""A portfolio template; policy, limits and weights are config tables. `minimum_capitals` are in the
-numeraire by network, on an ordinary day, empty if no total works.
-"""
-TemplatesDocument = TypedDict("TemplatesDocument", {
-    "network": str, "chain_id": int, "templates": list[TemplateDocument], "futures": str,
-    "gas_gwei": dict[str, str],
-})  # fmt: skip
-"""`past` of each template is that on `network` on the packaged prices, `other_years` are those on
-prices that cannot be packaged; `gas_gwei` is the gas price of an ordinary day by
-network.
-"""
-ExportedProfileDocument = TypedDict("ExportedProfileDocument", {
-    "profile": str, "sha256": str, "chain_id": int, "skipped": list[str],
-})  # fmt: skip
-ProfileAssetDocument = TypedDict("ProfileAssetDocument", {
-    "symbol": str, "address": AddressOrNative, "source": str, "profile_address": AddressOrNative | None,
-    "differs": bool, "feed": Address | None, "before_bps": int | None, "after_bps": int | None,
-})  # fmt: skip
-DroppedAssetDocument = TypedDict("DroppedAssetDocument", {
-    "symbol": str, "address": AddressOrNative, "before_bps": int | None,
-})  # fmt: skip
-PolicyChangeDocument = TypedDict("PolicyChangeDocument", {"key": str, "before": str, "after": str})
-ProfileLimitDocument = TypedDict("ProfileLimitDocument", {
-    "key": str, "yours": str, "profile": str, "taken": bool, "why": str,
-})  # fmt: skip
+class InitDocument(TypedDict):
+    """A new config. `ceiling` is its portfolio.max_live_value; `year_costs` has the trades and cost of a
+    year with the cash to use, or with the ceiling, and the lines of `tracking_loss`, None without
+    either.
+    """
+
+    config: str
+    chain_id: int
+    token_list_sha256: str | None
+    template: str | None
+    numeraire: str
+    numeraire_usd: DecimalText
+    ceiling: DecimalText | None
+    least_total: list[MinimumTotalDocument]
+    assets: list[NewAssetDocument]
+    warnings: list[str]
+    next: list[str]
+    year_costs: list[str]
+    tracking_loss: TrackingLossDocument | None
+
+
+class WorstMonthDocument(TypedDict):
+    worst_month: str
+    worst_month_return: str
+    worst_month_return_of_holding: str
+
+
+class PastResultDocument(StartDate, TotalReturn, TypedDict):
+    """Backtest of a basket, with `value` coins of the numeraire at the beginning: ratios as decimal
+    strings, `costs` in the numeraire, `basis` the prices. It says nothing about the future.
+    """
+
+    until: str
+    value: str
+    return_of_holding: str
+    max_drawdown: str
+    max_drawdown_of_holding: str
+    worst_month: str
+    worst_month_return: str
+    worst_month_return_of_holding: str
+    rebalances: int
+    costs: str
+    basis: str
+
+
+class TemplateTokenDocument(TypedDict):
+    symbol: str
+    address: AddressOrNative
+    target: str
+
+
+class TemplateDocument(TypedDict):
+    """A portfolio template; policy, limits and weights are config tables. `minimum_capitals` are in the
+    numeraire by network, on an ordinary day, empty if no total works.
+    """
+
+    name: str
+    about: str
+    shares_bps: dict[str, int]
+    tokens: list[TemplateTokenDocument]
+    policy: dict[str, Any]
+    limits: dict[str, Any]
+    weights: dict[str, Any] | None
+    futures_notional: str | None
+    past: PastResultDocument | None
+    other_years: list[PastResultDocument]
+    minimum_capitals: dict[str, str]
+    tracking_loss: TrackingLossDocument | None
+
+
+class TemplatesDocument(TypedDict):
+    """`past` of each template is that on `network` on the packaged prices, `other_years` are those on
+    prices that cannot be packaged; `gas_gwei` is the gas price of an ordinary day by
+    network.
+    """
+
+    network: str
+    chain_id: int
+    templates: list[TemplateDocument]
+    futures: str
+    gas_gwei: dict[str, str]
+
+
+class ExportedProfileDocument(TypedDict):
+    profile: str
+    sha256: str
+    chain_id: int
+    skipped: list[str]
+
+
+class ProfileAssetDocument(TypedDict):
+    symbol: str
+    address: AddressOrNative
+    source: str
+    profile_address: AddressOrNative | None
+    differs: bool
+    feed: Address | None
+    before_bps: int | None
+    after_bps: int | None
+
+
+class DroppedAssetDocument(TypedDict):
+    symbol: str
+    address: AddressOrNative
+    before_bps: int | None
+
+
+class PolicyChangeDocument(TypedDict):
+    key: str
+    before: str
+    after: str
+
+
+class ProfileLimitDocument(TypedDict):
+    key: str
+    yours: str
+    profile: str
+    taken: bool
+    why: str
 
 
 class ImportedProfileDocument(EditDocument):
@@ -393,27 +535,45 @@ class ImportedProfileDocument(EditDocument):
     minimum_capital: str
 
 
-NewKeyDocument = TypedDict("NewKeyDocument", {
-    "address": Address, "keystore": str | None, "keyring": str | None, "warnings": list[str],
-    "config": list[str],
-})  # fmt: skip
-"""Places where a new key is stored, and the config lines that refer to it."""
-AgentApprovalDocument = TypedDict("AgentApprovalDocument", {
-    "outcome": Annotated[str, one_of("planned", "declined", "done")], "account": Address,
-    "network": str, "name": str, "agent": Address | None, "key": str, "until": str,
-    "replaces": Address | None, "kept": str | None,
-})  # fmt: skip
-"""Approval of an agent's key at a futures venue: `agent` is None until the key is created, `key` is
-its location, `until` the end of the approval in UTC, `replaces` the agent that currently has the
-name, `kept` the file that an older key was moved to.
-"""
-KeyAddressDocument = TypedDict("KeyAddressDocument", {
-    "address": Address, "verified": bool, "keystore": NotRequired[str],
-    "keyring": NotRequired[str], "config": NotRequired[str],
-})  # fmt: skip
-NewPasswordDocument = TypedDict(
-    "NewPasswordDocument", {"address": Address, "keystore": str, "warnings": list[str]}
-)
+class NewKeyDocument(TypedDict):
+    """Places where a new key is stored, and the config lines that refer to it."""
+
+    address: Address
+    keystore: str | None
+    keyring: str | None
+    warnings: list[str]
+    config: list[str]
+
+
+class AgentApprovalDocument(TypedDict):
+    """Approval of an agent's key at a futures venue: `agent` is None until the key is created, `key` is
+    its location, `until` the end of the approval in UTC, `replaces` the agent that currently has the
+    name, `kept` the file that an older key was moved to.
+    """
+
+    outcome: Annotated[str, one_of("planned", "declined", "done")]
+    account: Address
+    network: str
+    name: str
+    agent: Address | None
+    key: str
+    until: str
+    replaces: Address | None
+    kept: str | None
+
+
+class KeyAddressDocument(TypedDict):
+    address: Address
+    verified: bool
+    keystore: NotRequired[str]
+    keyring: NotRequired[str]
+    config: NotRequired[str]
+
+
+class NewPasswordDocument(TypedDict):
+    address: Address
+    keystore: str
+    warnings: list[str]
 
 
 class ProbedEndpointDocument(EndpointDocument):
@@ -425,44 +585,46 @@ class ProbedEndpointDocument(EndpointDocument):
 OK, WARN, FAIL = "ok", "warn", "fail"
 CheckLine = tuple[str, str, str, str]
 """(check, state, finding, remedy)."""
-CheckDocument = TypedDict("CheckDocument", {
-    "check": str, "state": Annotated[str, one_of(OK, WARN, FAIL)], "finding": str, "remedy": str,
-})  # fmt: skip
-DoctorDocument = TypedDict("DoctorDocument", {
-    "endpoints": list[ProbedEndpointDocument], "checks": list[CheckDocument], "exit": int,
-})  # fmt: skip
-"""All checks; `exit` is the exit code of the first that fails."""
-AssetAlertDocument = TypedDict(
-    "AssetAlertDocument",
-    {
-        "symbol": Annotated[str, shown("asset")],
-        "price": DecimalText | None,
-        "alert_low": Annotated[DecimalText | None, shown("alert below")],
-        "alert_high": Annotated[DecimalText | None, shown("alert above")],
-        "to_low_bps": Annotated[int | None, shown("distance", "percent+")],
-        "to_high_bps": Annotated[int | None, shown("distance", "percent+")],
-        "weight_bps": int,
-        "band_bps": list[int],
-        "side": Annotated[str, shown("weight")],
-    },
-)
-AlertTargetDocument = TypedDict(
-    "AlertTargetDocument",
-    {
-        "name": str,
-        "ready": bool,
-        "url_env": str,
-        "events": list[str],
-        "delivered": Annotated[
-            IsoTime | None, FromAttributes("delivered_s"), shown("last delivered")
-        ],
-        "failed": Annotated[IsoTime | None, FromAttributes("failed_s"), shown("last failed")],
-        "failures_in_row": Annotated[int, FromAttributes("failures")],
-        "why": str,
-        "waiting": Annotated[int, shown("pending", "number"), FromAttributes("queued_count")],
-        "lost": Annotated[Count, FromAttributes("dropped_count")],
-    },
-)
+
+
+class CheckDocument(TypedDict):
+    check: str
+    state: Annotated[str, one_of(OK, WARN, FAIL)]
+    finding: str
+    remedy: str
+
+
+class DoctorDocument(TypedDict):
+    """All checks; `exit` is the exit code of the first that fails."""
+
+    endpoints: list[ProbedEndpointDocument]
+    checks: list[CheckDocument]
+    exit: int
+
+
+class AssetAlertDocument(TypedDict):
+    symbol: Annotated[str, shown("asset")]
+    price: DecimalText | None
+    alert_low: Annotated[DecimalText | None, shown("alert below")]
+    alert_high: Annotated[DecimalText | None, shown("alert above")]
+    to_low_bps: Annotated[int | None, shown("distance", "percent+")]
+    to_high_bps: Annotated[int | None, shown("distance", "percent+")]
+    weight_bps: int
+    band_bps: list[int]
+    side: Annotated[str, shown("weight")]
+
+
+class AlertTargetDocument(TypedDict):
+    name: str
+    ready: bool
+    url_env: str
+    events: list[str]
+    delivered: Annotated[IsoTime | None, FromAttributes("delivered_s"), shown("last delivered")]
+    failed: Annotated[IsoTime | None, FromAttributes("failed_s"), shown("last failed")]
+    failures_in_row: Annotated[int, FromAttributes("failures")]
+    why: str
+    waiting: Annotated[int, shown("pending", "number"), FromAttributes("queued_count")]
+    lost: Annotated[Count, FromAttributes("dropped_count")]
 
 
 class AlertDocument(TypedDict):
@@ -476,45 +638,87 @@ class AlertDocument(TypedDict):
     ]
 
 
-AlertsDocument = TypedDict("AlertsDocument", {
-    "block": int, "assets": list[AssetAlertDocument], "events": list[str],
-    "quiet": QuietHoursDocument | None, "cooldown_s": int, "targets": list[AlertTargetDocument],
-    "forgotten_targets": list[str], "open": list[AlertDocument], "last": list[AlertDocument],
-})  # fmt: skip
-AlertTestResultDocument = TypedDict("AlertTestResultDocument", {
-    "name": str, "delivered": bool, "why": str,
-})  # fmt: skip
-AlertTestDocument = TypedDict("AlertTestDocument", {
-    "reached": bool, "targets": list[AlertTestResultDocument],
-})  # fmt: skip
-LocalChainDocument = TypedDict("LocalChainDocument", {
-    "chain_id": int, "url": str | None, "wallet": Address, "tokens": dict[str, Address],
-    "pools": dict[str, Address], "feeds": dict[str, Address], "config": str | None,
-})  # fmt: skip
-DashboardPortfolioDocument = TypedDict("DashboardPortfolioDocument", {
-    "name": str, "url": str, "error": str,
-})  # fmt: skip
-DashboardDocument = TypedDict("DashboardDocument", {
-    "url": str, "portfolios": NotRequired[list[DashboardPortfolioDocument]],
-})  # fmt: skip
-"""Address at which the dashboard answers; with several portfolios also the address of each, and in
-`error` why it cannot be read (empty if it can).
-"""
-SystemdUnitDocument = TypedDict("SystemdUnitDocument", {"path": str, "text": str})
-SystemdUnitsDocument = TypedDict(
-    "SystemdUnitsDocument",
-    {"units": list[SystemdUnitDocument], "commands": list[str], "done": bool},
-)
-"""Units of systemd that are installed or removed, with the commands for it; `done` is False if they
-were only shown.
-"""
-LiveDemoDocument = TypedDict("LiveDemoDocument", {"url": str, "config": str})
-"""Address of the dashboard of `trimtab demo --serve`, and the config for other commands."""
-ApiTokenDocument = TypedDict("ApiTokenDocument", {
-    "id": str, "name": str, "scopes": list[str], "created": str, "expires": str,
-    "state": Annotated[str, one_of("active", "expired", "revoked")],
-})  # fmt: skip
-ApiTokensDocument = TypedDict("ApiTokensDocument", {"tokens": list[ApiTokenDocument]})
+class AlertsDocument(TypedDict):
+    block: int
+    assets: list[AssetAlertDocument]
+    events: list[str]
+    quiet: QuietHoursDocument | None
+    cooldown_s: int
+    targets: list[AlertTargetDocument]
+    forgotten_targets: list[str]
+    open: list[AlertDocument]
+    last: list[AlertDocument]
+
+
+class AlertTestResultDocument(TypedDict):
+    name: str
+    delivered: bool
+    why: str
+
+
+class AlertTestDocument(TypedDict):
+    reached: bool
+    targets: list[AlertTestResultDocument]
+
+
+class LocalChainDocument(TypedDict):
+    chain_id: int
+    url: str | None
+    wallet: Address
+    tokens: dict[str, Address]
+    pools: dict[str, Address]
+    feeds: dict[str, Address]
+    config: str | None
+
+
+class DashboardPortfolioDocument(TypedDict):
+    name: str
+    url: str
+    error: str
+
+
+class DashboardDocument(TypedDict):
+    """Address at which the dashboard answers; with several portfolios also the address of each, and in
+    `error` why it cannot be read (empty if it can).
+    """
+
+    url: str
+    portfolios: NotRequired[list[DashboardPortfolioDocument]]
+
+
+class SystemdUnitDocument(TypedDict):
+    path: str
+    text: str
+
+
+class SystemdUnitsDocument(TypedDict):
+    """Units of systemd that are installed or removed, with the commands for it; `done` is False if they
+    were only shown.
+    """
+
+    units: list[SystemdUnitDocument]
+    commands: list[str]
+    done: bool
+
+
+class LiveDemoDocument(TypedDict):
+    """Address of the dashboard of `trimtab demo --serve`, and the config for other commands."""
+
+    url: str
+    config: str
+
+
+class ApiTokenDocument(TypedDict):
+    id: str
+    name: str
+    scopes: list[str]
+    created: str
+    expires: str
+    state: Annotated[str, one_of("active", "expired", "revoked")]
+
+
+class ApiTokensDocument(TypedDict):
+    tokens: list[ApiTokenDocument]
 
 
 class NewApiTokenDocument(ApiTokenDocument):
@@ -523,53 +727,111 @@ class NewApiTokenDocument(ApiTokenDocument):
     token: str
 
 
-NewUserDocument = TypedDict(
-    "NewUserDocument", {"user": str, "read_only": bool, "secret": str, "otpauth": str}
-)
-"""A new user of the dashboard with the secret of its one-time codes, which is shown once."""
-UserDocument = TypedDict(
-    "UserDocument", {"user": str, "read_only": bool, "created": str, "locked_s": int}
-)
-UsersDocument = TypedDict("UsersDocument", {"users": list[UserDocument]})
-RemovedUserDocument = TypedDict("RemovedUserDocument", {"removed": str, "remaining": int})
-UserEventDocument = TypedDict(
-    "UserEventDocument", {"time": str, "event": str, "user": str, "address": str, "detail": str}
-)
-UserLogDocument = TypedDict("UserLogDocument", {"events": list[UserEventDocument]})
-DemoDocument = TypedDict("DemoDocument", {
-    "before": StatusDocument, "moves": dict[str, str], "drifted": StatusDocument,
-    "plan": PlanDocument, "rebalance": RebalanceDocument, "after": StatusDocument,
-    "next": PlanDocument, "year": NotRequired[str],
-})  # fmt: skip
-"""`year` is the measured cost of a year, with --network."""
-UnreducedPositionsDocument = TypedDict("UnreducedPositionsDocument", {
-    "leverage": DecimalText | None, "is_liquidated": bool,
-})  # fmt: skip
-"""The initial positions as if none had been reduced: their leverage, and whether they could be
-liquidated.
-"""
-CrashDocument = TypedDict("CrashDocument", {
-    "moves": dict[str, str], "margin": MarginDocument, "rebalance": RebalanceDocument,
-    "after": MarginDocument, "untouched": UnreducedPositionsDocument,
-})  # fmt: skip
-FuturesDemoDocument = TypedDict("FuturesDemoDocument", {
-    "before": StatusDocument, "opened": RebalanceDocument, "positions": FuturesPositionsDocument,
-    "crashes": list[CrashDocument], "funding": FundingDocument, "final": StatusDocument,
-    "remaining": FuturesPositionsDocument,
-})  # fmt: skip
-ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})
+class NewUserDocument(TypedDict):
+    """A new user of the dashboard with the secret of its one-time codes, which is shown once."""
+
+    user: str
+    read_only: bool
+    secret: str
+    otpauth: str
 
 
-ArgumentDocument = TypedDict("ArgumentDocument", {"name": str, "value": str})
-ControlDocument = TypedDict("ControlDocument", {
-    "id": str, "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind)), shown("control")],
-    "arguments": list[ArgumentDocument], "plan_hash": str, "requested_by": Annotated[str, shown("by")],
-    "origin": Annotated[str, one_of(*(origin.value for origin in ControlOrigin))],
-    "requested": Annotated[str, shown("requested (UTC)")], "requested_s": int, "expires_s": int,
-    "state": Annotated[str, one_of(*(state.value for state in ControlState))],
-    "code": str, "reason": str, "result": list[ArgumentDocument], "changed_s": int,
-})  # fmt: skip
-"""A control; times in Unix seconds of this machine. `code` and `reason` say why it was refused."""
+class UserDocument(TypedDict):
+    user: str
+    read_only: bool
+    created: str
+    locked_s: int
+
+
+class UsersDocument(TypedDict):
+    users: list[UserDocument]
+
+
+class RemovedUserDocument(TypedDict):
+    removed: str
+    remaining: int
+
+
+class UserEventDocument(TypedDict):
+    time: str
+    event: str
+    user: str
+    address: str
+    detail: str
+
+
+class UserLogDocument(TypedDict):
+    events: list[UserEventDocument]
+
+
+class DemoDocument(TypedDict):
+    """`year` is the measured cost of a year, with --network."""
+
+    before: StatusDocument
+    moves: dict[str, str]
+    drifted: StatusDocument
+    plan: PlanDocument
+    rebalance: RebalanceDocument
+    after: StatusDocument
+    next: PlanDocument
+    year: NotRequired[str]
+
+
+class UnreducedPositionsDocument(TypedDict):
+    """The initial positions as if none had been reduced: their leverage, and whether they could be
+    liquidated.
+    """
+
+    leverage: DecimalText | None
+    is_liquidated: bool
+
+
+class CrashDocument(TypedDict):
+    moves: dict[str, str]
+    margin: MarginDocument
+    rebalance: RebalanceDocument
+    after: MarginDocument
+    untouched: UnreducedPositionsDocument
+
+
+class FuturesDemoDocument(TypedDict):
+    before: StatusDocument
+    opened: RebalanceDocument
+    positions: FuturesPositionsDocument
+    crashes: list[CrashDocument]
+    funding: FundingDocument
+    final: StatusDocument
+    remaining: FuturesPositionsDocument
+
+
+class ErrorDocument(TypedDict):
+    error: FailureDocument
+
+
+class ArgumentDocument(TypedDict):
+    name: str
+    value: str
+
+
+class ControlDocument(TypedDict):
+    """A control; times in Unix seconds of this machine. `code` and `reason` say why it was refused."""
+
+    id: str
+    kind: Annotated[str, one_of(*(kind.value for kind in ControlKind)), shown("control")]
+    arguments: list[ArgumentDocument]
+    plan_hash: str
+    requested_by: Annotated[str, shown("by")]
+    origin: Annotated[str, one_of(*(origin.value for origin in ControlOrigin))]
+    requested: Annotated[str, shown("requested (UTC)")]
+    requested_s: int
+    expires_s: int
+    state: Annotated[str, one_of(*(state.value for state in ControlState))]
+    code: str
+    reason: str
+    result: list[ArgumentDocument]
+    changed_s: int
+
+
 PreviewDocument = (
     LivePlanDocument
     | InvestmentDocument
@@ -578,21 +840,32 @@ PreviewDocument = (
     | ShutdownDocument
     | HoldingsChangeDocument
 )
-ShownPlanDocument = TypedDict("ShownPlanDocument", {
-    "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))], "arguments": list[ArgumentDocument],
-    "plan_hash": str, "shown_s": int, "state": Annotated[str, one_of("planned", "refused")],
-    "reason": str, "moves": list[str], "document": PreviewDocument,
-})  # fmt: skip
-"""A plan to confirm by its hash; the hash is empty if the plan cannot be carried out, with the
-reason. `moves` are its amounts as text, `document` is that of the command.
-"""
-ControlsDocument = TypedDict("ControlsDocument", {
-    "served": bool, "queued": int, "waiting": ShownPlanDocument | None,
-    "controls": list[ControlDocument],
-})  # fmt: skip
-"""Controls, newest first. `served` is True if a run takes them; `waiting` is the plan that a run
-offers for confirmation.
-"""
+
+
+class ShownPlanDocument(TypedDict):
+    """A plan to confirm by its hash; the hash is empty if the plan cannot be carried out, with the
+    reason. `moves` are its amounts as text, `document` is that of the command.
+    """
+
+    kind: Annotated[str, one_of(*(kind.value for kind in ControlKind))]
+    arguments: list[ArgumentDocument]
+    plan_hash: str
+    shown_s: int
+    state: Annotated[str, one_of("planned", "refused")]
+    reason: str
+    moves: list[str]
+    document: PreviewDocument
+
+
+class ControlsDocument(TypedDict):
+    """Controls, newest first. `served` is True if a run takes them; `waiting` is the plan that a run
+    offers for confirmation.
+    """
+
+    served: bool
+    queued: int
+    waiting: ShownPlanDocument | None
+    controls: list[ControlDocument]
 
 
 def control_document(control_record: ControlRecord) -> ControlDocument:

@@ -22,6 +22,7 @@ from agent.app.documents import (
     PoolAddress,
     Raw,
     SmallMoney,
+    StartDate,
     Symbol,
     TimeText,
     TokenAddress,
@@ -78,12 +79,17 @@ BpsText = Annotated[
 ]
 TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges])
 
-TradeoffDocument = TypedDict("TradeoffDocument", {
-    "saved_risk": Annotated[Money, FromAttributes("saved_risk"), shown(figure="amount")], "cost": SmallMoney, "fees": Money,
-    "impact": Money,
-    "skew": Money, "gas": Money, "approvals": Annotated[Money, FromAttributes("approval_gas")], "tax": Money,
-    "covers_cost": bool,
-})  # fmt: skip
+
+class TradeoffDocument(TypedDict):
+    saved_risk: Annotated[Money, FromAttributes("saved_risk"), shown(figure="amount")]
+    cost: SmallMoney
+    fees: Money
+    impact: Money
+    skew: Money
+    gas: Money
+    approvals: Annotated[Money, FromAttributes("approval_gas")]
+    tax: Money
+    covers_cost: bool
 
 
 class ZonePairDocument(TypedDict):
@@ -129,16 +135,27 @@ class ZoneDocument(TypedDict):
     plan: Annotated[TradeoffDocument | None, FromAttributes("plan_tradeoff")]
 
 
-ScreenedTokenDocument = TypedDict("ScreenedTokenDocument", {
-    "symbol": TokenSymbol, "address": TokenAddress, "finding": str, "why": str,
-    "remedy": Annotated[str, FromAttributes("finding.remedy")],
-})  # fmt: skip
-BlockedExitDocument = TypedDict("BlockedExitDocument", {
-    "symbol": TokenSymbol, "address": TokenAddress, "why": str, "remedy": str,
-})  # fmt: skip
-ExcludedHoldingDocument = TypedDict("ExcludedHoldingDocument", {
-    "symbol": str, "address": str, "raw": Raw, "amount": DecimalText, "why": str,
-})  # fmt: skip
+class ScreenedTokenDocument(TypedDict):
+    symbol: TokenSymbol
+    address: TokenAddress
+    finding: str
+    why: str
+    remedy: Annotated[str, FromAttributes("finding.remedy")]
+
+
+class BlockedExitDocument(TypedDict):
+    symbol: TokenSymbol
+    address: TokenAddress
+    why: str
+    remedy: str
+
+
+class ExcludedHoldingDocument(TypedDict):
+    symbol: str
+    address: str
+    raw: Raw
+    amount: DecimalText
+    why: str
 
 
 def excluded_holding_documents(step: StepInput) -> list[ExcludedHoldingDocument]:
@@ -158,13 +175,21 @@ def excluded_holding_documents(step: StepInput) -> list[ExcludedHoldingDocument]
     return holding_documents
 
 
-TransferDocument = TypedDict("TransferDocument", {
-    "id": int | None, "symbol": str, "address": TokenAddress, "delta_raw": Raw,
-    "value": Money | None, "since_block": int, "block": int, "chain_s": int,
-    "halts": Annotated[bool, FromAttributes("blocks_trading")], "counts_as_loss": Annotated[bool, FromAttributes("is_loss")],
-    "kind": str | None, "text": str,
-})  # fmt: skip
-"""An external transfer. `id` is None if not recorded, `kind` if not classified."""
+class TransferDocument(TypedDict):
+    """An external transfer. `id` is None if not recorded, `kind` if not classified."""
+
+    id: int | None
+    symbol: str
+    address: TokenAddress
+    delta_raw: Raw
+    value: Money | None
+    since_block: int
+    block: int
+    chain_s: int
+    halts: Annotated[bool, FromAttributes("blocks_trading")]
+    counts_as_loss: Annotated[bool, FromAttributes("is_loss")]
+    kind: str | None
+    text: str
 
 
 def transfer_document(portfolio: Portfolio, transfer: ExternalTransfer) -> TransferDocument:
@@ -178,23 +203,25 @@ def transfer_document(portfolio: Portfolio, transfer: ExternalTransfer) -> Trans
     )
 
 
-DisposalDocument = TypedDict("DisposalDocument", {
-    "symbol": TokenSymbol, "raw": Raw, "proceeds": Money, "cost": Money | None,
-    "gain": Money | None, "oldest_days": int | None, "newest_days": int | None,
-})  # fmt: skip
-PlanTaxDocument = TypedDict(
-    "PlanTaxDocument",
-    {
-        "method": str,
-        "currency": str,
-        "gain": Annotated[Money | None, shown(figure="money+")],
-        "unknown": str,
-        "disposals": list[DisposalDocument],
-        "realised_this_year": Annotated[Money, FromAttributes("realised_gain")],
-        "year_limit": Money | None,
-        "left_this_year": Money | None,
-    },
-)
+class DisposalDocument(TypedDict):
+    symbol: TokenSymbol
+    raw: Raw
+    proceeds: Money
+    cost: Money | None
+    gain: Money | None
+    oldest_days: int | None
+    newest_days: int | None
+
+
+class PlanTaxDocument(TypedDict):
+    method: str
+    currency: str
+    gain: Annotated[Money | None, shown(figure="money+")]
+    unknown: str
+    disposals: list[DisposalDocument]
+    realised_this_year: Annotated[Money, FromAttributes("realised_gain")]
+    year_limit: Money | None
+    left_this_year: Money | None
 
 
 def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
@@ -265,17 +292,26 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     )
 
 
-CapitalMoveDocument = TypedDict("CapitalMoveDocument", {"from": str, "to": str, "value": Money})
-NettedTokenDocument = TypedDict("NettedTokenDocument", {
-    "symbol": TokenSymbol, "bought": Annotated[Money, FromAttributes("bought_value")],
-    "sold": Annotated[Money, FromAttributes("sold_value")], "crossed": Annotated[Money, FromAttributes("crossed_value")],
-    "net": Annotated[Money, FromAttributes("net_value")],
-})  # fmt: skip
-NettingDocument = TypedDict("NettingDocument", {
-    "acting": list[str], "reasons": dict[str, str], "capital_moved": list[CapitalMoveDocument],
-    "netted": list[NettedTokenDocument], "crossed": Annotated[Money, FromAttributes("crossed_value")],
-    "saved_fees": Annotated[Money, FromAttributes("saved_fees")],
-})  # fmt: skip
+class CapitalMoveDocument(StartDate, TypedDict):
+    to: str
+    value: Money
+
+
+class NettedTokenDocument(TypedDict):
+    symbol: TokenSymbol
+    bought: Annotated[Money, FromAttributes("bought_value")]
+    sold: Annotated[Money, FromAttributes("sold_value")]
+    crossed: Annotated[Money, FromAttributes("crossed_value")]
+    net: Annotated[Money, FromAttributes("net_value")]
+
+
+class NettingDocument(TypedDict):
+    acting: list[str]
+    reasons: dict[str, str]
+    capital_moved: list[CapitalMoveDocument]
+    netted: list[NettedTokenDocument]
+    crossed: Annotated[Money, FromAttributes("crossed_value")]
+    saved_fees: Annotated[Money, FromAttributes("saved_fees")]
 
 
 def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> NettingDocument | None:
@@ -367,49 +403,65 @@ Transfers = Annotated[
 
 LegEnd = Annotated[str, one_of("wallet", "router")]
 
-VerdictDocument = TypedDict(
-    "VerdictDocument",
-    {
-        "guard": str,
-        "measured": Annotated[str, FromAttributes("measured_text")],
-        "limit": str,
-        "passed": Annotated[bool, shown("verdict")],
-    },
-)
-SkippedItemDocument = TypedDict("SkippedItemDocument", {"subject": str, "why": str})
-RealisedChangeDocument = TypedDict(
-    "RealisedChangeDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
-)
+
+class VerdictDocument(TypedDict):
+    guard: str
+    measured: Annotated[str, FromAttributes("measured_text")]
+    limit: str
+    passed: Annotated[bool, shown("verdict")]
+
+
+class SkippedItemDocument(TypedDict):
+    subject: str
+    why: str
+
+
+class RealisedChangeDocument(TypedDict):
+    symbol: str
+    planned_raw: Raw
+    realised_raw: Raw
+
+
 _TO_DECIMALS = ConvertedBy(lambda token, portfolio: portfolio.token(token).decimals)
-LegDocument = TypedDict(
-    "LegDocument",
-    {
-        "pool": PoolAddress,
-        "venue": str,
-        "token_in": Annotated[Symbol, shown("sell")],
-        "token_out": Annotated[Symbol, shown("buy")],
-        "decimals_in": Annotated[int, _TO_DECIMALS, FromAttributes("token_in")],
-        "decimals_out": Annotated[int, _TO_DECIMALS, FromAttributes("token_out")],
-        "fee_pips": int,
-        "amount_in_raw": Annotated[Raw, shown("in")],
-        "amount_out_raw": Annotated[Raw, shown("out")],
-        "min_out_raw": Annotated[Raw, shown("at least")],
-        "fee_raw": Raw,
-        "impact_bps": Annotated[int, shown("impact")],
-        "source": LegEnd,
-        "sink": LegEnd,
-    },
-)
-ActionDocument = TypedDict("ActionDocument", {
-    "kind": Annotated[str, one_of("withdraw", "collect", "provide")], "position": str,
-    "venue": Annotated[str, one_of(*LpVenue)], "contract": Address,
-    "token_id": Raw | None, "pool": Address, "tokens": list[str], "liquidity": Raw | None,
-    "ticks": list[int] | None, "amounts_raw": dict[str, Raw] | None,
-    "desired_raw": dict[str, Raw] | None, "min_raw": dict[str, Raw] | None,
-    "fees_raw": dict[str, Raw] | None, "gas_units": int, "reason": str,
-})  # fmt: skip
-"""One liquidity action; amounts by symbol as the contracts move them at this block, None if they do
-not apply."""
+
+
+class LegDocument(TypedDict):
+    pool: PoolAddress
+    venue: str
+    token_in: Annotated[Symbol, shown("sell")]
+    token_out: Annotated[Symbol, shown("buy")]
+    decimals_in: Annotated[int, _TO_DECIMALS, FromAttributes("token_in")]
+    decimals_out: Annotated[int, _TO_DECIMALS, FromAttributes("token_out")]
+    fee_pips: int
+    amount_in_raw: Annotated[Raw, shown("in")]
+    amount_out_raw: Annotated[Raw, shown("out")]
+    min_out_raw: Annotated[Raw, shown("at least")]
+    fee_raw: Raw
+    impact_bps: Annotated[int, shown("impact")]
+    source: LegEnd
+    sink: LegEnd
+
+
+class ActionDocument(TypedDict):
+    """One liquidity action; amounts by symbol as the contracts move them at this block, None if they do
+    not apply.
+    """
+
+    kind: Annotated[str, one_of("withdraw", "collect", "provide")]
+    position: str
+    venue: Annotated[str, one_of(*LpVenue)]
+    contract: Address
+    token_id: Raw | None
+    pool: Address
+    tokens: list[str]
+    liquidity: Raw | None
+    ticks: list[int] | None
+    amounts_raw: dict[str, Raw] | None
+    desired_raw: dict[str, Raw] | None
+    min_raw: dict[str, Raw] | None
+    fees_raw: dict[str, Raw] | None
+    gas_units: int
+    reason: str
 
 
 def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
@@ -436,13 +488,21 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     )
 
 
-CostDocument = TypedDict("CostDocument", {
-    "fees": SmallMoney, "impact": SmallMoney, "skew": SmallMoney, "gas": SmallMoney,
-    "approvals": Annotated[SmallMoney, FromAttributes("approval_gas")], "total": SmallMoney,
-    "funding": NotRequired[SmallMoney], "data_fee": NotRequired[SmallMoney],
-})  # fmt: skip
-"""Cost of a plan. `funding` is given for futures orders with a funding horizon, `data_fee` on
-rollups: the part of `gas` and `approvals` beyond gas."""
+class CostDocument(TypedDict):
+    """Cost of a plan. `funding` is given for futures orders with a funding horizon, `data_fee` on
+    rollups: the part of `gas` and `approvals` beyond gas.
+    """
+
+    fees: SmallMoney
+    impact: SmallMoney
+    skew: SmallMoney
+    gas: SmallMoney
+    approvals: Annotated[SmallMoney, FromAttributes("approval_gas")]
+    total: SmallMoney
+    funding: NotRequired[SmallMoney]
+    data_fee: NotRequired[SmallMoney]
+
+
 NO_COST = CostDocument(fees="0", impact="0", skew="0", gas="0", approvals="0", total="0")
 
 
@@ -473,20 +533,30 @@ class SandwichBoundsDocument(TypedDict):
     per_day: Annotated[int | None, FromAttributes("per_day_bps")]
 
 
-SandwichDocument = TypedDict("SandwichDocument", {
-    "submission": str, "public": Annotated[bool, FromAttributes("is_public")],
-    "at_most": Annotated[Money | None, FromAttributes("max_loss")], "at_most_bps": Annotated[int | None, FromAttributes("max_loss_bps")],
-    "profit_at_most": Annotated[Money | None, FromAttributes("max_profit")],
-    "by_limits_bps": Annotated[SandwichBoundsDocument, FromAttributes("exposure_under_limits")],
-    "text": Annotated[str, FromAttributes("exposure_under_limits.description")],
-})  # fmt: skip
-TransactionDocument = TypedDict("TransactionDocument", {
-    "kind": str, "hash": TxHash, "nonce": Annotated[int, FromAttributes("tx.nonce")],
-    "status": Annotated[str, FromAttributes("state")], "block": int, "gas_used": int,
-    "gas_price_wei": Raw | None, "note": str, "data_fee_wei": NotRequired[Raw],
-})  # fmt: skip
-"""One transaction and its latest state; `block` and `gas_used` are -1 without a receipt.
-`data_fee_wei` is what a rollup charged beyond gas, given if it is not zero."""
+class SandwichDocument(TypedDict):
+    submission: str
+    public: Annotated[bool, FromAttributes("is_public")]
+    at_most: Annotated[Money | None, FromAttributes("max_loss")]
+    at_most_bps: Annotated[int | None, FromAttributes("max_loss_bps")]
+    profit_at_most: Annotated[Money | None, FromAttributes("max_profit")]
+    by_limits_bps: Annotated[SandwichBoundsDocument, FromAttributes("exposure_under_limits")]
+    text: Annotated[str, FromAttributes("exposure_under_limits.description")]
+
+
+class TransactionDocument(TypedDict):
+    """One transaction and its latest state; `block` and `gas_used` are -1 without a receipt.
+    `data_fee_wei` is what a rollup charged beyond gas, given if it is not zero.
+    """
+
+    kind: str
+    hash: TxHash
+    nonce: Annotated[int, FromAttributes("tx.nonce")]
+    status: Annotated[str, FromAttributes("state")]
+    block: int
+    gas_used: int
+    gas_price_wei: Raw | None
+    note: str
+    data_fee_wei: NotRequired[Raw]
 
 
 def transaction_document(intent: Intent) -> TransactionDocument:
@@ -514,12 +584,15 @@ SentTransactionDocument = Annotated[
 ]
 OutcomeDocument = Annotated["PlanDocument", ConvertedBy(lambda outcome, _: plan_document(outcome))]
 
-LimitPricesDocument = TypedDict("LimitPricesDocument", {
-    "limit": list[str], "market": list[str] | None, "off_bps": int | None,
-})  # fmt: skip
-"""Limit and market price, in both directions; `off_bps` is the distance of the limit from the
-market.
-"""
+
+class LimitPricesDocument(TypedDict):
+    """Limit and market price, in both directions; `off_bps` is the distance of the limit from the
+    market.
+    """
+
+    limit: list[str]
+    market: list[str] | None
+    off_bps: int | None
 
 
 def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
@@ -641,11 +714,17 @@ class LivePlanDocument(PlanDocument, layer_documents.LayerLivePlanKeys):
     sandwich: SandwichDocument
 
 
-QuoteDocument = TypedDict("QuoteDocument", {
-    "block": int, "numeraire": str, "token_in": str, "token_out": str, "amount_in_raw": Raw,
-    "amount_out_raw": Raw, "price_impact_bps": int, "fee": Money, "legs": list[LegDocument],
-    "pools": dict[str, str],
-})  # fmt: skip
+class QuoteDocument(TypedDict):
+    block: int
+    numeraire: str
+    token_in: str
+    token_out: str
+    amount_in_raw: Raw
+    amount_out_raw: Raw
+    price_impact_bps: int
+    fee: Money
+    legs: list[LegDocument]
+    pools: dict[str, str]
 
 
 def decimals_by_label(portfolio: Portfolio) -> dict[str, int]:

@@ -22,6 +22,7 @@ from agent.app.documents import (
     PoolAddress,
     Raw,
     SmallMoney,
+    StartDate,
     TimeText,
     TxHash,
     fill,
@@ -63,27 +64,34 @@ PairSymbols = Annotated[
 
 OrderKindName = Annotated[str, one_of(*(kind.value for kind in OrderKind))]
 Stage = Annotated[str, one_of("waiting", "armed", "fired", "done", "off")]
-NamedOrderDocument = TypedDict(
-    "NamedOrderDocument",
-    {
-        "subject": Annotated[str, shown("asset")],
-        "kind": Annotated[OrderKindName, shown("order")],
-        "stage": Stage,
-    },
-)
-ArmedOrdersDocument = TypedDict(
-    "ArmedOrdersDocument", {"armed": list[NamedOrderDocument], "reenabled": list[str]}
-)
-DisarmedOrdersDocument = TypedDict(
-    "DisarmedOrdersDocument", {"disarmed": list[NamedOrderDocument], "reenabled": list[str]}
-)
-SplitBandDocument = TypedDict(
-    "SplitBandDocument", {"absolute_bps": int | None, "relative_bps": int | None}
-)
-LimitedSumDocument = TypedDict("LimitedSumDocument", {
-    "value": Money | None, "share_bps": Annotated[BpsText | None, FromAttributes("share")],
-    "limit_bps": int | None, "within": Annotated[bool | None, FromAttributes("is_within_limit")],
-})  # fmt: skip
+
+
+class NamedOrderDocument(TypedDict):
+    subject: Annotated[str, shown("asset")]
+    kind: Annotated[OrderKindName, shown("order")]
+    stage: Stage
+
+
+class ArmedOrdersDocument(TypedDict):
+    armed: list[NamedOrderDocument]
+    reenabled: list[str]
+
+
+class DisarmedOrdersDocument(TypedDict):
+    disarmed: list[NamedOrderDocument]
+    reenabled: list[str]
+
+
+class SplitBandDocument(TypedDict):
+    absolute_bps: int | None
+    relative_bps: int | None
+
+
+class LimitedSumDocument(TypedDict):
+    value: Money | None
+    share_bps: Annotated[BpsText | None, FromAttributes("share")]
+    limit_bps: int | None
+    within: Annotated[bool | None, FromAttributes("is_within_limit")]
 
 
 class LossForecastDocument(TypedDict):
@@ -143,10 +151,12 @@ class LiquidityTargetDocument(TypedDict):
     skipped_reasons: list[str]
 
 
-IgnoredPositionDocument = TypedDict("IgnoredPositionDocument", {
-    "position": Annotated[str, FromAttributes("name")], "contract": Address, "token_id": Raw | None,
-    "tokens": list[str], "liquidity": Raw,
-})  # fmt: skip
+class IgnoredPositionDocument(TypedDict):
+    position: Annotated[str, FromAttributes("name")]
+    contract: Address
+    token_id: Raw | None
+    tokens: list[str]
+    liquidity: Raw
 
 
 class LiquidityDocument(TypedDict):
@@ -168,11 +178,12 @@ class LiquidityDocument(TypedDict):
     """Positions that `trimtab lp forget` accepts, if there are any."""
 
 
-AdoptedPositionDocument = TypedDict(
-    "AdoptedPositionDocument",
-    {"position": str, "taken": bool, "amounts_raw": NotRequired[list[Raw]]},
-)
-"""`taken` is true for a position that counts from now on, false for one that no longer does."""
+class AdoptedPositionDocument(TypedDict):
+    """`taken` is true for a position that counts from now on, false for one that no longer does."""
+
+    position: str
+    taken: bool
+    amounts_raw: NotRequired[list[Raw]]
 
 
 class ConditionalOrderDocument(NamedOrderDocument):
@@ -201,36 +212,66 @@ class OpenLimitOrderDocument(LimitOrderDocument, LimitPricesDocument):
     """An open limit order with its price and the market's."""
 
 
-ChangedLevelsDocument = TypedDict("ChangedLevelsDocument", {
-    "config": str, "subject": str, "changes": dict[str, tuple[str | None, str | None]],
-    "notes": list[str],
-})  # fmt: skip
-"""Levels before and after, by kind of order; `notes` say what levels without a unit mean."""
-OrdersDocument = TypedDict("OrdersDocument", {
-    "block": int, "numeraire": str, "absent": Annotated[str, one_of("cash", "redistribute")],
-    "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": DecimalText | None,
-    "contradictions": list[str], "orders": list[ConditionalOrderDocument], "target_reasons": list[str],
-    "blocked_exits": list[str], "limit_orders": NotRequired[list[OpenLimitOrderDocument]],
-    "book_kind": NotRequired[str],
-})  # fmt: skip
-"""Orders: `absent` says where the weight of an asset goes that was sold or awaits its entry,
-`unit_worth` is the portfolio's NAV per share. `book_kind` is set for paper trading."""
-StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
-    "symbol": Annotated[str, shown("asset")], "raw": Raw, "amount": DecimalText, "value": Money, "weight_bps": int,
-    "target_bps": int,
-})  # fmt: skip
-StrategyDocument = TypedDict("StrategyDocument", {
-    "name": Annotated[str, shown("strategy")], "state": Annotated[str, one_of("active", "paused"), FromAttributes("state.health")],
-    "since_s": Annotated[int, FromAttributes("state.since_s"), shown("since (UTC)", "text")],
-    "state_reason": Annotated[str, FromAttributes("state.reason")],
-    "capital": Money, "share_bps": int | None, "target_share_bps": Annotated[int, shown("target")], "floor_bps": int,
-    "units": Raw, "unit_value": DecimalText | None, "return_bps": Annotated[int | None, shown(figure="percent+")],
-    "sharpe": DecimalText | None,
-    "sharpe_window_s": int | None, "sharpe_crossed_s": Annotated[int | None, FromAttributes("state.opposite_since_s")],
-    "costs": Annotated[Money, FromAttributes("total_cost")], "last_rebalance_s": int | None, "acts": bool, "reason": str,
-    "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
-})  # fmt: skip
-"""`futures` has signed weights in bps by market, for strategies with futures."""
+class ChangedLevelsDocument(TypedDict):
+    """Levels before and after, by kind of order; `notes` say what levels without a unit mean."""
+
+    config: str
+    subject: str
+    changes: dict[str, tuple[str | None, str | None]]
+    notes: list[str]
+
+
+class OrdersDocument(TypedDict):
+    """Orders: `absent` says where the weight of an asset goes that was sold or awaits its entry,
+    `unit_worth` is the portfolio's NAV per share. `book_kind` is set for paper trading.
+    """
+
+    block: int
+    numeraire: str
+    absent: Annotated[str, one_of("cash", "redistribute")]
+    hysteresis_bps: int
+    confirm_blocks: int
+    unit_worth: DecimalText | None
+    contradictions: list[str]
+    orders: list[ConditionalOrderDocument]
+    target_reasons: list[str]
+    blocked_exits: list[str]
+    limit_orders: NotRequired[list[OpenLimitOrderDocument]]
+    book_kind: NotRequired[str]
+
+
+class StrategyHoldingDocument(TypedDict):
+    symbol: Annotated[str, shown("asset")]
+    raw: Raw
+    amount: DecimalText
+    value: Money
+    weight_bps: int
+    target_bps: int
+
+
+class StrategyDocument(TypedDict):
+    """`futures` has signed weights in bps by market, for strategies with futures."""
+
+    name: Annotated[str, shown("strategy")]
+    state: Annotated[str, one_of("active", "paused"), FromAttributes("state.health")]
+    since_s: Annotated[int, FromAttributes("state.since_s"), shown("since (UTC)", "text")]
+    state_reason: Annotated[str, FromAttributes("state.reason")]
+    capital: Money
+    share_bps: int | None
+    target_share_bps: Annotated[int, shown("target")]
+    floor_bps: int
+    units: Raw
+    unit_value: DecimalText | None
+    return_bps: Annotated[int | None, shown(figure="percent+")]
+    sharpe: DecimalText | None
+    sharpe_window_s: int | None
+    sharpe_crossed_s: Annotated[int | None, FromAttributes("state.opposite_since_s")]
+    costs: Annotated[Money, FromAttributes("total_cost")]
+    last_rebalance_s: int | None
+    acts: bool
+    reason: str
+    holdings: list[StrategyHoldingDocument]
+    futures: NotRequired[dict[str, int]]
 
 
 def strategy_document(
@@ -296,30 +337,55 @@ def strategy_document(
     return strategy_fields
 
 
-StrategiesDocument = TypedDict("StrategiesDocument", {
-    "block": int, "numeraire": str, "total_value": Money, "fault": str, "flows_to": str | None,
-    "split_band": SplitBandDocument, "strategies": list[StrategyDocument],
-    "together": NettingDocument | None, "sharpe_basis": str, "why": NotRequired[str],
-    "applied": NotRequired[bool],
-})  # fmt: skip
-"""Strategies over one wallet; `flows_to` gets deposits (None: shared by capital), `why` and
-`applied` are set when their books are reconciled.
-"""
-RoutedTransfersDocument = TypedDict("RoutedTransfersDocument", {"flows_to": str | None})
-"""Name of the strategy that receives deposits; None if they are shared by capital."""
-HoldingsChangeDocument = TypedDict("HoldingsChangeDocument", {
-    "changes": list[str], "warnings": list[str], "strategies": StrategiesDocument | None,
-})  # fmt: skip
-"""What a control changes in the records of positions or strategies, with the strategies after
-it.
-"""
-ObservationsDocument = TypedDict("ObservationsDocument", {
-    "pool": Address, "tokens": list[str], "fee_pips": int, "observations": int,
-    "observations_next": int, "sufficient": bool, "why": str,
-})  # fmt: skip
-PoolObservationsDocument = TypedDict("PoolObservationsDocument", {
-    "block": int, "window_s": int, "enough": int, "pools": list[ObservationsDocument],
-})  # fmt: skip
+class StrategiesDocument(TypedDict):
+    """Strategies over one wallet; `flows_to` gets deposits (None: shared by capital), `why` and
+    `applied` are set when their books are reconciled.
+    """
+
+    block: int
+    numeraire: str
+    total_value: Money
+    fault: str
+    flows_to: str | None
+    split_band: SplitBandDocument
+    strategies: list[StrategyDocument]
+    together: NettingDocument | None
+    sharpe_basis: str
+    why: NotRequired[str]
+    applied: NotRequired[bool]
+
+
+class RoutedTransfersDocument(TypedDict):
+    """Name of the strategy that receives deposits; None if they are shared by capital."""
+
+    flows_to: str | None
+
+
+class HoldingsChangeDocument(TypedDict):
+    """What a control changes in the records of positions or strategies, with the strategies after
+    it.
+    """
+
+    changes: list[str]
+    warnings: list[str]
+    strategies: StrategiesDocument | None
+
+
+class ObservationsDocument(TypedDict):
+    pool: Address
+    tokens: list[str]
+    fee_pips: int
+    observations: int
+    observations_next: int
+    sufficient: bool
+    why: str
+
+
+class PoolObservationsDocument(TypedDict):
+    block: int
+    window_s: int
+    enough: int
+    pools: list[ObservationsDocument]
 
 
 class RaisedObservationsDocument(ObservationsDocument):
@@ -335,118 +401,200 @@ class RaisedObservationsDocument(ObservationsDocument):
     transactions: list[TransactionDocument]
 
 
-AllocationDocument = TypedDict("AllocationDocument", {
-    "at_s": int, "weights_bps": dict[str, int], "why": str, "price_source": Annotated[str, FromAttributes("sample_text")],
-    "from_s": Annotated[int | None, FromAttributes("first_price_s")],
-    "until_s": Annotated[int | None, FromAttributes("last_price_s")], "returns": Annotated[int, FromAttributes("return_count")],
-})  # fmt: skip
-WeightedAssetDocument = TypedDict("WeightedAssetDocument", {
-    "symbol": str, "address": str, "fixed": bool, "target_bps": int, "chosen_bps": int | None,
-    "now_bps": int | None, "limits_bps": list[int] | None, "volatility": DecimalText | None,
-    "supply_raw": Raw | None, "supply_source": str | None,
-})  # fmt: skip
-WeightsDocument = TypedDict("WeightsDocument", {
-    "block": int, "at_s": int, "kind": str, "due": bool, "next_s": int | None,
-    "chosen": AllocationDocument | None, "now": AllocationDocument | None, "fault": str, "accepted": bool,
-    "turnover_bps": int | None, "assets": list[WeightedAssetDocument],
-    "correlations": dict[str, DecimalText], "target_reasons": list[str],
-})  # fmt: skip
+class AllocationDocument(TypedDict):
+    at_s: int
+    weights_bps: dict[str, int]
+    why: str
+    price_source: Annotated[str, FromAttributes("sample_text")]
+    from_s: Annotated[int | None, FromAttributes("first_price_s")]
+    until_s: Annotated[int | None, FromAttributes("last_price_s")]
+    returns: Annotated[int, FromAttributes("return_count")]
+
+
+class WeightedAssetDocument(TypedDict):
+    symbol: str
+    address: str
+    fixed: bool
+    target_bps: int
+    chosen_bps: int | None
+    now_bps: int | None
+    limits_bps: list[int] | None
+    volatility: DecimalText | None
+    supply_raw: Raw | None
+    supply_source: str | None
+
+
+class WeightsDocument(TypedDict):
+    block: int
+    at_s: int
+    kind: str
+    due: bool
+    next_s: int | None
+    chosen: AllocationDocument | None
+    now: AllocationDocument | None
+    fault: str
+    accepted: bool
+    turnover_bps: int | None
+    assets: list[WeightedAssetDocument]
+    correlations: dict[str, DecimalText]
+    target_reasons: list[str]
 
 
 BpsFloat = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
 IsoTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
 
-RealisedCostsDocument = TypedDict("RealisedCostsDocument", {
-    "fees": SmallMoney, "impact": SmallMoney, "gas": SmallMoney, "total": Annotated[SmallMoney, shown("cost")],
-})  # fmt: skip
-"""Realised costs in the numeraire."""
-FuturesSumsDocument = TypedDict("FuturesSumsDocument", {
-    "fees": Money, "funding": Money, "realised": Money,
-})  # fmt: skip
-"""Trading fees, settled funding (positive: paid) and realised profit of a step's futures orders."""
-FuturesResultDocument = TypedDict("FuturesResultDocument", {
-    "profit": Money, "price": Annotated[Money, FromAttributes("price_result")], "fees": Money, "funding": Money,
-    "realised": Annotated[Money, FromAttributes("realised_profit")],
-    "transferred": Annotated[Money, FromAttributes("transferred_value")],
-})  # fmt: skip
-"""Result of the margin account in a period: profit = price - fees - funding, which the period's
-profit includes. `realised`, net of fees, is the part of `price` from reductions. `transferred` came
-from other accounts and does not count as profit.
-"""
-CancelledOrderDocument = TypedDict("CancelledOrderDocument", {"cancelled": str})
-AdoptedNonceDocument = TypedDict("AdoptedNonceDocument", {"nonce": int | None})
-ConfirmedTransferDocument = TypedDict("ConfirmedTransferDocument", {"id": int, "as": str | None})
-ConfirmedTransfersDocument = TypedDict(
-    "ConfirmedTransfersDocument", {"confirmed": list[ConfirmedTransferDocument]}
-)
-ManualSwapsDocument = TypedDict("ManualSwapsDocument", {"swaps": int, "effect": Money})
-PastTransactionDocument = TypedDict("PastTransactionDocument", {
-    "kind": str, "status": Annotated[str, FromAttributes("state"), shown("state")], "hash": TxHash,
-    "nonce": Annotated[int, FromAttributes("tx.nonce")], "note": Annotated[str, shown("what")], "block": int | None,
-})  # fmt: skip
-"""A transaction of a past step; `block` is None without a receipt."""
-LegExecutionDocument = TypedDict(
-    "LegExecutionDocument",
-    {
-        "pool": PoolAddress,
-        "pool_name": Annotated[str, shown("pool")],
-        "state": str,
-        "token_in": Annotated[str, shown("sell")],
-        "token_out": Annotated[str, shown("buy")],
-        "planned_in": DecimalText,
-        "planned_out": DecimalText,
-        "floor": Annotated[DecimalText, shown("at least")],
-        "realised_in": DecimalText | None,
-        "realised_out": DecimalText | None,
-        "difference_bps": Annotated[float | None, shown(figure="percent+")],
-    },
-)
-"""A swap of a plan in whole coins, with the state of its transaction (`not sent` without one).
-Realised amounts are None without a receipt, or if it does not show them; `difference_bps`
-compares the output per unit of input with the plan, negative for a worse price."""
-ExecutionDocument = TypedDict(
-    "ExecutionDocument",
-    {
-        "legs": Count,
-        "unknown": Count,
-        "amounts": Annotated[dict[str, DecimalText] | None, shown(figure="amount+")],
-        "difference": Annotated[Money | None, shown("against plan", "amount+")],
-        "difference_bps": Annotated[float | None, shown(figure="percent+")],
-    },
-)
-"""The mined swaps of a step: what they bought, and sold (negative), by symbol, None with `unknown`
-legs; value of realised less planned amounts in the numeraire, and in bps of the turnover, both None
-until the swaps are final, with `unknown` legs, or without a price."""
-PastStepDocument = TypedDict("PastStepDocument", {
-    "step": Annotated[str, FromAttributes("id")], "time": Annotated[TimeText, FromAttributes("now_s"), shown("time (UTC)")],
-    "decision": str,
-    "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
-    "cost": RealisedCostsDocument | None, "execution": ExecutionDocument | None,
-    "futures": NotRequired[FuturesSumsDocument],
-})  # fmt: skip
+
+class RealisedCostsDocument(TypedDict):
+    """Realised costs in the numeraire."""
+
+    fees: SmallMoney
+    impact: SmallMoney
+    gas: SmallMoney
+    total: Annotated[SmallMoney, shown("cost")]
 
 
-ValuationDocument = TypedDict("ValuationDocument", {
-    "time": str, "block": int, "value": DecimalText, "weights_bps": dict[str, int],
-})  # fmt: skip
-HistoryDocument = TypedDict("HistoryDocument", {
-    "steps": list[PastStepDocument], "gradual_executions": list[GradualExecutionDocument],
-    "values": list[ValuationDocument], "book_kind": NotRequired[str],
-})  # fmt: skip
-"""The newest steps, newest first. `book_kind` is set for paper trading."""
-ValueSeriesDocument = TypedDict("ValueSeriesDocument", {
-    "times_s": list[int], "values": list[Money], "hold_values": list[Money], "rebalances": list[int],
-})  # fmt: skip
-"""Managed value over time and that of buy and hold, oldest first; `rebalances` are the indices of
-the first points after a rebalance."""
-WaitingOrdersDocument = TypedDict("WaitingOrdersDocument", {
-    "orders": list[LimitOrderDocument], "gradual_executions": list[GradualExecutionDocument],
-})  # fmt: skip
-"""Limit orders and gradual executions, newest first."""
-ExplanationDocument = TypedDict("ExplanationDocument", {
-    "step": str, "outcome": str, "sentences": list[str], "legs": list[LegExecutionDocument],
-    "transactions": list[PastTransactionDocument], "book_kind": NotRequired[str],
-})  # fmt: skip
+class FuturesSumsDocument(TypedDict):
+    """Trading fees, settled funding (positive: paid) and realised profit of a step's futures orders."""
+
+    fees: Money
+    funding: Money
+    realised: Money
+
+
+class FuturesResultDocument(TypedDict):
+    """Result of the margin account in a period: profit = price - fees - funding, which the period's
+    profit includes. `realised`, net of fees, is the part of `price` from reductions. `transferred` came
+    from other accounts and does not count as profit.
+    """
+
+    profit: Money
+    price: Annotated[Money, FromAttributes("price_result")]
+    fees: Money
+    funding: Money
+    realised: Annotated[Money, FromAttributes("realised_profit")]
+    transferred: Annotated[Money, FromAttributes("transferred_value")]
+
+
+class CancelledOrderDocument(TypedDict):
+    cancelled: str
+
+
+class AdoptedNonceDocument(TypedDict):
+    nonce: int | None
+
+
+AdoptedKind = TypedDict("AdoptedKind", {"as": str | None})
+
+
+class ConfirmedTransferDocument(AdoptedKind, TypedDict):
+    id: int
+
+
+class ConfirmedTransfersDocument(TypedDict):
+    confirmed: list[ConfirmedTransferDocument]
+
+
+class ManualSwapsDocument(TypedDict):
+    swaps: int
+    effect: Money
+
+
+class PastTransactionDocument(TypedDict):
+    """A transaction of a past step; `block` is None without a receipt."""
+
+    kind: str
+    status: Annotated[str, FromAttributes("state"), shown("state")]
+    hash: TxHash
+    nonce: Annotated[int, FromAttributes("tx.nonce")]
+    note: Annotated[str, shown("what")]
+    block: int | None
+
+
+class LegExecutionDocument(TypedDict):
+    """A swap of a plan in whole coins, with the state of its transaction (`not sent` without one).
+    Realised amounts are None without a receipt, or if it does not show them; `difference_bps`
+    compares the output per unit of input with the plan, negative for a worse price.
+    """
+
+    pool: PoolAddress
+    pool_name: Annotated[str, shown("pool")]
+    state: str
+    token_in: Annotated[str, shown("sell")]
+    token_out: Annotated[str, shown("buy")]
+    planned_in: DecimalText
+    planned_out: DecimalText
+    floor: Annotated[DecimalText, shown("at least")]
+    realised_in: DecimalText | None
+    realised_out: DecimalText | None
+    difference_bps: Annotated[float | None, shown(figure="percent+")]
+
+
+class ExecutionDocument(TypedDict):
+    """The mined swaps of a step: what they bought, and sold (negative), by symbol, None with `unknown`
+    legs; value of realised less planned amounts in the numeraire, and in bps of the turnover, both None
+    until the swaps are final, with `unknown` legs, or without a price.
+    """
+
+    legs: Count
+    unknown: Count
+    amounts: Annotated[dict[str, DecimalText] | None, shown(figure="amount+")]
+    difference: Annotated[Money | None, shown("against plan", "amount+")]
+    difference_bps: Annotated[float | None, shown(figure="percent+")]
+
+
+class PastStepDocument(TypedDict):
+    step: Annotated[str, FromAttributes("id")]
+    time: Annotated[TimeText, FromAttributes("now_s"), shown("time (UTC)")]
+    decision: str
+    outcome: str
+    reason: str
+    transactions: list[PastTransactionDocument]
+    cost: RealisedCostsDocument | None
+    execution: ExecutionDocument | None
+    futures: NotRequired[FuturesSumsDocument]
+
+
+class ValuationDocument(TypedDict):
+    time: str
+    block: int
+    value: DecimalText
+    weights_bps: dict[str, int]
+
+
+class HistoryDocument(TypedDict):
+    """The newest steps, newest first. `book_kind` is set for paper trading."""
+
+    steps: list[PastStepDocument]
+    gradual_executions: list[GradualExecutionDocument]
+    values: list[ValuationDocument]
+    book_kind: NotRequired[str]
+
+
+class ValueSeriesDocument(TypedDict):
+    """Managed value over time and that of buy and hold, oldest first; `rebalances` are the indices of
+    the first points after a rebalance.
+    """
+
+    times_s: list[int]
+    values: list[Money]
+    hold_values: list[Money]
+    rebalances: list[int]
+
+
+class WaitingOrdersDocument(TypedDict):
+    """Limit orders and gradual executions, newest first."""
+
+    orders: list[LimitOrderDocument]
+    gradual_executions: list[GradualExecutionDocument]
+
+
+class ExplanationDocument(TypedDict):
+    step: str
+    outcome: str
+    sentences: list[str]
+    legs: list[LegExecutionDocument]
+    transactions: list[PastTransactionDocument]
+    book_kind: NotRequired[str]
 
 
 class JournalledTransactionDocument(TypedDict):
@@ -482,9 +630,10 @@ class TracedTransactionDocument(JournalledTransactionDocument):
     order: NotRequired[OpenOrderDocument]
 
 
-JournalStateDocument = TypedDict("JournalStateDocument", {
-    "waiting": int, "confirming": int, "next_nonce": int | None,
-})  # fmt: skip
+class JournalStateDocument(TypedDict):
+    waiting: int
+    confirming: int
+    next_nonce: int | None
 
 
 class TransactionsDocument(JournalStateDocument):
@@ -503,16 +652,27 @@ class SettledTransactionsDocument(PendingTransactionsDocument):
     booked: int
 
 
-TransfersDocument = TypedDict("TransfersDocument", {
-    "block": int, "numeraire": str, "halts": str, "flows": list[TransferDocument],
-})  # fmt: skip
-"""External transfers; `halts` is the reason if they halt trading, otherwise empty."""
-StatisticsDocument = TypedDict("StatisticsDocument", {
-    "days": int, "volatility": float | None, "sharpe": float | None, "max_drawdown": float | None,
-    "missing": NotRequired[str],
-})  # fmt: skip
-"""Annualised statistics of daily returns; `missing` names a package that is not installed."""
-PeriodDates = TypedDict("PeriodDates", {"from": str, "to": str})
+class TransfersDocument(TypedDict):
+    """External transfers; `halts` is the reason if they halt trading, otherwise empty."""
+
+    block: int
+    numeraire: str
+    halts: str
+    flows: list[TransferDocument]
+
+
+class StatisticsDocument(TypedDict):
+    """Annualised statistics of daily returns; `missing` names a package that is not installed."""
+
+    days: int
+    volatility: float | None
+    sharpe: float | None
+    max_drawdown: float | None
+    missing: NotRequired[str]
+
+
+class PeriodDates(StartDate, TypedDict):
+    to: str
 
 
 class PeriodDocument(PeriodDates):
@@ -550,39 +710,78 @@ class PeriodDocument(PeriodDates):
     futures: NotRequired[FuturesResultDocument]
 
 
-TaxYearsDocument = TypedDict("TaxYearsDocument", {
-    "method": str, "currency": str, "years": dict[str, DecimalText], "year_limit": str | None,
-    "rate_warning": str, "futures": NotRequired[dict[str, DecimalText]],
-})  # fmt: skip
-"""Realised gains by calendar year. `futures` is realised profit less settled funding of futures, by
-year and apart from the gains; missing without futures."""
-ProfitDocument = TypedDict("ProfitDocument", {
-    "numeraire": str, "benchmark": str, "period": str, "why_empty": str, "since": str, "until": Annotated[str, shown(figure="time")],
-    "value": Money, "gas_money": Money, "reserved": Money, "periods": list[PeriodDocument],
-    "unrealised": Annotated[Money, shown(figure="money+")], "method": str, "unpriced": list[str], "tax": TaxYearsDocument | None,
-    "not_final": Count, "book_kind": NotRequired[str], "uncertain": NotRequired[str],
-})  # fmt: skip
-"""Profit and loss by period, newest last, in the numeraire. `not_final` transactions are mined but
-not booked yet. `book_kind` is set for paper trading, `uncertain` if transfers of the futures
-account are of an unknown kind.
-"""
-BookDocument = TypedDict("BookDocument", {
-    "number": int, "kind": str, "opened": Annotated[IsoTime, FromAttributes("opened_s")], "note": str,
-})  # fmt: skip
-LedgerBalanceDocument = TypedDict("LedgerBalanceDocument", {
-    "symbol": str, "ledger_raw": Raw, "chain_raw": Raw | None,
-})  # fmt: skip
-LedgerChainDocument = TypedDict("LedgerChainDocument", {
-    "block": int, "balances": list[LedgerBalanceDocument], "disagreement": str,
-    "unwritten_flows": int,
-})  # fmt: skip
-LedgerCheckDocument = TypedDict("LedgerCheckDocument", {
-    "book": BookDocument | None, "entries": int, "unbalanced": list[str], "differing": list[str],
-    "misstated": list[str], "rebuilt": bool, "missing_lots": dict[str, Raw], "sound": bool,
-    "chain": NotRequired[LedgerChainDocument | None],
-})  # fmt: skip
-"""Check of a ledger: ids of entries that do not balance, ids of transactions whose entries differ
-from their receipts, and stored sums that are not those of the entries (`misstated`)."""
+class TaxYearsDocument(TypedDict):
+    """Realised gains by calendar year. `futures` is realised profit less settled funding of futures, by
+    year and apart from the gains; missing without futures.
+    """
+
+    method: str
+    currency: str
+    years: dict[str, DecimalText]
+    year_limit: str | None
+    rate_warning: str
+    futures: NotRequired[dict[str, DecimalText]]
+
+
+class ProfitDocument(TypedDict):
+    """Profit and loss by period, newest last, in the numeraire. `not_final` transactions are mined but
+    not booked yet. `book_kind` is set for paper trading, `uncertain` if transfers of the futures
+    account are of an unknown kind.
+    """
+
+    numeraire: str
+    benchmark: str
+    period: str
+    why_empty: str
+    since: str
+    until: Annotated[str, shown(figure="time")]
+    value: Money
+    gas_money: Money
+    reserved: Money
+    periods: list[PeriodDocument]
+    unrealised: Annotated[Money, shown(figure="money+")]
+    method: str
+    unpriced: list[str]
+    tax: TaxYearsDocument | None
+    not_final: Count
+    book_kind: NotRequired[str]
+    uncertain: NotRequired[str]
+
+
+class BookDocument(TypedDict):
+    number: int
+    kind: str
+    opened: Annotated[IsoTime, FromAttributes("opened_s")]
+    note: str
+
+
+class LedgerBalanceDocument(TypedDict):
+    symbol: str
+    ledger_raw: Raw
+    chain_raw: Raw | None
+
+
+class LedgerChainDocument(TypedDict):
+    block: int
+    balances: list[LedgerBalanceDocument]
+    disagreement: str
+    unwritten_flows: int
+
+
+class LedgerCheckDocument(TypedDict):
+    """Check of a ledger: ids of entries that do not balance, ids of transactions whose entries differ
+    from their receipts, and stored sums that are not those of the entries (`misstated`).
+    """
+
+    book: BookDocument | None
+    entries: int
+    unbalanced: list[str]
+    differing: list[str]
+    misstated: list[str]
+    rebuilt: bool
+    missing_lots: dict[str, Raw]
+    sound: bool
+    chain: NotRequired[LedgerChainDocument | None]
 
 
 class PostingDocument(TypedDict):
@@ -597,71 +796,122 @@ class PostingDocument(TypedDict):
     value: Money | None
 
 
-FuturesEventDocument = TypedDict("FuturesEventDocument", {
-    "event": str, "symbol": str, "amount": DecimalText, "value": str,
-})  # fmt: skip
-"""A trading fee, realised profit or funding payment of the margin account: `amount` in the venue's
-quote, `value` in the numeraire (empty: no price); negative for a cost."""
-EntryDocument = TypedDict("EntryDocument", {
-    "id": str, "time": Annotated[IsoTime, FromAttributes("chain_s")], "block": int, "kind": str,
-    "manual": Annotated[bool, FromAttributes("by_hand")], "transaction": Annotated[str | None, FromAttributes("tx_hash")], "note": str,
-    "postings": list[PostingDocument], "futures": NotRequired[list[FuturesEventDocument]],
-})  # fmt: skip
-EntriesDocument = TypedDict("EntriesDocument", {"numeraire": str, "entries": list[EntryDocument]})
-ExportedFileDocument = TypedDict("ExportedFileDocument", {"name": str, "rows": int})
-ExportDocument = TypedDict("ExportDocument", {
-    "format": str, "folder": str, "files": list[ExportedFileDocument],
-    "book_kind": NotRequired[str],
-})  # fmt: skip
-BackupDocument = TypedDict("BackupDocument", {"backup": str, "bytes": int})
-RestoreDocument = TypedDict("RestoreDocument", {"store": str, "kept": str | None, "next": str})
-"""`kept` is the file to which the replaced store was moved; None if there was none."""
-StoreCheckDocument = TypedDict("StoreCheckDocument", {
-    "store": str, "bytes": int, "version": str, "present_version": str, "wallet": str,
-    "chain_id": str, "copy": str | None,
-})  # fmt: skip
-"""A sound store. For a copy that is not adopted yet, `copy` has its source and time."""
-ForgottenPricesDocument = TypedDict("ForgottenPricesDocument", {"source": str, "removed": int})
+class FuturesEventDocument(TypedDict):
+    """A trading fee, realised profit or funding payment of the margin account: `amount` in the venue's
+    quote, `value` in the numeraire (empty: no price); negative for a cost.
+    """
+
+    event: str
+    symbol: str
+    amount: DecimalText
+    value: str
+
+
+class EntryDocument(TypedDict):
+    id: str
+    time: Annotated[IsoTime, FromAttributes("chain_s")]
+    block: int
+    kind: str
+    manual: Annotated[bool, FromAttributes("by_hand")]
+    transaction: Annotated[str | None, FromAttributes("tx_hash")]
+    note: str
+    postings: list[PostingDocument]
+    futures: NotRequired[list[FuturesEventDocument]]
+
+
+class EntriesDocument(TypedDict):
+    numeraire: str
+    entries: list[EntryDocument]
+
+
+class ExportedFileDocument(TypedDict):
+    name: str
+    rows: int
+
+
+class ExportDocument(TypedDict):
+    format: str
+    folder: str
+    files: list[ExportedFileDocument]
+    book_kind: NotRequired[str]
+
+
+class BackupDocument(TypedDict):
+    backup: str
+    bytes: int
+
+
+class RestoreDocument(TypedDict):
+    """`kept` is the file to which the replaced store was moved; None if there was none."""
+
+    store: str
+    kept: str | None
+    next: str
+
+
+class StoreCheckDocument(TypedDict):
+    """A sound store. For a copy that is not adopted yet, `copy` has its source and time."""
+
+    store: str
+    bytes: int
+    version: str
+    present_version: str
+    wallet: str
+    chain_id: str
+    copy: str | None
+
+
+class ForgottenPricesDocument(TypedDict):
+    source: str
+    removed: int
 
 
 LotMethodName = Annotated[str, one_of("fifo", "lifo", "hifo", "average")]
-LotDocument = TypedDict(
-    "LotDocument",
-    {
-        "acquired": Annotated[str, shown("acquired (UTC)", "time")],
-        "amount": DecimalText,
-        "cost": Annotated[DecimalText, shown(figure="money")],
-        "entry_price": DecimalText,
-        "value": Annotated[DecimalText | None, shown(figure="money")],
-        "unrealised": Annotated[DecimalText | None, shown(figure="money+")],
-    },
-)
-AssetLotsDocument = TypedDict(
-    "AssetLotsDocument",
-    {
-        "symbol": Annotated[str, shown("asset")],
-        "address": Address,
-        "amount": DecimalText,
-        "cost": Annotated[DecimalText, shown(figure="money")],
-        "entry_price": DecimalText | None,
-        "price": DecimalText | None,
-        "value": Annotated[DecimalText | None, shown(figure="money")],
-        "unrealised": Annotated[DecimalText | None, shown(figure="money+")],
-        "realised": Annotated[DecimalText, shown(figure="money+")],
-        "unmatched": DecimalText,
-        "lots": list[LotDocument],
-    },
-)
-"""Open lots of an asset, oldest first, with their sums. `realised` is that of the document's year;
-`unmatched` was disposed of without a known purchase."""
-LotsDocument = TypedDict("LotsDocument", {
-    "method": LotMethodName, "currency": str, "valued": Annotated[str | None, shown(figure="time")], "year": str | None,
-    "realised": Annotated[DecimalText, shown(figure="money+")], "unpriced": list[str], "assets": list[AssetLotsDocument],
-    "gas_money": AssetLotsDocument | None, "not_final": Count, "book_kind": NotRequired[str],
-})  # fmt: skip
-"""Open tax lots in the reporting currency. `gas_money` is native coin that only pays for gas, with
-the oldest lots of the coin; no sum includes it. `not_final` transactions are mined but not booked,
-so the lots are those before them. `valued` is the time of the newest valuation, whose
-prices count; a value is None without a price there. `year` is the calendar year (UTC) of the newest
-entry or valuation, `realised` its gains less losses. `unpriced` are entries with a missing price,
-which counts as zero. `book_kind` is set for paper trading."""
+
+
+class LotDocument(TypedDict):
+    acquired: Annotated[str, shown("acquired (UTC)", "time")]
+    amount: DecimalText
+    cost: Annotated[DecimalText, shown(figure="money")]
+    entry_price: DecimalText
+    value: Annotated[DecimalText | None, shown(figure="money")]
+    unrealised: Annotated[DecimalText | None, shown(figure="money+")]
+
+
+class AssetLotsDocument(TypedDict):
+    """Open lots of an asset, oldest first, with their sums. `realised` is that of the document's year;
+    `unmatched` was disposed of without a known purchase.
+    """
+
+    symbol: Annotated[str, shown("asset")]
+    address: Address
+    amount: DecimalText
+    cost: Annotated[DecimalText, shown(figure="money")]
+    entry_price: DecimalText | None
+    price: DecimalText | None
+    value: Annotated[DecimalText | None, shown(figure="money")]
+    unrealised: Annotated[DecimalText | None, shown(figure="money+")]
+    realised: Annotated[DecimalText, shown(figure="money+")]
+    unmatched: DecimalText
+    lots: list[LotDocument]
+
+
+class LotsDocument(TypedDict):
+    """Open tax lots in the reporting currency. `gas_money` is native coin that only pays for gas, with
+    the oldest lots of the coin; no sum includes it. `not_final` transactions are mined but not booked,
+    so the lots are those before them. `valued` is the time of the newest valuation, whose
+    prices count; a value is None without a price there. `year` is the calendar year (UTC) of the newest
+    entry or valuation, `realised` its gains less losses. `unpriced` are entries with a missing price,
+    which counts as zero. `book_kind` is set for paper trading.
+    """
+
+    method: LotMethodName
+    currency: str
+    valued: Annotated[str | None, shown(figure="time")]
+    year: str | None
+    realised: Annotated[DecimalText, shown(figure="money+")]
+    unpriced: list[str]
+    assets: list[AssetLotsDocument]
+    gas_money: AssetLotsDocument | None
+    not_final: Count
+    book_kind: NotRequired[str]

@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Address, DecimalText, one_of
+from agent.app.documents import Address, DecimalText, StartDate, StartTime, TotalReturn, one_of
 from agent.app.documents.status import MinimumTotalDocument
 
-SettingsResultDocument = TypedDict("SettingsResultDocument", {
-    "return": DecimalText, "max_drawdown": DecimalText, "rebalances": int, "costs": DecimalText,
-})  # fmt: skip
-"""Backtest of one config: return and drawdown as decimal shares, costs in the numeraire."""
+
+class SettingsResultDocument(TotalReturn, TypedDict):
+    """Backtest of one config: return and drawdown as decimal shares, costs in the numeraire."""
+
+    max_drawdown: DecimalText
+    rebalances: int
+    costs: DecimalText
 
 
 class ExcessGrowthDocument(TypedDict):
@@ -43,18 +46,29 @@ class NeighbouringSettingsDocument(TypedDict):
     split_count: int
 
 
-EditBacktestDocument = TypedDict("EditBacktestDocument", {
-    "source": str, "from": str, "until": str, "days": int, "numeraire": str, "start_value": DecimalText,
-    "edited": SettingsResultDocument, "present": SettingsResultDocument, "held_return": DecimalText,
-    "held_max_drawdown": DecimalText, "over_present": ExcessGrowthDocument | None,
-    "over_holding": ExcessGrowthDocument | None, "neighbours": NeighbouringSettingsDocument | None,
-    "notes": list[str], "edited_hash": str, "present_hash": str, "data_hash": str,
-})  # fmt: skip
-"""Backtest of the edited settings against the present ones and buy and hold. `held_return` and
-`held_max_drawdown` are those of holding, `over_present` and `over_holding` the excess of the edited
-settings over each, `neighbours` the neighbouring settings. The hashes are those of the two configs and
-of the prices.
-"""
+class EditBacktestDocument(StartDate, TypedDict):
+    """Backtest of the edited settings against the present ones and buy and hold. `held_return` and
+    `held_max_drawdown` are those of holding, `over_present` and `over_holding` the excess of the edited
+    settings over each, `neighbours` the neighbouring settings. The hashes are those of the two configs and
+    of the prices.
+    """
+
+    source: str
+    until: str
+    days: int
+    numeraire: str
+    start_value: DecimalText
+    edited: SettingsResultDocument
+    present: SettingsResultDocument
+    held_return: DecimalText
+    held_max_drawdown: DecimalText
+    over_present: ExcessGrowthDocument | None
+    over_holding: ExcessGrowthDocument | None
+    neighbours: NeighbouringSettingsDocument | None
+    notes: list[str]
+    edited_hash: str
+    present_hash: str
+    data_hash: str
 
 
 class ReportFigureDocument(TypedDict):
@@ -85,21 +99,33 @@ class KeptReportsDocument(TypedDict):
     skipped: list[str]
 
 
-WhatIfDecisionDocument = TypedDict(
-    "WhatIfDecisionDocument", {"kind": Annotated[str, one_of("hold", "rebalance")], "reason": str}
-)
-WhatIfAssetDocument = TypedDict("WhatIfAssetDocument", {
-    "symbol": str, "value": DecimalText, "weight_bps": int, "target_bps": int, "drift_bps": int,
-    "band_bps": list[int] | None, "outside": bool,
-})  # fmt: skip
-AlertPricesDocument = TypedDict("AlertPricesDocument", {
-    "price": DecimalText, "low": DecimalText | None, "high": DecimalText | None,
-    "low_change_percent": DecimalText | None, "high_change_percent": DecimalText | None,
-    "low_missing_reason": str, "high_missing_reason": str,
-})  # fmt: skip
-"""Prices at which an asset leaves its band if only its price moves, and their changes from `price`
-in percent. A missing price has a reason; other reasons are empty.
-"""
+class WhatIfDecisionDocument(TypedDict):
+    kind: Annotated[str, one_of("hold", "rebalance")]
+    reason: str
+
+
+class WhatIfAssetDocument(TypedDict):
+    symbol: str
+    value: DecimalText
+    weight_bps: int
+    target_bps: int
+    drift_bps: int
+    band_bps: list[int] | None
+    outside: bool
+
+
+class AlertPricesDocument(TypedDict):
+    """Prices at which an asset leaves its band if only its price moves, and their changes from `price`
+    in percent. A missing price has a reason; other reasons are empty.
+    """
+
+    price: DecimalText
+    low: DecimalText | None
+    high: DecimalText | None
+    low_change_percent: DecimalText | None
+    high_change_percent: DecimalText | None
+    low_missing_reason: str
+    high_missing_reason: str
 
 
 class WhatIfMarketDocument(TypedDict):
@@ -190,47 +216,81 @@ class WhatIfDocument(TypedDict):
     futures: NotRequired[FuturesWhatIfDocument]
 
 
-SimulatedCostsDocument = TypedDict(
-    "SimulatedCostsDocument",
-    {"fees": DecimalText, "impact": DecimalText, "gas": DecimalText, "total": DecimalText},
-)
-PathFiguresDocument = TypedDict("PathFiguresDocument", {
-    "cagr": DecimalText | None, "volatility": DecimalText | None, "sharpe": DecimalText | None,
-    "max_drawdown": DecimalText | None,
-})  # fmt: skip
-ComparedFiguresDocument = TypedDict(
-    "ComparedFiguresDocument", {"rebalanced": PathFiguresDocument, "held": PathFiguresDocument}
-)
-FundingCarryDocument = TypedDict("FundingCarryDocument", {
-    "carry": DecimalText, "yearly_rate": DecimalText | None, "notional": DecimalText, "intervals": int,
-    "from": int, "until": int,
-})  # fmt: skip
-"""Funding that a short of one holding would have received (`carry`); `yearly_rate` is a share of
-`notional`, `intervals` counts payments.
-"""
-TotalCarryDocument = TypedDict("TotalCarryDocument", {
-    "total": DecimalText, "yearly_rate": DecimalText | None, "intervals": int,
-    "assets": dict[str, FundingCarryDocument], "data_hash": str,
-})  # fmt: skip
-SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
-    "time": int, "turnover": DecimalText, "fees": DecimalText, "impact": DecimalText, "gas": DecimalText,
-    "succeeded": bool,
-})  # fmt: skip
-SimulatedFlowDocument = TypedDict(
-    "SimulatedFlowDocument", {"time": int, "value": DecimalText, "before": DecimalText}
-)
-"""A deposit (negative: withdrawal) of the owner; `before` is the portfolio value before it."""
-RealisedGainsDocument = TypedDict("RealisedGainsDocument", {
-    "lot_rule": str, "years": dict[str, DecimalText], "futures": NotRequired[dict[str, DecimalText]],
-})  # fmt: skip
-"""Gains less losses by calendar year; `futures` has those of the margin account."""
-DelistedHoldingDocument = TypedDict("DelistedHoldingDocument", {
-    "symbol": str, "amount": DecimalText, "price": DecimalText, "time": int, "value": DecimalText,
-    "share": DecimalText | None,
-})  # fmt: skip
-"""A holding whose prices ended, at its last price and the time of that price. `share` is that of
-the final value.
-"""
+class SimulatedCostsDocument(TypedDict):
+    fees: DecimalText
+    impact: DecimalText
+    gas: DecimalText
+    total: DecimalText
+
+
+class PathFiguresDocument(TypedDict):
+    cagr: DecimalText | None
+    volatility: DecimalText | None
+    sharpe: DecimalText | None
+    max_drawdown: DecimalText | None
+
+
+class ComparedFiguresDocument(TypedDict):
+    rebalanced: PathFiguresDocument
+    held: PathFiguresDocument
+
+
+class FundingCarryDocument(StartTime, TypedDict):
+    """Funding that a short of one holding would have received (`carry`); `yearly_rate` is a share of
+    `notional`, `intervals` counts payments.
+    """
+
+    carry: DecimalText
+    yearly_rate: DecimalText | None
+    notional: DecimalText
+    intervals: int
+    until: int
+
+
+class TotalCarryDocument(TypedDict):
+    total: DecimalText
+    yearly_rate: DecimalText | None
+    intervals: int
+    assets: dict[str, FundingCarryDocument]
+    data_hash: str
+
+
+class SimulatedTradeDocument(TypedDict):
+    time: int
+    turnover: DecimalText
+    fees: DecimalText
+    impact: DecimalText
+    gas: DecimalText
+    succeeded: bool
+
+
+class SimulatedFlowDocument(TypedDict):
+    """A deposit (negative: withdrawal) of the owner; `before` is the portfolio value before it."""
+
+    time: int
+    value: DecimalText
+    before: DecimalText
+
+
+class RealisedGainsDocument(TypedDict):
+    """Gains less losses by calendar year; `futures` has those of the margin account."""
+
+    lot_rule: str
+    years: dict[str, DecimalText]
+    futures: NotRequired[dict[str, DecimalText]]
+
+
+class DelistedHoldingDocument(TypedDict):
+    """A holding whose prices ended, at its last price and the time of that price. `share` is that of
+    the final value.
+    """
+
+    symbol: str
+    amount: DecimalText
+    price: DecimalText
+    time: int
+    value: DecimalText
+    share: DecimalText | None
 
 
 class FuturesFiguresDocument(TypedDict):
@@ -325,67 +385,98 @@ class StrategyHealthDocument(TypedDict):
 
 
 # "from" is a keyword, so the declaration is a call.
-FuturesBacktestDocument = TypedDict(
-    "FuturesBacktestDocument",
-    {
-        "from": int,
-        "until": int,
-        "bars": int,
-        "start_value": str,
-        "max_leverage": str,
-        "agent": FuturesBookDocument,
-        "held": FuturesBookDocument,
-        "hedges": list[SimulatedHedgeDocument],
-        "notes": list[str],
-        "config_hash": str,
-        "data_hash": str,
-        "seed": int,
-        "versions": dict[str, str],
-    },
-)
-"""The futures part of `backtest`: the book that the agent manages (`agent`), and a book that keeps
-the same initial positions (`held`). `max_leverage` is the limit. Values are decimals in the unit of
-the prices.
-"""
-BacktestDocument = TypedDict("BacktestDocument", {
-    "final_value": DecimalText, "hold_value": DecimalText, "start_value": DecimalText, "twr": DecimalText,
-    "hold_twr": DecimalText, "numeraire": str, "rebalances": int, "turnover": DecimalText,
-    "costs": SimulatedCostsDocument, "gas_counted": bool, "figures": ComparedFiguresDocument,
-    "rebalancing_premium": dict[str, DecimalText] | None, "funding": TotalCarryDocument | None,
-    "from": int, "until": int, "bars": int, "evaluated_bars": int, "halted_bars": int,
-    "refused": dict[str, int], "held_back": dict[str, int], "weights_bps": dict[str, int],
-    "trades": list[SimulatedTradeDocument], "flows": list[SimulatedFlowDocument],
-    "realised_gains": RealisedGainsDocument, "delisted": list[DelistedHoldingDocument],
-    "notes": list[str],
-    "strategies": NotRequired[list[StrategyHealthDocument]],
-    "health": NotRequired[list[StrategyHealthDocument]],
-    "config_hash": str, "data_hash": str, "seed": int, "versions": dict[str, str],
-    "report": NotRequired[list[str]], "futures": NotRequired[FuturesBacktestDocument],
-})  # fmt: skip
-"""Values are in the numeraire, times in Unix seconds. `evaluated_bars` went through a whole step.
-`refused` counts refused plans by reason; `held_back` counts, by setting, bars at which a trade was
-due but the step held. `strategies` has the final health of each strategy, `health` the changes;
-both are missing without strategies.
-"""
-FuturesOnlyBacktestDocument = TypedDict(
-    "FuturesOnlyBacktestDocument",
-    {"futures": FuturesBacktestDocument, "report": NotRequired[list[str]]},
-)
+class FuturesBacktestDocument(StartTime, TypedDict):
+    """The futures part of `backtest`: the book that the agent manages (`agent`), and a book that keeps
+    the same initial positions (`held`). `max_leverage` is the limit. Values are decimals in the unit of
+    the prices.
+    """
+
+    until: int
+    bars: int
+    start_value: str
+    max_leverage: str
+    agent: FuturesBookDocument
+    held: FuturesBookDocument
+    hedges: list[SimulatedHedgeDocument]
+    notes: list[str]
+    config_hash: str
+    data_hash: str
+    seed: int
+    versions: dict[str, str]
 
 
-DistributionDocument = TypedDict("DistributionDocument", {
-    "mean": DecimalText, "worst": DecimalText, "expected_shortfall": DecimalText,
-    "quantiles": dict[str, DecimalText],
-})  # fmt: skip
-StressCaseDocument = TypedDict("StressCaseDocument", {
-    "name": str, "engine": str, "paths": int,
-    "return": DistributionDocument | None, "end_value": DistributionDocument | None,
-    "loss": DistributionDocument | None, "drawdown": DistributionDocument | None,
-    "hold_shortfall": DistributionDocument | None, "turnover": DistributionDocument | None,
-    "outside_bands": DistributionDocument | None,
-    "rebalances": int, "halted_bars": int, "refused": dict[str, int],
-})  # fmt: skip
-"""A scenario over its paths, run by the `engine` kernel or step. Counts are over all paths."""
+class BacktestDocument(StartTime, TypedDict):
+    """Values are in the numeraire, times in Unix seconds. `evaluated_bars` went through a whole step.
+    `refused` counts refused plans by reason; `held_back` counts, by setting, bars at which a trade was
+    due but the step held. `strategies` has the final health of each strategy, `health` the changes;
+    both are missing without strategies.
+    """
+
+    final_value: DecimalText
+    hold_value: DecimalText
+    start_value: DecimalText
+    twr: DecimalText
+    hold_twr: DecimalText
+    numeraire: str
+    rebalances: int
+    turnover: DecimalText
+    costs: SimulatedCostsDocument
+    gas_counted: bool
+    figures: ComparedFiguresDocument
+    rebalancing_premium: dict[str, DecimalText] | None
+    funding: TotalCarryDocument | None
+    until: int
+    bars: int
+    evaluated_bars: int
+    halted_bars: int
+    refused: dict[str, int]
+    held_back: dict[str, int]
+    weights_bps: dict[str, int]
+    trades: list[SimulatedTradeDocument]
+    flows: list[SimulatedFlowDocument]
+    realised_gains: RealisedGainsDocument
+    delisted: list[DelistedHoldingDocument]
+    notes: list[str]
+    strategies: NotRequired[list[StrategyHealthDocument]]
+    health: NotRequired[list[StrategyHealthDocument]]
+    config_hash: str
+    data_hash: str
+    seed: int
+    versions: dict[str, str]
+    report: NotRequired[list[str]]
+    futures: NotRequired[FuturesBacktestDocument]
+
+
+class FuturesOnlyBacktestDocument(TypedDict):
+    futures: FuturesBacktestDocument
+    report: NotRequired[list[str]]
+
+
+class DistributionDocument(TypedDict):
+    mean: DecimalText
+    worst: DecimalText
+    expected_shortfall: DecimalText
+    quantiles: dict[str, DecimalText]
+
+
+ReturnDistribution = TypedDict("ReturnDistribution", {"return": "DistributionDocument | None"})
+
+
+class StressCaseDocument(ReturnDistribution, TypedDict):
+    """A scenario over its paths, run by the `engine` kernel or step. Counts are over all paths."""
+
+    name: str
+    engine: str
+    paths: int
+    end_value: DistributionDocument | None
+    loss: DistributionDocument | None
+    drawdown: DistributionDocument | None
+    hold_shortfall: DistributionDocument | None
+    turnover: DistributionDocument | None
+    outside_bands: DistributionDocument | None
+    rebalances: int
+    halted_bars: int
+    refused: dict[str, int]
 
 
 class StressedFuturesDocument(TypedDict):
@@ -425,30 +516,50 @@ class FuturesStressDocument(TypedDict):
     versions: dict[str, str]
 
 
-StressDocument = TypedDict("StressDocument", {
-    "cases": list[StressCaseDocument], "skipped": dict[str, str], "bars": int, "interval_s": int,
-    "return_count": int, "bootstrap_block_length": DecimalText, "jumps_per_bar": DecimalText,
-    "kernel_difference": str | None, "notes": list[str], "parameters": dict[str, str],
-    "seed": int, "config_hash": str, "data_hash": str, "versions": dict[str, str],
-    "report": NotRequired[list[str]], "futures": NotRequired[FuturesStressDocument],
-})  # fmt: skip
-"""`skipped` has the reason of each scenario that did not apply. Paths are made from `return_count`
-recorded returns, in blocks of this mean length. `kernel_difference` is the largest relative
-difference between the final values of the kernel and of the live step.
-"""
-FuturesOnlyStressDocument = TypedDict(
-    "FuturesOnlyStressDocument",
-    {"futures": FuturesStressDocument, "report": NotRequired[list[str]]},
-)
+class StressDocument(TypedDict):
+    """`skipped` has the reason of each scenario that did not apply. Paths are made from `return_count`
+    recorded returns, in blocks of this mean length. `kernel_difference` is the largest relative
+    difference between the final values of the kernel and of the live step.
+    """
+
+    cases: list[StressCaseDocument]
+    skipped: dict[str, str]
+    bars: int
+    interval_s: int
+    return_count: int
+    bootstrap_block_length: DecimalText
+    jumps_per_bar: DecimalText
+    kernel_difference: str | None
+    notes: list[str]
+    parameters: dict[str, str]
+    seed: int
+    config_hash: str
+    data_hash: str
+    versions: dict[str, str]
+    report: NotRequired[list[str]]
+    futures: NotRequired[FuturesStressDocument]
 
 
-TuneSettingDocument = TypedDict("TuneSettingDocument", {
-    "label": str, "backtest_options": str, "config": str, "strictness": str | None,
-    "horizon_s": int | None, "band_relative_bps": int | None,
-    "band_absolute_bps": int | None, "every_s": int | None, "destination": str, "allocator": str,
-})  # fmt: skip
-"""A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it, `config`
-the keys of [policy] in a config."""
+class FuturesOnlyStressDocument(TypedDict):
+    futures: FuturesStressDocument
+    report: NotRequired[list[str]]
+
+
+class TuneSettingDocument(TypedDict):
+    """A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it, `config`
+    the keys of [policy] in a config.
+    """
+
+    label: str
+    backtest_options: str
+    config: str
+    strictness: str | None
+    horizon_s: int | None
+    band_relative_bps: int | None
+    band_absolute_bps: int | None
+    every_s: int | None
+    destination: str
+    allocator: str
 
 
 class RankedSettingDocument(TuneSettingDocument):
@@ -470,66 +581,125 @@ class RankedSettingDocument(TuneSettingDocument):
     rebalances: int
 
 
-ExcessIntervalDocument = TypedDict("ExcessIntervalDocument", {
-    "benchmark": str, "mean": DecimalText | None, "low": DecimalText | None, "high": DecimalText | None,
-    "level": DecimalText, "periods": int | None, "bootstrap_block_length": DecimalText | None,
-})  # fmt: skip
-"""Mean excess log growth a year over the benchmark, or loss saved in bps a year by the objective
-tracking, with its confidence interval at `level`.
-"""
-LastQuarterDocument = TypedDict("LastQuarterDocument", {
-    "excess_intervals": list[ExcessIntervalDocument], "final_value": DecimalText,
-    "baseline_value": DecimalText, "hold_value": DecimalText, "settings_judged": int, "costs": DecimalText,
-    "rebalances": int,
-})  # fmt: skip
-FoldDocument = TypedDict("FoldDocument", {
-    "chosen": str, "in_sample": DecimalText, "out_of_sample": DecimalText,
-    "over_hold": DecimalText | None, "over_baseline": DecimalText, "periods": int,
-})  # fmt: skip
-"""One fold: the chosen setting's objective in the periods before it and in its own, and its excess
-log growth a year; by the objective tracking losses, and the loss saved, bps a year.
-"""
-WalkForwardDocument = TypedDict("WalkForwardDocument", {
-    "window_mode": str, "folds": list[FoldDocument],
-    "excess_intervals": list[ExcessIntervalDocument],
-})  # fmt: skip
-"""The window of past data is anchored or rolling; the intervals are of all folds together."""
-DeflatedSharpeDocument = TypedDict("DeflatedSharpeDocument", {
-    "sharpe": DecimalText, "threshold": DecimalText, "trials": int, "probability": DecimalText,
-})  # fmt: skip
-OverfittingDocument = TypedDict(
-    "OverfittingDocument", {"probability": DecimalText, "split_count": int, "blocks": int}
-)
-NeighboursDocument = TypedDict("NeighboursDocument", {
-    "count": int, "mean_fall": DecimalText, "largest_fall": DecimalText, "fall_to_median": DecimalText,
-})  # fmt: skip
-"""Decline of the objective from the best setting to its `count` neighbours, and to the median of
-all."""
-StabilityDocument = TypedDict("StabilityDocument", {
-    "row_name": str, "column_name": str, "rows": list[str], "columns": list[str],
-    "values": list[list[DecimalText | None]], "best": list[int],
-    "neighbours": NeighboursDocument | None,
-})  # fmt: skip
-"""The objective over two parameters of the grid; `best` is the row and column of the best setting.
-"""
-TuneDocument = TypedDict("TuneDocument", {
-    "recommendation": TuneSettingDocument | None, "verdict": list[str], "safe_default": str,
-    "best": RankedSettingDocument, "settings": int, "engines": dict[str, int], "resumed": int,
-    "objective": str, "numeraire": str, "bars": int, "from": int, "last_quarter_from": int,
-    "until": int, "period_s": int, "baseline": TuneSettingDocument,
-    "last_quarter": LastQuarterDocument, "walk_forward": WalkForwardDocument,
-    "deflated_sharpe": DeflatedSharpeDocument | None, "overfitting": OverfittingDocument | None,
-    "stability": StabilityDocument, "ranked": list[RankedSettingDocument], "notes": list[str],
-    "grid_hash": str, "config_hash": str, "data_hash": str, "seed": int, "version": str,
-    "report": NotRequired[list[str]],
-})  # fmt: skip
+class ExcessIntervalDocument(TypedDict):
+    """Mean excess log growth a year over the benchmark, or loss saved in bps a year by the objective
+    tracking, with its confidence interval at `level`.
+    """
+
+    benchmark: str
+    mean: DecimalText | None
+    low: DecimalText | None
+    high: DecimalText | None
+    level: DecimalText
+    periods: int | None
+    bootstrap_block_length: DecimalText | None
 
 
-ReplayDifferenceDocument = TypedDict(
-    "ReplayDifferenceDocument", {"path": str, "recorded": Any, "now": Any}
-)
-"""A difference of a replay: the path of a plan value, "decision" or "reason" (`path`), as recorded
-and as computed now."""
+class LastQuarterDocument(TypedDict):
+    excess_intervals: list[ExcessIntervalDocument]
+    final_value: DecimalText
+    baseline_value: DecimalText
+    hold_value: DecimalText
+    settings_judged: int
+    costs: DecimalText
+    rebalances: int
+
+
+class FoldDocument(TypedDict):
+    """One fold: the chosen setting's objective in the periods before it and in its own, and its excess
+    log growth a year; by the objective tracking losses, and the loss saved, bps a year.
+    """
+
+    chosen: str
+    in_sample: DecimalText
+    out_of_sample: DecimalText
+    over_hold: DecimalText | None
+    over_baseline: DecimalText
+    periods: int
+
+
+class WalkForwardDocument(TypedDict):
+    """The window of past data is anchored or rolling; the intervals are of all folds together."""
+
+    window_mode: str
+    folds: list[FoldDocument]
+    excess_intervals: list[ExcessIntervalDocument]
+
+
+class DeflatedSharpeDocument(TypedDict):
+    sharpe: DecimalText
+    threshold: DecimalText
+    trials: int
+    probability: DecimalText
+
+
+class OverfittingDocument(TypedDict):
+    probability: DecimalText
+    split_count: int
+    blocks: int
+
+
+class NeighboursDocument(TypedDict):
+    """Decline of the objective from the best setting to its `count` neighbours, and to the median of
+    all.
+    """
+
+    count: int
+    mean_fall: DecimalText
+    largest_fall: DecimalText
+    fall_to_median: DecimalText
+
+
+class StabilityDocument(TypedDict):
+    """The objective over two parameters of the grid; `best` is the row and column of the best setting."""
+
+    row_name: str
+    column_name: str
+    rows: list[str]
+    columns: list[str]
+    values: list[list[DecimalText | None]]
+    best: list[int]
+    neighbours: NeighboursDocument | None
+
+
+class TuneDocument(StartTime, TypedDict):
+    recommendation: TuneSettingDocument | None
+    verdict: list[str]
+    safe_default: str
+    best: RankedSettingDocument
+    settings: int
+    engines: dict[str, int]
+    resumed: int
+    objective: str
+    numeraire: str
+    bars: int
+    last_quarter_from: int
+    until: int
+    period_s: int
+    baseline: TuneSettingDocument
+    last_quarter: LastQuarterDocument
+    walk_forward: WalkForwardDocument
+    deflated_sharpe: DeflatedSharpeDocument | None
+    overfitting: OverfittingDocument | None
+    stability: StabilityDocument
+    ranked: list[RankedSettingDocument]
+    notes: list[str]
+    grid_hash: str
+    config_hash: str
+    data_hash: str
+    seed: int
+    version: str
+    report: NotRequired[list[str]]
+
+
+class ReplayDifferenceDocument(TypedDict):
+    """A difference of a replay: the path of a plan value, "decision" or "reason" (`path`), as recorded
+    and as computed now.
+    """
+
+    path: str
+    recorded: Any
+    now: Any
 
 
 class ReplayedStepDocument(TypedDict):
@@ -555,35 +725,75 @@ class ReplayedStepDocument(TypedDict):
     more_differences: NotRequired[int]
 
 
-ReplayDocument = TypedDict("ReplayDocument", {
-    "folder": str, "version": str, "steps": list[ReplayedStepDocument],
-    "same": int, "reworded": int, "different": int, "manual": int, "unreadable": int,
-    "exit": Literal[0, 2, 14],
-})  # fmt: skip
+class ReplayDocument(TypedDict):
+    folder: str
+    version: str
+    steps: list[ReplayedStepDocument]
+    same: int
+    reworded: int
+    different: int
+    manual: int
+    unreadable: int
+    exit: Literal[0, 2, 14]
 
 
-PriceSpanDocument = TypedDict("PriceSpanDocument", {
-    "symbol": str, "address": Address, "source": str, "hours": int, "from_s": int, "until_s": int,
-})  # fmt: skip
-PricesDocument = TypedDict("PricesDocument", {
-    "numeraire": str, "retention_s": int, "prices": list[PriceSpanDocument], "missing": list[str],
-})  # fmt: skip
-ImportedSeriesDocument = TypedDict("ImportedSeriesDocument", {
-    "symbol": str, "rows": int, "hours": int, "new": int, "from_s": int | None,
-    "until_s": int | None, "interval_s": int, "gaps": int, "longest_gap_s": int,
-})  # fmt: skip
-FileRemarkDocument = TypedDict("FileRemarkDocument", {"count": int, "text": str})
-ImportedPricesDocument = TypedDict("ImportedPricesDocument", {
-    "file": str, "unit": str, "checked_only": bool, "skipped": list[str],
-    "remarks": list[FileRemarkDocument], "prices": list[ImportedSeriesDocument], "sha256": str,
-})  # fmt: skip
-"""Imported prices; `remarks` say what was left out or how the file was read, `sha256` is that of a
-file of [data], else empty.
-"""
-FetchedSeriesDocument = TypedDict("FetchedSeriesDocument", {
-    "symbol": str, "source": str, "hours": int, "new": int, "from_s": int | None,
-    "until_s": int | None, "why": str,
-})  # fmt: skip
-FetchedPricesDocument = TypedDict(
-    "FetchedPricesDocument", {"lookback_s": int, "prices": list[FetchedSeriesDocument]}
-)
+class PriceSpanDocument(TypedDict):
+    symbol: str
+    address: Address
+    source: str
+    hours: int
+    from_s: int
+    until_s: int
+
+
+class PricesDocument(TypedDict):
+    numeraire: str
+    retention_s: int
+    prices: list[PriceSpanDocument]
+    missing: list[str]
+
+
+class ImportedSeriesDocument(TypedDict):
+    symbol: str
+    rows: int
+    hours: int
+    new: int
+    from_s: int | None
+    until_s: int | None
+    interval_s: int
+    gaps: int
+    longest_gap_s: int
+
+
+class FileRemarkDocument(TypedDict):
+    count: int
+    text: str
+
+
+class ImportedPricesDocument(TypedDict):
+    """Imported prices; `remarks` say what was left out or how the file was read, `sha256` is that of a
+    file of [data], else empty.
+    """
+
+    file: str
+    unit: str
+    checked_only: bool
+    skipped: list[str]
+    remarks: list[FileRemarkDocument]
+    prices: list[ImportedSeriesDocument]
+    sha256: str
+
+
+class FetchedSeriesDocument(TypedDict):
+    symbol: str
+    source: str
+    hours: int
+    new: int
+    from_s: int | None
+    until_s: int | None
+    why: str
+
+
+class FetchedPricesDocument(TypedDict):
+    lookback_s: int
+    prices: list[FetchedSeriesDocument]

@@ -71,10 +71,11 @@ from agent.units import BPS, PIPS, Price, Value, format_time, price_text, value_
 if TYPE_CHECKING:
     from agent.model import AssetDrift
 
-UnreadItemDocument = TypedDict(
-    "UnreadItemDocument",
-    {"item": Annotated[str, FromAttributes("subject")], "address": str, "why": str},
-)
+
+class UnreadItemDocument(TypedDict):
+    item: Annotated[str, FromAttributes("subject")]
+    address: str
+    why: str
 
 
 class ReservedPaymentDocument(TypedDict):
@@ -83,52 +84,73 @@ class ReservedPaymentDocument(TypedDict):
     raw: Annotated[Raw, FromAttributes("payment.raw")]
 
 
-HoldingDocument = TypedDict(
-    "HoldingDocument",
-    {
-        "symbol": Annotated[str, shown("asset")],
-        "address": str,
-        "decimals": int,
-        "raw": Raw,
-        "lp_raw": Raw,
-        "amount": DecimalText,
-        "price": DecimalText,
-        "value": Money,
-        "weight_bps": int,
-        "target_bps": int,
-        "drift_bps": Annotated[int, shown(figure="points+")],
-        "band_bps": list[int],
-        "back_to_bps": Annotated[list[int] | None, shown("back to")],
-        "price_source": Annotated[str | None, shown("price from")],
-        "day_bps": Annotated[int | None, shown("24 h", "percent+")],
-        "margin_raw": NotRequired[Raw],
-        "price_alerts": NotRequired[list[str]],
-    },
-)
-"""`back_to_bps` is the range to which an asset beyond its band is traded, None if that depends on
-how far beyond it is. `day_bps` is the change of the price in 24 h, None without a valuation of that
-time.
-"""
-NativeCoinDocument = TypedDict("NativeCoinDocument", {
-    "symbol": str | None, "counts_as_asset": Annotated[bool, FromAttributes("counts_in_portfolio")], "native_wei": Raw,
-    "wrapped_raw": Raw | None,
-    "kept_wei": Raw, "top_up_wei": Raw | None,
-})  # fmt: skip
-TriggerDocument = TypedDict("TriggerDocument", {
-    "text": str, "bands": str, "only": Annotated[str | None, FromAttributes("trade_side")], "only_text": str, "destination": str,
-    "cooldown_s": int, "next_s": int | None, "next": str | None,
-})  # fmt: skip
-"""The trigger as text. `next_s` is the next due time of a schedule (unix seconds; None: any cycle
-may act).
-"""
-MinimumTotalDocument = TypedDict("MinimumTotalDocument", {
-    "total": DecimalText | None, "first_purchase": DecimalText | None, "unit": str, "by": str,
-    "gas_gwei": DecimalText, "pool_fee_percent": DecimalText, "corrections_a_year": DecimalText,
-    "cost_a_year": DecimalText, "enough": bool | None, "year": str, "changes": list[str],
-    "summary": str, "text": str,
-})  # fmt: skip
-"""Minimum total of a portfolio. `enough` compares it with the total, None: not compared; `year` has
-the trades and cost of a year with that total, empty without one."""
+class HoldingDocument(TypedDict):
+    """`back_to_bps` is the range to which an asset beyond its band is traded, None if that depends on
+    how far beyond it is. `day_bps` is the change of the price in 24 h, None without a valuation of that
+    time.
+    """
+
+    symbol: Annotated[str, shown("asset")]
+    address: str
+    decimals: int
+    raw: Raw
+    lp_raw: Raw
+    amount: DecimalText
+    price: DecimalText
+    value: Money
+    weight_bps: int
+    target_bps: int
+    drift_bps: Annotated[int, shown(figure="points+")]
+    band_bps: list[int]
+    back_to_bps: Annotated[list[int] | None, shown("back to")]
+    price_source: Annotated[str | None, shown("price from")]
+    day_bps: Annotated[int | None, shown("24 h", "percent+")]
+    margin_raw: NotRequired[Raw]
+    price_alerts: NotRequired[list[str]]
+
+
+class NativeCoinDocument(TypedDict):
+    symbol: str | None
+    counts_as_asset: Annotated[bool, FromAttributes("counts_in_portfolio")]
+    native_wei: Raw
+    wrapped_raw: Raw | None
+    kept_wei: Raw
+    top_up_wei: Raw | None
+
+
+class TriggerDocument(TypedDict):
+    """The trigger as text. `next_s` is the next due time of a schedule (unix seconds; None: any cycle
+    may act).
+    """
+
+    text: str
+    bands: str
+    only: Annotated[str | None, FromAttributes("trade_side")]
+    only_text: str
+    destination: str
+    cooldown_s: int
+    next_s: int | None
+    next: str | None
+
+
+class MinimumTotalDocument(TypedDict):
+    """Minimum total of a portfolio. `enough` compares it with the total, None: not compared; `year` has
+    the trades and cost of a year with that total, empty without one.
+    """
+
+    total: DecimalText | None
+    first_purchase: DecimalText | None
+    unit: str
+    by: str
+    gas_gwei: DecimalText
+    pool_fee_percent: DecimalText
+    corrections_a_year: DecimalText
+    cost_a_year: DecimalText
+    enough: bool | None
+    year: str
+    changes: list[str]
+    summary: str
+    text: str
 
 
 class UnvaluedHoldingDocument(TypedDict):
